@@ -1,0 +1,1 @@
+"""One file per modality: how its input is read, its stem where `PatchStem` does not fit, and its `MODALITY` literal."""

@@ -1,0 +1,105 @@
+"""Text: CLIP's byte-pair tokens through a causal transformer, pooled at the end token (Radford et al. 2021; ImageBind section 4)."""
+
+from __future__ import annotations
+
+import gzip
+import html
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import ftfy
+import regex
+import torch
+from torch import Tensor, nn
+
+from imagebind_cli.encoder import EncoderConfig, Modality, Sample
+from imagebind_cli.errors import UserError
+
+MERGES = 49152 - 256 - 2  # the published vocabulary ends here; the file goes on
+START, END = 49406, 49407
+WORDS = regex.compile(
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", regex.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Text has no choices yet."""
+
+
+@cache
+def _byte_letters() -> dict[int, str]:
+    """A printable letter for every byte: itself where it prints, else the next one from 256 on (GPT-2's table)."""
+    printing = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printing]
+    return {byte: chr(byte) for byte in printing} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+@cache
+def _vocabulary() -> tuple[dict[tuple[str, str], int], dict[str, int]]:
+    """The rank of every merge and the id of every token, from the vocabulary file inside the open_clip package."""
+    package = find_spec("open_clip")  # found, not imported: that would take seconds
+    if package is None or package.origin is None:
+        raise UserError("the text vocabulary comes with open-clip-torch, which is not installed: pip install open-clip-torch")
+    data = gzip.decompress((Path(package.origin).parent / "bpe_simple_vocab_16e6.txt.gz").read_bytes())
+    merges = [tuple(line.split()) for line in data.decode().split("\n")[1 : MERGES + 1]]
+    letters = list(_byte_letters().values())
+    tokens = letters + [letter + "</w>" for letter in letters] + ["".join(merge) for merge in merges]
+    ids = {token: i for i, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
+    return {(merge[0], merge[1]): rank for rank, merge in enumerate(merges)}, ids
+
+
+@lru_cache(maxsize=65536)
+def _word_tokens(word: str) -> tuple[int, ...]:
+    """Token ids of one word: its bytes, merged pair by pair, the best-ranked pair first."""
+    ranks, ids = _vocabulary()
+    if word in ("<|startoftext|>", "<|endoftext|>"):
+        return (ids[word],)
+    letters = [_byte_letters()[byte] for byte in word.encode()]
+    parts = [*letters[:-1], letters[-1] + "</w>"]
+    while len(parts) > 1:
+        best = min(zip(parts, parts[1:], strict=False), key=lambda pair: ranks.get(pair, len(ranks)))
+        if best not in ranks:
+            break
+        merged: list[str] = []
+        for part in parts:
+            if merged and (merged[-1], part) == best:
+                merged[-1] += part
+            else:
+                merged.append(part)
+        parts = merged
+    return tuple(ids[part] for part in parts)
+
+
+def tokenize(text: str, context: int = 77) -> Tensor:
+    """Token ids (context,) int64: start token, the text's tokens, end token, zeros. A longer text is cut and keeps its end token."""
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    text = " ".join(text.split()).lower()
+    words = [token for word in WORDS.findall(text) for token in _word_tokens(word)]
+    tokens = [START, *words[: context - 2], END]
+    return torch.tensor(tokens + [0] * (context - len(tokens)))
+
+
+class TextStem(nn.Module):
+    """Token ids (b, n) to token vectors (b, n, d) with learned positions."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(config.vocabulary, config.trunk.width)
+        self.pos = nn.Parameter(torch.empty(1, config.tokens, config.trunk.width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tokens(x) + self.pos
+
+
+def read(source: str, config: EncoderConfig, options: Options) -> Iterator[Sample]:
+    """A sentence."""
+    if not isinstance(source, str):
+        raise ValueError(f"{type(source).__name__} given; a string is needed")
+    yield Sample(tokenize(source, config.shape[0]).unsqueeze(0), [None])
+
+
+MODALITY = Modality(name="text", readers={"text": read}, options=Options, stem=TextStem)

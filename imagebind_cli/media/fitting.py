@@ -1,0 +1,19 @@
+"""One value per pixel, scaled and cropped to the square an encoder takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def fit_square(values: np.ndarray, size: int) -> Tensor:
+    """A map (h, w) as (size, size) float32: short side scaled to size (bilinear, antialiased), the middle kept."""
+    height, width = values.shape
+    scale = size / min(height, width)
+    scaled = tuple(size if side == min(height, width) else int(side * scale) for side in (height, width))
+    plane = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None, None]
+    plane = F.interpolate(plane, size=scaled, mode="bilinear", align_corners=False, antialias=True)[0, 0]
+    top, left = (round((side - size) / 2) for side in scaled)
+    return plane[top : top + size, left : left + size]

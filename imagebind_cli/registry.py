@@ -1,0 +1,46 @@
+"""Which encoders exist, as names only: looking one up imports that file and no other.
+
+A new modality is one file in `encoders/` and one line in `ENCODERS`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from imagebind_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from imagebind_cli.encoder import Modality
+
+ENCODERS = {
+    "vision": "imagebind_cli.encoders.vision",
+    "text": "imagebind_cli.encoders.text",
+    "audio": "imagebind_cli.encoders.audio",
+    "depth": "imagebind_cli.encoders.depth",
+    "thermal": "imagebind_cli.encoders.thermal",
+    "imu": "imagebind_cli.encoders.imu",
+}
+
+FACES = {"image": "vision", "video": "vision"}
+"""Names of inputs that share an encoder: a picture and a clip are two faces of `vision`."""
+
+MODALITIES = (*FACES, *ENCODERS)
+"""Every name a user may give, e.g. to `imagebind embed`."""
+
+
+def encoder_name(modality: str) -> str:
+    """The encoder behind a modality: `vision` for `image`, `video` and `vision`, else the name itself.
+
+    Raises:
+        UserError: for an unknown name, with the known ones.
+    """
+    name = FACES.get(modality, modality)
+    if name not in ENCODERS:
+        raise UserError(f"unknown modality {modality!r}; choose from {', '.join(MODALITIES)}")
+    return name
+
+
+def get(modality: str) -> Modality:
+    """The contract of a modality (see `imagebind_cli.encoder.Modality`), importing its file only now."""
+    return import_module(ENCODERS[encoder_name(modality)]).MODALITY

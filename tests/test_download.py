@@ -1,0 +1,874 @@
+"""Downloads against a real server on this machine that can be told to misbehave."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from email.message import Message
+from http.client import HTTPMessage
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import Request
+
+import pytest
+
+from imagebind_cli import download
+from imagebind_cli.errors import UserError
+
+CONTENT = random.Random(0).randbytes(300_000)
+OTHER = random.Random(1).randbytes(300_000)
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@dataclass
+class Seen:
+    """One request as the server saw it, and how many bytes of body it sent in answer."""
+
+    path: str
+    headers: Message
+    sent: int = 0
+
+
+@dataclass
+class Site:
+    """What a server has and how it behaves."""
+
+    address: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
+    ranges: bool = True
+    if_range: bool = True  # False: ranges are served whatever If-Range says
+    validators: bool = True
+    chunked: bool = False
+    length: bool = True
+    longer: int = 0  # this much more is promised than there is
+    shift: int = 0  # a range starts this much later than asked for
+    passing: list[int] = field(default_factory=list)  # statuses of the next answers
+    cuts: list[int] = field(default_factory=list)  # the next bodies end after so many bytes
+    reset: bool = False  # cut with a TCP reset and not with an end
+    changes: dict[str, bytes] = field(default_factory=dict)  # become `files` after a cut
+    hold_at: int | None = None  # wait for `released` after so many bytes
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def ranges_seen(self) -> list[str | None]:
+        return [seen.headers.get("Range") for seen in self.seen]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    site: Site
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        site = self.site
+        seen = Seen(self.path, self.headers)
+        site.seen.append(seen)
+        path = urlsplit(self.path).path
+        self.close_connection = True
+        if site.passing:
+            return self.answer(site.passing.pop(0), {"Content-Length": "0"})
+        if path in site.answers:
+            status, headers, body = site.answers[path]
+            self.answer(status, {"Content-Length": str(len(body)), **headers})
+            self.wfile.write(body)
+            return None
+        if path not in site.files:
+            return self.answer(404, {"Content-Length": "0"})
+        self.send_file(site, seen, site.files[path])
+        return None
+
+    def send_file(self, site: Site, seen: Seen, body: bytes) -> None:
+        tag = f'"{sha256(body)[:8]}"'
+        headers = {"ETag": tag} if site.validators else {}
+        start, status, whole = 0, 200, len(body)
+        asked = self.headers.get("Range")
+        if asked and site.ranges and (not site.if_range or self.headers.get("If-Range", tag) == tag):
+            start, status = int(asked.removeprefix("bytes=").removesuffix("-")) + site.shift, 206
+            if start >= whole:
+                return self.answer(416, {"Content-Range": f"bytes */{whole}", "Content-Length": "0"})
+            headers["Content-Range"] = f"bytes {start}-{whole - 1}/{whole}"
+        if site.chunked:
+            headers["Transfer-Encoding"] = "chunked"
+        elif site.length:
+            headers["Content-Length"] = str(whole - start + site.longer)
+        self.answer(status, headers)
+        body = body[start:]
+        cut = site.cuts.pop(0) if site.cuts else None
+        self.send_body(site, seen, body[:cut])
+        if site.chunked and cut is None:
+            self.wfile.write(b"0\r\n\r\n")
+        if cut is not None:
+            site.files.update(site.changes)
+            if site.reset:
+                time.sleep(0.1)  # a reset throws away what the other side has not read yet
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return None
+
+    def send_body(self, site: Site, seen: Seen, body: bytes) -> None:
+        hold_at = len(body) if site.hold_at is None else site.hold_at
+        for piece in (body[:hold_at], body[hold_at:]):
+            if site.chunked and piece:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            else:
+                self.wfile.write(piece)
+            seen.sent += len(piece)
+            if site.hold_at is not None:
+                site.released.wait(20)
+
+    def answer(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Connection": "close"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """A client that was killed is no news."""
+
+    def shutdown_request(self, request: Any) -> None:
+        self.close_request(request)  # without the shutdown that comes first, which would turn a reset into an end
+
+
+def serve() -> Iterator[Site]:
+    handler = type("SiteHandler", (Handler,), {})
+    with Server(("127.0.0.1", 0), handler) as server:
+        handler.site = Site(f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield handler.site
+        handler.site.released.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    for site in serve():
+        site.files["/a/model.pth"] = CONTENT
+        yield site
+
+
+@pytest.fixture
+def other_site() -> Iterator[Site]:
+    yield from serve()
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith(("IMAGEBIND_", "HF_", "XDG_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("IMAGEBIND_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(download, "PAUSES", (0.0,) * 5)
+
+
+def quiet(name: str, done: int, total: int | None) -> None:
+    pass
+
+
+def pull(site: Site, folder: Path, **options: Any) -> Path:
+    return download.pull_address(f"{site.address}/a/model.pth", folder, progress=quiet, **options)
+
+
+def cut_short(site: Site, folder: Path, have: int = 100_000, **options: Any) -> None:
+    """Leave `have` bytes in the folder, as a run does whose connection breaks and does not come back."""
+    site.cuts = [have]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(download, "PAUSES", ())
+        with pytest.raises(UserError):
+            pull(site, folder, **options)
+    assert (folder / "model.pth.partial").stat().st_size == have
+    site.seen.clear()
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+# Places
+
+
+def test_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert download.home() == Path(os.environ["IMAGEBIND_HOME"])
+    assert not download.home().exists()
+    monkeypatch.delenv("IMAGEBIND_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert download.home() == Path("/somewhere/imagebind")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/people/me")
+    assert download.home() == Path("/people/me/.cache/imagebind")
+    monkeypatch.delenv("HOME")
+    assert download.home() == Path(os.path.expanduser("~")) / ".cache" / "imagebind"
+
+
+def test_folder_of() -> None:
+    assert download.folder_of("huge") == download.home() / "huge"
+    assert download.folder_of("hf://me/clip-b.32") == download.home() / "hf" / "me--clip-b.32"
+    assert download.folder_of("hf://me/clip@v1.0") == download.home() / "hf" / "me--clip@v1.0"
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["", "..", "a/b", "/etc", "a\\b", ".hidden", "a..b", "huge\n", "hf://", "hf://me", "hf://me/", "hf://../x", "hf://me/..",
+     "hf://me/a/b", "hf://me/a@", "hf://me/a@b@c", "hf://me/a@../x", "hf://me/a@..", "hf://a--b/c", "hf://me/a b", "hf://me/a\\b",
+     "hf://me/" + "x" * 300, "hf://mé/a"],
+)  # fmt: skip
+def test_folder_of_refuses(place: str) -> None:
+    with pytest.raises(UserError):
+        download.folder_of(place)
+
+
+def test_pulled(site: Site) -> None:
+    folder = download.folder_of("huge")
+    assert download.pulled("huge") is None
+    cut_short(site, folder)
+    assert download.pulled("huge") is None
+    pull(site, folder)
+    assert download.pulled("huge") == folder
+
+
+def test_import_is_light() -> None:
+    code = "import sys, imagebind_cli.download; sys.exit(bool({'huggingface_hub', 'filelock', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+# One file
+
+
+def test_download(site: Site, tmp_path: Path) -> None:
+    steps: list[tuple[str, int, int | None]] = []
+    address = f"{site.address}/a/model.pth"
+    path = download.pull_address(
+        address, tmp_path / "huge", progress=lambda *step: steps.append(step), sha256=sha256(CONTENT).upper()
+    )
+    assert path == tmp_path / "huge" / "model.pth"
+    assert path.read_bytes() == CONTENT
+    assert names_in(path.parent) == {"model.pth", "origin.json"}
+    record = json.loads((path.parent / "origin.json").read_text())
+    assert record.pop("fetched").endswith("+00:00")
+    assert record == {"address": address, "files": {"model.pth": {"size": len(CONTENT), "sha256": sha256(CONTENT)}}}
+    assert steps[0] == ("model.pth", 0, len(CONTENT))
+    assert steps[-1] == ("model.pth", len(CONTENT), len(CONTENT))
+    assert [step[1] for step in steps] == sorted(step[1] for step in steps)
+    assert site.ranges_seen() == [None]
+
+
+def test_whole_file_needs_no_network(site: Site, tmp_path: Path) -> None:
+    path = pull(site, tmp_path)
+    assert pull(site, tmp_path) == path
+    assert pull(site, tmp_path, sha256=sha256(CONTENT)) == path
+    assert len(site.seen) == 1
+
+
+def test_file_of_wrong_size_is_fetched_again(site: Site, tmp_path: Path) -> None:
+    path = pull(site, tmp_path)
+    path.write_bytes(CONTENT[:-1])
+    pull(site, tmp_path)
+    assert path.read_bytes() == CONTENT
+
+
+def test_file_from_another_address_is_fetched_again(site: Site, tmp_path: Path) -> None:
+    site.files["/b/model.pth"] = OTHER
+    pull(site, tmp_path)
+    path = download.pull_address(f"{site.address}/b/model.pth", tmp_path, progress=quiet)
+    assert path.read_bytes() == OTHER
+    assert download.verify(tmp_path) == []
+
+
+def test_file_that_lost_its_record_is_not_fetched_again(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "model.pth").write_bytes(CONTENT)
+    pull(site, tmp_path, sha256=sha256(CONTENT))
+    assert site.seen == []
+    assert download.verify(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["ftp://127.0.0.1/a", "file:///etc/passwd", "model.pth", "http://127.0.0.1:1", "http://127.0.0.1:1/", "http://127.0.0.1:1/a/..",
+     "http://127.0.0.1:1/a/%2e%2e", "http://127.0.0.1:1/a%5cb", "http://127.0.0.1:1/origin.json", "http://127.0.0.1:x/a",
+     "http://127.0.0.1:1/a b", "http://127.0.0.1:1/ä", "http://[1/a", "http://me:secret@127.0.0.1:1/a"],
+)  # fmt: skip
+def test_bad_address(address: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is not an http or https address|does not end in a file's name"):
+        download.pull_address(address, tmp_path / "huge", progress=quiet)
+    assert not (tmp_path / "huge").exists()
+
+
+def test_not_found(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="answered 404 Not Found"):
+        download.pull_address(f"{site.address}/a/none.pth", tmp_path, progress=quiet)
+    assert len(site.seen) == 1
+    assert names_in(tmp_path) == set()
+
+
+def test_unreachable_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PAUSES", (1000.0,))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        with pytest.raises(UserError, match="cannot be reached"):
+            download.pull_address(f"http://127.0.0.1:{taken.getsockname()[1]}/model.pth", tmp_path, progress=quiet)
+
+
+def test_passing_trouble_is_waited_out(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(download, "PAUSES", (1.0, 2.0, 3.0))
+    monkeypatch.setattr(download.time, "sleep", waits.append)
+    site.passing = [503, 429]
+    assert pull(site, tmp_path).read_bytes() == CONTENT
+    assert waits == [1.0, 2.0]
+
+
+def test_no_room(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=len(CONTENT) - 1))
+    with pytest.raises(UserError, match="300,000 bytes are needed and 299,999 are free"):
+        pull(site, tmp_path)
+    assert names_in(tmp_path) == set()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=len(CONTENT)))
+    pull(site, tmp_path)
+
+
+def test_folder_that_cannot_be_made(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        pull(site, tmp_path / "file" / "huge")
+
+
+def test_wrong_sha256(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        pull(site, tmp_path, sha256=sha256(OTHER))
+    assert sha256(CONTENT) in str(caught.value)
+    assert sha256(OTHER) in str(caught.value)
+    assert names_in(tmp_path) == set()
+
+
+def test_redirect(site: Site, other_site: Site, tmp_path: Path) -> None:
+    other_site.files["/stored/7f"] = OTHER
+    site.answers["/a/model.pth"] = (302, {"Location": f"{other_site.address}/stored/7f"}, b"")
+    path = pull(site, tmp_path)
+    assert path.name == "model.pth"
+    assert path.read_bytes() == OTHER
+
+
+def test_redirect_resumes(site: Site, other_site: Site, tmp_path: Path) -> None:
+    other_site.files["/stored/7f"] = CONTENT
+    other_site.cuts = [1000]
+    site.answers["/a/model.pth"] = (302, {"Location": f"{other_site.address}/stored/7f"}, b"")
+    assert pull(site, tmp_path).read_bytes() == CONTENT
+    assert other_site.ranges_seen() == [None, "bytes=1000-"]
+
+
+@pytest.mark.parametrize(("new", "refused"), [("http://b/x", True), ("ftp://b/x", True), ("https://b/x", False)])
+def test_redirect_from_https(new: str, refused: bool) -> None:
+    def redirect() -> Request | None:
+        return download._Redirects().redirect_request(Request("https://a/x"), BytesIO(), 302, "Found", HTTPMessage(), new)
+
+    if refused:
+        with pytest.raises(UserError, match="not followed from https"):
+            redirect()
+    else:
+        following = redirect()
+        assert following is not None
+        assert following.full_url == new
+
+
+# Going on
+
+
+def test_resume_asks_for_the_rest_only(site: Site, tmp_path: Path) -> None:
+    cut_short(site, tmp_path)
+    assert pull(site, tmp_path).read_bytes() == CONTENT
+    (seen,) = site.seen
+    assert seen.headers["Range"] == "bytes=100000-"
+    assert seen.headers["If-Range"] == f'"{sha256(CONTENT)[:8]}"'
+    assert seen.sent == len(CONTENT) - 100_000
+    assert download.verify(tmp_path) == []
+
+
+def test_resume_needs_room_for_the_rest_only(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_short(site, tmp_path)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=len(CONTENT) - 100_000))
+    assert pull(site, tmp_path).read_bytes() == CONTENT
+
+
+def test_damaged_part_is_noticed(site: Site, tmp_path: Path) -> None:
+    cut_short(site, tmp_path)
+    partial = tmp_path / "model.pth.partial"
+    partial.write_bytes(b"?" + partial.read_bytes()[1:])
+    with pytest.raises(UserError, match="SHA-256"):
+        pull(site, tmp_path, sha256=sha256(CONTENT))
+    assert pull(site, tmp_path, sha256=sha256(CONTENT)).read_bytes() == CONTENT
+
+
+def test_server_without_ranges(site: Site, tmp_path: Path) -> None:
+    cut_short(site, tmp_path)
+    site.ranges = False
+    assert pull(site, tmp_path).read_bytes() == CONTENT
+    assert site.ranges_seen() == ["bytes=100000-"]
+    assert download.verify(tmp_path) == []
+
+
+def test_content_changed_between(site: Site, tmp_path: Path) -> None:
+    cut_short(site, tmp_path)
+    site.files["/a/model.pth"] = OTHER
+    assert pull(site, tmp_path).read_bytes() == OTHER
+    assert len(site.seen) == 1
+    assert download.verify(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "new", [OTHER, CONTENT + OTHER, OTHER[:50_000], OTHER[:100_000]], ids=["same", "longer", "shorter", "at"]
+)
+def test_content_changed_and_if_range_ignored(site: Site, tmp_path: Path, new: bytes) -> None:
+    cut_short(site, tmp_path)
+    site.files["/a/model.pth"] = new
+    site.if_range = False
+    assert pull(site, tmp_path).read_bytes() == new
+    assert site.ranges_seen() == ["bytes=100000-", None]
+    assert download.verify(tmp_path) == []
+
+
+def test_content_changed_during_the_download(site: Site, tmp_path: Path) -> None:
+    site.cuts = [100_000]
+    site.changes = {"/a/model.pth": OTHER}
+    assert pull(site, tmp_path).read_bytes() == OTHER
+
+
+def test_range_from_elsewhere_is_not_added(site: Site, tmp_path: Path) -> None:
+    cut_short(site, tmp_path)
+    site.shift = 1
+    assert pull(site, tmp_path).read_bytes() == CONTENT
+    assert site.ranges_seen() == ["bytes=100000-", None]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_without_validator_only_a_sha256_allows_to_go_on(site: Site, tmp_path: Path, known: bool) -> None:
+    site.validators = False
+    options = {"sha256": sha256(CONTENT)} if known else {}
+    cut_short(site, tmp_path, **options)
+    assert pull(site, tmp_path, **options).read_bytes() == CONTENT
+    assert site.ranges_seen() == ["bytes=100000-" if known else None]
+
+
+@pytest.mark.parametrize(
+    ("headers", "validator"),
+    [
+        ({"ETag": '"a"', "Last-Modified": "then"}, '"a"'),
+        ({"ETag": 'W/"a"', "Last-Modified": "then"}, "then"),
+        ({"ETag": 'W/"a"'}, None),
+    ],
+)
+def test_validator(headers: dict[str, str], validator: str | None) -> None:
+    class Response:
+        pass
+
+    response: Any = Response()
+    response.headers = headers
+    assert download._validator(response) == validator
+
+
+def test_broken_connection_is_resumed(site: Site, tmp_path: Path) -> None:
+    site.cuts = [100_000, 50_000, 1, 0]
+    assert pull(site, tmp_path).read_bytes() == CONTENT
+    assert site.ranges_seen() == [None, "bytes=100000-", "bytes=150000-", "bytes=150001-", "bytes=150001-"]
+    assert sum(seen.sent for seen in site.seen) == len(CONTENT)
+
+
+def test_reset_connection_is_resumed(site: Site, tmp_path: Path) -> None:
+    site.cuts = [100_000]
+    site.reset = True
+    assert pull(site, tmp_path).read_bytes() == CONTENT
+    assert len(site.seen) == 2
+
+
+def test_truncated_for_good_then_finished(site: Site, tmp_path: Path) -> None:
+    site.cuts = [100_000, 0, 0, 0, 0, 0]
+    with pytest.raises(UserError, match="100000 of 300000 bytes are here and the same command goes on"):
+        pull(site, tmp_path)
+    assert len(site.seen) == 6
+    assert names_in(tmp_path) == {"model.pth.partial", "model.pth.partial.json"}
+    assert pull(site, tmp_path).read_bytes() == CONTENT
+    assert site.ranges_seen()[-1] == "bytes=100000-"
+
+
+def test_promised_more_than_there_is(site: Site, tmp_path: Path) -> None:
+    site.longer = 10
+    with pytest.raises(UserError):
+        pull(site, tmp_path)
+    assert "model.pth" not in names_in(tmp_path)
+    assert "origin.json" not in names_in(tmp_path)
+
+
+def test_chunked(site: Site, tmp_path: Path) -> None:
+    site.chunked = True
+    assert pull(site, tmp_path).read_bytes() == CONTENT
+
+
+def test_chunked_and_cut(site: Site, tmp_path: Path) -> None:
+    site.chunked = True
+    site.cuts = [100_000]
+    assert pull(site, tmp_path).read_bytes() == CONTENT
+    assert len(site.seen) > 1
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_without_length_only_a_sha256_allows_to_begin(site: Site, tmp_path: Path, known: bool) -> None:
+    site.length = False
+    if known:
+        assert pull(site, tmp_path, sha256=sha256(CONTENT)).read_bytes() == CONTENT
+    else:
+        with pytest.raises(UserError, match="does not say how long"):
+            pull(site, tmp_path)
+        assert names_in(tmp_path) == set()
+
+
+def test_ended_just_before_the_renaming(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download.os, "replace", fail)
+        with pytest.raises(UserError, match="No space left"):
+            pull(site, tmp_path)
+    assert names_in(tmp_path) == {"model.pth.partial", "model.pth.partial.json"}
+    assert pull(site, tmp_path).read_bytes() == CONTENT
+    assert len(site.seen) == 1
+    assert download.verify(tmp_path) == []
+
+
+# Processes
+
+CHILD = """
+import sys
+from pathlib import Path
+from imagebind_cli.download import pull_address
+print("started", flush=True)
+pull_address(sys.argv[1], Path(sys.argv[2]), progress=lambda *_: None)
+"""
+
+
+def start_child(site: Site, folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", CHILD, f"{site.address}/a/model.pth", str(folder)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "started\n"
+    return child
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_killed_in_the_middle(site: Site, tmp_path: Path) -> None:
+    site.hold_at = 200_000
+    partial = tmp_path / "model.pth.partial"
+    with start_child(site, tmp_path) as child:
+        wait_for(lambda: partial.exists() and partial.stat().st_size > 0)
+        child.send_signal(signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
+    have = partial.stat().st_size
+    assert 0 < have <= 200_000
+    assert "origin.json" not in names_in(tmp_path)
+    site.hold_at = None
+    site.released.set()
+    assert pull(site, tmp_path, sha256=sha256(CONTENT)).read_bytes() == CONTENT
+    assert site.ranges_seen() == [None, f"bytes={have}-"]
+
+
+def test_two_processes_download_once(site: Site, tmp_path: Path) -> None:
+    site.hold_at = 200_000
+    with start_child(site, tmp_path) as first:
+        wait_for(lambda: site.seen)
+        with start_child(site, tmp_path) as second:
+            time.sleep(0.5)  # enough for a request, were it not for the lock
+            assert second.poll() is None
+            site.released.set()
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert [seen.sent for seen in site.seen] == [len(CONTENT)]
+    assert (tmp_path / "model.pth").read_bytes() == CONTENT
+
+
+# Environment
+
+
+def test_mirror(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.files["/mirror/b/model.pth"] = OTHER
+    monkeypatch.setenv("IMAGEBIND_MIRROR", f"{site.address}/mirror/")
+    address = "https://weights.invalid/b/model.pth?version=1"
+    assert download.pull_address(address, tmp_path, progress=quiet).read_bytes() == OTHER
+    record = json.loads((tmp_path / "origin.json").read_text())
+    assert record["address"] == address
+    assert record["mirror"] == f"{site.address}/mirror/b/model.pth?version=1"
+    monkeypatch.delenv("IMAGEBIND_MIRROR")
+    download.pull_address(address, tmp_path, progress=quiet)  # whole, wherever it came from
+    assert len(site.seen) == 1
+
+
+def test_mirror_that_is_no_address(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEBIND_MIRROR", "/srv/mirror")
+    with pytest.raises(UserError, match=r"'/srv/mirror/a/model\.pth' is not an http"):
+        pull(site, tmp_path)
+
+
+def test_another_mirror_goes_on_where_the_sha256_is_known(
+    site: Site, other_site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_site.files["/a/model.pth"] = CONTENT
+    cut_short(site, tmp_path, sha256=sha256(CONTENT))
+    monkeypatch.setenv("IMAGEBIND_MIRROR", other_site.address)
+    assert pull(site, tmp_path, sha256=sha256(CONTENT)).read_bytes() == CONTENT
+    assert other_site.ranges_seen() == ["bytes=100000-"]
+
+
+def test_another_mirror_starts_over_where_it_is_not(
+    site: Site, other_site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_site.files["/a/model.pth"] = OTHER
+    cut_short(site, tmp_path)
+    monkeypatch.setenv("IMAGEBIND_MIRROR", other_site.address)
+    assert pull(site, tmp_path).read_bytes() == OTHER
+    assert other_site.ranges_seen() == [None]
+
+
+@pytest.mark.parametrize("setting", [None, "IMAGEBIND_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline(site: Site, monkeypatch: pytest.MonkeyPatch, setting: str | None) -> None:
+    folder = download.folder_of("huge")
+    pull(site, folder)
+    if setting:
+        monkeypatch.setenv(setting, "1")
+    offline = setting is None
+    assert pull(site, folder, offline=offline).read_bytes() == CONTENT
+    with pytest.raises(UserError, match=r"imagebind weights pull base$"):
+        pull(site, download.folder_of("base"), offline=offline)
+    with pytest.raises(UserError, match=r"imagebind weights pull hf://me/clip$"):
+        download.pull_hub("hf://me/clip", progress=quiet, offline=offline)
+    assert len(site.seen) == 1
+    assert not download.folder_of("base").exists()
+
+
+def test_offline_set_to_no(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEBIND_OFFLINE", "0")
+    assert pull(site, tmp_path).read_bytes() == CONTENT
+
+
+def test_proxy(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", site.address)
+    address = "http://weights.invalid/a/model.pth"
+    assert download.pull_address(address, tmp_path, progress=quiet).read_bytes() == CONTENT
+    assert [seen.path for seen in site.seen] == [address]
+
+
+# Verifying
+
+
+def test_verify(site: Site, tmp_path: Path) -> None:
+    path = pull(site, tmp_path)
+    assert download.verify(tmp_path) == []
+    flipped = bytearray(CONTENT)
+    flipped[150_000] ^= 1
+    path.write_bytes(flipped)
+    assert download.verify(tmp_path) == [f"model.pth: SHA-256 {sha256(bytes(flipped))}, not {sha256(CONTENT)}"]
+    path.write_bytes(CONTENT[:-1])
+    assert download.verify(tmp_path) == ["model.pth: 299999 bytes, not 300000"]
+    path.unlink()
+    assert download.verify(tmp_path) == ["model.pth: missing"]
+    (tmp_path / "origin.json").unlink()
+    with pytest.raises(UserError, match=r"no origin\.json"):
+        download.verify(tmp_path)
+
+
+# The hub
+
+
+@pytest.fixture
+def hub(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """The site as a hub with the model `me/clip`. HF_ENDPOINT is set after the library was imported."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_ENDPOINT", site.address + "/")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    offer(site, {"model.safetensors": CONTENT, "config.json": b"{}", "pytorch_model.bin": OTHER, "README.md": b"# Clip"})
+    return site
+
+
+def offer(site: Site, files: dict[str, bytes], revision: str | None = None, **changed: dict[str, Any]) -> None:
+    """Answer as the hub's API does. `changed` holds what it says wrongly about a file, by the name's stem."""
+    siblings = []
+    for name, content in files.items():
+        sibling: dict[str, Any] = {"rfilename": name, "size": len(content), "blobId": "0" * 40}
+        if len(content) > 1000:
+            sibling["lfs"] = {"size": len(content), "sha256": sha256(content), "pointerSize": 134}
+        siblings.append(sibling | changed.get(name.split(".")[0], {}))
+        site.files[f"/me/clip/resolve/{COMMIT}/{name}"] = content
+    model = {"_id": "1", "id": "me/clip", "modelId": "me/clip", "sha": COMMIT, "private": False, "tags": [], "siblings": siblings}
+    path = "/api/models/me/clip" + (f"/revision/{revision}" if revision else "")
+    site.answers[path] = (200, {"Content-Type": "application/json"}, json.dumps(model).encode())
+
+
+def fetched(site: Site) -> list[str]:
+    """The paths of the files that were asked for at the hub."""
+    return [seen.path for seen in site.seen if "/resolve/" in seen.path]
+
+
+def test_hub(hub: Site) -> None:
+    steps: list[tuple[str, int, int | None]] = []
+    folder = download.pull_hub("hf://me/clip", progress=lambda *step: steps.append(step))
+    assert folder == download.home() / "hf" / "me--clip"
+    assert names_in(folder) == {"model.safetensors", "config.json", "README.md", "origin.json"}
+    assert (folder / "model.safetensors").read_bytes() == CONTENT
+    record = json.loads((folder / "origin.json").read_text())
+    assert (record["address"], record["revision"]) == ("hf://me/clip", COMMIT)
+    assert record["files"]["config.json"] == {"size": 2, "sha256": sha256(b"{}")}
+    assert download.verify(folder) == []
+    assert ("model.safetensors", len(CONTENT), len(CONTENT)) in steps
+    assert hub.seen[0].path == "/api/models/me/clip?blobs=true"
+    assert {seen.headers["Authorization"] for seen in hub.seen} == {"Bearer hf_secret"}
+    assert all(path.startswith(f"/me/clip/resolve/{COMMIT}/") for path in fetched(hub))
+    asked = len(hub.seen)
+    assert download.pull_hub("hf://me/clip", progress=quiet, offline=True) == folder
+    assert download.pull_hub("hf://me/clip", progress=quiet) == folder
+    assert len(hub.seen) == asked
+
+
+def test_hub_revision(hub: Site) -> None:
+    offer(hub, {"model.safetensors": OTHER}, revision="v1")
+    folder = download.pull_hub("hf://me/clip@v1", progress=quiet)
+    assert folder.name == "me--clip@v1"
+    assert hub.seen[0].path == "/api/models/me/clip/revision/v1?blobs=true"
+    assert (folder / "model.safetensors").read_bytes() == OTHER
+    assert download.pulled("hf://me/clip") is None
+
+
+def test_hub_takes_pickles_only_where_it_must(hub: Site) -> None:
+    offer(
+        hub,
+        {"part/a.bin": CONTENT, "b.pth": OTHER, "c.onnx": OTHER, "LICENSE": b"free", "merges.txt": b"a b", "origin.json": b"{}"},
+    )
+    folder = download.pull_hub("hf://me/clip", progress=quiet)
+    assert names_in(folder) == {"part/a.bin", "b.pth", "LICENSE", "merges.txt", "origin.json"}
+    assert download.verify(folder) == []
+
+
+def test_hub_without_weights(hub: Site) -> None:
+    offer(hub, {"config.json": b"{}"})
+    with pytest.raises(UserError, match="no weights"):
+        download.pull_hub("hf://me/clip", progress=quiet)
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil", "/evil.json", "a/../../evil.json", "a\\evil.json", "C:evil.json", "a//b.json", "a\nb.json"]
+)
+def test_hub_with_a_malicious_name(hub: Site, name: str) -> None:
+    offer(hub, {"model.safetensors": CONTENT, name: b"evil"})
+    with pytest.raises(UserError, match="unsafe file name"):
+        download.pull_hub("hf://me/clip", progress=quiet)
+    assert fetched(hub) == []
+    assert {path.name for path in download.home().rglob("*") if path.is_file()} <= {"me--clip.lock"}
+
+
+def test_hub_with_a_wrong_sha256(hub: Site) -> None:
+    lfs = {"size": len(CONTENT), "sha256": sha256(OTHER), "pointerSize": 134}
+    offer(hub, {"model.safetensors": CONTENT, "config.json": b"{}"}, model={"lfs": lfs})
+    with pytest.raises(UserError, match=sha256(OTHER)):
+        download.pull_hub("hf://me/clip", progress=quiet)
+    assert download.pulled("hf://me/clip") is None
+
+
+def test_hub_with_a_wrong_size(hub: Site) -> None:
+    offer(hub, {"model.safetensors": CONTENT, "config.json": b"{}"}, config={"size": 3})
+    with pytest.raises(UserError, match="offers 2 bytes, the hub lists 3"):
+        download.pull_hub("hf://me/clip", progress=quiet)
+    assert download.pulled("hf://me/clip") is None
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (404, "RepoNotFound", "no such model, or a private one"),
+        (403, "GatedRepo", "access is granted on"),
+        (404, "RevisionNotFound", "has no revision v1"),
+        (500, "", "gave no list of files"),
+        (200, "", "gave no list of files"),
+    ],
+)
+def test_hub_that_refuses(hub: Site, status: int, code: str, message: str) -> None:
+    hub.answers["/api/models/me/clip/revision/v1"] = (status, {"X-Error-Code": code}, b"<html>")
+    with pytest.raises(UserError, match=message) as caught:
+        download.pull_hub("hf://me/clip@v1", progress=quiet)
+    assert "\n" not in str(caught.value)
+
+
+def test_hub_that_refuses_the_files(hub: Site) -> None:
+    refusal = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to model me/clip is restricted."}
+    hub.answers[f"/me/clip/resolve/{COMMIT}/model.safetensors"] = (403, refusal, b"")
+    with pytest.raises(UserError, match=r"answered 403 Access to model me/clip is restricted\."):
+        download.pull_hub("hf://me/clip", progress=quiet)
+
+
+def test_hub_unreachable(hub: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(UserError, match="gave no list of files"):
+            download.pull_hub("hf://me/clip", progress=quiet)
+
+
+def test_token_stays_with_the_hub(hub: Site, other_site: Site) -> None:
+    weights = f"/me/clip/resolve/{COMMIT}/model.safetensors"
+    hub.answers[weights] = (302, {"Location": "/moved"}, b"")
+    hub.answers["/moved"] = (302, {"Location": f"{other_site.address}/stored/7f"}, b"")
+    other_site.files["/stored/7f"] = CONTENT
+    folder = download.pull_hub("hf://me/clip", progress=quiet)
+    assert (folder / "model.safetensors").read_bytes() == CONTENT
+    assert [seen.headers["Authorization"] for seen in hub.seen if seen.path == "/moved"] == ["Bearer hf_secret"]
+    assert [seen.headers["Authorization"] for seen in other_site.seen] == [None]
+
+
+def test_hub_is_recorded_only_when_all_is_there(hub: Site) -> None:
+    readme = f"/me/clip/resolve/{COMMIT}/README.md"
+    text = hub.files.pop(readme)
+    with pytest.raises(UserError, match="404"):
+        download.pull_hub("hf://me/clip", progress=quiet)
+    assert download.pulled("hf://me/clip") is None
+    hub.files[readme] = text
+    hub.seen.clear()
+    folder = download.pull_hub("hf://me/clip", progress=quiet)
+    assert download.pulled("hf://me/clip") == folder
+    assert not any("safetensors" in path for path in fetched(hub))  # its SHA-256 was known and found right
+    assert download.verify(folder) == []
+
+
+def test_hub_needs_room_for_all(hub: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=300_007))
+    with pytest.raises(UserError, match="300,008 bytes are needed"):  # 300,000 of weights, 2 of JSON, 6 of README
+        download.pull_hub("hf://me/clip", progress=quiet)
+    assert fetched(hub) == []
