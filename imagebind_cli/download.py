@@ -241,7 +241,7 @@ def _receive(file: _File, partial: Path, sidecar: Path, headers: Mapping[str, st
                 mark = {"source": file.source, "validator": validator, "size": total, "sha256": file.sha256}
                 sidecar.write_text(json.dumps(mark))
             progress(file.name, have, total)
-            while have != total and (block := _block(response)):
+            while block := _block(response):
                 grown.write(block)
                 digest.update(block)
                 have += len(block)

@@ -298,6 +298,13 @@ def test_file_from_another_address_is_fetched_again(site: Site, tmp_path: Path) 
     assert download.verify(tmp_path) == []
 
 
+def test_file_with_another_sha256_is_fetched_again(site: Site, tmp_path: Path) -> None:
+    pull(site, tmp_path)
+    site.files["/a/model.pth"] = OTHER
+    assert pull(site, tmp_path, sha256=sha256(OTHER)).read_bytes() == OTHER
+    assert download.verify(tmp_path) == []
+
+
 def test_file_that_lost_its_record_is_not_fetched_again(site: Site, tmp_path: Path) -> None:
     (tmp_path / "model.pth").write_bytes(CONTENT)
     pull(site, tmp_path, sha256=sha256(CONTENT))
@@ -647,6 +654,17 @@ def test_another_mirror_goes_on_where_the_sha256_is_known(
     assert other_site.ranges_seen() == ["bytes=100000-"]
 
 
+def test_another_mirror_with_a_file_of_another_size(
+    site: Site, other_site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_site.files["/a/model.pth"] = CONTENT + b"more"
+    cut_short(site, tmp_path, sha256=sha256(CONTENT))
+    monkeypatch.setenv("IMAGEBIND_MIRROR", other_site.address)
+    with pytest.raises(UserError, match="SHA-256"):
+        pull(site, tmp_path, sha256=sha256(CONTENT))
+    assert other_site.ranges_seen() == ["bytes=100000-", None]
+
+
 def test_another_mirror_starts_over_where_it_is_not(
     site: Site, other_site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -872,3 +890,16 @@ def test_hub_needs_room_for_all(hub: Site, tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(UserError, match="300,008 bytes are needed"):  # 300,000 of weights, 2 of JSON, 6 of README
         download.pull_hub("hf://me/clip", progress=quiet)
     assert fetched(hub) == []
+
+
+def test_hub_resumes_and_needs_room_for_the_rest_only(hub: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.cuts = [100_000]
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "PAUSES", ())
+        with pytest.raises(UserError, match="100000 of 300000 bytes are here"):
+            download.pull_hub("hf://me/clip", progress=quiet)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=200_008))
+    folder = download.pull_hub("hf://me/clip", progress=quiet)
+    assert "bytes=100000-" in hub.ranges_seen()
+    assert download.verify(folder) == []

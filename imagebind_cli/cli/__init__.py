@@ -1,0 +1,85 @@
+"""The command line: one file per subcommand, and `main()`, where everything a user can do wrong becomes one line.
+
+Only typer and the standard library are imported at the top of these files; what needs torch is imported inside the commands, so that
+`--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from importlib import metadata
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from imagebind_cli.cli import embed, weights
+from imagebind_cli.errors import UserError
+
+app = typer.Typer(
+    name="imagebind",
+    help="One embedding space for image, video, text, audio, depth, thermal and IMU: files in, unit vectors out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="markdown",
+)
+app.command("embed")(embed.embed)
+app.add_typer(weights.app, name="weights")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(metadata.version("imagebind-cli"))  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    pass
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception, so that stores are closed on the way out."""
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def main() -> NoReturn:
+    """Run the command line. Exit codes: 0 done; 1 some input failed, or a request that cannot be carried out (one line says which);
+    2 bad usage; 130, 143, 141 ended by Ctrl-C, SIGTERM, or a reader that closed the pipe. A traceback is a bug of ours.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # libraries' talk; ours goes through stderr in plain words
+    code = 1
+    try:
+        app()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    except UserError as error:
+        print(f"imagebind: {error}", file=sys.stderr)  # noqa: T201
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except Terminated:
+        code = 128 + signal.SIGTERM
+    except BrokenPipeError:
+        code = 128 + signal.SIGPIPE
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now. A thread may be waiting for a line of stdin that never comes; nobody waits for it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (BrokenPipeError, ValueError, OSError):
+            code = code or 128 + signal.SIGPIPE
+    os._exit(code)

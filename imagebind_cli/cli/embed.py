@@ -1,0 +1,151 @@
+"""`imagebind embed`: files in, unit vectors out."""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from imagebind_cli import registry
+from imagebind_cli.cli.talk import Talk, say
+from imagebind_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from imagebind_cli.sources import Failure, Item
+    from imagebind_cli.store import Store
+
+Modality = enum.StrEnum("Modality", {name: name for name in registry.MODALITIES})
+Pool = enum.StrEnum("Pool", ["mean", "none"])
+Dtype = enum.StrEnum("Dtype", ["auto", "fp32", "bf16", "fp16"])
+DepthFormat = enum.StrEnum("DepthFormat", ["metres", "mm"])
+
+HELP = """Embed files, or sentences, of one modality: a JSON line with a unit vector each, in input order.
+
+INPUT is a file, a folder (every file below it), a pattern in quotes, or `-` for stdin; for text it is the sentence itself.
+On stdin, one path (or sentence) a line, or one JSON object a line: `{"id": "a1", "audio": "dog.wav"}`.
+A file that cannot be read gets one line on stderr and the rest goes on; the exit code is then 1.
+
+    imagebind embed audio dog.wav rain.mp3 > vectors.jsonl
+
+    imagebind embed image photos/ -o photos.h5          # the same again goes on where it stopped
+
+    find . -name '*.mp4' -print0 | imagebind embed video -0 --pool none
+
+    imagebind embed text "a dog barking" | jq .embedding[0]
+"""
+
+
+def embed(
+    modality: Annotated[Modality, typer.Argument(help="What the inputs are.", show_default=False)],
+    inputs: Annotated[list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, or - for stdin.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to FILE.jsonl, .npy, .safetensors or .h5 and not to stdout.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="Take inputs from a JSONL, CSV or TSV file with a column per modality.")] = None,
+    nul: Annotated[bool, typer.Option("-0", "--null", help="Entries on stdin end with a NUL byte, as `find -print0` writes.")] = False,
+    errors: Annotated[Path | None, typer.Option(help="Append one JSON line per failed input to this file.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(envvar="IMAGEBIND_MODEL", help="Name, folder, .pth file or hf://owner/repo. `imagebind weights list` shows names."),
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="JSON file that says what a bare weight file is.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="auto: float32 on CPU, the weights' own elsewhere.")] = Dtype.auto,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips to the encoder at once; halves itself when memory runs out.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads.")] = None,
+    clips: Annotated[
+        int | None, typer.Option(min=1, help="Windows per item, evenly spaced; as many as cover it if not given. Released code: audio 3, video 5.")
+    ] = None,
+    pool: Annotated[Pool, typer.Option(help="mean: one vector per item. none: one per window, with its start and end.")] = Pool.mean,
+    depth_format: Annotated[DepthFormat | None, typer.Option(help="Unit of depth files; by their number type if not given.")] = None,
+    focal: Annotated[float | None, typer.Option(min=1e-6, help="Focal length of the depth camera, in pixels.")] = None,
+    baseline: Annotated[float | None, typer.Option(min=1e-6, help="Distance between the depth sensor's eyes, in metres.")] = None,
+    rate: Annotated[int | None, typer.Option(min=1, help="Rate of the IMU recording, in Hz.")] = None,
+) -> None:
+    stdin = open(os.dup(0), "rb") if sys.stdin else None  # noqa: SIM115 - lives as long as the process
+    items = _items(str(modality), inputs or [], manifest, stdin, nul)
+    chosen = {"clips": clips, "depth_format": depth_format and str(depth_format), "focal": focal, "baseline": baseline, "rate": rate}
+    options = {name: value for name, value in chosen.items() if value is not None}
+
+    from imagebind_cli.model import load, read_options
+
+    try:
+        read_options(str(modality), options)
+    except UserError as error:
+        raise typer.BadParameter(str(error).replace("_", "-")) from None
+    loaded = load(model, device=device, dtype=str(dtype), config=config)
+    if loaded.checkpoint.untrained:
+        say(f"model {loaded.name} is untrained: its weights are made by rule, and nearness means little. --model huge is the published one")
+    settings: dict[str, Any] = {"pool": str(pool), **options}
+    with Talk(errors) as talk:
+        if output is None:
+            _to_stdout(loaded.embed_items(str(modality), items, batch_size=batch_size, workers=workers, **settings), str(modality), talk)
+        else:
+            from imagebind_cli.store import Store
+
+            with Store(output, loaded.made(str(modality), **settings)) as store:
+                new = _not_stored(items, store, talk)
+                _to_store(loaded.embed_items(str(modality), new, batch_size=batch_size, workers=workers, **settings), store, talk)
+    if output is not None:
+        say(f"{output}: {talk.summary()}")
+    if talk.failed:
+        raise typer.Exit(1)
+
+
+def _items(modality: str, inputs: list[str], manifest: Path | None, stdin: Any, nul: bool) -> Iterator[Item | Failure]:
+    from imagebind_cli import sources
+
+    if manifest is not None:
+        if inputs:
+            raise typer.BadParameter("give inputs or --manifest, not both")
+        return sources.from_manifest(manifest, modality)
+    if not inputs:
+        if stdin is None or stdin.isatty():
+            raise typer.BadParameter("no inputs: give files, folders or sentences, or pipe names to stdin")
+        inputs = ["-"]
+    if modality == "text":
+        for argument in inputs:
+            if argument != "-" and os.path.isfile(argument):
+                say(f"{argument!r} is embedded as a sentence, though a file has this name; its lines: imagebind embed text < {argument}")
+    return sources.from_arguments(inputs, modality, stdin, nul)
+
+
+def _not_stored(items: Iterator[Item | Failure], store: Store, talk: Talk) -> Iterator[Item | Failure]:
+    for item in items:
+        if item.id in store.ids:
+            talk.skipped += 1
+        else:
+            yield item
+
+
+def _to_stdout(results: Any, modality: str, talk: Talk) -> None:
+    from imagebind_cli.store import json_line
+
+    out = sys.stdout.buffer
+    for result in results:
+        if isinstance(result, list):
+            for embedding in result:
+                for note in embedding.notes:
+                    talk.once(note)
+                out.write(json_line(embedding, modality))
+            out.flush()
+            talk.succeeded()
+        else:
+            talk.failure(result.id, result.reason)
+
+
+def _to_store(results: Any, store: Store, talk: Talk) -> None:
+    for result in results:
+        if isinstance(result, list):
+            for note in result[0].notes:
+                talk.once(note)
+            store.append(result)
+            talk.succeeded()
+        else:
+            talk.failure(result.id, result.reason)
+
+
+embed.__doc__ = HELP

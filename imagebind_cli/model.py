@@ -1,0 +1,278 @@
+"""A model to work with: found by name, folder, file or hub address, its encoders loaded one by one, files to unit vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imagebind_cli import checkpoint, download, model_config, pipeline, registry
+from imagebind_cli.checkpoint import Checkpoint
+from imagebind_cli.encoder import Encoder
+from imagebind_cli.errors import UserError
+from imagebind_cli.model_config import ModelConfig
+from imagebind_cli.sources import Failure, Item
+from imagebind_cli.store import Embedding
+
+BUNDLED, UNTRAINED = "mini", "tiny"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+ModelLike = str | os.PathLike[str] | Mapping[str, Tensor]
+
+
+def default_name() -> str:
+    """The model used when none is named: `IMAGEBIND_MODEL`, else the trained one inside the package, else `tiny`, which is untrained."""
+    bundled = (model_config.CONFIGS / BUNDLED / "config.json").is_file()
+    return os.environ.get("IMAGEBIND_MODEL") or (BUNDLED if bundled else UNTRAINED)
+
+
+def find(model: ModelLike | None = None, config: ModelConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None) -> Checkpoint:
+    """The checkpoint behind any form of `--model`; nothing is read from it yet.
+
+    Args:
+        model: a name (`huge`, `tiny`, …), a folder, a weight file, `hf://owner/repo`, or published-format tensors by name; None for the default.
+        config: what the weights are, where they do not say so: a `ModelConfig`, the published constructor's arguments, or a JSON file.
+    Raises:
+        UserError: no such model, or one that is not on this machine yet, with the command that fetches it.
+    """
+    if isinstance(config, str | os.PathLike):
+        path = Path(config)
+        config = checkpoint.read_config(path) if path.is_file() else checkpoint.openclip_config(str(config))
+    elif isinstance(config, Mapping):
+        config = model_config.from_published(config)
+    if isinstance(model, Mapping):
+        return checkpoint.from_tensors(model, config, "state dict")
+    name = os.fspath(model) if model is not None else default_name()
+    if name.startswith("hf://"):
+        return _pulled(name, config)
+    path = Path(name)
+    if path.is_dir():
+        return checkpoint.open_folder(path, config)
+    if path.is_file():
+        return checkpoint.open_file(path, config)
+    return _named(name, config)
+
+
+def _named(name: str, config: ModelConfig | None) -> Checkpoint:
+    bundled = model_config.CONFIGS / name
+    if bundled.is_dir() and (bundled / "config.json").is_file():
+        return checkpoint.open_folder(Path(str(bundled)), config)
+    if name not in model_config.names():
+        known = ", ".join(model_config.names())
+        raise UserError(f"no model {name!r}: not a folder, not a file, not hf://owner/repo, and not one of {known}")
+    named = model_config.named(name)
+    if named.rule_seed is not None:
+        return checkpoint.by_rule(named)
+    if named.address is None:
+        raise UserError(f"{name} is a config to train from; no weights are published for it")
+    return dataclasses.replace(_pulled(name, config or named), config=config or named)
+
+
+def _pulled(place: str, config: ModelConfig | None) -> Checkpoint:
+    folder = download.pulled(place)
+    if folder is None:
+        raise UserError(f"{place} is not on this machine; fetch it with: imagebind weights pull {place}")
+    return checkpoint.open_folder(folder, config)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes the first of CUDA, MPS and CPU that is there.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, present in there.items() if present))
+    if name.partition(":")[0] not in there:
+        raise UserError(f"unknown device {name!r}; choose from auto, {', '.join(there)}")
+    if not there[name.partition(":")[0]]:
+        raise UserError(f"no {name} device here; choose from {', '.join(device for device, present in there.items() if present)}")
+    return torch.device(name)
+
+
+class Model:
+    """A model whose encoders are loaded when first asked for. Get one from `load`."""
+
+    def __init__(self, found: Checkpoint, device: torch.device, dtype: torch.dtype | None) -> None:
+        self.checkpoint, self.device, self.dtype = found, device, dtype
+        self._encoders: dict[str, Encoder] = {}
+
+    @property
+    def name(self) -> str:
+        """What the model calls itself."""
+        return self.checkpoint.config.name
+
+    @property
+    def dim(self) -> int:
+        """Length of its vectors."""
+        return self.checkpoint.config.dim
+
+    def encoder(self, modality: str) -> Encoder:
+        """The encoder of a modality, loaded once; `image`, `video` and `vision` share one.
+
+        Raises:
+            UserError: unknown modality, or weights that do not fit.
+        """
+        name = registry.encoder_name(modality)
+        if name not in self._encoders:
+            self._encoders[name] = checkpoint.load_encoder(self.checkpoint, name, self.device, self.dtype)
+        return self._encoders[name]
+
+    def scale(self, modality: str) -> float:
+        """The logit scale of a modality: what cosines are multiplied with before a softmax. Vectors never contain it. 1 for vision."""
+        return self.encoder(modality).scale
+
+    def encode(self, modality: str, tensor: Tensor) -> Tensor:
+        """Unit vectors (b, dim) float32, on the model's device, of tensors as the encoder takes them.
+
+        Args:
+            tensor: one clip each, (b, *shape), or several, (b, clips, *shape), which are averaged and made unit vectors again. Vision takes
+                (b, 3, h, w), (b, 3, 2, h, w) and both with clips; text takes (b, 77) token ids; audio (b, 1, 128, 204); depth and thermal
+                (b, 1, 224, 224); IMU (b, 6, 2000).
+        Raises:
+            UserError: another shape.
+        """
+        encoder = self.encoder(modality)
+        shapes = [encoder.config.shape]
+        if len(encoder.config.patch) == 3:  # a still picture has no time axis
+            shapes.append((encoder.config.shape[0], *encoder.config.shape[2:]))
+        clips_of = next((shape for shape in shapes if tuple(tensor.shape[-len(shape) :]) == shape), None)
+        extra = tensor.dim() - len(clips_of or ())
+        if clips_of is None or extra not in (1, 2) or tensor.shape[0] == 0:
+            wanted = " or ".join(f"(b, {', '.join(map(str, shape))})" for shape in shapes)
+            raise UserError(f"{modality}: tensor of shape {tuple(tensor.shape)}; {wanted} is needed, or with clips after b")
+        with torch.inference_mode():
+            tensor = tensor.to(self.device)
+            if tensor.is_floating_point():
+                tensor = tensor.to(encoder.head.proj.weight.dtype)
+            vectors = encoder(tensor.flatten(0, extra - 1))  # (b * clips, dim)
+            if extra == 2:
+                vectors = torch.nn.functional.normalize(vectors.unflatten(0, tensor.shape[:2]).mean(dim=1), dim=-1)
+        return vectors
+
+    def batch_size(self, modality: str) -> int:
+        """Clips to encode at once when the user does not say: about 2,000 tokens on a CPU, 64,000 elsewhere."""
+        return max(1, (2048 if self.device.type == "cpu" else 65536) // self.encoder(modality).config.tokens)
+
+    def read(self, modality: str, source: Any, **options: Any) -> Iterator[Any]:
+        """The samples of one input as its encoder takes them (`Sample`: tensor (clips, *shape), spans, notes).
+
+        Args:
+            source: a path, an open binary file, for text a sentence, or the modality's array; see the readers in `encoders/`.
+            options: fields of the modality's options, e.g. `clips=3`.
+        Raises:
+            UserError: an option this modality does not have. OSError, ValueError: the input cannot be read.
+        """
+        reader = registry.get(modality).readers[modality]
+        return reader(source, self.encoder(modality).config, read_options(modality, options))
+
+    def embed_items(
+        self,
+        modality: str,
+        items: Iterable[Item | Failure],
+        *,
+        pool: str = "mean",
+        batch_size: int | None = None,
+        workers: int | None = None,
+        **options: Any,
+    ) -> Iterator[list[Embedding] | Failure]:
+        """Embed a stream of items in order, as `pipeline.embed` says; failures come back as `Failure` in their place."""
+        read_options(modality, options)  # a wrong name is told before anything is loaded
+        self.encoder(modality)
+        return pipeline.embed(
+            items,
+            read=lambda payload: self.read(modality, payload, **options),
+            encode=lambda clips: self.encode(modality, clips).cpu(),
+            batch_size=batch_size or self.batch_size(modality),
+            workers=workers or min(8, os.cpu_count() or 1),
+            pool=pool,
+        )
+
+    def embed(self, modality: str, inputs: Sequence[Any], *, batch_size: int | None = None, workers: int | None = None, **options: Any) -> np.ndarray:
+        """Unit vectors, float32 (n, dim), one row per input in order.
+
+        Args:
+            inputs: paths, for text sentences, or arrays: image (h, w, 3) uint8; video (frames (t, h, w, 3) uint8, frames a second); audio
+                (waveform, rate in Hz); depth (h, w) float metres or uint16 millimetres; thermal (h, w); IMU (6, t). A single path or
+                sentence is taken for a list of one.
+            options: fields of the modality's options, e.g. `clips=3`.
+        Raises:
+            UserError: an input cannot be read (its place and the reason), or an option does not exist.
+        """
+        if isinstance(inputs, str | os.PathLike):
+            inputs = [inputs]
+        items = (Item(str(i), payload) for i, payload in enumerate(inputs))
+        rows = []
+        for result in self.embed_items(modality, items, batch_size=batch_size, workers=workers, **options):
+            if isinstance(result, Failure):
+                named = inputs[int(result.id)] if isinstance(inputs[int(result.id)], str | os.PathLike) else f"input {result.id}"
+                raise UserError(f"{named}: {result.reason}")
+            rows += [embedding.vector for embedding in result]
+        return np.stack(rows) if rows else np.empty((0, self.dim), np.float32)
+
+    def made(self, modality: str, pool: str = "mean", **options: Any) -> dict[str, Any]:
+        """How this model makes embeddings of a modality, for the record every store carries."""
+        name = registry.encoder_name(modality)
+        return {
+            "model": self.name,
+            "weights": checkpoint.fingerprint(self.checkpoint, name),
+            "untrained": self.checkpoint.untrained,
+            "licence": self.checkpoint.config.licence,
+            "modality": modality,
+            "dim": self.dim,
+            "scale": self.scale(modality),
+            "dtype": str(self.encoder(modality).head.proj.weight.dtype).removeprefix("torch."),
+            "pool": pool,
+            "options": dataclasses.asdict(read_options(modality, options)),
+            "version": metadata.version("imagebind-cli"),
+        }
+
+
+def read_options(modality: str, chosen: Mapping[str, Any]) -> Any:
+    """A modality's options with the chosen ones set.
+
+    Raises:
+        UserError: a name it does not have, with those it has.
+    """
+    kind = registry.get(modality).options
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in chosen:
+        if name not in known:
+            raise UserError(f"{modality} has no option {name!r}; it has {', '.join(known) or 'none'}")
+    return kind(**chosen)
+
+
+def load(
+    model: ModelLike | None = None,
+    *,
+    modalities: Sequence[str] | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    config: ModelConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+) -> Model:
+    """A model to embed with.
+
+    Args:
+        model: a name (`huge`, `tiny`), a folder, a published `.pth` as it is, `hf://owner/repo`, or published-format tensors by name.
+            None takes `IMAGEBIND_MODEL`, else the default.
+        modalities: encoders to load now; others are loaded when first used.
+        device: `auto`, `cpu`, `cuda`, `mps`. dtype: `auto` (float32 on CPU, the weights' own elsewhere), `fp32`, `bf16`, `fp16`.
+        config: what the weights are, where they do not say so: the published constructor's arguments, or a JSON file.
+    Raises:
+        UserError: no such model, modality, device or dtype, or weights that do not fit their config.
+    """
+    if dtype != "auto" and dtype not in DTYPES:
+        raise UserError(f"unknown dtype {dtype!r}; choose from auto, {', '.join(DTYPES)}")
+    for modality in modalities or ():
+        registry.encoder_name(modality)
+    loaded = Model(find(model, config), choose_device(device), DTYPES.get(dtype))
+    for modality in modalities or ():
+        loaded.encoder(modality)
+    return loaded

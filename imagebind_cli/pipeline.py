@@ -1,0 +1,205 @@
+"""Items in, unit vectors out: decoded in parallel, encoded in batches, given back in input order, in bounded memory.
+
+A reader thread takes items as they come and hands them to decoding threads, never more than a fixed number ahead; the calling thread
+encodes. Nothing waits for the end of the input, so an endless one works.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from imagebind_cli.encoder import Sample, Span
+from imagebind_cli.errors import UserError
+from imagebind_cli.sources import Failure, Item
+from imagebind_cli.store import Embedding
+
+IDLE_SECONDS = 0.2
+"""A batch that is not full goes to the encoder after this long without new input, so that a slow producer sees its results."""
+
+
+@dataclass
+class _Open:
+    """An item on its way: its clips' vectors so far, and whether more are to come."""
+
+    item: Item | Failure
+    vectors: list[Tensor] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)  # in order, each once
+    waiting: int = 0
+    ended: bool = False
+
+
+def embed(
+    items: Iterable[Item | Failure],
+    read: Callable[[str], Iterator[Sample]],
+    encode: Callable[[Tensor], Tensor],
+    *,
+    batch_size: int,
+    workers: int,
+    pool: str = "mean",
+) -> Iterator[list[Embedding] | Failure]:
+    """Embed items in order: for each, the list of its embeddings, or a `Failure`.
+
+    Args:
+        items: an iterable that may block or never end; failures in it pass through in their place.
+        read: payload to samples, as a modality's reader; run in threads.
+        encode: clips (b, *shape) to unit vectors (b, dim); run in the calling thread. A batch for which it runs out of memory is
+            halved, and later batches stay that small.
+        batch_size: clips to the encoder at once. workers: decoding threads.
+        pool: `mean` for one vector per item, the mean of its clips' made a unit vector again; `none` for one per time window.
+    """
+    stop = threading.Event()
+    ahead: queue.Queue[tuple[Item | Failure, Future[_Chunk] | None] | BaseException | None] = queue.Queue(workers + batch_size)
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as threads:
+        reader = threading.Thread(target=_take, args=(items, read, threads, ahead, stop), name="items", daemon=True)
+        reader.start()
+        try:
+            yield from _encoded(ahead, threads, encode, batch_size, pool)
+        finally:
+            stop.set()
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+_Chunk = tuple[Sample | None, Iterator[Sample]]
+
+
+def _chunk(samples: Iterator[Sample]) -> _Chunk:
+    """The next sample of an item, None at its end, and the rest."""
+    return next(samples, None), samples
+
+
+def _take(items, read, threads, ahead, stop) -> None:  # type: ignore[no-untyped-def]
+    """Reader thread: put every item on the queue with the promise of its first sample; at the end None, or what went wrong."""
+
+    def put(entry: object) -> bool:
+        while not stop.is_set():
+            try:
+                ahead.put(entry, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    try:
+        for item in items:
+            future = None if isinstance(item, Failure) else threads.submit(_chunk, read(item.payload))
+            if not put((item, future)):
+                return
+        put(None)
+    except BaseException as error:
+        put(error)
+
+
+def _encoded(ahead, threads, encode, batch_size: int, pool: str) -> Iterator[list[Embedding] | Failure]:  # type: ignore[no-untyped-def]
+    batches = _Batches(encode, batch_size)
+    items: deque[_Open] = deque()
+    while True:
+        try:
+            entry = ahead.get(timeout=IDLE_SECONDS if batches.clips else None)
+        except queue.Empty:
+            batches.flush()
+            yield from _finished(items, pool)
+            continue
+        if isinstance(entry, BaseException):
+            batches.flush()
+            yield from _finished(items, pool)
+            raise entry
+        if entry is None:
+            break
+        item, future = entry
+        items.append(current := _Open(item, ended=future is None))
+        while future is not None:
+            try:
+                sample, rest = future.result()
+            except (OSError, ValueError, MemoryError) as error:
+                current.item, current.ended = Failure(item.id, reason(error)), True
+                break
+            if sample is None:
+                current.ended = True
+                break
+            future = threads.submit(_chunk, rest)  # the next stretch is decoded while this one is encoded
+            current.notes |= dict.fromkeys(sample.notes)
+            batches.add(current, sample)
+            yield from _finished(items, pool)
+        yield from _finished(items, pool)
+    batches.flush()
+    yield from _finished(items, pool)
+
+
+class _Batches:
+    """Clips waiting for the encoder, across items."""
+
+    def __init__(self, encode: Callable[[Tensor], Tensor], size: int) -> None:
+        self.encode, self.size = encode, size
+        self.clips: list[tuple[_Open, Tensor]] = []
+
+    def add(self, item: _Open, sample: Sample) -> None:
+        item.spans += sample.spans
+        item.waiting += len(sample.tensor)
+        self.clips += [(item, clip) for clip in sample.tensor]
+        while len(self.clips) >= self.size:
+            self._encode_some()
+
+    def flush(self) -> None:
+        while self.clips:
+            self._encode_some()
+
+    def _encode_some(self) -> None:
+        some = self.clips[: self.size]
+        try:
+            vectors = self.encode(torch.stack([clip for _, clip in some]))
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            if len(some) == 1:
+                raise UserError(f"out of memory with a batch of one: {str(error).splitlines()[0]}") from None
+            self.size = max(1, len(some) // 2)
+            return
+        del self.clips[: len(some)]
+        for (item, _), vector in zip(some, vectors, strict=True):
+            item.vectors.append(vector)
+            item.waiting -= 1
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _finished(items: deque[_Open], pool: str) -> Iterator[list[Embedding] | Failure]:
+    """Take from the front what is complete."""
+    while items and items[0].ended and not items[0].waiting:
+        done = items.popleft()
+        if isinstance(done.item, Failure):
+            yield done.item
+        else:
+            yield _pooled(done, pool)
+
+
+def _pooled(done: _Open, pool: str) -> list[Embedding]:
+    """The item's one vector, or one for each time window: clips with the same span (a video's three crops) are one window."""
+    vectors = torch.stack(done.vectors)
+    groups: dict[Span | str, list[int]] = {}
+    for i, span in enumerate(done.spans):
+        groups.setdefault("all" if pool == "mean" else span, []).append(i)
+    embeddings = []
+    for key, members in groups.items():
+        vector = torch.nn.functional.normalize(vectors[members].mean(dim=0), dim=0).numpy()
+        embeddings.append(Embedding(done.item.id, vector, key if isinstance(key, tuple) else None, tuple(done.notes)))
+    return embeddings
+
+
+def reason(error: BaseException) -> str:
+    """Why an input failed, in one line and without its name, which the caller prints."""
+    if isinstance(error, MemoryError):
+        return "does not fit into memory"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[0].lower() + error.strerror[1:]
+    return " ".join(str(error).split()) or type(error).__name__

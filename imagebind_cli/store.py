@@ -1,0 +1,270 @@
+"""Embeddings on disk and on the wire: JSON Lines, NPY with its ids beside it, safetensors, HDF5. Never imports torch.
+
+Every file carries how it was made. Opening one that exists goes on where it stopped; one made with another model, modality or choice is
+refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from imagebind_cli.errors import UserError
+
+FLUSH_ROWS, FLUSH_SECONDS = 256, 2.0
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """One unit vector (dim,) float32. span: the seconds it stands for, where windows are kept apart. notes: what was assumed to read it."""
+
+    id: str
+    vector: np.ndarray
+    span: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def json_line(embedding: Embedding, modality: str) -> bytes:
+    """One line of JSON, newline included. Numbers have the 9 digits that give the same float32 back; any file name survives."""
+    head = {"id": embedding.id, "modality": modality} | _span_fields(embedding)
+    vector = ("%.9g," * len(embedding.vector) % tuple(embedding.vector.tolist()))[:-1]
+    return f'{json.dumps(head)[:-1]}, "embedding": [{vector}]}}\n'.encode()
+
+
+class Format(Protocol):
+    """What each file format does; `Store` does the rest."""
+
+    ids: set[str]
+
+    def write(self, embeddings: list[Embedding]) -> None: ...
+    def close(self, made: Mapping[str, Any]) -> None: ...
+
+
+class Store:
+    """A file of embeddings being written. Use it as a context manager.
+
+    ids: what it holds already. made: how it was made, as `made` given at the start plus the assumptions met on the way.
+
+    Raises:
+        UserError: the ending is none of `FORMATS`; the file exists and was made otherwise, or not by this program.
+    """
+
+    def __init__(self, path: Path, made: Mapping[str, Any]) -> None:
+        if path.suffix not in FORMATS:
+            raise UserError(f"{path}: unknown ending {path.suffix!r}; choose from {', '.join(FORMATS)}")
+        if not path.parent.is_dir():
+            raise UserError(f"{path}: there is no folder {path.parent}")
+        self.made = dict(made) | {"assumptions": []}
+        try:
+            self._format: Format = FORMATS[path.suffix](path, self.made)
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror or error}") from None
+        self.ids = self._format.ids
+        self._pending: list[Embedding] = []
+        self._flushed = time.monotonic()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._flush()
+        self._format.close(self.made)
+
+    def append(self, embeddings: Iterable[Embedding]) -> None:
+        """Add one item's rows. They reach the disk within `FLUSH_ROWS` rows or `FLUSH_SECONDS` of further calls, or on leaving."""
+        for embedding in embeddings:
+            self._pending.append(embedding)
+            self.made["assumptions"] += [note for note in embedding.notes if note not in self.made["assumptions"]]
+        if len(self._pending) >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._format.write(self._pending)
+        self._pending, self._flushed = [], time.monotonic()
+
+
+class _JSONLines:
+    """A line per embedding; how it was made in NAME.made.json."""
+
+    def __init__(self, path: Path, made: dict[str, Any]) -> None:
+        _resume_beside(path, made)
+        self._beside, self._modality = _beside(path), made["modality"]
+        self._file = open(path, "ab")  # noqa: SIM115 - closed in close
+        whole = _drop_torn_line(path)
+        self.ids = {json.loads(line)["id"] for line in whole}
+
+    def write(self, embeddings: list[Embedding]) -> None:
+        self._file.write(b"".join(json_line(embedding, self._modality) for embedding in embeddings))
+        self._file.flush()
+
+    def close(self, made: Mapping[str, Any]) -> None:
+        self._file.close()
+        _write_json(self._beside, made)
+
+
+class _NPY:
+    """float32 (n, dim) for numpy.load; NAME.jsonl has the id of each row, NAME.made.json how it was made."""
+
+    HEADER = 128
+
+    def __init__(self, path: Path, made: dict[str, Any]) -> None:
+        _resume_beside(path, made)
+        self._beside, self._dim = _beside(path), int(made["dim"])
+        ids = path.with_suffix(".jsonl")
+        self._file, self._ids = open(path, "ab"), open(ids, "ab")  # noqa: SIM115 - closed in close
+        lines = list(_drop_torn_line(ids))
+        # Vectors are written before ids: what has an id is whole, what has none is forgotten.
+        self._rows = min(len(lines), max(0, (path.stat().st_size - self.HEADER) // (4 * self._dim)))
+        os.truncate(path, self.HEADER + 4 * self._dim * self._rows)
+        os.truncate(ids, sum(len(line) for line in lines[: self._rows]))
+        self.ids = {json.loads(line)["id"] for line in lines[: self._rows]}
+        self._write_header()
+
+    def write(self, embeddings: list[Embedding]) -> None:
+        self._file.write(np.stack([embedding.vector for embedding in embeddings]).astype("<f4").tobytes())
+        self._file.flush()
+        for embedding in embeddings:
+            self._ids.write(json.dumps({"id": embedding.id} | _span_fields(embedding)).encode() + b"\n")
+        self._ids.flush()
+        self._rows += len(embeddings)
+        self._write_header()
+
+    def _write_header(self) -> None:
+        text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({self._rows}, {self._dim}), }}"
+        header = b"\x93NUMPY\x01\x00" + (self.HEADER - 10).to_bytes(2, "little") + text.ljust(self.HEADER - 11).encode() + b"\n"
+        with open(self._file.name, "r+b") as file:  # an append handle cannot write at the front
+            file.write(header)
+
+    def close(self, made: Mapping[str, Any]) -> None:
+        self._file.close()
+        self._ids.close()
+        _write_json(self._beside, made)
+
+
+class _Safetensors:
+    """One tensor `embeddings` (n, dim); ids, spans and how it was made in the metadata. Written whole at the end."""
+
+    def __init__(self, path: Path, made: dict[str, Any]) -> None:
+        self._path = path
+        self._rows: list[Embedding] = []
+        if path.exists():
+            from safetensors import SafetensorError, safe_open
+
+            try:
+                with safe_open(path, framework="numpy") as file:
+                    metadata, vectors = file.metadata() or {}, file.get_tensor("embeddings")
+                    _check_same(path, json.loads(metadata["made"]), made)
+                    rows = json.loads(metadata["rows"])
+            except (SafetensorError, KeyError, ValueError):
+                raise UserError(f"{path}: exists and was not made by imagebind embed; write to another file") from None
+            self._rows = [
+                Embedding(row["id"], vector, (row["start"], row["end"]) if "start" in row else None)
+                for row, vector in zip(rows, vectors, strict=True)
+            ]
+        self.ids = {row.id for row in self._rows}
+
+    def write(self, embeddings: list[Embedding]) -> None:
+        self._rows += embeddings
+
+    def close(self, made: Mapping[str, Any]) -> None:
+        from safetensors.numpy import save_file
+
+        vectors = np.stack([row.vector for row in self._rows]) if self._rows else np.empty((0, made["dim"]), np.float32)
+        rows = [{"id": row.id} | _span_fields(row) for row in self._rows]
+        building = self._path.with_name(f".{self._path.name}.partial")
+        save_file({"embeddings": vectors}, building, {"rows": json.dumps(rows), "made": json.dumps(made)})
+        os.replace(building, self._path)
+
+
+class _HDF5:
+    """Datasets `embeddings` (n, dim) float32, `ids`, and `spans` (n, 2) in seconds, NaN where there is none; attribute `made`."""
+
+    def __init__(self, path: Path, made: dict[str, Any]) -> None:
+        import h5py
+
+        if path.exists():
+            try:
+                self._file = h5py.File(path, "r+")
+                _check_same(path, json.loads(self._file.attrs["made"]), made)
+            except (OSError, KeyError, ValueError) as error:
+                raise UserError(f"{path}: not a store of imagebind embed, or not whole: {str(error).splitlines()[0]}") from None
+        else:
+            self._file = h5py.File(path, "x")
+            self._file.create_dataset("embeddings", (0, made["dim"]), "f4", maxshape=(None, made["dim"]), chunks=(256, made["dim"]))
+            self._file.create_dataset("ids", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(1024,))
+            self._file.create_dataset("spans", (0, 2), "f8", maxshape=(None, 2), chunks=(1024, 2))
+            self._file.attrs["made"] = json.dumps(made)
+            self._file.flush()
+        self.ids = {id.decode("utf-8", "surrogateescape") for id in self._file["ids"][:]}
+
+    def write(self, embeddings: list[Embedding]) -> None:
+        columns = {
+            "embeddings": np.stack([embedding.vector for embedding in embeddings]),
+            "spans": [embedding.span or (np.nan, np.nan) for embedding in embeddings],
+            "ids": [embedding.id.encode("utf-8", "surrogateescape") for embedding in embeddings],
+        }
+        for name, values in columns.items():
+            data = self._file[name]
+            data.resize(len(data) + len(embeddings), axis=0)
+            data[-len(embeddings) :] = values
+        self._file.flush()
+
+    def close(self, made: Mapping[str, Any]) -> None:
+        self._file.attrs["made"] = json.dumps(made)
+        self._file.close()
+
+
+FORMATS: dict[str, Any] = {".jsonl": _JSONLines, ".npy": _NPY, ".safetensors": _Safetensors, ".h5": _HDF5}
+"""File ending to format."""
+
+
+def _span_fields(embedding: Embedding) -> dict[str, float]:
+    return {} if embedding.span is None else {"start": embedding.span[0], "end": embedding.span[1]}
+
+
+def _beside(path: Path) -> Path:
+    return path.with_suffix(".made.json")
+
+
+def _resume_beside(path: Path, made: dict[str, Any]) -> None:
+    """Check, or start, the record beside a file that has no room for it inside."""
+    beside = _beside(path)
+    if path.exists() and path.stat().st_size:
+        if not beside.exists():
+            raise UserError(f"{path}: exists and was not made by imagebind embed; write to another file")
+        _check_same(path, json.loads(beside.read_text()), made)
+    _write_json(beside, made)
+
+
+def _check_same(path: Path, before: Mapping[str, Any], made: dict[str, Any]) -> None:
+    """Refuse to go on with a file made otherwise; take over the assumptions it records."""
+    for key, value in made.items():
+        if key not in ("assumptions", "version") and before.get(key) != value:
+            raise UserError(f"{path}: made with {key} {before.get(key)!r}; this run has {value!r}; write to another file")
+    made["assumptions"] = list(before.get("assumptions", []))
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    building = path.with_name(f".{path.name}.partial")
+    building.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(building, path)
+
+
+def _drop_torn_line(path: Path) -> Iterator[bytes]:
+    """The whole lines of a file; a last one without its newline, from a run that was killed, is cut off."""
+    whole = 0
+    with open(path, "rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            whole += len(line)
+            yield line
+    os.truncate(path, whole)
