@@ -1,15 +1,14 @@
 """ImageBind's joint space for image, video, text, audio, depth, thermal and IMU, as shell commands and three lines of Python.
 
-    import imagebind_cli as ib
+import imagebind_cli as ib
 
-    model = ib.load("huge", modalities=["audio"])
-    vectors = model.embed("audio", ["dog.wav", "rain.mp3"])  # float32 (2, 1024), rows of length 1
+model = ib.load("huge", modalities=["audio"])
+vectors = model.embed("audio", ["dog.wav", "rain.mp3"])  # float32 (2, 1024), rows of length 1
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ _PUBLIC = {"load": "imagebind_cli.model", "Model": "imagebind_cli.model", "UserE
 def __getattr__(name: str) -> Any:
     """Public names are imported when first used (PEP 562), so that importing the package costs no torch."""
     if name == "__version__":
-        return _version("imagebind-cli")
+        return import_module("importlib.metadata").version("imagebind-cli")
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_PUBLIC[name]), name)

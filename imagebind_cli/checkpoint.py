@@ -136,15 +136,15 @@ def rename(key: str, table: str, backwards: bool = False) -> tuple[str | None, s
 
 @cache
 def _rows(table: str, backwards: bool) -> list[tuple[re.Pattern[str], str, str | None]]:
-    rows = []
+    rows: list[tuple[re.Pattern[str], str, str | None]] = []
     for line in table.strip().splitlines():
-        source, target, change = (*line.split(), None)[:3]
+        source, target, *rest = line.split()
         if backwards:
             source, target = target, source
         pattern = re.escape(source).replace(r"\{", "{").replace(r"\}", "}")
         for place, expression in PLACES.items():
             pattern = pattern.replace(place, expression)
-        rows.append((re.compile(pattern), target, change))
+        rows.append((re.compile(pattern), target, rest[0] if rest else None))
     return rows
 
 
@@ -314,7 +314,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except UnpicklingError:
         raise UserError(f"{path}: refused: it holds pickled objects other than plain tensors") from None
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
-        raise UserError(f"{path}: not a readable weight file: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None
+        raise UserError(
+            f"{path}: not a readable weight file: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from None
     if isinstance(values, dict) and isinstance(values.get("state_dict"), dict):  # OpenCLIP's training checkpoints
         values = {key.removeprefix("module."): value for key, value in values["state_dict"].items()}
     if not isinstance(values, dict) or not all(isinstance(value, Tensor) for value in values.values()):
@@ -350,9 +352,9 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> 
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         files = {}
-        for name, config in checkpoint.config.encoders.items():
+        for name, encoder in checkpoint.config.encoders.items():
             tensors = checkpoint.read(name)
-            _check_tensors(tensors, build_encoder(registry.get(name), config).state_dict(), f"{checkpoint.place}, {name}")
+            _check_tensors(tensors, build_encoder(registry.get(name), encoder).state_dict(), f"{checkpoint.place}, {name}")
             path = building / f"{name}.safetensors"
             save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
             files[path.name] = {"size": path.stat().st_size, "sha256": file_hash(path)}

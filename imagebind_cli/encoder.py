@@ -70,7 +70,8 @@ class PatchStem(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        width, convolution = config.trunk.width, nn.Conv2d if len(config.patch) == 2 else nn.Conv3d
+        width = config.trunk.width
+        convolution: Any = nn.Conv2d if len(config.patch) == 2 else nn.Conv3d
         self.proj = convolution(config.shape[0], width, config.patch, config.stride, bias=False)
         # The published stems keep PyTorch's default epsilon of 1e-5; every other LayerNorm has 1e-6.
         self.norm = nn.Identity() if config.stem_norm_eps is None else nn.LayerNorm(width, eps=config.stem_norm_eps)

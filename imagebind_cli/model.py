@@ -24,6 +24,7 @@ from imagebind_cli.store import Embedding
 BUNDLED, UNTRAINED = "mini", "tiny"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ModelLike = str | os.PathLike[str] | Mapping[str, Tensor]
+ConfigLike = ModelConfig | Mapping[str, Any] | str | os.PathLike[str]
 
 
 def default_name() -> str:
@@ -32,11 +33,12 @@ def default_name() -> str:
     return os.environ.get("IMAGEBIND_MODEL") or (BUNDLED if bundled else UNTRAINED)
 
 
-def find(model: ModelLike | None = None, config: ModelConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None) -> Checkpoint:
+def find(model: ModelLike | None = None, config: ConfigLike | None = None) -> Checkpoint:
     """The checkpoint behind any form of `--model`; nothing is read from it yet.
 
     Args:
-        model: a name (`huge`, `tiny`, …), a folder, a weight file, `hf://owner/repo`, or published-format tensors by name; None for the default.
+        model: a name (`huge`, `tiny`, …), a folder, a weight file, `hf://owner/repo`, or published-format tensors by name.
+            None for the default.
         config: what the weights are, where they do not say so: a `ModelConfig`, the published constructor's arguments, or a JSON file.
     Raises:
         UserError: no such model, or one that is not on this machine yet, with the command that fetches it.
@@ -195,7 +197,9 @@ class Model:
             pool=pool,
         )
 
-    def embed(self, modality: str, inputs: Sequence[Any], *, batch_size: int | None = None, workers: int | None = None, **options: Any) -> np.ndarray:
+    def embed(
+        self, modality: str, inputs: Sequence[Any], *, batch_size: int | None = None, workers: int | None = None, **options: Any
+    ) -> np.ndarray:
         """Unit vectors, float32 (n, dim), one row per input in order.
 
         Args:
@@ -255,7 +259,7 @@ def load(
     modalities: Sequence[str] | None = None,
     device: str = "auto",
     dtype: str = "auto",
-    config: ModelConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    config: ConfigLike | None = None,
 ) -> Model:
     """A model to embed with.
 

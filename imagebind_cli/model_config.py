@@ -140,7 +140,11 @@ def from_openclip(values: Mapping[str, Any], name: str, licence: str | None = No
     model = dict(values.get("model_cfg", values))
     preprocess = values.get("preprocess_cfg", {})
     vision, text = ({**OPENCLIP_DEFAULTS[tower], **model.get(f"{tower}_cfg", {})} for tower in ("vision", "text"))
-    for place, given, plain in (("", model, OPENCLIP_PLAIN), ("vision_cfg.", vision, OPENCLIP_PLAIN_TOWER), ("text_cfg.", text, OPENCLIP_PLAIN_TOWER)):
+    for place, given, plain in (
+        ("", model, OPENCLIP_PLAIN),
+        ("vision_cfg.", vision, OPENCLIP_PLAIN_TOWER),
+        ("text_cfg.", text, OPENCLIP_PLAIN_TOWER),
+    ):
         for key, value in given.items():
             if key not in OPENCLIP_UNDERSTOOD and not (key in plain and value in plain[key]):
                 raise UserError(f"{name}: OpenCLIP's {place}{key} = {value!r} is not supported; plain ViT towers are")

@@ -46,10 +46,10 @@ def from_arguments(arguments: Iterable[str], modality: str, stdin: BinaryIO, nul
         elif os.path.lexists(argument):
             yield Item(argument, argument)
         elif glob.has_magic(argument):
-            found = False
-            for found, path in enumerate(sorted(glob.iglob(argument, recursive=True)), start=1):
+            paths = sorted(glob.iglob(argument, recursive=True))
+            for path in paths:
                 yield from _below(path) if os.path.isdir(path) else [Item(path, path)]
-            if not found:
+            if not paths:
                 yield Failure(argument, "no file matches this pattern")
         else:
             yield Failure(argument, "no such file or folder")

@@ -8,6 +8,7 @@ Dimensions: b batch, n tokens, d width, h heads, k width of a head (d / h).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     # OpenAI's CLIP and its descendants; feeding such weights to the exact GELU is off by a few per cent and says nothing.

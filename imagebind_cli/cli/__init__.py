@@ -10,12 +10,12 @@ import os
 import signal
 import sys
 import warnings
-from importlib import metadata
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
+import imagebind_cli
 from imagebind_cli.cli import embed, weights
 from imagebind_cli.errors import UserError
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # plain help: the boxes cost as much time as all the rest
 )
 app.command("embed")(embed.embed)
 app.add_typer(weights.app, name="weights")
@@ -33,7 +33,7 @@ app.add_typer(weights.app, name="weights")
 
 def _version(asked: bool) -> None:
     if asked:
-        print(metadata.version("imagebind-cli"))  # noqa: T201
+        print(imagebind_cli.__version__)  # noqa: T201
         raise typer.Exit
 
 

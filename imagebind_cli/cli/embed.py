@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from imagebind_cli.sources import Failure, Item
     from imagebind_cli.store import Store
 
-Modality = enum.StrEnum("Modality", {name: name for name in registry.MODALITIES})
+Modality = enum.StrEnum("Modality", list(registry.MODALITIES))  # type: ignore[misc]
 Pool = enum.StrEnum("Pool", ["mean", "none"])
 Dtype = enum.StrEnum("Dtype", ["auto", "fp32", "bf16", "fp16"])
 DepthFormat = enum.StrEnum("DepthFormat", ["metres", "mm"])
@@ -30,20 +30,22 @@ INPUT is a file, a folder (every file below it), a pattern in quotes, or `-` for
 On stdin, one path (or sentence) a line, or one JSON object a line: `{"id": "a1", "audio": "dog.wav"}`.
 A file that cannot be read gets one line on stderr and the rest goes on; the exit code is then 1.
 
+\b
     imagebind embed audio dog.wav rain.mp3 > vectors.jsonl
-
-    imagebind embed image photos/ -o photos.h5          # the same again goes on where it stopped
-
+    imagebind embed image photos/ -o photos.h5      # the same again goes on where it stopped
     find . -name '*.mp4' -print0 | imagebind embed video -0 --pool none
-
     imagebind embed text "a dog barking" | jq .embedding[0]
 """
 
 
 def embed(
     modality: Annotated[Modality, typer.Argument(help="What the inputs are.", show_default=False)],
-    inputs: Annotated[list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, or - for stdin.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to FILE.jsonl, .npy, .safetensors or .h5 and not to stdout.")] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, or - for stdin.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write to FILE.jsonl, .npy, .safetensors or .h5 and not to stdout.")
+    ] = None,
     manifest: Annotated[Path | None, typer.Option(help="Take inputs from a JSONL, CSV or TSV file with a column per modality.")] = None,
     nul: Annotated[bool, typer.Option("-0", "--null", help="Entries on stdin end with a NUL byte, as `find -print0` writes.")] = False,
     errors: Annotated[Path | None, typer.Option(help="Append one JSON line per failed input to this file.")] = None,
@@ -57,7 +59,8 @@ def embed(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Clips to the encoder at once; halves itself when memory runs out.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads.")] = None,
     clips: Annotated[
-        int | None, typer.Option(min=1, help="Windows per item, evenly spaced; as many as cover it if not given. Released code: audio 3, video 5.")
+        int | None,
+        typer.Option(min=1, help="Windows per item, evenly spaced; as many as cover it if not given. Released code: audio 3, video 5."),
     ] = None,
     pool: Annotated[Pool, typer.Option(help="mean: one vector per item. none: one per window, with its start and end.")] = Pool.mean,
     depth_format: Annotated[DepthFormat | None, typer.Option(help="Unit of depth files; by their number type if not given.")] = None,

@@ -7,6 +7,10 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 LINE_SECONDS = 60.0
 
@@ -27,7 +31,7 @@ class Talk:
         self._errors = open(errors, "a", encoding="utf-8") if errors else None  # noqa: SIM115 - closed in __exit__
         self._said: set[str] = set()
         self._started = self._last = time.monotonic()
-        self._progress = None
+        self._progress: Progress | None = None
 
     def __enter__(self) -> Talk:
         if sys.stderr.isatty():

@@ -18,14 +18,16 @@ from imagebind_cli.errors import UserError
 if TYPE_CHECKING:
     from imagebind_cli.download import Progress
 
-app = typer.Typer(help="List, fetch, convert, describe and check models.", no_args_is_help=True, rich_markup_mode="markdown")
+app = typer.Typer(help="List, fetch, convert, describe and check models.", no_args_is_help=True, rich_markup_mode=None)
 
 ModelName = Annotated[
     str | None, typer.Argument(metavar="[MODEL]", help="Name, folder, weight file or hf://owner/repo; the default model if not given.")
 ]
 Config = Annotated[
     str | None,
-    typer.Option(help="What a bare file is: our config.json, the published constructor's arguments, open_clip_config.json, or a name like ViT-H-14."),
+    typer.Option(
+        help="What a bare file is: our config.json, the published constructor's arguments, open_clip_config.json, or a name like ViT-H-14."
+    ),
 ]
 AsJSON = Annotated[bool, typer.Option("--json", help="JSON and no table.")]
 
@@ -36,7 +38,7 @@ def list_models(as_json: AsJSON = False) -> None:
     from imagebind_cli import download, model_config
     from imagebind_cli.model import BUNDLED, default_name
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in model_config.names():
         config = model_config.named(name)
         if config.rule_seed is not None:
@@ -71,8 +73,8 @@ def pull(
     Environment: `IMAGEBIND_HOME` (where to), `IMAGEBIND_MIRROR` and `HF_ENDPOINT` (from where), `https_proxy`, `HF_TOKEN`,
     `IMAGEBIND_OFFLINE`.
 
+    \b
         imagebind weights pull huge
-
         imagebind weights pull hf://laion/CLIP-ViT-H-14-laion2B-s32B-b79K
     """
     from imagebind_cli import download, model_config
@@ -124,7 +126,7 @@ def info(model: ModelName = None, config: Config = None, as_json: AsJSON = False
     from imagebind_cli.model import find
 
     found = find(model, config)
-    encoders = {}
+    encoders: dict[str, dict[str, Any]] = {}
     for name, encoder in found.config.encoders.items():
         parameters = sum(tensor.numel() for tensor in build_encoder(registry.get(name), encoder).parameters())
         encoders[name] = {
@@ -143,7 +145,7 @@ def info(model: ModelName = None, config: Config = None, as_json: AsJSON = False
         "dim": found.config.dim,
         "untrained": found.untrained,
         "origin": dict(found.config.origin) or _origin(found.place),
-        "parameters": sum(int(encoder["parameters"]) for encoder in encoders.values()),
+        "parameters": sum(encoder["parameters"] for encoder in encoders.values()),
         "encoders": encoders,
     }
     if as_json:

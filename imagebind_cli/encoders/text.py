@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import ftfy
@@ -20,9 +21,7 @@ from imagebind_cli.errors import UserError
 
 MERGES = 49152 - 256 - 2  # the published vocabulary ends here; the file goes on
 START, END = 49406, 49407
-WORDS = regex.compile(
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", regex.IGNORECASE
-)
+WORDS = regex.compile(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", regex.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def _word_tokens(word: str) -> tuple[int, ...]:
     letters = [_byte_letters()[byte] for byte in word.encode()]
     parts = [*letters[:-1], letters[-1] + "</w>"]
     while len(parts) > 1:
-        best = min(zip(parts, parts[1:], strict=False), key=lambda pair: ranks.get(pair, len(ranks)))
+        best = min(pairwise(parts), key=lambda pair: ranks.get(pair, len(ranks)))
         if best not in ranks:
             break
         merged: list[str] = []

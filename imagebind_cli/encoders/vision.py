@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,17 +34,20 @@ class Options:
 def picture_tensor(picture: Image.Image, config: EncoderConfig) -> Tensor:
     """A picture in RGB as the encoder takes it, (3, h, w): short side to h bicubic, centre crop, normalised."""
     height, width = config.shape[-2:]
-    scale = height / min(picture.size)
-    size = tuple(height if side == min(picture.size) else int(height * side / min(picture.size)) for side in picture.size)
-    if scale != 1:
-        picture = picture.resize(size, Image.Resampling.BICUBIC)
+    short = min(picture.size)
+    if short != height:
+        columns, rows = (height if side == short else int(height * side / short) for side in picture.size)
+        picture = picture.resize((columns, rows), Image.Resampling.BICUBIC)
     left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
     pixels = np.array(picture.crop((left, top, left + width, top + height)))  # (h, w, 3)
     return _normalise(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, config)
 
 
 def clip_tensor(frames: Tensor, config: EncoderConfig) -> Tensor:
-    """A clip's frames (t, h, w, 3) uint8 as three views (3, 3, t, h, w): short side scaled, normalised, cropped at both ends and the middle."""
+    """A clip's frames (t, h, w, 3) uint8 as three views (3, 3, t, h, w): short side scaled, normalised, cropped at its ends and middle.
+
+    Bilinear and not antialiased, unlike pictures: published behaviour.
+    """
     size = config.shape[-1]
     height, width = frames.shape[1:3]
     if width < height:
@@ -51,7 +55,6 @@ def clip_tensor(frames: Tensor, config: EncoderConfig) -> Tensor:
     else:
         scaled = (size, math.floor(width / height * size))
     pixels = frames.permute(0, 3, 1, 2).float()  # (t, 3, h, w)
-    # Bilinear and not antialiased, unlike pictures: published behaviour.
     pixels = F.interpolate(pixels, size=scaled, mode="bilinear", align_corners=False) / 255
     pixels = _normalise(pixels, config).transpose(0, 1)  # (3, t, h, w)
     spare = max(scaled) - size
@@ -100,7 +103,7 @@ def _views(clips: list[Tensor], spans: list[tuple[Fraction, Fraction]], config: 
     return Sample(torch.cat([clip_tensor(clip, config) for clip in clips]), [span for span in seconds(spans) for _ in range(3)])
 
 
-def read(source: object, config: EncoderConfig, options: Options) -> Iterator[Sample]:
+def read(source: Any, config: EncoderConfig, options: Options) -> Iterator[Sample]:
     """A picture or a video, whichever the file turns out to hold."""
     if isinstance(source, tuple):
         yield from read_video(source, config, options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def read_table(source: Source) -> np.ndarray:
     """
     check_file(source)
     with decoding("table"):
-        data = open(source, "rb").read() if isinstance(source, str | os.PathLike) else source.read()
+        data = Path(source).read_bytes() if isinstance(source, str | os.PathLike) else source.read()
         if b"\0" in data[:4096]:
             raise ValueError("not a text file")
         text = data.decode("utf-8-sig", errors="replace")

@@ -36,7 +36,8 @@ class Video:
             self._stream.thread_type = "AUTO"
             if self._stream.width * self._stream.height > MAX_PIXELS:
                 raise ValueError(f"{self._stream.width} x {self._stream.height} pixels a frame; at most {MAX_PIXELS:,} are unpacked")
-            self._start = float((self._stream.start_time or 0) * self._stream.time_base)
+            self._tick = float(self._stream.time_base or Fraction(1, 1_000_000))  # seconds
+            self._start = (self._stream.start_time or 0) * self._tick
             self.duration = self._measure()
 
     def __enter__(self) -> Video:
@@ -47,7 +48,7 @@ class Video:
 
     def _measure(self) -> float:
         if self._stream.duration:
-            return float(self._stream.duration * self._stream.time_base)
+            return self._stream.duration * self._tick
         if self._container.duration:
             return self._container.duration / 1_000_000 - max(0.0, self._start)
         last = max((self._time(packet.pts) for packet in self._container.demux(self._stream) if packet.pts is not None), default=0.0)
@@ -94,10 +95,10 @@ class Video:
         return sorted(stamps)
 
     def _seek(self, seconds: float) -> None:
-        self._container.seek(int((seconds + self._start) / self._stream.time_base), stream=self._stream, backward=True)
+        self._container.seek(int((seconds + self._start) / self._tick), stream=self._stream, backward=True)
 
     def _time(self, pts: int) -> float:
-        return float(pts * self._stream.time_base) - self._start
+        return pts * self._tick - self._start
 
     def _frame_seconds(self) -> float:
         rate = self._stream.average_rate or self._stream.guessed_rate
