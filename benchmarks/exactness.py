@@ -56,7 +56,11 @@ def random_config(random: np.random.Generator) -> dict[str, Any]:
             f"{modality}_num_blocks": int(random.integers(1, 5)),
         }
     patch = int(random.choice([14, 16, 28, 32]))
-    config |= {"kernel_size": [2, patch, patch], "audio_kernel_size": int(random.choice([8, 16])), "audio_stride": int(random.choice([8, 10]))}
+    config |= {
+        "kernel_size": [2, patch, patch],
+        "audio_kernel_size": int(random.choice([8, 16])),
+        "audio_stride": int(random.choice([8, 10])),
+    }
     config |= {"audio_num_mel_bins": int(random.choice([64, 128])), "audio_target_len": int(random.choice([112, 204]))}
     return config | {"depth_kernel_size": int(random.choice([14, 16])), "thermal_kernel_size": int(random.choice([16, 32]))}
 

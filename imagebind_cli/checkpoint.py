@@ -204,9 +204,11 @@ def open_folder(folder: Path, config: ModelConfig | None = None) -> Checkpoint:
     if config is None and ours.is_file() and '"format"' in ours.read_text():
         config = model_config.from_json(ours.read_text(), str(ours))
         return Checkpoint(config, str(folder), lambda encoder: read_tensors(folder / f"{encoder}.safetensors"))
-    if config is None and (folder / "open_clip_config.json").is_file():
-        config = openclip_config(str(folder / "open_clip_config.json"))
-    files = [path for ending in ("safetensors", "pth", "bin", "pt") for path in sorted(folder.glob(f"*.{ending}"))]
+    stem = "*"
+    if (folder / "open_clip_config.json").is_file():
+        stem = "open_clip_*"  # such a folder often holds the same weights again for another library
+        config = config or openclip_config(str(folder / "open_clip_config.json"))
+    files = [path for ending in ("safetensors", "pth", "bin", "pt") for path in sorted(folder.glob(f"{stem}.{ending}"))]
     if not files:
         raise UserError(f"{folder}: no model here: neither config.json with format {model_config.FORMAT} nor a weight file")
     return open_file(files[0], config)

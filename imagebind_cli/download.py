@@ -323,6 +323,8 @@ def _hub_files(place: str) -> tuple[str, list[_File]]:
     for name in listed:
         if not _stays_inside(name):
             raise UserError(f"{place}: the unsafe file name {name!r}; nothing was downloaded")
+    if "open_clip_config.json" in listed:  # such a repository often holds the same weights again for another library
+        listed = {name: file for name, file in listed.items() if name.startswith("open_clip_") or name.endswith(BESIDE)}
     endings = ".safetensors" if any(name.endswith(".safetensors") for name in listed) else (".pth", ".bin")
     if not model.sha or not any(name.endswith(endings) for name in listed):
         raise UserError(f"{place}: no weights (.safetensors, .pth, .bin) in this repository")

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from imagebind_cli.transformer import Transformer, TrunkConfig
 
@@ -129,7 +130,7 @@ class Encoder(nn.Module):
     @property
     def scale(self) -> float:
         """The logit scale, 1 / temperature: what probabilities multiply cosines with. 1 for vision; never above 100."""
-        return 1.0 if self.config.scale is None else min(float(self.log_scale.exp()), 100.0)
+        return 1.0 if self.config.scale is None else min(math.exp(self.log_scale.item()), 100.0)
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,16 @@ class Modality:
     stem: Callable[[EncoderConfig], nn.Module] = field(default=PatchStem)
 
 
+class _NoInitialisation(TorchFunctionMode):
+    """Leaves out `torch.nn.init` while modules are built: on the meta device it fills nothing, and imports a second's worth of compiler."""
+
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return arguments[0] if arguments else named["tensor"]
+        return function(*arguments, **(named or {}))
+
+
 def build_encoder(modality: Modality, config: EncoderConfig) -> Encoder:
     """The encoder's modules on the meta device: shapes without memory. Load weights with `assign=True`."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInitialisation():
         return Encoder(config, modality.stem(config)).eval()

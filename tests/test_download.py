@@ -261,9 +261,7 @@ def test_import_is_light() -> None:
 def test_download(site: Site, tmp_path: Path) -> None:
     steps: list[tuple[str, int, int | None]] = []
     address = f"{site.address}/a/model.pth"
-    path = download.pull_address(
-        address, tmp_path / "huge", progress=lambda *step: steps.append(step), sha256=sha256(CONTENT).upper()
-    )
+    path = download.pull_address(address, tmp_path / "huge", progress=lambda *step: steps.append(step), sha256=sha256(CONTENT).upper())
     assert path == tmp_path / "huge" / "model.pth"
     assert path.read_bytes() == CONTENT
     assert names_in(path.parent) == {"model.pth", "origin.json"}
@@ -447,9 +445,7 @@ def test_content_changed_between(site: Site, tmp_path: Path) -> None:
     assert download.verify(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    "new", [OTHER, CONTENT + OTHER, OTHER[:50_000], OTHER[:100_000]], ids=["same", "longer", "shorter", "at"]
-)
+@pytest.mark.parametrize("new", [OTHER, CONTENT + OTHER, OTHER[:50_000], OTHER[:100_000]], ids=["same", "longer", "shorter", "at"])
 def test_content_changed_and_if_range_ignored(site: Site, tmp_path: Path, new: bytes) -> None:
     cut_short(site, tmp_path)
     site.files["/a/model.pth"] = new
@@ -654,9 +650,7 @@ def test_another_mirror_goes_on_where_the_sha256_is_known(
     assert other_site.ranges_seen() == ["bytes=100000-"]
 
 
-def test_another_mirror_with_a_file_of_another_size(
-    site: Site, other_site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_mirror_with_a_file_of_another_size(site: Site, other_site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other_site.files["/a/model.pth"] = CONTENT + b"more"
     cut_short(site, tmp_path, sha256=sha256(CONTENT))
     monkeypatch.setenv("IMAGEBIND_MIRROR", other_site.address)
@@ -665,9 +659,7 @@ def test_another_mirror_with_a_file_of_another_size(
     assert other_site.ranges_seen() == ["bytes=100000-", None]
 
 
-def test_another_mirror_starts_over_where_it_is_not(
-    site: Site, other_site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_mirror_starts_over_where_it_is_not(site: Site, other_site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other_site.files["/a/model.pth"] = OTHER
     cut_short(site, tmp_path)
     monkeypatch.setenv("IMAGEBIND_MIRROR", other_site.address)
@@ -795,15 +787,19 @@ def test_hub_takes_pickles_only_where_it_must(hub: Site) -> None:
     assert download.verify(folder) == []
 
 
+def test_hub_takes_openclips_own_weights_only(hub: Site) -> None:
+    offer(hub, {"open_clip_model.safetensors": CONTENT, "open_clip_config.json": b"{}", "model.safetensors": OTHER, "config.json": b"{}"})
+    folder = download.pull_hub("hf://me/clip", progress=quiet)
+    assert names_in(folder) == {"open_clip_model.safetensors", "open_clip_config.json", "config.json", "origin.json"}
+
+
 def test_hub_without_weights(hub: Site) -> None:
     offer(hub, {"config.json": b"{}"})
     with pytest.raises(UserError, match="no weights"):
         download.pull_hub("hf://me/clip", progress=quiet)
 
 
-@pytest.mark.parametrize(
-    "name", ["../evil", "/evil.json", "a/../../evil.json", "a\\evil.json", "C:evil.json", "a//b.json", "a\nb.json"]
-)
+@pytest.mark.parametrize("name", ["../evil", "/evil.json", "a/../../evil.json", "a\\evil.json", "C:evil.json", "a//b.json", "a\nb.json"])
 def test_hub_with_a_malicious_name(hub: Site, name: str) -> None:
     offer(hub, {"model.safetensors": CONTENT, name: b"evil"})
     with pytest.raises(UserError, match="unsafe file name"):

@@ -6,6 +6,7 @@ Only typer and the standard library are imported at the top of these files; what
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -72,6 +73,10 @@ def main() -> NoReturn:
         code = 128 + signal.SIGTERM
     except BrokenPipeError:
         code = 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+            raise
+        print(f"imagebind: cannot write: {error.strerror}", file=sys.stderr)  # noqa: T201
     leave(code)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from imagebind_cli.errors import UserError
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -28,7 +30,10 @@ class Talk:
 
     def __init__(self, errors: Path | None = None) -> None:
         self.done = self.failed = self.skipped = 0
-        self._errors = open(errors, "a", encoding="utf-8") if errors else None  # noqa: SIM115 - closed in __exit__
+        try:
+            self._errors = open(errors, "a", encoding="utf-8") if errors else None  # noqa: SIM115 - closed in __exit__
+        except OSError as error:
+            raise UserError(f"{errors}: {error.strerror}") from None
         self._said: set[str] = set()
         self._started = self._last = time.monotonic()
         self._progress: Progress | None = None

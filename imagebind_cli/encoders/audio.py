@@ -88,8 +88,13 @@ def resample(waveform: Tensor, rate: int) -> Tensor:
     return resample(waveform, rate, RATE)
 
 
-def read(source: Source | tuple[np.ndarray, int], config: EncoderConfig, options: Options) -> Iterator[Sample]:
-    """A sound file, or (waveform (samples,) or (channels, samples) in [-1, 1], rate in Hz). The first channel is heard."""
+def read(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderConfig, options: Options) -> Iterator[Sample]:
+    """A sound file, or (waveform (samples,) or (channels, samples) in [-1, 1], rate in Hz), or a waveform alone, at 16 kHz.
+
+    The first channel is heard.
+    """
+    if isinstance(source, np.ndarray):
+        source = source, RATE
     channels, rate = _from_array(*source) if isinstance(source, tuple) else read_audio(source)
     waveform = resample(torch.from_numpy(channels), rate)  # (channels, samples)
     if waveform.shape[1] < FRAME:

@@ -77,8 +77,10 @@ def read_picture(source: Source | np.ndarray | Image.Image, config: EncoderConfi
     yield Sample(picture_tensor(picture, config).unsqueeze(0), [None])
 
 
-def read_video(source: Source | tuple[np.ndarray, float], config: EncoderConfig, options: Options) -> Iterator[Sample]:
-    """A video file, or (frames (t, h, w, 3) uint8 in RGB, frames a second)."""
+def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: EncoderConfig, options: Options) -> Iterator[Sample]:
+    """A video file, or (frames (t, h, w, 3) uint8 in RGB, frames a second), or the frames of one clip alone."""
+    if isinstance(source, np.ndarray):
+        source = source, len(source) / CLIP_SECONDS
     if isinstance(source, tuple):
         yield from _read_frames(*source, config, options)
         return
@@ -105,7 +107,7 @@ def _views(clips: list[Tensor], spans: list[tuple[Fraction, Fraction]], config: 
 
 def read(source: Any, config: EncoderConfig, options: Options) -> Iterator[Sample]:
     """A picture or a video, whichever the file turns out to hold."""
-    if isinstance(source, tuple):
+    if isinstance(source, tuple) or getattr(source, "ndim", 0) == 4:
         yield from read_video(source, config, options)
         return
     try:

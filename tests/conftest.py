@@ -1,0 +1,144 @@
+"""What every test has: a home of its own, the tiny model, and `imagebind` to run in this process or as a real one."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+
+PROGRAM = Path(sysconfig.get_path("scripts")) / "imagebind"
+UNTRAINED = "is untrained"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that came to its end: exit code, and what it wrote."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The JSON objects on stdout; whatever else is there is an error."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def ids(self) -> list[str]:
+        return [row["id"] for row in self.rows]
+
+    @property
+    def vectors(self) -> np.ndarray:
+        return np.array([row["embedding"] for row in self.rows], np.float32)
+
+    @property
+    def notices(self) -> list[str]:
+        """The lines on stderr but for the one that says the model is untrained."""
+        return [line for line in self.err.splitlines() if UNTRAINED not in line]
+
+
+Run = Callable[..., Finished]
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for models, and no model chosen."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("IMAGEBIND_HOME", str(folder))
+    monkeypatch.delenv("IMAGEBIND_MODEL", raising=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Any:
+    """The model made by rule, on the CPU."""
+    from imagebind_cli import load
+
+    return load("tiny", device="cpu")
+
+
+@pytest.fixture
+def imagebind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `imagebind ARGUMENTS` to its end: the real `main()` on real files as stdin, stdout and stderr, in this process.
+
+    A traceback of the program is one of the test. stdin: its bytes, None for a closed one. stdout: a path in place of a new file.
+    """
+
+    class Left(BaseException):
+        pass
+
+    def leave(code: int) -> NoReturn:
+        raise Left(code)
+
+    def run(*arguments: object, stdin: bytes | None = b"", stdout: str | None = None) -> Finished:
+        from imagebind_cli import cli
+
+        folder = tmp_path_factory.mktemp("run")
+        out_path, err_path = Path(stdout or folder / "out"), folder / "err"
+        (folder / "in").write_bytes(stdin or b"")
+        own_stdin, own_handler = os.dup(0), signal.getsignal(signal.SIGTERM)
+        with (
+            open(folder / "in", "rb") as file,
+            open(out_path, "wb", buffering=0) as out,
+            open(err_path, "w", errors="backslashreplace") as err,
+            monkeypatch.context() as patch,
+            warnings.catch_warnings(),
+        ):
+            os.dup2(file.fileno(), 0)
+            patch.setattr(os, "_exit", leave)
+            patch.setattr(sys, "argv", ["imagebind", *map(str, arguments)])
+            patch.setattr(sys, "stdin", None if stdin is None else sys.stdin)
+            patch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(out)))
+            patch.setattr(sys, "stderr", err)
+            try:
+                cli.main()
+            except Left as left:
+                code = left.args[0]
+            finally:
+                signal.signal(signal.SIGTERM, own_handler)
+                os.dup2(own_stdin, 0)
+                os.close(own_stdin)
+                gc.collect()  # the program leaves without closing its stdin
+        return Finished(code, b"" if stdout else out_path.read_bytes(), err_path.read_text())
+
+    return run
+
+
+@pytest.fixture
+def embed(imagebind: Run) -> Run:
+    """`imagebind embed MODALITY …` with the tiny model, as the fixture `imagebind` runs it."""
+
+    def run(modality: str, *arguments: object, **options: Any) -> Finished:
+        return imagebind("embed", modality, "--model", "tiny", "--device", "cpu", *arguments, **options)
+
+    return run
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start `imagebind ARGUMENTS` as a process of its own, with pipes; it is killed with the test if it still runs."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(*arguments: object) -> subprocess.Popen[bytes]:
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen([PROGRAM, *map(str, arguments)], stdin=pipe, stdout=pipe, stderr=pipe))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()

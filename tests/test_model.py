@@ -1,0 +1,102 @@
+"""The Python API."""
+
+import numpy as np
+import pytest
+import torch
+
+import imagebind_cli as ib
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ib.load("tiny", device="cpu")
+
+
+def random(*shape):
+    return np.random.default_rng(0).standard_normal(shape)
+
+
+ARRAYS = {
+    "image": random(60, 50, 3).clip(0, 1).astype(np.uint8),
+    "video": ((random(12, 40, 50, 3) * 40 + 100).astype(np.uint8), 4.0),
+    "text": "a dog",
+    "audio": (random(30_000) * 0.1, 16_000),
+    "depth": np.full((40, 50), 2.0) + np.arange(50) / 50,
+    "thermal": (random(40, 50) * 20 + 100).astype(np.uint8),
+    "imu": random(6, 3000),
+}
+
+
+@pytest.mark.parametrize("modality", ARRAYS)
+def test_arrays_become_unit_rows(model, modality):
+    vectors = model.embed(modality, [ARRAYS[modality]] * 2)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (2, 64)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-6)
+    assert np.abs(vectors[0] - vectors[1]).max() <= 1e-6
+
+
+@pytest.mark.parametrize(("modality", "rate"), [("audio", 16_000), ("video", 6.0)])
+def test_an_array_without_its_rate_has_the_usual_one(model, modality, rate):
+    array = ARRAYS[modality][0]
+    assert np.array_equal(model.embed(modality, [array]), model.embed(modality, [(array, rate)]))
+
+
+def test_embedding_arrays_leaves_them_alone(model):
+    waveform = np.full(40_000, 0.5, np.float32) + random(40_000).astype(np.float32) * 0.01
+    before = waveform.copy()
+    model.embed("audio", [(waveform, 16_000)])
+    assert np.array_equal(waveform, before)
+
+
+def test_nothing_in_gives_no_rows(model):
+    assert model.embed("text", []).shape == (0, 64)
+
+
+def test_a_bad_input_is_named(model):
+    with pytest.raises(ib.UserError, match=r"^/no/such\.wav: no such file or directory$"):
+        model.embed("audio", ["/no/such.wav"])
+
+
+def test_an_unknown_option_is_named(model):
+    with pytest.raises(ib.UserError, match="image has no option 'focal'; it has clips"):
+        model.embed("image", [ARRAYS["image"]], focal=3)
+
+
+def test_a_wrong_shape_is_told(model):
+    with pytest.raises(ib.UserError, match=r"\(2, 1, 128, 200\); \(b, 1, 128, 204\) is needed"):
+        model.encode("audio", torch.zeros(2, 1, 128, 200))
+    with pytest.raises(ib.UserError, match=r"\(b, 3, 2, 224, 224\) or \(b, 3, 224, 224\)"):
+        model.encode("image", torch.zeros(3, 224, 224))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 224, 224), (2, 4, 3, 224, 224), (2, 3, 2, 224, 224), (2, 4, 3, 2, 224, 224)])
+def test_vision_takes_pictures_clips_and_several_of_each(model, shape):
+    assert model.encode("vision", torch.zeros(shape)).shape == (2, 64)
+
+
+def test_only_what_is_asked_for_is_loaded(model):
+    loaded = ib.load("tiny", modalities=["audio"], device="cpu")
+    assert list(loaded._encoders) == ["audio"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": "colossal"}, "no model 'colossal'.*tiny"),
+        ({"model": "base"}, "config to train from"),
+        ({"model": "huge"}, "not on this machine; fetch it with: imagebind weights pull huge"),
+        ({"model": "hf://a/b"}, "imagebind weights pull hf://a/b"),
+        ({"model": "tiny", "modalities": ["sound"]}, "unknown modality 'sound'; choose from image"),
+        ({"model": "tiny", "device": "tpu"}, "unknown device 'tpu'"),
+        ({"model": "tiny", "dtype": "int3"}, "unknown dtype 'int3'"),
+    ],
+)
+def test_impossible_requests_are_one_line(arguments, message):
+    with pytest.raises(ib.UserError, match=message):
+        ib.load(**arguments)
+
+
+def test_importing_gives_no_torch_but_names():
+    assert set(ib.__all__) <= set(dir(ib))
+    assert ib.__version__.count(".") == 2

@@ -1,0 +1,265 @@
+"""Stores: what is written is what is read, with each format's own library; broken ends heal; mixed origins are refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.store import FORMATS, Embedding, Store, json_line
+
+DIM = 5
+MADE = {"model": "m", "weights": "0123", "modality": "audio", "dim": DIM, "pool": "none", "options": {"clips": None}, "version": "1"}
+ODD_IDS = ["plain.wav", "with spaces and 'quotes\".wav", "new\nline.wav", os.fsdecode(b"caf\xe9.wav"), "日本.wav", "🐕"]
+
+
+def embeddings(*ids: str, span: tuple[float, float] | None = None, seed: int = 0) -> list[Embedding]:
+    """Unit vectors that differ in every bit, another for each id."""
+    rows = np.random.default_rng([seed, *map(ord, "".join(ids))]).standard_normal((len(ids), DIM)).astype(np.float32)
+    return [Embedding(id, row / np.linalg.norm(row), span) for id, row in zip(ids, rows, strict=True)]
+
+
+def write(path: Path, rows: Iterable[Embedding], made: dict[str, Any] | None = None) -> None:
+    with Store(path, made or MADE) as store:
+        for row in rows:
+            store.append([row])
+
+
+def read(path: Path) -> tuple[list[str], np.ndarray, list[tuple[float, float] | None], dict[str, Any]]:
+    """Ids, vectors, spans and how it was made, read with the format's own library and nothing of ours."""
+    if path.suffix == ".h5":
+        with h5py.File(path) as file:
+            ids = [id.decode("utf-8", "surrogateescape") for id in file["ids"][:]]
+            spans = [None if np.isnan(span).any() else tuple(span) for span in file["spans"][:]]
+            return ids, file["embeddings"][:], spans, json.loads(file.attrs["made"])
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="numpy") as file:
+            rows, made = (json.loads(file.metadata()[key]) for key in ("rows", "made"))
+            vectors = file.get_tensor("embeddings")
+    else:
+        rows = [json.loads(line) for line in path.with_suffix(".jsonl").read_bytes().splitlines()]
+        made = json.loads(path.with_suffix(".made.json").read_text())
+        vectors = np.load(path) if path.suffix == ".npy" else np.array([row["embedding"] for row in rows], np.float32)
+    return [row["id"] for row in rows], vectors, [(row["start"], row["end"]) if "start" in row else None for row in rows], made
+
+
+@pytest.fixture(params=list(FORMATS))
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A store's path, once for every format."""
+    return tmp_path / f"store{request.param}"
+
+
+def test_a_store_gives_back_ids_vectors_spans_and_origin(path: Path) -> None:
+    rows = [*embeddings(*ODD_IDS, span=(0.5, 2.5)), *embeddings("whole.wav")]
+    write(path, rows)
+    ids, vectors, spans, made = read(path)
+    assert ids == [row.id for row in rows]
+    assert vectors.dtype == np.float32
+    assert vectors.tobytes() == np.stack([row.vector for row in rows]).tobytes()
+    assert spans == [row.span for row in rows]
+    assert made == MADE | {"assumptions": []}
+
+
+def test_a_store_of_nothing_is_whole(path: Path) -> None:
+    write(path, [])
+    ids, vectors, _, made = read(path)
+    assert ids == []
+    assert vectors.size == 0
+    assert made["model"] == "m"
+
+
+def test_an_opened_store_knows_its_ids_and_goes_on_behind_them(path: Path) -> None:
+    first, second = embeddings(*ODD_IDS), embeddings("more.wav", "last.wav")
+    write(path, first)
+    with Store(path, MADE) as store:
+        assert store.ids == set(ODD_IDS)
+        store.append(second)
+    ids, vectors, _, _ = read(path)
+    assert ids == [row.id for row in first + second]
+    assert vectors.tobytes() == np.stack([row.vector for row in first + second]).tobytes()
+
+
+def test_opening_a_store_and_adding_nothing_changes_no_row(path: Path) -> None:
+    write(path, embeddings("a", "b", span=(0.0, 2.0)))
+    before = read(path)
+    write(path, [])
+    after = read(path)
+    assert after[0] == before[0]
+    assert after[1].tobytes() == before[1].tobytes()
+    assert after[2:] == before[2:]
+
+
+def test_assumptions_are_recorded_once_and_kept_by_the_next_run(path: Path) -> None:
+    (row,) = embeddings("a")
+    write(path, [Embedding("a", row.vector, notes=("first", "second")), Embedding("b", row.vector, notes=("first",))])
+    write(path, [Embedding("c", row.vector, notes=("second", "third"))])
+    assert read(path)[3]["assumptions"] == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("model", "other"), ("weights", "9"), ("modality", "image"), ("pool", "mean"), ("options", {"clips": 3})]
+)
+def test_a_store_made_otherwise_is_refused_and_stays_as_it_is(path: Path, key: str, value: object) -> None:
+    write(path, embeddings("a", "b"))
+    before = {file: file.read_bytes() for file in path.parent.iterdir()}
+    with pytest.raises(UserError, match=f"^{path}: made with {key} .*; this run has .*; write to another file$"):
+        Store(path, MADE | {key: value})
+    assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
+
+
+def test_another_version_of_the_program_may_go_on(path: Path) -> None:
+    write(path, embeddings("a"))
+    write(path, embeddings("b"), MADE | {"version": "2"})
+    assert read(path)[0] == ["a", "b"]
+
+
+def test_a_foreign_file_is_refused_and_stays_as_it_is(path: Path) -> None:
+    path.write_bytes(b"somebody's own data\n")
+    with pytest.raises(UserError, match=f"^{path}: [^\n]+$"):
+        Store(path, MADE)
+    assert path.read_bytes() == b"somebody's own data\n"
+
+
+def test_a_foreign_npy_file_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((3, DIM), np.float32))
+    with pytest.raises(UserError, match="was not made by imagebind embed"):
+        Store(tmp_path / "a.npy", MADE)
+    assert np.load(tmp_path / "a.npy").shape == (3, DIM)
+
+
+def test_two_formats_of_one_name_do_not_harm_each_other(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", embeddings("one", "two"))
+    before = (tmp_path / "a.jsonl").read_bytes()
+    try:
+        write(tmp_path / "a.npy", embeddings("one", "two"))
+    except UserError:
+        assert not (tmp_path / "a.npy").exists()
+    assert (tmp_path / "a.jsonl").read_bytes() == before
+
+
+def test_an_unknown_ending_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown ending '\.csv'; choose from \.jsonl, \.npy, \.safetensors, \.h5"):
+        Store(tmp_path / "a.csv", MADE)
+
+
+def test_a_missing_folder_is_named(path: Path) -> None:
+    with pytest.raises(UserError, match=f"there is no folder {path.parent / 'none'}"):
+        Store(path.parent / "none" / path.name, MADE)
+
+
+def test_a_folder_of_the_stores_name_is_refused(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(UserError, match=f"^{path}: "):
+        Store(path, MADE)
+
+
+@pytest.mark.parametrize("kept", [1, 40, -1])
+def test_a_torn_last_line_is_cut_off_and_its_item_done_again(tmp_path: Path, kept: int) -> None:
+    path, rows = tmp_path / "a.jsonl", embeddings("a", "b", "c")
+    write(path, rows)
+    head, last = path.read_bytes().splitlines(keepends=True)[:2], json_line(rows[2], "audio")
+    path.write_bytes(b"".join(head) + last[:kept])
+    with Store(path, MADE) as store:
+        assert store.ids == {"a", "b"}
+        store.append(rows[2:])
+    assert path.read_bytes() == b"".join(head) + last
+
+
+def npy_parts(folder: Path) -> tuple[Path, Path, list[Embedding]]:
+    rows = embeddings("a", "b", "c")
+    write(folder / "a.npy", rows)
+    return folder / "a.npy", folder / "a.jsonl", rows
+
+
+@pytest.mark.parametrize("lost", [1, 4 * DIM - 1, 4 * DIM, 4 * DIM + 1])
+def test_a_torn_last_row_is_cut_off_and_its_item_done_again(tmp_path: Path, lost: int) -> None:
+    path, _, rows = npy_parts(tmp_path)
+    os.truncate(path, path.stat().st_size - lost)
+    whole = 3 - -(-lost // (4 * DIM))
+    with Store(path, MADE) as store:
+        assert store.ids == {row.id for row in rows[:whole]}
+        store.append(rows[whole:])
+    ids, vectors, _, _ = read(path)
+    assert ids == ["a", "b", "c"]
+    assert vectors.tobytes() == np.stack([row.vector for row in rows]).tobytes()
+
+
+@pytest.mark.parametrize("lost", [1, 5, 11, 12])
+def test_a_row_without_its_whole_id_is_cut_off_and_its_item_done_again(tmp_path: Path, lost: int) -> None:
+    path, ids_path, rows = npy_parts(tmp_path)
+    os.truncate(ids_path, ids_path.stat().st_size - lost)
+    with Store(path, MADE) as store:
+        assert store.ids == {"a", "b"}
+        store.append(rows[2:])
+    ids, vectors, _, _ = read(path)
+    assert ids == ["a", "b", "c"]
+    assert vectors.tobytes() == np.stack([row.vector for row in rows]).tobytes()
+
+
+def test_a_header_that_was_not_written_yet_is_healed(tmp_path: Path) -> None:
+    path, ids_path, rows = npy_parts(tmp_path)
+    os.truncate(path, 10)
+    os.truncate(ids_path, 0)
+    with Store(path, MADE) as store:
+        assert store.ids == set()
+        store.append(rows)
+    assert np.load(path).shape == (3, DIM)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".npy"])
+def test_an_item_of_which_only_some_windows_were_written_is_done_again(tmp_path: Path, ending: str) -> None:
+    path, windows = tmp_path / f"a{ending}", [*embeddings("long", span=(0.0, 2.0)), *embeddings("long", span=(2.0, 4.0), seed=1)]
+    write(path, [*embeddings("before", span=(0.0, 2.0)), *windows])
+    os.truncate(path, path.stat().st_size - 1)  # killed while the second window was on its way
+    with Store(path, MADE) as store:
+        assert store.ids == {"before"}
+        store.append(windows)
+    assert read(path)[0] == ["before", "long", "long"]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".npy", ".h5"])
+def test_rows_reach_the_disk_while_the_store_is_open(tmp_path: Path, ending: str) -> None:
+    rows = embeddings(*map(str, range(600)))
+    store = Store(tmp_path / f"a{ending}", MADE)
+    for row in rows:
+        store.append([row])
+    if ending == ".npy":
+        assert len(np.load(tmp_path / "a.npy")) >= 512
+    else:
+        assert (tmp_path / f"a{ending}").stat().st_size > 512 * DIM * 4
+    store.__exit__(None, None, None)
+    assert len(read(tmp_path / f"a{ending}")[0]) == 600
+
+
+def test_an_error_inside_leaves_a_whole_store_with_what_was_done(path: Path) -> None:
+    def fails() -> None:
+        with Store(path, MADE) as store:
+            store.append(embeddings("a"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fails()
+    assert read(path)[0] == ["a"]
+
+
+def test_no_files_are_left_behind(path: Path) -> None:
+    write(path, embeddings("a"))
+    wanted = {path.name} | {".jsonl": {"store.made.json"}, ".npy": {"store.jsonl", "store.made.json"}}.get(path.suffix, set())
+    assert {file.name for file in path.parent.iterdir()} == wanted
+
+
+def test_the_digits_of_a_json_line_give_the_same_float_back() -> None:
+    edges = [1e-38, -1e-45, 0.0, 1 / 3, 0.1, np.nextafter(np.float32(1), np.float32(0)), 3.4e38]
+    random = np.random.default_rng(0).integers(0, 2**32, 2000, dtype=np.uint32).view(np.float32)
+    vector = np.concatenate([np.array(edges, np.float32), random[np.isfinite(random)]])
+    line = json.loads(json_line(Embedding("a", vector, (0.0, 2.0)), "audio"))
+    assert np.array(line.pop("embedding"), np.float32).tobytes() == vector.tobytes()
+    assert line == {"id": "a", "modality": "audio", "start": 0.0, "end": 2.0}
