@@ -203,9 +203,9 @@ class Model:
         """Unit vectors, float32 (n, dim), one row per input in order.
 
         Args:
-            inputs: paths, for text sentences, or arrays: image (h, w, 3) uint8; video (frames (t, h, w, 3) uint8, frames a second), or one clip's
-                frames alone; audio (waveform, rate in Hz), or a waveform alone at 16 kHz; depth (h, w) float metres or uint16 millimetres; thermal (h, w); IMU (6, t). A single path or
-                sentence is taken for a list of one.
+            inputs: paths, for text sentences, or arrays. Image: (h, w, 3) uint8. Video: (frames (t, h, w, 3) uint8, frames a second), or one
+                clip's frames alone. Audio: (waveform, rate in Hz), or a waveform alone at 16 kHz. Depth: (h, w), float metres or uint16
+                millimetres. Thermal: (h, w). IMU: (6, t). A single path or sentence is taken for a list of one.
             options: fields of the modality's options, e.g. `clips=3`.
         Raises:
             UserError: an input cannot be read (its place and the reason), or an option does not exist.
