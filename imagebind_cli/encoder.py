@@ -159,12 +159,11 @@ class Modality:
     """An encoder file's whole contract.
 
     name: as in the registry. stem: builds the stem from an EncoderConfig. readers: what a user may call this input, and how
-    each is read. options: the frozen dataclass of choices its readers take, defaults included.
+    each is read; the choices they take stand in `reading.OPTIONS`.
     """
 
     name: str
     readers: Mapping[str, Reader]
-    options: type
     stem: Callable[[EncoderConfig], nn.Module] = field(default=PatchStem)
 
 

@@ -18,6 +18,7 @@ from imagebind_cli.checkpoint import Checkpoint
 from imagebind_cli.encoder import Encoder
 from imagebind_cli.errors import UserError
 from imagebind_cli.model_config import ModelConfig
+from imagebind_cli.reading import read_options
 from imagebind_cli.sources import Failure, Item
 from imagebind_cli.store import Embedding
 
@@ -173,7 +174,11 @@ class Model:
             UserError: an option this modality does not have. OSError, ValueError: the input cannot be read.
         """
         reader = registry.get(modality).readers[modality]
-        return reader(source, self.encoder(modality).config, read_options(modality, options))
+        return reader(source, self.encoder(modality).config, self._options(modality, options))
+
+    @staticmethod
+    def _options(modality: str, chosen: Mapping[str, Any]) -> Any:
+        return read_options(registry.encoder_name(modality), modality, chosen)
 
     def embed_items(
         self,
@@ -186,7 +191,7 @@ class Model:
         **options: Any,
     ) -> Iterator[list[Embedding] | Failure]:
         """Embed a stream of items in order, as `pipeline.embed` says; failures come back as `Failure` in their place."""
-        read_options(modality, options)  # a wrong name is told before anything is loaded
+        self._options(modality, options)  # a wrong name is told before anything is loaded
         self.encoder(modality)
         return pipeline.embed(
             items,
@@ -203,7 +208,7 @@ class Model:
         """Unit vectors, float32 (n, dim), one row per input in order.
 
         Args:
-            inputs: paths, for text sentences, or arrays. Image: (h, w, 3) uint8. Video: (frames (t, h, w, 3) uint8, frames a second), or one
+            inputs: paths, for text sentences, or arrays. Image: (h, w, 3) uint8. Video: (frames (t, h, w, 3) uint8, frames a second) or one
                 clip's frames alone. Audio: (waveform, rate in Hz), or a waveform alone at 16 kHz. Depth: (h, w), float metres or uint16
                 millimetres. Thermal: (h, w). IMU: (6, t). A single path or sentence is taken for a list of one.
             options: fields of the modality's options, e.g. `clips=3`.
@@ -234,23 +239,9 @@ class Model:
             "scale": self.scale(modality),
             "dtype": str(self.encoder(modality).head.proj.weight.dtype).removeprefix("torch."),
             "pool": pool,
-            "options": dataclasses.asdict(read_options(modality, options)),
+            "options": dataclasses.asdict(self._options(modality, options)),
             "version": metadata.version("imagebind-cli"),
         }
-
-
-def read_options(modality: str, chosen: Mapping[str, Any]) -> Any:
-    """A modality's options with the chosen ones set.
-
-    Raises:
-        UserError: a name it does not have, with those it has.
-    """
-    kind = registry.get(modality).options
-    known = [field.name for field in dataclasses.fields(kind)]
-    for name in chosen:
-        if name not in known:
-            raise UserError(f"{modality} has no option {name!r}; it has {', '.join(known) or 'none'}")
-    return kind(**chosen)
 
 
 def load(

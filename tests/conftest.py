@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ import sys
 import sysconfig
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -93,7 +93,8 @@ def imagebind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         own_stdin, own_handler = os.dup(0), signal.getsignal(signal.SIGTERM)
         with (
             open(folder / "in", "rb") as file,
-            open(out_path, "wb", buffering=0) as out,
+            suppress(OSError),  # a full disk refuses the rest a second time
+            open(out_path, "w") as out,
             open(err_path, "w", errors="backslashreplace") as err,
             monkeypatch.context() as patch,
             warnings.catch_warnings(),
@@ -102,7 +103,7 @@ def imagebind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
             patch.setattr(os, "_exit", leave)
             patch.setattr(sys, "argv", ["imagebind", *map(str, arguments)])
             patch.setattr(sys, "stdin", None if stdin is None else sys.stdin)
-            patch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(out)))
+            patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", err)
             try:
                 cli.main()

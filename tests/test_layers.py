@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
     ["errors"],
-    ["registry", "sources", "store", "download", "media", "transformer"],
+    ["registry", "reading", "sources", "store", "download", "media", "transformer"],
     ["encoder"],
     ["model_config"],
     ["encoders"],

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagebind_cli import registry
+from imagebind_cli.cli.flags import reading_options, with_reading_flags
 from imagebind_cli.cli.talk import Talk, say
-from imagebind_cli.errors import UserError
 
 if TYPE_CHECKING:
     from imagebind_cli.sources import Failure, Item
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Modality = enum.StrEnum("Modality", list(registry.MODALITIES))  # type: ignore[misc]
 Pool = enum.StrEnum("Pool", ["mean", "none"])
 Dtype = enum.StrEnum("Dtype", ["auto", "fp32", "bf16", "fp16"])
-DepthFormat = enum.StrEnum("DepthFormat", ["metres", "mm"])
 
 HELP = """Embed files, or sentences, of one modality: a JSON line with a unit vector each, in input order.
 
@@ -38,6 +37,7 @@ A file that cannot be read gets one line on stderr and the rest goes on; the exi
 """
 
 
+@with_reading_flags
 def embed(
     modality: Annotated[Modality, typer.Argument(help="What the inputs are.", show_default=False)],
     inputs: Annotated[
@@ -58,27 +58,15 @@ def embed(
     dtype: Annotated[Dtype, typer.Option(help="auto: float32 on CPU, the weights' own elsewhere.")] = Dtype.auto,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Clips to the encoder at once; halves itself when memory runs out.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads.")] = None,
-    clips: Annotated[
-        int | None,
-        typer.Option(min=1, help="Windows per item, evenly spaced; as many as cover it if not given. Released code: audio 3, video 5."),
-    ] = None,
     pool: Annotated[Pool, typer.Option(help="mean: one vector per item. none: one per window, with its start and end.")] = Pool.mean,
-    depth_format: Annotated[DepthFormat | None, typer.Option(help="Unit of depth files; by their number type if not given.")] = None,
-    focal: Annotated[float | None, typer.Option(min=1e-6, help="Focal length of the depth camera, in pixels.")] = None,
-    baseline: Annotated[float | None, typer.Option(min=1e-6, help="Distance between the depth sensor's eyes, in metres.")] = None,
-    rate: Annotated[int | None, typer.Option(min=1, help="Rate of the IMU recording, in Hz.")] = None,
+    **chosen: Any,
 ) -> None:
     stdin = open(os.dup(0), "rb") if sys.stdin else None  # noqa: SIM115 - lives as long as the process
     items = _items(str(modality), inputs or [], manifest, stdin, nul)
-    chosen = {"clips": clips, "depth_format": depth_format and str(depth_format), "focal": focal, "baseline": baseline, "rate": rate}
-    options = {name: value for name, value in chosen.items() if value is not None}
+    options = reading_options(str(modality), chosen)
 
-    from imagebind_cli.model import load, read_options
+    from imagebind_cli.model import load
 
-    try:
-        read_options(str(modality), options)
-    except UserError as error:
-        raise typer.BadParameter(str(error).replace("_", "-")) from None
     loaded = load(model, device=device, dtype=str(dtype), config=config)
     if loaded.checkpoint.untrained:
         say(f"model {loaded.name} is untrained: its weights are made by rule, and nearness means little. --model huge is the published one")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -15,6 +14,7 @@ from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.audio import read_audio
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.windows import seconds, windows
+from imagebind_cli.reading import AudioOptions
 
 RATE = 16_000
 WINDOW_SECONDS = 2
@@ -23,13 +23,6 @@ FFT = 512
 PREEMPHASIS = 0.97
 LOWEST_HERTZ = 20.0
 WINDOWS_AT_ONCE = 64
-
-
-@dataclass(frozen=True)
-class Options:
-    """clips: windows per sound; None for as many as cover it, 3 for the released code's choice."""
-
-    clips: int | None = None
 
 
 @cache
@@ -88,7 +81,7 @@ def resample(waveform: Tensor, rate: int) -> Tensor:
     return resample(waveform, rate, RATE)
 
 
-def read(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderConfig, options: Options) -> Iterator[Sample]:
+def read(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderConfig, options: AudioOptions) -> Iterator[Sample]:
     """A sound file, or (waveform (samples,) or (channels, samples) in [-1, 1], rate in Hz), or a waveform alone, at 16 kHz.
 
     The first channel is heard.
@@ -119,4 +112,4 @@ def _from_array(waveform: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
     return waveform, int(rate)
 
 
-MODALITY = Modality(name="audio", readers={"audio": read}, options=Options)
+MODALITY = Modality(name="audio", readers={"audio": read})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,23 +10,10 @@ from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.arrays import read_map
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.fitting import fit_square
+from imagebind_cli.reading import DepthOptions
 
 NEAREST, FARTHEST = 0.01, 50.0  # metres; OMNIVORE clips depth here
 LARGEST_DISPARITY = 75.0  # pixels; OMNIVORE divides by it
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a depth file is read.
-
-    depth_format: `metres` or `mm`; None to tell by the numbers' type (16-bit integers are millimetres, fractions are metres).
-    focal: focal length in pixels of the depth camera, as in its intrinsics. baseline: metres between the sensor's two eyes.
-    The defaults are the first Kinect's, which NYU Depth v2 and part of SUN RGB-D were taken with.
-    """
-
-    depth_format: str | None = None
-    focal: float = 518.86
-    baseline: float = 0.075
 
 
 def disparity(metres: np.ndarray, focal: float, baseline: float) -> np.ndarray:
@@ -37,7 +23,7 @@ def disparity(metres: np.ndarray, focal: float, baseline: float) -> np.ndarray:
     return np.clip(baseline * focal / depth, 0.01, LARGEST_DISPARITY) / LARGEST_DISPARITY
 
 
-def read(source: Source | np.ndarray, config: EncoderConfig, options: Options) -> Iterator[Sample]:
+def read(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptions) -> Iterator[Sample]:
     """A depth file (16-bit PNG or TIFF, float TIFF, NPY), or an array (h, w): uint16 millimetres or float metres."""
     values = source if isinstance(source, np.ndarray) else read_map(source)
     if values.ndim != 2 or not values.size:
@@ -60,4 +46,4 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: Options) -
     yield Sample(((plane - config.mean[0]) / config.std[0])[None, None], [None], tuple(notes))
 
 
-MODALITY = Modality(name="depth", readers={"depth": read}, options=Options)
+MODALITY = Modality(name="depth", readers={"depth": read})

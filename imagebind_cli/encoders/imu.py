@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,17 +13,10 @@ from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.arrays import head, read_npy, read_table
 from imagebind_cli.media.decoding import Source, check_file
 from imagebind_cli.media.windows import seconds, windows
+from imagebind_cli.reading import IMUOptions
 
 WINDOW_SECONDS = 5
 CHANNELS = "accelerometer x, y, z, gyroscope x, y, z"
-
-
-@dataclass(frozen=True)
-class Options:
-    """rate: of the recording, in Hz; None for the encoder's own 400. clips: windows per recording; None for as many as cover it."""
-
-    rate: int | None = None
-    clips: int | None = None
 
 
 class IMUStem(nn.Module):
@@ -44,7 +36,7 @@ class IMUStem(nn.Module):
         return x + self.pos
 
 
-def read(source: Source | np.ndarray, config: EncoderConfig, options: Options) -> Iterator[Sample]:
+def read(source: Source | np.ndarray, config: EncoderConfig, options: IMUOptions) -> Iterator[Sample]:
     """A table of six columns (CSV, TSV, NPY), or an array (6, t) or (t, 6): accelerometer and gyroscope x, y, z."""
     readings = source if isinstance(source, np.ndarray) else _read_file(source)
     if readings.ndim != 2 or 6 not in readings.shape or not readings.size:
@@ -77,4 +69,4 @@ def _read_file(source: Source) -> np.ndarray:
     return read_npy(source) if head(source, 6) == b"\x93NUMPY" else read_table(source)
 
 
-MODALITY = Modality(name="imu", readers={"imu": read}, options=Options, stem=IMUStem)
+MODALITY = Modality(name="imu", readers={"imu": read}, stem=IMUStem)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import html
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from itertools import pairwise
@@ -18,15 +17,11 @@ from torch import Tensor, nn
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.errors import UserError
+from imagebind_cli.reading import NoOptions
 
 MERGES = 49152 - 256 - 2  # the published vocabulary ends here; the file goes on
 START, END = 49406, 49407
 WORDS = regex.compile(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", regex.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Options:
-    """Text has no choices yet."""
 
 
 @cache
@@ -94,11 +89,11 @@ class TextStem(nn.Module):
         return self.tokens(x) + self.pos
 
 
-def read(source: str, config: EncoderConfig, options: Options) -> Iterator[Sample]:
+def read(source: str, config: EncoderConfig, options: NoOptions) -> Iterator[Sample]:
     """A sentence."""
     if not isinstance(source, str):
         raise ValueError(f"{type(source).__name__} given; a string is needed")
     yield Sample(tokenize(source, config.shape[0]).unsqueeze(0), [None])
 
 
-MODALITY = Modality(name="text", readers={"text": read}, options=Options, stem=TextStem)
+MODALITY = Modality(name="text", readers={"text": read}, stem=TextStem)

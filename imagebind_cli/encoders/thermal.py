@@ -6,7 +6,6 @@ The paper gives no normalisation; without any, third parties reproduce the publi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,14 +13,10 @@ from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.arrays import read_map
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.fitting import fit_square
+from imagebind_cli.reading import NoOptions
 
 
-@dataclass(frozen=True)
-class Options:
-    """Thermal pictures have no choices yet."""
-
-
-def read(source: Source | np.ndarray, config: EncoderConfig, options: Options) -> Iterator[Sample]:
+def read(source: Source | np.ndarray, config: EncoderConfig, options: NoOptions) -> Iterator[Sample]:
     """A grey picture (8 or 16 bits, floating-point TIFF, NPY), or an array (h, w)."""
     values = source if isinstance(source, np.ndarray) else read_map(source)
     if values.ndim != 2 or not values.size:
@@ -40,4 +35,4 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: Options) -
     yield Sample(((plane - config.mean[0]) / config.std[0])[None, None], [None], notes)
 
 
-MODALITY = Modality(name="thermal", readers={"thermal": read}, options=Options)
+MODALITY = Modality(name="thermal", readers={"thermal": read})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -19,16 +18,10 @@ from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.image import read_image
 from imagebind_cli.media.video import Video
 from imagebind_cli.media.windows import seconds, windows
+from imagebind_cli.reading import VisionOptions
 
 CLIP_SECONDS = 2
 CLIPS_AT_ONCE = 8
-
-
-@dataclass(frozen=True)
-class Options:
-    """clips: windows per video; None for as many as cover it, 5 for the released code's choice. A picture has none."""
-
-    clips: int | None = None
 
 
 def picture_tensor(picture: Image.Image, config: EncoderConfig) -> Tensor:
@@ -67,7 +60,7 @@ def _normalise(pixels: Tensor, config: EncoderConfig) -> Tensor:
     return (pixels - mean) / std
 
 
-def read_picture(source: Source | np.ndarray | Image.Image, config: EncoderConfig, options: Options) -> Iterator[Sample]:
+def read_picture(source: Source | np.ndarray | Image.Image, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
     """A picture file, a Pillow image, or an array (h, w, 3) uint8 in RGB."""
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[-1] != 3 or source.dtype != np.uint8 or not source.size:
@@ -77,7 +70,7 @@ def read_picture(source: Source | np.ndarray | Image.Image, config: EncoderConfi
     yield Sample(picture_tensor(picture, config).unsqueeze(0), [None])
 
 
-def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: EncoderConfig, options: Options) -> Iterator[Sample]:
+def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
     """A video file, or (frames (t, h, w, 3) uint8 in RGB, frames a second), or the frames of one clip alone."""
     if isinstance(source, np.ndarray):
         source = source, len(source) / CLIP_SECONDS
@@ -92,7 +85,7 @@ def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: E
             yield _views([torch.from_numpy(np.stack(next(clips))) for _ in some], some, config)
 
 
-def _read_frames(frames: np.ndarray, rate: float, config: EncoderConfig, options: Options) -> Iterator[Sample]:
+def _read_frames(frames: np.ndarray, rate: float, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size or rate <= 0:
         raise ValueError(f"shape {frames.shape} of {frames.dtype} at {rate} a second; (frames, height, width, 3) of uint8 is needed")
     for span in windows(len(frames) / rate, CLIP_SECONDS, options.clips):
@@ -105,7 +98,7 @@ def _views(clips: list[Tensor], spans: list[tuple[Fraction, Fraction]], config: 
     return Sample(torch.cat([clip_tensor(clip, config) for clip in clips]), [span for span in seconds(spans) for _ in range(3)])
 
 
-def read(source: Any, config: EncoderConfig, options: Options) -> Iterator[Sample]:
+def read(source: Any, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
     """A picture or a video, whichever the file turns out to hold."""
     if isinstance(source, tuple) or getattr(source, "ndim", 0) == 4:
         yield from read_video(source, config, options)
@@ -121,4 +114,4 @@ def read(source: Any, config: EncoderConfig, options: Options) -> Iterator[Sampl
         raise ValueError(f"neither picture nor video: {not_a_picture}; {error}") from None
 
 
-MODALITY = Modality(name="vision", readers={"image": read_picture, "video": read_video, "vision": read}, options=Options)
+MODALITY = Modality(name="vision", readers={"image": read_picture, "video": read_video, "vision": read})

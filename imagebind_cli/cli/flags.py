@@ -1,0 +1,52 @@
+"""The flags several commands share, made from `reading.OPTIONS`: a new choice there is a new flag everywhere."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import Field
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from imagebind_cli import reading, registry
+from imagebind_cli.errors import UserError
+
+
+def with_reading_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace a command's `**chosen` by one flag per reading option, unset unless given."""
+    signature = inspect.signature(command, eval_str=True)
+    plain = [parameter for parameter in signature.parameters.values() if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
+    types = {name: kind for options in reading.OPTIONS.values() for name, kind in get_type_hints(options).items()}
+    made = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_flag(entry, types[name]))
+        for name, entry in reading.flags().items()
+    ]
+    command.__signature__ = signature.replace(parameters=[*plain, *made])  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*plain, *made)}
+    return command
+
+
+def reading_options(modality: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given, checked against the modality.
+
+    Raises:
+        typer.BadParameter: one that this modality does not have, or a value it does not take.
+    """
+    given = {name: str(value) if isinstance(value, enum.Enum) else value for name, value in chosen.items() if value is not None}
+    try:
+        reading.read_options(registry.encoder_name(modality), modality, given)
+    except UserError as error:
+        raise typer.BadParameter(str(error).replace("_", "-")) from None
+    return given
+
+
+def _flag(entry: Field[Any], kind: Any) -> Any:
+    help, choices, minimum = (entry.metadata[key] for key in ("help", "choices", "minimum"))
+    if choices:
+        kind = enum.StrEnum(entry.name, list(choices)) | None  # type: ignore[misc, operator]
+    elif entry.default is not None:
+        help += f" Default {entry.default:g}." if isinstance(entry.default, float) else f" Default {entry.default}."
+        kind = kind | None
+    return Annotated[kind, typer.Option(help=help, min=minimum, show_default=False)]
