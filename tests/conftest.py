@@ -11,10 +11,10 @@ import sys
 import sysconfig
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 import pytest
@@ -52,6 +52,11 @@ class Finished:
 
 Run = Callable[..., Finished]
 Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def _close(stream: IO[str]) -> None:
+    with suppress(OSError):  # a full disk refuses the rest a second time
+        stream.close()
 
 
 @pytest.fixture(autouse=True)
@@ -93,13 +98,14 @@ def imagebind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         own_stdin, own_handler = os.dup(0), signal.getsignal(signal.SIGTERM)
         with (
             open(folder / "in", "rb") as file,
-            suppress(OSError),  # a full disk refuses the rest a second time
-            open(out_path, "w") as out,
+            ExitStack() as closing,
             open(err_path, "w", errors="backslashreplace") as err,
             monkeypatch.context() as patch,
             warnings.catch_warnings(),
         ):
             os.dup2(file.fileno(), 0)
+            out = open(out_path, "w")  # noqa: SIM115 - closed by _close
+            closing.callback(_close, out)
             patch.setattr(os, "_exit", leave)
             patch.setattr(sys, "argv", ["imagebind", *map(str, arguments)])
             patch.setattr(sys, "stdin", None if stdin is None else sys.stdin)

@@ -46,7 +46,7 @@ def audio(path: Path, seconds: float = 2.5, seed: int = 0, rate: int = RATE) -> 
         with av.open(path, "w", format="ipod") as container:
             _encode_sound(container, container.add_stream("aac", rate=rate, layout="mono"), samples)
     else:
-        soundfile.write(path, samples, rate)
+        soundfile.write(path, (samples * 32767).astype(np.int16), rate)
     return path
 
 
