@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -116,6 +117,9 @@ def _encoded(ahead, threads, encode, batch_size: int, pool: str) -> Iterator[lis
             break
         item, future = entry
         items.append(current := _Open(item, ended=future is None))
+        if len(items) > 2 * batch_size:  # failures fill no batch, but wait behind it
+            batches.flush()
+            yield from _finished(items, pool)
         while future is not None:
             try:
                 sample, rest = future.result()
@@ -153,7 +157,8 @@ class _Batches:
             self._encode_some()
 
     def _encode_some(self) -> None:
-        some = self.clips[: self.size]
+        shape = self.clips[0][1].shape  # pictures and videos share an encoder, not a shape
+        some = list(takewhile(lambda entry: entry[1].shape == shape, self.clips[: self.size]))
         try:
             vectors = self.encode(torch.stack([clip for _, clip in some]))
         except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -192,7 +197,8 @@ def _pooled(done: _Open, pool: str) -> list[Embedding]:
     embeddings = []
     for key, members in groups.items():
         vector = torch.nn.functional.normalize(vectors[members].mean(dim=0), dim=0).numpy()
-        embeddings.append(Embedding(done.item.id, vector, key if isinstance(key, tuple) else None, tuple(done.notes)))
+        span = key if isinstance(key, tuple) else None
+        embeddings.append(Embedding(done.item.id, vector, span, len(groups), tuple(done.notes)))
     return embeddings
 
 

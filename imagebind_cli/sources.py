@@ -6,6 +6,7 @@ import csv
 import glob
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,7 @@ def from_manifest(path: Path, modality: str) -> Iterator[Item | Failure]:
 def from_row(row: dict[str, Any], modality: str, place: str) -> Item | Failure:
     """One manifest row as an item. Its id is its `id`, else the path or sentence."""
     payload = row.get(modality)
-    id = row.get("id", payload)
+    id = payload if row.get("id") is None else row["id"]
     if not isinstance(payload, str):
         return Failure(str(id) if id is not None else place, f"{place}: no {modality!r} in this row; it has {', '.join(row) or 'nothing'}")
     return Item(str(id), payload, {key: value for key, value in row.items() if key not in ("id", modality)})
@@ -115,7 +116,7 @@ def _below(folder: str) -> Iterator[Item | Failure]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if os.path.isdir(entry.path):  # and not entry.is_dir, which raises on a link to itself
                 yield from walk(entry.path)
             else:
                 yield Item(entry.path, entry.path)
@@ -153,6 +154,7 @@ def _json_rows(lines: Iterable[str], path: Path) -> Iterator[tuple[int, dict[str
 
 
 def _table_rows(lines: Iterable[str], path: Path, modality: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    csv.field_size_limit(sys.maxsize)  # a long sentence is no error
     reader = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
     if modality not in (reader.fieldnames or []):
         raise UserError(f"{path}: no column {modality!r}; it has {', '.join(reader.fieldnames or []) or 'none'}")

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,11 +25,16 @@ FLUSH_ROWS, FLUSH_SECONDS = 256, 2.0
 
 @dataclass(frozen=True)
 class Embedding:
-    """One unit vector (dim,) float32. span: the seconds it stands for, where windows are kept apart. notes: what was assumed to read it."""
+    """One unit vector (dim,) float32.
+
+    span: the seconds it stands for, where windows are kept apart. windows: how many of them the item has. notes: what was
+    assumed to read it.
+    """
 
     id: str
     vector: np.ndarray
     span: tuple[float, float] | None = None
+    windows: int = 1
     notes: tuple[str, ...] = ()
 
 
@@ -95,11 +102,14 @@ class _JSONLines:
     """A line per embedding; how it was made in NAME.made.json."""
 
     def __init__(self, path: Path, made: dict[str, Any]) -> None:
+        if path.with_suffix(".npy").exists():
+            raise UserError(f"{path}: holds the ids of {path.with_suffix('.npy')}; write to another file")
         _resume_beside(path, made)
         self._beside, self._modality = _beside(path), made["modality"]
         self._file = open(path, "ab")  # noqa: SIM115 - closed in close
-        whole = _drop_torn_line(path)
-        self.ids = {json.loads(line)["id"] for line in whole}
+        rows, length = _whole_rows(path)
+        os.truncate(path, length)
+        self.ids = set(rows)
 
     def write(self, embeddings: list[Embedding]) -> None:
         self._file.write(b"".join(json_line(embedding, self._modality) for embedding in embeddings))
@@ -116,16 +126,17 @@ class _NPY:
     HEADER = 128
 
     def __init__(self, path: Path, made: dict[str, Any]) -> None:
+        ids = path.with_suffix(".jsonl")
+        if ids.exists() and not path.exists():
+            raise UserError(f"{ids}: exists, and would hold the ids of {path}; write to another file")
         _resume_beside(path, made)
         self._beside, self._dim = _beside(path), int(made["dim"])
-        ids = path.with_suffix(".jsonl")
         self._file, self._ids = open(path, "ab"), open(ids, "ab")  # noqa: SIM115 - closed in close
-        lines = list(_drop_torn_line(ids))
         # Vectors are written before ids: what has an id is whole, what has none is forgotten.
-        self._rows = min(len(lines), max(0, (path.stat().st_size - self.HEADER) // (4 * self._dim)))
+        rows, length = _whole_rows(ids, at_most=max(0, (path.stat().st_size - self.HEADER) // (4 * self._dim)))
+        self.ids, self._rows = set(rows), len(rows)
         os.truncate(path, self.HEADER + 4 * self._dim * self._rows)
-        os.truncate(ids, sum(len(line) for line in lines[: self._rows]))
-        self.ids = {json.loads(line)["id"] for line in lines[: self._rows]}
+        os.truncate(ids, length)
         self._write_header()
 
     def write(self, embeddings: list[Embedding]) -> None:
@@ -166,7 +177,7 @@ class _Safetensors:
             except (SafetensorError, KeyError, ValueError):
                 raise UserError(f"{path}: exists and was not made by imagebind embed; write to another file") from None
             self._rows = [
-                Embedding(row["id"], vector, (row["start"], row["end"]) if "start" in row else None)
+                Embedding(row["id"], vector, (row["start"], row["end"]) if "start" in row else None, row.get("windows", 1))
                 for row, vector in zip(rows, vectors, strict=True)
             ]
         self.ids = {row.id for row in self._rows}
@@ -226,8 +237,10 @@ FORMATS: dict[str, Any] = {".jsonl": _JSONLines, ".npy": _NPY, ".safetensors": _
 """File ending to format."""
 
 
-def _span_fields(embedding: Embedding) -> dict[str, float]:
-    return {} if embedding.span is None else {"start": embedding.span[0], "end": embedding.span[1]}
+def _span_fields(embedding: Embedding) -> dict[str, Any]:
+    if embedding.span is None:
+        return {}
+    return {"start": embedding.span[0], "end": embedding.span[1], "windows": embedding.windows}
 
 
 def _beside(path: Path) -> Path:
@@ -258,13 +271,22 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     os.replace(building, path)
 
 
-def _drop_torn_line(path: Path) -> Iterator[bytes]:
-    """The whole lines of a file; a last one without its newline, from a run that was killed, is cut off."""
-    whole = 0
+def _whole_rows(path: Path, at_most: int = sys.maxsize) -> tuple[list[str], int]:
+    """The ids of the rows of a file of JSON lines, and how many bytes they take.
+
+    Left out is what a killed run left torn: a last line without its newline, and an item of which only some windows are there.
+    """
+    rows: list[str] = []
+    ends = [0]
+    last: dict[str, Any] = {}
     with open(path, "rb") as file:
         for line in file:
-            if not line.endswith(b"\n"):
+            if not line.endswith(b"\n") or len(rows) == at_most:
                 break
-            whole += len(line)
-            yield line
-    os.truncate(path, whole)
+            last = json.loads(line)
+            rows.append(last["id"])
+            ends.append(ends[-1] + len(line))
+    written = len(list(takewhile(lambda id: id == last["id"], reversed(rows))))
+    if written % last.get("windows", 1):
+        del rows[-written:]
+    return rows, ends[len(rows)]

@@ -150,7 +150,6 @@ def test_an_endless_input_is_taken_no_further_than_the_work_at_hand(workers: int
     results.close()
 
 
-@pytest.mark.xfail(strict=True, reason="the batch is flushed only when no input comes")
 def test_failures_behind_an_unfilled_batch_do_not_pile_up() -> None:
     taken = 0
 
@@ -279,7 +278,6 @@ def test_vectors_do_not_depend_on_batch_size_order_or_workers(tiny: Any, media: 
     assert np.abs(tiny.embed(modality, inputs[::-1], batch_size=3)[::-1] - wanted).max() <= 1e-6
 
 
-@pytest.mark.xfail(strict=True, reason="clips of unequal shape are stacked")
 def test_a_picture_and_a_video_go_through_the_shared_encoder_together(tiny: Any, media: dict[str, list[str]]) -> None:
     picture, clip = media["image"][0], media["video"][0]
     mixed = tiny.embed("vision", [picture, clip, picture], batch_size=8)

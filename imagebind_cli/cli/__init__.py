@@ -18,6 +18,7 @@ import typer
 
 import imagebind_cli
 from imagebind_cli.cli import embed, weights
+from imagebind_cli.cli.output import StdoutClosed
 from imagebind_cli.errors import UserError
 
 app = typer.Typer(
@@ -71,7 +72,7 @@ def main() -> NoReturn:
         code = 128 + signal.SIGINT
     except Terminated:
         code = 128 + signal.SIGTERM
-    except BrokenPipeError:
+    except StdoutClosed:
         code = 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):

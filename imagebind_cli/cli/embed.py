@@ -13,6 +13,7 @@ import typer
 
 from imagebind_cli import registry
 from imagebind_cli.cli.flags import reading_options, with_reading_flags
+from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ def _items(modality: str, inputs: list[str], manifest: Path | None, stdin: Any, 
         if stdin is None or stdin.isatty():
             raise typer.BadParameter("no inputs: give files, folders or sentences, or pipe names to stdin")
         inputs = ["-"]
+    if stdin is None and "-" in inputs:
+        raise typer.BadParameter("- stands for stdin, which is closed")
     if modality == "text":
         for argument in inputs:
             if argument != "-" and os.path.isfile(argument):
@@ -115,14 +118,11 @@ def _not_stored(items: Iterator[Item | Failure], store: Store, talk: Talk) -> It
 def _to_stdout(results: Any, modality: str, talk: Talk) -> None:
     from imagebind_cli.store import json_line
 
-    out = sys.stdout.buffer
     for result in results:
         if isinstance(result, list):
-            for embedding in result:
-                for note in embedding.notes:
-                    talk.once(note)
-                out.write(json_line(embedding, modality))
-            out.flush()
+            for note in result[0].notes:
+                talk.once(note)
+            write(*(json_line(embedding, modality) for embedding in result))
             talk.succeeded()
         else:
             talk.failure(result.id, result.reason)
