@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from imagebind_cli import model_config, registry
-from imagebind_cli.encoder import Encoder, build_encoder
+from imagebind_cli.encoder import Encoder, EncoderConfig, build_encoder
 from imagebind_cli.errors import UserError
 from imagebind_cli.model_config import ModelConfig
 
@@ -261,6 +261,18 @@ def _ruled(name: str, shape: tuple[int, ...], config: ModelConfig, encoder: str)
     return torch.from_numpy(values)
 
 
+def encoder_config(checkpoint: Checkpoint, modality: str) -> EncoderConfig:
+    """The config of the encoder behind a modality.
+
+    Raises:
+        UserError: unknown modality, or one this model has no encoder for.
+    """
+    name = registry.encoder_name(modality)
+    if name not in checkpoint.config.encoders:
+        raise UserError(f"{checkpoint.place}: this model has no {name} encoder; it has {', '.join(checkpoint.config.encoders)}")
+    return checkpoint.config.encoders[name]
+
+
 def load_encoder(checkpoint: Checkpoint, modality: str, device: torch.device, dtype: torch.dtype | None = None) -> Encoder:
     """One encoder with its weights, in eval mode. Device and dtype are decided here and nowhere else.
 
@@ -270,9 +282,7 @@ def load_encoder(checkpoint: Checkpoint, modality: str, device: torch.device, dt
         UserError: the model lacks this encoder, or tensors are missing, too many or of another shape; each is named.
     """
     name = registry.encoder_name(modality)
-    if name not in checkpoint.config.encoders:
-        raise UserError(f"{checkpoint.place}: this model has no {name} encoder; it has {', '.join(checkpoint.config.encoders)}")
-    encoder = build_encoder(registry.get(name), checkpoint.config.encoders[name])
+    encoder = build_encoder(registry.get(name), encoder_config(checkpoint, modality))
     tensors = checkpoint.read(name)
     _check_tensors(tensors, encoder.state_dict(), f"{checkpoint.place}, {name}")
     encoder.load_state_dict(tensors, strict=True, assign=True)

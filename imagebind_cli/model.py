@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from torch import Tensor
 
 from imagebind_cli import checkpoint, download, model_config, pipeline, registry
 from imagebind_cli.checkpoint import Checkpoint
-from imagebind_cli.encoder import Encoder
+from imagebind_cli.encoder import Encoder, EncoderConfig, Sample
 from imagebind_cli.errors import UserError
 from imagebind_cli.model_config import ModelConfig
 from imagebind_cli.reading import read_options
+from imagebind_cli.shards import Prepared
 from imagebind_cli.sources import Failure, Item
 from imagebind_cli.store import Embedding
 
@@ -117,6 +119,14 @@ class Model:
         """Length of its vectors."""
         return self.checkpoint.config.dim
 
+    def config(self, modality: str) -> EncoderConfig:
+        """What the encoder of a modality is made of and wants as input; reads no weights.
+
+        Raises:
+            UserError: unknown modality, or one this model has no encoder for.
+        """
+        return checkpoint.encoder_config(self.checkpoint, modality)
+
     def encoder(self, modality: str) -> Encoder:
         """The encoder of a modality, loaded once; `image`, `video` and `vision` share one.
 
@@ -173,12 +183,7 @@ class Model:
         Raises:
             UserError: an option this modality does not have. OSError, ValueError: the input cannot be read.
         """
-        reader = registry.get(modality).readers[modality]
-        return reader(source, self.encoder(modality).config, self._options(modality, options))
-
-    @staticmethod
-    def _options(modality: str, chosen: Mapping[str, Any]) -> Any:
-        return read_options(registry.encoder_name(modality), modality, chosen)
+        return read_source(modality, source, self.config(modality), options)
 
     def embed_items(
         self,
@@ -191,14 +196,14 @@ class Model:
         **options: Any,
     ) -> Iterator[list[Embedding] | Failure]:
         """Embed a stream of items in order, as `pipeline.embed` says; failures come back as `Failure` in their place."""
-        self._options(modality, options)  # a wrong name is told before anything is loaded
+        modality_options(modality, options)  # a wrong name is told before anything is loaded
         self.encoder(modality)
         return pipeline.embed(
             items,
             read=lambda payload: self.read(modality, payload, **options),
             encode=lambda clips: self.encode(modality, clips).cpu(),
             batch_size=batch_size or self.batch_size(modality),
-            workers=workers or min(8, os.cpu_count() or 1),
+            workers=workers or default_workers(),
             pool=pool,
         )
 
@@ -239,9 +244,57 @@ class Model:
             "scale": self.scale(modality),
             "dtype": str(self.encoder(modality).head.proj.weight.dtype).removeprefix("torch."),
             "pool": pool,
-            "options": dataclasses.asdict(self._options(modality, options)),
+            "options": dataclasses.asdict(modality_options(modality, options)),
             "version": metadata.version("imagebind-cli"),
         }
+
+
+def default_workers() -> int:
+    """Decoding threads when the user does not say: one per core this process may use, 8 at most."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def modality_options(modality: str, chosen: Mapping[str, Any]) -> Any:
+    """The options of a modality's readers with the chosen ones set; see `reading.read_options`."""
+    return read_options(registry.encoder_name(modality), modality, chosen)
+
+
+def read_source(modality: str, source: Any, config: EncoderConfig, options: Mapping[str, Any]) -> Iterator[Sample]:
+    """The samples of one input, or of what `preprocess` made of it, as the encoder with this config takes them; see `Model.read`."""
+    if isinstance(source, Prepared):
+        return prepared_samples(source, modality, config)
+    return registry.get(modality).readers[modality](source, config, modality_options(modality, options))
+
+
+def input_configs(model: str | None, modalities: Sequence[str]) -> dict[str, EncoderConfig]:
+    """What a model's encoders want as input, by modality. A named model need not be on this machine: no weights are read."""
+    name = model or default_name()
+    encoders = model_config.named(name).encoders if name in model_config.names() else find(model).config.encoders
+    missing = [modality for modality in modalities if registry.encoder_name(modality) not in encoders]
+    if missing:
+        raise UserError(f"{name}: this model has no encoder for {missing[0]}; it has {', '.join(encoders)}")
+    return {modality: encoders[registry.encoder_name(modality)] for modality in modalities}
+
+
+def input_record(config: EncoderConfig, modality: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """How samples of a modality are made for an encoder, in JSON's types: enough to tell whether another encoder can take them."""
+    made = dataclasses.asdict(modality_options(modality, options))
+    return {"shape": list(config.shape), "mean": list(config.mean), "std": list(config.std), "options": made}
+
+
+def prepared_samples(source: Prepared, modality: str, config: EncoderConfig) -> Iterator[Sample]:
+    """Samples from prepared arrays, as the reader gave them.
+
+    Raises:
+        UserError: they were made for an encoder that wants other input. ValueError: an array is torn.
+    """
+    theirs, ours = source.made["inputs"][modality], input_record(config, modality, {})
+    for key in ("shape", "mean", "std"):
+        if theirs[key] != ours[key]:
+            raise UserError(f"prepared {modality} has {key} {theirs[key]}; this model's encoder wants {ours[key]}")
+    spans = iter(source.spans)
+    for array in source.arrays():
+        yield Sample(torch.from_numpy(array), [tuple(span) if span else None for span in islice(spans, len(array))], source.notes)
 
 
 def load(

@@ -1,4 +1,4 @@
-"""Items in, unit vectors out: decoded in parallel, encoded in batches, given back in input order, in bounded memory.
+"""Items in, samples or unit vectors out: decoded in parallel, encoded in batches, given back in input order, in bounded memory.
 
 A reader thread takes items as they come and hands them to decoding threads, never more than a fixed number ahead; the calling thread
 encodes. Nothing waits for the end of the input, so an endless one works.
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ class _Open:
 
 def embed(
     items: Iterable[Item | Failure],
-    read: Callable[[str], Iterator[Sample]],
+    read: Callable[[Any], Iterator[Sample]],
     encode: Callable[[Tensor], Tensor],
     *,
     batch_size: int,
@@ -57,13 +58,58 @@ def embed(
         batch_size: clips to the encoder at once. workers: decoding threads.
         pool: `mean` for one vector per item, the mean of its clips' made a unit vector again; `none` for one per time window.
     """
+    batches = _Batches(encode, batch_size)
+    open_items: deque[_Open] = deque()
+    try:
+        for step in decode(items, read, workers=workers, ahead=batch_size, impatient=lambda: bool(batches.clips)):
+            if step is None:
+                batches.flush()
+            else:
+                _take_in(step, open_items, batches)
+                if len(open_items) > 2 * batch_size:  # failures fill no batch, but wait behind it
+                    batches.flush()
+            yield from _finished(open_items, pool)
+    except (UserError, OSError):  # the input itself broke: what came before it counts
+        batches.flush()
+        yield from _finished(open_items, pool)
+        raise
+    batches.flush()
+    yield from _finished(open_items, pool)
+
+
+Step = tuple[Item | Failure, Sample | None]
+"""An item with its next sample; with None at its end. A failure comes once, with None."""
+
+
+def decode(
+    items: Iterable[Item | Failure],
+    read: Callable[[Any], Iterator[Sample]],
+    *,
+    workers: int,
+    ahead: int,
+    impatient: Callable[[], bool] = lambda: False,
+) -> Iterator[Step | None]:
+    """Read items in threads and give their samples in order. None comes where nothing new came for `IDLE_SECONDS` and `impatient` holds.
+
+    At most `workers + ahead` items wait to be given out. An item that breaks midway becomes a `Failure` of its id.
+    """
     stop = threading.Event()
-    ahead: queue.Queue[tuple[Item | Failure, Future[_Chunk] | None] | BaseException | None] = queue.Queue(workers + batch_size)
+    promised: queue.Queue[tuple[Item | Failure, Future[_Chunk] | None] | BaseException | None] = queue.Queue(workers + ahead)
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as threads:
-        reader = threading.Thread(target=_take, args=(items, read, threads, ahead, stop), name="items", daemon=True)
+        reader = threading.Thread(target=_take, args=(items, read, threads, promised, stop), name="items", daemon=True)
         reader.start()
         try:
-            yield from _encoded(ahead, threads, encode, batch_size, pool)
+            while True:
+                try:
+                    entry = promised.get(timeout=IDLE_SECONDS if impatient() else None)
+                except queue.Empty:
+                    yield None
+                    continue
+                if entry is None:
+                    return
+                if isinstance(entry, BaseException):
+                    raise entry
+                yield from _samples(*entry, threads)
         finally:
             stop.set()
             threads.shutdown(wait=False, cancel_futures=True)
@@ -77,13 +123,26 @@ def _chunk(samples: Iterator[Sample]) -> _Chunk:
     return next(samples, None), samples
 
 
-def _take(items, read, threads, ahead, stop) -> None:  # type: ignore[no-untyped-def]
+def _samples(item: Item | Failure, future: Future[_Chunk] | None, threads: ThreadPoolExecutor) -> Iterator[Step]:
+    while future is not None:
+        try:
+            sample, rest = future.result()
+        except (OSError, ValueError, MemoryError) as error:
+            item, sample = Failure(item.id, reason(error)), None
+        if sample is None:
+            break
+        future = threads.submit(_chunk, rest)  # the next stretch is decoded while this one is used
+        yield item, sample
+    yield item, None
+
+
+def _take(items, read, threads, promised, stop) -> None:  # type: ignore[no-untyped-def]
     """Reader thread: put every item on the queue with the promise of its first sample; at the end None, or what went wrong."""
 
     def put(entry: object) -> bool:
         while not stop.is_set():
             try:
-                ahead.put(entry, timeout=0.1)
+                promised.put(entry, timeout=0.1)
             except queue.Full:
                 continue
             return True
@@ -99,43 +158,17 @@ def _take(items, read, threads, ahead, stop) -> None:  # type: ignore[no-untyped
         put(error)
 
 
-def _encoded(ahead, threads, encode, batch_size: int, pool: str) -> Iterator[list[Embedding] | Failure]:  # type: ignore[no-untyped-def]
-    batches = _Batches(encode, batch_size)
-    items: deque[_Open] = deque()
-    while True:
-        try:
-            entry = ahead.get(timeout=IDLE_SECONDS if batches.clips else None)
-        except queue.Empty:
-            batches.flush()
-            yield from _finished(items, pool)
-            continue
-        if isinstance(entry, BaseException):
-            batches.flush()
-            yield from _finished(items, pool)
-            raise entry
-        if entry is None:
-            break
-        item, future = entry
-        items.append(current := _Open(item, ended=future is None))
-        if len(items) > 2 * batch_size:  # failures fill no batch, but wait behind it
-            batches.flush()
-            yield from _finished(items, pool)
-        while future is not None:
-            try:
-                sample, rest = future.result()
-            except (OSError, ValueError, MemoryError) as error:
-                current.item, current.ended = Failure(item.id, reason(error)), True
-                break
-            if sample is None:
-                current.ended = True
-                break
-            future = threads.submit(_chunk, rest)  # the next stretch is decoded while this one is encoded
-            current.notes |= dict.fromkeys(sample.notes)
-            batches.add(current, sample)
-            yield from _finished(items, pool)
-        yield from _finished(items, pool)
-    batches.flush()
-    yield from _finished(items, pool)
+def _take_in(step: Step, items: deque[_Open], batches: _Batches) -> None:
+    """File one step under its item."""
+    item, sample = step
+    if not items or items[-1].ended:
+        items.append(_Open(item))
+    current = items[-1]
+    if sample is None:
+        current.item, current.ended = item, True  # a failure takes the item's place
+    else:
+        current.notes |= dict.fromkeys(sample.notes)
+        batches.add(current, sample)
 
 
 class _Batches:

@@ -38,9 +38,61 @@ class AudioOptions:
 class DepthOptions:
     """Depth maps. The defaults are the first Kinect's, which NYU Depth v2 and part of SUN RGB-D were taken with."""
 
-    depth_format: str | None = choice(None, "Unit of depth files; by their number type if not given.", choices=("metres", "mm"))
-    focal: float = choice(518.86, "Focal length of the depth camera, in pixels.", minimum=1e-6)
-    baseline: float = choice(0.075, "Distance between the depth sensor's eyes, in metres.", minimum=1e-6)
+    depth_format: str | None = choice(
+        None,
+        "What the numbers of depth files are; by their type if not given: whole numbers millimetres, others metres. "
+        "sunrgbd: millimetres rotated left by 3 bits. disparity: in pixels. relative: as a monocular network gives it.",
+        choices=("metres", "mm", "sunrgbd", "disparity", "relative"),
+    )
+    sensor: str | None = choice(None, "Depth camera, for its baseline.", choices=("kv1", "kv1_b", "kv2", "realsense", "xtion"))
+    focal: float | None = choice(
+        None, "Focal length of the depth camera, in pixels; from a SUN RGB-D folder's intrinsics.txt, else 518.86.", minimum=1e-6
+    )
+    baseline: float | None = choice(None, "Distance between the depth sensor's eyes, in metres; by the sensor, else 0.075.", minimum=1e-6)
+    fill: str = choice(
+        "nearest",
+        "What a pixel without depth takes: the nearest known pixel's, the farthest depth, or none (infinitely far). Default nearest.",
+        choices=("nearest", "far", "none"),
+    )
+    depth_clamp: float = choice(75.0, "Largest disparity, in pixels: cut off there and divided by it.", minimum=1)
+    depth_normalise: str = choice(
+        "omnivore",
+        "omnivore: mean 0.0418, deviation 0.0295, as its released inference code. none: 0 and 1, as its training configuration. "
+        "Default omnivore.",
+        choices=("omnivore", "none"),
+    )
+    dataset: str | None = choice(None, "Which dataset of an HDF5 depth file; depth or depths if not given.")
+    frame: int = choice(0, "Which frame of an HDF5 depth file with many.", minimum=0)
+
+
+@dataclass(frozen=True)
+class ThermalOptions:
+    """Thermal pictures."""
+
+    thermal_unit: str | None = choice(
+        None,
+        "Unit of thermal files; if not given, whole numbers of more than 8 bits are counts and others plain numbers.",
+        choices=("counts", "centikelvin", "celsius", "kelvin"),
+    )
+    thermal_range: str = choice(
+        "auto",
+        "What becomes 0 and 1. auto: 0 to 255 for 8 bits, else the picture's own smallest and largest. percentile: its 1st and 99th. "
+        "MIN:MAX: in degrees Celsius where the unit is a temperature, else in the file's numbers.",
+    )
+    thermal_invert: bool = choice(False, "The picture is black-hot: turn it round.")
+    palette: str | None = choice(
+        None, "Palette a false-colour picture was painted with, to be undone.", choices=("grey", "iron", "rainbow", "jet", "hot")
+    )
+
+    def __post_init__(self) -> None:
+        if self.thermal_range not in ("auto", "percentile"):
+            low, _, high = self.thermal_range.partition(":")
+            try:
+                fine = float("-inf") < float(low) < float(high) < float("inf")
+            except ValueError:
+                fine = False
+            if not fine:
+                raise UserError(f"unknown thermal_range {self.thermal_range!r}; choose auto, percentile or MIN:MAX, as in 10:40")
 
 
 @dataclass(frozen=True)
@@ -48,7 +100,30 @@ class IMUOptions:
     """IMU recordings."""
 
     clips: int | None = choice(None, CLIPS, minimum=1)
-    rate: int | None = choice(None, "Rate of the IMU recording, in Hz; 400 if not given.", minimum=1)
+    hop: float | None = choice(None, "Seconds from one IMU window to the next, in place of evenly spaced ones.", minimum=0.01)
+    centres: str | None = choice(None, "IMU windows around these seconds: T,T,... or a file with one a line.")
+    rate: float | None = choice(None, "Rate of the IMU recording in Hz, and not by its timestamps; 400 if it has none.", minimum=0.1)
+    columns: str | None = choice(None, "Six names or positions (from 1): accelerometer x,y,z, gyroscope x,y,z.")
+    dataset: str | None = choice(None, "Dataset to read of an HDF5 file (depth: depth or depths if not given; IMU: or a group, MATLAB files too).")
+    time_column: str | None = choice(None, "Name or position of the timestamps; by its name if not given.")
+    time_unit: str | None = choice(None, "Unit of the timestamps.", choices=("s", "ms", "us", "ns", "iso"))
+    accel: str | None = choice(None, "Unit of the accelerometer; by its columns' names if not given.", choices=("g", "m/s2"))
+    gyro: str | None = choice(None, "Unit of the gyroscope; by its columns' names if not given.", choices=("deg/s", "rad/s"))
+    max_gap: float = choice(0.1, "Seconds without readings that are bridged by a straight line; longer ones are an error.", minimum=0)
+    imu_layout: str = choice("auto", "Kind of IMU file. Default auto: by its content or name.", choices=("auto", "plain", "ego4d", "ucihar", "hapt", "pamap2"))
+    placement: str = choice("hand", "Which sensor of a PAMAP2 recording. Default hand.", choices=("hand", "chest", "ankle"))
+    row: int = choice(0, "Which window of UCI HAR's files, from 0.", minimum=0)
+    remove_gravity: bool = choice(False, "Subtract what of the accelerometer changes more slowly than 0.3 Hz.")
+    standardise: bool = choice(False, "Every IMU channel to mean 0 and deviation 1 over the recording.")
+
+    def __post_init__(self) -> None:
+        chosen = [name for name in ("clips", "hop", "centres") if getattr(self, name) is not None]
+        if len(chosen) > 1:
+            raise UserError(f"{' and '.join(chosen)} exclude each other")
+        if self.rate is not None and (self.time_column or self.time_unit):
+            raise UserError("rate is in place of timestamps; it excludes time_column and time_unit")
+        if self.columns is not None and len(self.columns.split(",")) != 6:
+            raise UserError(f"columns names {len(self.columns.split(','))}; six are needed: accelerometer x,y,z, gyroscope x,y,z")
 
 
 @dataclass(frozen=True)
@@ -56,13 +131,24 @@ class NoOptions:
     """A modality whose reading has no choices."""
 
 
-OPTIONS: dict[str, type] = {"vision": VisionOptions, "audio": AudioOptions, "depth": DepthOptions, "imu": IMUOptions}
+OPTIONS: dict[str, type] = {
+    "vision": VisionOptions,
+    "audio": AudioOptions,
+    "depth": DepthOptions,
+    "thermal": ThermalOptions,
+    "imu": IMUOptions,
+}
 """Encoder name to its dataclass."""
 
 
 def flags() -> dict[str, Any]:
     """Every option once, by name: the dataclass field that describes it."""
     return {entry.name: entry for kind in OPTIONS.values() for entry in fields(kind)}
+
+
+def names(encoder: str) -> list[str]:
+    """The options an encoder's readers take."""
+    return [entry.name for entry in fields(OPTIONS.get(encoder, NoOptions))]
 
 
 def read_options(encoder: str, modality: str, chosen: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What goes in: arguments, folders, patterns, lines on stdin, manifests. One item at a time, in a stable order."""
+"""What goes in: arguments, folders, patterns, lines on stdin, manifests, tar shards. One item at a time, in a stable order."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.shards import Prepared, is_shard, read_shard
 
 
 @dataclass(frozen=True)
 class Item:
-    """One input: `payload` is a path, or for text the sentence itself. `meta` is what else its manifest row says."""
+    """One input. `meta` is what else its manifest row says.
+
+    payload: a path, for text the sentence itself, from a shard an open file in memory or `Prepared` arrays; where several modalities were
+    asked for, such a thing for each by name.
+    """
 
     id: str
-    payload: str
+    payload: Any
     meta: dict[str, Any] = field(default_factory=dict)
 
 
@@ -32,71 +37,168 @@ class Failure:
     reason: str
 
 
-def from_arguments(arguments: Iterable[str], modality: str, stdin: BinaryIO, nul: bool = False) -> Iterator[Item | Failure]:
+Modalities = tuple[str, ...]
+"""What is wanted of each input: nearly always one."""
+
+
+def from_arguments(arguments: Iterable[str], modalities: Modalities, stdin: BinaryIO, nul: bool = False) -> Iterator[Item | Failure]:
     """Items for what was typed: for text each argument is a sentence; else a file, a folder (all files below it) or a pattern.
 
-    `-` anywhere stands for the lines of stdin. A name that is nothing of these is a `Failure`, and the rest goes on.
+    A file that is a tar shard stands for the samples in it. `-` anywhere stands for stdin: a tar archive, or lines. A name that is
+    nothing of these is a `Failure`, and the rest goes on.
     """
     for argument in arguments:
         if argument == "-":
-            yield from from_lines(stdin, modality, nul)
-        elif modality == "text":
+            yield from from_stream(stdin, modalities, nul)
+        elif modalities == ("text",) and not _is_shard_file(argument):
             yield Item(argument, argument)
         elif os.path.isdir(argument):
-            yield from _below(argument)
+            yield from _opened(_below(argument), modalities)
         elif os.path.lexists(argument):
-            yield Item(argument, argument)
+            yield from _opened([Item(argument, argument)], modalities)
         elif glob.has_magic(argument):
             paths = sorted(glob.iglob(argument, recursive=True))
             for path in paths:
-                yield from _below(path) if os.path.isdir(path) else [Item(path, path)]
+                yield from _opened(_below(path) if os.path.isdir(path) else [Item(path, path)], modalities)
             if not paths:
                 yield Failure(argument, "no file matches this pattern")
         else:
             yield Failure(argument, "no such file or folder")
 
 
-def from_lines(stream: BinaryIO, modality: str, nul: bool = False) -> Iterator[Item | Failure]:
+def from_stream(stream: BinaryIO, modalities: Modalities, nul: bool = False) -> Iterator[Item | Failure]:
+    """Items of a stream as they come: the samples of tar shards, one after another, or lines, as `from_lines`."""
+    head = b"" if nul else _first_bytes(stream)
+    if is_shard(head):
+        yield from from_shard(_Rest(head, stream), modalities, "stdin")  # type: ignore[arg-type]
+    else:
+        yield from from_lines(_Rest(head, stream) if head else stream, modalities, nul)  # type: ignore[arg-type]
+
+
+def from_lines(stream: BinaryIO, modalities: Modalities, nul: bool = False) -> Iterator[Item | Failure]:
     """Items for the lines of a stream as they come: a path each (for text a sentence), or a JSON object with a key per modality.
 
     nul: entries end with a NUL byte, as `find -print0` writes them, and not with a newline.
     """
     for number, line in enumerate(_nul_separated(stream) if nul else stream, start=1):
         entry = os.fsdecode(line.rstrip(b"\0" if nul else b"\r\n"))
+        if number == 1:
+            entry = entry.removeprefix("\ufeff")  # a byte order mark
         if not entry:
             continue
         row = _json_object(entry)
-        if row is None:
+        if row is not None:
+            yield from_row(row, modalities, f"line {number}")
+        elif modalities == ("text",):
             yield Item(entry, entry)
         else:
-            yield from_row(row, modality, f"line {number}")
+            yield from _opened([Item(entry, entry)], modalities)
 
 
-def from_manifest(path: Path, modality: str) -> Iterator[Item | Failure]:
+def from_manifest(path: Path, modalities: Modalities) -> Iterator[Item | Failure]:
     """Items for the rows of a manifest: JSON Lines, or CSV or TSV with a line of column names. Relative paths start at its folder.
 
     Raises:
-        UserError: the manifest cannot be read, a line is no JSON object, or no row could have this modality.
+        UserError: the manifest cannot be read, a line is no JSON object, or no row could have a modality.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = _table_rows(file, path, modality) if path.suffix in (".csv", ".tsv") else _json_rows(file, path)
+            rows = _table_rows(file, path, modalities) if path.suffix in (".csv", ".tsv") else _json_rows(file, path)
             for number, row in rows:
-                item = from_row(row, modality, f"{path}:{number}")
-                if isinstance(item, Item) and modality != "text":
-                    item = Item(item.id, os.path.join(path.parent, item.payload), item.meta)
-                yield item
+                yield from_row(row, modalities, f"{path}:{number}", str(path.parent))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def from_row(row: dict[str, Any], modality: str, place: str) -> Item | Failure:
-    """One manifest row as an item. Its id is its `id`, else the path or sentence."""
-    payload = row.get(modality)
-    id = payload if row.get("id") is None else row["id"]
-    if not isinstance(payload, str):
-        return Failure(str(id) if id is not None else place, f"{place}: no {modality!r} in this row; it has {', '.join(row) or 'nothing'}")
-    return Item(str(id), payload, {key: value for key, value in row.items() if key not in ("id", modality)})
+def from_row(row: dict[str, Any], modalities: Modalities, place: str, folder: str = "") -> Item | Failure:
+    """One manifest row as an item. Its id is its `id`, else the path or sentence. Relative paths start at `folder`."""
+    first = row.get(modalities[0])
+    id = first if row.get("id") is None else row["id"]
+    for modality in modalities:
+        value = row.get(modality)
+        if not isinstance(value, str):
+            why = (
+                f"no {modality!r} in this row; it has {', '.join(row) or 'nothing'}"
+                if value is None
+                else f"{modality} is {value!r}, no string"
+            )
+            return Failure(place, why) if id is None else Failure(str(id), f"{place}: {why}")
+    given = {modality: row[modality] if modality == "text" else os.path.join(folder, row[modality]) for modality in modalities}
+    meta = {key: value for key, value in row.items() if key not in ("id", *modalities)}
+    return Item(str(id), _payload(given), meta)
+
+
+def from_shard(stream: BinaryIO, modalities: Modalities, place: str) -> Iterator[Item | Failure]:
+    """Items for the samples of a tar shard: prepared arrays, or media files in WebDataset's naming.
+
+    Raises:
+        UserError: the archive is torn.
+    """
+    for entry in read_shard(stream, place):
+        about = entry.about()
+        id = str(about.get("id", entry.key))
+        given = {modality: entry.payload(modality, about) for modality in modalities}
+        missing = [modality for modality, payload in given.items() if payload is None]
+        if missing:
+            yield Failure(id, f"no {missing[0]} in this sample of {place}; it has {', '.join(entry.parts)}")
+        elif not about and any(isinstance(payload, Prepared) for payload in given.values()):
+            yield Failure(entry.key, f"this sample of {place} is not whole")
+        else:
+            yield Item(id, _payload(given), {key: value for key, value in about.items() if key not in ("id", "spans", "notes")})
+
+
+def _payload(given: dict[str, Any]) -> Any:
+    return next(iter(given.values())) if len(given) == 1 else given
+
+
+def _opened(items: Iterable[Item | Failure], modalities: Modalities) -> Iterator[Item | Failure]:
+    """Files as they are; a tar shard as the samples in it."""
+    for item in items:
+        if isinstance(item, Item) and _is_shard_file(item.payload):
+            with open(item.payload, "rb") as file:
+                yield from from_shard(file, modalities, item.payload)
+        elif isinstance(item, Item) and len(modalities) > 1:
+            yield Item(item.id, dict.fromkeys(modalities, item.payload), item.meta)  # one file for all, as a video with its sound
+        else:
+            yield item
+
+
+def _is_shard_file(path: str) -> bool:
+    try:
+        if not os.path.isfile(path):
+            return False
+        with open(path, "rb") as file:
+            return is_shard(file.read(512))
+    except OSError:
+        return False  # its reader says why
+
+
+def _first_bytes(stream: BinaryIO) -> bytes:
+    """What can be known of a stream without waiting for more than its first line: up to 512 bytes, if they are no text."""
+    head = stream.peek(1)[:512] if hasattr(stream, "peek") else b""
+    if b"\0" not in head:
+        return b""
+    return stream.read(512)
+
+
+class _Rest:
+    """A stream whose first bytes were read already."""
+
+    def __init__(self, head: bytes, stream: BinaryIO) -> None:
+        self._head, self._stream = head, stream
+
+    def seekable(self) -> bool:
+        return False
+
+    def read(self, size: int = -1) -> bytes:
+        head, self._head = self._head[:size] if size >= 0 else self._head, self._head[size:] if size >= 0 else b""
+        return head + self._stream.read(size - len(head) if size >= 0 else -1)
+
+    def __iter__(self) -> Iterator[bytes]:
+        first = self._head.split(b"\n")
+        yield from (line + b"\n" for line in first[:-1])
+        yield first[-1] + self._stream.readline()
+        yield from self._stream
 
 
 def _below(folder: str) -> Iterator[Item | Failure]:
@@ -153,10 +255,10 @@ def _json_rows(lines: Iterable[str], path: Path) -> Iterator[tuple[int, dict[str
         yield number, row
 
 
-def _table_rows(lines: Iterable[str], path: Path, modality: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _table_rows(lines: Iterable[str], path: Path, modalities: Modalities) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(sys.maxsize)  # a long sentence is no error
     reader = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
-    if modality not in (reader.fieldnames or []):
+    for modality in set(modalities) - set(reader.fieldnames or []):
         raise UserError(f"{path}: no column {modality!r}; it has {', '.join(reader.fieldnames or []) or 'none'}")
     for row in reader:
         yield reader.line_num, {key: value for key, value in row.items() if key is not None and value not in (None, "")}

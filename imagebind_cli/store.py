@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -81,8 +84,9 @@ class Store:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._flush()
-        self._format.close(self.made)
+        with _undisturbed():
+            self._flush()
+            self._format.close(self.made)
 
     def append(self, embeddings: Iterable[Embedding]) -> None:
         """Add one item's rows. They reach the disk within `FLUSH_ROWS` rows or `FLUSH_SECONDS` of further calls, or on leaving."""
@@ -90,12 +94,30 @@ class Store:
             self._pending.append(embedding)
             self.made["assumptions"] += [note for note in embedding.notes if note not in self.made["assumptions"]]
         if len(self._pending) >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self._flush()
+            with _undisturbed():
+                self._flush()
 
     def _flush(self) -> None:
         if self._pending:
             self._format.write(self._pending)
         self._pending, self._flushed = [], time.monotonic()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold back Ctrl-C and SIGTERM until a write is whole: an exception in its middle would leave rows twice, or ids without vectors."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 class _JSONLines:
@@ -161,7 +183,10 @@ class _NPY:
 
 
 class _Safetensors:
-    """One tensor `embeddings` (n, dim); ids, spans and how it was made in the metadata. Written whole at the end."""
+    """Tensors `embeddings` (n, dim) and `rows`, the ids and spans as bytes of JSON; metadata `made`. Written whole at the end.
+
+    `rows` is a tensor because a header has room for some 100 MB only.
+    """
 
     def __init__(self, path: Path, made: dict[str, Any]) -> None:
         self._path = path
@@ -173,7 +198,7 @@ class _Safetensors:
                 with safe_open(path, framework="numpy") as file:
                     metadata, vectors = file.metadata() or {}, file.get_tensor("embeddings")
                     _check_same(path, json.loads(metadata["made"]), made)
-                    rows = json.loads(metadata["rows"])
+                    rows = json.loads(file.get_tensor("rows").tobytes())
             except (SafetensorError, KeyError, ValueError):
                 raise UserError(f"{path}: exists and was not made by imagebind embed; write to another file") from None
             self._rows = [
@@ -186,12 +211,13 @@ class _Safetensors:
         self._rows += embeddings
 
     def close(self, made: Mapping[str, Any]) -> None:
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         vectors = np.stack([row.vector for row in self._rows]) if self._rows else np.empty((0, made["dim"]), np.float32)
         rows = [{"id": row.id} | _span_fields(row) for row in self._rows]
         building = self._path.with_name(f".{self._path.name}.partial")
-        save_file({"embeddings": vectors}, building, {"rows": json.dumps(rows), "made": json.dumps(made)})
+        tensors = {"embeddings": vectors, "rows": np.frombuffer(json.dumps(rows).encode(), np.uint8)}
+        building.write_bytes(save(tensors, {"made": json.dumps(made)}))
         os.replace(building, self._path)
 
 
@@ -214,6 +240,9 @@ class _HDF5:
             self._file.create_dataset("spans", (0, 2), "f8", maxshape=(None, 2), chunks=(1024, 2))
             self._file.attrs["made"] = json.dumps(made)
             self._file.flush()
+        rows = min(len(self._file[name]) for name in ("embeddings", "spans", "ids"))
+        for name in ("embeddings", "spans", "ids"):  # a run that was killed may have written some of them only
+            self._file[name].resize(rows, axis=0)
         self.ids = {id.decode("utf-8", "surrogateescape") for id in self._file["ids"][:]}
 
     def write(self, embeddings: list[Embedding]) -> None:
@@ -253,7 +282,11 @@ def _resume_beside(path: Path, made: dict[str, Any]) -> None:
     if path.exists() and path.stat().st_size:
         if not beside.exists():
             raise UserError(f"{path}: exists and was not made by imagebind embed; write to another file")
-        _check_same(path, json.loads(beside.read_text()), made)
+        try:
+            before = json.loads(beside.read_text())
+        except ValueError:
+            raise UserError(f"{beside}: not JSON; without it {path} cannot be gone on with") from None
+        _check_same(path, before, made)
     _write_json(beside, made)
 
 
@@ -283,8 +316,11 @@ def _whole_rows(path: Path, at_most: int = sys.maxsize) -> tuple[list[str], int]
         for line in file:
             if not line.endswith(b"\n") or len(rows) == at_most:
                 break
-            last = json.loads(line)
-            rows.append(last["id"])
+            try:
+                last = json.loads(line)
+                rows.append(last["id"])
+            except (ValueError, KeyError, TypeError):
+                raise UserError(f"{path}: line {len(rows) + 1} is not a row of imagebind embed") from None
             ends.append(ends[-1] + len(line))
     written = len(list(takewhile(lambda id: id == last["id"], reversed(rows))))
     if written % last.get("windows", 1):

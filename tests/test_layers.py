@@ -11,10 +11,10 @@ PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
     ["errors"],
-    ["registry", "reading", "sources", "store", "download", "media", "transformer"],
-    ["encoder"],
+    ["shards", "registry", "reading", "store", "download", "media", "transformer"],
+    ["sources", "encoder"],
     ["model_config"],
-    ["encoders"],
+    ["encoders", "preview"],
     ["checkpoint", "pipeline"],
     ["model"],
     ["cli"],

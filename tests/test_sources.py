@@ -18,11 +18,11 @@ NOTHING = io.BytesIO()
 
 
 def arguments(*names: object, modality: str = "image", stdin: bytes = b"") -> list[Item | Failure]:
-    return list(from_arguments([str(name) for name in names], modality, io.BytesIO(stdin)))
+    return list(from_arguments([str(name) for name in names], (modality,), io.BytesIO(stdin)))
 
 
 def lines(data: bytes, modality: str = "image", nul: bool = False) -> list[Item | Failure]:
-    return list(from_lines(io.BytesIO(data), modality, nul))
+    return list(from_lines(io.BytesIO(data), (modality,), nul))
 
 
 def payloads(items: list[Item | Failure]) -> list[str]:
@@ -152,7 +152,7 @@ def test_nul_entries_keep_newlines_and_spaces() -> None:
 
 def test_nul_entries_are_whole_across_reads(pipe: tuple[BinaryIO, Callable[[bytes], int]]) -> None:
     stream, write = pipe
-    items = from_lines(stream, "image", nul=True)
+    items = from_lines(stream, ("image",), nul=True)
     write(b"first\0sec")
     assert next(items) == Item("first", "first")
     write(b"ond\0")
@@ -181,7 +181,7 @@ def test_a_row_without_the_modality_names_the_columns_there_are() -> None:
     assert "'image'" in first.reason
     assert "id, audio" in first.reason
     assert isinstance(second, Failure)
-    assert "line 2" in second.reason
+    assert second.id == "line 2"
     assert third == Item("cat.png", "cat.png")
 
 
@@ -197,7 +197,7 @@ def test_a_line_that_is_no_json_object_is_a_sentence(sentence: str) -> None:
 @pytest.mark.timeout(10)
 def test_the_first_line_is_an_item_before_the_input_ends(pipe: tuple[BinaryIO, Callable[[bytes], int]]) -> None:
     stream, write = pipe
-    items = from_arguments(["-"], "image", stream)
+    items = from_arguments(["-"], ("image",), stream)
     for number in range(3):
         write(b"%d.png\n" % number)
         assert next(items) == Item(f"{number}.png", f"{number}.png")
@@ -221,7 +221,7 @@ def test_a_manifest_gives_paths_from_its_own_folder(tmp_path: Path, name: str) -
         {"id": "one", "image": "sub/dog 1.png", "text": "a dog"},
         {"id": "two", "image": "/far/cat.png", "text": "a cat"},
     ]
-    items = list(from_manifest(manifest(tmp_path / name, rows), "image"))
+    items = list(from_manifest(manifest(tmp_path / name, rows), ("image",)))
     assert items == [
         Item("one", str(tmp_path / "sub/dog 1.png"), {"text": "a dog"}),
         Item("two", "/far/cat.png", {"text": "a cat"}),
@@ -231,26 +231,26 @@ def test_a_manifest_gives_paths_from_its_own_folder(tmp_path: Path, name: str) -
 @pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.csv", "pairs.tsv"])
 def test_text_in_a_manifest_is_no_path_and_an_id_may_be_missing(tmp_path: Path, name: str) -> None:
     path = manifest(tmp_path / name, [{"text": "a dog barks", "image": "dog.png"}])
-    assert list(from_manifest(path, "text")) == [Item("a dog barks", "a dog barks", {"image": "dog.png"})]
-    assert list(from_manifest(path, "image"))[0].id == "dog.png"
+    assert list(from_manifest(path, ("text",))) == [Item("a dog barks", "a dog barks", {"image": "dog.png"})]
+    assert list(from_manifest(path, ("image",)))[0].id == "dog.png"
 
 
 @pytest.mark.parametrize("name", ["pairs.csv", "pairs.tsv"])
 def test_a_table_without_the_column_names_those_it_has(tmp_path: Path, name: str) -> None:
     path = manifest(tmp_path / name, [{"id": 1, "image": "a.png"}])
     with pytest.raises(UserError, match="no column 'audio'; it has id, image"):
-        list(from_manifest(path, "audio"))
+        list(from_manifest(path, ("audio",)))
 
 
 def test_an_empty_table_says_so(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").touch()
     with pytest.raises(UserError, match="no column 'image'; it has none"):
-        list(from_manifest(tmp_path / "empty.csv", "image"))
+        list(from_manifest(tmp_path / "empty.csv", ("image",)))
 
 
 def test_an_empty_cell_fails_alone(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("id,image\n1,a.png\n2,\n3,c.png\n")
-    first, second, third = from_manifest(tmp_path / "pairs.csv", "image")
+    first, second, third = from_manifest(tmp_path / "pairs.csv", ("image",))
     assert (first.id, third.id) == ("1", "3")
     assert isinstance(second, Failure)
     assert second.id == "2"
@@ -259,18 +259,18 @@ def test_an_empty_cell_fails_alone(tmp_path: Path) -> None:
 
 def test_a_table_may_have_a_byte_order_mark_crlf_quotes_and_newlines_in_cells(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_bytes(b'\xef\xbb\xbftext,id\r\n"a dog, ""loud""\nand near",1\r\n')
-    assert list(from_manifest(tmp_path / "pairs.csv", "text")) == [Item("1", 'a dog, "loud"\nand near')]
+    assert list(from_manifest(tmp_path / "pairs.csv", ("text",))) == [Item("1", 'a dog, "loud"\nand near')]
 
 
 def test_a_long_cell_is_read_whole(tmp_path: Path) -> None:
     sentence = "word " * 40_000
     (tmp_path / "pairs.csv").write_text(f'text,id\n"{sentence}",1\n')
-    assert list(from_manifest(tmp_path / "pairs.csv", "text")) == [Item("1", sentence)]
+    assert list(from_manifest(tmp_path / "pairs.csv", ("text",))) == [Item("1", sentence)]
 
 
 def test_a_manifest_line_that_is_no_json_object_is_named(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text('{"image": "a.png"}\n\n[1]\n')
-    items = from_manifest(tmp_path / "pairs.jsonl", "image")
+    items = from_manifest(tmp_path / "pairs.jsonl", ("image",))
     assert next(items) == Item("a.png", str(tmp_path / "a.png"))
     with pytest.raises(UserError, match=r"pairs\.jsonl:3: not a JSON object"):
         next(items)
@@ -278,10 +278,10 @@ def test_a_manifest_line_that_is_no_json_object_is_named(tmp_path: Path) -> None
 
 def test_a_missing_manifest_and_one_that_is_no_text_say_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.jsonl: No such file"):
-        list(from_manifest(tmp_path / "none.jsonl", "image"))
+        list(from_manifest(tmp_path / "none.jsonl", ("image",)))
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"bytes\.jsonl: .*decode"):
-        list(from_manifest(tmp_path / "bytes.jsonl", "image"))
+        list(from_manifest(tmp_path / "bytes.jsonl", ("image",)))
 
 
 @pytest.mark.timeout(10)
@@ -290,7 +290,7 @@ def test_a_manifest_may_be_a_pipe_that_is_still_being_written(tmp_path: Path) ->
     os.mkfifo(path)
     own = os.open(path, os.O_RDWR)  # keeps the pipe open, so that it never ends
     os.write(own, b'{"image": "a.png"}\n')
-    items = from_manifest(path, "image")
+    items = from_manifest(path, ("image",))
     assert next(items) == Item("a.png", str(tmp_path / "a.png"))
     items.close()
     os.close(own)

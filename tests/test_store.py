@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +46,7 @@ def read(path: Path) -> tuple[list[str], np.ndarray, list[tuple[float, float] | 
             return ids, file["embeddings"][:], spans, json.loads(file.attrs["made"])
     if path.suffix == ".safetensors":
         with safe_open(path, framework="numpy") as file:
-            rows, made = (json.loads(file.metadata()[key]) for key in ("rows", "made"))
+            rows, made = json.loads(file.get_tensor("rows").tobytes()), json.loads(file.metadata()["made"])
             vectors = file.get_tensor("embeddings")
     else:
         rows = [json.loads(line) for line in path.with_suffix(".jsonl").read_bytes().splitlines()]
@@ -250,6 +253,41 @@ def test_an_error_inside_leaves_a_whole_store_with_what_was_done(path: Path) -> 
     with pytest.raises(KeyboardInterrupt):
         fails()
     assert read(path)[0] == ["a"]
+
+
+class Ended(BaseException):
+    """What a signal raises, as `imagebind` does on SIGTERM."""
+
+
+def end(signum: int, frame: object) -> None:
+    raise Ended
+
+
+def interrupted(path: Path, seconds: float) -> None:
+    """Write numbered rows, each with its number in its vector, until a SIGTERM comes after so many seconds."""
+    own = signal.signal(signal.SIGTERM, end)
+    timer = threading.Timer(seconds, signal.pthread_kill, (threading.get_ident(), signal.SIGTERM))
+    try:
+        with suppress(Ended):
+            with Store(path, MADE) as store:
+                timer.start()
+                for number in range(20_000):
+                    store.append([Embedding(str(number), np.full(DIM, number, np.float32))])
+            timer.join()
+    finally:
+        signal.signal(signal.SIGTERM, own)
+
+
+def test_a_signal_at_any_moment_of_writing_repeats_and_shifts_no_row(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for trial in range(60):
+        path = tmp_path / f"{trial}{('.jsonl', '.npy', '.h5')[trial % 3]}"
+        interrupted(path, random.uniform(0.002, 0.02))
+        last = Embedding("last", np.full(DIM, -1, np.float32))
+        write(path, [last])
+        ids, vectors, _, _ = read(path)
+        assert ids == [*map(str, range(len(ids) - 1)), "last"]
+        assert vectors[:, 0].tolist() == [*range(len(ids) - 1), -1]
 
 
 def test_no_files_are_left_behind(path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import imagebind_cli
-from imagebind_cli.cli import embed, weights
+from imagebind_cli.cli import embed, preprocess, weights
 from imagebind_cli.cli.output import StdoutClosed
 from imagebind_cli.errors import UserError
 
@@ -30,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: the boxes cost as much time as all the rest
 )
 app.command("embed")(embed.embed)
+app.command("preprocess")(preprocess.preprocess)
 app.add_typer(weights.app, name="weights")
 
 

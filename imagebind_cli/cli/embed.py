@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import enum
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +11,7 @@ import typer
 
 from imagebind_cli import registry
 from imagebind_cli.cli.flags import reading_options, with_reading_flags
+from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say
 
@@ -62,8 +61,7 @@ def embed(
     pool: Annotated[Pool, typer.Option(help="mean: one vector per item. none: one per window, with its start and end.")] = Pool.mean,
     **chosen: Any,
 ) -> None:
-    stdin = open(os.dup(0), "rb") if sys.stdin else None  # noqa: SIM115 - lives as long as the process
-    items = _items(str(modality), inputs or [], manifest, stdin, nul)
+    items = find_items((str(modality),), inputs or [], manifest, nul)
     options = reading_options(str(modality), chosen)
 
     from imagebind_cli.model import load
@@ -87,29 +85,13 @@ def embed(
         raise typer.Exit(1)
 
 
-def _items(modality: str, inputs: list[str], manifest: Path | None, stdin: Any, nul: bool) -> Iterator[Item | Failure]:
-    from imagebind_cli import sources
-
-    if manifest is not None:
-        if inputs:
-            raise typer.BadParameter("give inputs or --manifest, not both")
-        return sources.from_manifest(manifest, modality)
-    if not inputs:
-        if stdin is None or stdin.isatty():
-            raise typer.BadParameter("no inputs: give files, folders or sentences, or pipe names to stdin")
-        inputs = ["-"]
-    if stdin is None and "-" in inputs:
-        raise typer.BadParameter("- stands for stdin, which is closed")
-    if modality == "text":
-        for argument in inputs:
-            if argument != "-" and os.path.isfile(argument):
-                say(f"{argument!r} is embedded as a sentence, though a file has this name; its lines: imagebind embed text < {argument}")
-    return sources.from_arguments(inputs, modality, stdin, nul)
-
-
 def _not_stored(items: Iterator[Item | Failure], store: Store, talk: Talk) -> Iterator[Item | Failure]:
+    from imagebind_cli.sources import Failure
+
     for item in items:
-        if item.id in store.ids:
+        if "\0" in item.id:
+            yield Failure(item.id, "a NUL in its id, which no store can hold")
+        elif item.id in store.ids:
             talk.skipped += 1
         else:
             yield item

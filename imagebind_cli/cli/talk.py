@@ -25,10 +25,11 @@ def say(text: str) -> None:
 class Talk:
     """Counts of a run, as a live line on a terminal and a plain line a minute elsewhere. Use it as a context manager.
 
-    errors: a file that gets one JSON line per failed input, beside the line on stderr.
+    errors: a file that gets one JSON line per failed input, beside the line on stderr. done: what has happened to the others, in a word.
     """
 
-    def __init__(self, errors: Path | None = None) -> None:
+    def __init__(self, errors: Path | None = None, done: str = "embedded") -> None:
+        self._word = done
         self.done = self.failed = self.skipped = 0
         try:
             self._errors = open(errors, "a", encoding="utf-8") if errors else None  # noqa: SIM115 - closed in __exit__
@@ -82,7 +83,7 @@ class Talk:
     def summary(self) -> str:
         """done, failed and skipped in words, with the rate."""
         seconds = max(time.monotonic() - self._started, 1e-9)
-        parts = [f"{self.done:,} embedded"]
+        parts = [f"{self.done:,} {self._word}"]
         parts += [f"{self.failed:,} failed"] if self.failed else []
         parts += [f"{self.skipped:,} there already"] if self.skipped else []
         return f"{', '.join(parts)} ({self.done / seconds:.1f} a second)"

@@ -93,6 +93,8 @@ def read(source: str, config: EncoderConfig, options: NoOptions) -> Iterator[Sam
     """A sentence."""
     if not isinstance(source, str):
         raise ValueError(f"{type(source).__name__} given; a string is needed")
+    if any("\ud800" <= letter <= "\udfff" for letter in source):  # what undecodable bytes become on the way in
+        raise ValueError("not UTF-8 text")
     yield Sample(tokenize(source, config.shape[0]).unsqueeze(0), [None])
 
 
