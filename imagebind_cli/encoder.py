@@ -139,13 +139,14 @@ class Sample:
 
     tensor: (clips, *shape); the clip axis is always there. spans: per clip, its seconds. A video's three crops are clips
     with the same span. notes: what had to be assumed to read it, in words for the user. facts: what the file turned out to hold (rate,
-    channels, size, unit, …), in JSON's types, with the item's first sample.
+    channels, size, unit, …), in JSON's types, with the item's first sample. warnings: what is lost of this very item, said with its name.
     """
 
     tensor: Tensor
     spans: list[Span]
     notes: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 Reader = Callable[[Any, EncoderConfig, Any], Iterator[Sample]]

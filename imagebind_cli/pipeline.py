@@ -35,6 +35,7 @@ class _Open:
     vectors: list[Tensor] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)  # in order, each once
+    warnings: list[str] = field(default_factory=list)
     waiting: int = 0
     ended: bool = False
 
@@ -168,6 +169,7 @@ def _take_in(step: Step, items: deque[_Open], batches: _Batches) -> None:
         current.item, current.ended = item, True  # a failure takes the item's place
     else:
         current.notes |= dict.fromkeys(sample.notes)
+        current.warnings += sample.warnings
         batches.add(current, sample)
 
 
@@ -231,7 +233,7 @@ def _pooled(done: _Open, pool: str) -> list[Embedding]:
     for key, members in groups.items():
         vector = torch.nn.functional.normalize(vectors[members].mean(dim=0), dim=0).numpy()
         span = key if isinstance(key, tuple) else None
-        embeddings.append(Embedding(done.item.id, vector, span, len(groups), tuple(done.notes)))
+        embeddings.append(Embedding(done.item.id, vector, span, len(groups), tuple(done.notes), tuple(done.warnings)))
     return embeddings
 
 

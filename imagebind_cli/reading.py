@@ -34,6 +34,10 @@ class AudioOptions:
     clips: int | None = choice(None, CLIPS, minimum=1)
 
 
+DATASET = "Dataset to read of an HDF5 file; depth, depths or thermal, or the only one, if not given."
+FRAME = "Which frame of an HDF5 depth or thermal file with many."
+
+
 @dataclass(frozen=True)
 class DepthOptions:
     """Depth maps. The defaults are the first Kinect's, which NYU Depth v2 and part of SUN RGB-D were taken with."""
@@ -61,8 +65,8 @@ class DepthOptions:
         "Default omnivore.",
         choices=("omnivore", "none"),
     )
-    dataset: str | None = choice(None, "Which dataset of an HDF5 depth file; depth or depths if not given.")
-    frame: int = choice(0, "Which frame of an HDF5 depth file with many.", minimum=0)
+    dataset: str | None = choice(None, DATASET)
+    frame: int = choice(0, FRAME, minimum=0)
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class ThermalOptions:
     palette: str | None = choice(
         None, "Palette a false-colour picture was painted with, to be undone.", choices=("grey", "iron", "rainbow", "jet", "hot")
     )
+    dataset: str | None = choice(None, DATASET)
+    frame: int = choice(0, FRAME, minimum=0)
 
     def __post_init__(self) -> None:
         if self.thermal_range not in ("auto", "percentile"):
@@ -104,13 +110,19 @@ class IMUOptions:
     centres: str | None = choice(None, "IMU windows around these seconds: T,T,... or a file with one a line.")
     rate: float | None = choice(None, "Rate of the IMU recording in Hz, and not by its timestamps; 400 if it has none.", minimum=0.1)
     columns: str | None = choice(None, "Six names or positions (from 1): accelerometer x,y,z, gyroscope x,y,z.")
-    dataset: str | None = choice(None, "Dataset to read of an HDF5 file (depth: depth or depths if not given; IMU: or a group, MATLAB files too).")
+    dataset: str | None = choice(
+        None, "Dataset to read of an HDF5 file (depth: depth or depths if not given; IMU: or a group, MATLAB files too)."
+    )
     time_column: str | None = choice(None, "Name or position of the timestamps; by its name if not given.")
     time_unit: str | None = choice(None, "Unit of the timestamps.", choices=("s", "ms", "us", "ns", "iso"))
     accel: str | None = choice(None, "Unit of the accelerometer; by its columns' names if not given.", choices=("g", "m/s2"))
     gyro: str | None = choice(None, "Unit of the gyroscope; by its columns' names if not given.", choices=("deg/s", "rad/s"))
     max_gap: float = choice(0.1, "Seconds without readings that are bridged by a straight line; longer ones are an error.", minimum=0)
-    imu_layout: str = choice("auto", "Kind of IMU file. Default auto: by its content or name.", choices=("auto", "plain", "ego4d", "ucihar", "hapt", "pamap2"))
+    imu_layout: str = choice(
+        "auto",
+        "Kind of IMU file. Default auto: by its content or name.",
+        choices=("auto", "plain", "ego4d", "ucihar", "hapt", "pamap2"),
+    )
     placement: str = choice("hand", "Which sensor of a PAMAP2 recording. Default hand.", choices=("hand", "chest", "ankle"))
     row: int = choice(0, "Which window of UCI HAR's files, from 0.", minimum=0)
     remove_gravity: bool = choice(False, "Subtract what of the accelerometer changes more slowly than 0.3 Hz.")
@@ -127,12 +139,24 @@ class IMUOptions:
 
 
 @dataclass(frozen=True)
+class TextOptions:
+    """Sentences."""
+
+    long_text: str = choice(
+        "truncate",
+        "Text of more than 75 tokens: cut it, saying so, average windows of it, or fail.",
+        choices=("truncate", "window", "error"),
+    )
+
+
+@dataclass(frozen=True)
 class NoOptions:
     """A modality whose reading has no choices."""
 
 
 OPTIONS: dict[str, type] = {
     "vision": VisionOptions,
+    "text": TextOptions,
     "audio": AudioOptions,
     "depth": DepthOptions,
     "thermal": ThermalOptions,

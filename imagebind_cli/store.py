@@ -31,7 +31,7 @@ class Embedding:
     """One unit vector (dim,) float32.
 
     span: the seconds it stands for, where windows are kept apart. windows: how many of them the item has. notes: what was
-    assumed to read it.
+    assumed to read it. warnings: what was lost of this item.
     """
 
     id: str
@@ -39,6 +39,7 @@ class Embedding:
     span: tuple[float, float] | None = None
     windows: int = 1
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def json_line(embedding: Embedding, modality: str) -> bytes:

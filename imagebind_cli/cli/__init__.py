@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import imagebind_cli
-from imagebind_cli.cli import embed, preprocess, weights
+from imagebind_cli.cli import doctor, embed, preprocess, weights
 from imagebind_cli.cli.output import StdoutClosed
 from imagebind_cli.errors import UserError
 
@@ -32,6 +32,7 @@ app = typer.Typer(
 app.command("embed")(embed.embed)
 app.command("preprocess")(preprocess.preprocess)
 app.add_typer(weights.app, name="weights")
+app.command("doctor")(doctor.doctor)
 
 
 def _version(asked: bool) -> None:

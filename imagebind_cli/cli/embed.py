@@ -102,8 +102,7 @@ def _to_stdout(results: Any, modality: str, talk: Talk) -> None:
 
     for result in results:
         if isinstance(result, list):
-            for note in result[0].notes:
-                talk.once(note)
+            talk.remarks(result[0].id, result[0].notes, result[0].warnings)
             write(*(json_line(embedding, modality) for embedding in result))
             talk.succeeded()
         else:
@@ -113,8 +112,7 @@ def _to_stdout(results: Any, modality: str, talk: Talk) -> None:
 def _to_store(results: Any, store: Store, talk: Talk) -> None:
     for result in results:
         if isinstance(result, list):
-            for note in result[0].notes:
-                talk.once(note)
+            talk.remarks(result[0].id, result[0].notes, result[0].warnings)
             store.append(result)
             talk.succeeded()
         else:

@@ -148,10 +148,8 @@ def _write(steps: Iterator[Any], shards: ShardWriter, array: str, talk: Talk) ->
                 values = sample.tensor.numpy()
                 shards.add(key_of(item.id), name, values.astype(array if values.dtype.kind == "f" else "int32"))
                 spans.setdefault(name, []).extend(sample.spans)
-                for note in sample.notes:
-                    talk.once(note)
-                    if note not in notes.setdefault(name, []):
-                        notes[name].append(note)
+                talk.remarks(item.id, sample.notes, sample.warnings)
+                notes.setdefault(name, []).extend(note for note in sample.notes if note not in notes.get(name, []))
                 continue
             else:
                 shards.finish(key_of(item.id), {**_plain(item.meta), "id": item.id, "spans": spans, "notes": notes})

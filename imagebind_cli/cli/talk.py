@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -74,11 +75,14 @@ class Talk:
             self._errors.flush()
         self._show()
 
-    def once(self, note: str) -> None:
-        """An assumption, said the first time it is met."""
-        if note not in self._said:
-            self._said.add(note)
-            say(f"assumed: {note}")
+    def remarks(self, name: str, notes: Iterable[str], warnings: Iterable[str]) -> None:
+        """What was assumed to read an input, said the first time it is met, and what was lost of it, said with its name."""
+        for note in notes:
+            if note not in self._said:
+                self._said.add(note)
+                say(f"assumed: {note}")
+        for warning in warnings:
+            say(f"{printable(name)}: {warning}")
 
     def summary(self) -> str:
         """done, failed and skipped in words, with the rate."""
@@ -97,5 +101,7 @@ class Talk:
 
 
 def printable(name: str) -> str:
-    """A file name on one line: control characters and undecodable bytes as escapes."""
+    """A name on one line: control characters and undecodable bytes as escapes, the middle of a long sentence left out."""
+    if len(name) > 300:
+        name = f"{name[:120]} … {name[-60:]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.errors import UserError
-from imagebind_cli.reading import NoOptions
+from imagebind_cli.reading import TextOptions
 
 MERGES = 49152 - 256 - 2  # the published vocabulary ends here; the file goes on
 START, END = 49406, 49407
@@ -68,11 +68,15 @@ def _word_tokens(word: str) -> tuple[int, ...]:
     return tuple(ids[part] for part in parts)
 
 
-def tokenize(text: str, context: int = 77) -> Tensor:
-    """Token ids (context,) int64: start token, the text's tokens, end token, zeros. A longer text is cut and keeps its end token."""
+def words_of(text: str) -> list[int]:
+    """Token ids of a text, however long, without start and end token: mended, unescaped and lower-cased as CLIP does."""
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
     text = " ".join(text.split()).lower()
-    words = [token for word in WORDS.findall(text) for token in _word_tokens(word)]
+    return [token for word in WORDS.findall(text) for token in _word_tokens(word)]
+
+
+def framed(words: list[int], context: int) -> Tensor:
+    """Token ids (context,) int64: start token, as many words as fit, end token, zeros."""
     tokens = [START, *words[: context - 2], END]
     return torch.tensor(tokens + [0] * (context - len(tokens)))
 
@@ -89,13 +93,23 @@ class TextStem(nn.Module):
         return self.tokens(x) + self.pos
 
 
-def read(source: str, config: EncoderConfig, options: NoOptions) -> Iterator[Sample]:
+def read(source: str, config: EncoderConfig, options: TextOptions) -> Iterator[Sample]:
     """A sentence."""
     if not isinstance(source, str):
         raise ValueError(f"{type(source).__name__} given; a string is needed")
     if any("\ud800" <= letter <= "\udfff" for letter in source):  # what undecodable bytes become on the way in
         raise ValueError("not UTF-8 text")
-    yield Sample(tokenize(source, config.shape[0]).unsqueeze(0), [None])
+    words, context = words_of(source), config.shape[0]
+    room = context - 2
+    if len(words) <= room:
+        yield Sample(framed(words, context).unsqueeze(0), [None])
+    elif options.long_text == "error":
+        raise ValueError(f"{len(words)} tokens; {room} fit")
+    elif options.long_text == "window":
+        clips = [framed(words[start : start + room], context) for start in range(0, len(words), room)]
+        yield Sample(torch.stack(clips), [None] * len(clips), facts={"tokens": len(words)})
+    else:
+        yield Sample(framed(words, context).unsqueeze(0), [None], warnings=(f"{len(words)} tokens, cut to the first {room}",))
 
 
 MODALITY = Modality(name="text", readers={"text": read}, stem=TextStem)
