@@ -2,48 +2,168 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
-from imagebind_cli.media.arrays import read_map
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.fitting import fit_square
+from imagebind_cli.media.holes import fill_nearest
+from imagebind_cli.media.maps import read_map
 from imagebind_cli.reading import DepthOptions
 
 NEAREST, FARTHEST = 0.01, 50.0  # metres; OMNIVORE clips depth here
-LARGEST_DISPARITY = 75.0  # pixels; OMNIVORE divides by it
-
-
-def disparity(metres: np.ndarray, focal: float, baseline: float) -> np.ndarray:
-    """Scaled disparity in (0, 1], baseline * focal / depth / 75, of depth in metres (h, w); pixels without depth are infinitely far."""
-    known = np.isfinite(metres) & (metres > 0)
-    depth = np.where(known, np.clip(metres, NEAREST, FARTHEST), np.inf)
-    return np.clip(baseline * focal / depth, 0.01, LARGEST_DISPARITY) / LARGEST_DISPARITY
+SMALLEST_DISPARITY = 0.01  # pixels; and disparity here
+FOCAL, BASELINE = 518.86, 0.075  # pixels and metres: a first Kinect
+BASELINES = {"kv1": 0.075, "kv1_b": 0.075, "kv2": 0.075, "realsense": 0.095, "xtion": 0.095}  # metres; OMNIVORE's for SUN RGB-D's sensors
+UNITS = ("metres", "mm", "sunrgbd", "disparity", "relative")
 
 
 def read(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptions) -> Iterator[Sample]:
-    """A depth file (16-bit PNG or TIFF, float TIFF, NPY), or an array (h, w): uint16 millimetres or float metres."""
-    values = source if isinstance(source, np.ndarray) else read_map(source)
-    if values.ndim != 2 or not values.size:
-        raise ValueError(f"shape {values.shape}; (height, width) is needed")
-    unit = options.depth_format
-    if unit is None:
-        if values.dtype.itemsize < 2:
-            raise ValueError("an 8-bit picture is no metric depth; 16-bit millimetres or floating-point metres are needed")
-        unit = "metres" if values.dtype.kind == "f" else "mm"
-    if unit not in ("metres", "mm"):
-        raise ValueError(f"unknown depth format {unit!r}; choose from metres, mm")
-    metres = values.astype(np.float64) / (1000 if unit == "mm" else 1)
-    missing = float(np.mean(~(np.isfinite(metres) & (metres > 0))))
-    if missing == 1:
+    """A depth file (16-bit PNG or TIFF, float TIFF, PFM, NPY, HDF5), or an array (h, w), as one clip.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, holds no depth, or its unit cannot be what it is read as.
+    """
+    values, notes = _values(source, options)
+    unit = options.depth_format or ("metres" if values.dtype.kind == "f" else "mm")
+    if unit not in UNITS:
+        raise ValueError(f"unknown depth format {unit!r}; choose from {', '.join(UNITS)}")
+    if values.dtype.itemsize < 2 and unit != "relative":
+        raise ValueError("an 8-bit picture is no metric depth; 16-bit millimetres or floating-point metres are needed")
+    facts: dict[str, Any] = {"size": list(values.shape[:2]), "bits": 8 * values.dtype.itemsize, "unit": unit}
+
+    if unit == "relative":
+        plane, known = _relative(values, notes)
+    elif unit == "disparity":
+        known = np.isfinite(values) & (values > 0)
+        plane = np.clip(np.where(known, values, 0), SMALLEST_DISPARITY, options.depth_clamp) / options.depth_clamp
+    else:
+        metres = _metres(values, unit)
+        known = np.isfinite(metres) & (metres > 0)
+        camera = _camera(source, options, unit, notes)
+        plane = disparity(np.where(known, metres, FARTHEST), camera["focal"], camera["baseline"], options.depth_clamp)
+        facts |= camera | _reach(metres[known], unit, notes)
+    if not known.any():
         raise ValueError("no pixel has a depth")
-    notes = [f"depth read as {unit}, focal {options.focal:g} px, baseline {options.baseline:g} m"]
-    if missing:
-        notes.append("pixels without depth taken as infinitely far")
-    plane = fit_square(disparity(metres, options.focal, options.baseline), config.shape[-1])
-    yield Sample(((plane - config.mean[0]) / config.std[0])[None, None], [None], tuple(notes))
+
+    facts["missing"] = 1 - float(known.mean())
+    if not known.all():
+        plane, how = _filled(plane, known, options.fill)
+        notes.append(f"{max(facts['missing'], 0.01):.0%} of the pixels have no depth; {how}")
+    square = fit_square(plane, config.shape[-1])
+    if options.depth_normalise == "omnivore":
+        square = (square - config.mean[0]) / config.std[0]
+    yield Sample(square[None, None], [None], tuple(notes), facts)
+
+
+def disparity(metres: np.ndarray, focal: float, baseline: float, largest: float) -> np.ndarray:
+    """Scaled disparity in (0, 1], baseline * focal / depth / largest, of depth in metres (h, w) with focal and largest in pixels."""
+    return np.clip(baseline * focal / np.clip(metres, NEAREST, FARTHEST), SMALLEST_DISPARITY, largest) / largest
+
+
+def _values(source: Source | np.ndarray, options: DepthOptions) -> tuple[np.ndarray, list[str]]:
+    """The numbers of a file or array, (h, w), or (h, w, 3) for a coloured picture of relative depth, and what was assumed."""
+    if not isinstance(source, np.ndarray):
+        found = read_map(source, dataset=options.dataset, frame=options.frame, colours=options.depth_format == "relative")
+        return found.values, list(found.notes)
+    if source.ndim != 2 or not source.size:
+        raise ValueError(f"shape {source.shape}; (height, width) is needed")
+    return source, []
+
+
+def _relative(values: np.ndarray, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Relative inverse depth (h, w) or (h, w, 3), scaled from its smallest to its largest into [0, 1], and which pixels have any."""
+    notes.append("relative depth has no scale: taken from the picture's own smallest value (far) to its largest (near)")
+    if values.ndim == 3:
+        values = values @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
+        notes.append("a colour picture's brightness taken for relative depth: right for grey, or for a palette that only brightens")
+    known = np.isfinite(values)  # zero and less are values like any other
+    inside = values[known].astype(np.float64)
+    if not inside.size:
+        raise ValueError("no pixel has a depth")
+    smallest, largest = inside.min(), inside.max()
+    if smallest == largest:
+        raise ValueError("all pixels have one value; there is nothing to see")
+    plane = np.zeros(values.shape)
+    plane[known] = (inside - smallest) / (largest - smallest)
+    return plane, known
+
+
+def _metres(values: np.ndarray, unit: str) -> np.ndarray:
+    """Values (h, w) in a metric unit as float64 metres."""
+    if unit == "sunrgbd":
+        if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"sunrgbd depth is whole numbers of 16 bits; this file holds {values.dtype}")
+        rotated = values.astype(np.uint16)
+        values = rotated >> 3 | rotated << 13
+    return values.astype(np.float64) / (1 if unit == "metres" else 1000)
+
+
+def _reach(metres: np.ndarray, unit: str, notes: list[str]) -> dict[str, float]:
+    """Nearest and farthest of the known depths."""
+    if not metres.size:
+        return {}
+    if np.median(metres) > FARTHEST:
+        notes.append(f"most pixels lie beyond {FARTHEST:g} m, where depth is cut off: is it really {unit}?")
+    return {"nearest": float(metres.min()), "farthest": float(metres.max())}
+
+
+def _filled(plane: np.ndarray, known: np.ndarray, fill: str) -> tuple[np.ndarray, str]:
+    """Scaled disparity (h, w) without holes, and how it came about, in words."""
+    if fill == "nearest":
+        return fill_nearest(plane, known), "each takes the nearest known pixel's"
+    if fill == "far":
+        return np.where(known, plane, plane[known].min()), "each takes the farthest pixel's"
+    return np.where(known, plane, 0), "each is taken as infinitely far"
+
+
+def _camera(source: Source | np.ndarray, options: DepthOptions, unit: str, notes: list[str]) -> dict[str, Any]:
+    """Sensor, focal length (pixels) and baseline (metres): as chosen, else from a SUN RGB-D sample's folder, else the defaults."""
+    focal, baseline, sensor = options.focal, options.baseline, options.sensor
+    sample = _sunrgbd_sample(source)
+    assumed = [] if options.depth_format else [f"depth read as {unit}"]
+    if focal is None:
+        focal, whence = (_focal(sample / "intrinsics.txt"), " from intrinsics.txt") if sample else (FOCAL, "")
+        assumed.append(f"focal {focal:g} px{whence}")
+    if baseline is None:
+        whence = ""
+        if sensor is None and sample:
+            sensor = next((part for part in reversed(sample.parts) if part in BASELINES), None)
+            whence = f" ({sensor}, from the path)" if sensor else ""
+        baseline = BASELINES[sensor] if sensor else BASELINE
+        if whence or not sensor:
+            assumed.append(f"baseline {baseline:g} m{whence}")
+    if assumed:
+        notes.append(", ".join(assumed))
+    if sample and not options.depth_format:
+        notes.append("the folders are SUN RGB-D's, whose own files need --depth-format sunrgbd")
+    return {"sensor": sensor, "focal": focal, "baseline": baseline}
+
+
+def _sunrgbd_sample(source: Source | np.ndarray) -> Path | None:
+    """The folder of a SUN RGB-D sample: `intrinsics.txt` lies in it, beside `depth` or `depth_bfx` with the file. None elsewhere."""
+    if not isinstance(source, str | os.PathLike):
+        return None
+    folder = Path(source).absolute().parent
+    return folder.parent if folder.name in ("depth", "depth_bfx") and (folder.parent / "intrinsics.txt").is_file() else None
+
+
+def _focal(intrinsics: Path) -> float:
+    """The first number of a 3 x 3 camera matrix in a text file."""
+    with open(intrinsics, "rb") as file:
+        text = file.read(4096)
+    try:
+        matrix = [float(number) for number in text.split()[:9]]
+    except ValueError:
+        matrix = []
+    if len(matrix) < 9 or not 0 < matrix[0] < float("inf"):
+        raise ValueError("intrinsics.txt beside its folder holds no 3 x 3 camera matrix; give --focal")
+    return matrix[0]
 
 
 MODALITY = Modality(name="depth", readers={"depth": read})

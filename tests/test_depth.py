@@ -1,0 +1,340 @@
+"""Depth files of every kind to disparities known beforehand."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagebind_cli import model_config
+from imagebind_cli.encoder import Sample
+from imagebind_cli.encoders import depth
+from imagebind_cli.errors import UserError
+from imagebind_cli.media.holes import fill_nearest
+from imagebind_cli.media.maps import PixelMap, read_map
+from imagebind_cli.reading import read_options
+
+CONFIG = model_config.named("tiny").encoders["depth"]
+SIZE = CONFIG.shape[-1]
+SENSORS = {"kv1": 0.075, "kv1_b": 0.075, "kv2": 0.075, "realsense": 0.095, "xtion": 0.095}
+
+
+def read(source: Any, **options: Any) -> Sample:
+    (sample,) = depth.read(source, CONFIG, read_options("depth", "depth", options))
+    return sample
+
+
+def plane(source: Any, **options: Any) -> np.ndarray:
+    """The square (h, w) the encoder takes, before normalisation."""
+    return read(source, depth_normalise="none", **options).tensor[0, 0].numpy()
+
+
+def scene(height: int = SIZE, width: int = SIZE) -> np.ndarray:
+    """Metres (h, w), another at every pixel, that no turning leaves as it is."""
+    return (1 + np.arange(height * width, dtype=np.float32).reshape(height, width) / (height * width)).astype(np.float32)
+
+
+def refused(source: Any, message: str, **options: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        read(source, **options)
+
+
+# Known answers
+
+
+@pytest.mark.parametrize(("sensor", "baseline"), SENSORS.items())
+@pytest.mark.parametrize("focal", [518.86, 365.0])
+def test_a_plane_at_two_metres(sensor: str, baseline: float, focal: float) -> None:
+    answer = baseline * focal / 2 / 75
+    for values in np.full((30, 40), 2000, np.uint16), np.full((30, 40), 2.0):
+        np.testing.assert_allclose(plane(values, sensor=sensor, focal=focal), answer, atol=1e-6)
+
+
+def test_both_published_normalisations() -> None:
+    answer = 0.075 * 518.86 / 2 / 75
+    assert read(np.full((8, 8), 2.0)).tensor[0, 0, 0, 0].item() == pytest.approx((answer - 0.0418) / 0.0295, abs=1e-5)
+    assert read(np.full((8, 8), 2.0), depth_normalise="none").tensor[0, 0, 0, 0].item() == pytest.approx(answer, abs=1e-6)
+
+
+def test_the_largest_disparity_cuts_off_and_divides() -> None:
+    values = np.full((8, 8), 2.0)
+    assert plane(values, depth_clamp=40.0)[0, 0] == pytest.approx(0.075 * 518.86 / 2 / 40)
+    assert plane(values, depth_clamp=10.0)[0, 0] == 1
+
+
+def test_a_baseline_given_goes_before_the_sensors() -> None:
+    assert plane(np.full((8, 8), 2.0), sensor="xtion", baseline=0.05)[0, 0] == pytest.approx(0.05 * 518.86 / 2 / 75)
+
+
+def test_sunrgbd_rotation_is_undone() -> None:
+    for millimetres in 1, 7, 8, 2000, 8191, 8192, 65535:
+        rotated = (millimetres << 3 | millimetres >> 13) & 0xFFFF
+        facts = read(np.full((8, 8), rotated, np.uint16), depth_format="sunrgbd").facts
+        assert facts["nearest"] == facts["farthest"] == millimetres / 1000
+    refused(np.ones((8, 8)), "sunrgbd depth is whole numbers of 16 bits; this file holds float64", depth_format="sunrgbd")
+
+
+def test_disparity_is_taken_as_it_is() -> None:
+    values = np.array([[15, 30], [0, 150]], np.float32).repeat(112, 0).repeat(112, 1)
+    square = plane(values, depth_format="disparity", fill="none")
+    np.testing.assert_allclose(square[[0, 0, -1, -1], [0, -1, 0, -1]], [0.2, 0.4, 0, 1], atol=1e-6)
+
+
+def test_relative_depth_is_scaled_and_said_aloud(tmp_path: Path) -> None:
+    ramp = np.linspace(-3, 5, SIZE)[None].repeat(SIZE, 0)
+    sample = read(ramp, depth_format="relative", depth_normalise="none")
+    np.testing.assert_allclose(sample.tensor[0, 0], np.linspace(0, 1, SIZE)[None].repeat(SIZE, 0), atol=1e-6)
+    assert sample.notes == ("relative depth has no scale: taken from the picture's own smallest value (far) to its largest (near)",)
+    assert "focal" not in sample.facts
+    grey = np.arange(SIZE, dtype=np.uint8)[None].repeat(SIZE, 0)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(np.stack([grey, grey // 2, grey // 4], axis=-1)).save(tmp_path / "colour.png")
+    for name in "grey.png", "colour.png":
+        square = plane(tmp_path / name, depth_format="relative")
+        assert (square[0, 0], square[0, -1]) == (0, 1)
+        assert (np.diff(square, axis=1) >= 0).all()
+    assert any("brightness" in note for note in read(tmp_path / "colour.png", depth_format="relative").notes)
+
+
+# Files
+
+
+def save(path: Path, values: np.ndarray) -> Path:
+    """Metres in a file of the kind its name says."""
+    if path.suffix == ".npy":
+        np.save(path, values)
+    elif path.suffix == ".h5":
+        with h5py.File(path, "w") as file:
+            file["depth"] = values
+    elif path.suffix == ".pfm":
+        order = "<" if "little" in path.name else ">"
+        header = f"Pf\n{values.shape[1]} {values.shape[0]}\n{'-' if order == '<' else ''}1.0\n".encode()
+        path.write_bytes(header + values[::-1].astype(order + "f4").tobytes())
+    elif "metres" in path.name:
+        Image.fromarray(values).save(path)
+    else:
+        Image.fromarray((values * 1000).round().astype(np.uint16)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tiff", "metres.tiff", "a.npy", "a.h5", "little.pfm", "big.pfm"])
+def test_every_kind_of_file_holds_the_same(tmp_path: Path, name: str) -> None:
+    values = scene(240, 320)
+    path = save(tmp_path / name, values)
+    tolerance = 3e-4 if name in ("a.png", "a.tiff") else 1e-6  # half a millimetre
+    wanted = plane(values)
+    np.testing.assert_allclose(plane(path), wanted, atol=tolerance)
+    with open(path, "rb") as file:
+        np.testing.assert_allclose(plane(file), wanted, atol=tolerance)
+    facts = read(path).facts
+    assert facts["size"] == [240, 320]
+    assert facts["bits"] == (16 if tolerance == 3e-4 else 32)
+    assert (facts["nearest"], facts["farthest"]) == pytest.approx((1, 2), abs=1e-3)
+
+
+def test_the_scale_of_a_pfm_is_not_applied_and_that_is_said(tmp_path: Path) -> None:
+    path = save(tmp_path / "little.pfm", scene(6, 8))
+    path.write_bytes(path.read_bytes().replace(b"-1.0\n", b"-0.003922\n"))
+    found = read_map(path)
+    np.testing.assert_array_equal(found.values, scene(6, 8))
+    assert found.notes == ("the scale of a PFM file is not applied",)
+
+
+@pytest.mark.parametrize("mark", ["header", "attribute"])
+def test_matlab_files_are_turned_back(tmp_path: Path, mark: str) -> None:
+    """As NYU Depth v2's labelled file: depths (frames, width, height)."""
+    path = tmp_path / "nyu.mat"
+    frames = np.stack([scene(6, 8), scene(6, 8) + 1, scene(6, 8) + 2])  # (n, h, w)
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["depths"] = frames.swapaxes(1, 2)
+        file["images"] = np.zeros((3, 3, 8, 6), np.uint8)
+        if mark == "attribute":
+            file["depths"].attrs["MATLAB_class"] = np.bytes_("single")
+    if mark == "header":
+        content = path.read_bytes()
+        path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(512) + content[512:])
+    for number in range(3):
+        np.testing.assert_array_equal(read_map(path, frame=number).values, frames[number])
+    np.testing.assert_array_equal(plane(path, frame=1), plane(frames[1]))
+    assert read(path, frame=1).notes[0] == "frame 1 of 3"
+    refused(path, "no frame 3; dataset depths has 3, counted from 0", frame=3)
+
+
+def test_datasets_are_found_by_name_and_plain_hdf5_is_not_turned(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["sensor/range"] = scene(6, 8)
+        file["other"] = np.ones((3, 4), np.float32)
+        file["words"] = "none"
+    np.testing.assert_array_equal(read_map(tmp_path / "a.h5", dataset="sensor/range").values, scene(6, 8))
+    refused(tmp_path / "a.h5", "holds other, sensor, words; choose one with --dataset")
+    refused(tmp_path / "a.h5", "no dataset range; it holds other, sensor, words", dataset="range")
+    refused(tmp_path / "a.h5", "sensor is no dataset; name one with --dataset", dataset="sensor")
+    refused(
+        tmp_path / "a.h5",
+        "dataset words holds object of shape (); numbers (height, width) or (frames, height, width) are needed",
+        dataset="words",
+    )
+
+
+def test_hdf5_files_reach_into_no_other_file(tmp_path: Path) -> None:
+    save(tmp_path / "other.h5", scene(6, 8))
+    (tmp_path / "raw").write_bytes(scene(6, 8).tobytes())
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["link"] = h5py.ExternalLink("other.h5", "depth")
+        file["group/soft"] = h5py.SoftLink("/link")
+        file.create_dataset("outside", (6, 8), np.float32, external=[(tmp_path / "raw", 0, h5py.h5f.UNLIMITED)])
+        layout = h5py.VirtualLayout((6, 8), np.float32)
+        layout[:] = h5py.VirtualSource(tmp_path / "other.h5", "depth", (6, 8))
+        file.create_virtual_dataset("virtual", layout)
+    for name in "link", "group/soft":
+        refused(tmp_path / "a.h5", f"dataset {name} is a link; the numbers themselves are needed", dataset=name)
+    for name in "outside", "virtual":
+        refused(tmp_path / "a.h5", f"dataset {name} lies in other files; the numbers themselves are needed", dataset=name)
+
+
+def test_a_dataset_that_promises_too_much_is_not_unpacked(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("depth", (1_000_000, 1_000_000), np.float32, chunks=(100, 100))
+    refused(tmp_path / "a.h5", "dataset depth promises (1000000, 1000000) values; at most 200,000,000 are unpacked")
+
+
+def test_broken_hdf5_is_told_in_words(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.h5", scene())
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(ValueError, match="^not a readable HDF5 file: "):
+        read(path)
+
+
+# A SUN RGB-D tree
+
+
+@pytest.mark.parametrize("folder", ["depth", "depth_bfx"])
+@pytest.mark.parametrize("sensor", ["kv1", "kv2", "realsense", "xtion"])
+def test_a_sunrgbd_folder_gives_focal_length_and_sensor(tmp_path: Path, folder: str, sensor: str) -> None:
+    sample = tmp_path / sensor / "set" / "0001"
+    (sample / folder).mkdir(parents=True)
+    (sample / "intrinsics.txt").write_text("529.5 0 365\n0 530.1 265\n0 0 1\n")
+    Image.fromarray(np.full((8, 8), 2000 << 3, np.uint16)).save(path := sample / folder / "a.png")
+    found = read(path, depth_format="sunrgbd", depth_normalise="none")
+    assert found.tensor[0, 0, 0, 0].item() == pytest.approx(SENSORS[sensor] * 529.5 / 2 / 75, abs=1e-6)
+    assert found.notes == (f"focal 529.5 px from intrinsics.txt, baseline {SENSORS[sensor]:g} m ({sensor}, from the path)",)
+    assert (found.facts["sensor"], found.facts["focal"], found.facts["baseline"]) == (sensor, 529.5, SENSORS[sensor])
+    assert "the folders are SUN RGB-D's, whose own files need --depth-format sunrgbd" in read(path).notes
+    assert read(path, focal=500.0, sensor="kv2", depth_format="sunrgbd").notes == ()
+
+
+def test_broken_intrinsics_are_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "depth").mkdir()
+    np.save(path := tmp_path / "depth" / "a.npy", np.full((8, 8), 2.0))
+    assert read(path).notes == ("depth read as metres, focal 518.86 px, baseline 0.075 m",)
+    for text in "", "529.5 0 365", "a b c d e f g h i", "-1 0 365 0 530 265 0 0 1", "nan 0 365 0 530 265 0 0 1":
+        (tmp_path / "intrinsics.txt").write_text(text)
+        refused(path, "intrinsics.txt beside its folder holds no 3 x 3 camera matrix; give --focal")
+    assert read(path, focal=500.0).facts["focal"] == 500
+
+
+# Holes
+
+
+@pytest.mark.parametrize("hole", [0.0, -1.0, np.nan, np.inf, -np.inf])
+def test_holes_are_filled_from_the_nearest_pixel(hole: float) -> None:
+    values = np.full((SIZE, SIZE), 2.0)
+    values[:, SIZE // 2 :] = 4.0
+    holed = values.copy()
+    holed[10:20, 5:15] = hole
+    holed[:8, -3:] = hole
+    sample = read(holed)
+    np.testing.assert_allclose(sample.tensor, read(values).tensor, atol=1e-6)
+    share = (100 + 24) / SIZE**2
+    assert sample.facts["missing"] == pytest.approx(share)
+    assert sample.notes[-1] == "1% of the pixels have no depth; each takes the nearest known pixel's"
+    assert sample.facts["farthest"] == 4
+    assert plane(holed, fill="none")[12, 10] == 0
+    assert plane(holed, fill="far")[12, 10] == pytest.approx(0.075 * 518.86 / 4 / 75)
+    assert np.isfinite(read(holed).tensor.numpy()).all()
+
+
+def test_a_map_without_holes_says_nothing_of_them() -> None:
+    sample = read(scene())
+    assert sample.facts["missing"] == 0
+    assert sample.notes == ("depth read as metres, focal 518.86 px, baseline 0.075 m",)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.995])
+def test_the_nearest_known_pixel_is_the_nearest(share: float) -> None:
+    random = np.random.default_rng(int(share * 1000))
+    known = random.random((37, 53)) > share
+    places = np.arange(known.size).reshape(known.shape)
+    filled = fill_nearest(places, known)
+    ys, xs = np.nonzero(known)
+    rows, columns = np.indices(known.shape)
+    true = np.hypot(rows[..., None] - ys, columns[..., None] - xs).min(-1)
+    taken = np.hypot(rows - filled // 53, columns - filled % 53)
+    assert known.ravel()[filled].all()
+    np.testing.assert_allclose(taken, true, atol=0.5)
+    assert (taken == true).mean() > 0.99
+    np.testing.assert_array_equal(filled[known], places[known])
+
+
+# Refusals
+
+
+def test_what_is_no_depth_is_refused_in_one_line(tmp_path: Path) -> None:
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(np.stack([grey, grey, 255 - grey], axis=-1)).save(tmp_path / "colour.png")
+    (tmp_path / "a.exr").write_bytes(b"\x76\x2f\x31\x01" + bytes(100))
+    (tmp_path / "colour.pfm").write_bytes(b"PF\n1 1\n-1.0\n" + bytes(12))
+    eight = "an 8-bit picture is no metric depth; 16-bit millimetres or floating-point metres are needed"
+    for unit in None, "metres", "mm", "sunrgbd", "disparity":
+        refused(tmp_path / "grey.png", eight, depth_format=unit)
+        refused(tmp_path / "colour.png", "a colour picture (mode RGB); one value per pixel is needed", depth_format=unit)
+    refused(tmp_path / "a.exr", "an OpenEXR file; make it a float TIFF first, for example: oiiotool in.exr --ch Z -d float -o out.tif")
+    refused(tmp_path / "colour.pfm", "a colour picture (PFM); one value per pixel is needed")
+    refused(np.ones((2, 3, 4)), "shape (2, 3, 4); (height, width) is needed")
+    refused(np.zeros((8, 8)), "no pixel has a depth")
+    refused(np.full((8, 8), np.nan), "no pixel has a depth", depth_format="relative")
+    refused(np.full((8, 8), 3.0), "all pixels have one value; there is nothing to see", depth_format="relative")
+    with pytest.raises(ValueError, match="^not a readable picture: "):
+        read(io.BytesIO(b"nothing at all"))
+
+
+def test_a_unit_that_is_probably_wrong_is_doubted() -> None:
+    assert "most pixels lie beyond 50 m, where depth is cut off: is it really metres?" in read(np.full((8, 8), 2000.0)).notes
+
+
+def test_unknown_choices_are_named() -> None:
+    with pytest.raises(UserError, match="unknown depth_format 'inches'; choose from metres, mm, sunrgbd, disparity, relative"):
+        read(np.ones((8, 8)), depth_format="inches")
+    with pytest.raises(UserError, match="unknown sensor 'kv3'; choose from kv1, kv1_b, kv2, realsense, xtion"):
+        read(np.ones((8, 8)), sensor="kv3")
+
+
+def test_facts_are_plain_numbers() -> None:
+    facts = read(scene(6, 8)).facts
+    assert facts == {
+        "size": [6, 8],
+        "bits": 32,
+        "unit": "metres",
+        "sensor": None,
+        "focal": 518.86,
+        "baseline": 0.075,
+        "nearest": 1.0,
+        "farthest": pytest.approx(1 + 47 / 48),
+        "missing": 0.0,
+    }
+    assert all(type(value) in (list, int, float, str, type(None)) for value in facts.values())
+
+
+def test_transparency_beside_grey_is_dropped(tmp_path: Path) -> None:
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    Image.fromarray(np.stack([grey, 255 - grey], axis=-1), "LA").save(tmp_path / "a.png")
+    found = read_map(tmp_path / "a.png")
+    assert isinstance(found, PixelMap)
+    np.testing.assert_array_equal(found.values, grey)
