@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
+from math import floor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,13 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
-from imagebind_cli.media.arrays import head, read_npy, read_table
-from imagebind_cli.media.decoding import Source, check_file
+from imagebind_cli.errors import UserError
+from imagebind_cli.media.arrays import MAX_VALUES
+from imagebind_cli.media.decoding import Source
+from imagebind_cli.media.recordings import CHANNELS, Recording, in_standard_units, read_recording
+from imagebind_cli.media.signals import regular, resample, slow_part
 from imagebind_cli.media.windows import seconds, windows
 from imagebind_cli.reading import IMUOptions
 
 WINDOW_SECONDS = 5
-CHANNELS = "accelerometer x, y, z, gyroscope x, y, z"
+WINDOWS_AT_ONCE = 64
+GRAVITY_HERTZ = 0.3
+"""What of the accelerometer is slower is taken for gravity, as in UCI HAR."""
 
 
 class IMUStem(nn.Module):
@@ -37,36 +46,157 @@ class IMUStem(nn.Module):
 
 
 def read(source: Source | np.ndarray, config: EncoderConfig, options: IMUOptions) -> Iterator[Sample]:
-    """A table of six columns (CSV, TSV, NPY), or an array (6, t) or (t, 6): accelerometer and gyroscope x, y, z."""
-    readings = source if isinstance(source, np.ndarray) else _read_file(source)
-    if readings.ndim != 2 or 6 not in readings.shape or not readings.size:
-        raise ValueError(f"shape {readings.shape}; six channels are needed: {CHANNELS}")
-    if readings.shape[0] != 6:
-        readings = readings.T
-    if not np.isfinite(readings).all():
-        raise ValueError("holds readings that are not numbers (NaN or infinite)")
-    target = config.shape[1] // WINDOW_SECONDS
-    signal = torch.from_numpy(np.ascontiguousarray(readings, dtype=np.float32))  # (6, t)
-    notes = [f"channels taken as {CHANNELS}, units as they are"]
-    if options.rate is None:
-        notes.append(f"recording taken to be at {target} Hz")
-    elif options.rate != target:
-        from torchaudio.functional import resample  # only where it is needed: the import takes a second
+    """A recording in a table (CSV, NPY, HDF5, MATLAB, Parquet), or an array (6, t) or (t, 6): accelerometer and gyroscope x, y, z.
 
-        signal = resample(signal, options.rate, target)
-    length = config.shape[1]
-    if signal.shape[1] < length:
-        notes.append(f"a recording shorter than {WINDOW_SECONDS} s padded with zeros")
-    spans = windows(signal.shape[1] / target, WINDOW_SECONDS, options.clips)
-    clips = [signal[:, int(start * target) :][:, :length] for start, _ in spans]
-    tensor = torch.stack([F.pad(clip, (0, length - clip.shape[1])) for clip in clips])  # (clips, 6, 2000)
+    Window times are in seconds on the recording's own clock; one that counts from 1970, and no clock at all, start at its first reading.
+    """
+    target, length = config.shape[1] // WINDOW_SECONDS, config.shape[1]
+    recording = in_standard_units(_recording(source, options))
+    if len(recording.values) < 2:
+        raise ValueError(f"{len(recording.values)} reading; at least 2 are needed")
+    even, rate, start, notes = _even(recording, options, target)
+    signal = _treated(resample(even.T, rate, target), target, options)  # (6, t)
+    duration = signal.shape[1] / target
+    spans = _windows(duration, start, options)
+    firsts = [round((begin - Fraction(start)) * target) for begin, _ in spans]
+    notes += _padding_notes(firsts, length, signal.shape[1])
+    facts = _facts(recording, rate, even.shape[0]) | {
+        "start": recording.start + start,
+        "duration": round(duration, 6),
+        "windows": len(spans),
+        "coverage": _coverage(firsts, length, signal.shape[1]),
+    }
     mean, std = (torch.tensor(values).view(-1, 1) for values in (config.mean, config.std))
-    yield Sample((tensor - mean) / std, seconds(spans), tuple(notes))
+    readings = torch.from_numpy(signal.astype(np.float32))
+    for i in range(0, len(spans), WINDOWS_AT_ONCE):
+        clips = torch.stack([_clip(readings, first, length) for first in firsts[i : i + WINDOWS_AT_ONCE]])  # (clips, 6, 2000)
+        first_sample = i == 0
+        yield Sample(
+            (clips - mean) / std,
+            seconds(spans[i : i + WINDOWS_AT_ONCE]),
+            tuple(notes) if first_sample else (),
+            facts if first_sample else {},
+        )
 
 
-def _read_file(source: Source) -> np.ndarray:
-    check_file(source)
-    return read_npy(source) if head(source, 6) == b"\x93NUMPY" else read_table(source)
+def _recording(source: Source | np.ndarray, options: IMUOptions) -> Recording:
+    columns = tuple(name.strip() for name in options.columns.split(",")) if options.columns else None
+    return read_recording(
+        source,
+        layout=options.imu_layout,
+        dataset=options.dataset,
+        columns=columns,
+        time_column=options.time_column,
+        time_unit=options.time_unit,
+        units={"accelerometer": options.accel, "gyroscope": options.gyro},
+        placement=options.placement,
+        row=options.row,
+        timed=options.rate is None,
+    )
+
+
+def _even(recording: Recording, options: IMUOptions, target: int) -> tuple[np.ndarray, float, float, list[str]]:
+    """Evenly spaced readings (t, 6), their rate in Hz, the time of the first in seconds, and what had to be assumed."""
+    notes = list(recording.notes)
+    times = recording.times
+    if times is None:
+        rate = options.rate or recording.rate
+        if rate is None:
+            notes.append(f"recording taken to be at {target} Hz")
+        times = np.arange(len(recording.values)) / (rate or target)
+    if (times[-1] - times[0]) * target * len(CHANNELS) > MAX_VALUES:
+        raise ValueError(f"lasts {times[-1] - times[0]:.4g} s; more than {MAX_VALUES:,} values at {target} Hz")
+    even, rate, as_it_was = regular(times, recording.values, options.max_gap, CHANNELS)
+    if np.isnan(recording.values).any():
+        notes.append("missing readings interpolated")
+    if not as_it_was and recording.times is not None:
+        notes.append("uneven timestamps interpolated onto an even grid")
+    return even, rate, float(times[0]), notes
+
+
+def _treated(signal: np.ndarray, rate: float, options: IMUOptions) -> np.ndarray:
+    """The signal (6, t) without gravity, standardised, or as it is."""
+    if options.remove_gravity:
+        signal = np.concatenate([signal[:3] - slow_part(signal[:3], rate, GRAVITY_HERTZ), signal[3:]])
+    if options.standardise:
+        deviation = signal.std(axis=1, keepdims=True)
+        signal = (signal - signal.mean(axis=1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
+    return signal
+
+
+def _windows(duration: float, start: float, options: IMUOptions) -> list[tuple[Fraction, Fraction]]:
+    """Start and end of each window, on the recording's clock.
+
+    Raises:
+        ValueError: a window lies wholly outside the recording. UserError: `centres` is neither times nor a file of them.
+    """
+    if options.centres is not None:
+        half = Fraction(WINDOW_SECONDS, 2)
+        spans = [(centre - half, centre + half) for centre in _centres(options.centres)]
+        for begin, end in spans:
+            if end <= start or begin >= start + duration:
+                lasts = f"the recording lasts from {start:.3f} to {start + duration:.3f} s"
+                raise ValueError(f"nothing within {float(half):g} s of {float(begin + half):g} s; {lasts}")
+        return spans
+    if options.hop is not None:
+        hop = Fraction(str(options.hop))
+        count = max(0, floor((Fraction(round(duration, 6)) - WINDOW_SECONDS) / hop + Fraction(1, 10**6))) + 1
+        spans = [(hop * i, hop * i + WINDOW_SECONDS) for i in range(count)]
+    else:
+        spans = windows(duration, WINDOW_SECONDS, options.clips)
+    return [(begin + Fraction(start), end + Fraction(start)) for begin, end in spans]
+
+
+def _centres(text: str) -> list[Fraction]:
+    """Times in seconds from `T,T,…`, or from a file with one a line."""
+    try:
+        return [Fraction(time.strip()) for time in text.split(",")]
+    except (ValueError, ZeroDivisionError):
+        pass
+    try:
+        lines = Path(text).read_text(encoding="utf-8").splitlines()
+        found = [Fraction(line.strip()) for line in lines if line.strip() and not line.startswith("#")]
+    except OSError as error:
+        raise UserError(f"centres {text!r} is neither seconds, T,T,…, nor a file: {error.strerror}") from None
+    except (ValueError, ZeroDivisionError) as error:
+        raise UserError(f"centres {text}: one time in seconds a line is needed: {error}") from None
+    if not found:
+        raise UserError(f"centres {text}: holds no times")
+    return found
+
+
+def _clip(readings: Tensor, first: int, length: int) -> Tensor:
+    """A stretch (6, length) from a sample on, zeros where it sticks out."""
+    begin, end = max(first, 0), min(first + length, readings.shape[1])
+    return F.pad(readings[:, begin:end], (begin - first, first + length - end))
+
+
+def _padding_notes(firsts: list[int], length: int, samples: int) -> list[str]:
+    if samples < length:
+        return [f"a recording shorter than {WINDOW_SECONDS} s padded with zeros"]
+    sticks_out = any(first < 0 or first + length > samples for first in firsts)
+    return ["windows that reach past the recording padded with zeros"] if sticks_out else []
+
+
+def _coverage(firsts: list[int], length: int, samples: int) -> float:
+    """The share of the recording that lies in windows."""
+    covered = np.zeros(samples, dtype=bool)
+    for first in firsts:
+        covered[max(first, 0) : first + length] = True
+    return round(float(covered.mean()), 6)
+
+
+def _facts(recording: Recording, rate: float, expected: int) -> dict[str, Any]:
+    """What the file turned out to hold; `missing` is the share of readings that had to be made up."""
+    there = int(np.isfinite(recording.values).sum())
+    return {
+        "layout": recording.layout,
+        "columns": list(recording.columns),
+        "units": dict(recording.units),
+        "rate": round(rate, 6),
+        "readings": len(recording.values),
+        "missing": round(max(0.0, 1 - there / (expected * len(CHANNELS))), 6),
+    }
 
 
 MODALITY = Modality(name="imu", readers={"imu": read}, stem=IMUStem)

@@ -1,0 +1,115 @@
+"""Readings over time: irregular ones onto an even grid, one rate to another, the slow part of a signal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+EVEN = 0.01
+"""Timestamps this close to an even grid, as a share of its step, are taken for it, and the readings are left as they are."""
+
+MISSED = 1.5
+"""Two readings further apart than this many usual steps have one missing between them."""
+
+ZERO_CROSSINGS = 32
+ROLLOFF = 0.9
+VALUES_AT_ONCE = 1_000_000
+
+
+def usual_step(times: np.ndarray) -> float:
+    """Seconds from reading to reading (t,) where none is missing: the mean of the steps up to `MISSED` medians.
+
+    The median alone is wrong for a clock coarser than the readings: 400 Hz in whole milliseconds steps by 2 and 3 in turn.
+    """
+    steps = np.diff(times)
+    return float(steps[steps <= MISSED * np.median(steps)].mean())
+
+
+def regular(times: np.ndarray, values: np.ndarray, largest_gap: float, names: Sequence[str]) -> tuple[np.ndarray, float, bool]:
+    """Readings (t, channels) at increasing times (t,) in seconds, on an even grid: (t', channels), rate in Hz, whether they lay so.
+
+    Between neighbours a cubic is laid, over missing readings (NaN, or no row at all) a straight line.
+
+    Raises:
+        ValueError: readings are missing for longer than `largest_gap`, in seconds, or altogether.
+    """
+    step = float(times[-1] - times[0]) / (len(times) - 1)
+    if np.abs(times - (times[0] + step * np.arange(len(times)))).max() <= EVEN * step:
+        if not np.isnan(values).any():
+            return values, 1 / step, True
+    else:
+        step = usual_step(times)
+    grid = times[0] + step * np.arange(math.floor((times[-1] - times[0]) / step + 1e-6) + 1)
+    _check_gaps(times, times, largest_gap, step, "")
+    made = np.empty((len(grid), values.shape[1]))
+    for channel, name in enumerate(names):
+        there = ~np.isnan(values[:, channel])
+        if there.sum() < 2:
+            raise ValueError(f"{name} holds nothing but NaN" if not there.any() else f"{name} holds one reading; at least 2 are needed")
+        _check_gaps(times, times[there], largest_gap, step, f"{name}: ")
+        made[:, channel] = _curve(times[there], values[there, channel], grid, step)
+    return made, 1 / step, False
+
+
+def _check_gaps(times: np.ndarray, there: np.ndarray, largest: float, step: float, name: str) -> None:
+    ends = np.concatenate([times[:1], there, times[-1:]])
+    steps = np.diff(ends)
+    longest = int(steps.argmax())
+    if steps[longest] > max(largest, MISSED * step) * (1 + 1e-6):
+        raise ValueError(f"{name}no readings for {steps[longest]:.4g} s from {ends[longest]:.3f} s on; --max-gap is {largest:g} s")
+
+
+def _curve(times: np.ndarray, values: np.ndarray, grid: np.ndarray, step: float) -> np.ndarray:
+    """Values (t,) at times (t,), at the times of a grid: cubic Hermite with three-point slopes, straight over gaps, level past the ends."""
+    width = np.diff(times)
+    slope = np.diff(values) / width
+    inner = (width[1:] * slope[:-1] + width[:-1] * slope[1:]) / (width[1:] + width[:-1])
+    tangent = np.concatenate([slope[:1], inner, slope[-1:]])
+    at = np.clip(np.searchsorted(times, grid, side="right") - 1, 0, len(width) - 1)
+    width, slope = width[at], slope[at]
+    # A slope found within a few milliseconds says nothing about the next tenth of a second: held there, noise would swing out.
+    gap = width > MISSED * step
+    left, right = np.where(gap, 0, tangent[at] - slope), np.where(gap, 0, slope - tangent[at + 1])
+    u = np.clip((grid - times[at]) / width, 0, 1)
+    return values[at] + width * u * (slope + (1 - u) * ((1 - u) * left + u * right))
+
+
+def resample(signal: np.ndarray, rate: float, target: float) -> np.ndarray:
+    """A signal (channels, t) at any rate, at another, in Hz: a sinc under a Blackman window, cut off at 0.9 of the lower half rate.
+
+    32 zero crossings to each side: flat to 0.8 of that half rate, aliases more than 70 dB down. Past its ends the signal is
+    taken to stay level, so that gravity does not ring there.
+    """
+    if abs(rate / target - 1) < 1e-9:
+        return signal
+    cutoff = ROLLOFF * min(1.0, target / rate)
+    half = ZERO_CROSSINGS / cutoff  # in samples of the input
+    reach = math.ceil(half)
+    taps = np.arange(1 - reach, reach + 1)
+    padded = np.pad(signal, ((0, 0), (reach - 1, reach + 1)), mode="edge")
+    stretches = np.lib.stride_tricks.sliding_window_view(padded, len(taps), axis=1)  # (channels, t + 1, taps)
+    made = np.empty((len(signal), max(1, round(signal.shape[1] * target / rate))))
+    at_once = max(1, VALUES_AT_ONCE // len(taps))
+    for start in range(0, made.shape[1], at_once):
+        position = np.arange(start, min(start + at_once, made.shape[1])) * (rate / target)
+        whole = np.floor(position).astype(np.int64)
+        distance = taps - (position - whole)[:, None]  # (some, taps)
+        turn = np.pi / half * distance
+        window = np.where(np.abs(distance) < half, 0.42 + 0.5 * np.cos(turn) + 0.08 * np.cos(2 * turn), 0)
+        weights = np.sinc(cutoff * distance) * window
+        weights /= weights.sum(axis=1, keepdims=True)
+        for channel in range(len(signal)):
+            made[channel, start : start + len(position)] = np.einsum("pk,pk->p", stretches[channel, whole], weights)
+    return made
+
+
+def slow_part(signal: np.ndarray, rate: float, cutoff: float) -> np.ndarray:
+    """What changes more slowly than `cutoff` Hz in a signal (channels, t): a Gaussian low pass, 3 dB down there, without delay."""
+    deviation = math.sqrt(math.log(2)) / (2 * math.pi * cutoff)  # in seconds
+    reach = math.ceil(4 * deviation * rate)
+    padded = np.pad(signal, ((0, 0), (reach, reach)), mode="edge")
+    frequency = np.fft.rfftfreq(padded.shape[1], 1 / rate)
+    response = np.exp(-2 * (math.pi * deviation * frequency) ** 2)
+    return np.fft.irfft(np.fft.rfft(padded) * response, padded.shape[1])[:, reach:-reach]

@@ -1,0 +1,601 @@
+"""IMU recordings: formats, columns, units, times, rates, windows, known answers for each, and every refusal in one clear line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import generate
+import h5py
+import numpy as np
+import pytest
+from conftest import Run
+
+from imagebind_cli import UserError
+from imagebind_cli.media.signals import regular, resample, slow_part, usual_step
+
+NAMES = ["ax", "ay", "az", "gx", "gy", "gz"]
+GRAVITY = 9.80665
+Read = Callable[..., Any]
+
+
+class Whole:
+    """All samples of a recording as one: tensor, spans, notes, facts."""
+
+    def __init__(self, samples: list[Any]) -> None:
+        import torch
+
+        self.tensor = torch.cat([sample.tensor for sample in samples]).numpy()
+        self.spans = [span for sample in samples for span in sample.spans]
+        self.notes = [note for sample in samples for note in sample.notes]
+        self.facts = samples[0].facts
+
+    def said(self, words: str) -> bool:
+        return any(words in note for note in self.notes)
+
+
+@pytest.fixture
+def read(tiny: Any) -> Read:
+    """Read a recording as the tiny model would."""
+
+    def run(source: Any, **options: Any) -> Whole:
+        return Whole(list(tiny.read("imu", source, **options)))
+
+    return run
+
+
+def table(
+    path: Path, rows: Any, names: Sequence[str] | None = NAMES, separator: str = ",", comments: str = "", encoding: str = "utf-8"
+) -> Path:
+    """Write a text table."""
+    lines = [comments] if comments else []
+    lines += [separator.join(names)] if names else []
+    lines += [separator.join(cell if isinstance(cell, str) else repr(float(cell)) for cell in row) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding=encoding)
+    return path
+
+
+def ramp(count: int = 2000, channels: int = 6) -> np.ndarray:
+    """Readings that tell their channel and row: channel + row / 1000."""
+    return np.arange(channels) + np.arange(count)[:, None] / 1000
+
+
+def amplitude(signal: np.ndarray, frequency: float, rate: float = 400) -> float:
+    """Of a tone in a signal (t,)."""
+    window = np.blackman(len(signal))
+    turns = np.exp(-2j * np.pi * frequency * np.arange(len(signal)) / rate)
+    return float(2 * abs((signal * window * turns).sum()) / window.sum())
+
+
+def tone(frequency: float, times: np.ndarray) -> np.ndarray:
+    """The same tone on six channels (t, 6)."""
+    return np.repeat(np.sin(2 * np.pi * frequency * times)[:, None], 6, axis=1)
+
+
+def refusal(read: Read, source: Any, **options: Any) -> str:
+    with pytest.raises((ValueError, OSError)) as caught:
+        read(source, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 250
+    return message
+
+
+# Formats
+
+
+@pytest.mark.parametrize("separator", [",", "\t", ";", " "])
+@pytest.mark.parametrize("names", [NAMES, None])
+def test_text_tables(read: Read, tmp_path: Path, separator: str, names: list[str] | None) -> None:
+    found = read(table(tmp_path / "a.txt", ramp(), names, separator))
+    np.testing.assert_allclose(found.tensor[0], ramp().T, atol=1e-6)
+    assert found.spans == [(0.0, 5.0)]
+    assert found.facts["columns"] == (names or [f"column {i}" for i in range(1, 7)])
+    assert found.said("taken to be at 400 Hz")
+
+
+def test_latin1_comments_blank_lines_and_a_byte_order_mark(read: Read, tmp_path: Path) -> None:
+    names = ["Größe", *NAMES]
+    rows = np.concatenate([np.zeros((2000, 1)), ramp()], axis=1)
+    for encoding in ("latin-1", "utf-8-sig"):
+        found = read(table(tmp_path / "a.csv", rows, names, ";", "# Messung für heute\n\n#x;y", encoding))
+        np.testing.assert_allclose(found.tensor[0], ramp().T, atol=1e-6)
+
+
+def test_decimal_commas(read: Read, tmp_path: Path) -> None:
+    lines = ["; ".join(f"{value:.4f}".replace(".", ",") for value in row) for row in ramp()]
+    (tmp_path / "a.csv").write_text("ax;ay;az;gx;gy;gz\n" + "\n".join(lines))
+    found = read(tmp_path / "a.csv")
+    np.testing.assert_allclose(found.tensor[0], ramp().T, atol=1e-4)
+    assert found.said("decimal points")
+
+
+def test_names_in_a_comment_as_numpy_writes_them_and_units_in_a_second_line(read: Read, tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "a.txt", ramp()[:, ::-1], header="gz gy gx az ay ax")
+    np.testing.assert_allclose(read(tmp_path / "a.txt").tensor[0], ramp().T, atol=1e-6)
+    (tmp_path / "b.csv").write_text("sep=,\n" + ",".join(NAMES) + "\n(g),(g),(g),(deg/s),(deg/s),(deg/s)\n" + "1,1,1,180,180,180\n" * 9)
+    assert read(tmp_path / "b.csv").facts["units"] == {"accelerometer": "g", "gyroscope": "deg/s"}
+
+
+def test_arrays_either_way_round_and_npy(read: Read, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", ramp().T.astype(np.float32))
+    for source in (ramp(), ramp().T, tmp_path / "a.npy", open(tmp_path / "a.npy", "rb")):  # noqa: SIM115
+        np.testing.assert_allclose(read(source).tensor[0], ramp().T, atol=1e-6)
+        getattr(source, "close", int)()
+
+
+def test_hdf5_as_columns_as_one_table_and_as_vectors_of_three(read: Read, tmp_path: Path) -> None:
+    times = np.arange(2000) / 400
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for i, name in enumerate(NAMES):
+            file[f"columns/{name}"] = ramp()[:, i]
+        file["columns/ax"].attrs["units"] = "g"
+        file["whole"] = ramp().T
+        file["short"] = np.zeros(3)
+        group = file.create_group("three")
+        group["accelerometer"], group["gyro"], group["time_s"] = ramp()[:, :3], ramp()[:, 3:], times
+        file["records"] = np.array(list(map(tuple, ramp())), dtype=[(name, "f8") for name in NAMES])
+    for dataset in ("columns", "whole", "three", "records", "/three/"):
+        found = read(tmp_path / "a.h5", dataset=dataset)
+        np.testing.assert_allclose(found.tensor[0], ramp().T, atol=1e-6)
+    assert read(tmp_path / "a.h5", dataset="three").facts["rate"] == pytest.approx(400)
+    assert "no dataset 'other'; it has columns/ax" in refusal(read, tmp_path / "a.h5", dataset="other")
+    assert "among the columns short" in refusal(read, tmp_path / "a.h5", dataset="short")
+
+
+def test_matlab_7_3_is_hdf5_behind_a_header(read: Read, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.mat", "w", userblock_size=512) as file:
+        file["data"] = ramp().T
+        file["#refs#/a"] = np.zeros((5, 9000))
+        file["t"] = np.arange(2000)[None] / 200
+    with open(tmp_path / "a.mat", "r+b") as block:
+        block.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64")
+    assert read(tmp_path / "a.mat", time_unit="s").facts["rate"] == pytest.approx(200)
+
+
+def test_matlab_5_needs_scipy(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scipy = pytest.importorskip("scipy.io")
+    scipy.savemat(tmp_path / "a.mat", {"acc": ramp()[:, :3], "gyr": ramp()[:, 3:], "name": "walk", "fs": 400})
+    np.testing.assert_allclose(read(tmp_path / "a.mat").tensor[0], ramp().T, atol=1e-6)
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    assert "pip install scipy" in refusal(read, tmp_path / "a.mat")
+
+
+def test_parquet_needs_pyarrow(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1" + bytes(100))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert "pip install pyarrow" in refusal(read, tmp_path / "a.parquet")
+
+
+def test_parquet(read: Read, tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns: dict[str, Any] = {name: ramp()[:, i] for i, name in enumerate(NAMES)}
+    columns["time"] = pyarrow.array((np.arange(2000) * 5_000_000).astype("datetime64[ns]"))
+    columns["label"] = ["walk"] * 2000
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    found = read(tmp_path / "a.parquet")
+    assert found.facts["rate"] == pytest.approx(200)
+    assert found.facts["columns"] == NAMES
+
+
+# Columns and units
+
+
+@pytest.mark.parametrize(
+    ("names", "accelerometer", "gyroscope"),
+    [
+        (["accel_x", "accel_y", "accel_z", "gyro_x", "gyro_y", "gyro_z"], None, None),
+        (["acc_x_g", "acc_y_g", "acc_z_g", "gyr_x_dps", "gyr_y_dps", "gyr_z_dps"], "g", "deg/s"),
+        ([*(f"Accelerometer {a} (g)" for a in "XYZ"), *(f"Gyroscope {a} [deg/s]" for a in "XYZ")], "g", "deg/s"),
+        ([*(f"Acceleration {a} (m/s^2)" for a in "xyz"), *(f"Gyroscope {a} (rad/s)" for a in "xyz")], "m/s2", "rad/s"),
+        ([*(f"TotalAcc{a}" for a in "XYZ"), *(f"GyroscopeRotationRate{a}" for a in "XYZ")], None, None),
+        ([*(f"accelerometerAcceleration{a}(G)" for a in "XYZ"), *(f"gyroRotation{a}(rad/s)" for a in "XYZ")], "g", "rad/s"),
+        ([*(f"linear_acceleration.{a}" for a in "xyz"), *(f"angular_velocity.{a}" for a in "xyz")], None, None),
+        ([*(f"a_RS_S_{a} [m s^-2]" for a in "xyz"), *(f"w_RS_S_{a} [rad s^-1]" for a in "xyz")], "m/s2", "rad/s"),
+        ([*(f"gF{a}" for a in "xyz"), *(f"w{a}" for a in "xyz")], None, None),
+        ([*(f"Accel_LN_{a}_CAL (mg)" for a in "XYZ"), *(f"Gyro_{a}_CAL (mdps)" for a in "XYZ")], "mg", "mdeg/s"),
+        ([*(f"accel_msec2_{a}" for a in "xyz"), *(f"gyro_radsec_{a}" for a in "xyz")], "m/s2", "rad/s"),
+    ],
+)
+def test_columns_and_units_by_name(read: Read, tmp_path: Path, names: list[str], accelerometer: str | None, gyroscope: str | None) -> None:
+    order = [5, 1, 3, 0, 4, 2]
+    extra = ["label", *(names[i] for i in order), "mag_x"]
+    rows = [["walk", *row[order], 9] for row in ramp()]
+    found = read(table(tmp_path / "a.csv", rows, extra))
+    assert found.facts["columns"] == names
+    assert found.facts["units"] == {"accelerometer": accelerometer, "gyroscope": gyroscope}
+    factor = {"g": GRAVITY, "mg": GRAVITY / 1000, "deg/s": np.pi / 180, "mdeg/s": np.pi / 180_000}
+    scale = np.repeat([factor.get(accelerometer or "", 1), factor.get(gyroscope or "", 1)], 3)[:, None]
+    np.testing.assert_allclose(found.tensor[0], ramp().T * scale, rtol=1e-5, atol=1e-6)
+    assert found.said("accelerometer of unknown unit") == (accelerometer is None)
+    assert found.said("accelerometer converted from g to m/s2") == (accelerometer == "g")
+
+
+def test_units_that_are_told_come_before_names(read: Read, tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", np.ones((9, 6)), [*(f"acc_{a} (m/s2)" for a in "xyz"), "gx", "gy", "gz"])
+    found = read(path, accel="g", gyro="deg/s")
+    np.testing.assert_allclose(found.tensor[0, :, 0], [GRAVITY] * 3 + [np.pi / 180] * 3, rtol=1e-6)
+    assert not found.said("unknown unit")
+
+
+def test_plain_accelerometer_comes_before_derived_ones(read: Read, tmp_path: Path) -> None:
+    names = [f"{sensor}_{axis}" for sensor in ("linear_acc", "total_acc", "gyro") for axis in "xyz"]
+    found = read(table(tmp_path / "a.csv", np.ones((9, 9)), names))
+    assert found.facts["columns"] == names[3:]
+
+
+def test_columns_by_choice(read: Read, tmp_path: Path) -> None:
+    rows = np.concatenate([ramp()[:, ::-1], ramp(channels=1)], axis=1)
+    path = table(tmp_path / "a.csv", rows, ["u", "v", "w", "p", "q", "r", "other"])
+    for columns in ("6,5,4,3,2,1", "r, q,p,w,v,u"):
+        np.testing.assert_allclose(read(path, columns=columns).tensor[0], ramp().T, atol=1e-6)
+    with pytest.raises(UserError, match="columns names 2; six are needed"):
+        read(path, columns="u,v")
+    assert refusal(read, path, columns="u,v,w,p,q,nose") == "no column 'nose'; it has u, v, w, p, q, r, other"
+
+
+def test_columns_that_are_not_there_are_told_with_those_that_are(read: Read, tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", ramp(9), ["time", "ax", "ay", "az", "b", "c"])
+    assert refusal(read, path) == "no gyroscope x, y, z among the columns time, ax, ay, az, b, c; --columns names six"
+    path = table(tmp_path / "b.csv", ramp(9), ["a", "b", "c", "d", "e", "f"])
+    assert "no accelerometer or gyroscope" in refusal(read, path)
+    path = table(tmp_path / "c.csv", ramp(9, 9), [f"{name}_{axis}" for name in ("hand_acc", "chest_acc", "gyro") for axis in "xyz"])
+    assert refusal(read, path) == "accelerometer x may be hand_acc_x or chest_acc_x; name six with --columns"
+    path = table(tmp_path / "d.csv", ramp(9, 7), None)
+    assert "7 columns without names" in refusal(read, path)
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "options"),
+    [
+        ("time", 1, {"time_unit": "s"}),
+        ("timestamp_ms", 1e3, {}),
+        ("t [us]", 1e6, {}),
+        ("Timestamp (ns)", 1e9, {}),
+        ("seconds_elapsed", 1, {}),
+        ("ts", 1e3, {}),
+        ("time", 1e9, {}),
+        ("clockwork", 1e6, {"time_column": "clockwork"}),
+        ("sample", 1, {"time_column": "1", "time_unit": "s"}),
+    ],
+)
+def test_units_of_time(read: Read, tmp_path: Path, name: str, scale: float, options: dict[str, str]) -> None:
+    rows = np.concatenate([np.arange(1000)[:, None] / 100 * scale, ramp(1000)], axis=1)
+    found = read(table(tmp_path / "a.csv", rows, [name, *NAMES]), **options)
+    assert found.facts["rate"] == pytest.approx(100)
+    assert found.facts["duration"] == 10
+    assert found.facts["columns"] == NAMES
+    assert found.spans == [(0.0, 5.0), (5.0, 10.0)]
+    assert found.said("from its steps") == (name in ("ts", "clockwork") or (name == "time" and not options))
+
+
+def test_iso_times(read: Read, tmp_path: Path) -> None:
+    rows = [
+        [f"2026-03-01T23:59:{50 + i / 50:09.6f}Z" if i < 500 else f"2026-03-02 00:00:{i / 50 - 10:09.6f}+00:00", *row]
+        for i, row in enumerate(ramp(1000))
+    ]
+    path = table(tmp_path / "a.csv", rows, ["time", *NAMES])
+    found = read(path)
+    assert (found.facts["rate"], found.facts["duration"]) == (pytest.approx(50), 20)
+    assert found.spans[0] == (0.0, 5.0)
+    assert found.facts["start"] == 1772409590
+    rows[7][0] = "yesterday"
+    assert "line 9: 'yesterday' is no ISO 8601 time" in refusal(read, table(path, rows, ["time", *NAMES]))
+    assert "no ISO 8601" in refusal(read, table(path, ramp(9, 7), ["time", *NAMES]), time_unit="iso")
+
+
+def test_a_unit_of_time_that_nothing_tells_is_not_guessed(read: Read, tmp_path: Path) -> None:
+    for step in (1, 0.00001, 0.22):
+        rows = np.concatenate([np.arange(99)[:, None] * step, ramp(99)], axis=1)
+        path = table(tmp_path / "a.csv", rows, ["time", *NAMES])
+        assert f"step by {step:g} of an unknown unit; --time-unit or --rate is needed" in refusal(read, path)
+    assert read(path, rate=99).said("timestamps not used")
+
+
+def test_time_that_goes_back_is_an_error_with_its_line(read: Read, tmp_path: Path) -> None:
+    times = np.arange(100) / 100 - 0.5  # negative ones are fine
+    rows = np.concatenate([times[:, None], ramp(100)], axis=1)
+    path = table(tmp_path / "a.csv", rows, ["time", *NAMES])
+    assert read(path, time_unit="s").spans == [(-0.5, 4.5)]
+    rows[40, 0] = -0.4
+    path = table(tmp_path / "a.csv", rows, ["time", *NAMES])
+    assert refusal(read, path, time_unit="s") == "line 42: time goes back from -0.110000 s to -0.400000 s"
+
+
+def test_rows_of_the_same_time_are_averaged(read: Read, tmp_path: Path) -> None:
+    times = np.repeat(np.arange(1000) / 200, 2)
+    rows = np.column_stack([times, *np.tile([1.0, 3.0], (6, 1000))])
+    rows[5, 1] = np.nan
+    found = read(table(tmp_path / "a.csv", rows, ["time_s", *NAMES]))
+    assert found.facts["rate"] == pytest.approx(200)
+    assert found.said("rows of the same time averaged")
+    np.testing.assert_allclose(found.tensor[0, 1], 2, atol=1e-6)
+
+
+def test_the_usual_step_of_a_coarse_clock() -> None:
+    times = np.floor(np.arange(4000) * 2.5) / 1000  # 400 Hz in whole milliseconds
+    times = np.delete(times, np.arange(100, 140))
+    assert 1 / usual_step(times) == pytest.approx(400, rel=1e-3)
+
+
+@pytest.mark.parametrize(("frequency", "within"), [(7, 0.02), (20, 0.02), (40, 0.02)])
+def test_a_tone_in_an_uneven_recording_keeps_its_pitch_and_height(read: Read, tmp_path: Path, frequency: float, within: float) -> None:
+    random = np.random.default_rng(1)
+    times = (np.arange(3460) + random.uniform(-0.2, 0.2, 3460)) / 173  # 20 s
+    rows = np.column_stack([times, tone(frequency, times)])
+    found = read(table(tmp_path / "a.csv", rows, ["time_s", *NAMES]))
+    assert found.facts["rate"] == pytest.approx(173, rel=0.005)
+    assert found.said("uneven timestamps")
+    signal = found.tensor[1, 2]
+    spectrum = np.abs(np.fft.rfft(signal * np.blackman(2000)))
+    assert spectrum.argmax() / 5 == pytest.approx(frequency, abs=0.2)
+    assert amplitude(signal, frequency) == pytest.approx(1, abs=within)
+
+
+@pytest.mark.parametrize("frequency", [205, 250, 300, 390, 410, 600, 790])
+def test_what_lies_above_half_the_rate_does_not_come_back_as_something_else(frequency: float) -> None:
+    times = np.arange(16_000) / 1600
+    made = resample(tone(frequency, times).T, 1600, 400)
+    assert made.shape == (6, 4000)
+    assert 20 * np.log10(np.abs(made[:, 100:-100]).max()) < -60
+
+
+@pytest.mark.parametrize("rate", [50, 173.1, 200, 399.5, 1000, 1600, 1125.7])
+def test_what_lies_below_passes_and_gravity_stays_level_to_the_ends(rate: float) -> None:
+    times = np.arange(int(10 * rate)) / rate
+    made = resample(GRAVITY + tone(15, times).T, rate, 400)
+    expected = GRAVITY + np.sin(2 * np.pi * 15 * np.arange(made.shape[1]) / 400)
+    assert np.abs(made - expected)[:, 400:-400].max() < 1e-3
+    np.testing.assert_allclose(resample(np.full((6, 100), GRAVITY), rate, 400), GRAVITY, rtol=1e-12)
+
+
+def test_missing_cells_are_bridged_by_a_line_up_to_the_limit(read: Read, tmp_path: Path) -> None:
+    rows: Any = ramp(1000).tolist()
+    for i in range(100, 139):
+        rows[i][4] = ("nan", "", "NULL")[i % 3]
+    path = table(tmp_path / "a.csv", rows)
+    found = read(path)  # 39 at 400 Hz: 0.1 s from reading to reading
+    np.testing.assert_allclose(found.tensor[0, :, :1000], ramp(1000).T, atol=1e-5)
+    assert found.facts["missing"] == pytest.approx(39 / 6000, abs=1e-6)
+    assert found.said("missing readings interpolated")
+    rows[139][4] = "nan"
+    path = table(tmp_path / "a.csv", rows)
+    assert refusal(read, path) == "gyroscope y: no readings for 0.1025 s from 0.247 s on; --max-gap is 0.1 s"
+    np.testing.assert_allclose(read(path, max_gap=0.2).tensor[0, :, :1000], ramp(1000).T, atol=1e-5)
+
+
+def test_missing_rows_are_a_gap_too(read: Read, tmp_path: Path) -> None:
+    rows = np.delete(np.column_stack([np.arange(1000) / 100, ramp(1000)]), np.arange(300, 350), axis=0)
+    path = table(tmp_path / "a.csv", rows, ["time_s", *NAMES])
+    assert refusal(read, path) == "no readings for 0.51 s from 2.990 s on; --max-gap is 0.1 s"
+    found = read(path, max_gap=1)
+    assert found.facts["missing"] == pytest.approx(0.05)
+    np.testing.assert_allclose(found.tensor[0, 1, ::4], 1 + np.arange(500) / 1000, atol=1e-3)
+
+
+def test_noise_does_not_swing_out_over_a_gap() -> None:
+    times = np.delete(np.arange(400) / 400, np.arange(100, 130))
+    noise = np.random.default_rng(0).uniform(-1, 1, (len(times), 6))
+    made, rate, even = regular(times, noise, 0.1, NAMES)
+    assert (made.shape, rate, even) == ((400, 6), pytest.approx(400), False)
+    assert np.abs(made[100:130]).max() <= 1
+
+
+# Windows
+
+
+def test_evenly_spaced_windows_cover_all(read: Read, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.tile(np.arange(4800.0)[:, None], 6))
+    found = read(tmp_path / "a.npy")
+    assert found.spans == [(0.0, 5.0), (3.5, 8.5), (7.0, 12.0)]
+    assert found.tensor[:, 0, 0].tolist() == [0, 1400, 2800]
+    assert (found.facts["windows"], found.facts["coverage"]) == (3, 1.0)
+    assert read(tmp_path / "a.npy", clips=2).facts["coverage"] == pytest.approx(10 / 12)
+
+
+def test_windows_at_a_fixed_hop(read: Read, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.tile(np.arange(4800.0)[:, None], 6))
+    found = read(tmp_path / "a.npy", hop=0.7)
+    assert found.spans == [(pytest.approx(0.7 * i), pytest.approx(0.7 * i + 5)) for i in range(11)]
+    assert found.tensor[:, 0, 0].tolist() == [280 * i for i in range(11)]
+    assert read(tmp_path / "a.npy", hop=7).spans == [(0.0, 5.0), (7.0, 12.0)]
+    assert read(tmp_path / "a.npy", hop=9).spans == [(0.0, 5.0)]
+
+
+def test_more_windows_than_go_at_once(read: Read) -> None:
+    found = read(np.tile(np.arange(40_000.0)[:, None], 6), hop=1)
+    assert len(found.spans) == len(found.tensor) == 96
+    assert found.tensor[:, 0, 0].tolist() == [400 * i for i in range(96)]
+    assert len(found.notes) == len(set(found.notes))
+
+
+def test_windows_around_given_times(read: Read, tmp_path: Path) -> None:
+    rows = np.column_stack([np.arange(4000) / 400 + 100, np.tile(np.arange(1.0, 4001)[:, None], 6)])
+    path = table(tmp_path / "a.csv", rows, ["time_s", *NAMES])
+    found = read(path, centres="105, 101,109.5")
+    assert found.spans == [(102.5, 107.5), (98.5, 103.5), (107.0, 112.0)]
+    np.testing.assert_allclose(found.tensor[0, 0], np.arange(1001, 3001), atol=1e-6)
+    assert not found.tensor[1, :, :600].any()  # 1.5 s before the recording
+    assert found.tensor[1, 0, 600] == 1
+    assert found.tensor[2, 0, 1199] == 4000
+    assert not found.tensor[2, :, 1200:].any()
+    assert found.said("reach past the recording padded")
+    (tmp_path / "times.txt").write_text("# narrations\n105\n\n101\n109.5\n")
+    np.testing.assert_array_equal(read(path, centres=str(tmp_path / "times.txt")).tensor, found.tensor)
+    assert refusal(read, path, centres="105,90") == "nothing within 2.5 s of 90 s; the recording lasts from 100.000 to 110.000 s"
+
+
+def test_windows_that_are_asked_for_wrongly(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("one\n")
+    (tmp_path / "empty.txt").write_text("# none\n")
+    with pytest.raises(UserError, match="neither seconds, T,T,…, nor a file: No such file"):
+        read(ramp(), centres="1,two")
+    with pytest.raises(UserError, match="one time in seconds a line is needed"):
+        read(ramp(), centres=str(tmp_path / "words.txt"))
+    with pytest.raises(UserError, match="holds no times"):
+        read(ramp(), centres=str(tmp_path / "empty.txt"))
+    with pytest.raises(UserError, match="clips and hop exclude each other"):
+        read(ramp(), clips=2, hop=1.0)
+    with pytest.raises(UserError, match="excludes time_column"):
+        read(ramp(), rate=100.0, time_column="t")
+
+
+def test_a_short_recording_is_padded(read: Read) -> None:
+    found = read(ramp(100) + 1)
+    assert found.spans == [(0.0, 5.0)]
+    assert not found.tensor[:, :, 100:].any()
+    assert found.tensor[:, :, :100].all()
+    assert found.said("shorter than 5 s padded with zeros")
+
+
+# Treatments
+
+
+def test_gravity_is_removed_and_movement_stays(read: Read) -> None:
+    times = np.arange(8000) / 400
+    readings = tone(2, times) + np.array([0, 0, GRAVITY, 5, 5, 5])
+    found = read(readings, remove_gravity=True, clips=4)
+    assert np.abs(found.tensor[1:3, :3].mean(axis=2)).max() < 0.01
+    assert amplitude(found.tensor[1, 2], 2) == pytest.approx(1, abs=0.01)
+    np.testing.assert_allclose(found.tensor[1, 3:].mean(axis=1), 5, atol=0.01)
+    tilt = np.cos(2 * np.pi * 0.3 * times)[None]
+    assert slow_part(tilt, 400, 0.3)[0, 4000] == pytest.approx(tilt[0, 4000] / np.sqrt(2), rel=0.01)
+
+
+def test_standardising(read: Read) -> None:
+    random = np.random.default_rng(0).normal(9, 3, (4000, 6))
+    random[:, 5] = 4
+    found = read(random, standardise=True).tensor
+    np.testing.assert_allclose(found.mean(axis=(0, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(found.std(axis=(0, 2))[:5], 1, atol=1e-5)
+    assert not found[:, 5].any()
+
+
+# Layouts
+
+
+def ego4d(path: Path, count: int = 2000) -> tuple[Path, list[list[Any]]]:
+    moments = np.arange(count) * 5.0 + 40
+    rows: list[list[Any]] = [[0, t - 40, t, *row[3:], *row[:3]] for t, row in zip(moments, ramp(count), strict=True)]
+    names = ["component_idx", "component_timestamp_ms", "canonical_timestamp_ms", *(f"{s}_{a}" for s in ("gyro", "accl") for a in "xyz")]
+    return table(path, rows, names), rows
+
+
+def test_ego4d(read: Read, tmp_path: Path) -> None:
+    path, rows = ego4d(tmp_path / "a.csv")
+    header = path.read_text().splitlines()[0].split(",")
+    found = read(path)
+    assert found.facts["layout"] == "ego4d"
+    assert found.facts["rate"] == pytest.approx(200)
+    assert found.facts["units"] == {"accelerometer": "m/s2", "gyroscope": "rad/s"}
+    np.testing.assert_allclose(found.spans, [(0.04, 5.04), (5.04, 10.04)])
+    np.testing.assert_allclose(found.tensor[0, :, 0], range(6), atol=1e-4)
+    rows[10], rows[11] = rows[11], rows[10]
+    rows.append([0, 9999.0, "", *range(6)])
+    again = read(table(path, rows, header))
+    np.testing.assert_allclose(again.tensor, found.tensor, atol=1e-6)
+    assert again.said("sorted by time")
+    assert again.said("without a time left out")
+    assert read(path, centres="5.04").spans == [(2.54, 7.54)]
+    for row in rows:
+        row[2] = "NULL"
+    assert "holds no times" in refusal(read, table(path, rows, header))
+
+
+def test_pamap2(read: Read, tmp_path: Path) -> None:
+    rows = np.tile(np.arange(1.0, 55), (1000, 1))
+    rows[:, 0] = 5.64 + np.arange(1000) / 100
+    rows[1:, 2] = np.nan  # heart rate
+    rows[50:53, 4:20] = np.nan
+    np.savetxt(tmp_path / "subject101.dat", rows, "%.6g")
+    found = read(tmp_path / "subject101.dat")
+    assert found.said("read as pamap2, the sensor on the hand: m/s2 and rad/s")
+    assert found.facts["rate"] == pytest.approx(100)
+    np.testing.assert_allclose(found.tensor[0, :, 500], [5, 6, 7, 11, 12, 13], rtol=1e-6)
+    found = read(tmp_path / "subject101.dat", placement="ankle")
+    np.testing.assert_allclose(found.tensor[0, :, 500], [39, 40, 41, 45, 46, 47], rtol=1e-6)
+    assert read(tmp_path / "subject101.dat", placement="chest").facts["columns"][0] == "column 22"
+
+
+def test_hapt(read: Read, tmp_path: Path) -> None:
+    acc = table(tmp_path / "acc_exp01_user01.txt", np.ones((500, 3)), None, " ")
+    gyro = table(tmp_path / "gyro_exp01_user01.txt", np.full((500, 3), 0.5), None, " ")
+    found = read(acc)
+    assert (found.facts["layout"], found.facts["rate"], found.facts["duration"]) == ("hapt", 50, 10)
+    np.testing.assert_allclose(found.tensor[0, :, 1000], [GRAVITY] * 3 + [0.5] * 3, rtol=1e-6)
+    assert "goes by its acc_exp" in refusal(read, gyro)
+    table(gyro, np.ones((499, 3)), None, " ")
+    assert "two equal ones" in refusal(read, acc)
+    gyro.unlink()
+    assert refusal(read, acc) == "gyro_exp01_user01.txt beside it: No such file or directory"
+
+
+def test_ucihar(read: Read, tmp_path: Path) -> None:
+    for sensor, value in (("total_acc", 1.0), ("body_acc", 0.25), ("body_gyro", 0.5)):
+        for axis in "xyz":
+            table(tmp_path / f"{sensor}_{axis}_test.txt", value * np.arange(1, 4)[:, None] * np.ones((3, 128)), None, "  ")
+    found = read(tmp_path / "total_acc_x_test.txt", row=1)
+    assert (found.facts["layout"], found.facts["duration"], found.facts["readings"]) == ("ucihar", 2.56, 128)
+    np.testing.assert_allclose(found.tensor[0, :, 512], [2 * GRAVITY] * 3 + [1.0] * 3, rtol=1e-6)
+    np.testing.assert_allclose(read(tmp_path / "body_acc_x_test.txt").tensor[0, 0, 512], GRAVITY / 4, rtol=1e-6)
+    assert refusal(read, tmp_path / "total_acc_x_test.txt", row=3) == "no row 3; it has 3, counted from 0"
+    assert "takes the others along" in refusal(read, tmp_path / "body_gyro_z_test.txt")
+    assert "takes the others along" in refusal(read, ramp(), imu_layout="ucihar")
+
+
+def test_a_layout_is_left_alone_when_told_so(read: Read, tmp_path: Path) -> None:
+    path, _ = ego4d(tmp_path / "a.csv")
+    assert read(path, imu_layout="plain", rate=200.0).facts["layout"] == "plain"
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "the file is empty"),
+        ("ax,ay,az,gx,gy,gz\n", "holds no rows of numbers"),
+        ("ax,ay,az,gx,gy,gz\n1,2,3,4,5,6\n1,2,3\n", "line 3: 3 columns, 6 before"),
+        ("ax,ay,az,gx,gy,gz\n1,2,3,4,5,6\n\n# x\n1,2,three,4,5,6\n", "line 5: could not convert string to float: 'three'"),
+        ("ax,ay,az,gx,gy,gz\n1,2,3,4,5,6\n", "1 reading; at least 2 are needed"),
+        ("ax,ay,az,gx,gy,gz\n1,2,3,4,5,6\n1,2,inf,4,5,6\n", "line 3: an infinite reading"),
+        ("ax,ay,az,gx,gy,gz\n" + "1,2,nan,4,5,6\n" * 9, "accelerometer z holds nothing but NaN"),
+        ("ax,ay,az,gx,gy,gz,time_s\n" + "1,2,3,4,5,6,7\n" * 9, "1 reading; at least 2 are needed"),
+        ("ax,ay,az,gx,gy,gz\n" + "1,2,3,4,5\n" * 9, "6 column names and 5 columns"),
+        ("1,2,3\n" * 9, "six channels are needed"),
+        ("time_s,ax,ay,az,gx,gy,gz\n" + "".join(f"{10**9 * i},1,2,3,4,5,6\n" for i in range(9)), "lasts 8e+09 s"),
+    ],
+)
+def test_tables_that_are_refused(read: Read, tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    assert words in refusal(read, tmp_path / "a.csv")
+
+
+def test_arrays_and_files_that_are_refused(read: Read, tmp_path: Path) -> None:
+    assert "shape (9,)" in refusal(read, np.zeros(9))
+    assert "shape (0, 6)" in refusal(read, np.zeros((0, 6)))
+    assert "1 reading" in refusal(read, np.zeros((1, 6)))
+    assert "an infinite reading" in refusal(read, np.full((9, 6), np.inf))
+    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99))
+    assert "not a readable HDF5 file" in refusal(read, tmp_path / "a.h5")
+    (tmp_path / "a.csv").write_bytes(bytes(99))
+    assert "not a text file" in refusal(read, tmp_path / "a.csv")
+    assert "--dataset is for HDF5" in refusal(read, table(tmp_path / "b.csv", ramp(9)), dataset="x")
+    assert "is a folder" in refusal(read, tmp_path)
+
+
+def test_the_command_line(embed: Run, tmp_path: Path) -> None:
+    path = generate.imu(tmp_path / "a.csv", seconds=12)
+    run = embed("imu", path, "--pool", "none", "--hop", "3.5", "--accel", "m/s2", "--gyro", "deg/s", "--remove-gravity", "--rate", "399.5")
+    assert run.code == 0
+    assert [row["start"] for row in run.rows] == [0, 3.5, 7]
+    assert "gyroscope converted from deg/s to rad/s" in run.err
+    run = embed("imu", path, "--columns", "ax,ay")
+    assert run.code == 2
+    assert "six are needed" in run.err
