@@ -50,7 +50,7 @@ def stored(path: Path) -> tuple[list[str], np.ndarray]:
             return [id.decode("utf-8", "surrogateescape") for id in file["ids"][:]], file["embeddings"][:]
     if path.suffix == ".safetensors":
         with safe_open(path, framework="numpy") as file:
-            return [row["id"] for row in json.loads(file.metadata()["rows"])], file.get_tensor("embeddings")
+            return [row["id"] for row in json.loads(file.get_tensor("rows").tobytes())], file.get_tensor("embeddings")
     rows = [json.loads(line) for line in path.with_suffix(".jsonl").read_bytes().splitlines()]
     vectors = np.load(path) if path.suffix == ".npy" else np.array([row["embedding"] for row in rows], np.float32)
     return [row["id"] for row in rows], vectors
