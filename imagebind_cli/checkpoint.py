@@ -324,7 +324,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except UnpicklingError:
-        raise UserError(f"{path}: refused: it holds pickled objects other than plain tensors") from None
+        with open(path, "rb") as file:
+            pickled = file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+        why = "refused: it holds pickled objects other than plain tensors" if pickled else "not a weight file"
+        raise UserError(f"{path}: {why}") from None
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
         raise UserError(
             f"{path}: not a readable weight file: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
@@ -370,7 +373,7 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> 
             path = building / f"{name}.safetensors"
             save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
             files[path.name] = {"size": path.stat().st_size, "sha256": file_hash(path)}
-        config = replace(checkpoint.config, name=folder.name, origin=dict(origin), files=files, rule_seed=None)
+        config = replace(checkpoint.config, name=folder.name, origin=dict(origin), files=files)
         (building / "config.json").write_text(config.to_json())
         building.chmod(0o755)
         os.rename(building, folder)

@@ -235,11 +235,11 @@ class Model:
         """How this model makes embeddings of a modality, for the record every store carries."""
         name = registry.encoder_name(modality)
         return {
+            "modality": modality,
             "model": self.name,
             "weights": checkpoint.fingerprint(self.checkpoint, name),
             "untrained": self.checkpoint.untrained,
             "licence": self.checkpoint.config.licence,
-            "modality": modality,
             "dim": self.dim,
             "scale": self.scale(modality),
             "dtype": str(self.encoder(modality).head.proj.weight.dtype).removeprefix("torch."),
@@ -262,7 +262,7 @@ def modality_options(modality: str, chosen: Mapping[str, Any]) -> Any:
 def read_source(modality: str, source: Any, config: EncoderConfig, options: Mapping[str, Any]) -> Iterator[Sample]:
     """The samples of one input, or of what `preprocess` made of it, as the encoder with this config takes them; see `Model.read`."""
     if isinstance(source, Prepared):
-        return prepared_samples(source, modality, config)
+        return prepared_samples(source, modality, config, options)
     return registry.get(modality).readers[modality](source, config, modality_options(modality, options))
 
 
@@ -282,19 +282,39 @@ def input_record(config: EncoderConfig, modality: str, options: Mapping[str, Any
     return {"shape": list(config.shape), "mean": list(config.mean), "std": list(config.std), "options": made}
 
 
-def prepared_samples(source: Prepared, modality: str, config: EncoderConfig) -> Iterator[Sample]:
-    """Samples from prepared arrays, as the reader gave them.
+def prepared_samples(source: Prepared, modality: str, config: EncoderConfig, options: Mapping[str, Any]) -> Iterator[Sample]:
+    """Samples from prepared arrays, as the reader gave them. `options` chosen now must be those they were made with.
 
     Raises:
-        UserError: they were made for an encoder that wants other input. ValueError: an array is torn.
+        UserError: they were made for an encoder that wants other input. ValueError: an array is torn, or not what that encoder takes.
     """
     theirs, ours = source.made["inputs"][modality], input_record(config, modality, {})
     for key in ("shape", "mean", "std"):
-        if theirs[key] != ours[key]:
-            raise UserError(f"prepared {modality} has {key} {theirs[key]}; this model's encoder wants {ours[key]}")
+        had = theirs.get(key) if isinstance(theirs, dict) else None
+        if had != ours[key]:
+            raise UserError(f"prepared {modality} has {key} {had}; this model's encoder wants {ours[key]}")
+    made_with = theirs["options"]
+    for name, value in options.items():
+        if name in made_with and made_with[name] != value:
+            wanted = f"prepared with {name} {made_with[name]}; {value} is asked for"
+            raise UserError(f"{modality} was {wanted}; prepare it again, or leave the option out".replace("_", "-"))
     spans = iter(source.spans)
     for array in source.arrays():
-        yield Sample(torch.from_numpy(array), [tuple(span) if span else None for span in islice(spans, len(array))], source.notes)
+        _check_prepared(array, config)
+        some = [tuple(span) if span else None for span in islice(spans, len(array))]
+        if len(some) < len(array):
+            raise ValueError(f"prepared with spans for {len(source.spans)} clips only")
+        yield Sample(torch.from_numpy(array), some, source.notes)
+
+
+def _check_prepared(array: np.ndarray, config: EncoderConfig) -> None:
+    shape = config.shape
+    if array.shape[1:] not in (shape, (shape[0], *shape[2:]) if len(config.patch) == 3 else shape) or not array.size:
+        raise ValueError(f"prepared array of shape {array.shape}; (clips, {', '.join(map(str, shape))}) is needed")
+    if (array.dtype.kind == "f") != (config.vocabulary == 0) or not np.isfinite(array).all():
+        raise ValueError(f"prepared array of {array.dtype}; finite {'token ids' if config.vocabulary else 'numbers'} are needed")
+    if config.vocabulary and (array.min() < 0 or array.max() >= config.vocabulary):
+        raise ValueError(f"token ids from {array.min()} to {array.max()}; the vocabulary has {config.vocabulary}")
 
 
 def load(
@@ -318,6 +338,7 @@ def load(
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}; choose from auto, {', '.join(DTYPES)}")
+    modalities = [modalities] if isinstance(modalities, str) else modalities
     for modality in modalities or ():
         registry.encoder_name(modality)
     loaded = Model(find(model, config), choose_device(device), DTYPES.get(dtype))

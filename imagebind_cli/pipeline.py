@@ -219,6 +219,10 @@ def _finished(items: deque[_Open], pool: str) -> Iterator[list[Embedding] | Fail
         done = items.popleft()
         if isinstance(done.item, Failure):
             yield done.item
+        elif not done.vectors:
+            yield Failure(done.item.id, "holds nothing to embed")
+        elif not all(vector.isfinite().all() for vector in done.vectors):
+            yield Failure(done.item.id, "gives no finite vector: its values are too large, or no numbers")
         else:
             yield _pooled(done, pool)
 

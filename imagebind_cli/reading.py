@@ -25,6 +25,7 @@ class VisionOptions:
     """Pictures and videos."""
 
     clips: int | None = choice(None, CLIPS, minimum=1)
+    crops: str = choice("3", "Views of each video clip: its ends and middle, as published (3), or the middle alone.", choices=("3", "1"))
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class AudioOptions:
     """Sounds."""
 
     clips: int | None = choice(None, CLIPS, minimum=1)
+    channels: str = choice("first", "What is heard of a sound: its first channel, or all of them mixed.", choices=("first", "mix"))
 
 
 DATASET = "Dataset to read of an HDF5 file; depth, depths or thermal, or the only one, if not given."

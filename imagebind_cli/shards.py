@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
@@ -69,7 +69,12 @@ class Prepared:
             ValueError: a part is no array of numbers.
         """
         for part in self.parts:
-            array = np.lib.format.read_array(io.BytesIO(part.read()), allow_pickle=False)
+            try:
+                array = np.lib.format.read_array(io.BytesIO(part.read()), allow_pickle=False)
+            except Exception as error:
+                raise ValueError(f"member {part.name}: not a readable array: {error}") from error
+            if array.dtype.kind not in "fiu":
+                raise ValueError(f"member {part.name} holds {array.dtype}; numbers are needed")
             yield array.astype(np.float32) if array.dtype.kind == "f" else array.astype(np.int64)
 
 
@@ -82,22 +87,64 @@ class Entry:
     made: Mapping[str, Any] = field(default_factory=dict)
 
     def about(self) -> dict[str, Any]:
-        """The sample's JSON; empty where it has none."""
+        """The sample's JSON; empty where it has none.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
         if "json" not in self.parts:
             return {}
-        value = json.loads(self.parts["json"].read())
+        try:
+            value = json.loads(self.parts["json"].read())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"its JSON is broken: {error}") from None
         return value if isinstance(value, dict) else {}
 
     def payload(self, modality: str, about: Mapping[str, Any]) -> Prepared | io.BytesIO | str | None:
-        """One modality of this sample: prepared arrays, a media file in memory, or for text the sentence; None where it has none."""
+        """One modality of this sample: prepared arrays, a media file in memory, or for text the sentence; None where it has none.
+
+        Raises:
+            ValueError: its spans or its sentence are broken.
+        """
         ours = [part for name, part in sorted(self.parts.items()) if re.fullmatch(rf"{modality}(\.\d+)?\.npy", name)]
         if ours and modality in self.made.get("inputs", {}):
-            return Prepared(ours, about.get("spans", {}).get(modality, []), tuple(about.get("notes", {}).get(modality, ())), self.made)
+            spans, notes = (_listed(about, name, modality) for name in ("spans", "notes"))
+            if not all(span is None or (isinstance(span, list) and len(span) == 2) for span in spans):
+                raise ValueError("its spans are broken")
+            return Prepared(ours, spans, tuple(map(str, notes)), self.made)
         for name, part in self.parts.items():
             if name.startswith(f"{modality}.") or BY_ENDING.get(name) == modality:
                 data = part.read()
-                return data.decode().strip() if modality == "text" else io.BytesIO(data)
+                return _sentence(data) if modality == "text" else io.BytesIO(data)
         return None
+
+
+def _listed(about: Mapping[str, Any], name: str, modality: str) -> list[Any]:
+    found = about.get(name, {})
+    found = found.get(modality, []) if isinstance(found, dict) else None
+    if not isinstance(found, list):
+        raise ValueError(f"its {name} are broken")
+    return found
+
+
+def _sentence(data: bytes) -> str:
+    try:
+        return data.decode().strip()
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8 text") from None
+
+
+class _Member(tarfile.TarInfo):
+    """A member's header. One that is broken or torn is an error; `tarfile` itself takes it for the archive's end, except the first."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if not any(buf):  # the archive's end
+                raise
+            raise tarfile.ReadError(f"bad header: {error}") from None
 
 
 def is_shard(head: bytes) -> bool:
@@ -118,19 +165,17 @@ def read_shard(stream: BinaryIO, place: str) -> Iterator[Entry]:
     entry: Entry | None = None
     made: Mapping[str, Any] = {}
     try:
-        with tarfile.open(fileobj=stream, mode="r:" if path else "r|") as archive:
+        with tarfile.open(fileobj=stream, mode="r:" if path else "r|", tarinfo=_Member) as archive:
             for member in archive:
                 if not member.isfile():
                     continue
                 if member.size > MAX_MEMBER:
                     raise UserError(f"{place}: member {member.name!r} promises {member.size:,} bytes; at most {MAX_MEMBER:,} are read")
                 held = archive.extractfile(member)
-                if path is not None and member.name != MADE:
-                    where: bytes | tuple[str, int, int] = (path, member.offset_data, member.size)
-                else:
-                    where = held.read() if held else b""
                 if member.name == MADE:
-                    made = json.loads(where if isinstance(where, bytes) else b"{}")
+                    made = json.loads(held.read() if held else b"")
+                    if not isinstance(made, dict) or not isinstance(made.get("inputs", {}), dict):
+                        raise UserError(f"{place}: its {MADE} does not say how it was made")
                     continue
                 folder, _, base = member.name.rpartition("/")
                 stem, _, ending = base.partition(".")
@@ -139,8 +184,12 @@ def read_shard(stream: BinaryIO, place: str) -> Iterator[Entry]:
                     if entry is not None:
                         yield entry
                     entry = Entry(key, made=made)
+                if path is not None:
+                    where: bytes | tuple[str, int, int] = (path, member.offset_data, member.size)
+                else:
+                    where = held.read() if held else b""
                 entry.parts[ending.lower()] = Part(member.name, where)
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         raise UserError(f"{place}: not a whole tar archive: {error}") from None
     if entry is not None:
         yield entry

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.shards import Prepared, is_shard, read_shard
+from imagebind_cli.shards import Entry, Prepared, is_shard, read_shard
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,12 @@ def from_arguments(arguments: Iterable[str], modalities: Modalities, stdin: Bina
 def from_stream(stream: BinaryIO, modalities: Modalities, nul: bool = False) -> Iterator[Item | Failure]:
     """Items of a stream as they come: the samples of tar shards, one after another, or lines, as `from_lines`."""
     head = b"" if nul else _first_bytes(stream)
+    if head and not is_shard(head):
+        raise UserError("stdin holds NUL bytes: for names from `find -print0` give -0; a tar shard or lines of names are read as they are")
     if is_shard(head):
         yield from from_shard(_Rest(head, stream), modalities, "stdin")  # type: ignore[arg-type]
     else:
-        yield from from_lines(_Rest(head, stream) if head else stream, modalities, nul)  # type: ignore[arg-type]
+        yield from from_lines(stream, modalities, nul)
 
 
 def from_lines(stream: BinaryIO, modalities: Modalities, nul: bool = False) -> Iterator[Item | Failure]:
@@ -129,22 +131,32 @@ def from_row(row: dict[str, Any], modalities: Modalities, place: str, folder: st
 
 
 def from_shard(stream: BinaryIO, modalities: Modalities, place: str) -> Iterator[Item | Failure]:
-    """Items for the samples of a tar shard: prepared arrays, or media files in WebDataset's naming.
+    """Items for the samples of a tar shard: prepared arrays, or media files in WebDataset's naming. A torn archive ends in a `Failure`."""
+    empty = True
+    try:
+        for entry in read_shard(stream, place):
+            empty = False
+            yield _sample(entry, modalities, place)
+    except UserError as error:
+        yield Failure(place, str(error).removeprefix(f"{place}: "))
+    else:
+        if empty:
+            yield Failure(place, "holds no samples")
 
-    Raises:
-        UserError: the archive is torn.
-    """
-    for entry in read_shard(stream, place):
+
+def _sample(entry: Entry, modalities: Modalities, place: str) -> Item | Failure:
+    try:
         about = entry.about()
         id = str(about.get("id", entry.key))
         given = {modality: entry.payload(modality, about) for modality in modalities}
-        missing = [modality for modality, payload in given.items() if payload is None]
-        if missing:
-            yield Failure(id, f"no {missing[0]} in this sample of {place}; it has {', '.join(entry.parts)}")
-        elif not about and any(isinstance(payload, Prepared) for payload in given.values()):
-            yield Failure(entry.key, f"this sample of {place} is not whole")
-        else:
-            yield Item(id, _payload(given), {key: value for key, value in about.items() if key not in ("id", "spans", "notes")})
+    except ValueError as error:
+        return Failure(entry.key, f"this sample of {place}: {error}")
+    missing = [modality for modality, payload in given.items() if payload is None]
+    if missing:
+        return Failure(id, f"no {missing[0]} in this sample of {place}; it has {', '.join(entry.parts)}")
+    if not about and any(isinstance(payload, Prepared) for payload in given.values()):
+        return Failure(entry.key, f"this sample of {place} is not whole")
+    return Item(id, _payload(given), {key: value for key, value in about.items() if key not in ("id", "spans", "notes")})
 
 
 def _payload(given: dict[str, Any]) -> Any:
@@ -194,12 +206,6 @@ class _Rest:
         head, self._head = self._head[:size] if size >= 0 else self._head, self._head[size:] if size >= 0 else b""
         return head + self._stream.read(size - len(head) if size >= 0 else -1)
 
-    def __iter__(self) -> Iterator[bytes]:
-        first = self._head.split(b"\n")
-        yield from (line + b"\n" for line in first[:-1])
-        yield first[-1] + self._stream.readline()
-        yield from self._stream
-
 
 def _below(folder: str) -> Iterator[Item | Failure]:
     """Every file below a folder, sorted, links followed once, names that start with a dot left out."""
@@ -240,7 +246,7 @@ def _json_object(text: str) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # RecursionError: a thousand brackets
         return None
     return value if isinstance(value, dict) else None
 

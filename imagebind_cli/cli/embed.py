@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,12 +10,11 @@ import typer
 
 from imagebind_cli import registry
 from imagebind_cli.cli.flags import reading_options, with_reading_flags
-from imagebind_cli.cli.inputs import find_items
+from imagebind_cli.cli.inputs import find_items, first_of, new_items
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say
 
 if TYPE_CHECKING:
-    from imagebind_cli.sources import Failure, Item
     from imagebind_cli.store import Store
 
 Modality = enum.StrEnum("Modality", list(registry.MODALITIES))  # type: ignore[misc]
@@ -65,10 +63,15 @@ def embed(
     options = reading_options(str(modality), chosen)
 
     from imagebind_cli.model import load
+    from imagebind_cli.shards import Prepared
 
     loaded = load(model, device=device, dtype=str(dtype), config=config)
     if loaded.checkpoint.untrained:
         say(f"model {loaded.name} is untrained: its weights are made by rule, and nearness means little. --model huge is the published one")
+    first, items = first_of(items)
+    payload = getattr(first, "payload", None)
+    if isinstance(payload, Prepared):  # prepared samples say how they were read; a flag that says otherwise is refused with the first
+        options = {**payload.made["inputs"][str(modality)]["options"], **options}
     settings: dict[str, Any] = {"pool": str(pool), **options}
     with Talk(errors) as talk:
         if output is None:
@@ -77,24 +80,12 @@ def embed(
             from imagebind_cli.store import Store
 
             with Store(output, loaded.made(str(modality), **settings)) as store:
-                new = _not_stored(items, store, talk)
+                new = new_items(items, store.ids, talk)
                 _to_store(loaded.embed_items(str(modality), new, batch_size=batch_size, workers=workers, **settings), store, talk)
     if output is not None:
         say(f"{output}: {talk.summary()}")
     if talk.failed:
         raise typer.Exit(1)
-
-
-def _not_stored(items: Iterator[Item | Failure], store: Store, talk: Talk) -> Iterator[Item | Failure]:
-    from imagebind_cli.sources import Failure
-
-    for item in items:
-        if "\0" in item.id:
-            yield Failure(item.id, "a NUL in its id, which no store can hold")
-        elif item.id in store.ids:
-            talk.skipped += 1
-        else:
-            yield item
 
 
 def _to_stdout(results: Any, modality: str, talk: Talk) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import Field
+from dataclasses import Field, fields
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -44,6 +44,8 @@ def reading_options(modality: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 def _flag(entry: Field[Any], kind: Any) -> Any:
     help, choices, minimum = (entry.metadata[key] for key in ("help", "choices", "minimum"))
+    owners = [name for name, options in reading.OPTIONS.items() if entry.name in {field.name for field in fields(options)}]
+    help = f"{', '.join(owners)}: {help}"
     if choices:
         kind = enum.StrEnum(entry.name, list(choices)) | None  # type: ignore[misc, operator]
     elif entry.default is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from imagebind_cli.cli.talk import say
+from imagebind_cli.cli.talk import Talk, say
 
 if TYPE_CHECKING:
     from imagebind_cli.sources import Failure, Item
@@ -42,3 +43,30 @@ def find_items(modalities: tuple[str, ...], inputs: list[str], manifest: Path | 
             if argument != "-" and os.path.isfile(argument):
                 say(f"{argument!r} is embedded as a sentence, though a file has this name; its lines: imagebind embed text < {argument}")
     return sources.from_arguments(inputs, modalities, stdin, nul)  # type: ignore[arg-type]
+
+
+def new_items(items: Iterable[Item | Failure], stored: set[str], talk: Talk) -> Iterator[Item | Failure]:
+    """The items that are not in a store yet. An id that comes again with another input is a failure, since one of the two would be lost."""
+    from imagebind_cli.sources import Failure
+
+    came: dict[str, int] = {}
+    for item in items:
+        if isinstance(item, Failure):
+            yield item
+            continue
+        print_of = hash(str(item.payload))
+        if "\0" in item.id:
+            yield Failure(item.id, "a NUL in its id, which no store can hold")
+        elif came.setdefault(item.id, print_of) != print_of:
+            yield Failure(item.id, "this id came before with another input; give each its own")
+        elif item.id in stored:
+            talk.skipped += 1
+        else:
+            stored.add(item.id)
+            yield item
+
+
+def first_of(items: Iterator[Item | Failure]) -> tuple[Item | Failure | None, Iterator[Item | Failure]]:
+    """The first item, and all of them again."""
+    first = next(items, None)
+    return first, items if first is None else chain([first], items)

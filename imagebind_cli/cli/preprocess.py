@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagebind_cli.cli.flags import reading_options, with_reading_flags
-from imagebind_cli.cli.inputs import find_items
+from imagebind_cli.cli.inputs import find_items, new_items
 from imagebind_cli.cli.output import StdoutClosed, write
 from imagebind_cli.cli.talk import Talk, say
 
 if TYPE_CHECKING:
     from imagebind_cli.encoder import EncoderConfig, Sample
     from imagebind_cli.shards import ShardWriter
-    from imagebind_cli.sources import Failure, Item
 
 ArrayType = enum.StrEnum("ArrayType", ["float32", "float16"])
 
-HELP = """Decode files once into tar shards that `embed` and `train` take in place of them.
+HELP = """Decode files once into tar shards that `embed` takes in place of them.
 
 MODALITY may be several with commas, `image,audio`, from a manifest or a video with its sound: they stay together under one key.
 OUT is `out-%06d.tar` (numbered shards), `out.tar`, or `-` for one tar on stdout. The same command again goes on behind the last whole shard.
@@ -63,6 +62,8 @@ def preprocess(
 ) -> None:
     if (output is None) == (not inspect and preview is None):
         raise typer.BadParameter("give -o OUT, or --inspect or --preview in place of it")
+    if output not in (None, "-") and not output.endswith(".tar"):
+        raise typer.BadParameter(f"{output}: the name must end in .tar, or be -")
     modalities = tuple(modality.split(","))
     options = _options(modalities, chosen)
     items = find_items(modalities, inputs or [], manifest, nul)
@@ -96,7 +97,7 @@ def preprocess(
             }
             stream = sys.stdout.buffer if output == "-" else None
             with ShardWriter(output, made, int(shard_size * 1e6), stream) as shards:
-                new = _not_written(items, shards, talk)
+                new = new_items(items, shards.ids, talk)
                 _write(steps(new, read, workers=count, ahead=2 * count), shards, str(array), talk)  # type: ignore[arg-type]
     if output is not None:
         say(f"{output}: {talk.summary()}")
@@ -122,14 +123,6 @@ def _options(modalities: tuple[str, ...], chosen: dict[str, Any]) -> dict[str, d
         if not any(key in names for names in known.values()):
             raise typer.BadParameter(f"none of {', '.join(modalities)} has an option {key.replace('_', '-')!r}")
     return shared
-
-
-def _not_written(items: Iterator[Item | Failure], shards: ShardWriter, talk: Talk) -> Iterator[Item | Failure]:
-    for item in items:
-        if item.id in shards.ids:
-            talk.skipped += 1
-        else:
-            yield item
 
 
 def _write(steps: Iterator[Any], shards: ShardWriter, array: str, talk: Talk) -> None:

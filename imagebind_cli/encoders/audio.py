@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from functools import cache
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
-from imagebind_cli.media.audio import read_audio
+from imagebind_cli.media.audio import Recording, Sound
 from imagebind_cli.media.decoding import Source
+from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.windows import seconds, windows
 from imagebind_cli.reading import AudioOptions
 
 RATE = 16_000
 WINDOW_SECONDS = 2
 FRAME, HOP = RATE * 25 // 1000, RATE * 10 // 1000  # 400 and 160 samples: 25 ms every 10 ms
+STEP = 80  # the largest count of samples that both are made of
 FFT = 512
 PREEMPHASIS = 0.97
 LOWEST_HERTZ = 20.0
-WINDOWS_AT_ONCE = 64
+WINDOWS_AT_ONCE = 16
+FEW_WINDOWS = 4  # per thread; fewer are not worth starting one
 
 
 @cache
@@ -35,9 +41,16 @@ def mel_filters(bins: int) -> Tensor:
     low, high = mel(torch.tensor([LOWEST_HERTZ, RATE / 2], dtype=torch.float64))
     step = (high - low) / (bins + 1)
     left = low + step * torch.arange(bins)
-    frequencies = mel(RATE / FFT * torch.arange(FFT // 2, dtype=torch.float64))[:, None]
+    frequencies = mel(RATE / FFT * torch.arange(FFT // 2 + 1, dtype=torch.float64))[:, None]
     filters = torch.minimum((frequencies - left) / step, (left + 2 * step - frequencies) / step).clamp(min=0)
-    return F.pad(filters, (0, 0, 0, 1))  # the bin at half the rate belongs to no filter
+    filters[-1] = 0  # the bin at half the rate belongs to no filter
+    return filters
+
+
+@cache
+def sparse_filters(bins: int) -> Tensor:
+    """The filters as a sparse matrix (bins, FFT / 2 + 1) float32: a frequency feeds two of them at most."""
+    return mel_filters(bins).float().T.to_sparse().coalesce()
 
 
 @cache
@@ -46,70 +59,120 @@ def hann() -> Tensor:
     return torch.hann_window(FRAME, periodic=False, dtype=torch.float64)
 
 
-def log_mel(waveform: Tensor, bins: int) -> Tensor:
-    """Log-mel energies (bins, frames) float32 of a waveform (samples,) at 16 kHz in [-1, 1].
+class Filterbank:
+    """Log-mel energies of waveforms of one length: Kaldi's `fbank` with `htk_compat`, no dither, no energy term.
 
-    Equal to Kaldi's `fbank` with `htk_compat`, no dither, no energy term. Computed in float64: in quiet bands (all above 4 kHz of a
-    telephone recording) the float32 rounding of a loud one would show.
+    Computed in float64 up to the power spectrum: in quiet bands (all above 4 kHz of a telephone recording) the float32 rounding of a loud
+    one would show. What it writes to is made once, since fresh memory costs as much as the transform. Not for several threads at once.
+
+    Dimensions: n samples, f frames, k bins of the spectrum.
     """
-    frames = waveform.double().unfold(-1, FRAME, HOP)  # (frames, FRAME)
-    frames = frames - frames.mean(dim=-1, keepdim=True)
-    previous = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
-    spectrum = torch.view_as_real(torch.fft.rfft((frames - PREEMPHASIS * previous) * hann(), n=FFT))
-    power = spectrum.square().sum(-1)  # (frames, FFT / 2 + 1)
-    energies = (power @ mel_filters(bins)).clamp(min=torch.finfo(torch.float32).eps)
-    return energies.log().T.float()
+
+    def __init__(self, samples: int, bins: int) -> None:
+        self.frames = (samples - FRAME) // HOP + 1
+        self._bins = bins
+        self._waveform = torch.empty(samples, dtype=torch.float64)
+        self._emphasised = torch.zeros(samples, dtype=torch.float64)
+        self._padded = torch.zeros(self.frames, FFT, dtype=torch.float64)
+        self._spectrum = torch.empty(self.frames, FFT // 2 + 1, dtype=torch.complex128)
+        self._rounded = torch.empty(self.frames, FFT // 2 + 1, dtype=torch.complex64)
+        self._power = torch.empty(FFT // 2 + 1, self.frames)
+
+    def __call__(self, waveform: Tensor) -> Tensor:
+        """(n,) at 16 kHz in [-1, 1] to (bins, f) float32."""
+        self._waveform.copy_(waveform)
+        # Pre-emphasis of all samples at once. Kaldi treats the first sample of a frame in its own way, but there the window is 0.
+        torch.sub(self._waveform[1:], self._waveform[:-1], alpha=PREEMPHASIS, out=self._emphasised[1:])
+        frames = self._padded[:, :FRAME]
+        torch.sub(self._emphasised.unfold(0, FRAME, HOP), self._offsets(), out=frames).mul_(hann())
+        torch.fft.rfft(self._padded, out=self._spectrum)
+        squares = torch.view_as_real(self._rounded.copy_(self._spectrum)).square_()  # (f, k, 2)
+        torch.add(squares[..., 0], squares[..., 1], out=self._power.T)
+        energies = torch.empty(self._bins, self.frames)
+        torch.mm(sparse_filters(self._bins), self._power, out=energies)
+        return energies.clamp_(min=torch.finfo(torch.float32).eps).log_()
+
+    def _offsets(self) -> Tensor:
+        """What pre-emphasis leaves of each frame's mean, (f, 1); Kaldi takes the mean away before it."""
+        whole = len(self._waveform) // STEP * STEP
+        sums = self._waveform[:whole].view(-1, STEP).sum(-1)
+        return sums.unfold(0, FRAME // STEP, HOP // STEP).sum(-1, keepdim=True) * ((1 - PREEMPHASIS) / FRAME)
 
 
-def spectrogram(waveform: Tensor, config: EncoderConfig) -> Tensor:
-    """The encoder's input (1, bins, frames) for one window (samples,) at 16 kHz.
+def log_mel(waveform: Tensor, bins: int) -> Tensor:
+    """Log-mel energies (bins, frames) float32 of a waveform (samples,) at 16 kHz in [-1, 1]."""
+    return Filterbank(len(waveform), bins)(waveform)
+
+
+def spectrograms(waveforms: list[Tensor], config: EncoderConfig) -> Tensor:
+    """The encoder's input (windows, 1, bins, frames) for windows (samples,) at 16 kHz, shared out among torch's number of threads.
 
     A window of fewer frames is padded on the right with zeros before it is normalised, a longer one is cut, as published.
     """
     _, bins, frames = config.shape
-    mel = log_mel(waveform, bins)[:, :frames]
-    mel = F.pad(mel, (0, frames - mel.shape[1]))
-    return ((mel - config.mean[0]) / config.std[0]).unsqueeze(0)
+    result = torch.zeros(len(waveforms), bins, frames)
 
+    def fill(share: slice) -> None:
+        banks: dict[int, Filterbank] = {}
+        for waveform, place in zip(waveforms[share], result[share], strict=True):
+            needed = waveform[: (frames - 1) * HOP + FRAME]
+            bank = banks.get(len(needed)) or banks.setdefault(len(needed), Filterbank(len(needed), bins))
+            place[:, : bank.frames] = bank(needed)
 
-def resample(waveform: Tensor, rate: int) -> Tensor:
-    """A waveform (…, samples) at `rate` Hz, at 16 kHz: torchaudio's windowed sinc, as published."""
-    if rate == RATE:
-        return waveform
-    from torchaudio.functional import resample  # only where it is needed: the import takes a second
-
-    return resample(waveform, rate, RATE)
+    threads = max(1, min(torch.get_num_threads(), len(waveforms) // FEW_WINDOWS))
+    bounds = [len(waveforms) * i // threads for i in range(threads + 1)]
+    shares = [slice(*pair) for pair in zip(bounds, bounds[1:], strict=False)]
+    if threads == 1:
+        fill(shares[0])
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, shares))
+    return result.sub_(config.mean[0]).div_(config.std[0]).unsqueeze(1)
 
 
 def read(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderConfig, options: AudioOptions) -> Iterator[Sample]:
-    """A sound file, or (waveform (samples,) or (channels, samples) in [-1, 1], rate in Hz), or a waveform alone, at 16 kHz.
+    """A sound file, or (waveform (samples,) or (channels, samples) in [-1, 1], rate in Hz), or a waveform alone, at 16 kHz."""
+    with _open(source) as sound:
+        if sound.length * RATE < FRAME * sound.rate:
+            raise ValueError(f"{1000 * sound.length / sound.rate:.1f} ms of sound; at least {1000 * FRAME // RATE} ms are needed")
+        resampled = Resampled(lambda start, stop: _rows(sound.read(start, stop), options.channels), sound.length, sound.rate, RATE)
+        spans = windows(resampled.length / RATE if sound.seconds is None else sound.seconds, WINDOW_SECONDS, options.clips)
+        facts: dict[str, Any] = sound.facts | {"heard": options.channels, "windows": len(spans)}
+        clips = _clips(resampled, spans)
+        for i in range(0, len(spans), WINDOWS_AT_ONCE):
+            some = list(islice(clips, WINDOWS_AT_ONCE))
+            yield Sample(spectrograms(some, config), seconds(spans[i : i + WINDOWS_AT_ONCE]), facts={} if i else facts)
 
-    The first channel is heard.
-    """
+
+def _open(source: Source | np.ndarray | tuple[np.ndarray, int]) -> Sound | Recording:
     if isinstance(source, np.ndarray):
-        source = source, RATE
-    channels, rate = _from_array(*source) if isinstance(source, tuple) else read_audio(source)
-    waveform = resample(torch.from_numpy(channels), rate)  # (channels, samples)
-    if waveform.shape[1] < FRAME:
-        raise ValueError(f"{1000 * channels.shape[1] / rate:.1f} ms of sound; at least {1000 * FRAME // RATE} ms are needed")
-    spans = windows(waveform.shape[1] / RATE, WINDOW_SECONDS, options.clips)
-    for i in range(0, len(spans), WINDOWS_AT_ONCE):
-        some = spans[i : i + WINDOWS_AT_ONCE]
-        clips = []
-        for start, end in some:
-            clip = waveform[:, int(start * RATE) : int(end * RATE)]
-            # In place, as published, and over all channels: where windows overlap, the next one starts from what this one left.
-            # It shows only in the frame that straddles the seam, where it is worth up to 0.002 of the input's standard deviation.
-            clip -= clip.mean()
-            clips.append(spectrogram(clip[0], config))
-        yield Sample(torch.stack(clips), seconds(some))
+        return Recording(source, RATE)
+    return Recording(*source) if isinstance(source, tuple) else Sound(source)
 
 
-def _from_array(waveform: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
-    waveform = np.array(waveform, dtype=np.float32, ndmin=2)  # a copy: the caller's array is not written to
-    if waveform.ndim != 2 or rate < 1 or not np.isfinite(waveform).all():
-        raise ValueError(f"shape {waveform.shape} at {rate} Hz; a finite (samples,) or (channels, samples) is needed")
-    return waveform, int(rate)
+def _rows(samples: np.ndarray, channels: str) -> Tensor:
+    """What is kept of a sound's channels: the one that is heard, and their mean, where that is another."""
+    if len(samples) == 1:
+        return torch.from_numpy(samples)
+    mean = np.full((1, len(samples)), 1 / len(samples), np.float32) @ samples
+    return torch.from_numpy(mean if channels == "mix" else np.concatenate([samples[:1], mean]))
+
+
+def _clips(resampled: Resampled, spans: Iterable[tuple[Fraction, Fraction]]) -> Iterator[Tensor]:
+    """Each window (samples,), less the mean of all channels.
+
+    The mean is taken away in place, as published: where windows overlap, the next one starts from what this one left. It shows only in
+    the frame that straddles the seam, where it is worth up to 0.002 of the input's standard deviation. So the stretch that the next
+    window shares is kept.
+    """
+    held, at = torch.empty(0, 0), 0
+    for start, end in spans:
+        first, stop = int(start * RATE), min(int(end * RATE), resampled.length)
+        reached = at + held.shape[1]
+        fresh = resampled.read(max(first, reached), max(stop, reached))
+        held = torch.cat([held[:, first - at :], fresh], dim=1) if first < reached else fresh
+        held, at = held - held[-1].mean(), first
+        yield held[0]
 
 
 MODALITY = Modality(name="audio", readers={"audio": read})

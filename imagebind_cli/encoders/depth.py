@@ -29,6 +29,11 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptio
     Raises:
         OSError, ValueError: the file cannot be read, holds no depth, or its unit cannot be what it is read as.
     """
+    yield _sample(source, config, options)
+
+
+def _sample(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptions) -> Sample:
+    """Apart from `read`, which waits with what it holds until its one sample is used: the map in full size would wait, too."""
     values, notes = _values(source, options)
     unit = options.depth_format or ("metres" if values.dtype.kind == "f" else "mm")
     if unit not in UNITS:
@@ -58,7 +63,7 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptio
     square = fit_square(plane, config.shape[-1])
     if options.depth_normalise == "omnivore":
         square = (square - config.mean[0]) / config.std[0]
-    yield Sample(square[None, None], [None], tuple(notes), facts)
+    return Sample(square[None, None], [None], tuple(notes), facts)
 
 
 def disparity(metres: np.ndarray, focal: float, baseline: float, largest: float) -> np.ndarray:

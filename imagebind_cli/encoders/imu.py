@@ -67,7 +67,10 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: IMUOptions
         "coverage": _coverage(firsts, length, signal.shape[1]),
     }
     mean, std = (torch.tensor(values).view(-1, 1) for values in (config.mean, config.std))
-    readings = torch.from_numpy(signal.astype(np.float32))
+    with np.errstate(over="ignore"):
+        readings = torch.from_numpy(signal.astype(np.float32))
+    if not readings.isfinite().all():
+        raise ValueError("readings too large for numbers of 32 bits")
     for i in range(0, len(spans), WINDOWS_AT_ONCE):
         clips = torch.stack([_clip(readings, first, length) for first in firsts[i : i + WINDOWS_AT_ONCE]])  # (clips, 6, 2000)
         first_sample = i == 0

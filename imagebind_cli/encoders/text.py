@@ -6,8 +6,8 @@ import gzip
 import html
 from collections.abc import Iterator
 from functools import cache, lru_cache
+from heapq import heappop, heappush
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 
 import ftfy
@@ -46,33 +46,55 @@ def _vocabulary() -> tuple[dict[tuple[str, str], int], dict[str, int]]:
     return {(merge[0], merge[1]): rank for rank, merge in enumerate(merges)}, ids
 
 
-@lru_cache(maxsize=65536)
 def _word_tokens(word: str) -> tuple[int, ...]:
-    """Token ids of one word: its bytes, merged pair by pair, the best-ranked pair first."""
+    """Token ids of one word: its bytes, merged pair by pair, the best-ranked pair first.
+
+    Each round merges every occurrence of one pair, from left to right. A pair's occurrences are kept by its rank, so that a word of a
+    million letters takes seconds and not days.
+    """
     ranks, ids = _vocabulary()
     if word in ("<|startoftext|>", "<|endoftext|>"):
         return (ids[word],)
     letters = [_byte_letters()[byte] for byte in word.encode()]
-    parts = [*letters[:-1], letters[-1] + "</w>"]
-    while len(parts) > 1:
-        best = min(pairwise(parts), key=lambda pair: ranks.get(pair, len(ranks)))
-        if best not in ranks:
-            break
-        merged: list[str] = []
-        for part in parts:
-            if merged and (merged[-1], part) == best:
-                merged[-1] += part
-            else:
-                merged.append(part)
-        parts = merged
-    return tuple(ids[part] for part in parts)
+    parts = [*letters[:-1], letters[-1] + "</w>", ""]  # nothing merges with the empty part at the end, nor with merged ones
+    after, before = [*range(1, len(parts)), 0], [*range(-1, len(parts) - 1)]
+    places: dict[int, list[int]] = {}
+    waiting: list[int] = []
+
+    def note(place: int) -> None:
+        rank = ranks.get((parts[place], parts[after[place]]))
+        if rank is not None and rank not in places:
+            places[rank] = []
+            heappush(waiting, rank)
+        if rank is not None:
+            places[rank].append(place)
+
+    for place in range(len(letters)):
+        note(place)
+    while waiting:
+        rank = heappop(waiting)
+        for place in sorted(places.pop(rank)):
+            gone = after[place]
+            if ranks.get((parts[place], parts[gone])) != rank:  # one of the two was merged meanwhile
+                continue
+            parts[place] += parts[gone]
+            parts[gone] = ""
+            after[place] = after[gone]
+            before[after[place]] = place
+            note(place)
+            if place:
+                note(before[place])
+    return tuple(ids[part] for part in parts if part)
+
+
+_known_word_tokens = lru_cache(maxsize=65536)(_word_tokens)
 
 
 def words_of(text: str) -> list[int]:
     """Token ids of a text, however long, without start and end token: mended, unescaped and lower-cased as CLIP does."""
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
     text = " ".join(text.split()).lower()
-    return [token for word in WORDS.findall(text) for token in _word_tokens(word)]
+    return [token for word in WORDS.findall(text) for token in (_known_word_tokens if len(word) < 100 else _word_tokens)(word)]
 
 
 def framed(words: list[int], context: int) -> Tensor:

@@ -27,6 +27,11 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOpt
     Raises:
         OSError, ValueError: the file cannot be read, is in colours that nothing explains, or shows one value only.
     """
+    yield _sample(source, config, options)
+
+
+def _sample(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOptions) -> Sample:
+    """Apart from `read`, which waits with what it holds until its one sample is used: the picture in full size would wait, too."""
     notes: list[str] = []
     thermogram = None if isinstance(source, np.ndarray) else read_thermogram(source)
     if thermogram is not None:
@@ -46,7 +51,7 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOpt
         scaled = np.where(known, scaled, 0)
         notes.append(f"{max(facts['missing'], 0.01):.0%} of the pixels have no value; each is taken as 0")
     square = fit_square(scaled, config.shape[-1])
-    yield Sample(((square - config.mean[0]) / config.std[0])[None, None], [None], tuple(notes), facts)
+    return Sample(((square - config.mean[0]) / config.std[0])[None, None], [None], tuple(notes), facts)
 
 
 def _measured(thermogram: Thermogram, options: ThermalOptions, notes: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
@@ -119,6 +124,8 @@ def _limits(known: np.ndarray, unit: str, chosen: str, notes: list[str]) -> tupl
             raise ValueError(f"no value between {low:g} and {high:g} {unit}; they go from {smallest:g} to {largest:g}")
         if unit in (NUMBERS, COUNTS):
             notes.append(f"thermal range {chosen} taken in the file's own {unit}")
+    if not np.isfinite(high - low):
+        raise ValueError(f"its values go from {low:g} to {high:g}, too far apart for 64 bits")
     if low == high:
         raise ValueError("all pixels have one value; there is nothing to see")
     return low, high

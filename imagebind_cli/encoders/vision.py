@@ -9,19 +9,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
-from imagebind_cli.media.decoding import Source
+from imagebind_cli.media.animation import Animation, is_animation
+from imagebind_cli.media.decoding import Source, decoding
 from imagebind_cli.media.image import read_image
 from imagebind_cli.media.video import Video
-from imagebind_cli.media.windows import seconds, windows
+from imagebind_cli.media.windows import seconds, seen, windows
 from imagebind_cli.reading import VisionOptions
 
 CLIP_SECONDS = 2
 CLIPS_AT_ONCE = 8
+PIXELS_AT_ONCE = 64_000_000  # of decoded frames: 190 MB
+BITS = {"1": 1, "I": 32, "F": 32}  # Pillow's mode to bits a channel; 8 in the others
 
 
 def picture_tensor(picture: Image.Image, config: EncoderConfig) -> Tensor:
@@ -36,8 +39,8 @@ def picture_tensor(picture: Image.Image, config: EncoderConfig) -> Tensor:
     return _normalise(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, config)
 
 
-def clip_tensor(frames: Tensor, config: EncoderConfig) -> Tensor:
-    """A clip's frames (t, h, w, 3) uint8 as three views (3, 3, t, h, w): short side scaled, normalised, cropped at its ends and middle.
+def clip_tensor(frames: Tensor, config: EncoderConfig, crops: int = 3) -> Tensor:
+    """A clip's frames (t, h, w, 3) uint8 as views (crops, 3, t, h, w): short side scaled, normalised, cropped at its ends and middle.
 
     Bilinear and not antialiased, unlike pictures: published behaviour.
     """
@@ -52,7 +55,8 @@ def clip_tensor(frames: Tensor, config: EncoderConfig) -> Tensor:
     pixels = _normalise(pixels, config).transpose(0, 1)  # (3, t, h, w)
     spare = max(scaled) - size
     axis = 2 if scaled[0] > scaled[1] else 3
-    return torch.stack([pixels.narrow(axis, offset, size) for offset in (0, math.ceil(spare / 2), spare)])
+    offsets = (0, math.ceil(spare / 2), spare) if crops == 3 else (math.ceil(spare / 2),)
+    return torch.stack([pixels.narrow(axis, offset, size) for offset in offsets])
 
 
 def _normalise(pixels: Tensor, config: EncoderConfig) -> Tensor:
@@ -66,36 +70,64 @@ def read_picture(source: Source | np.ndarray | Image.Image, config: EncoderConfi
         if source.ndim != 3 or source.shape[-1] != 3 or source.dtype != np.uint8 or not source.size:
             raise ValueError(f"shape {source.shape} of {source.dtype}; (height, width, 3) of uint8 is needed")
         source = Image.fromarray(source)
-    picture = source.convert("RGB") if isinstance(source, Image.Image) else read_image(source)
-    yield Sample(picture_tensor(picture, config).unsqueeze(0), [None])
+    if isinstance(source, Image.Image):
+        picture, facts = source.convert("RGB"), picture_facts(source)
+    else:
+        picture, facts = read_image(source), _file_facts(source)
+    yield Sample(picture_tensor(picture, config).unsqueeze(0), [None], facts=facts)
+
+
+def picture_facts(image: Image.Image) -> dict[str, Any]:
+    """What a picture is before it is turned and converted: size, Pillow's mode, bits a channel, EXIF orientation (1: upright)."""
+    return {
+        "size": list(image.size),
+        "mode": image.mode,
+        "bits": 16 if image.mode.startswith("I;16") else BITS.get(image.mode, 8),
+        "orientation": image.getexif().get(ExifTags.Base.Orientation, 1),
+    }
+
+
+def _file_facts(source: Source) -> dict[str, Any]:
+    if hasattr(source, "seek"):
+        source.seek(0)
+    with decoding("picture"), Image.open(source) as image:  # the header alone
+        return {"format": (image.format or "").lower(), **picture_facts(image)}
 
 
 def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
-    """A video file, or (frames (t, h, w, 3) uint8 in RGB, frames a second), or the frames of one clip alone."""
+    """A video file, an animated picture, or (frames (t, h, w, 3) uint8 in RGB, frames a second), or the frames of one clip alone."""
     if isinstance(source, np.ndarray):
         source = source, len(source) / CLIP_SECONDS
     if isinstance(source, tuple):
         yield from _read_frames(*source, config, options)
         return
-    with Video(source) as video:
+    with Animation(source) if is_animation(source) else Video(source) as video:
         spans = windows(video.duration, CLIP_SECONDS, options.clips)
-        clips = video.clips(spans, count=config.shape[1])
-        for i in range(0, len(spans), CLIPS_AT_ONCE):
-            some = spans[i : i + CLIPS_AT_ONCE]
-            yield _views([torch.from_numpy(np.stack(next(clips))) for _ in some], some, config)
+        at_once = max(1, min(CLIPS_AT_ONCE, PIXELS_AT_ONCE // (config.shape[1] * max(video.pixels, 1))))
+        for i in range(0, len(spans), at_once):
+            some = spans[i : i + at_once]
+            clips = [torch.from_numpy(np.stack(frames)) for frames in video.clips(some, count=config.shape[1])]
+            yield _views(clips, some, config, options, {} if i else video.facts | {"windows": len(spans)})
 
 
 def _read_frames(frames: np.ndarray, rate: float, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size or rate <= 0:
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size or not 0 < rate < math.inf:
         raise ValueError(f"shape {frames.shape} of {frames.dtype} at {rate} a second; (frames, height, width, 3) of uint8 is needed")
-    for span in windows(len(frames) / rate, CLIP_SECONDS, options.clips):
-        first, stop = (min(math.ceil(time * rate), len(frames)) for time in span)
-        chosen = torch.linspace(min(first, len(frames) - 1), stop - 1, config.shape[1]).long()
-        yield _views([torch.from_numpy(frames)[chosen]], [span], config)
+    spans = windows(len(frames) / rate, CLIP_SECONDS, options.clips)
+    times = range(len(frames))
+    for number, span in enumerate(spans):
+        first, stop = (time * Fraction(rate) for time in span)
+        chosen = seen(times, first, stop, config.shape[1])
+        facts = {"size": [frames.shape[2], frames.shape[1]], "fps": rate, "frames": len(frames), "windows": len(spans)}
+        yield _views([torch.from_numpy(frames[chosen])], [span], config, options, {} if number else facts)
 
 
-def _views(clips: list[Tensor], spans: list[tuple[Fraction, Fraction]], config: EncoderConfig) -> Sample:
-    return Sample(torch.cat([clip_tensor(clip, config) for clip in clips]), [span for span in seconds(spans) for _ in range(3)])
+def _views(
+    clips: list[Tensor], spans: list[tuple[Fraction, Fraction]], config: EncoderConfig, options: VisionOptions, facts: dict[str, Any]
+) -> Sample:
+    crops = int(options.crops)
+    views = torch.cat([clip_tensor(clip, config, crops) for clip in clips])
+    return Sample(views, [span for span in seconds(spans) for _ in range(crops)], facts=facts)
 
 
 def read(source: Any, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:

@@ -12,16 +12,19 @@ MAX_VALUES = 200_000_000
 """An NPY header that promises more is refused before anything is unpacked."""
 
 
-def read_npy(source: Source) -> np.ndarray:
-    """An NPY file's array, at most `MAX_VALUES` numbers; object arrays are refused."""
+def read_npy(source: Source, most: int = MAX_VALUES) -> np.ndarray:
+    """An NPY file's array, at most `most` numbers; object arrays are refused."""
     check_file(source)
     with decoding("NPY file"), open(source, "rb") if isinstance(source, str | os.PathLike) else source as file:
         file.seek(0)
         version = np.lib.format.read_magic(file)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = reader(file)
-        if np.prod(shape, dtype=float) > MAX_VALUES:
-            raise ValueError(f"promises {shape} values; at most {MAX_VALUES:,} are unpacked")
+        try:
+            shape, _, dtype = reader(file)
+        except ValueError as error:
+            raise ValueError(f"not a readable NPY file: {str(error).partition('.')[0]}") from None
+        if min(shape, default=0) < 0 or np.prod(shape, dtype=float) > most:
+            raise ValueError(f"promises {shape} values; at most {most:,} are unpacked")
         if dtype.hasobject or dtype.kind not in "biuf":
             raise ValueError(f"holds {dtype}; numbers are needed")
         file.seek(0)

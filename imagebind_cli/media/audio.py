@@ -1,49 +1,326 @@
-"""Sound files to waveforms: soundfile for what it knows, PyAV for the rest (mp4, m4a, the sound track of a video)."""
+"""Sounds, read forwards in stretches: soundfile where it knows the file and its length, PyAV for the rest."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import soundfile
 
 from imagebind_cli.media.decoding import Source, check_file, decoding
+from imagebind_cli.media.tracks import end_seconds, open_container, packets, picture_seconds, picture_track, start_seconds, tick
 
-
-def read_audio(source: Source) -> tuple[np.ndarray, int]:
-    """A sound as float32 (channels, samples) in [-1, 1], and its rate in Hz.
-
-    Raises:
-        OSError, ValueError: the file cannot be read, or holds no sound.
-    """
-    check_file(source)
-    try:
-        samples, rate = soundfile.read(_rewound(source), dtype="float32", always_2d=True)
-        samples = samples.T
-    except (soundfile.LibsndfileError, TypeError):  # TypeError: a file whose name ends in .raw, whatever it holds
-        samples, rate = _read_with_av(_rewound(source))
-    if not samples.size:
-        raise ValueError("holds no sound")
-    if not np.isfinite(samples).all():
-        raise ValueError("holds samples that are not numbers (NaN or infinite)")
-    return np.ascontiguousarray(samples), rate
-
-
-def _read_with_av(source: Source) -> tuple[np.ndarray, int]:
+if TYPE_CHECKING:
     import av
 
-    with decoding("sound"), av.open(source, mode="r") as container:
-        if not container.streams.audio:
+RATES = 1_000, 768_000
+"""Hz; a header that says less or more is taken for damaged."""
+
+SKIP_SECONDS = 10
+"""A stretch at most this far ahead is reached by decoding on, a later one by seeking."""
+
+PREROLL_SECONDS = 1
+"""Decoders of compressed sound need what comes before; it is decoded and thrown away."""
+
+
+class Decoder(Protocol):
+    """One library's view of a sound. length: samples in each channel. seconds: set where the pictures beside it say how long it lasts."""
+
+    rate: int
+    channels: int
+    length: int
+    seconds: float | None
+    facts: dict[str, Any]
+
+    def seek(self, sample: int) -> None: ...
+
+    def more(self, count: int) -> np.ndarray: ...  # up to count samples (n, channels) float32; none at the end
+
+    def close(self) -> None: ...
+
+
+class Sound:
+    """An open sound. Use it as a context manager.
+
+    rate: Hz. length: samples in each channel. seconds: how long the pictures of the same file last; None if there are none.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, holds no sound, or is of an absurd rate.
+    """
+
+    def __init__(self, source: Source) -> None:
+        check_file(source)
+        with decoding("sound"):
+            self._decoder = _decoder(source)
+        self.rate, self.channels = self._decoder.rate, self._decoder.channels
+        self.length, self.seconds = self._decoder.length, self._decoder.seconds
+        self._held = np.empty((0, self.channels), np.float32)  # samples from self._at on
+        self._at = 0
+        try:
+            check_rate(self.rate)
+            if not self.length:
+                raise ValueError("holds no sound")
+        except ValueError:
+            self._decoder.close()
+            raise
+
+    def __enter__(self) -> Sound:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._decoder.close()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the file turned out to hold."""
+        return self._decoder.facts | facts_of(self)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Samples [start, stop) as (channels, stop - start) float32, zeros past the end; `start` never goes back.
+
+        Raises:
+            OSError, ValueError: the sound cannot be decoded, or is not made of numbers.
+        """
+        end = self._at + len(self._held)
+        blocks = [self._held[start - self._at :]]
+        with decoding("sound"):
+            if start > end + SKIP_SECONDS * self.rate:
+                self._decoder.seek(start)
+                end = start
+            while end < stop and len(block := self._decoder.more(stop - end)):
+                blocks.append(block[max(start - end, 0) :])
+                end += len(block)
+        for block in blocks[1:]:
+            check_numbers(block)
+        self._held, self._at = np.concatenate(blocks), start
+        samples = self._held[: stop - start].T
+        return np.pad(samples, ((0, 0), (0, stop - start - samples.shape[1])))
+
+
+class Recording:
+    """A waveform in memory, with the same face as `Sound`."""
+
+    seconds = None
+
+    def __init__(self, waveform: np.ndarray, rate: int) -> None:
+        self._waveform = np.atleast_2d(waveform)
+        if self._waveform.ndim != 2 or not self._waveform.size:
+            raise ValueError(f"shape {np.shape(waveform)}; (samples,) or (channels, samples) is needed")
+        check_rate(rate)
+        self.rate, (self.channels, self.length) = int(rate), self._waveform.shape
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the waveform is."""
+        return facts_of(self)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """As `Sound.read`."""
+        samples = self._waveform[:, start:stop].astype(np.float32)
+        check_numbers(samples)
+        return np.pad(samples, ((0, 0), (0, stop - start - samples.shape[1])))
+
+
+def facts_of(sound: Sound | Recording) -> dict[str, Any]:
+    """Rate, channels and seconds."""
+    return {"rate": sound.rate, "channels": sound.channels, "seconds": round(sound.length / sound.rate, 3)}
+
+
+def check_rate(rate: float) -> None:
+    """Refuse a rate no sound is recorded at."""
+    if not RATES[0] <= rate <= RATES[1] or rate != int(rate):
+        raise ValueError(f"sound at {rate:,} Hz; whole numbers from {RATES[0]:,} to {RATES[1]:,} Hz are understood")
+
+
+def check_numbers(samples: np.ndarray) -> None:
+    """Refuse NaN and infinity."""
+    if not np.isfinite(samples).all():
+        raise ValueError("holds samples that are not numbers (NaN or infinite)")
+
+
+def _decoder(source: Source) -> Decoder:
+    try:
+        return SoundFile(source)
+    except (soundfile.LibsndfileError, TypeError, _Doubtful):  # TypeError: a file whose name ends in .raw, whatever it holds
+        return SoundTrack(source)
+
+
+class _Doubtful(Exception):
+    """libsndfile knows the format but not, or wrongly, how long the sound is."""
+
+
+class SoundFile:
+    """libsndfile's view, taken only if the length it promises is there."""
+
+    def __init__(self, source: Source) -> None:
+        if hasattr(source, "seek"):
+            source.seek(0)
+        self._file = soundfile.SoundFile(os.fsencode(source) if isinstance(source, str | os.PathLike) else source)  # any bytes in its name
+        self.rate, self.channels, self.length = self._file.samplerate, self._file.channels, self._file.frames
+        self.seconds: float | None = None
+        self.facts = {"format": self._file.format.lower(), "codec": self._file.subtype.lower()}
+        if not self._reaches_its_end() or (self._file.format == "MP3" and not self._agrees_with_packets(source)):
+            self._file.close()
+            raise _Doubtful
+
+    def _reaches_its_end(self) -> bool:
+        """Whether the last sample promised can be read. A count of zero may be a header never completed."""
+        try:
+            self._file.seek(max(self.length - 1, 0))
+            found = len(self._file.read(1))
+            self._file.seek(0)
+        except soundfile.LibsndfileError:
+            return False
+        return found == 1
+
+    def _agrees_with_packets(self, source: Source) -> bool:
+        """Whether an MP3's packets last as long as promised: without a table of its own the promise is a guess from the first one."""
+        place = source.tell() if hasattr(source, "tell") else None
+        with open_container(source) as container:
+            stream = container.streams.audio[0]
+            seconds = float(end_seconds(container, stream) - start_seconds(stream))
+        if place is not None:
+            source.seek(place)  # type: ignore[union-attr]
+        return abs(seconds - self.length / self.rate) < 0.2
+
+    def seek(self, sample: int) -> None:
+        """Go to a sample."""
+        before = max(sample - PREROLL_SECONDS * self.rate, 0)
+        self._file.seek(before)
+        self._file.read(sample - before, dtype="float32")
+
+    def more(self, count: int) -> np.ndarray:
+        """The next samples, (n, channels)."""
+        return self._file.read(count, dtype="float32", always_2d=True)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
+class SoundTrack:
+    """PyAV's view: the first sound track of any container.
+
+    Samples are placed by their time stamps, a gap is silent. Beside a picture track the sound starts and ends with the pictures.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._open()
+        try:
+            self._measure()
+        except Exception:
+            self._container.close()
+            raise
+
+    def _open(self) -> None:
+        self._container = open_container(self._source)
+        if not self._container.streams.audio:
+            self._container.close()
             raise ValueError("holds no sound track")
-        stream = container.streams.audio[0]
-        rate = stream.rate
-        blocks: list[np.ndarray] = []
-        resampler = av.AudioResampler(format="fltp")  # planar float; layout and rate stay the file's own
-        for frame in container.decode(stream):
-            blocks += [block.to_ndarray() for block in resampler.resample(frame)]
-        blocks += [block.to_ndarray() for block in resampler.resample(None)]
-    return np.concatenate(blocks, axis=1) if blocks else np.empty((0, 0), np.float32), rate
+        self._stream = self._container.streams.audio[0]
+
+    def _measure(self) -> None:
+        self._start, self.rate = Fraction(0), self._stream.rate
+        first = next(self._decoded(), None)
+        if first is None:
+            raise ValueError("holds no sound that can be decoded")
+        self.channels = first[1].shape[1]
+        check_rate(self.rate)
+        pictures = picture_track(self._container)
+        if pictures is not None:
+            self._start = start_seconds(pictures)
+            self.seconds: float | None = picture_seconds(self._container, pictures)
+            self.length = round(self.seconds * self.rate)
+        else:
+            self._start = Fraction(first[0], self.rate)
+            self.seconds = None
+            self._restart(0)
+            self.length = round(float(end_seconds(self._container, self._stream) - self._start) * self.rate)
+        self.facts = {"format": self._container.format.name, "codec": self._stream.codec_context.name}
+        self.seek(0)
+
+    def seek(self, sample: int) -> None:
+        """Go to a sample."""
+        self._restart(sample - PREROLL_SECONDS * self.rate)
+        self._blocks = self._from(sample)
+
+    def _restart(self, sample: int) -> None:
+        """Go to the packet before a sample; to the beginning, if the file cannot seek."""
+        at = max(Fraction(sample, self.rate), Fraction(0)) + self._start
+        try:
+            self._container.seek(int(at / tick(self._stream)), stream=self._stream, backward=True)
+        except OSError:
+            self._container.close()
+            self._open()
+
+    def more(self, count: int) -> np.ndarray:
+        """The next samples, (n, channels)."""
+        blocks, wanted = [], count
+        while wanted > 0 and (block := next(self._blocks, None)) is not None:
+            blocks.append(block[:wanted])
+            if len(block) > wanted:
+                self._blocks = chain([block[wanted:]], self._blocks)
+            wanted -= len(block)
+        return np.concatenate(blocks) if blocks else np.empty((0, self.channels), np.float32)
+
+    def _from(self, sample: int) -> Iterator[np.ndarray]:
+        """Blocks (n, channels) from a sample on, without gaps, up to the length."""
+        placed = False
+        for number, block in self._decoded():
+            at = sample if placed and abs(number - sample) < self.rate // 10 else number  # containers' clocks are coarse
+            if at + len(block) <= sample:
+                continue
+            while sample < min(at, self.length):
+                silent = min(at - sample, self.rate, self.length - sample)
+                yield np.zeros((silent, self.channels), np.float32)
+                sample += silent
+            if sample >= self.length:
+                return
+            block = block[sample - at : self.length - at]  # noqa: PLW2901
+            yield block
+            sample += len(block)
+            placed = True
+
+    def _decoded(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Number of its first sample, as its time says, and samples (n, channels) of each frame; a damaged packet is left out."""
+        import av
+
+        number = 0
+        for packet in chain(packets(self._container, self._stream), [None]):
+            try:
+                frames = self._stream.decode(packet)
+            except (av.error.InvalidDataError, av.error.EOFError):
+                continue
+            for frame in frames:
+                if frame.sample_rate != self.rate:
+                    raise ValueError(f"changes from {self.rate} to {frame.sample_rate} Hz")
+                if frame.pts is not None:
+                    number = round((frame.pts * tick(self._stream) - self._start) * self.rate)
+                block = _floats(frame)
+                yield number, block
+                number += len(block)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._container.close()
 
 
-def _rewound(source: Source) -> Source:
-    if hasattr(source, "seek"):
-        source.seek(0)
-    return source
+def _floats(frame: av.AudioFrame) -> np.ndarray:
+    """A frame's samples (n, channels) float32 in [-1, 1]."""
+    values = frame.to_ndarray()  # (channels, n), or (1, n * channels)
+    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
+    if values.dtype.kind == "f":
+        return values.astype(np.float32)
+    full = 2.0 ** (8 * values.dtype.itemsize - 1)
+    return ((values.astype(np.float64) - (full if values.dtype.kind == "u" else 0)) / full).astype(np.float32)

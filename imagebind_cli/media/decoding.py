@@ -47,5 +47,8 @@ def check_file(source: Source) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip()
+    """What went wrong, without the name of the file, which the caller says."""
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "of no known kind"
+    text = str(getattr(error, "strerror", None) or error).strip()
     return text.splitlines()[0] if text else type(error).__name__

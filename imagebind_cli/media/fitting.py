@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from imagebind_cli.media.image import middle
+
 
 def fit_square(values: np.ndarray, size: int) -> Tensor:
     """A map (h, w) as (size, size) float32: short side scaled to size (bilinear, antialiased), the middle kept."""
+    values = values[middle(*values.shape), middle(*values.shape[::-1])]
     height, width = values.shape
     scale = size / min(height, width)
     scaled = tuple(size if side == min(height, width) else int(side * scale) for side in (height, width))

@@ -8,9 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from imagebind_cli.media.arrays import MAX_VALUES, head, read_npy
+from imagebind_cli.media.arrays import head, read_npy
 from imagebind_cli.media.decoding import Source, check_file, decoding
 from imagebind_cli.media.image import open_image
+
+MAX_PIXELS = 32_000_000
+"""A header that promises more is refused before anything is unpacked: each pixel becomes several numbers of 64 bits."""
+
+MAX_CHUNK_BYTES = 500_000_000
+"""A piece of an HDF5 dataset, which is unpacked whole."""
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 MATLAB_MAGIC = b"MATLAB 7.3"
@@ -44,7 +50,7 @@ def read_map(source: Source, *, dataset: str | None = None, frame: int = 0, colo
     if any(start[at : at + 8] == HDF5_MAGIC for at in (0, 512, 1024, 2048)):  # a user block may stand before it, as MATLAB's does
         found = _read_hdf5(source, dataset, frame, matlab=start.startswith(MATLAB_MAGIC))
     elif start.startswith(b"\x93NUMPY"):
-        values = read_npy(source)
+        values = read_npy(source, MAX_PIXELS)
         if values.ndim == 3 and 1 in (values.shape[0], values.shape[-1]):
             values = values.reshape(values.shape[1:] if values.shape[0] == 1 else values.shape[:2])
         found = PixelMap(values)
@@ -61,7 +67,7 @@ def read_map(source: Source, *, dataset: str | None = None, frame: int = 0, colo
 
 
 def _read_picture(source: Source, colours: bool) -> PixelMap:
-    image = open_image(source)
+    image = open_image(source, MAX_PIXELS)
     notes: tuple[str, ...] = ()
     # Readers of the best-known PFM files ignore the size of the scale and use its sign only, the byte order.
     if image.format == "PPM" and image.info.get("scale", 1) != 1:
@@ -101,8 +107,8 @@ def _read_hdf5(source: Source, name: str | None, frame: int, matlab: bool) -> Pi
         frames = shape[0] if len(shape) == 3 else 1
         if not 0 <= frame < frames:
             raise ValueError(f"no frame {frame}; dataset {name} has {frames}, counted from 0")
-        if max(math.prod(shape[-2:]), math.prod(node.chunks or ())) > MAX_VALUES:
-            raise ValueError(f"dataset {name} promises {shape} values; at most {MAX_VALUES:,} are unpacked")
+        if math.prod(shape[-2:]) > MAX_PIXELS or math.prod(node.chunks or ()) * node.dtype.itemsize > MAX_CHUNK_BYTES:
+            raise ValueError(f"dataset {name} promises {shape} values; at most {MAX_PIXELS:,} are unpacked")
         values = node[frame] if len(shape) == 3 else node[()]
         if matlab or "MATLAB_class" in node.attrs:  # MATLAB stores columns first: (frames, width, height)
             values = values.T

@@ -296,6 +296,8 @@ def _seconds(table: Table, column: int, unit: str | None, notes: list[str]) -> t
         return _iso(table, column), name
     values = table.numbers([column])[:, 0]
     unit = unit or _time_name(name)[1]
+    if unit is None and len(values) < 2:
+        unit = "s"  # no steps, and too few readings whatever the unit
     if unit is None:
         steps = np.diff(values[np.isfinite(values)])
         step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0

@@ -1,14 +1,18 @@
-"""Clips of a video by time, decoded with PyAV from the nearest key frame."""
+"""Clips of a video by time, decoded with PyAV from the key frame before them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from imagebind_cli.media.decoding import Source, check_file, decoding
+from imagebind_cli.media.tracks import frame_seconds, open_container, packets, picture_seconds, picture_track, start_seconds, tick
+from imagebind_cli.media.windows import seen
 
 if TYPE_CHECKING:
     import av
@@ -16,29 +20,55 @@ if TYPE_CHECKING:
 MAX_PIXELS = 50_000_000
 """Per frame; 8K is 33 million."""
 
+MARGINS = 1.0, 10.0, float("inf")
+"""Seconds before a frame to start decoding at, tried in turn: a container's index may point past the frame by its decoder's delay,
+and frames that lean on the pictures before an open group's key frame cannot be decoded from it."""
+
+AHEAD_SECONDS = 4
+"""A frame at most this far ahead is reached by decoding on, a later one by seeking."""
+
 
 class Video:
     """An open video. Use it as a context manager.
 
-    duration: seconds from the first frame to the end of the last one.
+    duration: seconds from the first frame to the end of the last one. pixels: of one frame.
     """
 
     def __init__(self, source: Source) -> None:
-        import av
-
         check_file(source)
+        self._source = source
         with decoding("video"):
-            self._container = av.open(source, mode="r")
-            if not self._container.streams.video:
-                self._container.close()
-                raise ValueError("holds no picture track")
-            self._stream = self._container.streams.video[0]
-            self._stream.thread_type = "AUTO"
-            if self._stream.width * self._stream.height > MAX_PIXELS:
-                raise ValueError(f"{self._stream.width} x {self._stream.height} pixels a frame; at most {MAX_PIXELS:,} are unpacked")
-            self._tick = float(self._stream.time_base or Fraction(1, 1_000_000))  # seconds
-            self._start = (self._stream.start_time or 0) * self._tick
-            self.duration = self._measure()
+            self._open()
+            self._tick, self._start = tick(self._stream), start_seconds(self._stream)
+            self._untimed = self._count_untimed()
+            if self._untimed:  # a bare stream without time stamps: frames are numbered
+                self._tick, self._start = Fraction(1) / (self._stream.guessed_rate or 25), Fraction(0)
+                self.duration = float(self._untimed * self._tick)
+            else:
+                self.duration = picture_seconds(self._container, self._stream)
+        self.pixels = self._stream.width * self._stream.height
+        self._rotation = 0
+        self._variable = False
+
+    def _open(self) -> None:
+        self._container = open_container(self._source)
+        stream = picture_track(self._container)
+        if stream is None:
+            self._container.close()
+            raise ValueError("holds no picture track")
+        if stream.width * stream.height > MAX_PIXELS:
+            self._container.close()
+            raise ValueError(f"{stream.width} x {stream.height} pixels a frame; at most {MAX_PIXELS:,} are unpacked")
+        stream.thread_type = "AUTO"
+        self._stream = stream
+        self._playing: Iterator[tuple[int, av.VideoFrame]] = iter(())
+        self._at: float = math.inf  # stamp of the last frame played; nothing lies ahead of infinity
+
+    def _count_untimed(self) -> int:
+        """How many packets there are, if they have no time stamps; else 0."""
+        track = packets(self._container, self._stream)
+        first = next(track, None)
+        return 1 + sum(1 for _ in track) if first is not None and first.pts is None and first.dts is None else 0
 
     def __enter__(self) -> Video:
         return self
@@ -46,66 +76,112 @@ class Video:
     def __exit__(self, *exc: object) -> None:
         self._container.close()
 
-    def _measure(self) -> float:
-        if self._stream.duration:
-            return self._stream.duration * self._tick
-        if self._container.duration:
-            return self._container.duration / 1_000_000 - max(0.0, self._start)
-        last = max((self._time(packet.pts) for packet in self._container.demux(self._stream) if packet.pts is not None), default=0.0)
-        self._container.seek(0)
-        return last + self._frame_seconds()
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the file turned out to hold; rotation and variable rate as far as clips have been read."""
+        sides = [self._stream.width, self._stream.height]
+        return {
+            "codec": self._stream.codec_context.name,
+            "size": sides[:: -1 if self._rotation % 180 else 1],
+            "fps": round(1 / frame_seconds(self._stream), 3),
+            "variable_rate": self._variable,
+            "seconds": round(self.duration, 3),
+            "frames": self._untimed or self._stream.frames or None,
+            "rotation": self._rotation,
+        }
 
-    def clips(self, spans: Iterable[tuple[Fraction, Fraction]], count: int) -> Iterator[list[np.ndarray]]:
+    def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> list[list[np.ndarray]]:
         """For each span in seconds, `count` frames (h, w, 3) uint8, upright, evenly spaced from its first frame to its last.
 
-        A span's frames are those that start in [start, end). A span past the end takes what there is; the last frame is repeated
+        A span's frames are those that start in [start, end), or the one still on screen where none does. The last frame is repeated
         where there are fewer than `count`.
         """
-        for start, end in spans:
-            yield self._clip(float(start), float(end), count)
-
-    def _clip(self, start: float, end: float, count: int) -> list[np.ndarray]:
         with decoding("video"):
-            stamps = self._stamps(start, end)
-            if not stamps:
-                raise ValueError(f"no frame between {start:g} s and {end:g} s")
-            # The published sampler: numbers linspace(0, n - 1, count) of the n frames in the span.
-            wanted = [stamps[int(i)] for i in np.linspace(0, len(stamps) - 1, count)]
-            found: dict[int, np.ndarray] = {}
-            self._seek(start)
-            for frame in self._container.decode(self._stream):
-                if frame.pts in wanted:
-                    found[frame.pts] = _upright(frame)
-                if frame.pts is not None and frame.pts >= wanted[-1]:
-                    break
-            if not found:
-                raise ValueError(f"no frame between {start:g} s and {end:g} s can be decoded")
-        return [found[min(found, key=lambda stamp: abs(stamp - want))] for want in wanted]
+            wanted = [self._stamps(start, end, count) for start, end in spans]
+            frames = {stamp: self._frame(stamp) for stamp in sorted({stamp for clip in wanted for stamp in clip})}
+        return [[frames[stamp] for stamp in clip] for clip in wanted]
 
-    def _stamps(self, start: float, end: float) -> list[int]:
-        """Time stamps of the frames in [start, end), in display order, without decoding any."""
-        half = self._frame_seconds() / 2  # stamps are rounded to the container's clock
-        stamps = []
-        self._seek(start)
-        for packet in self._container.demux(self._stream):
-            if packet.pts is not None and start - half <= self._time(packet.pts) < end - half:
-                stamps.append(packet.pts)
-            if packet.dts is not None and self._time(packet.dts) >= end:  # no later packet is shown before its dts
+    def _stamps(self, start: Fraction, end: Fraction, count: int) -> list[int]:
+        """Time stamps of a clip's frames, found without decoding any."""
+        first, stop = ((time + self._start) / self._tick - Fraction(1, 2) for time in (start, end))  # stamps are rounded to the clock
+        if self._untimed:
+            stamps, shown = list(range(self._untimed)), True
+        else:
+            stamps, shown = self._listed(start, first, stop)
+        chosen = [stamps[number] for number in seen(stamps, first, stop, count)]
+        if not chosen or (chosen[0] < first and not shown):
+            raise ValueError(f"no frame between {float(start):g} s and {float(end):g} s")
+        return chosen
+
+    def _listed(self, start: Fraction, first: Fraction, stop: Fraction) -> tuple[list[int], bool]:
+        """Stamps from before `first` up to `stop`, sorted, and whether the last one before `first` stays on screen until then."""
+        stamps, shown_until = [], first
+        self._seek(float(start) - MARGINS[0])
+        for packet in packets(self._container, self._stream):
+            stamp = packet.dts if packet.pts is None else packet.pts
+            if stamp is None:
+                continue
+            if stamp < stop:
+                stamps.append(stamp)
+            shown_until = max(shown_until, Fraction(stamp if stamp >= stop else stamp + (packet.duration or 0)))
+            if packet.dts is not None and packet.dts >= stop:  # no later packet is shown before its dts
                 break
-        return sorted(stamps)
+        stamps.sort()
+        gaps = np.diff([stamp for stamp in stamps if stamp >= first])
+        self._variable |= len(gaps) > 1 and bool(gaps.max() > 1.5 * gaps.min())
+        return stamps, shown_until > first
+
+    def _frame(self, stamp: int) -> np.ndarray:
+        """The frame of a time stamp, or where it cannot be decoded the next one that can."""
+        if not self._at < stamp <= self._at + AHEAD_SECONDS / self._tick:
+            self._play_from(stamp)
+        for at, frame in self._playing:
+            self._at = at
+            if at >= stamp:
+                self._rotation = int(getattr(frame, "rotation", 0))
+                return upright(frame)
+        raise ValueError(f"no frame after {float(stamp * self._tick - self._start):g} s can be decoded")
+
+    def _play_from(self, stamp: int) -> None:
+        """Start decoding at or before the frame of a time stamp, at the latest place that lets it be decoded."""
+        for margin in MARGINS:
+            self._seek(float(stamp * self._tick - self._start) - margin)
+            playing = self._decoded()
+            first = next(playing, None)
+            if first is not None and first[0] <= stamp:
+                break
+        self._playing = chain([] if first is None else [first], playing)
+
+    def _decoded(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames in display order with their stamps; a damaged packet is left out."""
+        import av
+
+        number = 0
+        for packet in chain(packets(self._container, self._stream), [None]):
+            try:
+                frames = self._stream.decode(packet)
+            except (av.error.InvalidDataError, av.error.EOFError):
+                continue
+            for frame in frames:
+                stamp = number if self._untimed else frame.pts
+                number += 1
+                if stamp is not None:
+                    yield stamp, frame
 
     def _seek(self, seconds: float) -> None:
-        self._container.seek(int((seconds + self._start) / self._tick), stream=self._stream, backward=True)
+        """Go to the last key frame at or before a time; to the beginning, if the file cannot seek."""
+        self._playing, self._at = iter(()), math.inf
+        try:
+            if self._untimed:
+                raise OSError("has no times to seek by")
+            at = int((Fraction(max(seconds, 0.0)) + self._start) / self._tick)
+            self._container.seek(at, stream=self._stream, backward=True)
+        except OSError:
+            self._container.close()
+            self._open()
 
-    def _time(self, pts: int) -> float:
-        return pts * self._tick - self._start
 
-    def _frame_seconds(self) -> float:
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        return float(1 / rate) if rate else 0.04
-
-
-def _upright(frame: av.VideoFrame) -> np.ndarray:
+def upright(frame: av.VideoFrame) -> np.ndarray:
     """(h, w, 3) uint8, turned as the file's display matrix asks."""
     picture = frame.to_ndarray(format="rgb24")
     quarters = round(getattr(frame, "rotation", 0) / 90) % 4

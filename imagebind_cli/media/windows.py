@@ -1,4 +1,4 @@
-"""Where the windows of a long item lie in time.
+"""Where the windows of a long item lie in time, and which frames are seen in one.
 
 ImageBind appendix B.1: as many windows as cover the input, evenly spaced; the released code: a fixed number.
 """
@@ -6,8 +6,13 @@ ImageBind appendix B.1: as many windows as cover the input, evenly spaced; the r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from typing import Any
+
+MAX_WINDOWS = 1_000_000
+"""An item whose header promises more (23 days of 2-second windows) is refused."""
 
 
 def windows(duration: float, length: float, clips: int | None = None) -> list[tuple[Fraction, Fraction]]:
@@ -21,7 +26,12 @@ def windows(duration: float, length: float, clips: int | None = None) -> list[tu
     The times are exact rationals, as the published sampler's are, and must stay so until a sample or frame is counted: 29.65 s
     as a fraction of the float 61.3 lies a hair before sample 474,400 at 16 kHz, as a float right on it. `clips=3` (audio) and
     `clips=5` (video) give the released code's windows.
+
+    Raises:
+        ValueError: no finite duration, or more than `MAX_WINDOWS`.
     """
+    if not 0 <= duration / length <= MAX_WINDOWS:
+        raise ValueError(f"said to last {duration:g} s; at most {MAX_WINDOWS * length:,.0f} s are read")
     if clips is None:
         clips = max(1, math.ceil(round(duration / length, 6)))  # 4.0000000001 s is two windows of 2 s
     step = Fraction(max(duration - length, 0)) / max(clips - 1, 1)
@@ -31,3 +41,15 @@ def windows(duration: float, length: float, clips: int | None = None) -> list[tu
 def seconds(spans: Iterable[tuple[Fraction, Fraction]]) -> list[tuple[float, float] | None]:
     """The same windows as plain numbers, for outputs."""
     return [(float(start), float(end)) for start, end in spans]
+
+
+def seen(times: Sequence[Any], start: Any, end: Any, count: int) -> list[int]:
+    """Numbers of `count` frames for the window [start, end): evenly spaced from the first to the last frame that starts in it.
+
+    Where none starts, the one that is still on screen; [] before the first. As the published sampler: linspace(0, n - 1, count), cut to
+    integers. times: when each frame starts, sorted.
+    """
+    first, stop = bisect_left(times, start), bisect_left(times, end)
+    if first == stop:
+        return [first - 1] * count if first else []
+    return [first + (stop - 1 - first) * i // max(count - 1, 1) for i in range(count)]

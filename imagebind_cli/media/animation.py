@@ -1,0 +1,94 @@
+"""Animated pictures (GIF, WebP, PNG) as videos, with Pillow, by the durations their frames carry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from imagebind_cli.media.decoding import Source, check_file, decoding
+from imagebind_cli.media.image import MAX_PIXELS
+from imagebind_cli.media.windows import seen
+
+STARTS = b"GIF8", b"RIFF", b"\x89PNG"
+NO_DURATION = 100
+"""Milliseconds for a frame that says 0, as browsers have it."""
+
+
+class Animation:
+    """An open animated picture, with the same face as `Video`."""
+
+    def __init__(self, source: Source) -> None:
+        check_file(source)
+        with decoding("animation"):
+            self._image = Image.open(source)
+            self.pixels = self._image.width * self._image.height
+            if self.pixels > MAX_PIXELS:
+                raise ValueError(f"{self._image.width} x {self._image.height} pixels; at most {MAX_PIXELS:,} are unpacked")
+            self._ends = [Fraction(end) / 1000 for end in accumulate(map(self._milliseconds, range(self._count)))]
+        self._starts = [Fraction(0), *self._ends[:-1]]
+        self.duration = float(self._ends[-1])
+
+    @property
+    def _count(self) -> int:
+        return int(getattr(self._image, "n_frames", 1))
+
+    def _milliseconds(self, number: int) -> int:
+        self._image.seek(number)
+        self._image.load()  # a WebP picture knows its duration only then
+        return round(self._image.info.get("duration") or 0) or NO_DURATION
+
+    def __enter__(self) -> Animation:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._image.close()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the file turned out to hold."""
+        lengths = {end - start for start, end in zip(self._starts, self._ends, strict=True)}
+        return {
+            "codec": (self._image.format or "").lower(),
+            "size": list(self._image.size),
+            "fps": round(self._count / self.duration, 3),
+            "variable_rate": len(lengths) > 1,
+            "seconds": round(self.duration, 3),
+            "frames": self._count,
+            "rotation": 0,
+        }
+
+    def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> list[list[np.ndarray]]:
+        """As `Video.clips`."""
+        wanted = [seen(self._starts, start, end, count) for start, end in spans]
+        with decoding("animation"):
+            frames = {number: self._frame(number) for number in sorted({number for clip in wanted for number in clip})}
+        return [[frames[number] for number in clip] for clip in wanted]
+
+    def _frame(self, number: int) -> np.ndarray:
+        self._image.seek(number)
+        return np.asarray(self._image.convert("RGB"))
+
+
+def is_animation(source: Source) -> bool:
+    """Whether a file is a picture of several frames; its first bytes tell most files apart."""
+    with decoding("animation"):
+        if isinstance(source, str) or hasattr(source, "__fspath__"):
+            with open(source, "rb") as file:
+                return is_animation(file)
+        source.seek(0)
+        start = source.read(4)
+        source.seek(0)
+        if start not in STARTS:
+            return False
+        try:
+            with Image.open(source) as image:
+                found = bool(getattr(image, "is_animated", False))
+        except (OSError, ValueError, SyntaxError):
+            return False
+        source.seek(0)
+        return found
