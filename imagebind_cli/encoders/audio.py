@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import cache
 from itertools import islice
+from threading import Barrier
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.audio import Recording, Sound
@@ -33,24 +37,16 @@ FEW_WINDOWS = 4  # per thread; fewer are not worth starting one
 
 @cache
 def mel_filters(bins: int) -> Tensor:
-    """Kaldi's triangular filters, (FFT / 2 + 1, bins) float64: equal steps on mel = 1127 ln(1 + f / 700) from 20 Hz to half the rate."""
+    """Kaldi's triangular filters, sparse (bins, FFT / 2 + 1) float32: equal steps on mel = 1127 ln(1 + f / 700) from 20 Hz to half the rate.
 
-    def mel(hertz: Tensor) -> Tensor:
-        return 1127 * torch.log1p(hertz / 700)
-
-    low, high = mel(torch.tensor([LOWEST_HERTZ, RATE / 2], dtype=torch.float64))
+    A frequency feeds two of them at most. Rounded to float32 at each step, as the published ones are.
+    """
+    low, high = (1127 * math.log(1 + hertz / 700) for hertz in (LOWEST_HERTZ, RATE / 2))
     step = (high - low) / (bins + 1)
-    left = low + step * torch.arange(bins)
-    frequencies = mel(RATE / FFT * torch.arange(FFT // 2 + 1, dtype=torch.float64))[:, None]
-    filters = torch.minimum((frequencies - left) / step, (left + 2 * step - frequencies) / step).clamp(min=0)
-    filters[-1] = 0  # the bin at half the rate belongs to no filter
-    return filters
-
-
-@cache
-def sparse_filters(bins: int) -> Tensor:
-    """The filters as a sparse matrix (bins, FFT / 2 + 1) float32: a frequency feeds two of them at most."""
-    return mel_filters(bins).float().T.to_sparse().coalesce()
+    left, centre, right = (low + (torch.arange(bins)[:, None] + i) * step for i in range(3))
+    mel = 1127 * (1 + RATE / FFT * torch.arange(FFT // 2) / 700).log()
+    filters = torch.minimum((mel - left) / (centre - left), (right - mel) / (right - centre)).clamp(min=0)
+    return F.pad(filters, (0, 1)).to_sparse().coalesce()  # the frequency at half the rate belongs to no filter
 
 
 @cache
@@ -89,7 +85,7 @@ class Filterbank:
         squares = torch.view_as_real(self._rounded.copy_(self._spectrum)).square_()  # (f, k, 2)
         torch.add(squares[..., 0], squares[..., 1], out=self._power.T)
         energies = torch.empty(self._bins, self.frames)
-        torch.mm(sparse_filters(self._bins), self._power, out=energies)
+        torch.mm(mel_filters(self._bins), self._power, out=energies)
         return energies.clamp_(min=torch.finfo(torch.float32).eps).log_()
 
     def _offsets(self) -> Tensor:
@@ -119,15 +115,26 @@ def spectrograms(waveforms: list[Tensor], config: EncoderConfig) -> Tensor:
             bank = banks.get(len(needed)) or banks.setdefault(len(needed), Filterbank(len(needed), bins))
             place[:, : bank.frames] = bank(needed)
 
-    threads = max(1, min(torch.get_num_threads(), len(waveforms) // FEW_WINDOWS))
-    bounds = [len(waveforms) * i // threads for i in range(threads + 1)]
-    shares = [slice(*pair) for pair in zip(bounds, bounds[1:], strict=False)]
-    if threads == 1:
-        fill(shares[0])
+    threads = torch.get_num_threads()
+    if threads == 1 or len(waveforms) < FEW_WINDOWS * threads:
+        fill(slice(None))
     else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fill, shares))
+        bounds = [len(waveforms) * i // threads for i in range(threads + 1)]
+        list(_pool(os.getpid(), threads).map(fill, map(slice, bounds, bounds[1:])))
     return result.sub_(config.mean[0]).div_(config.std[0]).unsqueeze(1)
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads in which torch uses one thread each: whole windows side by side are faster than each operation cut in two.
+
+    process: whose they are; a fork has none of its parent's.
+    """
+    pool = ThreadPoolExecutor(threads, "spectrogram", initializer=torch.set_num_threads, initargs=(1,))
+    started = Barrier(threads)
+    list(pool.map(lambda _: started.wait(), range(threads)))
+    torch.set_num_threads(threads)  # what they were told is also what later threads start with
+    return pool
 
 
 def read(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderConfig, options: AudioOptions) -> Iterator[Sample]:
