@@ -67,14 +67,18 @@ def from_arguments(arguments: Iterable[str], modalities: Modalities, stdin: Bina
 
 
 def from_stream(stream: BinaryIO, modalities: Modalities, nul: bool = False) -> Iterator[Item | Failure]:
-    """Items of a stream as they come: the samples of tar shards, one after another, or lines, as `from_lines`."""
-    head = b"" if nul else _first_bytes(stream)
-    if head and not is_shard(head):
-        raise UserError("stdin holds NUL bytes: for names from `find -print0` give -0; a tar shard or lines of names are read as they are")
+    """Items of a stream as they come: the samples of a tar shard, or lines, as `from_lines`.
+
+    Raises:
+        UserError: it is neither.
+    """
+    head = stream.peek(1)[:512] if hasattr(stream, "peek") and not nul else b""  # what is there, without waiting for more
     if is_shard(head):
-        yield from from_shard(_Rest(head, stream), modalities, "stdin")  # type: ignore[arg-type]
-    else:
-        yield from from_lines(stream, modalities, nul)
+        yield from from_shard(stream, modalities, "stdin")
+        return
+    if b"\0" in head and modalities != ("text",):
+        raise UserError("stdin holds NUL bytes: names from `find -print0` need -0; else it takes lines of names, or a tar shard")
+    yield from from_lines(stream, modalities, nul)
 
 
 def from_lines(stream: BinaryIO, modalities: Modalities, nul: bool = False) -> Iterator[Item | Failure]:
@@ -183,28 +187,6 @@ def _is_shard_file(path: str) -> bool:
             return is_shard(file.read(512))
     except OSError:
         return False  # its reader says why
-
-
-def _first_bytes(stream: BinaryIO) -> bytes:
-    """What can be known of a stream without waiting for more than its first line: up to 512 bytes, if they are no text."""
-    head = stream.peek(1)[:512] if hasattr(stream, "peek") else b""
-    if b"\0" not in head:
-        return b""
-    return stream.read(512)
-
-
-class _Rest:
-    """A stream whose first bytes were read already."""
-
-    def __init__(self, head: bytes, stream: BinaryIO) -> None:
-        self._head, self._stream = head, stream
-
-    def seekable(self) -> bool:
-        return False
-
-    def read(self, size: int = -1) -> bytes:
-        head, self._head = self._head[:size] if size >= 0 else self._head, self._head[size:] if size >= 0 else b""
-        return head + self._stream.read(size - len(head) if size >= 0 else -1)
 
 
 def _below(folder: str) -> Iterator[Item | Failure]:
