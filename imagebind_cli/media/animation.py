@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from imagebind_cli.media.arrays import head
 from imagebind_cli.media.decoding import Source, check_file, decoding
 from imagebind_cli.media.image import MAX_PIXELS
 from imagebind_cli.media.windows import seen
@@ -76,19 +77,11 @@ class Animation:
 
 def is_animation(source: Source) -> bool:
     """Whether a file is a picture of several frames; its first bytes tell most files apart."""
-    with decoding("animation"):
-        if isinstance(source, str) or hasattr(source, "__fspath__"):
-            with open(source, "rb") as file:
-                return is_animation(file)
-        source.seek(0)
-        start = source.read(4)
-        source.seek(0)
-        if start not in STARTS:
-            return False
-        try:
-            with Image.open(source) as image:
-                found = bool(getattr(image, "is_animated", False))
-        except (OSError, ValueError, SyntaxError):
-            return False
-        source.seek(0)
-        return found
+    check_file(source)
+    if head(source, 4) not in STARTS:
+        return False
+    try:
+        with Image.open(source) as image:
+            return bool(getattr(image, "is_animated", False))
+    except (OSError, ValueError, SyntaxError):  # the reader that comes next says what is wrong
+        return False

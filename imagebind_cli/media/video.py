@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from imagebind_cli.media.windows import seen
 
 if TYPE_CHECKING:
     import av
+    from av.packet import Packet
+
+T = TypeVar("T")
 
 MAX_PIXELS = 50_000_000
 """Per frame; 8K is 33 million."""
@@ -103,7 +107,7 @@ class Video:
 
     def _stamps(self, start: Fraction, end: Fraction, count: int) -> list[int]:
         """Time stamps of a clip's frames, found without decoding any."""
-        first, stop = ((time + self._start) / self._tick - Fraction(1, 2) for time in (start, end))  # stamps are rounded to the clock
+        first, stop = ((time + self._start) / self._tick for time in (start, end))
         if self._untimed:
             stamps, shown = list(range(self._untimed)), True
         else:
@@ -116,9 +120,8 @@ class Video:
     def _listed(self, start: Fraction, first: Fraction, stop: Fraction) -> tuple[list[int], bool]:
         """Stamps from before `first` up to `stop`, sorted, and whether the last one before `first` stays on screen until then."""
         stamps, shown_until = [], first
-        self._seek(float(start) - MARGINS[0])
-        for packet in packets(self._container, self._stream):
-            stamp = packet.dts if packet.pts is None else packet.pts
+        for packet in self._from(start, lambda: packets(self._container, self._stream), _stamp, first):
+            stamp = _stamp(packet)
             if stamp is None:
                 continue
             if stamp < stop:
@@ -127,14 +130,14 @@ class Video:
             if packet.dts is not None and packet.dts >= stop:  # no later packet is shown before its dts
                 break
         stamps.sort()
-        gaps = np.diff([stamp for stamp in stamps if stamp >= first])
+        gaps = np.diff(stamps)
         self._variable |= len(gaps) > 1 and bool(gaps.max() > 1.5 * gaps.min())
         return stamps, shown_until > first
 
     def _frame(self, stamp: int) -> np.ndarray:
         """The frame of a time stamp, or where it cannot be decoded the next one that can."""
         if not self._at < stamp <= self._at + AHEAD_SECONDS / self._tick:
-            self._play_from(stamp)
+            self._playing = self._from(stamp * self._tick - self._start, self._decoded, itemgetter(0), Fraction(stamp))
         for at, frame in self._playing:
             self._at = at
             if at >= stamp:
@@ -142,15 +145,17 @@ class Video:
                 return upright(frame)
         raise ValueError(f"no frame after {float(stamp * self._tick - self._start):g} s can be decoded")
 
-    def _play_from(self, stamp: int) -> None:
-        """Start decoding at or before the frame of a time stamp, at the latest place that lets it be decoded."""
+    def _from(
+        self, seconds: Fraction, read: Callable[[], Iterator[T]], stamp_of: Callable[[T], int | None], first: Fraction
+    ) -> Iterator[T]:
+        """What `read` gives from the latest place at which it gives something with a stamp of at most `first`."""
         for margin in MARGINS:
-            self._seek(float(stamp * self._tick - self._start) - margin)
-            playing = self._decoded()
-            first = next(playing, None)
-            if first is not None and first[0] <= stamp:
+            self._seek(float(seconds) - margin)
+            found = read()
+            head = next(found, None)
+            if head is not None and (stamp := stamp_of(head)) is not None and stamp <= first:
                 break
-        self._playing = chain([] if first is None else [first], playing)
+        return chain([] if head is None else [head], found)
 
     def _decoded(self) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames in display order with their stamps; a damaged packet is left out."""
@@ -169,16 +174,20 @@ class Video:
                     yield stamp, frame
 
     def _seek(self, seconds: float) -> None:
-        """Go to the last key frame at or before a time; to the beginning, if the file cannot seek."""
+        """Go to the last key frame at or before a time; to the very beginning, if the time is there or the file cannot seek."""
         self._playing, self._at = iter(()), math.inf
         try:
-            if self._untimed:
-                raise OSError("has no times to seek by")
-            at = int((Fraction(max(seconds, 0.0)) + self._start) / self._tick)
+            if seconds <= 0 or self._untimed:
+                raise OSError("nothing to seek")
+            at = int((Fraction(seconds) + self._start) / self._tick)
             self._container.seek(at, stream=self._stream, backward=True)
         except OSError:
             self._container.close()
             self._open()
+
+
+def _stamp(packet: Packet[Any]) -> int | None:
+    return packet.dts if packet.pts is None else packet.pts
 
 
 def upright(frame: av.VideoFrame) -> np.ndarray:

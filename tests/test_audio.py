@@ -1,0 +1,415 @@
+"""The sound reader: streaming, resampling, the filterbank, channels, containers, lengths that headers get wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torchaudio.compliance.kaldi import fbank
+from torchaudio.functional import resample
+
+from imagebind_cli.encoders import audio
+from imagebind_cli.media import resampling
+from imagebind_cli.media.audio import Sound
+from imagebind_cli.media.resampling import Resampled
+from imagebind_cli.media.windows import windows
+from imagebind_cli.sources import Failure, Item
+from tests import generate
+
+RATE = 16_000
+
+
+def noise(seconds: float, rate: int = RATE, channels: int = 1, seed: int = 0) -> np.ndarray:
+    return (0.2 * np.random.default_rng(seed).standard_normal((int(seconds * rate), channels))).astype(np.float32)
+
+
+def published(waveform: np.ndarray, rate: int, clips: int) -> torch.Tensor:
+    """The released code's way, the whole recording in memory: (channels, samples) to (clips, 1, 128, 204)."""
+    whole = torch.from_numpy(np.array(waveform))
+    if rate != RATE:
+        whole = resample(whole, rate, RATE)
+    made = []
+    for start, end in windows(whole.shape[1] / RATE, 2, clips):
+        clip = whole[:, int(start * RATE) : int(end * RATE)]
+        clip -= clip.mean()
+        mel = kaldi(clip[0].double()).float()
+        mel = torch.nn.functional.pad(mel, (0, max(0, 204 - mel.shape[1])))[:, :204]
+        made.append((mel + 4.268) / 9.138)
+    return torch.stack(made).unsqueeze(1)
+
+
+def kaldi(waveform: torch.Tensor) -> torch.Tensor:
+    floor = np.log(torch.finfo(torch.float32).eps)  # float64 has a lower one of its own
+    return fbank(
+        waveform[None], htk_compat=True, sample_frequency=RATE, use_energy=False, window_type="hanning", num_mel_bins=128, dither=0.0
+    ).T.clamp(min=floor)
+
+
+def read(model: Any, source: Any, **options: Any) -> tuple[torch.Tensor, list[Any], dict[str, Any]]:
+    samples = list(model.read("audio", source, **options))
+    assert all(not sample.facts for sample in samples[1:])
+    return torch.cat([sample.tensor for sample in samples]), [span for sample in samples for span in sample.spans], dict(samples[0].facts)
+
+
+# Equal to the published code
+
+
+@pytest.mark.parametrize("clips", [1, 3, 20])
+@pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (44_100, 2), (8_000, 1), (192_000, 6), (11_025, 3)])
+def test_streaming_is_the_published_code_on_the_whole(tiny: Any, tmp_path: Path, rate: int, channels: int, clips: int) -> None:
+    """Twenty windows of nine seconds overlap many times over, so that each one's mean reaches the next."""
+    samples = noise(9.3, rate, channels) + np.linspace(-0.2, 0.3, channels, dtype=np.float32)
+    soundfile.write(tmp_path / "sound.wav", samples, rate, subtype="FLOAT")
+    tensor, spans, _ = read(tiny, str(tmp_path / "sound.wav"), clips=clips)
+    assert len(spans) == clips
+    assert (tensor - published(samples.T, rate, clips)).abs().max() <= 2e-5
+    assert torch.equal(tensor, read(tiny, (samples.T, rate), clips=clips)[0])
+
+
+def test_the_mean_that_one_window_leaves_is_in_the_next(tiny: Any) -> None:
+    """Without that, the frame at the seam would differ: the test above could not tell a small one from none."""
+    waveform = noise(3)[:, 0] + np.repeat(np.float32([0.5, -0.5]), 1.5 * RATE)
+    tensor, _, _ = read(tiny, (waveform, RATE), clips=2)
+    alone = published(waveform[None, RATE:], RATE, 1)
+    assert (tensor[1:] - alone).abs().max() > 1e-3
+    assert (tensor - published(waveform[None], RATE, 2)).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("samples", [400, 559, 560, 31_999, 32_000, 32_641])
+def test_the_filterbank_is_kaldis_in_float64(samples: int) -> None:
+    waveform = torch.from_numpy(noise(3)[:samples, 0])
+    ours, theirs = audio.log_mel(waveform, 128), kaldi(waveform.double())
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() <= 1e-5  # in nats: 1e-6 of the normalised input
+
+
+def test_quiet_bands_are_not_rounding() -> None:
+    """A loud tone beside sound 90 dB below it: float32 all the way is wrong by a hundred times more."""
+    time = np.arange(2 * RATE) / RATE
+    waveform = torch.from_numpy(0.5 * np.sin(2 * np.pi * 300 * time) + 1e-5 * np.random.default_rng(0).standard_normal(len(time))).float()
+    exact = kaldi(waveform.double())
+    assert (audio.log_mel(waveform, 128) - exact).abs().max() <= 1e-5
+    assert (kaldi(waveform) - exact).abs().max() >= 1e-3
+
+
+def test_windows_shared_out_among_threads_are_the_same(tiny: Any) -> None:
+    waveforms = [torch.from_numpy(noise(2, seed=i)[:, 0]) for i in range(11)] + [torch.from_numpy(noise(1)[:, 0])]
+    config = tiny.encoder("audio").config
+    apart = torch.cat([audio.spectrograms([waveform], config) for waveform in waveforms])
+    assert torch.equal(audio.spectrograms(waveforms, config), apart)
+    own = torch.get_num_threads()
+    audio._pool.cache_clear()
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(audio.spectrograms(waveforms, config), apart)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(own)
+
+
+# Resampling
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000])
+def test_resampling_by_stretches_is_torchaudios(rate: int) -> None:
+    waveform = torch.from_numpy(noise(20, rate, 2).T.copy())
+    resampled = Resampled(lambda start, stop: waveform[:, start:stop], waveform.shape[1], rate, RATE)
+    expected = resample(waveform, rate, RATE)
+    assert resampled.length == expected.shape[1]
+    stops = [0, 1, 777, 131_071, 131_073, 200_000, resampled.length]
+    pieces = torch.cat([resampled.read(start, stop) for start, stop in zip(stops, stops[1:], strict=False)], dim=1)
+    assert (pieces - expected).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize(("rate", "target"), [(1009, 1000), (999, 1000), (4001, 1000)])
+def test_rates_without_a_common_divisor(monkeypatch: pytest.MonkeyPatch, rate: int, target: int) -> None:
+    monkeypatch.setattr(resampling, "DENSE_VALUES", 0)
+    waveform = torch.from_numpy(noise(0.6).T.copy())
+    resampled = Resampled(lambda start, stop: waveform[:, start:stop], waveform.shape[1], rate, target)
+    assert (resampled.read(0, resampled.length) - resample(waveform, rate, target)).abs().max() <= 1e-6
+
+
+def test_an_odd_rate_takes_little_memory(tiny: Any) -> None:
+    """Laid out over a whole period, the filters for 44,101 Hz are 2.8 GB."""
+    tone = np.sin(2 * np.pi * 1000 * np.arange(88_202) / 44_101).astype(np.float32)
+    even = np.sin(2 * np.pi * 1000 * np.arange(88_200) / 44_100).astype(np.float32)
+    tensor = read(tiny, (tone, 44_101))[0]
+    peak = tensor[0, 0].mean(dim=1).argmax()
+    assert peak == read(tiny, (even, 44_100))[0][0, 0].mean(dim=1).argmax()
+    assert all(filters.numel() < 1_000_000 for filters in [resampling.filters_by_sample(44_101, 16_000)])
+
+
+# Memory and seeking
+
+GROWTH = """
+import json, resource, sys
+import imagebind_cli as ib
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+model = ib.load("tiny", device="cpu")
+for _ in model.read("audio", sys.argv[1], clips=40): pass
+before = peak()
+clips = sum(len(sample.tensor) for sample in model.read("audio", sys.argv[1]))
+print(json.dumps([clips, peak() - before]))
+"""
+
+
+@pytest.mark.parametrize("ending", ["wav", "mp3", "aac"])
+def test_memory_does_not_grow_with_length(tmp_path: Path, ending: str) -> None:
+    """Twenty minutes of stereo at 44.1 kHz are 423 MB as float32, six minutes 127 MB; the second pass may take 40 MB more than the first."""
+    path, minute, minutes = tmp_path / f"long.{ending}", noise(60, 44_100, 2), 20 if ending == "wav" else 6
+    if ending == "wav":
+        with soundfile.SoundFile(path, "w", 44_100, 2) as file:
+            for _ in range(minutes):
+                file.write(minute)
+    elif ending == "mp3":
+        soundfile.write(path, minute, 44_100)
+        path.write_bytes(packets_of(path) * minutes)
+    else:
+        encode(path, [minute.T], 44_100)
+        path.write_bytes(path.read_bytes() * minutes)
+    run = subprocess.run([sys.executable, "-c", GROWTH, path], capture_output=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    clips, growth = json.loads(run.stdout)
+    assert 0 <= clips - 30 * minutes <= 2
+    assert growth < 40
+
+
+def packets_of(path: Path) -> bytes:
+    """The packets of an MP3 but for the first, silent one, which holds their count."""
+    with av.open(path) as container:
+        return b"".join(bytes(packet) for packet in container.demux(audio=0))
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3", "m4a", "mkv"])
+def test_a_window_far_in_is_the_same_after_seeking(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    """Three windows of a minute are reached by seeking; with the limit raised, by decoding everything."""
+    path, samples = tmp_path / f"sound.{ending}", noise(60, 22_050, 2) * np.linspace(0, 1, 60 * 22_050, dtype=np.float32)[:, None]
+    if ending in ("m4a", "mkv"):
+        encode(path, [samples.T], 22_050)
+    else:
+        soundfile.write(path, samples, 22_050)
+    sought, spans, _ = read(tiny, str(path), clips=3)
+    monkeypatch.setattr("imagebind_cli.media.audio.SKIP_SECONDS", 1e9)
+    decoded, same_spans, _ = read(tiny, str(path), clips=3)
+    assert spans == same_spans
+    difference = (sought - decoded).abs()
+    assert difference.mean() < 0.02 if ending == "mkv" else difference.max() <= 1e-4  # Matroska's clock ticks in milliseconds
+    assert (sought[0] - sought[1]).abs().mean() > 0.1
+
+
+# Channels
+
+
+def test_first_or_mixed(tiny: Any, tmp_path: Path) -> None:
+    left, right = noise(2, seed=1)[:, 0], noise(2, seed=2)[:, 0]
+    both = np.stack([left, right])
+    first, _, facts = read(tiny, (both, RATE))
+    mixed, _, mixed_facts = read(tiny, (both, RATE), channels="mix")
+    assert (facts["heard"], mixed_facts["heard"]) == ("first", "mix")
+    assert (mixed - published(both.mean(axis=0, keepdims=True), RATE, 1)).abs().max() <= 1e-5
+    assert (first - published(both, RATE, 1)).abs().max() <= 1e-5
+    assert (first - mixed).abs().max() > 0.01
+    assert torch.equal(read(tiny, (left, RATE))[0], read(tiny, (left, RATE), channels="mix")[0])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6, 8])
+def test_every_count_of_channels(tiny: Any, tmp_path: Path, channels: int) -> None:
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, noise(2.5, 48_000, channels), 48_000)
+    tensor, _, facts = read(tiny, str(path), channels="mix")
+    assert tensor.shape == (2, 1, 128, 204)
+    sound = {"rate": 48_000, "channels": channels, "seconds": 2.5, "heard": "mix", "windows": 2}
+    assert facts == {"format": "wav", "codec": "pcm_16", **sound}
+
+
+def test_silence_is_allowed(tiny: Any) -> None:
+    tensor = read(tiny, np.zeros(3 * RATE, np.float32))[0]
+    assert torch.isfinite(tensor).all()
+
+
+# Containers and lengths
+
+
+def encode(path: Path, blocks: list[np.ndarray], rate: int, codec: str = "aac", start: float = 0, video: float = 0) -> None:
+    """Write sound (channels, n) float32, from `start` seconds on, beside `video` seconds of pictures at 10 a second."""
+    layout = {1: "mono", 2: "stereo"}[len(blocks[0])]
+    with av.open(path, "w", format="ipod" if path.suffix == ".m4a" else None) as container:
+        pictures = container.add_stream("mpeg4", rate=10) if video else None
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        if pictures is not None:
+            generate._encode_pictures(container, pictures, round(video * 10), generate.Fraction(1, 10), 0)
+        resampler = av.AudioResampler(format=stream.format.name, layout=layout, rate=rate, frame_size=1024)
+        at = round(start * rate)
+        for block in [*blocks, None]:
+            frame = None
+            if block is not None:
+                frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=layout)
+                frame.sample_rate, frame.pts, frame.time_base = rate, at, generate.Fraction(1, rate)
+                at += block.shape[1]
+            for piece in resampler.resample(frame):
+                container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("ending", "codec", "rate"),
+    [("m4a", "aac", 44_100), ("mkv", "pcm_s16le", 8_000), ("mkv", "pcm_s32le", 96_000), ("mka", "libopus", 48_000), ("ts", "aac", 32_000)],
+)
+def test_containers_of_ffmpeg(tiny: Any, tmp_path: Path, ending: str, codec: str, rate: int) -> None:
+    path = tmp_path / f"sound.{ending}"
+    samples = generate.tone(5, rate=rate)
+    encode(path, [samples[None]], rate, codec)
+    tensor, spans, facts = read(tiny, str(path))
+    assert facts["seconds"] == pytest.approx(5, abs=0.1)
+    assert facts["rate"] == rate
+    assert facts["codec"].startswith(codec.removeprefix("lib"))
+    expected = read(tiny, (samples, rate), clips=len(spans))[0]
+    middle = slice(20, 180)
+    difference = (tensor - expected)[:1, :, :, middle].abs().mean()
+    assert difference < (0.01 if codec.startswith("pcm") else 0.15)
+
+
+def test_an_mp3_without_a_length_is_read_to_its_end(tmp_path: Path, tiny: Any) -> None:
+    path = tmp_path / "bare.mp3"
+    samples = noise(30, 44_100)
+    samples[15 * 44_100 :] *= 1e-3
+    soundfile.write(path, samples[::-1], 44_100)
+    path.write_bytes(packets_of(path))
+    assert abs(soundfile.info(path).duration - 30) > 2  # libsndfile guesses from the first packet
+    _, spans, facts = read(tiny, str(path))
+    assert facts["seconds"] == pytest.approx(30, abs=0.1)
+    assert len(spans) in (15, 16)
+
+
+def test_a_flac_whose_header_promises_a_year(tmp_path: Path, tiny: Any) -> None:
+    path = tmp_path / "sound.flac"
+    soundfile.write(path, noise(5), RATE)
+    expected = read(tiny, str(path))[0]
+    header = bytearray(path.read_bytes())
+    header[21] |= 0x0F  # the count of samples: 36 bits from here on
+    header[22:26] = b"\xff" * 4
+    path.write_bytes(header)
+    assert torch.equal(read(tiny, str(path))[0], expected)
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+def test_a_wav_that_was_never_finished(tmp_path: Path, tiny: Any, size: int) -> None:
+    """Recorders write the size of the data last; 0 or the largest number until then."""
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, noise(5), RATE)
+    expected = read(tiny, str(path))[0]
+    header = bytearray(path.read_bytes())
+    header[40:44] = size.to_bytes(4, "little")
+    path.write_bytes(header)
+    assert torch.equal(read(tiny, str(path))[0], expected)
+
+
+def test_half_an_mp3_is_half_as_long(tmp_path: Path, tiny: Any) -> None:
+    path = tmp_path / "sound.mp3"
+    soundfile.write(path, noise(20), RATE)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert read(tiny, str(path))[2]["seconds"] == pytest.approx(10, abs=0.5)
+
+
+def test_an_open_file_is_read_like_its_path(tmp_path: Path, tiny: Any) -> None:
+    for name in ("sound.wav", "sound.mp3", "sound.m4a"):
+        path = generate.audio(tmp_path / name)
+        with open(path, "rb") as file:
+            assert torch.equal(read(tiny, file)[0], read(tiny, str(path))[0])
+
+
+# Beside pictures
+
+
+@pytest.mark.parametrize(("sound", "pictures"), [(5, 5), (4.2, 5), (5.9, 5), (1, 7)])
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+def test_sound_and_pictures_of_a_file_have_the_same_windows(tiny: Any, tmp_path: Path, ending: str, sound: float, pictures: float) -> None:
+    path = tmp_path / f"film.{ending}"
+    encode(path, [generate.tone(sound)[None]], RATE, video=pictures)
+    heard, spans, _ = read(tiny, str(path))
+    seen = [span for sample in tiny.read("video", str(path), crops="1") for span in sample.spans]
+    assert spans == seen
+    assert len(heard) == len(spans)
+
+
+def test_sound_that_starts_late_is_heard_late(tiny: Any, tmp_path: Path) -> None:
+    path = tmp_path / "film.mkv"
+    encode(path, [noise(2).T], RATE, codec="pcm_s16le", start=2, video=4)
+    heard, spans, _ = read(tiny, str(path))
+    assert spans == [(0, 2), (2, 4)]
+    assert heard[0, 0, :, :190].max() < heard[1].mean()
+    with Sound(str(path)) as opened:
+        samples = opened.read(0, opened.length)[0]
+    assert np.abs(samples[: 2 * RATE - 20]).max() == 0
+    assert np.abs(samples[2 * RATE + 20 :]).mean() > 0.05
+
+
+def test_a_cover_is_no_picture_track(tiny: Any, tmp_path: Path) -> None:
+    path, cover = tmp_path / "song.mp4", generate.picture(tmp_path / "cover.png")
+    with av.open(cover) as picture, av.open(path, "w") as container:
+        stream = container.add_stream("aac", rate=RATE, layout="mono")
+        art = container.add_stream_from_template(picture.streams.video[0])
+        art.disposition = av.stream.Disposition.attached_pic
+        packet = next(picture.demux(video=0))
+        packet.stream = art
+        container.start_encoding()
+        container.mux(packet)
+        generate._encode_sound(container, stream, generate.tone(5))
+    assert read(tiny, str(path))[2]["seconds"] == pytest.approx(5, abs=0.1)
+    with pytest.raises(ValueError, match="no picture track"):
+        list(tiny.read("video", str(path)))
+
+
+# Refused
+
+
+@pytest.mark.parametrize("rate", [0, 999, 44_100.5, 40_000_003, float("nan")])
+def test_absurd_rates_are_refused(tiny: Any, rate: float) -> None:
+    with pytest.raises(ValueError, match="Hz"):
+        read(tiny, (noise(1)[:, 0], rate))
+
+
+def test_a_file_of_an_absurd_rate_fails_alone(tiny: Any, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "fast.wav", np.zeros(2_000_000, np.float32), 40_000_003)
+    generate.audio(tmp_path / "good.wav")
+    first, second = tiny.embed_items("audio", [Item(name, str(tmp_path / name)) for name in ("fast.wav", "good.wav")])
+    assert isinstance(first, Failure)
+    assert "40,000,003 Hz" in first.reason
+    assert len(second) == 1
+
+
+@pytest.mark.parametrize(
+    ("waveform", "reason"),
+    [
+        (np.zeros(399, np.float32), "24.9 ms of sound"),
+        (np.zeros((2, 0), np.float32), "shape"),
+        (np.zeros((2, 2, 9), np.float32), "shape"),
+        (np.full(RATE, np.inf, np.float32), "not numbers"),
+    ],
+)
+def test_bad_waveforms_are_refused(tiny: Any, waveform: np.ndarray, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        read(tiny, waveform)
+
+
+def test_a_number_gone_bad_late_in_a_file_is_told(tiny: Any, tmp_path: Path) -> None:
+    samples = noise(60)
+    samples[-10] = np.nan
+    soundfile.write(tmp_path / "sound.wav", samples, RATE, subtype="FLOAT")
+    with pytest.raises(ValueError, match="not numbers"):
+        read(tiny, str(tmp_path / "sound.wav"))
+
+
+def test_more_windows_than_anyone_has_are_refused() -> None:
+    with pytest.raises(ValueError, match="said to last 1e\\+12 s"):
+        windows(1e12, 2)
+    with pytest.raises(ValueError, match="said to last nan s"):
+        windows(float("nan"), 2)

@@ -1,0 +1,353 @@
+"""The video reader: which frames are seen, by their time stamps, in every odd kind of file."""
+
+from __future__ import annotations
+
+import struct
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imagebind_cli.media.animation import Animation, is_animation
+from imagebind_cli.media.video import Video
+from imagebind_cli.media.windows import seen, windows
+from tests import generate
+
+SIZE = (64, 48)
+LEVELS = 12  # greys of a frame's left and right half, which tell its number
+
+
+def film(
+    path: Path, times: list[int], codec: str = "libx264", size: tuple[int, int] = SIZE, tick: int = 1000, keep: bool = True, **options: str
+) -> Path:
+    """A video whose frame i starts at times[i] milliseconds; see `numbered`."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        stream.options = ({"qp": "0"} if codec == "libx264" and keep else {}) | options
+        stream.codec_context.time_base = Fraction(1, tick)
+        for number, at in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(numbered(number, size), format="rgb24")
+            frame.pts, frame.time_base = at * tick // 1000, Fraction(1, tick)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def numbered(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """A frame that carries its number up to 143: its last digit to the base of 12 as the grey of the left half, the one before on the right."""
+    frame = np.empty((size[1], size[0], 3), np.uint8)
+    frame[:, : size[0] // 2], frame[:, size[0] // 2 :] = (10 + 20 * digit for digit in reversed(divmod(number % LEVELS**2, LEVELS)))
+    return frame
+
+
+def number_of(frame: np.ndarray) -> int:
+    middle = frame.shape[1] // 2
+    low, high = (round((float(half.mean()) - 10) / 20) for half in (frame[:, : middle - 4], frame[:, middle + 4 :]))
+    return low + LEVELS * high
+
+
+def even(seconds: float, rate: int = 25) -> list[int]:
+    return [1000 * i // rate for i in range(round(seconds * rate))]
+
+
+def numbers(path: Path, clips: int | None = None, count: int = 2) -> list[list[int]]:
+    """The numbers of the frames that each window shows."""
+    with Video(str(path)) as video:
+        shown = video.clips(windows(video.duration, 2, clips), count)
+    return [[number_of(frame) for frame in clip] for clip in shown]
+
+
+def expected(times: list[int], duration: float, clips: int | None = None) -> list[list[int]]:
+    starts = [Fraction(at, 1000) for at in times]
+    return [seen(starts, start, end, 2) for start, end in windows(duration, 2, clips)]
+
+
+def read(model: Any, path: Any, **options: Any) -> tuple[torch.Tensor, list[Any], dict[str, Any]]:
+    samples = list(model.read("video", path if isinstance(path, tuple) else str(path), **options))
+    assert all(not sample.facts for sample in samples[1:])
+    return torch.cat([sample.tensor for sample in samples]), [span for sample in samples for span in sample.spans], dict(samples[0].facts)
+
+
+# Which frames
+
+
+@pytest.mark.parametrize(
+    ("times", "start", "end", "count", "wanted"),
+    [
+        ([0, 1, 2, 3], 0, 2, 2, [0, 1]),
+        ([0, 1, 2, 3], 1, 4, 2, [1, 3]),
+        ([0, 1, 2, 3], 0, 9, 3, [0, 1, 3]),  # linspace(0, 3, 3) cut to integers
+        ([0, 5], 1, 3, 2, [0, 0]),
+        ([0], 0, 2, 2, [0, 0]),
+        ([3], 0, 2, 2, []),
+        ([0, 1, 2], 0, 3, 1, [0]),
+    ],
+)
+def test_frames_seen_in_a_window(times: list[int], start: int, end: int, count: int, wanted: list[int]) -> None:
+    assert seen(times, start, end, count) == wanted
+
+
+@pytest.mark.parametrize("clips", [None, 1, 5, 9])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("plain.mp4", {}),
+        ("b.mp4", {"bf": "3", "g": "12"}),
+        ("open.mp4", {"bf": "3", "g": "12", "x264-params": "open-gop=1"}),
+        ("one-group.mkv", {"bf": "2", "g": "999"}),
+        ("broadcast.ts", {"bf": "2", "g": "25"}),
+        ("flash.flv", {"bf": "0"}),
+    ],
+)
+def test_frames_are_found_by_seeking(tmp_path: Path, name: str, options: dict[str, str], clips: int | None) -> None:
+    times = even(4.4)
+    path = film(tmp_path / name, times, **options)
+    with Video(str(path)) as video:
+        duration = video.duration
+    assert duration == pytest.approx(4.4, abs=0.05)
+    assert numbers(path, clips) == expected(times, duration, clips)
+
+
+def test_frames_of_a_long_film(tmp_path: Path) -> None:
+    """Five windows of two minutes, far from one another, with key frames only every ten seconds."""
+    times = even(120)
+    path = film(tmp_path / "long.mp4", times, size=(32, 32), bf="2", g="250")
+    assert numbers(path, 5) == [[number % LEVELS**2 for number in clip] for clip in expected(times, 120, 5)]
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_a_variable_rate_goes_by_time(tmp_path: Path, tiny: Any, ending: str) -> None:
+    """Fast, then nothing for five seconds, then slow: windows without a new frame show the one on screen."""
+    times = [*range(0, 1000, 50), 6000, 6700, 7400, 8000]
+    path = film(tmp_path / f"film.{ending}", times)
+    with Video(str(path)) as video:
+        duration = video.duration
+    assert numbers(path) == expected(times, duration)
+    assert [19, 19] in numbers(path)
+    assert read(tiny, path)[2]["variable_rate"] is True
+
+
+def test_a_film_that_starts_late(tmp_path: Path) -> None:
+    times = [at + 7000 for at in even(4)]
+    for name in ("film.mkv", "film.ts", "film.mp4"):
+        path = film(tmp_path / name, times)
+        with Video(str(path)) as video:
+            assert video.duration == pytest.approx(4, abs=0.05)
+        assert numbers(path) == [[0, 49], [50, 99]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_fewer_frames_than_a_window(tmp_path: Path, tiny: Any, count: int) -> None:
+    path = film(tmp_path / "short.mp4", even(count / 25))
+    assert numbers(path) == [[0, count - 1]]
+    assert numbers(path, 5) == [[0, count - 1]] * 5
+    tensor, spans, facts = read(tiny, path)
+    assert tensor.shape == (3, 3, 2, 224, 224)
+    assert spans == [(0, 2)] * 3
+    assert (facts["frames"], facts["windows"]) == (count, 1)
+
+
+def test_a_still_picture_is_a_film_of_one_frame(tmp_path: Path, tiny: Any) -> None:
+    path = generate.picture(tmp_path / "picture.png")
+    tensor, spans, _ = read(tiny, path)
+    assert spans == [(0, 2)] * 3
+    assert torch.equal(tensor[:, :, 0], tensor[:, :, 1])
+
+
+def test_a_bare_stream_without_times(tmp_path: Path, tiny: Any) -> None:
+    """A raw H.264 stream has no time stamps, no length and no rate: frames are numbered at 25 a second."""
+    path = film(tmp_path / "film.h264", even(5), bf="2", g="20")
+    assert numbers(path) == expected(even(5), 5)
+    assert read(tiny, path)[2]["seconds"] == 5
+
+
+def test_a_length_that_no_header_tells(tmp_path: Path) -> None:
+    """Matroska written to a pipe has no duration."""
+
+    class Pipe:
+        def __init__(self, file: Any) -> None:
+            self.write = file.write
+
+    with open(tmp_path / "film.mkv", "wb") as file, av.open(Pipe(file), "w", format="matroska") as container:
+        stream = container.add_stream("libx264", rate=25, options={"qp": "0"})
+        stream.width, stream.height = SIZE
+        for number in range(100):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with av.open(tmp_path / "film.mkv") as container:
+        assert container.duration is None
+    assert numbers(tmp_path / "film.mkv") == [[0, 49], [50, 99]]
+
+
+def test_an_open_file_is_read_like_its_path(tmp_path: Path, tiny: Any) -> None:
+    path = film(tmp_path / "film.mp4", even(3))
+    with open(path, "rb") as file:
+        assert torch.equal(torch.cat([sample.tensor for sample in tiny.read("video", file)]), read(tiny, path)[0])
+
+
+# Turned
+
+
+MATRICES = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
+
+
+@pytest.mark.parametrize("clockwise", [90, 180, 270])
+def test_a_display_matrix_turns_the_frames(tmp_path: Path, tiny: Any, clockwise: int) -> None:
+    """A phone held upright stores its frames lying and says so in the track's header."""
+    generate.video(tmp_path / "film.mp4")
+    data = bytearray((tmp_path / "film.mp4").read_bytes())
+    place = data.index(struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), data.index(b"tkhd"))
+    a, b, c, d = (value << 16 for value in MATRICES[clockwise])
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    (tmp_path / "turned.mp4").write_bytes(data)
+    spans = windows(3, 2)
+    with Video(str(tmp_path / "film.mp4")) as film, Video(str(tmp_path / "turned.mp4")) as turned:
+        lying, upright = film.clips(spans, 2), turned.clips(spans, 2)
+    assert np.array_equal(np.rot90(lying[0][0], -clockwise // 90), upright[0][0])
+    facts = read(tiny, tmp_path / "turned.mp4")[2]
+    assert facts["rotation"] % 360 == -clockwise % 360
+    assert facts["size"] == ([80, 60] if clockwise == 180 else [60, 80])
+
+
+# Animations
+
+
+def animation(path: Path, durations: list[int]) -> Path:
+    frames = [Image.fromarray(np.full((40, 60, 3), 10 + 40 * i, np.uint8)) for i in range(len(durations))]
+    options = {"lossless": True} if path.suffix == ".webp" else {}
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, **options)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "png"])
+def test_an_animation_goes_by_its_own_durations(tmp_path: Path, tiny: Any, ending: str) -> None:
+    """Frames start at 0, 0.1, 0.5, 2.5 and 5.5 s and the last stays for a second; the third window has no new one."""
+    path = animation(tmp_path / f"moving.{ending}", [100, 400, 2000, 3000, 1000])
+    assert is_animation(str(path))
+    with Animation(str(path)) as moving:
+        assert moving.duration == 6.5
+        clips = moving.clips(windows(6.5, 2), 2)
+    levels = [[round((float(frame.mean()) - 10) / 40) for frame in clip] for clip in clips]
+    assert levels == [[0, 2], [3, 3], [3, 3], [4, 4]]
+    tensor, spans, facts = read(tiny, path)
+    assert tensor.shape == (12, 3, 2, 224, 224)
+    assert spans[-1] == (4.5, 6.5)
+    assert (facts["frames"], facts["variable_rate"], facts["seconds"]) == (5, True, 6.5)
+
+
+def test_a_still_gif_is_no_animation(tmp_path: Path) -> None:
+    for name in ("still.gif", "still.png", "still.webp"):
+        assert not is_animation(str(generate.picture(tmp_path / name)))
+    assert not is_animation(str(generate.video(tmp_path / "film.mp4")))
+
+
+def test_a_broken_animation_is_told(tmp_path: Path, tiny: Any) -> None:
+    path = animation(tmp_path / "moving.webp", [100] * 5)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ValueError, match="can be decoded|not a readable"):
+        read(tiny, path)
+
+
+# Views
+
+
+def test_one_view_is_the_middle_one(tmp_path: Path, tiny: Any) -> None:
+    path = generate.video(tmp_path / "film.mp4", seconds=3)
+    three, spans, _ = read(tiny, path)
+    one, one_spans, _ = read(tiny, path, crops="1")
+    assert torch.equal(one, three[1::3])
+    assert one_spans == spans[::3]
+    assert tiny.embed("video", str(path), crops="1").shape == tiny.embed("video", str(path)).shape
+
+
+def test_large_frames_come_a_few_at_a_time(tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = film(tmp_path / "film.mp4", even(6))
+    whole = [len(sample.tensor) for sample in tiny.read("video", str(path))]
+    monkeypatch.setattr("imagebind_cli.encoders.vision.PIXELS_AT_ONCE", 1)
+    few = list(tiny.read("video", str(path)))
+    assert (whole, [len(sample.tensor) for sample in few]) == ([9], [3, 3, 3])
+    assert torch.equal(torch.cat([sample.tensor for sample in few]), read(tiny, path)[0])
+
+
+# Facts
+
+
+def test_facts_of_a_video(tmp_path: Path, tiny: Any) -> None:
+    facts = read(tiny, film(tmp_path / "film.mp4", even(4)))[2]
+    assert facts == {
+        "codec": "h264", "size": [64, 48], "fps": 25.0, "variable_rate": False, "seconds": 4.0, "frames": 100, "rotation": 0, "windows": 2,
+    }  # fmt: skip
+
+
+def test_facts_of_frames(tiny: Any) -> None:
+    facts = read(tiny, (np.zeros((10, 48, 64, 3), np.uint8), 5))[2]
+    assert facts == {"size": [64, 48], "fps": 5, "frames": 10, "windows": 1}
+
+
+def test_facts_of_a_picture(tmp_path: Path, tiny: Any) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    generate.picture(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(np.zeros((60, 80), np.uint16)).save(tmp_path / "deep.png")
+    (turned,), (deep,) = (list(tiny.read("image", str(tmp_path / name))) for name in ("turned.jpg", "deep.png"))
+    assert dict(turned.facts) == {"format": "jpeg", "size": [80, 60], "mode": "RGB", "bits": 8, "orientation": 6}
+    assert dict(deep.facts) == {"format": "png", "size": [80, 60], "mode": "I;16", "bits": 16, "orientation": 1}
+    (made,) = tiny.read("image", generate.pixels())
+    assert made.facts["size"] == [80, 60]
+
+
+# Refused
+
+
+def test_files_that_are_refused(tmp_path: Path, tiny: Any) -> None:
+    """Each within ten seconds, as an error with words."""
+    whole = film(tmp_path / "film.mp4", even(8)).read_bytes()
+    longer = film(tmp_path / "film.mkv", even(8), keep=False).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "cut.mkv").write_bytes(longer[: len(longer) // 2])
+    generate.audio(tmp_path / "sound.wav")
+    generate.video(tmp_path / "sound.mp4", pictures=False, sound=True)
+    (tmp_path / "noise.mp4").write_bytes(whole[:64] + np.random.default_rng(0).bytes(10_000))
+    (tmp_path / "folder").mkdir()
+    reasons = {
+        "cut.mp4": "not a readable video",
+        "cut.mkv": "no frame",
+        "sound.wav": "no picture track",
+        "sound.mp4": "no picture track",
+        "noise.mp4": "not a readable video",
+        "folder": "is a folder",
+    }
+    for name, reason in reasons.items():
+        began = time.monotonic()
+        with pytest.raises(ValueError, match=reason):
+            read(tiny, tmp_path / name)
+        assert time.monotonic() - began < 10
+
+
+def test_a_damaged_stretch_is_skipped(tmp_path: Path) -> None:
+    """Frames that cannot be decoded are replaced by the next that can; the windows before and after stay as they are."""
+    path = film(tmp_path / "film.mp4", even(6), g="25", bf="0")
+    good, data = numbers(path), bytearray(path.read_bytes())
+    with av.open(path) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    for packet in packets[60:70]:
+        data[packet.pos + 4 : packet.pos + packet.size] = bytes(packet.size - 4)
+    path.write_bytes(data)
+    damaged = numbers(path)
+    assert (damaged[0], damaged[2]) == (good[0], good[2])
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf")])
+def test_frames_need_a_rate(tiny: Any, rate: float) -> None:
+    with pytest.raises(ValueError, match="a second"):
+        read(tiny, (np.zeros((10, 48, 64, 3), np.uint8), rate))
