@@ -74,7 +74,9 @@ def read_picture(source: Source | np.ndarray | Image.Image, config: EncoderConfi
         picture, facts = source.convert("RGB"), picture_facts(source)
     else:
         picture, facts = read_image(source), _file_facts(source)
-    yield Sample(picture_tensor(picture, config).unsqueeze(0), [None], facts=facts)
+    tensor = picture_tensor(picture, config).unsqueeze(0)
+    del picture, source  # a sample may wait its turn; its full-size pixels need not
+    yield Sample(tensor, [None], facts=facts)
 
 
 def picture_facts(image: Image.Image) -> dict[str, Any]:

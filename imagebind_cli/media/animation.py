@@ -83,5 +83,5 @@ def is_animation(source: Source) -> bool:
     try:
         with Image.open(source) as image:
             return bool(getattr(image, "is_animated", False))
-    except (OSError, ValueError, SyntaxError):  # the reader that comes next says what is wrong
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # the reader that comes next says what is wrong
         return False
