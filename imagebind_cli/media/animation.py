@@ -83,5 +83,7 @@ def is_animation(source: Source) -> bool:
     try:
         with Image.open(source) as image:
             return bool(getattr(image, "is_animated", False))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # the reader that comes next says what is wrong
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error).partition(",")[0]) from None
+    except (OSError, ValueError, SyntaxError):  # the reader that comes next says what is wrong
         return False
