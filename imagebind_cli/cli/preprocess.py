@@ -82,11 +82,10 @@ def preprocess(
             for sample in read_source(name, source, configs[name], options[name]):
                 yield name, sample
 
-    steps = pipeline.decode
     count = workers or default_workers()
     with Talk(errors, done="prepared") as talk:
         if output is None:
-            _look(steps(items, read, workers=count, ahead=2 * count), configs, inspect, preview, talk)  # type: ignore[arg-type]
+            _look(pipeline.decode(items, read, workers=count, ahead=2 * count), configs, inspect, preview, talk)  # type: ignore[arg-type]
         else:
             from imagebind_cli.shards import ShardWriter
 
@@ -98,7 +97,7 @@ def preprocess(
             stream = sys.stdout.buffer if output == "-" else None
             with ShardWriter(output, made, int(shard_size * 1e6), stream) as shards:
                 new = new_items(items, shards.ids, talk)
-                _write(steps(new, read, workers=count, ahead=2 * count), shards, str(array), talk)  # type: ignore[arg-type]
+                _write(pipeline.decode(new, read, workers=count, ahead=2 * count), shards, str(array), talk)  # type: ignore[arg-type]
     if output is not None:
         say(f"{output}: {talk.summary()}")
     if talk.failed:

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from imagebind_cli.media.decoding import Source, check_file, decoding
-from imagebind_cli.media.tracks import end_seconds, open_container, packets, picture_seconds, picture_track, start_seconds, tick
+from imagebind_cli.media.tracks import end_seconds, frames, open_container, picture_seconds, picture_track, start_seconds, tick
 
 if TYPE_CHECKING:
     import av
@@ -294,22 +294,15 @@ class SoundTrack:
 
     def _decoded(self) -> Iterator[tuple[int, np.ndarray]]:
         """Number of its first sample, as its time says, and samples (n, channels) of each frame; a damaged packet is left out."""
-        import av
-
         number = 0
-        for packet in chain(packets(self._container, self._stream), [None]):
-            try:
-                frames = self._stream.decode(packet)
-            except (av.error.InvalidDataError, av.error.EOFError):
-                continue
-            for frame in frames:
-                if frame.sample_rate != self.rate:
-                    raise ValueError(f"changes from {self.rate} to {frame.sample_rate} Hz")
-                if frame.pts is not None:
-                    number = round((frame.pts * tick(self._stream) - self._start) * self.rate)
-                block = _floats(frame)
-                yield number, block
-                number += len(block)
+        for frame in frames(self._container, self._stream):
+            if frame.sample_rate != self.rate:
+                raise ValueError(f"changes from {self.rate} to {frame.sample_rate} Hz")
+            if frame.pts is not None:
+                number = round((frame.pts * tick(self._stream) - self._start) * self.rate)
+            block = _floats(frame)
+            yield number, block
+            number += len(block)
 
     def close(self) -> None:
         """Let go of the file."""

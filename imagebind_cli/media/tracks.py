@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from imagebind_cli.media.decoding import Source
@@ -79,3 +80,14 @@ def frame_seconds(stream: VideoStream) -> float:
     """How long a picture lasts on average; 1/25 s where nothing says."""
     rate = stream.average_rate or stream.guessed_rate
     return float(1 / rate) if rate else 0.04
+
+
+def frames(container: InputContainer, stream: Any) -> Iterator[Any]:
+    """The track's frames from here on, in display order; a damaged packet is left out."""
+    import av
+
+    for packet in chain(packets(container, stream), [None]):
+        try:
+            yield from stream.decode(packet)
+        except (av.error.InvalidDataError, av.error.EOFError):
+            continue

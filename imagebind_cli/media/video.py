@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from imagebind_cli.media.decoding import Source, check_file, decoding
-from imagebind_cli.media.tracks import frame_seconds, open_container, packets, picture_seconds, picture_track, start_seconds, tick
+from imagebind_cli.media.tracks import frame_seconds, frames, open_container, packets, picture_seconds, picture_track, start_seconds, tick
 from imagebind_cli.media.windows import seen
 
 if TYPE_CHECKING:
@@ -159,19 +159,10 @@ class Video:
 
     def _decoded(self) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames in display order with their stamps; a damaged packet is left out."""
-        import av
-
-        number = 0
-        for packet in chain(packets(self._container, self._stream), [None]):
-            try:
-                frames = self._stream.decode(packet)
-            except (av.error.InvalidDataError, av.error.EOFError):
-                continue
-            for frame in frames:
-                stamp = number if self._untimed else frame.pts
-                number += 1
-                if stamp is not None:
-                    yield stamp, frame
+        for number, frame in enumerate(frames(self._container, self._stream)):
+            stamp = number if self._untimed else frame.pts
+            if stamp is not None:
+                yield stamp, frame
 
     def _seek(self, seconds: float) -> None:
         """Go to the last key frame at or before a time; to the very beginning, if the time is there or the file cannot seek."""
