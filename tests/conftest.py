@@ -22,6 +22,8 @@ import pytest
 PROGRAM = Path(sysconfig.get_path("scripts")) / "imagebind"
 UNTRAINED = "is untrained"
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and the programs started here would inherit that
+
 
 @dataclass(frozen=True)
 class Finished:

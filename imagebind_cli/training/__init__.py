@@ -1,0 +1,1 @@
+"""Training on pairs of modalities: data and augmentation, contrastive loss, the loop, and what a run leaves behind."""
