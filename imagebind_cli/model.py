@@ -25,6 +25,8 @@ from imagebind_cli.sources import Failure, Item
 from imagebind_cli.store import Embedding
 
 BUNDLED, UNTRAINED = "mini", "tiny"
+SHORT_TEXT = 8
+"""Tokens of a short sentence: texts are taken in as if all were, and encoded by their true lengths."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ModelLike = str | os.PathLike[str] | Mapping[str, Tensor]
 ConfigLike = ModelConfig | Mapping[str, Any] | str | os.PathLike[str]
@@ -165,14 +167,21 @@ class Model:
             tensor = tensor.to(self.device)
             if tensor.is_floating_point():
                 tensor = tensor.to(encoder.head.proj.weight.dtype)
-            vectors = encoder(tensor.flatten(0, extra - 1))  # (b * clips, dim)
+            clips = tensor.flatten(0, extra - 1)  # (b * clips, *shape)
+            vectors = _encode_texts(encoder, clips, self._tokens) if encoder.config.vocabulary else encoder(clips)
             if extra == 2:
                 vectors = torch.nn.functional.normalize(vectors.unflatten(0, tensor.shape[:2]).mean(dim=1), dim=-1)
         return vectors
 
+    @property
+    def _tokens(self) -> int:
+        """Tokens to encode at once: enough to fill the device, few enough to stay in a CPU's cache."""
+        return 2048 if self.device.type == "cpu" else 65536
+
     def batch_size(self, modality: str) -> int:
         """Clips to encode at once when the user does not say: about 2,000 tokens on a CPU, 64,000 elsewhere."""
-        return max(1, (2048 if self.device.type == "cpu" else 65536) // self.encoder(modality).config.tokens)
+        config = self.encoder(modality).config
+        return max(1, self._tokens // (SHORT_TEXT if config.vocabulary else config.tokens))
 
     def read(self, modality: str, source: Any, **options: Any) -> Iterator[Any]:
         """The samples of one input as its encoder takes them (`Sample`: tensor (clips, *shape), spans, notes).
@@ -247,6 +256,26 @@ class Model:
             "options": dataclasses.asdict(modality_options(modality, options)),
             "version": metadata.version("imagebind-cli"),
         }
+
+
+def _encode_texts(encoder: Encoder, texts: Tensor, tokens: int) -> Tensor:
+    """Unit vectors (b, dim) of token ids (b, n), about `tokens` of them at a time: every text once, each with others of its length.
+
+    Nothing behind the end token is computed: under the causal mask it cannot reach it.
+    """
+    different, places = torch.unique(texts, dim=0, return_inverse=True)
+    ends, order = different.argmax(dim=-1).sort()  # the end token has the highest id of the vocabulary
+    lengths = (ends + 1).tolist()
+    vectors = torch.empty(len(different), encoder.config.dim, device=texts.device)
+    start = 0
+    while start < len(lengths):
+        stop = start + 1
+        while stop < len(lengths) and (stop + 1 - start) * lengths[stop] <= tokens:
+            stop += 1
+        some = order[start:stop]
+        vectors[some] = encoder(different[some, : lengths[stop - 1]])
+        start = stop
+    return vectors[places]
 
 
 def default_workers() -> int:

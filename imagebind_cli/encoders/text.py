@@ -112,7 +112,7 @@ class TextStem(nn.Module):
         self.pos = nn.Parameter(torch.empty(1, config.tokens, config.trunk.width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.tokens(x) + self.pos
+        return self.tokens(x) + self.pos[:, : x.shape[1]]
 
 
 def read(source: str, config: EncoderConfig, options: TextOptions) -> Iterator[Sample]:
