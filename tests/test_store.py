@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -18,10 +19,13 @@ import pytest
 from safetensors import safe_open
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store import FORMATS, Embedding, Store, json_line
+from imagebind_cli.store import FORMATS, Embedding, Store, json_line, open_store, writer
 
 DIM = 5
-MADE = {"model": "m", "weights": "0123", "modality": "audio", "dim": DIM, "pool": "none", "options": {"clips": None}, "version": "1"}
+MADE = {"model": "m", "weights": "0123", "modality": "audio", "dim": DIM, "pool": "none", "options": {"clips": None}} | {
+    "array": "float32",
+    "version": "1",
+}
 ODD_IDS = ["plain.wav", "with spaces and 'quotes\".wav", "new\nline.wav", os.fsdecode(b"caf\xe9.wav"), "日本.wav", "🐕"]
 
 
@@ -48,11 +52,22 @@ def read(path: Path) -> tuple[list[str], np.ndarray, list[tuple[float, float] | 
         with safe_open(path, framework="numpy") as file:
             rows, made = json.loads(file.get_tensor("rows").tobytes()), json.loads(file.metadata()["made"])
             vectors = file.get_tensor("embeddings")
+    elif path.suffix == ".store":
+        parts = sorted(path.glob("vectors-*.npy"))
+        rows = [json.loads(line) for part in sorted(path.glob("rows-*.jsonl")) for line in part.read_bytes().splitlines()]
+        made = json.loads((path / "made.json").read_text())
+        del made["part_rows"]
+        vectors = np.concatenate([np.load(part) for part in parts])
     else:
         rows = [json.loads(line) for line in path.with_suffix(".jsonl").read_bytes().splitlines()]
         made = json.loads(path.with_suffix(".made.json").read_text())
         vectors = np.load(path) if path.suffix == ".npy" else np.array([row["embedding"] for row in rows], np.float32)
     return [row["id"] for row in rows], vectors, [(row["start"], row["end"]) if "start" in row else None for row in rows], made
+
+
+def held(store: Store, ids: Iterable[str]) -> set[str]:
+    """Which of some ids an opened store has."""
+    return {id for id in ids if store.stamp(id) is not None}
 
 
 @pytest.fixture(params=list(FORMATS))
@@ -84,7 +99,7 @@ def test_an_opened_store_knows_its_ids_and_goes_on_behind_them(path: Path) -> No
     first, second = embeddings(*ODD_IDS), embeddings("more.wav", "last.wav")
     write(path, first)
     with Store(path, MADE) as store:
-        assert store.ids == set(ODD_IDS)
+        assert held(store, [*ODD_IDS, "more.wav"]) == set(ODD_IDS)
         store.append(second)
     ids, vectors, _, _ = read(path)
     assert ids == [row.id for row in first + second]
@@ -108,15 +123,20 @@ def test_assumptions_are_recorded_once_and_kept_by_the_next_run(path: Path) -> N
     assert read(path)[3]["assumptions"] == ["first", "second", "third"]
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file below a folder."""
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
 @pytest.mark.parametrize(
     ("key", "value"), [("model", "other"), ("weights", "9"), ("modality", "image"), ("pool", "mean"), ("options", {"clips": 3})]
 )
 def test_a_store_made_otherwise_is_refused_and_stays_as_it_is(path: Path, key: str, value: object) -> None:
     write(path, embeddings("a", "b"))
-    before = {file: file.read_bytes() for file in path.parent.iterdir()}
+    before = contents(path.parent)
     with pytest.raises(UserError, match=f"^{path}: made with {key} .*; this run has .*; write to another file$"):
         Store(path, MADE | {key: value})
-    assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
+    assert contents(path.parent) == before
 
 
 def test_another_version_of_the_program_may_go_on(path: Path) -> None:
@@ -150,7 +170,7 @@ def test_two_formats_of_one_name_do_not_harm_each_other(tmp_path: Path) -> None:
 
 
 def test_an_unknown_ending_names_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"unknown ending '\.csv'; choose from \.jsonl, \.npy, \.safetensors, \.h5"):
+    with pytest.raises(UserError, match=r"unknown ending '\.csv'; choose from \.jsonl, \.npy, \.safetensors, \.h5, \.store"):
         Store(tmp_path / "a.csv", MADE)
 
 
@@ -161,6 +181,7 @@ def test_a_missing_folder_is_named(path: Path) -> None:
 
 def test_a_folder_of_the_stores_name_is_refused(path: Path) -> None:
     path.mkdir()
+    (path / "mine").touch()
     with pytest.raises(UserError, match=f"^{path}: "):
         Store(path, MADE)
 
@@ -172,7 +193,7 @@ def test_a_torn_last_line_is_cut_off_and_its_item_done_again(tmp_path: Path, kep
     head, last = path.read_bytes().splitlines(keepends=True)[:2], json_line(rows[2], "audio")
     path.write_bytes(b"".join(head) + last[:kept])
     with Store(path, MADE) as store:
-        assert store.ids == {"a", "b"}
+        assert held(store, "abc") == {"a", "b"}
         store.append(rows[2:])
     assert path.read_bytes() == b"".join(head) + last
 
@@ -189,7 +210,7 @@ def test_a_torn_last_row_is_cut_off_and_its_item_done_again(tmp_path: Path, lost
     os.truncate(path, path.stat().st_size - lost)
     whole = 3 - -(-lost // (4 * DIM))
     with Store(path, MADE) as store:
-        assert store.ids == {row.id for row in rows[:whole]}
+        assert held(store, "abc") == {row.id for row in rows[:whole]}
         store.append(rows[whole:])
     ids, vectors, _, _ = read(path)
     assert ids == ["a", "b", "c"]
@@ -201,7 +222,7 @@ def test_a_row_without_its_whole_id_is_cut_off_and_its_item_done_again(tmp_path:
     path, ids_path, rows = npy_parts(tmp_path)
     os.truncate(ids_path, ids_path.stat().st_size - lost)
     with Store(path, MADE) as store:
-        assert store.ids == {"a", "b"}
+        assert held(store, "abc") == {"a", "b"}
         store.append(rows[2:])
     ids, vectors, _, _ = read(path)
     assert ids == ["a", "b", "c"]
@@ -213,7 +234,7 @@ def test_a_header_that_was_not_written_yet_is_healed(tmp_path: Path) -> None:
     os.truncate(path, 10)
     os.truncate(ids_path, 0)
     with Store(path, MADE) as store:
-        assert store.ids == set()
+        assert store.stored == 0
         store.append(rows)
     assert np.load(path).shape == (3, DIM)
 
@@ -225,23 +246,25 @@ def test_an_item_of_which_only_some_windows_were_written_is_done_again(tmp_path:
     write(path, [*embeddings("before", span=(0.0, 2.0)), *windows])
     os.truncate(path, path.stat().st_size - 1)  # killed while the second window was on its way
     with Store(path, MADE) as store:
-        assert store.ids == {"before"}
+        assert held(store, ["before", "long"]) == {"before"}
         store.append(windows)
     assert read(path)[0] == ["before", "long", "long"]
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".npy", ".h5"])
-def test_rows_reach_the_disk_while_the_store_is_open(tmp_path: Path, ending: str) -> None:
-    rows = embeddings(*map(str, range(600)))
-    store = Store(tmp_path / f"a{ending}", MADE)
-    for row in rows:
-        store.append([row])
-    if ending == ".npy":
-        assert len(np.load(tmp_path / "a.npy")) >= 512
-    else:
-        assert (tmp_path / f"a{ending}").stat().st_size > 512 * DIM * 4
-    store.__exit__(None, None, None)
-    assert len(read(tmp_path / f"a{ending}")[0]) == 600
+@pytest.mark.parametrize("ending", [".jsonl", ".npy", ".h5", ".store"])
+def test_rows_reach_the_disk_while_the_store_is_open(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "FLUSH_SECONDS", 0.2)
+    path, rows = tmp_path / f"a{ending}", embeddings(*map(str, range(writer.FLUSH_ROWS + 3)))
+    with Store(path, MADE) as store:
+        for row in rows[:-3]:
+            store.append([row])
+        assert len(open_store(path)) == writer.FLUSH_ROWS  # by their number
+        for row in rows[-3:]:
+            store.append([row])
+        deadline = time.monotonic() + 10
+        while len(open_store(path)) < len(rows):  # by time, with nobody calling
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_an_error_inside_leaves_a_whole_store_with_what_was_done(path: Path) -> None:
@@ -271,7 +294,7 @@ def interrupted(path: Path, seconds: float) -> None:
         with suppress(Ended):
             with Store(path, MADE) as store:
                 timer.start()
-                for number in range(20_000):
+                for number in range(200_000):
                     store.append([Embedding(str(number), np.full(DIM, number, np.float32))])
             timer.join()
     finally:
@@ -281,8 +304,8 @@ def interrupted(path: Path, seconds: float) -> None:
 def test_a_signal_at_any_moment_of_writing_repeats_and_shifts_no_row(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for trial in range(60):
-        path = tmp_path / f"{trial}{('.jsonl', '.npy', '.h5')[trial % 3]}"
-        interrupted(path, random.uniform(0.002, 0.02))
+        path = tmp_path / f"{trial}{('.jsonl', '.npy', '.h5', '.store')[trial % 4]}"
+        interrupted(path, random.uniform(0.002, 0.04))
         last = Embedding("last", np.full(DIM, -1, np.float32))
         write(path, [last])
         ids, vectors, _, _ = read(path)
@@ -294,6 +317,9 @@ def test_no_files_are_left_behind(path: Path) -> None:
     write(path, embeddings("a"))
     wanted = {path.name} | {".jsonl": {"store.made.json"}, ".npy": {"store.jsonl", "store.made.json"}}.get(path.suffix, set())
     assert {file.name for file in path.parent.iterdir()} == wanted
+    if path.is_dir():
+        parts = {"vectors-00000.npy", "rows-00000.jsonl", "index-00000.npy", "replaced-00000.npy"}
+        assert {file.name for file in path.iterdir()} == parts | {"made.json", "commits"}
 
 
 def test_the_digits_of_a_json_line_give_the_same_float_back() -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from imagebind_cli import registry
-from imagebind_cli.cli.flags import reading_options, with_reading_flags
-from imagebind_cli.cli.inputs import find_items, first_of, new_items
+from imagebind_cli.cli.flags import Errors, Inputs, Manifest, ModelName, Null, Workers, reading_options, with_reading_flags
+from imagebind_cli.cli.inputs import count_items, find_items, first_of
 from imagebind_cli.cli.output import write
+from imagebind_cli.cli.resume import Resume
+from imagebind_cli.cli.share import Share, array_task, chosen_share
 from imagebind_cli.cli.talk import Talk, say
 
 if TYPE_CHECKING:
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
 Modality = enum.StrEnum("Modality", list(registry.MODALITIES))  # type: ignore[misc]
 Pool = enum.StrEnum("Pool", ["mean", "none"])
+ArrayType = enum.StrEnum("ArrayType", ["float32", "float16"])
 Dtype = enum.StrEnum("Dtype", ["auto", "fp32", "bf16", "fp16"])
 
 HELP = """Embed files, or sentences, of one modality: a JSON line with a unit vector each, in input order.
@@ -38,33 +43,52 @@ A file that cannot be read gets one line on stderr and the rest goes on; the exi
 @with_reading_flags
 def embed(
     modality: Annotated[Modality, typer.Argument(help="What the inputs are.", show_default=False)],
-    inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, or - for stdin.")
-    ] = None,
+    inputs: Inputs = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write to FILE.jsonl, .npy, .safetensors or .h5 and not to stdout.")
+        Path | None, typer.Option("-o", "--output", help="Write to NAME.h5, .store, .npy, .safetensors or .jsonl and not to stdout.")
     ] = None,
-    manifest: Annotated[Path | None, typer.Option(help="Take inputs from a JSONL, CSV or TSV file with a column per modality.")] = None,
-    nul: Annotated[bool, typer.Option("-0", "--null", help="Entries on stdin end with a NUL byte, as `find -print0` writes.")] = False,
-    errors: Annotated[Path | None, typer.Option(help="Append one JSON line per failed input to this file.")] = None,
-    model: Annotated[
+    manifest: Manifest = None,
+    nul: Null = False,
+    errors: Errors = None,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Try only those in --errors FILE; else they wait until they change.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Tell a changed input by a hash of its content, and not by size and time.")
+    ] = False,
+    shard: Annotated[
         str | None,
-        typer.Option(envvar="IMAGEBIND_MODEL", help="Name, folder, .pth file or hf://owner/repo. `imagebind weights list` shows names."),
+        typer.Option(metavar="I/N", help="Take the I-th of N shares of the inputs, into NAME-0000I-of-0000N; auto in a Slurm job array."),
     ] = None,
+    array: Annotated[ArrayType, typer.Option(help="Number type of the vectors in a store; float16 halves its size.")] = ArrayType.float32,
+    model: ModelName = None,
     config: Annotated[str | None, typer.Option(help="JSON file that says what a bare weight file is.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[Dtype, typer.Option(help="auto: float32 on CPU, the weights' own elsewhere.")] = Dtype.auto,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Clips to the encoder at once; halves itself when memory runs out.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads.")] = None,
+    workers: Workers = None,
     pool: Annotated[Pool, typer.Option(help="mean: one vector per item. none: one per window, with its start and end.")] = Pool.mean,
     **chosen: Any,
 ) -> None:
-    items = find_items((str(modality),), inputs or [], manifest, nul)
+    resume: Resume | None = None
+    items = find_items((str(modality),), inputs or [], manifest, nul, lambda path: resume is not None and resume.passes(path))
     options = reading_options(str(modality), chosen)
+    if retry_errors and errors is None:
+        raise typer.BadParameter("--retry-errors takes its inputs from --errors FILE")
+    if verify and output is None:
+        raise typer.BadParameter("--verify compares with what is in the store: give -o")
+    share = _share(shard, reads_stdin=manifest is None and "-" in (inputs or ["-"]))
+    if share is not None:
+        output, errors = output and share.name(output), errors and share.name(errors)
+        device = share.device(device)
 
     from imagebind_cli.model import load
     from imagebind_cli.shards import Prepared
+    from imagebind_cli.sources import Failure
+    from imagebind_cli.store import check_writable, json_line
 
+    if output is not None:
+        check_writable(output)
     loaded = load(model, device=device, dtype=str(dtype), config=config)
     if loaded.checkpoint.untrained:
         say(f"model {loaded.name} is untrained: its weights are made by rule, and nearness means little. --model huge is the published one")
@@ -73,41 +97,48 @@ def embed(
     if isinstance(payload, Prepared):  # prepared samples say how they were read; a flag that says otherwise is refused with the first
         options = {**payload.made["inputs"][str(modality)]["options"], **options}
     settings: dict[str, Any] = {"pool": str(pool), **options}
-    with Talk(errors) as talk:
-        if output is None:
-            _to_stdout(loaded.embed_items(str(modality), items, batch_size=batch_size, workers=workers, **settings), str(modality), talk)
-        else:
-            from imagebind_cli.store import Store
-
-            with Store(output, loaded.made(str(modality), **settings)) as store:
-                new = new_items(items, store.ids, talk)
-                _to_store(loaded.embed_items(str(modality), new, batch_size=batch_size, workers=workers, **settings), store, talk)
-    if output is not None:
-        say(f"{output}: {talk.summary()}")
+    with Talk(errors) as talk, _store(output, {**loaded.made(str(modality), **settings), "array": str(array)}, talk) as store:
+        keep = store.append if store is not None else lambda rows: write(*(json_line(row, str(modality)) for row in rows))
+        resume = Resume(talk, str(modality), store, share, retry_errors, verify)
+        talk.expect(lambda: count_items(str(modality), inputs or [], manifest), share.count if share else 1, store.stored if store else 0)
+        results = loaded.embed_items(str(modality), resume.choose(items), batch_size=batch_size, workers=workers, **settings)
+        for result in results:
+            if isinstance(result, Failure):
+                talk.failure(result.id, result.reason, resume.failed())
+            else:
+                talk.remarks(result[0].id, result[0].notes, result[0].warnings)
+                keep(resume.described(result))
+                talk.succeeded(result[0].id)
     if talk.failed:
         raise typer.Exit(1)
 
 
-def _to_stdout(results: Any, modality: str, talk: Talk) -> None:
-    from imagebind_cli.store import json_line
-
-    for result in results:
-        if isinstance(result, list):
-            talk.remarks(result[0].id, result[0].notes, result[0].warnings)
-            write(*(json_line(embedding, modality) for embedding in result))
-            talk.succeeded()
-        else:
-            talk.failure(result.id, result.reason)
+def _share(shard: str | None, reads_stdin: bool) -> Share | None:
+    share = chosen_share(shard)
+    if share is None and (task := array_task()):
+        say(f"this is {task} of a job array; all inputs are taken, not its share of them: --shard auto")
+    if share is not None and share.local is not None and reads_stdin:
+        raise typer.BadParameter("the processes of torchrun cannot share stdin; give files or --manifest")
+    return share
 
 
-def _to_store(results: Any, store: Store, talk: Talk) -> None:
-    for result in results:
-        if isinstance(result, list):
-            talk.remarks(result[0].id, result[0].notes, result[0].warnings)
-            store.append(result)
-            talk.succeeded()
-        else:
-            talk.failure(result.id, result.reason)
+@contextmanager
+def _store(output: Path | None, made: dict[str, Any], talk: Talk) -> Iterator[Store | None]:
+    """The store to write to, None for stdout; at the end, also one by Ctrl-C, a line says how far it is."""
+    from imagebind_cli.store import Store
+
+    if output is None:
+        yield None
+        return
+    try:
+        with Store(output, made) as store:
+            yield store
+    except Exception:
+        raise
+    except BaseException:
+        say(f"{output}: {talk.summary()}; stopped: the same command goes on from here")
+        raise
+    say(f"{output}: {talk.summary()}")
 
 
 embed.__doc__ = HELP

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from imagebind_cli.sources import Failure, Item
 
 
-def find_items(modalities: tuple[str, ...], inputs: list[str], manifest: Path | None, nul: bool) -> Iterator[Item | Failure]:
-    """The items behind a command's arguments, or stdin where there are none.
+def find_items(
+    modalities: tuple[str, ...], inputs: list[str], manifest: Path | None, nul: bool, passes: Callable[[str], bool] | None = None
+) -> Iterator[Item | Failure]:
+    """The items behind a command's arguments, or stdin where there are none. `passes`: see `sources`.
 
     Raises:
         typer.BadParameter: nothing to read, or two places to read from.
@@ -42,28 +45,69 @@ def find_items(modalities: tuple[str, ...], inputs: list[str], manifest: Path | 
         for argument in inputs:
             if argument != "-" and os.path.isfile(argument):
                 say(f"{argument!r} is embedded as a sentence, though a file has this name; its lines: imagebind embed text < {argument}")
-    return sources.from_arguments(inputs, modalities, stdin, nul)  # type: ignore[arg-type]
+    return sources.from_arguments(inputs, modalities, stdin, nul, passes)  # type: ignore[arg-type]
 
 
-def new_items(items: Iterable[Item | Failure], stored: set[str], talk: Talk) -> Iterator[Item | Failure]:
-    """The items that are not in a store yet. An id that comes again with another input is a failure, since one of the two would be lost."""
+def new_items(items: Iterable[Item | Failure], stored: Container[str], talk: Talk) -> Iterator[Item | Failure]:
+    """The items whose ids are not stored yet, as `distinct` gives them."""
     from imagebind_cli.sources import Failure
 
-    came: dict[str, int] = {}
+    for item in distinct(items, talk):
+        if not isinstance(item, Failure) and item.id in stored:
+            talk.skipped += 1
+        else:
+            yield item
+
+
+def distinct(items: Iterable[Item | Failure], talk: Talk) -> Iterator[Item | Failure]:
+    """Each item once. An id that comes again with another input, or that no store can hold, is a failure."""
+    from imagebind_cli.sources import Failure
+
+    came: dict[int, int] = {}  # hashes, since there may be millions
     for item in items:
         if isinstance(item, Failure):
             yield item
             continue
-        print_of = hash(str(item.payload))
-        if "\0" in item.id:
-            yield Failure(item.id, "a NUL in its id, which no store can hold")
-        elif came.setdefault(item.id, print_of) != print_of:
-            yield Failure(item.id, "this id came before with another input; give each its own")
-        elif item.id in stored:
+        id, input = hash(item.id), hash(str(item.payload))
+        if not _is_storable(item.id):
+            yield Failure(item.id, "its id is no text that a store can hold")
+        elif id not in came:
+            came[id] = input
+            yield item
+        elif came[id] == input:
             talk.skipped += 1
         else:
-            stored.add(item.id)
-            yield item
+            yield Failure(item.id, "this id came before with another input; give each its own")
+
+
+def _is_storable(id: str) -> bool:
+    try:
+        return "\0" not in id and id.encode("utf-8", "surrogateescape") is not None
+    except UnicodeEncodeError:  # half of a pair, from JSON
+        return False
+
+
+def count_items(modality: str, inputs: list[str], manifest: Path | None) -> int | None:
+    """About how many items there are, where that can be told without reading them: None for stdin and archives."""
+    if manifest is not None:
+        if not manifest.is_file():  # a pipe
+            return None
+        with open(manifest, "rb") as file:
+            return sum(1 for line in file if line.strip()) - (manifest.suffix in (".csv", ".tsv"))
+    if not inputs or any(name == "-" or name.endswith((".tar", ".h5")) for name in inputs):
+        return None
+    if modality == "text":
+        return len(inputs)
+    paths = [path for name in inputs for path in ([name] if os.path.lexists(name) else glob.iglob(name, recursive=True))]
+    return sum(_count_below(path) if os.path.isdir(path) else 1 for path in paths)
+
+
+def _count_below(folder: str) -> int:
+    count = 0
+    for _, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        count += sum(not name.startswith(".") for name in files)
+    return count
 
 
 def first_of(items: Iterator[Item | Failure]) -> tuple[Item | Failure | None, Iterator[Item | Failure]]:

@@ -2,78 +2,84 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import time
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.cli.failures import FailureFile
+from imagebind_cli.cli.pace import Pace
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from imagebind_cli.store import Stamp
 
 LINE_SECONDS = 60.0
 
 
 def say(text: str) -> None:
     """One line on stderr, named as ours."""
-    print(f"imagebind: {text}", file=sys.stderr)  # noqa: T201
+    sys.stderr.write(f"imagebind: {text}\n")  # in one piece: threads talk, too
+    sys.stderr.flush()
 
 
 class Talk:
     """Counts of a run, as a live line on a terminal and a plain line a minute elsewhere. Use it as a context manager.
 
-    errors: a file that gets one JSON line per failed input, beside the line on stderr. done: what has happened to the others, in a word.
+    errors: the file of failed inputs, see `FailureFile`. done: what has happened to the others, in a word. failed, skipped, left: inputs that
+    could not be used, were there already, and failed before and were not tried again.
     """
 
     def __init__(self, errors: Path | None = None, done: str = "embedded") -> None:
         self._word = done
-        self.done = self.failed = self.skipped = 0
-        try:
-            self._errors = open(errors, "a", encoding="utf-8") if errors else None  # noqa: SIM115 - closed in __exit__
-        except OSError as error:
-            raise UserError(f"{errors}: {error.strerror}") from None
+        self.done = self.failed = self.skipped = self.left = 0
+        self.failures = FailureFile(errors) if errors else None
         self._said: set[str] = set()
-        self._started = self._last = time.monotonic()
+        self._pace = Pace()
+        self._over = threading.Event()
         self._progress: Progress | None = None
 
     def __enter__(self) -> Talk:
         if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-            # By default Rich takes stdout over as well, and lines of data are lost.
-            console = Console(stderr=True)
-            self._progress = Progress(
-                SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
-                console=console, redirect_stdout=False, redirect_stderr=True, transient=True, disable=not console.is_terminal,
-            )  # fmt: skip
-            self._task = self._progress.add_task("starting")
+            self._progress = _progress()
+            self._task = self._progress.add_task("starting", total=None)
             self._progress.start()
+        threading.Thread(target=self._tick, name="talk", daemon=True).start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
         if self._progress:
             self._progress.stop()
-        if self._errors:
-            self._errors.close()
+        if self.failures:
+            self.failures.close()
 
-    def succeeded(self) -> None:
+    def expect(self, count: Callable[[], int | None], shares: int = 1, stored: int = 0) -> None:
+        """Find out in the background how many inputs there are, if that can be told; so many were done before.
+
+        shares: among how many runs they are divided.
+        """
+
+        def work() -> None:
+            total = count()
+            self._pace.expect(None if total is None else total // shares, stored)
+
+        threading.Thread(target=work, name="count", daemon=True).start()
+
+    def succeeded(self, name: str | None = None) -> None:
         """One input is done."""
         self.done += 1
-        self._show()
+        if self.failures and name is not None:
+            self.failures.done(name)
 
-    def failure(self, name: str, why: str) -> None:
-        """One input could not be used: said at once, and counted."""
+    def failure(self, name: str, why: str, stamp: Stamp | None = None) -> None:
+        """One input could not be used: said at once, and counted. stamp: what it was."""
         self.failed += 1
         say(f"{printable(name)}: {why}")
-        if self._errors:
-            self._errors.write(json.dumps({"id": name, "reason": why}) + "\n")
-            self._errors.flush()
-        self._show()
+        if self.failures:
+            self.failures.add(name, why, stamp)
 
     def remarks(self, name: str, notes: Iterable[str], warnings: Iterable[str]) -> None:
         """What was assumed to read an input, said the first time it is met, and what was lost of it, said with its name."""
@@ -84,20 +90,35 @@ class Talk:
         for warning in warnings:
             say(f"{printable(name)}: {warning}")
 
-    def summary(self) -> str:
-        """done, failed and skipped in words, with the rate."""
-        seconds = max(time.monotonic() - self._started, 1e-9)
+    def summary(self, *more: str) -> str:
+        """done, failed and skipped in words, with the rate and what else there is to say."""
         parts = [f"{self.done:,} {self._word}"]
         parts += [f"{self.failed:,} failed"] if self.failed else []
         parts += [f"{self.skipped:,} there already"] if self.skipped else []
-        return f"{', '.join(parts)} ({self.done / seconds:.1f} a second)"
+        parts += [f"{self.left:,} failed before"] if self.left else []
+        return f"{', '.join(parts)} ({', '.join([f'{self._pace.overall(self.done):.1f} a second', *more])})"
 
-    def _show(self) -> None:
-        if self._progress:
-            self._progress.update(self._task, description=self.summary())
-        elif time.monotonic() - self._last > LINE_SECONDS:
-            say(self.summary())
-            self._last = time.monotonic()
+    def _tick(self) -> None:
+        """Thread: show how far it is, also while one input takes long."""
+        while not self._over.wait(0.5 if self._progress else LINE_SECONDS):
+            left = self._pace.left(self.done + self.failed, self.skipped + self.left)
+            text = self.summary(left) if left else self.summary()
+            if self._progress:
+                self._progress.update(self._task, description=text)
+            else:
+                say(text)
+
+
+def _progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    # By default Rich takes stdout over as well, and lines of data are lost.
+    console = Console(stderr=True)
+    return Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
+        console=console, redirect_stdout=False, redirect_stderr=True, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
 
 
 def printable(name: str) -> str:

@@ -1,0 +1,81 @@
+"""The file of `--errors`: a JSON line for each input that failed and was not done since, with the reason and what the input was."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imagebind_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from imagebind_cli.store import Stamp
+
+
+class FailureFile:
+    """Failures of this run and of those before. A line is added at once; at the end those of inputs done since are taken out.
+
+    Raises:
+        UserError: it cannot be written, or holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, dict[str, Any]] = {}
+        self._stale = False
+        try:
+            self._file = open(path, "a+b")  # noqa: SIM115 - closed in close
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}") from None
+        self._read()
+
+    def _read(self) -> None:
+        self._file.seek(0)
+        length = 0
+        for number, line in enumerate(self._file, start=1):
+            if not line.endswith(b"\n"):  # torn by a kill
+                self._file.truncate(length)
+                break
+            try:
+                row = json.loads(line)
+                self._known[row["id"]] = row
+            except (ValueError, KeyError, TypeError):
+                raise UserError(f"{self._path}: line {number} is no failure of an earlier run; give --errors another file") from None
+            length += len(line)
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._known
+
+    def failed_as(self, id: str, stamp: Stamp) -> bool:
+        """Whether this very input failed before. One of which nothing but the name is known may have changed."""
+        from imagebind_cli.store import Stamp
+
+        row = self._known.get(id)
+        if row is None or ("size" not in row and "hash" not in row):
+            return False
+        return Stamp(row.get("size", -1), row.get("mtime", -1), bytes.fromhex(row.get("hash", ""))).is_of(stamp)
+
+    def add(self, id: str, reason: str, stamp: Stamp | None) -> None:
+        """A failure of this run."""
+        row: dict[str, Any] = {"id": id, "reason": reason}
+        if stamp is not None and stamp.size >= 0:
+            row |= {"size": stamp.size, "mtime": stamp.mtime}
+        if stamp is not None and stamp.hash:
+            row["hash"] = stamp.hash.hex()
+        self._stale = self._stale or id in self._known
+        self._known[id] = row
+        self._file.write(json.dumps(row).encode() + b"\n")
+        self._file.flush()
+
+    def done(self, id: str) -> None:
+        """An input that is no failure any more."""
+        self._stale = self._known.pop(id, None) is not None or self._stale
+
+    def close(self) -> None:
+        """Close the file; each input that still fails has one line."""
+        self._file.close()
+        if self._stale:
+            building = self._path.with_name(f".{self._path.name}.partial")
+            building.write_text("".join(json.dumps(row) + "\n" for row in self._known.values()), encoding="utf-8")
+            os.replace(building, self._path)

@@ -1,0 +1,133 @@
+"""The queries of `retrieve` as they are asked for: by flags, or line by line in a file or on stdin."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from imagebind_cli import registry
+from imagebind_cli.errors import UserError
+
+LIKE, VECTOR = "like", "vector"
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Request:
+    """A query before it has a vector. parts: kind (a modality, `like` or `vector`) and sentence, path or id. weights: of each; equal if None.
+
+    vector: where it has one already, as a line of `imagebind embed` does.
+    """
+
+    id: str
+    parts: tuple[tuple[str, str], ...]
+    weights: tuple[float, ...] | None = None
+    vector: tuple[float, ...] | None = None
+
+
+def read_weights(text: str, parts: int) -> tuple[float, ...]:
+    """`0.5,-0.5` as numbers, one for each part.
+
+    Raises:
+        typer.BadParameter: something else.
+    """
+    try:
+        weights = tuple(float(number) for number in text.replace(",", " ").split())
+    except ValueError:
+        raise typer.BadParameter(f"--weights {text!r}: numbers are needed, as in --weights 0.5,-0.5") from None
+    if len(weights) != parts:
+        raise typer.BadParameter(f"{len(weights)} --weights for {parts} queries; one for each is needed, in their order")
+    return weights
+
+
+def named(parts: Sequence[tuple[str, str]], weights: Sequence[float] | None) -> str:
+    """A combined query in words."""
+    if weights is None:
+        return " + ".join(value for _, value in parts)
+    terms = [f"{'-' if weight < 0 else '+'} {abs(weight):g} {value}" for (_, value), weight in zip(parts, weights, strict=True)]
+    return " ".join(terms).removeprefix("+ ")
+
+
+def read_requests(path: Path) -> Iterator[Request]:
+    """A query for each line of a file, or of stdin, `-`: a sentence, or a JSON object with a key for each modality, or `embedding`.
+
+    Relative paths start at the file's folder. Several keys in one line are combined, with `weights` if there are any.
+    Raises:
+        UserError: the file cannot be read, or a line is none of these.
+    """
+    try:
+        with open(os.dup(0) if str(path) == "-" else path, encoding="utf-8-sig", errors="surrogateescape") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _request(line.strip(), f"{path}:{number}", "" if str(path) == "-" else str(path.parent))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+
+
+def _request(line: str, place: str, folder: str) -> Request:
+    if not line.startswith("{"):
+        return Request(line, (("text", line),))
+    try:
+        row = json.loads(line)
+    except ValueError:
+        raise UserError(f"{place}: not a JSON object") from None
+    given = {key: row[key] for key in row if key in registry.MODALITIES}
+    vector, weights = row.get("embedding"), row.get("weights")
+    wrong = [key for key, value in given.items() if not isinstance(value, str)]
+    wrong += ["embedding"] if vector is not None and not _are_numbers(vector) else []
+    wrong += ["weights"] if weights is not None and not (_are_numbers(weights) and len(weights) == len(given)) else []
+    if wrong:
+        raise UserError(f"{place}: {wrong[0]} is {row[wrong[0]]!r:.60}; a string is needed, or for embedding and weights numbers")
+    if vector is not None:
+        return Request(str(row.get("id", place)), (), None, tuple(vector))
+    if not given:
+        raise UserError(f"{place}: no {', '.join(registry.MODALITIES)} or embedding in this line; it has {', '.join(row) or 'nothing'}")
+    parts = tuple((key, value if key == "text" else os.path.join(folder, value)) for key, value in given.items())
+    weights = tuple(weights) if weights is not None else None
+    return Request(str(row.get("id", named(parts, weights))), parts, weights)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(number, int | float) for number in value)
+
+
+def batches(requests: Iterable[Request], waiting: bool) -> Iterator[list[Request]]:
+    """Requests, several at once. waiting: as many as are there, since whoever asks may wait for the answer before asking again."""
+    if not waiting:
+        requests = iter(requests)
+        while some := list(islice(requests, BATCH)):
+            yield some
+        return
+    came: queue.Queue[Request | BaseException | None] = queue.Queue(BATCH)
+
+    def read() -> None:
+        try:
+            for request in requests:
+                came.put(request)
+            came.put(None)
+        except BaseException as error:
+            came.put(error)
+
+    threading.Thread(target=read, name="queries", daemon=True).start()
+    last: Request | BaseException | None
+    while True:
+        ready = []
+        while isinstance(last := came.get(), Request):
+            ready.append(last)
+            if len(ready) == BATCH or came.empty():
+                break
+        if ready:
+            yield ready
+        if isinstance(last, BaseException):
+            raise last
+        if last is None:
+            return

@@ -1,0 +1,122 @@
+"""Which inputs a run of `embed` takes up: those of its share that are not done yet, or have changed since."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from imagebind_cli.cli.inputs import distinct
+from imagebind_cli.cli.share import Share
+from imagebind_cli.cli.talk import Talk, say
+
+if TYPE_CHECKING:
+    from imagebind_cli.sources import Failure, Item
+    from imagebind_cli.store import Embedding, Stamp, Store
+
+
+@dataclass
+class Resume:
+    """The choice of inputs, and what each of those under way is.
+
+    modality: what they are. store: where rows go, None for stdout. retry: take only what failed before.
+    verify: tell a changed file by its content, and not by size and time.
+    """
+
+    talk: Talk
+    modality: str
+    store: Store | None
+    share: Share | None
+    retry: bool
+    verify: bool
+    _under_way: deque[tuple[Stamp, dict[str, Any]]] = field(default_factory=deque)  # results come in the items' order
+    _said: bool = False
+
+    def __post_init__(self) -> None:
+        self._stamp = stamper(self.modality, self.verify)
+
+    def passes(self, path: str) -> bool:
+        """Whether a file is done, told before it is looked into. Whether it is asked for is not: it may be an archive of items that are."""
+        if self.store is None or not self._is_done(path, path):
+            return False
+        self.talk.skipped += self._is_asked(path)
+        return True
+
+    def choose(self, items: Iterable[Item | Failure]) -> Iterator[Item | Failure]:
+        """The items to do, in order. Another thread may draw them."""
+        from imagebind_cli.sources import Failure
+        from imagebind_cli.store import Stamp
+
+        asked = (item for item in items if self._is_asked(item.id))
+        for item in asked if self.store is None else distinct(asked, self.talk):
+            if isinstance(item, Failure):
+                self._under_way.append((Stamp(), {}))
+                yield item
+                continue
+            if self.store is not None and self._is_done(item.id, item.payload):
+                self.talk.skipped += 1
+                continue
+            stamp = self._stamp(item.payload)
+            if self.talk.failures and not self.retry and self.talk.failures.failed_as(item.id, stamp):
+                self.talk.left += 1
+            else:
+                self._under_way.append((stamp, item.meta))
+                yield item
+
+    def described(self, embeddings: list[Embedding]) -> list[Embedding]:
+        """The next item's rows with what its manifest said besides and what its input was."""
+        stamp, meta = self._under_way.popleft()
+        return [replace(embedding, meta=meta, stamp=stamp) for embedding in embeddings]
+
+    def failed(self) -> Stamp:
+        """What the next item, which failed, was."""
+        return self._under_way.popleft()[0]
+
+    def _is_done(self, id: str, payload: Any) -> bool:
+        """Whether the store has this very input."""
+        assert self.store is not None
+        before = self.store.stamp(id)
+        if before is None or not self._stamp(payload).is_of(before, by_content=self.verify):
+            if self.verify and before and not before.hash and not self._said:
+                say(f"{self.store.path} was written without --verify: inputs whose content it does not know are embedded again")
+                self._said = True
+            return False
+        if self.talk.failures:
+            self.talk.failures.done(id)
+        return True
+
+    def _is_asked(self, id: str) -> bool:
+        mine = self.share is None or self.share.holds(id)
+        return mine and not (self.retry and self.talk.failures and id not in self.talk.failures)
+
+
+def stamper(modality: str, verify: bool) -> Callable[[Any], Stamp]:
+    """What tells what an input is now, from its payload. Of one that cannot be looked at nothing is known; its reader says why."""
+    from imagebind_cli.shards import Prepared
+    from imagebind_cli.store import Stamp, content_hash
+
+    def stamp(payload: Any) -> Stamp:
+        try:
+            if isinstance(payload, str) and modality == "text":
+                return Stamp(hash=content_hash(payload.encode("utf-8", "surrogatepass")))
+            if isinstance(payload, str):
+                status = os.stat(payload)
+                return Stamp(status.st_size, status.st_mtime_ns, _file_hash(payload) if verify else b"")
+            if isinstance(payload, io.BytesIO):
+                return Stamp(hash=content_hash(payload.getbuffer()))
+            if isinstance(payload, Prepared):
+                return Stamp(hash=content_hash(b"".join(part.read() for part in payload.parts)))
+        except OSError:
+            pass
+        return Stamp()
+
+    return stamp
+
+
+def _file_hash(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()

@@ -1,0 +1,23 @@
+"""Embeddings on disk and on the wire. Never imports torch.
+
+`Store` writes: an ending names the format. `open_store` reads: the content does.
+"""
+
+from imagebind_cli.store.embedding import STAMP, Embedding, Stamp, content_hash, json_line, key_of
+from imagebind_cli.store.reader import StoreReader, is_store, open_store
+from imagebind_cli.store.writer import FORMATS, Store, check_writable
+
+__all__ = [
+    "FORMATS",
+    "STAMP",
+    "Embedding",
+    "Stamp",
+    "Store",
+    "StoreReader",
+    "check_writable",
+    "content_hash",
+    "is_store",
+    "json_line",
+    "key_of",
+    "open_store",
+]

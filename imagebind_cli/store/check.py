@@ -1,0 +1,98 @@
+"""What may be wrong with a store, looked for row by row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.store.embedding import key_of
+from imagebind_cli.store.journal import journal_of, read_journal
+from imagebind_cli.store.reader import StoreReader, open_store
+from imagebind_cli.store.table import read_table
+
+WANTED = ("modality", "model", "weights", "dim", "pool")
+CLOSE = {"float32": 1e-4, "float16": 2e-3}
+"""How far from 1 the length of a row of some number type may be."""
+NAMED = 5
+"""How many rows of a kind are named; of the others the number."""
+
+
+def findings(path: Path) -> Iterator[str]:
+    """Everything that is wrong with a store, a line each; nothing where it is whole and clean."""
+    try:
+        reader = open_store(path)
+        yield from _torn(path)
+        yield from _unnamed(reader)
+        yield from _bad_vectors(reader)
+        yield from _bad_rows(reader)
+    except UserError as error:
+        yield str(error).removeprefix(f"{path}: ")
+
+
+def _torn(path: Path) -> Iterator[str]:
+    """What a killed run left behind; the next one would mend it."""
+    journal = journal_of(path)
+    if journal.exists():
+        file = os.open(journal, os.O_RDONLY)
+        if read_journal(file)[1] is not None:
+            yield f"{journal.name}: the last write was broken off; the next run undoes it"
+        os.close(file)
+    lines = path.with_suffix(".jsonl")
+    if path.suffix in (".jsonl", ".npy") and path.is_file():
+        table, starts = read_table(lines)
+        if starts[-1] < lines.stat().st_size:
+            yield f"{lines.name}: ends in the middle of an item after {len(table):,} rows; the next run cuts that off"
+        elif path.suffix == ".npy" and len(table) != (rows := len(np.load(path, mmap_mode="r"))):
+            yield f"{rows:,} vectors and {len(table):,} ids; the next run cuts off what has not both"
+
+
+def _unnamed(reader: StoreReader) -> Iterator[str]:
+    for key in WANTED:
+        if key not in reader.made:
+            yield f"does not say with what {key} it was made"
+
+
+def _bad_vectors(reader: StoreReader) -> Iterator[str]:
+    start, total = 0, 0
+    for block in reader.blocks():
+        if block.shape[1] != reader.dim:
+            yield f"vectors of {block.shape[1]} numbers; it says {reader.dim}"
+            return
+        lengths = np.linalg.norm(block.astype(np.float32), axis=1)
+        close = CLOSE[reader.made["array"]]
+        for row in np.flatnonzero(~(np.abs(lengths - 1) < close)):
+            total += 1
+            if total <= NAMED:
+                what = f"length {lengths[row]:.6g}, not 1" if np.isfinite(lengths[row]) else "no finite number in its vector"
+                yield f"row {start + row} ({reader.id(start + int(row))!r}): {what}"
+        start += len(block)
+    if total > NAMED:
+        yield f"{total - NAMED:,} more rows like these"
+    if start != len(reader):
+        yield f"{start:,} vectors for {len(reader):,} rows"
+
+
+def _bad_rows(reader: StoreReader) -> Iterator[str]:
+    """Ids and windows that come twice, windows that run backwards, ids that are not found by their hash."""
+    ids, keys = reader.ids, reader.stamps["key"]
+    spans = np.full((len(ids), 2), -1.0) if reader.spans is None else np.nan_to_num(reader.spans, nan=-1.0)
+    bad = [f"row {row} ({id!r}): its hash is another id's" for row, id in enumerate(ids) if key_of(id) != keys[row]]
+    items = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
+    bad += [f"{ids[items[place]]!r} comes {times} times" for place, times in _repeated(keys[items])]
+    numbers = np.searchsorted(items, np.arange(len(ids)), side="right")
+    windows = np.rec.fromarrays([numbers, spans[:, 0], spans[:, 1]])
+    bad += [f"row {row} ({ids[row]!r}): its window comes {times} times" for row, times in _repeated(windows)]
+    bad += [f"row {row} ({ids[row]!r}): its window ends before it starts" for row in np.flatnonzero(spans[:, 1] < spans[:, 0])]
+    yield from bad[:NAMED]
+    if len(bad) > NAMED:
+        yield f"{len(bad) - NAMED:,} more rows like these"
+
+
+def _repeated(values: np.ndarray) -> list[tuple[int, int]]:
+    """Of each value that comes more than once, its first place and how often it comes."""
+    _, first, count = np.unique(values, return_index=True, return_counts=True)
+    return [(int(place), int(times)) for place, times in zip(first, count, strict=True) if times > 1]

@@ -1,0 +1,128 @@
+"""One embedding, and what is kept beside it: as a line of JSON, and as fixed records to look up a million of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+KEY = np.dtype("<u8")
+STAMP = np.dtype([("key", KEY), ("size", "<i8"), ("mtime", "<i8"), ("hash", "V16")])
+"""A row's id as a hash, and its input's `Stamp`; -1 and zeros where that is not known."""
+NO_HASH = bytes(16)
+
+
+class Stamp(NamedTuple):
+    """What an input was when it was embedded: size in bytes and time of change in nanoseconds of a file, -1 if it is none; hash of its
+    content, empty if that was not asked for.
+    """
+
+    size: int = -1
+    mtime: int = -1
+    hash: bytes = b""
+
+    def is_of(self, other: Stamp, by_content: bool = False) -> bool:
+        """Whether two stamps are of the same input. What only one of them knows says nothing, except the hash where `by_content` asks."""
+        if self.hash and other.hash:
+            return self.hash == other.hash
+        if by_content:
+            return False
+        return self.size < 0 or other.size < 0 or (self.size, self.mtime) == (other.size, other.mtime)
+
+
+UNKNOWN = Stamp()
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """One unit vector (dim,) float32.
+
+    span: the seconds it stands for, where windows are kept apart. windows: how many of them the item has. notes: what was
+    assumed to read it. warnings: what was lost of this item. meta: what its manifest row said besides. stamp: what its input was.
+    """
+
+    id: str
+    vector: np.ndarray
+    span: tuple[float, float] | None = None
+    windows: int = 1
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    stamp: Stamp = UNKNOWN
+
+
+def content_hash(data: Any) -> bytes:
+    """The hash of an input's content: BLAKE2b in 16 bytes."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def encoded(id: str) -> bytes:
+    """An id as bytes; a file name's own where it is no valid UTF-8."""
+    return id.encode("utf-8", "surrogateescape")
+
+
+def decoded(id: bytes) -> str:
+    """The id of these bytes."""
+    return id.decode("utf-8", "surrogateescape")
+
+
+def key_of(id: str) -> int:
+    """An id's hash: BLAKE2b in 8 bytes. Two of a billion ids share one with a chance of 3 %; of a million, 1 in 37 million."""
+    return int.from_bytes(hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def stamp_record(id: str, stamp: Stamp) -> tuple[int, int, int, bytes]:
+    """A row of `STAMP`."""
+    return key_of(id), stamp.size, stamp.mtime, stamp.hash.ljust(16, b"\0")
+
+
+def stamp_of(record: np.void) -> Stamp:
+    """The stamp in a row of `STAMP`."""
+    hash = record["hash"].tobytes()
+    return Stamp(int(record["size"]), int(record["mtime"]), b"" if hash == NO_HASH else hash)
+
+
+def json_line(embedding: Embedding, modality: str) -> bytes:
+    """One line of JSON, newline included. Numbers have the 9 digits that give the same float32 back; any file name survives."""
+    return _with_vector({"id": embedding.id, "modality": modality} | _span(embedding) | _meta(embedding), embedding.vector)
+
+
+def stored_line(embedding: Embedding, modality: str) -> bytes:
+    """`json_line` with the stamp, as a store has it."""
+    return _with_vector({"id": embedding.id, "modality": modality} | _beside(embedding), embedding.vector)
+
+
+def row_line(embedding: Embedding) -> bytes:
+    """What a store keeps of a row beside its vector, as a line of JSON."""
+    return json.dumps({"id": embedding.id} | _beside(embedding)).encode() + b"\n"
+
+
+def row_stamp(row: Mapping[str, Any]) -> Stamp:
+    """The stamp in a row's JSON."""
+    return Stamp(row.get("size", -1), row.get("mtime", -1), bytes.fromhex(row.get("hash", "")))
+
+
+def _with_vector(head: dict[str, Any], vector: np.ndarray) -> bytes:
+    numbers = ("%.9g," * len(vector) % tuple(vector.tolist()))[:-1]
+    return f'{json.dumps(head)[:-1]}, "embedding": [{numbers}]}}\n'.encode()
+
+
+def _beside(embedding: Embedding) -> dict[str, Any]:
+    stamp = embedding.stamp
+    file = {} if stamp.size < 0 else {"size": stamp.size, "mtime": stamp.mtime}
+    hash = {"hash": stamp.hash.hex()} if stamp.hash else {}
+    return _span(embedding) | file | hash | _meta(embedding)
+
+
+def _span(embedding: Embedding) -> dict[str, Any]:
+    if embedding.span is None:
+        return {}
+    return {"start": embedding.span[0], "end": embedding.span[1], "windows": embedding.windows}
+
+
+def _meta(embedding: Embedding) -> dict[str, Any]:
+    return {"meta": dict(embedding.meta)} if embedding.meta else {}

@@ -1,0 +1,196 @@
+"""The HDF5 store, `NAME.h5`: appended to in whole steps through a journal, read through memory maps. h5py alone reads it, too.
+
+Datasets: `embeddings` (n, dim) float32 or float16; `ids`; `spans` (n, 2) in seconds, NaN where a row has none; `meta`, JSON, empty where
+there is none; `inputs`, what the row's input was (`STAMP`); `replaced`, the numbers of rows that do not count any more, because their
+input changed and was embedded again. Attribute `made` (JSON).
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.store.embedding import STAMP, Embedding, decoded, encoded, stamp_record
+from imagebind_cli.store.journal import PAGE, JournaledFile, Snapshot
+from imagebind_cli.store.made import check_same
+from imagebind_cli.store.source import Views
+
+CHUNK_ROWS = 1024
+SLICE_ROWS = 65536
+WAIT_SECONDS = 30.0
+T = TypeVar("T")
+
+
+def columns(made: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """The datasets: shape of a row, and type."""
+    import h5py
+
+    text = h5py.string_dtype()
+    return {
+        "embeddings": ((int(made["dim"]),), np.dtype(made["array"])),
+        "ids": ((), text),
+        "spans": ((2,), np.dtype("f8")),
+        "meta": ((), text),
+        "inputs": ((), STAMP),
+        "replaced": ((), np.dtype("i8")),
+    }
+
+
+class HDF5Writer:
+    """A `.h5` file being appended to; `Format` says what its methods do."""
+
+    def __init__(self, path: Path, made: dict[str, Any]) -> None:
+        import h5py
+
+        if path.is_dir():
+            raise IsADirectoryError("is a folder")
+        self.files = [path]
+        self._disk = JournaledFile(path)
+        self._file: Any = None
+        # Chunks at whole pages can be mapped into memory, and share no page with anything that changes.
+        access = {"alignment_threshold": 16 * PAGE, "alignment_interval": PAGE}
+        try:
+            try:
+                self._file = h5py.File(self._disk, "r+" if self._disk.length else "w", **access)
+                if self._disk.length:
+                    check_same(path, json.loads(self._file.attrs["made"]), made)
+                else:
+                    self._create(made)
+                self.stamps, self.hidden = self._file["inputs"][:], np.sort(self._file["replaced"][:])
+            except (OSError, KeyError, ValueError, RuntimeError) as error:
+                raise UserError(f"{path}: not a store of imagebind embed, or not whole: {str(error).splitlines()[0]}") from None
+        except BaseException:
+            self.release()
+            raise
+
+    def _create(self, made: Mapping[str, Any]) -> None:
+        for name, (shape, dtype) in columns(made).items():
+            rows = CHUNK_ROWS if name == "embeddings" else 4 * CHUNK_ROWS
+            self._file.create_dataset(name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape))
+        self.describe(made)
+        self._file.flush()
+        self._disk.commit()
+
+    def describe(self, made: Mapping[str, Any]) -> None:
+        self._file.attrs["made"] = json.dumps(made)
+
+    def write(self, embeddings: list[Embedding], replaced: list[int]) -> None:
+        columns: dict[str, Any] = {
+            "embeddings": np.stack([embedding.vector for embedding in embeddings]),
+            "ids": [encoded(embedding.id) for embedding in embeddings],
+            "spans": [embedding.span or (np.nan, np.nan) for embedding in embeddings],
+            "meta": [json.dumps(dict(embedding.meta)) if embedding.meta else "" for embedding in embeddings],
+            "inputs": np.array([stamp_record(embedding.id, embedding.stamp) for embedding in embeddings], STAMP),
+            "replaced": replaced,
+        }
+        for name, values in columns.items():
+            if len(values):
+                data = self._file[name]
+                data.resize(len(data) + len(values), axis=0)
+                data[-len(values) :] = values
+        self._file.flush()
+        self._disk.commit()
+
+    def close(self) -> None:
+        self._file.flush()
+        self._disk.commit()
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()  # into pages in memory, which are dropped: what counts was committed
+        self._disk.close()
+
+
+class HDF5Source:
+    """A `.h5` file being read, also while another process writes to it; `Source` says what its methods do."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+        def describe(file: Any, _: Snapshot) -> tuple[dict[str, Any], int, np.ndarray]:
+            made, rows = json.loads(file.attrs["made"]), len(file["embeddings"])
+            for name, (shape, dtype) in columns(made).items():
+                data = file[name]
+                if name != "replaced" and (data.shape, data.dtype) != ((rows, *shape), dtype):
+                    raise ValueError(f"its {name} are {data.dtype} {data.shape}; {dtype} {(rows, *shape)} is needed")
+            return made, rows, np.sort(file["replaced"][:])
+
+        self.made, self.count, self.hidden = self._read(describe)
+
+    def ids(self, start: int, stop: int) -> list[str]:
+        return [decoded(id) for some in self._column("ids", start, stop) for id in some]
+
+    def spans(self, start: int, stop: int) -> np.ndarray:
+        return np.concatenate([*self._column("spans", start, stop), np.empty((0, 2))])
+
+    def stamps(self, start: int, stop: int) -> np.ndarray:
+        return np.concatenate([*self._column("inputs", start, stop), np.empty(0, STAMP)])
+
+    def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
+        return [json.loads(text) if text else {} for some in self._column("meta", start, stop) for text in some]
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        return self._views.blocks()
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        return self._views.rows(indices)
+
+    def _column(self, name: str, start: int, stop: int) -> Iterator[np.ndarray]:
+        """A stretch of a dataset in slices, each as of one commit; rows that are there never change, so that they fit together."""
+        while start < stop:
+            end = min(start + SLICE_ROWS, stop)
+            yield self._read(partial(_slice, name=name, start=start, stop=end))
+            start = end
+
+    @cached_property
+    def _views(self) -> Views:
+        return self._read(lambda file, snapshot: Views(list(_mapped(file["embeddings"], self.count, snapshot)), int(self.made["dim"])))
+
+    def _read(self, take: Callable[[Any, Snapshot], T]) -> T:
+        """What `take` gets out of the file, asked again where a commit came in between."""
+        import h5py
+
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            with Snapshot(self._path) as snapshot:
+                try:
+                    with h5py.File(snapshot, "r") as file:
+                        taken = take(file, snapshot)
+                    if not snapshot.disturbed():
+                        return taken
+                except Exception:  # half of one state and half of another is anything
+                    if not snapshot.disturbed():
+                        raise
+            if time.monotonic() > deadline:
+                raise UserError(f"{self._path}: is being written to faster than it can be read; try again")
+
+
+def _slice(file: Any, _: Snapshot, name: str, start: int, stop: int) -> np.ndarray:
+    return file[name][start:stop]
+
+
+def _mapped(data: Any, count: int, snapshot: Snapshot) -> Iterator[np.ndarray]:
+    """The vectors as arrays on the file itself: one for each run of chunks that lie behind one another."""
+    if not count:
+        return
+    if data.chunks is None or data.compression is not None:
+        raise ValueError("its vectors are compressed, or not in chunks")
+    mapped = mmap.mmap(snapshot.fileno(), 0, access=mmap.ACCESS_READ)
+    rows, row_bytes = data.chunks[0], data.shape[1] * data.dtype.itemsize
+    runs: list[list[int]] = []  # first byte, rows
+    for first in range(0, count, rows):
+        offset, here = data.id.get_chunk_info_by_coord((first, 0)).byte_offset, min(rows, count - first)
+        if runs and offset == sum((runs[-1][0], runs[-1][1] * row_bytes)):
+            runs[-1][1] += here
+        else:
+            runs.append([offset, here])
+    for offset, here in runs:
+        yield np.frombuffer(mapped, data.dtype, here * data.shape[1], offset).reshape(here, data.shape[1])

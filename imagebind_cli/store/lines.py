@@ -1,0 +1,149 @@
+"""The plain formats: `.jsonl`, a line for each embedding, and `.npy` with the lines beside it. How they were made is in `NAME.made.json`.
+
+Where an id comes again later, its input had changed: the later rows count.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.store.disk import write_json
+from imagebind_cli.store.embedding import Embedding, row_line, stored_line
+from imagebind_cli.store.growing import GrowingLines, GrowingNPY
+from imagebind_cli.store.made import beside, resume_beside
+from imagebind_cli.store.source import Views
+from imagebind_cli.store.table import TableSource, read_table
+
+BLOCK_LINES = 1024
+
+
+class JSONLinesWriter:
+    """A `.jsonl` file being appended to; `Format` says what its methods do."""
+
+    def __init__(self, path: Path, made: dict[str, Any]) -> None:
+        if path.with_suffix(".npy").exists():
+            raise UserError(f"{path}: holds the ids of {path.with_suffix('.npy')}; write to another file")
+        self.files = [path, beside(path)]
+        self._modality = made["modality"]
+        self._lines = GrowingLines(path, lock_for=path)
+        try:
+            resume_beside(path, made)
+            table, starts = read_table(path)
+            self._lines.truncate(int(starts[-1]))
+        except BaseException:
+            self._lines.close()
+            raise
+        self.stamps, self.hidden = table.stamps(), table.hidden()
+
+    def describe(self, made: Mapping[str, Any]) -> None:
+        write_json(self.files[1], made)
+
+    def write(self, embeddings: list[Embedding], replaced: list[int]) -> None:
+        length = self._lines.length
+        try:
+            self._lines.append(b"".join(stored_line(embedding, self._modality) for embedding in embeddings))
+        except OSError:
+            self._lines.truncate(length)
+            raise
+
+    def close(self) -> None:
+        self._lines.sync()
+
+    def release(self) -> None:
+        self._lines.close()
+
+
+class NPYWriter:
+    """A `.npy` file being appended to, with its lines; `Format` says what its methods do."""
+
+    def __init__(self, path: Path, made: dict[str, Any]) -> None:
+        lines = path.with_suffix(".jsonl")
+        if lines.exists() and not path.exists():
+            raise UserError(f"{lines}: exists, and would hold the ids of {path}; write to another file")
+        self.files = [path, lines, beside(path)]
+        self._vectors = GrowingNPY(path, made["array"], (int(made["dim"]),), lock_for=path)
+        try:
+            resume_beside(path, made)
+            self._lines = GrowingLines(lines)
+        except BaseException:
+            self._vectors.close()
+            raise
+        try:
+            # Vectors are written before their lines: what has a line is whole, what has none is forgotten.
+            table, starts = read_table(lines, self._vectors.rows)
+            self._cut(len(table), int(starts[-1]))
+        except BaseException:
+            self.release()
+            raise
+        self.stamps, self.hidden = table.stamps(), table.hidden()
+
+    def _cut(self, rows: int, length: int) -> None:
+        self._vectors.truncate(rows)
+        self._lines.truncate(length)
+
+    def describe(self, made: Mapping[str, Any]) -> None:
+        write_json(self.files[2], made)
+
+    def write(self, embeddings: list[Embedding], replaced: list[int]) -> None:
+        rows, length = self._vectors.rows, self._lines.length
+        try:
+            self._vectors.append(np.stack([embedding.vector for embedding in embeddings]))
+            self._lines.append(b"".join(map(row_line, embeddings)))
+        except OSError:
+            self._cut(rows, length)
+            raise
+
+    def close(self) -> None:
+        self._vectors.sync()
+        self._lines.sync()
+
+    def release(self) -> None:
+        self._vectors.close()
+        self._lines.close()
+
+
+def open_lines(path: Path) -> TableSource:
+    """A `.jsonl` file to read."""
+    made = _made(path)
+    table, starts = read_table(path)
+    return TableSource(made, table, LineVectors(path, starts, int(made["dim"])))
+
+
+def open_npy(path: Path) -> TableSource:
+    """A `.npy` file to read."""
+    made = _made(path)
+    vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    table, _ = read_table(path.with_suffix(".jsonl"), len(vectors))
+    return TableSource(made, table, Views([vectors[: len(table)]], int(made["dim"])))
+
+
+def _made(path: Path) -> dict[str, Any]:
+    record = beside(path)
+    if not record.exists():
+        raise ValueError(f"there is no {record.name} beside it, which would say how it was made; write it with -o")
+    return json.loads(record.read_text())
+
+
+class LineVectors:
+    """The vectors of lines of JSON: read where they lie, a block at a time."""
+
+    def __init__(self, path: Path, starts: np.ndarray, dim: int) -> None:
+        self._starts, self._dim = starts, dim
+        self._bytes = np.memmap(path, np.uint8, "r") if starts[-1] else np.empty(0, np.uint8)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All vectors in order, float32 (k, dim)."""
+        for start in range(0, len(self._starts) - 1, BLOCK_LINES):
+            yield self.rows(np.arange(start, min(start + BLOCK_LINES, len(self._starts) - 1)))
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Some vectors, float32 (k, dim)."""
+        lines = (self._bytes[self._starts[row] : self._starts[row + 1]].tobytes() for row in indices)
+        vectors = [json.loads(line)["embedding"] for line in lines]
+        return np.array(vectors, np.float32).reshape(len(indices), self._dim)

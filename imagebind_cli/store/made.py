@@ -1,0 +1,61 @@
+"""How a store was made: the record that every one carries, and the refusal to mix."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.store.disk import write_json
+
+FREE = ("assumptions", "version")
+"""What may differ between two runs on one store."""
+
+
+def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """The first key in which two stores' records differ that must be the same; None if there is none."""
+    return next((key for key in {**one, **other} if key not in FREE and one.get(key) != other.get(key)), None)
+
+
+def check_alike(path: Path, made: Mapping[str, Any], first: Path, first_made: Mapping[str, Any]) -> None:
+    """Refuse to take two stores as one.
+
+    Raises:
+        UserError: they were made with different models, modalities, number types or choices.
+    """
+    key = difference(made, first_made)
+    if key is not None:
+        raise UserError(f"{path}: made with {key} {made.get(key)!r}, {first} with {first_made.get(key)!r}; they cannot be one store")
+
+
+def check_same(path: Path, before: Mapping[str, Any], made: dict[str, Any]) -> None:
+    """Refuse to go on with a store made otherwise; take over the assumptions it records.
+
+    Raises:
+        UserError: it was made with another model, modality, number type or choice.
+    """
+    key = difference(made, before)
+    if key is not None:
+        raise UserError(f"{path}: made with {key} {before.get(key)!r}; this run has {made.get(key)!r}; write to another file")
+    made["assumptions"] = list(before.get("assumptions", []))
+
+
+def beside(path: Path) -> Path:
+    """Where the record of a file lies that has no room for it inside."""
+    return path.with_suffix(".made.json")
+
+
+def resume_beside(path: Path, made: dict[str, Any]) -> None:
+    """Check, or start, the record beside a file."""
+    record = beside(path)
+    if path.exists() and path.stat().st_size:
+        if not record.exists():
+            raise UserError(f"{path}: exists and was not made by imagebind embed; write to another file")
+        try:
+            before = json.loads(record.read_text())
+        except ValueError:
+            raise UserError(f"{record}: not JSON; without it {path} cannot be gone on with") from None
+        check_same(path, before, made)
+    write_json(record, made)

@@ -1,0 +1,263 @@
+"""`open_store`: stores of every format to read, told by their content; rows that were replaced by later ones are left out."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.store.embedding import Embedding, stamp_of
+from imagebind_cli.store.journal import Snapshot
+from imagebind_cli.store.made import beside, check_alike
+from imagebind_cli.store.source import Source
+from imagebind_cli.store.table import VECTOR
+
+READERS = {
+    ".jsonl": "lines:open_lines",
+    ".npy": "lines:open_npy",
+    ".safetensors": "tensors:open_tensors",
+    ".h5": "hdf5:HDF5Source",
+    ".store": "folder:FolderSource",
+}
+"""Ending to the module and function that reads it."""
+BROKEN = (OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError, TokenError)
+"""What the standard library, numpy and h5py raise for those."""
+HDF5, NPY = b"\x89HDF\r\n\x1a\n", b"\x93NUMPY"
+
+
+class StoreReader:
+    """A store being read. Get one from `open_store`.
+
+    path: as it was given. paths: the stores themselves, several where it is a pattern. made: how it was made. modality: what its items
+    are. dim: length of its vectors.
+    """
+
+    def __init__(self, path: Path, source: Source, paths: Sequence[Path] = ()) -> None:
+        self.path, self.paths, self.made, self._source = path, list(paths or [path]), source.made, source
+        with _whole(path):
+            self.modality, self.dim = str(self.made["modality"]), int(self.made["dim"])
+
+    def __len__(self) -> int:
+        """How many rows count."""
+        return self._source.count - len(self._source.hidden)
+
+    @property
+    def replaced(self) -> int:
+        """How many rows lie in the file and do not count any more, because their input was embedded again."""
+        return len(self._source.hidden)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The id of every row; an item's windows share one."""
+        with _whole(self.path):
+            ids = self._source.ids(0, self._source.count)
+        return [ids[row] for row in self._numbers] if self.replaced else ids
+
+    def id(self, index: int) -> str:
+        """The id of one row, without reading all."""
+        row = self._row(index)
+        with _whole(self.path):
+            return self._source.ids(row, row + 1)[0]
+
+    @cached_property
+    def spans(self) -> np.ndarray | None:
+        """The seconds each row stands for, float64 (n, 2), NaN where a row has none; None where no row has any."""
+        with _whole(self.path):
+            spans = self._source.spans(0, self._source.count)[self._numbers]
+        return None if np.isnan(spans).all() else spans
+
+    @cached_property
+    def stamps(self) -> np.ndarray:
+        """What each row's input was, `STAMP` (n,)."""
+        with _whole(self.path):
+            return self._source.stamps(0, self._source.count)[self._numbers]
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """What a row's manifest said besides; {} if nothing."""
+        row = self._row(index)
+        with _whole(self.path):
+            return self._source.metas(row, row + 1)[0]
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All rows in order, as float32 or float16 (k, dim); on the file itself where the format allows it and no row was replaced."""
+        start = 0
+        for block in self._blocks():
+            hidden = self._hidden(start, start + len(block))
+            start += len(block)
+            counting = np.delete(block, hidden, axis=0) if len(hidden) else block
+            if len(counting):
+                yield counting
+
+    def vectors(self) -> np.ndarray:
+        """All rows, float32 (n, dim), in memory."""
+        return np.concatenate([*self.blocks(), np.empty((0, self.dim), np.float32)], dtype=np.float32)
+
+    def rows(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Some rows, float32 (k, dim)."""
+        numbers = self._numbers[np.asarray(indices, np.int64)]
+        with _whole(self.path):
+            return self._source.rows(numbers).astype(np.float32)
+
+    def _blocks(self) -> Iterator[np.ndarray]:
+        with _whole(self.path):
+            yield from self._source.blocks()
+
+    def items(self) -> Iterator[list[Embedding]]:
+        """Every item's rows, with all that belongs to them, in order."""
+        item: list[Embedding] = []
+        for row in self._embeddings():
+            if item and row.id != item[0].id:
+                yield _with_windows(item)
+                item = []
+            item.append(row)
+        if item:
+            yield _with_windows(item)
+
+    def _embeddings(self) -> Iterator[Embedding]:
+        start, source, hidden = 0, self._source, set(self._source.hidden.tolist())
+        for block in self._blocks():
+            stop = start + len(block)
+            with _whole(self.path):
+                columns = (source.ids(start, stop), source.spans(start, stop), source.stamps(start, stop), source.metas(start, stop))
+            for row, vector, id, span, record, meta in zip(range(start, stop), block, *columns, strict=True):
+                if row not in hidden:
+                    seconds = None if np.isnan(span).any() else (float(span[0]), float(span[1]))
+                    yield Embedding(id, vector.astype(np.float32), seconds, meta=meta, stamp=stamp_of(record))
+            start = stop
+
+    @cached_property
+    def _numbers(self) -> np.ndarray:
+        """Where each row that counts lies."""
+        numbers = np.arange(self._source.count)
+        return np.delete(numbers, self._source.hidden) if self.replaced else numbers
+
+    def _row(self, index: int) -> int:
+        return int(self._numbers[index]) if self.replaced else range(self._source.count)[index]
+
+    def _hidden(self, start: int, stop: int) -> np.ndarray:
+        first, last = np.searchsorted(self._source.hidden, (start, stop))
+        return self._source.hidden[first:last] - start
+
+
+def _with_windows(item: list[Embedding]) -> list[Embedding]:
+    return [replace(row, windows=len(item)) for row in item]
+
+
+class _Joined:
+    """Several stores as one, such as those of a job array; `Source` says what its methods do."""
+
+    def __init__(self, sources: list[Source]) -> None:
+        self._sources = sources
+        self._starts = np.cumsum([0, *(source.count for source in sources)])
+        self.made, self.count = sources[0].made, int(self._starts[-1])
+        self.hidden = np.concatenate([source.hidden + start for source, start in zip(sources, self._starts[:-1], strict=True)])
+
+    def ids(self, start: int, stop: int) -> list[str]:
+        return [id for source, first, last in self._stretches(start, stop) for id in source.ids(first, last)]
+
+    def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
+        return [meta for source, first, last in self._stretches(start, stop) for meta in source.metas(first, last)]
+
+    def spans(self, start: int, stop: int) -> np.ndarray:
+        return np.concatenate([source.spans(first, last) for source, first, last in self._stretches(start, stop)])
+
+    def stamps(self, start: int, stop: int) -> np.ndarray:
+        return np.concatenate([source.stamps(first, last) for source, first, last in self._stretches(start, stop)])
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        for source in self._sources:
+            yield from source.blocks()
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        found = np.empty((len(indices), int(self.made["dim"])), np.float32)
+        for source, start, stop in zip(self._sources, self._starts, self._starts[1:], strict=False):
+            mine = (indices >= start) & (indices < stop)
+            found[mine] = source.rows(indices[mine] - start)
+        return found
+
+    def _stretches(self, start: int, stop: int) -> Iterator[tuple[Source, int, int]]:
+        for source, before in zip(self._sources, self._starts[:-1], strict=True):
+            yield source, max(0, min(start - before, source.count)), max(0, min(stop - before, source.count))
+
+
+def open_store(path: Path | str) -> StoreReader:
+    """A store of any format to read, or those that a pattern names, `photos-*-of-00004.h5`, as one.
+
+    Raises:
+        UserError: it is not there, is not a store of `imagebind embed`, or is not whole; several were made differently.
+    """
+    path = Path(path)
+    if path.exists() or not glob.has_magic(str(path)):
+        return StoreReader(path, _open(path))
+    paths = [each for each in sorted(map(Path, glob.glob(str(path)))) if is_store(each)]
+    if not paths:
+        raise UserError(f"{path}: no store matches this pattern")
+    sources = [_open(each) for each in paths]
+    for each, source in zip(paths, sources, strict=True):
+        check_alike(each, source.made, paths[0], sources[0].made)
+    return StoreReader(path, _Joined(sources), paths)
+
+
+def is_store(path: Path | str) -> bool:
+    """Whether a store lies at a path, whole or not, told by its content."""
+    return _kind(Path(path)) is not None
+
+
+def _open(path: Path) -> Source:
+    if not path.exists():
+        raise UserError(f"{path}: no such store")
+    kind = _kind(path)
+    if kind is None:
+        raise UserError(f"{path}: not a store of imagebind embed")
+    module, _, name = READERS[kind].partition(":")
+    with _whole(path):
+        return getattr(import_module(f"imagebind_cli.store.{module}"), name)(path)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Bytes that do not fit together are told in one line."""
+    try:
+        yield
+    except BROKEN as error:
+        raise UserError(f"{path}: not a whole store: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+
+
+def _kind(path: Path) -> str | None:
+    """The ending of the format that lies at a path; None if it is no store."""
+    try:
+        if path.is_dir():
+            return ".store" if (path / "commits").exists() and (path / "made.json").exists() else None
+        with open(path, "rb") as file:
+            head = file.read(65536)
+    except OSError:
+        return None
+    if head.startswith(HDF5):
+        return ".h5" if _is_hdf5_store(path, head) else None
+    if head.startswith(NPY):
+        return ".npy" if beside(path).exists() else None
+    if head[8:].startswith(b'{"__metadata__": {"made": '):
+        return ".safetensors"
+    return ".jsonl" if VECTOR in head or (path.suffix == ".jsonl" and beside(path).exists()) else None
+
+
+def _is_hdf5_store(path: Path, head: bytes) -> bool:
+    import h5py
+
+    try:
+        with Snapshot(path) as snapshot:
+            if snapshot.length == 0:  # its first commit is under way
+                return False
+            with h5py.File(snapshot, "r") as file:
+                return "made" in file.attrs and "embeddings" in file
+    except BROKEN:
+        return b"embeddings" in head

@@ -1,0 +1,123 @@
+"""The safetensors store: tensors `embeddings` (n, dim) and `rows`, what lies beside them as bytes of JSON; metadata `made`.
+
+It is held in memory and written whole at the end. `rows` is a tensor because a header has room for some 100 MB only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.store.disk import open_locked, write_all
+from imagebind_cli.store.embedding import STAMP, Embedding, row_line, row_stamp, stamp_record
+from imagebind_cli.store.made import check_same
+from imagebind_cli.store.source import Views
+from imagebind_cli.store.table import TableSource, rows_table
+
+DTYPES = {"F32": "<f4", "F16": "<f2", "U8": "|u1"}
+
+
+class SafetensorsWriter:
+    """A `.safetensors` file in the making; `Format` says what its methods do."""
+
+    def __init__(self, path: Path, made: dict[str, Any]) -> None:
+        if path.is_dir():
+            raise IsADirectoryError("is a folder")
+        self._path, self._building = path, path.with_name(f".{path.name}.partial")
+        self.files = [path]
+        self._file, self._placed = open_locked(self._building, path), False
+        try:
+            self._rows = list(_embeddings(path, made)) if path.exists() else []
+        except BaseException:
+            self.release()
+            raise
+        self._made: Mapping[str, Any] = made
+        self._replaced: set[int] = set()
+        self.stamps = np.array([stamp_record(row.id, row.stamp) for row in self._rows], STAMP)
+        self.hidden = np.empty(0, np.int64)
+
+    def describe(self, made: Mapping[str, Any]) -> None:
+        self._made = made
+
+    def write(self, embeddings: list[Embedding], replaced: list[int]) -> None:
+        self._rows += embeddings
+        self._replaced.update(replaced)
+
+    def close(self) -> None:
+        rows = [row for number, row in enumerate(self._rows) if number not in self._replaced]
+        dtype = np.dtype(self._made["array"])
+        vectors = np.stack([row.vector for row in rows]).astype(dtype) if rows else np.empty((0, self._made["dim"]), dtype)
+        beside = np.frombuffer(b"[" + b",".join(map(row_line, rows)) + b"]", np.uint8)
+        os.ftruncate(self._file, 0)
+        write_all(self._file, _header({"embeddings": vectors, "rows": beside}, self._made) + vectors.tobytes() + beside.tobytes(), 0)
+        os.fsync(self._file)
+        os.replace(self._building, self._path)
+        self._placed = True
+
+    def release(self) -> None:
+        if not self._placed:  # else another run's may lie there by now
+            self._building.unlink(missing_ok=True)
+        os.close(self._file)
+
+
+def open_tensors(path: Path) -> TableSource:
+    """A `.safetensors` file to read.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none of ours, or not whole.
+    """
+    return _open(path)[0]
+
+
+def _open(path: Path) -> tuple[TableSource, list[dict[str, Any]]]:
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length <= path.stat().st_size:
+            raise ValueError("no safetensors file")
+        header = json.loads(file.read(length))
+    made = json.loads(header["__metadata__"]["made"])
+    vectors, beside = (_tensor(path, header[name], 8 + length) for name in ("embeddings", "rows"))
+    rows = json.loads(beside.tobytes())
+    table = rows_table(rows)
+    if len(table) != len(vectors):
+        raise ValueError(f"it has {len(table)} ids for {len(vectors)} vectors")
+    return TableSource(made, table, Views([vectors], int(made["dim"]))), rows
+
+
+def _tensor(path: Path, entry: Mapping[str, Any], base: int) -> np.ndarray:
+    start, stop = entry["data_offsets"]
+    if base + stop > path.stat().st_size:
+        raise ValueError(f"it has {path.stat().st_size:,} bytes of {base + stop:,}")
+    dtype, shape = np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"])
+    return np.memmap(path, dtype, "r", base + start, shape) if stop > start else np.empty(shape, dtype)
+
+
+def _embeddings(path: Path, made: dict[str, Any]) -> Iterator[Embedding]:
+    try:
+        source, rows = _open(path)
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path}: exists and was not made by imagebind embed; write to another file") from None
+    check_same(path, source.made, made)
+    for row, vector in zip(rows, source.rows(np.arange(source.count)), strict=True):
+        span = (row["start"], row["end"]) if "start" in row else None
+        yield Embedding(row["id"], vector, span, row.get("windows", 1), meta=row.get("meta", {}), stamp=row_stamp(row))
+
+
+def _header(tensors: Mapping[str, np.ndarray], made: Mapping[str, Any]) -> bytes:
+    """The format's head: its length in 8 bytes, then JSON padded so that the tensors start at a multiple of 8."""
+    entries: dict[str, Any] = {"__metadata__": {"made": json.dumps(made)}}
+    start = 0
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    for name, tensor in tensors.items():
+        stop = start + tensor.nbytes
+        entries[name] = {"dtype": names[tensor.dtype.str], "shape": list(tensor.shape), "data_offsets": [start, stop]}
+        start = stop
+    text = json.dumps(entries).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)
+    return len(text).to_bytes(8, "little") + text

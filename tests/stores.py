@@ -1,0 +1,56 @@
+"""Stores of vectors from nowhere, for commands that need no model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imagebind_cli.store import Embedding, Store
+
+DIM = 16
+MADE: dict[str, Any] = {
+    "model": "made",
+    "weights": "by hand",
+    "untrained": False,
+    "licence": "",
+    "dim": DIM,
+    "scale": 1.0,
+    "dtype": "float32",
+    "pool": "mean",
+    "options": {},
+    "version": "0",
+    "array": "float32",
+}
+
+
+def unit_rows(count: int, dim: int = DIM, seed: int = 0) -> np.ndarray:
+    """Unit vectors (count, dim) float32 in random directions."""
+    vectors = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def store(
+    path: Path,
+    modality: str,
+    ids: Sequence[str],
+    vectors: np.ndarray | None = None,
+    spans: Sequence[tuple[float, float]] | None = None,
+    metas: Sequence[Mapping[str, Any]] | None = None,
+    seed: int = 0,
+    **made: Any,
+) -> Path:
+    """A store of these ids in the format its name ends in. vectors: random if not given. made: what is to be said of how it was made."""
+    rows = unit_rows(len(ids), seed=seed) if vectors is None else vectors
+    entries = [
+        Embedding(
+            id, rows[row], spans[row] if spans else None, windows=list(ids).count(id) if spans else 1, meta=metas[row] if metas else {}
+        )
+        for row, id in enumerate(ids)
+    ]
+    with Store(path, {**MADE, "dim": rows.shape[1], "modality": modality, **made}) as written:
+        for id in dict.fromkeys(ids):
+            written.append([entry for entry in entries if entry.id == id])
+    return path
