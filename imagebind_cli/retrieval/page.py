@@ -1,0 +1,111 @@
+"""Search results as one page: pictures, sounds and scores in a single file that needs no network, no script and no other file.
+
+Whatever comes from outside (names, sentences, paths) is escaped, and the page's own policy lets a browser load nothing but what is in it.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.retrieval.pictures import PICTURES, Shown, Span, show
+from imagebind_cli.retrieval.search import Hit, Query
+
+POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
+STYLE = """
+:root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif }
+body { margin: 0 auto; max-width: 90rem; padding: 1rem }
+h2 { font-size: 1.1rem; overflow-wrap: anywhere }
+ol { list-style: none; padding: 0; display: grid; grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr)); gap: 1rem }
+li, .asked > div { border: 1px solid #8886; border-radius: 6px; padding: .6rem; overflow-wrap: anywhere }
+.asked { display: flex; flex-wrap: wrap; gap: 1rem }
+.asked > div { max-width: 16rem }
+img { display: block; max-width: 100%; height: auto; margin-bottom: .4rem }
+audio { width: 100% }
+meter { width: 100% }
+small { opacity: .8 }
+blockquote { margin: 0 0 .4rem; font-size: 1.05rem }
+:focus-visible { outline: 3px solid Highlight }
+"""
+
+
+class Page:
+    """A page being written, one query after the other. Use it as a context manager; the file is there when it is whole.
+
+    title: what it is about. about: how the vectors were made, in words. root: where relative paths among the ids start.
+    """
+
+    def __init__(self, path: Path, title: str, about: str, root: Path) -> None:
+        self._path, self._building, self._root = path, path.with_name(f".{path.name}.partial"), root
+        try:
+            self._file = open(self._building, "w", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed in __exit__
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}") from None
+        self._file.write(
+            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><meta name="viewport" content="width=device-width">\n'
+            f'<link rel="icon" href="data:,"><style>{STYLE}</style></head>\n<body><main><h1>{_text(title)}</h1><p>{_text(about)}</p>\n'
+        )
+
+    def __enter__(self) -> Page:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self._file.write("</main></body></html>\n")
+        self._file.close()
+        if kind is None:
+            os.replace(self._building, self._path)
+        else:
+            self._building.unlink(missing_ok=True)
+
+    def add(self, query: Query, hits: Sequence[Hit]) -> None:
+        """A query and its answers."""
+        self._file.write(f"<section><h2>{_text(query.id)}</h2>\n")
+        asked = "".join(f"<div>{self._body(kind, name, None, 'query')}</div>" for kind, name in query.parts)
+        self._file.write(f'<div class="asked">{asked}</div>\n' if asked else "")
+        firsts = [place for place, hit in enumerate(hits) if hit.rank == 1]  # several where modalities are ranked apart
+        for first, stop in pairwise([*firsts, len(hits)]):
+            heading = f"<h3>{_text(hits[first].store.modality)}</h3>" if len(firsts) > 1 else ""
+            self._file.write(f"{heading}<ol>{''.join(map(self._card, hits[first:stop]))}</ol>\n")
+        self._file.write("</section>\n" if hits else "<p>Nothing found.</p></section>\n")
+
+    def _card(self, hit: Hit) -> str:
+        modality, label = hit.store.modality, f"score of {hit.id}"
+        score = f'<meter min="0" max="1" value="{max(0.0, hit.score):.4f}" aria-label="{_text(label)}"></meter>'
+        meta = "".join(f"<br>{_text(f'{key}: {value}')}" for key, value in hit.store.meta(hit.row).items())
+        facts = f"<strong>{hit.rank}.</strong> {hit.score:.4f} <small>{_text(modality)}, {_text(str(hit.store.path))}{meta}</small>"
+        return f"<li>{self._body(modality, hit.id, hit.span, f'result {hit.rank}')}{score}{facts}</li>\n"
+
+    def _body(self, kind: str, name: str, span: Span, role: str) -> str:
+        """What one thing looks and sounds like, over its name."""
+        if kind == "text":
+            return f"<blockquote>{_text(name)}</blockquote>"
+        body, about = "", "" if span is None else f"{span[0]:.2f} to {span[1]:.2f} s"
+        if kind == "audio" or kind in PICTURES:
+            try:
+                shown = _shown(kind, os.path.join(self._root, name), span)
+            except (OSError, ValueError) as error:
+                about = f"{about} (cannot be shown: {getattr(error, 'strerror', None) or error})".strip()
+            else:
+                body = f'<img src="{shown.picture}" alt="{_text(f"{role}: {kind} {name}")}">'
+                if shown.sound:
+                    body += f'<audio controls preload="metadata" src="{shown.sound}" aria-label="{_text(f"play {name}")}"></audio>'
+                about = shown.about or about
+        return f"{body}<div>{_text(name)}</div>" + (f"<small>{_text(about)}</small>" if about else "")
+
+
+@lru_cache(maxsize=1000)
+def _shown(kind: str, path: str, span: Span) -> Shown:
+    return show(kind, path, span)
+
+
+def _text(text: str) -> str:
+    """Text for anywhere in the page; what no character stands for becomes a question mark."""
+    return html.escape(text.encode("utf-8", "replace").decode())

@@ -1,0 +1,167 @@
+"""The page of `retrieve --html` in a real browser: pictures have pixels, sounds play, nothing complains, nothing comes from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import generate
+import pytest
+from browsing import browser, complaints
+from conftest import Run
+from selenium.webdriver import Chrome, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+from stores import store
+
+from imagebind_cli import registry
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with browser(tmp_path_factory.mktemp("browser")) as started:
+        yield started
+
+
+def shown(driver: Chrome, page: Path) -> Chrome:
+    complaints(driver)
+    driver.get(page.as_uri())
+    return driver
+
+
+def measured(driver: Chrome) -> list[dict[str, Any]]:
+    script = "return [...document.images].map(i => ({alt: i.alt, width: i.naturalWidth, height: i.naturalHeight, src: i.src.slice(0, 22)}))"
+    found: list[dict[str, Any]] = driver.execute_script(script)
+    return found
+
+
+def test_every_modality_is_shown_and_nothing_complains(imagebind: Run, driver: Chrome, tmp_path: Path) -> None:
+    stores = []
+    for modality in registry.MODALITIES:
+        ids = [generate.sample(modality, tmp_path, seed) for seed in range(2)]
+        stores.append(store(tmp_path / f"{modality}.npy", modality, ids, seed=len(stores)))
+    query = str(tmp_path / "audio0.wav")
+    run = imagebind("retrieve", *stores, "--like", query, "-k", 2, "--per-modality", "--html", tmp_path / "page.html")
+    assert (run.code, len(run.rows)) == (0, 15)  # 8 modalities, 2 each, but the query
+    page = shown(driver, tmp_path / "page.html")
+    pictures = measured(page)
+    assert len(pictures) == 1 + 15 - 2  # the query; sentences have none
+    assert {picture["src"] for picture in pictures} == {"data:image/jpeg;base64"}
+    assert all(picture["width"] > 30 and picture["height"] > 30 for picture in pictures)
+    assert [quote.text for quote in page.find_elements(By.TAG_NAME, "blockquote")] == [
+        row["id"] for row in run.rows if row["modality"] == "text"
+    ]
+    scores = [float(meter.get_attribute("value")) for meter in page.find_elements(By.TAG_NAME, "meter")]
+    assert scores == [pytest.approx(max(0, row["score"]), abs=1e-4) for row in run.rows]
+    headings = [heading.text for heading in page.find_elements(By.TAG_NAME, "h3")]
+    assert headings == list(registry.MODALITIES)
+    assert page.execute_script("return performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length") == 0
+    assert complaints(page) == []
+
+
+def test_sounds_play(imagebind: Run, driver: Chrome, tmp_path: Path) -> None:
+    ids = [str(generate.audio(tmp_path / name, seed=seed, rate=rate)) for seed, (name, rate) in enumerate(
+        [("a.wav", 16_000), ("b.mp3", 44_100), ("c.flac", 96_000), ("d.m4a", 16_000), ("e.wav", 11_000)]
+    )]  # fmt: skip
+    long = str(generate.audio(tmp_path / "long.wav", seconds=40))
+    store(tmp_path / "sounds.npy", "audio", [*ids, long])
+    store(tmp_path / "windows.npy", "audio", [long], spans=[(20.0, 22.0)])
+    run = imagebind(
+        "retrieve", tmp_path / "sounds.npy", tmp_path / "windows.npy", "--vector", tmp_path / "windows.npy", "--html", tmp_path / "p.html"
+    )
+    assert run.code == 0
+    page = shown(driver, tmp_path / "p.html")
+    players = page.find_elements(By.TAG_NAME, "audio")
+    assert len(players) == 7
+    WebDriverWait(page, 20).until(
+        lambda page: page.execute_script("return [...document.querySelectorAll('audio')].every(a => a.readyState > 0)")
+    )
+    lasts = dict(zip([row["id"] + str(row.get("start", "")) for row in run.rows], page.execute_script(
+        "return [...document.querySelectorAll('audio')].map(a => a.duration)"
+    ), strict=True))  # fmt: skip
+    wanted = {**dict.fromkeys(ids, 2.5), long: 10, f"{long}20.0": 2}
+    assert lasts == pytest.approx(wanted, abs=0.15)
+    page.execute_script("document.querySelector('audio').play()")
+    WebDriverWait(page, 20).until(lambda page: page.execute_script("return document.querySelector('audio').currentTime > 0.2"))
+    assert all(picture["width"] > 100 for picture in measured(page))
+    text = page.find_element(By.TAG_NAME, "main").text
+    assert "0.0 to 10.0 of 40.0 s" in text
+    assert "20.0 to 22.0 of 40.0 s" in text
+    assert complaints(page) == []
+
+
+HOSTILE = [
+    "<script>document.title = 'run'</script>",
+    "</div></section><img src=x onerror=\"document.title = 'run'\">",
+    "\" autofocus onfocus=\"document.title='run'\" '",
+    "&lt;b&gt; {{7*7}} ${7*7}",
+    "caf\udce9 \u202e gnirts",
+    "javascript:document.title='run'",
+]
+
+
+def test_names_are_text_whatever_they_hold(imagebind: Run, driver: Chrome, tmp_path: Path) -> None:
+    for modality in ("text", "image", "audio"):
+        store(tmp_path / f"{modality}.npy", modality, HOSTILE)
+    stores = [tmp_path / f"{modality}.npy" for modality in ("text", "image", "audio")]
+    run = imagebind("retrieve", *stores, "--like", HOSTILE[0], "-k", 30, "--html", tmp_path / "page.html")
+    assert run.code == 0
+    page = shown(driver, tmp_path / "page.html")
+    assert page.title == "imagebind retrieve"
+    assert page.find_elements(By.TAG_NAME, "script") == []
+    assert measured(page) == []  # no such files
+    seen = page.execute_script("return [...document.querySelectorAll('li')].map(item => item.querySelector('blockquote, div').textContent)")
+    assert sorted(seen) == sorted(3 * [name.encode("utf-8", "replace").decode() for name in HOSTILE[1:]])
+    assert "(cannot be shown: No such file or directory)" in page.find_element(By.TAG_NAME, "main").text
+    assert complaints(page) == []
+
+
+def test_the_keyboard_reaches_every_player(imagebind: Run, driver: Chrome, tmp_path: Path) -> None:
+    ids = [str(generate.audio(tmp_path / f"{seed}.wav", seed=seed)) for seed in range(3)]
+    store(tmp_path / "sounds.npy", "audio", ids)
+    assert imagebind("retrieve", tmp_path / "sounds.npy", "--queries", tmp_path / "sounds.npy", "--html", tmp_path / "page.html").code == 0
+    page = shown(driver, tmp_path / "page.html")
+    labels = [player.get_attribute("aria-label") for player in page.find_elements(By.TAG_NAME, "audio")]
+    assert len(labels) == 6  # three queries, each with the two others
+    reached = []
+    for _ in range(60):
+        page.switch_to.active_element.send_keys(Keys.TAB)
+        if page.switch_to.active_element.tag_name == "audio":
+            reached.append(page.switch_to.active_element.get_attribute("aria-label"))
+    assert set(labels) == {f"play {id}" for id in ids}
+    assert set(reached) == set(labels)
+    assert all(picture["alt"] for picture in measured(page))
+
+
+def test_the_page_is_one_file_with_no_address_but_its_own(imagebind: Run, tmp_path: Path) -> None:
+    ids = [generate.sample(modality, tmp_path) for modality in ("audio", "image")]
+    stores = [store(tmp_path / f"{modality}.npy", modality, [id]) for modality, id in zip(("audio", "image"), ids, strict=True)]
+    assert imagebind("retrieve", *stores, "--vector", stores[0], "--html", tmp_path / "page.html").code == 0
+    text = (tmp_path / "page.html").read_text()
+    assert {address[:5] for address in re.findall(r'(?:src|href)="([^"]*)', text)} == {"data:"}
+    assert "http://" not in text
+    assert "https://" not in text
+
+
+def test_relative_ids_start_at_the_root(imagebind: Run, driver: Chrome, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    generate.picture(tmp_path / "photos/dog.png")
+    place = store(tmp_path / "store.npy", "image", ["dog.png"])
+    run = imagebind("retrieve", place, "--vector", place, "--html", tmp_path / "page.html", "--root", tmp_path / "photos")
+    assert run.code == 0
+    (picture,) = measured(shown(driver, tmp_path / "page.html"))
+    assert (picture["width"], picture["height"]) == generate.PICTURE_SIZE
+
+
+def test_a_run_that_fails_leaves_the_page_that_was_there(imagebind: Run, tmp_path: Path) -> None:
+    place = store(tmp_path / "store.npy", "image", ["dog.png"])
+    page = tmp_path / "page.html"
+    page.write_text("before")
+    assert imagebind("retrieve", place, "--like", "cat.png", "--html", page).code == 1
+    assert page.read_text() == "before"
+    assert [path.name for path in tmp_path.glob(".page*")] == []
+    run = imagebind("retrieve", place, "--like", "dog.png", "--html", tmp_path / "none" / "page.html")
+    assert (run.code, len(run.notices)) == (1, 1)
+    assert "No such file or directory" in run.err

@@ -1,0 +1,574 @@
+"""`imagebind retrieve` on true stores: the answers of a sort by hand, every way to ask, clear words for what is bad, and no torch without need."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import generate
+import numpy as np
+import pytest
+from conftest import Finished, Run, Start
+from stores import DIM, store, unit_rows
+
+from imagebind_cli.similarity import combine, unit
+from imagebind_cli.store import FORMATS
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def retrieve(imagebind: Run, folder: Path) -> Run:
+    """`imagebind retrieve …`."""
+
+    def run(*arguments: object, **options: Any) -> Finished:
+        return imagebind("retrieve", *arguments, **options)
+
+    return run
+
+
+def names(count: int, kind: str = "item") -> list[str]:
+    return [f"{kind}{number:03d}" for number in range(count)]
+
+
+def nearest(ids: list[str], vectors: np.ndarray, query: np.ndarray, k: int = 10) -> list[tuple[str, float]]:
+    """By a sort of all cosines in float64."""
+    query = query.astype(np.float64) / np.linalg.norm(query.astype(np.float64))
+    scores = (vectors.astype(np.float64) * query).sum(axis=1)
+    order = sorted(range(len(ids)), key=lambda row: (-scores[row], ids[row]))[:k]
+    return [(ids[row], round(float(scores[row]), 9)) for row in order]
+
+
+def told(run: Finished, query: str | None = None) -> list[tuple[str, float]]:
+    assert run.code == 0, run.err
+    return [(row["id"], row["score"]) for row in run.rows if query in (None, row["query"])]
+
+
+def same(found: list[tuple[str, float]], wanted: list[tuple[str, float]]) -> bool:
+    """The same ids in the same order, and the same scores to the last digits of float32."""
+    ids, scores = ([entry[place] for entry in wanted] for place in (0, 1))
+    return [id for id, _ in found] == ids and [score for _, score in found] == pytest.approx(scores, abs=2e-7)
+
+
+def told_once(run: Finished, *words: str, code: int = 1) -> None:
+    """One clear line, nothing on stdout."""
+    assert (run.code, run.out) == (code, b""), run.err
+    assert code == 2 or len([line for line in run.notices if "assumed: " not in line]) == 1
+    for word in words:
+        assert word in " ".join(run.err.replace("│", " ").split())
+    assert "Traceback" not in run.err
+
+
+# Searching
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_every_store_format_gives_the_answers_of_a_full_sort(retrieve: Run, folder: Path, ending: str) -> None:
+    ids, vectors, query = names(300), unit_rows(300), unit_rows(1, seed=1)
+    np.save("query.npy", query[0])
+    run = retrieve(store(Path(f"a{ending}"), "image", ids, vectors), "--vector", "query.npy", "-k", 7)
+    assert told(run) == nearest(ids, vectors, query[0], 7)
+    assert run.rows[0].keys() == {"query", "rank", "id", "score", "modality", "store"}
+    assert [row["rank"] for row in run.rows] == list(range(1, 8))
+    assert {(row["query"], row["modality"], row["store"]) for row in run.rows} == {("query.npy", "image", f"a{ending}")}
+    (notice,) = run.notices
+    assert "assumed: the vectors in query.npy" in notice
+    assert "model 'made'" in notice
+
+
+def test_half_floats_are_searched_as_what_they_are(retrieve: Run, folder: Path) -> None:
+    ids, vectors = names(50), unit_rows(50)
+    run = retrieve(store(Path("a.npy"), "image", ids, vectors, array="float16"), "--like", "item007", "-k", 3)
+    halves = vectors.astype(np.float16)
+    assert told(run) == nearest(ids, halves, halves[7], 4)[1:]
+
+
+def test_several_stores_are_one_and_equal_scores_go_by_id(retrieve: Run, folder: Path) -> None:
+    one = unit_rows(1)
+    first = store(Path("first.npy"), "image", ["d", "b", "far"], np.concatenate([one, one, -one]))
+    second = store(Path("second.npy"), "audio", ["c", "a", "e"], np.repeat(one, 3, axis=0))
+    np.save("q.npy", one)
+    run = retrieve(first, second, "--vector", "q.npy", "-k", 4)
+    assert [(row["id"], row["modality"], row["store"]) for row in run.rows] == [
+        ("a", "audio", "second.npy"),
+        ("b", "image", "first.npy"),
+        ("c", "audio", "second.npy"),
+        ("d", "image", "first.npy"),
+    ]
+    assert [row["id"] for row in retrieve(second, first, "--vector", "q.npy", "-k", 4).rows] == ["a", "b", "c", "d"]
+
+
+def test_so_many_of_each_modality(retrieve: Run, folder: Path) -> None:
+    near, far = unit_rows(8) * 0 + np.eye(1, DIM, dtype=np.float32), -np.eye(1, DIM, dtype=np.float32).repeat(3, axis=0)
+    stores = [store(Path("near.npy"), "text", names(8, "text"), near), store(Path("far.npy"), "audio", names(3, "audio"), far)]
+    np.save("q.npy", near[0])
+    together = retrieve(*stores, "--vector", "q.npy", "-k", 2)
+    assert {row["modality"] for row in together.rows} == {"text"}
+    apart = retrieve(*stores, "--vector", "q.npy", "-k", 2, "--per-modality")
+    assert [(row["modality"], row["rank"]) for row in apart.rows] == [("text", 1), ("text", 2), ("audio", 1), ("audio", 2)]
+
+
+def test_only_stores_of_a_modality(retrieve: Run, folder: Path) -> None:
+    stores = [store(Path(f"{kind}.npy"), kind, [kind]) for kind in ("image", "video", "audio")]
+    np.save("q.npy", unit_rows(1))
+
+    def modalities(*chosen: str) -> list[str]:
+        run = retrieve(*stores, "--vector", "q.npy", *(part for name in chosen for part in ("--modality", name)))
+        return sorted(row["id"] for row in run.rows)
+
+    assert modalities("image") == ["image"]
+    assert modalities("vision") == ["image", "video"]
+    assert modalities("audio", "video") == ["audio", "video"]
+    told_once(retrieve(*stores, "--vector", "q.npy", "--modality", "text"), "no store of text", "they hold image, video, audio")
+
+
+def test_a_threshold_leaves_out_what_is_lower(retrieve: Run, folder: Path) -> None:
+    place = store(Path("a.npy"), "image", ["east", "northeast", "north"], np.array([[1, 0], [0.8, 0.6], [0, 1]], np.float32))
+    np.save("q.npy", np.array([1.0, 0]))
+    assert told(retrieve(place, "--vector", "q.npy", "--threshold", 0.5)) == [("east", 1), ("northeast", pytest.approx(0.8))]
+    assert retrieve(place, "--vector", "q.npy", "--threshold", 1.5).out == b""
+
+
+def test_windows_come_with_their_times_and_meta_with_its_item(retrieve: Run, folder: Path) -> None:
+    spans, metas = [(0.0, 2.0), (2.0, 4.0)], [{"caption": "a dog"}, {"caption": "a dog"}]
+    place = store(Path("a.npy"), "audio", ["a.wav", "a.wav"], spans=spans, metas=metas)
+    other = store(Path("b.npy"), "audio", ["b.wav"], spans=[(0.0, 2.0)])
+    rows = retrieve(other, place, "--like", "b.wav").rows
+    assert sorted((row["id"], row["start"], row["end"]) for row in rows) == [("a.wav", 0, 2), ("a.wav", 2, 4)]
+    assert all(row["meta"] == {"caption": "a dog"} for row in rows)
+    assert told(retrieve(place, other, "--like", "a.wav"))[0][0] == "b.wav"  # none of its own windows
+
+
+def test_more_is_asked_for_than_there_is(retrieve: Run, folder: Path) -> None:
+    full, empty = store(Path("full.npy"), "image", names(3)), store(Path("empty.npy"), "image", [], np.empty((0, DIM), np.float32))
+    np.save("q.npy", unit_rows(1, seed=1))
+    assert len(retrieve(full, "--vector", "q.npy", "-k", 1000).rows) == 3
+    run = retrieve(full, empty, "--vector", "q.npy")
+    assert len(run.rows) == 3
+    assert any("empty.npy: holds nothing yet" in line for line in run.notices)
+    run = retrieve(empty, "--vector", "q.npy")
+    assert (run.code, run.out) == (0, b"")
+
+
+def test_a_table_for_people(retrieve: Run, folder: Path) -> None:
+    place = store(Path("a.npy"), "audio", ["odd\nname", "other"], np.array([[1, 0], [0, 1]], np.float32), spans=[(0.0, 2.0), (2.0, 4.0)])
+    np.save("q.npy", np.array([0.6, 0.8]))
+    lines = retrieve(place, "--vector", "q.npy", "--plain").out.decode().splitlines()
+    assert lines == ["q.npy", "    1   0.8000  audio    other  2.00 to 4.00 s", "    2   0.6000  audio    odd\\nname  0.00 to 2.00 s"]
+
+
+# Asking
+
+
+def test_queries_are_combined_in_the_order_they_are_given(retrieve: Run, folder: Path) -> None:
+    ids, vectors = names(40), unit_rows(40)
+    place = store(Path("a.npy"), "image", ids, vectors)
+    other = unit_rows(1, seed=5)
+    np.save("q.npy", 7 * other[0])
+    query = combine(np.stack([vectors[3], other[0], vectors[9]]), [0.5, 2, -1])
+    wanted = [entry for entry in nearest(ids, vectors, query, 12) if entry[0] not in ("item003", "item009")][:10]
+    spaced = retrieve(place, "--like", "item003", "--vector", "q.npy", "--like", "item009", "--weights", "0.5", "2", "-1")
+    assert same(told(spaced), wanted)
+    assert spaced.rows[0]["query"] == "0.5 item003 + 2 q.npy - 1 item009"
+    for form in (["--weights", "0.5,2,-1"], ["--weights=0.5,2,-1"], ["--weights", "0.5 2 -1"]):
+        assert retrieve(place, "--like", "item003", "--vector", "q.npy", "--like", "item009", *form).out == spaced.out
+    assert retrieve("--weights", "-1", "0.5", "2", "--like", "item009", place, "--like", "item003", "--vector", "q.npy").rows == [
+        {**row, "query": "- 1 item009 + 0.5 item003 + 2 q.npy"} for row in spaced.rows
+    ]
+    equal = retrieve(place, "--like", "item003", "--like", "item009")
+    assert same(told(equal)[:1], nearest(ids, vectors, combine(vectors[[3, 9]]), 3)[2:])
+    assert equal.rows[0]["query"] == "item003 + item009"
+
+
+def test_a_store_asks_with_all_its_rows(retrieve: Run, folder: Path) -> None:
+    ids, vectors = names(600), unit_rows(600)
+    place = store(Path("a.npy"), "image", ids, vectors)
+    asking = store(Path("b.npy"), "audio", names(300, "sound"), unit_rows(300, seed=1))
+    run = retrieve(place, "--queries", asking, "-k", 2)
+    assert [row["query"] for row in run.rows] == [name for name in names(300, "sound") for _ in range(2)]
+    assert same(told(run, "sound123"), nearest(ids, vectors, unit_rows(300, seed=1)[123], 2))
+    itself = retrieve(place, "--queries", place, "-k", 2)
+    assert same(told(itself, "item042"), nearest(ids, vectors, vectors[42], 3)[1:])
+
+
+def test_an_array_and_embeds_own_lines_ask(retrieve: Run, folder: Path) -> None:
+    place = store(Path("a.npy"), "image", names(50))
+    asking = unit_rows(3, seed=1)
+    np.save("many.npy", asking)
+    Path("lines.jsonl").write_text("".join(json.dumps({"id": str(i), "embedding": row.tolist()}) + "\n" for i, row in enumerate(asking)))
+    run = retrieve(place, "--queries", "many.npy", "-k", 1)
+    assert [row["query"] for row in run.rows] == ["0", "1", "2"]
+    assert retrieve(place, "--queries", "lines.jsonl", "-k", 1).out == run.out
+    Path("one.jsonl").write_text(json.dumps({"embedding": asking[1].tolist()}))
+    assert told(retrieve(place, "--vector", "one.jsonl", "-k", 1)) == told(run, "1")
+    told_once(retrieve(place, "--vector", "many.npy"), "several vectors", "--queries many.npy")
+    told_once(retrieve(place, "--vector", "lines.jsonl"), "several vectors")
+
+
+@pytest.fixture
+def pictures(embed: Run, folder: Path) -> Path:
+    """A store of three pictures, and one of what was said of them."""
+    for seed in range(3):
+        generate.picture(folder / f"{seed}.png", seed)
+    assert embed("image", "0.png", "1.png", "2.png", "-o", "pictures.npy").code == 0
+    return Path("pictures.npy")
+
+
+def test_sentences_and_files_go_through_the_stores_model(retrieve: Run, pictures: Path, tiny: Any) -> None:
+    vectors = tiny.embed("image", ["0.png", "1.png", "2.png"])
+    sentence, sound = tiny.embed("text", ["a dog"])[0], tiny.embed("audio", [generate.sample("audio", Path())])[0]
+    ids = ["0.png", "1.png", "2.png"]
+    run = retrieve(pictures, "--text", "a dog")
+    assert [row["id"] for row in run.rows] == [id for id, _ in nearest(ids, vectors, sentence)]
+    assert [row["score"] for row in run.rows] == pytest.approx([score for _, score in nearest(ids, vectors, sentence)], abs=1e-6)
+    assert any("untrained" in line for line in run.err.splitlines())
+    run = retrieve(pictures, "--text", "a dog", "--audio", "audio0.wav", "--image", "1.png", "--weights", 1, -0.5, 2)
+    wanted = nearest(ids, vectors, combine(np.stack([sentence, sound, vectors[1]]), [1, -0.5, 2]))
+    assert [row["score"] for row in run.rows] == pytest.approx([score for _, score in wanted], abs=1e-6)
+
+
+def test_lines_ask_in_any_modality(retrieve: Run, pictures: Path, folder: Path) -> None:
+    (folder / "sub").mkdir()
+    generate.picture(folder / "sub/same.png", 2)
+    lines = [
+        "a dog",
+        "",
+        json.dumps({"id": "both", "text": "a dog", "image": "same.png", "weights": [0.1, 1]}),
+        json.dumps({"image": "same.png"}),
+        json.dumps({"id": "gone", "image": "gone.png"}),
+    ]
+    Path("sub/queries.jsonl").write_text("\n".join(lines))
+    run = retrieve(pictures, "--queries", "sub/queries.jsonl", "-k", 1, "--errors", "errors.jsonl")
+    assert run.code == 1
+    assert [row["query"] for row in run.rows] == ["a dog", "both", "sub/same.png"]
+    assert [row["id"] for row in run.rows[1:]] == ["2.png", "2.png"]
+    assert [line for line in run.notices if "gone" in line] == ["imagebind: gone: no such file or directory"]
+    assert json.loads(Path("errors.jsonl").read_text())["id"] == "gone"
+    apart = retrieve(pictures, "--text", "a dog", "-k", 1)
+    assert same(told(apart), [(run.rows[0]["id"], run.rows[0]["score"])])
+
+
+@pytest.mark.timeout(60)
+def test_stdin_is_answered_before_the_next_line_is_asked(start: Start, pictures: Path) -> None:
+    process = start("retrieve", pictures, "--queries", "-", "-k", 1)
+    assert process.stdin
+    assert process.stdout
+    for number in range(3):
+        process.stdin.write(b"line %d\n" % number)
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["query"] == f"line {number}"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    assert process.stderr
+    assert b"Traceback" not in process.stderr.read()
+
+
+def test_a_query_is_read_as_the_items_of_its_modality_were(embed: Run, retrieve: Run, folder: Path) -> None:
+    generate.depth(folder / "a.png")
+    assert embed("depth", "a.png", "-o", "depth.npy", "--focal", 300, "--sensor", "xtion").code == 0
+    assert told(retrieve("depth.npy", "--depth", "a.png")) == [("a.png", pytest.approx(1, abs=1e-6))]
+    assert told(retrieve("depth.npy", "--depth", "a.png", "--focal", 900))[0][1] < 0.99999
+
+
+# What it does without
+
+
+WITHOUT_TORCH = """
+import sys
+from imagebind_cli import cli
+def leave(code):
+    sys.stdout.flush()
+    heavy = {"torch", "av"} & set(sys.modules) if "--html" in sys.argv else {"torch", "av", "PIL", "faiss"} & set(sys.modules)
+    print("heavy:", *sorted(heavy), "code:", code, file=sys.stderr)
+    raise SystemExit(9 if heavy else code)
+cli.leave = leave
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("asked", [
+    ["--like", "item001"], ["--vector", "q.npy"], ["--queries", "b.npy"], ["--pairs", "ids"], ["--like", "item001", "--html", "page.html"],
+])  # fmt: skip
+def test_stored_vectors_need_no_torch(folder: Path, asked: list[str]) -> None:
+    store(Path("a.npy"), "image", names(5))
+    store(Path("b.npy"), "audio", names(5))
+    np.save("q.npy", unit_rows(1))
+    run = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, "retrieve", "a.npy", "b.npy", *asked], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout
+
+
+LIMITED = """
+import resource, sys
+import numpy, imagebind_cli.cli, imagebind_cli.retrieval.search, imagebind_cli.similarity, imagebind_cli.store
+words = open("/proc/self/status").read().split()
+own = int(words[words.index("VmData:") + 1]) << 10
+limit = own + int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+imagebind_cli.cli.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts what a process holds beside the files it maps on Linux only")
+@pytest.mark.parametrize("asked", [["--vector", "q.npy"], ["--queries", "many.npy"]])
+def test_a_store_twice_the_memory_limit_is_searched(folder: Path, asked: list[str]) -> None:
+    vectors = np.tile(unit_rows(8192, 512), (24, 1))  # 400 MB
+    ids = [str(number) for number in range(len(vectors))]
+    place = Path("a.npy")
+    np.save(place, vectors)
+    Path("a.jsonl").write_text("".join(f'{{"id": "{id}"}}\n' for id in ids))
+    store(Path("b.npy"), "image", ["x"], vectors[:1])
+    Path("b.made.json").rename("a.made.json")
+    del vectors
+    np.save("q.npy", unit_rows(1, 512, seed=1))
+    np.save("many.npy", unit_rows(300, 512, seed=1))
+    limit = place.stat().st_size // 2
+    command = [sys.executable, "-c", LIMITED, str(limit), "retrieve", str(place), *asked]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    ours = [json.loads(line)["id"] for line in run.stdout.splitlines()[:10]]
+    wanted = np.argsort(-(unit_rows(8192, 512).astype(np.float64) @ unit_rows(1 if "--vector" in asked else 300, 512, seed=1)[0]))[0]
+    assert sorted(ours) == sorted([str(wanted + 8192 * copy) for copy in range(24)])[:10]  # 24 copies of the nearest, by id
+    greedy = "import numpy, sys; numpy.fromfile('a.npy', 'u1')\n"
+    assert subprocess.run([sys.executable, "-c", LIMITED.replace("imagebind_cli.cli.main()", greedy), str(limit)]).returncode != 0
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(start: Start, folder: Path) -> None:
+    place = store(Path("a.npy"), "image", names(2000))
+    process = start("retrieve", place, "--queries", place)
+    assert process.stdout
+    assert process.stderr
+    assert json.loads(process.stdout.readline())["query"] == "item000"
+    process.stdout.close()
+    assert process.wait(30) == 141
+    assert process.stderr.read() == b""
+
+
+# Bad requests
+
+
+def test_what_cannot_be_asked_is_a_usage_error(retrieve: Run, folder: Path) -> None:
+    place = store(Path("a.npy"), "image", names(3))
+    for arguments, words in [
+        ([place], ["give a query"]),
+        ([], ["STORE"]),
+        ([place, "--like", "item001", "--queries", "-"], ["give a query", "or --queries"]),
+        ([place, "--like", "item001", "--weights", "1,2"], ["2 --weights for 1 queries"]),
+        ([place, "--like", "item001", "--weights", "one"], ["numbers are needed"]),
+        ([place, "--queries", "-", "--weights", "1"], ["a line of --queries has its own"]),
+        ([place, "--like", "item001", "--focal", "500"], ["no query here has an option 'focal'"]),
+        ([place, "--like", "item001", "-k", "0"], ["-k"]),
+        ([place, "--like", "item001", "--modality", "smell"], ["smell"]),
+        ([place, "--pairs", "ids"], ["--pairs is of two stores; 1 are given"]),
+    ]:
+        told_once(retrieve(*arguments), *words, code=2)
+
+
+def test_what_cannot_be_done_is_told_in_one_line(retrieve: Run, folder: Path) -> None:
+    place = store(Path("a.npy"), "image", ["photos/dog.png", "photos/cat.png", "cow.png"])
+    other = store(Path("other.npy"), "audio", ["a.wav"], model="another")
+    retrained = store(Path("retrained.npy"), "image", ["a.png"], weights="others")
+    wide = store(Path("wide.npy"), "audio", ["a.wav"], unit_rows(1, 32))
+    np.save("wide_query.npy", unit_rows(1, 32))
+    np.save("zero.npy", np.zeros(DIM))
+    np.save("zeros.npy", np.zeros((3, DIM)))
+    Path("text.txt").write_text("no vectors here")
+    torn = store(Path("torn.safetensors"), "image", names(100))
+    os.truncate(torn, torn.stat().st_size // 2)
+    Path("bad.jsonl").write_text('{"id": 3}\n')
+    Path("worse.jsonl").write_text('{"text": 3}\n')
+    for arguments, words in [
+        ([place, other, "--like", "a.wav"], ["other.npy", "'another'", "'made'", "a.npy"]),
+        ([place, retrained, "--like", "cow.png"], ["retrained.npy", "weights", "'others'"]),
+        ([place, wide, "--like", "cow.png"], ["wide.npy", "dim 32", "16"]),
+        ([place, "--queries", other], ["other.npy", "'another'"]),
+        ([place, "--vector", other], ["other.npy", "'another'"]),
+        ([place, "--vector", "wide_query.npy"], ["wide_query.npy", "(1, 32)", "16"]),
+        ([place, "--queries", "wide_query.npy"], ["wide_query.npy", "(1, 32)", "16"]),
+        ([place, "--queries", "zeros.npy"], ["zeros.npy: '0', or one of the 256 rows from it on", "no direction"]),
+        ([place, "--vector", "text.txt"], ["text.txt", "neither a store nor an array"]),
+        ([place, "--vector", "none.npy"], ["none.npy", "No such file"]),
+        ([place, "--queries", "none.jsonl"], ["none.jsonl", "No such file"]),
+        ([place, "--queries", "bad.jsonl"], ["bad.jsonl:1", "no image, video", "it has id"]),
+        ([place, "--queries", "worse.jsonl"], ["worse.jsonl:1", "text is 3"]),
+        ([place, "--like", "dog.png"], ["no item 'dog.png' in a.npy; near are 'photos/dog.png'"]),
+        ([place, "--like", "cwo.png"], ["no item 'cwo.png' in a.npy; near are 'cow.png'"]),
+        ([place, "--text", "a dog"], ["no model 'made'"]),
+        (["none.npy", "--like", "a"], ["none.npy: no such store"]),
+        (["text.txt", "--like", "a"], ["text.txt: not a store"]),
+        ([torn, "--like", "item001"], ["torn.safetensors", "not a whole store"]),
+    ]:
+        told_once(retrieve(*arguments), *words)
+    run = retrieve(place, "--vector", "zero.npy")
+    assert (run.code, run.out) == (1, b"")
+    assert "zero.npy: a vector of zeros" in run.err
+
+
+def test_another_model_is_refused(retrieve: Run, pictures: Path) -> None:
+    made = json.loads(Path("pictures.made.json").read_text())
+    Path("pictures.made.json").write_text(json.dumps(made | {"weights": "of another training"}))
+    told_once(retrieve(pictures, "--text", "a dog"), "pictures.npy: made with weights 'of another training'", "--model")
+    Path("pictures.made.json").write_text(json.dumps(made | {"model": "other", "weights": "its own"}))
+    told_once(retrieve(pictures, "--text", "a dog", "--model", "tiny"), "'other'", "'tiny'")
+
+
+# Evaluation
+
+
+def test_pairs_by_id_give_the_scores_of_a_case_by_hand(retrieve: Run, folder: Path) -> None:
+    angles = {"a": 0, "b": 10, "c": 20, "d": 90}
+    asking = np.array([[np.cos(np.radians(angle + 4)), np.sin(np.radians(angle + 4))] for angle in angles.values()], np.float32)
+    targets = np.array([[np.cos(np.radians(angle)), np.sin(np.radians(angle))] for angle in angles.values()], np.float32)
+    asking[1] = asking[2]  # b asks where c is: its own is second
+    first = store(Path("sounds.npy"), "audio", list(angles), asking)
+    second = store(Path("texts.npy"), "text", [*angles, "extra"], np.concatenate([targets, -targets[:1]]))
+    run = retrieve(first, second, "--pairs", "ids")
+    assert run.code == 0, run.err
+    (scores,) = run.rows
+    forth, back = scores["directions"]
+    assert (forth["query"]["modality"], forth["target"]["modality"]) == ("audio", "text")
+    assert (forth["query"]["rows"], forth["target"]["rows"]) == (4, 5)
+    assert forth["R@1"]["value"] == 0.75
+    assert forth["R@5"]["value"] == forth["R@10"]["value"] == 1
+    assert forth["median rank"]["value"] == 1
+    assert forth["mAP"]["value"] == pytest.approx((1 + 1 / 2 + 1 + 1) / 4)
+    assert forth["nDCG@10"]["value"] == pytest.approx((3 + 1 / np.log2(3)) / 4)
+    for score in ("R@1", "mAP", "median rank"):
+        assert forth[score]["low"] <= forth[score]["value"] <= forth[score]["high"]
+    # Back: a finds a; b is nearest to a, then to the twins b, c by id; c is nearest to b, c, of equal score; d finds d.
+    assert back["mAP"]["value"] == pytest.approx((1 + 1 / 2 + 1 / 2 + 1) / 4)
+    assert (back["query"]["rows"], back["target"]["rows"]) == (4, 4)
+    assert scores["pairs"] == {"by": "ids", "used": 4}
+    assert [entry["path"] for entry in scores["stores"]] == ["sounds.npy", "texts.npy"]
+    assert all(len(entry["sha256"]) == 64 and entry["made"]["model"] == "made" for entry in scores["stores"])
+
+
+def by_sorting(queries: np.ndarray, targets: np.ndarray, relevant: list[set[int]]) -> dict[str, float]:
+    """Recall, mean average precision and nDCG, written out."""
+    recalls, precisions, gains, firsts = [], [], [], []
+    for query, own in zip(queries.astype(np.float64), relevant, strict=True):
+        order = np.argsort(-(targets.astype(np.float64) * query).sum(axis=1), kind="stable")
+        places = [place for place, row in enumerate(order, start=1) if row in own]
+        firsts.append(places[0])
+        recalls.append(places[0] <= 5)
+        precisions.append(sum(number / place for number, place in enumerate(places, start=1)) / len(own))
+        ideal = sum(1 / np.log2(place + 1) for place in range(1, min(10, len(own)) + 1))
+        gains.append(sum(1 / np.log2(place + 1) for place in places if place <= 10) / ideal)
+    return {"R@5": np.mean(recalls), "mAP": np.mean(precisions), "nDCG@10": np.mean(gains), "median rank": np.median(firsts)}
+
+
+def test_many_belong_to_many(retrieve: Run, folder: Path) -> None:
+    random = np.random.default_rng(0)
+    sounds, texts = unit_rows(60), unit_rows(90, seed=1)
+    pairs = {(int(one), int(other)) for one, other in random.integers(0, (55, 85), (150, 2))}
+    first, second = store(Path("a.h5.npy"), "audio", names(60, "s"), sounds), store(Path("b.npy"), "text", names(90, "t"), texts)
+    by_sound: dict[int, list[str]] = {}
+    for one, other in sorted(pairs):
+        by_sound.setdefault(one, []).append(f"t{other:03d}")
+    lines = [{"audio": f"s{one:03d}", "text": others if len(others) > 1 else others[0]} for one, others in by_sound.items()]
+    Path("truth.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"audio": "gone", "text": "t001"}]))
+    run = retrieve(first, second, "--pairs", "truth.jsonl", "--draws", 0)
+    assert run.notices == [f"imagebind: truth.jsonl: 1 of {len(pairs) + 1} pairs name an id that is in neither store"]
+    (scores,) = run.rows
+    assert scores["pairs"]["used"] == len(pairs)
+    assert len(scores["pairs"]["sha256"]) == 64
+    sides = [(0, sounds, texts), (1, texts, sounds)]
+    for told_of, (side, queries, targets) in zip(scores["directions"], sides, strict=True):
+        asking = sorted({pair[side] for pair in pairs})
+        wanted = by_sorting(queries[asking], targets, [{pair[1 - side] for pair in pairs if pair[side] == row} for row in asking])
+        assert {name: told_of[name]["value"] for name in wanted} == pytest.approx(wanted)
+        assert "low" not in told_of["mAP"]
+    table = retrieve(first, second, "--pairs", "truth.jsonl", "--plain").out.decode().splitlines()
+    assert table[0] == f"{len({one for one, _ in pairs})} audio queries, 90 text targets"
+    assert table[4].split()[:3] == ["median", "rank", f"{scores['directions'][0]['median rank']['value']:.4g}"]
+
+
+def test_pairs_that_say_nothing_are_refused(retrieve: Run, folder: Path) -> None:
+    first, second = store(Path("a.npy"), "image", ["a1"]), store(Path("b.npy"), "image", ["b1"])
+    Path("none.jsonl").write_text('{"query": "x", "target": "y"}\n')
+    Path("keys.jsonl").write_text('{"image": "a1", "text": "b1"}\n')
+    Path("torn.jsonl").write_text('{"query": "a1", \n')
+    for pairs, words in [
+        ("ids", ["no id is in both stores", "'a1'", "'b1'"]),
+        ("none.jsonl", ["none.jsonl: none of its 1 pairs", "'a1'", "'b1'"]),
+        ("keys.jsonl", ["keys.jsonl:1", "under 'query'", "the line has image, text"]),
+        ("torn.jsonl", ["torn.jsonl:1: not a JSON object"]),
+        ("gone.jsonl", ["gone.jsonl: No such file"]),
+    ]:
+        told_once(retrieve(first, second, "--pairs", pairs), *words)
+    Path("right.jsonl").write_text('{"query": ["a1"], "target": "b1"}\n\n')
+    assert retrieve(first, second, "--pairs", "right.jsonl").rows[0]["directions"][0]["R@1"]["value"] == 1
+
+
+# Indexes
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+def test_an_index_finds_what_exact_search_finds(retrieve: Run, folder: Path, kind: str) -> None:
+    pytest.importorskip("faiss")
+    stores = [store(Path("a.npy"), "image", names(2000)), store(Path("b.npy"), "audio", names(50, "sound"), seed=1)]
+    np.save("q.npy", unit_rows(40, seed=2))
+    exact = retrieve(*stores, "--queries", "q.npy", "-k", 5)
+    built = retrieve(*stores, "--queries", "q.npy", "-k", 5, "--index", kind)
+    assert built.out == exact.out
+    assert f"imagebind: a.npy.{kind}.faiss: building it from 2,000 rows" in built.notices
+    (recall,) = [line for line in built.notices if f"a.npy.{kind}.faiss: finds" in line]
+    assert float(recall.split("finds ")[1].split("%")[0]) > 95
+    assert "by 100 of its own rows" in recall
+    again = retrieve(*stores, "--queries", "q.npy", "-k", 5, "--index", kind)
+    assert again.out == exact.out
+    assert not any("building" in line for line in again.notices)
+    assert recall in again.notices
+
+
+def test_a_small_index_finds_most_and_scores_exactly(retrieve: Run, folder: Path) -> None:
+    pytest.importorskip("faiss")
+    centres, random = unit_rows(100, 32), np.random.default_rng(3)
+    vectors = centres[random.integers(0, 100, 12_000)] + 0.1 * random.standard_normal((12_000, 32))
+    place = store(Path("a.npy"), "image", names(12_000), unit(vectors).astype(np.float32))
+    np.save("q.npy", centres[:20])
+    exact, found = retrieve(place, "--queries", "q.npy"), retrieve(place, "--queries", "q.npy", "--index", "ivfpq")
+    truth, ours = ({(row["query"], row["id"]): row["score"] for row in run.rows} for run in (exact, found))
+    assert len(truth.keys() & ours.keys()) > 0.8 * len(truth)
+    assert all(ours[key] == pytest.approx(truth[key]) for key in truth.keys() & ours.keys())
+    small = store(Path("small.npy"), "image", names(100))
+    run = retrieve(small, "--like", "item001", "--index", "ivfpq")
+    assert run.code == 1
+    assert "100 rows; an ivfpq index needs 9,984" in run.err
+
+
+def test_an_index_of_what_was_is_made_again(retrieve: Run, folder: Path) -> None:
+    pytest.importorskip("faiss")
+    place = store(Path("a.npy"), "image", names(20))
+    retrieve(place, "--like", "item001", "--index", "flat")
+    os.utime(place, (1, 1))  # touched, and the same
+    assert not any("changed" in line for line in retrieve(place, "--like", "item001", "--index", "flat").notices)
+    time.sleep(0.01)
+    for path in ("a.npy", "a.jsonl", "a.made.json"):
+        Path(path).unlink()
+    store(place, "image", names(20), seed=9)
+    run = retrieve(place, "--like", "item001", "--index", "flat")
+    assert "imagebind: a.npy.flat.faiss: a.npy has changed since; building it again from 20 rows" in run.notices
+    assert run.out == retrieve(place, "--like", "item001").out
+    Path("a.npy.flat.faiss").write_bytes(b"torn")
+    run = retrieve(place, "--like", "item001", "--index", "flat")
+    assert "imagebind: a.npy.flat.faiss: not whole; building it again" in run.notices
+    assert run.out == retrieve(place, "--like", "item001").out
+
+
+def test_faiss_that_is_missing_is_told_in_one_line(retrieve: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    told_once(
+        retrieve(store(Path("a.npy"), "image", names(3)), "--like", "item001", "--index", "flat"), "pip install 'imagebind-cli[faiss]'"
+    )
