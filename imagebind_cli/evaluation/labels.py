@@ -1,0 +1,121 @@
+"""Lists of classes, and the names each has: typed, or a text, JSON, TOML, CSV or TSV file.
+
+A class is typed as `name`, or `name|other name`, or `class=name|other name` where it is called otherwise than any of its names. JSON and TOML
+take names as they are, with any characters.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imagebind_cli.errors import UserError
+
+
+@dataclass(frozen=True)
+class Label:
+    """A class: what it is called in outputs and in the truth, and the names it goes by in prompts."""
+
+    name: str
+    names: tuple[str, ...]
+
+
+def read_labels(given: str) -> list[Label]:
+    """The classes of `a,b,c` or of a file, in its order.
+
+    Raises:
+        UserError: no such file, not of its format, fewer than two classes, a class or one of its names twice, an empty name.
+    """
+    path = Path(given)
+    if not path.is_file():
+        if "," not in given:
+            raise UserError(f"labels {given!r}: no such file, and one class alone decides nothing; give a,b,c or a file")
+        return checked("labels", [_typed(entry) for entry in given.split(",") if entry.strip()])
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return checked(given, _parse(path, text))
+    except (OSError, ValueError) as error:  # JSON, TOML and UTF-8 errors are all ValueErrors
+        raise UserError(f"{given}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def checked(place: str, labels: Sequence[Label]) -> list[Label]:
+    """These classes, if they can be told apart; see `read_labels`. `place` names their source in messages."""
+    if len(labels) < 2:
+        raise UserError(f"{place}: {len(labels) or 'no'} class{'' if labels else 'es'}; at least two are needed")
+    seen: set[str] = set()
+    for label in labels:
+        if label.name in seen:
+            raise UserError(f"{place}: class {label.name!r} is there twice")
+        if not label.name or not label.names or not all(label.names):
+            raise UserError(f"{place}: class {label.name!r} has an empty name")
+        if len(set(label.names)) < len(label.names):
+            raise UserError(f"{place}: class {label.name!r} has a name twice: {', '.join(label.names)}")
+        seen.add(label.name)
+    return list(labels)
+
+
+def shared_names(labels: Iterable[Label]) -> list[str]:
+    """Names that several classes go by: prompts cannot tell these classes apart."""
+    owners: dict[str, int] = {}
+    for label in labels:
+        for name in label.names:
+            owners[name] = owners.get(name, 0) + 1
+    return [name for name, count in owners.items() if count > 1]
+
+
+def digest(labels: Iterable[Label]) -> str:
+    """SHA-256 of classes and names in order, whatever file they came from."""
+    return hashlib.sha256(json.dumps([[label.name, *label.names] for label in labels]).encode()).hexdigest()
+
+
+def _parse(path: Path, text: str) -> list[Label]:
+    if path.suffix == ".json":
+        return _from_values(json.loads(text))
+    if path.suffix == ".toml":
+        return _from_values(tomllib.loads(text))
+    if path.suffix in (".csv", ".tsv"):
+        return _from_table(text, "\t" if path.suffix == ".tsv" else ",")
+    return [_typed(line) for line in text.splitlines() if line.strip()]
+
+
+def _typed(entry: str) -> Label:
+    name, equals, names = entry.rpartition("=")
+    found = tuple(part.strip() for part in names.split("|"))
+    return Label(name.strip() if equals else found[0], found)
+
+
+def _from_values(values: Any) -> list[Label]:
+    if isinstance(values, list):
+        return [Label(names[0], names) for names in map(_names, values)]
+    if isinstance(values, dict):
+        return [Label(name, _names(value)) for name, value in values.items()]
+    raise ValueError("a list of names, or an object of class: names, is needed")
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{json.dumps(value, default=str)[:80]} is no name or list of names")
+    return tuple(name.strip() for name in names)
+
+
+def _from_table(text: str, delimiter: str) -> list[Label]:
+    """Column `class`, and `name` if classes have other names or several: a row each, or with |."""
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    columns = rows.fieldnames or []
+    if "class" not in columns:
+        raise ValueError(f"no column 'class'; it has {', '.join(columns) or 'none'}")
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        name = (row["class"] or "").strip()
+        if name in found and "name" not in columns:
+            raise ValueError(f"class {name!r} is there twice")
+        found.setdefault(name, []).extend(part.strip() for part in (row.get("name") or name).split("|"))
+    return [Label(name, tuple(names)) for name, names in found.items()]

@@ -1,0 +1,66 @@
+"""Sentences around class names, as CLIP's zero-shot classification has them: a file of templates, one a line, `{}` for the name.
+
+`clip` is the set of 80 that CLIP was published with for ImageNet; ImageBind uses it for every modality (arXiv 2305.05665, B.3). The sets
+named after a modality, and `plain`, the name alone, are this project's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from imagebind_cli.errors import UserError
+
+TEMPLATES = resources.files("imagebind_cli.evaluation") / "templates"
+DEFAULT = "clip"
+
+
+@dataclass(frozen=True)
+class Templates:
+    """A set of templates. `name`: how it was asked for."""
+
+    name: str
+    lines: tuple[str, ...]
+
+    def fill(self, name: str) -> list[str]:
+        """Every template with this name in place of `{}`."""
+        return [line.replace("{}", name) for line in self.lines]
+
+    def record(self) -> dict[str, str | int]:
+        """What a report says about the set: which, how many, and a hash of their text."""
+        return {"name": self.name, "count": len(self.lines), "sha256": hashlib.sha256("\n".join(self.lines).encode()).hexdigest()}
+
+
+def template_sets() -> list[str]:
+    """The sets in the package."""
+    return sorted(entry.name.removesuffix(".txt") for entry in TEMPLATES.iterdir() if entry.name.endswith(".txt"))
+
+
+def read_templates(chosen: str = DEFAULT) -> Templates:
+    """A set by name, or of a file with a template a line.
+
+    Raises:
+        UserError: neither, an empty file, a template without `{}` or one that is there twice.
+    """
+    known = template_sets()
+    try:
+        text = (TEMPLATES / f"{chosen}.txt").read_text() if chosen in known else Path(chosen).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"templates {chosen!r}: no such file, and not one of {', '.join(known)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{chosen}: {getattr(error, 'strerror', None) or error}") from None
+    return checked(chosen, [line.strip() for line in text.splitlines() if line.strip()])
+
+
+def checked(name: str, lines: list[str]) -> Templates:
+    """These templates as a set; see `read_templates`."""
+    if not lines:
+        raise UserError(f"{name}: no templates in it")
+    for number, line in enumerate(lines):
+        if "{}" not in line:
+            raise UserError(f"{name}: template {line!r} has no {{}} where the class name goes")
+        if line in lines[:number]:
+            raise UserError(f"{name}: template {line!r} is there twice")
+    return Templates(name, tuple(lines))

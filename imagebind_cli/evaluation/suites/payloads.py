@@ -1,0 +1,108 @@
+"""Inputs that are a part of a file: read when their turn comes, in a decoding thread, by calling them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from imagebind_cli.media.recordings import Recording
+
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom in pixels; right and bottom lie outside."""
+
+CLIP_SECONDS = 5
+CLIP_RATE = 400
+MARGIN_SECONDS = 0.5  # read beside a clip, so that its ends are resampled from true neighbours
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of a grey picture of 8 bits; of one saved in colours, its brightness."""
+
+    path: Path
+    box: Box
+
+    def __call__(self) -> np.ndarray:
+        """(h, w) uint8. OSError, ValueError: the picture cannot be read, or the box lies outside."""
+        import numpy as np
+
+        from imagebind_cli.media.image import open_image
+
+        left, top, right, bottom = self.box
+        picture = open_image(self.path)
+        if not (0 <= left < right <= picture.width and 0 <= top < bottom <= picture.height):
+            raise ValueError(f"{self.path} has {picture.width} x {picture.height} pixels; box {self.box} lies outside")
+        return np.asarray(picture.crop(self.box).convert("L"))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a dataset in an HDF5 or MATLAB 7.3 file."""
+
+    path: Path
+    dataset: str
+    number: int
+
+    def __call__(self) -> np.ndarray:
+        """(h, w). OSError, ValueError: it cannot be read."""
+        from imagebind_cli.media.maps import read_map
+
+        return read_map(self.path, dataset=self.dataset, frame=self.number).values
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Five seconds of a recording of motion around a time in seconds on its own clock."""
+
+    path: Path
+    centre: float
+
+    def __call__(self) -> np.ndarray:
+        """(6, 2000): m/s² and rad/s at 400 Hz, zeros where the clip reaches past the recording.
+
+        Raises:
+            OSError, ValueError: the file cannot be read, or has no readings there.
+        """
+        import numpy as np
+
+        from imagebind_cli.media.recordings import CHANNELS
+        from imagebind_cli.media.signals import regular, resample
+        from imagebind_cli.reading import IMUOptions
+
+        recording = _recording(self.path)
+        if recording.times is None:
+            raise ValueError("the recording has no timestamps")
+        start = self.centre - CLIP_SECONDS / 2
+        first, stop = np.searchsorted(recording.times, [start - MARGIN_SECONDS, start + CLIP_SECONDS + MARGIN_SECONDS])
+        times = recording.times[first:stop]
+        if len(times) < 2 or times[-1] < start or times[0] > start + CLIP_SECONDS:
+            raise ValueError(f"no readings within {CLIP_SECONDS / 2:g} s of {self.centre:g} s")
+        even, rate, _ = regular(times, recording.values[first:stop], IMUOptions().max_gap, CHANNELS)
+        signal = resample(even.T, rate, CLIP_RATE)
+        ahead = round((start - times[0]) * CLIP_RATE)
+        clip = np.zeros((len(CHANNELS), CLIP_SECONDS * CLIP_RATE))
+        inside = signal[:, max(ahead, 0) : ahead + clip.shape[1]]
+        clip[:, max(-ahead, 0) : max(-ahead, 0) + inside.shape[1]] = inside
+        return clip
+
+
+_reading = Lock()
+
+
+def _recording(path: Path) -> Recording:
+    """A recording in m/s² and rad/s. Clips of one come one after the other, in several threads: it is read once."""
+    with _reading:
+        return _read(path)
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path) -> Recording:
+    from imagebind_cli.media.recordings import in_standard_units, read_recording
+
+    return in_standard_units(read_recording(path))

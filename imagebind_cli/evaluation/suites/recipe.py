@@ -1,0 +1,134 @@
+"""A suite's recipe: a TOML file with what is data about it: names, options and their defaults, assumptions, published figures."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.evaluation.suites.suite import Classes
+
+RECIPES = resources.files("imagebind_cli.evaluation.suites") / "recipes"
+
+Value = bool | int | float | str
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Option(_Strict):
+    """What a user may choose. Its default tells its type. minimum: the least a number may be."""
+
+    help: str
+    default: int | float | str
+    choices: list[str] = []
+    minimum: float | None = None
+
+
+class Figures(_Strict):
+    """Published figures, in percent by metric, where they stand, and the options they hold for."""
+
+    source: str
+    values: dict[str, float]
+    when: dict[str, str] = {}
+
+
+class Recipe(_Strict):
+    """One suite; see `Suite`.
+
+    layout: which of `LAYOUTS` reads it. tree: what its folder holds, in words. paper_items, paper_classes: how many the paper counts.
+    classes: each class with its names, in order, where the dataset's own files do not tell.
+    """
+
+    about: str
+    layout: str
+    tree: list[str]
+    modality: str
+    metric: Literal["top1", "map", "recall"]
+    paper_items: int | None = None
+    paper_classes: int | None = None
+    names_rule: Literal["max", "mean"] = "max"
+    templates: list[str] | None = None
+    directions: list[str] = []
+    reading: dict[str, Value] = {}
+    options: dict[str, Option] = {}
+    figures: list[Figures] = []
+    assumed: list[str] = []
+    classes: dict[str, list[str]] = {}
+
+    def figures_for(self, options: Mapping[str, Value]) -> Figures | None:
+        """The published figures that these options are comparable with."""
+        return next((figures for figures in self.figures if figures.when.items() <= options.items()), None)
+
+    def named_classes(self, options: Mapping[str, Value]) -> Classes:
+        """Its classes; with the option `names` at `dataset`, under the dataset's own names, underscores and all."""
+        if options.get("names") == "dataset":
+            return [(name, [name]) for name in self.classes]
+        return [(name, list(names)) for name, names in self.classes.items()]
+
+
+def names() -> list[str]:
+    """The suites in the package."""
+    return sorted(entry.name.removesuffix(".toml") for entry in RECIPES.iterdir() if entry.name.endswith(".toml"))
+
+
+def read_recipe(name: str) -> Recipe:
+    """A recipe of the package by name, or a `.toml` file of the user's own.
+
+    Raises:
+        UserError: no such recipe, not TOML, an unknown key (the nearest known one is named), or a value of another kind.
+    """
+    own = name.endswith(".toml")
+    if not own and name not in names():
+        raise UserError(f"unknown suite {name!r}; choose from {', '.join(names())}, or give a .toml file")
+    place = Path(name) if own else RECIPES / f"{name}.toml"
+    try:
+        return Recipe.model_validate(tomllib.loads(place.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise UserError(f"{name}: {_first_fault(error)}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _first_fault(error: ValidationError) -> str:
+    faults = error.errors()
+    fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])  # a wrong name makes another missing
+    where = ".".join(map(str, fault["loc"]))
+    if fault["type"] != "extra_forbidden":
+        return f"{where}: {fault['msg']}"
+    parts: dict[Any, type[BaseModel]] = {"options": Option, "figures": Figures}
+    known = parts.get(fault["loc"][0], Recipe).model_fields
+    nearest = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.0)
+    return f"unknown key {where!r}; the nearest known one is {nearest[0]!r}"
+
+
+def chosen_options(name: str, recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Value]:
+    """Every option of a suite: as given, a string where it was typed, else its default.
+
+    Raises:
+        UserError: an option the suite does not have, a value that is none of its choices, no number, or too small.
+    """
+    for option in given:
+        if option not in recipe.options:
+            raise UserError(f"suite {name} has no option {option!r}; it has {', '.join(recipe.options) or 'none'}")
+    return {option: _value(option, about, given.get(option, about.default)) for option, about in recipe.options.items()}
+
+
+def _value(name: str, option: Option, given: Any) -> Value:
+    kind = type(option.default)
+    try:
+        value: Value = kind(str(given))  # and not int(1.5)
+    except (TypeError, ValueError):
+        raise UserError(f"{name} is {given!r}; a {'whole ' if kind is int else ''}number is needed") from None
+    if option.choices and value not in option.choices:
+        raise UserError(f"unknown {name} {value!r}; choose from {', '.join(option.choices)}")
+    if option.minimum is not None and not float(value) >= option.minimum:
+        raise UserError(f"{name} is {value}; at least {option.minimum:g} is needed")
+    return value

@@ -1,0 +1,110 @@
+"""A dataset's folder: its label files read strictly, its media found by name, and one clear line for whatever is missing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from imagebind_cli.errors import UserError
+
+Row = tuple[str, dict[str, str]]
+"""Where a row stands, for messages, and its cells by column."""
+
+
+class Tree:
+    """The folder of an unpacked dataset. `files`: those that were read so far."""
+
+    def __init__(self, root: Path, suite: str, layout: Sequence[str]) -> None:
+        self.root, self.suite, self.layout = root, suite, layout
+        self.files: list[Path] = []
+        if not root.is_dir():
+            raise UserError(f"{suite}: {root}: no such folder; the unpacked dataset is needed: {', '.join(layout)}")
+
+    def find(self, *names: str) -> Path:
+        """The first of these files and folders that is there.
+
+        Raises:
+            UserError: none is; if one lies a folder deeper, that folder is named.
+        """
+        for name in names:
+            if (self.root / name).exists():
+                return self.root / name
+        deeper = next((path for name in names for path in sorted(self.root.glob(f"*/{name}"))), None)
+        hint = f"; is the root {self.root / deeper.relative_to(self.root).parts[0]}?" if deeper else ""
+        raise UserError(f"{self.suite}: no {' or '.join(names)} in {self.root}, which must hold {', '.join(self.layout)}{hint}")
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file or folder."""
+        return (self.root / name).exists()
+
+    def text(self, path: Path) -> str:
+        """A label file's text."""
+        self.files.append(path)
+        try:
+            return path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: not a text file in UTF-8") from None
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}") from None
+
+    def json(self, path: Path) -> Any:
+        """A label file in JSON."""
+        try:
+            return json.loads(self.text(path))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: not JSON: {error}") from None
+
+    def rows(self, path: Path, columns: Sequence[str], *, header: bool = True, comment: str | None = None) -> Iterator[Row]:
+        """The rows of a CSV file that has at least these columns; without a header, exactly these.
+
+        comment: what lines to be left out start with.
+        Raises:
+            UserError: a column is missing, or a row is short.
+        """
+        lines = (line for line in io.StringIO(self.text(path), newline="") if comment is None or not line.startswith(comment))
+        reader = csv.DictReader(lines, None if header else columns, skipinitialspace=True)
+        try:
+            missing = [column for column in columns if column not in (reader.fieldnames or [])]
+            if missing:
+                raise UserError(f"{path}: no column {missing[0]!r}; it has {', '.join(reader.fieldnames or []) or 'none'}")
+            for number, row in enumerate(reader, start=1):
+                empty = [column for column in columns if not (row[column] or "").strip()]
+                if empty:
+                    raise UserError(f"{path}: row {number} has no {empty[0]}")
+                yield f"{path}: row {number}", row
+        except csv.Error as error:
+            raise UserError(f"{path}: {error}") from None
+
+    def clips(self, folder: str) -> dict[str, Path]:
+        """Every file below the folder that was named, else below the root, by its name without ending."""
+        top = self.root / folder
+        if not top.is_dir():
+            raise UserError(f"{self.suite}: no folder {folder} in {self.root}")
+        found: dict[str, Path] = {}
+        seen: set[str] = set()
+        for place, folders, files in os.walk(top, followlinks=True):
+            folders[:] = sorted(folders) if os.path.realpath(place) not in seen else []  # a link back to a folder above it
+            seen.add(os.path.realpath(place))
+            for name in sorted(files):
+                found.setdefault(Path(name).stem, Path(place, name))
+        return found
+
+    def all_there(self, paths: Iterable[Path]) -> None:
+        """Refuse a tree in which one of these files is missing."""
+        paths = list(paths)
+        missing = [path for path in paths if not path.exists()]
+        if missing:
+            raise UserError(f"{self.suite}: {len(missing):,} of {len(paths):,} files are missing, the first {missing[0]}")
+
+
+def number(place: str, name: str, text: str) -> float:
+    """A cell as a number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{place}: {name} is {text!r}, no number") from None

@@ -1,0 +1,159 @@
+"""Every score equal to scikit-learn's, or to a case worked out on paper, to 1e-12."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn
+
+from imagebind_cli import metrics
+
+CLOSE = 1e-12
+
+
+def close(value: object) -> object:
+    return pytest.approx(value, rel=CLOSE, abs=CLOSE, nan_ok=True)
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+# Classification
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_accuracy_is_that_of_scikit_learn(random: np.random.Generator, k: int) -> None:
+    scores, truth = random.normal(size=(300, 7)), random.integers(0, 7, 300)
+    wanted = sklearn.top_k_accuracy_score(truth, scores, k=k, labels=range(7))
+    assert metrics.accuracy(scores, truth, k).mean() == close(wanted)
+
+
+def test_the_class_that_comes_first_wins_a_tie() -> None:
+    scores, truth = np.array([[0.5, 0.5, 0.1], [0.5, 0.5, 0.5], [0.2, 0.2, 0.2]]), np.array([1, 0, 2])
+    assert metrics.class_ranks(scores, truth).tolist() == [1, 0, 2]
+    assert metrics.accuracy(scores, truth).tolist() == [0, 1, 0]
+    assert metrics.accuracy(scores, truth).mean() == np.mean(scores.argmax(axis=1) == truth)
+    assert metrics.accuracy(scores, truth, 2).tolist() == [1, 1, 0]
+
+
+def test_mean_per_class_is_balanced_accuracy(random: np.random.Generator) -> None:
+    truth = random.choice(6, 400, p=[0.5, 0.3, 0.1, 0.05, 0.0, 0.05])  # a class without items among them
+    predicted = np.where(random.random(400) < 0.4, truth, random.choice([0, 1, 2, 3, 5], 400))
+    correct = (predicted == truth).astype(float)
+    assert metrics.mean_per_class(correct, truth) == close(sklearn.balanced_accuracy_score(truth, predicted))
+    wanted = sklearn.recall_score(truth, predicted, average=None, labels=range(6), zero_division=np.nan)
+    assert metrics.per_class(correct, truth, 6) == close(wanted)
+
+
+def test_confusion_is_that_of_scikit_learn(random: np.random.Generator) -> None:
+    truth, predicted = random.integers(0, 5, 200), random.integers(0, 4, 200)
+    ours = metrics.confusion(truth, predicted, 6)
+    assert (ours == sklearn.confusion_matrix(truth, predicted, labels=range(6))).all()
+    assert ours.sum() == 200
+
+
+# Average precision
+
+
+@pytest.mark.parametrize("digits", [16, 1], ids=["no ties", "ties"])
+def test_average_precision_is_that_of_scikit_learn(random: np.random.Generator, digits: int) -> None:
+    scores = random.normal(size=(250, 9)).round(digits)
+    relevant = random.random((250, 9)) < np.linspace(0.02, 0.9, 9)
+    ours = metrics.average_precision(scores, relevant)
+    assert ours == close([sklearn.average_precision_score(relevant[:, c], scores[:, c]) for c in range(9)])
+    assert ours.mean() == close(sklearn.average_precision_score(relevant, scores, average="macro"))
+
+
+def test_average_precision_with_counts_is_scikit_learns_with_weights(random: np.random.Generator) -> None:
+    scores, relevant = random.normal(size=(60, 3)).round(1), random.random((60, 3)) < 0.3
+    counts = random.multinomial(60, np.full(60, 1 / 60), size=5)
+    ours = metrics.average_precision(scores, relevant, counts)
+    assert ours.shape == (5, 3)
+    for row, weights in zip(ours, counts, strict=True):
+        wanted = [sklearn.average_precision_score(relevant[:, c], scores[:, c], sample_weight=weights) for c in range(3)]
+        assert row == close(wanted)
+        repeated = np.repeat(np.arange(60), weights)
+        assert row == close(metrics.average_precision(scores[repeated], relevant[repeated]))
+
+
+def test_average_precision_on_paper() -> None:
+    scores = np.array([[0.9, 1, 0.5], [0.8, 1, 0.5], [0.7, 1, 0.5], [0.6, 0, 0.5]])
+    relevant = np.array([[1, 1, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]], bool)
+    # First: found at places 1 and 3: (1/1 + 2/3) / 2. Second: three tied items enter together: 1/3. Third: no item has the class.
+    assert metrics.average_precision(scores, relevant) == close([5 / 6, 1 / 3, np.nan])
+
+
+# Retrieval
+
+
+def test_retrieval_on_paper() -> None:
+    scores = metrics.retrieval([np.array([0]), np.array([1, 4]), np.array([12]), np.array([2, 3, 10])])
+    log = np.log2
+    assert {name: values.tolist() for name, values in scores.items()} == {
+        "R@1": close([1, 0, 0, 0]),
+        "R@5": close([1, 1, 0, 1]),
+        "R@10": close([1, 1, 0, 1]),
+        "rank": close([1, 2, 13, 3]),
+        "AP": close([1, (1 / 2 + 2 / 5) / 2, 1 / 13, (1 / 3 + 2 / 4 + 3 / 11) / 3]),
+        "nDCG@10": close([1, (1 / log(3) + 1 / log(6)) / (1 + 1 / log(3)), 0, (1 / log(4) + 1 / log(5)) / (1 + 1 / log(3) + 1 / log(4))]),
+    }
+
+
+def test_retrieval_is_that_of_scikit_learn(random: np.random.Generator) -> None:
+    scores, relevant = random.normal(size=(40, 30)), random.random((40, 30)) < random.choice([0.05, 0.6], 40)[:, None]
+    relevant[:, 0] |= ~relevant.any(axis=1)
+    order = np.argsort(-scores, axis=1)
+    ours = metrics.retrieval([np.flatnonzero(relevant[q][order[q]]) for q in range(40)])
+    assert ours["nDCG@10"].mean() == close(sklearn.ndcg_score(relevant, scores, k=10))
+    assert ours["AP"] == close([sklearn.average_precision_score(relevant[q], scores[q]) for q in range(40)])
+    assert ours["AP"].mean() == close(sklearn.label_ranking_average_precision_score(relevant, scores))
+    best = np.array([np.where(relevant[q], scores[q], -np.inf).max() for q in range(40)])
+    rank = (scores > best[:, None]).sum(axis=1)
+    assert ours["rank"].tolist() == (rank + 1).tolist()
+    for k in (1, 5, 10):
+        assert ours[f"R@{k}"].tolist() == (rank < k).tolist()
+
+
+def test_retrieval_of_no_queries_is_empty() -> None:
+    assert {name: values.shape for name, values in metrics.retrieval([]).items()} == dict.fromkeys(
+        ("R@1", "R@5", "R@10", "rank", "AP", "nDCG@10"), (0,)
+    )
+
+
+@pytest.mark.parametrize("ranks", [[[0], []], [[3, 1]], [[2, 2]], [[-1]], [[0, 1], [5, 4]]])
+def test_ranks_that_make_no_sense_are_refused(ranks: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="rank|relevant"):
+        metrics.retrieval([np.array(own, int) for own in ranks])
+
+
+# Intervals
+
+
+def test_an_interval_is_the_normal_one_where_that_holds(random: np.random.Generator) -> None:
+    values = (random.random(4000) < 0.3).astype(float)
+    low, high = metrics.interval(values)
+    half = 1.959964 * np.sqrt(values.mean() * (1 - values.mean()) / len(values))
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.15 * half)
+    assert metrics.interval(values) == (low, high)
+    assert metrics.interval(values, seed=1) != (low, high)
+
+
+def test_an_interval_of_any_statistic() -> None:
+    assert metrics.interval(np.full(20, 3.0), np.median) == (3, 3)
+    pairs = np.column_stack([np.arange(50.0), 2 * np.arange(50.0)])
+    low, high = metrics.interval(pairs, lambda rows: rows[:, 1].mean() / rows[:, 0].mean())  # rows are drawn whole
+    assert (low, high) == close((2, 2))
+    narrow, wide = (np.ptp(metrics.interval(np.arange(100.0), level=level)) for level in (0.5, 0.99))
+    assert narrow < wide
+    with pytest.raises(ValueError, match="no values"):
+        metrics.interval(np.empty(0))
+
+
+def test_an_interval_covers_the_truth_as_often_as_it_says(random: np.random.Generator) -> None:
+    covered = 0
+    for seed in range(200):
+        low, high = metrics.interval((random.random(100) < 0.5).astype(float), draws=200, seed=seed)
+        covered += low <= 0.5 <= high
+    assert 0.88 < covered / 200 < 0.99
