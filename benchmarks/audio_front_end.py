@@ -1,9 +1,11 @@
-"""Audio front end: 2-second windows at 16 kHz to the encoder's input, beside `torchaudio.compliance.kaldi.fbank` called per window.
+"""Audio front end: sounds to the encoder's input, beside `torchaudio.compliance.kaldi.fbank` called per window, as published.
 
-    python -m benchmarks.audio_front_end [--windows 256] [--repeats 9] [FILE ...]
+    python -m benchmarks.audio_front_end [--windows 192] [--turns 15] [--threads 2] [FILE ...]
 
-The two take turns in one process. Prints windows a second, their ratio in each turn, and how far both are from torchaudio's filterbank
-computed in float64, in the encoder's normalised input. Without files the windows are noise beside sweeps; with files, stretches of them.
+First windows at 16 kHz in memory, on one thread and on several; then whole files, decoded by soundfile in both and resampled by
+`torchaudio.functional.resample` in theirs. Ours runs as `embed` runs it: each file on a thread of its own. Theirs may take the threads
+within each operation or side by side; both are shown. The sides take turns in one process. Also printed: how far both are from torchaudio's
+filterbank computed in float64, in the encoder's normalised input. Without FILEs, 5-second sounds of sweeps beside noise are made.
 """
 
 from __future__ import annotations
@@ -11,47 +13,58 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from imagebind_cli import model_config
-from imagebind_cli.encoders.audio import RATE, WINDOW_SECONDS, spectrograms
-from imagebind_cli.media.audio import Sound
-from imagebind_cli.media.resampling import Resampled
+from imagebind_cli.encoders.audio import RATE, WINDOW_SECONDS, read, spectrograms
+from imagebind_cli.media.windows import windows
+from imagebind_cli.reading import AudioOptions
 
-LENGTH = RATE * WINDOW_SECONDS
 CONFIG = model_config.named("huge").encoders["audio"]
+LENGTH = RATE * WINDOW_SECONDS
+WINDOWS_A_FILE = 3  # of 5 seconds
 
 
-def made(count: int) -> list[Tensor]:
-    """Sweeps with noise far below them, another for each window."""
-    time_of = np.arange(LENGTH) / RATE
-    random = np.random.default_rng(0)
-    sweeps = [0.4 * np.sin(2 * np.pi * (100 + 40 * (i % 50) * time_of) * time_of) for i in range(count)]
-    return [torch.from_numpy(sweep + 10 ** -random.uniform(1, 4) * random.standard_normal(LENGTH)).float() for sweep in sweeps]
+def make_sounds(folder: Path, count: int) -> list[Path]:
+    """Sweeps with noise far below them, another for each file: 5 seconds, 44.1 kHz, stereo, 16 bits."""
+    rate, random = 44_100, np.random.default_rng(0)
+    at = np.arange(5 * rate) / rate
+    paths = []
+    for i in range(count):
+        sweep = 0.4 * np.sin(2 * np.pi * (100 + 40 * i * at) * at)[:, None]
+        noise = 10 ** -random.uniform(1, 4) * random.standard_normal((len(at), 2))
+        paths.append(folder / f"{i}.wav")
+        soundfile.write(paths[-1], sweep + noise, rate)
+    return paths
 
 
-def recorded(files: list[Path], count: int) -> list[Tensor]:
-    """Windows of real recordings, half of each overlapping the next, repeated until there are enough."""
-    windows = []
-    for file in files:
-        with Sound(file) as sound:
-            resampled = Resampled(
-                lambda start, stop, sound=sound: torch.from_numpy(sound.read(start, stop)), sound.length, sound.rate, RATE
-            )
-            waveform = resampled.read(0, resampled.length)
-        windows += [window - window.mean() for window in waveform[0].unfold(0, LENGTH, LENGTH // 2)]
-    return (windows * -(-count // len(windows)))[:count]
+def published_waveform(path: Path) -> Tensor:
+    """(channels, samples) at 16 kHz."""
+    from torchaudio.functional import resample
+
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return resample(torch.from_numpy(samples.T.copy()), rate, RATE)
 
 
-def torchaudio_input(waveforms: list[Tensor]) -> Tensor:
+def published_windows(path: Path) -> list[Tensor]:
+    """The first channel of each window, less the window's mean."""
+    waveform = published_waveform(path)
+    clips = [waveform[:, int(start * RATE) : int(end * RATE)] for start, end in windows(waveform.shape[1] / RATE, WINDOW_SECONDS)]
+    return [(clip - clip.mean())[0] for clip in clips]
+
+
+def published_input(waveforms: list[Tensor]) -> Tensor:
     """The published preprocessing: one call per window, padded, normalised."""
     from torchaudio.compliance.kaldi import fbank
 
@@ -65,41 +78,90 @@ def torchaudio_input(waveforms: list[Tensor]) -> Tensor:
     return torch.stack(clips).unsqueeze(1)
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """How long one call takes."""
+def side_by_side(call: Callable[[object], object], parts: list[object], threads: int) -> None:
+    """Every part through a call, on threads with one core each."""
+    own = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        list(pool.map(call, parts))
+    torch.set_num_threads(own)
+
+
+def one_by_one(call: Callable[[object], object], parts: list[object], threads: int) -> None:
+    """Every part through a call, each of its operations on all threads."""
+    own = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    for part in parts:
+        call(part)
+    torch.set_num_threads(own)
+
+
+def seconds(run: Callable[..., None], *arguments: object) -> float:
+    """How long one run takes."""
     start = time.perf_counter()
-    call()
+    run(*arguments)
     return time.perf_counter() - start
+
+
+def compare(name: str, sides: dict[str, tuple[Callable[..., None], ...]], count: int, turns: int) -> None:
+    """Print how many windows a second each side makes, and ours over each of the others, turn by turn. Ours is the last one."""
+    for run in sides.values():
+        seconds(*run)
+    taken = [{side: seconds(*run) for side, run in sides.items()} for _ in range(turns)]
+    ours = list(sides)[-1]
+    print(f"\n| {name} | windows a second, median | from | to | ours over it, median | from | to |\n|---|---|---|---|---|---|---|")
+    for side in sides:
+        rates = [count / turn[side] for turn in taken]
+        ratios = [turn[side] / turn[ours] for turn in taken]
+        shown = [f"{value:.0f}" for value in (statistics.median(rates), min(rates), max(rates))]
+        shown += [f"{value:.2f}" for value in (statistics.median(ratios), min(ratios), max(ratios))]
+        print(f"| {side} | {' | '.join(shown)} |")
+
+
+def differences(waveforms: list[Tensor]) -> dict[str, str]:
+    """The largest difference between ours, theirs, and theirs in float64, which has a lower floor of its own."""
+    ours, theirs = spectrograms(waveforms, CONFIG), published_input(waveforms)
+    floor = (np.log(torch.finfo(torch.float32).eps) - CONFIG.mean[0]) / CONFIG.std[0]
+    exact = published_input([waveform.double() for waveform in waveforms]).clamp(min=floor)
+    pairs = {"ours to float64": (ours, exact), "torchaudio to float64": (theirs, exact), "ours to torchaudio": (ours, theirs)}
+    return {name: f"{(a - b).abs().max().item():.1e}" for name, (a, b) in pairs.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path)
-    parser.add_argument("--windows", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--windows", type=int, default=192)
+    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
+    threads, turns = arguments.threads, arguments.turns
     warnings.simplefilter("ignore")
-    waveforms = recorded(arguments.files, arguments.windows) if arguments.files else made(arguments.windows)
+    with tempfile.TemporaryDirectory() as folder:
+        files = arguments.files or make_sounds(Path(folder), -(-arguments.windows // WINDOWS_A_FILE))
+        sounds = [published_windows(path) for path in files]
+        count = sum(map(len, sounds))
+        print(f"{count} windows of {len(files)} files, torch {torch.__version__}, {turns} turns")
 
-    ours, theirs = spectrograms(waveforms, CONFIG), torchaudio_input(waveforms)
-    exact = torchaudio_input([waveform.double() for waveform in waveforms])
-    exact = exact.clamp(
-        min=(np.log(torch.finfo(torch.float32).eps) - CONFIG.mean[0]) / CONFIG.std[0]
-    )  # float64 has a lower floor of its own
-    differences = {name: (a - b).abs().max().item() for name, a, b in (
-        ("ours to torchaudio in float64", ours, exact), ("torchaudio to torchaudio in float64", theirs, exact), ("ours to torchaudio", ours, theirs)
-    )}  # fmt: skip
-    turns = [
-        (seconds(lambda: torchaudio_input(waveforms)), seconds(lambda: spectrograms(waveforms, CONFIG))) for _ in range(arguments.repeats)
-    ]
-    rates = [[len(waveforms) / turn[side] for turn in turns] for side in (0, 1)]
-    ratios = [theirs / ours for theirs, ours in turns]
-    print(f"{len(waveforms)} windows, {torch.get_num_threads()} threads, torch {torch.__version__}, {arguments.repeats} turns\n")
-    print("| | windows a second, median | from | to |\n|---|---|---|---|")
-    for name, values in zip(("torchaudio, per window", "ours"), rates, strict=True):
-        print(f"| {name} | {statistics.median(values):.0f} | {min(values):.0f} | {max(values):.0f} |")
-    print(f"| ratio, turn by turn | {statistics.median(ratios):.2f} | {min(ratios):.2f} | {max(ratios):.2f} |\n")
-    print("Largest differences in the normalised input:", json.dumps({name: f"{value:.1e}" for name, value in differences.items()}))
+        def ours(waveforms: list[Tensor]) -> Tensor:
+            return spectrograms(waveforms, CONFIG)
+
+        def read_file(path: Path) -> None:
+            list(read(path, CONFIG, AudioOptions()))
+
+        def published_file(path: Path) -> None:
+            published_input(published_windows(path))
+
+        for many in dict.fromkeys((1, threads)):
+            sides = {"torchaudio": (one_by_one, published_input, sounds, many)}
+            if many > 1:
+                sides["torchaudio, windows side by side"] = (side_by_side, published_input, sounds, many)
+            compare(f"windows, {many} thread{'s' * (many > 1)}", sides | {"ours": (side_by_side, ours, sounds, many)}, count, turns)
+        sides = {
+            "soundfile and torchaudio": (one_by_one, published_file, files, threads),
+            "soundfile and torchaudio, files side by side": (side_by_side, published_file, files, threads),
+            "ours": (side_by_side, read_file, files, threads),
+        }
+        compare(f"files, {threads} threads", sides, count, turns)
+        print("\nLargest differences in the normalised input:", json.dumps(differences([window for sound in sounds for window in sound])))
 
 
 if __name__ == "__main__":

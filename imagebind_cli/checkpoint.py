@@ -373,7 +373,7 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> 
             path = building / f"{name}.safetensors"
             save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
             files[path.name] = {"size": path.stat().st_size, "sha256": file_hash(path)}
-        config = replace(checkpoint.config, name=folder.name, origin=dict(origin), files=files)
+        config = replace(checkpoint.config, name=folder.name, origin=dict(origin), files=files, bases={})
         (building / "config.json").write_text(config.to_json())
         building.chmod(0o755)
         os.rename(building, folder)

@@ -35,6 +35,7 @@ class EncoderConfig:
     trunk: see `TrunkConfig`. patch, stride: kernel and step of the patch projection; empty for text.
     stem_norm_eps: epsilon of the LayerNorm after the patch projection; None where there is none (vision, text).
     vocabulary: number of text tokens; 0 for other modalities. pool: `cls`, or `eos` for the end token of a text.
+    head: `linear` as published, or `mlp`: a hidden layer of the trunk's width and GELU before the projection (the paper's ablation 5b).
     head_dropout: before the last projection, training only (IMU).
     scale: the logit scale a fresh encoder starts from; None where there is none (vision). learn_scale: whether training moves it.
     mean, std: what the input is normalised with, per channel.
@@ -48,6 +49,7 @@ class EncoderConfig:
     stem_norm_eps: float | None = None
     vocabulary: int = 0
     pool: str = "cls"
+    head: str = "linear"
     head_dropout: float = 0.0
     scale: float | None = None
     learn_scale: bool = False
@@ -94,16 +96,20 @@ class PatchStem(nn.Module):
 
 
 class Head(nn.Module):
-    """LayerNorm and linear projection into the joint space, on the one pooled token."""
+    """LayerNorm and projection into the joint space, on the one pooled token."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.trunk.width, eps=config.trunk.norm_eps)
+        self.up = nn.Linear(config.trunk.width, config.trunk.width) if config.head == "mlp" else None
         self.dropout = nn.Dropout(config.head_dropout)
         self.proj = nn.Linear(config.trunk.width, config.dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (b, d) to (b, e)
-        return self.proj(self.dropout(self.norm(x)))
+        x = self.norm(x)
+        if self.up is not None:
+            x = F.gelu(self.up(x))
+        return self.proj(self.dropout(x))
 
 
 class Encoder(nn.Module):
@@ -140,6 +146,7 @@ class Sample:
     tensor: (clips, *shape); the clip axis is always there. spans: per clip, its seconds. A video's three crops are clips
     with the same span. notes: what had to be assumed to read it, in words for the user. facts: what the file turned out to hold (rate,
     channels, size, unit, …), in JSON's types, with the item's first sample. warnings: what is lost of this very item, said with its name.
+    modality: whose it is, where several of one item are read.
     """
 
     tensor: Tensor
@@ -147,6 +154,7 @@ class Sample:
     notes: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    modality: str = ""
 
 
 Reader = Callable[[Any, EncoderConfig, Any], Iterator[Sample]]

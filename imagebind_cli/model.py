@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
@@ -14,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imagebind_cli import checkpoint, download, model_config, pipeline, registry
+from imagebind_cli import checkpoint, download, model_config, pipeline, registry, run_folder
 from imagebind_cli.checkpoint import Checkpoint
 from imagebind_cli.encoder import Encoder, EncoderConfig, Sample
 from imagebind_cli.errors import UserError
 from imagebind_cli.model_config import ModelConfig
-from imagebind_cli.reading import read_options
+from imagebind_cli.processes import Processes, default_workers
+from imagebind_cli.reading import read_options, record
 from imagebind_cli.shards import Prepared
 from imagebind_cli.sources import Failure, Item
 from imagebind_cli.store import Embedding
@@ -60,7 +62,7 @@ def find(model: ModelLike | None = None, config: ConfigLike | None = None) -> Ch
         return _pulled(name, config)
     path = Path(name)
     if path.is_dir():
-        return checkpoint.open_folder(path, config)
+        return _folder(path, config)
     if path.is_file():
         return checkpoint.open_file(path, config)
     return _named(name, config)
@@ -69,7 +71,7 @@ def find(model: ModelLike | None = None, config: ConfigLike | None = None) -> Ch
 def _named(name: str, config: ModelConfig | None) -> Checkpoint:
     bundled = model_config.CONFIGS / name
     if bundled.is_dir() and (bundled / "config.json").is_file():
-        return checkpoint.open_folder(Path(str(bundled)), config)
+        return _folder(Path(str(bundled)), config)
     if name not in model_config.names():
         known = ", ".join(model_config.names())
         raise UserError(f"no model {name!r}: not a folder, not a file, not hf://owner/repo, and not one of {known}")
@@ -85,7 +87,11 @@ def _pulled(place: str, config: ModelConfig | None) -> Checkpoint:
     folder = download.pulled(place)
     if folder is None:
         raise UserError(f"{place} is not on this machine; fetch it with: imagebind weights pull {place}")
-    return checkpoint.open_folder(folder, config)
+    return _folder(folder, config)
+
+
+def _folder(folder: Path, config: ModelConfig | None) -> Checkpoint:
+    return run_folder.completed(checkpoint.open_folder(folder, config), folder, find)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -202,18 +208,23 @@ class Model:
         pool: str = "mean",
         batch_size: int | None = None,
         workers: int | None = None,
+        processes: Processes | None = None,
         **options: Any,
     ) -> Iterator[list[Embedding] | Failure]:
-        """Embed a stream of items in order, as `pipeline.embed` says; failures come back as `Failure` in their place."""
+        """Embed a stream of items in order, as `pipeline.embed` says; failures come back as `Failure` in their place.
+
+        processes: `Processes([modality])` where reading is what takes the time, as of many short files beside a GPU.
+        """
         modality_options(modality, options)  # a wrong name is told before anything is loaded
         self.encoder(modality)
         return pipeline.embed(
             items,
-            read=lambda payload: self.read(modality, payload, **options),
+            read=partial(read_source, modality, config=self.config(modality), options=options),
             encode=lambda clips: self.encode(modality, clips).cpu(),
             batch_size=batch_size or self.batch_size(modality),
             workers=workers or default_workers(),
             pool=pool,
+            processes=processes,
         )
 
     def embed(
@@ -253,7 +264,7 @@ class Model:
             "scale": self.scale(modality),
             "dtype": str(self.encoder(modality).head.proj.weight.dtype).removeprefix("torch."),
             "pool": pool,
-            "options": dataclasses.asdict(modality_options(modality, options)),
+            "options": record(modality_options(modality, options)),
             "version": metadata.version("imagebind-cli"),
         }
 
@@ -278,11 +289,6 @@ def _encode_texts(encoder: Encoder, texts: Tensor, tokens: int) -> Tensor:
     return vectors[places]
 
 
-def default_workers() -> int:
-    """Decoding threads when the user does not say: one per core this process may use, 8 at most."""
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
 def modality_options(modality: str, chosen: Mapping[str, Any]) -> Any:
     """The options of a modality's readers with the chosen ones set; see `reading.read_options`."""
     return read_options(registry.encoder_name(modality), modality, chosen)
@@ -290,9 +296,24 @@ def modality_options(modality: str, chosen: Mapping[str, Any]) -> Any:
 
 def read_source(modality: str, source: Any, config: EncoderConfig, options: Mapping[str, Any]) -> Iterator[Sample]:
     """The samples of one input, or of what `preprocess` made of it, as the encoder with this config takes them; see `Model.read`."""
+    if callable(source):  # a part of a file
+        return _in_its_turn(modality, source, config, options)
     if isinstance(source, Prepared):
         return prepared_samples(source, modality, config, options)
     return registry.get(modality).readers[modality](source, config, modality_options(modality, options))
+
+
+def _in_its_turn(modality: str, source: Callable[[], Any], config: EncoderConfig, options: Mapping[str, Any]) -> Iterator[Sample]:
+    """The samples of what a function gives, which is called with the first of them, so that its errors are the item's."""
+    yield from read_source(modality, source(), config, options)
+
+
+def read_sources(payload: Any, configs: Mapping[str, EncoderConfig], options: Mapping[str, Mapping[str, Any]]) -> Iterator[Sample]:
+    """The samples of one item in every modality there is a config for, each with its modality's name; as `read_source`."""
+    for modality, config in configs.items():
+        source = payload if len(configs) == 1 else payload[modality]
+        for sample in read_source(modality, source, config, options[modality]):
+            yield dataclasses.replace(sample, modality=modality)
 
 
 def input_configs(model: str | None, modalities: Sequence[str]) -> dict[str, EncoderConfig]:
@@ -307,7 +328,7 @@ def input_configs(model: str | None, modalities: Sequence[str]) -> dict[str, Enc
 
 def input_record(config: EncoderConfig, modality: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """How samples of a modality are made for an encoder, in JSON's types: enough to tell whether another encoder can take them."""
-    made = dataclasses.asdict(modality_options(modality, options))
+    made = record(modality_options(modality, options))
     return {"shape": list(config.shape), "mean": list(config.mean), "std": list(config.std), "options": made}
 
 

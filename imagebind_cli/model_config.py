@@ -25,7 +25,8 @@ class ModelConfig:
     name: what the model is called in outputs. dim: size of the joint space. encoders: by registry name; a model need not have all.
     about: one line for people. licence: of the weights; None where there are none. address: where the weights are published.
     rule_seed: weights made by rule from this seed, for a model that needs no file. origin: what a converted folder was made from.
-    files: size and SHA-256 of the weight files beside a folder's `config.json`.
+    files: size and SHA-256 of the weight files beside a folder's `config.json`, and in a training run's folder their encoder.
+    bases: in such a folder, the model under each encoder's changed weights, and its fingerprint.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ModelConfig:
     rule_seed: int | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    bases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The text of a `config.json`, which `from_json` reads back to an equal config."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,11 +21,16 @@ from torch import Tensor
 
 from imagebind_cli.encoder import Sample, Span
 from imagebind_cli.errors import UserError
-from imagebind_cli.sources import Failure, Item
+from imagebind_cli.processes import Processes
+from imagebind_cli.shards import Prepared
+from imagebind_cli.sources import Failure, Item, reason
 from imagebind_cli.store import Embedding
 
 IDLE_SECONDS = 0.2
 """A batch that is not full goes to the encoder after this long without new input, so that a slow producer sees its results."""
+
+WORTH_SECONDS = 2.0
+"""About what it costs to start processes."""
 
 
 @dataclass
@@ -48,6 +54,7 @@ def embed(
     batch_size: int,
     workers: int,
     pool: str = "mean",
+    processes: Processes | None = None,
 ) -> Iterator[list[Embedding] | Failure]:
     """Embed items in order: for each, the list of its embeddings, or a `Failure`.
 
@@ -56,13 +63,17 @@ def embed(
         read: payload to samples, as a modality's reader; run in threads.
         encode: clips (b, *shape) to unit vectors (b, dim); run in the calling thread. A batch for which it runs out of memory is
             halved, and later batches stay that small.
-        batch_size: clips to the encoder at once. workers: decoding threads.
+        batch_size: clips to the encoder at once. workers: decoding threads, or in their place `processes`; see `decode`.
         pool: `mean` for one vector per item, the mean of its clips' made a unit vector again; `none` for one per time window.
     """
     batches = _Batches(encode, batch_size)
     open_items: deque[_Open] = deque()
+
+    def waiting() -> bool:
+        return bool(batches.clips)
+
     try:
-        for step in decode(items, read, workers=workers, ahead=batch_size, impatient=lambda: bool(batches.clips)):
+        for step in decode(items, read, workers=workers, ahead=batch_size, impatient=waiting, processes=processes):
             if step is None:
                 batches.flush()
             else:
@@ -89,56 +100,104 @@ def decode(
     workers: int,
     ahead: int,
     impatient: Callable[[], bool] = lambda: False,
+    processes: Processes | None = None,
 ) -> Iterator[Step | None]:
-    """Read items in threads and give their samples in order. None comes where nothing new came for `IDLE_SECONDS` and `impatient` holds.
+    """Read items in parallel and give their samples in order. None comes where nothing new came for `IDLE_SECONDS` and `impatient` holds.
 
     At most `workers + ahead` items wait to be given out. An item that breaks midway becomes a `Failure` of its id.
+
+    processes: read in these, and end them, once threads have worked for `WORTH_SECONDS`, or at once if they are launched already. `read`
+        must then be a function of a module, or a `partial` of one. Many short items need it, whose steps are too short for threads.
     """
     stop = threading.Event()
-    promised: queue.Queue[tuple[Item | Failure, Future[_Chunk] | None] | BaseException | None] = queue.Queue(workers + ahead)
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as threads:
-        reader = threading.Thread(target=_take, args=(items, read, threads, promised, stop), name="items", daemon=True)
-        reader.start()
-        try:
-            while True:
-                try:
-                    entry = promised.get(timeout=IDLE_SECONDS if impatient() else None)
-                except queue.Empty:
-                    yield None
-                    continue
-                if entry is None:
-                    return
-                if isinstance(entry, BaseException):
-                    raise entry
-                yield from _samples(*entry, threads)
-        finally:
-            stop.set()
-            threads.shutdown(wait=False, cancel_futures=True)
+    promised: queue.Queue[tuple[Item | Failure, Iterator[Sample]] | BaseException | None] = queue.Queue(workers + ahead)
+    readers = _Readers(read, workers, processes)
+    threading.Thread(target=_take, args=(items, readers, promised, stop), name="items", daemon=True).start()
+    try:
+        while True:
+            try:
+                entry = promised.get(timeout=IDLE_SECONDS if impatient() else None)
+            except queue.Empty:
+                yield None
+                continue
+            if entry is None:
+                return
+            if isinstance(entry, BaseException):
+                raise entry
+            yield from _steps(*entry)
+    finally:
+        stop.set()
+        readers.close()
+
+
+def _steps(item: Item | Failure, samples: Iterator[Sample]) -> Iterator[Step]:
+    try:
+        for sample in samples:
+            yield item, sample
+    except (OSError, ValueError, MemoryError) as error:
+        item = Failure(item.id, reason(error))
+    yield item, None
 
 
 _Chunk = tuple[Sample | None, Iterator[Sample]]
 
 
-def _chunk(samples: Iterator[Sample]) -> _Chunk:
-    """The next sample of an item, None at its end, and the rest."""
-    return next(samples, None), samples
+class _Readers:
+    """Threads that read items; processes in their place once they are worth what it costs to start them.
 
+    Whoever pays as much for threads as processes cost, and only then starts them, pays twice the least possible at most.
+    """
 
-def _samples(item: Item | Failure, future: Future[_Chunk] | None, threads: ThreadPoolExecutor) -> Iterator[Step]:
-    while future is not None:
-        try:
+    def __init__(self, read: Callable[[Any], Iterator[Sample]], workers: int, processes: Processes | None) -> None:
+        self._read, self._workers = read, workers
+        # One core for each thread: items side by side are faster than each of an item's operations cut in two.
+        self._cores = torch.get_num_threads()
+        self._threads = ThreadPoolExecutor(workers, "decode", initializer=torch.set_num_threads, initargs=(1,))
+        self._worked = 0.0  # seconds, by all threads
+        self._processes, self._begun = processes, False
+
+    def start(self, payload: Any) -> Iterator[Sample]:
+        """The samples of an item, of which the first is read from now on, and each later one when the one before it is taken."""
+        if self._processes is not None and self._workers > 1 and not _at_hand(payload):
+            if not self._begun and (self._processes.launched or self._worked > WORTH_SECONDS):
+                self._processes.begin(self._read, self._workers)
+                self._begun = True
+            samples = self._processes.start(payload) if self._begun else None
+            if samples is not None:
+                return samples
+        return self._samples(self._threads.submit(self._chunk, self._read(payload)))
+
+    def close(self) -> None:
+        """Leave off, whatever is being read."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        torch.set_num_threads(self._cores)  # what later threads of this process start with; the readers changed it
+        if self._processes is not None:
+            self._processes.close()
+
+    def _chunk(self, samples: Iterator[Sample]) -> _Chunk:
+        """The next sample of an item, None at its end, and the rest."""
+        began = time.monotonic()
+        chunk = next(samples, None), samples
+        self._worked += time.monotonic() - began
+        return chunk
+
+    def _samples(self, future: Future[_Chunk]) -> Iterator[Sample]:
+        while True:
             sample, rest = future.result()
-        except (OSError, ValueError, MemoryError) as error:
-            item, sample = Failure(item.id, reason(error)), None
-        if sample is None:
-            break
-        future = threads.submit(_chunk, rest)  # the next stretch is decoded while this one is used
-        yield item, sample
-    yield item, None
+            if sample is None:
+                return
+            future = self._threads.submit(self._chunk, rest)  # the next stretch is read while this one is used
+            yield sample
 
 
-def _take(items, read, threads, promised, stop) -> None:  # type: ignore[no-untyped-def]
-    """Reader thread: put every item on the queue with the promise of its first sample; at the end None, or what went wrong."""
+def _at_hand(payload: Any) -> bool:
+    """Whether another process could read nothing of it, or would have to be sent what is read already."""
+    parts = payload.values() if isinstance(payload, dict) else (payload,)
+    return any(isinstance(part, Prepared) or callable(part) for part in parts)
+
+
+def _take(items, readers, promised, stop) -> None:  # type: ignore[no-untyped-def]
+    """Reader thread: put every item on the queue with the iterator of its samples; at the end None, or what went wrong."""
 
     def put(entry: object) -> bool:
         while not stop.is_set():
@@ -151,8 +210,7 @@ def _take(items, read, threads, promised, stop) -> None:  # type: ignore[no-unty
 
     try:
         for item in items:
-            future = None if isinstance(item, Failure) else threads.submit(_chunk, read(item.payload))
-            if not put((item, future)):
+            if not put((item, iter(()) if isinstance(item, Failure) else readers.start(item.payload))):
                 return
         put(None)
     except BaseException as error:
@@ -239,12 +297,3 @@ def _pooled(done: _Open, pool: str) -> list[Embedding]:
         span = key if isinstance(key, tuple) else None
         embeddings.append(Embedding(done.item.id, vector, span, len(groups), tuple(done.notes), tuple(done.warnings)))
     return embeddings
-
-
-def reason(error: BaseException) -> str:
-    """Why an input failed, in one line and without its name, which the caller prints."""
-    if isinstance(error, MemoryError):
-        return "does not fit into memory"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror[0].lower() + error.strerror[1:]
-    return " ".join(str(error).split()) or type(error).__name__

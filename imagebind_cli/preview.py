@@ -8,12 +8,13 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from imagebind_cli.encoder import EncoderConfig, Sample
+if TYPE_CHECKING:
+    from imagebind_cli.encoder import EncoderConfig, Sample
 
 MARGIN, GAP = 44, 8
 INK, PAPER = (60, 60, 60), (255, 255, 255)
@@ -45,17 +46,18 @@ def _panel(clip: np.ndarray, encoder: str, config: EncoderConfig) -> Image.Image
     mean, std = (np.asarray(values).reshape(-1, *[1] * (clip.ndim - 1)) for values in (config.mean, config.std))
     values = clip * std + mean
     if values.ndim == 2:
-        return _traces(values)
+        return traces(values)
     if len(values) == 3:
         frames = values[:, None] if values.ndim == 3 else values  # (3, t, h, w)
         pixels = np.concatenate(list(frames.transpose(1, 2, 3, 0)), axis=1)
         return Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
     if encoder == "audio":
         return _spectrogram(values[0])
-    return Image.fromarray(_grey(values[0]))
+    return Image.fromarray(grey(values[0]))
 
 
-def _grey(values: np.ndarray) -> np.ndarray:
+def grey(values: np.ndarray) -> np.ndarray:
+    """Values as grey levels, uint8: the smallest black, the largest white."""
     low, high = float(values.min()), float(values.max())
     return ((values - low) / (high - low or 1) * 255).astype(np.uint8)
 
@@ -64,7 +66,7 @@ def _spectrogram(values: np.ndarray) -> Image.Image:
     """(bins, frames) in log energy, low sounds at the bottom; every frame is 10 ms."""
     bins, frames = values.shape
     sheet = Image.new("RGB", (MARGIN + 2 * frames, 2 * bins + 20), PAPER)
-    picture = Image.fromarray(_grey(values[::-1])).resize((2 * frames, 2 * bins), Image.Resampling.NEAREST)
+    picture = Image.fromarray(grey(values[::-1])).resize((2 * frames, 2 * bins), Image.Resampling.NEAREST)
     sheet.paste(picture.convert("RGB"), (MARGIN, 0))
     pen = ImageDraw.Draw(sheet)
     for bin in range(0, bins, 32):
@@ -74,7 +76,7 @@ def _spectrogram(values: np.ndarray) -> Image.Image:
     return sheet
 
 
-def _traces(values: np.ndarray) -> Image.Image:
+def traces(values: np.ndarray) -> Image.Image:
     """(6, t): accelerometer above, gyroscope below, x red, y green, z blue, each group on its own scale."""
     sheet = Image.new("RGB", (MARGIN + 500, 240), PAPER)
     pen = ImageDraw.Draw(sheet)

@@ -17,6 +17,10 @@ def choice(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: f
     return field(default=default, metadata={"help": help, "choices": choices, "minimum": minimum})
 
 
+HIDDEN = {"hidden": True, "choices": (), "minimum": None}
+"""Of a dataclass field that is no flag and stands in no record: what training draws anew for each sample."""
+
+
 CLIPS = "Windows per item, evenly spaced; as many as cover it if not given. Released code: audio 3, video 5."
 
 
@@ -26,6 +30,8 @@ class VisionOptions:
 
     clips: int | None = choice(None, CLIPS, minimum=1)
     crops: str = choice("3", "Views of each video clip: its ends and middle, as published (3), or the middle alone.", choices=("3", "1"))
+    view: Any = field(default=None, metadata=HIDDEN)  # media.views.View, in place of the centre crop
+    moment: Any = field(default=None, metadata=HIDDEN)  # media.windows.Moment, in place of windows that cover the item
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class AudioOptions:
 
     clips: int | None = choice(None, CLIPS, minimum=1)
     channels: str = choice("first", "What is heard of a sound: its first channel, or all of them mixed.", choices=("first", "mix"))
+    moment: Any = field(default=None, metadata=HIDDEN)
 
 
 DATASET = "Dataset to read of an HDF5 file; depth, depths or thermal, or the only one, if not given."
@@ -69,6 +76,7 @@ class DepthOptions:
     )
     dataset: str | None = choice(None, DATASET)
     frame: int = choice(0, FRAME, minimum=0)
+    view: Any = field(default=None, metadata=HIDDEN)
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,7 @@ class ThermalOptions:
     )
     dataset: str | None = choice(None, DATASET)
     frame: int = choice(0, FRAME, minimum=0)
+    view: Any = field(default=None, metadata=HIDDEN)
 
     def __post_init__(self) -> None:
         if self.thermal_range not in ("auto", "percentile"):
@@ -129,6 +138,7 @@ class IMUOptions:
     row: int = choice(0, "Which window of UCI HAR's files, from 0.", minimum=0)
     remove_gravity: bool = choice(False, "Subtract what of the accelerometer changes more slowly than 0.3 Hz.")
     standardise: bool = choice(False, "Every IMU channel to mean 0 and deviation 1 over the recording.")
+    moment: Any = field(default=None, metadata=HIDDEN)
 
     def __post_init__(self) -> None:
         chosen = [name for name in ("clips", "hop", "centres") if getattr(self, name) is not None]
@@ -169,12 +179,17 @@ OPTIONS: dict[str, type] = {
 
 def flags() -> dict[str, Any]:
     """Every option once, by name: the dataclass field that describes it."""
-    return {entry.name: entry for kind in OPTIONS.values() for entry in fields(kind)}
+    return {entry.name: entry for kind in OPTIONS.values() for entry in fields(kind) if "hidden" not in entry.metadata}
 
 
 def names(encoder: str) -> list[str]:
     """The options an encoder's readers take."""
-    return [entry.name for entry in fields(OPTIONS.get(encoder, NoOptions))]
+    return [entry.name for entry in fields(OPTIONS.get(encoder, NoOptions)) if "hidden" not in entry.metadata]
+
+
+def record(options: Any) -> dict[str, Any]:
+    """A modality's options by name, for what is written beside outputs."""
+    return {entry.name: getattr(options, entry.name) for entry in fields(options) if "hidden" not in entry.metadata}
 
 
 def read_options(encoder: str, modality: str, chosen: Mapping[str, Any]) -> Any:
@@ -187,7 +202,7 @@ def read_options(encoder: str, modality: str, chosen: Mapping[str, Any]) -> Any:
     known = {entry.name: entry.metadata for entry in fields(kind)}
     for name, value in chosen.items():
         if name not in known:
-            raise UserError(f"{modality} has no option {name!r}; it has {', '.join(known) or 'none'}")
+            raise UserError(f"{modality} has no option {name!r}; it has {', '.join(names(encoder)) or 'none'}")
         choices, minimum = known[name]["choices"], known[name]["minimum"]
         if value is not None and choices and value not in choices:
             raise UserError(f"unknown {name} {value!r}; choose from {', '.join(choices)}")

@@ -1,4 +1,4 @@
-"""What goes in: arguments, folders, patterns, lines on stdin, manifests, tar shards. One item at a time, in a stable order."""
+"""What goes in: arguments, folders, patterns, lines on stdin, manifests, prepared samples. One item at a time, in a stable order."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import glob
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.shards import Entry, Prepared, is_shard, read_shard
+from imagebind_cli.shards import Entry, Prepared, is_foreign_hdf5, is_hdf5, is_shard, read_hdf5, read_shard
 
 
 @dataclass(frozen=True)
 class Item:
     """One input. `meta` is what else its manifest row says.
 
-    payload: a path, for text the sentence itself, from a shard an open file in memory or `Prepared` arrays; where several modalities were
-    asked for, such a thing for each by name.
+    payload: a path, for text the sentence itself, from a shard an open file in memory or `Prepared` arrays, or a function that gives
+    one of these or an array; where several modalities were asked for, such a thing for each by name.
     """
 
     id: str
@@ -37,36 +37,50 @@ class Failure:
     reason: str
 
 
+def reason(error: BaseException) -> str:
+    """Why an input failed, in one line and without its name, which the caller prints."""
+    if isinstance(error, MemoryError):
+        return "does not fit into memory"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[0].lower() + error.strerror[1:]
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 Modalities = tuple[str, ...]
 """What is wanted of each input: nearly always one."""
 
+Passes = Callable[[str], bool]
+"""Whether a file found in a folder or named on a line is to be passed over, as one that was done before: asked before anything else."""
 
-def from_arguments(arguments: Iterable[str], modalities: Modalities, stdin: BinaryIO, nul: bool = False) -> Iterator[Item | Failure]:
+
+def from_arguments(
+    arguments: Iterable[str], modalities: Modalities, stdin: BinaryIO, nul: bool = False, passes: Passes | None = None
+) -> Iterator[Item | Failure]:
     """Items for what was typed: for text each argument is a sentence; else a file, a folder (all files below it) or a pattern.
 
-    A file that is a tar shard stands for the samples in it. `-` anywhere stands for stdin: a tar archive, or lines. A name that is
-    nothing of these is a `Failure`, and the rest goes on.
+    A file that is a tar shard or a prepared HDF5 file stands for the samples in it. `-` anywhere stands for stdin: a tar archive, or
+    lines. A name that is nothing of these is a `Failure`, and the rest goes on.
     """
     for argument in arguments:
         if argument == "-":
-            yield from from_stream(stdin, modalities, nul)
-        elif modalities == ("text",) and not _is_shard_file(argument):
+            yield from from_stream(stdin, modalities, nul, passes)
+        elif modalities == ("text",) and _entries(argument) is None:
             yield Item(argument, argument)
         elif os.path.isdir(argument):
-            yield from _opened(_below(argument), modalities)
+            yield from _opened(_below(argument, passes), modalities)
         elif os.path.lexists(argument):
             yield from _opened([Item(argument, argument)], modalities)
         elif glob.has_magic(argument):
             paths = sorted(glob.iglob(argument, recursive=True))
             for path in paths:
-                yield from _opened(_below(path) if os.path.isdir(path) else [Item(path, path)], modalities)
+                yield from _opened(_below(path, passes) if os.path.isdir(path) else [Item(path, path)], modalities)
             if not paths:
                 yield Failure(argument, "no file matches this pattern")
         else:
             yield Failure(argument, "no such file or folder")
 
 
-def from_stream(stream: BinaryIO, modalities: Modalities, nul: bool = False) -> Iterator[Item | Failure]:
+def from_stream(stream: BinaryIO, modalities: Modalities, nul: bool = False, passes: Passes | None = None) -> Iterator[Item | Failure]:
     """Items of a stream as they come: the samples of a tar shard, or lines, as `from_lines`.
 
     Raises:
@@ -78,10 +92,10 @@ def from_stream(stream: BinaryIO, modalities: Modalities, nul: bool = False) -> 
         return
     if b"\0" in head and modalities != ("text",):
         raise UserError("stdin holds NUL bytes: names from `find -print0` need -0; else it takes lines of names, or a tar shard")
-    yield from from_lines(stream, modalities, nul)
+    yield from from_lines(stream, modalities, nul, passes)
 
 
-def from_lines(stream: BinaryIO, modalities: Modalities, nul: bool = False) -> Iterator[Item | Failure]:
+def from_lines(stream: BinaryIO, modalities: Modalities, nul: bool = False, passes: Passes | None = None) -> Iterator[Item | Failure]:
     """Items for the lines of a stream as they come: a path each (for text a sentence), or a JSON object with a key per modality.
 
     nul: entries end with a NUL byte, as `find -print0` writes them, and not with a newline.
@@ -97,7 +111,7 @@ def from_lines(stream: BinaryIO, modalities: Modalities, nul: bool = False) -> I
             yield from_row(row, modalities, f"line {number}")
         elif modalities == ("text",):
             yield Item(entry, entry)
-        else:
+        elif not (passes and passes(entry)):
             yield from _opened([Item(entry, entry)], modalities)
 
 
@@ -136,9 +150,13 @@ def from_row(row: dict[str, Any], modalities: Modalities, place: str, folder: st
 
 def from_shard(stream: BinaryIO, modalities: Modalities, place: str) -> Iterator[Item | Failure]:
     """Items for the samples of a tar shard: prepared arrays, or media files in WebDataset's naming. A torn archive ends in a `Failure`."""
+    yield from _samples(read_shard(stream, place), modalities, place)
+
+
+def _samples(entries: Iterable[Entry], modalities: Modalities, place: str) -> Iterator[Item | Failure]:
     empty = True
     try:
-        for entry in read_shard(stream, place):
+        for entry in entries:
             empty = False
             yield _sample(entry, modalities, place)
     except UserError as error:
@@ -168,28 +186,36 @@ def _payload(given: dict[str, Any]) -> Any:
 
 
 def _opened(items: Iterable[Item | Failure], modalities: Modalities) -> Iterator[Item | Failure]:
-    """Files as they are; a tar shard as the samples in it."""
+    """Files as they are; a tar shard or a prepared HDF5 file as the samples in it."""
     for item in items:
-        if isinstance(item, Item) and _is_shard_file(item.payload):
-            with open(item.payload, "rb") as file:
-                yield from from_shard(file, modalities, item.payload)
+        if isinstance(item, Item) and (entries := _entries(item.payload)) is not None:
+            yield from _samples(entries, modalities, item.payload)
         elif isinstance(item, Item) and len(modalities) > 1:
             yield Item(item.id, dict.fromkeys(modalities, item.payload), item.meta)  # one file for all, as a video with its sound
         else:
             yield item
 
 
-def _is_shard_file(path: str) -> bool:
+def _entries(path: str) -> Iterator[Entry] | None:
+    """The samples in a file that is made of them; None where it is another, or cannot be opened, of which its reader says why."""
     try:
         if not os.path.isfile(path):
-            return False
+            return None
         with open(path, "rb") as file:
-            return is_shard(file.read(512))
+            head = file.read(512)
     except OSError:
-        return False  # its reader says why
+        return None
+    if is_shard(head):
+        return _entries_of_shard(path)
+    return read_hdf5(path) if is_hdf5(head) and not is_foreign_hdf5(path) else None
 
 
-def _below(folder: str) -> Iterator[Item | Failure]:
+def _entries_of_shard(path: str) -> Iterator[Entry]:
+    with open(path, "rb") as file:
+        yield from read_shard(file, path)
+
+
+def _below(folder: str, passes: Passes | None) -> Iterator[Item | Failure]:
     """Every file below a folder, sorted, links followed once, names that start with a dot left out."""
     seen: set[tuple[int, int]] = set()
 
@@ -206,12 +232,19 @@ def _below(folder: str) -> Iterator[Item | Failure]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if os.path.isdir(entry.path):  # and not entry.is_dir, which raises on a link to itself
+            if _is_folder(entry):
                 yield from walk(entry.path)
-            else:
+            elif not (passes and passes(entry.path)):
                 yield Item(entry.path, entry.path)
 
     yield from walk(folder)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()  # of a million files as good as free, where os.path.isdir asks the system for each
+    except OSError:  # a link to itself
+        return False
 
 
 def _nul_separated(stream: BinaryIO) -> Iterator[bytes]:

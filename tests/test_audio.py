@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from imagebind_cli.media import resampling
 from imagebind_cli.media.audio import Sound
 from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.windows import windows
+from imagebind_cli.pipeline import decode
 from imagebind_cli.sources import Failure, Item
 from tests import generate
 
@@ -101,19 +104,34 @@ def test_quiet_bands_are_not_rounding() -> None:
     assert (kaldi(waveform) - exact).abs().max() >= 1e-3
 
 
-def test_windows_shared_out_among_threads_are_the_same(tiny: Any) -> None:
-    waveforms = [torch.from_numpy(noise(2, seed=i)[:, 0]) for i in range(11)] + [torch.from_numpy(noise(1)[:, 0])]
+def test_windows_together_are_the_same_as_alone(tiny: Any) -> None:
+    waveforms = [torch.from_numpy(noise(2, seed=i)[: 32_000 - i, 0]) for i in range(6)] + [torch.from_numpy(noise(1)[:, 0])]
     config = tiny.encoder("audio").config
     apart = torch.cat([audio.spectrograms([waveform], config) for waveform in waveforms])
     assert torch.equal(audio.spectrograms(waveforms, config), apart)
-    own = torch.get_num_threads()
-    audio._pool.cache_clear()
+    with ThreadPoolExecutor(3) as threads:
+        several = list(threads.map(lambda _: audio.spectrograms(waveforms, config), range(12)))
+    assert all(torch.equal(one, apart) for one in several)
+
+
+def test_decoding_threads_leave_torch_its_own(tiny: Any, tmp_path: Path) -> None:
+    """They use one thread each; the encoder, and threads that the caller starts later, as many as before."""
+    path, own = generate.audio(tmp_path / "sound.wav"), torch.get_num_threads()
+    within: list[int] = []
+
+    def read_one(payload: Any) -> Iterator[Any]:
+        within.append(torch.get_num_threads())
+        yield from tiny.read("audio", payload)
+
     torch.set_num_threads(3)
     try:
-        assert torch.equal(audio.spectrograms(waveforms, config), apart)
+        assert len(list(decode([Item("a", str(path)), Item("b", str(path))], read_one, workers=2, ahead=2))) == 4
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == 3
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(own)
+    assert within == [1, 1]
 
 
 # Resampling
@@ -131,8 +149,7 @@ def test_resampling_by_stretches_is_torchaudios(rate: int) -> None:
 
 
 @pytest.mark.parametrize(("rate", "target"), [(1009, 1000), (999, 1000), (4001, 1000)])
-def test_rates_without_a_common_divisor(monkeypatch: pytest.MonkeyPatch, rate: int, target: int) -> None:
-    monkeypatch.setattr(resampling, "DENSE_VALUES", 0)
+def test_rates_without_a_common_divisor(rate: int, target: int) -> None:
     waveform = torch.from_numpy(noise(0.6).T.copy())
     resampled = Resampled(lambda start, stop: waveform[:, start:stop], waveform.shape[1], rate, target)
     assert (resampled.read(0, resampled.length) - resample(waveform, rate, target)).abs().max() <= 1e-6
@@ -145,7 +162,7 @@ def test_an_odd_rate_takes_little_memory(tiny: Any) -> None:
     tensor = read(tiny, (tone, 44_101))[0]
     peak = tensor[0, 0].mean(dim=1).argmax()
     assert peak == read(tiny, (even, 44_100))[0][0, 0].mean(dim=1).argmax()
-    assert all(filters.numel() < 1_000_000 for filters in [resampling.filters_by_sample(44_101, 16_000)])
+    assert sum(filters.numel() for _, _, filters in resampling.filters_of(44_101, 16_000, 1)) < 3_000_000
 
 
 # Memory and seeking

@@ -1,32 +1,54 @@
-"""Prepared shards: what embed makes of them is what it makes of the files; whole or not there; read by WebDataset's rules."""
+"""The command that decodes once: what embed makes of its output is what it makes of the files; killed and run again, it is whole."""
 
 from __future__ import annotations
 
 import io
 import json
+import os
+import pty
+import random
+import select
 import signal
 import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
+from conftest import PROGRAM, Run, Start
 from PIL import Image
 
 import imagebind_cli as ib
 from imagebind_cli import registry
-from imagebind_cli.errors import UserError
-from imagebind_cli.shards import ShardWriter, key_of, read_shard
+from imagebind_cli.shards import ShardWriter, index, read_shard
+from imagebind_cli.sources import from_arguments
 
 FACES = [name for name in registry.MODALITIES if name != "vision"]
+SENTENCES = 400
+PART = 30_000  # bytes of a shard
 
 
-def run(*arguments: object, cwd: Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "imagebind_cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, timeout=100)
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """The command takes torch's threads for itself, as a process of its own may."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def here(imagebind: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`imagebind ARGUMENTS` in this process, in a folder of its own, with the tiny model."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IMAGEBIND_MODEL", "tiny")
+    return imagebind
 
 
 def vectors(printed: bytes) -> dict[str, np.ndarray]:
@@ -60,27 +82,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return made
 
 
+@pytest.mark.parametrize("output", ["x.tar", "x.h5"])
 @pytest.mark.parametrize("array", ["float32", "float16"])
-def test_shards_give_the_vectors_of_the_files(files: dict[str, list[str]], tmp_path: Path, array: str) -> None:
-    """In one process, every modality: what the command does, without starting Python fourteen times."""
-    from imagebind_cli import sources
-    from imagebind_cli.model import input_configs, input_record
-
-    model = ib.load("tiny", device="cpu")
+def test_prepared_samples_give_the_vectors_of_the_files(
+    here: Run, tiny: Any, files: dict[str, list[str]], tmp_path: Path, output: str, array: str
+) -> None:
     for modality in FACES:
-        made = {"inputs": {modality: input_record(input_configs("tiny", [modality])[modality], modality, {})}, "array": array}
-        with ShardWriter(str(tmp_path / f"{modality}.tar"), made, 10**9) as shards:
-            for id in files[modality]:
-                spans = []
-                for sample in model.read(modality, id):
-                    values = sample.tensor.numpy()
-                    shards.add(key_of(id), modality, values.astype(array) if values.dtype.kind == "f" else values)
-                    spans += sample.spans
-                shards.finish(key_of(id), {"id": id, "spans": {modality: spans}, "notes": {}})
-        items = sources.from_arguments([str(tmp_path / f"{modality}.tar")], (modality,), io.BytesIO())
-        rows = list(model.embed_items(modality, items))
+        done = here("preprocess", modality, *files[modality], "-o", f"{modality}-{output}", "--array", array)
+        assert done.code == 0, done.err
+        items = from_arguments([f"{modality}-{output}"], (modality,), io.BytesIO())
+        rows = list(tiny.embed_items(modality, items))
         from_shards = np.stack([row[0].vector for row in rows])
-        from_files = model.embed(modality, files[modality])
+        from_files = tiny.embed(modality, files[modality])
         assert [row[0].id for row in rows] == files[modality]
         if array == "float32":
             assert np.abs(from_shards - from_files).max() <= 1e-6, modality
@@ -89,19 +102,33 @@ def test_shards_give_the_vectors_of_the_files(files: dict[str, list[str]], tmp_p
 
 
 def test_a_pipe_of_two_commands_is_one(files: dict[str, list[str]], tmp_path: Path) -> None:
-    prepared = run("preprocess", "audio", *files["audio"], "-o", "-", cwd=tmp_path)
-    assert prepared.returncode == 0, prepared.stderr
-    through = run("embed", "audio", "-", "--pool", "none", cwd=tmp_path, stdin=prepared.stdout)
-    plain = run("embed", "audio", *files["audio"], "--pool", "none", cwd=tmp_path)
-    assert through.returncode == plain.returncode == 0
-    assert through.stdout == plain.stdout
+    environment = {**os.environ, "IMAGEBIND_MODEL": "tiny"}
+    prepare = subprocess.Popen([PROGRAM, "preprocess", "audio", *files["audio"], "-o", "-"], stdout=subprocess.PIPE, env=environment)
+    through = subprocess.run([PROGRAM, "embed", "audio", "-"], stdin=prepare.stdout, capture_output=True, env=environment)
+    assert prepare.stdout is not None
+    prepare.stdout.close()
+    assert prepare.wait() == through.returncode == 0
+    plain = ib.load("tiny", device="cpu").embed("audio", files["audio"])
+    assert np.abs(np.stack(list(vectors(through.stdout).values())) - plain).max() <= 1e-6
 
 
-def test_several_modalities_stay_together(files: dict[str, list[str]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", ["x.tar", "x.h5", "-"])
+def test_the_windows_of_a_long_item_keep_their_times(here: Run, tmp_path: Path, output: str) -> None:
+    """It is written in several stretches: 16 windows each."""
+    soundfile.write(tmp_path / "long.wav", 0.1 * np.random.default_rng(0).standard_normal(8_000 * 75), 8_000)
+    prepared = here("preprocess", "audio", "long.wav", "-o", output)
+    through = here("embed", "audio", output, "--pool", "none", stdin=prepared.out)
+    plain = here("embed", "audio", "long.wav", "--pool", "none")
+    assert len(plain.rows) == 38
+    assert [row["start"] for row in through.rows] == [row["start"] for row in plain.rows]
+    assert np.abs(through.vectors - plain.vectors).max() <= 1e-6
+
+
+def test_several_modalities_stay_together(here: Run, files: dict[str, list[str]], tmp_path: Path) -> None:
     rows = [{"id": f"pair {i}", "image": files["image"][i], "depth": files["depth"][i], "scene": "hall"} for i in range(2)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = run("preprocess", "image,depth", "--manifest", "pairs.jsonl", "-o", "p.tar", "--focal", "500", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = here("preprocess", "image,depth", "--manifest", "pairs.jsonl", "-o", "p.tar", "--focal", "500")
+    assert done.code == 0, done.err
     with open(tmp_path / "p.tar", "rb") as file:
         first, second = read_shard(file, "p.tar")
     assert list(first.parts) == ["image.npy", "depth.npy", "json"]
@@ -109,87 +136,27 @@ def test_several_modalities_stay_together(files: dict[str, list[str]], tmp_path:
     assert first.about()["scene"] == "hall"
     assert first.made["inputs"]["depth"]["options"]["focal"] == 500
     assert first.key != second.key
-    depth = run("embed", "depth", "p.tar", cwd=tmp_path)
-    assert vectors(depth.stdout).keys() == {"pair 0", "pair 1"}
-    audio = run("embed", "audio", "p.tar", cwd=tmp_path)
-    assert audio.returncode == 1
-    assert b"no audio in this sample of p.tar; it has image.npy, depth.npy, json" in audio.stderr
+    depth = here("embed", "depth", "p.tar")
+    assert vectors(depth.out).keys() == {"pair 0", "pair 1"}
+    audio = here("embed", "audio", "p.tar")
+    assert audio.code == 1
+    assert "no audio in this sample of p.tar; it has image.npy, depth.npy, json" in audio.err
 
 
-def test_foreign_shards_of_media_files_are_read(files: dict[str, list[str]], tmp_path: Path) -> None:
+def test_foreign_shards_of_media_files_are_read(here: Run, files: dict[str, list[str]], tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "web.tar", "w") as archive:
         for i in range(2):
             archive.add(files["audio"][i], f"sound{i}.audio.wav")
             archive.add(files["image"][i], f"sound{i}.png")
             archive.add(files["depth"][i], f"sound{i}.depth.png")
     for modality in ("audio", "image", "depth"):
-        found = run("embed", modality, "web.tar", cwd=tmp_path)
-        assert found.returncode == 0, found.stderr
-        got, wanted = vectors(found.stdout), ib.load("tiny", device="cpu").embed(modality, files[modality])
+        found = here("embed", modality, "web.tar")
+        assert found.code == 0, found.err
+        got, wanted = vectors(found.out), ib.load("tiny", device="cpu").embed(modality, files[modality])
         assert np.abs(np.stack([got["sound0"], got["sound1"]]) - wanted).max() <= 1e-6
 
 
-def sounds(folder: Path, count: int) -> None:
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for i in range(count):
-        soundfile.write(folder / f"{i:04d}.wav", 0.1 * random.standard_normal(8_000), 16_000)
-    (folder / "0003.wav").write_bytes(b"")
-
-
-def test_killed_and_run_again_equals_an_unbroken_run(tmp_path: Path) -> None:
-    sounds(tmp_path / "in", 120)
-    command = ["preprocess", "audio", "in", "--shard-size", "1.5"]
-    assert run(*command, "-o", "whole-%03d.tar", cwd=tmp_path).returncode == 1  # one file is empty
-    for moment in (0.2, 0.5, 1.0):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "imagebind_cli", *command, "-o", "broken-%03d.tar"], cwd=tmp_path, stderr=subprocess.DEVNULL
-        )
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("broken-*")) and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(0.05 * moment)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        for path in tmp_path.glob("broken-*.tar"):
-            with open(path, "rb") as file:
-                assert all("json" in entry.parts for entry in read_shard(file, str(path)))
-    last = run(*command, "-o", "broken-%03d.tar", cwd=tmp_path)
-    assert last.returncode == 1
-    wanted = sorted(tmp_path.glob("whole-*"))
-    assert len(wanted) > 5
-    assert [path.name.replace("broken", "whole") for path in sorted(tmp_path.glob("broken-*"))] == [path.name for path in wanted]
-    for path in wanted:
-        assert path.read_bytes() == (tmp_path / path.name.replace("whole", "broken")).read_bytes()
-
-
-def test_a_failing_item_leaves_nothing_in_its_shard(tmp_path: Path) -> None:
-    with ShardWriter(str(tmp_path / "a.tar"), {"inputs": {}}, 10**9) as shards:
-        shards.add("one", "audio", np.zeros((2, 3), np.float32))
-        shards.finish("one", {"id": "one"})
-        shards.add("two", "audio", np.zeros((2, 3), np.float32))
-        shards.drop()
-        shards.add("three", "audio", np.ones((2, 3), np.float32))
-        shards.finish("three", {"id": "three"})
-    with tarfile.open(tmp_path / "a.tar") as archive:
-        assert archive.getnames() == ["__made__", "one.audio.npy", "one.json", "three.audio.npy", "three.json"]
-
-
-def test_shards_made_otherwise_are_not_gone_on_with(tmp_path: Path) -> None:
-    with ShardWriter(str(tmp_path / "a-%d.tar"), {"array": "float16"}, 10**9) as shards:
-        shards.add("one", "audio", np.zeros((2, 3), np.float32))
-        shards.finish("one", {"id": "one"})
-    with pytest.raises(UserError, match="made otherwise than this run would"):
-        ShardWriter(str(tmp_path / "a-%d.tar"), {"array": "float32"}, 10**9)
-
-
-@pytest.mark.parametrize("pattern", ["a-%s.tar", "a-%d-%d.tar", "a-%%.tar"])
-def test_a_pattern_needs_one_number(pattern: str) -> None:
-    with pytest.raises(UserError, match="one number such as %06d"):
-        ShardWriter(pattern, {}, 1)
-
-
-def test_samples_of_another_input_size_are_refused(tmp_path: Path) -> None:
+def test_samples_of_another_input_size_are_refused(here: Run, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         made = {"inputs": {"audio": {"shape": [1, 64, 100], "mean": [0], "std": [1], "options": {}}}}
         buffer = io.BytesIO()
@@ -198,34 +165,25 @@ def test_samples_of_another_input_size_are_refused(tmp_path: Path) -> None:
             information = tarfile.TarInfo(name)
             information.size = len(data)
             archive.addfile(information, io.BytesIO(data))
-    done = run("embed", "audio", "a.tar", cwd=tmp_path)
-    assert done.returncode == 1
-    assert b"prepared audio has shape [1, 64, 100]; this model's encoder wants [1, 128, 204]" in done.stderr
-    assert b"Traceback" not in done.stderr
+    done = here("embed", "audio", "a.tar")
+    assert done.code == 1
+    assert "prepared audio has shape [1, 64, 100]; this model's encoder wants [1, 128, 204]" in done.err
+    assert "Traceback" not in done.err
 
 
-def test_a_torn_archive_is_one_line(tmp_path: Path) -> None:
+def test_a_torn_archive_is_one_line(here: Run, tmp_path: Path) -> None:
     with ShardWriter(str(tmp_path / "a.tar"), {"inputs": {}}, 10**9) as shards:
         shards.add("one", "audio", np.zeros((2, 3000), np.float32))
         shards.finish("one", {"id": "one"})
     data = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(data[:9000])
-    done = run("embed", "audio", "a.tar", cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.count(b"imagebind: a.tar: ") == 1
-    assert b"Traceback" not in done.stderr
+    done = here("embed", "audio", "a.tar")
+    assert done.code == 1
+    assert done.err.count("imagebind: a.tar: ") == 1
+    assert "Traceback" not in done.err
 
 
-def test_pickled_arrays_in_a_shard_are_refused(tmp_path: Path) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, np.array([print], dtype=object), allow_pickle=True)
-    from imagebind_cli.shards import Part, Prepared
-
-    with pytest.raises(ValueError, match="allow_pickle"):
-        list(Prepared([Part("x", buffer.getvalue())], [], (), {}).arrays())
-
-
-def test_names_in_an_archive_touch_nothing_outside(tmp_path: Path) -> None:
+def test_names_in_an_archive_touch_nothing_outside(here: Run, tmp_path: Path) -> None:
     (tmp_path / "inside").mkdir()
     with tarfile.open(tmp_path / "inside" / "evil.tar", "w") as archive:
         information = tarfile.TarInfo("../../evil.wav")
@@ -235,15 +193,15 @@ def test_names_in_an_archive_touch_nothing_outside(tmp_path: Path) -> None:
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
     before = sorted(tmp_path.rglob("*"))
-    done = run("embed", "audio", "evil.tar", cwd=tmp_path / "inside")
-    assert done.returncode == 1
+    done = here("embed", "audio", "evil.tar")
+    assert done.code == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_inspect_and_preview_show_what_was_read(files: dict[str, list[str]], tmp_path: Path) -> None:
-    done = run("preprocess", "depth", *files["depth"], "--inspect", "--preview", "look", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+def test_inspect_and_preview_show_what_was_read(here: Run, files: dict[str, list[str]], tmp_path: Path) -> None:
+    done = here("preprocess", "depth", *files["depth"], "--inspect", "--preview", "look")
+    assert done.code == 0, done.err
+    rows = [json.loads(line) for line in done.out.splitlines()]
     assert [row["id"] for row in rows] == files["depth"]
     assert rows[0]["shape"] == [1, 224, 224]
     assert any("mm" in note for note in rows[0]["assumed"])
@@ -272,32 +230,82 @@ def test_a_preview_shows_the_crop_itself() -> None:
     assert np.array_equal(picture[16:240, :224], pixels)
 
 
-def test_bad_usage_is_told(tmp_path: Path, files: dict[str, list[str]]) -> None:
-    for arguments in (["audio", "x.wav"], ["audio", "x.wav", "-o", "a.tar", "--inspect"], ["sound", "x", "-o", "a.tar"]):
-        assert run("preprocess", *arguments, cwd=tmp_path).returncode == 2
-    wrong = run("preprocess", "image,audio", "x", "-o", "a.tar", "--focal", "3", cwd=tmp_path)
-    assert wrong.returncode == 2
-    assert b"none of image, audio has an option 'focal'" in wrong.stderr
+@pytest.mark.parametrize("output", ["x-%03d.tar", "x.h5"])
+def test_an_output_in_the_folder_of_its_inputs_is_no_input(here: Run, tmp_path: Path, output: str) -> None:
+    for number in range(3):
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
+    assert here("preprocess", "image", ".", "-o", output).code == 0
+    again = here("preprocess", "image", ".", "-o", output)
+    assert again.code == 0
+    assert "0 prepared, 3 there already" in again.err
 
 
-def test_long_text_is_cut_with_a_word_or_windowed_or_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["audio", "x.wav"], "give -o OUT, or --inspect or --preview"),
+        (["audio", "x.wav", "-o", "a.tar", "--inspect"], "give -o OUT, or --inspect or --preview"),
+        (["sound", "x", "-o", "a.tar"], "unknown modality 'sound'"),
+        (["image,audio", "x", "-o", "a.tar", "--focal", "3"], "none of image, audio has an option 'focal'"),
+        (["audio", "x", "-o", "a.zip"], "must end in .tar or .h5"),
+        (["audio", "x", "-o", "a.h5", "--shard-size", "5"], "--shard-size is for numbered shards such as out-%06d.tar; a.h5 is one file"),
+        (["audio", "x", "-o", "-", "--shard-size", "5"], "--shard-size is for numbered shards"),
+        (["audio", "x", "-o", "a-%d.h5"], "an .h5 is one file and takes no number"),
+        (["vision", "x", "-o", "a.h5"], "an .h5 holds clips of one shape"),
+    ],
+)
+def test_bad_usage_is_told_in_one_line(here: Run, arguments: list[str], line: str) -> None:
+    done = here("preprocess", *arguments)
+    assert done.code == 2
+    assert line in " ".join(done.err.replace("│", " ").split())
+
+
+def test_binary_data_is_not_sent_to_a_terminal(tmp_path: Path) -> None:
+    ours, terminal = pty.openpty()
+    done = subprocess.run([PROGRAM, "preprocess", "audio", "x.wav", "-o", "-"], stdout=terminal, stderr=subprocess.PIPE, text=True)
+    os.close(terminal)
+    os.close(ours)
+    assert done.returncode == 2
+    assert "binary data, and stdout is a terminal" in " ".join(done.stderr.split())
+
+
+def test_files_of_one_kind_for_two_modalities_bring_a_hint(here: Run, files: dict[str, list[str]]) -> None:
+    done = here("preprocess", "image,audio", *files["image"], "-o", "x.tar")
+    assert done.code == 1
+    hints = [line for line in done.notices if "were both looked for in each file" in line]
+    assert hints == [
+        "imagebind: image and audio were both looked for in each file, as in a video with its sound; "
+        'to pair files, give --manifest with rows {"image": ..., "audio": ...}'
+    ]
+
+
+def test_no_hint_where_some_file_has_both_or_a_manifest_pairs_them(here: Run, files: dict[str, list[str]], tmp_path: Path) -> None:
+    done = here("preprocess", "video,vision", *files["video"], *files["audio"], "-o", "x.tar")
+    assert done.code == 1
+    (tmp_path / "pairs.jsonl").write_text('{"id": "1", "image": "none.png", "audio": "none.wav"}\n')
+    paired = here("preprocess", "image,audio", "--manifest", "pairs.jsonl", "-o", "y.tar")
+    assert paired.code == 1
+    assert "looked for" not in done.err + paired.err
+
+
+def test_long_text_is_cut_with_a_word_or_windowed_or_refused(here: Run, tmp_path: Path) -> None:
     text = "word " * 200
-    cut = run("embed", "text", "short", text, cwd=tmp_path)
-    assert cut.returncode == 0
-    assert b"200 tokens, cut to the first 75" in cut.stderr
-    windows = run("embed", "text", text, "--long-text", "window", cwd=tmp_path)
-    assert windows.returncode == 0
-    assert b"tokens" not in windows.stderr
-    assert vectors(cut.stdout)[text] @ vectors(windows.stdout)[text] < 0.99999
-    refused = run("embed", "text", text, "--long-text", "error", cwd=tmp_path)
-    assert refused.returncode == 1
-    assert b"200 tokens; 75 fit" in refused.stderr
+    cut = here("embed", "text", "short", text)
+    assert cut.code == 0
+    assert "200 tokens, cut to the first 75" in cut.err
+    windows = here("embed", "text", text, "--long-text", "window")
+    assert windows.code == 0
+    assert "tokens" not in windows.err
+    assert vectors(cut.out)[text] @ vectors(windows.out)[text] < 0.99999
+    refused = here("embed", "text", text, "--long-text", "error")
+    assert refused.code == 1
+    assert "200 tokens; 75 fit" in refused.err
 
 
-def test_doctor_finds_every_modality_well(tmp_path: Path) -> None:
-    done = run("doctor", "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+def test_doctor_finds_every_modality_well(here: Run, tmp_path: Path) -> None:
+    done = here("doctor", "--json")
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
     assert report["ok"]
     assert {f"embed {name}" for name in FACES} <= {check["name"] for check in report["checks"] if check["ok"]}
 
@@ -309,3 +317,151 @@ def test_doctor_says_how_to_mend_what_is_missing(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no library here" in done.stdout
     assert "mend it: pip install soundfile" in done.stdout
+
+
+# Killed, stopped, cut off
+
+NURSERY = f"""
+import json, os, sys
+from imagebind_cli import cli
+from imagebind_cli.model import input_configs, read_source
+from imagebind_cli.shards import hdf5
+hdf5.PART_BYTES = {PART}
+list(read_source("text", "words", input_configs("tiny", ["text"])["text"], {{}}))
+for line in sys.stdin:
+    if (child := os.fork()) == 0:
+        sys.argv = ["imagebind", *json.loads(line)]
+        cli.main()
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""A process that has imported all there is, and forks one that runs `imagebind ARGUMENTS` for each line: ten runs in the time of one."""
+
+
+class Nursery:
+    def __init__(self, folder: Path) -> None:
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen([sys.executable, "-c", NURSERY], cwd=folder, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+
+    def run(self, *arguments: str, until: Callable[[], bool] | None = None) -> int:
+        """Run to the end, or kill it as soon as something is so. Its exit code."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(arguments).encode() + b"\n")
+        self._process.stdin.flush()
+        child = int(self._process.stdout.readline())
+        while until is not None and not select.select([self._process.stdout], [], [], 0.0005)[0]:
+            if until():
+                os.kill(child, signal.SIGKILL)
+                break
+        return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nursery, Path]]:
+    folder = tmp_path_factory.mktemp("nursery")
+    rows = [{"id": str(i), "text": f"sentence {i} " + "words " * (200 if i % 100 == 3 else i % 20)} for i in range(SENTENCES)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    started = Nursery(folder)
+    yield started, folder
+    started.close()
+
+
+def written(folder: Path, start: str) -> int:
+    """Bytes of all files whose path begins so."""
+    total = 0
+    for path in folder.rglob("*"):
+        if str(path.relative_to(folder)).startswith(start):
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+@pytest.mark.parametrize("ending", ["-%03d.tar", ".h5"])
+def test_killed_at_ten_moments_and_run_again_equals_an_unbroken_run(nursery: tuple[Nursery, Path], ending: str) -> None:
+    run, folder = nursery[0].run, nursery[1]
+    command = ["preprocess", "text", "--manifest", "rows.jsonl", "--long-text", "error", "--model", "tiny"]
+    command += ["--shard-size", str(PART / 1e6)] if "%" in ending else []
+    sizes = [0]
+    whole, broken = (f"{name}-{ending.rpartition('.')[2]}{ending}" for name in ("whole", "broken"))
+    start = broken.partition(".")[0].partition("-%")[0]
+
+    def watched() -> bool:
+        sizes.append(written(folder, start.replace("broken", "whole")))
+        return False
+
+    def reached() -> bool:
+        return written(folder, start) >= wanted
+
+    assert run(*command, "-o", whole, until=watched) == 1  # the long sentences
+    chance = random.Random(0)
+    killed = 0
+    for tenth in range(10):
+        wanted = max(sizes) * (tenth + chance.random()) / 10
+        killed += run(*command, "-o", broken, until=reached) == -signal.SIGKILL
+        for path in folder.glob(f"{start}*"):
+            if path.suffix in (".tar", ".h5"):
+                assert all("json" in entry.parts for entry in index(path))
+    assert killed >= 8  # the last may come to its end before it is seen to be near it
+    assert run(*command, "-o", broken) == 1
+    wholes, brokens = (sorted(folder.glob(f"{start.replace('broken', name)}*")) for name in ("whole", "broken"))
+    assert [path.name.replace("whole", "broken") for path in wholes] == [path.name for path in brokens]
+    assert sum(len(index(path)) for path in wholes) == SENTENCES * 99 // 100
+    assert [path.read_bytes() for path in wholes] == [path.read_bytes() for path in brokens]
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> Path:
+    """A manifest of one sound in so many rows that processes are started for them."""
+    soundfile.write(tmp_path / "one.wav", 0.1 * np.random.default_rng(0).standard_normal(20 * 16_000), 16_000)
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"id": str(i), "audio": "one.wav"}) + "\n" for i in range(20_000)))
+    return path
+
+
+def family(process: int) -> list[int]:
+    """All processes below one."""
+    found = [process]
+    for parent in found:
+        with suppress(OSError):
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
+    return found[1:]
+
+
+def gone(processes: list[int], seconds: float = 3) -> bool:
+    deadline = time.monotonic() + seconds
+    while left := [process for process in processes if Path(f"/proc/{process}").exists()]:
+        if time.monotonic() > deadline:
+            return False
+        processes = left
+        time.sleep(0.02)
+    return True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are for Linux")
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, "closed pipe"])
+def test_nobody_is_left_behind(start: Start, sounds: Path, end: signal.Signals | str) -> None:
+    """However it ends, in the middle of its work: the exit code, no process, and nobody who holds stdout open."""
+    process = start("preprocess", "audio", "--manifest", sounds, "-o", "-", "--model", "tiny")
+    assert process.stdout is not None
+    members: list[int] = []
+    while process.stdout.read(1_000_000) and len(members) < 2:
+        members = family(process.pid)
+    assert len(members) >= 2
+    if isinstance(end, str):
+        process.stdout.close()
+        assert process.wait(5) == 128 + signal.SIGPIPE
+    else:
+        process.send_signal(end)
+        began = time.monotonic()
+        while process.stdout.read(1_000_000):
+            pass
+        assert time.monotonic() - began < 3
+        assert process.wait(5) == (-end if end == signal.SIGKILL else 128 + end)
+    assert gone(members)
+    assert process.stderr is not None
+    assert b"Traceback" not in process.stderr.read()

@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import imagebind_cli
-from imagebind_cli.cli import doctor, embed, preprocess, weights
+from imagebind_cli.cli import doctor, embed, preprocess, retrieve, store, train, weights, zeroshot
 from imagebind_cli.cli.output import StdoutClosed
 from imagebind_cli.errors import UserError
 
@@ -31,6 +31,10 @@ app = typer.Typer(
 )
 app.command("embed")(embed.embed)
 app.command("preprocess")(preprocess.preprocess)
+app.command("train")(train.train)
+app.command("zeroshot")(zeroshot.zeroshot)
+app.command("retrieve", cls=retrieve.QueryCommand)(retrieve.retrieve)
+app.add_typer(store.app, name="store")
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)
 

@@ -1,4 +1,4 @@
-"""The flags several commands share, made from `reading.OPTIONS`: a new choice there is a new flag everywhere."""
+"""The flags several commands share. Those about reading are made from `reading.OPTIONS`: a new choice there is a new flag everywhere."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ import enum
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from imagebind_cli import reading, registry
 from imagebind_cli.errors import UserError
+
+Inputs = Annotated[list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, or - for stdin.")]
+Manifest = Annotated[Path | None, typer.Option(help="Take inputs from a JSONL, CSV or TSV file with a column per modality.")]
+Null = Annotated[bool, typer.Option("-0", "--null", help="Entries on stdin end with a NUL byte, as `find -print0` writes.")]
+Errors = Annotated[Path | None, typer.Option(help="Keep a JSON line for each failed input in this file.")]
+ModelName = Annotated[
+    str | None,
+    typer.Option(envvar="IMAGEBIND_MODEL", help="Name, folder, .pth file or hf://owner/repo. `imagebind weights list` shows names."),
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Items read at a time; one per core, 8 at most, if not given.")]
 
 
 def with_reading_flags(command: Callable[..., None]) -> Callable[..., None]:

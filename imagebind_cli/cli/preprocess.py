@@ -6,31 +6,40 @@ import enum
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagebind_cli.cli.flags import reading_options, with_reading_flags
-from imagebind_cli.cli.inputs import find_items, new_items
+import imagebind_cli
+from imagebind_cli import reading, registry
+from imagebind_cli.cli.flags import Errors, Inputs, Manifest, ModelName, Null, Workers, reading_options, with_reading_flags
+from imagebind_cli.cli.inputs import count_items, find_items, new_items
 from imagebind_cli.cli.output import StdoutClosed, write
 from imagebind_cli.cli.talk import Talk, say
+from imagebind_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from imagebind_cli.encoder import EncoderConfig, Sample
-    from imagebind_cli.shards import ShardWriter
+    from imagebind_cli.encoder import EncoderConfig
+    from imagebind_cli.shards import Writer
+
+MANY = 1000
+"""Inputs that are worth starting processes for before anything is read."""
 
 ArrayType = enum.StrEnum("ArrayType", ["float32", "float16"])
 
-HELP = """Decode files once into tar shards that `embed` takes in place of them.
+HELP = """Decode files once into tar shards, or one HDF5 file, that `embed` and `train` take in place of them.
 
 MODALITY may be several with commas, `image,audio`, from a manifest or a video with its sound: they stay together under one key.
-OUT is `out-%06d.tar` (numbered shards), `out.tar`, or `-` for one tar on stdout. The same command again goes on behind the last whole shard.
+OUT is `out-%06d.tar` (numbered shards), `out.tar`, `out.h5`, or `-` for one tar on stdout. The same command again goes on where it stopped.
+Of --model only its input sizes and constants are used; its weights need not be there.
 
 \b
     imagebind preprocess audio sounds/ -o 'sounds-%06d.tar'
     imagebind preprocess audio *.wav -o - | imagebind embed audio -
-    imagebind preprocess image,depth --manifest pairs.jsonl -o 'pairs-%06d.tar' --array float16
+    imagebind preprocess image,depth --manifest pairs.jsonl -o pairs.h5 --array float16
     imagebind preprocess depth room.png --inspect           # what is read and assumed, as JSON
     imagebind preprocess imu walk.csv --preview look/       # PNGs as the encoder sees them, and index.html
 """
@@ -39,76 +48,124 @@ OUT is `out-%06d.tar` (numbered shards), `out.tar`, or `-` for one tar on stdout
 @with_reading_flags
 def preprocess(
     modality: Annotated[str, typer.Argument(help="What the inputs are; several with commas.", show_default=False)],
-    inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="[INPUT]...", help="As for embed: files, folders, patterns, shards, -.")
+    inputs: Inputs = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="OUT", help="out-%06d.tar, out.tar, out.h5, or - for stdout.")
     ] = None,
-    output: Annotated[str | None, typer.Option("-o", "--output", metavar="OUT", help="out-%06d.tar, out.tar, or - for stdout.")] = None,
-    manifest: Annotated[Path | None, typer.Option(help="Take inputs from a JSONL, CSV or TSV file with a column per modality.")] = None,
-    nul: Annotated[bool, typer.Option("-0", "--null", help="Entries on stdin end with a NUL byte.")] = False,
+    manifest: Manifest = None,
+    nul: Null = False,
     array: Annotated[ArrayType, typer.Option(help="Number type of the arrays; float16 halves their size.")] = ArrayType.float32,
-    shard_size: Annotated[float, typer.Option(min=0.001, help="Close a shard once it holds this many MB.")] = 500,
+    shard_size: Annotated[
+        float | None, typer.Option(min=0.001, help="Close a numbered shard once it holds this many MB; 500 if not given.")
+    ] = None,
     inspect: Annotated[
         bool, typer.Option("--inspect", help="Print what was read and assumed, a JSON line per item; write nothing.")
     ] = False,
     preview: Annotated[
         Path | None, typer.Option(help="Write a PNG per item, as the encoder sees it, and index.html to this folder.")
     ] = None,
-    errors: Annotated[Path | None, typer.Option(help="Append one JSON line per failed input to this file.")] = None,
-    model: Annotated[
-        str | None, typer.Option(envvar="IMAGEBIND_MODEL", help="Whose input sizes and constants to use; no weights are read.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads.")] = None,
+    errors: Errors = None,
+    model: ModelName = None,
+    workers: Workers = None,
     **chosen: Any,
 ) -> None:
-    if (output is None) == (not inspect and preview is None):
-        raise typer.BadParameter("give -o OUT, or --inspect or --preview in place of it")
-    if output not in (None, "-") and not output.endswith(".tar"):
-        raise typer.BadParameter(f"{output}: the name must end in .tar, or be -")
     modalities = tuple(modality.split(","))
     options = _options(modalities, chosen)
-    items = find_items(modalities, inputs or [], manifest, nul)
+    _check_output(output, modalities, shard_size, looking=inspect or preview is not None)
 
-    import torch
+    from imagebind_cli.processes import Processes, default_workers
+    from imagebind_cli.shards import is_own
 
-    from imagebind_cli import pipeline
-    from imagebind_cli.model import default_workers, input_configs, input_record, read_source
-
-    torch.set_num_threads(1)  # the decoding threads share the cores
-    configs = input_configs(model, modalities)
-
-    def read(payload: Any) -> Iterator[tuple[str, Sample]]:
-        for name in modalities:
-            source = payload if len(modalities) == 1 else payload[name]
-            for sample in read_source(name, source, configs[name], options[name]):
-                yield name, sample
-
+    items = find_items(modalities, inputs or [], manifest, nul, lambda path: output is not None and is_own(path, output))
     count = workers or default_workers()
-    with Talk(errors, done="prepared") as talk:
-        if output is None:
-            _look(pipeline.decode(items, read, workers=count, ahead=2 * count), configs, inspect, preview, talk)  # type: ignore[arg-type]
-        else:
-            from imagebind_cli.shards import ShardWriter
+    with Processes(modalities) as processes, Talk(errors, "prepared") as talk:
 
-            made = {
-                "inputs": {name: input_record(configs[name], name, options[name]) for name in modalities},
-                "array": str(array),
-                "version": sys.modules["imagebind_cli"].__version__,
-            }
-            stream = sys.stdout.buffer if output == "-" else None
-            with ShardWriter(output, made, int(shard_size * 1e6), stream) as shards:
-                new = new_items(items, shards.ids, talk)
-                _write(pipeline.decode(new, read, workers=count, ahead=2 * count), shards, str(array), talk)  # type: ignore[arg-type]
-    if output is not None:
-        say(f"{output}: {talk.summary()}")
+        def counted() -> int | None:
+            found = count_items(modality, inputs or [], manifest)
+            if output is not None and count > 1 and found is not None and found >= MANY:
+                processes.launch()  # while this process imports the same
+            return found
+
+        talk.expect(counted)
+
+        import torch
+
+        from imagebind_cli import pipeline
+        from imagebind_cli.model import input_configs, read_sources
+
+        torch.set_num_threads(1)  # the readers share the cores
+        configs = input_configs(model, modalities)
+        decode = partial(pipeline.decode, read=partial(read_sources, configs=configs, options=options), workers=count, ahead=4 * count)
+        if output is None:
+            _look(decode(items), configs, inspect, preview, talk)
+        else:
+            with _writer(output, _made(configs, options, str(array)), shard_size, talk) as writer:
+                steps = decode(new_items(items, writer.ids, talk), processes=processes)
+                _write(steps, writer, str(array), talk, hint=_one_file_for_all(modalities, manifest))
     if talk.failed:
         raise typer.Exit(1)
 
 
+def _check_output(output: str | None, modalities: tuple[str, ...], shard_size: float | None, looking: bool) -> None:
+    """Refuse an output that cannot be, before anything is read."""
+    if (output is None) != looking:
+        raise typer.BadParameter("give -o OUT, or --inspect or --preview in place of it")
+    if output is None:
+        return
+    if output != "-" and not output.endswith((".tar", ".h5")):
+        raise typer.BadParameter(f"{output}: the name must end in .tar or .h5, or be -")
+    if output == "-" and sys.stdout is not None and sys.stdout.isatty():
+        raise typer.BadParameter("-o - writes a tar, which is binary data, and stdout is a terminal; send it to a pipe or a file")
+    if shard_size is not None and "%" not in output:
+        raise typer.BadParameter(f"--shard-size is for numbered shards such as out-%06d.tar; {output} is one file")
+    if output.endswith(".h5") and "%" in output:
+        raise typer.BadParameter(f"{output}: an .h5 is one file and takes no number; tar shards do")
+    if output.endswith(".h5") and "vision" in modalities:
+        raise typer.BadParameter(
+            "an .h5 holds clips of one shape, which pictures and videos differ in: name image or video, or write a .tar"
+        )
+
+
+def _made(configs: dict[str, EncoderConfig], options: dict[str, dict[str, Any]], array: str) -> dict[str, Any]:
+    """How the samples are made, for whoever reads them."""
+    from imagebind_cli.model import input_record
+
+    inputs = {name: input_record(config, name, options[name]) for name, config in configs.items()}
+    return {"inputs": inputs, "array": array, "version": imagebind_cli.__version__}
+
+
+@contextmanager
+def _writer(output: str, made: dict[str, Any], shard_size: float | None, talk: Talk) -> Iterator[Writer]:
+    """What takes the samples; at the end, also one by Ctrl-C, a line says how far it is."""
+    from imagebind_cli.shards import open_writer
+
+    try:
+        with open_writer(
+            output, made, int(shard_size * 1e6) if shard_size else None, sys.stdout.buffer if output == "-" else None
+        ) as writer:
+            yield writer
+    except (Exception, StdoutClosed):
+        raise
+    except BaseException:
+        goes_on = "from here" if output.endswith(".h5") else "from the last whole shard" if "%" in output else None
+        say(f"{output}: {talk.summary()}; stopped{f': the same command goes on {goes_on}' if goes_on else ''}")
+        raise
+    say(f"{output}: {talk.summary()}")
+
+
+def _one_file_for_all(modalities: tuple[str, ...], manifest: Path | None) -> str | None:
+    """What to say where every file fails in one modality of several."""
+    if len(modalities) == 1 or manifest is not None:
+        return None
+    names = " and ".join(modalities)
+    columns = ", ".join(f'"{name}": ...' for name in modalities)
+    return (
+        f"{names} were both looked for in each file, as in a video with its sound; to pair files, give --manifest with rows {{{columns}}}"
+    )
+
+
 def _options(modalities: tuple[str, ...], chosen: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Every modality's share of the flags; each flag must belong to one of them."""
-    from imagebind_cli import reading, registry
-    from imagebind_cli.errors import UserError
-
     try:
         known = {name: reading.names(registry.encoder_name(name)) for name in modalities}
     except UserError as error:
@@ -124,28 +181,32 @@ def _options(modalities: tuple[str, ...], chosen: dict[str, Any]) -> dict[str, d
     return shared
 
 
-def _write(steps: Iterator[Any], shards: ShardWriter, array: str, talk: Talk) -> None:
+def _write(steps: Iterator[Any], writer: Writer, array: str, talk: Talk, hint: str | None) -> None:
     from imagebind_cli.shards import key_of
     from imagebind_cli.sources import Failure
 
     spans: dict[str, list[Any]] = {}
     notes: dict[str, list[str]] = {}
     try:
-        for item, tagged in steps:
+        for item, sample in steps:
             if isinstance(item, Failure):
-                shards.drop()
+                writer.drop()
                 talk.failure(item.id, item.reason)
-            elif tagged is not None:
-                name, sample = tagged
-                values = sample.tensor.numpy()
-                shards.add(key_of(item.id), name, values.astype(array if values.dtype.kind == "f" else "int32"))
+                if hint and not talk.done:
+                    say(hint)
+                    hint = None
+            elif sample is not None:
+                name, values = sample.modality, sample.tensor.numpy()
+                writer.add(key_of(item.id), name, values.astype(array if values.dtype.kind == "f" else "int32", copy=False))
                 spans.setdefault(name, []).extend(sample.spans)
                 talk.remarks(item.id, sample.notes, sample.warnings)
                 notes.setdefault(name, []).extend(note for note in sample.notes if note not in notes.get(name, []))
                 continue
+            elif spans:
+                writer.finish(key_of(item.id), {**_plain(item.meta), "id": item.id, "spans": spans, "notes": notes})
+                talk.succeeded(item.id)
             else:
-                shards.finish(key_of(item.id), {**_plain(item.meta), "id": item.id, "spans": spans, "notes": notes})
-                talk.succeeded()
+                talk.failure(item.id, "holds nothing to prepare")
             spans, notes = {}, {}
     except BrokenPipeError:
         raise StdoutClosed from None
@@ -157,22 +218,21 @@ def _plain(meta: dict[str, Any]) -> dict[str, Any]:
 
 def _look(steps: Iterator[Any], configs: dict[str, EncoderConfig], inspect: bool, preview: Path | None, talk: Talk) -> None:
     """Print and draw what was read of each item's first stretch, and what was assumed."""
-    from imagebind_cli import registry
     from imagebind_cli.shards import key_of
     from imagebind_cli.sources import Failure
 
     drawn: list[tuple[str, str, dict[str, Any]]] = []
     about: dict[str, dict[str, Any]] = {}
-    for item, tagged in steps:
+    for item, sample in steps:
         if isinstance(item, Failure):
             talk.failure(item.id, item.reason)
-        elif tagged is None:
+        elif sample is None:
             for line in about.values():
                 if inspect:
                     write(json.dumps(line).encode() + b"\n")
-            talk.succeeded()
+            talk.succeeded(item.id)
         else:
-            name, sample = tagged
+            name = sample.modality
             if name in about:
                 about[name]["clips"] += len(sample.tensor)
                 about[name]["end"] = sample.spans[-1][1] if sample.spans[-1] else None

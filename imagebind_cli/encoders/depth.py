@@ -60,7 +60,7 @@ def _sample(source: Source | np.ndarray, config: EncoderConfig, options: DepthOp
     if not known.all():
         plane, how = _filled(plane, known, options.fill)
         notes.append(f"{max(facts['missing'], 0.01):.0%} of the pixels have no depth; {how}")
-    square = fit_square(plane, config.shape[-1])
+    square = fit_square(plane, config.shape[-1], options.view)
     if options.depth_normalise == "omnivore":
         square = (square - config.mean[0]) / config.std[0]
     return Sample(square[None, None], [None], tuple(notes), facts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from math import floor
 from pathlib import Path
@@ -24,6 +25,7 @@ from imagebind_cli.reading import IMUOptions
 
 WINDOW_SECONDS = 5
 WINDOWS_AT_ONCE = 64
+MARGIN_SECONDS = 0.5
 GRAVITY_HERTZ = 0.3
 """What of the accelerometer is slower is taken for gravity, as in UCI HAR."""
 
@@ -51,7 +53,7 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: IMUOptions
     Window times are in seconds on the recording's own clock; one that counts from 1970, and no clock at all, start at its first reading.
     """
     target, length = config.shape[1] // WINDOW_SECONDS, config.shape[1]
-    recording = in_standard_units(_recording(source, options))
+    recording = _near(in_standard_units(_recording(source, options)), options)
     if len(recording.values) < 2:
         raise ValueError(f"{len(recording.values)} reading; at least 2 are needed")
     even, rate, start, notes = _even(recording, options, target)
@@ -96,6 +98,18 @@ def _recording(source: Source | np.ndarray, options: IMUOptions) -> Recording:
         row=options.row,
         timed=options.rate is None,
     )
+
+
+def _near(recording: Recording, options: IMUOptions) -> Recording:
+    """The readings in the stretch that is wanted of a timed recording, and beside it, so that its ends are resampled from true neighbours."""
+    moment, times = options.moment, recording.times
+    if moment is None or times is None or (moment.start, moment.end) == (None, None):
+        return recording
+    low, high = moment.start or times[0], times[-1] if moment.end is None else moment.end
+    first, stop = np.searchsorted(times, [low - MARGIN_SECONDS, high + MARGIN_SECONDS])
+    if stop - first < 2:
+        raise ValueError(f"no readings between {low:g} and {high:g} s")
+    return replace(recording, values=recording.values[first:stop], times=times[first:stop])
 
 
 def _even(recording: Recording, options: IMUOptions, target: int) -> tuple[np.ndarray, float, float, list[str]]:
@@ -146,7 +160,7 @@ def _windows(duration: float, start: float, options: IMUOptions) -> list[tuple[F
         count = max(0, floor((Fraction(round(duration, 6)) - WINDOW_SECONDS) / hop + Fraction(1, 10**6))) + 1
         spans = [(hop * i, hop * i + WINDOW_SECONDS) for i in range(count)]
     else:
-        spans = windows(duration, WINDOW_SECONDS, options.clips)
+        spans = windows(duration, WINDOW_SECONDS, options.clips, options.moment and options.moment.since(start))
     return [(begin + Fraction(start), end + Fraction(start)) for begin, end in spans]
 
 

@@ -50,7 +50,7 @@ def _sample(source: Source | np.ndarray, config: EncoderConfig, options: Thermal
     if not known.all():
         scaled = np.where(known, scaled, 0)
         notes.append(f"{max(facts['missing'], 0.01):.0%} of the pixels have no value; each is taken as 0")
-    square = fit_square(scaled, config.shape[-1])
+    square = fit_square(scaled, config.shape[-1], options.view)
     return Sample(((square - config.mean[0]) / config.std[0])[None, None], [None], tuple(notes), facts)
 
 

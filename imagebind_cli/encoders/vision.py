@@ -18,6 +18,7 @@ from imagebind_cli.media.animation import Animation, is_animation
 from imagebind_cli.media.decoding import Source, decoding
 from imagebind_cli.media.image import read_image
 from imagebind_cli.media.video import Video
+from imagebind_cli.media.views import View
 from imagebind_cli.media.windows import seconds, seen, windows
 from imagebind_cli.reading import VisionOptions
 
@@ -27,9 +28,11 @@ PIXELS_AT_ONCE = 64_000_000  # of decoded frames: 190 MB
 BITS = {"1": 1, "I": 32, "F": 32}  # Pillow's mode to bits a channel; 8 in the others
 
 
-def picture_tensor(picture: Image.Image, config: EncoderConfig) -> Tensor:
-    """A picture in RGB as the encoder takes it, (3, h, w): short side to h bicubic, centre crop, normalised."""
+def picture_tensor(picture: Image.Image, config: EncoderConfig, view: View | None = None) -> Tensor:
+    """A picture in RGB as the encoder takes it, (3, h, w): short side to h bicubic, centre crop, or as a view has it, normalised."""
     height, width = config.shape[-2:]
+    if view is not None:
+        picture = view.picture(picture, height)
     short = min(picture.size)
     if short != height:
         columns, rows = (height if side == short else int(height * side / short) for side in picture.size)
@@ -39,11 +42,13 @@ def picture_tensor(picture: Image.Image, config: EncoderConfig) -> Tensor:
     return _normalise(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, config)
 
 
-def clip_tensor(frames: Tensor, config: EncoderConfig, crops: int = 3) -> Tensor:
+def clip_tensor(frames: Tensor, config: EncoderConfig, crops: int = 3, view: View | None = None) -> Tensor:
     """A clip's frames (t, h, w, 3) uint8 as views (crops, 3, t, h, w): short side scaled, normalised, cropped at its ends and middle.
 
-    Bilinear and not antialiased, unlike pictures: published behaviour.
+    Bilinear and not antialiased, unlike pictures: published behaviour. view: for all frames, in place of the crops, (1, 3, t, h, w).
     """
+    if view is not None:
+        return torch.stack([picture_tensor(Image.fromarray(frame), config, view) for frame in frames.numpy()], dim=1)[None]
     size = config.shape[-1]
     height, width = frames.shape[1:3]
     if width < height:
@@ -74,7 +79,7 @@ def read_picture(source: Source | np.ndarray | Image.Image, config: EncoderConfi
         picture, facts = source.convert("RGB"), picture_facts(source)
     else:
         picture, facts = read_image(source), _file_facts(source)
-    tensor = picture_tensor(picture, config).unsqueeze(0)
+    tensor = picture_tensor(picture, config, options.view).unsqueeze(0)
     del picture, source  # a sample may wait its turn; its full-size pixels need not
     yield Sample(tensor, [None], facts=facts)
 
@@ -104,7 +109,7 @@ def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: E
         yield from _read_frames(*source, config, options)
         return
     with Animation(source) if is_animation(source) else Video(source) as video:
-        spans = windows(video.duration, CLIP_SECONDS, options.clips)
+        spans = windows(video.duration, CLIP_SECONDS, options.clips, options.moment)
         at_once = max(1, min(CLIPS_AT_ONCE, PIXELS_AT_ONCE // (config.shape[1] * max(video.pixels, 1))))
         for i in range(0, len(spans), at_once):
             some = spans[i : i + at_once]
@@ -115,7 +120,7 @@ def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: E
 def _read_frames(frames: np.ndarray, rate: float, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size or not 0 < rate < math.inf:
         raise ValueError(f"shape {frames.shape} of {frames.dtype} at {rate} a second; (frames, height, width, 3) of uint8 is needed")
-    spans = windows(len(frames) / rate, CLIP_SECONDS, options.clips)
+    spans = windows(len(frames) / rate, CLIP_SECONDS, options.clips, options.moment)
     times = range(len(frames))
     for number, span in enumerate(spans):
         first, stop = (time * Fraction(rate) for time in span)
@@ -127,8 +132,8 @@ def _read_frames(frames: np.ndarray, rate: float, config: EncoderConfig, options
 def _views(
     clips: list[Tensor], spans: list[tuple[Fraction, Fraction]], config: EncoderConfig, options: VisionOptions, facts: dict[str, Any]
 ) -> Sample:
-    crops = int(options.crops)
-    views = torch.cat([clip_tensor(clip, config, crops) for clip in clips])
+    crops = int(options.crops) if options.view is None else 1
+    views = torch.cat([clip_tensor(clip, config, crops, options.view) for clip in clips])
     return Sample(views, [span for span in seconds(spans) for _ in range(crops)], facts=facts)
 
 

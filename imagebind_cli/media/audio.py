@@ -96,9 +96,9 @@ class Sound:
                 end += len(block)
         for block in blocks[1:]:
             check_numbers(block)
-        self._held, self._at = np.concatenate(blocks), start
-        samples = self._held[: stop - start].T
-        return np.pad(samples, ((0, 0), (0, stop - start - samples.shape[1])))
+        blocks = [block for block in blocks if len(block)] or blocks
+        self._held, self._at = blocks[0] if len(blocks) == 1 else np.concatenate(blocks), start
+        return filled(self._held[: stop - start].T, stop - start)
 
 
 class Recording:
@@ -128,7 +128,13 @@ class Recording:
         """As `Sound.read`."""
         samples = self._waveform[:, start:stop].astype(np.float32)
         check_numbers(samples)
-        return np.pad(samples, ((0, 0), (0, stop - start - samples.shape[1])))
+        return filled(samples, stop - start)
+
+
+def filled(samples: np.ndarray, count: int) -> np.ndarray:
+    """Samples (channels, n) as (channels, count), with zeros past their end."""
+    missing = count - samples.shape[1]
+    return np.pad(samples, ((0, 0), (0, missing))) if missing else samples
 
 
 def facts_of(sound: Sound | Recording) -> dict[str, Any]:
@@ -201,6 +207,8 @@ class SoundFile:
 
     def more(self, count: int) -> np.ndarray:
         """The next samples, (n, channels)."""
+        if self._file.subtype == "PCM_16":  # the same numbers in a fifth of the time libsndfile takes for them
+            return self._file.read(count, dtype="int16", always_2d=True) * np.float32(2.0**-15)
         return self._file.read(count, dtype="float32", always_2d=True)
 
     def close(self) -> None:

@@ -8,11 +8,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from imagebind_cli.media.image import middle
+from imagebind_cli.media.views import View
 
 
-def fit_square(values: np.ndarray, size: int) -> Tensor:
-    """A map (h, w) as (size, size) float32: short side scaled to size (bilinear, antialiased), the middle kept."""
+def fit_square(values: np.ndarray, size: int, view: View | None = None) -> Tensor:
+    """A map (h, w) as (size, size) float32: short side scaled to size (bilinear, antialiased), the middle kept; or as a view has it."""
     values = values[middle(*values.shape), middle(*values.shape[::-1])]
+    if view is not None:
+        return torch.from_numpy(view.plane(values, size).copy())
     height, width = values.shape
     scale = size / min(height, width)
     scaled = tuple(size if side == min(height, width) else int(side * scale) for side in (height, width))

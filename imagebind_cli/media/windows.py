@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -15,13 +16,42 @@ MAX_WINDOWS = 1_000_000
 """An item whose header promises more (23 days of 2-second windows) is refused."""
 
 
-def windows(duration: float, length: float, clips: int | None = None) -> list[tuple[Fraction, Fraction]]:
+@dataclass(frozen=True)
+class Moment:
+    """One window anywhere, as training takes it. place: its share of the time to spare, 0 to 1.
+
+    start, end: seconds of the item it lies within, for a pair that is a stretch of a long recording; from its first to its last if not given.
+    """
+
+    place: float
+    start: float | None = None
+    end: float | None = None
+
+    def since(self, time: float) -> Moment:
+        """The same on a clock that starts at a time."""
+        return Moment(self.place, None if self.start is None else self.start - time, None if self.end is None else self.end - time)
+
+    def window(self, duration: float, length: float) -> tuple[Fraction, Fraction]:
+        """Start and end in seconds. A stretch shorter than the window gets one that reaches past its end.
+
+        Raises:
+            ValueError: the stretch lies outside the item.
+        """
+        start, end = self.start or 0.0, duration if self.end is None else min(self.end, duration)
+        if end <= max(start, 0) and duration > 0:
+            raise ValueError(f"nothing between {start:g} and {self.end or duration:g} s; it lasts {duration:g} s")
+        begin = Fraction(start) + Fraction(self.place) * max(Fraction(end) - Fraction(start) - Fraction(length), Fraction(0))
+        return begin, begin + Fraction(length)
+
+
+def windows(duration: float, length: float, clips: int | None = None, moment: Moment | None = None) -> list[tuple[Fraction, Fraction]]:
     """Start and end, in seconds, of evenly spaced windows from the first to the last second of an item.
 
     Args:
         duration: of the item, in seconds.
         length: of one window, in seconds. An item shorter than this gets windows that reach past its end.
         clips: how many; None for `ceil(duration / length)`, the fewest that leave nothing out.
+        moment: one window there, in place of them.
 
     The times are exact rationals, as the published sampler's are, and must stay so until a sample or frame is counted: 29.65 s
     as a fraction of the float 61.3 lies a hair before sample 474,400 at 16 kHz, as a float right on it. `clips=3` (audio) and
@@ -32,6 +62,8 @@ def windows(duration: float, length: float, clips: int | None = None) -> list[tu
     """
     if not 0 <= duration / length <= MAX_WINDOWS:
         raise ValueError(f"said to last {duration:g} s; at most {MAX_WINDOWS * length:,.0f} s are read")
+    if moment is not None:
+        return [moment.window(duration, length)]
     if clips is None:
         clips = max(1, math.ceil(round(duration / length, 6)))  # 4.0000000001 s is two windows of 2 s
     step = Fraction(max(duration - length, 0)) / max(clips - 1, 1)

@@ -51,7 +51,8 @@ class Pair(Section):
 
     data: manifests (JSONL, CSV, TSV), tar shards or prepared `.h5`, as paths or patterns. weight: share of the mini-batches, over all pairs'.
     batch: pairs in a mini-batch, over all processes. replicate: how often each pair comes in an epoch (ImageBind's sample replication).
-    temperature: fixed, or what it starts from where it is learnt. aligned: one crop, mirror and moment for both samples of a pair.
+    temperature: fixed, or what it starts from where it is learnt; no lower than 0.01. clip: largest norm of the gradient in this pair's steps,
+    in place of the optimizer's. aligned: one crop, mirror and moment for both samples of a pair.
     views: 0 for fresh augmentation every time; K for K fixed views of each pair, which an anchor cache can hold.
     augment: by modality. options: how its files are read, by modality, as the flags of `embed`.
     """
@@ -62,8 +63,9 @@ class Pair(Section):
     weight: Positive = 1.0
     batch: Count = 64
     replicate: Positive = 1.0
-    temperature: Positive = 0.07
+    temperature: Annotated[float, Field(ge=0.01)] = 0.07
     learn_temperature: bool = False
+    clip: Positive | None = None
     loss: Literal["infonce", "sigmoid", "regression"] = "infonce"
     aligned: bool = True
     views: Annotated[int, Field(ge=0)] = 0
@@ -80,12 +82,16 @@ class Encoder(Section):
     """What of one encoder trains.
 
     train: the whole encoder, its head, low-rank adapters, the last `blocks` blocks with head, or nothing.
+    blocks: how many of the last blocks train or carry adapters; None for one with `last`, all with `lora`.
+    lr, weight_decay: of this encoder, in place of the optimizer's.
     layer_decay: learning rate of a block over that of the block behind it. head: linear as published, or an MLP (the paper's ablation).
     rank, alpha, targets: of the adapters. init: weights to start from; fresh ones if `random`. drop_path: over the model config's own.
     """
 
     train: Literal["all", "head", "lora", "last", "none"] = "all"
-    blocks: Count = 1
+    blocks: Count | None = None
+    lr: Positive | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     rank: Count = 8
     alpha: Positive = 16.0
@@ -93,6 +99,17 @@ class Encoder(Section):
     init: str | None = None
     drop_path: Share | None = None
     head: Literal["linear", "mlp"] = "linear"
+
+
+class ZeroShot(Section):
+    """Classification by names, as a test of what was never paired: items of a modality with a `label` each, told apart by the names as text.
+
+    data: a manifest with a column for the modality and `label`. templates: sentences with `{}` for the name; their vectors are averaged.
+    """
+
+    modality: str
+    data: str
+    templates: tuple[str, ...] = ("{}",)
 
 
 class Optimizer(Section):
@@ -141,6 +158,7 @@ class Recipe(Section):
     about: str = ""
     pairs: tuple[Pair, ...] = ()
     encoders: Mapping[str, Encoder] = {}
+    zeroshot: tuple[ZeroShot, ...] = ()
     optimizer: Optimizer = Optimizer()
     run: Run = Run()
 
@@ -215,6 +233,6 @@ def _told(error: ValidationError) -> str:
     place = ".".join(map(str, first["loc"]))
     if first["type"] != "extra_forbidden":
         return f"{place}: {first['msg'].removeprefix('Value error, ')}" if place else first["msg"].removeprefix("Value error, ")
-    known = {name for kind in (Recipe, Pair, Augment, Encoder, Optimizer, Run) for name in kind.model_fields}
+    known = {name for kind in (Recipe, Pair, Augment, Encoder, ZeroShot, Optimizer, Run) for name in kind.model_fields}
     near = difflib.get_close_matches(str(first["loc"][-1]), sorted(known), n=1)
     return f"unknown key {place!r}" + (f"; did you mean {near[0]!r}?" if near else "")

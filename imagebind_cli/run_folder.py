@@ -1,0 +1,101 @@
+"""A training run's folder as a model: what training changed, laid over the weights it began from.
+
+`config.json` names a file of changed tensors for each encoder that trained, and for every encoder the model underneath with its fingerprint.
+It is replaced last and at once, so that the folder is one model or the one before it. Adapters lie in the files as `NAME.lora_a` and
+`NAME.lora_b` and are added to their layer's weight when it is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from imagebind_cli.checkpoint import Checkpoint, file_hash, fingerprint, read_tensors
+from imagebind_cli.errors import UserError
+from imagebind_cli.model_config import ModelConfig
+
+
+def completed(found: Checkpoint, folder: Path, find: Callable[[str], Checkpoint]) -> Checkpoint:
+    """A model folder's checkpoint with what a run left out of it; the same one where the folder is no run's.
+
+    Args:
+        find: the checkpoint behind a model's name.
+    Raises (when an encoder is read):
+        UserError: the model underneath is not there, or is another than it was.
+    """
+    files = {record["encoder"]: folder / name for name, record in found.config.files.items() if "encoder" in record}
+    if not files:
+        return found
+
+    def read(encoder: str) -> Mapping[str, Tensor]:
+        changed = read_tensors(files[encoder]) if encoder in files else {}
+        base = found.config.bases.get(encoder)
+        return laid_over(_underneath(base, encoder, folder, find), changed) if base else changed
+
+    return replace(found, read=read)
+
+
+def laid_over(base: Mapping[str, Tensor], changed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors with the changed ones in their place, and adapters added. A changed head replaces all of the other."""
+    new_head = "head.proj.weight" in changed
+    tensors = {name: tensor for name, tensor in base.items() if not (new_head and name.startswith("head."))}
+    for name, tensor in changed.items():
+        if name.endswith(".lora_a"):
+            layer = name.removesuffix(".lora_a")
+            tensors[f"{layer}.weight"] = tensors[f"{layer}.weight"].float() + changed[f"{layer}.lora_b"] @ tensor
+        elif not name.endswith(".lora_b"):
+            tensors[name] = tensor
+    return tensors
+
+
+def _underneath(base: Mapping[str, str], encoder: str, folder: Path, find: Callable[[str], Checkpoint]) -> Mapping[str, Tensor]:
+    """The tensors of the model that a run began from."""
+    beside = folder / base["model"]
+    try:
+        found = find(str(beside) if beside.exists() else base["model"])
+    except UserError as error:
+        raise UserError(f"{folder}: its {encoder} encoder lies over the weights of {base['model']}: {error}") from None
+    came = fingerprint(found, encoder)
+    if came != base["weights"]:
+        raise UserError(f"{folder}: trained over {base['model']} with {encoder} weights {base['weights']}; here it has {came}")
+    return found.read(encoder)
+
+
+def reference(model: str, folder: Path) -> str:
+    """How a run folder names a model underneath: a path as seen from the folder, any other name as it is."""
+    return os.path.relpath(model, folder) if os.path.exists(model) else model
+
+
+def write(folder: Path, config: ModelConfig, changed: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
+    """Make a run folder the model of this step: files first, `config.json` last, then away with the files of the step before."""
+    from safetensors.torch import save_file
+
+    files = {}
+    for encoder, tensors in changed.items():
+        path = folder / f"{encoder}-{step:06d}.safetensors"
+        replace_file(path, lambda place, tensors=tensors: save_file(dict(tensors), place))  # type: ignore[misc]
+        files[path.name] = {"size": path.stat().st_size, "sha256": file_hash(path), "encoder": encoder}
+    text = replace(config, files=files).to_json()
+    replace_file(folder / "config.json", lambda place: place.write_text(text))
+    for old in folder.glob("*-[0-9]*.safetensors"):
+        if old.name not in files:
+            old.unlink()
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Put a file in its place at once, and on the disk before that: a kill or a power cut leaves the old one or the new one."""
+    new = path.with_name(f".{path.name}.new")
+    write(new)
+    new.chmod(0o644)
+    with open(new, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(new, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

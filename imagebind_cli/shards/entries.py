@@ -1,0 +1,163 @@
+"""Samples as they lie in shards: members that share a key, among them the prepared arrays of one or several modalities."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ENDINGS = {
+    "image": "jpg jpeg png webp bmp gif tif tiff ppm",
+    "audio": "wav flac ogg opus mp3 m4a aac",
+    "video": "mp4 mkv webm mov avi",
+    "text": "txt",
+}
+BY_ENDING = {ending: modality for modality, endings in ENDINGS.items() for ending in endings.split()}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes of a member: in memory where they came through a pipe, else where they lie."""
+
+    name: str
+    place: bytes | tuple[str, int, int]
+
+    def read(self) -> bytes:
+        """The member's bytes."""
+        if isinstance(self.place, bytes):
+            return self.place
+        path, offset, size = self.place
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def array(self) -> np.ndarray:
+        """The array in a member that is a `.npy` file.
+
+        Raises:
+            ValueError: it is none.
+        """
+        try:
+            return np.lib.format.read_array(io.BytesIO(self.read()), allow_pickle=False)
+        except Exception as error:
+            raise ValueError(f"member {self.name}: not a readable array: {error}") from error
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Clips that follow each other in a mapped file. rows: a view (clips, *shape) of it; nothing is read before it is looked at."""
+
+    name: str
+    rows: np.ndarray = field(repr=False, compare=False)
+
+    def read(self) -> bytes:
+        """The numbers as bytes."""
+        return self.rows.tobytes()
+
+    def array(self) -> np.ndarray:
+        """A copy in memory."""
+        return self.rows.copy()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One modality of a sample as its encoder takes it: arrays (clips, *shape) in time order, their spans, and how they were made."""
+
+    parts: Sequence[Part | Rows]
+    spans: list[Any]
+    notes: tuple[str, ...]
+    made: Mapping[str, Any]
+
+    def arrays(self) -> Iterator[np.ndarray]:
+        """Each stretch as float32 (text: integers), in memory of its own.
+
+        Raises:
+            ValueError: a part is no array of numbers.
+        """
+        for part in self.parts:
+            array = part.array()
+            if array.dtype.kind not in "fiu":
+                raise ValueError(f"member {part.name} holds {array.dtype}; numbers are needed")
+            yield array.astype(np.float32 if array.dtype.kind == "f" else np.int64, copy=False)
+
+
+@dataclass
+class Entry:
+    """All members of one key."""
+
+    key: str
+    parts: dict[str, Part | Rows] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+    def about(self) -> dict[str, Any]:
+        """The sample's JSON; empty where it has none.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        if "json" not in self.parts:
+            return {}
+        try:
+            value = json.loads(self.parts["json"].read())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"its JSON is broken: {error}") from None
+        return value if isinstance(value, dict) else {}
+
+    def arrays(self, modality: str) -> list[Part | Rows]:
+        """The stretches of a modality's prepared arrays, in the order they were written, which is that of time."""
+        return [part for name, part in self.parts.items() if re.fullmatch(rf"{modality}(\.\d+)?\.npy", name)]
+
+    def media(self, modality: str) -> Part | Rows | None:
+        """The member that is a modality's media file, or its sentence."""
+        return next((part for name, part in self.parts.items() if name.startswith(f"{modality}.") or BY_ENDING.get(name) == modality), None)
+
+    def payload(self, modality: str, about: Mapping[str, Any]) -> Prepared | io.BytesIO | str | None:
+        """One modality of this sample: prepared arrays, a media file in memory, or for text the sentence; None where it has none.
+
+        Raises:
+            ValueError: its spans or its sentence are broken.
+        """
+        ours = self.arrays(modality)
+        if ours and modality in self.made.get("inputs", {}):
+            spans, notes = (_listed(about, name, modality) for name in ("spans", "notes"))
+            if not all(span is None or (isinstance(span, list) and len(span) == 2) for span in spans):
+                raise ValueError("its spans are broken")
+            return Prepared(ours, spans, tuple(map(str, notes)), self.made)
+        member = self.media(modality)
+        if member is None:
+            return None
+        data = member.read()
+        return _sentence(data) if modality == "text" else io.BytesIO(data)
+
+
+def _listed(about: Mapping[str, Any], name: str, modality: str) -> list[Any]:
+    found = about.get(name, {})
+    found = found.get(modality, []) if isinstance(found, dict) else None
+    if not isinstance(found, list):
+        raise ValueError(f"its {name} are broken")
+    return found
+
+
+def _sentence(data: bytes) -> str:
+    try:
+        return data.decode().strip()
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8 text") from None
+
+
+def key_of(id: str) -> str:
+    """A member key for an id: its last letters and digits, for people, and a hash, so that no two ids share one."""
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(id).stem)[-40:].strip("-")
+    return f"{readable}-{hashlib.sha256(id.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}".strip("-")
+
+
+def same_making(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether samples were made in the same way, whichever version of this program did it."""
+    return {**one, "version": None} == {**other, "version": None}

@@ -1,0 +1,70 @@
+"""Files of prepared samples of either kind: which one a name or its content stands for."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, Self
+
+import numpy as np
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.shards.entries import Entry
+from imagebind_cli.shards.hdf5 import HDF5Writer, PreparedHDF5, is_hdf5
+from imagebind_cli.shards.tar import ShardWriter, is_shard, read_shard
+
+SHARD_BYTES = 500_000_000
+
+
+class Writer(Protocol):
+    """What takes samples, stretch by stretch. ids: of the samples it holds."""
+
+    ids: set[str]
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None: ...
+    def add(self, key: str, modality: str, array: np.ndarray) -> None: ...
+    def finish(self, key: str, about: Mapping[str, Any]) -> None: ...
+    def drop(self) -> None: ...
+
+
+def open_writer(output: str, made: Mapping[str, Any], shard_bytes: int | None = None, stream: BinaryIO | None = None) -> Writer:
+    """A writer for `NAME.h5`, `out-%06d.tar`, `out.tar`, or `-`, one tar on `stream`.
+
+    Raises:
+        UserError: as theirs, or there is no such folder.
+    """
+    if stream is None and not Path(output).parent.is_dir():
+        raise UserError(f"{output}: there is no folder {Path(output).parent}")
+    if output.endswith(".h5"):
+        return HDF5Writer(Path(output), made)
+    return ShardWriter(output, made, shard_bytes or SHARD_BYTES, stream)
+
+
+def is_own(path: str, output: str) -> bool:
+    """Whether a file is one of an output's: a shard of it, or what it is being built from. In a folder of inputs it is none of them."""
+    name = "\\d+".join(re.escape(part) for part in re.split(r"%0?\d*d", os.path.abspath(output)))
+    return re.fullmatch(rf"{name}(\.partial(/.*)?)?", os.path.abspath(path)) is not None
+
+
+def index(path: str | Path) -> Sequence[Entry]:
+    """The samples of a tar shard or a prepared HDF5 file by number, for reading in any order. No array is read before it is asked for.
+
+    A tar's headers are read once, and nothing else of it. A file's entries stay good as long as it is as it was.
+
+    Raises:
+        UserError: it is neither, or not whole.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+            file.seek(0)
+            if is_hdf5(head):
+                return PreparedHDF5(path)
+            if is_shard(head):
+                return list(read_shard(file, str(path)))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    raise UserError(f"{path}: neither a tar shard nor an HDF5 file of imagebind preprocess")

@@ -1,0 +1,262 @@
+"""Prepared samples in one HDF5 file, for reading in any order: every array contiguous and never compressed, so that it can be mapped.
+
+`MODALITY/clips` (clips, *shape) holds the clips of all samples, those of sample i being [first[i], first[i + 1]) by `MODALITY/first`;
+`about/text` the bytes of every sample's JSON, by `about/first` alike. Attribute `made` says how the samples were made.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.shards.entries import Entry, Part, Rows, key_of, same_making
+from imagebind_cli.shards.tar import ShardWriter, read_shard
+from imagebind_cli.store.disk import open_locked
+
+if TYPE_CHECKING:
+    import h5py
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+ALIGNMENT = 64
+PART_BYTES = 64_000_000
+"""A killed run loses the part it was in."""
+
+
+def is_hdf5(head: bytes) -> bool:
+    """Whether a file's first bytes are those of an HDF5 file."""
+    return head.startswith(SIGNATURE)
+
+
+def is_foreign_hdf5(path: str | Path) -> bool:
+    """Whether an HDF5 file is whole and holds something else than prepared samples."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return not isinstance(_made(file).get("inputs"), dict)
+    except OSError:
+        return False
+
+
+def _made(file: h5py.File) -> dict[str, Any]:
+    try:
+        made = json.loads(file.attrs.get("made", "{}"))
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    return made if isinstance(made, dict) else {}
+
+
+class PreparedHDF5(Sequence[Entry]):
+    """The samples of a file by number, taken from the mapped file: opening reads no arrays, whatever their number.
+
+    Raises:
+        UserError: the file is torn, or holds something else.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        import h5py
+
+        self.path = Path(path)
+        try:
+            with h5py.File(path, "r") as file:
+                self.made = _made(file)
+                if not isinstance(self.made.get("inputs"), dict):
+                    raise UserError(f"{path}: an HDF5 file, but not of imagebind preprocess")
+                self._text = self._column(file, "about", "text")
+                self._clips = {name: self._column(file, name, "clips") for name in self.made["inputs"]}
+        except OSError as error:
+            raise UserError(f"{path}: not a whole HDF5 file: {str(error).splitlines()[0]}") from None
+        if len({len(first) for _, first in (self._text, *self._clips.values())}) != 1:
+            raise UserError(f"{path}: its modalities have different numbers of samples")
+
+    def _column(self, file: h5py.File, group: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """All rows, mapped, and where each sample's begin."""
+        try:
+            rows, first = file[group][name], file[group]["first"][:]
+            offset = rows.id.get_offset()
+            if offset is None or rows.dtype.kind not in "fiu":
+                raise ValueError(f"{rows.dtype}, {'not ' if offset is None else ''}contiguous; contiguous numbers are needed")
+            if (
+                first.dtype.kind != "i"
+                or first.ndim != 1
+                or not len(first)
+                or first[0] != 0
+                or first[-1] != len(rows)
+                or (np.diff(first) < 0).any()
+            ):
+                raise ValueError("first does not share out the rows")
+            return np.memmap(self.path, rows.dtype, "r", offset, rows.shape).view(np.ndarray), first
+        except (KeyError, AttributeError, ValueError, TypeError, OSError) as error:
+            raise UserError(f"{self.path}: {group}/{name} cannot be read: {error}") from None
+
+    def __len__(self) -> int:
+        return len(self._text[1]) - 1
+
+    def __getitem__(self, number: Any) -> Any:
+        """The entry of this number; entries for a slice."""
+        if isinstance(number, slice):
+            return [self[i] for i in range(len(self))[number]]
+        number = range(len(self))[number]
+        text = Part(f"sample {number}", _slice(self._text, number).tobytes())
+        parts: dict[str, Part | Rows] = {
+            f"{name}.npy": Rows(f"{name} of sample {number} of {self.path}", _slice(column, number)) for name, column in self._clips.items()
+        }
+        entry = Entry(text.name, parts | {"json": text}, self.made)
+        with suppress(ValueError, KeyError):  # who takes the sample will say so, under its number
+            entry.key = key_of(entry.about()["id"])
+        return entry
+
+    def __iter__(self) -> Iterator[Entry]:
+        return map(self.__getitem__, range(len(self)))
+
+    def ids(self) -> set[str]:
+        """The ids of all samples.
+
+        Raises:
+            UserError: a sample has none.
+        """
+        try:
+            return {entry.about()["id"] for entry in self}
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{self.path}: a sample without an id: {error}") from None
+
+
+def _slice(column: tuple[np.ndarray, np.ndarray], number: int) -> np.ndarray:
+    rows, first = column
+    return rows[first[number] : first[number + 1]]
+
+
+def read_hdf5(path: str | Path) -> Iterator[Entry]:
+    """The entries of a prepared HDF5 file in order; errors as `PreparedHDF5`."""
+    yield from PreparedHDF5(path)
+
+
+class HDF5Writer:
+    """`NAME.h5` being written: tar shards in the folder `NAME.h5.partial` until all samples are there, then one file, put in place at once.
+
+    HDF5's own files do not survive a kill in the middle of a write, and one that grows is cut into chunks, which cannot be mapped. Use it
+    as a context manager; what an exception ends stays in the folder, and the next run goes on from there.
+
+    Raises:
+        UserError: the file that is there was made otherwise, or is none of ours.
+    """
+
+    def __init__(self, path: Path, made: Mapping[str, Any]) -> None:
+        self._path, self._made, self._folder = path, dict(made), Path(f"{path}.partial")
+        self._stored = PreparedHDF5(path) if path.exists() else None
+        if self._stored is not None and not same_making(self._stored.made, made):
+            raise UserError(f"{path}: made otherwise than this run would; write to another file")
+        self._stored_ids = set() if self._stored is None else self._stored.ids()
+        try:
+            self._folder.mkdir(exist_ok=True)
+            self._lock = open_locked(self._folder / "lock", path)
+        except OSError as error:
+            raise UserError(f"{self._folder}: {error.strerror}") from None
+        try:
+            self._parts = ShardWriter(str(self._folder / "%06d.tar"), made, PART_BYTES)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self.ids = self._stored_ids | self._parts.ids
+        self.add, self.drop = self._parts.add, self._parts.drop
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        try:
+            if kind is not None and not issubclass(kind, Exception):
+                self._parts.cut()  # Ctrl-C loses nothing: where parts begin and end does not show in the file they become
+            self._parts.__exit__(kind, *rest)
+            if kind is None:
+                self._join()
+        finally:
+            os.close(self._lock)
+
+    def _join(self) -> None:
+        """Make one file of the parts, and of what was there before them."""
+        if self.ids > self._stored_ids:
+            building = self._folder / "whole.h5"
+            write_hdf5(building, self._made, self._entries)
+            os.replace(building, self._path)
+        for part in reversed(list(self._parts.shards())):  # the first last: a run that finds it finds all that are left
+            part.unlink()
+        shutil.rmtree(self._folder)
+
+    def finish(self, key: str, about: Mapping[str, Any]) -> None:
+        """The sample is whole. `about`: its id, spans and notes."""
+        self._parts.finish(key, about)
+        self.ids.add(about["id"])
+
+    def _entries(self) -> Iterator[Entry]:
+        yield from self._stored or ()
+        for part in self._parts.shards():
+            with open(part, "rb") as file:
+                for entry in read_shard(file, str(part)):
+                    if entry.about()["id"] not in self._stored_ids:  # killed after the file was put in place
+                        yield entry
+
+
+def write_hdf5(path: Path, made: Mapping[str, Any], entries: Callable[[], Iterable[Entry]]) -> None:
+    """A prepared HDF5 file of samples, which are gone through twice: to count the clips, and to copy them."""
+    firsts = {name: array("q", [0]) for name in ("about", *made["inputs"])}
+    kinds = {"about": np.empty(0, np.uint8)}  # an empty array of each column's shape and type
+    for entry in entries():
+        spans = entry.about()["spans"]
+        for name, first in firsts.items():
+            first.append(first[-1] + len(_line(entry) if name == "about" else spans[name]))
+            if name not in kinds:
+                kinds[name] = entry.arrays(name)[0].array()[:0]
+    places = _allocate(path, made, firsts, kinds)
+    with open(path, "r+b") as file:
+        for number, entry in enumerate(entries()):
+            for name, (place, row_bytes) in places.items():
+                file.seek(place + firsts[name][number] * row_bytes)
+                for block in _blocks(entry, name):
+                    file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _blocks(entry: Entry, name: str) -> Iterator[bytes | memoryview]:
+    """The bytes of a sample's rows in a column."""
+    if name == "about":
+        yield _line(entry)
+    else:
+        for part in entry.arrays(name):
+            yield np.ascontiguousarray(part.array()).reshape(-1).view(np.uint8).data
+
+
+def _line(entry: Entry) -> bytes:
+    """The sample's JSON; a newline makes all of them JSON Lines."""
+    return entry.parts["json"].read().rstrip() + b"\n"
+
+
+def _allocate(
+    path: Path, made: Mapping[str, Any], firsts: Mapping[str, array[int]], kinds: Mapping[str, np.ndarray]
+) -> dict[str, tuple[int, int]]:
+    """A file with room for all rows: for each column where they go, and the bytes of one."""
+    import h5py
+
+    at_once = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    at_once.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    at_once.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    places = {}
+    with h5py.File(path, "w", alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT) as file:
+        file.attrs["made"] = json.dumps(made)
+        for name, first in firsts.items():
+            kind, rows_of = kinds[name], "text" if name == "about" else "clips"
+            rows = file.create_dataset(f"{name}/{rows_of}", (first[-1], *kind.shape[1:]), kind.dtype, dcpl=at_once)
+            file[f"{name}/first"] = np.asarray(first, np.int64)
+            places[name] = rows.id.get_offset(), kind.dtype.itemsize * math.prod(kind.shape[1:])
+    return places

@@ -1,0 +1,269 @@
+"""Tar shards in WebDataset's naming, on disk or through a pipe.
+
+A sample's members share a key: `KEY.audio.npy` (clips, *shape), `KEY.audio.0001.npy` and on for further stretches of a long item, and last
+`KEY.json` with its id, spans and notes; a key without its JSON is not whole. `__made__` says how the shard was made. Members are read where
+they lie; nothing is ever unpacked to disk.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.shards.entries import Entry, Part, same_making
+from imagebind_cli.store.disk import open_locked
+
+MADE = "__made__"  # WebDataset passes over names like this
+BLOCK = tarfile.BLOCKSIZE
+MAX_MEMBER = 4 << 30
+"""Bytes; a member that promises more is refused."""
+
+
+class _Member(tarfile.TarInfo):
+    """A member's header. One that is broken or torn is an error; `tarfile` itself takes it for the archive's end, except the first."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        return cls._plain(buf, encoding, errors) or cls._any(buf, encoding, errors)
+
+    @classmethod
+    def _plain(cls, header: bytes | bytearray, encoding: str, errors: str) -> Self | None:
+        """A file's header as nearly all are, of which name and size are all that matters: a fraction of the time, for millions of them."""
+        name, size, check, kind, prefix = header[:100], header[124:136], header[148:156], header[156:157], header[345:346]
+        try:
+            plain = kind == tarfile.REGTYPE and prefix == b"\0" and sum(header) - sum(check) + 256 == int(check.rstrip(b"\0 "), 8)
+            member = cls(name.partition(b"\0")[0].decode(encoding, errors)) if plain else None
+            if member is not None:
+                member.size = int(size.rstrip(b"\0 "), 8)
+        except ValueError:
+            return None
+        return member
+
+    @classmethod
+    def _any(cls, header: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(header, encoding, errors)
+        except tarfile.HeaderError as error:
+            if not any(header):  # the archive's end
+                raise
+            raise tarfile.ReadError(f"bad header: {error}") from None
+
+
+def is_shard(head: bytes) -> bool:
+    """Whether a file's first 512 bytes are those of a tar archive."""
+    return head[257:262] == b"ustar"
+
+
+def read_shard(stream: BinaryIO, place: str) -> Iterator[Entry]:
+    """The entries of a tar archive, one key after another.
+
+    Args:
+        stream: the archive; where it is a file named `place`, headers alone are read and members left in it, else members are taken into
+            memory as they come by.
+        place: for messages.
+    Raises:
+        UserError: torn or no tar, or a member of more than `MAX_MEMBER` bytes.
+    """
+    path = place if stream.seekable() and os.path.isfile(place) else None
+    entry: Entry | None = None
+    made: Mapping[str, Any] = {}
+    try:
+        with tarfile.open(fileobj=stream, mode="r:" if path else "r|", tarinfo=_Member) as archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # or an endless stream fills the memory with headers
+                if not member.isfile():
+                    continue
+                if member.size > MAX_MEMBER:
+                    raise UserError(f"{place}: member {member.name!r} promises {member.size:,} bytes; at most {MAX_MEMBER:,} are read")
+                if member.name == MADE:
+                    made = _read_made(_content(archive, member), place)
+                    continue
+                folder, _, base = member.name.rpartition("/")
+                stem, _, ending = base.partition(".")
+                key = f"{folder}/{stem}" if folder else stem
+                if entry is None or entry.key != key:
+                    if entry is not None:
+                        yield entry
+                    entry = Entry(key, made=made)
+                where = (path, member.offset_data, member.size) if path is not None else _content(archive, member)
+                entry.parts[ending.lower()] = Part(member.name, where)
+    except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
+        raise UserError(f"{place}: not a whole tar archive: {error}") from None
+    if entry is not None:
+        yield entry
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    held = archive.extractfile(member)
+    return held.read() if held else b""
+
+
+def _read_made(data: bytes, place: str) -> dict[str, Any]:
+    made = json.loads(data)
+    if not isinstance(made, dict) or not isinstance(made.get("inputs", {}), dict):
+        raise UserError(f"{place}: its {MADE} does not say how it was made")
+    return made
+
+
+class ShardWriter:
+    """Shards being written, each `NAME.partial` until it is whole. Use it as a context manager.
+
+    ids: what the whole shards hold already. A run that was killed loses the shard it was in, and the next one writes it again, the same
+    to the byte.
+
+    Args:
+        pattern: `out-%06d.tar` for numbered shards, `out.tar` for a single one, `-` for one on `stream`.
+        made: how the samples are made, written into every shard.
+        shard_bytes: a shard is closed once it holds this many.
+    Raises:
+        UserError: shards that are there were made otherwise, or the pattern cannot be one; later, another run writes the same shard.
+    """
+
+    def __init__(self, pattern: str, made: Mapping[str, Any], shard_bytes: int, stream: BinaryIO | None = None) -> None:
+        self._pattern, self._made, self._limit, self._stream = pattern, dict(made), shard_bytes, stream
+        self._numbered = "%" in pattern
+        if self._numbered and not re.fullmatch(r"[^%]*%0?\d*d[^%]*", pattern):
+            raise UserError(f"{pattern}: one number such as %06d is needed")
+        self._file: BinaryIO | None = None
+        self._number = 0
+        self._written = self._began = self._whole = 0  # bytes of this shard: all; before this sample; of samples that are finished
+        self._stretches: dict[str, int] = {}
+        self._closer = ThreadPoolExecutor(1, "shard")  # the disk may take seconds, in which the next shard begins
+        self._closing: Future[None] | None = None
+        self.ids: set[str] = set()
+        if stream is None:
+            self._find_whole()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if self._file is not None:
+            if kind is None:
+                self._close()
+            elif self._stream is None:
+                self._file.close()  # stays .partial: the next run makes it anew
+        self._closer.shutdown()
+        if self._closing is not None and kind is None:
+            self._closing.result()
+
+    def shards(self) -> Iterator[Path]:
+        """The shards that are whole, in order."""
+        for number in range(self._number):
+            yield self._path(number)
+
+    def add(self, key: str, modality: str, array: np.ndarray) -> None:
+        """The next stretch (clips, *shape) of one modality of a sample."""
+        if not self._stretches:
+            self._open()
+            self._began = self._written
+        number = self._stretches.get(modality, 0)
+        self._stretches[modality] = number + 1
+        array = np.ascontiguousarray(array)
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+        ending = f"{modality}.{number:04d}.npy" if number else f"{modality}.npy"
+        self._member(f"{key}.{ending}", header.getvalue(), array.reshape(-1).view(np.uint8).data)
+
+    def finish(self, key: str, about: Mapping[str, Any]) -> None:
+        """The sample is whole. `about`: its id, spans and notes."""
+        self._member(f"{key}.json", json.dumps(about).encode())
+        self.ids.add(about["id"])
+        self._stretches, self._whole = {}, self._written
+        if self._numbered and self._written >= self._limit:
+            self._close()
+
+    def cut(self) -> None:
+        """Close the shard that was begun, with the samples that are finished, in the middle of whatever came next."""
+        if self._file is not None and self._whole:
+            self._back_to(self._whole)
+            self._close()
+
+    def drop(self) -> None:
+        """The sample broke midway: take back what is there of it. On a pipe it stays, without its JSON, and readers pass over it."""
+        if self._stretches and self._stream is None and self._file is not None:
+            self._back_to(self._began)
+        self._stretches = {}
+
+    def _back_to(self, written: int) -> None:
+        assert self._file is not None
+        self._file.seek(written)
+        self._file.truncate()
+        self._written = written
+
+    def _find_whole(self) -> None:
+        while (path := self._path(self._number)).exists():
+            with open(path, "rb") as file:
+                for entry in read_shard(file, str(path)):
+                    if not same_making(entry.made, self._made):
+                        raise UserError(f"{path}: made otherwise than this run would; write to other shards")
+                    self.ids.add(entry.about()["id"])
+            self._number += 1
+            if not self._numbered:
+                break
+
+    def _path(self, number: int) -> Path:
+        return Path(self._pattern % number if self._numbered else self._pattern)
+
+    def _open(self) -> None:
+        if self._file is not None:
+            return
+        self._file = self._new_file() if self._stream is None else self._stream
+        self._written = self._whole = 0
+        self._member(MADE, json.dumps(self._made).encode())
+
+    def _new_file(self) -> BinaryIO:
+        path, building = self._path(self._number), Path(f"{self._path(self._number)}.partial")
+        try:
+            file = open(open_locked(building, path), "wb")  # noqa: SIM115 - closed in _close
+        except OSError as error:
+            raise UserError(f"{building}: {error.strerror}") from None
+        if path.exists():
+            building.unlink()
+            file.close()
+            if self._numbered:
+                raise UserError(f"{path}: another run has written it meanwhile; start this one again")
+            raise UserError(f"{path}: is whole already; name shards like {path.stem}-%06d{path.suffix} to add to them")
+        file.truncate(0)
+        return file
+
+    def _member(self, name: str, *blocks: bytes | memoryview) -> None:
+        information = tarfile.TarInfo(name)
+        information.size, information.mode = sum(map(len, blocks)), 0o644
+        self._put(information.tobuf(tarfile.PAX_FORMAT), *blocks, bytes(-information.size % BLOCK))
+
+    def _put(self, *blocks: bytes | memoryview) -> None:
+        assert self._file is not None
+        for block in blocks:
+            self._file.write(block)
+            self._written += len(block)
+
+    def _close(self) -> None:
+        assert self._file is not None
+        self._put(bytes(2 * BLOCK))
+        if self._stream is not None:
+            self._stream.flush()
+        else:
+            if self._closing is not None:
+                self._closing.result()  # raises what went wrong with the shard before
+            self._closing = self._closer.submit(_put_in_place, self._file, self._path(self._number))
+            self._number += 1
+        self._file = None
+
+
+def _put_in_place(file: BinaryIO, path: Path) -> None:
+    """Wait until a shard is on the disk, and give it its name."""
+    with file:
+        file.flush()
+        os.fsync(file.fileno())
+        os.replace(f"{path}.partial", path)

@@ -1,0 +1,119 @@
+"""What is drawn for each sample: its view, its moment, what of its spectrogram is masked (ImageBind table 9).
+
+RandAugment in the form the table's `9/0.5` stands for: two of fifteen operations, each carried out half of the time, at a level of 10 drawn
+from a normal distribution of that mean and deviation; stronger with the level throughout. OMNIVORE, whose training the paper follows for
+depth, names the same setting. Every draw follows from numbers that say what it is for; no generator's state is carried along.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from torch import Tensor
+
+from imagebind_cli.media.views import RATIOS, Box, Crop, View
+from imagebind_cli.training.recipe import Augment
+
+TRIES = 10
+"""Crops, and rectangles to erase, that are drawn before one fits, as in torchvision."""
+
+ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)
+"""Smallest and largest share of the picture, and ratio of the sides: torchvision's."""
+
+OPERATIONS, CHANCE = 2, 0.5
+
+AMOUNTS: dict[str, Callable[[float, int], float]] = {
+    "autocontrast": lambda level, sign: 0,
+    "equalize": lambda level, sign: 0,
+    "invert": lambda level, sign: 0,
+    "rotate": lambda level, sign: sign * 30 * level,
+    "posterize": lambda level, sign: 4 - int(4 * level),
+    "solarize": lambda level, sign: 256 - int(256 * level),
+    "solarize_add": lambda level, sign: int(110 * level),
+    "saturation": lambda level, sign: 1 + sign * 0.9 * level,
+    "contrast": lambda level, sign: 1 + sign * 0.9 * level,
+    "brightness": lambda level, sign: 1 + sign * 0.9 * level,
+    "sharpness": lambda level, sign: 1 + sign * 0.9 * level,
+    "shear_x": lambda level, sign: sign * 0.3 * level,
+    "shear_y": lambda level, sign: sign * 0.3 * level,
+    "translate_x": lambda level, sign: sign * 0.45 * level,
+    "translate_y": lambda level, sign: sign * 0.45 * level,
+}
+"""Operation to its amount at a level from 0 to 1."""
+
+
+def random(seed: int, purpose: str, *place: int) -> np.random.Generator:
+    """Random numbers for one purpose at one place (pair, sample, pass, …), the same on every machine and in every process."""
+    return np.random.default_rng([seed, zlib.crc32(purpose.encode()), *place])
+
+
+def draw_view(augment: Augment, seed: int, *place: int) -> View:
+    """One view. Each of its parts is drawn for itself: leaving one out of a recipe leaves the others as they are."""
+    return View(
+        crops=() if augment.crop == 1 else tuple(_crops(augment.crop, random(seed, "crop", *place))),
+        bicubic=augment.interpolation == "bicubic",
+        mirror=bool(random(seed, "flip", *place).random() < augment.flip),
+        operations=(*_randaugment(augment, random(seed, "randaugment", *place)), *_jitter(augment, random(seed, "jitter", *place))),
+        erased=_erased(augment.erase, random(seed, "erase", *place)),
+    )
+
+
+def draw_place(seed: int, *place: int) -> float:
+    """Where in its spare time the window of a sample lies, in [0, 1)."""
+    return float(random(seed, "moment", *place).random())
+
+
+def mask_frequencies(spectrogram: Tensor, widest: int, seed: int, *place: int) -> Tensor:
+    """A normalised spectrogram (…, bins, frames) with up to `widest` neighbouring mel bins at its mean, 0 (SpecAugment, Park et al. 2019)."""
+    numbers = random(seed, "frequencies", *place)
+    bins = spectrogram.shape[-2]
+    width = int(numbers.integers(min(widest, bins) + 1))
+    first = int(numbers.integers(bins - width + 1))
+    masked = spectrogram.clone()
+    masked[..., first : first + width, :] = 0
+    return masked
+
+
+def _crops(smallest: float, numbers: np.random.Generator) -> Iterator[Crop]:
+    low, high = map(math.log, RATIOS)
+    for area, ratio, left, top in numbers.random((TRIES, 4)).tolist():
+        yield Crop(smallest + area * (1 - smallest), math.exp(low + ratio * (high - low)), left, top)
+
+
+def _randaugment(augment: Augment, numbers: np.random.Generator) -> Iterator[tuple[str, float]]:
+    if augment.randaugment is None:
+        return
+    mean, deviation = augment.randaugment
+    for _ in range(OPERATIONS):
+        name = list(AMOUNTS)[numbers.integers(len(AMOUNTS))]
+        carried_out, sign = numbers.random() < CHANCE, 1 if numbers.random() < 0.5 else -1
+        level = min(max(numbers.normal(mean, deviation), 0.0), 10.0) / 10
+        if carried_out:
+            yield name, AMOUNTS[name](level, sign)
+
+
+def _jitter(augment: Augment, numbers: np.random.Generator) -> Iterator[tuple[str, float]]:
+    """Brightness, contrast, saturation and hue in any order, each by up to as much."""
+    if not augment.colour_jitter:
+        return
+    amounts = numbers.uniform(-augment.colour_jitter, augment.colour_jitter, 4).tolist()
+    for number in numbers.permutation(4).tolist():
+        name = ("brightness", "contrast", "saturation", "hue")[number]
+        yield name, amounts[number] + (0 if name == "hue" else 1)
+
+
+def _erased(chance: float, numbers: np.random.Generator) -> Box | None:
+    if numbers.random() >= chance:
+        return None
+    low, high = map(math.log, ERASED_RATIO)
+    for area, ratio, left, top in numbers.random((TRIES, 4)).tolist():
+        area = ERASED_AREA[0] + area * (ERASED_AREA[1] - ERASED_AREA[0])  # noqa: PLW2901
+        ratio = math.exp(low + ratio * (high - low))  # noqa: PLW2901
+        across, down = math.sqrt(area / ratio), math.sqrt(area * ratio)
+        if across < 1 and down < 1:
+            left, top = left * (1 - across), top * (1 - down)  # noqa: PLW2901
+            return left, top, left + across, top + down
+    return None

@@ -1,0 +1,86 @@
+"""AdamW over parameter groups, a rate for each layer, warm-up and cosine (ImageBind table 9; what it leaves open stands in the recipe's defaults).
+
+No weight decay on biases, norms, class token, positions and temperatures. With layer decay, a block learns at `layer_decay` times the rate of
+the block behind it, the stem at that of a block before the first (BEiT's rule).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from imagebind_cli.training.recipe import Encoder as Section
+from imagebind_cli.training.recipe import Optimizer as Settings
+
+UNDECAYED = ("bias", "cls", "pos", "bias_k", "bias_v", "log_scale")
+
+
+def make_optimizer(
+    encoders: Mapping[str, nn.Module], sections: Mapping[str, Section], losses: nn.Module, settings: Settings
+) -> torch.optim.AdamW:
+    """AdamW over all that trains. Each group's rate is `peak` times `rate_at` the step."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, encoder in encoders.items():
+        for key, parameter in encoder.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault(_rates(key, encoder, sections[name], settings), []).append(parameter)
+    tables: list[dict[str, Any]] = [{"params": some, "peak": peak, "weight_decay": decay} for (peak, decay), some in groups.items()]
+    if temperatures := [parameter for parameter in losses.parameters() if parameter.requires_grad]:
+        tables.append({"params": temperatures, "peak": settings.lr, "weight_decay": 0.0})
+    return torch.optim.AdamW(tables, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps)
+
+
+def _rates(key: str, encoder: nn.Module, section: Section, settings: Settings) -> tuple[float, float]:
+    """Peak learning rate and weight decay of a parameter."""
+    blocks = len(encoder.trunk.blocks)  # type: ignore[union-attr, arg-type]
+    place = key.split(".")
+    if place[0] == "head":
+        below = 0
+    elif place[:2] == ["trunk", "blocks"]:
+        below = blocks - int(place[2])
+    else:
+        below = blocks + 1
+    owner = encoder.get_submodule(key.rpartition(".")[0])
+    still = place[-1] in UNDECAYED or isinstance(owner, nn.LayerNorm)
+    decay = settings.weight_decay if section.weight_decay is None else section.weight_decay
+    return (section.lr or settings.lr) * section.layer_decay**below, 0.0 if still else decay
+
+
+def rate_at(step: int, steps: int, warmup: int, settings: Settings) -> float:
+    """The learning rate of step 0, 1, … over its peak: rising in even parts to 1 at the end of the warm-up, then falling as a cosine."""
+    if step < warmup:
+        return (step + 1) / warmup
+    if settings.schedule == "constant":
+        return 1.0
+    done = (step - warmup) / max(1, steps - warmup)
+    return settings.final + (1 - settings.final) * (1 + math.cos(math.pi * done)) / 2
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * rate
+
+
+def clip(groups: Iterable[Iterable[Tensor]], largest: float) -> float:
+    """Scale all gradients so that their common norm is `largest` at most; the norm it was, not finite where a gradient is not.
+
+    groups: parameters; those whose gradients are shared out among processes stand apart from the others.
+    """
+    some = [own for group in groups if (own := [parameter for parameter in group if parameter.grad is not None])]
+    norms = [_whole(get_total_norm([parameter.grad for parameter in own if parameter.grad is not None])) for own in some]
+    norm = torch.stack(norms).norm()
+    if norm.isfinite():
+        for own in some:
+            clip_grads_with_norm_(own, largest, norm)
+    return float(norm)
+
+
+def _whole(norm: Tensor) -> Tensor:
+    whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return whole

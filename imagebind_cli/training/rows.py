@@ -1,0 +1,252 @@
+"""The rows of a pair's data, by number: of manifests, tar shards and prepared HDF5 files. What of them must not become each other's negatives.
+
+Every row can be read at any time, so no order of samples, no number of processes and no uneven shard can lose, repeat or wait for one.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import math
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.shards import Entry, Part, index
+from imagebind_cli.sources import Failure, from_manifest
+from imagebind_cli.training.server import context
+
+MANIFESTS = (".jsonl", ".csv", ".tsv")
+
+MANY_BYTES = 1_000_000_000
+"""Of shards, whose headers are read by several processes."""
+
+
+class Packed:
+    """JSON objects in two tensors: millions take the memory of their text, and processes share it."""
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        text, ends = bytearray(), array("q", [0])
+        for line in lines:
+            text += line
+            ends.append(len(text))
+        self._text = torch.frombuffer(text or bytearray(1), dtype=torch.uint8)
+        self._ends = torch.frombuffer(ends, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        start, end = self._ends[number : number + 2].tolist()
+        return json.loads(self._text[start:end].numpy().tobytes())
+
+    def bytes(self) -> memoryview:
+        """Their text, one after another."""
+        return self._text.numpy().data
+
+
+@dataclass(frozen=True)
+class Data:
+    """One pair's rows.
+
+    rows: each an id, and paths and sentences by modality, or where it lies in which shard. groups: (n,) int64; equal where id, group or caption
+    is. files: read. made: how the shards among them were prepared, by file. left_out: how many rows cannot be used; the first of them.
+    """
+
+    rows: Packed
+    groups: Tensor
+    files: tuple[str, ...]
+    made: tuple[Mapping[str, Any], ...]
+    left_out: int
+    first_left_out: Failure | None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def id(self, number: int) -> str:
+        """A row's id."""
+        return self.rows[number]["id"]
+
+    def digest(self) -> str:
+        """The same for the same rows in the same order, in shards of the same names."""
+        shards = json.dumps([file for file in self.files if Path(file).suffix not in MANIFESTS])
+        return hashlib.sha256(shards.encode() + self.rows.bytes()).hexdigest()
+
+    def payloads(self, row: Mapping[str, Any], modalities: Sequence[str]) -> dict[str, Any]:
+        """What a modality's reader takes, for each of some modalities of a row: a path, a sentence, an open file, or prepared arrays.
+
+        Raises:
+            OSError, ValueError: its shard cannot be read.
+        """
+        if "file" not in row:
+            return {modality: row[modality] for modality in modalities}
+        path = self.files[row["file"]]
+        if "parts" in row:
+            parts = {ending: Part(name, (path, offset, size)) for ending, (name, offset, size) in row["parts"].items()}
+            entry = Entry(row["id"], dict(parts), self.made[row["file"]])
+        else:
+            entry = _index(path)[row["number"]]
+        about = entry.about()
+        return {modality: entry.payload(modality, about) for modality in modalities}
+
+
+_index = lru_cache(maxsize=None)(index)
+
+
+def read_data(patterns: Sequence[str], modalities: tuple[str, str], workers: int = 0) -> Data:
+    """The rows that have both modalities.
+
+    Args:
+        patterns: paths, or patterns such as `train-*.jsonl`. workers: processes that may read the headers of many shards.
+    Raises:
+        UserError: no such file, one of another kind, or no usable row, with the columns there are.
+    """
+    files = [file for pattern in patterns for file in _matching(pattern)]
+    found = list(_read_files(files, modalities, workers))
+    rows = Packed(line for one in found for line in one.lines)
+    first_left_out = next((one.first_left_out for one in found if one.first_left_out), None)
+    if not len(rows):
+        why = f": {first_left_out.reason}" if first_left_out else ""
+        raise UserError(f"{', '.join(patterns)}: no row has both {' and '.join(modalities)}{why}")
+    made, left_out = tuple(one.made for one in found), sum(one.left_out for one in found)
+    return Data(rows, _groups([one.keys for one in found]), tuple(files), made, left_out, first_left_out)
+
+
+def _matching(pattern: str) -> list[str]:
+    found = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else [pattern]
+    if not found:
+        raise UserError(f"{pattern}: no file matches this pattern")
+    return found
+
+
+@dataclass
+class _Found:
+    """What one file holds: a JSON object for each usable row, and its keys, three numbers of 64 bits."""
+
+    lines: list[bytes] = field(default_factory=list)
+    keys: array[int] = field(default_factory=lambda: array("Q"))
+    made: Mapping[str, Any] = field(default_factory=dict)
+    left_out: int = 0
+    first_left_out: Failure | None = None
+
+    def add(self, row: Mapping[str, Any], group: Any, caption: str | bytes | None) -> None:
+        """A usable row. What makes it the same as another: id, group, caption; one that it lacks is its id again."""
+        own = _number("id", row["id"])
+        self.keys.extend((own, own if group is None else _number("group", group), own if caption is None else _number("text", caption)))
+        self.lines.append(json.dumps(row).encode())
+
+    def leave_out(self, failure: Failure) -> None:
+        """A row that is none."""
+        self.left_out += 1
+        self.first_left_out = self.first_left_out or failure
+
+
+def _number(kind: str, key: Any) -> int:
+    if kind == "text" and isinstance(key, str):
+        key = " ".join(key.split()).lower()
+    data = key if isinstance(key, bytes) else str(key).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=kind.encode()).digest(), "little")
+
+
+def _groups(keys: Sequence[array[int]]) -> Tensor:
+    """(n,) int64: for all rows that hang together by any key, the number of the first."""
+    table = np.concatenate([np.frombuffer(one, np.uint64) for one in keys]).reshape(-1, 3)
+    columns = [np.unique(column, return_inverse=True)[1] for column in table.T]
+    numbers = np.arange(len(table))
+    while True:
+        before = numbers
+        for column in columns:
+            first = np.full(len(numbers), len(numbers))
+            np.minimum.at(first, column, numbers)
+            numbers = first[column]
+        if np.array_equal(numbers, before):
+            return torch.from_numpy(numbers)
+
+
+def _read_files(files: Sequence[str], modalities: tuple[str, str], workers: int) -> Iterator[_Found]:
+    shards = [file for file in files if Path(file).suffix not in MANIFESTS]
+    few = sum(os.path.getsize(file) for file in shards if os.path.isfile(file)) < MANY_BYTES
+    if workers < 2 or len(shards) < 2 or few:
+        yield from (_read_file(number, file, modalities) for number, file in enumerate(files))
+        return
+    with ProcessPoolExecutor(min(workers, len(shards)), context()) as processes:
+        yield from processes.map(_read_file, range(len(files)), files, [modalities] * len(files))
+
+
+def _read_file(number: int, file: str, modalities: tuple[str, str]) -> _Found:
+    found = _Found()
+    if Path(file).suffix in MANIFESTS:
+        for item in from_manifest(Path(file), modalities):
+            if isinstance(item, Failure):
+                found.leave_out(item)
+            else:
+                row = {"id": item.id, **item.payload, **_stretch(item.id, item.meta, file)}
+                found.add(row, item.meta.get("group"), item.payload.get("text"))
+        return found
+    entries = index(file)
+    found.made = entries[0].made if len(entries) else {}
+    for place, entry in enumerate(entries):
+        _take_entry(found, entry, (number, place), file, modalities)
+    return found
+
+
+def _take_entry(found: _Found, entry: Entry, place: tuple[int, int], file: str, modalities: tuple[str, str]) -> None:
+    """A row of a shard. place: the file's number, and the entry's in it."""
+    prepared = {name: entry.arrays(name) for name in modalities}
+    members = {name: parts or [part for part in [entry.media(name)] if part] for name, parts in prepared.items()}
+    missing = [name for name, parts in members.items() if not parts]
+    if missing:
+        found.leave_out(Failure(entry.key, f"no {missing[0]} in this sample of {file}; it has {', '.join(entry.parts)}"))
+        return
+    try:
+        about = entry.about()
+        caption = _caption(members["text"][0], bool(prepared["text"])) if "text" in members else None
+    except (OSError, ValueError) as error:
+        found.leave_out(Failure(entry.key, f"this sample of {file}: {error}"))
+        return
+    if not about and any(prepared.values()):
+        found.leave_out(Failure(entry.key, f"this sample of {file} is not whole"))
+        return
+    id = str(about.get("id", entry.key))
+    kept = {part.name for parts in members.values() for part in parts}
+    row = {"id": id, "file": place[0], **_place(entry, kept, place[1]), **_stretch(id, about, file)}
+    found.add(row, about.get("group"), caption)
+
+
+def _place(entry: Entry, kept: set[str], number: int) -> dict[str, Any]:
+    """Where an entry's members lie in a tar; its number in a file that can be read by number."""
+    parts = {}
+    for ending, part in entry.parts.items():
+        if not isinstance(part, Part) or isinstance(part.place, bytes):
+            return {"number": number}
+        if ending == "json" or part.name in kept:
+            parts[ending] = (part.name, *part.place[1:])
+    return {"parts": parts}
+
+
+def _stretch(id: str, about: Mapping[str, Any], file: str) -> dict[str, float]:
+    """The seconds of a long recording that a row is, where it says so."""
+    given = {name: about[name] for name in ("start", "end") if about.get(name) is not None}
+    try:
+        seconds = {name: float(value) for name, value in given.items()}
+        if not seconds or 0 <= seconds.get("start", 0.0) < seconds.get("end", math.inf):
+            return seconds
+    except (TypeError, ValueError):
+        pass
+    raise UserError(f"{file}: {id}: start and end are seconds, the one before the other; {given} is given")
+
+
+def _caption(member: Any, tokens: bool) -> str | bytes:
+    """The sentence, or the bytes of its tokens."""
+    return member.array().tobytes() if tokens else member.read().decode(errors="replace")

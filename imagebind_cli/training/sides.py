@@ -1,0 +1,86 @@
+"""One modality of a pair: how its files are read and varied, checked against what its encoder and a random window allow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from imagebind_cli import reading, registry
+from imagebind_cli.encoder import EncoderConfig
+from imagebind_cli.errors import UserError
+from imagebind_cli.training.recipe import Augment, Pair
+
+PICTURES = ("vision", "depth", "thermal")
+"""Encoders of what can be cropped."""
+
+TIMED = ("audio", "video", "imu")
+"""Modalities of which one window is taken."""
+
+WINDOWS = ("clips", "hop", "centres", "crops")
+"""Options that choose windows and crops; in training these are drawn."""
+
+PLACES = ("crop", "flip", "randaugment")
+"""What moves pixels, and must be one thing for two aligned pictures."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """options: of its reader. augment: None where nothing is varied."""
+
+    modality: str
+    config: EncoderConfig
+    options: Mapping[str, Any]
+    augment: Augment | None
+
+    @property
+    def encoder(self) -> str:
+        """The name of its encoder."""
+        return registry.encoder_name(self.modality)
+
+
+def sides_of(pair: Pair, configs: Mapping[str, EncoderConfig]) -> tuple[Side, Side]:
+    """The anchor's and the other's.
+
+    Args:
+        configs: by encoder name.
+    Raises:
+        UserError: no such encoder, or an option or augmentation that does not fit.
+    """
+    for place, given in (("augment", pair.augment), ("options", pair.options)):
+        for modality in given:
+            if modality not in pair.modalities:
+                raise UserError(f"{pair.name}: {place} for {modality!r}; the pair has {' and '.join(pair.modalities)}")
+    anchor, other = (_side(pair, modality, configs) for modality in pair.modalities)
+    if pair.aligned and anchor.encoder in PICTURES and other.encoder in PICTURES:
+        plain = Augment()
+        for name in PLACES:
+            values = [getattr(side.augment or plain, name) for side in (anchor, other)]
+            if values[0] != values[1]:
+                told = f"{anchor.modality} has {values[0]}, {other.modality} {values[1]}"
+                raise UserError(f"{pair.name}: aligned pictures need the same {name}; {told}")
+    return anchor, other
+
+
+def _side(pair: Pair, modality: str, configs: Mapping[str, EncoderConfig]) -> Side:
+    encoder = registry.encoder_name(modality)
+    if encoder not in configs:
+        raise UserError(f"{pair.name}: this model has no encoder for {modality}; it has {', '.join(configs)}")
+    options = dict(pair.options.get(modality, {}))
+    for name in options:
+        if name in WINDOWS or name not in reading.names(encoder):
+            known = [name for name in reading.names(encoder) if name not in WINDOWS]
+            raise UserError(f"{pair.name}: {modality} has no option {name!r} in training; it has {', '.join(known) or 'none'}")
+    if options.get("long_text") == "window":
+        raise UserError(f"{pair.name}: long_text = 'window' averages windows; training takes one: truncate or error")
+    reading.read_options(encoder, modality, options)
+    augment = pair.augment.get(modality)
+    _check_augment(pair, modality, encoder, augment or Augment())
+    return Side(modality, configs[encoder], options, augment)
+
+
+def _check_augment(pair: Pair, modality: str, encoder: str, augment: Augment) -> None:
+    fitting = set(Augment.model_fields) - {"frequency_mask"} if encoder in PICTURES else {"frequency_mask"} if encoder == "audio" else set()
+    for name in sorted(augment.model_fields_set - fitting):
+        known = ", ".join(name for name in Augment.model_fields if name in fitting)
+        raise UserError(f"{pair.name}: {name} does not fit {modality}; {known or 'nothing'} does")

@@ -1,0 +1,161 @@
+"""One of several processes of tests/test_distributed.py: everything that is compared with a single process, in one start of PyTorch.
+
+    RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=29500 python -m tests.ranks FOLDER
+
+Each process writes what it has to FOLDER/RANK.safetensors.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from imagebind_cli.encoder import EncoderConfig
+from imagebind_cli.training import gather, state
+from imagebind_cli.training.batch import Batch
+from imagebind_cli.training.loss import PairLoss, has_negatives
+from imagebind_cli.training.optimizer import clip, make_optimizer
+from imagebind_cli.training.parallel import Tower, processes, raise_tower
+from imagebind_cli.training.recipe import Encoder as Section
+from imagebind_cli.training.recipe import Optimizer, Pair, Run
+from imagebind_cli.training.start import fresh, with_weights
+from imagebind_cli.training.step import gradients
+from imagebind_cli.training.trainable import choose, whole
+from imagebind_cli.transformer import TrunkConfig
+
+ROWS = 12  # two and three processes share them evenly
+GROUPS = torch.tensor([0, 1, 2, 0, 4, 5, 6, 7, 8, 1, 2, 11])
+KINDS = ("infonce", "sigmoid", "regression")
+STEPS = 3
+TRUNK = TrunkConfig(width=16, layers=2, heads=2, bias_kv=True)
+CONFIGS = {
+    "depth": EncoderConfig(dim=8, shape=(1, 32, 32), trunk=TRUNK, patch=(16, 16), stride=(16, 16), stem_norm_eps=1e-5, scale=5.0),
+    "imu": EncoderConfig(dim=8, shape=(6, 64), trunk=TRUNK, patch=(8,), stride=(8,), stem_norm_eps=1e-5, scale=5.0),
+}
+
+
+def part(tensor: Tensor) -> Tensor:
+    """This process's rows."""
+    return tensor.chunk(gather.world())[gather.rank()]
+
+
+def unit_rows(seed: int) -> Tensor:
+    rows = torch.randn(ROWS, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return nn.functional.normalize(rows, dim=1)
+
+
+def make_loss(kind: str = "infonce", chunk: int = 1024) -> PairLoss:
+    return PairLoss(Pair(modalities=("depth", "imu"), loss=kind, learn_temperature=kind != "regression"), chunk).double()
+
+
+def make_towers(run: Run, **choices: object) -> tuple[Tower, Tower]:
+    """In float64: what differs by more than rounding is another algorithm."""
+    towers = []
+    for name, config in CONFIGS.items():
+        encoder = with_weights(name, config, fresh(name, config, seed=3)).double()
+        section = Section(**choices)
+        choose(encoder, section, seed=0)
+        towers.append(raise_tower(name, encoder, section, run, torch.device("cpu")))
+    return towers[0], towers[1]
+
+
+def make_batch(step: int = 0) -> Batch:
+    random = torch.Generator().manual_seed(step)
+    inputs = (torch.randn(ROWS, *config.shape, dtype=torch.float64, generator=random) for config in CONFIGS.values())
+    anchor, other = (part(tensor) for tensor in inputs)
+    numbers = part(torch.arange(ROWS)).tolist()
+    return Batch(0, tuple(f"sample {number}" for number in numbers), part(GROUPS), (anchor, other))
+
+
+def of_losses() -> dict[str, Tensor]:
+    """The gradient of the whole batch's mean loss: this process's rows, and the temperature's."""
+    found = {}
+    for kind in KINDS:
+        for chunk in (2, 1024):
+            anchor, other = (part(unit_rows(seed)).requires_grad_() for seed in (0, 1))
+            loss = make_loss(kind, chunk)
+            value = loss(anchor, other, part(GROUPS))
+            value.backward()
+            place = f"{kind} in chunks of {chunk}"
+            found[f"{place}: loss"] = gather.mean(value)
+            found[f"{place}: anchor"], found[f"{place}: other"] = anchor.grad / gather.world(), other.grad / gather.world()
+            if kind != "regression":
+                found[f"{place}: log_scale"] = gather.mean(loss.log_scale.grad)
+    found["negatives"] = torch.tensor(
+        [
+            has_negatives(part(GROUPS)),
+            has_negatives(part(torch.arange(gather.world()).repeat_interleave(ROWS // gather.world()))),
+            has_negatives(part(torch.zeros(ROWS, dtype=torch.int64))),
+        ]
+    )
+    return found
+
+
+def of_steps(run: Run, micro_batch: int | None, folder: Path | None = None) -> dict[str, Tensor]:
+    """Gradients of a first step, and weights after some; a checkpoint of them, if asked."""
+    towers, loss = make_towers(run), make_loss()
+    encoders = nn.ModuleDict({tower.name: tower.encoder for tower in towers})
+    losses = nn.ModuleList([loss])
+    adamw = make_optimizer(encoders, {tower.name: tower.section for tower in towers}, losses, Optimizer(lr=1e-3))
+    found = {}
+    for step in range(STEPS):
+        outcome = gradients(towers, loss, make_batch(step), 7, step, micro_batch)
+        if step == 0:
+            trained = [*encoders.named_parameters(), ("log_scale", loss.log_scale)]
+            found |= {f"gradient {name}": whole(own.grad) for name, own in trained if own.grad is not None}
+            found |= {
+                "loss": torch.tensor(outcome.loss),
+                "alignment": torch.tensor(outcome.alignment),
+                "spread": torch.tensor(outcome.spread),
+            }
+        found[f"norm {step}"] = torch.tensor(clip(([*encoders.parameters()], [*losses.parameters()]), 1.0))
+        adamw.step()
+        adamw.zero_grad()
+    found |= {f"weight {name}": whole(own) for name, own in encoders.named_parameters()} | {"scale": loss.log_scale.detach()}
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+        state.save(folder, state.Progress(step=STEPS), nn.ModuleDict({"encoders": encoders, "losses": losses}), adamw)
+        gather.wait()
+        again, other_loss = make_towers(run), make_loss()
+        restored = nn.ModuleDict(
+            {"encoders": nn.ModuleDict({tower.name: tower.encoder for tower in again}), "losses": nn.ModuleList([other_loss])}
+        )
+        adamw = make_optimizer(restored["encoders"], {tower.name: tower.section for tower in again}, restored["losses"], Optimizer(lr=1e-3))
+        state.restore(folder, restored, adamw)
+        gradients(again, other_loss, make_batch(STEPS), 7, STEPS, micro_batch)
+        adamw.step()
+        found |= {f"went on {name}": whole(own) for name, own in restored["encoders"].named_parameters()}
+    return found
+
+
+def not_finite() -> list[str]:
+    """The ids that a step names when the last process's last sample has no numbers."""
+    batch = make_batch()
+    if gather.rank() == gather.world() - 1:
+        batch.inputs[1][-1] = torch.nan
+    return list(gradients(make_towers(Run()), make_loss(), batch, 7, 0, 2).not_finite)
+
+
+def everything(folder: Path) -> dict[str, Tensor]:
+    found = of_losses()
+    for name, run, micro_batch in (
+        ("ddp", Run(), None),
+        ("ddp cached", Run(), 2),
+        ("fsdp cached", Run(sharding="fsdp"), 2),
+        ("fsdp", Run(sharding="fsdp"), None),
+    ):
+        own = of_steps(run, micro_batch, folder / name if micro_batch else None)
+        found |= {f"{name}: {key}": tensor for key, tensor in own.items()}
+    assert not_finite() == [f"sample {ROWS - 1}"]
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with processes(torch.device("cpu")):
+        tensors = everything(Path(sys.argv[1]))
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, Path(sys.argv[1]) / f"{gather.rank()}.safetensors")
