@@ -74,6 +74,7 @@ def write(folder: Path, config: ModelConfig, changed: Mapping[str, Mapping[str, 
     """Make a run folder the model of this step: files first, `config.json` last, then away with the files of the step before."""
     from safetensors.torch import save_file
 
+    sweep(folder)
     files = {}
     for encoder, tensors in changed.items():
         path = folder / f"{encoder}-{step:06d}.safetensors"
@@ -84,6 +85,12 @@ def write(folder: Path, config: ModelConfig, changed: Mapping[str, Mapping[str, 
     for old in folder.glob("*-[0-9]*.safetensors"):
         if old.name not in files:
             old.unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Away with what a killed run left half written in a folder, under our names or the temporary ones of safetensors."""
+    for torn in (*folder.glob(".*.new"), *folder.glob(".tmp*")):
+        torn.unlink()
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

@@ -191,6 +191,21 @@ def test_retry_takes_only_what_the_file_names_and_clears_what_works(embed: Run, 
     assert (folder / "e.jsonl").read_text() == ""
 
 
+def test_a_file_that_failed_is_tried_again_when_it_is_named_again(start: Start, folder: Path) -> None:
+    (folder / "late.png").write_bytes(b"half of it")
+    process = start("embed", "image", "--model", "tiny", "-o", "s.h5")
+    assert process.stdin
+    assert process.stderr
+    process.stdin.write(b"late.png\n")
+    process.stdin.flush()
+    while b"late.png: " not in (line := process.stderr.readline()):
+        assert line
+    generate.picture(folder / "late.png")
+    _, err = process.communicate(b"late.png\nlate.png\n", timeout=60)
+    assert b"1 embedded, 1 failed, 1 there already" in err
+    assert open_store("s.h5").ids == ["late.png"]
+
+
 def test_a_failure_file_is_refused_if_it_is_none_and_healed_if_it_is_torn(embed: Run, folder: Path) -> None:
     (folder / "mine.jsonl").write_text("shopping list\n")
     refused = embed("text", "a", "--errors", "mine.jsonl")

@@ -247,6 +247,7 @@ def test_lines_ask_in_any_modality(retrieve: Run, pictures: Path, folder: Path) 
         json.dumps({"id": "both", "text": "a dog", "image": "same.png", "weights": [0.1, 1]}),
         json.dumps({"image": "same.png"}),
         json.dumps({"id": "gone", "image": "gone.png"}),
+        '{"torn": ',
     ]
     Path("sub/queries.jsonl").write_text("\n".join(lines))
     run = retrieve(pictures, "--queries", "sub/queries.jsonl", "-k", 1, "--errors", "errors.jsonl")
@@ -254,7 +255,8 @@ def test_lines_ask_in_any_modality(retrieve: Run, pictures: Path, folder: Path) 
     assert [row["query"] for row in run.rows] == ["a dog", "both", "sub/same.png"]
     assert [row["id"] for row in run.rows[1:]] == ["2.png", "2.png"]
     assert [line for line in run.notices if "gone" in line] == ["imagebind: gone: no such file or directory"]
-    assert json.loads(Path("errors.jsonl").read_text())["id"] == "gone"
+    assert "imagebind: sub/queries.jsonl:6: not a JSON object" in run.notices
+    assert [json.loads(line)["id"] for line in Path("errors.jsonl").read_text().splitlines()] == ["gone", "sub/queries.jsonl:6"]
     apart = retrieve(pictures, "--text", "a dog", "-k", 1)
     assert same(told(apart), [(run.rows[0]["id"], run.rows[0]["score"])])
 

@@ -13,7 +13,7 @@ from imagebind_cli.training.loss import PairLoss
 from imagebind_cli.training.parallel import raise_tower
 from imagebind_cli.training.recipe import Encoder as Section
 from imagebind_cli.training.recipe import Optimizer, Pair, Run
-from imagebind_cli.training.start import with_weights, fresh
+from imagebind_cli.training.start import fresh, with_weights
 from imagebind_cli.training.step import gradients
 from imagebind_cli.training.trainable import choose
 from imagebind_cli.transformer import TrunkConfig
@@ -34,7 +34,9 @@ def make_tower(name, train="all", drop=False, run=None, **choices):
         config = replace(config, trunk=replace(config.trunk, drop_path=0.5))
     else:
         config = replace(config, head_dropout=0.0)
-    encoder = with_weights(name, config, fresh(name, config, seed=3)).to(torch.float32 if run and run.precision == "bf16" else torch.float64)
+    encoder = with_weights(name, config, fresh(name, config, seed=3)).to(
+        torch.float32 if run and run.precision == "bf16" else torch.float64
+    )
     section = Section(train=train, **choices)
     choose(encoder, section, seed=0)
     return raise_tower(name, encoder, section, run or Run(), CPU)

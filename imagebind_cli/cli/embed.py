@@ -104,7 +104,7 @@ def embed(
         results = loaded.embed_items(str(modality), resume.choose(items), batch_size=batch_size, workers=workers, **settings)
         for result in results:
             if isinstance(result, Failure):
-                talk.failure(result.id, result.reason, resume.failed())
+                talk.failure(result.id, result.reason, resume.failed(result.id))
             else:
                 talk.remarks(result[0].id, result[0].notes, result[0].warnings)
                 keep(resume.described(result))

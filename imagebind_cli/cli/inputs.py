@@ -59,11 +59,14 @@ def new_items(items: Iterable[Item | Failure], stored: Container[str], talk: Tal
             yield item
 
 
-def distinct(items: Iterable[Item | Failure], talk: Talk) -> Iterator[Item | Failure]:
-    """Each item once. An id that comes again with another input, or that no store can hold, is a failure."""
+def distinct(items: Iterable[Item | Failure], talk: Talk, came: dict[int, int] | None = None) -> Iterator[Item | Failure]:
+    """Each item once. An id that comes again with another input, or that no store can hold, is a failure.
+
+    came: hashes of ids to those of their inputs, since there may be millions; one that is taken out may come again.
+    """
     from imagebind_cli.sources import Failure
 
-    came: dict[int, int] = {}  # hashes, since there may be millions
+    came = {} if came is None else came
     for item in items:
         if isinstance(item, Failure):
             yield item

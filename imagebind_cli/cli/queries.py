@@ -34,11 +34,14 @@ class Asking:
     def __init__(self, vectors: Vectors, stores: Sequence[StoreReader], chosen: Mapping[str, Any], talk: Talk) -> None:
         self._vectors, self._stores, self._chosen, self._talk = vectors, stores, chosen, talk
 
-    def queries(self, requests: Sequence[Request]) -> list[Query]:
+    def queries(self, requests: Sequence[Request | Failure]) -> list[Query]:
         """The queries of some requests, in order. One that cannot be read is said, and left out."""
-        embedded = self._embedded(requests)
+        embedded = self._embedded([request for request in requests if isinstance(request, Request)])
         found = []
         for request in requests:
+            if not isinstance(request, Request):
+                self._talk.failure(request.id, request.reason)
+                continue
             try:
                 found.append(self._query(request, embedded))
             except (OSError, ValueError) as error:
@@ -122,7 +125,8 @@ class Asking:
         import numpy as np
 
         if _is_lines(path):
-            rows: Iterator[Any] = (np.array(request.vector) for request in read_requests(path) if request.vector is not None)
+            lines = (request for request in read_requests(path) if isinstance(request, Request) and request.vector is not None)
+            rows: Iterator[Any] = (np.array(line.vector) for line in lines)
         else:
             rows = (row for _, block in self.stored(path) for row in block)
         found = list(islice(rows, 2))

@@ -10,12 +10,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from imagebind_cli import registry
 from imagebind_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from imagebind_cli.sources import Failure
 
 LIKE, VECTOR = "like", "vector"
 BATCH = 256
@@ -57,18 +60,26 @@ def named(parts: Sequence[tuple[str, str]], weights: Sequence[float] | None) -> 
     return " ".join(terms).removeprefix("+ ")
 
 
-def read_requests(path: Path) -> Iterator[Request]:
+def read_requests(path: Path) -> Iterator[Request | Failure]:
     """A query for each line of a file, or of stdin, `-`: a sentence, or a JSON object with a key for each modality, or `embedding`.
 
-    Relative paths start at the file's folder. Several keys in one line are combined, with `weights` if there are any.
+    Relative paths start at the file's folder. Several keys in one line are combined, with `weights` if there are any. A line that is none of
+    these is a `Failure`.
+
     Raises:
-        UserError: the file cannot be read, or a line is none of these.
+        UserError: the file cannot be read.
     """
+    from imagebind_cli.sources import Failure
+
     try:
         with open(os.dup(0) if str(path) == "-" else path, encoding="utf-8-sig", errors="surrogateescape") as file:
             for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _request(line.strip(), f"{path}:{number}", "" if str(path) == "-" else str(path.parent))
+                place = f"{path}:{number}"
+                try:
+                    if line.strip():
+                        yield _request(line.strip(), place, "" if str(path) == "-" else str(path.parent))
+                except ValueError as error:
+                    yield Failure(place, str(error))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
 
@@ -78,19 +89,19 @@ def _request(line: str, place: str, folder: str) -> Request:
         return Request(line, (("text", line),))
     try:
         row = json.loads(line)
-    except ValueError:
-        raise UserError(f"{place}: not a JSON object") from None
+    except (ValueError, RecursionError):
+        raise ValueError("not a JSON object") from None
     given = {key: row[key] for key in row if key in registry.MODALITIES}
     vector, weights = row.get("embedding"), row.get("weights")
     wrong = [key for key, value in given.items() if not isinstance(value, str)]
     wrong += ["embedding"] if vector is not None and not _are_numbers(vector) else []
     wrong += ["weights"] if weights is not None and not (_are_numbers(weights) and len(weights) == len(given)) else []
     if wrong:
-        raise UserError(f"{place}: {wrong[0]} is {row[wrong[0]]!r:.60}; a string is needed, or for embedding and weights numbers")
+        raise ValueError(f"{wrong[0]} is {row[wrong[0]]!r:.60}; a string is needed, or for embedding and weights numbers")
     if vector is not None:
         return Request(str(row.get("id", place)), (), None, tuple(vector))
     if not given:
-        raise UserError(f"{place}: no {', '.join(registry.MODALITIES)} or embedding in this line; it has {', '.join(row) or 'nothing'}")
+        raise ValueError(f"no {', '.join(registry.MODALITIES)} or embedding in this line; it has {', '.join(row) or 'nothing'}")
     parts = tuple((key, value if key == "text" else os.path.join(folder, value)) for key, value in given.items())
     weights = tuple(weights) if weights is not None else None
     return Request(str(row.get("id", named(parts, weights))), parts, weights)
@@ -100,14 +111,14 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(number, int | float) for number in value)
 
 
-def batches(requests: Iterable[Request], waiting: bool) -> Iterator[list[Request]]:
+def batches(requests: Iterable[Request | Failure], waiting: bool) -> Iterator[list[Request | Failure]]:
     """Requests, several at once. waiting: as many as are there, since whoever asks may wait for the answer before asking again."""
     if not waiting:
         requests = iter(requests)
         while some := list(islice(requests, BATCH)):
             yield some
         return
-    came: queue.Queue[Request | BaseException | None] = queue.Queue(BATCH)
+    came: queue.Queue[Request | Failure | BaseException | None] = queue.Queue(BATCH)
 
     def read() -> None:
         try:
@@ -118,10 +129,10 @@ def batches(requests: Iterable[Request], waiting: bool) -> Iterator[list[Request
             came.put(error)
 
     threading.Thread(target=read, name="queries", daemon=True).start()
-    last: Request | BaseException | None
+    last: Request | Failure | BaseException | None
     while True:
-        ready = []
-        while isinstance(last := came.get(), Request):
+        ready: list[Request | Failure] = []
+        while (last := came.get()) is not None and not isinstance(last, BaseException):
             ready.append(last)
             if len(ready) == BATCH or came.empty():
                 break

@@ -34,6 +34,7 @@ class Resume:
     retry: bool
     verify: bool
     _under_way: deque[tuple[Stamp, dict[str, Any]]] = field(default_factory=deque)  # results come in the items' order
+    _came: dict[int, int] = field(default_factory=dict)
     _said: bool = False
 
     def __post_init__(self) -> None:
@@ -52,7 +53,7 @@ class Resume:
         from imagebind_cli.store import Stamp
 
         asked = (item for item in items if self._is_asked(item.id))
-        for item in asked if self.store is None else distinct(asked, self.talk):
+        for item in asked if self.store is None else distinct(asked, self.talk, self._came):
             if isinstance(item, Failure):
                 self._under_way.append((Stamp(), {}))
                 yield item
@@ -72,8 +73,9 @@ class Resume:
         stamp, meta = self._under_way.popleft()
         return [replace(embedding, meta=meta, stamp=stamp) for embedding in embeddings]
 
-    def failed(self) -> Stamp:
-        """What the next item, which failed, was."""
+    def failed(self, id: str) -> Stamp:
+        """What the next item, which failed, was. It may come again: a file that is named a second time may be whole by then."""
+        self._came.pop(hash(id), None)
         return self._under_way.popleft()[0]
 
     def _is_done(self, id: str, payload: Any) -> bool:

@@ -87,7 +87,7 @@ def raise_tower(name: str, encoder: Encoder, section: Section, run: Run, device:
         _shard(encoder, device)
         local = partial(_unexchanged, encoder)
     elif world() > 1 and section.train != "none":
-        inner = DistributedDataParallel(encoder, broadcast_buffers=False, gradient_as_bucket_view=True)
+        inner = DistributedDataParallel(encoder, gradient_as_bucket_view=True)
         local = inner.no_sync
     bf16 = run.precision == "bf16"
 

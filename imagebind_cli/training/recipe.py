@@ -40,7 +40,7 @@ class Augment(Section):
     crop: Annotated[float, Field(gt=0, le=1)] = 1.0
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     flip: Share = 0.0
-    colour_jitter: float = 0.0
+    colour_jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     randaugment: tuple[float, float] | None = None
     erase: Share = 0.0
     frequency_mask: Annotated[int, Field(ge=0)] = 0
@@ -136,7 +136,7 @@ class Run(Section):
 
     epochs: Positive = 10.0
     steps: Count | None = None
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     micro_batch: Count | None = None
     chunk: Count = 1024
     anchor_cache: bool = False

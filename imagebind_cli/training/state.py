@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.run_folder import replace_file
+from imagebind_cli.run_folder import replace_file, sweep
 from imagebind_cli.training import gather
 from imagebind_cli.training.trainable import whole
 
@@ -55,8 +55,7 @@ def save(folder: Path, progress: Progress, trained: nn.Module, optimizer: torch.
     if gather.rank():
         return
     (folder / FOLDER).mkdir(exist_ok=True)
-    for torn in (folder / FOLDER).glob(".*.new"):
-        torn.unlink()
+    sweep(folder / FOLDER)
     path = folder / FOLDER / f"step-{progress.step:08d}.safetensors"
     replace_file(path, lambda place: save_file(tensors, place, metadata={"progress": json.dumps(asdict(progress))}))
     for old in _checkpoints(folder)[keep:]:

@@ -1,0 +1,571 @@
+"""`imagebind train` on small files: what it leaves behind, that nothing is lost when it is killed, and what it says when something is wrong."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import PROGRAM
+from generate import audio, depth, picture
+from safetensors.torch import load_file, save_file
+
+from imagebind_cli import load
+from imagebind_cli.errors import UserError
+from imagebind_cli.training import loop
+from imagebind_cli.training.step import Outcome
+
+STEPS = 6
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Several on a busy machine wait for each other most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """Twelve scenes to train on and five to test on: picture, depth map, sound with a label."""
+    folder = tmp_path_factory.mktemp("scenes")
+    for name, seeds in (("train", range(12)), ("val", range(20, 25))):
+        rows = []
+        for seed in seeds:
+            row = {"id": f"scene{seed}", "image": picture(folder / f"{seed}.png", seed, (64, 48)).name, "text": f"scene number {seed}"}
+            row |= {"depth": depth(folder / f"{seed}.npy", seed).name, "audio": audio(folder / f"{seed}.wav", 2, seed % 4).name}
+            rows.append(row | {"label": "odd" if seed % 2 else "even"})
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def flags(scenes):
+    """Flags of a small run of pictures and depth maps, but for --out."""
+    return ["--pairs", "image-depth", "--model", "tiny", "--data", scenes / "train.jsonl", "--batch", 4, "--device", "cpu",
+            "--set", "run.workers=0", "--set", f"run.steps={STEPS}"]  # fmt: skip
+
+
+def settings(*changes):
+    return [word for change in changes for word in ("--set", change)]
+
+
+def left_by(folder):
+    """The bytes of a run that must not depend on how it came about."""
+    (state,) = (folder / "checkpoints").glob("*.safetensors")
+    return {path.name: path.read_bytes() for path in (state, folder / "metrics.jsonl", *folder.glob("depth-*.safetensors"))}
+
+
+def metrics_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+# -- what a run leaves
+
+
+def test_a_run_writes_its_steps_and_a_model(imagebind, flags, tmp_path, tiny, scenes):
+    out = tmp_path / "run"
+    done = imagebind("train", *flags, "--out", out)
+    assert done.code == 0, done.err
+    assert done.rows == [{"model": str(out), "steps": STEPS}]
+    lines = metrics_of(out)
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert {line["pair"] for line in lines} == {"image-depth"}
+    assert lines[0]["temperature"] == pytest.approx(0.07)
+    made = load(str(out), device="cpu")
+    assert (made.name, made.checkpoint.untrained) == ("run", False)
+    picture_file, map_file = scenes / "3.png", scenes / "3.npy"
+    assert np.array_equal(
+        made.embed("image", [picture_file]), tiny.embed("image", [picture_file])
+    )  # it was frozen, and is not in the folder
+    assert not np.allclose(made.embed("depth", [map_file]), tiny.embed("depth", [map_file]), atol=1e-3)
+    tensors = load_file(out / f"depth-{STEPS:06d}.safetensors")
+    assert all(torch.equal(made.encoder("depth").state_dict()[name], tensor) for name, tensor in tensors.items())
+    assert made.scale("depth") == pytest.approx(1 / 0.07)
+    assert "audio" not in made.checkpoint.config.encoders  # tiny's own is untrained, and nothing here is said to be
+    assert not list(out.glob("vision-*"))
+
+
+def test_the_same_command_again_says_that_it_is_done(imagebind, flags, tmp_path):
+    out = tmp_path / "run"
+    imagebind("train", *flags, "--out", out)
+    before = left_by(out)
+    again = imagebind("train", *flags, "--out", out)
+    assert again.code == 0
+    assert again.rows == [{"model": str(out), "steps": STEPS}]
+    assert f"all {STEPS} steps are done" in again.err
+    assert left_by(out) == before
+
+
+def test_other_encoders_come_from_a_trained_model_by_name_and_fingerprint(imagebind, flags, tmp_path, tiny):
+    base, out = tmp_path / "base", tmp_path / "runs" / "depth"
+    imagebind("weights", "convert", "tiny", base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"rule_seed": None}))
+    assert imagebind("train", *flags, "--model", base, "--out", out).code == 0
+    made = load(str(out), device="cpu")
+    np.testing.assert_allclose(made.embed("text", ["a dog"]), tiny.embed("text", ["a dog"]), atol=1e-6)
+    whole = tmp_path / "whole"
+    assert imagebind("weights", "convert", out, whole).code == 0
+    assert imagebind("weights", "verify", out).code == imagebind("weights", "verify", whole).code == 0
+    tensors = load_file(base / "text.safetensors")
+    save_file(tensors | {"head.norm.bias": tensors["head.norm.bias"] + 1}, base / "text.safetensors")
+    refused = imagebind("embed", "text", "a dog", "--model", out)
+    assert refused.code == 1
+    assert re.search(r"trained over .*base with text weights [0-9a-f]{16}; here it has [0-9a-f]{16}", refused.err)
+    shutil.rmtree(base)
+    assert "lies over the weights of" in imagebind("embed", "text", "a dog", "--model", out).err
+    assert load(str(whole), device="cpu").embed("text", ["a dog"]).shape == (1, 64)  # stands alone
+
+
+def test_adapters_are_merged_when_they_are_read(imagebind, flags, tmp_path, scenes, tiny):
+    out = tmp_path / "run"
+    change = settings("encoders.depth.train=lora", "encoders.depth.rank=2", "optimizer.lr=0.05", 'encoders.depth.targets=["qkv", "up"]')
+    done = imagebind("train", *flags, *change, "--out", out)
+    assert done.code == 0, done.err
+    tensors = load_file(out / f"depth-{STEPS:06d}.safetensors")
+    names = {name.partition(".lora_")[0] for name in tensors if "lora" in name}
+    assert names == {f"trunk.blocks.{i}.{layer}" for i in (0, 1) for layer in ("attn.qkv", "mlp.up")}
+    assert {tuple(tensor.shape) for name, tensor in tensors.items() if name.endswith("qkv.lora_a")} == {(2, 64)}
+    before, after = tiny.encoder("depth").state_dict(), load(str(out), device="cpu").encoder("depth").state_dict()
+    for name in names:
+        added = tensors[f"{name}.lora_b"] @ tensors[f"{name}.lora_a"]
+        assert added.abs().max() > 1e-3
+        torch.testing.assert_close(after[f"{name}.weight"], before[f"{name}.weight"] + added)
+    same = set(before) - {f"{name}.weight" for name in names} - {"log_scale"}
+    assert all(torch.equal(before[name], after[name]) for name in same)
+
+
+def test_merged_adapters_are_the_ones_that_trained(monkeypatch, imagebind, flags, tmp_path, scenes):
+    """The run's own encoder, adapters beside its layers, beside the one that `embed` reads."""
+    kept = {}
+    plain = loop.build
+    monkeypatch.setattr(loop, "build", lambda *arguments: kept.setdefault("machinery", plain(*arguments)))
+    out = tmp_path / "run"
+    assert imagebind("train", *flags, *settings("encoders.depth.train=lora", "optimizer.lr=0.05"), "--out", out).code == 0
+    tower = kept["machinery"].towers["depth"]
+    tower.eval()
+    made = load(str(out), device="cpu")
+    sample = next(made.read("depth", scenes / "3.npy")).tensor
+    torch.testing.assert_close(tower.call(sample), made.encode("depth", sample), atol=1e-6, rtol=0)
+
+
+def test_an_mlp_head_and_fresh_weights(imagebind, flags, tmp_path, scenes):
+    out = tmp_path / "run"
+    done = imagebind("train", *flags, "--init", "random", *settings("encoders.depth.head=mlp", "encoders.depth.train=head"), "--out", out)
+    assert done.code == 0, done.err
+    tensors = load_file(out / f"depth-{STEPS:06d}.safetensors")
+    assert tensors["head.up.weight"].shape == (64, 64)
+    assert "stem.proj.weight" in tensors  # frozen, but nowhere else
+    assert load(str(out), device="cpu").embed("depth", [scenes / "3.npy"]).shape == (1, 64)
+
+
+def test_a_new_head_on_a_trained_trunk(imagebind, flags, tmp_path, scenes):
+    out = tmp_path / "run"
+    assert imagebind("train", *flags, *settings("encoders.depth.head=mlp", "encoders.depth.train=head"), "--out", out).code == 0
+    names = set(load_file(out / f"depth-{STEPS:06d}.safetensors"))
+    assert names == {"head.norm.weight", "head.norm.bias", "head.up.weight", "head.up.bias", "head.proj.weight", "log_scale"}
+    assert load(str(out), device="cpu").embed("depth", [scenes / "3.npy"]).shape == (1, 64)
+
+
+def test_several_pairs_in_one_run(imagebind, scenes, tmp_path):
+    out, file = tmp_path / "run", scenes / "train.jsonl"
+    done = imagebind(
+        "train", "--pairs", "image-depth,image-audio", "--model", "tiny", "--data", f"image-depth={file}", "--data", f"image-audio={file}",
+        "--batch", 4, "--device", "cpu", "--out", out, *settings("run.workers=0", "run.steps=8", "pairs.1.temperature=0.2"),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    lines = metrics_of(out)
+    assert {line["pair"] for line in lines} == {"image-depth", "image-audio"}
+    assert {line["pair"]: round(line["temperature"], 6) for line in lines} == {"image-depth": 0.07, "image-audio": 0.2}
+    made = load(str(out), device="cpu")
+    assert (made.scale("depth"), made.scale("audio")) == (pytest.approx(1 / 0.07), pytest.approx(5))
+
+
+def test_an_anchor_cache_changes_nothing_but_time(imagebind, flags, tmp_path):
+    fixed = settings("pairs.0.views=2", "pairs.0.augment.image={crop=0.5, flip=0.5}", "pairs.0.aligned=false")
+    live, cached = tmp_path / "live", tmp_path / "cached"
+    assert imagebind("train", *flags, *fixed, "--out", live).code == 0
+    done = imagebind("train", *flags, *fixed, "--set", "run.anchor_cache=true", "--out", cached)
+    assert "24 anchors to embed, once" in done.err
+    theirs, ours = (load_file(folder / f"depth-{STEPS:06d}.safetensors") for folder in (live, cached))
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, atol=1e-5, rtol=0, msg=name)
+
+
+# -- a run that loses nothing
+
+
+@pytest.fixture
+def hurried(flags, scenes):
+    """A run that checkpoints as often as it can, with dropout, a learnt temperature, and validation."""
+    changes = settings(
+        "run.steps=14", "run.checkpoint_minutes=0.0001", "run.validate_every=5", "encoders.depth.drop_path=0.5",
+        "pairs.0.learn_temperature=true", "pairs.0.augment.depth={erase=0.5}", "run.micro_batch=3", "run.best=depth-image/R@5",
+    )  # fmt: skip
+    return [*flags, *changes, "--init", "random", "--val", scenes / "val.jsonl"]
+
+
+@pytest.fixture
+def unbroken(imagebind, hurried, tmp_path):
+    out = tmp_path / "unbroken"
+    assert imagebind("train", *hurried, "--out", out).code == 0
+    return left_by(out)
+
+
+def started(arguments, out):
+    return subprocess.Popen(
+        [PROGRAM, "train", *map(str, arguments), "--out", out], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=one_thread_each()
+    )
+
+
+def one_thread_each():
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def wait_for_lines(out, process, count):
+    """Until so many lines of metrics are there."""
+    while process.poll() is None and not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_bytes().count(b"\n") >= count):
+        time.sleep(0.002)
+    return process.poll() is None
+
+
+def test_killed_anywhere_the_result_is_the_same_to_the_bit(imagebind, hurried, unbroken, tmp_path):
+    out = tmp_path / "killed"
+    random = np.random.default_rng(0)
+    for lines in (2, 7, 12):
+        process = started(hurried, out)
+        assert wait_for_lines(out, process, lines)
+        time.sleep(random.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+    done = imagebind("train", *hurried, "--out", out)
+    assert done.code == 0, done.err
+    assert "goes on after step" in done.err
+    assert left_by(out) == unbroken
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_last_step_and_the_run_goes_on(imagebind, hurried, unbroken, tmp_path, number, code):
+    out = tmp_path / "stopped"
+    slow = ["0.0001", "1000"]
+    arguments = [str(word).replace(*slow) for word in hurried]  # no checkpoint but the signal's
+    process = started(arguments, out)
+    assert wait_for_lines(out, process, 4)
+    process.send_signal(number)
+    _, talk = process.communicate()
+    assert process.returncode == code
+    stopped = int(re.search(r"stopped after step (\d+); the same command goes on", talk.decode())[1])
+    assert stopped >= 3
+    assert b"Traceback" not in talk
+    done = imagebind("train", *hurried, "--out", out)
+    assert f"goes on after step {stopped} of 14" in done.err
+    assert left_by(out) == unbroken
+
+
+def test_a_torn_checkpoint_is_passed_over(imagebind, flags, tmp_path):
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    keep = settings("run.checkpoint_minutes=0.0001", "run.keep=3")
+    for out in (whole, torn):
+        assert imagebind("train", *flags, *keep, "--out", out).code == 0
+    checkpoints = sorted((torn / "checkpoints").glob("*"))
+    assert len(checkpoints) == 3
+    checkpoints[-1].write_bytes(checkpoints[-1].read_bytes()[:-100])
+    done = imagebind("train", *flags, *keep, "--out", torn)
+    assert done.code == 0, done.err
+    assert "goes on after step" in done.err
+    assert (torn / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert (torn / "checkpoints" / checkpoints[-1].name).read_bytes() == (whole / "checkpoints" / checkpoints[-1].name).read_bytes()
+
+
+def test_one_run_in_a_folder_at_a_time(flags, tmp_path):
+    with loop._alone_in(tmp_path), pytest.raises(UserError, match="another run is at work here"), loop._alone_in(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (["--set", "optimizer.lr=0.01"], "was begun with optimizer.lr = 0.0005, not 0.01"),
+        (["--batch", "3"], "was begun with pairs.0.batch = 4, not 3"),
+        (["--set", "encoders.depth.train=head"], "was begun with encoders.depth.train = nothing, not head"),
+    ],
+)
+def test_a_folder_of_another_recipe_is_refused(imagebind, flags, tmp_path, change, told):
+    out = tmp_path / "run"
+    imagebind("train", *flags, "--out", out)
+    before = left_by(out)
+    done = imagebind("train", *flags, *change, "--out", out)
+    assert done.code == 1
+    assert told in done.err
+    assert left_by(out) == before
+
+
+def test_what_changes_no_result_may_change(imagebind, flags, tmp_path):
+    out = tmp_path / "run"
+    imagebind("train", *flags, "--out", out)
+    assert imagebind("train", *flags, *settings("run.workers=1", "run.checkpoint_minutes=3"), "--out", out).code == 0
+
+
+def test_changed_data_or_weights_are_refused(imagebind, flags, tmp_path, scenes):
+    out, copy = tmp_path / "run", scenes / "copy.jsonl"
+    shutil.copy(scenes / "train.jsonl", copy)
+    flags = [copy if word == scenes / "train.jsonl" else word for word in flags]
+    imagebind("train", *flags, "--out", out)
+    copy.write_text("".join(copy.read_text().splitlines(keepends=True)[:-1]))
+    assert "was begun with data.image-depth.pairs = 12, not 11" in imagebind("train", *flags, "--out", out).err
+    shutil.copy(scenes / "train.jsonl", copy)
+    made = json.loads((out / "run.json").read_text())
+    made["weights"]["vision"]["weights"] = "0" * 16
+    (out / "run.json").write_text(json.dumps(made))
+    for checkpoint in (out / "checkpoints").glob("*"):
+        checkpoint.unlink()
+    assert "was begun with weights.vision.weights = 0000000000000000, not" in imagebind("train", *flags, "--out", out).err
+
+
+def test_a_folder_of_something_else_is_refused(imagebind, flags, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert "is not empty and holds no run" in imagebind("train", *flags, "--out", tmp_path).err
+    assert "is a file" in imagebind("train", *flags, "--out", tmp_path / "notes.txt").err
+
+
+# -- what goes wrong on the way
+
+
+@pytest.fixture
+def breaking(monkeypatch):
+    """Steps whose loss is made not finite."""
+    steps = set()
+    plain = loop.gradients
+
+    def gradients(towers, loss, batch, seed, step, micro_batch):
+        outcome = plain(towers, loss, batch, seed, step, micro_batch)
+        return Outcome(float("nan"), 0.0, (0.0, 0.0), batch.ids[:2]) if step in steps else outcome
+
+    monkeypatch.setattr(loop, "gradients", gradients)
+    return steps
+
+
+def test_a_step_without_a_finite_loss_is_skipped_and_its_samples_named(imagebind, flags, tmp_path, breaking):
+    breaking.update({1, 2, 4})
+    out = tmp_path / "run"
+    done = imagebind("train", *flags, "--out", out)
+    assert done.code == 0, done.err
+    lines = metrics_of(out)
+    assert [line["step"] for line in lines if "skipped" in line] == [2, 3, 5]
+    assert all(len(line["ids"]) == 2 for line in lines if "skipped" in line)
+    assert re.search(r"step 2 skipped: its loss is not finite; look at scene\d+, scene\d+", done.err)
+
+
+def test_three_in_a_row_stop_the_run(imagebind, flags, tmp_path, breaking):
+    breaking.update({2, 3, 4})
+    done = imagebind("train", *flags, "--out", tmp_path / "run")
+    assert done.code == 1
+    assert "stopped at step 5: 3 steps in a row without a finite loss or gradient" in done.err
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing(imagebind, flags, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "clip", lambda groups, largest: float("inf"))
+    out = tmp_path / "run"
+    done = imagebind("train", *flags, "--set", "run.steps=2", "--out", out)
+    assert "step 1 skipped: its gradient is not finite; look at scene" in done.err
+    assert len(metrics_of(out)[0]["ids"]) == 4
+    before, after = (load(name, device="cpu").encoder("depth").state_dict() for name in ("tiny", str(out)))
+    assert all(torch.equal(before[name], after[name]) for name in before if name != "log_scale")
+
+
+def test_a_sample_that_cannot_be_read_is_named_and_replaced(imagebind, flags, tmp_path, scenes):
+    broken, out = scenes / "broken.jsonl", tmp_path / "run"
+    broken.write_text((scenes / "train.jsonl").read_text().replace("7.npy", "nowhere.npy"))
+    flags = [broken if word == scenes / "train.jsonl" else word for word in flags]
+    done = imagebind("train", *flags, "--out", out)
+    assert done.code == 1
+    assert done.err.count("scene7: depth: No such file or directory; another sample takes its place") == 1
+    assert len([line for line in metrics_of(out) if "loss" in line]) == STEPS
+    (failure,) = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines() if line]
+    assert failure["id"] == "scene7"
+    assert imagebind("train", *flags, "--out", out).code == 1  # still so when it is all done
+
+
+def test_nothing_learnt_is_said_aloud(imagebind, flags, tmp_path):
+    change = settings("run.steps=24", "optimizer.warmup=0", "optimizer.lr=1e-12", "pairs.0.temperature=1")
+    done = imagebind("train", *flags, *change, "--init", "random", "--out", tmp_path / "run")
+    assert len(re.findall(r"the loss stays at 1\.3\d+, ln\(batch\) = 1\.386: nothing is learnt", done.err)) == 1
+    assert len(re.findall(r"embeddings of depth have collapsed: the mean cosine of different ones is (0\.99|1\.0)", done.err)) == 1
+
+
+def test_a_batch_without_negatives_is_said_aloud(imagebind, flags, tmp_path, scenes):
+    alike = scenes / "alike.jsonl"
+    rows = [json.loads(line) | {"group": "all"} for line in (scenes / "train.jsonl").read_text().splitlines()]
+    alike.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = [alike if word == scenes / "train.jsonl" else word for word in flags]
+    done = imagebind("train", *flags, "--out", tmp_path / "run")
+    assert done.err.count("no sample of the batch has a negative") == 1
+
+
+# -- truth
+
+
+def test_validation_scores_both_ways_and_zero_shot(imagebind, flags, tmp_path, scenes):
+    out = tmp_path / "run"
+    test = ["--val", scenes / "val.jsonl", "--zeroshot", f"audio:{scenes / 'val.jsonl'}", "--set", "run.validate_every=4"]
+    done = imagebind("train", *flags, *test, "--out", out)
+    assert done.code == 0, done.err
+    found = [line for line in metrics_of(out) if "validation" in line]
+    assert [line["step"] for line in found] == [0, 4, STEPS]
+    names = [f"{way}/R@{k}" for way in ("image-depth", "depth-image") for k in (1, 5, 10)] + ["audio/accuracy"]
+    assert all(list(line["validation"]) == names for line in found)
+    assert found[0]["validation"]["depth-image/R@5"] == 1.0  # of five
+    assert found[0]["ranges"]["audio/accuracy"][2] == 0.5
+    assert done.rows[0]["validation"] == found[-1]["validation"]
+    assert re.search(r"step 4: image-depth R@1 0\.\d+ \(0\.\d+ to \d\.\d+, by chance 0\.200\)", done.err)
+
+
+def test_scores_are_those_of_the_model_that_embed_gives(imagebind, flags, tmp_path, scenes):
+    """By hand, from the published run's own vectors."""
+    out = tmp_path / "run"
+    imagebind(
+        "train",
+        *flags,
+        "--val",
+        scenes / "val.jsonl",
+        "--zeroshot",
+        f"audio:{scenes / 'val.jsonl'}",
+        "--out",
+        out,
+        "--set",
+        "optimizer.lr=0.01",
+    )
+    last = metrics_of(out)[-1]["validation"]
+    rows = [json.loads(line) for line in (scenes / "val.jsonl").read_text().splitlines()]
+    made, tiny = load(str(out), device="cpu"), load("tiny", device="cpu")
+    vectors = {key: made.embed(key, [scenes / row[key] for row in rows]) for key in ("image", "depth")}
+    scores = vectors["image"] @ vectors["depth"].T
+    assert last["image-depth/R@1"] == pytest.approx((scores.argmax(axis=1) == range(5)).mean())
+    assert last["depth-image/R@1"] == pytest.approx((scores.argmax(axis=0) == range(5)).mean())
+    sounds, names = tiny.embed("audio", [scenes / row["audio"] for row in rows]), tiny.embed("text", ["even", "odd"])
+    truth = [["even", "odd"].index(row["label"]) for row in rows]
+    assert last["audio/accuracy"] == pytest.approx(((sounds @ names.T).argmax(axis=1) == truth).mean())
+
+
+def test_the_best_is_kept_by_a_named_score(imagebind, flags, tmp_path, scenes, monkeypatch):
+    values = iter([0.3, 0.6, 0.5, 0.2])
+
+    def scored(validation):
+        value = next(values)
+        return {"image-depth/R@1": loop.Score(value, value, value, 0.1)}
+
+    monkeypatch.setattr(loop.Validation, "__call__", scored)
+    out = tmp_path / "run"
+    done = imagebind(
+        "train", *flags, "--val", scenes / "val.jsonl", "--out", out, *settings("run.validate_every=2", "run.best=image-depth/R@1")
+    )
+    assert done.code == 0, done.err
+    assert (done.rows[0]["best"], done.rows[0]["best_step"]) == (0.6, 2)
+    assert [path.name for path in out.glob("depth-*")] == ["depth-000002.safetensors"]
+    refused = imagebind("train", *flags, "--out", tmp_path / "other", "--val", scenes / "val.jsonl", "--set", "run.best=depth/R@1")
+    assert "a validation of this recipe gives image-depth/R@1, image-depth/R@5" in refused.err
+
+
+def test_the_report_stands_alone(imagebind, flags, tmp_path, scenes):
+    out = tmp_path / "run"
+    imagebind("train", *flags, "--val", scenes / "val.jsonl", "--out", out)
+    page = (out / "report.html").read_text()
+    assert page.count("<svg") == 9  # seven curves and two ways
+    assert "http" not in page
+    assert "src=" not in page
+    for title in ("Loss", "Temperature", "Alignment", "Validation: image-depth", "Validation: depth-image", "before training"):
+        assert title in page
+    assert "by chance" in page
+
+
+# -- before a run
+
+
+def test_a_dry_run_prints_the_plan_and_touches_nothing(imagebind, flags, tmp_path):
+    out = tmp_path / "run"
+    done = imagebind("train", *flags, "--out", out, "--dry-run", "--micro-batch", 2)
+    assert done.code == 0
+    plan = done.out.decode()
+    assert "image-depth: 12 pairs from" in plan
+    assert re.search(r"vision is frozen, 215,296 parameters, from tiny", plan)
+    assert re.search(r"depth trains, 133,632 of 133,633 parameters", plan)
+    assert "6 steps (2 epochs), all of them warm-up" in plan
+    assert "batch 4 in micro-batches of 2, infonce, temperature 0.07" in plan
+    assert re.search(r"about \d+\.\d\d GB of memory a process", plan)
+    assert not out.exists()
+
+
+def test_weights_that_are_not_here_are_told_after_the_plan(imagebind, flags):
+    done = imagebind("train", *flags, "--model", "huge", "--dry-run")
+    assert done.code == 1
+    assert b"vision is frozen, 632,076,800 parameters" in done.out or b"vision is frozen, 632" in done.out
+    assert "imagebind weights pull huge" in done.err
+    assert "--set encoders.vision.init=random" in done.err
+
+
+def test_a_few_pairs_are_learnt_by_heart(imagebind, flags):
+    done = imagebind("train", *flags, "--overfit", 3, "--init", "random", *settings("run.steps=300", "optimizer.lr=0.003"))
+    assert done.code == 0, done.err
+    assert "R@1 100% and 100%" in done.err
+    assert done.err.endswith("learnt by heart\n")
+    failed = imagebind("train", *flags, "--overfit", 3, "--init", "random", *settings("run.steps=10", "optimizer.lr=1e-12"))
+    assert failed.code == 1
+    assert "not learnt" in failed.err
+
+
+def test_a_profile_names_each_phase(imagebind, flags, tmp_path):
+    out = tmp_path / "run"
+    done = imagebind("train", *flags, "--profile", "--out", out)
+    assert done.code == 0, done.err
+    for phase in ("read", "embed", "loss", "backward", "update", "step"):
+        assert re.search(rf"{phase} +\d+\.\d{{4}} s", done.err), phase
+    assert json.loads((tmp_path / "run.trace.json").read_text())["traceEvents"]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--out", "x"], 2, "nothing to train"),
+        (["--pairs", "image-depth"], 2, "--out, the run folder, is missing"),
+        (["--pairs", "image-depth", "--dry-run", "--overfit", "4"], 2, "choose one"),
+        (["--pairs", "image-depth", "--out", "x"], 1, "image-depth: no data"),
+        (["--pairs", "imagedepth", "--out", "x"], 1, "two modalities are needed"),
+        (["--pairs", "image-dept", "--out", "x"], 1, "unknown modality 'dept'"),
+        (["--pairs", "image-depth,image-audio", "--data", "a.jsonl", "--out", "x"], 1, "say of which pair it is: image-depth=a.jsonl"),
+        (["--pairs", "image-depth", "--data", "nowhere.jsonl", "--out", "x"], 1, "nowhere.jsonl"),
+        (["--pairs", "image-depth", "--zeroshot", "audio", "--out", "x"], 1, "MODALITY:FILE is needed"),
+        (["--pairs", "image-depth", "--recipe", "nothing", "--out", "x"], 1, "no recipe 'nothing'"),
+        (["--pairs", "image-depth", "--model", "nothing", "--out", "x"], 1, "no model 'nothing'"),
+        (["--pairs", "image-depth", "--set", "optimizer.rate=1", "--out", "x"], 1, "unknown key 'optimizer.rate'"),
+        (
+            ["--pairs", "image-depth", "--set", "encoders.audio.train=all", "--out", "x"],
+            1,
+            "encoders.audio: nothing in this recipe needs it",
+        ),
+        (["--pairs", "image-depth", "--set", "encoders.depth.train=none", "--out", "x"], 1, "nothing trains"),
+        (["--pairs", "image-depth", "--set", "run.anchor_cache=true", "--out", "x"], 1, "set pairs.0.views"),
+        (["--pairs", "image-depth", "--device", "tpu", "--out", "x"], 1, "unknown device 'tpu'"),
+    ],
+)
+def test_bad_requests_are_one_line(imagebind, tmp_path, monkeypatch, arguments, code, told):
+    monkeypatch.chdir(tmp_path)
+    model = [] if "--model" in arguments else ["--model", "tiny"]
+    done = imagebind("train", *arguments, *model)
+    assert done.code == code
+    assert told in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_imports_no_torch():
+    code = "import sys, imagebind_cli.cli.train; sys.exit('torch' in sys.modules or 'pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
