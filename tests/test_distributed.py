@@ -1,12 +1,18 @@
 """Two and three processes do what one does: gradients, weights, checkpoints, and a whole run whose ranks are not equally fast."""
 
+import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
+import tarfile
+import time
 
 import pytest
 import torch
+from generate import depth, picture
 from safetensors.torch import load_file
 
 from tests import ranks
@@ -70,3 +76,74 @@ def test_steps_are_those_of_one_process(shared, alone, way):
         ours, plain = shared[0][name], alone[name]
         size = max(1.0, plain.abs().max().item())  # gradients of up to 50, whose norm and embeddings are float32
         torch.testing.assert_close(ours, plain, atol=1e-6 * size, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+
+
+SLOW = """
+import sys, time
+from imagebind_cli.training import gather, loop
+plain = loop.gradients
+def gradients(*arguments):
+    time.sleep(0.05 * gather.rank())
+    return plain(*arguments)
+loop.gradients = gradients
+sys.argv = ["imagebind", *sys.argv[1:]]
+from imagebind_cli.cli import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """Eleven pictures with depth maps in two shards of very different lengths."""
+    folder = tmp_path_factory.mktemp("shards")
+    for number, seeds in enumerate((range(9), range(9, 11))):
+        with tarfile.open(folder / f"scenes-{number}.tar", "w") as archive:
+            for seed in seeds:
+                archive.add(picture(folder / f"{seed}.png", seed, (64, 48)), f"{seed:03d}.png")
+                archive.add(depth(folder / f"d{seed}.png", seed), f"{seed:03d}.depth.png")
+    (folder / "slow.py").write_text(SLOW)
+    return folder
+
+
+def arguments(scenes, out, steps, *more):
+    changes = [f"run.steps={steps}", "run.workers=1", *more]
+    settings = [word for change in changes for word in ("--set", change)]
+    return ["train", "--pairs", "image-depth", "--model", "tiny", "--data", scenes / "scenes-*.tar", "--batch", 4, "--micro-batch", 1,
+            "--device", "cpu", "--out", out, *settings]  # fmt: skip
+
+
+def finish(started):
+    """Exit codes and talk of all processes; one that hangs fails the test."""
+    talk = [process.communicate(timeout=100)[1].decode() for process in started]
+    return [process.returncode for process in started], talk
+
+
+def test_uneven_shards_and_a_slow_process_end_with_equal_metrics(scenes, tmp_path):
+    codes, talk = finish(launch(2, "slow", *arguments(scenes, tmp_path / "two", 6), PYTHONPATH=str(scenes)))
+    assert codes == [0, 0], talk
+    assert talk[1] == ""  # the first one speaks for both
+    codes, talk = finish(launch(1, "slow", *arguments(scenes, tmp_path / "one", 6), PYTHONPATH=str(scenes)))
+    assert codes == [0], talk
+    one, two = ([json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("one", "two"))
+    assert [line["step"] for line in two] == [1, 2, 3, 4, 5, 6]
+    for ours, plain in zip(two, one, strict=True):
+        for name in ("loss", "norm", "alignment", "spread", "other_spread"):
+            assert ours[name] == pytest.approx(plain[name], abs=1e-4), name
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_a_signal_to_one_stops_all_and_another_number_goes_on(scenes, tmp_path, imagebind, sharding):
+    out, steps = tmp_path / "run", 40
+    way = f"run.sharding={sharding}"
+    started = launch(2, "slow", *arguments(scenes, out, steps, way), PYTHONPATH=str(scenes))
+    while all(process.poll() is None for process in started) and not (out / "metrics.jsonl").exists():
+        time.sleep(0.01)
+    started[1].send_signal(signal.SIGTERM)
+    codes, talk = finish(started)
+    assert codes == [143, 143], talk
+    stopped = int(re.search(r"stopped after step (\d+)", talk[0])[1])
+    assert stopped < steps
+    done = imagebind(*arguments(scenes, out, steps, way))
+    assert done.code == 0, done.err
+    assert f"goes on after step {stopped} of {steps}" in done.err
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == steps

@@ -19,7 +19,9 @@ from safetensors.torch import load_file, save_file
 from imagebind_cli import load
 from imagebind_cli.errors import UserError
 from imagebind_cli.training import loop
+from imagebind_cli.training.choices import requested
 from imagebind_cli.training.step import Outcome
+from imagebind_cli.training.validate import Score
 
 STEPS = 6
 
@@ -47,7 +49,7 @@ def scenes(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def flags(scenes):
     """Flags of a small run of pictures and depth maps, but for --out."""
     return ["--pairs", "image-depth", "--model", "tiny", "--data", scenes / "train.jsonl", "--batch", 4, "--device", "cpu",
@@ -204,20 +206,25 @@ def test_an_anchor_cache_changes_nothing_but_time(imagebind, flags, tmp_path):
 # -- a run that loses nothing
 
 
-@pytest.fixture
+HURRIED = (
+    "run.workers=0", "run.steps=14", "run.checkpoint_minutes=0.0001", "run.validate_every=5", "encoders.depth.drop_path=0.5",
+    "pairs.0.learn_temperature=true", "pairs.0.augment.depth={erase=0.5}", "run.micro_batch=3", "run.best=depth-image/R@5",
+)  # fmt: skip
+"""A run that checkpoints as often as it can, with dropout, a learnt temperature, and validation."""
+
+
+@pytest.fixture(scope="module")
 def hurried(flags, scenes):
-    """A run that checkpoints as often as it can, with dropout, a learnt temperature, and validation."""
-    changes = settings(
-        "run.steps=14", "run.checkpoint_minutes=0.0001", "run.validate_every=5", "encoders.depth.drop_path=0.5",
-        "pairs.0.learn_temperature=true", "pairs.0.augment.depth={erase=0.5}", "run.micro_batch=3", "run.best=depth-image/R@5",
-    )  # fmt: skip
-    return [*flags, *changes, "--init", "random", "--val", scenes / "val.jsonl"]
+    return [*flags, *settings(*HURRIED), "--init", "random", "--val", scenes / "val.jsonl"]
 
 
-@pytest.fixture
-def unbroken(imagebind, hurried, tmp_path):
-    out = tmp_path / "unbroken"
-    assert imagebind("train", *hurried, "--out", out).code == 0
+@pytest.fixture(scope="module")
+def unbroken(scenes, tmp_path_factory):
+    """What such a run leaves that nobody disturbs."""
+    out = tmp_path_factory.mktemp("unbroken")
+    files = {"data": [str(scenes / "train.jsonl")], "val": [str(scenes / "val.jsonl")]}
+    recipe = requested(None, pairs=["image-depth"], model="tiny", init="random", batch=4, changes=HURRIED, **files)
+    loop.train(recipe, out, torch.device("cpu"), lambda line: None)
     return left_by(out)
 
 
@@ -461,7 +468,7 @@ def test_the_best_is_kept_by_a_named_score(imagebind, flags, tmp_path, scenes, m
 
     def scored(validation):
         value = next(values)
-        return {"image-depth/R@1": loop.Score(value, value, value, 0.1)}
+        return {"image-depth/R@1": Score(value, value, value, 0.1)}
 
     monkeypatch.setattr(loop.Validation, "__call__", scored)
     out = tmp_path / "run"
