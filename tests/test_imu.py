@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from conftest import Run
 
 from imagebind_cli import UserError
+from imagebind_cli.media import tables
 from imagebind_cli.media.signals import regular, resample, slow_part, usual_step
 
 NAMES = ["ax", "ay", "az", "gx", "gy", "gz"]
@@ -30,6 +32,7 @@ class Whole:
         self.tensor = torch.cat([sample.tensor for sample in samples]).numpy()
         self.spans = [span for sample in samples for span in sample.spans]
         self.notes = [note for sample in samples for note in sample.notes]
+        self.warnings = [warning for sample in samples for warning in sample.warnings]
         self.facts = samples[0].facts
 
     def said(self, words: str) -> bool:
@@ -166,6 +169,7 @@ def test_matlab_5_needs_scipy(read: Read, tmp_path: Path, monkeypatch: pytest.Mo
 def test_parquet_needs_pyarrow(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1" + bytes(100))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     assert "pip install pyarrow" in refusal(read, tmp_path / "a.parquet")
 
 
@@ -369,13 +373,77 @@ def test_missing_cells_are_bridged_by_a_line_up_to_the_limit(read: Read, tmp_pat
     np.testing.assert_allclose(read(path, max_gap=0.2).tensor[0, :, :1000], ramp(1000).T, atol=1e-5)
 
 
+def with_a_gap(path: Path, seconds: int = 20, start: float = 8, length: float = 0.5) -> Path:
+    """Readings at 100 Hz, none of them for a while: channel + seconds / 10."""
+    times = np.arange(100 * seconds) / 100
+    rows = np.column_stack([times, np.arange(6) + times[:, None] / 10])
+    return table(path, rows[(times < start) | (times >= start + length)], ["time_s", *NAMES])
+
+
 def test_missing_rows_are_a_gap_too(read: Read, tmp_path: Path) -> None:
-    rows = np.delete(np.column_stack([np.arange(1000) / 100, ramp(1000)]), np.arange(300, 350), axis=0)
-    path = table(tmp_path / "a.csv", rows, ["time_s", *NAMES])
-    assert refusal(read, path) == "no readings for 0.51 s from 2.990 s on; --max-gap is 0.1 s"
+    path = with_a_gap(tmp_path / "a.csv", 10, 3)
     found = read(path, max_gap=1)
     assert found.facts["missing"] == pytest.approx(0.05)
     np.testing.assert_allclose(found.tensor[0, 1, ::4], 1 + np.arange(500) / 1000, atol=1e-3)
+    assert not found.warnings
+    path = with_a_gap(tmp_path / "a.csv", 5, 3)
+    assert refusal(read, path) == "no readings for 0.51 s from 2.990 s on; --max-gap is 0.1 s"
+
+
+@pytest.mark.parametrize("channels", [slice(1, 7), slice(5, 6)])
+def test_only_windows_that_touch_a_gap_are_left_out(read: Read, tmp_path: Path, channels: slice) -> None:
+    times = np.arange(2000) / 100
+    rows = np.column_stack([times, np.arange(6) + times[:, None] / 10])
+    rows[(times >= 8) & (times < 8.5), channels] = np.nan
+    path = table(tmp_path / "a.csv", rows, ["time_s", *NAMES])
+    what = "gyroscope y" if channels == slice(5, 6) else "accelerometer x"
+    found = read(path)
+    assert found.spans == [(0, 5), (10, 15), (15, 20)]
+    why = f"{what}: no readings for 0.51 s from 7.990 s on; --max-gap is 0.1 s"
+    assert found.warnings == [f"1 of 4 windows left out, 5 to 10 s: {why}"]
+    assert (found.facts["windows"], found.facts["coverage"]) == (3, 0.75)
+    np.testing.assert_allclose(found.tensor[1, :, 400], np.arange(6) + 1.1, atol=1e-3)
+    around = read(path, centres="5.4,9,11.1,17")  # 2.9 to 7.9 s ends before the gap, 8.6 to 13.6 s begins behind it
+    assert around.spans == [(2.9, 7.9), (8.6, 13.6), (14.5, 19.5)]
+    assert around.warnings == [f"1 of 4 windows left out, 6.5 to 11.5 s: {why}"]
+    many = read(path, hop=0.5)
+    assert len(many.spans) == 31 - 11
+    assert (
+        "11 of 31 windows left out, 3 to 8 s, 3.5 to 8.5 s, 4 to 9 s, 4.5 to 9.5 s, 5 to 10 s, 5.5 to 10.5 s and 5 more: "
+        in many.warnings[0]
+    )
+    assert refusal(read, path, centres="9,9.5") == why
+
+
+def test_several_gaps_and_the_longest_is_named(read: Read, tmp_path: Path) -> None:
+    times = np.arange(4000) / 100
+    rows = np.column_stack([times, ramp(4000)])
+    for start, end in ((1, 1.3), (21, 24), (22, 22.5), (39.5, 40)):
+        rows[(times >= start) & (times < end), 1 if start != 22 else 6] = np.nan
+    found = read(table(tmp_path / "a.csv", rows, ["time_s", *NAMES]))
+    assert found.spans == [(5, 10), (10, 15), (15, 20), (25, 30), (30, 35)]
+    assert found.warnings == [
+        "3 of 8 windows left out, 0 to 5 s, 20 to 25 s, 35 to 40 s: "
+        "accelerometer x: no readings for 3.01 s from 20.990 s on; --max-gap is 0.1 s"
+    ]
+
+
+def test_a_gap_says_nothing_about_mean_and_deviation(read: Read, tmp_path: Path) -> None:
+    """Laid over a long gap, a straight line would make the deviation of the rest too small."""
+    random = np.random.default_rng(0).normal(9, 3, (4000, 6))
+    rows = np.column_stack([np.concatenate([np.arange(2000), np.arange(12_000, 14_000)]) / 100, random])
+    found = read(table(tmp_path / "a.csv", rows, ["time_s", *NAMES]), standardise=True)
+    assert found.spans == [(5.0 * i, 5.0 * i + 5) for i in (0, 1, 2, 3, 24, 25, 26, 27)][:3] + found.spans[3:]
+    np.testing.assert_allclose(found.tensor.mean(axis=(0, 2)), 0, atol=0.05)
+    np.testing.assert_allclose(found.tensor.std(axis=(0, 2)), 1, atol=0.05)
+
+
+def test_a_warning_names_the_windows_on_stderr(embed: Run, tmp_path: Path) -> None:
+    path = with_a_gap(tmp_path / "walk.csv")
+    run = embed("imu", path, "--pool", "none", "--accel", "m/s2", "--gyro", "rad/s")
+    assert run.code == 0
+    assert [row["start"] for row in run.rows] == [0, 10, 15]
+    assert any("walk.csv" in line and "1 of 4 windows left out, 5 to 10 s: no readings for 0.51 s" in line for line in run.notices)
 
 
 def test_noise_does_not_swing_out_over_a_gap() -> None:
@@ -588,6 +656,23 @@ def test_arrays_and_files_that_are_refused(read: Read, tmp_path: Path) -> None:
     assert "not a text file" in refusal(read, tmp_path / "a.csv")
     assert "--dataset is for HDF5" in refusal(read, table(tmp_path / "b.csv", ramp(9)), dataset="x")
     assert "is a folder" in refusal(read, tmp_path)
+
+
+def test_tables_of_too_many_values_are_refused_before_they_are_read(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 million zeros are a small file."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("imu", (33_400_000, 6), "f4", chunks=(100_000, 6), compression="gzip")
+        file["walk"] = ramp()
+    assert refusal(read, tmp_path / "a.h5") == "more than 50,000,000 values; --dataset names a part"
+    np.testing.assert_allclose(read(tmp_path / "a.h5", dataset="walk").tensor[0], ramp().T, atol=1e-6)
+    monkeypatch.setattr(tables, "MAX_VALUES", 5000)
+    np.save(tmp_path / "a.npy", ramp())
+    scipy, pyarrow = pytest.importorskip("scipy.io"), pytest.importorskip("pyarrow")
+    scipy.savemat(tmp_path / "a.mat", {"data": ramp()})
+    importlib.import_module("pyarrow.parquet").write_table(pyarrow.table(dict(zip(NAMES, ramp().T, strict=True))), tmp_path / "a.parquet")
+    assert "promises (2000, 6) values; at most 5,000" in refusal(read, tmp_path / "a.npy")
+    for path in table(tmp_path / "a.csv", ramp()), tmp_path / "a.mat", tmp_path / "a.parquet":
+        assert refusal(read, path) == "more than 5,000 values"
 
 
 def test_the_command_line(embed: Run, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def stamper(modality: str, verify: bool) -> Callable[[Any], Stamp]:
                 return Stamp(hash=content_hash(payload.getbuffer()))
             if isinstance(payload, Prepared):
                 return Stamp(hash=content_hash(b"".join(part.read() for part in payload.parts)))
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a name with a NUL, or one that is no file name at all
             pass
         return Stamp()
 
