@@ -514,7 +514,7 @@ def test_a_dry_run_prints_the_plan_and_touches_nothing(imagebind, flags, tmp_pat
 def test_weights_that_are_not_here_are_told_after_the_plan(imagebind, flags):
     done = imagebind("train", *flags, "--model", "huge", "--dry-run")
     assert done.code == 1
-    assert b"vision is frozen, 632,076,800 parameters" in done.out or b"vision is frozen, 632" in done.out
+    assert b"vision is frozen, 632,8" in done.out
     assert "imagebind weights pull huge" in done.err
     assert "--set encoders.vision.init=random" in done.err
 

@@ -17,7 +17,7 @@ from imagebind_cli.training.setup import Design
 from imagebind_cli.training.trainable import choose, counts
 
 FLOAT = 4
-KEPT = {"fp32": 72, "bf16": 44}
+KEPT = {"fp32": 72, "bf16": 50}
 """Bytes that a block keeps for its backward pass, for each token and unit of width: the inputs of two norms (float32), of four linear layers and the
 activation, and attention's queries, keys, values and result."""
 PASSING = {"fp32": 40, "bf16": 28}

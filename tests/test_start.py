@@ -1,0 +1,136 @@
+"""What encoders begin as: the published initialisation, by its figures; and the recipe that a command line asks for."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from imagebind_cli import model_config
+from imagebind_cli.errors import UserError
+from imagebind_cli.training.choices import requested
+from imagebind_cli.training.recipe import Recipe
+from imagebind_cli.training.start import begin, config_of, fresh, sections
+
+HUGE = model_config.named("huge").encoders
+
+
+def shallow(name):
+    """An encoder of the published width with two blocks."""
+    return replace(HUGE[name], trunk=replace(HUGE[name].trunk, layers=2))
+
+
+@pytest.mark.parametrize("name", ["depth", "imu", "text", "audio"])
+def test_fresh_weights_have_the_published_distribution(name):
+    config = shallow(name)
+    if name == "text":
+        config = replace(config, vocabulary=2000)
+    tensors, width = fresh(name, config, seed=0), config.trunk.width
+
+    def deviation(key):
+        assert tensors[key].mean().abs() < 0.2 * tensors[key].std()
+        return tensors[key].std().item()
+
+    def uniform(key, bound):
+        assert tensors[key].abs().max().item() == pytest.approx(bound, rel=0.01)
+        assert deviation(key) == pytest.approx(bound / math.sqrt(3), rel=0.02)
+
+    uniform("trunk.blocks.0.attn.qkv.weight", math.sqrt(6 / (width + 3 * width)))
+    uniform("trunk.blocks.1.attn.out.weight", math.sqrt(6 / (2 * width)))
+    uniform("trunk.blocks.1.mlp.up.weight", math.sqrt(6 / (5 * width)))
+    uniform("head.proj.weight", 1 / math.sqrt(width))
+    assert not tensors["trunk.blocks.0.attn.qkv.bias"].any()
+    assert not tensors["trunk.blocks.0.mlp.down.bias"].any()
+    assert (tensors["trunk.blocks.0.norm1.weight"] == 1).all()
+    assert not tensors["head.norm.bias"].any()
+    assert deviation("stem.pos") == pytest.approx(0.01 if name in ("imu", "text") else width**-0.5, rel=0.05)
+    if name == "text":
+        assert deviation("stem.tokens.weight") == pytest.approx(0.02, rel=0.02)
+    else:
+        uniform("stem.proj.weight", 1 / math.sqrt(tensors["stem.proj.weight"][0].numel()))
+        assert tensors["stem.cls"].std().item() == pytest.approx(0.01 if name == "imu" else width**-0.5, rel=0.15)
+        assert tensors["trunk.blocks.0.attn.bias_k"].std().item() == pytest.approx(width**-0.5, rel=0.15)
+        assert (tensors["stem.norm.weight"] == 1).all()
+    assert tensors["log_scale"].item() == pytest.approx(math.log(config.scale))
+
+
+def test_fresh_weights_follow_from_the_seed_and_the_name():
+    config = shallow("imu")
+    one, again, other = fresh("imu", config, 0), fresh("imu", config, 0), fresh("imu", config, 1)
+    assert all(torch.equal(one[key], again[key]) for key in one)
+    assert not torch.equal(one["stem.pos"], other["stem.pos"])
+    assert not torch.equal(one["trunk.blocks.0.mlp.up.weight"], one["trunk.blocks.1.mlp.up.weight"])
+
+
+def recipe(**given):
+    return Recipe.model_validate({"model": "tiny", "pairs": [{"modalities": ("image", "depth")}], **given})
+
+
+def test_anchors_are_frozen_and_others_train_where_nothing_is_said():
+    made = recipe(pairs=[{"modalities": ("video", "imu")}, {"modalities": ("image", "text")}, {"modalities": ("text", "audio")}])
+    found = {name: section.train for name, section in sections(made).items()}
+    assert found == {"vision": "none", "text": "all", "imu": "all", "audio": "all"}
+
+
+def test_zero_shot_needs_text_and_its_modality_frozen():
+    made = recipe(zeroshot=[{"modality": "audio", "data": "labels.csv"}])
+    assert {name: section.train for name, section in sections(made).items()} == {
+        "vision": "none",
+        "depth": "all",
+        "audio": "none",
+        "text": "none",
+    }
+
+
+def test_drop_path_and_head_are_built_as_the_recipe_says():
+    made = recipe(encoders={"depth": {"drop_path": 0.3, "head": "mlp"}})
+    config = config_of(made)
+    assert (config.encoders["depth"].trunk.drop_path, config.encoders["depth"].head) == (0.3, "mlp")
+    assert config.encoders["audio"] == model_config.named("tiny").encoders["audio"]
+    start = begin(made, "depth", config.encoders["depth"])
+    assert start.fresh == {"head.norm.weight", "head.norm.bias", "head.up.weight", "head.up.bias", "head.proj.weight"}
+    assert start.base["model"] == "tiny"
+
+
+def test_a_config_without_weights_asks_for_fresh_ones():
+    with pytest.raises(UserError, match=r"no weights are published for it; for fresh weights: --set encoders.depth.init=random"):
+        begin(recipe(model="base"), "depth", config_of(recipe(model="base")).encoders["depth"])
+
+
+# -- from the command line
+
+
+def test_flags_lie_over_the_recipe(tmp_path):
+    file = tmp_path / "two.toml"
+    file.write_text("""
+model = "tiny"
+[[pairs]]
+modalities = ["image", "depth"]
+temperature = 0.2
+[[pairs]]
+modalities = ["image", "audio"]
+data = ["a.jsonl"]
+[encoders.audio]
+drop_path = 0.1
+[encoders.vision]
+train = "head"
+[optimizer]
+lr = 0.01
+""")
+    both = requested(str(file), data=["image-depth=d.jsonl"], batch=8, micro_batch=2, changes=["optimizer.lr=0.5", "pairs.1.batch=16"])
+    assert [(pair.name, pair.data, pair.batch) for pair in both.pairs] == [
+        ("image-depth", ("d.jsonl",), 8),
+        ("image-audio", ("a.jsonl",), 16),
+    ]
+    assert (both.run.micro_batch, both.optimizer.lr) == (2, 0.5)
+    one = requested(str(file), pairs=["image-depth"], data=["x.jsonl", "y.jsonl"], val=["v.jsonl"], init="random")
+    assert [(pair.name, pair.temperature, pair.data, pair.val) for pair in one.pairs] == [
+        ("image-depth", 0.2, ("x.jsonl", "y.jsonl"), ("v.jsonl",))
+    ]
+    assert {name: (section.train, section.init) for name, section in sections(one).items()} == {
+        "vision": ("head", "random"), "depth": ("all", "random")
+    }  # fmt: skip
+    new = requested(str(file), pairs=["text-audio"], zeroshot=["audio:labels.csv"])
+    assert new.pairs[0].modalities == ("text", "audio")
+    assert new.encoders["audio"].drop_path == 0.1
+    assert new.zeroshot[0].data == "labels.csv"
