@@ -43,7 +43,10 @@ class AudioOptions:
     moment: Any = field(default=None, metadata=HIDDEN)
 
 
-DATASET = "Dataset to read of an HDF5 file; depth, depths or thermal, or the only one, if not given."
+DATASET = (
+    "Dataset of an HDF5 file, for IMU a group or a MATLAB variable too, or channel of an OpenEXR file. "
+    "If not given: depth, depths, thermal, Z or Y, or the only one."
+)
 FRAME = "Which frame of an HDF5 depth or thermal file with many."
 
 
@@ -121,9 +124,7 @@ class IMUOptions:
     centres: str | None = choice(None, "IMU windows around these seconds: T,T,... or a file with one a line.")
     rate: float | None = choice(None, "Rate of the IMU recording in Hz, and not by its timestamps; 400 if it has none.", minimum=0.1)
     columns: str | None = choice(None, "Six names or positions (from 1): accelerometer x,y,z, gyroscope x,y,z.")
-    dataset: str | None = choice(
-        None, "Dataset to read of an HDF5 file (depth: depth or depths if not given; IMU: or a group, MATLAB files too)."
-    )
+    dataset: str | None = choice(None, DATASET)
     time_column: str | None = choice(None, "Name or position of the timestamps; by its name if not given.")
     time_unit: str | None = choice(None, "Unit of the timestamps.", choices=("s", "ms", "us", "ns", "iso"))
     accel: str | None = choice(None, "Unit of the accelerometer; by its columns' names if not given.", choices=("g", "m/s2"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import OpenEXR
 import pytest
 from PIL import Image
 
@@ -282,6 +284,73 @@ def test_the_nearest_known_pixel_is_the_nearest(share: float) -> None:
     np.testing.assert_array_equal(filled[known], places[known])
 
 
+# OpenEXR
+
+
+def exr(path: Path, channels: dict[str, np.ndarray], **header: Any) -> Path:
+    OpenEXR.File({"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage} | header, channels).write(str(path))
+    return path
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.uint32])
+@pytest.mark.parametrize("channels", [["Z"], ["Y"], ["V"], ["A", "B", "G", "R", "Z"], ["View.Combined.R", "View.Depth.Z"]])
+def test_the_depth_of_an_exr_is_found(tmp_path: Path, channels: list[str], kind: type) -> None:
+    """A step from 2 m to 4 m: disparities of 0.075 * 518.86 / depth / 75."""
+    values = np.array([[2, 4]]).repeat(SIZE, 0).repeat(SIZE // 2, 1)
+    if kind == np.uint32:
+        values = values * 1000  # whole numbers are millimetres
+    made = {name: (values if number == len(channels) - 1 else values * 0 + 7).astype(kind) for number, name in enumerate(channels)}
+    path = exr(tmp_path / "a.exr", made)
+    answers = [0.075 * 518.86 / metres / 75 for metres in (2, 4)]
+    np.testing.assert_allclose(plane(path)[[0, -1], [0, -1]], answers, atol=1e-6)
+    with open(path, "rb") as file:
+        np.testing.assert_array_equal(plane(file), plane(path))
+    assert read(path).facts["bits"] == 8 * np.dtype(kind).itemsize
+
+
+def test_a_channel_of_an_exr_by_name(tmp_path: Path) -> None:
+    path = exr(tmp_path / "a.exr", {"Z": np.full((8, 8), 2, np.float32), "near.Z": np.full((8, 8), 1, np.float32)})
+    assert [read(path, dataset=name).facts["nearest"] for name in (None, "Z", "near.Z")] == [2, 2, 1]
+    refused(path, "no channel depth; it holds Z, near.Z; choose one with --dataset", dataset="depth")
+    colours = exr(tmp_path / "colours.exr", {name: np.ones((8, 8), np.float32) for name in "RGB"})
+    refused(colours, "holds channels B, G, R; choose one with --dataset")
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint32])
+def test_an_exr_that_holds_a_part_of_the_picture(tmp_path: Path, kind: type) -> None:
+    """A rendered region: 4 x 3 values at (1, 2) of a picture 8 x 6; a region that reaches past the picture is cut."""
+    values = 1 + np.arange(12).reshape(3, 4).astype(kind)
+    path = exr(tmp_path / "a.exr", {"Z": values}, dataWindow=((1, 2), (4, 4)), displayWindow=((0, 0), (7, 5)))
+    picture = read_map(path).values
+    assert picture.shape == (6, 8)
+    np.testing.assert_array_equal(picture[2:5, 1:5], values)
+    picture[2:5, 1:5] = 0
+    assert not np.nan_to_num(picture).any()
+    assert np.isnan(picture).sum() == (36 if kind == np.float32 else 0)
+    wide = exr(tmp_path / "wide.exr", {"Z": values}, dataWindow=((-1, -1), (2, 1)), displayWindow=((0, 0), (1, 0)))
+    np.testing.assert_array_equal(read_map(wide).values, values[1:2, 1:3])
+
+
+def test_an_exr_that_cannot_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = exr(tmp_path / "a.exr", {"Z": scene()})
+    for name, data in (
+        ("cut.exr", whole.read_bytes()[:-900]),
+        ("head.exr", whole.read_bytes()[:90]),
+        ("zeros.exr", b"\x76\x2f\x31\x01" + bytes(99)),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ValueError, match="^not a readable OpenEXR file: "):
+            read(tmp_path / name)
+    huge = bytearray(whole.read_bytes())
+    at = huge.index(b"dataWindow\0box2i\0") + len(b"dataWindow\0box2i\0") + 4
+    huge[at + 8 : at + 16] = np.array([99_999, 99_999], "<i4").tobytes()
+    (tmp_path / "huge.exr").write_bytes(huge)
+    with pytest.raises(ValueError, match="100000 x 100000 pixels; at most 32,000,000 are unpacked|not a readable OpenEXR file: "):
+        read(tmp_path / "huge.exr")
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    refused(whole, "an OpenEXR file, which takes another library: pip install 'imagebind-cli[exr]'")
+
+
 # Refusals
 
 
@@ -289,13 +358,11 @@ def test_what_is_no_depth_is_refused_in_one_line(tmp_path: Path) -> None:
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     Image.fromarray(grey).save(tmp_path / "grey.png")
     Image.fromarray(np.stack([grey, grey, 255 - grey], axis=-1)).save(tmp_path / "colour.png")
-    (tmp_path / "a.exr").write_bytes(b"\x76\x2f\x31\x01" + bytes(100))
     (tmp_path / "colour.pfm").write_bytes(b"PF\n1 1\n-1.0\n" + bytes(12))
     eight = "an 8-bit picture is no metric depth; 16-bit millimetres or floating-point metres are needed"
     for unit in None, "metres", "mm", "sunrgbd", "disparity":
         refused(tmp_path / "grey.png", eight, depth_format=unit)
         refused(tmp_path / "colour.png", "a colour picture (mode RGB); one value per pixel is needed", depth_format=unit)
-    refused(tmp_path / "a.exr", "an OpenEXR file; make it a float TIFF first, for example: oiiotool in.exr --ch Z -d float -o out.tif")
     refused(tmp_path / "colour.pfm", "a colour picture (PFM); one value per pixel is needed")
     refused(np.ones((2, 3, 4)), "shape (2, 3, 4); (height, width) is needed")
     refused(np.zeros((8, 8)), "no pixel has a depth")

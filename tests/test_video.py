@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import time
 from fractions import Fraction
@@ -195,28 +196,98 @@ def test_an_open_file_is_read_like_its_path(tmp_path: Path, tiny: Any) -> None:
         assert torch.equal(torch.cat([sample.tensor for sample in tiny.read("video", file)]), read(tiny, path)[0])
 
 
-# Turned
+# Turned, mirrored, stretched
 
 
-MATRICES = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
-
-
-@pytest.mark.parametrize("clockwise", [90, 180, 270])
-def test_a_display_matrix_turns_the_frames(tmp_path: Path, tiny: Any, clockwise: int) -> None:
-    """A phone held upright stores its frames lying and says so in the track's header."""
-    generate.video(tmp_path / "film.mp4")
-    data = bytearray((tmp_path / "film.mp4").read_bytes())
+def displayed(path: Path, matrix: tuple[float, float, float, float]) -> Path:
+    """A film whose track header asks that a pixel at (x, y) be shown at (a x + c y, b x + d y)."""
+    generate.video(path)
+    data = bytearray(path.read_bytes())
     place = data.index(struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), data.index(b"tkhd"))
-    a, b, c, d = (value << 16 for value in MATRICES[clockwise])
+    a, b, c, d = (round(value * 65536) for value in matrix)
     data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    (tmp_path / "turned.mp4").write_bytes(data)
-    spans = windows(3, 2)
-    with Video(str(tmp_path / "film.mp4")) as film, Video(str(tmp_path / "turned.mp4")) as turned:
-        lying, upright = film.clips(spans, 2), turned.clips(spans, 2)
-    assert np.array_equal(np.rot90(lying[0][0], -clockwise // 90), upright[0][0])
-    facts = read(tiny, tmp_path / "turned.mp4")[2]
-    assert facts["rotation"] % 360 == -clockwise % 360
-    assert facts["size"] == ([80, 60] if clockwise == 180 else [60, 80])
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    "matrix", [m for m in itertools.product((-1, 0, 1), repeat=4) if abs(m[0] * m[3] - m[1] * m[2]) == 1 and sum(map(abs, m)) == 2]
+)
+def test_a_display_matrix_turns_and_mirrors_the_frames(tmp_path: Path, tiny: Any, matrix: tuple[int, int, int, int]) -> None:
+    """A phone held upright stores its frames lying, a selfie camera may store them mirrored. Every pixel is looked up by itself."""
+    plain, path = generate.video(tmp_path / "plain.mp4"), displayed(tmp_path / "film.mp4", matrix)
+    with Video(str(plain)) as film, Video(str(path)) as turned:
+        stored, shown = film.clips(windows(3, 2), 2)[0][0], turned.clips(windows(3, 2), 2)[0][0]
+    a, b, c, d = matrix
+    y, x = np.mgrid[: stored.shape[0], : stored.shape[1]]
+    across, down = a * x + c * y, b * x + d * y
+    expected = np.zeros_like(shown)
+    expected[down - down.min(), across - across.min()] = stored
+    assert np.array_equal(shown, expected)
+    facts = read(tiny, path)[2]
+    assert facts["size"] == list(shown.shape[1::-1])
+    assert facts["mirrored"] is (a * d - b * c < 0)
+    assert np.array_equal(np.rot90(stored[:, ::-1] if facts["mirrored"] else stored, facts["rotation"] // 90), shown)
+
+
+def test_a_slanted_display_matrix_is_refused(tmp_path: Path, tiny: Any) -> None:
+    half = 0.5**0.5
+    path = displayed(tmp_path / "film.mp4", (half, half, -half, half))
+    with pytest.raises(ValueError, match=r"^its display matrix turns the pictures by 45 degrees; quarter turns are understood$"):
+        read(tiny, path)
+
+
+def stretched(path: Path, pixel: Fraction, size: tuple[int, int]) -> Path:
+    """One second of a ramp from left to right and another from top to bottom, whose pixels are `pixel` times as wide as high."""
+    ramps = np.stack([*np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1])), np.full(size[::-1], 128.0)], axis=-1)
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=5)
+        stream.width, stream.height = size
+        stream.pix_fmt, stream.options = "yuv444p", {"qp": "0"}
+        stream.codec_context.sample_aspect_ratio = pixel
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(ramps.astype(np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+@pytest.mark.parametrize(
+    ("pixel", "size", "shown"), [("64:45", (720, 576), (1024, 576)), ("1:2", (64, 48), (64, 96)), ("1:1", (64, 48), (64, 48))]
+)
+def test_pixels_become_square(tmp_path: Path, tiny: Any, ending: str, pixel: str, size: tuple[int, int], shown: tuple[int, int]) -> None:
+    """PAL widescreen and the like: nothing is cropped, and a ramp is a ramp from edge to edge."""
+    path = stretched(tmp_path / f"film.{ending}", Fraction(pixel.replace(":", "/")), size)
+    with Video(str(path)) as video:
+        frame = video.clips(windows(1, 2), 2)[0][0].astype(float)
+    assert frame.shape == (shown[1], shown[0], 3)
+    ramps = np.stack(np.meshgrid(*(np.linspace(0, 255, side) for side in shown)), axis=-1)
+    assert np.abs(frame[..., :2] - ramps).mean() < 2.5
+    facts = read(tiny, path)[2]
+    assert (facts["size"], facts["pixel_aspect"]) == (list(shown), pixel)
+
+
+def test_absurd_pixels_are_refused(tmp_path: Path, tiny: Any) -> None:
+    path = stretched(tmp_path / "film.mkv", Fraction(40), (64, 48))
+    with pytest.raises(ValueError, match=r"^its pixels are said to be 40:1, wide to high; at most 32:1 is understood$"):
+        read(tiny, path)
+
+
+@pytest.mark.parametrize("size", [(16, 4000), (4000, 16)])
+def test_of_a_thin_film_the_middle_is_seen(tmp_path: Path, tiny: Any, size: tuple[int, int]) -> None:
+    """32 times as long as wide: the same views as of the middle alone, and no gigabytes for the rest."""
+    frames = np.random.default_rng(0).integers(0, 256, (4, size[1], size[0], 3), dtype=np.uint8)
+    thin, _, _ = read(tiny, (frames, 2.0))
+    middle = frames[:, 1744:2256] if size[1] == 4000 else frames[:, :, 1744:2256]
+    assert torch.equal(thin, read(tiny, (middle, 2.0))[0])
+    with av.open(tmp_path / "film.mkv", "w") as container:
+        stream = container.add_stream("ffv1", rate=2)
+        stream.width, stream.height = size
+        stream.pix_fmt = "bgr0"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    assert torch.equal(read(tiny, tmp_path / "film.mkv")[0], thin)
 
 
 # Animations
@@ -285,7 +356,8 @@ def test_large_frames_come_a_few_at_a_time(tmp_path: Path, tiny: Any, monkeypatc
 def test_facts_of_a_video(tmp_path: Path, tiny: Any) -> None:
     facts = read(tiny, film(tmp_path / "film.mp4", even(4)))[2]
     assert facts == {
-        "codec": "h264", "size": [64, 48], "fps": 25.0, "variable_rate": False, "seconds": 4.0, "frames": 100, "rotation": 0, "windows": 2,
+        "codec": "h264", "size": [64, 48], "fps": 25.0, "variable_rate": False, "seconds": 4.0, "frames": 100, "rotation": 0,
+        "mirrored": False, "pixel_aspect": "1:1", "windows": 2,
     }  # fmt: skip
 
 

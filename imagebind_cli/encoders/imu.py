@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from math import floor
+from itertools import accumulate
+from math import floor, inf
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,21 @@ from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.errors import UserError
-from imagebind_cli.media.arrays import MAX_VALUES
+from imagebind_cli.media.columns import CHANNELS
 from imagebind_cli.media.decoding import Source
-from imagebind_cli.media.recordings import CHANNELS, Recording, in_standard_units, read_recording
-from imagebind_cli.media.signals import regular, resample, slow_part
+from imagebind_cli.media.recordings import Recording, in_standard_units, read_recording
+from imagebind_cli.media.signals import Gap, gaps, regular, resample, slow_part
 from imagebind_cli.media.windows import seconds, windows
 from imagebind_cli.reading import IMUOptions
 
 WINDOW_SECONDS = 5
 WINDOWS_AT_ONCE = 64
+WINDOWS_NAMED = 6
+"""In a warning about those that are left out."""
+
+MAX_VALUES = 100_000_000
+"""Of a whole recording at the encoder's rate: 11 hours at 400 Hz."""
+
 MARGIN_SECONDS = 0.5
 GRAVITY_HERTZ = 0.3
 """What of the accelerometer is slower is taken for gravity, as in UCI HAR."""
@@ -56,10 +64,12 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: IMUOptions
     recording = _near(in_standard_units(_recording(source, options)), options)
     if len(recording.values) < 2:
         raise ValueError(f"{len(recording.values)} reading; at least 2 are needed")
-    even, rate, start, notes = _even(recording, options, target)
-    signal = _treated(resample(even.T, rate, target), target, options)  # (6, t)
+    times, lost, even, rate, notes = _even(recording, options, target)
+    start = float(times[0])
+    signal = resample(even.T, rate, target)  # (6, t)
     duration = signal.shape[1] / target
-    spans = _windows(duration, start, options)
+    spans, warnings = _unbroken(_windows(duration, start, options), lost, 1 / rate, options.max_gap)
+    signal = _treated(signal, target, options, [(gap.start - start, gap.end - start) for gap in lost])
     firsts = [round((begin - Fraction(start)) * target) for begin, _ in spans]
     notes += _padding_notes(firsts, length, signal.shape[1])
     facts = _facts(recording, rate, even.shape[0]) | {
@@ -81,6 +91,7 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: IMUOptions
             seconds(spans[i : i + WINDOWS_AT_ONCE]),
             tuple(notes) if first_sample else (),
             facts if first_sample else {},
+            warnings if first_sample else (),
         )
 
 
@@ -112,8 +123,8 @@ def _near(recording: Recording, options: IMUOptions) -> Recording:
     return replace(recording, values=recording.values[first:stop], times=times[first:stop])
 
 
-def _even(recording: Recording, options: IMUOptions, target: int) -> tuple[np.ndarray, float, float, list[str]]:
-    """Evenly spaced readings (t, 6), their rate in Hz, the time of the first in seconds, and what had to be assumed."""
+def _even(recording: Recording, options: IMUOptions, target: int) -> tuple[np.ndarray, list[Gap], np.ndarray, float, list[str]]:
+    """Times (t,) of the readings, where too many are missing, evenly spaced readings (t', 6), their rate in Hz, and what had to be assumed."""
     notes = list(recording.notes)
     times = recording.times
     if times is None:
@@ -123,21 +134,25 @@ def _even(recording: Recording, options: IMUOptions, target: int) -> tuple[np.nd
         times = np.arange(len(recording.values)) / (rate or target)
     if (times[-1] - times[0]) * target * len(CHANNELS) > MAX_VALUES:
         raise ValueError(f"lasts {times[-1] - times[0]:.4g} s; more than {MAX_VALUES:,} values at {target} Hz")
-    even, rate, as_it_was = regular(times, recording.values, options.max_gap, CHANNELS)
+    lost = gaps(times, recording.values, options.max_gap, CHANNELS)
+    even, rate, as_it_was = regular(times, recording.values, inf, CHANNELS)
     if np.isnan(recording.values).any():
         notes.append("missing readings interpolated")
     if not as_it_was and recording.times is not None:
         notes.append("uneven timestamps interpolated onto an even grid")
-    return even, rate, float(times[0]), notes
+    return times, lost, even, rate, notes
 
 
-def _treated(signal: np.ndarray, rate: float, options: IMUOptions) -> np.ndarray:
-    """The signal (6, t) without gravity, standardised, or as it is."""
+def _treated(signal: np.ndarray, rate: float, options: IMUOptions, lost: list[tuple[float, float]]) -> np.ndarray:
+    """The signal (6, t) without gravity, standardised, or as it is. lost: seconds from its beginning that say nothing about it."""
     if options.remove_gravity:
         signal = np.concatenate([signal[:3] - slow_part(signal[:3], rate, GRAVITY_HERTZ), signal[3:]])
     if options.standardise:
-        deviation = signal.std(axis=1, keepdims=True)
-        signal = (signal - signal.mean(axis=1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
+        known = np.ones(signal.shape[1], bool)
+        for begin, end in lost:
+            known[round(begin * rate) : round(end * rate) + 1] = False
+        deviation = signal[:, known].std(axis=1, keepdims=True)
+        signal = (signal - signal[:, known].mean(axis=1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
     return signal
 
 
@@ -162,6 +177,31 @@ def _windows(duration: float, start: float, options: IMUOptions) -> list[tuple[F
     else:
         spans = windows(duration, WINDOW_SECONDS, options.clips, options.moment and options.moment.since(start))
     return [(begin + Fraction(start), end + Fraction(start)) for begin, end in spans]
+
+
+def _unbroken(
+    spans: list[tuple[Fraction, Fraction]], lost: list[Gap], step: float, largest: float
+) -> tuple[list[tuple[Fraction, Fraction]], tuple[str, ...]]:
+    """The windows in which no reading is missing for long, and a warning that names the others. step: seconds that a reading stands for.
+
+    Raises:
+        ValueError: there is no such window.
+    """
+    lost = sorted(lost, key=lambda gap: gap.start)
+    starts = [gap.start + step for gap in lost]
+    ends = list(accumulate((gap.end for gap in lost), max))  # of all gaps up to this one
+    before = [bisect_left(starts, end) for _, end in spans]  # gaps that start before a window ends
+    broken = [span for span, count in zip(spans, before, strict=True) if count and ends[count - 1] > span[0]]
+    if not broken:
+        return spans, ()
+    why = f"{max(lost, key=lambda gap: gap.seconds)}; --max-gap is {largest:g} s"
+    if len(broken) == len(spans):
+        raise ValueError(why)
+    named = ", ".join(f"{float(begin):g} to {float(end):g} s" for begin, end in broken[:WINDOWS_NAMED])
+    more = f" and {len(broken) - WINDOWS_NAMED} more" if len(broken) > WINDOWS_NAMED else ""
+    left_out = set(broken)
+    warning = f"{len(broken)} of {len(spans)} windows left out, {named}{more}: {why}"
+    return [span for span in spans if span not in left_out], (warning,)
 
 
 def _centres(text: str) -> list[Fraction]:

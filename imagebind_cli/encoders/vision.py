@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.animation import Animation, is_animation
 from imagebind_cli.media.decoding import Source, decoding
-from imagebind_cli.media.image import read_image
+from imagebind_cli.media.image import middle, read_image
 from imagebind_cli.media.video import Video
 from imagebind_cli.media.views import View
 from imagebind_cli.media.windows import seconds, seen, windows
@@ -50,6 +50,7 @@ def clip_tensor(frames: Tensor, config: EncoderConfig, crops: int = 3, view: Vie
     if view is not None:
         return torch.stack([picture_tensor(Image.fromarray(frame), config, view) for frame in frames.numpy()], dim=1)[None]
     size = config.shape[-1]
+    frames = frames[:, middle(*frames.shape[1:3]), middle(*frames.shape[2:0:-1])]
     height, width = frames.shape[1:3]
     if width < height:
         scaled = (math.floor(height / width * size), size)

@@ -61,6 +61,8 @@ class Animation:
             "seconds": round(self.duration, 3),
             "frames": self._count,
             "rotation": 0,
+            "mirrored": False,
+            "pixel_aspect": "1:1",
         }
 
     def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> list[list[np.ndarray]]:

@@ -1,4 +1,4 @@
-"""Files with one number per pixel to NumPy arrays: 16-bit and floating-point pictures, PFM, NPY, HDF5."""
+"""Files with one number per pixel to NumPy arrays: 16-bit and floating-point pictures, PFM, OpenEXR, NPY, HDF5."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from imagebind_cli.media import exr
 from imagebind_cli.media.arrays import head, read_npy
 from imagebind_cli.media.decoding import Source, check_file, decoding
 from imagebind_cli.media.image import open_image
@@ -36,10 +37,11 @@ class PixelMap:
 
 
 def read_map(source: Source, *, dataset: str | None = None, frame: int = 0, colours: bool = False) -> PixelMap:
-    """One value per pixel, from a picture with one channel (PNG, TIFF, PFM, …), an NPY file or an HDF5 file.
+    """One value per pixel, from a picture with one channel (PNG, TIFF, PFM, …), an OpenEXR file, an NPY file or an HDF5 file.
 
     Args:
-        dataset: which one of an HDF5 file; if not given, one of `USUAL_DATASETS`, or the only one. frame: which one of its three-dimensional dataset.
+        dataset: which one of an HDF5 file; if not given, one of `USUAL_DATASETS`, or the only one. Of an OpenEXR file, which channel.
+        frame: which one of its three-dimensional dataset.
         colours: whether a picture with unequal channels is given back as it is, and not refused.
 
     Raises:
@@ -54,8 +56,8 @@ def read_map(source: Source, *, dataset: str | None = None, frame: int = 0, colo
         if values.ndim == 3 and 1 in (values.shape[0], values.shape[-1]):
             values = values.reshape(values.shape[1:] if values.shape[0] == 1 else values.shape[:2])
         found = PixelMap(values)
-    elif start.startswith(b"\x76\x2f\x31\x01"):
-        raise ValueError("an OpenEXR file; make it a float TIFF first, for example: oiiotool in.exr --ch Z -d float -o out.tif")
+    elif start.startswith(exr.MAGIC):
+        found = PixelMap(exr.read_exr(source, dataset, MAX_PIXELS))
     elif start.startswith(b"PF") and start[2:3].isspace():
         raise ValueError("a colour picture (PFM); one value per pixel is needed")
     else:

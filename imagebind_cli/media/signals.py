@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,30 +36,63 @@ def regular(times: np.ndarray, values: np.ndarray, largest_gap: float, names: Se
     Raises:
         ValueError: readings are missing for longer than `largest_gap`, in seconds, or altogether.
     """
-    step = float(times[-1] - times[0]) / (len(times) - 1)
-    if np.abs(times - (times[0] + step * np.arange(len(times)))).max() <= EVEN * step:
-        if not np.isnan(values).any():
-            return values, 1 / step, True
-    else:
-        step = usual_step(times)
+    step, even = _step(times)
+    if even and not np.isnan(values).any():
+        return values, 1 / step, True
+    lost = gaps(times, values, largest_gap, names)
+    if lost:
+        raise ValueError(f"{max(lost, key=lambda gap: gap.seconds)}; --max-gap is {largest_gap:g} s")
     grid = times[0] + step * np.arange(math.floor((times[-1] - times[0]) / step + 1e-6) + 1)
-    _check_gaps(times, times, largest_gap, step, "")
     made = np.empty((len(grid), values.shape[1]))
     for channel, name in enumerate(names):
         there = ~np.isnan(values[:, channel])
         if there.sum() < 2:
             raise ValueError(f"{name} holds nothing but NaN" if not there.any() else f"{name} holds one reading; at least 2 are needed")
-        _check_gaps(times, times[there], largest_gap, step, f"{name}: ")
         made[:, channel] = _curve(times[there], values[there, channel], grid, step)
     return made, 1 / step, False
 
 
-def _check_gaps(times: np.ndarray, there: np.ndarray, largest: float, step: float, name: str) -> None:
+@dataclass(frozen=True)
+class Gap:
+    """A stretch without readings, of one channel, or of all where none is named. seconds: from reading to reading. start: time of the first."""
+
+    seconds: float
+    start: float
+    channel: str = ""
+
+    @property
+    def end(self) -> float:
+        """When readings come again."""
+        return self.start + self.seconds
+
+    def __str__(self) -> str:
+        return f"{self.channel}{': ' * bool(self.channel)}no readings for {self.seconds:.4g} s from {self.start:.3f} s on"
+
+
+def gaps(times: np.ndarray, values: np.ndarray, largest: float, names: Sequence[str]) -> list[Gap]:
+    """Where readings (t, channels) at times (t,) are missing for longer than `largest`, in seconds; a channel without any has no gaps."""
+    step, _ = _step(times)
+    found = _gaps(times, times, largest, step)
+    of_all = set(found)
+    for name, channel in zip(names, values.T, strict=True):
+        there = times[~np.isnan(channel)]
+        if 0 < len(there) < len(times):
+            found += [gap for gap in _gaps(times, there, largest, step, name) if replace(gap, channel="") not in of_all]
+    return found
+
+
+def _gaps(times: np.ndarray, there: np.ndarray, largest: float, step: float, name: str = "") -> list[Gap]:
     ends = np.concatenate([times[:1], there, times[-1:]])
     steps = np.diff(ends)
-    longest = int(steps.argmax())
-    if steps[longest] > max(largest, MISSED * step) * (1 + 1e-6):
-        raise ValueError(f"{name}no readings for {steps[longest]:.4g} s from {ends[longest]:.3f} s on; --max-gap is {largest:g} s")
+    long = np.flatnonzero(steps > max(largest, MISSED * step) * (1 + 1e-6))
+    return [Gap(float(steps[i]), float(ends[i]), name) for i in long]
+
+
+def _step(times: np.ndarray) -> tuple[float, bool]:
+    """Seconds from reading to reading, and whether they are as good as even."""
+    step = float(times[-1] - times[0]) / (len(times) - 1)
+    even = bool(np.abs(times - (times[0] + step * np.arange(len(times)))).max() <= EVEN * step)
+    return step if even else usual_step(times), even
 
 
 def _curve(times: np.ndarray, values: np.ndarray, grid: np.ndarray, step: float) -> np.ndarray:

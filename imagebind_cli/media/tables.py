@@ -8,15 +8,18 @@ import io
 import math
 import os
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imagebind_cli.media.arrays import MAX_VALUES, head, read_npy
+from imagebind_cli.media.arrays import head, read_npy
 from imagebind_cli.media.decoding import Source, check_file, decoding
+
+MAX_VALUES = 50_000_000
+"""A table that holds or promises more is refused: 400 MB as float64, and several times that on the way to the encoder."""
 
 MISSING = frozenset(("", "na", "n/a", "null", "none"))
 """What stands in a cell without a reading, besides `nan`, in any case."""
@@ -95,74 +98,87 @@ def read_table(source: Source | np.ndarray, dataset: str | None = None) -> Table
     if start.startswith(b"PAR1"):
         return _read_parquet(source)
     if start.startswith(b"\x93NUMPY"):
-        return _from_array(read_npy(source))
+        return _from_array(read_npy(source, MAX_VALUES))
     return _read_text(source)
 
 
 def _read_text(source: Source) -> Table:
     """Lines of cells between commas, tabs, semicolons or spaces; lines that start with # are comments.
 
-    Lines without a number before the first reading are column names, and joined where there are several (names, then units).
+    Lines without a number before the first reading are column names, and joined where there are several (names, then units). UTF-8, or
+    Latin-1 if it is not that.
     """
-    with decoding("table"):
-        text = _decoded(Path(source).read_bytes() if isinstance(source, str | os.PathLike) else source.read())
-        delimiter = _delimiter(text)
-        values, lines, words = array("d"), array("q"), dict[int, dict[int, str]]()
-        heading: list[list[str]] = []
-        comment: list[str] = []
-        width, decimal_comma = 0, False
-        for line, cells in _lines(text, delimiter):
-            if cells[0].lstrip().startswith("#"):
-                comment = comment if width else cells
-                continue
+    with decoding("table"), open(source, "rb") if isinstance(source, str | os.PathLike) else nullcontext(source) as file:
+        for encoding in ("utf-8-sig", "latin-1"):
+            file.seek(0)
+            text = io.TextIOWrapper(file, encoding, newline="")
             try:
-                row: list[float | None] = [float(cell) for cell in cells]
-            except ValueError:
-                row = [_number(cell) for cell in cells]
-                if delimiter in ("\t", ";") and any("," in cell for cell in cells):
-                    row = [_number(cell.replace(",", ".")) for cell in cells]
-                    decimal_comma = decimal_comma or any(value is not None for value in row)
-            if not width and all(value is None or math.isnan(value) for value in row) and None in row:
-                heading.append(cells)
+                return _parsed(text)
+            except UnicodeDecodeError:
                 continue
-            width = width or len(row)
-            if len(row) != width:
-                raise ValueError(f"line {line}: {len(row)} columns, {width} before")
-            for column in [i for i, value in enumerate(row) if value is None]:
-                words.setdefault(column, {})[len(lines)] = cells[column].strip()
-            values.extend(math.nan if value is None else value for value in row)
-            lines.append(line)
+            finally:
+                text.detach()
+    raise AssertionError("every byte is a letter of Latin-1")
+
+
+def _parsed(text: io.TextIOWrapper) -> Table:
+    start = text.read(65536)
+    if "\0" in start[:4096]:
+        raise ValueError("not a text file")
+    text.seek(0)
+    delimiter = _delimiter(start)
+    values, lines, words = array("d"), array("q"), dict[int, dict[int, str]]()
+    heading: list[list[str]] = []
+    comment: list[str] = []
+    width, decimal_comma = 0, False
+    for line, cells in _lines(text, delimiter):
+        if cells[0].lstrip().startswith("#"):
+            comment = comment if width else cells
+            continue
+        try:
+            row: list[float | None] = [float(cell) for cell in cells]
+        except ValueError:
+            row = [_number(cell) for cell in cells]
+            if delimiter in ("\t", ";") and any("," in cell for cell in cells):
+                row = [_number(cell.replace(",", ".")) for cell in cells]
+                decimal_comma = decimal_comma or any(value is not None for value in row)
+        if not width and all(value is None or math.isnan(value) for value in row) and None in row:
+            heading.append(cells)
+            continue
+        width = width or len(row)
+        if len(row) != width:
+            raise ValueError(f"line {line}: {len(row)} columns, {width} before")
+        for column in [i for i, value in enumerate(row) if value is None]:
+            words.setdefault(column, {})[len(lines)] = cells[column].strip()
+        values.extend(math.nan if value is None else value for value in row)
+        lines.append(line)
+        _check_size(len(values))
     if not lines:
         raise ValueError("holds no rows of numbers")
     notes = ("commas taken for decimal points",) if decimal_comma else ()
-    return Table(_names(heading, comment, width), np.array(values).reshape(-1, width), words, lines, notes)
+    return Table(_names(heading, comment, width), np.frombuffer(values).reshape(-1, width), words, lines, notes)
 
 
-def _decoded(data: bytes) -> str:
-    if b"\0" in data[:4096]:
-        raise ValueError("not a text file")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
+def _check_size(values: int, remedy: str = "") -> None:
+    if values > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES:,} values{remedy}")
 
 
 def _delimiter(text: str) -> str | None:
     """What separates the cells of the last of the first lines, which is likely a reading; None for spaces."""
-    some = [line for line in text[:65536].splitlines()[:50] if line.strip() and not line.lstrip().startswith("#")]
+    some = [line for line in text.splitlines()[:50] if line.strip() and not line.lstrip().startswith("#")]
     last = some[-2 if len(some) > 2 else -1] if some else ""  # the very last may be cut off
     return next((delimiter for delimiter in "\t;," if delimiter in last), None)
 
 
-def _lines(text: str, delimiter: str | None) -> Iterator[tuple[int, list[str]]]:
+def _lines(text: Iterable[str], delimiter: str | None) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of each line that is not blank."""
-    file = io.StringIO(text, newline="")
     if delimiter is None:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(text, start=1):
             if cells := line.split():
                 yield number, cells
         return
-    reader = csv.reader(file, delimiter=delimiter)
+    reader = csv.reader(text, delimiter=delimiter)
     for cells in reader:
         if len(cells) > 1 or (cells and cells[0].strip()):
             yield reader.line_num, cells
@@ -194,7 +210,7 @@ def _from_array(values: np.ndarray) -> Table:
     if values.ndim != 2 or not values.size or values.dtype.kind not in "biuf":
         raise ValueError(f"shape {values.shape} of {values.dtype}; a table of readings, (time, channels), is needed")
     values = _time_first(values)
-    return Table(("",) * values.shape[1], values.astype(np.float64))
+    return Table(("",) * values.shape[1], values.astype(np.float64, copy=False))
 
 
 def _time_first(values: np.ndarray) -> np.ndarray:
@@ -228,7 +244,7 @@ def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Table:
 def _floats(cells: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
     """A column as float64 and its words; an array of strings is read cell by cell."""
     if cells.dtype.kind in "biuf":
-        return cells.astype(np.float64), {}
+        return cells.astype(np.float64, copy=False), {}
     texts = [cell.decode("utf-8", "replace") if isinstance(cell, bytes) else "" if cell is None else str(cell) for cell in cells]
     numbers = [_number(text) for text in texts]
     words = {row: text for row, (text, number) in enumerate(zip(texts, numbers, strict=True)) if number is None}
@@ -244,8 +260,7 @@ def _choose(arrays: dict[str, Any], dataset: str | None) -> dict[str, Any]:
         chosen = {key: arrays[key] for key in arrays if key == name or key.startswith(f"{name}/")}
         if not chosen:
             raise ValueError(f"no dataset {dataset!r}; it has {', '.join(list(arrays)[:12]) or 'none'}")
-    if sum(values.size for values in chosen.values()) > MAX_VALUES:
-        raise ValueError(f"promises more than {MAX_VALUES:,} values; --dataset names a part")
+    _check_size(sum(values.size for values in chosen.values()), "; --dataset names a part")
     return chosen
 
 
@@ -277,6 +292,7 @@ def _read_hdf5(source: Source, dataset: str | None) -> Table:
 def _read_matlab5(source: Source, dataset: str | None) -> Table:
     matlab = _package("scipy.io", "a MATLAB v5 file; pip install scipy reads it, or save it with -v7.3")
     with decoding("MATLAB file"):
+        _check_size(sum(math.prod(shape) for _, shape, _ in matlab.whosmat(source)))
         found = {name: values for name, values in matlab.loadmat(source).items() if isinstance(values, np.ndarray)}
     arrays = {name: values for name, values in _choose(found, dataset).items() if values.dtype.kind in "biuf" and values.size}
     return _from_arrays(arrays)
@@ -285,9 +301,9 @@ def _read_matlab5(source: Source, dataset: str | None) -> Table:
 def _read_parquet(source: Source) -> Table:
     parquet = _package("pyarrow.parquet", "a Parquet file; pip install pyarrow reads it")
     with decoding("Parquet file"):
-        table = parquet.read_table(source)
-        if table.num_rows * table.num_columns > MAX_VALUES:
-            raise ValueError(f"promises more than {MAX_VALUES:,} values")
+        file = parquet.ParquetFile(source)
+        _check_size(file.metadata.num_rows * file.metadata.num_columns)
+        table = file.read()
         arrays: dict[str, np.ndarray] = {}
         for name, column in zip(table.column_names, table.columns, strict=True):
             stamped = str(column.type).startswith("timestamp")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from imagebind_cli.media.decoding import Source, check_file, decoding
+from imagebind_cli.media.display import Orientation, orientation, square_size
 from imagebind_cli.media.tracks import frame_seconds, frames, open_container, packets, picture_seconds, picture_track, start_seconds, tick
 from imagebind_cli.media.windows import seen
 
@@ -50,8 +51,8 @@ class Video:
                 self.duration = float(self._untimed * self._tick)
             else:
                 self.duration = picture_seconds(self._container, self._stream)
-        self.pixels = self._stream.width * self._stream.height
-        self._rotation = 0
+        self.pixels = math.prod(self._size)
+        self._orientation = Orientation()
         self._variable = False
 
     def _open(self) -> None:
@@ -60,11 +61,15 @@ class Video:
         if stream is None:
             self._container.close()
             raise ValueError("holds no picture track")
-        if stream.width * stream.height > MAX_PIXELS:
-            self._container.close()
-            raise ValueError(f"{stream.width} x {stream.height} pixels a frame; at most {MAX_PIXELS:,} are unpacked")
         stream.thread_type = "AUTO"
-        self._stream = stream
+        self._stream, self._pixel = stream, stream.sample_aspect_ratio or Fraction(1)
+        try:
+            self._size = square_size(stream.width, stream.height, self._pixel)
+            if math.prod(self._size) > MAX_PIXELS:
+                raise ValueError(f"{self._size[0]} x {self._size[1]} pixels a frame; at most {MAX_PIXELS:,} are unpacked")
+        except ValueError:
+            self._container.close()
+            raise
         self._playing: Iterator[tuple[int, av.VideoFrame]] = iter(())
         self._at: float = math.inf  # stamp of the last frame played; nothing lies ahead of infinity
 
@@ -82,20 +87,21 @@ class Video:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the file turned out to hold; rotation and variable rate as far as clips have been read."""
-        sides = [self._stream.width, self._stream.height]
+        """What the file turned out to hold; how it is turned and whether its rate varies as far as clips have been read."""
         return {
             "codec": self._stream.codec_context.name,
-            "size": sides[:: -1 if self._rotation % 180 else 1],
+            "size": list(self._size[:: -1 if self._orientation.lying else 1]),
             "fps": round(1 / frame_seconds(self._stream), 3),
             "variable_rate": self._variable,
             "seconds": round(self.duration, 3),
             "frames": self._untimed or self._stream.frames or None,
-            "rotation": self._rotation,
+            "rotation": 90 * self._orientation.quarters,
+            "mirrored": self._orientation.mirrored,
+            "pixel_aspect": f"{self._pixel.numerator}:{self._pixel.denominator}",
         }
 
     def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> list[list[np.ndarray]]:
-        """For each span in seconds, `count` frames (h, w, 3) uint8, upright, evenly spaced from its first frame to its last.
+        """For each span in seconds, `count` frames (h, w, 3) uint8 as they are to be seen, evenly spaced from its first frame to its last.
 
         A span's frames are those that start in [start, end), or the one still on screen where none does. The last frame is repeated
         where there are fewer than `count`.
@@ -141,8 +147,9 @@ class Video:
         for at, frame in self._playing:
             self._at = at
             if at >= stamp:
-                self._rotation = int(getattr(frame, "rotation", 0))
-                return upright(frame)
+                self._orientation = orientation(frame)
+                width, height = square_size(frame.width, frame.height, self._pixel)
+                return self._orientation.upright(frame.to_ndarray(format="rgb24", width=width, height=height))
         raise ValueError(f"no frame after {float(stamp * self._tick - self._start):g} s can be decoded")
 
     def _from(
@@ -179,10 +186,3 @@ class Video:
 
 def _stamp(packet: Packet[Any]) -> int | None:
     return packet.dts if packet.pts is None else packet.pts
-
-
-def upright(frame: av.VideoFrame) -> np.ndarray:
-    """(h, w, 3) uint8, turned as the file's display matrix asks."""
-    picture = frame.to_ndarray(format="rgb24")
-    quarters = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(picture, quarters)) if quarters else picture

@@ -71,7 +71,7 @@ class Moment:
         """
         import numpy as np
 
-        from imagebind_cli.media.recordings import CHANNELS
+        from imagebind_cli.media.columns import CHANNELS
         from imagebind_cli.media.signals import regular, resample
         from imagebind_cli.reading import IMUOptions
 

@@ -1,0 +1,83 @@
+"""Which columns of a table are an accelerometer's and a gyroscope's, and in which unit, by their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from imagebind_cli.media.tables import Table
+
+CHANNELS = tuple(f"{sensor} {axis}" for sensor in ("accelerometer", "gyroscope") for axis in "xyz")
+
+UNITS_IN_NAMES = {
+    "accelerometer": {
+        "m/s2": r"m\W*s(ec)?(ec)?(\^|\*\*)?\W?[2²]|m/s/s|m_?p?_?s-?2",
+        "mg": r"[(\[]\s*mg\s*[)\]]|_mg$",
+        "g": r"[(\[]\s*(g|gs|g's|g0|gee)\s*[)\]]|_g$",
+    },
+    "gyroscope": {
+        "mdeg/s": r"(?<![a-z])(mdps|mdeg)",
+        "deg/s": r"(?<![a-z])(dps|deg)|[°º]",
+        "rad/s": r"(?<![a-z])rad",
+    },
+}
+
+# Columns that are not the plain accelerometer: without gravity, or the phone's estimate. Taken where there is nothing better.
+DERIVED = re.compile(r"lin|user|body|free|motion")
+SENSORS = {
+    "accelerometer": re.compile(r"(total)?a|arss|.*acc.*|gf|gforce"),
+    "gyroscope": re.compile(r"[gw]|wrss|.*gyr.*|.*omega.*|.*angularvel.*|.*angvel.*|.*angularrate.*|.*rotationrate.*"),
+}
+
+
+def find_channels(table: Table, time: int | None) -> list[int]:
+    """The six columns by their names, or the only six there are.
+
+    Raises:
+        ValueError: they are not to be found, or there are several; the message lists the columns there are.
+    """
+    groups: dict[str, dict[str, dict[str, int]]] = {sensor: {} for sensor in SENSORS}
+    for column, name in enumerate(table.names):
+        stem, axis = _axis(_bare(name))
+        for sensor, pattern in SENSORS.items():
+            if axis and pattern.fullmatch(stem):
+                groups[sensor].setdefault(stem, {})[axis] = column
+                break
+    picked: list[int] = []
+    missing: list[str] = []
+    for sensor, found in groups.items():
+        whole = {stem: axes for stem, axes in found.items() if len(axes) == 3}
+        best = {stem: axes for stem, axes in whole.items() if not DERIVED.search(stem)} or whole
+        if len(best) > 1:
+            several = " or ".join(table.names[axes["x"]] for axes in best.values())
+            raise ValueError(f"{sensor} x may be {several}; name six with --columns")
+        picked += [axes[axis] for axes in best.values() for axis in "xyz"]
+        missing += [] if best else [sensor]
+    if not missing:
+        return picked
+    unnamed = [column for column, name in enumerate(table.names) if not name and column != time]
+    if len(unnamed) == 6 and not picked:
+        return unnamed
+    if not any(table.names):
+        raise ValueError(f"{len(table.names)} columns without names; six channels are needed; --columns 1,2,3,4,5,6 says which")
+    raise ValueError(f"no {' or '.join(missing)} x, y, z among the columns {table.listing()}; --columns names six")
+
+
+def _bare(name: str) -> str:
+    """A column's name in lower case without its unit: `Accelerometer X (g)`, `acc_x_g` and `gyro x [dps]` lose theirs."""
+    name = re.sub(r"[(\[].*?[)\]]", " ", name.lower())
+    return re.sub(r"[_ ](mg|g|m_?p?_?s(ec)?-?2|m?dps|(deg|rad)_?p?(s|sec)?)\s*$", "", name).strip()
+
+
+def _axis(name: str) -> tuple[str, str]:
+    """What is left of a bare name without its axis, letters only, and the axis: x, y, z, or nothing."""
+    match = re.search(r"(?<![a-z])[xyz](?![a-z])", name) or re.search(r"[xyz](?![a-z])", name)
+    if not match:
+        return name, ""
+    return re.sub(r"[^a-z]", "", name[: match.start()] + name[match.end() :]), match.group()
+
+
+def unit_of(names: Sequence[str], sensor: str) -> str | None:
+    """The unit that all three names of a sensor tell."""
+    found = {next((unit for unit, pattern in UNITS_IN_NAMES[sensor].items() if re.search(pattern, name.lower())), None) for name in names}
+    return found.pop() if len(found) == 1 else None

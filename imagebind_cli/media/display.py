@@ -1,0 +1,65 @@
+"""How a video asks its frames to be shown: mirrored and turned by its display matrix, with pixels that need not be square."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import av
+
+UNEVEN = 32
+"""Pixels more than this many times as wide as high, or as high as wide, are taken for damage."""
+
+TOLERANCE = 1.0
+"""Degrees that a display matrix may lie beside a quarter turn."""
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """mirrored: left and right change places, before anything is turned. quarters: turns to the left."""
+
+    mirrored: bool = False
+    quarters: int = 0
+
+    @property
+    def lying(self) -> bool:
+        """Whether width and height change places."""
+        return self.quarters % 2 == 1
+
+    def upright(self, picture: np.ndarray) -> np.ndarray:
+        """A picture (h, w, 3) as it is to be seen."""
+        return np.ascontiguousarray(np.rot90(picture[:, ::-1] if self.mirrored else picture, self.quarters))
+
+
+def orientation(frame: av.VideoFrame) -> Orientation:
+    """What the frame's display matrix asks for.
+
+    Raises:
+        ValueError: something else than quarter turns and mirroring.
+    """
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return Orientation()
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # a pixel at (x, y) is shown at (a x + c y, b x + d y)
+    mirrored = a * d < b * c
+    degrees = math.degrees(math.atan2(-b, -a) if mirrored else math.atan2(b, a))  # to the right, as y goes down
+    quarters = round(degrees / 90)
+    if abs(degrees - 90 * quarters) > TOLERANCE:
+        raise ValueError(f"its display matrix turns the pictures by {degrees:.0f} degrees; quarter turns are understood")
+    return Orientation(mirrored, -quarters % 4)
+
+
+def square_size(width: int, height: int, pixel: Fraction) -> tuple[int, int]:
+    """Width and height in square pixels of a picture whose pixels are `pixel` times as wide as high: nothing of it is made smaller.
+
+    Raises:
+        ValueError: no pixels have such a shape.
+    """
+    if not Fraction(1, UNEVEN) <= pixel <= UNEVEN:
+        raise ValueError(f"its pixels are said to be {pixel.numerator}:{pixel.denominator}, wide to high; at most {UNEVEN}:1 is understood")
+    return (round(width * pixel), height) if pixel > 1 else (width, round(height / pixel))

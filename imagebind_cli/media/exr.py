@@ -1,0 +1,79 @@
+"""One channel of an OpenEXR file to a NumPy array, with the format's own library, which is an extra.
+
+Its older interface is used: the newer one unpacks every channel, and prints on stdout, where our data goes, what is wrong with a file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from imagebind_cli.media.decoding import Source, decoding
+
+MAGIC = b"\x76\x2f\x31\x01"
+TYPES = {"HALF": np.float16, "FLOAT": np.float32, "UINT": np.uint32}
+USUAL_CHANNELS = "Z", "Y"
+"""Depth, and what a picture of one channel is called."""
+
+
+def read_exr(source: Source, channel: str | None, most: int) -> np.ndarray:
+    """A channel (h, w) of a file's first part, in its own number type: the one named, or the depth, or the only one.
+
+    Pixels of the picture that the file holds nothing for are NaN, or 0 in whole numbers.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, has no such channel, promises more than `most` pixels, or the library is not there.
+    """
+    try:
+        import OpenEXR
+    except ImportError:
+        raise ValueError("an OpenEXR file, which takes another library: pip install 'imagebind-cli[exr]'") from None
+    with decoding("OpenEXR file"), open(source, "rb") if isinstance(source, str | os.PathLike) else source as stream:
+        stream.seek(0)
+        file = OpenEXR.InputFile(stream)
+        header = file.header()
+        names = header["channels"]
+        channel = channel or _usual(names)
+        if channel not in names:
+            asked = f"no channel {channel}; it holds" if channel else "holds channels"
+            raise ValueError(f"{asked} {', '.join(names)}; choose one with --dataset")
+        kind, sampling = TYPES[str(names[channel].type)], (names[channel].xSampling, names[channel].ySampling)
+        there, shown = (_rectangle(header[window]) for window in ("dataWindow", "displayWindow"))
+        for left, top, right, bottom in (there, shown):
+            if (right - left) * (bottom - top) > most:
+                raise ValueError(f"{right - left} x {bottom - top} pixels; at most {most:,} are unpacked")
+        if sampling != (1, 1):
+            raise ValueError(f"channel {channel} has one value for {sampling[0]} x {sampling[1]} pixels; one for each is needed")
+        values = np.frombuffer(file.channel(channel), kind).reshape(there[3] - there[1], there[2] - there[0])
+    return values if there == shown else _placed(values, there, shown)
+
+
+def _usual(names: Iterable[str]) -> str | None:
+    """The channel that is meant where none is named: Z or Y, of a layer too, if it is the only one, or the only channel."""
+    for usual in USUAL_CHANNELS:
+        found = [name for name in names if name.rpartition(".")[2] == usual]
+        if usual in found or len(found) == 1:
+            return usual if usual in found else found[0]
+    only, *others = names
+    return None if others else only
+
+
+Rectangle = tuple[int, int, int, int]
+"""Left, top, right, bottom; the last two past the end."""
+
+
+def _rectangle(window: Any) -> Rectangle:
+    return window.min.x, window.min.y, window.max.x + 1, window.max.y + 1
+
+
+def _placed(values: np.ndarray, there: Rectangle, shown: Rectangle) -> np.ndarray:
+    """What of the values lies within the picture that is shown, at its place."""
+    picture = np.full((shown[3] - shown[1], shown[2] - shown[0]), np.nan if values.dtype.kind == "f" else 0, values.dtype)
+    left, top, right, bottom = (edge(a, b) for edge, a, b in zip((max, max, min, min), there, shown, strict=True))
+    if left < right and top < bottom:
+        inside = values[top - there[1] : bottom - there[1], left - there[0] : right - there[0]]
+        picture[top - shown[1] : bottom - shown[1], left - shown[0] : right - shown[0]] = inside
+    return picture

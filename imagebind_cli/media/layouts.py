@@ -1,0 +1,117 @@
+"""Kinds of recordings that are known by their files: Ego4D, PAMAP2, HAPT, UCI HAR, as their data sets' descriptions have them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from imagebind_cli.media.decoding import Source
+from imagebind_cli.media.tables import Table, read_table
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the kind of a file tells about it; a user's own choices come first.
+
+    columns: names or positions, in the order of CHANNELS. rate: in Hz, of files without timestamps.
+    unordered: rows are known to come out of order, or without a time.
+    """
+
+    name: str
+    columns: tuple[str, ...] | None = None
+    time_column: str | None = None
+    time_unit: str | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
+    rate: float | None = None
+    unordered: bool = False
+
+
+PLAIN = Layout("plain")
+EGO4D = Layout(
+    "ego4d",
+    ("accl_x", "accl_y", "accl_z", "gyro_x", "gyro_y", "gyro_z"),
+    "canonical_timestamp_ms",
+    "ms",
+    {"accelerometer": "m/s2", "gyroscope": "rad/s"},
+    unordered=True,
+)
+SMARTPHONE = {"accelerometer": "g", "gyroscope": "rad/s"}
+UCIHAR = Layout("ucihar", units=SMARTPHONE, rate=50.0)
+HAPT = Layout("hapt", units=SMARTPHONE, rate=50.0)
+PLACEMENTS = {"hand": 4, "chest": 21, "ankle": 38}
+"""PAMAP2: the first column of each sensor, counted from 1: its temperature, accelerometer ±16 g, ±6 g, gyroscope."""
+
+HAPT_NAME = re.compile(r"acc(_exp\d+_user\d+\.txt)")
+UCIHAR_NAME = re.compile(r"(total|body)_acc_x(_(?:train|test)\.txt)")
+
+
+def find_layout(
+    source: Source | np.ndarray, layout: str, dataset: str | None, columns: tuple[str, ...] | None, placement: str, row: int
+) -> tuple[Table, Layout]:
+    """A file's table, and what its kind tells about it. Arguments as `recordings.read_recording`'s.
+
+    Raises:
+        OSError, ValueError: the file, or one that belongs to it, cannot be read.
+    """
+    name = os.path.basename(os.fspath(source)) if isinstance(source, str | os.PathLike) else ""
+    if layout == "hapt" or (layout == "auto" and re.fullmatch(r"(acc|gyro)_exp\d+_user\d+\.txt", name)):
+        return _read_hapt(source, name), HAPT
+    if layout == "ucihar" or (layout == "auto" and re.fullmatch(r"(total_acc|body_(acc|gyro))_[xyz]_(train|test)\.txt", name)):
+        return _read_ucihar(source, name, row), UCIHAR
+    table = read_table(source, dataset)
+    return table, _by_columns(table, layout, columns, placement)
+
+
+def _by_columns(table: Table, layout: str, columns: tuple[str, ...] | None, placement: str) -> Layout:
+    wants_pamap2 = layout == "auto" and columns is None and len(table.names) == 54 and not any(table.names)
+    wants_ego4d = layout == "auto" and columns is None and {"canonical_timestamp_ms", *(EGO4D.columns or ())} <= set(table.names)
+    if layout == "ego4d" or wants_ego4d:
+        return EGO4D
+    if layout == "pamap2" or wants_pamap2:
+        first = PLACEMENTS[placement]
+        picked = tuple(str(first + i) for i in (1, 2, 3, 7, 8, 9))
+        return Layout("pamap2", picked, "1", "s", {"accelerometer": "m/s2", "gyroscope": "rad/s"})
+    return PLAIN
+
+
+def _read_hapt(source: Source | np.ndarray, name: str) -> Table:
+    """HAPT's raw data: `acc_expXX_userYY.txt` and the gyroscope's file beside it."""
+    match = HAPT_NAME.fullmatch(name)
+    if not match or not isinstance(source, str | os.PathLike):
+        raise ValueError("a HAPT recording goes by its acc_expXX_userYY.txt, which takes the gyro_ file beside it along")
+    parts = [read_table(source), _beside(source, f"gyro{match[1]}")]
+    shapes = [part.values.shape for part in parts]
+    if shapes[0] != shapes[1] or shapes[0][1] != 3:
+        raise ValueError(f"shapes {shapes[0]} and {shapes[1]} of acc and gyro; two equal ones of three columns are needed")
+    return Table(("",) * 6, np.concatenate([part.numbers([0, 1, 2]) for part in parts], axis=1), lines=parts[0].lines)
+
+
+def _read_ucihar(source: Source | np.ndarray, name: str, row: int) -> Table:
+    """One row of UCI HAR's `Inertial Signals`: 128 readings, 2.56 s, of each of six files that lie side by side."""
+    match = UCIHAR_NAME.fullmatch(name)
+    if not match or not isinstance(source, str | os.PathLike):
+        raise ValueError("a UCI HAR recording goes by its total_acc_x_ or body_acc_x_ file, which takes the others along")
+    kind, ending = match.groups()
+    files = [f"{sensor}_{axis}{ending}" for sensor in (f"{kind}_acc", "body_gyro") for axis in "xyz"]
+    tables = [_beside(source, file) for file in files]
+    rows = min(len(table.values) for table in tables)
+    if row >= rows:
+        raise ValueError(f"no row {row}; it has {rows}, counted from 0")
+    widths = {table.values.shape[1] for table in tables}
+    if len(widths) > 1:
+        raise ValueError(f"rows of {' and '.join(map(str, sorted(widths)))} readings side by side")
+    channels = [table.numbers(range(table.values.shape[1]))[row] for table in tables]
+    return Table(("",) * 6, np.stack(channels, axis=1))
+
+
+def _beside(path: str | os.PathLike[str], name: str) -> Table:
+    """The table of this name in the same folder."""
+    try:
+        return read_table(Path(path).with_name(name))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name} beside it: {getattr(error, 'strerror', None) or error}") from None
