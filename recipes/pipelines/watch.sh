@@ -21,14 +21,18 @@ arrivals() { # names of files that settled since the last look; at first of all 
 }
 
 said=$(mktemp)
-imagebind embed "$modality" -0 -o "$store" --errors "${store%.*}.errors.jsonl" < <(arrivals) 2> "$said" &
+exec 3< <(arrivals)
+looking=$!
+imagebind embed "$modality" -0 -o "$store" --errors "${store%.*}.errors.jsonl" <&3 2> "$said" &
 embed=$!
+exec 3<&-
 trap 'kill -TERM "$embed"' TERM INT
 code=0
 while kill -0 "$embed" 2> /dev/null; do # a signal ends the waiting, too
   wait "$embed"
   code=$?
 done
+kill "$looking" 2> /dev/null # who started this may wait for the end of our output, which it holds open
 printf '%s exit %d: %s\n' "$(date '+%F %T')" "$code" "$(tail -n 1 "$said")" >> "${store%.*}.log"
 rm "$said"
 exit "$code"
