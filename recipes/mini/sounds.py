@@ -1,0 +1,240 @@
+"""Sounds with pictures of what makes them.
+
+    MINI_ESC10=FOLDER python sounds.py WORK
+
+Instruments played from one soundfont to learn from and from another to test with; real instruments to test with; animals and effects from
+two programs for children; and, where MINI_ESC10 names the folder of ESC-10, its recordings by fold. Writes to WORK/data/sounds:
+
+    instruments.jsonl, effects.jsonl, esc10-N.jsonl   training pairs: image, audio; the ESC-10 ones fold by fold
+    shuffled.jsonl                                    a control: all but fold 1, every recording with another's pictures
+    test-soundfont.jsonl, test-real.jsonl             instruments of the other soundfont; recordings of real ones
+    test-esc10-N.jsonl                                a fold as it came, to be tested by a model that did not learn from it
+    names-instruments.json, names-esc10.json          the classes' names, fixed before anything was measured
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from instruments import INSTRUMENTS, RATE, STYLES, Soundfont, coloured, in_a_room, loud, score
+from pairing import Row, paired, pictures_by_group, pictures_of, shuffled, write
+from qt_resources import resources
+from scipy.signal import resample_poly
+
+PLAYED, TESTED = 72, 20
+"""Clips of each instrument to learn from, and to test with."""
+VARIED = 6
+"""Different hearings of each real recording to learn from."""
+
+TRAINING_FONT = "fluid-soundfont-gm/usr/share/sounds/sf2/FluidR3_GM.sf2"
+TEST_FONT = "minuet-data/usr/share/minuet/soundfonts/GeneralUser-v1.47.sf2"
+GCOMPRIS = "gcompris-qt-data/usr/share/gcompris-qt/rcc"
+STAMPS = "tuxpaint-stamps-default/usr/share/tuxpaint/stamps"
+
+PICTURES = {
+    # instruments
+    "accordion": ("1FA97",), "banjo": ("1FA95",), "bell": ("1F514",), "drum": ("1F941",), "flute": ("1FA88",), "guitar": ("1F3B8",),
+    "maracas": ("1FA87",), "piano": ("1F3B9",), "saxophone": ("1F3B7",), "trumpet": ("1F3BA",), "violin": ("1F3BB",),
+    # ESC-10, by the names that ESC-50 gives its classes
+    "chainsaw": ("1FA9A",), "clock tick": ("23F0", "1F570", "23F1", "23F2"), "crackling fire": ("1F525",), "crying baby": ("1F476",),
+    "dog": ("1F415", "1F436"), "helicopter": ("1F681",), "rain": ("1F327", "2614"), "rooster": ("1F413",), "sea waves": ("1F30A",),
+    "sneezing": ("1F927",),
+    # animals and effects
+    "applause": ("1F44F",), "car": ("1F697", "1F698"), "cat": ("1F408", "1F431"), "chicken": ("1F414",), "cow": ("1F404", "1F42E"),
+    "door": ("1F6AA",), "duck": ("1F986",), "frog": ("1F438",), "heart": ("2764", "1F493"), "horse": ("1F40E", "1F434"), "owl": ("1F989",),
+    "pig": ("1F416", "1F437"), "sheep": ("1F411", "1F40F"), "telephone": ("260E", "1F4DE"), "train": ("1F682", "1F686"),
+}  # fmt: skip
+"""Class to the codes of the emoji that draw it."""
+
+ESC10 = {
+    "001 - Dog bark": "dog", "002 - Rain": "rain", "003 - Sea waves": "sea waves", "004 - Baby cry": "crying baby",
+    "005 - Clock tick": "clock tick", "006 - Person sneeze": "sneezing", "007 - Helicopter": "helicopter", "008 - Chainsaw": "chainsaw",
+    "009 - Rooster": "rooster", "010 - Fire crackling": "crackling fire",
+}  # fmt: skip
+
+REAL_INSTRUMENTS = {
+    "accordion": "accordion", "banjo": "banjo", "drum_kit": "drum", "electric_guitar": "guitar", "flute_traversiere": "flute",
+    "guitar": "guitar", "maracas": "maracas", "piano": "piano", "saxophone": "saxophone", "snare_drum": "drum", "trumpet": "trumpet",
+    "violin": "violin",
+}  # fmt: skip
+"""gcompris' instruments that are among ours; it has no bell."""
+
+GCOMPRIS_EFFECTS = {
+    "cat": "cat", "chickens": "chicken", "cow": "cow", "dog": "dog", "duck": "duck", "horse": "horse", "owl": "owl", "pig": "pig",
+    "sheep": "sheep", "helicopter": "helicopter", "LRBark_1_LA_cut": "dog", "LRBark_3_LA_cut": "dog", "LRRain_in_garden_01_LA_cut": "rain",
+    "LRFrogsInPondDuringStormLACut": "frog", "LRApplauses_1_LA_cut": "applause", "LRDoor_Open_2_LA": "door", "LRHeart_beat_01_LA": "heart",
+    "LRStartAndStopCarEngine1LACut": "car", "LRTrain_slowing_down_01_LA_cut": "train", "LRRing_01_LA": "telephone",
+}  # fmt: skip
+STAMP_EFFECTS = {
+    "dog": "dog", "rooster": "rooster", "cow": "cow", "cow_white": "cow", "pig": "pig", "sheep": "sheep", "sheep_lamb": "sheep", "duck": "duck",
+    "drake": "duck", "frog": "frog", "horse": "horse", "owl": "owl", "hen": "chicken", "blackcat": "cat",
+}  # fmt: skip
+"""Stamps of which emoji show more than their own picture; the others keep to that."""
+
+
+def heard(file: Path | io.BytesIO) -> np.ndarray:
+    """A sound file's channels as one, (samples,) at `RATE`."""
+    sound, rate = soundfile.read(file, always_2d=True)
+    ratio = Fraction(RATE, rate)
+    return resample_poly(sound.mean(axis=1), ratio.numerator, ratio.denominator)
+
+
+def varied(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
+    """Another hearing of a recording: a stretch of it in which something sounds, a little faster or slower, elsewhere and differently loud."""
+    speed = Fraction(int(numbers.integers(88, 113)), 100)
+    sound = resample_poly(sound, speed.denominator, speed.numerator)
+    length = min(len(sound), int(numbers.uniform(2.0, 3.0) * RATE))
+    energy = np.concatenate([[0], np.cumsum(sound**2)])
+    power = energy[length:] - energy[:-length]  # of the stretch that starts at each sample
+    starts = np.flatnonzero(power >= 0.3 * power.max())
+    start = int(numbers.choice(starts))
+    sound = coloured(sound[start : start + length], numbers)
+    quiet = np.zeros(max(0, 2 * RATE - length))
+    if len(quiet):  # somewhere in two seconds of silence
+        before = int(numbers.integers(len(quiet) + 1))
+        sound = np.concatenate([quiet[:before], sound, quiet[before:]])
+    if numbers.random() < 0.5:
+        noise = coloured(numbers.normal(size=len(sound)), numbers)
+        sound = sound + loud(noise, np.abs(sound).max() * 10 ** (-numbers.uniform(20, 60) / 20))
+    return loud(sound, 10 ** (-numbers.uniform(0, 24) / 20))
+
+
+def played(font: Path, clips: int, folder: Path, seed: str) -> Iterator[Row]:
+    """Clips of each instrument, from one soundfont."""
+    soundfont = Soundfont(font)
+    for name, instrument in INSTRUMENTS.items():
+        for number in range(clips):
+            numbers = np.random.default_rng([*seed.encode(), *name.encode(), number])
+            style = STYLES[number % len(STYLES)]
+            program = instrument.programs[int(numbers.integers(len(instrument.programs)))]
+            notes = score(instrument, style, numbers)
+            sound = in_a_room(soundfont.play(instrument, notes, program, float(numbers.uniform(-30, 30))), numbers)
+            yield saved(sound, folder / f"{name}-{number:03d}.flac", name, font.stem)
+
+
+def saved(sound: np.ndarray, path: Path, label: str, source: str) -> Row:
+    """Writes a sound; its row, without a picture. `recording` is what the hearings of one recording have in common."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.clip(sound, -1, 1).astype(np.float32), RATE)
+    data = next(parent for parent in path.parents if parent.name == "sounds")
+    return {"audio": str(path.relative_to(data)), "label": label, "source": source, "recording": path.stem.rpartition("~")[0] or path.stem}
+
+
+def hearings(recordings: Iterator[tuple[str, str, np.ndarray]], folder: Path, source: str) -> Iterator[Row]:
+    """(name, label, sound) to several rows each."""
+    for name, label, sound in recordings:
+        for number in range(VARIED):
+            numbers = np.random.default_rng([*source.encode(), *name.encode(), number])
+            yield saved(varied(sound, numbers), folder / f"{name}~{number}.flac", label, source)
+
+
+def gcompris(sources: Path, wanted: dict[str, str]) -> Iterator[tuple[str, str, bytes]]:
+    """(name, label, file) of the recordings that are wanted, each once."""
+    seen = set()
+    for path in sorted((sources / GCOMPRIS).glob("*.rcc")):
+        for name, content in resources(path):
+            stem, _, ending = name.rpartition("/")[2].partition(".")
+            if ending in ("ogg", "wav") and stem in wanted and stem not in seen:
+                seen.add(stem)
+                yield stem, wanted[stem], content
+
+
+def stamps(sources: Path) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(name, label, sound) of the stamps that make a sound: the label of a known class, or what the stamp shows.
+
+    Spoken words, numbers and letters among them are left out, and so are instruments, of which nothing real is learnt from.
+    """
+    root = sources / STAMPS
+    for path in sorted(root.rglob("*.ogg")):
+        place = path.relative_to(root)
+        spoken = re.search(r"_desc|_[a-z]{2}(_[A-Za-z]{2})?$", path.stem) or place.parts[0] == "symbols" or "hanukkah" in place.parts
+        if spoken or "music" in place.parts or not path.with_suffix(".txt").exists():
+            continue
+        sentence = path.with_suffix(".txt").read_text(errors="replace").split("\n")[0].strip().rstrip(".")
+        sound = heard(path)
+        if len(sound) >= RATE // 4:
+            yield path.stem, STAMP_EFFECTS.get(path.stem, f"stamp {sentence}"), sound
+
+
+def esc10(folder: Path) -> Iterator[tuple[int, str, Path]]:
+    """(fold, label, file) of ESC-10."""
+    for name, label in ESC10.items():
+        for path in sorted((folder / name).glob("*.ogg")):
+            yield int(path.name[0]), label, path
+
+
+def main(work: Path) -> None:
+    """All of it, or nothing if it is there."""
+    data, sources = work / "data" / "sounds", work / "sources"
+    if (data / "shuffled.jsonl").exists():
+        return
+    data.mkdir(parents=True, exist_ok=True)
+    groups = pictures_by_group(work)
+    pictures = {label: pictures_of(codes, groups) for label, codes in PICTURES.items()}
+    pictures |= {group: images for group, images in groups.items() if group.startswith("stamp ")}
+
+    training = {"instruments": list(played(sources / TRAINING_FONT, PLAYED, data / "instruments", "training"))}
+    write(data / "test-soundfont.jsonl", tested(list(played(sources / TEST_FONT, TESTED, data / "test-soundfont", "test"))))
+    real = []
+    for name, label, content in gcompris(sources, REAL_INSTRUMENTS):
+        path = data / "test-real" / f"{name}.ogg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        real.append({"audio": f"test-real/{path.name}", "label": label, "source": "gcompris-qt-data"})
+    write(data / "test-real.jsonl", tested(real))
+
+    known = ((name, label, heard(io.BytesIO(content))) for name, label, content in gcompris(sources, GCOMPRIS_EFFECTS))
+    training["effects"] = list(hearings(known, data / "effects-gcompris", "gcompris-qt-data"))
+    shown = (stamp for stamp in stamps(sources) if stamp[1] in pictures)
+    training["effects"] += hearings(shown, data / "effects-stamps", "tuxpaint-stamps-default")
+
+    folder = os.environ.get("MINI_ESC10")
+    clips = list(esc10(Path(folder))) if folder else []
+    for fold in sorted({fold for fold, _, _ in clips}):
+        mine = [(label, path) for number, label, path in clips if number == fold]
+        recordings = ((path.stem, label, heard(path)) for label, path in mine)
+        training[f"esc10-{fold}"] = list(hearings(recordings, data / f"esc10-{fold}", "ESC-10"))
+        write(
+            data / f"test-esc10-{fold}.jsonl",
+            tested(
+                [{"audio": os.path.relpath(path.resolve(), data.resolve()), "label": label, "source": "ESC-10"} for label, path in mine]
+            ),
+        )
+    if not clips:
+        print("sounds: MINI_ESC10 names no folder with ESC-10; its classes are left out", file=sys.stderr)
+
+    names = {"instruments": sorted(INSTRUMENTS), "esc10": sorted(ESC10.values())}
+    for kind, labels in names.items():
+        (data / f"names-{kind}.json").write_text(json.dumps(labels, indent=1) + "\n")
+    pairs = {name: paired(rows, pictures, "audio", name) for name, rows in training.items()}
+    for name, rows in pairs.items():
+        write(data / f"{name}.jsonl", rows)
+        told(name, rows)
+    learnt = [row for name, rows in pairs.items() if name != "esc10-1" for row in rows]
+    write(data / "shuffled.jsonl", shuffled(learnt, "recording", "shuffled"))
+
+
+def tested(rows: list[Row]) -> list[Row]:
+    """Test rows, by their file."""
+    return [{"id": row["audio"], **{key: row[key] for key in ("audio", "label", "source")}} for row in rows]
+
+
+def told(name: str, rows: list[Row]) -> None:
+    """One line of counts by source."""
+    recordings = Counter(source for source, _ in {(row["source"], row["recording"]) for row in rows})
+    counted = ", ".join(f"{count} recordings of {source}" for source, count in recordings.items())
+    print(f"sounds: {name}: {len(rows)} pairs, {counted}, {len({row['label'] for row in rows})} classes", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
