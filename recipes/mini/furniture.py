@@ -1,0 +1,270 @@
+"""Pictures and depth maps of 3-D models, rendered: one room corner per view, with the furniture of Sweet Home 3D in it.
+
+    python recipes/mini/furniture.py WORK
+
+reads WORK/sources/sweethome3d-furniture, writes WORK/data/furniture. The depth is the scene's own, in millimetres, of a pinhole camera
+with a focal length of 150 px at 128 px: read it with `--depth-format mm --focal 150`. Models larger or smaller than `SIZES` are shown
+at the nearest of these sizes, so that a cup is seen from no nearer than a depth camera can. Nothing here is a photo.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import zipfile
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import meshes
+import numpy as np
+from PIL import Image
+from render import Camera, Seen, plane_depth, render
+from shading import holes, shaded
+
+CAMERA = Camera(128, 150.0)
+VIEWS = 8
+SIZES = (0.4, 3.0)  # metres: the smallest and largest extent at which a model is shown
+MOST_TRIANGLES = 500_000
+NAMES = 14  # classes of the short test
+HELD_OUT = 0.2
+SAME = 0.012  # models whose unit-box depths differ by less, in metres on the mean of what either shows, are one model's variants
+SYNONYMS = {"couch": "sofa"} | dict.fromkeys(("male", "female", "boy", "girl"), "person")
+CAPTIONS = (
+    "{name}",
+    "{article} {name}",
+    "a picture of {article} {name}",
+    "{name}, {category}",
+    "a rendering of {article} {name}",
+    "the {name}",
+    "{name}, {tags}",
+    "one {name}",
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """A model against a wall, seen at twice `CAMERA`'s resolution.
+
+    turn: world to camera. eye: the camera's place in the world. corners: of the model, in the camera's coordinates.
+    wall, floor: their depths (256, 256) in metres.
+    """
+
+    mesh: meshes.Mesh
+    turn: np.ndarray
+    eye: np.ndarray
+    corners: np.ndarray
+    seen: Seen
+    wall: np.ndarray
+    floor: np.ndarray
+
+    @property
+    def room(self) -> np.ndarray:
+        """Depth of the room without the model."""
+        return np.minimum(self.wall, self.floor)
+
+    @property
+    def depth(self) -> np.ndarray:
+        """(128, 128) in metres, along one of each pixel's four rays."""
+        return np.minimum(self.room, self.seen.depth)[::2, ::2]
+
+
+FINE = Camera(2 * CAMERA.size, 2 * CAMERA.focal)
+
+
+def view(mesh: meshes.Mesh, elevation: float, draw: np.random.Generator) -> View:
+    """A model against a wall at a random distance, from a random side of its front; on the wall if it hangs."""
+    turn, eye = viewpoint(mesh, draw)
+    corners = (mesh.corners - eye) @ turn.T
+    extent = np.ptp(mesh.corners.reshape(-1, 3), 0)
+    behind = extent[2] / 2 + (0.01 if elevation else draw.uniform(0.02, 0.8) * extent.max())
+    wall = plane_depth(FINE, turn @ [0, 0, 1], -behind - eye[2])
+    floor = plane_depth(FINE, turn @ [0, 1, 0], -elevation - eye[1])
+    return View(mesh, turn, eye, corners, render(corners, FINE, holes(mesh)), wall, floor)
+
+
+def picture(view: View, draw: np.random.Generator) -> np.ndarray:
+    """Colours (128, 128, 3) uint8 of a view: a light wall, a light floor with a soft shadow, and the model's own under one lamp."""
+    extent = np.ptp(view.mesh.corners.reshape(-1, 3), 0)
+    place = FINE.rays() * np.where(np.isfinite(view.room), view.room, 0)[..., None] @ view.turn + view.eye
+    wall_colour, floor_colour = 1 - draw.uniform(0, [0.12, 0.12, 0.14]), 1 - draw.uniform(0.02, [0.25, 0.3, 0.35])
+    floor = view.floor < view.wall
+    colour = np.where(floor[..., None], floor_colour, wall_colour)
+    away = np.hypot(place[..., 0] / (extent[0] + 0.1), place[..., 2] / (extent[2] + 0.1))
+    colour = colour * (1 - 0.25 * np.exp(-4 * away**2) * floor)[..., None]
+    light = view.turn @ np.array([draw.uniform(-0.6, 0.6), 1.0, draw.uniform(0.6, 1.2)])
+    front = view.seen.depth < view.room
+    colour[front] = shaded(view.mesh, view.corners, view.seen, front, light / np.linalg.norm(light))
+    return to_bytes(halved(colour))
+
+
+def halved(fine: np.ndarray) -> np.ndarray:
+    """Means of 2 x 2 pixels of (2n, 2n, ...)."""
+    half = len(fine) // 2
+    return fine.reshape(half, 2, half, 2, *fine.shape[2:]).mean((1, 3))
+
+
+def to_bytes(values: np.ndarray) -> np.ndarray:
+    """[0, 1] to uint8."""
+    return np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
+
+
+def viewpoint(mesh: meshes.Mesh, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rotation from the world to the camera, and the camera's place, from where a model fills 75 to 95 % of the picture."""
+    extent = np.ptp(mesh.corners.reshape(-1, 3), 0)
+    flat = extent[1] < 0.15 * max(extent[0], extent[2])
+    azimuth, height = np.radians(draw.uniform(-65, 65)), np.radians(draw.uniform(35, 60) if flat else draw.uniform(5, 35))
+    back = np.array([np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)])  # from the model to the camera
+    right = np.array([np.cos(azimuth), 0, -np.sin(azimuth)])
+    turn = np.stack([right, np.cross(right, back), -back])  # rows: right, down, forward
+    middle = np.array([0, extent[1] / 2, 0])
+    points = (mesh.corners.reshape(-1, 3) - middle) @ turn.T
+    half = CAMERA.size / 2 * draw.uniform(0.75, 0.95)
+    distance = (np.abs(points[:, :2]).max(1) * CAMERA.focal / half - points[:, 2]).max()
+    return turn, middle + back * distance
+
+
+def signature(mesh: meshes.Mesh) -> np.ndarray:
+    """Depth (32, 32) of the model stretched into a cube of 1 m, from one place; 0 where it is not. Variants of one model look alike."""
+    extent = np.ptp(mesh.corners.reshape(-1, 3), 0)
+    forward = np.array([-0.5, -0.4, -1.0]) / np.linalg.norm([0.5, 0.4, 1.0])
+    right = np.cross(forward, [0, 1, 0]) / np.linalg.norm(np.cross(forward, [0, 1, 0]))
+    turn = np.stack([right, np.cross(forward, right), forward])
+    corners = (mesh.corners / np.maximum(extent, 1e-9) - [0, 0.5, 0]) @ turn.T + [0, 0, 4]
+    depth = render(corners, Camera(32, 75.0)).depth
+    return np.where(np.isfinite(depth), depth, 0)
+
+
+def shown(mesh: meshes.Mesh, entry: meshes.Entry) -> meshes.Mesh:
+    """The model at the size at which it is rendered."""
+    return mesh.scaled(np.clip(max(entry.size), *SIZES) / max(entry.size))
+
+
+def drawn(entry: meshes.Entry, number: int) -> np.random.Generator:
+    """The random choices of a model's view, the same in every run."""
+    return np.random.default_rng(list(hashlib.sha256(f"{entry.id} {number}".encode()).digest()))
+
+
+def rendered(job: tuple[meshes.Entry, Path], out: Path) -> np.ndarray | str:
+    """Write the views of a model; its signature, or why there are none."""
+    entry, path = job
+    try:
+        with zipfile.ZipFile(path) as archive:
+            mesh = meshes.read_mesh(archive, entry, MOST_TRIANGLES)
+    except (ValueError, KeyError, IndexError) as error:
+        return f"{entry.id}: {error}"
+    mesh = shown(mesh, entry)
+    for number in range(VIEWS):
+        draw = drawn(entry, number)
+        scene = view(mesh, entry.elevation, draw)
+        Image.fromarray(picture(scene, draw)).save(out / "image" / f"{entry.id}-{number}.png")
+        Image.fromarray(np.round(scene.depth * 1000).clip(0, 65535).astype(np.uint16)).save(out / "depth" / f"{entry.id}-{number}.png")
+    return signature(mesh)
+
+
+def variants(signatures: np.ndarray) -> np.ndarray:
+    """The number of the family (n,) of each signature (n, 32, 32): what looks alike is one, and so is what looks like one of its members."""
+    flat = signatures.reshape(len(signatures), -1)
+    family = np.arange(len(flat))
+    for i, one in enumerate(flat[:-1]):
+        rest = flat[i + 1 :]
+        either = ((rest > 0) | (one > 0)).sum(1)
+        alike = np.flatnonzero(np.abs(rest - one).sum(1) < SAME * np.maximum(either, 1)) + i + 1
+        for j in alike:
+            family[family == family[j]] = family[i]
+    return family
+
+
+def noun(name: str) -> str:
+    """What a thing is by its name: the last word, "coffee table" is a table."""
+    last = name.lower().split()[-1]
+    return SYNONYMS.get(last, last)
+
+
+def held_out(found: list[meshes.Entry], family: np.ndarray) -> tuple[set[int], list[str]]:
+    """Families of the test, and the classes of the short test: chosen by names and numbers alone."""
+    order = sorted(set(family.tolist()), key=lambda number: hashlib.sha256(found[number].id.encode()).hexdigest())
+    families = Counter(noun(found[number].name) for number in order)
+    classes = sorted(families, key=lambda word: (-families[word], word))[:NAMES]
+    size = Counter(family.tolist())
+    test: set[int] = set()
+
+    def hold(members: list[int], share: float) -> None:
+        wanted, held = round(share * sum(size[n] for n in members)), sum(size[n] for n in members if n in test)
+        for number in members:
+            if number not in test and held + size[number] <= wanted:
+                test.add(number)
+                held += size[number]
+
+    for word in classes:
+        hold([number for number in order if noun(found[number].name) == word], HELD_OUT)
+    hold(order, HELD_OUT)
+    return test, sorted(classes)
+
+
+def caption(entry: meshes.Entry, view: int) -> str:
+    tags = ", ".join(entry.tags) or entry.category
+    name = entry.name.lower()
+    article = "an" if name[0] in "aeiou" else "a"
+    return CAPTIONS[view % len(CAPTIONS)].format(name=name, article=article, category=entry.category.lower(), tags=tags.lower())
+
+
+def main() -> None:
+    work = Path(sys.argv[1])
+    out = work / "data" / "furniture"
+    if (out / "labels.json").exists():
+        return
+    for kind in ("image", "depth"):
+        (out / kind).mkdir(parents=True, exist_ok=True)
+    jobs = [(entry, path) for path in meshes.catalogues(work / "sources" / "sweethome3d-furniture") for entry in meshes.entries(path)]
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(rendered, jobs, [out] * len(jobs), chunksize=4))
+    for result in results:
+        if isinstance(result, str):
+            print(f"left out: {result}", file=sys.stderr)
+    kept = [(entry, result) for (entry, _), result in zip(jobs, results, strict=True) if not isinstance(result, str)]
+    found = [entry for entry, _ in kept]
+    family = variants(np.stack([result for _, result in kept]))
+    test, classes = held_out(found, family)
+    write(out, found, family, test, classes)
+
+
+def write(out: Path, found: list[meshes.Entry], family: np.ndarray, test: set[int], classes: list[str]) -> None:
+    """The manifests, the list of names, and the counts on stderr."""
+    rows: dict[str, list[dict[str, str | None]]] = {"train": [], "test": []}
+    for entry, number in zip(found, family, strict=True):
+        word = noun(entry.name)
+        for view in range(VIEWS):
+            row = {"id": f"{entry.id}-{view}", "image": f"image/{entry.id}-{view}.png", "depth": f"depth/{entry.id}-{view}.png"}
+            row |= {"text": caption(entry, view), "label": word if word in classes else None, "name": entry.name.lower()}
+            rows["test" if number in test else "train"].append(row | {"group": entry.id, "source": entry.source, "licence": entry.licence})
+    depths = [row["depth"] for row in rows["train"]]
+    np.random.default_rng(0).shuffle(depths)
+    manifests = rows | {
+        "test-named": [row for row in rows["test"] if row["label"]],
+        "test-names": [row | {"label": row["name"]} for row in rows["test"]],
+        "test-one": [row for row in rows["test"] if row["id"].endswith("-0")],
+        "train-shuffled": [row | {"depth": depth} for row, depth in zip(rows["train"], depths, strict=True)],
+        "image-text": [
+            {key: row[key] for key in ("id", "image", "text", "name", "source")} | {"group": row["name"]} for row in rows["train"]
+        ],
+    }
+    for name, lines in manifests.items():
+        (out / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for split in ("train", "test"):
+        for (source, licence, models), count in sorted(Counter((r["source"], r["licence"], split) for r in rows[split]).items()):
+            print(f"furniture {models}: {source} ({licence}): {count // VIEWS} models, {count} views", file=sys.stderr)
+        words = Counter(row["label"] for row in rows[split] if row["label"])
+        print(f"furniture {split}: " + ", ".join(f"{word} {count // VIEWS}" for word, count in sorted(words.items())), file=sys.stderr)
+    print(
+        f"furniture: {len(found)} models in {len(set(family.tolist()))} families, {len({e.name.lower() for e in found})} names",
+        file=sys.stderr,
+    )
+    (out / "labels.json").write_text(json.dumps({"short": classes, "all": sorted({entry.name.lower() for entry in found})}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

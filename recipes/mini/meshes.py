@@ -1,0 +1,207 @@
+"""Furniture catalogues of Sweet Home 3D (`.sh3f`): what each model is called, and its OBJ mesh with colours and textures."""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CATALOGUE = "PluginFurnitureCatalog.properties"
+TEXTURE_SIDE = 256
+SEEN_THROUGH = 0.5  # opacity; glass below it is left out, as a depth camera looks through it
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of a catalogue. size: width, height, depth in metres; elevation: of its base over the floor, in metres."""
+
+    id: str
+    name: str
+    category: str
+    tags: tuple[str, ...]
+    source: str
+    licence: str
+    creator: str
+    file: str
+    size: tuple[float, float, float]
+    elevation: float
+    rotation: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class Material:
+    """name and colour (3,) in [0, 1]; texture (h, w, 4) in [0, 1] or None; opacity."""
+
+    name: str
+    colour: np.ndarray
+    texture: np.ndarray | None
+    opacity: float
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """corners (n, 3, 3): x right, y up, z to the front, in metres, the base's middle at the origin.
+
+    places: of the corners on the texture (n, 3, 2). material: of each triangle (n,), by its number.
+    """
+
+    corners: np.ndarray
+    places: np.ndarray
+    material: np.ndarray
+    materials: tuple[Material, ...]
+
+    def scaled(self, factor: float) -> Mesh:
+        return replace(self, corners=self.corners * factor)
+
+    def part(self, triangles: np.ndarray) -> Mesh:
+        return replace(self, corners=self.corners[triangles], places=self.places[triangles], material=self.material[triangles])
+
+    def placed(self, turned: float, place: tuple[float, float, float]) -> Mesh:
+        """Turned around its upright axis by radians, then moved."""
+        turn = np.array([[np.cos(turned), 0, np.sin(turned)], [0, 1, 0], [-np.sin(turned), 0, np.cos(turned)]])
+        return replace(self, corners=self.corners @ turn.T + place)
+
+
+def joined(several: Sequence[Mesh]) -> Mesh:
+    """One mesh of several, each with materials of its own."""
+    starts = np.cumsum([0, *(len(mesh.materials) for mesh in several)])
+    return Mesh(
+        np.concatenate([mesh.corners for mesh in several]),
+        np.concatenate([mesh.places for mesh in several]),
+        np.concatenate([mesh.material + start for mesh, start in zip(several, starts, strict=False)]),
+        tuple(material for mesh in several for material in mesh.materials),
+    )
+
+
+def catalogues(folder: Path) -> list[Path]:
+    return sorted(folder.glob("**/*.sh3f"))
+
+
+def entries(path: Path) -> list[Entry]:
+    """The models of a catalogue, in its order."""
+    with zipfile.ZipFile(path) as archive:
+        text = archive.read(CATALOGUE).decode("unicode_escape")  # Latin-1 with \uXXXX, as Java writes properties
+    keys: dict[str, dict[str, str]] = {}
+    for line in text.splitlines():
+        key, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            name, _, number = key.strip().partition("#")
+            keys.setdefault(number, {})[name] = value.strip()
+    licence = keys.pop("")["license"]
+    return [_entry(path.stem, licence.partition("  ")[0], values) for values in keys.values()]
+
+
+def _entry(source: str, licence: str, values: dict[str, str]) -> Entry:
+    rotation = tuple(map(float, values["modelRotation"].split())) if "modelRotation" in values else None
+    tags = (tag.strip() for tag in values["tags"].split(","))
+    return Entry(
+        id=f"{source}-{posixpath.basename(values['model']).rpartition('.')[0]}",
+        name=" ".join(values["name"].split()),
+        category=values["category"],
+        tags=tuple(tag for tag in tags if tag and tag != "Blend Swap"),
+        source=source,
+        licence=licence,
+        creator=values["creator"],
+        file=values["model"].lstrip("/"),
+        size=(float(values["width"]) / 100, float(values["height"]) / 100, float(values["depth"]) / 100),
+        elevation=float(values.get("elevation", 0)) / 100,
+        rotation=rotation,
+    )
+
+
+def read_mesh(archive: zipfile.ZipFile, entry: Entry, limit: int) -> Mesh:
+    """An entry's mesh, turned and stretched as the catalogue says.
+
+    Raises:
+        ValueError: it does not parse, has no surface, or more than `limit` triangles.
+    """
+    lines = archive.read(entry.file).splitlines()
+    vertices = np.array(b" ".join(b" ".join(line.split()[1:4]) for line in lines if line.startswith(b"v ")).split(), np.float64).reshape(
+        -1, 3
+    )
+    places = np.array(b" ".join(b" ".join(line.split()[1:3]) for line in lines if line.startswith(b"vt ")).split(), np.float64).reshape(
+        -1, 2
+    )
+    places = np.concatenate([places, [[np.nan, np.nan]]])  # the last is for corners without one
+    materials = {"": Material("", np.full(3, 0.7), None, 1.0)}
+    points: list[int] = []
+    spots: list[int] = []
+    kinds: list[int] = []
+    kind = seen = seen_spots = 0
+    for line in lines:
+        start = line[:2]
+        if start == b"v ":
+            seen += 1
+        elif start == b"vt":
+            seen_spots += 1
+        elif start == b"f ":
+            point, spot = [], []
+            for token in line.split()[1:]:
+                index = token.split(b"/")
+                at = int(index[0])
+                point.append(at - 1 if at > 0 else seen + at)
+                at = int(index[1]) if len(index) > 1 and index[1] else 0
+                spot.append(at - 1 if at > 0 else seen_spots + at if at else -1)
+            for corner in range(1, len(point) - 1):
+                points += (point[0], point[corner], point[corner + 1])
+                spots += (spot[0], spot[corner], spot[corner + 1])
+                kinds.append(kind)
+        elif start == b"us":
+            name = line.split(None, 1)[1].decode("latin-1").strip()
+            kind = list(materials).index(name) if name in materials else 0
+        elif start == b"mt":
+            library = posixpath.join(posixpath.dirname(entry.file), line.split(None, 1)[1].decode("latin-1").strip())
+            materials |= _materials(archive, library)
+    if not kinds or len(kinds) > limit:
+        raise ValueError(f"{len(kinds)} triangles")
+    if max(points) >= len(vertices) or max(spots) >= len(places) - 1:
+        raise ValueError("a face names a corner that is not there")
+    used = np.unique(points)
+    if entry.rotation:
+        vertices = vertices @ np.reshape(entry.rotation, (3, 3)).T
+    low, high = vertices[used].min(0), vertices[used].max(0)
+    extent = np.maximum(high - low, 1e-9)
+    vertices = (vertices - [(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2]) / extent * entry.size
+    material = np.array(kinds)
+    opacity = np.array([m.opacity for m in materials.values()])[material]
+    kept = opacity >= SEEN_THROUGH if (opacity >= SEEN_THROUGH).any() else np.ones(len(opacity), bool)
+    corners = vertices[np.reshape(points, (-1, 3))[kept]]
+    return Mesh(corners, places[np.reshape(spots, (-1, 3))[kept]], material[kept], tuple(materials.values()))
+
+
+def _materials(archive: zipfile.ZipFile, library: str) -> dict[str, Material]:
+    found: dict[str, Material] = {}
+    try:
+        text = archive.read(library).decode("latin-1")
+    except KeyError:
+        return found
+    name, colour, texture, opacity = "", np.full(3, 0.7), None, 1.0
+    for line in [*text.splitlines(), "newmtl"]:
+        key, _, value = line.strip().partition(" ")
+        value = value.strip()
+        if key == "newmtl":
+            if name:
+                found[name] = Material(name, colour, texture, opacity)
+            name, colour, texture, opacity = value, np.full(3, 0.7), None, 1.0
+        elif key == "Kd":
+            colour = np.clip(np.array(value.split()[:3], float), 0, 1)
+        elif key == "d":
+            opacity = float(value.split()[-1])
+        elif key == "map_Kd":
+            texture = _texture(archive, posixpath.join(posixpath.dirname(library), value.split()[-1]))
+    return found
+
+
+def _texture(archive: zipfile.ZipFile, path: str) -> np.ndarray | None:
+    try:
+        picture = Image.open(io.BytesIO(archive.read(path))).convert("RGBA")
+    except (KeyError, OSError):
+        return None
+    picture.thumbnail((TEXTURE_SIDE, TEXTURE_SIDE))
+    return np.asarray(picture, np.float32) / 255

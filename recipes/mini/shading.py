@@ -1,0 +1,54 @@
+"""What a rendered surface looks like: its material's colour or texture, where its texture has holes, and light on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from meshes import Mesh
+from render import Seen
+
+
+def holes(mesh: Mesh) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
+    """Where the surface is, for `render`; None if no texture has holes, as with most models: looking costs more than all the rest."""
+    pierced = np.array([m.texture is not None and bool(m.texture[..., 3].min() < 0.5) for m in mesh.materials])
+    if not pierced.any():
+        return None
+
+    def solid(triangles: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        there = ~pierced[mesh.material[triangles]]
+        look = np.flatnonzero(~there)
+        there[look] = colours(mesh, triangles[look], weights[look])[:, 3] > 0.5
+        return there
+
+    return solid
+
+
+def colours(mesh: Mesh, triangles: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Colour and opacity (k, 4) in [0, 1] at places of the surface."""
+    colour = np.ones((len(triangles), 4))
+    kinds = mesh.material[triangles]
+    for kind in np.unique(kinds):
+        material, here = mesh.materials[kind], kinds == kind
+        colour[here, :3] = material.colour
+        if material.texture is not None:
+            places = np.einsum("kc,kcx->kx", weights[here], mesh.places[triangles[here]])
+            known = np.isfinite(places).all(1)
+            across, up = (np.where(known[:, None], places, 0) % 1).T
+            h, w = material.texture.shape[:2]
+            texels = material.texture[((1 - up) * (h - 1)).round().astype(int), (across * (w - 1)).round().astype(int)]
+            colour[here] = np.where(known[:, None], texels, colour[here])
+    return colour
+
+
+def shaded(mesh: Mesh, corners: np.ndarray, seen: Seen, where: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Colours (k, 3) of what is seen there: 45 % of the light comes from everywhere."""
+    triangles = seen.triangle[where]
+    return colours(mesh, triangles, seen.weights[where])[:, :3] * (0.45 + 0.55 * np.abs(normals(corners[triangles]) @ light))[:, None]
+
+
+def normals(corners: np.ndarray) -> np.ndarray:
+    """Directions (n, 3) of length 1 across triangles (n, 3, 3), to either side."""
+    a, b, c = corners.transpose(1, 0, 2)
+    normal = np.cross(b - a, c - a)
+    return normal / (np.linalg.norm(normal, axis=1, keepdims=True) + 1e-12)
