@@ -36,7 +36,8 @@ class EncoderConfig:
     stem_norm_eps: epsilon of the LayerNorm after the patch projection; None where there is none (vision, text).
     vocabulary: number of text tokens; 0 for other modalities. pool: `cls`, or `eos` for the end token of a text.
     head: `linear` as published, or `mlp`: a hidden layer of the trunk's width and GELU before the projection (the paper's ablation 5b).
-    head_dropout: before the last projection, training only (IMU).
+    head_dropout: before the last projection, training only (IMU). patch_dropout: share of the patches left out of each input, training only
+    (FLIP, arXiv 2212.00794): the trunk costs that much less.
     scale: the logit scale a fresh encoder starts from; None where there is none (vision). learn_scale: whether training moves it.
     mean, std: what the input is normalised with, per channel.
     """
@@ -51,6 +52,7 @@ class EncoderConfig:
     pool: str = "cls"
     head: str = "linear"
     head_dropout: float = 0.0
+    patch_dropout: float = 0.0
     scale: float | None = None
     learn_scale: bool = False
     mean: tuple[float, ...] = (0.0,)
@@ -126,7 +128,10 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Unit vectors (b, e) in float32 for clips (b, *shape); vision also takes still pictures (b, 3, h, w)."""
-        tokens = self.trunk(self.stem(x))  # (b, n, d)
+        tokens = self.stem(x)  # (b, n, d)
+        if self.training and self.config.patch_dropout:
+            tokens = _some_patches(tokens, self.config.patch_dropout)
+        tokens = self.trunk(tokens)
         if self.config.pool == "eos":  # the end token has the highest id of the vocabulary
             pooled = tokens[torch.arange(len(x), device=x.device), x.argmax(dim=-1)]
         else:
@@ -137,6 +142,14 @@ class Encoder(nn.Module):
     def scale(self) -> float:
         """The logit scale, 1 / temperature: what probabilities multiply cosines with. 1 for vision; never above 100."""
         return 1.0 if self.config.scale is None else min(math.exp(self.log_scale.item()), 100.0)
+
+
+def _some_patches(tokens: Tensor, dropped: float) -> Tensor:
+    """The class token and a random share of the patches of each input, (b, n, d) to (b, n', d); at least one patch stays."""
+    count = max(1, round((tokens.shape[1] - 1) * (1 - dropped)))
+    chosen = torch.rand(tokens.shape[0], tokens.shape[1] - 1, device=tokens.device).topk(count, dim=1).indices + 1  # (b, n' - 1)
+    patches = tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[2]))
+    return torch.cat([tokens[:, :1], patches], dim=1)
 
 
 @dataclass(frozen=True)

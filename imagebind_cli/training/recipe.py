@@ -85,7 +85,8 @@ class Encoder(Section):
     blocks: how many of the last blocks train or carry adapters; None for one with `last`, all with `lora`.
     lr, weight_decay: of this encoder, in place of the optimizer's.
     layer_decay: learning rate of a block over that of the block behind it. head: linear as published, or an MLP (the paper's ablation).
-    rank, alpha, targets: of the adapters. init: weights to start from; fresh ones if `random`. drop_path: over the model config's own.
+    rank, alpha, targets: of the adapters. init: weights to start from; fresh ones if `random`.
+    drop_path, patch_dropout: over the model config's own.
     """
 
     train: Literal["all", "head", "lora", "last", "none"] = "all"
@@ -98,6 +99,7 @@ class Encoder(Section):
     targets: tuple[str, ...] = ("qkv", "out")
     init: str | None = None
     drop_path: Share | None = None
+    patch_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     head: Literal["linear", "mlp"] = "linear"
 
 

@@ -73,7 +73,10 @@ def config_of(recipe: Recipe) -> ModelConfig:
         trunk = built[name].trunk
         if section.drop_path is not None:
             trunk = replace(trunk, drop_path=section.drop_path)
-        built[name] = replace(built[name], trunk=trunk, head=section.head)
+        dropped = built[name].patch_dropout if section.patch_dropout is None else section.patch_dropout
+        if dropped and not built[name].patch:
+            raise UserError(f"encoders.{name}.patch_dropout: this encoder has no patches")
+        built[name] = replace(built[name], trunk=trunk, head=section.head, patch_dropout=dropped)
     return replace(config, encoders=built)
 
 
