@@ -188,6 +188,11 @@ def names(encoder: str) -> list[str]:
     return [entry.name for entry in fields(OPTIONS.get(encoder, NoOptions)) if "hidden" not in entry.metadata]
 
 
+def is_drawn(encoder: str, what: str) -> bool:
+    """Whether training draws a `view` or a `moment` for an encoder's files."""
+    return any(entry.name == what and "hidden" in entry.metadata for entry in fields(OPTIONS.get(encoder, NoOptions)))
+
+
 def record(options: Any) -> dict[str, Any]:
     """A modality's options by name, for what is written beside outputs."""
     return {entry.name: getattr(options, entry.name) for entry in fields(options) if "hidden" not in entry.metadata}

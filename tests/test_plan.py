@@ -21,7 +21,7 @@ def test_memory_of_activations_is_what_a_backward_pass_keeps(name, checkpointing
     config = named("huge").encoders[name]
     config = replace(config, vocabulary=config.vocabulary and 1000, trunk=replace(config.trunk, width=128, layers=6, heads=4))
     run = Run(checkpointing=checkpointing, precision=precision)
-    tower = raise_tower(name, with_weights(name, config, fresh(name, config, 0)), Section(), run, torch.device("cpu"))
+    tower = raise_tower(name, with_weights(name, config, fresh(name, config, 0)), Section(train="all"), run, torch.device("cpu"))
     shape = (2, *config.shape)
     inputs = torch.full(shape, 3).index_fill(1, torch.tensor([config.tokens - 1]), 999) if config.vocabulary else torch.randn(shape)
     kept = {}
@@ -41,6 +41,6 @@ def test_memory_of_activations_is_what_a_backward_pass_keeps(name, checkpointing
 
 
 def test_counts_of_the_published_encoders():
-    sizes = {name: counts(plan.shaped(name, config, Section())) for name, config in named("huge").encoders.items()}
+    sizes = {name: counts(plan.shaped(name, config, Section(train="all"))) for name, config in named("huge").encoders.items()}
     millions = {name: round((size["trained"] + size["frozen"]) / 1e6, 1) for name, size in sizes.items()}
     assert millions == {"vision": 632.8, "text": 354.0, "audio": 86.2, "depth": 21.9, "thermal": 86.2, "imu": 19.6}

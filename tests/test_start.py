@@ -72,6 +72,11 @@ def test_anchors_are_frozen_and_others_train_where_nothing_is_said():
     assert found == {"vision": "none", "text": "all", "imu": "all", "audio": "all"}
 
 
+def test_weights_for_an_anchor_do_not_make_it_train():
+    made = recipe(encoders={"vision": {"init": "tiny"}, "depth": {"lr": 1e-4}})
+    assert {name: section.train for name, section in sections(made).items()} == {"vision": "none", "depth": "all"}
+
+
 def test_zero_shot_needs_text_and_its_modality_frozen():
     made = recipe(zeroshot=[{"modality": "audio", "data": "labels.csv"}])
     assert {name: section.train for name, section in sections(made).items()} == {

@@ -123,6 +123,7 @@ class Run:
         self._watch = Watch(made.warmup, say)
         self._saved = self._told = time.monotonic()
         self._pairs = 0  # since `_told`
+        self._stopped_by: int | None = None
 
     def go(self) -> None:
         """All steps that are left."""
@@ -133,12 +134,14 @@ class Run:
             try:
                 self._steps(anchors)
             except Stopped:
+                self._stopped_by = self._stopped_by or self._interruption.received
                 self._save()
                 self._say(f"{self._folder}: stopped after step {self._progress.step:,}; the same command goes on")
             finally:
                 self._records.close()
-        if self._interruption.received is not None:
-            signal.raise_signal(self._interruption.received)
+        if self._stopped_by is not None:
+            gather.wait()  # whoever ends first takes the others' connections along
+            signal.raise_signal(self._stopped_by)
 
     def _steps(self, anchors: dict[int, AnchorCache]) -> None:
         progress, run = self._progress, self._plan.recipe.run
@@ -147,8 +150,8 @@ class Run:
             if progress.step == 0 or (run.validate_every and progress.step % run.validate_every == 0):
                 self._validate()
             self._step(batch)
-            stop, due = self._agree(self._interruption.received is not None, self._checkpoint_is_due())
-            if stop:
+            self._stopped_by, due = self._agree(self._interruption.received, self._checkpoint_is_due())
+            if self._stopped_by is not None:
                 raise Stopped
             if due:
                 self._checkpoint()
@@ -249,13 +252,13 @@ class Run:
     def _checkpoint_is_due(self) -> bool:
         return time.monotonic() - self._saved > 60 * self._plan.recipe.run.checkpoint_minutes
 
-    def _agree(self, stop: bool, due: bool) -> tuple[bool, bool]:
-        """What any process wants, all do."""
+    def _agree(self, stop: int | None, due: bool) -> tuple[int | None, bool]:
+        """What any process wants, all do: end by a signal that one received, write a checkpoint."""
         if gather.world() == 1:
             return stop, due
-        flags = torch.tensor([stop, due], dtype=torch.int32, device=next(self._machinery.trained.parameters()).device)
+        flags = torch.tensor([stop or 0, due], dtype=torch.int32, device=next(self._machinery.trained.parameters()).device)
         dist.all_reduce(flags, dist.ReduceOp.MAX)
-        return bool(flags[0]), bool(flags[1])
+        return int(flags[0]) or None, bool(flags[1])
 
     def _checkpoint(self) -> None:
         with self._interruption.held():

@@ -81,7 +81,8 @@ class Pair(Section):
 class Encoder(Section):
     """What of one encoder trains.
 
-    train: the whole encoder, its head, low-rank adapters, the last `blocks` blocks with head, or nothing.
+    train: the whole encoder, its head, low-rank adapters, the last `blocks` blocks with head, or nothing; where it is left out, nothing of an
+    anchor, and all of what is bound to one.
     blocks: how many of the last blocks train or carry adapters; None for one with `last`, all with `lora`.
     lr, weight_decay: of this encoder, in place of the optimizer's.
     layer_decay: learning rate of a block over that of the block behind it. head: linear as published, or an MLP (the paper's ablation).
@@ -89,7 +90,7 @@ class Encoder(Section):
     drop_path, patch_dropout: over the model config's own.
     """
 
-    train: Literal["all", "head", "lora", "last", "none"] = "all"
+    train: Literal["all", "head", "lora", "last", "none"] | None = None
     blocks: Count | None = None
     lr: Positive | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None

@@ -11,10 +11,15 @@ from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UserError
 from imagebind_cli.training.recipe import Augment, Pair
 
-PICTURES = ("vision", "depth", "thermal")
+STILL = ("image", "vision")
+"""Modalities without time whose encoder has others with it."""
+
+PICTURES = tuple(encoder for encoder in registry.ENCODERS if reading.is_drawn(encoder, "view"))
 """Encoders of what can be cropped."""
 
-TIMED = ("audio", "video", "imu")
+TIMED = tuple(
+    modality for modality in registry.MODALITIES if reading.is_drawn(registry.encoder_name(modality), "moment") and modality not in STILL
+)
 """Modalities of which one window is taken."""
 
 WINDOWS = ("clips", "hop", "centres", "crops")

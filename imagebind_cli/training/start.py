@@ -39,7 +39,7 @@ class Start:
 
 
 def sections(recipe: Recipe) -> dict[str, recipes.Encoder]:
-    """What the recipe says of every encoder it needs; where it says nothing, anchors are frozen and what is bound to them trains.
+    """What the recipe says of every encoder it needs; where it does not say what trains, anchors are frozen and what is bound to them trains.
 
     Raises:
         UserError: a modality or encoder that does not exist, or a section for one that nothing needs.
@@ -50,7 +50,9 @@ def sections(recipe: Recipe) -> dict[str, recipes.Encoder]:
     for name in recipe.encoders:
         if name not in needed:
             raise UserError(f"encoders.{name}: nothing in this recipe needs it; it needs {', '.join(needed)}")
-    return {name: recipe.encoders.get(name, recipes.Encoder(train="all" if name in others else "none")) for name in needed}
+    given = {name: recipe.encoders.get(name, recipes.Encoder()) for name in needed}
+    usual = {name: "all" if name in others else "none" for name in needed}
+    return {name: section.model_copy(update={"train": section.train or usual[name]}) for name, section in given.items()}
 
 
 def config_of(recipe: Recipe) -> ModelConfig:

@@ -39,7 +39,7 @@ def parts(encoder: Encoder, section: Section) -> list[nn.Module]:
     """The modules that are in training mode while the others are in eval mode."""
     last = list(encoder.trunk.blocks)[-_blocks(encoder, section) :]
     chosen: dict[str, list[nn.Module]] = {"all": [encoder], "head": [encoder.head], "last": [*last, encoder.head], "lora": last, "none": []}
-    return chosen[section.train]
+    return chosen[section.train or "none"]
 
 
 def _blocks(encoder: Encoder, section: Section) -> int:
