@@ -19,7 +19,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from importlib import import_module
 from itertools import islice
@@ -47,6 +47,7 @@ READY = 4
 MODEL = "imagebind_cli.model"
 SOCKET_BYTES = 1 << 20
 WAIT_SECONDS = 0.2
+WATCH_SECONDS = 0.05
 ALONE = 0xFFFF  # the number of a worker for one item, which asks for no other
 SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from imagebind_cli.processes import serve; serve(*sys.argv[2:])"
 
@@ -245,8 +246,9 @@ def serve(control_descriptor: str, asking_descriptor: str, *modules: str) -> Non
     """The server's whole life: import the readers, then fork a worker for each socket that comes, until the parent is gone."""
     warnings.simplefilter("ignore")
     control, asking = socket.socket(fileno=int(control_descriptor)), int(asking_descriptor)
-    for name in modules:
-        import_module(name)
+    with _ending_with_the_parent(control):
+        for name in modules:
+            import_module(name)
     workers: set[int] = set()
     with suppress(EOFError, ConnectionError):  # the parent is gone
         with Connection(os.dup(control.fileno())) as connection:
@@ -266,6 +268,29 @@ def serve(control_descriptor: str, asking_descriptor: str, *modules: str) -> Non
         os.kill(worker, signal.SIGKILL)
         os.waitpid(worker, 0)
     os._exit(0)  # Python would tidy up for a second
+
+
+@contextmanager
+def _ending_with_the_parent(control: socket.socket) -> Iterator[None]:
+    """End the server as soon as its parent is gone. For its imports: they take seconds, on a busy machine many, and read no socket.
+
+    The thread that watches has ended when this has, since a process with threads must not fork.
+    """
+    hung_up, over = select.poll(), threading.Event()
+    hung_up.register(control, 0)  # hanging up is told in any case
+
+    def watch() -> None:
+        while not over.is_set():
+            if hung_up.poll(WATCH_SECONDS * 1000):
+                os._exit(0)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def _work(connection: Connection, asking: int, number: int, read: Read) -> None:

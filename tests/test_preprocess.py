@@ -23,6 +23,7 @@ import pytest
 import soundfile
 import torch
 from conftest import PROGRAM, Run, Start
+from family import family, gone
 from PIL import Image
 
 import imagebind_cli as ib
@@ -33,6 +34,7 @@ from imagebind_cli.sources import from_arguments
 FACES = [name for name in registry.MODALITIES if name != "vision"]
 SENTENCES = 400
 PART = 30_000  # bytes of a shard
+SOON = 20  # seconds, on a machine that does much else; whoever is left behind would work for minutes
 
 
 @pytest.fixture(autouse=True)
@@ -422,27 +424,6 @@ def sounds(tmp_path: Path) -> Path:
     return path
 
 
-def family(process: int) -> list[int]:
-    """All processes below one."""
-    found = [process]
-    for parent in found:
-        with suppress(OSError):
-            for task in Path(f"/proc/{parent}/task").iterdir():
-                found += map(int, (task / "children").read_text().split())
-    return found[1:]
-
-
-def gone(processes: list[int], seconds: float = 3) -> bool:
-    deadline = time.monotonic() + seconds
-    while left := [process for process in processes if Path(f"/proc/{process}").exists()]:
-        if time.monotonic() > deadline:
-            return False
-        processes = left
-        time.sleep(0.02)
-    return True
-
-
-@pytest.mark.xfail(reason="open: after kill -9 a worker may outlive its parent for a while on a loaded machine", strict=False)
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are for Linux")
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, "closed pipe"])
 def test_nobody_is_left_behind(start: Start, sounds: Path, end: signal.Signals | str) -> None:
@@ -455,14 +436,14 @@ def test_nobody_is_left_behind(start: Start, sounds: Path, end: signal.Signals |
     assert len(members) >= 2
     if isinstance(end, str):
         process.stdout.close()
-        assert process.wait(5) == 128 + signal.SIGPIPE
+        assert process.wait(SOON) == 128 + signal.SIGPIPE
     else:
         process.send_signal(end)
         began = time.monotonic()
         while process.stdout.read(1_000_000):
             pass
-        assert time.monotonic() - began < 3
-        assert process.wait(5) == (-end if end == signal.SIGKILL else 128 + end)
+        assert time.monotonic() - began < SOON
+        assert process.wait(SOON) == (-end if end == signal.SIGKILL else 128 + end)
     assert gone(members)
     assert process.stderr is not None
     assert b"Traceback" not in process.stderr.read()
