@@ -44,7 +44,7 @@ def _encoders(plan: Design) -> Iterator[str]:
         begins = "fresh" if start == "random" else f"from {start}"
         how = {"all": "trains", "head": "its head trains", "lora": "adapters train", "last": "its last blocks train", "none": "is frozen"}
         share = f", {trained:,} of {all_of_it:,} parameters" if trained else f", {all_of_it:,} parameters"
-        yield f"{name} {how[section.train or "none"]}{share}, {begins}"
+        yield f"{name} {how[section.train or 'none']}{share}, {begins}"
 
 
 def _steps(plan: Design) -> Iterator[str]:
