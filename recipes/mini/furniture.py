@@ -215,7 +215,7 @@ def caption(entry: meshes.Entry, view: int) -> str:
 def main() -> None:
     work = Path(sys.argv[1])
     out = work / "data" / "furniture"
-    if (out / "labels.json").exists():
+    if (out / "names-all.json").exists():
         return
     for kind in ("image", "depth"):
         (out / kind).mkdir(parents=True, exist_ok=True)
@@ -263,7 +263,8 @@ def write(out: Path, found: list[meshes.Entry], family: np.ndarray, test: set[in
         f"furniture: {len(found)} models in {len(set(family.tolist()))} families, {len({e.name.lower() for e in found})} names",
         file=sys.stderr,
     )
-    (out / "labels.json").write_text(json.dumps({"short": classes, "all": sorted({entry.name.lower() for entry in found})}, indent=1))
+    (out / "names-short.json").write_text(json.dumps(classes, indent=1))
+    (out / "names-all.json").write_text(json.dumps(sorted({entry.name.lower() for entry in found}), indent=1))
 
 
 if __name__ == "__main__":
