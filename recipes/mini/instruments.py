@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tinysoundfont
 from scipy.signal import fftconvolve, resample_poly
 
 RATE = 16_000
@@ -132,6 +131,8 @@ class Soundfont:
     """A soundfont's instruments, played by a software synthesiser."""
 
     def __init__(self, path: Path) -> None:
+        import tinysoundfont  # of the recipe's requirements: scores can be made without it
+
         self._synth = tinysoundfont.Synth(samplerate=PLAYED_AT)
         self._font = self._synth.sfload(str(path))
 
