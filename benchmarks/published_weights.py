@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imagebind_cli import checkpoint, model_config, registry
+from imagebind_cli import model_config, registry, tensor_names
 from imagebind_cli.encoder import build_encoder
 from imagebind_cli.model_config import ModelConfig
 
@@ -26,7 +26,7 @@ def published_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for name, encoder in config.encoders.items():
         for key, tensor in build_encoder(registry.get(name), encoder).state_dict().items():
-            published, _ = checkpoint.rename(f"{name}.{key}", checkpoint.PUBLISHED_KEYS, backwards=True)
+            published, _ = tensor_names.rename(f"{name}.{key}", tensor_names.PUBLISHED, backwards=True)
             assert published is not None
             shapes[published] = tuple(tensor.shape)
     context = config.encoders["text"].shape[0]

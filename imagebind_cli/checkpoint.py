@@ -1,6 +1,6 @@
 """Weights on disk: the published .pth, our folder of safetensors, OpenCLIP's ViT towers. One encoder is read without the others.
 
-Names of tensors in foreign files stand in two tables; whatever a table does not know is an error that names it.
+Foreign names of tensors stand in `tensor_names`. Weights of our own may lie as int8 rows with their scales, which halves a file.
 """
 
 from __future__ import annotations
@@ -9,14 +9,12 @@ import hashlib
 import json
 import math
 import os
-import re
 import shutil
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,83 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imagebind_cli import model_config, registry
+from imagebind_cli import model_config, registry, tensor_names
 from imagebind_cli.encoder import Encoder, EncoderConfig, build_encoder
 from imagebind_cli.errors import UserError
 from imagebind_cli.model_config import ModelConfig
 
-# Published name -> ours; the first row that fits wins, in both directions. {m} modality, {i} digits, {p} weight or bias, {kv} k or v.
-PUBLISHED_KEYS = """
-modality_preprocessors.text.mask                            -
-modality_preprocessors.text.token_embedding.weight          text.stem.tokens.weight
-modality_preprocessors.text.pos_embed                       text.stem.pos
-modality_preprocessors.imu.pos_embed                        imu.stem.pos
-modality_preprocessors.imu.imu_stem.proj.weight             imu.stem.proj.weight
-modality_preprocessors.imu.imu_stem.norm_layer.{p}          imu.stem.norm.{p}
-modality_preprocessors.depth.depth_stem.proj.weight         depth.stem.proj.weight
-modality_preprocessors.depth.depth_stem.norm_layer.{p}      depth.stem.norm.{p}
-modality_preprocessors.vision.rgbt_stem.proj.1.weight       vision.stem.proj.weight
-modality_preprocessors.{m}.rgbt_stem.proj.weight            {m}.stem.proj.weight
-modality_preprocessors.{m}.rgbt_stem.norm_layer.{p}         {m}.stem.norm.{p}
-modality_preprocessors.{m}.cls_token                        {m}.stem.cls
-modality_preprocessors.{m}.pos_embedding_helper.pos_embed   {m}.stem.pos
-modality_trunks.{m}.pre_transformer_layer.0.{p}             {m}.trunk.norm.{p}
-modality_trunks.{m}.blocks.{i}.attn.in_proj_{p}             {m}.trunk.blocks.{i}.attn.qkv.{p}
-modality_trunks.{m}.blocks.{i}.attn.out_proj.{p}            {m}.trunk.blocks.{i}.attn.out.{p}
-modality_trunks.{m}.blocks.{i}.attn.bias_{kv}               {m}.trunk.blocks.{i}.attn.bias_{kv}
-modality_trunks.{m}.blocks.{i}.norm_1.{p}                   {m}.trunk.blocks.{i}.norm1.{p}
-modality_trunks.{m}.blocks.{i}.norm_2.{p}                   {m}.trunk.blocks.{i}.norm2.{p}
-modality_trunks.{m}.blocks.{i}.mlp.fc1.{p}                  {m}.trunk.blocks.{i}.mlp.up.{p}
-modality_trunks.{m}.blocks.{i}.mlp.fc2.{p}                  {m}.trunk.blocks.{i}.mlp.down.{p}
-modality_heads.text.proj.0.{p}                              text.head.norm.{p}
-modality_heads.text.proj.1.weight                           text.head.proj.weight
-modality_heads.imu.3.weight                                 imu.head.proj.weight
-modality_heads.{m}.0.{p}                                    {m}.head.norm.{p}
-modality_heads.{m}.2.weight                                 {m}.head.proj.weight
-modality_postprocessors.{m}.1.log_logit_scale               {m}.log_scale
-"""
-
-# OpenCLIP's name -> ours, and what is done to the tensor on the way.
-OPENCLIP_KEYS = """
-visual.conv1.weight                                   vision.stem.proj.weight                two_frames
-visual.class_embedding                                vision.stem.cls                        as_sequence
-visual.positional_embedding                           vision.stem.pos                        as_sequence
-visual.ln_pre.{p}                                     vision.trunk.norm.{p}
-visual.transformer.resblocks.{i}.attn.in_proj_{p}     vision.trunk.blocks.{i}.attn.qkv.{p}
-visual.transformer.resblocks.{i}.attn.out_proj.{p}    vision.trunk.blocks.{i}.attn.out.{p}
-visual.transformer.resblocks.{i}.ln_1.{p}             vision.trunk.blocks.{i}.norm1.{p}
-visual.transformer.resblocks.{i}.ln_2.{p}             vision.trunk.blocks.{i}.norm2.{p}
-visual.transformer.resblocks.{i}.mlp.c_fc.{p}         vision.trunk.blocks.{i}.mlp.up.{p}
-visual.transformer.resblocks.{i}.mlp.c_proj.{p}       vision.trunk.blocks.{i}.mlp.down.{p}
-visual.ln_post.{p}                                    vision.head.norm.{p}
-visual.proj                                           vision.head.proj.weight                transposed
-token_embedding.weight                                text.stem.tokens.weight
-positional_embedding                                  text.stem.pos                          as_sequence
-transformer.resblocks.{i}.attn.in_proj_{p}            text.trunk.blocks.{i}.attn.qkv.{p}
-transformer.resblocks.{i}.attn.out_proj.{p}           text.trunk.blocks.{i}.attn.out.{p}
-transformer.resblocks.{i}.ln_1.{p}                    text.trunk.blocks.{i}.norm1.{p}
-transformer.resblocks.{i}.ln_2.{p}                    text.trunk.blocks.{i}.norm2.{p}
-transformer.resblocks.{i}.mlp.c_fc.{p}                text.trunk.blocks.{i}.mlp.up.{p}
-transformer.resblocks.{i}.mlp.c_proj.{p}              text.trunk.blocks.{i}.mlp.down.{p}
-ln_final.{p}                                          text.head.norm.{p}
-text_projection                                       text.head.proj.weight                  transposed
-logit_scale                                           text.log_scale
-attn_mask                                             -
-"""
-
-CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
-    # Half the kernel on each of two frames: on a still picture, two equal frames, exactly the 2-D convolution.
-    "two_frames": lambda kernel: (kernel / 2).unsqueeze(2).repeat(1, 1, 2, 1, 1),
-    "as_sequence": lambda tensor: tensor.reshape(1, -1, tensor.shape[-1]),
-    "transposed": lambda tensor: tensor.T.contiguous(),
-}
-
-PLACES = {
-    "{m}": f"(?P<m>{'|'.join(registry.ENCODERS)})",
-    "{i}": r"(?P<i>\d+)",
-    "{p}": "(?P<p>weight|bias)",
-    "{kv}": "(?P<kv>k|v)",
-}
+INT8_SCALE = ".scale"
+"""Ending of the tensor that holds an int8 tensor's scales, one a row, beside it in a file."""
 
 
 @dataclass(frozen=True)
@@ -118,34 +46,6 @@ class Checkpoint:
     def untrained(self) -> bool:
         """Whether the weights are made by rule, so that nearness between modalities means nothing."""
         return self.config.rule_seed is not None
-
-
-def rename(key: str, table: str, backwards: bool = False) -> tuple[str | None, str | None]:
-    """A tensor's name on the other side of a table, and the name of the change made on the way.
-
-    (None, None) for a name the table drops.
-
-    Raises:
-        KeyError: for a name the table does not know.
-    """
-    for pattern, template, change in _rows(table, backwards):
-        if match := pattern.fullmatch(key):
-            return (None if template == "-" else template.format_map(match.groupdict())), change
-    raise KeyError(key)
-
-
-@cache
-def _rows(table: str, backwards: bool) -> list[tuple[re.Pattern[str], str, str | None]]:
-    rows: list[tuple[re.Pattern[str], str, str | None]] = []
-    for line in table.strip().splitlines():
-        source, target, *rest = line.split()
-        if backwards:
-            source, target = target, source
-        pattern = re.escape(source).replace(r"\{", "{").replace(r"\}", "}")
-        for place, expression in PLACES.items():
-            pattern = pattern.replace(place, expression)
-        rows.append((re.compile(pattern), target, rest[0] if rest else None))
-    return rows
 
 
 def open_file(path: Path, config: ModelConfig | None = None) -> Checkpoint:
@@ -168,12 +68,12 @@ def from_tensors(tensors: Mapping[str, Tensor], config: ModelConfig | None, plac
     openclip = any(key.startswith("visual.") for key in tensors)
     if config is None and openclip:
         raise UserError(f"{place}: OpenCLIP weights need their config: --config open_clip_config.json, or a name such as ViT-H-14")
-    table = OPENCLIP_KEYS if openclip else PUBLISHED_KEYS
+    table = tensor_names.OPENCLIP if openclip else tensor_names.PUBLISHED
     ours: dict[str, tuple[str, str | None]] = {}
     unknown = []
     for key in tensors:
         try:
-            name, change = rename(key, table)
+            name, change = tensor_names.rename(key, table)
         except KeyError:
             unknown.append(key)
             continue
@@ -187,7 +87,7 @@ def from_tensors(tensors: Mapping[str, Tensor], config: ModelConfig | None, plac
     def read(encoder: str) -> Mapping[str, Tensor]:
         prefix = f"{encoder}."
         mine = {name.removeprefix(prefix): value for name, value in ours.items() if name.startswith(prefix)}
-        return {name: CHANGES[change](tensors[key]) if change else tensors[key] for name, (key, change) in mine.items()}
+        return {name: tensor_names.CHANGES[change](tensors[key]) if change else tensors[key] for name, (key, change) in mine.items()}
 
     held = {name.partition(".")[0] for name in ours}
     config = replace(config, encoders={name: encoder for name, encoder in config.encoders.items() if name in held})
@@ -203,7 +103,7 @@ def open_folder(folder: Path, config: ModelConfig | None = None) -> Checkpoint:
     ours = folder / "config.json"
     if config is None and ours.is_file() and '"format"' in ours.read_text():
         config = model_config.from_json(ours.read_text(), str(ours))
-        return Checkpoint(config, str(folder), lambda encoder: read_tensors(folder / f"{encoder}.safetensors"))
+        return Checkpoint(config, str(folder), lambda encoder: widened(read_tensors(folder / f"{encoder}.safetensors")))
     stem = "*"
     if (folder / "open_clip_config.json").is_file():
         stem = "open_clip_*"  # such a folder often holds the same weights again for another library
@@ -337,6 +237,27 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(values, dict) or not all(isinstance(value, Tensor) for value in values.values()):
         raise UserError(f"{path}: refused: not a dictionary of tensors")
     return values
+
+
+def narrowed(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix (n, m) as int8, and a float16 scale for each row (n, 1).
+
+    Half the room of float16; each number is off by at most 1/254 of its row's largest.
+    """
+    scale = (tensor.float().abs().amax(dim=1, keepdim=True) / 127).clamp(min=2**-14).half()
+    return (tensor.float() / scale.float()).round().clamp(-127, 127).to(torch.int8), scale
+
+
+def widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a file with those that `narrowed` made back in float32; the others as they are."""
+    scales = {name + INT8_SCALE for name, tensor in tensors.items() if tensor.dtype == torch.int8}
+    return {
+        name: tensor.float() * tensors[name + INT8_SCALE].float()
+        if name + INT8_SCALE in scales and name + INT8_SCALE in tensors
+        else tensor
+        for name, tensor in tensors.items()
+        if name not in scales
+    }
 
 
 def fingerprint(checkpoint: Checkpoint, encoder: str) -> str:

@@ -11,7 +11,7 @@ import torch
 
 import imagebind_cli as ib
 from benchmarks.published_weights import published_shapes, published_weights
-from imagebind_cli import checkpoint, model_config
+from imagebind_cli import checkpoint, model_config, tensor_names
 from imagebind_cli.errors import UserError
 
 SMALL = {"out_embed_dim": 16} | {
@@ -35,10 +35,10 @@ def picture():
 def test_key_tables_invert_exactly():
     shapes = published_shapes(model_config.named("huge"))
     for published in shapes:
-        ours, _ = checkpoint.rename(published, checkpoint.PUBLISHED_KEYS)
+        ours, _ = tensor_names.rename(published, tensor_names.PUBLISHED)
         if ours is not None:
-            assert checkpoint.rename(ours, checkpoint.PUBLISHED_KEYS, backwards=True)[0] == published
-    dropped = [key for key in shapes if checkpoint.rename(key, checkpoint.PUBLISHED_KEYS)[0] is None]
+            assert tensor_names.rename(ours, tensor_names.PUBLISHED, backwards=True)[0] == published
+    dropped = [key for key in shapes if tensor_names.rename(key, tensor_names.PUBLISHED)[0] is None]
     assert dropped == ["modality_preprocessors.text.mask"]
 
 
@@ -251,3 +251,37 @@ def test_vit_h_14_of_openclip_has_the_shapes_of_huge():
     for name in ("vision", "text"):
         trunk = dataclasses.replace(openclip.encoders[name].trunk, norm_eps=1e-6)
         assert trunk == huge.encoders[name].trunk
+
+
+def model_folder(folder):
+    checkpoint.convert(ib.load("tiny", device="cpu").checkpoint, folder, {})
+    return checkpoint.open_folder(folder)
+
+
+def test_int8_rows_come_back_within_half_a_step(tmp_path):
+    from safetensors.torch import save_file
+
+    found = model_folder(tmp_path / "tiny")
+    plain = dict(found.read("text"))
+    rows = plain["stem.tokens.weight"].clone()
+    rows[3] = 0
+    rows[5] *= 1e-6
+    values, scales = checkpoint.narrowed(rows)
+    assert values.dtype == torch.int8
+    save_file({**plain, "stem.tokens.weight": values, "stem.tokens.weight.scale": scales}, tmp_path / "tiny" / "text.safetensors")
+    back = checkpoint.open_folder(tmp_path / "tiny").read("text")
+    assert back.keys() == plain.keys()
+    step = rows.abs().amax(dim=1, keepdim=True) / 127
+    assert ((back["stem.tokens.weight"] - rows).abs() <= step * 0.51 + 2**-14).all()
+    assert not back["stem.tokens.weight"][3].any()
+    checkpoint.load_encoder(checkpoint.open_folder(tmp_path / "tiny"), "text", torch.device("cpu"))
+
+
+def test_int8_without_its_scale_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    found = model_folder(tmp_path / "tiny")
+    values, _ = checkpoint.narrowed(found.read("text")["stem.tokens.weight"])
+    save_file({**found.read("text"), "stem.tokens.weight": values}, tmp_path / "tiny" / "text.safetensors")
+    with pytest.raises(UserError, match="stem.tokens.weight holds torch.int8; floating-point numbers are needed"):
+        checkpoint.load_encoder(checkpoint.open_folder(tmp_path / "tiny"), "text", torch.device("cpu"))
