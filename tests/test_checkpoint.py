@@ -171,6 +171,14 @@ def test_a_model_inside_the_package_is_the_default(tmp_path, monkeypatch, weight
     assert not model.checkpoint.untrained
 
 
+def test_a_model_card_is_shown_with_the_model(tmp_path, imagebind):
+    model_folder(tmp_path / "own")
+    assert "Limits" not in imagebind("weights", "info", tmp_path / "own").out.decode()
+    (tmp_path / "own" / "CARD.md").write_text("# own\n\nLimits: all.\n")
+    assert imagebind("weights", "info", tmp_path / "own").out.decode().endswith("\n\n# own\n\nLimits: all.\n")
+    assert json.loads(imagebind("weights", "info", tmp_path / "own", "--json").out)["card"] == "# own\n\nLimits: all.\n"
+
+
 def test_half_precision_keeps_the_scale():
     assert ib.load("tiny", dtype="bf16", device="cpu").scale("text") == pytest.approx(1 / 0.07, rel=1e-6)
 

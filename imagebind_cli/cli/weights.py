@@ -18,6 +18,9 @@ from imagebind_cli.errors import UserError
 if TYPE_CHECKING:
     from imagebind_cli.download import Progress
 
+CARD = "CARD.md"
+"""What a model can do, what it learnt from and what binds its user, in a model's folder."""
+
 app = typer.Typer(help="List, fetch, convert, describe and check models.", no_args_is_help=True, rich_markup_mode=None)
 
 ModelName = Annotated[
@@ -35,7 +38,7 @@ AsJSON = Annotated[bool, typer.Option("--json", help="JSON and no table.")]
 @app.command("list")
 def list_models(as_json: AsJSON = False) -> None:
     """The models known by name and those fetched from a hub, and which of them are on this machine."""
-    from imagebind_cli import download, model_config
+    from imagebind_cli import checkpoint, download, model_config
     from imagebind_cli.model import BUNDLED, default_name
 
     rows: list[dict[str, Any]] = []
@@ -49,7 +52,8 @@ def list_models(as_json: AsJSON = False) -> None:
             state = "fetched" if download.pulled(name) else f"not here; imagebind weights pull {name}"
         rows.append({"name": name, "state": state, "licence": config.licence, "about": config.about})
     if (model_config.CONFIGS / BUNDLED / "config.json").is_file():
-        rows.append({"name": BUNDLED, "state": "ready, inside the package", "licence": None, "about": "trained, small"})
+        bundled = checkpoint.read_config(Path(str(model_config.CONFIGS / BUNDLED / "config.json")))
+        rows.append({"name": BUNDLED, "state": "ready, inside the package", "licence": bundled.licence, "about": bundled.about})
     for origin in sorted((download.home() / "hf").glob(f"*/{download.ORIGIN}")):
         address = json.loads(origin.read_text())["address"]
         rows.append({"name": address, "state": "fetched", "licence": None, "about": ""})
@@ -120,7 +124,7 @@ def convert(
 
 @app.command()
 def info(model: ModelName = None, config: Config = None, as_json: AsJSON = False) -> None:
-    """What a model is made of: parameters and fingerprint per encoder, licence, where it comes from."""
+    """What a model is made of: parameters and fingerprint per encoder, licence, where it comes from; then its model card, if it has one."""
     from imagebind_cli import checkpoint, registry
     from imagebind_cli.encoder import build_encoder
     from imagebind_cli.model import find
@@ -148,8 +152,10 @@ def info(model: ModelName = None, config: Config = None, as_json: AsJSON = False
         "parameters": sum(encoder["parameters"] for encoder in encoders.values()),
         "encoders": encoders,
     }
+    card = Path(found.place) / CARD
+    text = card.read_text() if card.is_file() else ""
     if as_json:
-        print(json.dumps(about))  # noqa: T201
+        print(json.dumps(about | ({"card": text} if text else {})))  # noqa: T201
         return
     for key in ("name", "about", "place", "licence", "dim", "untrained", "origin"):
         if about[key] not in ("", {}):
@@ -161,6 +167,8 @@ def info(model: ModelName = None, config: Config = None, as_json: AsJSON = False
             f"{name:<10}{row['parameters']:>15,}{row['width']:>7}{row['layers']:>8}{row['heads']:>7}  {shape:<18}{row['fingerprint']}"
         )
     print(f"{'all':<10}{about['parameters']:>15,}")  # noqa: T201
+    if text:
+        print(f"\n{text}", end="")  # noqa: T201
 
 
 @app.command()
