@@ -129,13 +129,14 @@ def spectrograms(waveforms: Sequence[Tensor], config: EncoderConfig) -> Tensor:
     """
     _, bins, frames = config.shape
     result = torch.empty(len(waveforms), bins, frames)
+    silence = torch.tensor(-config.mean[0] / config.std[0])  # what 0 becomes
     start = 0
     for samples, alike in groupby((whole_frames(waveform[: (frames - 1) * HOP + FRAME]) for waveform in waveforms), len):
         bank = _filterbank(get_ident(), samples, bins)
         while some := list(islice(alike, TOGETHER)):
             places = result[start : start + len(some)]
-            torch.div(bank(some).sub_(config.mean[0]), config.std[0], out=places[..., : bank.frames])
-            places[..., bank.frames :] = -config.mean[0] / config.std[0]
+            torch.add(silence, bank(some), alpha=1 / config.std[0], out=places[..., : bank.frames])
+            places[..., bank.frames :] = silence
             start += len(some)
     return result.unsqueeze(1)
 
