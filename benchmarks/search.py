@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.store import append
 from imagebind_cli.retrieval.search import Query, search
-from imagebind_cli.store import Embedding, Store, StoreReader, open_store
+from imagebind_cli.store import StoreReader, open_store
 
 DIM, MANY, K = 1024, 256, 10
 PRODUCTS = 4
 """Products of 4096 x 4096: as much work as 256 queries of a million rows, so that a busy machine slows both alike."""
-MADE = {"model": "none", "weights": "none", "dim": DIM, "modality": "image", "scale": 1.0, "array": "float32"}
 
 ASK = """
 import resource, sys, time
@@ -60,18 +60,6 @@ def random_rows(count: int, seed: int) -> np.ndarray:
 def queries_of(count: int) -> list[Query]:
     """So many queries."""
     return [Query(str(number), row) for number, row in enumerate(random_rows(count, seed=10**6).astype(np.float64))]
-
-
-def make(path: Path, rows: int) -> None:
-    """Write the store, if it is not there."""
-    if path.exists():
-        return
-    block = 8192
-    with Store(path, MADE) as store:
-        for start in range(0, rows, block):
-            vectors = random_rows(min(block, rows - start), seed=start)
-            for number, vector in enumerate(vectors, start):
-                store.append([Embedding(f"{number:08d}", vector)])
 
 
 def read_all(store: StoreReader, threads: ThreadPoolExecutor) -> None:
@@ -115,7 +103,8 @@ def main() -> None:
 
     arguments.work.mkdir(parents=True, exist_ok=True)
     path = arguments.work / f"rows-{arguments.rows}{arguments.ending}"
-    make(path, arguments.rows)
+    if not path.exists():
+        append(path, arguments.rows, DIM)
     store = open_store(path)
     size = 4 * DIM * len(store)
     cores = len(os.sched_getaffinity(0))

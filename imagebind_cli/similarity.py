@@ -129,16 +129,16 @@ class _Best:
         self.doubt = 2 * queries.shape[1] * 2.0**-24 * np.linalg.norm(queries, axis=1)
 
     def add(self, start: int, piece: np.ndarray, scores: np.ndarray) -> None:
-        """Take in rows `start` and on: piece (rows, dim), with their float32 scores (rows, queries)."""
+        """Take in rows `start` and on: piece (rows, dim), with their float32 scores (rows, queries), which are no longer true then."""
         least = (self.scores[:, -1] - self.doubt).astype(np.float32)
         hits = scores >= least
         if len(piece) > self.k and np.count_nonzero(hits) > 4 * self.k * len(least):  # the first rows, or ever better ones
-            numbers = np.where(np.isfinite(scores), scores, -np.inf)
-            among = np.partition(numbers, len(piece) - self.k, axis=0)[len(piece) - self.k]
+            scores[~np.isfinite(scores)] = -np.inf
+            among = np.partition(scores, len(piece) - self.k, axis=0)[len(piece) - self.k]
             hits &= scores >= (among - 2 * self.doubt).astype(np.float32)
         places, queries = np.divmod(np.flatnonzero(hits), len(least))  # nonzero itself takes ten times as long
-        for some in range(0, len(places), PIECE):  # rows that are all alike are all hits
-            place, query = places[some : some + PIECE], queries[some : some + PIECE]
+        for some in range(0, len(places), 2 * MERGED):  # rows that are all alike are all hits
+            place, query = places[some : some + 2 * MERGED], queries[some : some + 2 * MERGED]
             # The same sum for equal rows wherever they are, which a matrix product does not promise.
             exact = np.einsum("nd,nd->n", piece[place].astype(np.float64), self.queries[query])
             self._waiting.append((query, start + place, np.where(np.isfinite(exact), exact, -np.inf)))

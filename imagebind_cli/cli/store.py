@@ -24,7 +24,7 @@ StorePaths = Annotated[list[Path], typer.Argument(metavar="STORE...", help="As N
 ArrayType = enum.StrEnum("ArrayType", ["float32", "float16"])
 Array = Annotated[ArrayType | None, typer.Option(help="Number type of the vectors; as they are, if not given.", show_default=False)]
 NAMED = 5
-NAMED = 5
+"""Ids in several stores that are named one by one."""
 AsJSON = Annotated[bool, typer.Option("--json", help="JSON and no table.")]
 
 
