@@ -129,7 +129,9 @@ class IMUOptions:
     time_unit: str | None = choice(None, "Unit of the timestamps.", choices=("s", "ms", "us", "ns", "iso"))
     accel: str | None = choice(None, "Unit of the accelerometer; by its columns' names if not given.", choices=("g", "m/s2"))
     gyro: str | None = choice(None, "Unit of the gyroscope; by its columns' names if not given.", choices=("deg/s", "rad/s"))
-    max_gap: float = choice(0.1, "Seconds without readings that are bridged by a straight line; longer ones are an error.", minimum=0)
+    max_gap: float = choice(
+        0.1, "Seconds without readings that are bridged by a straight line; windows with longer ones are left out.", minimum=0
+    )
     imu_layout: str = choice(
         "auto",
         "Kind of IMU file. Default auto: by its content or name.",

@@ -261,7 +261,7 @@ def _look(steps: Iterator[Any], configs: dict[str, EncoderConfig], inspect: bool
         from imagebind_cli.preview import write_index
 
         write_index(preview, drawn)
-        say(f"{preview / 'index.html'}: {len(drawn)} previews")
+        say(f"{preview / 'index.html'}: {len(drawn)} preview{'s' * (len(drawn) > 1)}")
 
 
 preprocess.__doc__ = HELP

@@ -122,16 +122,17 @@ def read(source: str, config: EncoderConfig, options: TextOptions) -> Iterator[S
     if any("\ud800" <= letter <= "\udfff" for letter in source):  # what undecodable bytes become on the way in
         raise ValueError("not UTF-8 text")
     words, context = words_of(source), config.shape[0]
-    room = context - 2
+    room, facts = context - 2, {"tokens": len(words)}
     if len(words) <= room:
-        yield Sample(framed(words, context).unsqueeze(0), [None])
+        yield Sample(framed(words, context).unsqueeze(0), [None], facts=facts)
     elif options.long_text == "error":
         raise ValueError(f"{len(words)} tokens; {room} fit")
     elif options.long_text == "window":
         clips = [framed(words[start : start + room], context) for start in range(0, len(words), room)]
-        yield Sample(torch.stack(clips), [None] * len(clips), facts={"tokens": len(words)})
+        yield Sample(torch.stack(clips), [None] * len(clips), facts=facts)
     else:
-        yield Sample(framed(words, context).unsqueeze(0), [None], warnings=(f"{len(words)} tokens, cut to the first {room}",))
+        warning = f"{len(words)} tokens, cut to the first {room}"
+        yield Sample(framed(words, context).unsqueeze(0), [None], facts=facts, warnings=(warning,))
 
 
 MODALITY = Modality(name="text", readers={"text": read}, stem=TextStem)
