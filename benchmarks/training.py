@@ -1,9 +1,10 @@
 """A training step: gradient caching beside the plain large batch, ours beside a loop written by hand, and the anchor cache at published sizes.
 
-    python -m benchmarks.training [--rounds 3] [--batch 2048] [--micro-batch 64] [--skip-anchor]
+    python -m benchmarks.training [--rounds 3] [--batch 2048] [--micro-batch 64]
 
 Every kind of step runs in a process of its own, in turn, so that peak memory is its own: what is counted is what comes on top of weights and
-inputs. Pictures are small, so that a batch of 2,048 takes seconds on a CPU; the anchor cache is timed at the published shapes.
+inputs. Times are processor seconds on one thread, which what else runs on the machine changes little. Pictures are small, so that a batch of 2,048
+takes seconds on a CPU; the anchor cache is timed at the published shapes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from imagebind_cli import model_config
 from imagebind_cli.encoder import EncoderConfig
@@ -38,11 +40,26 @@ from imagebind_cli.training.trainable import choose
 from imagebind_cli.transformer import TrunkConfig
 
 DIM = 256
+ANCHORS = 4
+"""Pairs in a step at the published sizes."""
 SMALL = EncoderConfig(
     dim=DIM, shape=(1, 64, 64), patch=(16, 16), stride=(16, 16), stem_norm_eps=1e-5, scale=1.0,
-    trunk=TrunkConfig(width=384, layers=4, heads=6, bias_kv=True),
+    trunk=TrunkConfig(width=256, layers=3, heads=4, bias_kv=True),
 )  # fmt: skip
-KINDS = ("plain small", "plain large", "cached large", "by hand large")
+Step = Callable[[int | None], None]
+"""One step on the first so many rows of its batch; None for all."""
+
+KINDS = ("plain small", "plain large", "cached large", "by hand large", "anchors live", "anchors cached")
+RATIOS = {
+    "time, cached over plain large batch": ("cached large", "plain large", 0),
+    "operations, cached over plain large batch": ("cached large", "plain large", 2),
+    "time, plain over a loop by hand": ("plain large", "by hand large", 0),
+    "memory, plain large batch over cached": ("plain large", "cached large", 1),
+    "time, anchors live over from their cache": ("anchors live", "anchors cached", 0),
+    "operations, anchors live over from their cache": ("anchors live", "anchors cached", 2),
+}
+"""Name to the two kinds of step, and the column of their figures."""
+MEMORY = "memory, cached over plain micro-batch and embeddings"
 
 
 def tower_of(name: str, config: EncoderConfig, train: str) -> Tower:
@@ -53,8 +70,8 @@ def tower_of(name: str, config: EncoderConfig, train: str) -> Tower:
     return raise_tower(name, encoder, section, Run(), torch.device("cpu"))
 
 
-def pair_steps(kind: str, batch: int, micro_batch: int) -> Callable[[], None]:
-    """One step of two small encoders that both train."""
+def pair_steps(kind: str, batch: int, micro_batch: int) -> Step:
+    """A step of two small encoders that both train."""
     towers = tower_of("depth", SMALL, "all"), tower_of("thermal", SMALL, "all")
     loss = PairLoss(Pair(modalities=("depth", "thermal")), 1024)
     size = micro_batch if kind == "plain small" else batch
@@ -63,11 +80,12 @@ def pair_steps(kind: str, batch: int, micro_batch: int) -> Callable[[], None]:
     adamw = make_optimizer({tower.name: tower.encoder for tower in towers}, sections, nn.ModuleList([loss]), Optimizer())
     parameters = [parameter for tower in towers for parameter in tower.encoder.parameters()]
     if kind == "by hand large":
-        return lambda: _by_hand(towers, inputs, adamw)
-    mini_batch = Batch(0, tuple(map(str, range(size))), torch.arange(size), inputs)
+        return lambda rows: _by_hand(towers, (inputs[0][:rows], inputs[1][:rows]), adamw)
 
-    def step() -> None:
-        gradients(towers, loss, mini_batch, 0, 0, micro_batch if kind == "cached large" else None)
+    def step(rows: int | None = None) -> None:
+        some = inputs[0][:rows], inputs[1][:rows]
+        ids = tuple(map(str, range(len(some[0]))))
+        gradients(towers, loss, Batch(0, ids, torch.arange(len(ids)), some), 0, 0, micro_batch if kind == "cached large" else None)
         clip([parameters], 1.0)
         adamw.step()
         adamw.zero_grad()
@@ -86,21 +104,21 @@ def _by_hand(towers: tuple[Tower, Tower], inputs: tuple[Tensor, Tensor], adamw: 
     adamw.zero_grad()
 
 
-def anchor_steps(kind: str) -> Callable[[], None]:
-    """One step at the published sizes: vision (ViT-H) frozen, depth (ViT-S) trains; anchors embedded live, or from their cache."""
-    huge, size = model_config.named("huge").encoders, 8
+def anchor_steps(kind: str) -> Step:
+    """A step at the published sizes: vision (ViT-H) frozen, depth (ViT-S) trains; anchors embedded live, or from their cache."""
+    huge, size = model_config.named("huge").encoders, ANCHORS
     depth = tower_of("depth", huge["depth"], "all")
     live = kind == "anchors live"
     vision = tower_of("vision", huge["vision"], "none") if live else depth  # not called with a cache
     anchors = torch.randn(size, 3, 224, 224) if live else F.normalize(torch.randn(size, 1024), dim=1)
-    batch = Batch(
-        0, tuple(map(str, range(size))), torch.arange(size), (anchors, torch.randn(size, *huge["depth"].shape)), embedded=not live
-    )
+    depths = torch.randn(size, *huge["depth"].shape)
     loss = PairLoss(Pair(modalities=("image", "depth")), 1024)
     adamw = make_optimizer({"depth": depth.encoder}, {"depth": depth.section}, nn.ModuleList([loss]), Optimizer())
 
-    def step() -> None:
-        gradients((vision, depth), loss, batch, 0, 0)
+    def step(rows: int | None = None) -> None:
+        some = anchors[:rows], depths[:rows]
+        ids = tuple(map(str, range(len(some[0]))))
+        gradients((vision, depth), loss, Batch(0, ids, torch.arange(len(ids)), some, embedded=not live), 0, 0)
         clip([[*depth.encoder.parameters()]], 1.0)
         adamw.step()
         adamw.zero_grad()
@@ -114,24 +132,28 @@ def resident() -> float:
 
 
 def child(kind: str, batch: int, micro_batch: int) -> None:
-    """One kind of step: the seconds of the second one, and the peak memory beyond what lay there before the first."""
-    step = anchor_steps(kind) if kind.startswith("anchors") else pair_steps(kind, batch, micro_batch)
+    """One kind of step: its processor seconds, its peak memory in MB, its floating-point operations for a pair."""
+    torch.set_num_threads(1)
+    anchored = kind.startswith("anchors")
+    step = anchor_steps(kind) if anchored else pair_steps(kind, batch, micro_batch)
+    some = 1 if anchored else micro_batch if kind == "plain small" else 2 * micro_batch
     before = resident()
-    step()
-    started = time.perf_counter()
-    step()
-    seconds = time.perf_counter() - started
-    print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3 - before]))
+    with FlopCounterMode(display=False) as counter:
+        step(some)  # which warms up, too
+    operations = counter.get_total_flops() / some
+    started = time.process_time()
+    step(None)
+    seconds = time.process_time() - started
+    print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3 - before, operations]))
 
 
-def measured(kind: str, arguments: argparse.Namespace) -> tuple[float, float]:
-    """Seconds and MB of one step in a new process."""
+def measured(kind: str, arguments: argparse.Namespace) -> list[float]:
+    """What `child` finds in a new process."""
     command = [sys.executable, "-m", "benchmarks.training", "--child", kind, "--batch", str(arguments.batch)]
     done = subprocess.run([*command, "--micro-batch", str(arguments.micro_batch)], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
-    seconds, megabytes = json.loads(done.stdout)
-    return seconds, megabytes
+    return json.loads(done.stdout)
 
 
 def main() -> None:
@@ -139,38 +161,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--micro-batch", type=int, default=64)
-    parser.add_argument("--skip-anchor", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         child(arguments.child, arguments.batch, arguments.micro_batch)
         return
-    kinds = [*KINDS, *([] if arguments.skip_anchor else ["anchors live", "anchors cached"])]
-    rows: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
+    rows: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
     for _ in range(arguments.rounds):
-        for kind in kinds:
+        for kind in KINDS:
             rows[kind].append(measured(kind, arguments))
-    seconds = {kind: statistics.median(row[0] for row in own) for kind, own in rows.items()}
-    megabytes = {kind: statistics.median(row[1] for row in own) for kind, own in rows.items()}
-    print(f"{'a step':<18}{'seconds':>10}{'from':>9}{'to':>9}{'peak MB':>10}")
+    print(f"{'a step':<18}{'seconds':>10}{'from':>9}{'to':>9}{'peak MB':>10}{'GFLOP a pair':>14}")
+    median = {kind: [statistics.median(values) for values in zip(*own, strict=True)] for kind, own in rows.items()}
     for kind, own in rows.items():
         times = [row[0] for row in own]
-        print(f"{kind:<18}{seconds[kind]:>10.2f}{min(times):>9.2f}{max(times):>9.2f}{megabytes[kind]:>10.0f}")
+        print(
+            f"{kind:<18}{median[kind][0]:>10.2f}{min(times):>9.2f}{max(times):>9.2f}{median[kind][1]:>10.0f}{median[kind][2] / 1e9:>14.2f}"
+        )
+    ratio = {name: median[one][column] / median[other][column] for name, (one, other, column) in RATIOS.items()}
     embeddings = 2 * 2 * arguments.batch * DIM * 4 / 1e6  # both sides, and their gradients
-    per_round = list(zip(*(rows[kind] for kind in KINDS), strict=True))
-    result = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-        "time, cached over plain large batch": statistics.median(cached[0] / plain[0] for _, plain, cached, _ in per_round),
-        "time, plain over a loop by hand": statistics.median(plain[0] / hand[0] for _, plain, _, hand in per_round),
-        "memory, cached over plain micro-batch and embeddings": megabytes["cached large"] / (megabytes["plain small"] + embeddings),
-        "memory, plain large over cached": megabytes["plain large"] / megabytes["cached large"],
-    }
-    if not arguments.skip_anchor:
-        pairs = zip(rows["anchors live"], rows["anchors cached"], strict=True)
-        result["samples a second, anchors cached over live"] = statistics.median(live[0] / cached[0] for live, cached in pairs)
-    for name in list(result)[1:]:
-        print(f"{name:<56}{result[name]:.3g}")
-    (Path(__file__).parent / "training.json").write_text(json.dumps(result | {"rounds": rows}, indent=1) + "\n")
+    ratio[MEMORY] = median["cached large"][1] / (median["plain small"][1] + embeddings)
+    for name, value in ratio.items():
+        print(f"{name:<56}{value:.3g}")
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    result = {"machine": machine, "batch": arguments.batch, "micro-batch": arguments.micro_batch, **ratio, "rounds": rows}
+    (Path(__file__).parent / "training.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -51,13 +51,16 @@ def random(seed: int, purpose: str, *place: int) -> np.random.Generator:
 
 
 def draw_view(augment: Augment, seed: int, *place: int) -> View:
-    """One view. Each of its parts is drawn for itself: leaving one out of a recipe leaves the others as they are."""
+    """One view. Each of its parts is drawn for itself, if it is asked for: leaving one out of a recipe leaves the others as they are."""
     return View(
         crops=() if augment.crop == 1 else tuple(_crops(augment.crop, random(seed, "crop", *place))),
         bicubic=augment.interpolation == "bicubic",
-        mirror=bool(random(seed, "flip", *place).random() < augment.flip),
-        operations=(*_randaugment(augment, random(seed, "randaugment", *place)), *_jitter(augment, random(seed, "jitter", *place))),
-        erased=_erased(augment.erase, random(seed, "erase", *place)),
+        mirror=bool(augment.flip and random(seed, "flip", *place).random() < augment.flip),
+        operations=(
+            *(_randaugment(*augment.randaugment, random(seed, "randaugment", *place)) if augment.randaugment else ()),
+            *(_jitter(augment.colour_jitter, random(seed, "jitter", *place)) if augment.colour_jitter else ()),
+        ),
+        erased=_erased(augment.erase, random(seed, "erase", *place)) if augment.erase else None,
     )
 
 
@@ -83,10 +86,7 @@ def _crops(smallest: float, numbers: np.random.Generator) -> Iterator[Crop]:
         yield Crop(smallest + area * (1 - smallest), math.exp(low + ratio * (high - low)), left, top)
 
 
-def _randaugment(augment: Augment, numbers: np.random.Generator) -> Iterator[tuple[str, float]]:
-    if augment.randaugment is None:
-        return
-    mean, deviation = augment.randaugment
+def _randaugment(mean: float, deviation: float, numbers: np.random.Generator) -> Iterator[tuple[str, float]]:
     for _ in range(OPERATIONS):
         name = list(AMOUNTS)[numbers.integers(len(AMOUNTS))]
         carried_out, sign = numbers.random() < CHANCE, 1 if numbers.random() < 0.5 else -1
@@ -95,11 +95,9 @@ def _randaugment(augment: Augment, numbers: np.random.Generator) -> Iterator[tup
             yield name, AMOUNTS[name](level, sign)
 
 
-def _jitter(augment: Augment, numbers: np.random.Generator) -> Iterator[tuple[str, float]]:
+def _jitter(most: float, numbers: np.random.Generator) -> Iterator[tuple[str, float]]:
     """Brightness, contrast, saturation and hue in any order, each by up to as much."""
-    if not augment.colour_jitter:
-        return
-    amounts = numbers.uniform(-augment.colour_jitter, augment.colour_jitter, 4).tolist()
+    amounts = numbers.uniform(-most, most, 4).tolist()
     for number in numbers.permutation(4).tolist():
         name = ("brightness", "contrast", "saturation", "hue")[number]
         yield name, amounts[number] + (0 if name == "hue" else 1)
