@@ -22,6 +22,9 @@ format: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.exactness --huge
 	$(BIN)/python -m benchmarks.cold_start
+	$(BIN)/python -m benchmarks.store
+	$(BIN)/python -m benchmarks.search
+	$(BIN)/python -m benchmarks.kills
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }

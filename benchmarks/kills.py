@@ -116,19 +116,18 @@ def main() -> None:
         reader = open_store(chosen.work / "whole.h5")
         whole = dict(zip(reader.ids, reader.vectors(), strict=True))
         draw = random.Random(chosen.seed)
-        runs = []
-        for number in range(chosen.runs):
-            runs.append(killed(chosen.work / str(number), ENDINGS[number % 2], draw.uniform(0, length), lines, whole))
-            print(runs[-1], flush=True)
-        full = [full_disk(chosen.work / f"full{ending}", ending, lines, whole) for ending in ENDINGS]
+        runs: list[dict[str, Any]] = []
+        while len(runs) < chosen.runs:
+            run = killed(chosen.work / "run", ENDINGS[len(runs) % 2], draw.uniform(0, length), lines, whole)
+            print(run, flush=True)
+            runs += [run] if run["killed"] else []  # one that was over before does not count
+        endings = ENDINGS if os.geteuid() == 0 else ()
+        full = [full_disk(chosen.work / f"full{ending}", ending, lines, whole) for ending in endings]
         result = {"items": chosen.items, "unbroken, s": round(length, 2), "killed": runs, "full disk": full}
     finally:
         shutil.rmtree(chosen.work)
-    hit = [run for run in runs if run["killed"]]
-    halfway = [run for run in hit if 0 < run["rows left"] < chosen.items]
-    print(
-        f"{len(hit)} of {len(runs)} killed before their end, {len(halfway)} of them with rows written; {len(full)} on a full disk: all whole"
-    )
+    halfway = [run for run in runs if 0 < run["rows left"] < chosen.items]
+    print(f"{len(runs)} killed, {len(halfway)} of them with some rows written; {len(full)} on a full disk: all whole")
     print(f"largest difference: {max(run['difference'] for run in runs + full):.2g}")
     (Path(__file__).parent / "kills.json").write_text(json.dumps(result, indent=1) + "\n")
 
