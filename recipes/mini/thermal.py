@@ -124,7 +124,7 @@ def kind_of(entry: meshes.Entry) -> str | None:
 
 @cache
 def stock(work: Path, split: str) -> Stock:
-    """What streets of a split are made of. Things with few models, as street lights, stand on both sides of no split: they have one."""
+    """What streets of a split are made of: its side's models alone."""
     ours = {json.loads(line)["group"] for line in (work / "data" / "furniture" / f"{split}.jsonl").open()}
     found: dict[str, list[Mesh]] = {}
     for path in meshes.catalogues(work / "sources" / "sweethome3d-furniture"):
@@ -358,6 +358,9 @@ def streets(work: Path, split: str, numbers: Sequence[int]) -> None:
 
 def rooms(work: Path, entry: meshes.Entry, path: Path) -> None:
     """Write a model's thermal views; its pictures are the furniture's own."""
+    out = work / "data" / "thermal" / "thermal"
+    if all((out / f"{entry.id}-{number}.png").exists() for number in ROOM_VIEWS):
+        return
     with zipfile.ZipFile(path) as archive:
         mesh = furniture.shown(meshes.read_mesh(archive, entry, furniture.MOST_TRIANGLES), entry)
     words = entry.name.lower().split()
@@ -365,7 +368,7 @@ def rooms(work: Path, entry: meshes.Entry, path: Path) -> None:
     for number in ROOM_VIEWS:
         draw = furniture.drawn(entry, number)
         thermal = room(furniture.view(mesh, entry.elevation, draw), kind, draw)
-        Image.fromarray(thermal).save(work / "data" / "thermal" / "thermal" / f"{entry.id}-{number}.png")
+        Image.fromarray(thermal).save(out / f"{entry.id}-{number}.png")
 
 
 def main() -> None:
