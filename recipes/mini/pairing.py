@@ -7,12 +7,16 @@ drawn at random among those that the image encoder was trained on, and rows of o
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+UNSEEN_SETS = ("fxemoji", "openmoji")
+"""Drawings that no encoder is trained on."""
 
 Row = dict[str, Any]
 """A line of a manifest."""
@@ -81,6 +85,18 @@ def shuffled(rows: Sequence[Row], recording: str, seed: str) -> list[Row]:
         audio_or_motion = {key: value for key, value in row.items() if key not in ("id", "image", "group", "label")}
         result.append({"id": f"{row['id']} shuffled", "image": image, "group": group, "label": label, **audio_or_motion})
     return result
+
+
+def ceiling(work: Path, codes: Mapping[str, Sequence[str]], folder: Path) -> list[Row]:
+    """Test rows of the classes' drawings in the sets that nothing is trained on: what recordings bound to pictures can hardly exceed."""
+    rows = []
+    for name in UNSEEN_SETS:
+        for label, some in sorted(codes.items()):
+            for code in some:
+                image = work / "data" / "drawings" / name / f"{code}.png"
+                if image.exists():
+                    rows.append({"id": f"{name}/{code}", "image": os.path.relpath(image, folder), "label": label, "source": name})
+    return rows
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:

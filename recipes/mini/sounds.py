@@ -10,6 +10,7 @@ two programs for children; and, where MINI_ESC10 names the folder of ESC-10, its
     test-soundfont.jsonl, test-real.jsonl             instruments of the other soundfont; recordings of real ones
     test-esc10-N.jsonl                                a fold as it came, to be tested by a model that did not learn from it
     names-instruments.json, names-esc10.json          the classes' names, fixed before anything was measured
+    ceiling-instruments.jsonl, ceiling-esc10.jsonl    drawings of these classes from sets that nothing is trained on
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from instruments import INSTRUMENTS, RATE, STYLES, Soundfont, coloured, in_a_room, loud, score
-from pairing import Row, paired, pictures_by_group, pictures_of, shuffled, write
+from pairing import Row, ceiling, paired, pictures_by_group, pictures_of, shuffled, write
 from qt_resources import resources
 from scipy.signal import resample_poly
 
@@ -216,6 +217,7 @@ def main(work: Path) -> None:
     names = {"instruments": sorted(INSTRUMENTS), "esc10": sorted(ESC10.values())}
     for kind, labels in names.items():
         (data / f"names-{kind}.json").write_text(json.dumps(labels, indent=1) + "\n")
+        write(data / f"ceiling-{kind}.jsonl", ceiling(work, {label: PICTURES[label] for label in labels}, data))
     pairs = {name: paired(rows, pictures, "audio", name) for name, rows in training.items()}
     for name, rows in pairs.items():
         write(data / f"{name}.jsonl", rows)
