@@ -29,7 +29,8 @@ class Training:
     def words(self) -> str:
         """All of it in a line."""
         return (
-            f"{self.shots} examples a class, AdamW, rate {self.learning_rate:g}, weight decay {self.weight_decay:g}, {self.epochs} epochs; "
+            f"{self.shots} {'example' if self.shots == 1 else 'examples'} a class, AdamW, rate {self.learning_rate:g}, "
+            f"weight decay {self.weight_decay:g}, {self.epochs} epochs; "
             f"not published and assumed: batch {self.batch_size}, constant rate, one draw, of seed {self.seed}"
         )
 
