@@ -23,7 +23,7 @@ from imagebind_cli.training.anchors import AnchorCache
 from imagebind_cli.training.augment import draw_view
 from imagebind_cli.training.data import open_pairs
 from imagebind_cli.training.recipe import Augment, Recipe
-from imagebind_cli.training.rows import Packed
+from imagebind_cli.training.rows import Packed, read_data
 from imagebind_cli.training.samples import clip_number
 
 TINY = model_config.named("tiny").encoders
@@ -288,6 +288,13 @@ def test_a_table_without_the_column_says_which_it_has(tmp_path):
     (tmp_path / "a.csv").write_text("id,image,audio\n1,a.png,a.wav\n")
     with pytest.raises(UserError, match="no column 'depth'; it has id, image, audio"):
         opened(tmp_path / "a.csv")
+
+
+def test_a_row_without_an_id_is_known_by_its_file(folder, tmp_path):
+    rows = [{"text": "a caption that two share", "image": str(folder / f"{seed}.png")} for seed in (0, 1)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = read_data([str(tmp_path / "pairs.jsonl")], ("text", "image"))
+    assert [data.id(number) for number in (0, 1)] == [row["image"] for row in rows]
 
 
 def test_rows_without_a_modality_are_counted(folder, tmp_path):

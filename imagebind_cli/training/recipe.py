@@ -237,5 +237,5 @@ def _told(error: ValidationError) -> str:
     if first["type"] != "extra_forbidden":
         return f"{place}: {first['msg'].removeprefix('Value error, ')}" if place else first["msg"].removeprefix("Value error, ")
     known = {name for kind in (Recipe, Pair, Augment, Encoder, ZeroShot, Optimizer, Run) for name in kind.model_fields}
-    near = difflib.get_close_matches(str(first["loc"][-1]), sorted(known), n=1)
+    near = difflib.get_close_matches(str(first["loc"][-1]), sorted(known), n=1, cutoff=0.4)  # as rl is to lr
     return f"unknown key {place!r}" + (f"; did you mean {near[0]!r}?" if near else "")

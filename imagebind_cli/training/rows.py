@@ -187,7 +187,8 @@ def _read_files(files: Sequence[str], modalities: tuple[str, str], workers: int)
 def _read_file(number: int, file: str, modalities: tuple[str, str]) -> _Found:
     found = _Found()
     if Path(file).suffix in MANIFESTS:
-        for item in from_manifest(Path(file), modalities):
+        files_first = tuple(sorted(modalities, key="text".__eq__))  # a row without an id is known by its file, not by its sentence
+        for item in from_manifest(Path(file), files_first):
             if isinstance(item, Failure):
                 found.leave_out(item)
             else:
