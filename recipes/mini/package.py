@@ -1,0 +1,62 @@
+"""Put imagebind-mini together: each encoder from the run that made it, in half precision, into the package.
+
+    python package.py WORK [FOLDER]
+
+FOLDER is imagebind_cli/models/mini of this clone if it is not given. Word vectors, two thirds of the text encoder, are stored as int8 rows.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from imagebind_cli import checkpoint, model
+from imagebind_cli.checkpoint import INT8_SCALE
+
+HERE = Path(__file__).parent
+RUNS = {"vision": "image-text", "text": "image-text", "audio": "audio", "imu": "imu-0", "depth": "depth-0", "thermal": "thermal-0"}
+NARROW = {"stem.tokens.weight"}
+LARGEST = 30e6
+"""Bytes of the whole folder, at most."""
+
+
+def main(work: Path, folder: Path) -> None:
+    """Write the folder beside its place and move it there whole."""
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    config = checkpoint.read_config(HERE / "mini.json")
+    encoders, files, steps = {}, {}, {}
+    for name, run in RUNS.items():
+        if not (work / "runs" / run / "config.json").exists():
+            sys.exit(f"package: {work / 'runs' / run} is not there; mini.sh makes it")
+        found = model.find(work / "runs" / run)
+        encoders[name] = replace(config.encoders[name], head_dropout=0.0, patch_dropout=0.0)
+        tensors: dict[str, torch.Tensor] = {}
+        for key, tensor in found.read(name).items():
+            if key in NARROW:
+                tensors[key], tensors[key + INT8_SCALE] = checkpoint.narrowed(tensor)
+            else:
+                tensors[key] = tensor.float() if key == "log_scale" else tensor.half().contiguous()
+        save_file(tensors, part / f"{name}.safetensors")
+        files[f"{name}.safetensors"] = {"size": (part / f"{name}.safetensors").stat().st_size, "sha256": checkpoint.file_hash(part / f"{name}.safetensors")}
+        steps[run] = found.config.origin.get("steps") if found.config.origin else None
+    origin = {"recipe": "recipes/mini", "steps": steps, "version": metadata.version("imagebind-cli")}
+    (part / "config.json").write_text(replace(config, encoders=encoders, files=files, origin=origin).to_json())
+    shutil.copy(HERE / "CARD.md", part / "CARD.md")
+    size = sum(path.stat().st_size for path in part.iterdir())
+    if size > LARGEST:
+        sys.exit(f"package: {size / 1e6:.1f} MB; at most {LARGEST / 1e6:.0f} go into the package")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+    print(f"package: {folder}: {size / 1e6:.1f} MB", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else HERE.parents[1] / "imagebind_cli" / "models" / "mini")
