@@ -22,6 +22,7 @@ format: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.exactness --huge
 	$(BIN)/python -m benchmarks.cold_start
+	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.search
 	$(BIN)/python -m benchmarks.kills

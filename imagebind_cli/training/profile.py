@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ def profile_steps(recipe: Recipe, trace: Path, device: torch.device, say: Callab
         flops = counter.get_total_flops()
         for step in range(1, WARM):
             _step(plan, machinery, next(batches), adamw, step)
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library tells stderr, among other things, that there is no GPU
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if own_device.type == "cuda" else [])]
         started = time.perf_counter()
         with profile(activities=activities) as profiler:
