@@ -17,6 +17,11 @@ from safetensors.torch import load_file
 
 from tests import ranks
 
+HANGS = 300
+"""Seconds after which processes that should end are taken for hung; starting several takes minutes on a machine that is busy."""
+
+pytestmark = pytest.mark.timeout(3 * HANGS)
+
 
 def launch(world, *command, **environment):
     """Start a command once for each process, as `torchrun` does."""
@@ -34,7 +39,7 @@ def launch(world, *command, **environment):
 def finish(started):
     """Exit codes and talk of all processes; one that hangs fails the test."""
     try:
-        talk = [process.communicate(timeout=100)[1].decode() for process in started]
+        talk = [process.communicate(timeout=HANGS)[1].decode() for process in started]
     finally:
         for process in started:
             process.kill()
@@ -121,7 +126,6 @@ def arguments(scenes, out, steps, *more):
             "--device", "cpu", "--out", out, *settings]  # fmt: skip
 
 
-@pytest.mark.xfail(reason="open: loader workers of several processes end unexpectedly on a loaded machine", strict=False)
 def test_uneven_shards_and_a_slow_process_end_with_equal_metrics(scenes, tmp_path):
     codes, talk = finish(launch(2, "slow", *arguments(scenes, tmp_path / "two", 6), PYTHONPATH=str(scenes)))
     assert codes == [0, 0], talk
@@ -135,7 +139,6 @@ def test_uneven_shards_and_a_slow_process_end_with_equal_metrics(scenes, tmp_pat
             assert ours[name] == pytest.approx(plain[name], abs=1e-4), name
 
 
-@pytest.mark.xfail(reason="open: loader workers of several processes end unexpectedly on a loaded machine", strict=False)
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 def test_a_signal_to_one_stops_all_and_another_number_goes_on(scenes, tmp_path, imagebind, sharding):
     out, steps = tmp_path / "run", 40
