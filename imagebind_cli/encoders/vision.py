@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.animation import Animation, is_animation
 from imagebind_cli.media.decoding import Source, decoding
-from imagebind_cli.media.image import middle, read_image
+from imagebind_cli.media.image import middle, open_image, upright
 from imagebind_cli.media.video import Video
 from imagebind_cli.media.views import View
 from imagebind_cli.media.windows import seconds, seen, windows
@@ -79,7 +79,7 @@ def read_picture(source: Source | np.ndarray | Image.Image, config: EncoderConfi
     if isinstance(source, Image.Image):
         picture, facts = source.convert("RGB"), picture_facts(source)
     else:
-        picture, facts = read_image(source), _file_facts(source)
+        picture, facts = _read_file(source)
     tensor = picture_tensor(picture, config, options.view).unsqueeze(0)
     del picture, source  # a sample may wait its turn; its full-size pixels need not
     yield Sample(tensor, [None], facts=facts)
@@ -95,11 +95,12 @@ def picture_facts(image: Image.Image) -> dict[str, Any]:
     }
 
 
-def _file_facts(source: Source) -> dict[str, Any]:
-    if hasattr(source, "seek"):
-        source.seek(0)
-    with decoding("picture"), Image.open(source) as image:  # the header alone
-        return {"format": (image.format or "").lower(), **picture_facts(image)}
+def _read_file(source: Source) -> tuple[Image.Image, dict[str, Any]]:
+    """A file's picture, and what it was."""
+    image = open_image(source)
+    with decoding("picture"):
+        facts = {"format": (image.format or "").lower(), **picture_facts(image)}
+    return upright(image), facts
 
 
 def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:

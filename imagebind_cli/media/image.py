@@ -40,14 +40,22 @@ def middle(side: int, other: int) -> slice:
 
 
 def read_image(source: Source) -> Image.Image:
-    """A picture as RGB with 8 bits a channel: turned upright by its EXIF orientation, 16 bits scaled down, CMYK and palette converted.
-
-    Transparency is dropped, as in the published code.
+    """A picture file as `upright` gives it.
 
     Raises:
-        OSError, ValueError: as `open_image`; also for floating-point pictures, whose range nothing says.
+        OSError, ValueError: as `open_image` and `upright`.
     """
-    image = open_image(source)
+    return upright(open_image(source))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A picture as RGB with 8 bits a channel: turned upright by its EXIF orientation, 16 bits scaled down, CMYK and palette converted.
+
+    Transparency is dropped, as in the published code. The picture itself may be turned, too.
+
+    Raises:
+        ValueError: a floating-point picture, whose range nothing says.
+    """
     with decoding("picture"):
         ImageOps.exif_transpose(image, in_place=True)  # a large picture is never copied without need
         across, down = middle(image.width, image.height), middle(image.height, image.width)
