@@ -57,7 +57,7 @@ def make_towers(run: Run, **choices: object) -> tuple[Tower, Tower]:
     towers = []
     for name, config in CONFIGS.items():
         encoder = with_weights(name, config, fresh(name, config, seed=3)).double()
-        section = Section(**choices)
+        section = Section(train="all", **choices)
         choose(encoder, section, seed=0)
         towers.append(raise_tower(name, encoder, section, run, torch.device("cpu")))
     return towers[0], towers[1]
