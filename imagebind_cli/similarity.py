@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -23,6 +24,8 @@ GROUP = 256
 """Queries scored at once."""
 FEW = 8
 """Up to so many queries, reading the rows is what takes the time, and threads that read are faster than a matrix product."""
+TOGETHER = 4
+"""Pieces that a thread reads in one go: each handing over waits for the interpreter."""
 TIED = 1e-12
 """Scores this near are equal when many are ranked: a float64 matrix product may give equal rows sums that differ by 1e-13."""
 MERGED = 512
@@ -132,6 +135,8 @@ class _Best:
         """Take in rows `start` and on: piece (rows, dim), with their float32 scores (rows, queries), which are no longer true then."""
         least = (self.scores[:, -1] - self.doubt).astype(np.float32)
         hits = scores >= least
+        if not hits.any():
+            return
         if len(piece) > self.k and np.count_nonzero(hits) > 4 * self.k * len(least):  # the first rows, or ever better ones
             scores[~np.isfinite(scores)] = -np.inf
             among = np.partition(scores, len(piece) - self.k, axis=0)[len(piece) - self.k]
@@ -190,7 +195,10 @@ def _scored(blocks: Blocks, groups: list[np.ndarray]) -> Iterator[tuple[int, np.
     """Pieces of rows with their first row's number and, for each group of queries (queries, dim), their float32 scores (rows, queries)."""
     if len(groups) == 1 and len(groups[0]) <= FEW:
         # A product for each row and query lets go of the interpreter and reads memory at full speed; a matrix-vector product does not.
-        yield from _in_threads(lambda piece: (*piece, [_quiet(np.vecdot, _widened(piece[1])[:, None], groups[0])]), _pieces(blocks))
+        pieces = _pieces(blocks)
+        together = iter(lambda: list(islice(pieces, TOGETHER)), [])
+        for some in _in_threads(lambda some: [(*piece, [_dots(piece[1], groups[0])]) for piece in some], together):
+            yield from some
     else:
         scores = np.empty((PRODUCT, max(map(len, groups), default=0)), np.float32)
         for start, rows in _ahead(_gathered(blocks)):
@@ -213,6 +221,10 @@ def _gathered(blocks: Blocks) -> Iterator[tuple[int, np.ndarray]]:
         yield start, gathered[:filled]
 
 
+def _dots(rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    return _quiet(np.vecdot, _widened(rows)[:, None], queries)
+
+
 def _quiet(product: Callable[..., np.ndarray], left: np.ndarray, right: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     with np.errstate(invalid="ignore"):  # a row that is no number has no score
         return product(left, right, out=out)
@@ -229,7 +241,7 @@ def _in_threads(function: Callable[[T], R], entries: Iterable[T]) -> Iterator[R]
     with ThreadPoolExecutor(count) as threads:
         for entry in entries:
             waiting.append(threads.submit(function, entry))
-            if len(waiting) > 2 * count:
+            if len(waiting) > count:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
