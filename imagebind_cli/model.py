@@ -316,10 +316,24 @@ def read_sources(payload: Any, configs: Mapping[str, EncoderConfig], options: Ma
             yield dataclasses.replace(sample, modality=modality)
 
 
+def shape_of(model: str) -> ModelConfig:
+    """What a model is made of, where its weights are not needed: a config JSON is enough, and a named model need not be on this machine.
+
+    Raises:
+        UserError: no such model, or no config.
+    """
+    path = Path(model)
+    if path.suffix == ".json" and path.is_file():
+        return checkpoint.read_config(path)
+    if model in model_config.names() and not path.exists():
+        return model_config.named(model)
+    return find(model).config
+
+
 def input_configs(model: str | None, modalities: Sequence[str]) -> dict[str, EncoderConfig]:
-    """What a model's encoders want as input, by modality. A named model need not be on this machine: no weights are read."""
+    """What a model's encoders want as input, by modality; as `shape_of`, no weights are read."""
     name = model or default_name()
-    encoders = model_config.named(name).encoders if name in model_config.names() else find(model).config.encoders
+    encoders = shape_of(name).encoders
     missing = [modality for modality in modalities if registry.encoder_name(modality) not in encoders]
     if missing:
         raise UserError(f"{name}: this model has no encoder for {missing[0]}; it has {', '.join(encoders)}")

@@ -27,7 +27,7 @@ from family import family, gone
 from PIL import Image
 
 import imagebind_cli as ib
-from imagebind_cli import registry
+from imagebind_cli import model_config, registry
 from imagebind_cli.shards import ShardWriter, index, read_shard
 from imagebind_cli.sources import from_arguments
 
@@ -447,3 +447,15 @@ def test_nobody_is_left_behind(start: Start, sounds: Path, end: signal.Signals |
     assert gone(members)
     assert process.stderr is not None
     assert b"Traceback" not in process.stderr.read()
+
+
+def test_a_config_alone_says_what_an_encoder_takes(imagebind: Run, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
+    config = json.loads((model_config.CONFIGS / "tiny.json").read_text())
+    config["encoders"]["vision"]["shape"] = [3, 2, 64, 64]
+    (tmp_path / "small.json").write_text(json.dumps(config))
+    done = imagebind("preprocess", "image", tmp_path / "red.png", "-o", tmp_path / "red.tar", "--model", tmp_path / "small.json")
+    assert done.code == 0, done.err
+    with tarfile.open(next(tmp_path.glob("red*.tar"))) as archive:
+        member = next(name for name in archive.getnames() if name.endswith(".npy"))
+        assert np.load(io.BytesIO(archive.extractfile(member).read())).shape[-2:] == (64, 64)  # type: ignore[union-attr]

@@ -34,7 +34,7 @@ HELP = """Decode files once into tar shards, or one HDF5 file, that `embed` and 
 
 MODALITY may be several with commas, `image,audio`, from a manifest or a video with its sound: they stay together under one key.
 OUT is `out-%06d.tar` (numbered shards), `out.tar`, `out.h5`, or `-` for one tar on stdout. The same command again goes on where it stopped.
-Of --model only its input sizes and constants are used; its weights need not be there.
+Of --model only its input sizes and constants are used; its weights need not be there, and a config JSON will do.
 
 \b
     imagebind preprocess audio sounds/ -o 'sounds-%06d.tar'

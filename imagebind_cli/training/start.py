@@ -10,12 +10,11 @@ import math
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from imagebind_cli import checkpoint, model, model_config, registry
+from imagebind_cli import checkpoint, model, registry
 from imagebind_cli.checkpoint import Checkpoint
 from imagebind_cli.encoder import Encoder, EncoderConfig, PatchStem, build_encoder
 from imagebind_cli.errors import UserError
@@ -61,13 +60,7 @@ def config_of(recipe: Recipe) -> ModelConfig:
     Raises:
         UserError: no such model, or an encoder it does not have.
     """
-    path = Path(recipe.model)
-    if path.suffix == ".json" and path.is_file():
-        config = checkpoint.read_config(path)
-    elif recipe.model in model_config.names() and not path.exists():
-        config = model_config.named(recipe.model)
-    else:
-        config = model.find(recipe.model).config
+    config = model.shape_of(recipe.model)
     built = dict(config.encoders)
     for name, section in sections(recipe).items():
         if name not in built:
