@@ -38,10 +38,12 @@ SETS = TRAINING + TESTS
 DRAWN_IN = 4
 """Sets that must draw a concept for it to count."""
 SIZE = 128
+NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 VARIED = 5
 """Further renderings of each drawing of a training set."""
 MET_ELSEWHERE = frozenset(
-    "1FA97 1FA88 1F3B8 1F3BB 1F9CD 1F9CD-200D-2640-FE0F 1F42E 1F411 1F405 1F43B 1F983 1F6CC 1F6CF 1FA91 1F4BA 1F6B6 1F3C3 1F3F8 1F476".split()
+    {"1FA97", "1FA88", "1F3B8", "1F3BB", "1F9CD", "1F9CD-200D-2640-FE0F", "1F42E", "1F411", "1F405", "1F43B", "1F983", "1F6CC", "1F6CF"}
+    | {"1FA91", "1F4BA", "1F6B6", "1F3C3", "1F3F8", "1F476"}
 )
 """Concepts that sounds and motion are bound to: their names are seen with pictures, so they are never held out."""
 BY_HAND = {
@@ -70,7 +72,9 @@ BY_HAND = {
 """Captions written for this recipe: what some drawings show, in words their keywords lack. Names of these classes in tests are among them."""
 OUTLINES = (0.0, 0.0, 0.0, 0.015, 0.03)
 """Widths of the black lines that a varied drawing may get, as shares of the picture: some sets outline, others do not."""
-SIDED = re.compile(r"\b(left|right|clockwise|back|next|last|forward|reverse|o’clock|o'clock|thirty|flag|button|keycap|letter|input|latin|play|rewind)\b")
+SIDED = re.compile(
+    r"\b(left|right|clockwise|back|next|last|forward|reverse|o’clock|o'clock|thirty|flag|button|keycap|letter|input|latin|play|rewind)\b"
+)
 """Names of what its mirror image is not."""
 
 
@@ -125,7 +129,7 @@ def drawings(sources: Path, name: str, codes: dict[str, str]) -> dict[str, str]:
         code = codes.get(squashed(alias)) or codes.get(squashed(alias.removesuffix("-flag") + "flag"))
         if code is not None and code not in found:
             width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))
-            found[code] = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
+            found[code] = f'<svg {NAMESPACES} viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
     return found
 
 
@@ -233,7 +237,11 @@ def clip_art(sources: Path) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         title = re.search(r"<dc:title>([^<]{2,80})</dc:title>", text)
         subject = re.search(r"<dc:subject>(.*?)</dc:subject>", text, re.S)
         words = re.findall(r"<rdf:li>([^<]{2,40})</rdf:li>", subject[1]) if subject else []
-        words = [html.unescape(word).strip().lower() for word in words if word.strip().lower() not in ("unsorted", "clip art", "clipart", "externalsource")]
+        words = [
+            html.unescape(word).strip().lower()
+            for word in words
+            if word.strip().lower() not in ("unsorted", "clip art", "clipart", "externalsource")
+        ]
         if title is not None and not re.search(r"\.svg|untitled|^[\W\d]+$", title[1].lower()):
             yield str(path), html.unescape(title[1]).strip().lower().replace("_", " "), tuple(dict.fromkeys(words))
 
@@ -255,7 +263,11 @@ def prepare(job: tuple[str, str, int]) -> str | None:
         return None
     try:
         if source.endswith(".svg"):
-            data = bytes(resvg_py.svg_to_bytes(svg_string=boxed(Path(source).read_text(errors="replace")), width=SIZE, height=SIZE, dpi=96, skip_system_fonts=True))
+            data = bytes(
+                resvg_py.svg_to_bytes(
+                    svg_string=boxed(Path(source).read_text(errors="replace")), width=SIZE, height=SIZE, dpi=96, skip_system_fonts=True
+                )
+            )
             picture = Image.open(io.BytesIO(data)).convert("RGBA")
         else:
             picture = Image.open(source).convert("RGBA")
@@ -269,6 +281,33 @@ def prepare(job: tuple[str, str, int]) -> str | None:
     return None
 
 
+def others(sources: Path, data: Path) -> tuple[list[tuple[str, str, int]], list[dict[str, Any]]]:
+    """Clip art and stamps: what to render, and its training pairs."""
+    jobs: list[tuple[str, str, int]] = []
+    rows: list[dict[str, Any]] = []
+    for number, (path, title, words) in enumerate(clip_art(sources)):
+        jobs.append((path, str(data / "clip-art" / f"{number:05d}"), 1))
+        for look in ("", ".1"):
+            for text in dict.fromkeys((title, ", ".join((title, *words[:3])))):
+                rows.append(row(f"clip-art/{number:05d}{look}.png", text, f"clip-art {title}", "openclipart"))
+    for number, (path, sentence) in enumerate(stamps(sources)):
+        jobs.append((path, str(data / "stamps" / f"{number:05d}"), 3))
+        for look in ("", ".1", ".2", ".3"):
+            rows.append(row(f"stamps/{number:05d}{look}.png", sentence, f"stamp {sentence}", "tuxpaint-stamps"))
+    return jobs, rows
+
+
+def emoji_rows(drawn: dict[str, dict[str, str]], known: dict[str, Concept], seen: list[str]) -> Iterator[dict[str, Any]]:
+    """Training pairs of the concepts that are seen: the plain drawing with its name, the varied ones with other captions too."""
+    for name in TRAINING:
+        for code in seen:
+            if code in drawn[name]:
+                numbers = random.Random(f"captions {name} {code}")
+                yield row(f"{name}/{code}.png", known[code].name, code, name)
+                for number in range(1, VARIED + 1):
+                    yield row(f"{name}/{code}.{number}.png", caption(known[code], numbers), code, name)
+
+
 def main(work: Path) -> None:
     data, sources = work / "data" / "drawings", work / "sources"
     if (data / "train.jsonl").exists():
@@ -276,50 +315,40 @@ def main(work: Path) -> None:
     known, codes = concepts(sources)
     drawn = {name: drawings(sources, name, codes) for name in SETS}
     counted = {code for code in known if sum(code in some for some in drawn.values()) >= DRAWN_IN}
+    for name in (*SETS, "clip-art", "stamps"):
+        (data / name).mkdir(parents=True, exist_ok=True)
+    jobs = [
+        (
+            str(data / name / code),
+            svg,
+            f"{name} {code}",
+            not SIDED.search(known[code].name),
+            VARIED if name in TRAINING and code in counted and not held_out(code) else 0,
+        )
+        for name, some in drawn.items()
+        for code, svg in some.items()
+    ]
+    more, rows = others(sources, data)
     with ProcessPoolExecutor() as pool:
-        jobs = []
-        for name, some in drawn.items():
-            (data / name).mkdir(parents=True, exist_ok=True)
-            for code, svg in some.items():
-                count = VARIED if name in TRAINING and code in counted and not held_out(code) else 0
-                mirror = not SIDED.search(known[code].name)
-                jobs.append((str(data / name / code), svg, f"{name} {code}", mirror, count))
         failed = [reason for reason in pool.map(draw, jobs, chunksize=16) if reason]
-        others: list[tuple[str, str, int]] = []
-        rows: list[dict[str, Any]] = []
-        (data / "clip-art").mkdir(exist_ok=True)
-        (data / "stamps").mkdir(exist_ok=True)
-        for number, (path, title, words) in enumerate(clip_art(sources)):
-            others.append((path, str(data / "clip-art" / f"{number:05d}"), 1))
-            for look in ("", ".1"):
-                for text in dict.fromkeys((title, ", ".join((title, *words[:3])))):
-                    rows.append(row(f"clip-art/{number:05d}{look}.png", text, f"clip-art {title}", "openclipart"))
-        for number, (path, sentence) in enumerate(stamps(sources)):
-            others.append((path, str(data / "stamps" / f"{number:05d}"), 3))
-            for look in ("", ".1", ".2", ".3"):
-                rows.append(row(f"stamps/{number:05d}{look}.png", sentence, f"stamp {sentence}", "tuxpaint-stamps"))
-        failed += [reason for reason in pool.map(prepare, others, chunksize=8) if reason]
-    for reason in failed[:5]:
-        print(f"drawings: left out, {reason}", file=sys.stderr)
+        failed += [reason for reason in pool.map(prepare, more, chunksize=8) if reason]
     seen = sorted(code for code in counted if not held_out(code))
-    for name in TRAINING:
-        for code in seen:
-            if code in drawn[name]:
-                numbers = random.Random(f"captions {name} {code}")
-                for look in ("", *(f".{number}" for number in range(1, VARIED + 1))):
-                    rows.append(row(f"{name}/{code}{look}.png", known[code].name if not look else caption(known[code], numbers), code, name))
-    rows = [row for row in rows if (data / row["image"]).exists()]
+    unseen = sorted(counted - set(seen))
+    rows = [row for row in (*rows, *emoji_rows(drawn, known, seen)) if (data / row["image"]).exists()]
     names = {code: known[code].name for code in counted}
-    for file, some in (("seen.json", seen), ("unseen.json", sorted(counted - set(seen)))):
+    for file, some in (("seen.json", seen), ("unseen.json", unseen)):
         (data / file).write_text(json.dumps([names[code] for code in some], ensure_ascii=False, indent=0) + "\n")
     for name in TESTS:
         write(data / f"{name}.jsonl", [test(name, code, names) for code in seen if code in drawn[name]])
-    write(data / "unseen.jsonl", [test(name, code, names) for name in SETS for code in sorted(counted - set(seen)) if code in drawn[name]])
+    write(data / "unseen.jsonl", [test(name, code, names) for name in SETS for code in unseen if code in drawn[name]])
     write(data / "train.jsonl", rows)
-    print(f"drawings: {len(counted)} concepts drawn in at least {DRAWN_IN} sets, {len(seen)} seen, {len(counted) - len(seen)} held out", file=sys.stderr)
-    for name in SETS:
-        print(f"drawings: {name}: {sum(code in counted for code in drawn[name])} drawings", file=sys.stderr)
-    print(f"drawings: {len(rows)} image-text pairs, of {len(others)} clip-art pictures and stamps among others; {len(failed)} left out", file=sys.stderr)
+    for line in (
+        *(f"left out, {reason}" for reason in failed[:5]),
+        f"{len(counted)} concepts drawn in at least {DRAWN_IN} sets, {len(seen)} seen, {len(unseen)} held out",
+        *(f"{name}: {sum(code in counted for code in drawn[name])} drawings" for name in SETS),
+        f"{len(rows)} image-text pairs, of {len(more)} clip-art pictures and stamps among others; {len(failed)} left out",
+    ):
+        print(f"drawings: {line}", file=sys.stderr)
 
 
 def row(image: str, text: str, group: str, source: str) -> dict[str, Any]:

@@ -45,7 +45,10 @@ def main(work: Path, folder: Path) -> None:
             else:
                 tensors[key] = tensor.float() if key == "log_scale" else tensor.half().contiguous()
         save_file(tensors, part / f"{name}.safetensors")
-        files[f"{name}.safetensors"] = {"size": (part / f"{name}.safetensors").stat().st_size, "sha256": checkpoint.file_hash(part / f"{name}.safetensors")}
+        files[f"{name}.safetensors"] = {
+            "size": (part / f"{name}.safetensors").stat().st_size,
+            "sha256": checkpoint.file_hash(part / f"{name}.safetensors"),
+        }
         steps[run] = found.config.origin.get("steps") if found.config.origin else None
     origin = {"recipe": "recipes/mini", "steps": steps, "version": metadata.version("imagebind-cli")}
     (part / "config.json").write_text(replace(config, encoders=encoders, files=files, origin=origin).to_json())

@@ -66,7 +66,9 @@ def vocabulary() -> list[str]:
     letters = {letter: byte for byte, letter in _byte_letters().items()}
     ids = _vocabulary()[1]
     return [
-        bytes(letters[letter] for letter in token.removesuffix("</w>") if letter in letters).decode(errors="replace") if number < START else ""
+        bytes(letters[letter] for letter in token.removesuffix("</w>") if letter in letters).decode(errors="replace")
+        if number < START
+        else ""
         for token, number in sorted(ids.items(), key=lambda entry: entry[1])
     ]
 
@@ -105,11 +107,16 @@ def phrases(work: Path, words: list[str]) -> list[str]:
 
 
 def taught(work: Path, size: int) -> tuple[list[str], Tensor, Tensor]:
-    """Phrases, the vectors of every token of the vocabulary (49408, 640), and the teacher's of the phrases (n, size); kept in WORK, for they take minutes."""
+    """Phrases, the vectors of every token of the vocabulary (49408, 640), and the teacher's of the phrases (n, size).
+
+    Kept in WORK, for they take minutes.
+    """
     place = work / "teacher.pt"
     if not place.exists():
         teacher, words = Teacher(work / "sources"), vocabulary()
-        both = torch.cat([torch.nn.functional.normalize(word_vectors(words, work / "sources"), dim=-1), teacher([word or "." for word in words])], dim=1)
+        both = torch.cat(
+            [torch.nn.functional.normalize(word_vectors(words, work / "sources"), dim=-1), teacher([word or "." for word in words])], dim=1
+        )
         texts = phrases(work, words)
         targets = torch.nn.functional.normalize(principal(teacher(texts), size), dim=-1)
         torch.save({"texts": texts, "both": both, "targets": targets}, place)
@@ -155,7 +162,9 @@ def main(work: Path) -> None:
             print(f"start: step {step}, cosine to the teacher {1 - loss.item():.3f}", file=sys.stderr, flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}, folder / "text.safetensors")
-    own = replace(config, name="mini-start", licence="Apache-2.0", encoders={"text": shape}, about="text encoder distilled from all-MiniLM-L6-v2")
+    own = replace(
+        config, name="mini-start", licence="Apache-2.0", encoders={"text": shape}, about="text encoder distilled from all-MiniLM-L6-v2"
+    )
     (folder / "config.json").write_text(own.to_json())
 
 
