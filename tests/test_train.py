@@ -96,6 +96,18 @@ def test_a_run_writes_its_steps_and_a_model(imagebind, flags, tmp_path, tiny, sc
     assert not list(out.glob("vision-*"))
 
 
+def test_what_is_bound_to_a_frozen_anchor_shares_the_space_of_the_anchors_model(imagebind, flags, tmp_path, scenes):
+    """Words were bound to pictures in one run, depth to the same pictures in the next: the second run's model speaks too."""
+    words, out = tmp_path / "words", tmp_path / "depth"
+    pair = ["--pairs", "image-text", *flags[2:], "--init", "random", *settings("encoders.vision.train=all"), "--out", words]
+    assert imagebind("train", *pair).code == 0
+    assert imagebind("train", *flags, *settings(f"encoders.vision.init={words}", "encoders.depth.init=random"), "--out", out).code == 0
+    first, second = load(str(words), device="cpu"), load(str(out), device="cpu")
+    assert set(second.checkpoint.config.encoders) == {"vision", "depth", "text"}
+    assert np.array_equal(first.embed("text", ["a dog"]), second.embed("text", ["a dog"]))
+    assert not np.allclose(first.embed("text", ["a dog"]), load("tiny", device="cpu").embed("text", ["a dog"]), atol=1e-3)
+
+
 def test_the_same_command_again_says_that_it_is_done(imagebind, flags, tmp_path):
     out = tmp_path / "run"
     imagebind("train", *flags, "--out", out)

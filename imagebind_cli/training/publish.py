@@ -21,7 +21,10 @@ def publish(folder: Path, plan: Design, machinery: Machinery, step: int) -> None
     if rank():
         return
     recipe = plan.recipe
-    bases = {name: start.base for name, start in machinery.starts.items() if start.base} | untouched(recipe)
+    others = untouched(recipe)
+    bases = {name: start.base for name, start in machinery.starts.items() if start.base} | {
+        name: base for name, (_, base) in others.items()
+    }
     config = replace(
         plan.config,
         name=folder.resolve().name,
@@ -30,7 +33,7 @@ def publish(folder: Path, plan: Design, machinery: Machinery, step: int) -> None
         address=None,
         rule_seed=None,
         origin={"trained": [pair.name for pair in recipe.pairs], "steps": step, "version": metadata.version("imagebind-cli")},
-        encoders={name: encoder for name, encoder in plan.config.encoders.items() if name in machinery.towers or name in bases},
+        encoders={name: plan.config.encoders[name] for name in machinery.towers} | {name: encoder for name, (encoder, _) in others.items()},
         bases={name: {**base, "model": run_folder.reference(base["model"], folder)} for name, base in bases.items()},
     )
     run_folder.write(folder, config, {name: own for name, own in tensors.items() if own}, step)

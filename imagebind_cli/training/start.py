@@ -75,16 +75,26 @@ def config_of(recipe: Recipe) -> ModelConfig:
     return replace(config, encoders=built)
 
 
-def untouched(recipe: Recipe) -> dict[str, Mapping[str, str]]:
-    """The encoders of the recipe's model that the run does not need, with their fingerprints; none where it has no trained weights here."""
-    try:
-        found = model.find(recipe.model)
-    except UserError:
-        return {}
-    if found.untrained:
-        return {}
-    others = [name for name in found.config.encoders if name not in sections(recipe)]
-    return {name: {"model": recipe.model, "weights": checkpoint.fingerprint(found, name)} for name in others}
+def untouched(recipe: Recipe) -> dict[str, tuple[EncoderConfig, Mapping[str, str]]]:
+    """Encoders that the run does not need and that share its space: their config, model and fingerprint.
+
+    The space is that of the frozen encoders, so the others of the models these come from belong to it; with none frozen, those of the recipe's
+    model. None where a model has no trained weights here.
+    """
+    own = sections(recipe)
+    models = {section.init or recipe.model for section in own.values() if section.train == "none"} or {recipe.model}
+    kept: dict[str, tuple[EncoderConfig, Mapping[str, str]]] = {}
+    for name in sorted(models):
+        try:
+            found = model.find(name)
+        except UserError:
+            continue
+        if not found.untrained:
+            others = [encoder for encoder in found.config.encoders if encoder not in own]
+            kept |= {
+                other: (found.config.encoders[other], {"model": name, "weights": checkpoint.fingerprint(found, other)}) for other in others
+            }
+    return kept
 
 
 def licences(models: Iterable[str]) -> str | None:
