@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,10 +36,14 @@ WORTH_SECONDS = 2.0
 
 @dataclass
 class _Open:
-    """An item on its way: its clips' vectors so far, and whether more are to come."""
+    """An item on its way: its clips' vectors so far, and whether more are to come.
+
+    vectors: float32, one after the other in one growing block. Small tensors that stay, each allocated between batches that go, would
+    keep the C library from using those batches' memory again: gigabytes over a long item.
+    """
 
     item: Item | Failure
-    vectors: list[Tensor] = field(default_factory=list)
+    vectors: bytearray = field(default_factory=bytearray)
     spans: list[Span] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)  # in order, each once
     warnings: list[str] = field(default_factory=list)
@@ -263,7 +268,7 @@ class _Batches:
             return
         del self.clips[: len(some)]
         for (item, _), vector in zip(some, vectors, strict=True):
-            item.vectors.append(vector)
+            item.vectors += vector.numpy().tobytes()
             item.waiting -= 1
 
 
@@ -279,7 +284,7 @@ def _finished(items: deque[_Open], pool: str) -> Iterator[list[Embedding] | Fail
             yield done.item
         elif not done.vectors:
             yield Failure(done.item.id, "holds nothing to embed")
-        elif not all(vector.isfinite().all() for vector in done.vectors):
+        elif not np.isfinite(np.frombuffer(done.vectors, np.float32)).all():
             yield Failure(done.item.id, "gives no finite vector: its values are too large, or no numbers")
         else:
             yield _pooled(done, pool)
@@ -287,7 +292,7 @@ def _finished(items: deque[_Open], pool: str) -> Iterator[list[Embedding] | Fail
 
 def _pooled(done: _Open, pool: str) -> list[Embedding]:
     """The item's one vector, or one for each time window: clips with the same span (a video's three crops) are one window."""
-    vectors = torch.stack(done.vectors)
+    vectors = torch.frombuffer(done.vectors, dtype=torch.float32).view(len(done.spans), -1)
     groups: dict[Span | str, list[int]] = {}
     for i, span in enumerate(done.spans):
         groups.setdefault("all" if pool == "mean" else span, []).append(i)
