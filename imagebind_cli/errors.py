@@ -1,4 +1,14 @@
-"""The one exception whose message is meant for the person at the terminal."""
+"""What goes wrong through nobody's bug: the exception whose message is meant for the person at the terminal, and what the system refuses."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""A full disk, a quota, a folder that is not ours: of an output these are for the user to mend, and one line."""
 
 
 class UserError(Exception):
@@ -7,3 +17,14 @@ class UserError(Exception):
     `main()` prints it as one line on stderr and exits 1. Raise it for a bad request (a model, a store, a whole
     command); a single bad input file raises `OSError` or `ValueError` in its reader instead and the run goes on.
     """
+
+
+@contextmanager
+def writing(place: Path | str) -> Iterator[None]:
+    """Name what is written in the system's refusal, which names no file once that is open. `main()` prints it as one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in REFUSED and not error.filename:
+            error.filename = str(place)
+        raise

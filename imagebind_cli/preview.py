@@ -105,8 +105,8 @@ def write_index(folder: Path, entries: Iterable[tuple[str, str, Mapping[str, Any
     rows = []
     for name, id, about in entries:
         facts = "".join(f"<tr><td>{html.escape(str(key))}</td><td>{html.escape(str(value))}</td></tr>" for key, value in about.items())
-        shown = html.escape(id.encode("utf-8", "replace").decode())
+        shown = html.escape(id)
         rows.append(f'<section><h2>{shown}</h2><img src="{html.escape(name)}" alt=""><table>{facts}</table></section>')
     style = "body{font:14px sans-serif}h2{font-size:1em;word-break:break-all}img{max-width:100%;border:1px solid #ccc}td{padding:0 1em 0 0}"
     page = f"<!doctype html><meta charset=utf-8><title>As the encoder sees it</title><style>{style}</style>{''.join(rows)}\n"
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    (folder / "index.html").write_text(page, encoding="utf-8", errors="backslashreplace")  # bytes of a name that are no text

@@ -94,9 +94,18 @@ def sweep(folder: Path) -> None:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Put a file in its place at once, and on the disk before that: a kill or a power cut leaves the old one or the new one."""
+    """Put a file in its place at once, and on the disk before that: a kill or a power cut leaves the old one or the new one.
+
+    Raises:
+        UserError: safetensors could not write it, as when the disk is full. OSError: another could not.
+    """
+    from safetensors import SafetensorError
+
     new = path.with_name(f".{path.name}.new")
-    write(new)
+    try:
+        write(new)
+    except SafetensorError as error:
+        raise UserError(f"{path}: {error}") from None
     new.chmod(0o644)
     with open(new, "rb") as file:
         os.fsync(file.fileno())

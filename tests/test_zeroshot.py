@@ -394,7 +394,7 @@ def test_where_truth_and_items_do_not_meet_it_is_said(zeroshot: Run, toy: Any) -
         csv.writer(file).writerows([("id", "label"), (ids[0], "ant"), (ids[1], "bee"), ("gone.wav", "ant")])
     run = zeroshot("audio", "items.h5", "--classes", "classes.h5", "--truth", "truth.csv", "--report", "scores.json")
     assert run.code == 1
-    assert run.notices[0] == "imagebind: truth.csv: truth for 1 ids that no item has, the first 'gone.wav'"
+    assert run.notices[0] == "imagebind: truth.csv: truth for 1 id that no item has, the first 'gone.wav'"
     assert run.notices[1] == "imagebind: 58 of 60 items have no truth and are not in the scores"
     assert run.notices[2] == "imagebind: 1 of 3 classes have no item and are not in the means over classes: cow"
     report = json.loads(Path("scores.json").read_text())
@@ -496,6 +496,12 @@ def test_bad_usage_is_told(zeroshot: Run, toy: Any, arguments: tuple[object, ...
     run = zeroshot(*arguments)
     assert (run.code, run.out) == (2, b"")
     assert words in " ".join(run.err.replace("│", " ").split())
+
+
+def test_no_labels_are_told_as_such(zeroshot: Run, toy: Any) -> None:
+    run = zeroshot("audio", "items.h5", "--labels", "")
+    assert (run.code, run.out) == (1, b"")
+    assert run.notices[-1].startswith("imagebind: labels '': no such file")
 
 
 # Suites

@@ -6,7 +6,6 @@ Only typer and the standard library are imported at the top of these files; what
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -19,7 +18,7 @@ import typer
 import imagebind_cli
 from imagebind_cli.cli import doctor, embed, preprocess, retrieve, store, train, weights, zeroshot
 from imagebind_cli.cli.output import StdoutClosed
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import REFUSED, UserError
 
 app = typer.Typer(
     name="imagebind",
@@ -81,9 +80,9 @@ def main() -> NoReturn:
     except StdoutClosed:
         code = 128 + signal.SIGPIPE
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        if error.errno not in REFUSED:
             raise
-        print(f"imagebind: cannot write: {error.strerror}", file=sys.stderr)  # noqa: T201
+        print(f"imagebind: {error.filename or 'cannot write'}: {os.strerror(error.errno)}", file=sys.stderr)  # noqa: T201
     leave(code)
 
 

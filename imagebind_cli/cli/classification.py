@@ -163,7 +163,7 @@ def say_gaps(tally: Tally) -> bool:
         known = f"; it has ids as {unmet[0]!r}" if unmet else ""
         raise UserError(f"{tally.truth.how}: no truth for any of {tally.items:,} items{known}")
     if unmet:
-        say(f"{tally.truth.how}: truth for {len(unmet):,} ids that no item has, the first {unmet[0]!r}")
+        say(f"{tally.truth.how}: truth for {len(unmet):,} id{'s' * (len(unmet) > 1)} that no item has, the first {unmet[0]!r}")
     if tally.without_truth:
         say(f"{tally.without_truth:,} of {tally.items:,} items have no truth and are not in the scores")
     absent = tally.absent()

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UserError, writing
 
 if TYPE_CHECKING:
     from imagebind_cli.store import Stamp
@@ -65,8 +65,9 @@ class FailureFile:
             row["hash"] = stamp.hash.hex()
         self._stale = self._stale or id in self._known
         self._known[id] = row
-        self._file.write(json.dumps(row).encode() + b"\n")
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(json.dumps(row).encode() + b"\n")
+            self._file.flush()
 
     def done(self, id: str) -> None:
         """An input that is no failure any more."""
@@ -74,7 +75,8 @@ class FailureFile:
 
     def close(self) -> None:
         """Close the file; each input that still fails has one line."""
-        self._file.close()
+        with writing(self._path):
+            self._file.close()
         if self._stale:
             building = self._path.with_name(f".{self._path.name}.partial")
             building.write_text("".join(json.dumps(row) + "\n" for row in self._known.values()), encoding="utf-8")

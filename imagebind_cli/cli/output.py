@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from imagebind_cli.errors import writing
+
 
 class StdoutClosed(BaseException):
     """The reader of stdout has gone away, as `head` does. Not an OSError, which typer would turn into exit code 1."""
@@ -16,8 +18,9 @@ def write(*lines: bytes) -> None:
         StdoutClosed: nobody reads any more.
     """
     try:
-        for line in lines:
-            sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
+        with writing("stdout"):
+            for line in lines:
+                sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise StdoutClosed from None

@@ -19,7 +19,7 @@ from imagebind_cli.cli.flags import Errors, Inputs, Manifest, ModelName, Null, W
 from imagebind_cli.cli.inputs import count_items, find_items, new_items
 from imagebind_cli.cli.output import StdoutClosed, write
 from imagebind_cli.cli.talk import Talk, say
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UserError, writing
 
 if TYPE_CHECKING:
     from imagebind_cli.encoder import EncoderConfig
@@ -71,6 +71,8 @@ def preprocess(
 ) -> None:
     modalities = tuple(modality.split(","))
     options = _options(modalities, chosen)
+    if preview is not None and preview.exists() and not preview.is_dir():
+        raise UserError(f"{preview}: exists and is no folder")
     _check_output(output, modalities, shard_size, looking=inspect or preview is not None)
 
     from imagebind_cli.processes import Processes, default_workers
@@ -97,7 +99,8 @@ def preprocess(
         configs = input_configs(model, modalities)
         decode = partial(pipeline.decode, read=partial(read_sources, configs=configs, options=options), workers=count, ahead=4 * count)
         if output is None:
-            _look(decode(items), configs, inspect, preview, talk)
+            with writing(preview or "stdout"):
+                _look(decode(items), configs, inspect, preview, talk)
         else:
             with _writer(output, _made(configs, options, str(array)), shard_size, talk) as writer:
                 steps = decode(new_items(items, writer.ids, talk), processes=processes)
@@ -140,9 +143,9 @@ def _writer(output: str, made: dict[str, Any], shard_size: float | None, talk: T
     from imagebind_cli.shards import open_writer
 
     try:
-        with open_writer(
-            output, made, int(shard_size * 1e6) if shard_size else None, sys.stdout.buffer if output == "-" else None
-        ) as writer:
+        shard_bytes = int(shard_size * 1e6) if shard_size else None
+        stream = sys.stdout.buffer if output == "-" else None
+        with writing("stdout" if stream else output), open_writer(output, made, shard_bytes, stream) as writer:
             yield writer
     except (Exception, StdoutClosed):
         raise

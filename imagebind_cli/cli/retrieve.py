@@ -21,7 +21,7 @@ from imagebind_cli.cli.queries import Asking, is_vectors
 from imagebind_cli.cli.requests import LIKE, VECTOR, Request, batches, named, read_requests, read_weights
 from imagebind_cli.cli.talk import Talk, printable, say
 from imagebind_cli.cli.vectors import Vectors
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UserError, writing
 
 if TYPE_CHECKING:
     from imagebind_cli.retrieval.search import Hit, Query
@@ -159,7 +159,8 @@ def retrieve(
         else:
             asked = map(asking.queries, batches(read_requests(queries), waiting=str(queries) == "-"))
         answered = _answers(opened, asked, k, per_modality, threshold, index and str(index))
-        _tell(answered, opened, plain, html, root, talk)
+        with writing(html or "stdout"):
+            _tell(answered, opened, plain, html, root, talk)
     if talk.failed:
         raise typer.Exit(1)
 

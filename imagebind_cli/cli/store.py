@@ -11,7 +11,7 @@ import typer
 
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, printable, say
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UserError, writing
 
 if TYPE_CHECKING:
     from imagebind_cli.store import StoreReader
@@ -103,12 +103,13 @@ def export(
         raise UserError(f"{output}: exists; name another, or remove it")
     if not clip_retrieval and output.suffix not in (*FORMATS, ".parquet"):
         raise UserError(f"{output}: unknown ending {output.suffix!r}; choose from {', '.join(FORMATS)}, .parquet")
-    if clip_retrieval:
-        forms.to_clip_retrieval(reader, output, str(array))
-    elif output.suffix == ".parquet":
-        forms.to_parquet(reader, output, str(array))
-    else:
-        merge_stores([reader], output, str(array))
+    with writing(output):
+        if clip_retrieval:
+            forms.to_clip_retrieval(reader, output, str(array))
+        elif output.suffix == ".parquet":
+            forms.to_parquet(reader, output, str(array))
+        else:
+            merge_stores([reader], output, str(array))
     say(f"{output}: {len(reader):,} rows")
 
 

@@ -10,6 +10,7 @@ import typer
 
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import say
+from imagebind_cli.errors import writing
 
 HELP = """Train encoders on pairs of two modalities: in ImageBind, an anchor that is frozen, and another that is bound to it.
 
@@ -99,7 +100,8 @@ def train(
         from imagebind_cli.training.loop import train as run
 
         assert out is not None
-        done = run(made, out, chosen, say)
+        with writing(out):
+            done = run(made, out, chosen, say)
         if done.summary:
             write(json.dumps({"model": str(out), **done.summary}).encode() + b"\n")
         if done.failed:

@@ -177,7 +177,7 @@ def _check_asked(modality: str | None, labels: str | None, classes: Path | None,
     if modality is None:
         raise typer.BadParameter("say what the inputs are, or name a --suite")
     if shots is None and (labels is None) == (classes is None):
-        raise typer.BadParameter("say what to tell apart: --labels in text, or --classes by example")
+        raise typer.BadParameter("say what to tell apart: either --labels in text, or --classes by example")
     if shots and not truth:
         raise typer.BadParameter("--shots learns from the truth; give --truth")
 
@@ -202,7 +202,7 @@ def _plain_task(given: Inputs, labels: str | None, truth: str | None, metric: st
     from imagebind_cli.evaluation.labels import read_labels
     from imagebind_cli.evaluation.truth import open_truth
 
-    return Task(given, read_labels(labels) if labels else None, open_truth(truth) if truth else None, metric, outputs)
+    return Task(given, read_labels(labels) if labels is not None else None, open_truth(truth) if truth else None, metric, outputs)
 
 
 def _suite_task(suite: Suite, vectors: Vectors, inputs: list[str], options: Mapping[str, Any], outputs: Outputs) -> Task:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UserError, writing
 from imagebind_cli.store.embedding import Embedding, Stamp
 from imagebind_cli.store.finished import Finished
 
@@ -95,7 +95,8 @@ class Store:
         with _undisturbed(), self._writing:
             try:
                 self._flush()
-                self.format.close()
+                with writing(self.path):
+                    self.format.close()
             finally:
                 self.format.release()
                 if kind is not None and self._is_new and not self._grew:
@@ -147,13 +148,14 @@ class Store:
         if self._failure is not None:
             raise self._failure
         try:
-            described = json.dumps(self.made)
-            if described != self._described:
-                self.format.describe(self.made)
-                self._described = described
-            if self._pending:
-                self.format.write(self._pending, self._replaced)
-                self._grew = True
+            with writing(self.path):
+                described = json.dumps(self.made)
+                if described != self._described:
+                    self.format.describe(self.made)
+                    self._described = described
+                if self._pending:
+                    self.format.write(self._pending, self._replaced)
+                    self._grew = True
         except BaseException as error:
             self._failure = error
             raise
