@@ -211,6 +211,29 @@ def test_a_store_keeps_the_windows_apart(embed: Run, folder: Path) -> None:
 # Formats of pictures and sounds
 
 
+def test_folders_of_frames_are_videos_where_their_rate_is_given(embed: Run, folder: Path) -> None:
+    for name in ("walk", "run"):
+        (folder / name).mkdir()
+        for number in range(12):
+            generate.picture(folder / name / f"{number}.png", seed=number + len(name))
+    assert len(embed("image", "walk").rows) == 12
+    run = embed("video", "walk/", "run", "--fps", 4, "--pool", "none", "-o", "frames.h5")
+    assert run.code == 0, run.stderr
+    assert [(row.id, row.span) for row in open_store(folder / "frames.h5")] == [
+        ("walk", (0, 2)),
+        ("walk", (1, 3)),
+        ("run", (0, 2)),
+        ("run", (1, 3)),
+    ]
+    (folder / "run/9.png").write_bytes((folder / "walk/0.png").read_bytes())
+    again = embed("video", "walk", "run/", "--fps", 4, "--pool", "none", "-o", "frames.h5")
+    assert "1 embedded" in again.stderr and "1 skipped" in again.stderr, again.stderr
+    (folder / "run/11.png").write_bytes(b"no picture")
+    broken = embed("video", "walk", "run", "--fps", 4)
+    assert [row["id"] for row in broken.rows] == ["walk"]
+    told(broken.stderr, {"run": "11.png: not a readable picture"})
+
+
 def same(embed: Run, modality: str, *names: str) -> float:
     """The smallest cosine between the first of these files and the others."""
     run = embed(modality, *names, *ONE_BY_ONE)
@@ -481,7 +504,7 @@ def test_bad_recordings_are_told_one_by_one(embed: Run, folder: Path) -> None:
         "objects.npy": "holds object",
         "words.npy": "holds <u1",
         "huge.npy": "promises (1000000, 1000000) values",
-        "large.npy": "could only read 12 elements",
+        "large.npy": "promises (6, 30000000) values; at most 50,000,000 are unpacked",
     }
     run = embed("imu", *wanted, "good.csv")
     assert (run.code, run.ids) == (1, ["good.csv"])
