@@ -30,6 +30,11 @@ class VisionOptions:
 
     clips: int | None = choice(None, CLIPS, minimum=1)
     crops: str = choice("3", "Views of each video clip: its ends and middle, as published (3), or the middle alone.", choices=("3", "1"))
+    fps: float | None = choice(
+        None,
+        "Frames a second of folders of pictures: each folder given is then one video, and not every file below it. 25 if not given.",
+        minimum=0.001,
+    )
     view: Any = field(default=None, metadata=HIDDEN)  # media.views.View, in place of the centre crop
     moment: Any = field(default=None, metadata=HIDDEN)  # media.windows.Moment, in place of windows that cover the item
 

@@ -54,9 +54,16 @@ Passes = Callable[[str], bool]
 
 
 def from_arguments(
-    arguments: Iterable[str], modalities: Modalities, stdin: BinaryIO, nul: bool = False, passes: Passes | None = None
+    arguments: Iterable[str],
+    modalities: Modalities,
+    stdin: BinaryIO,
+    nul: bool = False,
+    passes: Passes | None = None,
+    frames: bool = False,
 ) -> Iterator[Item | Failure]:
     """Items for what was typed: for text each argument is a sentence; else a file, a folder (all files below it) or a pattern.
+
+    frames: a folder is one item, the frames of a video.
 
     A file that is a tar shard or a prepared HDF5 file stands for the samples in it. `-` anywhere stands for stdin: a tar archive, or
     lines. A name that is nothing of these is a `Failure`, and the rest goes on.
@@ -67,13 +74,13 @@ def from_arguments(
         elif modalities == ("text",) and _entries(argument) is None:
             yield Item(argument, argument)
         elif os.path.isdir(argument):
-            yield from _opened(_below(argument, passes), modalities)
+            yield from _opened(_folder(argument, passes, frames), modalities)
         elif os.path.lexists(argument):
             yield from _opened([Item(argument, argument)], modalities)
         elif glob.has_magic(argument):
             paths = sorted(glob.iglob(argument, recursive=True))
             for path in paths:
-                yield from _opened(_below(path, passes) if os.path.isdir(path) else [Item(path, path)], modalities)
+                yield from _opened(_folder(path, passes, frames) if os.path.isdir(path) else [Item(path, path)], modalities)
             if not paths:
                 yield Failure(argument, "no file matches this pattern")
         else:
@@ -213,6 +220,14 @@ def _entries(path: str) -> Iterator[Entry] | None:
 def _entries_of_shard(path: str) -> Iterator[Entry]:
     with open(path, "rb") as file:
         yield from read_shard(file, path)
+
+
+def _folder(folder: str, passes: Passes | None, frames: bool) -> Iterator[Item | Failure]:
+    """The one item a folder of frames is, or every file below a folder."""
+    if frames:
+        name = folder.rstrip("/") or folder  # a shell writes one with the slash or without
+        return iter([Item(name, name)])
+    return _below(folder, passes)
 
 
 def _below(folder: str, passes: Passes | None) -> Iterator[Item | Failure]:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from imagebind_cli.media.animation import Animation, is_animation
-from imagebind_cli.media.video import Video
+from imagebind_cli.media.video import Video, open_video
 from imagebind_cli.media.windows import seen, windows
 from tests import generate
 
@@ -378,6 +378,78 @@ def test_facts_of_a_picture(tmp_path: Path, tiny: Any) -> None:
     assert made.facts["size"] == [80, 60]
 
 
+# Folders of frames
+
+
+def frame_folder(folder: Path, count: int, ending: str = "png") -> Path:
+    """Numbered frames whose names sort in another order than their numbers."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        Image.fromarray(numbered(number)).save(folder / f"frame{number}.{ending}")
+    return folder
+
+
+def test_a_folder_of_frames_is_the_same_as_its_frames_in_one_file(tmp_path: Path, tiny: Any) -> None:
+    folder = frame_folder(tmp_path / "walk", 115)
+    frames = [numbered(number) for number in range(115)]
+    with av.open(tmp_path / "walk.mkv", "w") as container:
+        stream = container.add_stream("ffv1", rate=20)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "bgr0"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    first, *others = map(Image.fromarray, frames)
+    first.save(tmp_path / "walk.png", save_all=True, append_images=others, duration=50)
+    tensor, spans, facts = read(tiny, folder, fps=20)
+    assert spans[::3] == [(0, 2), (1.875, 3.875), (3.75, 5.75)]
+    for file in ("walk.mkv", "walk.png"):
+        same, same_spans, _ = read(tiny, tmp_path / file)
+        assert torch.equal(tensor, same)
+        assert spans == same_spans
+    assert (facts["codec"], facts["size"], facts["fps"], facts["frames"], facts["seconds"]) == ("png", list(SIZE), 20, 115, 5.75)
+
+
+def test_frames_come_in_the_order_of_their_numbers_at_the_stated_rate(tmp_path: Path) -> None:
+    folder = frame_folder(tmp_path / "walk", 12, "bmp")
+    (folder / ".hidden.txt").write_text("no frame")
+    (folder / "masks").mkdir()
+    with open_video(folder, fps=29.97) as video:
+        assert video.duration == float(12 / Fraction("29.97"))
+        starts = [number / Fraction("29.97") for number in range(12)]
+        shown = video.clips([(starts[2], starts[3]), (starts[2], starts[11])], 2)
+    assert [[number_of(frame) for frame in clip] for clip in shown] == [[2, 2], [2, 10]]
+
+
+def test_the_rate_of_frames_is_assumed_aloud(tmp_path: Path, tiny: Any) -> None:
+    folder = frame_folder(tmp_path / "walk", 50)
+    (assumed,) = tiny.read("video", folder)
+    (stated,) = tiny.read("video", folder, fps=25)
+    assert assumed.notes == ("folder of frames: 25 a second; --fps says otherwise",)
+    assert stated.notes == ()
+    assert torch.equal(assumed.tensor, stated.tensor)
+    assert assumed.spans == stated.spans == [(0, 2)] * 3
+
+
+def test_folders_of_frames_that_are_refused(tmp_path: Path, tiny: Any) -> None:
+    broken = frame_folder(tmp_path / "broken", 8)
+    (broken / "frame7.png").write_bytes((broken / "frame7.png").read_bytes()[:60])
+    mixed = frame_folder(tmp_path / "mixed", 3)
+    (mixed / "notes.txt").write_text("no frame")
+    sizes = frame_folder(tmp_path / "sizes", 8)
+    generate.picture(sizes / "frame7.png", size=(30, 20))
+    (tmp_path / "empty").mkdir()
+    reasons = {
+        broken: r"^frame7\.png: not a readable picture",
+        mixed: r"^files of several kinds \(frame0\.png, notes\.txt\)",
+        sizes: r"^frame7\.png: 30 x 20 pixels, the first frame 64 x 48",
+        tmp_path / "empty": "^holds no frames",
+        tmp_path / "missing": "No such file",
+    }
+    for folder, reason in reasons.items():
+        with pytest.raises((OSError, ValueError), match=reason):
+            read(tiny, folder)
+
+
 # Refused
 
 
@@ -397,7 +469,7 @@ def test_files_that_are_refused(tmp_path: Path, tiny: Any) -> None:
         "sound.wav": "no picture track",
         "sound.mp4": "no picture track",
         "noise.mp4": "not a readable video",
-        "folder": "is a folder",
+        "folder": "holds no frames",
     }
     for name, reason in reasons.items():
         began = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,7 +72,8 @@ def embed(
     **chosen: Any,
 ) -> None:
     resume: Resume | None = None
-    items = find_items((str(modality),), inputs or [], manifest, nul, lambda path: resume is not None and resume.passes(path))
+    frames = chosen["fps"] is not None
+    items = find_items((str(modality),), inputs or [], manifest, nul, lambda path: resume is not None and resume.passes(path), frames)
     options = reading_options(str(modality), chosen)
     if retry_errors and errors is None:
         raise typer.BadParameter("--retry-errors takes its inputs from --errors FILE")
@@ -100,7 +102,8 @@ def embed(
     with Talk(errors) as talk, _store(output, {**loaded.made(str(modality), **settings), "array": str(array)}, talk) as store:
         keep = store.append if store is not None else lambda rows: write(*(json_line(row, str(modality)) for row in rows))
         resume = Resume(talk, str(modality), store, share, retry_errors, verify)
-        talk.expect(lambda: count_items(str(modality), inputs or [], manifest), share.count if share else 1, store.stored if store else 0)
+        count = partial(count_items, str(modality), inputs or [], manifest, frames)
+        talk.expect(count, share.count if share else 1, store.stored if store else 0)
         results = loaded.embed_items(str(modality), resume.choose(items), batch_size=batch_size, workers=workers, **settings)
         for result in results:
             if isinstance(result, Failure):

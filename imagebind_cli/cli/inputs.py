@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 
 
 def find_items(
-    modalities: tuple[str, ...], inputs: list[str], manifest: Path | None, nul: bool, passes: Callable[[str], bool] | None = None
+    modalities: tuple[str, ...],
+    inputs: list[str],
+    manifest: Path | None,
+    nul: bool,
+    passes: Callable[[str], bool] | None = None,
+    frames: bool = False,
 ) -> Iterator[Item | Failure]:
-    """The items behind a command's arguments, or stdin where there are none. `passes`: see `sources`.
+    """The items behind a command's arguments, or stdin where there are none. `passes`, `frames`: see `sources`.
 
     Raises:
         typer.BadParameter: nothing to read, or two places to read from.
@@ -45,7 +50,7 @@ def find_items(
         for argument in inputs:
             if argument != "-" and os.path.isfile(argument):
                 say(f"{argument!r} is embedded as a sentence, though a file has this name; its lines: imagebind embed text < {argument}")
-    return sources.from_arguments(inputs, modalities, stdin, nul, passes)  # type: ignore[arg-type]
+    return sources.from_arguments(inputs, modalities, stdin, nul, passes, frames)  # type: ignore[arg-type]
 
 
 def new_items(items: Iterable[Item | Failure], stored: Container[str], talk: Talk) -> Iterator[Item | Failure]:
@@ -90,8 +95,8 @@ def _is_storable(id: str) -> bool:
         return False
 
 
-def count_items(modality: str, inputs: list[str], manifest: Path | None) -> int | None:
-    """About how many items there are, where that can be told without reading them: None for stdin and archives."""
+def count_items(modality: str, inputs: list[str], manifest: Path | None, frames: bool = False) -> int | None:
+    """About how many items there are, where that can be told without reading them: None for stdin and archives. `frames`: see `sources`."""
     if manifest is not None:
         if not manifest.is_file():  # a pipe
             return None
@@ -102,7 +107,7 @@ def count_items(modality: str, inputs: list[str], manifest: Path | None) -> int 
     if modality == "text":
         return len(inputs)
     paths = [path for name in inputs for path in ([name] if os.path.lexists(name) else glob.iglob(name, recursive=True))]
-    return sum(_count_below(path) if os.path.isdir(path) else 1 for path in paths)
+    return sum(_count_below(path) if os.path.isdir(path) and not frames else 1 for path in paths)
 
 
 def _count_below(folder: str) -> int:

@@ -78,12 +78,13 @@ def preprocess(
     from imagebind_cli.processes import Processes, default_workers
     from imagebind_cli.shards import is_own
 
-    items = find_items(modalities, inputs or [], manifest, nul, lambda path: output is not None and is_own(path, output))
+    frames = chosen["fps"] is not None
+    items = find_items(modalities, inputs or [], manifest, nul, lambda path: output is not None and is_own(path, output), frames)
     count = workers or default_workers()
     with Processes(modalities) as processes, Talk(errors, "prepared") as talk:
 
         def counted() -> int | None:
-            found = count_items(modality, inputs or [], manifest)
+            found = count_items(modality, inputs or [], manifest, frames)
             if output is not None and count > 1 and found is not None and found >= MANY:
                 processes.launch()  # while this process imports the same
             return found

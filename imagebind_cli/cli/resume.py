@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -107,6 +108,8 @@ def stamper(modality: str, verify: bool) -> Callable[[Any], Stamp]:
                 return Stamp(hash=content_hash(payload.encode("utf-8", "surrogatepass")))
             if isinstance(payload, str):
                 status = os.stat(payload)
+                if stat.S_ISDIR(status.st_mode):
+                    return _frames_stamp(payload, verify)
                 return Stamp(status.st_size, status.st_mtime_ns, _file_hash(payload) if verify else b"")
             if isinstance(payload, io.BytesIO):
                 return Stamp(hash=content_hash(payload.getbuffer()))
@@ -117,6 +120,19 @@ def stamper(modality: str, verify: bool) -> Callable[[Any], Stamp]:
         return Stamp()
 
     return stamp
+
+
+def _frames_stamp(folder: str, verify: bool) -> Stamp:
+    """Of a folder of frames: their bytes together, the latest change of one or of the folder, and a hash of all names and contents."""
+    from imagebind_cli.media.frame_folder import frame_names
+    from imagebind_cli.store import Stamp, content_hash
+
+    names = frame_names(folder)
+    paths = [os.path.join(folder, name) for name in names]
+    found = [os.stat(path) for path in paths]
+    latest = max(status.st_mtime_ns for status in (os.stat(folder), *found))
+    contents = [part for name, path in zip(names, paths, strict=True) for part in (os.fsencode(name), _file_hash(path))] if verify else []
+    return Stamp(sum(status.st_size for status in found), latest, content_hash(b"\0".join(contents)) if verify else b"")
 
 
 def _file_hash(path: str) -> bytes:

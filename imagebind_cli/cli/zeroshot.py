@@ -142,7 +142,7 @@ def zeroshot(
         task = _suite_task(opened, vectors, inputs or [], reading_options(opened.modality, chosen), outputs)
     else:
         name, readers = str(modality), store_readers(inputs or [])
-        items = [] if readers else find_items((name,), inputs or [], manifest, nul)
+        items = [] if readers else find_items((name,), inputs or [], manifest, nul, frames=chosen["fps"] is not None)
         given = Inputs(vectors, name, readers, items, str(pool), reading_options(name, chosen))
         task = _plain_task(given, labels, truth, metric and str(metric), outputs)
     _refuse(task.metric == "recall", {"--shots": shots, **prototypes}, "captions find their items here, and nothing is classified")

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
-from imagebind_cli.media.animation import Animation, is_animation
 from imagebind_cli.media.decoding import Source, decoding
+from imagebind_cli.media.frame_folder import FPS
 from imagebind_cli.media.image import middle, open_image, upright
-from imagebind_cli.media.video import Video
+from imagebind_cli.media.video import is_folder, open_video
 from imagebind_cli.media.views import View
 from imagebind_cli.media.windows import seconds, seen, windows
 from imagebind_cli.reading import VisionOptions
@@ -104,19 +104,20 @@ def _read_file(source: Source) -> tuple[Image.Image, dict[str, Any]]:
 
 
 def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
-    """A video file, an animated picture, or (frames (t, h, w, 3) uint8 in RGB, frames a second), or the frames of one clip alone."""
+    """A video file, an animated picture, a folder of frames, (frames (t, h, w, 3) uint8 in RGB, frames a second), or one clip's frames alone."""
     if isinstance(source, np.ndarray):
         source = source, len(source) / CLIP_SECONDS
     if isinstance(source, tuple):
         yield from _read_frames(*source, config, options)
         return
-    with Animation(source) if is_animation(source) else Video(source) as video:
+    assumed = (f"folder of frames: {FPS} a second; --fps says otherwise",) if options.fps is None and is_folder(source) else ()
+    with open_video(source, options.fps) as video:
         spans = windows(video.duration, CLIP_SECONDS, options.clips, options.moment)
         at_once = max(1, min(CLIPS_AT_ONCE, PIXELS_AT_ONCE // (config.shape[1] * max(video.pixels, 1))))
         for i in range(0, len(spans), at_once):
             some = spans[i : i + at_once]
             clips = [torch.from_numpy(np.stack(frames)) for frames in video.clips(some, count=config.shape[1])]
-            yield _views(clips, some, config, options, {} if i else video.facts | {"windows": len(spans)})
+            yield _views(clips, some, config, options, {} if i else video.facts | {"windows": len(spans)}, assumed)
 
 
 def _read_frames(frames: np.ndarray, rate: float, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
@@ -132,11 +133,16 @@ def _read_frames(frames: np.ndarray, rate: float, config: EncoderConfig, options
 
 
 def _views(
-    clips: list[Tensor], spans: list[tuple[Fraction, Fraction]], config: EncoderConfig, options: VisionOptions, facts: dict[str, Any]
+    clips: list[Tensor],
+    spans: list[tuple[Fraction, Fraction]],
+    config: EncoderConfig,
+    options: VisionOptions,
+    facts: dict[str, Any],
+    notes: tuple[str, ...] = (),
 ) -> Sample:
     crops = int(options.crops) if options.view is None else 1
     views = torch.cat([clip_tensor(clip, config, crops, options.view) for clip in clips])
-    return Sample(views, [span for span in seconds(spans) for _ in range(crops)], facts=facts)
+    return Sample(views, [span for span in seconds(spans) for _ in range(crops)], notes, facts)
 
 
 def read(source: Any, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import chain
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import numpy as np
 
+from imagebind_cli.media.animation import Animation, is_animation
 from imagebind_cli.media.decoding import Source, check_file, decoding
 from imagebind_cli.media.display import Orientation, orientation, square_size
+from imagebind_cli.media.frame_folder import FPS, FrameFolder
 from imagebind_cli.media.tracks import frame_seconds, frames, open_container, packets, picture_seconds, picture_track, start_seconds, tick
 from imagebind_cli.media.windows import seen
 
@@ -31,6 +34,22 @@ and frames that lean on the pictures before an open group's key frame cannot be 
 
 AHEAD_SECONDS = 4
 """A frame at most this far ahead is reached by decoding on, a later one by seeking."""
+
+
+def open_video(source: Source, fps: float | None = None) -> Video | Animation | FrameFolder:
+    """Moving pictures of any kind: a video file, an animated picture, or a folder of frames, of which `fps` come in a second.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    if is_folder(source):
+        return FrameFolder(source, fps or FPS, MAX_PIXELS)
+    return Animation(source) if is_animation(source) else Video(source)
+
+
+def is_folder(source: object) -> TypeGuard[str | os.PathLike[str]]:
+    """Whether a source is the path of a folder, whose files are the frames of a video."""
+    return isinstance(source, str | os.PathLike) and os.path.isdir(source)
 
 
 class Video:

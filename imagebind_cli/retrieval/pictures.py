@@ -12,14 +12,13 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from imagebind_cli.media.animation import Animation, is_animation
 from imagebind_cli.media.audio import Sound
 from imagebind_cli.media.image import read_image
 from imagebind_cli.media.maps import read_map
 from imagebind_cli.media.palettes import ramp
 from imagebind_cli.media.recordings import read_recording
 from imagebind_cli.media.thermal_jpeg import read_thermogram
-from imagebind_cli.media.video import Video
+from imagebind_cli.media.video import open_video
 from imagebind_cli.preview import grey, traces
 
 SIDE = 240
@@ -58,7 +57,7 @@ def _image(path: str, span: Span) -> Image.Image:
 
 def _video(path: str, span: Span) -> Image.Image:
     """The frame in the middle."""
-    with Animation(path) if is_animation(path) else Video(path) as video:
+    with open_video(path) as video:
         start, end = (Fraction(time) for time in span or (0.0, video.duration))
         return Image.fromarray(video.clips([((start + end) / 2, end)], count=1)[0][0])
 
