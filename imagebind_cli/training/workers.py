@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import multiprocessing
 import os
 import threading
@@ -12,11 +13,13 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.training.samples import Chunk, PairReader, Request, read_chunk
 from imagebind_cli.training.server import context
+
+ROOM = "where shared memory is small, as in a container, give it --shm-size 8g, or set run.workers=0"
 
 
 def read_ahead(readers: Sequence[PairReader], requests: Iterator[Request], workers: int, ahead: int) -> Iterator[Chunk]:
@@ -46,9 +49,15 @@ def read_ahead(readers: Sequence[PairReader], requests: Iterator[Request], worke
             if isinstance(chunk, UserError):
                 raise chunk
             yield chunk
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(f"a process that reads samples ended ({str(error).splitlines()[0]}); {ROOM}") from None
     finally:
         if workers:
             _end(chunks)
+        del chunks, loader
+        gc.collect()  # an error that is on its way out may end the process before its semaphores are given back, which Python then tells people
 
 
 class _Chunks(Dataset[Chunk | UserError]):
@@ -61,11 +70,26 @@ class _Chunks(Dataset[Chunk | UserError]):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # small work on many threads is slower, and rounds differently than in a worker process
         try:
-            return read_chunk(self._readers[request.pair], request)
+            return _shared(read_chunk(self._readers[request.pair], request))
         except UserError as error:
             return error
         finally:
             torch.set_num_threads(threads)
+
+
+def _shared(chunk: Chunk) -> Chunk:
+    """In a worker, move the tensors to shared memory now: PyTorch would do it in a thread whose errors nobody hears, and the run would wait for ever.
+
+    Raises:
+        UserError: there is no room.
+    """
+    if get_worker_info() is not None:
+        try:
+            for tensor in chunk.tensors:
+                tensor.share_memory_()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise UserError(f"no shared memory for what a process read ({error}); {ROOM}") from None
+    return chunk
 
 
 class _Once:
