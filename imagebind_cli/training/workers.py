@@ -120,10 +120,13 @@ def _end_with_parent() -> None:
 
 
 def _end(chunks: Any) -> None:
-    """End its workers, and those by force that PyTorch leaves running, whose SIGTERM does not reach them."""
+    """End its workers, and those by force that PyTorch leaves running, whose SIGTERM does not reach them; then the threads that fed them."""
     chunks._shutdown_workers()
     for worker in chunks._workers:
         worker.kill()
+    for queue in chunks._index_queues:
+        if queue._thread is not None:  # it holds semaphores for as long as it runs
+            queue._thread.join(1)
 
 
 @cache
