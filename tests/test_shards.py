@@ -275,11 +275,11 @@ def test_a_torn_hdf5_file_is_one_line(tmp_path: Path, share: float) -> None:
     write(tmp_path / "x.h5", range(3))
     data = (tmp_path / "x.h5").read_bytes()
     (tmp_path / "x.h5").write_bytes(data[: int(share * len(data))])
-    with pytest.raises(UserError, match="x.h5: not a whole HDF5 file"):
+    with pytest.raises(UserError, match="x.h5: not a readable HDF5 file"):
         index(tmp_path / "x.h5")
     (failure,) = from_arguments([str(tmp_path / "x.h5")], ("depth",), io.BytesIO())
     assert isinstance(failure, Failure)
-    assert failure.reason.startswith("not a whole HDF5 file")
+    assert failure.reason.startswith("not a readable HDF5 file")
 
 
 def test_another_hdf5_file_is_an_input_as_it_is(tmp_path: Path) -> None:

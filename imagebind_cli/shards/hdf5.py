@@ -75,7 +75,7 @@ class PreparedHDF5(Sequence[Entry]):
                 self._text = self._column(file, "about", "text")
                 self._clips = {name: self._column(file, name, "clips") for name in self.made["inputs"]}
         except OSError as error:
-            raise UserError(f"{path}: not a whole HDF5 file: {str(error).splitlines()[0]}") from None
+            raise UserError(f"{path}: not a readable HDF5 file: {str(error).splitlines()[0]}") from None
         if len({len(first) for _, first in (self._text, *self._clips.values())}) != 1:
             raise UserError(f"{path}: its modalities have different numbers of samples")
 
