@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import resvg_py
+from pairing import write
 from PIL import Image, ImageEnhance
 
 TRAINING = ("noto", "noto-v1", "twemoji", "emojione", "emojione-v1", "fluent-emoji-flat")
@@ -359,13 +360,6 @@ def row(image: str, text: str, group: str, source: str) -> dict[str, Any]:
 def test(name: str, code: str, names: dict[str, str]) -> dict[str, Any]:
     """A test item."""
     return {"id": f"{name}/{code}", "image": f"{name}/{code}.png", "label": names[code], "source": name}
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """JSON lines, whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    part.rename(path)
 
 
 if __name__ == "__main__":
