@@ -111,8 +111,8 @@ def decode(
 
     At most `workers + ahead` items wait to be given out. An item that breaks midway becomes a `Failure` of its id.
 
-    processes: read in these, and end them, once threads have worked for `WORTH_SECONDS`, or at once if they are launched already. `read`
-        must then be a function of a module, or a `partial` of one. Many short items need it, whose steps are too short for threads.
+    processes: read in these, and end them, once threads have been waited for `WORTH_SECONDS`, or at once if they are launched already.
+        `read` must then be a function of a module, or a `partial` of one. Many short items need it, whose steps are too short for threads.
     """
     stop = threading.Event()
     promised: queue.Queue[tuple[Item | Failure, Iterator[Sample]] | BaseException | None] = queue.Queue(workers + ahead)
@@ -150,7 +150,8 @@ _Chunk = tuple[Sample | None, Iterator[Sample]]
 class _Readers:
     """Threads that read items; processes in their place once they are worth what it costs to start them.
 
-    Whoever pays as much for threads as processes cost, and only then starts them, pays twice the least possible at most.
+    Whoever waits for threads as long as processes take to start, and only then starts them, waits twice the least possible at most; a slow
+    encoder, which never waits, keeps its memory and its cores to itself.
     """
 
     def __init__(self, read: Callable[[Any], Iterator[Sample]], workers: int, processes: Processes | None) -> None:
@@ -158,13 +159,13 @@ class _Readers:
         # One core for each thread: items side by side are faster than each of an item's operations cut in two.
         self._cores = torch.get_num_threads()
         self._threads = ThreadPoolExecutor(workers, "decode", initializer=torch.set_num_threads, initargs=(1,))
-        self._worked = 0.0  # seconds, by all threads
+        self._waited = 0.0  # seconds, for what threads read
         self._processes, self._begun = processes, False
 
     def start(self, payload: Any) -> Iterator[Sample]:
         """The samples of an item, of which the first is read from now on, and each later one when the one before it is taken."""
         if self._processes is not None and self._workers > 1 and not _at_hand(payload):
-            if not self._begun and (self._processes.launched or self._worked > WORTH_SECONDS):
+            if not self._begun and (self._processes.launched or self._waited > WORTH_SECONDS):
                 self._processes.begin(self._read, self._workers)
                 self._begun = True
             samples = self._processes.start(payload) if self._begun else None
@@ -181,14 +182,13 @@ class _Readers:
 
     def _chunk(self, samples: Iterator[Sample]) -> _Chunk:
         """The next sample of an item, None at its end, and the rest."""
-        began = time.monotonic()
-        chunk = next(samples, None), samples
-        self._worked += time.monotonic() - began
-        return chunk
+        return next(samples, None), samples
 
     def _samples(self, future: Future[_Chunk]) -> Iterator[Sample]:
         while True:
+            began = time.monotonic()
             sample, rest = future.result()
+            self._waited += time.monotonic() - began
             if sample is None:
                 return
             future = self._threads.submit(self._chunk, rest)  # the next stretch is read while this one is used

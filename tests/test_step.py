@@ -232,6 +232,31 @@ def test_rates_and_decay_of_each_parameter():
     assert found["scale"] == (1e-3, 0.0)
 
 
+def test_muon_steps_the_matrices_of_the_blocks_orthogonally_and_adamw_the_rest():
+    tower = make_tower("imu")
+    trained = {name: own for name, own in tower.encoder.named_parameters() if own.requires_grad}
+    before = {name: own.detach().clone() for name, own in trained.items()}
+    settings = Optimizer(name="muon", lr=1e-2, weight_decay=0.0)
+    made = optimizer.make_optimizer({"imu": tower.encoder}, {"imu": tower.section}, nn.ModuleList([]), settings)
+    optimizer.set_rate(made, 1.0)
+    random = torch.Generator().manual_seed(1)
+    for own in trained.values():
+        own.grad = torch.randn(own.shape, generator=random, dtype=own.dtype)
+    made.step()
+    for name, own in trained.items():
+        change = own.detach() - before[name]
+        matrix = name.startswith("trunk.blocks.") and own.ndim == 2
+        assert set(made.state[own]) == ({"momentum_buffer"} if matrix else {"exp_avg", "exp_avg_sq", "step"})
+        if matrix:  # all singular values alike, and as large altogether as a step of AdamW, 0.2 of the rate an entry
+            values = torch.linalg.svdvals(change)
+            assert values.max() / values.min() < 2.5, name
+            assert change.square().mean().sqrt().item() == pytest.approx(0.2 * 1e-2, rel=0.3), name
+        else:
+            torch.testing.assert_close(change.abs(), torch.full_like(change, 1e-2), rtol=1e-3, atol=0)
+    made.zero_grad()
+    assert all(own.grad is None for own in trained.values())
+
+
 def test_warm_up_and_cosine():
     rates = [optimizer.rate_at(step, 100, 10, Optimizer()) for step in range(100)]
     assert rates[0] == 0.1

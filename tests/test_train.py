@@ -290,9 +290,10 @@ def test_a_signal_saves_the_last_step_and_the_run_goes_on(imagebind, hurried, un
     assert left_by(out) == unbroken
 
 
-def test_a_torn_checkpoint_is_passed_over(imagebind, flags, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_torn_checkpoint_is_passed_over(imagebind, flags, tmp_path, optimizer):
     whole, torn = tmp_path / "whole", tmp_path / "torn"
-    keep = settings("run.checkpoint_minutes=0.0001", "run.keep=3")
+    keep = settings("run.checkpoint_minutes=0.0001", "run.keep=3", f"optimizer.name={optimizer}")
     for out in (whole, torn):
         assert imagebind("train", *flags, *keep, "--out", out).code == 0
     checkpoints = sorted((torn / "checkpoints").glob("*"))

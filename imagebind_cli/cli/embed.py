@@ -85,6 +85,7 @@ def embed(
         device = share.device(device)
 
     from imagebind_cli.model import load
+    from imagebind_cli.processes import Processes
     from imagebind_cli.shards import Prepared
     from imagebind_cli.sources import Failure
     from imagebind_cli.store import check_writable, json_line
@@ -99,12 +100,15 @@ def embed(
     if isinstance(payload, Prepared):  # prepared samples say how they were read; a flag that says otherwise is refused with the first
         options = {**payload.made["inputs"][str(modality)]["options"], **options}
     settings: dict[str, Any] = {"pool": str(pool), **options}
-    with Talk(errors) as talk, _store(output, {**loaded.made(str(modality), **settings), "array": str(array)}, talk) as store:
+    made = {**loaded.made(str(modality), **settings), "array": str(array)}
+    with Processes([str(modality)]) as processes, Talk(errors) as talk, _store(output, made, talk) as store:
         keep = store.append if store is not None else lambda rows: write(*(json_line(row, str(modality)) for row in rows))
         resume = Resume(talk, str(modality), store, share, retry_errors, verify)
         count = partial(count_items, str(modality), inputs or [], manifest, frames)
         talk.expect(count, share.count if share else 1, store.stored if store else 0)
-        results = loaded.embed_items(str(modality), resume.choose(items), batch_size=batch_size, workers=workers, **settings)
+        results = loaded.embed_items(
+            str(modality), resume.choose(items), batch_size=batch_size, workers=workers, processes=processes, **settings
+        )
         for result in results:
             if isinstance(result, Failure):
                 talk.failure(result.id, result.reason, resume.failed(result.id))

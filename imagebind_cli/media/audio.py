@@ -175,7 +175,7 @@ class SoundFile:
         self.rate, self.channels, self.length = self._file.samplerate, self._file.channels, self._file.frames
         self.seconds: float | None = None
         self.facts = {"format": self._file.format.lower(), "codec": self._file.subtype.lower()}
-        if not self._reaches_its_end() or (self._file.format == "MP3" and not self._agrees_with_packets(source)):
+        if not (self._agrees_with_packets(source) if self._file.format == "MP3" else self._reaches_its_end()):
             self._file.close()
             raise _Doubtful
 
@@ -190,7 +190,10 @@ class SoundFile:
         return found == 1
 
     def _agrees_with_packets(self, source: Source) -> bool:
-        """Whether an MP3's packets last as long as promised: without a table of its own the promise is a guess from the first one."""
+        """Whether an MP3's packets last as long as promised: without a table of its own the promise is a guess from the first one.
+
+        Its end is not sought, as libmpg123 writes lines of its own to stderr where a seek meets a frame it does not like.
+        """
         place = source.tell() if hasattr(source, "tell") else None
         with open_container(source) as container:
             stream = container.streams.audio[0]

@@ -1,13 +1,15 @@
 """AdamW over parameter groups, a rate for each layer, warm-up and cosine (ImageBind table 9; what it leaves open stands in the recipe's defaults).
 
 No weight decay on biases, norms, class token, positions and temperatures. With layer decay, a block learns at `layer_decay` times the rate of
-the block behind it, the stem at that of a block before the first (BEiT's rule).
+the block behind it, the stem at that of a block before the first (BEiT's rule). On request Muon for the matrices of the blocks: their steps
+are made orthogonal, and as large as AdamW's, so that both take the same rates (Liu et al. 2025, "Muon is scalable for LLM training").
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,19 +22,48 @@ from imagebind_cli.training.recipe import Optimizer as Settings
 UNDECAYED = ("bias", "cls", "pos", "bias_k", "bias_v", "log_scale")
 
 
+class Optimizers:
+    """Optimizers of different parameters, as one. `state`: of every parameter; `param_groups`: of all."""
+
+    def __init__(self, some: Sequence[torch.optim.Optimizer]) -> None:
+        self._some = some
+        self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
+        for one in some:
+            one.state = self.state  # type: ignore[assignment]
+        self.param_groups = [group for one in some for group in one.param_groups]
+
+    def step(self) -> None:
+        """Change all parameters by their gradients."""
+        for one in self._some:
+            one.step()
+
+    def zero_grad(self) -> None:
+        """Let go of all gradients."""
+        for one in self._some:
+            one.zero_grad()
+
+
 def make_optimizer(
     encoders: Mapping[str, nn.Module], sections: Mapping[str, Section], losses: nn.Module, settings: Settings
-) -> torch.optim.AdamW:
-    """AdamW over all that trains. Each group's rate is `peak` times `rate_at` the step."""
-    groups: dict[tuple[float, float], list[Tensor]] = {}
+) -> Optimizers:
+    """An optimizer of all that trains. Each group's rate is `peak` times `rate_at` the step."""
+    groups: dict[tuple[bool, float, float], list[Tensor]] = {}
     for name, encoder in encoders.items():
         for key, parameter in encoder.named_parameters():
             if parameter.requires_grad:
-                groups.setdefault(_rates(key, encoder, sections[name], settings), []).append(parameter)
-    tables: list[dict[str, Any]] = [{"params": some, "peak": peak, "weight_decay": decay} for (peak, decay), some in groups.items()]
+                orthogonal = settings.name == "muon" and parameter.ndim == 2 and key.startswith("trunk.blocks.")
+                groups.setdefault((orthogonal, *_rates(key, encoder, sections[name], settings)), []).append(parameter)
     if temperatures := [parameter for parameter in losses.parameters() if parameter.requires_grad]:
-        tables.append({"params": temperatures, "peak": settings.lr, "weight_decay": 0.0})
-    return torch.optim.AdamW(tables, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps)
+        groups.setdefault((False, settings.lr, 0.0), []).extend(temperatures)
+    tables: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for (orthogonal, peak, decay), some in groups.items():
+        tables[orthogonal].append({"params": some, "peak": peak, "weight_decay": decay})
+    made: list[torch.optim.Optimizer] = []
+    if tables[False]:
+        made.append(torch.optim.AdamW(tables[False], lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps))
+    if tables[True]:
+        made.append(torch.optim.Muon(tables[True], lr=settings.lr, momentum=settings.momentum, adjust_lr_fn="match_rms_adamw"))
+    return Optimizers(made)
 
 
 def _rates(key: str, encoder: nn.Module, section: Section, settings: Settings) -> tuple[float, float]:
@@ -61,7 +92,7 @@ def rate_at(step: int, steps: int, warmup: int, settings: Settings) -> float:
     return settings.final + (1 - settings.final) * (1 + math.cos(math.pi * done)) / 2
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_rate(optimizer: Optimizers, rate: float) -> None:
     """Give every group its learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * rate

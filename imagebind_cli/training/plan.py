@@ -1,6 +1,6 @@
 """What a run is going to do, in lines, before it does it: data, steps, what trains, and the memory that takes.
 
-The memory is an estimate for one process: weights, gradients and AdamW's two averages exactly, activations by what a block keeps for its
+The memory is an estimate for one process: weights, gradients and AdamW's two averages exactly (Muon's one as two), activations by what a block keeps for its
 backward pass.
 """
 
@@ -69,7 +69,7 @@ def _memory(plan: Design) -> Iterator[str]:
         weights += FLOAT * (sizes["trained"] + sizes["frozen"]) // share
         optimizer += 3 * FLOAT * sizes["trained"] // share
     activations = max(_step_bytes(plan, number) for number in range(len(plan.recipe.pairs)))
-    parts = {"weights": weights, "gradients and AdamW": optimizer, "activations": activations}
+    parts = {"weights": weights, "gradients and optimizer": optimizer, "activations": activations}
     told = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts.items())
     yield f"about {sum(parts.values()) / 1e9:.2f} GB of memory a process: {told}; beside PyTorch and the reading of files"
 

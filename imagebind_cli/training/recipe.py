@@ -116,12 +116,17 @@ class ZeroShot(Section):
 
 
 class Optimizer(Section):
-    """AdamW; peak learning rate, after `warmup` epochs from 0, then a cosine to `final` times the peak."""
+    """Peak learning rate, after `warmup` epochs from 0, then a cosine to `final` times the peak.
 
+    name: `adamw`, or `muon` for the blocks' matrices with `momentum`, and AdamW for the rest.
+    """
+
+    name: Literal["adamw", "muon"] = "adamw"
     lr: Positive = 5e-4
     beta1: Share = 0.9
     beta2: Share = 0.95
     eps: Positive = 1e-8
+    momentum: Share = 0.95
     weight_decay: Annotated[float, Field(ge=0)] = 0.2
     clip: Positive = 1.0
     warmup: Annotated[float, Field(ge=0)] = 2.0
@@ -170,6 +175,12 @@ class Recipe(Section):
         names = [pair.name for pair in self.pairs]
         if len(set(names)) < len(names):
             raise ValueError("a pair stands twice; give it all its data at once")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_matrices(self) -> Recipe:
+        if self.optimizer.name == "muon" and self.run.sharding == "fsdp":
+            raise ValueError("optimizer.name = muon needs whole matrices, which run.sharding = fsdp cuts up; use ddp")
         return self
 
 

@@ -3,7 +3,7 @@
 Randomness needs no state: it follows from the seed and the step. What was written to `metrics.jsonl` after a checkpoint is cut off when the run
 goes on from it, and written again, the same.
 
-A file holds `weights/NAME` of what trains and AdamW's `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`, whole even where processes share them
+A file holds `weights/NAME` of what trains and AdamW's `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME` (Muon's `momentum_buffer/NAME`), whole even where processes share them
 out, so that a run goes on with another number of processes; its metadata is the `Progress`.
 """
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from imagebind_cli.errors import UserError
 from imagebind_cli.run_folder import replace_file, sweep
 from imagebind_cli.training import gather
+from imagebind_cli.training.optimizer import Optimizers
 from imagebind_cli.training.trainable import whole
 
 FOLDER = "checkpoints"
@@ -43,7 +44,7 @@ class Progress:
     finished: bool = False
 
 
-def save(folder: Path, progress: Progress, trained: nn.Module, optimizer: torch.optim.Optimizer, keep: int = 1) -> None:
+def save(folder: Path, progress: Progress, trained: nn.Module, optimizer: Optimizers, keep: int = 1) -> None:
     """Write a checkpoint, then delete all but the newest `keep`. All processes must call; the first one writes."""
     from safetensors.torch import save_file
 
@@ -63,7 +64,7 @@ def save(folder: Path, progress: Progress, trained: nn.Module, optimizer: torch.
             old.unlink()
 
 
-def restore(folder: Path, trained: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+def restore(folder: Path, trained: nn.Module, optimizer: Optimizers) -> Progress:
     """Take weights and optimizer back to the newest checkpoint; the beginning where there is none.
 
     Raises:
@@ -101,7 +102,7 @@ def _read(path: Path) -> tuple[Progress, dict[str, Tensor]] | None:
         return None
 
 
-def _take(path: Path, tensors: dict[str, Tensor], trained: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def _take(path: Path, tensors: dict[str, Tensor], trained: nn.Module, optimizer: Optimizers) -> None:
     parameters = dict(_trained(trained))
     named = {name.partition("/")[2] for name in tensors}
     if named != set(parameters):
