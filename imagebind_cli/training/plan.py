@@ -1,6 +1,6 @@
 """What a run is going to do, in lines, before it does it: data, steps, what trains, and the memory that takes.
 
-The memory is an estimate for one process: weights, gradients and AdamW's two averages exactly (Muon's one as two), activations by what a block keeps for its
+The memory is an estimate for one process: weights, gradients and AdamW's two averages exactly, activations by what a block keeps for its
 backward pass.
 """
 

@@ -3,8 +3,8 @@
 Randomness needs no state: it follows from the seed and the step. What was written to `metrics.jsonl` after a checkpoint is cut off when the run
 goes on from it, and written again, the same.
 
-A file holds `weights/NAME` of what trains and AdamW's `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME` (Muon's `momentum_buffer/NAME`), whole even where processes share them
-out, so that a run goes on with another number of processes; its metadata is the `Progress`.
+A file holds `weights/NAME` of what trains and AdamW's `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`, or Muon's `momentum_buffer/NAME`, whole
+even where processes share them out, so that a run goes on with another number of processes; its metadata is the `Progress`.
 """
 
 from __future__ import annotations
