@@ -43,9 +43,7 @@ class Optimizers:
             one.zero_grad()
 
 
-def make_optimizer(
-    encoders: Mapping[str, nn.Module], sections: Mapping[str, Section], losses: nn.Module, settings: Settings
-) -> Optimizers:
+def make_optimizer(encoders: Mapping[str, nn.Module], sections: Mapping[str, Section], losses: nn.Module, settings: Settings) -> Optimizers:
     """An optimizer of all that trains. Each group's rate is `peak` times `rate_at` the step."""
     groups: dict[tuple[bool, float, float], list[Tensor]] = {}
     for name, encoder in encoders.items():
