@@ -13,7 +13,7 @@ import torch
 from imagebind_cli import metrics
 from imagebind_cli.errors import UserError
 from imagebind_cli.training.batch import Batch
-from imagebind_cli.training.optimizer import clip, make_optimizer, rate_at, set_rate
+from imagebind_cli.training.optimizer import Optimizers, clip, make_optimizer, rate_at, set_rate
 from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.setup import Design, Machinery, build, design
 from imagebind_cli.training.step import gradients
@@ -29,8 +29,8 @@ def overfit(recipe: Recipe, count: int, device: torch.device, say: Callable[[str
         UserError: fewer samples can be read, or a loss that is not finite.
     """
     pairs = tuple(pair.model_copy(update={"batch": count, "augment": {}, "val": ()}) for pair in recipe.pairs)
-    optimizer = recipe.optimizer.model_copy(update={"schedule": "constant"})
-    recipe = recipe.model_copy(update={"pairs": pairs, "zeroshot": (), "optimizer": optimizer})
+    settings = recipe.optimizer.model_copy(update={"schedule": "constant"})
+    recipe = recipe.model_copy(update={"pairs": pairs, "zeroshot": (), "optimizer": settings})
     plan = design(recipe)
     machinery = build(plan, device)
     for tower in machinery.towers.values():
@@ -38,10 +38,10 @@ def overfit(recipe: Recipe, count: int, device: torch.device, say: Callable[[str
     batches = [_batch(plan, number, count) for number in range(len(pairs))]
     encoders = {name: tower.encoder for name, tower in machinery.towers.items()}
     steps = recipe.run.steps or STEPS
-    adamw = make_optimizer(encoders, plan.sections, machinery.losses, optimizer)
+    optimizer = make_optimizer(encoders, plan.sections, machinery.losses, settings)
     for step in range(steps):
-        set_rate(adamw, rate_at(step, steps, WARMUP, optimizer))
-        losses = [_step(plan, machinery, batch, adamw, step) for batch in batches]
+        set_rate(optimizer, rate_at(step, steps, WARMUP, settings))
+        losses = [_step(plan, machinery, batch, optimizer, step) for batch in batches]
         if (step + 1) % EVERY == 0 or step + 1 == steps:
             found = [_found_first(plan, machinery, batch) for batch in batches]
             told = ", ".join(
@@ -64,15 +64,15 @@ def _batch(plan: Design, number: int, count: int) -> Batch:
     return Batch(number, ids, torch.cat([part.groups for part in parts]), inputs)
 
 
-def _step(plan: Design, machinery: Machinery, batch: Batch, adamw: torch.optim.Optimizer, step: int) -> float:
+def _step(plan: Design, machinery: Machinery, batch: Batch, optimizer: Optimizers, step: int) -> float:
     recipe, loss = plan.recipe, machinery.loss(batch.pair)
     outcome = gradients(machinery.sides(recipe, batch.pair), loss, batch, recipe.run.seed, step, recipe.run.micro_batch)
     if outcome.not_finite:
         raise UserError(f"step {step + 1}: the loss is not finite; look at {', '.join(outcome.not_finite)}")
     pair = recipe.pairs[batch.pair]
     clip(([*machinery.encoders.parameters()], [*machinery.losses.parameters()]), pair.clip or recipe.optimizer.clip)
-    adamw.step()
-    adamw.zero_grad()
+    optimizer.step()
+    optimizer.zero_grad()
     loss.clip()
     return outcome.loss
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from imagebind_cli.training import gather
 from imagebind_cli.training.batch import Batch
-from imagebind_cli.training.optimizer import clip, make_optimizer, set_rate
+from imagebind_cli.training.optimizer import Optimizers, clip, make_optimizer, set_rate
 from imagebind_cli.training.parallel import processes
 from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.setup import Design, Machinery, build, design
@@ -29,19 +29,19 @@ def profile_steps(recipe: Recipe, trace: Path, device: torch.device, say: Callab
         plan = design(recipe)
         machinery = build(plan, own_device)
         encoders = {name: tower.encoder for name, tower in machinery.towers.items()}
-        adamw = make_optimizer(encoders, plan.sections, machinery.losses, recipe.optimizer)
+        optimizer = make_optimizer(encoders, plan.sections, machinery.losses, recipe.optimizer)
         batches = plan.data.batches(0, WARM + STEPS, gather.rank(), gather.world())
         with FlopCounterMode(display=False) as counter:
-            _step(plan, machinery, next(batches), adamw, 0)
+            _step(plan, machinery, next(batches), optimizer, 0)
         flops = counter.get_total_flops()
         for step in range(1, WARM):
-            _step(plan, machinery, next(batches), adamw, step)
+            _step(plan, machinery, next(batches), optimizer, step)
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library tells stderr, among other things, that there is no GPU
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if own_device.type == "cuda" else [])]
         started = time.perf_counter()
         with profile(activities=activities) as profiler:
             for step in range(WARM, WARM + STEPS):
-                _step(plan, machinery, _next(batches), adamw, step)
+                _step(plan, machinery, _next(batches), optimizer, step)
         seconds = (time.perf_counter() - started) / STEPS
     if gather.rank():
         return
@@ -60,11 +60,11 @@ def _next(batches: Iterator[Batch]) -> Batch:
         return next(batches)
 
 
-def _step(plan: Design, machinery: Machinery, batch: Batch, adamw: torch.optim.Optimizer, step: int) -> None:
+def _step(plan: Design, machinery: Machinery, batch: Batch, optimizer: Optimizers, step: int) -> None:
     recipe = plan.recipe
     gradients(machinery.sides(recipe, batch.pair), machinery.loss(batch.pair), batch, recipe.run.seed, step, recipe.run.micro_batch)
     with record_function("update"):
         clip(([*machinery.encoders.parameters()], [*machinery.losses.parameters()]), recipe.optimizer.clip)
-        set_rate(adamw, 0.0)  # nothing is learnt here
-        adamw.step()
-        adamw.zero_grad()
+        set_rate(optimizer, 0.0)  # nothing is learnt here
+        optimizer.step()
+        optimizer.zero_grad()
