@@ -19,6 +19,7 @@ from imagebind_cli import checkpoint, download, model_config, pipeline, registry
 from imagebind_cli.checkpoint import Checkpoint
 from imagebind_cli.encoder import Encoder, EncoderConfig, Sample
 from imagebind_cli.errors import UserError
+from imagebind_cli.int8 import narrow
 from imagebind_cli.model_config import ModelConfig
 from imagebind_cli.processes import Processes, default_workers
 from imagebind_cli.reading import read_options, record
@@ -29,7 +30,7 @@ from imagebind_cli.store import Embedding
 BUNDLED, UNTRAINED = "mini", "tiny"
 SHORT_TEXT = 8
 """Tokens of a short sentence: texts are taken in as if all were, and encoded by their true lengths."""
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 ModelLike = str | os.PathLike[str] | Mapping[str, Tensor]
 ConfigLike = ModelConfig | Mapping[str, Any] | str | os.PathLike[str]
 
@@ -143,7 +144,10 @@ class Model:
         """
         name = registry.encoder_name(modality)
         if name not in self._encoders:
-            self._encoders[name] = checkpoint.load_encoder(self.checkpoint, name, self.device, self.dtype)
+            if self.dtype is torch.int8:
+                self._encoders[name] = narrow(checkpoint.load_encoder(self.checkpoint, name, self.device, torch.float32))
+            else:
+                self._encoders[name] = checkpoint.load_encoder(self.checkpoint, name, self.device, self.dtype)
         return self._encoders[name]
 
     def scale(self, modality: str) -> float:
@@ -262,7 +266,7 @@ class Model:
             "licence": self.checkpoint.config.licence,
             "dim": self.dim,
             "scale": self.scale(modality),
-            "dtype": str(self.encoder(modality).head.proj.weight.dtype).removeprefix("torch."),
+            "dtype": str(self.dtype or self.encoder(modality).head.proj.weight.dtype).removeprefix("torch."),
             "pool": pool,
             "options": record(modality_options(modality, options)),
             "version": metadata.version("imagebind-cli"),
@@ -395,7 +399,8 @@ def load(
         model: a name (`huge`, `tiny`), a folder, a published `.pth` as it is, `hf://owner/repo`, or published-format tensors by name.
             None takes `IMAGEBIND_MODEL`, else the default.
         modalities: encoders to load now; others are loaded when first used.
-        device: `auto`, `cpu`, `cuda`, `mps`. dtype: `auto` (float32 on CPU, the weights' own elsewhere), `fp32`, `bf16`, `fp16`.
+        device: `auto`, `cpu`, `cuda`, `mps`. dtype: `auto` (float32 on CPU, the weights' own elsewhere), `fp32`, `bf16`, `fp16`,
+            `int8` (on CPUs: faster, and a little off; `imagebind weights verify --dtype int8` says how much).
         config: what the weights are, where they do not say so: the published constructor's arguments, or a JSON file.
     Raises:
         UserError: no such model, modality, device or dtype, or weights that do not fit their config.
@@ -405,7 +410,10 @@ def load(
     modalities = [modalities] if isinstance(modalities, str) else modalities
     for modality in modalities or ():
         registry.encoder_name(modality)
-    loaded = Model(find(model, config), choose_device(device), DTYPES.get(dtype))
+    place = choose_device("cpu" if (device, dtype) == ("auto", "int8") else device)
+    if dtype == "int8" and place.type != "cpu":
+        raise UserError(f"int8 is for CPUs, not {place.type}; bf16 is the fast one there")
+    loaded = Model(find(model, config), place, DTYPES.get(dtype))
     for modality in modalities or ():
         loaded.encoder(modality)
     return loaded

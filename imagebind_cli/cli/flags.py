@@ -22,6 +22,7 @@ ModelName = Annotated[
     str | None,
     typer.Option(envvar="IMAGEBIND_MODEL", help="Name, folder, .pth file or hf://owner/repo. `imagebind weights list` shows names."),
 ]
+Dtype = enum.StrEnum("Dtype", ["auto", "fp32", "bf16", "fp16", "int8"])
 Workers = Annotated[int | None, typer.Option(min=1, help="Items read at a time; one per core, 8 at most, if not given.")]
 
 

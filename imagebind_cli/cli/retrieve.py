@@ -14,8 +14,8 @@ import typer
 from typer.core import TyperCommand
 
 from imagebind_cli import reading, registry
-from imagebind_cli.cli.embed import Dtype, Modality
-from imagebind_cli.cli.flags import Errors, ModelName, Workers, reading_options, with_reading_flags
+from imagebind_cli.cli.embed import Modality
+from imagebind_cli.cli.flags import Dtype, Errors, ModelName, Workers, reading_options, with_reading_flags
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.queries import Asking, is_vectors
 from imagebind_cli.cli.requests import LIKE, VECTOR, Request, batches, named, read_requests, read_weights
@@ -126,7 +126,9 @@ def retrieve(
     model: ModelName = None,
     config: Annotated[str | None, typer.Option(help="JSON file that says what a bare weight file is.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[Dtype, typer.Option(help="auto: float32 on CPU, the weights' own elsewhere.")] = Dtype.auto,
+    dtype: Annotated[
+        Dtype, typer.Option(help="auto: float32 on CPU, the weights' own elsewhere. int8: for CPUs, faster, a little off.")
+    ] = Dtype.auto,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Clips to the encoder at once; halves itself when memory runs out.")] = None,
     workers: Workers = None,
     **chosen: Any,

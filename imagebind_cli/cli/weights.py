@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imagebind_cli.cli.flags import Dtype
 from imagebind_cli.cli.talk import say
 from imagebind_cli.errors import UserError
 
@@ -172,7 +173,12 @@ def info(model: ModelName = None, config: Config = None, as_json: AsJSON = False
 
 
 @app.command()
-def verify(model: ModelName = None) -> None:
+def verify(
+    model: ModelName = None,
+    dtype: Annotated[
+        Dtype, typer.Option(help="Also say how far vectors in this type are from float32 ones, for each encoder.")
+    ] = Dtype.auto,
+) -> None:
     """Read every byte of a model again and compare with what was recorded when it was fetched or converted. Exit 1 if it differs."""
     from imagebind_cli import checkpoint, download
     from imagebind_cli.model import find, load
@@ -197,6 +203,14 @@ def verify(model: ModelName = None) -> None:
         raise typer.Exit(1)
     load(model, modalities=list(found.config.encoders), device="cpu")  # names and shapes
     print(f"{found.config.name}: {checked} files as recorded, {len(found.config.encoders)} encoders load")  # noqa: T201
+    if dtype is not Dtype.auto:
+        from imagebind_cli.evaluation.precision import ITEMS, cosines
+
+        print(f"cosine of {dtype} to fp32, {ITEMS} generated inputs: mean, lowest")  # noqa: T201
+        for name in found.config.encoders:  # one at a time: a pair of the largest fits where all do not
+            exact, other = (load(model, device="cpu", dtype=kind) for kind in ("fp32", str(dtype)))
+            near = cosines(exact, other, name)
+            print(f"{name:<10}{near.mean():>10.6f}{near.min():>10.6f}")  # noqa: T201
 
 
 def _origin(place: str) -> dict[str, Any]:

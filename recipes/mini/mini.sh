@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # imagebind-mini from nothing: packages, data, training, measures, package. Every step leaves what is done alone, so the same command goes on.
 #
-#   recipes/mini/mini.sh [STEP...]      fetch prepare start image-text audio imu depth thermal evaluate package; all if none is named
+#   recipes/mini/mini.sh [STEP...]      fetch prepare shard start image-text audio imu depth thermal evaluate package; all if none is named
 #
-# MINI_WORK: where everything goes, build/mini if not given (about 3 GB). MINI_ESC10: a folder of ESC-10, its fold-N recordings under one folder a
+# MINI_WORK: where everything goes, build/mini if not given (about 6 GB). MINI_ESC10: a folder of ESC-10, its fold-N recordings under one folder a
 # class. MINI_ROADSCENE: a folder of RoadScene (visible/, infrared/), to measure thermal pictures with. MINI_SEEDS: how many runs of each, 3.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -15,17 +15,33 @@ runs=$work/runs
 vision=$runs/image-text
 cd "$here"  # recipes name the model's config relative to this folder
 
-bind() { # bind RUN RECIPE SEED MANIFEST...: one encoder to the pictures, or on with it
+bind() { # bind RUN RECIPE SEED DATA... [--set ...]: one encoder to the pictures, or on with it
     local run=$1 recipe=$2 seed=$3 flags=()
     shift 3
-    for manifest in "$@"; do flags+=(--data "$manifest"); done
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --set) flags+=("$1" "$2"); shift ;;
+            *) flags+=(--data "$1") ;;
+        esac
+        shift
+    done
     imagebind train --recipe "$recipe" "${flags[@]}" --set run.seed="$seed" --set encoders.vision.init="$vision" --out "$runs/$run"
 }
 
 fetch() { "$python" fetch.py "$work"; }
 
 prepare() {
-    for what in drawings furniture thermal sounds motion; do "$python" "$what.py" "$work"; done
+    for what in drawings furniture thermal sounds motion stereo; do "$python" "$what.py" "$work"; done
+    if [ -n "${MINI_ROADSCENE:-}" ]; then "$python" roadscene.py "$work" "$MINI_ROADSCENE"; fi
+}
+
+shard() { # sounds cost more to decode than to learn from
+    mkdir -p "$work/prepared"
+    for manifest in "$data"/sounds/{instruments,effects,shuffled}.jsonl "$data"/sounds/esc10-?.jsonl; do
+        if [ -e "$manifest" ]; then
+            imagebind preprocess image,audio --manifest "$manifest" --model mini.json -o "$work/prepared/$(basename "$manifest" .jsonl).h5"
+        fi
+    done
 }
 
 start() { "$python" start.py "$work"; }
@@ -36,18 +52,18 @@ image-text() {
 }
 
 audio() { # a run for each fold held out, and the one that is shipped, which has heard all
-    local folds=() all=("$data/sounds/instruments.jsonl" "$data/sounds/effects.jsonl")
-    for fold in "$data"/sounds/esc10-?.jsonl; do [ -e "$fold" ] && folds+=("$fold"); done
+    local folds=() all=("$work/prepared/instruments.h5" "$work/prepared/effects.h5")
+    for fold in "$work"/prepared/esc10-?.h5; do [ -e "$fold" ] && folds+=("$fold"); done
     for seed in $seeds; do
         for held in ${folds[@]+"${folds[@]}"}; do
             local others=()
             for fold in "${folds[@]}"; do [ "$fold" = "$held" ] || others+=("$fold"); done
-            number=$(basename "$held" .jsonl)
+            number=$(basename "$held" .h5)
             bind "audio-without-$number-$seed" image-audio.toml "$seed" "${all[@]}" "${others[@]}"
         done
     done
     bind audio image-audio.toml 0 "${all[@]}" ${folds[@]+"${folds[@]}"}
-    bind audio-shuffled image-audio.toml 0 "$data/sounds/shuffled.jsonl"
+    bind audio-shuffled image-audio.toml 0 "$work/prepared/shuffled.h5"
 }
 
 imu() {
@@ -62,13 +78,19 @@ depth() {
 
 thermal() {
     for seed in $seeds; do bind "thermal-$seed" image-thermal.toml "$seed" "$data/thermal/train.jsonl"; done
+    for fold in "$data"/roadscene/train-?.jsonl; do # what real pairs add; measured, never shipped
+        if [ -e "$fold" ]; then
+            number=$(basename "$fold" .jsonl)
+            bind "roadscene-${number#train-}" roadscene.toml 0 "$fold" --set encoders.thermal.init="$runs/thermal-0"
+        fi
+    done
 }
 
 evaluate() { "$python" evaluate.py "$work"; }
 
 package() { "$python" package.py "$work"; }
 
-for step in "${@:-fetch prepare start image-text audio imu depth thermal evaluate package}"; do
+for step in "${@:-fetch prepare shard start image-text audio imu depth thermal evaluate package}"; do
     for one in $step; do
         echo "mini: $one" >&2
         "$one"

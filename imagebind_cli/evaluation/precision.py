@@ -1,0 +1,48 @@
+"""How far a model's vectors move when it computes in another type: measured on the weights at hand, as they decide."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from imagebind_cli.encoder import EncoderConfig
+from imagebind_cli.model import Model
+
+ITEMS = 16
+FEWEST_TOKENS = 5
+
+
+def generated(config: EncoderConfig, count: int, seed: int = 0) -> Tensor:
+    """Inputs (count, *shape) an encoder takes: sums of waves with noise, each another; sentences of random words for text."""
+    random = torch.Generator().manual_seed(seed)
+    if config.vocabulary:
+        (length,) = config.shape
+        texts = torch.zeros(count, length, dtype=torch.long)
+        for row in texts:
+            end = int(torch.randint(FEWEST_TOKENS, min(length, 20), (1,), generator=random))
+            row[1:end] = torch.randint(1, config.vocabulary - 2, (end - 1,), generator=random)
+            row[0], row[end] = config.vocabulary - 2, config.vocabulary - 1
+        return texts
+    inputs = 0.3 * torch.randn(count, *config.shape, generator=random)
+    for axis, size in enumerate(config.shape[1:], 2):
+        waves = torch.randn(count, 3, generator=random), torch.rand(count, 3, generator=random)
+        at = torch.arange(size) / size
+        wave = (waves[0][..., None] * torch.sin(2 * math.pi * (8 * waves[1][..., None] * at + waves[1][..., None]))).sum(1)  # (count, size)
+        inputs += wave.view(count, *(size if other == axis else 1 for other in range(1, inputs.dim())))
+    return inputs
+
+
+def cosines(model: Model, other: Model, modality: str, count: int = ITEMS) -> Tensor:
+    """Cosines (count,) between two models' vectors of the same inputs.
+
+    Args:
+        model, other: the same weights in two types.
+    Raises:
+        UserError: the model has no such encoder.
+    """
+    inputs = generated(model.config(modality), count)
+    size = min(model.batch_size(modality), other.batch_size(modality))
+    return torch.cat([F.cosine_similarity(model.encode(modality, some), other.encode(modality, some)) for some in torch.split(inputs, size)])

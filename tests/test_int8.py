@@ -1,0 +1,77 @@
+"""`--dtype int8`: how far vectors move, that a vector does not depend on its batch, and what is said and stored."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import imagebind_cli as ib
+from imagebind_cli.errors import UserError
+from imagebind_cli.evaluation.precision import cosines, generated
+from imagebind_cli.int8 import Int8Linear
+
+ENCODERS = ["vision", "text", "audio", "depth", "thermal", "imu"]
+
+
+@pytest.fixture(scope="module")
+def narrowed():
+    return ib.load("tiny", dtype="int8")
+
+
+def test_a_linear_layer_is_as_close_as_eight_bits_allow():
+    random = torch.Generator().manual_seed(0)
+    linear = torch.nn.Linear(48, 32)
+    x = torch.randn(5, 7, 48, generator=random) * torch.logspace(-3, 3, 5).view(5, 1, 1)  # a scale for each token: small ones are not lost
+    x[0, 0] = 0
+    with torch.no_grad():
+        exact, found = linear(x) - linear.bias, Int8Linear(linear)(x) - linear.bias
+    assert found.shape == exact.shape
+    assert torch.equal(found[0, 0], torch.zeros(32))
+    error = (found - exact).norm(dim=-1) / exact.norm(dim=-1).clamp(min=1e-12)
+    assert error.max() < 0.02
+    assert error.flatten()[1:].min() > 1e-4  # it is int8
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_vectors_stay_near_those_of_float32(narrowed, tiny, encoder):
+    near = cosines(tiny, narrowed, encoder)
+    assert near.mean() >= 0.999
+    assert near.min() >= 0.995
+    assert near.min() < 1 - 1e-7
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_vector_does_not_depend_on_its_batch(narrowed, encoder):
+    inputs = generated(narrowed.config(encoder), 3)
+    together = narrowed.encode(encoder, inputs)
+    for i in range(3):
+        torch.testing.assert_close(narrowed.encode(encoder, inputs[i : i + 1])[0], together[i], rtol=0, atol=2e-6)
+
+
+def test_a_store_says_int8_and_takes_no_others(imagebind, tmp_path):
+    store = tmp_path / "x.h5"
+    done = imagebind("embed", "text", "a dog", "-o", store, "--dtype", "int8")
+    assert done.code == 0, done.err
+    refused = imagebind("embed", "text", "a cat", "-o", store)
+    assert refused.code != 0
+    assert "int8" in refused.err
+    assert "float32" in refused.err
+    found = json.loads(imagebind("embed", "text", "a dog", "--dtype", "int8").out)
+    exact = json.loads(imagebind("embed", "text", "a dog").out)
+    assert 0.995 < np.dot(found["embedding"], exact["embedding"]) < 1
+
+
+def test_verify_says_how_far_vectors_move(imagebind):
+    done = imagebind("weights", "verify", "tiny", "--dtype", "int8")
+    assert done.code == 0, done.err
+    lines = [line.split() for line in done.out.decode().splitlines()[2:]]
+    assert [line[0] for line in lines] == ENCODERS
+    assert all(0.999 <= float(mean) < 1 and 0.995 <= float(lowest) <= float(mean) for _, mean, lowest in lines)
+
+
+def test_int8_is_for_cpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(UserError, match="int8 is for CPUs, not cuda"):
+        ib.load("tiny", device="cuda", dtype="int8")
+    assert ib.load("tiny", dtype="int8").device.type == "cpu"
