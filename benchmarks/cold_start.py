@@ -81,7 +81,7 @@ def peer_environment(folder: Path) -> Path:
         venv.create(folder, with_pip=False)
         site = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
         (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        packages = ["imagebind-unofficial", "timm", "iopath", "portalocker", "einops"]
+        packages = ["imagebind-unofficial", "timm", "iopath", "portalocker", "einops", "open-clip-torch", "ftfy", "wcwidth"]
         subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), *packages], check=True)
     return python
 
