@@ -1,6 +1,6 @@
 """Audio front end: sounds to the encoder's input, beside `torchaudio.compliance.kaldi.fbank` called per window, as published.
 
-    python -m benchmarks.audio_front_end [--windows 192] [--turns 15] [--threads 2] [FILE ...]
+    python -m benchmarks.audio_front_end [--windows 1536] [--turns 9] [--threads 2] [FILE ...]
 
 First windows at 16 kHz in memory, on one thread and on several; then whole files, decoded by soundfile in both and resampled by
 `torchaudio.functional.resample` in theirs. Ours runs as `embed` runs it: each file on a thread of its own. Theirs may take the threads
@@ -131,8 +131,8 @@ def differences(waveforms: list[Tensor]) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path)
-    parser.add_argument("--windows", type=int, default=192)
-    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--windows", type=int, default=1536)
+    parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     threads, turns = arguments.threads, arguments.turns
