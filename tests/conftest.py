@@ -63,10 +63,10 @@ def _close(stream: IO[str]) -> None:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder for models, and no model chosen."""
+    """An empty folder for models, and the one made by rule in place of the default."""
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("IMAGEBIND_HOME", str(folder))
-    monkeypatch.delenv("IMAGEBIND_MODEL", raising=False)
+    monkeypatch.setenv("IMAGEBIND_MODEL", "tiny")
     return folder
 
 

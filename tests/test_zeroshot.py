@@ -420,7 +420,10 @@ def test_a_torn_file_is_a_failure_and_its_truth_is_not_missed(zeroshot: Run, fol
     assert (report["items"]["scored"], report["items"]["failed"], report["items"]["truth_without_item"]) == (2, 1, 0)
 
 
-def test_what_cannot_be_done_is_told_in_one_line(zeroshot: Run, toy: tuple[np.ndarray, np.ndarray, np.ndarray], tiny: Any) -> None:
+def test_what_cannot_be_done_is_told_in_one_line(
+    zeroshot: Run, toy: tuple[np.ndarray, np.ndarray, np.ndarray], tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("IMAGEBIND_MODEL")  # that of the stores, where none is named
     vectors, anchors, _ = toy
     store(Path("model.h5"), "text", CLASSES, anchors, **TEXT, model="other")
     store(Path("dim.h5"), "text", CLASSES, unit_rows(3, 4), **TEXT)
@@ -454,6 +457,8 @@ def test_what_cannot_be_done_is_told_in_one_line(zeroshot: Run, toy: tuple[np.nd
         ((*with_classes, "--truth", "nothing.jsonl"), "nothing.jsonl: no rows in it"),
         ((*with_classes, "--truth", "gone.csv"), "gone.csv: No such file"),
         ((*with_classes, "--truth", "folder", "--report", "none/scores.json"), "there is no folder none"),
+        ((*with_classes, "--truth", "folder", "--html", "."), ".: cannot be written to"),
+        (("audio", "x.wav", "--classes", "classes.h5", "--truth", "lable"), "--truth lable: no such file, and no column: files have none"),
         ((*with_classes, "--save-classes", "mine.csv"), "unknown ending '.csv'"),
         (("--suite", "esc51", "--root", "."), "unknown suite 'esc51'; choose from audiocaps"),
     ]:

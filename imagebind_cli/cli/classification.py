@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ class Outputs:
                 raise typer.BadParameter("--report, --html and --plot compare with the truth; give --truth")
             if not path.parent.is_dir():
                 raise UserError(f"{path}: there is no folder {path.parent}")
+            if path != Path("-") and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+                raise UserError(f"{path}: cannot be written to")
         if self.plot:
             from imagebind_cli.evaluation.page import check_plot
 

@@ -17,6 +17,7 @@ from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.protocols import ByPrototype, Task, few_shot, find_captions, zero_shot
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.cli.vectors import Inputs, Vectors, store_readers
+from imagebind_cli.errors import UserError
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation.suites import Suite
@@ -147,6 +148,9 @@ def zeroshot(
         items = [] if readers else find_items((name,), inputs or [], manifest, nul, frames=chosen["fps"] is not None)
         given = Inputs(vectors, name, readers, items, str(pool), reading_options(name, chosen))
         task = _plain_task(given, labels, truth, metric and str(metric), outputs)
+        rows = readers or manifest or "-" in (inputs or ["-"])
+        if task.truth and task.truth.by_id is None and task.truth.how not in ("folder", "id") and not rows:
+            raise UserError(f"--truth {truth}: no such file, and no column: files have none, rows of a manifest or a store do")
     _refuse(task.metric == "recall", {"--shots": shots, **prototypes}, "captions find their items here, and nothing is classified")
     support = None
     if shots_option:
