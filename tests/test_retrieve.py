@@ -377,7 +377,8 @@ def test_what_cannot_be_asked_is_a_usage_error(retrieve: Run, folder: Path) -> N
         told_once(retrieve(*arguments), *words, code=2)
 
 
-def test_what_cannot_be_done_is_told_in_one_line(retrieve: Run, folder: Path) -> None:
+def test_what_cannot_be_done_is_told_in_one_line(retrieve: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("IMAGEBIND_MODEL")  # that of the stores, where none is named
     place = store(Path("a.npy"), "image", ["photos/dog.png", "photos/cat.png", "cow.png"])
     other = store(Path("other.npy"), "audio", ["a.wav"], model="another")
     retrained = store(Path("retrained.npy"), "image", ["a.png"], weights="others")

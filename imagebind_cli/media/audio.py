@@ -165,13 +165,21 @@ class _Doubtful(Exception):
     """libsndfile knows the format but not, or wrongly, how long the sound is."""
 
 
+class _Forwards(soundfile.SoundFile):
+    """A sound file that is read on from where it is. Its base class seeks to that place after each read, where an MP3's decoder begins anew."""
+
+    def seekable(self) -> bool:
+        """Not as far as the base class is told; `seek` works."""
+        return False
+
+
 class SoundFile:
     """libsndfile's view, taken only if the length it promises is there."""
 
     def __init__(self, source: Source) -> None:
         if hasattr(source, "seek"):
             source.seek(0)
-        self._file = soundfile.SoundFile(os.fsencode(source) if isinstance(source, str | os.PathLike) else source)  # any bytes in its name
+        self._file = _Forwards(os.fsencode(source) if isinstance(source, str | os.PathLike) else source)  # any bytes in its name
         self.rate, self.channels, self.length = self._file.samplerate, self._file.channels, self._file.frames
         self.seconds: float | None = None
         self.facts = {"format": self._file.format.lower(), "codec": self._file.subtype.lower()}

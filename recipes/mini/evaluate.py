@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -279,14 +279,16 @@ def rows(work: Path, manifest: str) -> list[dict[str, Any]]:
     return [{"id": key, "text": text, "label": key, "name": key} for key, text in table.items()]
 
 
-def store(work: Path, run: str, modality: str, manifest: str, options: Iterable[str] = ()) -> Path:
-    """A run's vectors of a manifest, kept in WORK/scores. A recording that stands in several rows counts once."""
+def store(work: Path, run: str, modality: str, manifest: str, options: Iterable[str] = (), known: Container[str] | None = None) -> Path:
+    """A run's vectors of a manifest, kept in WORK/scores. A recording that stands in several rows counts once. known: labels that are wanted."""
     folder = work / "scores" / run
     path = folder / f"{modality}-{Path(manifest).with_suffix('').as_posix().replace('/', '-')}.h5"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         own, once = path.with_suffix(".jsonl"), {}
         for row in rows(work, manifest):
+            if known is not None and row["label"] not in known:
+                continue
             place = row["text"] if modality == "text" else str((work / "data" / manifest).parent / row[modality])
             once.setdefault(place, row | {modality: place})
         own.write_text("".join(json.dumps(row) + "\n" for row in once.values()))
@@ -319,7 +321,7 @@ def probed(work: Path, test: Test, run: str) -> float | None:
         for row in rows(work, test.train):
             if row["label"] in known:
                 counts[row["label"]].add(row[test.modality])
-        examples = store(work, run, test.modality, test.train, test.options)
+        examples = store(work, run, test.modality, test.train, test.options, known)
         imagebind(
             "zeroshot", test.modality, vectors, "--truth", "label", "--shots", str(min(map(len, counts.values()))), "--shots-from", examples,
             "--report", report,
