@@ -165,7 +165,7 @@ class _Doubtful(Exception):
     """libsndfile knows the format but not, or wrongly, how long the sound is."""
 
 
-class _Forwards(soundfile.SoundFile):
+class _Forwards(soundfile.SoundFile):  # type: ignore[misc]
     """A sound file that is read on from where it is. Its base class seeks to that place after each read, where an MP3's decoder begins anew."""
 
     def seekable(self) -> bool:
