@@ -15,7 +15,7 @@ ROWS = [
     ["shards"],
     ["sources", "encoder"],
     ["model_config"],
-    ["encoders", "preview", "processes", "tensor_names"],
+    ["encoders", "int8", "preview", "processes", "tensor_names"],
     ["checkpoint", "pipeline"],
     ["run_folder"],
     ["model"],
