@@ -22,6 +22,9 @@ format: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.exactness --huge
 	$(BIN)/python -m benchmarks.cold_start
+	$(BIN)/python -m benchmarks.encoders
+	$(BIN)/python -m benchmarks.files
+	$(BIN)/python -m benchmarks.audio_front_end
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.search

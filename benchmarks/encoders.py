@@ -101,7 +101,7 @@ def compare(weights: Path, modalities: list[str], turns: int, names: int) -> dic
         config = models["ours"].config(modality)
         inputs = tokens_of(names) if modality == "text" else generated(config, BATCHES[modality])
         if modality == "vision":
-            inputs = inputs[:, :, :1].expand(-1, -1, 2, -1, -1)  # a still, as the published code takes it
+            inputs = inputs[:, :, 0]  # stills
         calls: dict[str, Callable[[], Any]] = {}
 
         def theirs(modality: str = modality, inputs: Tensor = inputs) -> Tensor:
@@ -110,10 +110,9 @@ def compare(weights: Path, modalities: list[str], turns: int, names: int) -> dic
 
         calls["published"] = theirs
         if modality == "vision" and (tower := openclip_tower()) is not None:
-            calls["OpenCLIP"] = torch.no_grad()(lambda tower=tower, inputs=inputs: tower(inputs[:, :, 0]))
-        still = inputs[:, :, 0] if modality == "vision" else inputs
+            calls["OpenCLIP"] = torch.no_grad()(lambda tower=tower, inputs=inputs: tower(inputs))
         for name, model in models.items():
-            calls[name] = lambda model=model, modality=modality, still=still: model.encode(modality, still)
+            calls[name] = lambda model=model, modality=modality, inputs=inputs: model.encode(modality, inputs)
         with FlopCounterMode(display=False) as counted:
             vectors = {name: torch.nn.functional.normalize(call(), dim=-1) for name, call in calls.items() if name == "published"}
         needed = counted.get_total_flops()
