@@ -86,6 +86,21 @@ def peer_environment(folder: Path) -> Path:
     return python
 
 
+def huge_weights(work: Path) -> Path:
+    """A file of the published size and form, its weights made by rule; 4.8 GB, written once."""
+    path = work / "imagebind_huge.pth"
+    if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        torch.save(published_weights(published_shapes(model_config.named("huge")), seed=7), path)
+    return path
+
+
+def run_beside_peer(module: str, work: Path) -> None:
+    """Run a benchmark again with the same arguments and `--inside`, where the peer can be imported, and end as it ends."""
+    command = [str(peer_environment(work / "peer")), "-m", module, "--inside", *sys.argv[1:]]
+    raise SystemExit(subprocess.run(command, cwd=Path(__file__).parent.parent).returncode)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
@@ -93,9 +108,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
 
-    weights, sound = arguments.work / "imagebind_huge.pth", arguments.work / "clip.wav"
-    if not weights.exists():
-        torch.save(published_weights(published_shapes(model_config.named("huge")), seed=7), weights)
+    weights, sound = huge_weights(arguments.work), arguments.work / "clip.wav"
     soundfile.write(sound, (0.1 * np.random.default_rng(0).standard_normal(80_000)).astype(np.float32), 16_000, subtype="FLOAT")
     script = arguments.work / "peer.py"
     script.write_text(PEER)

@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,8 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.cold_start import peer_environment
-from benchmarks.published_weights import published_shapes, published_weights
+from benchmarks.cold_start import huge_weights, run_beside_peer
 
 HERE = Path(__file__).parent
 BATCHES = {"vision": 4, "audio": 8, "depth": 8, "thermal": 8, "imu": 8}
@@ -82,6 +80,16 @@ def openclip_tower() -> Callable[[Tensor], Tensor] | None:
     return tower.eval()  # type: ignore[no-any-return]
 
 
+def published_model(weights: Path) -> Any:
+    """The published code's model; only where it can be imported."""
+    sys.modules["imagebind.data"] = types.ModuleType("imagebind.data")  # its imports are gone from today's packages
+    from imagebind.models.imagebind_model import ImageBindModel
+
+    published = ImageBindModel(**PUBLISHED)
+    published.load_state_dict(torch.load(weights, mmap=True, weights_only=True), assign=True)
+    return published.eval()
+
+
 def compare(weights: Path, modalities: list[str], turns: int, names: int) -> dict[str, Any]:
     """The table of every modality, as it is printed, too."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -89,12 +97,7 @@ def compare(weights: Path, modalities: list[str], turns: int, names: int) -> dic
     import imagebind_cli as ib
     from imagebind_cli.evaluation.precision import generated
 
-    sys.modules["imagebind.data"] = types.ModuleType("imagebind.data")  # its imports are gone from today's packages
-    from imagebind.models.imagebind_model import ImageBindModel
-
-    published = ImageBindModel(**PUBLISHED)
-    published.load_state_dict(torch.load(weights, mmap=True, weights_only=True), assign=True)
-    published.eval()
+    published = published_model(weights)
     found: dict[str, Any] = {}
     for modality in modalities:
         models = {"ours": ib.load(weights, device="cpu"), "ours, int8": ib.load(weights, device="cpu", dtype="int8")}
@@ -114,10 +117,9 @@ def compare(weights: Path, modalities: list[str], turns: int, names: int) -> dic
         for name, model in models.items():
             calls[name] = lambda model=model, modality=modality, inputs=inputs: model.encode(modality, inputs)
         with FlopCounterMode(display=False) as counted:
-            vectors = {name: torch.nn.functional.normalize(call(), dim=-1) for name, call in calls.items() if name == "published"}
+            exact = torch.nn.functional.normalize(theirs(), dim=-1)
         needed = counted.get_total_flops()
-        vectors |= {name: calls[name]() for name in models}
-        near = {name: (vectors["published"] * vectors[name]).sum(-1) for name in models}
+        near = {name: (exact * calls[name]()).sum(-1) for name in models}
         taken = [{"peak": peak()} | {name: seconds(call) for name, call in calls.items()} for _ in range(turns)]
         print(f"\n| {modality}, {len(inputs)} at once | a second | ours over it, from and to | share of the peak | cosine, lowest |")
         print("|---|---|---|---|---|")
@@ -146,16 +148,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "imagebind-benchmark", help="10 GB are needed")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    weights = arguments.work / "imagebind_huge.pth"
+    weights = huge_weights(arguments.work)
     if not arguments.inside:
-        from imagebind_cli import model_config
-
-        arguments.work.mkdir(parents=True, exist_ok=True)
-        if not weights.exists():
-            torch.save(published_weights(published_shapes(model_config.named("huge")), seed=7), weights)
-        python = peer_environment(arguments.work / "peer")
-        command = [str(python), "-m", "benchmarks.encoders", "--inside", *sys.argv[1:]]
-        raise SystemExit(subprocess.run(command, cwd=HERE.parent).returncode)
+        run_beside_peer("benchmarks.encoders", arguments.work)
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     print(machine)
     found = compare(weights, arguments.modalities, arguments.turns, arguments.names)

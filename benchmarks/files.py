@@ -15,11 +15,8 @@ import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,9 +28,8 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.audio_front_end import make_sounds, published_input, published_windows
-from benchmarks.cold_start import peer_environment
-from benchmarks.encoders import PUBLISHED, seconds
-from benchmarks.published_weights import published_shapes, published_weights
+from benchmarks.cold_start import huge_weights, run_beside_peer
+from benchmarks.encoders import published_model, seconds
 
 HERE = Path(__file__).parent
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -74,12 +70,7 @@ def sounds_to_vectors(weights: Path, files: list[Path], turns: int) -> dict[str,
     """Files to vectors."""
     import imagebind_cli as ib
 
-    sys.modules["imagebind.data"] = types.ModuleType("imagebind.data")  # its imports are gone from today's packages
-    from imagebind.models.imagebind_model import ImageBindModel
-
-    published = ImageBindModel(**PUBLISHED)
-    published.load_state_dict(torch.load(weights, mmap=True, weights_only=True), assign=True)
-    published.eval()
+    published = published_model(weights)
     model = ib.load(weights, device="cpu")
     busy: list[float] = []
     encode = model.encode
@@ -158,15 +149,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "imagebind-benchmark", help="10 GB are needed")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    weights = arguments.work / "imagebind_huge.pth"
+    weights = huge_weights(arguments.work)
     if not arguments.inside:
-        from imagebind_cli import model_config
-
-        arguments.work.mkdir(parents=True, exist_ok=True)
-        if not weights.exists():
-            torch.save(published_weights(published_shapes(model_config.named("huge")), seed=7), weights)
-        command = [str(peer_environment(arguments.work / "peer")), "-m", "benchmarks.files", "--inside", *sys.argv[1:]]
-        raise SystemExit(subprocess.run(command, cwd=HERE.parent).returncode)
+        run_beside_peer("benchmarks.files", arguments.work)
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     print(machine)
     with tempfile.TemporaryDirectory() as folder:
