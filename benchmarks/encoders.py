@@ -27,13 +27,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.cold_start import huge_weights, run_beside_peer
+from benchmarks.exactness import HUGE
 
 HERE = Path(__file__).parent
 BATCHES = {"vision": 4, "audio": 8, "depth": 8, "thermal": 8, "imu": 8}
-PUBLISHED = {
-    "vision_embed_dim": 1280, "vision_num_blocks": 32, "vision_num_heads": 16, "text_embed_dim": 1024, "text_num_blocks": 24,
-    "text_num_heads": 16, "out_embed_dim": 1024, "audio_drop_path": 0.1, "imu_drop_path": 0.7,
-}  # fmt: skip
 NAMES = (
     "dog",
     "sea waves",
@@ -85,7 +82,7 @@ def published_model(weights: Path) -> Any:
     sys.modules["imagebind.data"] = types.ModuleType("imagebind.data")  # its imports are gone from today's packages
     from imagebind.models.imagebind_model import ImageBindModel
 
-    published = ImageBindModel(**PUBLISHED)
+    published = ImageBindModel(**HUGE)
     published.load_state_dict(torch.load(weights, mmap=True, weights_only=True), assign=True)
     return published.eval()
 
