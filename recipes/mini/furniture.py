@@ -15,9 +15,11 @@ import os
 import sys
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import meshes
 import numpy as np
@@ -212,6 +214,12 @@ def caption(entry: meshes.Entry, view: int) -> str:
     return CAPTIONS[view % len(CAPTIONS)].format(name=name, article=article, category=entry.category.lower(), tags=tags.lower())
 
 
+def captioned(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One view's pairs with text: its caption, its name, and what it is in one word. Views of one name are no negatives of each other."""
+    for ending, text in (("", row["text"]), ("-name", row["name"]), ("-noun", noun(row["name"]))):
+        yield {key: row[key] for key in ("image", "name", "source")} | {"id": row["id"] + ending, "text": text, "group": row["name"]}
+
+
 def main() -> None:
     work = Path(sys.argv[1])
     out = work / "data" / "furniture"
@@ -234,11 +242,15 @@ def main() -> None:
 
 def write(out: Path, found: list[meshes.Entry], family: np.ndarray, test: set[int], classes: list[str]) -> None:
     """The manifests, the list of names, and the counts on stderr."""
-    rows: dict[str, list[dict[str, str | None]]] = {"train": [], "test": []}
+    rows: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
     for entry, number in zip(found, family, strict=True):
         word = noun(entry.name)
         for view in range(VIEWS):
-            row = {"id": f"{entry.id}-{view}", "image": f"image/{entry.id}-{view}.png", "depth": f"depth/{entry.id}-{view}.png"}
+            row: dict[str, Any] = {
+                "id": f"{entry.id}-{view}",
+                "image": f"image/{entry.id}-{view}.png",
+                "depth": f"depth/{entry.id}-{view}.png",
+            }
             row |= {"text": caption(entry, view), "label": word if word in classes else None, "name": entry.name.lower()}
             rows["test" if number in test else "train"].append(row | {"group": entry.id, "source": entry.source, "licence": entry.licence})
     depths = [row["depth"] for row in rows["train"]]
@@ -248,9 +260,7 @@ def write(out: Path, found: list[meshes.Entry], family: np.ndarray, test: set[in
         "test-names": [row | {"label": row["name"]} for row in rows["test"]],
         "test-one": [row for row in rows["test"] if row["id"].endswith("-0")],
         "train-shuffled": [row | {"depth": depth} for row, depth in zip(rows["train"], depths, strict=True)],
-        "image-text": [
-            {key: row[key] for key in ("id", "image", "text", "name", "source")} | {"group": row["name"]} for row in rows["train"]
-        ],
+        "image-text": [named for row in rows["train"] for named in captioned(row)],
     }
     for name, lines in manifests.items():
         (out / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

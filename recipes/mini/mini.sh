@@ -44,11 +44,11 @@ shard() { # sounds cost more to decode than to learn from
     done
 }
 
-start() { "$python" start.py "$work"; }
+start() { "$python" start.py "$work"; "$python" distil.py "$work"; }
 
 image-text() {
     imagebind train --recipe image-text.toml --data "$data/drawings/train.jsonl" --data "$data/furniture/image-text.jsonl" \
-        --set encoders.text.init="$work/start" --out "$vision"
+        --set encoders.text.init="$work/start" --set encoders.vision.init="$work/start-image" --out "$vision"
 }
 
 audio() { # a run for each fold held out, and the one that is shipped, which has heard all
