@@ -18,6 +18,7 @@ from imagebind_cli.cli.output import write
 from imagebind_cli.cli.resume import Resume
 from imagebind_cli.cli.share import Share, array_task, chosen_share
 from imagebind_cli.cli.talk import Talk, say
+from imagebind_cli.cli.vectors import load_model
 
 if TYPE_CHECKING:
     from imagebind_cli.store import Store
@@ -85,7 +86,6 @@ def embed(
         output, errors = output and share.name(output), errors and share.name(errors)
         device = share.device(device)
 
-    from imagebind_cli.model import load
     from imagebind_cli.processes import Processes
     from imagebind_cli.shards import Prepared
     from imagebind_cli.sources import Failure
@@ -93,9 +93,7 @@ def embed(
 
     if output is not None:
         check_writable(output)
-    loaded = load(model, device=device, dtype=str(dtype), config=config)
-    if loaded.checkpoint.untrained:
-        say(f"model {loaded.name} is untrained: its weights are made by rule, and nearness means little. --model huge is the published one")
+    loaded = load_model(model, device, str(dtype), config)
     first, items = first_of(items)
     payload = getattr(first, "payload", None)
     if isinstance(payload, Prepared):  # prepared samples say how they were read; a flag that says otherwise is refused with the first

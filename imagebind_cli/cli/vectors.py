@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from imagebind_cli import registry
+from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UserError
 
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
     from imagebind_cli.model import Model
     from imagebind_cli.sources import Failure, Item
     from imagebind_cli.store import StoreReader
+
+
+def load_model(name: str | None, device: str, dtype: str, config: str | None) -> Model:
+    """The model of a command that encodes; if it is untrained, stderr says so."""
+    from imagebind_cli.model import load
+
+    keep_freed_memory()
+    model = load(name, device=device, dtype=dtype, config=config)
+    if model.checkpoint.untrained:
+        say(f"model {model.name} is untrained: its weights are made by rule, and nearness means little. --model huge is the published one")
+    return model
 
 
 @dataclass
@@ -54,14 +66,8 @@ class Vectors:
     @cached_property
     def loaded(self) -> Model:
         """The model."""
-        from imagebind_cli.model import load
-
         name = self.model or next((str(made["model"]) for _, made in self.made), None)
-        loaded = load(name, device=self.device, dtype=self.dtype, config=self.config)
-        if loaded.checkpoint.untrained:
-            say(
-                f"model {loaded.name} is untrained: its weights are made by rule, and nearness means little. --model huge is the published one"
-            )
+        loaded = load_model(name, self.device, self.dtype, self.config)
         for place, made in self.made:
             self._check_weights(loaded, place, made)
         return loaded
