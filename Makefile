@@ -21,6 +21,7 @@ format: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.exactness --huge
+	$(BIN)/python -m benchmarks.help_text
 	$(BIN)/python -m benchmarks.cold_start
 	$(BIN)/python -m benchmarks.encoders
 	$(BIN)/python -m benchmarks.files

@@ -200,6 +200,29 @@ def controls(work: Path) -> list[Test]:
     ]
 
 
+def ablations(work: Path) -> list[Test]:
+    """What one setting other than the shipped one does: the directions of the paper's ablations."""
+    motion = (
+        ("motion as shipped: temperature 0.07, batch 64, linear head", "imu-[0-9]"),
+        ("motion, temperature 0.2", "ablation-temperature-[0-9]"),
+        ("motion, temperature learnt from 0.07", "ablation-learnt-[0-9]"),
+        ("motion, batch 16", "ablation-batch-[0-9]"),
+        ("motion, MLP head", "ablation-mlp-[0-9]"),
+        ("motion, to an image encoder that was trained for a quarter of the steps", "ablation-weak-[0-9]"),
+    )
+    depth = (
+        ("depth as shipped: one crop and mirror for both sides", "depth-[0-9]"),
+        ("depth, crops and mirrors drawn apart", "ablation-apart-[0-9]"),
+    )
+    return [
+        *(Test(title, "imu", "motion/test.jsonl", "motion/names-other-words.json", made(work, runs)) for title, runs in motion),
+        *(
+            Test(title, "depth", "furniture/test-named.jsonl", "furniture/names-short.json", made(work, runs), options=DEPTH)
+            for title, runs in depth
+        ),
+    ]
+
+
 def searches(work: Path) -> list[Search]:
     """Retrieval between every two modalities that share things to be found."""
     esc, audio = ("audio", "sounds/test-esc10-1.jsonl", ()), made(work, "audio-without-esc10-1-*")
@@ -441,6 +464,10 @@ def main(work: Path, place: Path) -> None:
         "Controls: encoders trained on the same pairs shuffled. They are aligned with nothing, so this is what chance looks like.",
         "",
         *classification(work, controls(work), figures),
+        "",
+        "What other settings give, three seeds each (`mini.sh ablate`); motion by other words, depth by 14 names:",
+        "",
+        *classification(work, ablations(work), figures),
         "",
         "## By each other",
         "",

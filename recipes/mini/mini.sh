@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # imagebind-mini from nothing: packages, data, training, measures, package. Every step leaves what is done alone, so the same command goes on.
 #
-#   recipes/mini/mini.sh [STEP...]      fetch prepare shard start image-text audio imu depth thermal evaluate package; all if none is named
+#   recipes/mini/mini.sh [STEP...]      fetch prepare shard start image-text audio imu depth thermal evaluate package; all if none is named; ablate
 #
 # MINI_WORK: where everything goes, build/mini if not given (about 6 GB). MINI_ESC10: a folder of ESC-10, its fold-N recordings under one folder a
 # class. MINI_ROADSCENE: a folder of RoadScene (visible/, infrared/), to measure thermal pictures with. MINI_SEEDS: how many runs of each, 3.
@@ -46,10 +46,14 @@ shard() { # sounds cost more to decode than to learn from
 
 start() { "$python" start.py "$work"; "$python" distil.py "$work"; }
 
-image-text() {
+pictures() { # pictures RUN [--set ...]: images and words, from their teachers' imitations
+    local run=$1
+    shift
     imagebind train --recipe image-text.toml --data "$data/drawings/train.jsonl" --data "$data/furniture/image-text.jsonl" \
-        --set encoders.text.init="$work/start" --set encoders.vision.init="$work/start-image" --out "$vision"
+        --set encoders.text.init="$work/start" --set encoders.vision.init="$work/start-image" "$@" --out "$run"
 }
+
+image-text() { pictures "$vision"; }
 
 audio() { # a run for each fold held out, and the one that is shipped, which has heard all
     local folds=() all=("$work/prepared/instruments.h5" "$work/prepared/effects.h5")
@@ -84,6 +88,19 @@ thermal() {
             bind "roadscene-${number#train-}" roadscene.toml 0 "$fold" --set encoders.thermal.init="$runs/thermal-0"
         fi
     done
+}
+
+ablate() { # one setting apart from the shipped one at a time; for the report alone
+    local weak=$runs/image-text-weak
+    for seed in $seeds; do
+        bind "ablation-temperature-$seed" image-imu.toml "$seed" "$data/motion/train.jsonl" --set pairs.0.temperature=0.2
+        bind "ablation-learnt-$seed" image-imu.toml "$seed" "$data/motion/train.jsonl" --set pairs.0.learn_temperature=true
+        bind "ablation-batch-$seed" image-imu.toml "$seed" "$data/motion/train.jsonl" --set pairs.0.batch=16
+        bind "ablation-mlp-$seed" image-imu.toml "$seed" "$data/motion/train.jsonl" --set encoders.imu.head=mlp
+        bind "ablation-apart-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" --set pairs.0.aligned=false
+    done
+    pictures "$weak" --set run.steps=200
+    for seed in $seeds; do vision=$weak bind "ablation-weak-$seed" image-imu.toml "$seed" "$data/motion/train.jsonl"; done
 }
 
 evaluate() { "$python" evaluate.py "$work"; }
