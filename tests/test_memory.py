@@ -25,4 +25,4 @@ def test_freed_memory_is_used_again():
         name: int(subprocess.run([sys.executable, "-c", PROGRAM, name], capture_output=True, text=True, check=True).stdout)
         for name in ("kept", "plain")
     }
-    assert faults["kept"] < 100 < 1000 < faults["plain"]
+    assert 10 * faults["kept"] < faults["plain"]

@@ -141,7 +141,7 @@ def test_a_sample_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
 
 def test_samples_made_otherwise_are_not_mixed(path: Path) -> None:
     write(path, range(3))
-    with pytest.raises(UserError, match="made otherwise than this run would"):
+    with pytest.raises(UserError, match="made with array 'float32'; this run has 'float16'"):
         write(path, range(3), MADE | {"array": "float16"})
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from imagebind_cli.errors import UserError
+
 ENDINGS = {
     "image": "jpg jpeg png webp bmp gif tif tiff ppm",
     "audio": "wav flac ogg opus mp3 m4a aac",
@@ -158,6 +160,21 @@ def key_of(id: str) -> str:
     return f"{readable}-{hashlib.sha256(id.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}".strip("-")
 
 
-def same_making(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether samples were made in the same way, whichever version of this program did it."""
-    return {**one, "version": None} == {**other, "version": None}
+def check_same(path: Path, before: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+    """Refuse to add samples to those that were made in another way; the version of this program may be another.
+
+    Raises:
+        UserError: names the first thing that differs, and both its values.
+    """
+    differs = _difference({**before, "version": None}, {**made, "version": None})
+    if differs is not None:
+        name, theirs, ours = differs
+        raise UserError(f"{path}: made with {name} {theirs!r}; this run has {ours!r}; write to another file")
+
+
+def _difference(one: Any, other: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """Where two records differ first, as `inputs.audio.options.channels`, and what stands there in each."""
+    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
+        return None if one == other else (name, one, other)
+    inside = (_difference(one.get(key), other.get(key), f"{name}.{key}".lstrip(".")) for key in {**one, **other})
+    return next((found for found in inside if found is not None), None)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.shards.entries import Entry, Part, Rows, key_of, same_making
+from imagebind_cli.shards.entries import Entry, Part, Rows, check_same, key_of
 from imagebind_cli.shards.tar import ShardWriter, read_shard
 from imagebind_cli.store.disk import open_locked
 
@@ -154,8 +154,8 @@ class HDF5Writer:
     def __init__(self, path: Path, made: Mapping[str, Any]) -> None:
         self._path, self._made, self._folder = path, dict(made), Path(f"{path}.partial")
         self._stored = PreparedHDF5(path) if path.exists() else None
-        if self._stored is not None and not same_making(self._stored.made, made):
-            raise UserError(f"{path}: made otherwise than this run would; write to another file")
+        if self._stored is not None:
+            check_same(path, self._stored.made, made)
         self._stored_ids = set() if self._stored is None else self._stored.ids()
         try:
             self._folder.mkdir(exist_ok=True)

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.shards.entries import Entry, Part, same_making
+from imagebind_cli.shards.entries import Entry, Part, check_same
 from imagebind_cli.store.disk import open_locked
 
 MADE = "__made__"  # WebDataset passes over names like this
@@ -205,8 +205,7 @@ class ShardWriter:
         while (path := self._path(self._number)).exists():
             with open(path, "rb") as file:
                 for entry in read_shard(file, str(path)):
-                    if not same_making(entry.made, self._made):
-                        raise UserError(f"{path}: made otherwise than this run would; write to other shards")
+                    check_same(path, entry.made, self._made)
                     self.ids.add(entry.about()["id"])
             self._number += 1
             if not self._numbered:
