@@ -81,7 +81,9 @@ class Filterbank:
         self._filters = mel_filters(bins)
         self._window = hann()
         # What pre-emphasis leaves of a frame's mean; Kaldi takes the mean away before it.
-        self._left = torch.full((STEP,), (1 - PREEMPHASIS) / FRAME, dtype=torch.float64)
+        self._share = torch.full((STEP,), (1 - PREEMPHASIS) / FRAME, dtype=torch.float64)
+        self._sums = torch.empty(samples // STEP, dtype=torch.float64)
+        self._summed, self._left = self._sums.unfold(0, FRAME // STEP, HOP // STEP), torch.empty(frames, 1, dtype=torch.float64)
 
     def __call__(self, waveforms: Sequence[Tensor]) -> Tensor:
         """(n,) each, at 16 kHz in [-1, 1], to (w, bins, f) float32, which the next call overwrites."""
@@ -98,8 +100,9 @@ class Filterbank:
         self._waveform.copy_(waveform)
         # Pre-emphasis of all samples at once. Kaldi treats the first sample of a frame in its own way, but there the window is 0.
         torch.sub(self._now, self._before, alpha=PREEMPHASIS, out=self._emphasised)
-        left = torch.mv(self._steps, self._left).unfold(0, FRAME // STEP, HOP // STEP).sum(-1, keepdim=True)  # (f, 1)
-        torch.sub(self._framed, left, out=self._frames).mul_(self._window)
+        torch.mv(self._steps, self._share, out=self._sums)
+        torch.sum(self._summed, -1, keepdim=True, out=self._left)  # (f, 1)
+        torch.sub(self._framed, self._left, out=self._frames).mul_(self._window)
         self._spectrum.copy_(torch.fft.rfft(self._padded))  # `out=` would copy once more
         self._squares.mul_(self._squares)
         torch.add(self._real, self._imaginary, out=power)
@@ -111,9 +114,16 @@ def _filterbank(thread: int, samples: int, bins: int) -> Filterbank:
     return Filterbank(samples, bins, TOGETHER)
 
 
-def whole_frames(waveform: Tensor) -> Tensor:
-    """A waveform (samples,) without what lies past its last frame."""
-    return waveform[: (len(waveform) - FRAME) // HOP * HOP + FRAME]
+@cache
+def _silence(mean: float, deviation: float) -> Tensor:
+    """What 0 becomes when it is normalised."""
+    return torch.tensor(-mean / deviation)
+
+
+def whole_frames(waveform: Tensor, most: int | None = None) -> Tensor:
+    """A waveform (samples,) without what lies past its last frame, or past as many frames."""
+    frames = (len(waveform) - FRAME) // HOP + 1
+    return waveform[: ((frames if most is None else min(frames, most)) - 1) * HOP + FRAME]
 
 
 def log_mel(waveform: Tensor, bins: int) -> Tensor:
@@ -129,14 +139,14 @@ def spectrograms(waveforms: Sequence[Tensor], config: EncoderConfig) -> Tensor:
     """
     _, bins, frames = config.shape
     result = torch.empty(len(waveforms), bins, frames)
-    silence = torch.tensor(-config.mean[0] / config.std[0])  # what 0 becomes
+    silence = _silence(config.mean[0], config.std[0])
     start = 0
-    for samples, alike in groupby((whole_frames(waveform[: (frames - 1) * HOP + FRAME]) for waveform in waveforms), len):
+    for samples, alike in groupby((whole_frames(waveform, frames) for waveform in waveforms), len):
         bank = _filterbank(get_ident(), samples, bins)
         while some := list(islice(alike, TOGETHER)):
             places = result[start : start + len(some)]
             torch.add(silence, bank(some), alpha=1 / config.std[0], out=places[..., : bank.frames])
-            places[..., bank.frames :] = silence
+            places[..., bank.frames :].fill_(silence)
             start += len(some)
     return result.unsqueeze(1)
 
