@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -65,6 +64,8 @@ def taught(work: Path, paths: list[Path]) -> Tensor:
     """What the teacher makes of pictures: the mean over its last map, (n, 1280). Kept in WORK, for it takes ten minutes."""
     place = work / "teacher-image.pt"
     if not place.exists():
+        import timm
+
         model = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval().to(memory_format=torch.channels_last)
         weights = torch.load(next((work / "sources" / "efficientnet").rglob("*.pth")), weights_only=True)
         # The same layers in the same order under other names; a tensor of another shape would be refused.
