@@ -37,7 +37,7 @@ TEACHER_SIZE, KEPT_SIZE = 160, 96
 """Pixels of a side, as the teacher sees a picture, and as it is kept for the crops of 64 that the encoder sees."""
 STEPS, BATCH, WARMUP = 2700, 256, 50
 OPTIMIZER = Optimizer(name="muon", lr=3e-3, beta2=0.98, weight_decay=0.1, final=0.01)
-SECTION = Section(train="all", lr=3e-3, patch_dropout=0.5)
+SECTION = Section(train="all", patch_dropout=0.5)
 SMALLEST, RATIO = 0.5, 4 / 3
 """A crop's least area, and its most extreme ratio of sides."""
 FURNITURE = 3
