@@ -1,4 +1,4 @@
-"""recipes/mini/distil.py: the image encoder comes nearer to its teacher, and is a model that loads."""
+"""recipes/mini/distil.py: the image encoder comes nearer to its teacher and tells concepts apart, and is a model that loads."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
 
 import distil
 
+from imagebind_cli import model
+
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """Forty pictures of one colour, and a teacher whose figures follow from it."""
+    """Forty pictures of one colour, two a concept but for the last two drawings, and a teacher whose figures follow from it."""
     random = np.random.default_rng(0)
     mixed = random.standard_normal((3, 1280))
     vectors = []
@@ -29,8 +31,17 @@ def work(tmp_path: Path) -> Path:
         place.mkdir(parents=True)
         colours = random.integers(0, 256, (count, 3))
         for number, colour in enumerate(colours):
-            Image.new("RGB", (20, 20), tuple(map(int, colour))).save(place / f"{number}.png")
-        rows = [{"image": f"{number}.png", "text": str(number)} for number in range(count) for _ in range(2)]
+            Image.new("RGB", (20, 20), tuple(map(int, colour))).save(place / f"{number // 2}-{number % 2}.png")
+        rows = [
+            {
+                "image": f"{number // 2}-{number % 2}.png",
+                "text": str(number),
+                "group": str(number // 2),
+                "source": "openclipart" if number // 2 == 14 else "noto",
+            }
+            for number in range(count)
+            for _ in range(2)
+        ]
         (place / manifest).write_text("".join(json.dumps(row) + "\n" for row in rows))
         vectors.append(np.tanh(colours / 127.5 - 1) @ mixed)
     torch.save(torch.from_numpy(np.concatenate(vectors)).half(), tmp_path / "teacher-image.pt")
@@ -38,9 +49,34 @@ def work(tmp_path: Path) -> Path:
 
 
 def test_pictures_are_seen_once_each_and_furniture_three_times(work: Path) -> None:
-    paths, shown = distil.pictures(work)
+    paths, shown, _ = distil.pictures(work)
     assert len(paths) == len(set(paths)) == 40
     assert np.bincount(shown).tolist() == [1] * 30 + [3] * 10
+
+
+def test_views_and_drawings_share_a_concept_and_clip_art_has_none(work: Path) -> None:
+    _, _, concepts = distil.pictures(work)
+    assert concepts[:28].tolist() == [number // 2 for number in range(28)]
+    assert concepts[28:30].tolist() == [-1, -1]
+    assert concepts[30:].tolist() == [14 + number // 2 for number in range(10)]
+
+
+def test_principal_directions_are_those_of_the_largest_spread_and_have_one_sign() -> None:
+    vectors = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([9.0, 0.1, 5.0, 0.1, 0.1, 2.0])
+    vectors -= vectors.mean(0)
+    found = distil.principal(vectors, 3)
+    assert found.abs().argmax(1).tolist() == [0, 2, 5]
+    assert (found.amax(1) == found.abs().amax(1)).all()
+    assert torch.allclose((vectors @ found.T).std(0), torch.tensor([9.0, 5.0, 2.0]).sqrt(), rtol=0.1)
+    assert torch.equal(distil.principal(vectors.flip(0), 3).argmax(1), found.argmax(1))
+
+
+def test_what_has_no_concept_does_not_count() -> None:
+    wanted = torch.eye(4)
+    concepts = distil.Concepts(wanted, torch.tensor([0, 1, -1, -1]))
+    first, second = torch.tensor([0, 1]), torch.tensor([0, 1, 2, 3])
+    assert torch.allclose(concepts(wanted[first], first), concepts(wanted[second], second))
+    assert concepts(wanted[first], first) < concepts(wanted[first].flip(0), first)
 
 
 def test_crops_are_parts_of_their_picture() -> None:
@@ -60,7 +96,7 @@ def test_a_teacher_of_other_pictures_is_refused(work: Path) -> None:
 
 
 def test_the_encoder_learns_what_its_teacher_says(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(distil, "STEPS", 40)
+    monkeypatch.setattr(distil, "ROUNDS", {"start-image-imitation": (40, 3e-3, 0.0), "start-image": (40, 1.5e-3, 0.1)})
     monkeypatch.setattr(distil, "BATCH", 32)
     monkeypatch.setattr(distil, "WARMUP", 5)
     config = json.loads(distil.CONFIG.read_text())
@@ -71,13 +107,25 @@ def test_the_encoder_learns_what_its_teacher_says(work: Path, monkeypatch: pytes
 
     distil.main(work)
 
-    paths, _ = distil.pictures(work)
-    model = ib.load(work / "start-image", device="cpu")
-    vectors = torch.from_numpy(model.embed("image", paths))
-    torch.manual_seed(distil.SEED)  # which decides the directions' signs
-    wanted = distil.targets(torch.load(work / "teacher-image.pt", weights_only=True).float(), model.dim)
-    assert (vectors * wanted).sum(-1).mean() > 0.6
+    paths, _, of = distil.pictures(work)
+    wanted = distil.targets(torch.load(work / "teacher-image.pt", weights_only=True).float(), 3)
+    losses = []
+    for name in distil.ROUNDS:
+        vectors = torch.from_numpy(ib.load(work / name, device="cpu").embed("image", paths))
+        assert (vectors * wanted).sum(-1).mean() > 0.6
+        losses.append(distil.Concepts(vectors, of)(vectors, torch.arange(40)))
+    assert losses[1] < losses[0]
     assert "cosine to the teacher" in capsys.readouterr().err
     before = (work / "start-image" / "vision.safetensors").stat().st_mtime_ns
     distil.main(work)
     assert (work / "start-image" / "vision.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_second_round_goes_on_from_the_first(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distil, "BATCH", 8)
+    monkeypatch.setattr(distil, "ROUNDS", {"start-image-imitation": (2, 3e-3, 0.0)})
+    distil.main(work)
+    monkeypatch.setattr(distil, "ROUNDS", {"start-image-imitation": (2, 3e-3, 0.0), "start-image": (1, 1e-9, 0.1)})
+    distil.main(work)
+    first, second = (dict(model.find(work / name).read("vision")) for name in distil.ROUNDS)
+    assert all(torch.allclose(first[key], second[key], atol=1e-6) for key in first)

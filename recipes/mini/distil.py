@@ -4,8 +4,10 @@
 
 EfficientNet-Lite0 (ImageNet's photos and classes, Apache 2.0; see DATA.md) sees every picture that training will see, at 160 x 160 pixels. The
 encoder learns, with no word read, to give a crop of it the direction that the teacher gives the whole: the teacher's 1280 figures in their
-256 principal directions, each divided by the root of its spread, so that the few largest do not drown the rest. Pictures of furniture come
-three times as often, for there are few. No picture of a test is used. Writes the model folder WORK/start-image.
+256 principal directions, each divided by the root of its spread, so that the few largest do not drown the rest. A second round of steps adds
+what the teacher cannot know: that the sets draw the same concepts, and which views are of one piece of furniture. Each concept has a vector,
+which the directions of its pictures are told from those of all others by. Pictures of furniture come three times as often, for there are few.
+No picture of a test is used. Writes the model folders WORK/start-image-imitation, after the first round, and WORK/start-image.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
-from torch import Tensor
+from start_folder import write_model
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imagebind_cli import checkpoint
+from imagebind_cli import checkpoint, model
 from imagebind_cli.training.optimizer import clip, make_optimizer, rate_at, set_rate
 from imagebind_cli.training.parallel import raise_tower
 from imagebind_cli.training.recipe import Encoder as Section
@@ -35,8 +37,11 @@ from imagebind_cli.training.start import fresh, with_weights
 CONFIG = Path(__file__).with_name("mini.json")
 TEACHER_SIZE, KEPT_SIZE = 160, 96
 """Pixels of a side, as the teacher sees a picture, and as it is kept for the crops of 64 that the encoder sees."""
-STEPS, BATCH, WARMUP = 2700, 256, 50
-OPTIMIZER = Optimizer(name="muon", lr=3e-3, beta2=0.98, weight_decay=0.1, final=0.01)
+BATCH, WARMUP = 256, 50
+ROUNDS = {"start-image-imitation": (2700, 3e-3, 0.0), "start-image": (2000, 1.5e-3, 0.1)}
+"""By the folder that each round of steps ends in: steps, rate, and the weight of the concepts' loss beside the imitation's."""
+SHARPNESS, SMOOTHING = 20.0, 0.1
+"""What cosines to concepts are multiplied by, and how much of the certainty is spread over all of them."""
 SECTION = Section(train="all", patch_dropout=0.5)
 SMALLEST, RATIO = 0.5, 4 / 3
 """A crop's least area, and its most extreme ratio of sides."""
@@ -44,13 +49,26 @@ FURNITURE = 3
 SEED = 0
 
 
-def pictures(work: Path) -> tuple[list[Path], np.ndarray]:
-    """The pictures that training will see, and their numbers as often as each is shown in a round."""
-    found: dict[Path, int] = {}
-    for folder, manifest, times in (("drawings", "train.jsonl", 1), ("furniture", "image-text.jsonl", FURNITURE)):
-        for line in (work / "data" / folder / manifest).read_text().splitlines():
-            found[work / "data" / folder / json.loads(line)["image"]] = times
-    return list(found), np.repeat(np.arange(len(found)), list(found.values()))
+def pictures(work: Path) -> tuple[list[Path], np.ndarray, Tensor]:
+    """The pictures that training will see, their numbers as often as each is shown in a round, and the number of each one's concept, or -1.
+
+    A concept is what several pictures show: an emoji, a stamp's thing, one model of furniture. Clip art has none: its titles name albums.
+    """
+    times: dict[Path, int] = {}
+    concepts: dict[Path, str | None] = {}
+    for line in (work / "data" / "drawings" / "train.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        path = work / "data" / "drawings" / row["image"]
+        times[path], concepts[path] = 1, None if row["source"] == "openclipart" else row["group"]
+    for line in (work / "data" / "furniture" / "image-text.jsonl").read_text().splitlines():
+        path = work / "data" / "furniture" / json.loads(line)["image"]
+        times[path], concepts[path] = FURNITURE, f"furniture {path.stem.rpartition('-')[0]}"
+    numbers = {concept: number for number, concept in enumerate(dict.fromkeys(filter(None, concepts.values())))}
+    return (
+        list(times),
+        np.repeat(np.arange(len(times)), list(times.values())),
+        torch.tensor([numbers.get(c, -1) for c in concepts.values()]),
+    )
 
 
 def shown(path: Path, size: int) -> np.ndarray:
@@ -66,14 +84,14 @@ def taught(work: Path, paths: list[Path]) -> Tensor:
     if not place.exists():
         import timm
 
-        model = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval().to(memory_format=torch.channels_last)
+        teacher = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval().to(memory_format=torch.channels_last)
         weights = torch.load(next((work / "sources" / "efficientnet").rglob("*.pth")), weights_only=True)
         # The same layers in the same order under other names; a tensor of another shape would be refused.
-        model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
+        teacher.load_state_dict(dict(zip(teacher.state_dict(), weights.values(), strict=True)))
         made = []
         for first in range(0, len(paths), 64):
             batch = torch.from_numpy(np.stack([shown(path, TEACHER_SIZE) for path in paths[first : first + 64]]))
-            maps = model.forward_features((batch.permute(0, 3, 1, 2) / 127.5 - 1).contiguous(memory_format=torch.channels_last))
+            maps = teacher.forward_features((batch.permute(0, 3, 1, 2) / 127.5 - 1).contiguous(memory_format=torch.channels_last))
             made.append(maps.mean((2, 3)).half())
             if first % 6400 == 0:
                 print(f"distil: the teacher has seen {first:,} of {len(paths):,} pictures", file=sys.stderr, flush=True)
@@ -84,12 +102,18 @@ def taught(work: Path, paths: list[Path]) -> Tensor:
     return vectors
 
 
+def principal(vectors: Tensor, size: int) -> Tensor:
+    """(size, d): the principal directions of centred vectors, each over the root of its spread; the largest figure of each is positive."""
+    spread, found = torch.linalg.eigh(vectors.T @ vectors / len(vectors))  # rising
+    found = found[:, -size:].flip(1)
+    found = found * found.gather(0, found.abs().argmax(0, keepdim=True)).sign()
+    return (found / spread[-size:].flip(0) ** 0.25).T
+
+
 def targets(vectors: Tensor, size: int) -> Tensor:
     """Unit vectors (n, size): the teacher's, centred, along their principal directions, each over the root of its spread."""
     centred = vectors - vectors.mean(0)
-    some = centred[torch.randperm(len(centred))[:20_000]]
-    _, spread, directions = torch.linalg.svd(some, full_matrices=False)
-    return F.normalize(centred @ directions[:size].T / (spread[:size] / len(some) ** 0.5).sqrt(), dim=-1)
+    return F.normalize(centred @ principal(centred, size).T, dim=-1)
 
 
 def crops(batch: Tensor, size: int) -> Tensor:
@@ -114,44 +138,59 @@ def batches(round_: np.ndarray) -> Iterator[np.ndarray]:
         left = left[BATCH:]
 
 
+class Concepts(nn.Module):
+    """A vector for each concept, first the mean of what is wanted of its pictures. concepts: a number for each picture, or -1."""
+
+    def __init__(self, wanted: Tensor, concepts: Tensor) -> None:
+        super().__init__()
+        self._of = concepts
+        some = concepts >= 0
+        sums = torch.zeros(int(concepts.max()) + 1, wanted.shape[1]).index_add(0, concepts[some], wanted[some])
+        self.vectors = nn.Parameter(F.normalize(sums, dim=-1))
+
+    def forward(self, directions: Tensor, numbers: Tensor) -> Tensor:
+        """The loss of telling each picture's concept from all others; pictures that have none do not count."""
+        scores = SHARPNESS * directions @ F.normalize(self.vectors, dim=-1).T
+        return F.cross_entropy(scores, self._of[numbers], ignore_index=-1, label_smoothing=SMOOTHING)
+
+
 def main(work: Path) -> None:
-    folder = work / "start-image"
-    if (folder / "config.json").exists():
+    if all((work / name / "config.json").exists() for name in ROUNDS):
         return
     torch.manual_seed(SEED)
     config = checkpoint.read_config(CONFIG)
     shape = replace(config.encoders["vision"], patch_dropout=SECTION.patch_dropout or 0.0)
-    paths, round_ = pictures(work)
+    paths, round_, of = pictures(work)
     wanted = targets(taught(work, paths), config.dim)
     kept = torch.from_numpy(np.stack([shown(path, KEPT_SIZE) for path in paths])).permute(0, 3, 1, 2)
     mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (shape.mean, shape.std))
-    encoder = with_weights("vision", shape, fresh("vision", shape, SEED))
-    tower = raise_tower("vision", encoder, SECTION, Run(precision="bf16"), torch.device("cpu"))
-    optimizer = make_optimizer({"vision": encoder}, {"vision": SECTION}, torch.nn.Module(), OPTIMIZER)
-    start = time.monotonic()
-    for step, numbers in zip(range(STEPS), batches(round_), strict=False):
-        set_rate(optimizer, rate_at(step, STEPS, WARMUP, OPTIMIZER))
-        views = (crops(kept[numbers] / 255, shape.shape[-1]) - mean) / deviation
-        loss = 1 - (tower.call(views) * wanted[numbers]).sum(-1).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        clip([encoder.parameters()], 1.0)
-        optimizer.step()
-        if step % 100 == 99 or step == STEPS - 1:
-            rate = (step + 1) * BATCH / (time.monotonic() - start)
-            print(
-                f"distil: step {step + 1}, cosine to the teacher {1 - loss.item():.3f}, {rate:.0f} pictures/s", file=sys.stderr, flush=True
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}, folder / "vision.safetensors")
-    own = replace(
-        config,
-        name="mini-start-image",
-        licence="Apache-2.0",
-        encoders={"vision": config.encoders["vision"]},
-        about="image encoder distilled from EfficientNet-Lite0",
-    )
-    (folder / "config.json").write_text(own.to_json())
+    tensors, concepts, source = fresh("vision", shape, SEED), Concepts(wanted, of), batches(round_)
+    for name, (steps, rate, weight) in ROUNDS.items():
+        if not (work / name / "config.json").exists():
+            encoder = with_weights("vision", shape, tensors)
+            tower = raise_tower("vision", encoder, SECTION, Run(precision="bf16"), torch.device("cpu"))
+            settings = Optimizer(name="muon", lr=rate, beta2=0.98, weight_decay=0.1, final=0.01)
+            optimizer = make_optimizer({"vision": encoder}, {"vision": SECTION}, concepts if weight else nn.Module(), settings)
+            start = time.monotonic()
+            for step in range(steps):
+                some = torch.from_numpy(next(source))
+                set_rate(optimizer, rate_at(step, steps, WARMUP, settings))
+                directions = tower.call((crops(kept[some] / 255, shape.shape[-1]) - mean) / deviation)
+                cosine = (directions * wanted[some]).sum(-1).mean()
+                loss = 1 - cosine + (weight * concepts(directions, some) if weight else 0)
+                optimizer.zero_grad()
+                loss.backward()
+                clip([encoder.parameters()], 1.0)
+                optimizer.step()
+                if step % 100 == 99 or step == steps - 1:
+                    print(
+                        f"distil: {name}, step {step + 1} of {steps}, loss {loss.item():.3f}, cosine to the teacher {cosine.item():.3f}, "
+                        f"{(step + 1) * BATCH / (time.monotonic() - start):.0f} pictures/s",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+            write_model(work / name, config, "vision", encoder, "image encoder distilled from EfficientNet-Lite0")
+        tensors = dict(model.find(work / name).read("vision"))
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ def ablations(work: Path) -> list[Test]:
         ("motion, temperature learnt from 0.07", "ablation-learnt-[0-9]"),
         ("motion, batch 16", "ablation-batch-[0-9]"),
         ("motion, MLP head", "ablation-mlp-[0-9]"),
-        ("motion, to an image encoder that was trained for a quarter of the steps", "ablation-weak-[0-9]"),
+        ("motion, to an image encoder that only imitates its teacher", "ablation-weak-[0-9]"),
     )
     depth = (
         ("depth as shipped: one crop and mirror for both sides", "depth-[0-9]"),

@@ -46,14 +46,12 @@ shard() { # sounds cost more to decode than to learn from
 
 start() { "$python" start.py "$work"; "$python" distil.py "$work"; }
 
-pictures() { # pictures RUN [--set ...]: images and words, from their teachers' imitations
-    local run=$1
-    shift
+words() { # words RUN START: the text encoder to the pictures, as an image encoder sees them
     imagebind train --recipe image-text.toml --data "$data/drawings/train.jsonl" --data "$data/furniture/image-text.jsonl" \
-        --set encoders.text.init="$work/start" --set encoders.vision.init="$work/start-image" "$@" --out "$run"
+        --set encoders.text.init="$work/start" --set encoders.vision.init="$work/$2" --out "$1"
 }
 
-image-text() { pictures "$vision"; }
+image-text() { words "$vision" start-image; }
 
 audio() { # a run for each fold held out, and the one that is shipped, which has heard all
     local folds=() all=("$work/prepared/instruments.h5" "$work/prepared/effects.h5")
@@ -99,7 +97,7 @@ ablate() { # one setting apart from the shipped one at a time; for the report al
         bind "ablation-mlp-$seed" image-imu.toml "$seed" "$data/motion/train.jsonl" --set encoders.imu.head=mlp
         bind "ablation-apart-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" --set pairs.0.aligned=false
     done
-    pictures "$weak" --set run.steps=200
+    words "$weak" start-image-imitation
     for seed in $seeds; do vision=$weak bind "ablation-weak-$seed" image-imu.toml "$seed" "$data/motion/train.jsonl"; done
 }
 

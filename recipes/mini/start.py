@@ -15,12 +15,12 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from start_folder import write_model
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModel
@@ -160,12 +160,7 @@ def main(work: Path) -> None:
         schedule.step()
         if step % 200 == 0 or step == STEPS - 1:
             print(f"start: step {step}, cosine to the teacher {1 - loss.item():.3f}", file=sys.stderr, flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}, folder / "text.safetensors")
-    own = replace(
-        config, name="mini-start", licence="Apache-2.0", encoders={"text": shape}, about="text encoder distilled from all-MiniLM-L6-v2"
-    )
-    (folder / "config.json").write_text(own.to_json())
+    write_model(folder, config, "text", encoder, "text encoder distilled from all-MiniLM-L6-v2")
 
 
 if __name__ == "__main__":
