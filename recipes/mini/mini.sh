@@ -46,9 +46,11 @@ shard() { # sounds cost more to decode than to learn from
 
 start() { "$python" start.py "$work"; "$python" distil.py "$work"; }
 
-words() { # words RUN START: the text encoder to the pictures, as an image encoder sees them
-    imagebind train --recipe image-text.toml --data "$data/drawings/train.jsonl" --data "$data/furniture/image-text.jsonl" \
-        --set encoders.text.init="$work/start" --set encoders.vision.init="$work/$2" --out "$1"
+words() { # words RUN IMAGES: the text encoder to the pictures as an image encoder sees them; the second round holds the temperature (README.md)
+    local run=$1 own=(--data "$data/drawings/train.jsonl" --data "$data/furniture/image-text.jsonl" --set encoders.vision.init="$work/$2")
+    imagebind train --recipe image-text.toml "${own[@]}" --set encoders.text.init="$work/start" --out "$run-first"
+    imagebind train --recipe image-text.toml "${own[@]}" --set encoders.text.init="$run-first" --set pairs.0.temperature=0.1 \
+        --set pairs.0.learn_temperature=false --set optimizer.lr=1e-3 --set run.steps=800 --out "$run"
 }
 
 image-text() { words "$vision" start-image; }
