@@ -55,14 +55,17 @@ def laid_over(base: Mapping[str, Tensor], changed: Mapping[str, Tensor]) -> dict
 def _underneath(base: Mapping[str, str], encoder: str, folder: Path, find: Callable[[str], Checkpoint]) -> Mapping[str, Tensor]:
     """The tensors of the model that a run began from."""
     beside = folder / base["model"]
+    if beside.exists() and beside.samefile(folder):
+        raise UserError(f"{folder}: its {encoder} encoder lies over this same folder; if it was renamed, mend `bases` in its config.json")
     try:
         found = find(str(beside) if beside.exists() else base["model"])
     except UserError as error:
         raise UserError(f"{folder}: its {encoder} encoder lies over the weights of {base['model']}: {error}") from None
-    came = fingerprint(found, encoder)
+    tensors = found.read(encoder)
+    came = fingerprint(replace(found, read=lambda _: tensors), encoder)  # read once: each run of a chain would read all below it twice
     if came != base["weights"]:
         raise UserError(f"{folder}: trained over {base['model']} with {encoder} weights {base['weights']}; here it has {came}")
-    return found.read(encoder)
+    return tensors
 
 
 def reference(model: str, folder: Path) -> str:

@@ -137,6 +137,8 @@ def test_other_encoders_come_from_a_trained_model_by_name_and_fingerprint(imageb
     assert re.search(r"trained over .*base with text weights [0-9a-f]{16}; here it has [0-9a-f]{16}", refused.err)
     shutil.rmtree(base)
     assert "lies over the weights of" in imagebind("embed", "text", "a dog", "--model", out).err
+    (out / "config.json").write_text((out / "config.json").read_text().replace("../../base", "../depth"))  # as after a renaming
+    assert "text encoder lies over this same folder" in imagebind("embed", "text", "a dog", "--model", out).err
     assert load(str(whole), device="cpu").embed("text", ["a dog"]).shape == (1, 64)  # stands alone
 
 
