@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import struct
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
 
+import framed
 import instruments
 import motion
 import pairing
@@ -143,3 +145,17 @@ def test_a_test_has_as_many_of_each_activity() -> None:
     some = motion.balanced(made)
     assert Counter(row["label"] for row in some) == {"walking": 3, "standing": 3, "sitting": 3, "lying": 3}
     assert len({row["imu"] for row in some}) == 12
+
+
+def test_half_of_the_captions_are_framed_and_nothing_else_changes(tmp_path: Path) -> None:
+    plain = [{"id": str(number), "image": f"{number}.png", "text": f"thing {number}", "group": str(number)} for number in range(400)]
+    for folder, manifest in (("drawings", "train.jsonl"), ("furniture", "image-text.jsonl")):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        pairing.write(tmp_path / "data" / folder / manifest, plain)
+    framed.main(tmp_path)
+    for folder in ("drawings", "furniture"):
+        rows = [json.loads(line) for line in (tmp_path / "data" / folder / "framed.jsonl").read_text().splitlines()]
+        assert [row | {"text": before["text"]} for row, before in zip(rows, plain, strict=True)] == plain
+        frames = Counter(row["text"].replace(before["text"], "{}") for row, before in zip(rows, plain, strict=True))
+        assert set(frames) == {"{}", *framed.FRAMES}
+        assert 160 < frames["{}"] < 240

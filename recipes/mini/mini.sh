@@ -31,7 +31,7 @@ bind() { # bind RUN RECIPE SEED DATA... [--set ...]: one encoder to the pictures
 fetch() { "$python" fetch.py "$work"; }
 
 prepare() {
-    for what in drawings furniture thermal sounds motion stereo; do "$python" "$what.py" "$work"; done
+    for what in drawings furniture framed thermal sounds motion stereo; do "$python" "$what.py" "$work"; done
     if [ -n "${MINI_ROADSCENE:-}" ]; then "$python" roadscene.py "$work" "$MINI_ROADSCENE"; fi
 }
 
@@ -46,10 +46,12 @@ shard() { # sounds cost more to decode than to learn from
 
 start() { "$python" start.py "$work"; "$python" distil.py "$work"; }
 
-words() { # words RUN IMAGES: the text encoder to the pictures as an image encoder sees them; the second round holds the temperature (README.md)
-    local run=$1 own=(--data "$data/drawings/train.jsonl" --data "$data/furniture/image-text.jsonl" --set encoders.vision.init="$work/$2")
-    imagebind train --recipe image-text.toml "${own[@]}" --set encoders.text.init="$work/start" --out "$run-first"
-    imagebind train --recipe image-text.toml "${own[@]}" --set encoders.text.init="$run-first" --set pairs.0.temperature=0.1 \
+words() { # words RUN IMAGES: the text encoder to the pictures as an image encoder sees them, in two rounds (README.md)
+    local run=$1 images=$work/$2
+    imagebind train --recipe image-text.toml --data "$data/drawings/train.jsonl" --data "$data/furniture/image-text.jsonl" \
+        --set encoders.vision.init="$images" --set encoders.text.init="$work/start" --out "$run-first"
+    imagebind train --recipe image-text.toml --data "$data/drawings/framed.jsonl" --data "$data/furniture/framed.jsonl" \
+        --set encoders.vision.init="$images" --set encoders.text.init="$run-first" --set pairs.0.temperature=0.1 \
         --set pairs.0.learn_temperature=false --set optimizer.lr=1e-3 --set run.steps=800 --out "$run"
 }
 

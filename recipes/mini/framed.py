@@ -1,0 +1,34 @@
+"""Captions as people put them: "piano", "a piano", "a picture of piano".
+
+    python framed.py WORK
+
+For the words' second round: the pairs of pictures and words with half of their captions in a frame. Writes WORK/data/drawings/framed.jsonl and
+WORK/data/furniture/framed.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+
+from pairing import write
+
+FRAMES = ("a {}", "a picture of {}", "a picture of a {}", "a drawing of {}")
+PLAIN = 0.5
+SEED = 0
+
+
+def main(work: Path) -> None:
+    numbers = random.Random(SEED)
+    for folder, manifest in (("drawings", "train.jsonl"), ("furniture", "image-text.jsonl")):
+        rows = [json.loads(line) for line in (work / "data" / folder / manifest).read_text().splitlines()]
+        for row in rows:
+            if numbers.random() >= PLAIN:
+                row["text"] = numbers.choice(FRAMES).format(row["text"])
+        write(work / "data" / folder / "framed.jsonl", rows)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
