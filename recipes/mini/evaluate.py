@@ -447,6 +447,7 @@ def main(work: Path, place: Path) -> None:
     """Measure whatever has been trained, and write the report."""
     prompts = ", ".join(f"`{line}`" for line in TEMPLATES.read_text().splitlines())
     figures = place.with_suffix("")
+    shutil.rmtree(figures, ignore_errors=True)  # of runs that are no more
     lines = [
         "# imagebind-mini, measured",
         "",
