@@ -74,7 +74,7 @@ def tests(work: Path) -> list[Test]:
     return [
         *(
             Test(
-                f"image to text, an unseen set of drawings ({name}), 1,502 names",
+                f"image to text, an unseen set of drawings ({name}), 1,513 names",
                 "image",
                 f"drawings/{name}.jsonl",
                 "drawings/seen.json",
@@ -85,7 +85,7 @@ def tests(work: Path) -> list[Test]:
             for name, bar, what in sets
         ),
         Test(
-            "image to text, 161 unseen concepts",
+            "image to text, 150 unseen concepts",
             "image",
             "drawings/unseen.jsonl",
             "drawings/unseen.json",
@@ -238,7 +238,7 @@ def searches(work: Path) -> list[Search]:
 
     return [
         Search(
-            "image, text: fxemoji, 1,502 names",
+            "image, text: fxemoji, 1,513 names",
             (("image", "drawings/fxemoji.jsonl", ()), names("drawings/seen.json")),
             "label",
             PICTURES,
