@@ -143,7 +143,7 @@ class Concepts(nn.Module):
 
     def __init__(self, wanted: Tensor, concepts: Tensor) -> None:
         super().__init__()
-        self._of = concepts
+        self._concepts = concepts
         some = concepts >= 0
         sums = torch.zeros(int(concepts.max()) + 1, wanted.shape[1]).index_add(0, concepts[some], wanted[some])
         self.vectors = nn.Parameter(F.normalize(sums, dim=-1))
@@ -151,7 +151,7 @@ class Concepts(nn.Module):
     def forward(self, directions: Tensor, numbers: Tensor) -> Tensor:
         """The loss of telling each picture's concept from all others; pictures that have none do not count."""
         scores = SHARPNESS * directions @ F.normalize(self.vectors, dim=-1).T
-        return F.cross_entropy(scores, self._of[numbers], ignore_index=-1, label_smoothing=SMOOTHING)
+        return F.cross_entropy(scores, self._concepts[numbers], ignore_index=-1, label_smoothing=SMOOTHING)
 
 
 def main(work: Path) -> None:
@@ -190,7 +190,7 @@ def main(work: Path) -> None:
                         flush=True,
                     )
             write_model(work / name, config, "vision", encoder, "image encoder distilled from EfficientNet-Lite0")
-        tensors = dict(model.find(work / name).read("vision"))
+        tensors = {key: tensor.clone() for key, tensor in model.find(work / name).read("vision").items()}  # those of a file are mapped
 
 
 if __name__ == "__main__":
