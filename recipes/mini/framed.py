@@ -13,7 +13,7 @@ import random
 import sys
 from pathlib import Path
 
-from pairing import write
+from pairing import IMAGE_TEXT, write
 
 FRAMES = ("a {}", "a picture of {}", "a picture of a {}", "a drawing of {}")
 PLAIN = 0.5
@@ -22,12 +22,13 @@ SEED = 0
 
 def main(work: Path) -> None:
     numbers = random.Random(SEED)
-    for folder, manifest in (("drawings", "train.jsonl"), ("furniture", "image-text.jsonl")):
-        rows = [json.loads(line) for line in (work / "data" / folder / manifest).read_text().splitlines()]
+    for manifest in IMAGE_TEXT:
+        path = work / "data" / manifest
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
         for row in rows:
             if numbers.random() >= PLAIN:
                 row["text"] = numbers.choice(FRAMES).format(row["text"])
-        write(work / "data" / folder / "framed.jsonl", rows)
+        write(path.with_name("framed.jsonl"), rows)
 
 
 if __name__ == "__main__":

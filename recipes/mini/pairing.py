@@ -18,6 +18,9 @@ import numpy as np
 UNSEEN_SETS = ("fxemoji", "openmoji")
 """Drawings that no encoder is trained on."""
 
+IMAGE_TEXT = ("drawings/train.jsonl", "furniture/image-text.jsonl")
+"""Where under WORK/data the pairs of pictures and words are listed."""
+
 Row = dict[str, Any]
 """A line of a manifest."""
 

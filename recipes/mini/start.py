@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pairing import IMAGE_TEXT
 from safetensors.torch import load_file
 from start_folder import write_model
 from tokenizers import Tokenizer
@@ -93,7 +94,7 @@ def principal(vectors: Tensor, size: int) -> Tensor:
 def phrases(work: Path, words: list[str]) -> list[str]:
     """What the encoder learns to say as its teacher: captions, keywords, whole words of the vocabulary, all in some templates too."""
     captions: dict[str, None] = {}
-    for manifest in (work / "data" / "drawings" / "train.jsonl", work / "data" / "furniture" / "image-text.jsonl"):
+    for manifest in (work / "data" / name for name in IMAGE_TEXT):
         if manifest.exists():
             captions |= dict.fromkeys(json.loads(line)["text"] for line in manifest.read_text().splitlines())
     base = json.loads((work / "sources" / "emojibase-data" / "en" / "data.json").read_text())
