@@ -12,7 +12,7 @@ from imagebind_cli import model_config, reading
 from imagebind_cli.media.views import COLOURS, DISTORTIONS, Crop, View
 from imagebind_cli.media.windows import Moment, windows
 from imagebind_cli.model import input_record, read_source
-from imagebind_cli.training.augment import AMOUNTS, draw_place, draw_view, mask_frequencies
+from imagebind_cli.training.augment import AMOUNTS, draw_place, draw_view, mask_frequencies, turn_sensors
 from imagebind_cli.training.recipe import Augment
 
 TINY = model_config.named("tiny").encoders
@@ -279,6 +279,28 @@ def test_frequencies_are_masked_in_one_band():
         kept = (masked != 0).any(-1)[0]
         assert torch.equal(masked[:, kept], spectrogram[:, kept])
     assert np.bincount(widths, minlength=13) / 600 == pytest.approx(1 / 13, abs=0.04)
+
+
+def test_sensors_are_turned_together():
+    """Lengths of both vectors and the angle between them stay, at every moment, and nothing else does; the normalisation is undone and done again."""
+    mean, std = (8.0, -0.3, 0.4, 0.0, 0.1, 0.0), (5.0, 5.0, 4.0, 0.5, 0.5, 0.3)
+    centre, scale = (torch.tensor(values)[:, None] for values in (mean, std))
+    readings = torch.randn(1, 6, 50)
+    before = readings * scale + centre
+    angles = []
+    for number in range(400):
+        turned = turn_sensors(readings, 10.0, mean, std, 0, number)
+        after = turned * scale + centre
+        for first, second in ((slice(3), slice(3)), (slice(3, 6), slice(3, 6)), (slice(3), slice(3, 6))):
+            torch.testing.assert_close(
+                (after[:, first] * after[:, second]).sum(1), (before[:, first] * before[:, second]).sum(1), rtol=1e-4, atol=1e-4
+            )
+        found, _ = np.linalg.lstsq(before[0, :3].T.numpy(), after[0, :3].T.numpy())[:2]
+        assert np.linalg.det(found) == pytest.approx(1, abs=1e-3)  # and not a mirror image
+        angles.append(np.degrees(np.arccos(np.clip((np.trace(found) - 1) / 2, -1, 1))))
+    assert np.sqrt(np.mean(np.square(angles))) == pytest.approx(10, rel=0.15)
+    assert torch.equal(turn_sensors(readings, 10.0, mean, std, 0, 3), turn_sensors(readings, 10.0, mean, std, 0, 3))
+    torch.testing.assert_close(turn_sensors(readings, 0.0, mean, std, 0, 3), readings, rtol=1e-5, atol=1e-5)
 
 
 def test_a_moment_is_a_window_in_the_time_to_spare():

@@ -267,6 +267,7 @@ def test_a_pair_may_lack_validation_data(folder):
         ({"modalities": ["image", "imu"]}, "no row has both image and imu: .*no 'imu' in this row; it has id, text, image, depth, audio"),
         ({"augment": {"audio": {"crop": 0.5}}}, "augment for 'audio'; the pair has image and depth"),
         ({"augment": {"depth": {"frequency_mask": 3}}}, "frequency_mask does not fit depth; crop, interpolation, flip"),
+        ({"augment": {"image": {"turn": 9}}}, "turn does not fit image; crop, interpolation, flip"),
         ({"modalities": ["image", "text"], "augment": {"text": {"flip": 0.5}}}, "flip does not fit text; nothing does"),
         ({"augment": {"image": {"crop": 0.5}}}, r"aligned pictures need the same crop; image has 0\.5, depth 1"),
         ({"options": {"depth": {"sensr": "kv1"}}}, "depth has no option 'sensr' in training; it has depth_format, sensor"),
@@ -336,6 +337,18 @@ def test_every_pair_of_modalities_gives_batches(tmp_path):
     ):
         batch = next(opened(rows, (one, other), batch=2).batches(0, 1))
         assert (batch.inputs[0].shape[1:], batch.inputs[1].shape[1:]) == (still[one], still[other])
+
+
+def test_sensors_are_turned_anew_every_time(tmp_path):
+    """Both rows are of one recording; the mean and deviation of the normalisation have no part in a length."""
+    row = {"text": "words", "imu": str(imu(tmp_path / "a.csv"))}
+    rows = manifest(tmp_path / "a.jsonl", [{"id": str(number), **row} for number in range(2)])
+    plain, turned = (
+        next(opened(rows, ("text", "imu"), batch=2, augment=given).batches(0, 1)).inputs[1] for given in ({}, {"imu": {"turn": 20}})
+    )
+    assert not torch.allclose(turned[0], turned[1], atol=0.01)
+    assert not torch.allclose(turned, plain, atol=0.01)
+    torch.testing.assert_close(turned[:, :3].norm(dim=1), plain[:, :3].norm(dim=1), rtol=1e-4, atol=1e-4)
 
 
 # -- shards

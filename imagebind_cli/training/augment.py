@@ -1,4 +1,4 @@
-"""What is drawn for each sample: its view, its moment, what of its spectrogram is masked (ImageBind table 9).
+"""What is drawn for each sample: its view, its moment, what of its spectrogram is masked (ImageBind table 9), how its sensors are turned.
 
 RandAugment in the form the table's `9/0.5` stands for: two of fifteen operations, each carried out half of the time, at a level of 10 drawn
 from a normal distribution of that mean and deviation; stronger with the level throughout. OMNIVORE, whose training the paper follows for
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from imagebind_cli.media.views import RATIOS, Box, Crop, View
@@ -78,6 +79,22 @@ def mask_frequencies(spectrogram: Tensor, widest: int, seed: int, *place: int) -
     masked = spectrogram.clone()
     masked[..., first : first + width, :] = 0
     return masked
+
+
+def turn_sensors(readings: Tensor, deviation: float, mean: Sequence[float], std: Sequence[float], seed: int, *place: int) -> Tensor:
+    """Normalised readings (…, 6, t) of a device worn a little differently: accelerometer and gyroscope turned together.
+
+    Args:
+        deviation: in degrees, of the normally distributed angle; its axis may be any. mean, std: what the readings were normalised with.
+    """
+    numbers = random(seed, "turn", *place)
+    axis, angle = numbers.normal(size=3), math.radians(numbers.normal(0, deviation))
+    x, y, z = axis / np.linalg.norm(axis)
+    across = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    turn = np.eye(3) + math.sin(angle) * across + (1 - math.cos(angle)) * across @ across  # Rodrigues
+    both = torch.block_diag(*[torch.tensor(turn, dtype=readings.dtype)] * 2)
+    centre, scale = (torch.tensor(values).view(-1, 1) for values in (mean, std))
+    return (both @ (readings * scale + centre) - centre) / scale
 
 
 def _crops(smallest: float, numbers: np.random.Generator) -> Iterator[Crop]:

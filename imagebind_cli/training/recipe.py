@@ -35,6 +35,7 @@ class Augment(Section):
     crop: smallest share of the area a random crop keeps (RandomResizedCrop's scale; its aspect ratio goes from 3/4 to 4/3); 1 for the middle.
     flip: chance of a mirror image. colour_jitter: brightness, contrast, saturation, hue. randaugment: [magnitude, deviation] of two
     random operations. erase: chance that a rectangle is erased. frequency_mask: widest band of mel bins that is masked (audio).
+    turn: deviation, in degrees, of a random turn of the sensors' axes (IMU).
     """
 
     crop: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -44,6 +45,7 @@ class Augment(Section):
     randaugment: tuple[float, float] | None = None
     erase: Share = 0.0
     frequency_mask: Annotated[int, Field(ge=0)] = 0
+    turn: Annotated[float, Field(ge=0, le=180)] = 0.0
 
 
 class Pair(Section):

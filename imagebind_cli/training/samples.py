@@ -76,9 +76,13 @@ class PairReader:
                 sample = next(read_source(side.modality, payload, side.config, {**side.options, **chosen}))
         except (OSError, ValueError) as error:
             raise ValueError(f"{side.modality}: {getattr(error, 'strerror', None) or error}") from None
-        if side.augment and side.augment.frequency_mask and view is not None:
-            masked = augment.mask_frequencies(sample.tensor, side.augment.frequency_mask, self.seed, *place)
-            return dataclasses.replace(sample, tensor=masked)
+        if side.augment and view is not None:
+            if side.augment.frequency_mask:
+                masked = augment.mask_frequencies(sample.tensor, side.augment.frequency_mask, self.seed, *place)
+                return dataclasses.replace(sample, tensor=masked)
+            if side.augment.turn:
+                turned = augment.turn_sensors(sample.tensor, side.augment.turn, side.config.mean, side.config.std, self.seed, *place)
+                return dataclasses.replace(sample, tensor=turned)
         return sample
 
 

@@ -85,7 +85,8 @@ def _side(pair: Pair, modality: str, configs: Mapping[str, EncoderConfig]) -> Si
 
 
 def _check_augment(pair: Pair, modality: str, encoder: str, augment: Augment) -> None:
-    fitting = set(Augment.model_fields) - {"frequency_mask"} if encoder in PICTURES else {"frequency_mask"} if encoder == "audio" else set()
+    others = {"audio": {"frequency_mask"}, "imu": {"turn"}}
+    fitting = set(Augment.model_fields).difference(*others.values()) if encoder in PICTURES else others.get(encoder, set())
     for name in sorted(augment.model_fields_set - fitting):
         known = ", ".join(name for name in Augment.model_fields if name in fitting)
         raise UserError(f"{pair.name}: {name} does not fit {modality}; {known or 'nothing'} does")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,26 +137,33 @@ class Soundfont:
         self._synth = tinysoundfont.Synth(samplerate=PLAYED_AT)
         self._font = self._synth.sfload(str(path))
 
-    def play(self, instrument: Instrument, notes: Sequence[Note], program: int, cents: float = 0.0, seconds: float = SECONDS) -> np.ndarray:
-        """Notes as sound, (samples,) at `RATE`. cents: how far out of tune."""
+    def play(self, instrument: Instrument, notes: Sequence[Note], program: int, cents: float = 0.0, larger: int = 0) -> np.ndarray:
+        """Notes as `SECONDS` of sound, (samples,) at `RATE`.
+
+        cents: how far out of tune. larger: semitones by which the instrument is larger, or smaller if negative: its samples are played that
+        much higher and faster, and the whole then slower, so that notes stay as they are and what colours them goes down.
+        """
+        speed = Fraction(2 ** (larger / 12)).limit_denominator(100)
+        rate = round(PLAYED_AT / speed)
         synth = self._synth
         synth.sounds_off(0)
         synth.program_select(0, self._font, 0, program, is_drums=bool(instrument.keys))
         synth.set_tuning(0, cents / 100)
+        higher = 0 if instrument.keys else larger  # a drum's key is which drum it is
         ends = [(note.start + note.duration, 0, note.key, 0.0) for note in notes]
         events = sorted([(note.start, 1, note.key, note.velocity) for note in notes] + ends)
         parts, now = [], 0
-        for at, begins, key, velocity in [*events, (seconds, 0, 0, 0.0)]:
-            stop = min(round(at * PLAYED_AT), round(seconds * PLAYED_AT))
+        for at, begins, key, velocity in [*events, (SECONDS, 0, 0, 0.0)]:
+            stop = min(round(at * rate), round(SECONDS * rate))
             if stop > now:
                 parts.append(np.frombuffer(synth.generate(stop - now), np.float32).copy())
                 now = stop
             if begins:
-                synth.noteon(0, key, max(1, round(127 * velocity)))
+                synth.noteon(0, key + higher, max(1, round(127 * velocity)))
             elif key:
-                synth.noteoff(0, key)
+                synth.noteoff(0, key + higher)
         stereo = np.concatenate(parts).reshape(-1, 2)
-        return resample_poly(stereo.mean(axis=1), RATE, PLAYED_AT)
+        return resample_poly(stereo.mean(axis=1), RATE * speed.numerator, PLAYED_AT * speed.denominator)
 
 
 def in_a_room(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:

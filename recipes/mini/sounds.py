@@ -32,8 +32,10 @@ from pairing import Row, ceiling, paired, pictures_by_group, pictures_of, shuffl
 from qt_resources import resources
 from scipy.signal import resample_poly
 
-PLAYED, TESTED = 72, 20
+PLAYED, TESTED = 216, 20
 """Clips of each instrument to learn from, and to test with."""
+FARTHEST = 5
+"""Semitones by which an instrument to learn from is made larger or smaller, at most."""
 VARIED = 6
 """Different hearings of each real recording to learn from."""
 
@@ -110,8 +112,8 @@ def varied(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
     return loud(sound, 10 ** (-numbers.uniform(0, 24) / 20))
 
 
-def played(font: Path, clips: int, folder: Path, seed: str) -> Iterator[Row]:
-    """Clips of each instrument, from one soundfont."""
+def played(font: Path, clips: int, folder: Path, seed: str, farthest: int = 0) -> Iterator[Row]:
+    """Clips of each instrument, from one soundfont; of other instruments of its kind, up to as many semitones larger or smaller, if asked for."""
     soundfont = Soundfont(font)
     for name, instrument in INSTRUMENTS.items():
         for number in range(clips):
@@ -119,7 +121,9 @@ def played(font: Path, clips: int, folder: Path, seed: str) -> Iterator[Row]:
             style = STYLES[number % len(STYLES)]
             program = instrument.programs[int(numbers.integers(len(instrument.programs)))]
             notes = score(instrument, style, numbers)
-            sound = in_a_room(soundfont.play(instrument, notes, program, float(numbers.uniform(-30, 30))), numbers)
+            cents = float(numbers.uniform(-30, 30))
+            larger = int(numbers.integers(-farthest, farthest + 1)) if farthest else 0
+            sound = in_a_room(soundfont.play(instrument, notes, program, cents, larger), numbers)
             yield saved(sound, folder / f"{name}-{number:03d}.flac", name, font.stem)
 
 
@@ -184,7 +188,7 @@ def main(work: Path) -> None:
     pictures = {label: pictures_of(codes, groups) for label, codes in PICTURES.items()}
     pictures |= {group: images for group, images in groups.items() if group.startswith("stamp ")}
 
-    training = {"instruments": list(played(sources / TRAINING_FONT, PLAYED, data / "instruments", "training"))}
+    training = {"instruments": list(played(sources / TRAINING_FONT, PLAYED, data / "instruments", "training", FARTHEST))}
     write(data / "test-soundfont.jsonl", tested(list(played(sources / TEST_FONT, TESTED, data / "test-soundfont", "test"))))
     real = []
     for name, label, content in gcompris(sources, REAL_INSTRUMENTS):
