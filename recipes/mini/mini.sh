@@ -13,6 +13,7 @@ python=${PYTHON:-python3}
 data=$work/data
 runs=$work/runs
 vision=$runs/image-text
+begun=$work/start-bound
 cd "$here"  # recipes name the model's config relative to this folder
 
 bind() { # bind RUN RECIPE SEED DATA... [--set ...]: one encoder to the pictures, or on with it
@@ -35,12 +36,15 @@ prepare() {
     if [ -n "${MINI_ROADSCENE:-}" ]; then "$python" roadscene.py "$work" "$MINI_ROADSCENE"; fi
 }
 
-shard() { # sounds cost more to decode than to learn from
+shard() { # sounds and motion cost more to decode than to learn from
     mkdir -p "$work/prepared"
     for manifest in "$data"/sounds/{instruments,effects,shuffled}.jsonl "$data"/sounds/esc10-?.jsonl; do
         if [ -e "$manifest" ]; then
             imagebind preprocess image,audio --manifest "$manifest" --model mini.json -o "$work/prepared/$(basename "$manifest" .jsonl).h5"
         fi
+    done
+    for which in train shuffled; do
+        imagebind preprocess image,imu --manifest "$data/motion/$which.jsonl" --model mini.json -o "$work/prepared/motion-$which.h5"
     done
 }
 
@@ -55,7 +59,10 @@ words() { # words RUN IMAGES: the text encoder to the pictures as an image encod
         --set pairs.0.learn_temperature=false --set optimizer.lr=1e-3 --set run.steps=800 --out "$run"
 }
 
-image-text() { words "$vision" start-image; }
+image-text() {
+    words "$vision" start-image
+    "$python" start_bound.py "$work" "$vision"
+}
 
 audio() { # a run for each fold held out, and the one that is shipped, which has heard all
     local folds=() all=("$work/prepared/instruments.h5" "$work/prepared/effects.h5")
@@ -65,25 +72,25 @@ audio() { # a run for each fold held out, and the one that is shipped, which has
             local others=()
             for fold in "${folds[@]}"; do [ "$fold" = "$held" ] || others+=("$fold"); done
             number=$(basename "$held" .h5)
-            bind "audio-without-$number-$seed" image-audio.toml "$seed" "${all[@]}" "${others[@]}"
+            bind "audio-without-$number-$seed" image-audio.toml "$seed" "${all[@]}" "${others[@]}" --set encoders.audio.init="$begun"
         done
     done
-    bind audio image-audio.toml 0 "${all[@]}" ${folds[@]+"${folds[@]}"}
-    bind audio-shuffled image-audio.toml 0 "$work/prepared/shuffled.h5"
+    bind audio image-audio.toml 0 "${all[@]}" ${folds[@]+"${folds[@]}"} --set encoders.audio.init="$begun"
+    bind audio-shuffled image-audio.toml 0 "$work/prepared/shuffled.h5" --set encoders.audio.init="$begun"
 }
 
 imu() {
-    for seed in $seeds; do bind "imu-$seed" image-imu.toml "$seed" "$data/motion/train.jsonl"; done
-    bind imu-shuffled image-imu.toml 0 "$data/motion/shuffled.jsonl"
+    for seed in $seeds; do bind "imu-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5"; done
+    bind imu-shuffled image-imu.toml 0 "$work/prepared/motion-shuffled.h5"
 }
 
 depth() {
-    for seed in $seeds; do bind "depth-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl"; done
-    bind depth-shuffled image-depth.toml 0 "$data/furniture/train-shuffled.jsonl"
+    for seed in $seeds; do bind "depth-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" --set encoders.depth.init="$begun"; done
+    bind depth-shuffled image-depth.toml 0 "$data/furniture/train-shuffled.jsonl" --set encoders.depth.init="$begun"
 }
 
 thermal() {
-    for seed in $seeds; do bind "thermal-$seed" image-thermal.toml "$seed" "$data/thermal/train.jsonl"; done
+    for seed in $seeds; do bind "thermal-$seed" image-thermal.toml "$seed" "$data/thermal/train.jsonl" --set encoders.thermal.init="$begun"; done
     for fold in "$data"/roadscene/train-?.jsonl; do # what real pairs add; measured, never shipped
         if [ -e "$fold" ]; then
             number=$(basename "$fold" .jsonl)
@@ -95,14 +102,14 @@ thermal() {
 ablate() { # one setting apart from the shipped one at a time; for the report alone
     local weak=$runs/image-text-weak
     for seed in $seeds; do
-        bind "ablation-temperature-$seed" image-imu.toml "$seed" "$data/motion/train.jsonl" --set pairs.0.temperature=0.2
-        bind "ablation-learnt-$seed" image-imu.toml "$seed" "$data/motion/train.jsonl" --set pairs.0.learn_temperature=true
-        bind "ablation-batch-$seed" image-imu.toml "$seed" "$data/motion/train.jsonl" --set pairs.0.batch=16
-        bind "ablation-mlp-$seed" image-imu.toml "$seed" "$data/motion/train.jsonl" --set encoders.imu.head=mlp
-        bind "ablation-apart-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" --set pairs.0.aligned=false
+        bind "ablation-temperature-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5" --set pairs.0.temperature=0.2
+        bind "ablation-learnt-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5" --set pairs.0.learn_temperature=true
+        bind "ablation-batch-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5" --set pairs.0.batch=16
+        bind "ablation-mlp-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5" --set encoders.imu.head=mlp
+        bind "ablation-apart-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" --set pairs.0.aligned=false --set encoders.depth.init="$begun"
     done
     words "$weak" start-image-imitation
-    for seed in $seeds; do vision=$weak bind "ablation-weak-$seed" image-imu.toml "$seed" "$data/motion/train.jsonl"; done
+    for seed in $seeds; do vision=$weak bind "ablation-weak-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5"; done
 }
 
 evaluate() { "$python" evaluate.py "$work"; }

@@ -2,7 +2,8 @@
 
     python package.py WORK [FOLDER]
 
-FOLDER is imagebind_cli/models/mini of this clone if it is not given. Word vectors, two thirds of the text encoder, are stored as int8 rows.
+FOLDER is imagebind_cli/models/mini of this clone if it is not given. Word vectors, two thirds of the text encoder, and the matrices of depth's and
+thermal's blocks are stored as int8 rows.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import shutil
 import sys
 from dataclasses import replace
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 
@@ -21,7 +23,8 @@ from imagebind_cli.checkpoint import INT8_SCALE
 
 HERE = Path(__file__).parent
 RUNS = {"vision": "image-text", "text": "image-text", "audio": "audio", "imu": "imu-0", "depth": "depth-0", "thermal": "thermal-0"}
-NARROW = {"stem.tokens.weight"}
+NARROW = {"text": "stem.tokens.weight", "depth": "trunk.blocks.*.weight", "thermal": "trunk.blocks.*.weight"}
+"""By encoder, the pattern of the names of those of its matrices that are stored as int8 rows."""
 LARGEST = 30e6
 """Bytes of the whole folder, at most."""
 
@@ -40,7 +43,7 @@ def main(work: Path, folder: Path) -> None:
         encoders[name] = replace(config.encoders[name], head_dropout=0.0, patch_dropout=0.0)
         tensors: dict[str, torch.Tensor] = {}
         for key, tensor in found.read(name).items():
-            if key in NARROW:
+            if tensor.dim() == 2 and fnmatch(key, NARROW.get(name, "")):
                 tensors[key], tensors[key + INT8_SCALE] = checkpoint.narrowed(tensor)
             else:
                 tensors[key] = tensor.float() if key == "log_scale" else tensor.half().contiguous()

@@ -1,7 +1,8 @@
-"""A model folder of one encoder, for others to begin from."""
+"""A model folder of some encoders, for others to begin from."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from imagebind_cli.encoder import Encoder
 from imagebind_cli.model_config import ModelConfig
 
 
-def write_model(folder: Path, config: ModelConfig, name: str, encoder: Encoder, about: str) -> None:
-    """Write the encoder of this name into a folder that `imagebind train` can begin from; its config last, so that a cut leaves no model."""
+def write_model(folder: Path, config: ModelConfig, encoders: Mapping[str, Encoder], about: str) -> None:
+    """Write encoders, by name, into a folder that `imagebind train` can begin from; its config last, so that a cut leaves no model."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({key: tensor.contiguous() for key, tensor in encoder.state_dict().items()}, folder / f"{name}.safetensors")
-    own = replace(config, name=f"mini-{folder.name}", licence="Apache-2.0", encoders={name: config.encoders[name]}, about=about)
+    for name, encoder in encoders.items():
+        save_file({key: tensor.contiguous() for key, tensor in encoder.state_dict().items()}, folder / f"{name}.safetensors")
+    shapes = {name: config.encoders[name] for name in encoders}
+    own = replace(config, name=f"mini-{folder.name}", licence="Apache-2.0", encoders=shapes, about=about)
     (folder / "config.json").write_text(own.to_json())

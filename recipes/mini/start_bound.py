@@ -1,0 +1,69 @@
+"""What the encoders that are bound to pictures begin as: the image encoder's own blocks, for depth, thermal pictures and sound are looked at, too.
+
+    python start_bound.py WORK VISION
+
+VISION is the run or model folder of the image encoder. Every tensor that an encoder of mini.json shares with it by name is taken over, as many
+blocks as there are; its stem sees grey as the image encoder sees a grey picture, and where patches are of another size or number, weights and
+positions are stretched to it. What the image encoder has none of stays as fresh encoders have it. Writes the model folder WORK/start-bound.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from start_folder import write_model
+from torch import Tensor
+from torch.nn import functional as F
+
+from imagebind_cli import checkpoint, model
+from imagebind_cli.encoder import EncoderConfig
+from imagebind_cli.training.start import fresh, with_weights
+
+CONFIG = Path(__file__).with_name("mini.json")
+BOUND = ("audio", "depth", "thermal")
+SEED = 0
+
+
+def grey(weight: Tensor, patch: tuple[int, ...]) -> Tensor:
+    """A stem's kernels (d, 3, t, h, w) for a picture of one channel, (d, 1, *patch): what they make of equal colours and equal frames."""
+    kernel = weight.sum((1, 2))[:, None]
+    scale = kernel.shape[-2] * kernel.shape[-1] / (patch[0] * patch[1])  # a larger patch sums more
+    return F.interpolate(kernel, patch, mode="bilinear", antialias=True) * scale
+
+
+def stretched(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Learned positions (1, 1 + old, d) of the class token and a grid, for another grid."""
+    grid = positions[:, 1:].unflatten(1, old).permute(0, 3, 1, 2)
+    return F.pad(F.interpolate(grid, new, mode="bilinear").flatten(2).transpose(1, 2), (0, 0, 1, 0)) + F.pad(
+        positions[:, :1], (0, 0, 0, new[0] * new[1])
+    )
+
+
+def begun(name: str, shape: EncoderConfig, vision: dict[str, Tensor], seen: EncoderConfig) -> dict[str, Tensor]:
+    """The tensors of one encoder."""
+    tensors = fresh(name, shape, SEED)
+    shared = {key: value.float() for key, value in vision.items() if key in tensors}
+    shared["stem.proj.weight"] = grey(shared["stem.proj.weight"], shape.patch)
+    shared["stem.pos"] = stretched(shared["stem.pos"], seen.grid[-2:], shape.grid[-2:])
+    for key, value in shared.items():
+        if value.shape != tensors[key].shape:
+            sys.exit(f"start_bound: {name}: {key} is {tuple(tensors[key].shape)}, the image encoder's {tuple(value.shape)}")
+    return tensors | shared
+
+
+def main(work: Path, vision: Path) -> None:
+    folder = work / "start-bound"
+    if (folder / "config.json").exists():
+        return
+    config, found = checkpoint.read_config(CONFIG), model.find(vision)
+    tensors = dict(found.read("vision"))
+    encoders = {
+        name: with_weights(name, config.encoders[name], begun(name, config.encoders[name], tensors, found.config.encoders["vision"]))
+        for name in BOUND
+    }
+    write_model(folder, config, encoders, "encoders for what is bound to pictures, begun as the image encoder")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
