@@ -7,6 +7,7 @@ import json
 import pickle
 import struct
 import sys
+import types
 from collections import Counter
 from pathlib import Path
 
@@ -159,3 +160,49 @@ def test_half_of_the_captions_are_framed_and_nothing_else_changes(tmp_path: Path
         frames = Counter(row["text"].replace(before["text"], "{}") for row, before in zip(rows, plain, strict=True))
         assert set(frames) == {"{}", *framed.FRAMES}
         assert 160 < frames["{}"] < 240
+
+
+class Sine:
+    """A synthesiser of one voice: the note's own pitch, and a whistle at 4 kHz, which is what its body adds."""
+
+    def __init__(self, samplerate: int) -> None:
+        self.rate, self.at, self.key = samplerate, 0, 0
+
+    def sfload(self, path: str) -> int:
+        return 1
+
+    def sounds_off(self, channel: int) -> None:
+        self.at = self.key = 0
+
+    def program_select(self, *given: int, is_drums: bool) -> None: ...
+
+    def set_tuning(self, channel: int, semitones: float) -> None: ...
+
+    def noteon(self, channel: int, key: int, velocity: int) -> None:
+        self.key = key
+
+    def noteoff(self, channel: int, key: int) -> None:
+        self.key = 0
+
+    def generate(self, count: int) -> bytes:
+        times = (self.at + np.arange(count)) / self.rate
+        self.at += count
+        sound = sum(np.sin(2 * np.pi * hertz * times) for hertz in (440 * 2 ** ((self.key - 69) / 12), 4000)) * bool(self.key)
+        return np.repeat(sound, 2).astype(np.float32).tobytes()
+
+
+@pytest.mark.parametrize("larger", [-5, 0, 4])
+def test_a_larger_instrument_plays_the_same_notes_with_a_deeper_body(monkeypatch: pytest.MonkeyPatch, larger: int) -> None:
+    monkeypatch.setitem(sys.modules, "tinysoundfont", types.SimpleNamespace(Synth=Sine))
+    font = instruments.Soundfont(Path("any.sf2"))
+    sound = font.play(instruments.INSTRUMENTS["flute"], [instruments.Note(1.0, 2.0, 69, 1.0)], 73, larger=larger)
+    assert len(sound) == pytest.approx(instruments.SECONDS * instruments.RATE, abs=2)
+    heard = np.abs(sound) > 0.05
+    assert (heard.argmax() / instruments.RATE, heard[::-1].argmax() / instruments.RATE) == (
+        pytest.approx(1, abs=0.01),
+        pytest.approx(1, abs=0.01),
+    )
+    power = np.abs(np.fft.rfft(sound))
+    hertz = np.fft.rfftfreq(len(sound), 1 / instruments.RATE)
+    assert hertz[power.argsort()[-40:]].min() == pytest.approx(440, rel=0.02)
+    assert hertz[hertz > 1000][power[hertz > 1000].argmax()] == pytest.approx(4000 / 2 ** (larger / 12), rel=0.01)
