@@ -1,4 +1,4 @@
-"""Encoders alone, at the published size: ours in float32 and int8 beside the published code, and as shares of the machine's matrix peak.
+"""Encoders alone, at the published size: ours in float32, int8 and bfloat16 beside the published code, and as shares of the machine's matrix peak.
 
     python -m benchmarks.encoders [--turns 5] [--modalities vision text audio depth thermal imu] [--names 5] [--work DIR]
 
@@ -30,6 +30,7 @@ from benchmarks.cold_start import huge_weights, run_beside_peer
 from benchmarks.exactness import HUGE
 
 HERE = Path(__file__).parent
+CHOSEN = ("int8", "bf16")
 BATCHES = {"vision": 4, "audio": 8, "depth": 8, "thermal": 8, "imu": 8}
 NAMES = (
     "dog",
@@ -97,7 +98,8 @@ def compare(weights: Path, modalities: list[str], turns: int, names: int) -> dic
     published = published_model(weights)
     found: dict[str, Any] = {}
     for modality in modalities:
-        models = {"ours": ib.load(weights, device="cpu"), "ours, int8": ib.load(weights, device="cpu", dtype="int8")}
+        models = {"ours": ib.load(weights, device="cpu")}
+        models |= {f"ours, {dtype}": ib.load(weights, device="cpu", dtype=dtype) for dtype in CHOSEN}
         config = models["ours"].config(modality)
         inputs = tokens_of(names) if modality == "text" else generated(config, BATCHES[modality])
         if modality == "vision":

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -49,25 +50,30 @@ SMALL = EncoderConfig(
 Step = Callable[[int | None], None]
 """One step on the first so many rows of its batch; None for all."""
 
-KINDS = ("plain small", "plain large", "cached large", "by hand large", "anchors live", "anchors cached")
+KINDS = (
+    "plain small", "plain large", "cached large", "by hand large",
+    "anchors live", "anchors live, bf16", "anchors by hand", "anchors cached",
+)  # fmt: skip
 RATIOS = {
     "time, cached over plain large batch": ("cached large", "plain large", 0),
     "operations, cached over plain large batch": ("cached large", "plain large", 2),
     "time, plain over a loop by hand": ("plain large", "by hand large", 0),
     "memory, plain large batch over cached": ("plain large", "cached large", 1),
     "time, anchors live over from their cache": ("anchors live", "anchors cached", 0),
+    "time, a loop by hand over ours, anchors live": ("anchors by hand", "anchors live", 0),
+    "time, a loop by hand over ours in bf16, anchors live": ("anchors by hand", "anchors live, bf16", 0),
     "operations, anchors live over from their cache": ("anchors live", "anchors cached", 2),
 }
 """Name to the two kinds of step, and the column of their figures."""
 MEMORY = "memory, cached over plain micro-batch and embeddings"
 
 
-def tower_of(name: str, config: EncoderConfig, train: str) -> Tower:
+def tower_of(name: str, config: EncoderConfig, train: str, precision: Literal["fp32", "bf16"] = "fp32") -> Tower:
     """An encoder with fresh weights, ready for steps."""
     encoder = with_weights(name, config, fresh(name, config, 0))
     section = Section(train=train)
     choose(encoder, section, 0)
-    return raise_tower(name, encoder, section, Run(), torch.device("cpu"))
+    return raise_tower(name, encoder, section, Run(precision=precision), torch.device("cpu"))
 
 
 def pair_steps(kind: str, batch: int, micro_batch: int) -> Step:
@@ -95,25 +101,35 @@ def pair_steps(kind: str, batch: int, micro_batch: int) -> Step:
 
 def _by_hand(towers: tuple[Tower, Tower], inputs: tuple[Tensor, Tensor], adamw: torch.optim.Optimizer) -> None:
     """What one would write in twenty lines: nothing of `imagebind_cli.training` but its encoders and AdamW's groups."""
-    rows = [tower.encoder(own) for tower, own in zip(towers, inputs, strict=True)]
+    rows = []
+    for tower, own in zip(towers, inputs, strict=True):
+        with torch.set_grad_enabled(tower.trained):
+            rows.append(tower.encoder(own))
     scores = rows[0] @ rows[1].T / 0.07
     truth = torch.arange(len(scores))
     ((F.cross_entropy(scores, truth) + F.cross_entropy(scores.T, truth)) / 2).backward()
-    nn.utils.clip_grad_norm_([parameter for tower in towers for parameter in tower.encoder.parameters()], 1.0)
+    nn.utils.clip_grad_norm_([parameter for tower in towers if tower.trained for parameter in tower.encoder.parameters()], 1.0)
     adamw.step()
     adamw.zero_grad()
 
 
 def anchor_steps(kind: str) -> Step:
-    """A step at the published sizes: vision (ViT-H) frozen, depth (ViT-S) trains; anchors embedded live, or from their cache."""
+    """A step at the published sizes: vision (ViT-H) frozen, depth (ViT-S) trains; anchors embedded live, or from their cache.
+
+    By hand a picture is two equal frames, as in the published code.
+    """
     huge, size = model_config.named("huge").encoders, ANCHORS
-    depth = tower_of("depth", huge["depth"], "all")
-    live = kind == "anchors live"
-    vision = tower_of("vision", huge["vision"], "none") if live else depth  # not called with a cache
+    precision: Literal["fp32", "bf16"] = "bf16" if kind.endswith("bf16") else "fp32"
+    depth = tower_of("depth", huge["depth"], "all", precision)
+    live = kind != "anchors cached"
+    vision = tower_of("vision", huge["vision"], "none", precision) if live else depth  # not called with a cache
     anchors = torch.randn(size, 3, 224, 224) if live else F.normalize(torch.randn(size, 1024), dim=1)
     depths = torch.randn(size, *huge["depth"].shape)
     loss = PairLoss(Pair(modalities=("image", "depth")), 1024)
     adamw = make_optimizer({"depth": depth.encoder}, {"depth": depth.section}, nn.ModuleList([loss]), Optimizer())
+    if kind == "anchors by hand":
+        frames = anchors[:, :, None].expand(-1, -1, 2, -1, -1)
+        return lambda rows: _by_hand((vision, depth), (frames[:rows], depths[:rows]), adamw)
 
     def step(rows: int | None = None) -> None:
         some = anchors[:rows], depths[:rows]

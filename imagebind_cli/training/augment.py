@@ -92,7 +92,7 @@ def turn_sensors(readings: Tensor, deviation: float, mean: Sequence[float], std:
     x, y, z = axis / np.linalg.norm(axis)
     across = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     turn = np.eye(3) + math.sin(angle) * across + (1 - math.cos(angle)) * across @ across  # Rodrigues
-    both = torch.block_diag(*[torch.tensor(turn, dtype=readings.dtype)] * 2)
+    both = torch.kron(torch.eye(2, dtype=readings.dtype), torch.tensor(turn, dtype=readings.dtype))
     centre, scale = (torch.tensor(values).view(-1, 1) for values in (mean, std))
     return (both @ (readings * scale + centre) - centre) / scale
 
