@@ -76,14 +76,14 @@ class PairReader:
                 sample = next(read_source(side.modality, payload, side.config, {**side.options, **chosen}))
         except (OSError, ValueError) as error:
             raise ValueError(f"{side.modality}: {getattr(error, 'strerror', None) or error}") from None
-        if side.augment and view is not None:
-            if side.augment.frequency_mask:
-                masked = augment.mask_frequencies(sample.tensor, side.augment.frequency_mask, self.seed, *place)
-                return dataclasses.replace(sample, tensor=masked)
-            if side.augment.turn:
-                turned = augment.turn_sensors(sample.tensor, side.augment.turn, side.config.mean, side.config.std, self.seed, *place)
-                return dataclasses.replace(sample, tensor=turned)
-        return sample
+        if not side.augment or view is None:
+            return sample
+        tensor = sample.tensor
+        if side.augment.frequency_mask:
+            tensor = augment.mask_frequencies(tensor, side.augment.frequency_mask, self.seed, *place)
+        if side.augment.turn:
+            tensor = augment.turn_sensors(tensor, side.augment.turn, side.config.mean, side.config.std, self.seed, *place)
+        return dataclasses.replace(sample, tensor=tensor)
 
 
 def prepared_sample(source: Prepared, side: Side, moment: Moment | None, view: View | None) -> Sample:

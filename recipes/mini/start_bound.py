@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import torch
 from start_folder import write_model
 from torch import Tensor
 from torch.nn import functional as F
@@ -35,9 +36,7 @@ def grey(weight: Tensor, patch: tuple[int, ...]) -> Tensor:
 def stretched(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """Learned positions (1, 1 + old, d) of the class token and a grid, for another grid."""
     grid = positions[:, 1:].unflatten(1, old).permute(0, 3, 1, 2)
-    return F.pad(F.interpolate(grid, new, mode="bilinear").flatten(2).transpose(1, 2), (0, 0, 1, 0)) + F.pad(
-        positions[:, :1], (0, 0, 0, new[0] * new[1])
-    )
+    return torch.cat([positions[:, :1], F.interpolate(grid, new, mode="bilinear").flatten(2).transpose(1, 2)], dim=1)
 
 
 def begun(name: str, shape: EncoderConfig, vision: dict[str, Tensor], seen: EncoderConfig) -> dict[str, Tensor]:
