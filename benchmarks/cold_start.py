@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,6 +23,7 @@ import numpy as np
 import soundfile
 import torch
 
+from benchmarks.machine import machine
 from benchmarks.published_weights import published_shapes, published_weights
 from imagebind_cli import model_config
 
@@ -136,7 +135,7 @@ def main() -> None:
         times = [seconds for seconds, _ in row]
         print(f"{name:<14}{median[name][0]:>9.2f}{min(times):>8.2f}{max(times):>8.2f}{median[name][1]:>9.2f}")
     result = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        "machine": machine("torch"),
         "time, published over ours": median["published"][0] / median["ours"][0],
         "memory, published over ours": median["published"][1] / median["ours"][1],
         "time, ours over import torch": median["ours"][0] / median["import torch"][0],

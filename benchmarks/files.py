@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -30,6 +28,7 @@ from torch import Tensor
 from benchmarks.audio_front_end import make_sounds, published_input, published_windows
 from benchmarks.cold_start import huge_weights, run_beside_peer
 from benchmarks.encoders import published_model, seconds
+from benchmarks.machine import machine
 
 HERE = Path(__file__).parent
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -152,11 +151,11 @@ def main() -> None:
     weights = huge_weights(arguments.work)
     if not arguments.inside:
         run_beside_peer("benchmarks.files", arguments.work)
-    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
-    print(machine)
+    described = machine("torch")
+    print(described)
     with tempfile.TemporaryDirectory() as folder:
         result = {
-            "machine": machine,
+            "machine": described,
             "pictures": pictures_to_input(make_pictures(Path(folder), arguments.pictures), arguments.turns),
             "sounds": sounds_to_vectors(weights, make_sounds(Path(folder), arguments.sounds), arguments.turns),
         }

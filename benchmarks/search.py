@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import machine
 from benchmarks.store import append
 from imagebind_cli.retrieval.search import Query, search
 from imagebind_cli.store import StoreReader, open_store
@@ -143,7 +143,7 @@ def main() -> None:
     many_peak, many_own = memory(path, MANY)
     _, limited_own = memory(path, MANY, limit=size // 2)
     result = {
-        "machine": f"{platform.processor() or platform.machine()}, {cores} cores, numpy {np.__version__}, faiss {faiss.__version__}",
+        "machine": machine("numpy", "faiss-cpu"),
         "rows": len(store),
         "top 10 as float64 numpy": same,
         "read GB/s": size / best["read"] / 1e9,

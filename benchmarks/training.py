@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -27,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.machine import machine
 from imagebind_cli import model_config
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.training.batch import Batch
@@ -68,12 +67,12 @@ RATIOS = {
 MEMORY = "memory, cached over plain micro-batch and embeddings"
 
 
-def tower_of(name: str, config: EncoderConfig, train: str, precision: Literal["fp32", "bf16"] = "fp32") -> Tower:
+def tower_of(name: str, config: EncoderConfig, train: str, precision: Literal["fp32", "bf16"] = "fp32", device: str = "cpu") -> Tower:
     """An encoder with fresh weights, ready for steps."""
     encoder = with_weights(name, config, fresh(name, config, 0))
     section = Section(train=train)
     choose(encoder, section, 0)
-    return raise_tower(name, encoder, section, Run(precision=precision), torch.device("cpu"))
+    return raise_tower(name, encoder, section, Run(precision=precision), torch.device(device))
 
 
 def pair_steps(kind: str, batch: int, micro_batch: int) -> Step:
@@ -198,8 +197,8 @@ def main() -> None:
     ratio[MEMORY] = median["cached large"][1] / (median["plain small"][1] + embeddings)
     for name, value in ratio.items():
         print(f"{name:<56}{value:.3g}")
-    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
-    result = {"machine": machine, "batch": arguments.batch, "micro-batch": arguments.micro_batch, **ratio, "rounds": rows}
+    described = machine("torch")
+    result = {"machine": described, "batch": arguments.batch, "micro-batch": arguments.micro_batch, **ratio, "rounds": rows}
     (Path(__file__).parent / "training.json").write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -6,34 +6,65 @@ depends on nothing but itself, so that a vector does not change with the batch i
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
 from imagebind_cli.encoder import Encoder
 
 LARGEST = 127
+SMALLEST = torch.finfo(torch.float32).tiny
 
 
 class Int8Linear(nn.Module):
-    """A linear layer whose weights (o, i) are int8."""
+    """A linear layer whose weights are int8, (o, i) or packed as oneDNN wants them."""
 
     weight: Tensor
     scale: Tensor
+    zero: Tensor
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        scale = linear.weight.detach().abs().amax(dim=1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny) / LARGEST  # (o, 1)
-        self.register_buffer("weight", (linear.weight.detach() / scale).round_().to(torch.int8))
-        self.register_buffer("scale", scale.T.contiguous())  # (1, o)
+        scale = linear.weight.detach().abs().amax(dim=1, keepdim=True).clamp_(min=SMALLEST) / LARGEST  # (o, 1)
+        rounded = (linear.weight.detach() / scale).round_().to(torch.int8)
+        self.packed = packs()
+        self.register_buffer("weight", torch.ops.onednn.qlinear_prepack(rounded, None) if self.packed else rounded)
+        self.register_buffer("scale", scale.flatten())
+        self.register_buffer("zero", torch.zeros(len(scale), dtype=torch.int32))
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:  # (…, i) to (…, o) float32
         rows = x.flatten(0, -2)
-        size = rows.abs().amax(dim=1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny).div_(LARGEST)
-        rounded = (rows / size).round_().to(torch.int8)
-        # The one int8 product of torch without a scale for the whole batch. The weights as a view: contiguous ones are unpacked each time.
-        product = torch._int_mm(rounded, self.weight.T) * size
-        return torch.addcmul(self.bias, product, self.scale).view(*x.shape[:-1], -1)
+        # As `abs().amax()`, which writes all of the rows once more.
+        largest = torch.maximum(rows.amax(dim=1, keepdim=True), rows.amin(dim=1, keepdim=True).neg_())
+        size = largest.clamp_(min=SMALLEST).div_(LARGEST)  # (n, 1)
+        product = self._product((rows / size).round_().to(torch.int8))
+        return torch.addcmul(self.bias.detach(), product, size, out=product).view(*x.shape[:-1], -1)
+
+    def _product(self, rounded: Tensor) -> Tensor:  # (n, i) int8 to (n, o) float32
+        if self.packed:
+            return _packed_product(rounded, self.weight, self.scale, self.zero)
+        # The weights as a view: contiguous ones are unpacked each time.
+        return torch._int_mm(rounded, self.weight.T) * self.scale
+
+
+def _packed_product(rounded: Tensor, weight: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    """oneDNN's int8 product with a scale for each output, which writes no int32 in between."""
+    return torch.ops.onednn.qlinear_pointwise(  # type: ignore[no-any-return]
+        rounded, 1.0, 0, weight, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+
+
+@cache
+def packs() -> bool:
+    """Whether oneDNN multiplies int8 exactly here: builds of torch for other processors lack it, and old ones saturate at 16 bits."""
+    rows, weight, scale = torch.full((4, 64), LARGEST, dtype=torch.int8), torch.full((16, 64), -LARGEST, dtype=torch.int8), torch.ones(16)
+    try:
+        found = _packed_product(rows, torch.ops.onednn.qlinear_prepack(weight, None), scale, torch.zeros(16, dtype=torch.int32))
+    except (RuntimeError, AttributeError):
+        return False
+    return bool((found == -64 * LARGEST * LARGEST).all())
 
 
 def narrow(encoder: Encoder) -> Encoder:

@@ -174,7 +174,8 @@ class Model:
             wanted = " or ".join(f"(b, {', '.join(map(str, shape))})" for shape in shapes)
             raise UserError(f"{modality}: tensor of shape {tuple(tensor.shape)}; {wanted} is needed, or with clips after b")
         with torch.inference_mode():
-            tensor = tensor.to(self.device)
+            pinned = self.device.type == "cuda" and tensor.device.type == "cpu"  # only such memory is copied while Python goes on
+            tensor = tensor.pin_memory().to(self.device, non_blocking=True) if pinned else tensor.to(self.device)
             if tensor.is_floating_point():
                 tensor = tensor.to(encoder.head.proj.weight.dtype)
             clips = tensor.flatten(0, extra - 1)  # (b * clips, *shape)
@@ -224,7 +225,7 @@ class Model:
         return pipeline.embed(
             items,
             read=partial(read_source, modality, config=self.config(modality), options=options),
-            encode=lambda clips: self.encode(modality, clips).cpu(),
+            encode=partial(self.encode, modality),
             batch_size=batch_size or self.batch_size(modality),
             workers=workers or default_workers(),
             pool=pool,

@@ -67,7 +67,8 @@ def embed(
         items: an iterable that may block or never end; failures in it pass through in their place.
         read: payload to samples, as a modality's reader; run in threads.
         encode: clips (b, *shape) to unit vectors (b, dim); run in the calling thread. A batch for which it runs out of memory is
-            halved, and later batches stay that small.
+            halved, and later batches stay that small. Vectors on a GPU, which works on while Python does, are waited for only when
+            the next batch is on its way.
         batch_size: clips to the encoder at once. workers: decoding threads, or in their place `processes`; see `decode`.
         pool: `mean` for one vector per item, the mean of its clips' made a unit vector again; `none` for one per time window.
     """
@@ -75,7 +76,7 @@ def embed(
     open_items: deque[_Open] = deque()
 
     def waiting() -> bool:
-        return bool(batches.clips)
+        return bool(batches.clips or batches.under_way)
 
     try:
         for step in decode(items, read, workers=workers, ahead=batch_size, impatient=waiting, processes=processes):
@@ -242,6 +243,7 @@ class _Batches:
     def __init__(self, encode: Callable[[Tensor], Tensor], size: int) -> None:
         self.encode, self.size = encode, size
         self.clips: list[tuple[_Open, Tensor]] = []
+        self.under_way: tuple[list[_Open], Tensor] | None = None
 
     def add(self, item: _Open, sample: Sample) -> None:
         item.spans += sample.spans
@@ -253,6 +255,7 @@ class _Batches:
     def flush(self) -> None:
         while self.clips:
             self._encode_some()
+        self._settle()
 
     def _encode_some(self) -> None:
         shape = self.clips[0][1].shape  # pictures and videos share an encoder, not a shape
@@ -267,7 +270,18 @@ class _Batches:
             self.size = max(1, len(some) // 2)
             return
         del self.clips[: len(some)]
-        for (item, _), vector in zip(some, vectors, strict=True):
+        self._settle()
+        self.under_way = [item for item, _ in some], vectors
+        if vectors.device.type == "cpu":
+            self._settle()
+
+    def _settle(self) -> None:
+        """File the vectors that are under way under their items."""
+        if self.under_way is None:
+            return
+        items, vectors = self.under_way
+        self.under_way = None
+        for item, vector in zip(items, vectors.cpu(), strict=True):
             item.vectors += vector.numpy().tobytes()
             item.waiting -= 1
 

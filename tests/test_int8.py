@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import imagebind_cli as ib
+from imagebind_cli import int8
 from imagebind_cli.errors import UserError
 from imagebind_cli.evaluation.precision import cosines, generated
 from imagebind_cli.int8 import Int8Linear
@@ -31,6 +32,24 @@ def test_a_linear_layer_is_as_close_as_eight_bits_allow():
     error = (found - exact).norm(dim=-1) / exact.norm(dim=-1).clamp(min=1e-12)
     assert error.max() < 0.02
     assert error.flatten()[1:].min() > 1e-4  # it is int8
+
+
+def test_without_packed_products_the_result_is_the_same(monkeypatch):
+    linear, x = torch.nn.Linear(48, 32), torch.randn(3, 5, 48)
+    found = []
+    for packed in (True, False):
+        monkeypatch.setattr(int8, "packs", lambda packed=packed: packed)
+        with torch.no_grad():
+            found.append(Int8Linear(linear)(x))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+
+
+def test_packed_products_are_used_where_they_are_exact(monkeypatch):
+    assert int8.packs() or torch.backends.cpu.get_cpu_capability() != "AVX512"
+    int8.packs.cache_clear()
+    monkeypatch.setattr(int8, "_packed_product", lambda *_: torch.full((4, 16), 32767.0))  # saturated
+    assert not int8.packs()
+    int8.packs.cache_clear()
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

@@ -65,6 +65,41 @@ def test_results_come_in_input_order_though_reading_takes_unequal_time() -> None
     assert angles(results) == pytest.approx([float(item.payload) for item in items], abs=1e-6)
 
 
+class Late:
+    """Vectors as on a GPU: there only when they are asked for."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, vectors: Tensor, steps: list[str]) -> None:
+        self._vectors, self._steps = vectors, steps
+
+    def cpu(self) -> Tensor:
+        self._steps.append("taken")
+        return self._vectors
+
+
+def test_vectors_on_a_gpu_are_waited_for_when_the_next_batch_is_on_its_way() -> None:
+    steps: list[str] = []
+
+    def encode_late(clips: Tensor) -> Any:
+        steps.append(f"given {len(clips)}")
+        return Late(encode(clips), steps)
+
+    items = numbered(10)
+    results = list(run(items, encode=encode_late))
+    assert steps == ["given 4", "given 4", "taken", "given 2", "taken", "taken"]
+    assert angles(results) == pytest.approx([float(item.payload) for item in items], abs=1e-6)
+
+
+def test_vectors_on_a_gpu_come_though_no_more_input_does() -> None:
+    more: queue.Queue[Item | None] = queue.Queue()
+    for item in numbered(4):
+        more.put(item)
+    results = run(iter(more.get, None), encode=lambda clips: Late(encode(clips), []))  # type: ignore[arg-type, return-value]
+    assert ids(itertools.islice(results, 4)) == ["0", "1", "2", "3"]
+    more.put(None)
+
+
 def test_failures_pass_through_in_their_place() -> None:
     def some_fail(payload: str) -> Iterator[Sample]:
         if payload == "0.5":
