@@ -3,21 +3,25 @@
     python -m benchmarks.audio_front_end [--windows 1536] [--turns 9] [--threads 2] [FILE ...]
 
 First windows at 16 kHz in memory, on one thread and on several; then whole files, decoded by soundfile in both and resampled by
-`torchaudio.functional.resample` in theirs. Ours runs as `embed` runs it: each file on a thread of its own. Theirs may take the threads
-within each operation or side by side; both are shown. The sides take turns in one process. Also printed: how far both are from torchaudio's
-filterbank computed in float64, in the encoder's normalised input. Without FILEs, 5-second sounds of sweeps beside noise are made.
+`torchaudio.functional.resample` in theirs. Ours runs as `embed` runs it: each file on a thread of its own, and where there are many, in a
+process. Theirs may take the threads within each operation or side by side; both are shown. The sides take turns. Also printed: how far both
+are from torchaudio's filterbank computed in float64, in the encoder's normalised input. Without FILEs, 5-second sounds of sweeps beside noise
+are made.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import queue
 import statistics
 import tempfile
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +31,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from imagebind_cli import model_config
+from imagebind_cli.encoder import Sample
 from imagebind_cli.encoders.audio import RATE, WINDOW_SECONDS, read, spectrograms
 from imagebind_cli.media.windows import windows
+from imagebind_cli.model import read_source
+from imagebind_cli.processes import Processes
 from imagebind_cli.reading import AudioOptions
 
 CONFIG = model_config.named("huge").encoders["audio"]
 LENGTH = RATE * WINDOW_SECONDS
 WINDOWS_A_FILE = 3  # of 5 seconds
+AHEAD = 16
 
 
 def make_sounds(folder: Path, count: int) -> list[Path]:
@@ -85,6 +93,23 @@ def side_by_side(call: Callable[[object], object], parts: list[object], threads:
         for _ in pool.map(call, parts):  # what is made is let go of, as in `one_by_one`: fresh memory for all of it would be timed, too
             pass
     torch.set_num_threads(own)
+
+
+def in_processes(processes: Processes, files: list[Path]) -> None:
+    """Every file through the workers, handed out by a thread, as `pipeline.decode` has it."""
+    under_way: queue.Queue[Iterator[Sample] | None] = queue.Queue(AHEAD)
+
+    def hand_out() -> None:
+        for path in files:
+            while (samples := processes.start(path)) is None:  # none is up yet, in the round that does not count
+                time.sleep(0.1)
+            under_way.put(samples)
+        under_way.put(None)
+
+    threading.Thread(target=hand_out, daemon=True).start()
+    while (samples := under_way.get()) is not None:
+        for _ in samples:
+            pass
 
 
 def one_by_one(call: Callable[[object], object], parts: list[object], threads: int) -> None:
@@ -159,12 +184,15 @@ def main() -> None:
                 sides["torchaudio, windows side by side"] = (side_by_side, published_input, sounds, many)
             name = f"windows, {many} thread{'s' * (many > 1)}"
             made[name] = compare(name, sides | {"ours": (side_by_side, ours, sounds, many)}, count, turns)
-        sides = {
-            "soundfile and torchaudio": (one_by_one, published_file, files, threads),
-            "soundfile and torchaudio, files side by side": (side_by_side, published_file, files, threads),
-            "ours": (side_by_side, read_file, files, threads),
-        }
-        made[f"files, {threads} threads"] = compare(f"files, {threads} threads", sides, count, turns)
+        with Processes(["audio"]) as processes:
+            processes.begin(partial(read_source, "audio", config=CONFIG, options={}), threads)
+            sides = {
+                "soundfile and torchaudio": (one_by_one, published_file, files, threads),
+                "soundfile and torchaudio, files side by side": (side_by_side, published_file, files, threads),
+                "ours, in threads": (side_by_side, read_file, files, threads),
+                "ours, in processes": (in_processes, processes, files),
+            }
+            made[f"files, {threads} cores"] = compare(f"files, {threads} cores", sides, count, turns)
         far = differences([window for sound in sounds for window in sound])
         print("\nLargest differences in the normalised input:", json.dumps(far))
     result = {"torch": torch.__version__, "windows": count, "windows_a_second": made, "differences": far}

@@ -17,9 +17,9 @@ from imagebind_cli.encoder import Encoder
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("work")
-    start_bound.main(folder, Path("mini"))
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work") / "begun"
+    start_bound.main(Path("mini"), folder)
     return folder
 
 
@@ -29,16 +29,16 @@ def loaded(place: str | Path, name: str) -> Encoder:
 
 @pytest.mark.parametrize("name", ["depth", "thermal"])
 @torch.inference_mode()
-def test_a_map_is_seen_as_a_grey_picture(work: Path, name: str) -> None:
+def test_a_map_is_seen_as_a_grey_picture(begun: Path, name: str) -> None:
     maps = torch.randn(3, 1, 64, 64)
     seen = loaded("mini", "vision")(maps.expand(-1, 3, -1, -1))
-    torch.testing.assert_close(loaded(work / "start-bound", name)(maps), seen, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loaded(begun, name)(maps), seen, rtol=1e-4, atol=1e-5)
 
 
 @torch.inference_mode()
-def test_sound_has_larger_patches_on_another_grid(work: Path) -> None:
+def test_sound_has_larger_patches_on_another_grid(begun: Path) -> None:
     """One colour gives a stretched kernel what it gives the small one; the positions are those of the picture at the same place."""
-    sound, vision = loaded(work / "start-bound", "audio"), loaded("mini", "vision")
+    sound, vision = loaded(begun, "audio"), loaded("mini", "vision")
     small = vision.stem(torch.ones(1, 3, 64, 64)) - vision.stem.pos[:, :65]
     large = sound.stem(torch.ones(1, 1, 128, 204)) - sound.stem.pos
     torch.testing.assert_close(large[0, 1], small[0, 1], rtol=0.02, atol=0.02)
@@ -48,7 +48,7 @@ def test_sound_has_larger_patches_on_another_grid(work: Path) -> None:
     torch.testing.assert_close(after.mean(1), before.mean(1), rtol=0.1, atol=0.05)
 
 
-def test_a_start_that_is_there_is_left_alone(work: Path) -> None:
-    before = (work / "start-bound" / "config.json").stat().st_mtime_ns
-    start_bound.main(work, Path("nowhere"))
-    assert (work / "start-bound" / "config.json").stat().st_mtime_ns == before
+def test_a_start_that_is_there_is_left_alone(begun: Path) -> None:
+    before = (begun / "config.json").stat().st_mtime_ns
+    start_bound.main(Path("nowhere"), begun)
+    assert (begun / "config.json").stat().st_mtime_ns == before

@@ -208,11 +208,14 @@ def ablations(work: Path) -> list[Test]:
         ("motion, temperature learnt from 0.07", "ablation-learnt-[0-9]"),
         ("motion, batch 16", "ablation-batch-[0-9]"),
         ("motion, MLP head", "ablation-mlp-[0-9]"),
-        ("motion, to an image encoder that only imitates its teacher", "ablation-weak-[0-9]"),
+        ("motion, to the first image encoder of this package, pairs alone", "ablation-pairs-imu-[0-9]"),
+        ("motion, to its second, begun as an imitation", "ablation-imitated-imu-[0-9]"),
     )
     depth = (
         ("depth as shipped: one crop and mirror for both sides", "depth-[0-9]"),
         ("depth, crops and mirrors drawn apart", "ablation-apart-[0-9]"),
+        ("depth, to the first image encoder of this package, pairs alone", "ablation-pairs-depth-[0-9]"),
+        ("depth, to its second, begun as an imitation", "ablation-imitated-depth-[0-9]"),
     )
     return [
         *(Test(title, "imu", "motion/test.jsonl", "motion/names-other-words.json", made(work, runs)) for title, runs in motion),

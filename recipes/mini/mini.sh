@@ -61,7 +61,7 @@ words() { # words RUN IMAGES: the text encoder to the pictures as an image encod
 
 image-text() {
     words "$vision" start-image
-    "$python" start_bound.py "$work" "$vision"
+    "$python" start_bound.py "$vision" "$begun"
 }
 
 audio() { # a run for each fold held out, and the one that is shipped, which has heard all
@@ -99,8 +99,14 @@ thermal() {
     done
 }
 
+earlier() { # earlier RUN COMMIT: the image and text encoders that this package held at a commit of its history, beneath today's runs
+    local run=$runs/$1 held=$2:imagebind_cli/models/mini
+    if [ -e "$run/config.json" ]; then return; fi
+    mkdir -p "$run"
+    for file in vision.safetensors text.safetensors config.json; do git -C "$here" show "$held/$file" >"$run/$file"; done
+}
+
 ablate() { # one setting apart from the shipped one at a time; for the report alone
-    local weak=$runs/image-text-weak
     for seed in $seeds; do
         bind "ablation-temperature-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5" --set pairs.0.temperature=0.2
         bind "ablation-learnt-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5" --set pairs.0.learn_temperature=true
@@ -108,8 +114,16 @@ ablate() { # one setting apart from the shipped one at a time; for the report al
         bind "ablation-mlp-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5" --set encoders.imu.head=mlp
         bind "ablation-apart-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" --set pairs.0.aligned=false --set encoders.depth.init="$begun"
     done
-    words "$weak" start-image-imitation
-    for seed in $seeds; do vision=$weak bind "ablation-weak-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5"; done
+    earlier image-text-pairs 6e42bab    # pictures and words alone, from random weights
+    earlier image-text-imitated 303cbf7 # begun as an imitation of the teacher; concepts were not yet told apart
+    for which in pairs imitated; do
+        local vision=$runs/image-text-$which
+        "$python" start_bound.py "$vision" "$work/start-bound-$which"
+        for seed in $seeds; do
+            bind "ablation-$which-imu-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5"
+            bind "ablation-$which-depth-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" --set encoders.depth.init="$work/start-bound-$which"
+        done
+    done
 }
 
 evaluate() { "$python" evaluate.py "$work"; }

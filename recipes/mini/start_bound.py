@@ -1,10 +1,10 @@
 """What the encoders that are bound to pictures begin as: the image encoder's own blocks, for depth, thermal pictures and sound are looked at, too.
 
-    python start_bound.py WORK VISION
+    python start_bound.py VISION FOLDER
 
 VISION is the run or model folder of the image encoder. Every tensor that an encoder of mini.json shares with it by name is taken over, as many
 blocks as there are; its stem sees grey as the image encoder sees a grey picture, and where patches are of another size or number, weights and
-positions are stretched to it. What the image encoder has none of stays as fresh encoders have it. Writes the model folder WORK/start-bound.
+positions are stretched to it. What the image encoder has none of stays as fresh encoders have it. Writes the model folder FOLDER.
 """
 
 from __future__ import annotations
@@ -51,8 +51,7 @@ def begun(name: str, shape: EncoderConfig, vision: dict[str, Tensor], seen: Enco
     return tensors | shared
 
 
-def main(work: Path, vision: Path) -> None:
-    folder = work / "start-bound"
+def main(vision: Path, folder: Path) -> None:
     if (folder / "config.json").exists():
         return
     config, found = checkpoint.read_config(CONFIG), model.find(vision)
