@@ -27,6 +27,7 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.files
 	$(BIN)/python -m benchmarks.audio_front_end
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.gpu
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.search
 	$(BIN)/python -m benchmarks.kills

@@ -30,6 +30,8 @@ from imagebind_cli.store import Embedding
 BUNDLED, UNTRAINED = "mini", "tiny"
 SHORT_TEXT = 8
 """Tokens of a short sentence: texts are taken in as if all were, and encoded by their true lengths."""
+BESIDE_A_GPU = 32
+"""Cores that read for a GPU at most, if the user does not say; a CPU that encodes has few to spare."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 ModelLike = str | os.PathLike[str] | Mapping[str, Tensor]
 ConfigLike = ModelConfig | Mapping[str, Any] | str | os.PathLike[str]
@@ -227,7 +229,7 @@ class Model:
             read=partial(read_source, modality, config=self.config(modality), options=options),
             encode=partial(self.encode, modality),
             batch_size=batch_size or self.batch_size(modality),
-            workers=workers or default_workers(),
+            workers=workers or (default_workers() if self.device.type == "cpu" else default_workers(BESIDE_A_GPU)),
             pool=pool,
             processes=processes,
         )

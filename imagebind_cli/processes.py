@@ -52,9 +52,9 @@ ALONE = 0xFFFF  # the number of a worker for one item, which asks for no other
 SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from imagebind_cli.processes import serve; serve(*sys.argv[2:])"
 
 
-def default_workers() -> int:
-    """Items read at a time when the user does not say: one per core this process may use, 8 at most."""
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+def default_workers(most: int = 8) -> int:
+    """Items read at a time when the user does not say: one per core this process may use, up to so many."""
+    return min(most, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 class Processes:

@@ -23,7 +23,7 @@ ModelName = Annotated[
     typer.Option(envvar="IMAGEBIND_MODEL", help="Name, folder, .pth file or hf://owner/repo. `imagebind weights list` shows names."),
 ]
 Dtype = enum.StrEnum("Dtype", ["auto", "fp32", "bf16", "fp16", "int8"])
-Workers = Annotated[int | None, typer.Option(min=1, help="Items read at a time; one per core, 8 at most, if not given.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Items read at a time; if not given one per core, 8 at most, 32 beside a GPU.")]
 
 
 def with_reading_flags(command: Callable[..., None]) -> Callable[..., None]:
