@@ -76,7 +76,7 @@ def _named(name: str, config: ModelConfig | None) -> Checkpoint:
     if bundled.is_dir() and (bundled / "config.json").is_file():
         return _folder(Path(str(bundled)), config)
     if name not in model_config.names():
-        known = ", ".join(model_config.names())
+        known = ", ".join([BUNDLED, *model_config.names()])
         raise UserError(f"no model {name!r}: not a folder, not a file, not hf://owner/repo, and not one of {known}")
     named = model_config.named(name)
     if named.rule_seed is not None:

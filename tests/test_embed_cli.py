@@ -703,6 +703,29 @@ def test_a_full_disk_behind_stdout_is_told_in_one_line(embed: Run) -> None:
     assert [line for line in run.notices if "No space left on device" in line or "no space left on device" in line] == run.notices
 
 
+@pytest.mark.parametrize("lost", ["2>&-", "2>/dev/full"])
+def test_what_cannot_be_said_costs_no_data(lost: str, folder: Path) -> None:
+    generate.picture(folder / "a.png")
+    script = f'"{PROGRAM}" embed image nope.png a.png --model tiny {lost}'
+    run = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1
+    assert [json.loads(line)["id"] for line in run.stdout.splitlines()] == ["a.png"]
+
+
+@pytest.mark.parametrize("command", ["embed text dog --model tiny", "weights list", "--help"])
+def test_a_closed_stdout_is_told_in_one_line(command: str, folder: Path) -> None:
+    run = subprocess.run(["sh", "-c", f'"{PROGRAM}" {command} >&-'], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].endswith(": Bad file descriptor")
+    assert "Traceback" not in run.stderr
+
+
+def test_a_closed_stream_gives_its_number_to_no_file(folder: Path) -> None:
+    done = subprocess.run(["sh", "-c", f'"{PROGRAM}" embed text dog -o dog.h5 --model tiny <&- 2>&- >&-'], timeout=60)
+    assert done.returncode == 0
+    assert stored(folder / "dog.h5")[0] == ["dog"]
+
+
 # Bad requests
 
 

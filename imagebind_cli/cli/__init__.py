@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -17,7 +18,8 @@ import typer
 
 import imagebind_cli
 from imagebind_cli.cli import doctor, embed, preprocess, retrieve, store, train, weights, zeroshot
-from imagebind_cli.cli.output import StdoutClosed
+from imagebind_cli.cli.output import StdoutClosed, open_standard_streams
+from imagebind_cli.cli.talk import say
 from imagebind_cli.errors import REFUSED, UserError
 
 app = typer.Typer(
@@ -63,6 +65,7 @@ def main() -> NoReturn:
     """Run the command line. Exit codes: 0 done; 1 some input failed, or a request that cannot be carried out (one line says which);
     2 bad usage; 130, 143, 141 ended by Ctrl-C, SIGTERM, or a reader that closed the pipe. A traceback is a bug of ours.
     """
+    open_standard_streams()
     signal.signal(signal.SIGTERM, _terminate)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' talk; ours goes through stderr in plain words
@@ -72,7 +75,7 @@ def main() -> NoReturn:
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except UserError as error:
-        print(f"imagebind: {error}", file=sys.stderr)  # noqa: T201
+        say(str(error))
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except Terminated:
@@ -82,15 +85,20 @@ def main() -> NoReturn:
     except OSError as error:
         if error.errno not in REFUSED:
             raise
-        print(f"imagebind: {error.filename or 'cannot write'}: {os.strerror(error.errno)}", file=sys.stderr)  # noqa: T201
+        say(f"{error.filename or 'cannot write'}: {os.strerror(error.errno)}")
     leave(code)
 
 
 def leave(code: int) -> NoReturn:
     """End the process now. A thread may be waiting for a line of stdin that never comes; nobody waits for it."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (BrokenPipeError, ValueError, OSError):
-            code = code or 128 + signal.SIGPIPE
+    with suppress(OSError):
+        sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = code or 128 + signal.SIGPIPE
+    except OSError as error:
+        if not code:
+            say(f"stdout: {os.strerror(error.errno or 0)}")
+        code = code or 1
     os._exit(code)

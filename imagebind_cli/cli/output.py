@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from imagebind_cli.errors import writing
@@ -24,3 +25,17 @@ def write(*lines: bytes) -> None:
             sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise StdoutClosed from None
+
+
+def open_standard_streams() -> None:
+    """Open what the caller closed (`2>&-`, a daemon): else the next file would take its number, and what is written to it.
+
+    A closed stdin stays None, a closed stdout refuses to be written to, and what is said to a closed stderr is lost.
+    """
+    for number, (name, flags) in enumerate({"stdin": os.O_RDONLY, "stdout": os.O_RDONLY, "stderr": os.O_WRONLY}.items()):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)  # takes the lowest number that is free, which is this one
+            if name != "stdin":  # whoever reads it asks whether there is one
+                setattr(sys, name, os.fdopen(number, "w"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,10 @@ LINE_SECONDS = 60.0
 
 
 def say(text: str) -> None:
-    """One line on stderr, named as ours."""
-    sys.stderr.write(f"imagebind: {text}\n")  # in one piece: threads talk, too
-    sys.stderr.flush()
+    """One line on stderr, named as ours. Where it cannot be written, as to a full disk, it is lost: no data are lost for it."""
+    with suppress(OSError):
+        sys.stderr.write(f"imagebind: {text}\n")  # in one piece: threads talk, too
+        sys.stderr.flush()
 
 
 class Talk:
