@@ -32,17 +32,15 @@ import imagebind_cli as ib
 from benchmarks.files import make_pictures
 from benchmarks.machine import machine
 from benchmarks.published_weights import published_shapes, published_weights
-from benchmarks.training import tower_of
+from benchmarks.training import take, tower_of
 from imagebind_cli import model_config, pipeline
 from imagebind_cli.evaluation.precision import generated
 from imagebind_cli.model import Model, read_source
 from imagebind_cli.processes import Processes
 from imagebind_cli.sources import Item
-from imagebind_cli.training.batch import Batch
 from imagebind_cli.training.loss import PairLoss
-from imagebind_cli.training.optimizer import clip, make_optimizer
+from imagebind_cli.training.optimizer import make_optimizer
 from imagebind_cli.training.recipe import Optimizer, Pair
-from imagebind_cli.training.step import gradients
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -101,8 +99,8 @@ def files(model: Model, count: int, turns: int) -> dict[str, Any]:
     workers = len(os.sched_getaffinity(0))
     read = partial(read_source, "image", config=model.config("image"), options={})
     with tempfile.TemporaryDirectory() as folder:
-        items = [Item(str(path), str(path)) for path in make_pictures(Path(folder), min(count, 200))]
-        items = [Item(f"{number}", items[number % len(items)].payload) for number in range(count)]
+        paths = make_pictures(Path(folder), min(count, 200))
+        items = [Item(str(number), str(paths[number % len(paths)])) for number in range(count)]
 
         def decode() -> None:
             with Processes(["image"]) as processes:
@@ -132,7 +130,6 @@ def training(batch: int, micro_batch: int, turns: int) -> dict[str, Any]:
     sounds = torch.randn(batch, *config["audio"].shape)
     loss = PairLoss(Pair(modalities=("image", "audio")), 1024).to(DEVICE)
     adamw = make_optimizer({"audio": audio.encoder}, {"audio": audio.section}, nn.ModuleList([loss]), Optimizer())
-    ids = tuple(map(str, range(batch)))
     found = {}
     for kind in ("cached", "live"):
         live = kind == "live"
@@ -142,10 +139,8 @@ def training(batch: int, micro_batch: int, turns: int) -> dict[str, Any]:
         )
 
         def step(vision: Any = vision, anchors: Tensor = anchors, live: bool = live) -> None:
-            gradients((vision, audio), loss, Batch(0, ids, torch.arange(batch), (anchors, sounds), embedded=not live), 0, 0, micro_batch)
-            clip([[*audio.encoder.parameters()]], 1.0)
-            adamw.step()
-            adamw.zero_grad()
+            parameters = [*audio.encoder.parameters()]
+            take((vision, audio), loss, (anchors, sounds), adamw, parameters, embedded=not live, micro_batch=micro_batch)
 
         with FlopCounterMode(display=False) as counted:
             step()

@@ -30,7 +30,7 @@ from imagebind_cli import model_config
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.training.batch import Batch
 from imagebind_cli.training.loss import PairLoss
-from imagebind_cli.training.optimizer import clip, make_optimizer
+from imagebind_cli.training.optimizer import Optimizers, clip, make_optimizer
 from imagebind_cli.training.parallel import Tower, raise_tower
 from imagebind_cli.training.recipe import Encoder as Section
 from imagebind_cli.training.recipe import Optimizer, Pair, Run
@@ -75,6 +75,24 @@ def tower_of(name: str, config: EncoderConfig, train: str, precision: Literal["f
     return raise_tower(name, encoder, section, Run(precision=precision), torch.device(device))
 
 
+def take(
+    towers: tuple[Tower, Tower],
+    loss: PairLoss,
+    inputs: tuple[Tensor, Tensor],
+    adamw: Optimizers,
+    parameters: list[nn.Parameter],
+    *,
+    embedded: bool = False,
+    micro_batch: int | None = None,
+) -> None:
+    """One step as `imagebind train` takes it. parameters: what trains. embedded: the anchors are vectors already."""
+    ids = tuple(map(str, range(len(inputs[0]))))
+    gradients(towers, loss, Batch(0, ids, torch.arange(len(ids)), inputs, embedded=embedded), 0, 0, micro_batch)
+    clip([parameters], 1.0)
+    adamw.step()
+    adamw.zero_grad()
+
+
 def pair_steps(kind: str, batch: int, micro_batch: int) -> Step:
     """A step of two small encoders that both train."""
     towers = tower_of("depth", SMALL, "all"), tower_of("thermal", SMALL, "all")
@@ -89,11 +107,7 @@ def pair_steps(kind: str, batch: int, micro_batch: int) -> Step:
 
     def step(rows: int | None = None) -> None:
         some = inputs[0][:rows], inputs[1][:rows]
-        ids = tuple(map(str, range(len(some[0]))))
-        gradients(towers, loss, Batch(0, ids, torch.arange(len(ids)), some), 0, 0, micro_batch if kind == "cached large" else None)
-        clip([parameters], 1.0)
-        adamw.step()
-        adamw.zero_grad()
+        take(towers, loss, some, adamw, parameters, micro_batch=micro_batch if kind == "cached large" else None)
 
     return step
 
@@ -132,11 +146,7 @@ def anchor_steps(kind: str) -> Step:
 
     def step(rows: int | None = None) -> None:
         some = anchors[:rows], depths[:rows]
-        ids = tuple(map(str, range(len(some[0]))))
-        gradients((vision, depth), loss, Batch(0, ids, torch.arange(len(ids)), some, embedded=not live), 0, 0)
-        clip([[*depth.encoder.parameters()]], 1.0)
-        adamw.step()
-        adamw.zero_grad()
+        take((vision, depth), loss, some, adamw, [*depth.encoder.parameters()], embedded=not live)
 
     return step
 

@@ -39,8 +39,12 @@ ConfigLike = ModelConfig | Mapping[str, Any] | str | os.PathLike[str]
 
 def default_name() -> str:
     """The model used when none is named: `IMAGEBIND_MODEL`, else the trained one inside the package, else `tiny`, which is untrained."""
-    bundled = (model_config.CONFIGS / BUNDLED / "config.json").is_file()
-    return os.environ.get("IMAGEBIND_MODEL") or (BUNDLED if bundled else UNTRAINED)
+    return os.environ.get("IMAGEBIND_MODEL") or (BUNDLED if is_bundled(BUNDLED) else UNTRAINED)
+
+
+def is_bundled(name: str) -> bool:
+    """Whether a trained model of this name lies inside the package."""
+    return (model_config.CONFIGS / name / "config.json").is_file()
 
 
 def find(model: ModelLike | None = None, config: ConfigLike | None = None) -> Checkpoint:
@@ -72,11 +76,10 @@ def find(model: ModelLike | None = None, config: ConfigLike | None = None) -> Ch
 
 
 def _named(name: str, config: ModelConfig | None) -> Checkpoint:
-    bundled = model_config.CONFIGS / name
-    if bundled.is_dir() and (bundled / "config.json").is_file():
-        return _folder(Path(str(bundled)), config)
+    if is_bundled(name):
+        return _folder(Path(str(model_config.CONFIGS / name)), config)
     if name not in model_config.names():
-        known = ", ".join([BUNDLED, *model_config.names()])
+        known = ", ".join([*filter(is_bundled, [BUNDLED]), *model_config.names()])
         raise UserError(f"no model {name!r}: not a folder, not a file, not hf://owner/repo, and not one of {known}")
     named = model_config.named(name)
     if named.rule_seed is not None:

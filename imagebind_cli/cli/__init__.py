@@ -91,11 +91,11 @@ def main() -> NoReturn:
 
 def leave(code: int) -> NoReturn:
     """End the process now. A thread may be waiting for a line of stdin that never comes; nobody waits for it."""
-    with suppress(OSError):
+    with suppress(ValueError, OSError):
         sys.stderr.flush()
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, ValueError):
         code = code or 128 + signal.SIGPIPE
     except OSError as error:
         if not code:

@@ -40,7 +40,7 @@ AsJSON = Annotated[bool, typer.Option("--json", help="JSON and no table.")]
 def list_models(as_json: AsJSON = False) -> None:
     """The models known by name and those fetched from a hub, and which of them are on this machine."""
     from imagebind_cli import checkpoint, download, model_config
-    from imagebind_cli.model import BUNDLED, default_name
+    from imagebind_cli.model import BUNDLED, default_name, is_bundled
 
     rows: list[dict[str, Any]] = []
     for name in model_config.names():
@@ -52,7 +52,7 @@ def list_models(as_json: AsJSON = False) -> None:
         else:
             state = "fetched" if download.pulled(name) else f"not here; imagebind weights pull {name}"
         rows.append({"name": name, "state": state, "licence": config.licence, "about": config.about})
-    if (model_config.CONFIGS / BUNDLED / "config.json").is_file():
+    if is_bundled(BUNDLED):
         bundled = checkpoint.read_config(Path(str(model_config.CONFIGS / BUNDLED / "config.json")))
         rows.append({"name": BUNDLED, "state": "ready, inside the package", "licence": bundled.licence, "about": bundled.about})
     for origin in sorted((download.home() / "hf").glob(f"*/{download.ORIGIN}")):

@@ -99,11 +99,12 @@ thermal() {
     done
 }
 
-earlier() { # earlier RUN COMMIT: the image and text encoders that this package held at a commit of its history, beneath today's runs
-    local run=$runs/$1 held=$2:imagebind_cli/models/mini
-    if [ -e "$run/config.json" ]; then return; fi
-    mkdir -p "$run"
-    for file in vision.safetensors text.safetensors config.json; do git -C "$here" show "$held/$file" >"$run/$file"; done
+earlier() { # earlier RUN COMMIT: the model that this package held at a commit of its history
+    local run=$runs/$1
+    if [ -e "$run" ]; then return; fi
+    mkdir -p "$run.part"
+    git -C "$here/../.." archive "$2" imagebind_cli/models/mini | tar -x --strip-components 3 -C "$run.part"
+    mv "$run.part" "$run"
 }
 
 ablate() { # one setting apart from the shipped one at a time; for the report alone
