@@ -48,10 +48,16 @@ def work(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_pictures_are_seen_once_each_and_furniture_three_times(work: Path) -> None:
-    paths, shown, _ = distil.pictures(work)
+def test_each_picture_is_there_once_and_furniture_is_known(work: Path) -> None:
+    paths, furniture, _ = distil.pictures(work)
     assert len(paths) == len(set(paths)) == 40
-    assert np.bincount(shown).tolist() == [1] * 30 + [3] * 10
+    assert furniture.tolist() == ["furniture" in str(path) for path in paths] == [False] * 30 + [True] * 10
+
+
+def test_a_round_shows_each_picture_as_often_as_it_says() -> None:
+    source = distil.batches(np.repeat(np.arange(distil.BATCH), [3, *[1] * (distil.BATCH - 3), 2, 1]))  # of 259
+    shown = np.bincount(np.concatenate([next(source) for _ in range(259)]))
+    assert shown.tolist() == [3 * 256, *[256] * (distil.BATCH - 3), 2 * 256, 256]
 
 
 def test_views_and_drawings_share_a_concept_and_clip_art_has_none(work: Path) -> None:
@@ -89,6 +95,48 @@ def test_crops_are_parts_of_their_picture() -> None:
     assert bool((spans > 0.5).all())  # the least area is half, the narrowest ratio 3 to 4
 
 
+def test_colours_are_drawn_anew_and_shapes_stay() -> None:
+    torch.manual_seed(0)
+    batch = torch.full((200, 3, 8, 8), 0.2)
+    batch[:, :, :, 4:] = torch.tensor([0.9, 0.3, 0.2]).view(3, 1, 1)
+    made = distil.recoloured(batch)
+    assert made.min() >= 0
+    assert made.max() <= 1
+    assert torch.equal(made[..., :4], made[..., :1].expand(-1, -1, -1, 4))  # what is of one colour stays so
+    grey = (made.amax(1) - made.amin(1)).amax((1, 2)) < 1e-6
+    assert 0.15 < grey.float().mean() < 0.45
+    colours = made[:, :, 0, 7]
+    assert colours.argmax(1).unique().numel() == 3
+    assert colours.std(0).min() > 0.1
+
+
+def test_furniture_alone_is_recoloured() -> None:
+    torch.manual_seed(0)
+    shape = distil.checkpoint.read_config(distil.CONFIG).encoders["vision"]
+    kept = torch.tensor([200, 60, 20], dtype=torch.uint8).view(1, 3, 1, 1).expand(64, 3, 96, 96).contiguous()
+    furniture = torch.arange(64) >= 32
+    seen = distil.Pictures(kept, furniture, shape)
+    plain, coloured = (seen.drawn(torch.arange(64), share) for share in (0.0, 0.5))
+    changed = (coloured - plain).abs().amax((1, 2, 3)) > 1e-3
+    assert not changed[:32].any()
+    assert 8 <= changed[32:].sum() <= 24
+
+
+def test_what_is_wanted_of_furniture_is_the_mean_over_its_colourings() -> None:
+    torch.manual_seed(0)
+    shape = distil.checkpoint.read_config(distil.CONFIG).encoders["vision"]
+    kept = torch.tensor([200, 60, 20], dtype=torch.uint8).view(1, 3, 1, 1).expand(4, 3, 96, 96).contiguous()
+
+    class Colour(torch.nn.Module):
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.normalize(batch.mean((2, 3)), dim=-1)
+
+    made = distil.Pictures(kept, torch.tensor([False, False, True, True]), shape).directions(Colour())
+    assert torch.allclose(made.norm(dim=-1), torch.ones(4))
+    assert torch.equal(made[0], made[1])
+    assert (made[2] @ made[0]) < 0.999
+
+
 def test_a_teacher_of_other_pictures_is_refused(work: Path) -> None:
     torch.save(torch.zeros(7, 1280), work / "teacher-image.pt")
     with pytest.raises(SystemExit, match="holds 7 vectors, and there are 40 pictures"):
@@ -96,7 +144,7 @@ def test_a_teacher_of_other_pictures_is_refused(work: Path) -> None:
 
 
 def test_the_encoder_learns_what_its_teacher_says(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(distil, "ROUNDS", {"start-image-imitation": (40, 3e-3, 0.0), "start-image": (40, 1.5e-3, 0.1)})
+    monkeypatch.setattr(distil, "ROUNDS", {"first": distil.Round(40, 3e-3), "second": distil.Round(40, 1.5e-3, concepts=0.1)})
     monkeypatch.setattr(distil, "BATCH", 32)
     monkeypatch.setattr(distil, "WARMUP", 5)
     config = json.loads(distil.CONFIG.read_text())
@@ -115,17 +163,46 @@ def test_the_encoder_learns_what_its_teacher_says(work: Path, monkeypatch: pytes
         assert (vectors * wanted).sum(-1).mean() > 0.6
         losses.append(distil.Concepts(vectors, of)(vectors, torch.arange(40)))
     assert losses[1] < losses[0]
-    assert "cosine to the teacher" in capsys.readouterr().err
-    before = (work / "start-image" / "vision.safetensors").stat().st_mtime_ns
+    assert "cosine to what is wanted" in capsys.readouterr().err
+    before = (work / "second" / "vision.safetensors").stat().st_mtime_ns
     distil.main(work)
-    assert (work / "start-image" / "vision.safetensors").stat().st_mtime_ns == before
+    assert (work / "second" / "vision.safetensors").stat().st_mtime_ns == before
 
 
 def test_the_second_round_goes_on_from_the_first(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distil, "BATCH", 8)
-    monkeypatch.setattr(distil, "ROUNDS", {"start-image-imitation": (2, 3e-3, 0.0)})
+    rounds = {"first": distil.Round(2, 3e-3), "second": distil.Round(1, 1e-9, concepts=0.1)}
+    monkeypatch.setattr(distil, "ROUNDS", {"first": rounds["first"]})
     distil.main(work)
-    monkeypatch.setattr(distil, "ROUNDS", {"start-image-imitation": (2, 3e-3, 0.0), "start-image": (1, 1e-9, 0.1)})
+    monkeypatch.setattr(distil, "ROUNDS", rounds)
     distil.main(work)
-    first, second = (dict(model.find(work / name).read("vision")) for name in distil.ROUNDS)
+    first, second = (dict(model.find(work / name).read("vision")) for name in rounds)
     assert all(torch.allclose(first[key], second[key], atol=1e-6) for key in first)
+
+
+def test_the_third_round_takes_colour_from_furniture_and_needs_no_teacher(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distil, "BATCH", 32)
+    monkeypatch.setattr(distil, "WARMUP", 5)
+    rounds = {"second": distil.Round(30, 3e-3), "third": distil.Round(60, 2e-3, furniture=8, recoloured=0.7)}
+    monkeypatch.setattr(distil, "ROUNDS", {"second": rounds["second"]})
+    config = json.loads(distil.CONFIG.read_text())
+    config["encoders"]["vision"]["trunk"] |= {"width": 64, "layers": 2, "heads": 2}
+    config |= {"dim": 3, "encoders": {"vision": config["encoders"]["vision"]}}
+    (work / "small.json").write_text(json.dumps(config))
+    monkeypatch.setattr(distil, "CONFIG", work / "small.json")
+    distil.main(work)
+    (work / "teacher-image.pt").unlink()
+    monkeypatch.setattr(distil, "ROUNDS", rounds)
+    distil.main(work)
+
+    paths, furniture, _ = distil.pictures(work)
+    some = [path for path, chosen in zip(paths, furniture.tolist(), strict=True) if chosen]
+    grey = []
+    for path in some:
+        with Image.open(path) as picture:
+            grey.append(np.asarray(picture.convert("L").convert("RGB")))
+    kept = []
+    for name in rounds:
+        encoder = ib.load(work / name, device="cpu")
+        kept.append((encoder.embed("image", some) * encoder.embed("image", grey)).sum(1).mean())
+    assert kept[1] > kept[0] + 0.05

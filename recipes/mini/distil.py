@@ -6,8 +6,10 @@ EfficientNet-Lite0 (ImageNet's photos and classes, Apache 2.0; see DATA.md) sees
 encoder learns, with no word read, to give a crop of it the direction that the teacher gives the whole: the teacher's 1280 figures in their
 256 principal directions, each divided by the root of its spread, so that the few largest do not drown the rest. A second round of steps adds
 what the teacher cannot know: that the sets draw the same concepts, and which views are of one piece of furniture. Each concept has a vector,
-which the directions of its pictures are told from those of all others by. Pictures of furniture come three times as often, for there are few.
-No picture of a test is used. Writes the model folders WORK/start-image-imitation, after the first round, and WORK/start-image.
+which the directions of its pictures are told from those of all others by. A third takes from furniture what neither depth nor heat can know,
+its colour: crops of it in random colours learn the mean of the encoder's own directions for the view in several colourings, and all other
+pictures keep theirs. Pictures of furniture come more often, for there are few. No picture of a test is used. Writes a model folder after each
+round: WORK/start-image-imitation, WORK/start-image-concepts and WORK/start-image.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imagebind_cli import checkpoint, model
+from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.training.optimizer import clip, make_optimizer, rate_at, set_rate
 from imagebind_cli.training.parallel import raise_tower
 from imagebind_cli.training.recipe import Encoder as Section
@@ -38,37 +41,54 @@ CONFIG = Path(__file__).with_name("mini.json")
 TEACHER_SIZE, KEPT_SIZE = 160, 96
 """Pixels of a side, as the teacher sees a picture, and as it is kept for the crops of 64 that the encoder sees."""
 BATCH, WARMUP = 256, 50
-ROUNDS = {"start-image-imitation": (2700, 3e-3, 0.0), "start-image": (2000, 1.5e-3, 0.1)}
-"""By the folder that each round of steps ends in: steps, rate, and the weight of the concepts' loss beside the imitation's."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """Steps of training with one aim.
+
+    concepts: weight of the concepts' loss. furniture: how often each of its pictures comes, of all others once. recoloured: the share of its
+    crops that are in random colours; above 0, the encoder's own former directions are learnt in place of the teacher's.
+    """
+
+    steps: int
+    rate: float
+    concepts: float = 0.0
+    furniture: int = 3
+    recoloured: float = 0.0
+
+
+ROUNDS = {
+    "start-image-imitation": Round(2700, 3e-3),
+    "start-image-concepts": Round(2000, 1.5e-3, concepts=0.1),
+    "start-image": Round(450, 1e-3, concepts=0.1, furniture=8, recoloured=0.7),
+}
+"""By the folder that each ends in."""
+COLOURINGS = 9
+"""Of which the mean direction of a view of furniture is taken: its own, and random ones."""
 SHARPNESS, SMOOTHING = 20.0, 0.1
 """What cosines to concepts are multiplied by, and how much of the certainty is spread over all of them."""
 SECTION = Section(train="all", patch_dropout=0.5)
 SMALLEST, RATIO = 0.5, 4 / 3
 """A crop's least area, and its most extreme ratio of sides."""
-FURNITURE = 3
 SEED = 0
 
 
-def pictures(work: Path) -> tuple[list[Path], np.ndarray, Tensor]:
-    """The pictures that training will see, their numbers as often as each is shown in a round, and the number of each one's concept, or -1.
+def pictures(work: Path) -> tuple[list[Path], Tensor, Tensor]:
+    """The pictures that training will see, which of them are of furniture, and the number of each one's concept, or -1.
 
     A concept is what several pictures show: an emoji, a stamp's thing, one model of furniture. Clip art has none: its titles name albums.
     """
-    times: dict[Path, int] = {}
     concepts: dict[Path, str | None] = {}
     for line in (work / "data" / "drawings" / "train.jsonl").read_text().splitlines():
         row = json.loads(line)
-        path = work / "data" / "drawings" / row["image"]
-        times[path], concepts[path] = 1, None if row["source"] == "openclipart" else row["group"]
+        concepts[work / "data" / "drawings" / row["image"]] = None if row["source"] == "openclipart" else row["group"]
+    drawings = len(concepts)
     for line in (work / "data" / "furniture" / "image-text.jsonl").read_text().splitlines():
         path = work / "data" / "furniture" / json.loads(line)["image"]
-        times[path], concepts[path] = FURNITURE, f"furniture {path.stem.rpartition('-')[0]}"
+        concepts[path] = f"furniture {path.stem.rpartition('-')[0]}"
     numbers = {concept: number for number, concept in enumerate(dict.fromkeys(filter(None, concepts.values())))}
-    return (
-        list(times),
-        np.repeat(np.arange(len(times)), list(times.values())),
-        torch.tensor([numbers.get(c, -1) for c in concepts.values()]),
-    )
+    return list(concepts), torch.arange(len(concepts)) >= drawings, torch.tensor([numbers.get(c, -1) for c in concepts.values()])
 
 
 def shown(path: Path, size: int) -> np.ndarray:
@@ -154,43 +174,86 @@ class Concepts(nn.Module):
         return F.cross_entropy(scores, self._concepts[numbers], ignore_index=-1, label_smoothing=SMOOTHING)
 
 
+def recoloured(batch: Tensor) -> Tensor:
+    """Pictures (b, 3, h, w) in [0, 1] in random colours: three in ten grey, of the others the channels mixed; brighter or darker, with more or less contrast."""
+    mixed = torch.eye(3) + 0.5 * torch.randn(len(batch), 3, 3)
+    grey = torch.rand(len(batch), 1, 3).softmax(-1).expand(-1, 3, 3)
+    mixed = torch.where(torch.rand(len(batch), 1, 1) < 0.3, grey, mixed)
+    mixed = mixed / mixed.sum(-1, keepdim=True).abs().clamp(min=0.5)  # what is white stays nearly so
+    contrast, brightness = 0.6 + 0.8 * torch.rand(len(batch), 1, 1, 1), 0.3 * (torch.rand(len(batch), 1, 1, 1) - 0.5)
+    return ((torch.einsum("bij,bjhw->bihw", mixed, batch) - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
+
+
+class Pictures:
+    """All pictures, as the encoder sees them. kept: (n, 3, KEPT_SIZE, KEPT_SIZE) uint8."""
+
+    def __init__(self, kept: Tensor, furniture: Tensor, shape: EncoderConfig) -> None:
+        self._kept, self._furniture, self._size = kept, furniture, shape.shape[-1]
+        self._mean, self._deviation = (torch.tensor(values).view(3, 1, 1) for values in (shape.mean, shape.std))
+
+    def drawn(self, some: Tensor, share: float) -> Tensor:
+        """Random crops of some pictures, the given share of furniture's in random colours."""
+        batch = crops(self._kept[some] / 255, self._size)
+        if share:
+            chosen = self._furniture[some] & (torch.rand(len(some)) < share)
+            batch[chosen] = recoloured(batch[chosen])
+        return (batch - self._mean) / self._deviation
+
+    @torch.inference_mode()
+    def directions(self, encoder: nn.Module) -> Tensor:
+        """What an encoder makes of every whole picture, (n, d) unit vectors: of furniture, the mean over its colourings."""
+        made = []
+        for some in torch.arange(len(self._kept)).split(BATCH):
+            batch = F.interpolate(self._kept[some] / 255, (self._size, self._size), mode="bilinear", antialias=True)
+            total = encoder((batch - self._mean) / self._deviation)
+            chosen = self._furniture[some]
+            for _ in range(COLOURINGS - 1 if chosen.any() else 0):
+                total[chosen] += encoder((recoloured(batch[chosen]) - self._mean) / self._deviation)
+            made.append(F.normalize(total, dim=-1))
+        return torch.cat(made)
+
+
 def main(work: Path) -> None:
     if all((work / name / "config.json").exists() for name in ROUNDS):
         return
-    torch.manual_seed(SEED)
     config = checkpoint.read_config(CONFIG)
-    shape = replace(config.encoders["vision"], patch_dropout=SECTION.patch_dropout or 0.0)
-    paths, round_, of = pictures(work)
-    wanted = targets(taught(work, paths), config.dim)
-    kept = torch.from_numpy(np.stack([shown(path, KEPT_SIZE) for path in paths])).permute(0, 3, 1, 2)
-    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (shape.mean, shape.std))
-    tensors, concepts, source = fresh("vision", shape, SEED), Concepts(wanted, of), batches(round_)
-    for name, (steps, rate, weight) in ROUNDS.items():
+    shape = config.encoders["vision"]
+    paths, furniture, of = pictures(work)
+    seen = Pictures(torch.from_numpy(np.stack([shown(path, KEPT_SIZE) for path in paths])).permute(0, 3, 1, 2), furniture, shape)
+    tensors = fresh("vision", shape, SEED)
+    for name, round_ in ROUNDS.items():
         if not (work / name / "config.json").exists():
-            encoder = with_weights("vision", shape, tensors)
+            torch.manual_seed(SEED)
+            if round_.recoloured:
+                wanted = seen.directions(with_weights("vision", shape, tensors).eval()).clone()
+            else:
+                wanted = targets(taught(work, paths), config.dim)
+            concepts = Concepts(wanted, of)
+            encoder = with_weights("vision", replace(shape, patch_dropout=SECTION.patch_dropout or 0.0), tensors)
             tower = raise_tower("vision", encoder, SECTION, Run(precision="bf16"), torch.device("cpu"))
-            settings = Optimizer(name="muon", lr=rate, beta2=0.98, weight_decay=0.1, final=0.01)
-            optimizer = make_optimizer({"vision": encoder}, {"vision": SECTION}, concepts if weight else nn.Module(), settings)
+            settings = Optimizer(name="muon", lr=round_.rate, beta2=0.98, weight_decay=0.1, final=0.01)
+            optimizer = make_optimizer({"vision": encoder}, {"vision": SECTION}, concepts if round_.concepts else nn.Module(), settings)
+            source = batches(np.repeat(np.arange(len(paths)), np.where(furniture, round_.furniture, 1)))
             start = time.monotonic()
-            for step in range(steps):
+            for step in range(round_.steps):
                 some = torch.from_numpy(next(source))
-                set_rate(optimizer, rate_at(step, steps, WARMUP, settings))
-                directions = tower.call((crops(kept[some] / 255, shape.shape[-1]) - mean) / deviation)
+                set_rate(optimizer, rate_at(step, round_.steps, WARMUP, settings))
+                directions = tower.call(seen.drawn(some, round_.recoloured))
                 cosine = (directions * wanted[some]).sum(-1).mean()
-                loss = 1 - cosine + (weight * concepts(directions, some) if weight else 0)
+                loss = 1 - cosine + (round_.concepts * concepts(directions, some) if round_.concepts else 0)
                 optimizer.zero_grad()
                 loss.backward()
                 clip([encoder.parameters()], 1.0)
                 optimizer.step()
-                if step % 100 == 99 or step == steps - 1:
+                if step % 100 == 99 or step == round_.steps - 1:
                     print(
-                        f"distil: {name}, step {step + 1} of {steps}, loss {loss.item():.3f}, cosine to the teacher {cosine.item():.3f}, "
+                        f"distil: {name}, step {step + 1} of {round_.steps}, loss {loss.item():.3f}, cosine to what is wanted {cosine.item():.3f}, "
                         f"{(step + 1) * BATCH / (time.monotonic() - start):.0f} pictures/s",
                         file=sys.stderr,
                         flush=True,
                     )
             write_model(work / name, config, {"vision": encoder}, "image encoder distilled from EfficientNet-Lite0")
-        tensors = {key: tensor.clone() for key, tensor in model.find(work / name).read("vision").items()}  # those of a file are mapped
+        tensors = {key: tensor.float().clone() for key, tensor in model.find(work / name).read("vision").items()}  # those of a file are mapped
 
 
 if __name__ == "__main__":
