@@ -1,6 +1,21 @@
-"""`python -m imagebind_cli`, the same as `imagebind`."""
+"""`imagebind`, and `python -m imagebind_cli`, the same."""
 
-from imagebind_cli.cli import main
+from __future__ import annotations
+
+import signal
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line. Ctrl-C while it is still being imported ends it, as it ends what is not written in Python."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from imagebind_cli import cli
+
+    signal.signal(signal.SIGINT, handler)
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -430,3 +430,32 @@ def test_more_windows_than_anyone_has_are_refused() -> None:
         windows(1e12, 2)
     with pytest.raises(ValueError, match="said to last nan s"):
         windows(float("nan"), 2)
+
+
+# Files cut short
+
+
+@pytest.mark.parametrize(("kind", "ending"), [("WAV", "wav"), ("WAVEX", "wav"), ("AIFF", "aiff"), ("AU", "au"), ("FLAC", "flac")])
+def test_a_file_that_ends_before_it_says_is_embedded_and_told(tiny: Any, tmp_path: Path, kind: str, ending: str) -> None:
+    whole = tmp_path / f"whole.{ending}"
+    soundfile.write(whole, noise(3), RATE, format=kind)
+    (tmp_path / f"cut.{ending}").write_bytes(whole.read_bytes()[: whole.stat().st_size // 3])
+    assert [sample.warnings for sample in tiny.read("audio", whole)] == [()]
+    warnings = [sample.warnings for sample in tiny.read("audio", tmp_path / f"cut.{ending}", clips=20)]
+    assert warnings[1:] == [()]
+    assert len(warnings[0]) == 1
+    assert warnings[0][0].startswith("cut short: ")
+    assert warnings[0][0].endswith(" s of 3.00 s are there")
+
+
+@pytest.mark.parametrize("promised", [0xFFFFFFFF, 0x7FFFFFFF, 0])
+def test_a_count_that_its_writer_could_not_know_is_no_cut(tiny: Any, tmp_path: Path, promised: int) -> None:
+    path = tmp_path / "piped.wav"
+    soundfile.write(path, noise(1), RATE)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"data") + 4
+    data[place : place + 4] = promised.to_bytes(4, "little")
+    path.write_bytes(data)
+    (sample,) = tiny.read("audio", path, clips=1)
+    assert sample.warnings == ()
+    assert sample.facts["seconds"] == 1

@@ -819,3 +819,18 @@ def test_help_imports_nothing_heavy() -> None:
     assert "helped: embed" in helped
     assert "helped: weights verify" in helped
     assert run.stdout.count("Usage: ") == len(helped)
+
+
+def test_ctrl_c_while_the_commands_are_imported_is_quiet() -> None:
+    code = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "imagebind_cli.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from imagebind_cli.__main__ import main
+main()
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=100)
+    assert (run.returncode, run.stdout, run.stderr) == (-signal.SIGINT, b"", b"")

@@ -327,13 +327,31 @@ def test_a_pattern_needs_one_number(pattern: str) -> None:
         ShardWriter(pattern, {}, 1)
 
 
-def test_one_tar_is_not_added_to(tmp_path: Path) -> None:
+def test_one_tar_takes_more_and_is_as_if_written_at_once(tmp_path: Path) -> None:
+    write(tmp_path / "x.tar", range(2))
+    write(tmp_path / "x.tar", range(5))
+    write(tmp_path / "x.tar", range(5))
+    write(tmp_path / "y.tar", range(5))
+    assert (tmp_path / "x.tar").read_bytes() == (tmp_path / "y.tar").read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["x.tar", "y.tar"]
+
+
+def test_one_tar_that_another_run_wrote_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    late = ShardWriter(str(tmp_path / "x.tar"), MADE, 1)
     write(tmp_path / "x.tar", range(2))
     before = (tmp_path / "x.tar").read_bytes()
-    with pytest.raises(UserError, match=r"x.tar: is whole already; name shards like x-%06d.tar"):
-        write(tmp_path / "x.tar", range(3))
+    with pytest.raises(UserError, match=r"x.tar: another run has written it meanwhile"), late:
+        late.add("a", "audio", np.zeros((1, 2), np.float32))
     assert (tmp_path / "x.tar").read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["x.tar"]
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x-%03d.tar"])
+def test_samples_that_all_broke_midway_leave_no_tar(tmp_path: Path, name: str) -> None:
+    with ShardWriter(str(tmp_path / name), MADE, 1) as writer:
+        writer.add("a", "audio", np.zeros((1, 2), np.float32))
+        writer.drop()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -162,7 +162,12 @@ def read(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderCo
         clips = _clips(resampled, spans)
         for i in range(0, len(spans), WINDOWS_AT_ONCE):
             some = list(islice(clips, WINDOWS_AT_ONCE))
-            yield Sample(spectrograms(some, config), seconds(spans[i : i + WINDOWS_AT_ONCE]), facts={} if i else facts)
+            yield Sample(
+                spectrograms(some, config),
+                seconds(spans[i : i + WINDOWS_AT_ONCE]),
+                facts={} if i else facts,
+                warnings=() if i else sound.warnings,
+            )
 
 
 def _open(source: Source | np.ndarray | tuple[np.ndarray, int]) -> Sound | Recording:

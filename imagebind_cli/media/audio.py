@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
@@ -27,12 +28,23 @@ PREROLL_SECONDS = 1
 """Decoders of compressed sound need what comes before; it is decoded and thrown away."""
 
 
+PROMISE = re.compile(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
+"""libsndfile's remark on a header whose count of bytes is not what follows."""
+
+UNKNOWN = 2**31 - 2**16
+"""A count of bytes from here on is what programs write that could not know it."""
+
+
 class Decoder(Protocol):
-    """One library's view of a sound. length: samples in each channel. seconds: set where the pictures beside it say how long it lasts."""
+    """One library's view of a sound.
+
+    length: samples in each channel. promised: as many as the file itself says. seconds: set where the pictures beside it say how long it lasts.
+    """
 
     rate: int
     channels: int
     length: int
+    promised: int
     seconds: float | None
     facts: dict[str, Any]
 
@@ -79,6 +91,13 @@ class Sound:
         """What the file turned out to hold."""
         return self._decoder.facts | facts_of(self)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What its user should know: that the file ends before it says it does."""
+        if (self._decoder.promised - self.length) * 100 <= self.rate:  # 10 ms: a frame of some codecs
+            return ()
+        return (f"cut short: {self.length / self.rate:.2f} s of {self._decoder.promised / self.rate:.2f} s are there",)
+
     def read(self, start: int, stop: int) -> np.ndarray:
         """Samples [start, stop) as (channels, stop - start) float32, zeros past the end; `start` never goes back.
 
@@ -105,6 +124,7 @@ class Recording:
     """A waveform in memory, with the same face as `Sound`."""
 
     seconds = None
+    warnings = ()
 
     def __init__(self, waveform: np.ndarray, rate: int) -> None:
         self._waveform = np.atleast_2d(waveform)
@@ -157,12 +177,17 @@ def check_numbers(samples: np.ndarray) -> None:
 def _decoder(source: Source) -> Decoder:
     try:
         return SoundFile(source)
-    except (soundfile.LibsndfileError, TypeError, _Doubtful):  # TypeError: a file whose name ends in .raw, whatever it holds
+    except (soundfile.LibsndfileError, TypeError):  # TypeError: a file whose name ends in .raw, whatever it holds
         return SoundTrack(source)
+    except _Doubtful as doubt:
+        return SoundTrack(source, doubt.promised)
 
 
 class _Doubtful(Exception):
-    """libsndfile knows the format but not, or wrongly, how long the sound is."""
+    """libsndfile knows the format but not, or wrongly, how long the sound is. promised: samples that its header says; 0 if that is a guess."""
+
+    def __init__(self, promised: int) -> None:
+        self.promised = promised
 
 
 class _Forwards(soundfile.SoundFile):  # type: ignore[misc]
@@ -183,9 +208,19 @@ class SoundFile:
         self.rate, self.channels, self.length = self._file.samplerate, self._file.channels, self._file.frames
         self.seconds: float | None = None
         self.facts = {"format": self._file.format.lower(), "codec": self._file.subtype.lower()}
-        if not (self._agrees_with_packets(source) if self._file.format == "MP3" else self._reaches_its_end()):
+        guessed = self._file.format == "MP3"
+        if not (self._agrees_with_packets(source) if guessed else self._reaches_its_end()):
             self._file.close()
-            raise _Doubtful
+            raise _Doubtful(0 if guessed else self.length)
+        self.promised = self._promised()
+
+    def _promised(self) -> int:
+        """Samples that the header promises: libsndfile gives as many as are there, and tells of the rest in its log alone."""
+        remark = PROMISE.search(self._file.extra_info)
+        if remark is None:
+            return self.length
+        said, found = map(int, remark.groups())
+        return round(self.length * said / found) if 0 < found < said < UNKNOWN else self.length
 
     def _reaches_its_end(self) -> bool:
         """Whether the last sample promised can be read. A count of zero may be a header never completed."""
@@ -233,8 +268,8 @@ class SoundTrack:
     Samples are placed by their time stamps, a gap is silent. Beside a picture track the sound starts and ends with the pictures.
     """
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, source: Source, promised: int = 0) -> None:
+        self._source, self.promised = source, promised
         self._open()
         try:
             self._measure()

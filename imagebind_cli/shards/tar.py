@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,8 @@ from imagebind_cli.store.disk import open_locked
 
 MADE = "__made__"  # WebDataset passes over names like this
 BLOCK = tarfile.BLOCKSIZE
+END = 2 * BLOCK
+"""Zeros that end an archive."""
 MAX_MEMBER = 4 << 30
 """Bytes; a member that promises more is refused."""
 
@@ -119,7 +122,7 @@ class ShardWriter:
     """Shards being written, each `NAME.partial` until it is whole. Use it as a context manager.
 
     ids: what the whole shards hold already. A run that was killed loses the shard it was in, and the next one writes it again, the same
-    to the byte.
+    to the byte. A single shard that is whole is written anew, with the new samples behind the others.
 
     Args:
         pattern: `out-%06d.tar` for numbered shards, `out.tar` for a single one, `-` for one on `stream`.
@@ -149,10 +152,12 @@ class ShardWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if self._file is not None:
-            if kind is None:
+            if kind is None and (self._whole or self._stream is not None):
                 self._close()
             elif self._stream is None:
                 self._file.close()  # stays .partial: the next run makes it anew
+                if kind is None:  # every sample for it broke midway
+                    Path(f"{self._path(self._number)}.partial").unlink()
         self._closer.shutdown()
         if self._closing is not None and kind is None:
             self._closing.result()
@@ -218,8 +223,9 @@ class ShardWriter:
         if self._file is not None:
             return
         self._file = self._new_file() if self._stream is None else self._stream
-        self._written = self._whole = 0
-        self._member(MADE, json.dumps(self._made).encode())
+        self._written = self._whole = self._file.tell() if self._stream is None else 0
+        if not self._written:
+            self._member(MADE, json.dumps(self._made).encode())
 
     def _new_file(self) -> BinaryIO:
         path, building = self._path(self._number), Path(f"{self._path(self._number)}.partial")
@@ -227,13 +233,16 @@ class ShardWriter:
             file = open(open_locked(building, path), "wb")  # noqa: SIM115 - closed in _close
         except OSError as error:
             raise UserError(f"{building}: {error.strerror}") from None
-        if path.exists():
-            building.unlink()
-            file.close()
-            if self._numbered:
-                raise UserError(f"{path}: another run has written it meanwhile; start this one again")
-            raise UserError(f"{path}: is whole already; name shards like {path.stem}-%06d{path.suffix} to add to them")
         file.truncate(0)
+        if path.exists():
+            if self._numbered or not self._number:
+                building.unlink()
+                file.close()
+                raise UserError(f"{path}: another run has written it meanwhile; start this one again")
+            with open(path, "rb") as whole:
+                shutil.copyfileobj(whole, file)
+            file.seek(-END, os.SEEK_END)
+            file.truncate()
         return file
 
     def _member(self, name: str, *blocks: bytes | memoryview) -> None:
@@ -249,7 +258,7 @@ class ShardWriter:
 
     def _close(self) -> None:
         assert self._file is not None
-        self._put(bytes(2 * BLOCK))
+        self._put(bytes(END))
         if self._stream is not None:
             self._stream.flush()
         else:

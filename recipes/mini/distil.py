@@ -175,7 +175,7 @@ class Concepts(nn.Module):
 
 
 def recoloured(batch: Tensor) -> Tensor:
-    """Pictures (b, 3, h, w) in [0, 1] in random colours: three in ten grey, of the others the channels mixed; brighter or darker, with more or less contrast."""
+    """Pictures (b, 3, h, w) in [0, 1] in random colours: three in ten grey, else their channels mixed; of another brightness and contrast."""
     mixed = torch.eye(3) + 0.5 * torch.randn(len(batch), 3, 3)
     grey = torch.rand(len(batch), 1, 3).softmax(-1).expand(-1, 3, 3)
     mixed = torch.where(torch.rand(len(batch), 1, 1) < 0.3, grey, mixed)
@@ -253,7 +253,9 @@ def main(work: Path) -> None:
                         flush=True,
                     )
             write_model(work / name, config, {"vision": encoder}, "image encoder distilled from EfficientNet-Lite0")
-        tensors = {key: tensor.float().clone() for key, tensor in model.find(work / name).read("vision").items()}  # those of a file are mapped
+        tensors = {
+            key: tensor.float().clone() for key, tensor in model.find(work / name).read("vision").items()
+        }  # those of a file are mapped
 
 
 if __name__ == "__main__":
