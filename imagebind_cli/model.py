@@ -24,7 +24,7 @@ from imagebind_cli.model_config import ModelConfig
 from imagebind_cli.processes import Processes, default_workers
 from imagebind_cli.reading import read_options, record
 from imagebind_cli.shards import Prepared
-from imagebind_cli.sources import Failure, Item
+from imagebind_cli.sources import Failure, Item, reason
 from imagebind_cli.store import Embedding
 
 BUNDLED, UNTRAINED = "mini", "tiny"
@@ -322,8 +322,14 @@ def read_sources(payload: Any, configs: Mapping[str, EncoderConfig], options: Ma
     """The samples of one item in every modality there is a config for, each with its modality's name; as `read_source`."""
     for modality, config in configs.items():
         source = payload if len(configs) == 1 else payload[modality]
-        for sample in read_source(modality, source, config, options[modality]):
-            yield dataclasses.replace(sample, modality=modality)
+        try:
+            for sample in read_source(modality, source, config, options[modality]):
+                yield dataclasses.replace(sample, modality=modality)
+        except (OSError, ValueError) as error:
+            if len(configs) == 1:
+                raise
+            file = f" {source}" if isinstance(source, str) and modality != "text" else ""
+            raise ValueError(f"{modality}{file}: {reason(error)}") from error
 
 
 def shape_of(model: str) -> ModelConfig:

@@ -141,8 +141,14 @@ def _steps(item: Item | Failure, samples: Iterator[Sample]) -> Iterator[Step]:
         for sample in samples:
             yield item, sample
     except (OSError, ValueError, MemoryError) as error:
-        item = Failure(item.id, reason(error))
+        item = Failure(item.id, f"{_file(item)}{reason(error)}")
     yield item, None
+
+
+def _file(item: Item | Failure) -> str:
+    """The path of an item whose id does not name it, for the beginning of a message."""
+    path = item.payload if isinstance(item, Item) else None
+    return f"{path}: " if isinstance(path, str) and not path.endswith(item.id) else ""
 
 
 _Chunk = tuple[Sample | None, Iterator[Sample]]

@@ -438,7 +438,7 @@ def test_bad_sounds_are_told_one_by_one(embed: Run, folder: Path, capfd: pytest.
     }
     run = embed("audio", *wanted, "huge.flac", "good.wav")  # what a header promises is not believed: what is there is read
     assert (run.code, run.ids) == (1, ["huge.flac", "good.wav"])
-    told(run.err, wanted)
+    told(run.err, wanted | {"huge.flac": "cut short: 2.50 s of"})
     assert capfd.readouterr().err == ""  # the libraries say nothing of their own
 
 
@@ -834,3 +834,13 @@ main()
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=100)
     assert (run.returncode, run.stdout, run.stderr) == (-signal.SIGINT, b"", b"")
+
+
+def test_a_row_with_an_id_of_its_own_fails_with_its_file_and_column(imagebind: Run, tmp_path: Path) -> None:
+    (tmp_path / "one.jsonl").write_text('{"id": "one", "image": "gone.png"}\n')
+    (tmp_path / "two.jsonl").write_text('{"id": "two", "image": "here.png", "depth": "gone.npy"}\n')
+    generate.picture(tmp_path / "here.png")
+    run = imagebind("embed", "image", "--manifest", tmp_path / "one.jsonl", "--model", "tiny")
+    assert f"imagebind: one: {tmp_path}/gone.png: no such file or directory" in run.notices
+    run = imagebind("preprocess", "image,depth", "--manifest", tmp_path / "two.jsonl", "-o", tmp_path / "out.tar")
+    assert f"imagebind: two: depth {tmp_path}/gone.npy: no such file or directory" in run.notices

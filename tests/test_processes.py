@@ -211,7 +211,7 @@ def test_decoding_in_processes_is_decoding_in_threads(at_once: None) -> None:
         seen.append([head.id, head.reason if isinstance(head, Failure) else None, [sample.tensor for sample in item]])
     steps.close()
     assert os.getpid() in readers
-    reasons = {1: "broken in the middle", 3: "no such file or directory"}
+    reasons = {1: "half:: broken in the middle", 3: "missing:: no such file or directory"}  # an id that does not name the file
     for number, (id, why, tensors) in enumerate(seen):
         assert id == str(number)
         assert why == reasons.get(number % 6)
