@@ -6,6 +6,7 @@ encodes. Nothing waits for the end of the input, so an endless one works.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -25,7 +26,7 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.processes import Processes
 from imagebind_cli.shards import Prepared
 from imagebind_cli.sources import Failure, Item, reason
-from imagebind_cli.store import Embedding
+from imagebind_cli.store import Embedding, is_store
 
 IDLE_SECONDS = 0.2
 """A batch that is not full goes to the encoder after this long without new input, so that a slow producer sees its results."""
@@ -141,14 +142,17 @@ def _steps(item: Item | Failure, samples: Iterator[Sample]) -> Iterator[Step]:
         for sample in samples:
             yield item, sample
     except (OSError, ValueError, MemoryError) as error:
-        item = Failure(item.id, f"{_file(item)}{reason(error)}")
+        item = Failure(item.id, _reason(item.payload, item.id, error) if isinstance(item, Item) else reason(error))
     yield item, None
 
 
-def _file(item: Item | Failure) -> str:
-    """The path of an item whose id does not name it, for the beginning of a message."""
-    path = item.payload if isinstance(item, Item) else None
-    return f"{path}: " if isinstance(path, str) and not path.endswith(item.id) else ""
+def _reason(payload: Any, id: str, error: BaseException) -> str:
+    """Why an item could not be read, with its path where its id does not name it."""
+    if not isinstance(payload, str):
+        return reason(error)
+    is_ours = os.path.isfile(payload) and is_store(payload)
+    why = "a store of vectors; give the files that they are of" if is_ours else reason(error)
+    return why if payload.endswith(id) else f"{payload}: {why}"
 
 
 _Chunk = tuple[Sample | None, Iterator[Sample]]

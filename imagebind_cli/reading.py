@@ -12,12 +12,12 @@ from typing import Any
 from imagebind_cli.errors import UserError
 
 
-def choice(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None) -> Any:
-    """A dataclass field that is also a flag: what it means, and which values it takes."""
-    return field(default=default, metadata={"help": help, "choices": choices, "minimum": minimum})
+def choice(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None, moving: bool = False) -> Any:
+    """A dataclass field that is also a flag: what it means, which values it takes, and whether still pictures have none of it."""
+    return field(default=default, metadata={"help": help, "choices": choices, "minimum": minimum, "moving": moving})
 
 
-HIDDEN = {"hidden": True, "choices": (), "minimum": None}
+HIDDEN = {"hidden": True, "choices": (), "minimum": None, "moving": False}
 """Of a dataclass field that is no flag and stands in no record: what training draws anew for each sample."""
 
 
@@ -28,12 +28,15 @@ CLIPS = "Windows per item, evenly spaced; as many as cover it if not given. Rele
 class VisionOptions:
     """Pictures and videos."""
 
-    clips: int | None = choice(None, CLIPS, minimum=1)
-    crops: str = choice("3", "Views of each video clip: its ends and middle, as published (3), or the middle alone.", choices=("3", "1"))
+    clips: int | None = choice(None, CLIPS, minimum=1, moving=True)
+    crops: str = choice(
+        "3", "Views of each video clip: its ends and middle, as published (3), or the middle alone.", choices=("3", "1"), moving=True
+    )
     fps: float | None = choice(
         None,
         "Frames a second of folders of pictures: each folder given is then one video, and not every file below it. 25 if not given.",
         minimum=0.001,
+        moving=True,
     )
     view: Any = field(default=None, metadata=HIDDEN)  # media.views.View, in place of the centre crop
     moment: Any = field(default=None, metadata=HIDDEN)  # media.windows.Moment, in place of windows that cover the item
@@ -216,6 +219,8 @@ def read_options(encoder: str, modality: str, chosen: Mapping[str, Any]) -> Any:
     for name, value in chosen.items():
         if name not in known:
             raise UserError(f"{modality} has no option {name!r}; it has {', '.join(names(encoder)) or 'none'}")
+        if value is not None and known[name]["moving"] and modality == "image":
+            raise UserError(f"image has no option {name!r}, which is for videos: name the modality video, or vision for both")
         choices, minimum = known[name]["choices"], known[name]["minimum"]
         if value is not None and choices and value not in choices:
             raise UserError(f"unknown {name} {value!r}; choose from {', '.join(choices)}")

@@ -233,12 +233,15 @@ def _folder(folder: str, passes: Passes | None, frames: bool) -> Iterator[Item |
 def _below(folder: str, passes: Passes | None) -> Iterator[Item | Failure]:
     """Every file below a folder, sorted, links followed once, names that start with a dot left out."""
     seen: set[tuple[int, int]] = set()
+    empty = True
 
     def walk(folder: str) -> Iterator[Item | Failure]:
+        nonlocal empty
         try:
             status = os.stat(folder)
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
+            empty = False
             yield Failure(folder, error.strerror or str(error))
             return
         if (status.st_dev, status.st_ino) in seen:  # a link back to a folder above it
@@ -249,10 +252,14 @@ def _below(folder: str, passes: Passes | None) -> Iterator[Item | Failure]:
                 continue
             if _is_folder(entry):
                 yield from walk(entry.path)
-            elif not (passes and passes(entry.path)):
+                continue
+            empty = False
+            if not (passes and passes(entry.path)):
                 yield Item(entry.path, entry.path)
 
     yield from walk(folder)
+    if empty:
+        yield Failure(folder, "no file in this folder")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -844,3 +844,25 @@ def test_a_row_with_an_id_of_its_own_fails_with_its_file_and_column(imagebind: R
     assert f"imagebind: one: {tmp_path}/gone.png: no such file or directory" in run.notices
     run = imagebind("preprocess", "image,depth", "--manifest", tmp_path / "two.jsonl", "-o", tmp_path / "out.tar")
     assert f"imagebind: two: depth {tmp_path}/gone.npy: no such file or directory" in run.notices
+
+
+def test_inputs_that_hold_nothing_of_their_modality_say_so(embed: Run, folder: Path) -> None:
+    generate.picture(folder / "a.png")
+    assert embed("image", "a.png", "-o", "vectors.h5").code == 0
+    (folder / "nothing").mkdir()
+    for modality, given, wanted in (
+        ("image", "vectors.h5", "imagebind: vectors.h5: a store of vectors; give the files that they are of"),
+        ("image", "nothing", "imagebind: nothing: no file in this folder"),
+        ("text", " ", "imagebind:  : a sentence without a word"),
+    ):
+        run = embed(modality, given)
+        assert (run.code, run.out) == (1, b"")
+        assert wanted in run.notices
+
+
+def test_still_pictures_take_no_options_of_videos(embed: Run, folder: Path) -> None:
+    generate.picture(folder / "a.png")
+    run = embed("image", "a.png", "--clips", "3")
+    assert (run.code, run.out) == (2, b"")
+    assert "image has no option 'clips', which is for videos" in " ".join(run.err.split())
+    assert embed("vision", "a.png", "--clips", "3").code == 0

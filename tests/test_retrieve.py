@@ -575,3 +575,9 @@ def test_faiss_that_is_missing_is_told_in_one_line(retrieve: Run, folder: Path, 
     told_once(
         retrieve(store(Path("a.npy"), "image", names(3)), "--like", "item001", "--index", "flat"), "pip install 'imagebind-cli[faiss]'"
     )
+
+
+def test_a_store_named_twice_is_refused(retrieve: Run, pictures: Path) -> None:
+    run = retrieve(pictures, f"./{pictures}", "--text", "a dog")
+    assert (run.code, run.out) == (2, b"")
+    assert "pictures.npy is named twice" in " ".join(run.err.split())

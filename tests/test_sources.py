@@ -64,8 +64,8 @@ def test_a_folder_gives_all_files_below_it_sorted_without_dot_files(tmp_path: Pa
     assert payloads(arguments(tmp_path)) == sorted(wanted)
 
 
-def test_an_empty_folder_gives_nothing(tmp_path: Path) -> None:
-    assert arguments(tmp_path) == []
+def test_an_empty_folder_is_told(tmp_path: Path) -> None:
+    assert arguments(tmp_path) == [Failure(str(tmp_path), "no file in this folder")]
 
 
 def test_a_link_to_a_folder_above_ends_the_walk_there(tmp_path: Path) -> None:

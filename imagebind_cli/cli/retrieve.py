@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import inspect
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -151,6 +152,9 @@ def retrieve(
     if pairs is not None:
         _evaluate(opened, pairs, draws, plain)
         return
+    for number, path in enumerate(stores):
+        if os.path.realpath(path) in map(os.path.realpath, stores[:number]):
+            raise typer.BadParameter(f"{path} is named twice: every answer in it would come twice")
     opened = _of_modality(opened, modality or [])
     with Talk(errors, done="answered") as talk:
         asking = Asking(vectors, opened, options, talk)

@@ -106,9 +106,9 @@ class Vectors:
 
         own = checkpoint.fingerprint(loaded.checkpoint, registry.encoder_name(made["modality"]))
         if own != made.get("weights"):
-            name = loaded.name
             raise UserError(
-                f"{place}: made with weights {made.get('weights')!r} of {made['model']!r}; model {name!r} has {own!r}; name it by --model"
+                f"{place}: made with weights {made.get('weights')!r} of {made['model']!r}; model {loaded.name!r} has {own!r}; "
+                "--model must name the one that made them"
             )
 
 

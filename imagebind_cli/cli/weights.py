@@ -83,6 +83,7 @@ def pull(
         imagebind weights pull hf://laion/CLIP-ViT-H-14-laion2B-s32B-b79K
     """
     from imagebind_cli import download, model_config
+    from imagebind_cli.model import is_bundled
 
     with _progress() as progress:
         if name.startswith("hf://"):
@@ -92,6 +93,8 @@ def pull(
         else:
             config = model_config.named(name) if name in model_config.names() else None
             if config is None or config.address is None:
+                if is_bundled(name):
+                    raise UserError(f"{name!r} is inside this package: there is nothing to fetch")
                 known = [known for known in model_config.names() if model_config.named(known).address]
                 raise UserError(f"nothing to fetch for {name!r}; choose from {', '.join(known)}, hf://owner/repo")
             if config.licence:

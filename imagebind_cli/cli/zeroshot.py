@@ -182,7 +182,9 @@ def _refuse(when: object, options: Mapping[str, object], why: str) -> None:
 def _check_asked(modality: str | None, labels: str | None, classes: Path | None, truth: str | None, shots: int | None) -> None:
     if modality is None:
         raise typer.BadParameter("say what the inputs are, or name a --suite")
-    if shots is None and (labels is None) == (classes is None):
+    if labels is not None and classes is not None:
+        raise typer.BadParameter("--labels and --classes exclude each other: names in text, or classes by example")
+    if shots is None and labels is None and classes is None:
         raise typer.BadParameter("say what to tell apart: either --labels in text, or --classes by example")
     if shots and not truth:
         raise typer.BadParameter("--shots learns from the truth; give --truth")
