@@ -224,6 +224,8 @@ def read_options(encoder: str, modality: str, chosen: Mapping[str, Any]) -> Any:
         choices, minimum = known[name]["choices"], known[name]["minimum"]
         if value is not None and choices and value not in choices:
             raise UserError(f"unknown {name} {value!r}; choose from {', '.join(choices)}")
+        if value is not None and minimum is not None and not isinstance(value, int | float):
+            raise UserError(f"{name} is {value!r}; a number is needed")
         if value is not None and minimum is not None and value < minimum:
             raise UserError(f"{name} is {value}; at least {minimum:g} is needed")
     return kind(**chosen)

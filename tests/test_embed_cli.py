@@ -866,3 +866,9 @@ def test_still_pictures_take_no_options_of_videos(embed: Run, folder: Path) -> N
     assert (run.code, run.out) == (2, b"")
     assert "image has no option 'clips', which is for videos" in " ".join(run.err.split())
     assert embed("vision", "a.png", "--clips", "3").code == 0
+
+
+def test_a_number_type_without_a_store_is_refused(embed: Run, folder: Path) -> None:
+    run = embed("text", "a dog", "--array", "float16")
+    assert (run.code, run.out) == (2, b"")
+    assert "--array is the number type of a store" in " ".join(run.err.split())

@@ -59,6 +59,8 @@ def test_a_bad_input_is_named(model):
 
 
 def test_an_unknown_option_is_named(model):
+    with pytest.raises(ib.UserError, match="clips is '3'; a number is needed"):
+        list(tiny.read("audio", "a.wav", clips="3"))
     with pytest.raises(ib.UserError, match="image has no option 'focal'; it has clips"):
         model.embed("image", [ARRAYS["image"]], focal=3)
 

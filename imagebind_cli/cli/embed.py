@@ -81,6 +81,8 @@ def embed(
         raise typer.BadParameter("--retry-errors takes its inputs from --errors FILE")
     if verify and output is None:
         raise typer.BadParameter("--verify compares with what is in the store: give -o")
+    if array is not ArrayType.float32 and output is None:
+        raise typer.BadParameter("--array is the number type of a store: give -o")
     share = _share(shard, reads_stdin=manifest is None and "-" in (inputs or ["-"]))
     if share is not None:
         output, errors = output and share.name(output), errors and share.name(errors)
