@@ -217,10 +217,11 @@ def read_options(encoder: str, modality: str, chosen: Mapping[str, Any]) -> Any:
     kind = OPTIONS.get(encoder, NoOptions)
     known = {entry.name: entry.metadata for entry in fields(kind)}
     for name, value in chosen.items():
-        if name not in known:
-            raise UserError(f"{modality} has no option {name!r}; it has {', '.join(names(encoder)) or 'none'}")
-        if value is not None and known[name]["moving"] and modality == "image":
+        if value is not None and name in known and known[name]["moving"] and modality == "image":
             raise UserError(f"image has no option {name!r}, which is for videos: name the modality video, or vision for both")
+        if name not in known:
+            own = [each for each in names(encoder) if not (known[each]["moving"] and modality == "image")]
+            raise UserError(f"{modality} has no option {name!r}; it has {', '.join(own) or 'none'}")
         choices, minimum = known[name]["choices"], known[name]["minimum"]
         if value is not None and choices and value not in choices:
             raise UserError(f"unknown {name} {value!r}; choose from {', '.join(choices)}")

@@ -60,8 +60,8 @@ def test_a_bad_input_is_named(model):
 
 def test_an_unknown_option_is_named(model):
     with pytest.raises(ib.UserError, match="clips is '3'; a number is needed"):
-        list(tiny.read("audio", "a.wav", clips="3"))
-    with pytest.raises(ib.UserError, match="image has no option 'focal'; it has clips"):
+        list(model.read("audio", "a.wav", clips="3"))
+    with pytest.raises(ib.UserError, match="image has no option 'focal'; it has none"):
         model.embed("image", [ARRAYS["image"]], focal=3)
 
 
