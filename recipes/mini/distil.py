@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from start_folder import write_model
+from start_folder import CONFIG, write_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,7 +37,6 @@ from imagebind_cli.training.recipe import Encoder as Section
 from imagebind_cli.training.recipe import Optimizer, Run
 from imagebind_cli.training.start import fresh, with_weights
 
-CONFIG = Path(__file__).with_name("mini.json")
 TEACHER_SIZE, KEPT_SIZE = 160, 96
 """Pixels of a side, as the teacher sees a picture, and as it is kept for the crops of 64 that the encoder sees."""
 BATCH, WARMUP = 256, 50

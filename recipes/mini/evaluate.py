@@ -210,12 +210,14 @@ def ablations(work: Path) -> list[Test]:
         ("motion, MLP head", "ablation-mlp-[0-9]"),
         ("motion, to the first image encoder of this package, pairs alone", "ablation-pairs-imu-[0-9]"),
         ("motion, to its second, begun as an imitation", "ablation-imitated-imu-[0-9]"),
+        ("motion, to its third, which tells concepts apart", "ablation-concepts-imu-[0-9]"),
     )
     depth = (
         ("depth as shipped: one crop and mirror for both sides", "depth-[0-9]"),
         ("depth, crops and mirrors drawn apart", "ablation-apart-[0-9]"),
         ("depth, to the first image encoder of this package, pairs alone", "ablation-pairs-depth-[0-9]"),
         ("depth, to its second, begun as an imitation", "ablation-imitated-depth-[0-9]"),
+        ("depth, to its third, which tells concepts apart", "ablation-concepts-depth-[0-9]"),
     )
     return [
         *(Test(title, "imu", "motion/test.jsonl", "motion/names-other-words.json", made(work, runs)) for title, runs in motion),
@@ -256,6 +258,13 @@ def searches(work: Path) -> list[Search]:
         ),
         Search("IMU, text: other people's motion, by class", (imu, names("motion/names.json")), "label", motion, False),
         Search("image, depth: one view of each of 164 held-out models", (views, depth), "id", models, True, 0.70),
+        Search(
+            "image, depth: the same, to the image encoder before it saw other colours",
+            (views, depth),
+            "id",
+            made(work, "ablation-concepts-depth-[0-9]"),
+            True,
+        ),
         Search("depth, text: the same models and their names", (depth, names("furniture/names-all.json")), "name", models, False),
         Search(
             "image, thermal: synthetic streets and furniture",

@@ -117,7 +117,8 @@ ablate() { # one setting apart from the shipped one at a time; for the report al
     done
     earlier image-text-pairs 6e42bab    # pictures and words alone, from random weights
     earlier image-text-imitated 303cbf7 # begun as an imitation of the teacher; concepts were not yet told apart
-    for which in pairs imitated; do
+    earlier image-text-concepts 3b8c34e # both of them, and colours as they are: distil.py's second round
+    for which in pairs imitated concepts; do
         local vision=$runs/image-text-$which
         "$python" start_bound.py "$vision" "$work/start-bound-$which"
         for seed in $seeds; do

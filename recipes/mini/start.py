@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from pairing import IMAGE_TEXT
 from safetensors.torch import load_file
-from start_folder import write_model
+from start_folder import CONFIG, write_model
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModel
@@ -30,7 +30,6 @@ from imagebind_cli import checkpoint
 from imagebind_cli.encoders.text import END, START, _byte_letters, _vocabulary, words_of
 from imagebind_cli.training.start import fresh, with_weights
 
-CONFIG = Path(__file__).with_name("mini.json")
 TEMPLATES = ("a {}", "a drawing of {}", "a picture of a {}", "a photo of a {}", "the sound of {}", "{} and {}", "a person {}", "this is {}")
 STEPS, BATCH, RATE = 1500, 384, 2e-3
 LONGEST = 12

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import torch
-from start_folder import write_model
+from start_folder import CONFIG, write_model
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,7 +21,6 @@ from imagebind_cli import checkpoint, model
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.training.start import fresh, with_weights
 
-CONFIG = Path(__file__).with_name("mini.json")
 BOUND = ("audio", "depth", "thermal")
 SEED = 0
 
