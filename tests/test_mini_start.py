@@ -10,6 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
 
+import joined
 import start_bound
 
 from imagebind_cli import checkpoint, model
@@ -52,3 +53,16 @@ def test_a_start_that_is_there_is_left_alone(begun: Path) -> None:
     before = (begun / "config.json").stat().st_mtime_ns
     start_bound.main(Path("nowhere"), begun)
     assert (begun / "config.json").stat().st_mtime_ns == before
+
+
+def test_encoders_of_several_folders_are_joined_as_they_are(tmp_path: Path, begun: Path) -> None:
+    joined.main(tmp_path / "both", {"text": "mini", "depth": str(begun)})
+    made = model.find(tmp_path / "both")
+    assert set(made.config.encoders) == {"text", "depth"}
+    for name, place in (("text", "mini"), ("depth", begun)):
+        wanted, found = dict(model.find(place).read(name)), dict(made.read(name))
+        assert wanted.keys() == found.keys()
+        assert all(torch.equal(wanted[key], found[key]) for key in wanted)
+    before = (tmp_path / "both" / "config.json").stat().st_mtime_ns
+    joined.main(tmp_path / "both", {"text": "nowhere"})
+    assert (tmp_path / "both" / "config.json").stat().st_mtime_ns == before

@@ -50,17 +50,14 @@ shard() { # sounds and motion cost more to decode than to learn from
 
 start() { "$python" start.py "$work"; "$python" distil.py "$work"; }
 
-words() { # words RUN IMAGES: the text encoder to the pictures as an image encoder sees them, in two rounds (README.md)
-    local run=$1 images=$work/$2
+image-text() { # words are bound to the pictures of distil.py's second round; the third leaves drawings where words found them
+    local words=$runs/words images=$work/start-image-concepts
     imagebind train --recipe image-text.toml --data "$data/drawings/train.jsonl" --data "$data/furniture/image-text.jsonl" \
-        --set encoders.vision.init="$images" --set encoders.text.init="$work/start" --out "$run-first"
+        --set encoders.vision.init="$images" --set encoders.text.init="$work/start" --out "$words-first"
     imagebind train --recipe image-text.toml --data "$data/drawings/framed.jsonl" --data "$data/furniture/framed.jsonl" \
-        --set encoders.vision.init="$images" --set encoders.text.init="$run-first" --set pairs.0.temperature=0.1 \
-        --set pairs.0.learn_temperature=false --set optimizer.lr=1e-3 --set run.steps=800 --out "$run"
-}
-
-image-text() {
-    words "$vision" start-image
+        --set encoders.vision.init="$images" --set encoders.text.init="$words-first" --set pairs.0.temperature=0.1 \
+        --set pairs.0.learn_temperature=false --set optimizer.lr=1e-3 --set run.steps=800 --out "$words"
+    "$python" joined.py "$vision" vision="$work/start-image" text="$words"
     "$python" start_bound.py "$vision" "$begun"
 }
 

@@ -160,7 +160,7 @@ def main(work: Path) -> None:
         schedule.step()
         if step % 200 == 0 or step == STEPS - 1:
             print(f"start: step {step}, cosine to the teacher {1 - loss.item():.3f}", file=sys.stderr, flush=True)
-    write_model(folder, config, {"text": encoder}, "text encoder distilled from all-MiniLM-L6-v2")
+    write_model(folder, config, {"text": encoder.state_dict()}, "text encoder distilled from all-MiniLM-L6-v2")
 
 
 if __name__ == "__main__":

@@ -56,7 +56,9 @@ def main(vision: Path, folder: Path) -> None:
     config, found = checkpoint.read_config(CONFIG), model.find(vision)
     tensors = dict(found.read("vision"))
     encoders = {
-        name: with_weights(name, config.encoders[name], begun(name, config.encoders[name], tensors, found.config.encoders["vision"]))
+        name: with_weights(
+            name, config.encoders[name], begun(name, config.encoders[name], tensors, found.config.encoders["vision"])
+        ).state_dict()
         for name in BOUND
     }
     write_model(folder, config, encoders, "encoders for what is bound to pictures, begun as the image encoder")

@@ -7,19 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import save_file
+from torch import Tensor
 
-from imagebind_cli.encoder import Encoder
 from imagebind_cli.model_config import ModelConfig
 
 CONFIG = Path(__file__).with_name("mini.json")
 """What imagebind-mini is made of."""
 
 
-def write_model(folder: Path, config: ModelConfig, encoders: Mapping[str, Encoder], about: str) -> None:
-    """Write encoders, by name, into a folder that `imagebind train` can begin from; its config last, so that a cut leaves no model."""
+def write_model(folder: Path, config: ModelConfig, encoders: Mapping[str, Mapping[str, Tensor]], about: str) -> None:
+    """Write encoders' tensors, by name, into a folder that `imagebind train` can begin from; its config last, so that a cut leaves no model."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, encoder in encoders.items():
-        save_file({key: tensor.contiguous() for key, tensor in encoder.state_dict().items()}, folder / f"{name}.safetensors")
+    for name, tensors in encoders.items():
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / f"{name}.safetensors")
     shapes = {name: config.encoders[name] for name in encoders}
     own = replace(config, name=f"mini-{folder.name}", encoders=shapes, about=about)
     (folder / "config.json").write_text(own.to_json())

@@ -1,0 +1,27 @@
+"""One model of encoders that lie in several folders, as pictures and words do after the image encoder's third round.
+
+    python joined.py FOLDER NAME=MODEL...
+
+Each MODEL is a run or model folder; of it the encoder NAME is taken. Writes the model folder FOLDER.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from start_folder import CONFIG, write_model
+
+from imagebind_cli import checkpoint, model
+
+
+def main(folder: Path, parts: dict[str, str]) -> None:
+    if (folder / "config.json").exists():
+        return
+    write_model(
+        folder, checkpoint.read_config(CONFIG), {name: model.find(part).read(name) for name, part in parts.items()}, "joined encoders"
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), dict(part.split("=", 1) for part in sys.argv[2:]))
