@@ -257,7 +257,7 @@ class Model:
         for result in self.embed_items(modality, items, batch_size=batch_size, workers=workers, **options):
             if isinstance(result, Failure):
                 named = inputs[int(result.id)] if isinstance(inputs[int(result.id)], str | os.PathLike) else f"input {result.id}"
-                raise UserError(f"{named}: {result.reason}")
+                raise UserError(f"{named}: {result.reason.removeprefix(f'{named}: ')}")
             rows += [embedding.vector for embedding in result]
         return np.stack(rows) if rows else np.empty((0, self.dim), np.float32)
 

@@ -215,9 +215,9 @@ def read_options(encoder: str, modality: str, chosen: Mapping[str, Any]) -> Any:
         UserError: a name it does not have, or a value that is none of its choices or too small.
     """
     kind = OPTIONS.get(encoder, NoOptions)
-    known = {entry.name: entry.metadata for entry in fields(kind)}
+    known, defaults = ({entry.name: getattr(entry, what) for entry in fields(kind)} for what in ("metadata", "default"))
     for name, value in chosen.items():
-        if value is not None and name in known and known[name]["moving"] and modality == "image":
+        if modality == "image" and name in known and known[name]["moving"] and value != defaults[name]:  # a store's record has all
             raise UserError(f"image has no option {name!r}, which is for videos: name the modality video, or vision for both")
         if name not in known:
             own = [each for each in names(encoder) if not (known[each]["moving"] and modality == "image")]

@@ -122,8 +122,6 @@ def read(source: str, config: EncoderConfig, options: TextOptions) -> Iterator[S
     if any("\ud800" <= letter <= "\udfff" for letter in source):  # what undecodable bytes become on the way in
         raise ValueError("not UTF-8 text")
     words, context = words_of(source), config.shape[0]
-    if not words:
-        raise ValueError("a sentence without a word")
     room, facts = context - 2, {"tokens": len(words)}
     if len(words) <= room:
         yield Sample(framed(words, context).unsqueeze(0), [None], facts=facts)
