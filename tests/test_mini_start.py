@@ -59,6 +59,7 @@ def test_encoders_of_several_folders_are_joined_as_they_are(tmp_path: Path, begu
     joined.main(tmp_path / "both", {"text": "mini", "depth": str(begun)})
     made = model.find(tmp_path / "both")
     assert set(made.config.encoders) == {"text", "depth"}
+    assert made.config.origin == {"steps": {"text": model.find("mini").config.origin["steps"], "depth": None}}
     for name, place in (("text", "mini"), ("depth", begun)):
         wanted, found = dict(model.find(place).read(name)), dict(made.read(name))
         assert wanted.keys() == found.keys()

@@ -8,6 +8,7 @@ Each MODEL is a run or model folder; of it the encoder NAME is taken. Writes the
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from start_folder import CONFIG, write_model
@@ -18,9 +19,10 @@ from imagebind_cli import checkpoint, model
 def main(folder: Path, parts: dict[str, str]) -> None:
     if (folder / "config.json").exists():
         return
-    write_model(
-        folder, checkpoint.read_config(CONFIG), {name: model.find(part).read(name) for name, part in parts.items()}, "joined encoders"
-    )
+    found = {name: model.find(part) for name, part in parts.items()}
+    steps = {name: part.config.origin.get("steps") if part.config.origin else None for name, part in found.items()}
+    config = replace(checkpoint.read_config(CONFIG), origin={"steps": steps})
+    write_model(folder, config, {name: part.read(name) for name, part in found.items()}, "joined encoders")
 
 
 if __name__ == "__main__":
