@@ -251,7 +251,12 @@ def main(work: Path) -> None:
                         file=sys.stderr,
                         flush=True,
                     )
-            write_model(work / name, replace(config, origin={"steps": round_.steps}), {"vision": encoder.state_dict()}, "image encoder distilled from EfficientNet-Lite0")
+            write_model(
+                work / name,
+                replace(config, origin={"steps": round_.steps}),
+                {"vision": encoder.state_dict()},
+                "image encoder distilled from EfficientNet-Lite0",
+            )
         tensors = {
             key: tensor.float().clone() for key, tensor in model.find(work / name).read("vision").items()
         }  # those of a file are mapped
