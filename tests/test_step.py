@@ -10,7 +10,7 @@ from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.training import optimizer
 from imagebind_cli.training.batch import Batch
 from imagebind_cli.training.loss import PairLoss
-from imagebind_cli.training.parallel import raise_tower
+from imagebind_cli.training.parallel import finer, raise_tower
 from imagebind_cli.training.recipe import Encoder as Section
 from imagebind_cli.training.recipe import Optimizer, Pair, Run
 from imagebind_cli.training.start import fresh, with_weights
@@ -151,15 +151,18 @@ def test_activation_checkpointing_changes_nothing():
     assert_equal(ours, plain)
 
 
-def test_bf16_is_near_float32_and_weights_stay_float32():
+@pytest.mark.parametrize(("capability", "lowest", "highest"), [("AVX512", 0.99, 1 - 1e-8), ("AVX2", 1 - 1e-10, 1)])
+def test_bf16_is_near_float32_weights_stay_float32_and_no_cpu_imitates_it(capability, lowest, highest, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     _, plain = run_step(4)
     run = Run(precision="bf16")
     towers = make_tower("depth", run=run), make_tower("imu", run=run)
     _, ours = run_step(4, batch=make_batch(torch.float32), towers=towers)
     flat = [torch.cat([gradient.flatten() for _, gradient in some]).double() for some in (ours, plain)]
-    assert torch.cosine_similarity(*flat, dim=0) > 0.99
-    assert not torch.equal(*flat)
+    assert lowest < torch.cosine_similarity(*flat, dim=0) <= highest + 1e-12
     assert {gradient.dtype for _, gradient in ours} == {torch.float32}
+    assert len(list(finer(run, CPU))) == (capability == "AVX2")
+    assert not list(finer(Run(), CPU))
 
 
 @pytest.mark.parametrize("where", [0, 1])

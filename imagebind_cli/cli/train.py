@@ -82,7 +82,7 @@ def train(
     if dry_run:
         from imagebind_cli.training.loop import check
 
-        for line in check(made, out):
+        for line in check(made, chosen, out):
             write(line.encode("utf-8", "surrogateescape") + b"\n")
     elif overfit is not None:
         from imagebind_cli.training.overfit import overfit as learn_by_heart

@@ -58,15 +58,15 @@ class Done:
     failed: int
 
 
-def check(recipe: Recipe, folder: Path | None = None) -> Iterator[str]:
-    """The plan of a run, line by line, and whether it could begin.
+def check(recipe: Recipe, device: torch.device, folder: Path | None = None) -> Iterator[str]:
+    """The plan of a run on a device, line by line, and whether it could begin.
 
     Raises:
         UserError: as `train`, before its first step.
     """
     made = design(recipe)
     _check_best(made)
-    yield from plan.lines(made)
+    yield from plan.lines(made, device)
     if folder is not None:
         identity.check(folder, made)
     check_weights(recipe)
@@ -88,7 +88,7 @@ def train(recipe: Recipe, folder: Path, device: torch.device, say: Say) -> Done:
         if state.peek(folder).finished:
             say(f"{folder}: all {made.steps:,} steps are done")
             return _done(folder)
-        for line in plan.lines(made):
+        for line in plan.lines(made, own_device):
             say(line)
         folder.mkdir(parents=True, exist_ok=True)
         with _alone_in(folder):

@@ -14,6 +14,7 @@ from imagebind_cli import metrics
 from imagebind_cli.errors import UserError
 from imagebind_cli.training.batch import Batch
 from imagebind_cli.training.optimizer import Optimizers, clip, make_optimizer, rate_at, set_rate
+from imagebind_cli.training.parallel import finer
 from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.setup import Design, Machinery, build, design
 from imagebind_cli.training.step import gradients
@@ -32,6 +33,8 @@ def overfit(recipe: Recipe, count: int, device: torch.device, say: Callable[[str
     settings = recipe.optimizer.model_copy(update={"schedule": "constant"})
     recipe = recipe.model_copy(update={"pairs": pairs, "zeroshot": (), "optimizer": settings})
     plan = design(recipe)
+    for line in finer(recipe.run, device):
+        say(line)
     machinery = build(plan, device)
     for tower in machinery.towers.values():
         tower.eval()  # what is learnt by heart must not be dropped

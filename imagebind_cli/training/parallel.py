@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -29,6 +29,8 @@ from imagebind_cli.training.trainable import set_training
 
 FEW_TOKENS = 64
 """Up to so many, and on a CPU, attention as plain matrix products takes less than half the time of PyTorch's fused one, backwards above all."""
+IMITATORS = ("DEFAULT", "NO AVX", "AVX2")
+"""CPUs, as PyTorch calls what they can, whose bfloat16 is float32 cut down number by number: a product of matrices takes 30 times as long."""
 
 
 @contextmanager
@@ -47,11 +49,22 @@ def processes(device: torch.device) -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
+def precision(run: Run, device: torch.device) -> Literal["fp32", "bf16"]:
+    """What a run computes in: what it asks for, or float32, which is the finer one, where a CPU would only imitate bfloat16."""
+    return "fp32" if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in IMITATORS else run.precision
+
+
+def finer(run: Run, device: torch.device) -> Iterator[str]:
+    """A line to say, where a run computes in another precision than it asks for."""
+    if precision(run, device) != run.precision:
+        yield f"computes in fp32, not in {run.precision}: this CPU has no bfloat16 arithmetic, and imitates it many times more slowly"
+
+
 @dataclass(frozen=True)
 class Tower:
     """One encoder as a step calls it.
 
-    call: inputs (b, *shape), wherever they lie, to unit vectors (b, e) in float32, in the run's precision. local: a context in which
+    call: inputs (b, *shape), wherever they lie, to unit vectors (b, e) in float32, computed in `precision`. local: a context in which
     backward passes keep their gradients to this process, until one outside it exchanges them.
     """
 
@@ -93,7 +106,7 @@ def raise_tower(name: str, encoder: Encoder, section: Section, run: Run, device:
     elif world() > 1 and section.train != "none":
         inner = DistributedDataParallel(encoder, gradient_as_bucket_view=True)
         local = inner.no_sync
-    bf16 = run.precision == "bf16"
+    bf16 = precision(run, device) == "bf16"
     kept = encoder.config.tokens * (1 - (section.patch_dropout or 0))
     plain = device.type == "cpu" and section.train != "none" and kept <= FEW_TOKENS and not run.checkpointing and not run.compile
 

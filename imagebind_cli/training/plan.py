@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+
 from imagebind_cli import registry
 from imagebind_cli.encoder import Encoder, EncoderConfig, build_encoder
 from imagebind_cli.training.gather import world
+from imagebind_cli.training.parallel import finer, precision
 from imagebind_cli.training.recipe import Encoder as Section
 from imagebind_cli.training.recipe import Run
 from imagebind_cli.training.setup import Design
@@ -24,9 +27,10 @@ PASSING = {"fp32": 40, "bf16": 28}
 """The same while a block only computes."""
 
 
-def lines(plan: Design) -> list[str]:
-    """The plan, a line each."""
-    return [*plan.data.lines(), *_validation(plan), *_encoders(plan), *_steps(plan), *_memory(plan)]
+def lines(plan: Design, device: torch.device) -> list[str]:
+    """The plan on a device, a line each."""
+    steps = [*_steps(plan), *finer(plan.recipe.run, device)]
+    return [*plan.data.lines(), *_validation(plan), *_encoders(plan), *steps, *_memory(plan, device)]
 
 
 def _validation(plan: Design) -> Iterator[str]:
@@ -60,7 +64,7 @@ def _steps(plan: Design) -> Iterator[str]:
         yield f"{pair.name}: batch {pair.batch:,}{micro}, {pair.loss}, {temperature}"
 
 
-def _memory(plan: Design) -> Iterator[str]:
+def _memory(plan: Design, device: torch.device) -> Iterator[str]:
     run = plan.recipe.run
     weights = optimizer = 0
     for name, section in plan.sections.items():
@@ -68,13 +72,13 @@ def _memory(plan: Design) -> Iterator[str]:
         share = world() if run.sharding == "fsdp" and section.train != "none" else 1
         weights += FLOAT * (sizes["trained"] + sizes["frozen"]) // share
         optimizer += 3 * FLOAT * sizes["trained"] // share
-    activations = max(_step_bytes(plan, number) for number in range(len(plan.recipe.pairs)))
+    activations = max(_step_bytes(plan, number, device) for number in range(len(plan.recipe.pairs)))
     parts = {"weights": weights, "gradients and optimizer": optimizer, "activations": activations}
     told = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts.items())
     yield f"about {sum(parts.values()) / 1e9:.2f} GB of memory a process: {told}; beside PyTorch and the reading of files"
 
 
-def _step_bytes(plan: Design, number: int) -> int:
+def _step_bytes(plan: Design, number: int, device: torch.device) -> int:
     """Activations of one micro-batch, embeddings and scores of the whole."""
     run, pair = plan.recipe.run, plan.recipe.pairs[number]
     own = pair.batch // world()
@@ -85,22 +89,22 @@ def _step_bytes(plan: Design, number: int) -> int:
         name = registry.encoder_name(modality)
         config = plan.config.encoders[name]
         trained = plan.sections[name].train != "none"
-        towers.append(at_once * (kept(config, run) if trained else _passing(config, run)))
+        towers.append(at_once * (kept(config, run, device) if trained else _passing(config, run, device)))
     embeddings = 4 * FLOAT * (own + pair.batch) * plan.config.dim
     scores = 4 * FLOAT * min(run.chunk, own) * pair.batch
     return (sum(towers) if plain else max(towers)) + embeddings + scores
 
 
-def kept(config: EncoderConfig, run: Run) -> int:
+def kept(config: EncoderConfig, run: Run, device: torch.device) -> int:
     """Bytes of activations that one sample keeps for the backward pass."""
     token = config.trunk.width * config.tokens
     if run.checkpointing:  # each block's input, and one block whole
-        return token * (FLOAT * config.trunk.layers + KEPT[run.precision])
-    return token * KEPT[run.precision] * config.trunk.layers
+        return token * (FLOAT * config.trunk.layers + KEPT[precision(run, device)])
+    return token * KEPT[precision(run, device)] * config.trunk.layers
 
 
-def _passing(config: EncoderConfig, run: Run) -> int:
-    return config.trunk.width * config.tokens * PASSING[run.precision]
+def _passing(config: EncoderConfig, run: Run, device: torch.device) -> int:
+    return config.trunk.width * config.tokens * PASSING[precision(run, device)]
 
 
 def shaped(name: str, config: EncoderConfig, section: Section) -> Encoder:

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from imagebind_cli.training import gather
 from imagebind_cli.training.batch import Batch
 from imagebind_cli.training.optimizer import Optimizers, clip, make_optimizer, set_rate
-from imagebind_cli.training.parallel import processes
+from imagebind_cli.training.parallel import finer, processes
 from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.setup import Design, Machinery, build, design
 from imagebind_cli.training.step import gradients
@@ -27,6 +27,8 @@ def profile_steps(recipe: Recipe, trace: Path, device: torch.device, say: Callab
     """Run the first steps of a recipe, say the share of each phase, and write a trace for chrome://tracing or Perfetto. Nothing is kept."""
     with processes(device) as own_device:
         plan = design(recipe)
+        for line in finer(recipe.run, own_device) if not gather.rank() else ():
+            say(line)
         machinery = build(plan, own_device)
         encoders = {name: tower.encoder for name, tower in machinery.towers.items()}
         optimizer = make_optimizer(encoders, plan.sections, machinery.losses, recipe.optimizer)
