@@ -10,7 +10,8 @@ from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.training import optimizer
 from imagebind_cli.training.batch import Batch
 from imagebind_cli.training.loss import PairLoss
-from imagebind_cli.training.parallel import finer, raise_tower
+from imagebind_cli.training.parallel import raise_tower
+from imagebind_cli.training.precision import finer
 from imagebind_cli.training.recipe import Encoder as Section
 from imagebind_cli.training.recipe import Optimizer, Pair, Run
 from imagebind_cli.training.start import fresh, with_weights
@@ -258,6 +259,32 @@ def test_muon_steps_the_matrices_of_the_blocks_orthogonally_and_adamw_the_rest()
             torch.testing.assert_close(change.abs(), torch.full_like(change, 1e-2), rtol=1e-3, atol=0)
     made.zero_grad()
     assert all(own.grad is None for own in trained.values())
+
+
+@pytest.mark.parametrize(("capability", "lowest", "highest"), [("AVX512", 1e-3, 0.1), ("AVX2", 0, 1e-5)])
+def test_muon_does_not_imitate_bfloat16(capability, lowest, highest, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    tower = make_tower("imu", run=Run(precision="bf16"))  # weights in float32
+    made = optimizer.make_optimizer(
+        {"imu": tower.encoder}, {"imu": tower.section}, nn.ModuleList([]), Optimizer(name="muon", lr=1e-2, weight_decay=0.0)
+    )
+    optimizer.set_rate(made, 1.0)
+    for own in tower.encoder.parameters():
+        own.grad = torch.zeros_like(own)
+    matrix = tower.encoder.trunk.blocks[0].attn.qkv.weight
+    before = matrix.detach().clone()
+    matrix.grad = torch.randn(matrix.shape, generator=torch.Generator().manual_seed(1))
+    given = matrix.grad.clone()
+    made.step()
+    a, b, c = next(group["ns_coefficients"] for group in made.param_groups if "ns_coefficients" in group)
+    expected = given.double().T / given.double().norm()  # rows are more than columns
+    for _ in range(5):
+        gram = expected @ expected.T
+        expected = a * expected + (b * gram + c * gram @ gram) @ expected
+    change = (before - matrix.detach()).double()
+    expected = expected.T * change.norm() / expected.norm()
+    assert lowest <= (change - expected).norm() / change.norm() < highest
+    assert torch.equal(matrix.grad, given)
 
 
 def test_warm_up_and_cosine():

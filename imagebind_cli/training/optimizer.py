@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from imagebind_cli.training.precision import natural
 from imagebind_cli.training.recipe import Encoder as Section
 from imagebind_cli.training.recipe import Optimizer as Settings
 
@@ -34,8 +35,10 @@ class Optimizers:
 
     def step(self) -> None:
         """Change all parameters by their gradients."""
-        for one in self._some:
-            one.step()
+        device = self.param_groups[0]["params"][0].device
+        with natural(device):
+            for one in self._some:
+                one.step()
 
     def zero_grad(self) -> None:
         """Let go of all gradients."""

@@ -14,7 +14,7 @@ from imagebind_cli import metrics
 from imagebind_cli.errors import UserError
 from imagebind_cli.training.batch import Batch
 from imagebind_cli.training.optimizer import Optimizers, clip, make_optimizer, rate_at, set_rate
-from imagebind_cli.training.parallel import finer
+from imagebind_cli.training.precision import finer
 from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.setup import Design, Machinery, build, design
 from imagebind_cli.training.step import gradients

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,14 +23,13 @@ from torch.utils.checkpoint import checkpoint
 
 from imagebind_cli.encoder import Encoder
 from imagebind_cli.training.gather import world
+from imagebind_cli.training.precision import precision
 from imagebind_cli.training.recipe import Encoder as Section
 from imagebind_cli.training.recipe import Run
 from imagebind_cli.training.trainable import set_training
 
 FEW_TOKENS = 64
 """Up to so many, and on a CPU, attention as plain matrix products takes less than half the time of PyTorch's fused one, backwards above all."""
-IMITATORS = ("DEFAULT", "NO AVX", "AVX2")
-"""CPUs, as PyTorch calls what they can, whose bfloat16 is float32 cut down number by number: a product of matrices takes 30 times as long."""
 
 
 @contextmanager
@@ -47,17 +46,6 @@ def processes(device: torch.device) -> Iterator[torch.device]:
         yield device
     finally:
         dist.destroy_process_group()
-
-
-def precision(run: Run, device: torch.device) -> Literal["fp32", "bf16"]:
-    """What a run computes in: what it asks for, or float32, which is the finer one, where a CPU would only imitate bfloat16."""
-    return "fp32" if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in IMITATORS else run.precision
-
-
-def finer(run: Run, device: torch.device) -> Iterator[str]:
-    """A line to say, where a run computes in another precision than it asks for."""
-    if precision(run, device) != run.precision:
-        yield f"computes in fp32, not in {run.precision}: this CPU has no bfloat16 arithmetic, and imitates it many times more slowly"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from imagebind_cli import registry
 from imagebind_cli.encoder import Encoder, EncoderConfig, build_encoder
 from imagebind_cli.training.gather import world
-from imagebind_cli.training.parallel import finer, precision
+from imagebind_cli.training.precision import finer, precision
 from imagebind_cli.training.recipe import Encoder as Section
 from imagebind_cli.training.recipe import Run
 from imagebind_cli.training.setup import Design

@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from imagebind_cli.training import gather
 from imagebind_cli.training.batch import Batch
 from imagebind_cli.training.optimizer import Optimizers, clip, make_optimizer, set_rate
-from imagebind_cli.training.parallel import finer, processes
+from imagebind_cli.training.parallel import processes
+from imagebind_cli.training.precision import finer
 from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.setup import Design, Machinery, build, design
 from imagebind_cli.training.step import gradients
