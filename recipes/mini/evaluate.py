@@ -19,6 +19,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from imagebind_cli.training import state
+
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates.txt"
 PICTURES = ("image-text",)
@@ -63,8 +65,9 @@ class Search:
 
 
 def made(work: Path, pattern: str) -> tuple[str, ...]:
-    """The finished runs of a pattern."""
-    return tuple(sorted(path.name for path in (work / "runs").glob(pattern) if (path / "config.json").exists()))
+    """The finished runs of a pattern: one that stopped halfway has published what it had; a model fetched whole is no run."""
+    found = [path for path in (work / "runs").glob(pattern) if (path / "config.json").exists()]
+    return tuple(sorted(path.name for path in found if not (path / "run.json").exists() or state.peek(path).finished))
 
 
 def tests(work: Path) -> list[Test]:
@@ -213,11 +216,12 @@ def ablations(work: Path) -> list[Test]:
         ("motion, to its third, which tells concepts apart", "ablation-concepts-imu-[0-9]"),
     )
     depth = (
-        ("depth as shipped: one crop and mirror for both sides", "depth-[0-9]"),
+        ("depth as shipped: temperature 0.03, one crop and mirror for both sides", "depth-[0-9]"),
+        ("depth, temperature 0.07", "ablation-temperature-depth-[0-9]"),
         ("depth, crops and mirrors drawn apart", "ablation-apart-[0-9]"),
-        ("depth, to the first image encoder of this package, pairs alone", "ablation-pairs-depth-[0-9]"),
-        ("depth, to its second, begun as an imitation", "ablation-imitated-depth-[0-9]"),
-        ("depth, to its third, which tells concepts apart", "ablation-concepts-depth-[0-9]"),
+        ("depth, to the first image encoder of this package, pairs alone; 0.07, 400 steps", "ablation-pairs-depth-[0-9]"),
+        ("depth, to its second, begun as an imitation; 0.07, 400 steps", "ablation-imitated-depth-[0-9]"),
+        ("depth, to its third, which tells concepts apart; 0.07, 400 steps", "ablation-concepts-depth-[0-9]"),
     )
     return [
         *(Test(title, "imu", "motion/test.jsonl", "motion/names-other-words.json", made(work, runs)) for title, runs in motion),
@@ -258,12 +262,12 @@ def searches(work: Path) -> list[Search]:
         ),
         Search("IMU, text: other people's motion, by class", (imu, names("motion/names.json")), "label", motion, False),
         Search("image, depth: one view of each of 164 held-out models", (views, depth), "id", models, True, 0.70),
-        Search(
-            "image, depth: the same, to the image encoder before it saw other colours",
-            (views, depth),
-            "id",
-            made(work, "ablation-concepts-depth-[0-9]"),
-            True,
+        *(
+            Search(f"image, depth: the same, {how}", (views, depth), "id", made(work, runs), True)
+            for how, runs in (
+                ("temperature 0.07", "ablation-temperature-depth-[0-9]"),
+                ("0.07, to the image encoder before it saw other colours", "ablation-concepts-depth-[0-9]"),
+            )
         ),
         Search("depth, text: the same models and their names", (depth, names("furniture/names-all.json")), "name", models, False),
         Search(
@@ -474,7 +478,8 @@ def main(work: Path, place: Path) -> None:
         "",
         *classification(work, ceilings(), figures),
         "",
-        "Controls: encoders trained on the same pairs shuffled. They are aligned with nothing, so this is what chance looks like.",
+        "Controls: encoders trained on the same pairs shuffled. They are aligned with nothing, so this is what chance looks like. But sound and",
+        "depth begin as the image encoder, which names some depth maps before any step; some of that may be left.",
         "",
         *classification(work, controls(work), figures),
         "",

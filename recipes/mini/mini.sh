@@ -110,6 +110,7 @@ ablate() { # one setting apart from the shipped one at a time; for the report al
         bind "ablation-learnt-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5" --set pairs.0.learn_temperature=true
         bind "ablation-batch-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5" --set pairs.0.batch=16
         bind "ablation-mlp-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5" --set encoders.imu.head=mlp
+        bind "ablation-temperature-depth-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" --set pairs.0.temperature=0.07 --set encoders.depth.init="$begun"
         bind "ablation-apart-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" --set pairs.0.aligned=false --set encoders.depth.init="$begun"
     done
     earlier image-text-pairs 6e42bab    # pictures and words alone, from random weights
@@ -120,7 +121,8 @@ ablate() { # one setting apart from the shipped one at a time; for the report al
         "$python" start_bound.py "$vision" "$work/start-bound-$which"
         for seed in $seeds; do
             bind "ablation-$which-imu-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5"
-            bind "ablation-$which-depth-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" --set encoders.depth.init="$work/start-bound-$which"
+            bind "ablation-$which-depth-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" \
+                --set pairs.0.temperature=0.07 --set run.epochs=20 --set encoders.depth.init="$work/start-bound-$which"
         done
     done
 }

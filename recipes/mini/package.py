@@ -48,6 +48,7 @@ def main(work: Path, folder: Path) -> None:
             else:
                 tensors[key] = tensor.float() if key == "log_scale" else tensor.half().contiguous()
         save_file(tensors, part / f"{name}.safetensors")
+        (part / f"{name}.safetensors").chmod(0o644)  # it is written for its owner alone
         files[f"{name}.safetensors"] = {
             "size": (part / f"{name}.safetensors").stat().st_size,
             "sha256": checkpoint.file_hash(part / f"{name}.safetensors"),
