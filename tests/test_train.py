@@ -562,6 +562,7 @@ def test_a_profile_names_each_phase(imagebind, flags, tmp_path):
         (["--pairs", "image-depth", "--dry-run", "--overfit", "4"], 2, "choose one"),
         (["--pairs", "image-depth", "--out", "x"], 1, "image-depth: no data"),
         (["--pairs", "imagedepth", "--out", "x"], 1, "two modalities are needed"),
+        (["--pairs", "image-image", "--out", "x"], 1, "not image twice"),
         (["--pairs", "image-dept", "--out", "x"], 1, "unknown modality 'dept'"),
         (["--pairs", "image-depth,image-audio", "--data", "a.jsonl", "--out", "x"], 1, "say of which pair it is: image-depth=a.jsonl"),
         (["--pairs", "image-depth", "--data", "nowhere.jsonl", "--out", "x"], 1, "nowhere.jsonl"),

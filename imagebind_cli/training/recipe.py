@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from imagebind_cli.errors import UserError
 
@@ -73,6 +73,13 @@ class Pair(Section):
     views: Annotated[int, Field(ge=0)] = 0
     augment: Mapping[str, Augment] = {}
     options: Mapping[str, Mapping[str, Any]] = {}
+
+    @field_validator("modalities")
+    @classmethod
+    def _two(cls, modalities: tuple[str, str]) -> tuple[str, str]:
+        if modalities[0] == modalities[1]:
+            raise ValueError(f"two different modalities are bound to each other, not {modalities[0]} twice")
+        return modalities
 
     @property
     def name(self) -> str:
