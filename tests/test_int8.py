@@ -39,16 +39,18 @@ def test_products_are_exact_packed_or_not(packed, monkeypatch):
     if packed and not int8.packs():
         pytest.skip("oneDNN's products are not exact on this CPU, and not used")
     monkeypatch.setattr(int8, "packs", lambda: packed)
-    linear, x = torch.nn.Linear(48, 32), torch.randn(15, 48)
+    linear, x = torch.nn.Linear(48, 32), torch.randn(3, 5, 48)
     with torch.no_grad():
         found = Int8Linear(linear)(x)
-    (rows, size), (weights, scale) = ((some / largest, largest) for some in (x, linear.weight.detach()) for largest in [_largest(some)])
-    expected = rows.round().double() @ weights.round().double().T * size * scale.T + linear.bias.detach()
+        size, scale = _unit(x), _unit(linear.weight)
+        product = (x / size).round().double() @ (linear.weight / scale).round().double().T
+        expected = product * size * scale.T + linear.bias
     torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-6)
 
 
-def _largest(rows):
-    return rows.abs().amax(dim=1, keepdim=True) / int8.LARGEST
+def _unit(rows):
+    """What 1 stands for in each row's int8."""
+    return rows.abs().amax(dim=-1, keepdim=True) / int8.LARGEST
 
 
 def test_packed_products_are_used_where_they_are_exact(monkeypatch):

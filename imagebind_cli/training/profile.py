@@ -28,8 +28,9 @@ def profile_steps(recipe: Recipe, trace: Path, device: torch.device, say: Callab
     """Run the first steps of a recipe, say the share of each phase, and write a trace for chrome://tracing or Perfetto. Nothing is kept."""
     with processes(device) as own_device:
         plan = design(recipe)
-        for line in finer(recipe.run, own_device) if not gather.rank() else ():
-            say(line)
+        if not gather.rank():
+            for line in finer(recipe.run, own_device):
+                say(line)
         machinery = build(plan, own_device)
         encoders = {name: tower.encoder for name, tower in machinery.towers.items()}
         optimizer = make_optimizer(encoders, plan.sections, machinery.losses, recipe.optimizer)

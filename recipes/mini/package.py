@@ -47,12 +47,10 @@ def main(work: Path, folder: Path) -> None:
                 tensors[key], tensors[key + INT8_SCALE] = checkpoint.narrowed(tensor)
             else:
                 tensors[key] = tensor.float() if key == "log_scale" else tensor.half().contiguous()
-        save_file(tensors, part / f"{name}.safetensors")
-        (part / f"{name}.safetensors").chmod(0o644)  # it is written for its owner alone
-        files[f"{name}.safetensors"] = {
-            "size": (part / f"{name}.safetensors").stat().st_size,
-            "sha256": checkpoint.file_hash(part / f"{name}.safetensors"),
-        }
+        path = part / f"{name}.safetensors"
+        save_file(tensors, path)
+        path.chmod(0o644)  # it is written for its owner alone
+        files[path.name] = {"size": path.stat().st_size, "sha256": checkpoint.file_hash(path)}
         steps[run] = found.config.origin.get("steps") if found.config.origin else None
     origin = {"recipe": "recipes/mini", "steps": steps, "version": metadata.version("imagebind-cli")}
     (part / "config.json").write_text(replace(config, encoders=encoders, files=files, origin=origin).to_json())
