@@ -19,6 +19,14 @@ class UserError(Exception):
     """
 
 
+class UsageError(UserError):
+    """A request whose own words are wrong: a value outside a fixed list, a malformed one, options that exclude each other.
+
+    `main()` prints it as one line on stderr and exits 2. What is looked for and not found (a file, a model, a suite) is a plain
+    `UserError`: it may be there tomorrow.
+    """
+
+
 @contextmanager
 def writing(place: Path | str) -> Iterator[None]:
     """Name what is written in the system's refusal, which names no file once that is open. `main()` prints it as one line."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from imagebind_cli import checkpoint, download, model_config, pipeline, registry, run_folder
 from imagebind_cli.checkpoint import Checkpoint
 from imagebind_cli.encoder import Encoder, EncoderConfig, Sample
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.int8 import narrow
 from imagebind_cli.model_config import ModelConfig
 from imagebind_cli.processes import Processes, default_workers
@@ -110,7 +110,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device(next(device for device, present in there.items() if present))
     if name.partition(":")[0] not in there:
-        raise UserError(f"unknown device {name!r}; choose from auto, {', '.join(there)}")
+        raise UsageError(f"unknown device {name!r}; choose from auto, {', '.join(there)}")
     if not there[name.partition(":")[0]]:
         raise UserError(f"no {name} device here; choose from {', '.join(device for device, present in there.items() if present)}")
     return torch.device(name)
@@ -418,13 +418,13 @@ def load(
         UserError: no such model, modality, device or dtype, or weights that do not fit their config.
     """
     if dtype != "auto" and dtype not in DTYPES:
-        raise UserError(f"unknown dtype {dtype!r}; choose from auto, {', '.join(DTYPES)}")
+        raise UsageError(f"unknown dtype {dtype!r}; choose from auto, {', '.join(DTYPES)}")
     modalities = [modalities] if isinstance(modalities, str) else modalities
     for modality in modalities or ():
         registry.encoder_name(modality)
     place = choose_device("cpu" if (device, dtype) == ("auto", "int8") else device)
     if dtype == "int8" and place.type != "cpu":
-        raise UserError(f"int8 is for CPUs, not {place.type}; bf16 is the fast one there")
+        raise UsageError(f"int8 is for CPUs, not {place.type}; bf16 is the fast one there")
     loaded = Model(find(model, config), place, DTYPES.get(dtype))
     for modality in modalities or ():
         loaded.encoder(modality)

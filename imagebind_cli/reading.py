@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError
 
 
 def choice(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None, moving: bool = False) -> Any:
@@ -120,7 +120,7 @@ class ThermalOptions:
             except ValueError:
                 fine = False
             if not fine:
-                raise UserError(f"unknown thermal_range {self.thermal_range!r}; choose auto, percentile or MIN:MAX, as in 10:40")
+                raise UsageError(f"unknown thermal_range {self.thermal_range!r}; choose auto, percentile or MIN:MAX, as in 10:40")
 
 
 @dataclass(frozen=True)
@@ -154,11 +154,11 @@ class IMUOptions:
     def __post_init__(self) -> None:
         chosen = [name for name in ("clips", "hop", "centres") if getattr(self, name) is not None]
         if len(chosen) > 1:
-            raise UserError(f"{' and '.join(chosen)} exclude each other")
+            raise UsageError(f"{' and '.join(chosen)} exclude each other")
         if self.rate is not None and (self.time_column or self.time_unit):
-            raise UserError("rate is in place of timestamps; it excludes time_column and time_unit")
+            raise UsageError("rate is in place of timestamps; it excludes time_column and time_unit")
         if self.columns is not None and len(self.columns.split(",")) != 6:
-            raise UserError(f"columns names {len(self.columns.split(','))}; six are needed: accelerometer x,y,z, gyroscope x,y,z")
+            raise UsageError(f"columns names {len(self.columns.split(','))}; six are needed: accelerometer x,y,z, gyroscope x,y,z")
 
 
 @dataclass(frozen=True)
@@ -218,15 +218,15 @@ def read_options(encoder: str, modality: str, chosen: Mapping[str, Any]) -> Any:
     known, defaults = ({entry.name: getattr(entry, what) for entry in fields(kind)} for what in ("metadata", "default"))
     for name, value in chosen.items():
         if modality == "image" and name in known and known[name]["moving"] and value != defaults[name]:  # a store's record has all
-            raise UserError(f"image has no option {name!r}, which is for videos: name the modality video, or vision for both")
+            raise UsageError(f"image has no option {name!r}, which is for videos: name the modality video, or vision for both")
         if name not in known:
             own = [each for each in names(encoder) if not (known[each]["moving"] and modality == "image")]
-            raise UserError(f"{modality} has no option {name!r}; it has {', '.join(own) or 'none'}")
+            raise UsageError(f"{modality} has no option {name!r}; it has {', '.join(own) or 'none'}")
         choices, minimum = known[name]["choices"], known[name]["minimum"]
         if value is not None and choices and value not in choices:
-            raise UserError(f"unknown {name} {value!r}; choose from {', '.join(choices)}")
+            raise UsageError(f"unknown {name} {value!r}; choose from {', '.join(choices)}")
         if value is not None and minimum is not None and not isinstance(value, int | float):
-            raise UserError(f"{name} is {value!r}; a number is needed")
+            raise UsageError(f"{name} is {value!r}; a number is needed")
         if value is not None and minimum is not None and value < minimum:
-            raise UserError(f"{name} is {value}; at least {minimum:g} is needed")
+            raise UsageError(f"{name} is {value}; at least {minimum:g} is needed")
     return kind(**chosen)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from imagebind_cli.encoder import Modality
@@ -33,11 +33,11 @@ def encoder_name(modality: str) -> str:
     """The encoder behind a modality: `vision` for `image`, `video` and `vision`, else the name itself.
 
     Raises:
-        UserError: for an unknown name, with the known ones.
+        UsageError: for an unknown name, with the known ones.
     """
     name = FACES.get(modality, modality)
     if name not in ENCODERS:
-        raise UserError(f"unknown modality {modality!r}; choose from {', '.join(MODALITIES)}")
+        raise UsageError(f"unknown modality {modality!r}; choose from {', '.join(MODALITIES)}")
     return name
 
 

@@ -26,6 +26,7 @@ import soundfile
 from conftest import PROGRAM, UNTRAINED, Run, Start
 from PIL import Image
 from safetensors import safe_open
+from stores import store
 
 from imagebind_cli import checkpoint, model_config, registry
 from imagebind_cli.store import FORMATS, is_store, open_store
@@ -163,8 +164,8 @@ def test_a_colon_in_a_relative_name_means_nothing(embed: Run, folder: Path, moda
 
 def test_sentences_need_no_files_and_one_that_names_a_file_is_noted(embed: Run, folder: Path) -> None:
     (folder / "dog").write_text("a line inside\n")
-    run = embed("text", "dog", "a dog barks", "")
-    assert (run.code, run.ids) == (0, ["dog", "a dog barks", ""])
+    run = embed("text", "dog", "a dog barks")
+    assert (run.code, run.ids) == (0, ["dog", "a dog barks"])
     (notice,) = run.notices
     assert "'dog' is embedded as a sentence" in notice
     assert embed("text", stdin=b"a dog barks\r\n{no json\n").ids == ["a dog barks", "{no json"]
@@ -779,7 +780,7 @@ def test_what_cannot_be_done_is_told_in_one_line(embed: Run, imagebind: Run, fol
         (embed("image", "--manifest", "pairs.csv"), "no column 'image'; it has id, audio"),
         (embed("image", "--manifest", "none.jsonl"), "none.jsonl: No such file"),
     ]:
-        assert (run.code, run.out) == (1, b"")
+        assert (run.code, run.out) == (2 if "ending" in words else 1, b"")
         (line,) = run.notices
         assert line.startswith("imagebind: ")
         assert words in line
@@ -871,3 +872,60 @@ def test_a_number_type_without_a_store_is_refused(embed: Run, folder: Path) -> N
     run = embed("text", "a dog", "--array", "float16")
     assert (run.code, run.out) == (2, b"")
     assert "--array is the number type of a store" in " ".join(run.err.split())
+
+
+@pytest.mark.parametrize("sentence", ["", "  ", "\t\n", "&nbsp;", "\u3000"])
+def test_a_sentence_without_words_is_refused(embed: Run, sentence: str) -> None:
+    run = embed("text", sentence, "a dog")
+    assert (run.code, run.ids) == (1, ["a dog"])
+    assert run.notices[0].endswith(": an empty sentence: there are no words to embed")
+
+
+MISTAKES = (
+    ("embed", "image", "a.png", "--device", "gpu"),
+    ("embed", "image", "a.png", "--dtype", "fp8"),
+    ("embed", "image", "a.png", "-o", "a.xyz"),
+    ("embed", "smell", "a.png"),
+    ("embed", "audio", "a.wav", "--channels", "left"),
+    ("embed", "audio", "a.wav", "--fps", "3"),
+    ("preprocess", "smell", "a.png", "-o", "a.tar"),
+    ("preprocess", "image", "a.png", "-o", "a.xyz"),
+    ("zeroshot", "image", "a.png", "--labels", "a,b", "--device", "gpu"),
+    ("zeroshot", "image", "a.png", "--labels", "a,b", "--save-classes", "a.xyz"),
+    ("store", "export", "a.h5", "-o", "a.xyz"),
+)
+"""One word of each is wrong, whatever the files hold."""
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=" ".join)
+def test_a_wrong_word_in_a_command_exits_2(imagebind: Run, folder: Path, mistake: tuple[str, ...]) -> None:
+    generate.picture(folder / "a.png")
+    store(folder / "a.h5", "image", ["a"])
+    run = imagebind(*mistake)
+    assert (run.code, run.out) == (2, b""), run.err
+    assert "Traceback" not in run.err
+
+
+MISSING = (
+    ("embed", "image", "nothing.png"),
+    ("embed", "image", "a.png", "--model", "nothing"),
+    ("retrieve", "nothing.h5", "--text", "a dog"),
+    ("zeroshot", "image", "a.png", "--labels", "nothing.txt"),
+    ("zeroshot", "image", "a.png", "--labels", "a,b", "--templates", "nothing"),
+    ("zeroshot", "image", "a.png", "--classes", "nothing"),
+    ("zeroshot", "--suite", "nothing", "--root", "."),
+    ("store", "info", "nothing.h5"),
+    ("weights", "info", "nothing"),
+    ("weights", "pull", "nothing"),
+    ("train", "--recipe", "nothing", "--out", "run"),
+)
+"""One thing each is not there."""
+
+
+@pytest.mark.parametrize("missing", MISSING, ids=" ".join)
+def test_what_is_not_there_exits_1(imagebind: Run, folder: Path, missing: tuple[str, ...]) -> None:
+    generate.picture(folder / "a.png")
+    run = imagebind(*missing)
+    assert (run.code, run.out) == (1, b""), run.err
+    assert "nothing" in run.err
+    assert "Traceback" not in run.err

@@ -581,3 +581,30 @@ def test_a_store_named_twice_is_refused(retrieve: Run, pictures: Path) -> None:
     run = retrieve(pictures, f"./{pictures}", "--text", "a dog")
     assert (run.code, run.out) == (2, b"")
     assert "pictures.npy is named twice" in " ".join(run.err.split())
+
+
+# What is said of the stores
+
+
+def test_a_cosine_is_never_above_one(retrieve: Run, folder: Path) -> None:
+    """Rows rounded to float32, or to float16, are a little longer or shorter than 1."""
+    vectors = unit_rows(200)
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    longest = vectors[lengths.argmax()] * np.float32(1 + 2**-10)
+    store(Path("a.h5"), "image", names(201), np.vstack([vectors, longest]))
+    np.save("query.npy", longest)
+    run = retrieve("a.h5", "--vector", "query.npy", "--like", "item200", "-k", 201)
+    assert run.rows[0]["score"] == 1
+    assert max(row["score"] for row in retrieve("a.h5", "--queries", "a.h5", "-k", 201).rows) <= 1
+
+
+def test_stores_computed_in_different_precisions_are_named(retrieve: Run, folder: Path) -> None:
+    store(Path("a.h5"), "image", names(3))
+    store(Path("b.h5"), "audio", names(3, "sound"), dtype="bfloat16")
+    store(Path("c.h5"), "depth", names(3, "map"))
+    alike = retrieve("a.h5", "c.h5", "--like", "item000")
+    assert (alike.code, alike.notices) == (0, [])
+    mixed = retrieve("a.h5", "b.h5", "--like", "item000")
+    assert mixed.code == 0
+    (notice,) = mixed.notices
+    assert notice.startswith("imagebind: b.h5: vectors computed in bfloat16; those of a.h5 in float32")

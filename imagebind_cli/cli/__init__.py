@@ -20,7 +20,7 @@ import imagebind_cli
 from imagebind_cli.cli import doctor, embed, preprocess, retrieve, store, train, weights, zeroshot
 from imagebind_cli.cli.output import StdoutClosed, open_standard_streams
 from imagebind_cli.cli.talk import say
-from imagebind_cli.errors import REFUSED, UserError
+from imagebind_cli.errors import REFUSED, UsageError, UserError
 
 app = typer.Typer(
     name="imagebind",
@@ -76,6 +76,7 @@ def main() -> NoReturn:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except UserError as error:
         say(str(error))
+        code = 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except Terminated:

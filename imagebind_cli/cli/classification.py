@@ -15,7 +15,7 @@ from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.cli.vectors import Inputs, Vectors
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation.classify import Batch, Classifier
@@ -65,7 +65,7 @@ class Outputs:
             UserError: items have several labels, or are found and not classified.
         """
         if self.plot and metric != "top1":
-            raise UserError(f"--plot draws which class is taken for which, and the metric is {metric}; that needs one label of each item")
+            raise UsageError(f"--plot draws which class is taken for which, and the metric is {metric}; that needs one label of each item")
 
 
 def from_names(labels: list[Label], templates: Templates, vectors: Vectors, talk: Talk) -> Prototypes:
@@ -119,7 +119,7 @@ def check_new(path: Path) -> None:
     if path.exists():
         raise UserError(f"{path}: exists already")
     if path.suffix not in FORMATS:
-        raise UserError(f"{path}: unknown ending {path.suffix!r}; choose from {', '.join(FORMATS)}")
+        raise UsageError(f"{path}: unknown ending {path.suffix!r}; choose from {', '.join(FORMATS)}")
 
 
 def keep(prototypes: Prototypes, path: Path) -> None:

@@ -117,7 +117,7 @@ def embed(
                 talk.remarks(result[0].id, result[0].notes, result[0].warnings)
                 keep(resume.described(result))
                 talk.succeeded(result[0].id)
-    if talk.failed:
+    if talk.failed or talk.left:
         raise typer.Exit(1)
 
 

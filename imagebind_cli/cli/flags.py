@@ -24,6 +24,9 @@ ModelName = Annotated[
 ]
 Dtype = enum.StrEnum("Dtype", ["auto", "fp32", "bf16", "fp16", "int8"])
 Workers = Annotated[int | None, typer.Option(min=1, help="Items read at a time; if not given one per core, 8 at most, 32 beside a GPU.")]
+PreprocessWorkers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Items read at a time; if not given one per core, 8 at most.")
+]
 
 
 def with_reading_flags(command: Callable[..., None]) -> Callable[..., None]:

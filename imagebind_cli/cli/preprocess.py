@@ -15,7 +15,7 @@ import typer
 
 import imagebind_cli
 from imagebind_cli import reading, registry
-from imagebind_cli.cli.flags import Errors, Inputs, Manifest, ModelName, Null, Workers, reading_options, with_reading_flags
+from imagebind_cli.cli.flags import Errors, Inputs, Manifest, ModelName, Null, PreprocessWorkers, reading_options, with_reading_flags
 from imagebind_cli.cli.inputs import count_items, find_items, new_items
 from imagebind_cli.cli.output import StdoutClosed, write
 from imagebind_cli.cli.talk import Talk, say
@@ -66,7 +66,7 @@ def preprocess(
     ] = None,
     errors: Errors = None,
     model: ModelName = None,
-    workers: Workers = None,
+    workers: PreprocessWorkers = None,
     **chosen: Any,
 ) -> None:
     modalities = tuple(modality.split(","))

@@ -11,7 +11,7 @@ import typer
 
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, printable, say
-from imagebind_cli.errors import UserError, writing
+from imagebind_cli.errors import UsageError, UserError, writing
 
 if TYPE_CHECKING:
     from imagebind_cli.store import StoreReader
@@ -102,7 +102,7 @@ def export(
     if output.exists():
         raise UserError(f"{output}: exists; name another, or remove it")
     if not clip_retrieval and output.suffix not in (*FORMATS, ".parquet"):
-        raise UserError(f"{output}: unknown ending {output.suffix!r}; choose from {', '.join(FORMATS)}, .parquet")
+        raise UsageError(f"{output}: unknown ending {output.suffix!r}; choose from {', '.join(FORMATS)}, .parquet")
     with writing(output):
         if clip_retrieval:
             forms.to_clip_retrieval(reader, output, str(array))

@@ -58,6 +58,13 @@ class Vectors:
         """
         if modality is not None and registry.encoder_name(reader.modality) != registry.encoder_name(modality):
             raise UserError(f"{reader.path}: holds {reader.modality} vectors; {modality} is asked for")
+        other = next(((place, made) for place, made in self.made if made.get("dtype") != reader.made.get("dtype")), None)
+        if other is not None:
+            place, made = other
+            say(
+                f"{reader.path}: vectors computed in {reader.made.get('dtype')}; those of {place} in {made.get('dtype')}, which moves cosines "
+                "between them a little: `imagebind weights verify --dtype` measures how far"
+            )
         self._check(str(reader.path), reader.made)
         if "loaded" in self.__dict__:
             self._check_weights(self.loaded, str(reader.path), reader.made)

@@ -46,5 +46,5 @@ def cosines(model: Model, other: Model, modality: str, count: int = ITEMS) -> Te
     inputs = generated(model.config(modality), count)
     size = min(model.batch_size(modality), other.batch_size(modality))
     return torch.cat(
-        [F.cosine_similarity(model.encode(modality, some), other.encode(modality, some)) for some in torch.split(inputs, size)]
+        [F.cosine_similarity(model.encode(modality, some), other.encode(modality, some)).clamp(-1, 1) for some in torch.split(inputs, size)]
     )

@@ -37,7 +37,7 @@ class Prototypes:
     def scores(self, items: np.ndarray) -> np.ndarray:
         """Cosine of unit vectors (k, dim) and each class, float64 (k, c): the highest where a class has several rows."""
         # A product's last digits depend on the place in the matrix; cut off, equal vectors have equal scores.
-        cosines = np.round(items.astype(np.float64) @ self.vectors.T.astype(np.float64), DECIMALS)  # (k, m)
+        cosines = np.round(items.astype(np.float64) @ self.vectors.T.astype(np.float64), DECIMALS).clip(-1, 1)  # (k, m)
         if len(self.owners) == len(self.classes):
             return cosines
         return np.maximum.reduceat(cosines, np.searchsorted(self.owners, np.arange(len(self.classes))), axis=1)

@@ -31,7 +31,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer: a row of a store. rank: from 1. score: the cosine."""
+    """One answer: a row of a store. rank: from 1. score: the cosine, from -1 to 1."""
 
     store: StoreReader
     row: int
@@ -115,7 +115,8 @@ def _search(
         for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
             number, inside = place(row)
             if len(hits) < k and score >= threshold and np.isfinite(score) and (group[number][0], inside) not in query.own:
-                hits.append(Hit(stores[number], inside, len(hits) + 1, score))
+                cosine = max(-1.0, min(1.0, score))  # a rounded row is a little longer or shorter than 1
+                hits.append(Hit(stores[number], inside, len(hits) + 1, cosine))
         yield hits
 
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from imagebind_cli.errors import UserError, writing
+from imagebind_cli.errors import UsageError, UserError, writing
 from imagebind_cli.store.embedding import Embedding, Stamp
 from imagebind_cli.store.finished import Finished
 
@@ -176,7 +176,7 @@ def check_writable(path: Path) -> None:
         UserError: its ending is none of `FORMATS`, or its folder is not there.
     """
     if path.suffix not in FORMATS:
-        raise UserError(f"{path}: unknown ending {path.suffix!r}; choose from {', '.join(FORMATS)}")
+        raise UsageError(f"{path}: unknown ending {path.suffix!r}; choose from {', '.join(FORMATS)}")
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}")
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.evaluation.suites.suite import Classes
 
 RECIPES = resources.files("imagebind_cli.evaluation.suites") / "recipes"
@@ -117,7 +117,7 @@ def chosen_options(name: str, recipe: Recipe, given: Mapping[str, Any]) -> dict[
     """
     for option in given:
         if option not in recipe.options:
-            raise UserError(f"suite {name} has no option {option!r}; it has {', '.join(recipe.options) or 'none'}")
+            raise UsageError(f"suite {name} has no option {option!r}; it has {', '.join(recipe.options) or 'none'}")
     return {option: _value(option, about, given.get(option, about.default)) for option, about in recipe.options.items()}
 
 
@@ -126,9 +126,9 @@ def _value(name: str, option: Option, given: Any) -> Value:
     try:
         value: Value = kind(str(given))  # and not int(1.5)
     except (TypeError, ValueError):
-        raise UserError(f"{name} is {given!r}; a {'whole ' if kind is int else ''}number is needed") from None
+        raise UsageError(f"{name} is {given!r}; a {'whole ' if kind is int else ''}number is needed") from None
     if option.choices and value not in option.choices:
-        raise UserError(f"unknown {name} {value!r}; choose from {', '.join(option.choices)}")
+        raise UsageError(f"unknown {name} {value!r}; choose from {', '.join(option.choices)}")
     if option.minimum is not None and not float(value) >= option.minimum:
-        raise UserError(f"{name} is {value}; at least {option.minimum:g} is needed")
+        raise UsageError(f"{name} is {value}; at least {option.minimum:g} is needed")
     return value
