@@ -247,7 +247,7 @@ def test_export_overwrites_nothing_and_names_what_it_knows(imagebind: Run, store
     assert imagebind("store", "export", store, "-o", "there.npy").err == "imagebind: there.npy: exists; name another, or remove it\n"
     assert Path("there.npy").read_bytes() == b"mine"
     unknown = imagebind("store", "export", store, "-o", "out.csv")
-    assert unknown.code == 1
+    assert unknown.code == 2
     assert "unknown ending '.csv'; choose from" in unknown.err
     assert ".parquet" in unknown.err
 

@@ -65,7 +65,7 @@ class Outputs:
             UserError: items have several labels, or are found and not classified.
         """
         if self.plot and metric != "top1":
-            raise UsageError(f"--plot draws which class is taken for which, and the metric is {metric}; that needs one label of each item")
+            raise UserError(f"--plot draws which class is taken for which, and the metric is {metric}; that needs one label of each item")
 
 
 def from_names(labels: list[Label], templates: Templates, vectors: Vectors, talk: Talk) -> Prototypes:
