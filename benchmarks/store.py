@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imagebind_cli.store import Embedding, Stamp, Store, open_store
+from imagebind_cli.store import Row, Stamp, Store, open_store
 
 MADE = {"model": "m", "weights": "0", "modality": "image", "pool": "mean"}
 BATCH = 1000
@@ -42,7 +42,7 @@ def append(path: Path, rows: int, dim: int) -> list[float]:
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             started = time.perf_counter()
             for row, vector in enumerate(vectors, start):
-                store.append([Embedding(identifier(row), vector, stamp=Stamp(row, row))])
+                store.append([Row(identifier(row), vector, stamp=Stamp(row, row))])
             seconds[10 * start // rows] += time.perf_counter() - started
     return seconds.tolist()
 
@@ -108,7 +108,7 @@ def through_files(path: Path, folder: Path, rows: int, dim: int) -> float:
         vector = np.ones(dim, np.float32) / dim**0.5
         for name in files_of(folder, rows):
             status = os.stat(name)
-            store.append([Embedding(name, vector, stamp=Stamp(status.st_size, status.st_mtime_ns))])
+            store.append([Row(name, vector, stamp=Stamp(status.st_size, status.st_mtime_ns))])
     started = time.perf_counter()
     with Store(path, MADE | {"dim": dim}) as store, Talk() as talk:
         resume = Resume(talk, "image", store, None, retry=False, verify=False)

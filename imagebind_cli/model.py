@@ -25,7 +25,6 @@ from imagebind_cli.processes import Processes, default_workers
 from imagebind_cli.reading import read_options, record
 from imagebind_cli.shards import Prepared
 from imagebind_cli.sources import Failure, Item, reason
-from imagebind_cli.store import Embedding
 
 BUNDLED, UNTRAINED = "mini", "tiny"
 SHORT_TEXT = 8
@@ -220,8 +219,8 @@ class Model:
         workers: int | None = None,
         processes: Processes | None = None,
         **options: Any,
-    ) -> Iterator[list[Embedding] | Failure]:
-        """Embed a stream of items in order, as `pipeline.embed` says; failures come back as `Failure` in their place.
+    ) -> Iterator[tuple[Item, pipeline.Embedded | Failure]]:
+        """Embed a stream of items in order, as `pipeline.embed` says: each beside its embeddings or its failure.
 
         processes: `Processes([modality])` where reading is what takes the time, as of many short files beside a GPU.
         """
@@ -252,13 +251,13 @@ class Model:
         """
         if isinstance(inputs, str | os.PathLike):
             inputs = [inputs]
-        items = (Item(str(i), payload) for i, payload in enumerate(inputs))
+        named = (payload if isinstance(payload, str | os.PathLike) else f"input {i}" for i, payload in enumerate(inputs))
+        items = (Item(str(name), payload) for name, payload in zip(named, inputs, strict=True))
         rows = []
-        for result in self.embed_items(modality, items, batch_size=batch_size, workers=workers, **options):
+        for item, result in self.embed_items(modality, items, batch_size=batch_size, workers=workers, **options):
             if isinstance(result, Failure):
-                named = inputs[int(result.id)] if isinstance(inputs[int(result.id)], str | os.PathLike) else f"input {result.id}"
-                raise UserError(f"{named}: {result.reason.removeprefix(f'{named}: ')}")
-            rows += [embedding.vector for embedding in result]
+                raise UserError(f"{item.id}: {result.reason.removeprefix(f'{item.id}: ')}")
+            rows += [embedding.vector for embedding in result.embeddings]
         return np.stack(rows) if rows else np.empty((0, self.dim), np.float32)
 
     def made(self, modality: str, pool: str = "mean", **options: Any) -> dict[str, Any]:

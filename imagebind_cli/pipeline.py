@@ -26,13 +26,30 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.processes import Processes
 from imagebind_cli.shards import Prepared
 from imagebind_cli.sources import Failure, Item, reason
-from imagebind_cli.store import Embedding, is_store
+from imagebind_cli.store import is_store
 
 IDLE_SECONDS = 0.2
 """A batch that is not full goes to the encoder after this long without new input, so that a slow producer sees its results."""
 
 WORTH_SECONDS = 2.0
 """About what it costs to start processes."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """One unit vector (dim,) float32. span: the seconds it stands for, where windows are kept apart."""
+
+    vector: np.ndarray
+    span: Span = None
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What an item became. embeddings: one, or one for each window. notes: what was assumed to read it. warnings: what was lost of it."""
+
+    embeddings: list[Embedding]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass
@@ -43,7 +60,8 @@ class _Open:
     keep the C library from using those batches' memory again: gigabytes over a long item.
     """
 
-    item: Item | Failure
+    item: Item
+    failure: Failure | None = None
     vectors: bytearray = field(default_factory=bytearray)
     spans: list[Span] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)  # in order, each once
@@ -61,11 +79,11 @@ def embed(
     workers: int,
     pool: str = "mean",
     processes: Processes | None = None,
-) -> Iterator[list[Embedding] | Failure]:
-    """Embed items in order: for each, the list of its embeddings, or a `Failure`.
+) -> Iterator[tuple[Item, Embedded | Failure]]:
+    """Embed items in order: each comes out as it went in, beside its embeddings or its `Failure`.
 
     Args:
-        items: an iterable that may block or never end; failures in it pass through in their place.
+        items: an iterable that may block or never end; a failure in it comes out in its place, beside an item without a payload.
         read: payload to samples, as a modality's reader; run in threads.
         encode: clips (b, *shape) to unit vectors (b, dim); run in the calling thread. A batch for which it runs out of memory is
             halved, and later batches stay that small. Vectors on a GPU, which works on while Python does, are waited for only when
@@ -96,8 +114,8 @@ def embed(
     yield from _finished(open_items, pool)
 
 
-Step = tuple[Item | Failure, Sample | None]
-"""An item with its next sample; with None at its end. A failure comes once, with None."""
+Step = tuple[Item, Sample | Failure | None]
+"""An item with its next sample; at its end with None, or with the failure that ended it."""
 
 
 def decode(
@@ -138,12 +156,16 @@ def decode(
 
 
 def _steps(item: Item | Failure, samples: Iterator[Sample]) -> Iterator[Step]:
+    if isinstance(item, Failure):
+        yield Item(item.id, None), item
+        return
+    failure = None
     try:
         for sample in samples:
             yield item, sample
     except (OSError, ValueError, MemoryError) as error:
-        item = Failure(item.id, _reason(item.payload, item.id, error) if isinstance(item, Item) else reason(error))
-    yield item, None
+        failure = Failure(item.id, _reason(item.payload, item.id, error))
+    yield item, failure
 
 
 def _reason(payload: Any, id: str, error: BaseException) -> str:
@@ -235,16 +257,16 @@ def _take(items, readers, promised, stop) -> None:  # type: ignore[no-untyped-de
 
 def _take_in(step: Step, items: deque[_Open], batches: _Batches) -> None:
     """File one step under its item."""
-    item, sample = step
+    item, came = step
     if not items or items[-1].ended:
         items.append(_Open(item))
     current = items[-1]
-    if sample is None:
-        current.item, current.ended = item, True  # a failure takes the item's place
+    if isinstance(came, Sample):
+        current.notes |= dict.fromkeys(came.notes)
+        current.warnings += came.warnings
+        batches.add(current, came)
     else:
-        current.notes |= dict.fromkeys(sample.notes)
-        current.warnings += sample.warnings
-        batches.add(current, sample)
+        current.failure, current.ended = came, True
 
 
 class _Batches:
@@ -300,18 +322,19 @@ def _out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _finished(items: deque[_Open], pool: str) -> Iterator[list[Embedding] | Failure]:
+def _finished(items: deque[_Open], pool: str) -> Iterator[tuple[Item, Embedded | Failure]]:
     """Take from the front what is complete."""
     while items and items[0].ended and not items[0].waiting:
         done = items.popleft()
-        if isinstance(done.item, Failure):
-            yield done.item
-        elif not done.vectors:
-            yield Failure(done.item.id, "holds nothing to embed")
-        elif not np.isfinite(np.frombuffer(done.vectors, np.float32)).all():
-            yield Failure(done.item.id, "gives no finite vector: its values are too large, or no numbers")
-        else:
-            yield _pooled(done, pool)
+        yield done.item, done.failure or _result(done, pool)
+
+
+def _result(done: _Open, pool: str) -> Embedded | Failure:
+    if not done.vectors:
+        return Failure(done.item.id, "holds nothing to embed")
+    if not np.isfinite(np.frombuffer(done.vectors, np.float32)).all():
+        return Failure(done.item.id, "gives no finite vector: its values are too large, or no numbers")
+    return Embedded(_pooled(done, pool), tuple(done.notes), tuple(done.warnings))
 
 
 def _pooled(done: _Open, pool: str) -> list[Embedding]:
@@ -324,5 +347,5 @@ def _pooled(done: _Open, pool: str) -> list[Embedding]:
     for key, members in groups.items():
         vector = torch.nn.functional.normalize(vectors[members].mean(dim=0), dim=0).numpy()
         span = key if isinstance(key, tuple) else None
-        embeddings.append(Embedding(done.item.id, vector, span, len(groups), tuple(done.notes), tuple(done.warnings)))
+        embeddings.append(Embedding(vector, span))
     return embeddings

@@ -14,19 +14,22 @@ from typing import Any, BinaryIO
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.shards import Entry, Prepared, is_foreign_hdf5, is_hdf5, is_shard, read_hdf5, read_shard
+from imagebind_cli.store import UNKNOWN, Stamp
 
 
 @dataclass(frozen=True)
 class Item:
-    """One input. `meta` is what else its manifest row says.
+    """One input. It travels through the pipeline with all that belongs to it, and comes out beside its result.
 
     payload: a path, for text the sentence itself, from a shard an open file in memory or `Prepared` arrays, or a function that gives
-    one of these or an array; where several modalities were asked for, such a thing for each by name.
+    one of these or an array; where several modalities were asked for, such a thing for each by name. None for what could not be named.
+    meta: the other columns of its manifest row. stamp: what the input was when it was taken up, for a store to recognise it by.
     """
 
     id: str
     payload: Any
     meta: dict[str, Any] = field(default_factory=dict)
+    stamp: Stamp = UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from imagebind_cli.store import Embedding, Store
+from imagebind_cli.store import Row, Store
 
 DIM = 16
 MADE: dict[str, Any] = {
@@ -45,9 +45,7 @@ def store(
     """A store of these ids in the format its name ends in. vectors: random if not given. made: what is to be said of how it was made."""
     rows = unit_rows(len(ids), seed=seed) if vectors is None else vectors
     entries = [
-        Embedding(
-            id, rows[row], spans[row] if spans else None, windows=list(ids).count(id) if spans else 1, meta=metas[row] if metas else {}
-        )
+        Row(id, rows[row], spans[row] if spans else None, windows=list(ids).count(id) if spans else 1, meta=metas[row] if metas else {})
         for row, id in enumerate(ids)
     ]
     with Store(path, {**MADE, "dim": rows.shape[1], "modality": modality, **made}) as written:

@@ -397,10 +397,10 @@ def test_absurd_rates_are_refused(tiny: Any, rate: float) -> None:
 def test_a_file_of_an_absurd_rate_fails_alone(tiny: Any, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "fast.wav", np.zeros(2_000_000, np.float32), 40_000_003)
     generate.audio(tmp_path / "good.wav")
-    first, second = tiny.embed_items("audio", [Item(name, str(tmp_path / name)) for name in ("fast.wav", "good.wav")])
+    (_, first), (_, second) = tiny.embed_items("audio", [Item(name, str(tmp_path / name)) for name in ("fast.wav", "good.wav")])
     assert isinstance(first, Failure)
     assert "40,000,003 Hz" in first.reason
-    assert len(second) == 1
+    assert len(second.embeddings) == 1
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from torch.nn.functional import normalize
 from imagebind_cli import pipeline
 from imagebind_cli.encoder import Sample
 from imagebind_cli.errors import UserError
+from imagebind_cli.pipeline import Embedded
 from imagebind_cli.sources import Failure, Item
-from imagebind_cli.store import Embedding
 
 
 def read(payload: str) -> Iterator[Sample]:
@@ -37,21 +37,21 @@ def encode(clips: Tensor) -> Tensor:
 
 def run(
     items: Iterable[Item | Failure], encode: Callable[[Tensor], Tensor] = encode, **options: Any
-) -> Iterator[list[Embedding] | Failure]:
+) -> Iterator[tuple[Item, Embedded | Failure]]:
     settings = {"read": read, "batch_size": 4, "workers": 2} | options
     return pipeline.embed(items, encode=encode, **settings)
 
 
-def angles(results: Iterable[list[Embedding] | Failure]) -> list[float]:
-    return [float(np.arctan2(*result[0].vector[::-1])) for result in results if isinstance(result, list)]
+def angles(results: Iterable[tuple[Item, Embedded | Failure]]) -> list[float]:
+    return [float(np.arctan2(*result.embeddings[0].vector[::-1])) for _, result in results if isinstance(result, Embedded)]
 
 
 def numbered(count: int) -> list[Item]:
     return [Item(str(number), str(number / count)) for number in range(count)]
 
 
-def ids(results: Iterable[list[Embedding] | Failure]) -> list[str]:
-    return [result.id if isinstance(result, Failure) else result[0].id for result in results]
+def ids(results: Iterable[tuple[Item, Embedded | Failure]]) -> list[str]:
+    return [item.id for item, _ in results]
 
 
 def test_results_come_in_input_order_though_reading_takes_unequal_time() -> None:
@@ -113,7 +113,7 @@ def test_failures_pass_through_in_their_place() -> None:
     items = [*numbered(10), Failure("gone", "no such file")]
     results = list(run(items, read=some_fail))
     assert ids(results) == [item.id for item in items]
-    assert [result for result in results if isinstance(result, Failure)] == [
+    assert [result for _, result in results if isinstance(result, Failure)] == [
         Failure("5", "bad number"),
         Failure("6", "no such file or directory"),
         Failure("7", "does not fit into memory"),
@@ -128,7 +128,7 @@ def test_a_reader_that_fails_half_way_gives_a_failure_and_no_vector() -> None:
             raise ValueError("broken in the middle")
 
     results = list(run(numbered(4), read=breaks, batch_size=1))
-    assert [isinstance(result, Failure) for result in results] == [False, False, True, False]
+    assert [isinstance(result, Failure) for _, result in results] == [False, False, True, False]
 
 
 def test_a_bug_in_a_reader_is_no_failure() -> None:
@@ -236,9 +236,9 @@ def test_a_long_item_leaves_no_small_tensor_behind_for_each_clip() -> None:
         for number in range(200):
             yield Sample(torch.eye(2), [(2.0 * number, 2.0 * number + 1), (2.0 * number + 1, 2.0 * number + 2)])
 
-    [embeddings] = run([Item("long", "")], encode=counting, read=many, pool="none")
-    assert isinstance(embeddings, list)
-    assert np.array_equal([embedding.vector for embedding in embeddings], np.tile(np.eye(2), (200, 1)))
+    [(_, result)] = run([Item("long", "")], encode=counting, read=many, pool="none")
+    assert isinstance(result, Embedded)
+    assert np.array_equal([embedding.vector for embedding in result.embeddings], np.tile(np.eye(2), (200, 1)))
     assert alive[-1] - alive[0] < 50
 
 
@@ -260,15 +260,15 @@ def test_windows_are_averaged_or_kept_apart_and_views_of_one_window_are_one(pool
         yield Sample(directions[:2], [(0.0, 2.0), (0.0, 2.0)], ("a note",))
         yield Sample(directions[2:], [(2.0, 4.0), (2.0, 4.0)], ("a note", "another"))
 
-    (result,) = run([Item("a", "")], read=windows, pool=pool)
-    assert isinstance(result, list)
+    ((_, result),) = run([Item("a", "")], read=windows, pool=pool)
+    assert isinstance(result, Embedded)
+    assert result.notes == ("a note", "another")
     half, quarter = [2**-0.5, 2**-0.5], [10**-0.5, 3 * 10**-0.5]
     wanted = [(quarter, None)] if pool == "mean" else [(half, (0.0, 2.0)), ([0, 1], (2.0, 4.0))]
-    assert [embedding.span for embedding in result] == [span for _, span in wanted]
-    for embedding, (vector, _) in zip(result, wanted, strict=True):
+    assert [embedding.span for embedding in result.embeddings] == [span for _, span in wanted]
+    for embedding, (vector, _) in zip(result.embeddings, wanted, strict=True):
         assert embedding.vector == pytest.approx(vector, abs=1e-6)
         assert embedding.vector.dtype == np.float32
-        assert embedding.notes == ("a note", "another")
 
 
 def limited(most: int, error: Exception, sizes: list[int]) -> Callable[[Tensor], Tensor]:

@@ -94,9 +94,9 @@ def test_prepared_samples_give_the_vectors_of_the_files(
         assert done.code == 0, done.err
         items = from_arguments([f"{modality}-{output}"], (modality,), io.BytesIO())
         rows = list(tiny.embed_items(modality, items))
-        from_shards = np.stack([row[0].vector for row in rows])
+        from_shards = np.stack([result.embeddings[0].vector for _, result in rows])
         from_files = tiny.embed(modality, files[modality])
-        assert [row[0].id for row in rows] == files[modality]
+        assert [item.id for item, _ in rows] == files[modality]
         if array == "float32":
             assert np.abs(from_shards - from_files).max() <= 1e-6, modality
         else:

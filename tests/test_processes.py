@@ -273,8 +273,9 @@ def test_vectors_are_the_same_whoever_reads(tiny: Any, at_once: None, tmp_path: 
     (tmp_path / "7.wav").write_bytes(b"")
     items = [Item(str(number), str(tmp_path / f"{number}.wav")) for number in range(20)]
     found, wanted = (list(tiny.embed_items("audio", items, workers=2, processes=way)) for way in (Patient(["audio"]), None))
-    for one, other in zip(found, wanted, strict=True):
+    for (item, one), (same, other) in zip(found, wanted, strict=True):
+        assert item == same
         if isinstance(one, Failure):
             assert one == other
         else:
-            assert np.abs(one[0].vector - other[0].vector).max() <= 1e-6
+            assert np.abs(one.embeddings[0].vector - other.embeddings[0].vector).max() <= 1e-6

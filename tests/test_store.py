@@ -19,7 +19,7 @@ import pytest
 from safetensors import safe_open
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store import FORMATS, Embedding, Store, json_line, open_store, writer
+from imagebind_cli.store import FORMATS, Row, Store, json_line, open_store, writer
 
 DIM = 5
 MADE = {"model": "m", "weights": "0123", "modality": "audio", "dim": DIM, "pool": "none", "options": {"clips": None}} | {
@@ -29,13 +29,13 @@ MADE = {"model": "m", "weights": "0123", "modality": "audio", "dim": DIM, "pool"
 ODD_IDS = ["plain.wav", "with spaces and 'quotes\".wav", "new\nline.wav", os.fsdecode(b"caf\xe9.wav"), "日本.wav", "🐕"]
 
 
-def embeddings(*ids: str, span: tuple[float, float] | None = None, seed: int = 0) -> list[Embedding]:
+def embeddings(*ids: str, span: tuple[float, float] | None = None, seed: int = 0) -> list[Row]:
     """Unit vectors that differ in every bit, another for each id."""
     rows = np.random.default_rng([seed, *map(ord, "".join(ids))]).standard_normal((len(ids), DIM)).astype(np.float32)
-    return [Embedding(id, row / np.linalg.norm(row), span) for id, row in zip(ids, rows, strict=True)]
+    return [Row(id, row / np.linalg.norm(row), span) for id, row in zip(ids, rows, strict=True)]
 
 
-def write(path: Path, rows: Iterable[Embedding], made: dict[str, Any] | None = None) -> None:
+def write(path: Path, rows: Iterable[Row], made: dict[str, Any] | None = None) -> None:
     with Store(path, made or MADE) as store:
         for row in rows:
             store.append([row])
@@ -118,8 +118,10 @@ def test_opening_a_store_and_adding_nothing_changes_no_row(path: Path) -> None:
 
 def test_assumptions_are_recorded_once_and_kept_by_the_next_run(path: Path) -> None:
     (row,) = embeddings("a")
-    write(path, [Embedding("a", row.vector, notes=("first", "second")), Embedding("b", row.vector, notes=("first",))])
-    write(path, [Embedding("c", row.vector, notes=("second", "third"))])
+    for rows in ([("a", ("first", "second")), ("b", ("first",))], [("c", ("second", "third"))]):
+        with Store(path, MADE) as store:
+            for id, notes in rows:
+                store.append([Row(id, row.vector)], notes)
     assert read(path)[3]["assumptions"] == ["first", "second", "third"]
 
 
@@ -198,7 +200,7 @@ def test_a_torn_last_line_is_cut_off_and_its_item_done_again(tmp_path: Path, kep
     assert path.read_bytes() == b"".join(head) + last
 
 
-def npy_parts(folder: Path) -> tuple[Path, Path, list[Embedding]]:
+def npy_parts(folder: Path) -> tuple[Path, Path, list[Row]]:
     rows = embeddings("a", "b", "c")
     write(folder / "a.npy", rows)
     return folder / "a.npy", folder / "a.jsonl", rows
@@ -295,7 +297,7 @@ def interrupted(path: Path, seconds: float) -> None:
             with Store(path, MADE) as store:
                 timer.start()
                 for number in range(200_000):
-                    store.append([Embedding(str(number), np.full(DIM, number, np.float32))])
+                    store.append([Row(str(number), np.full(DIM, number, np.float32))])
             timer.join()
     finally:
         signal.signal(signal.SIGTERM, own)
@@ -306,7 +308,7 @@ def test_a_signal_at_any_moment_of_writing_repeats_and_shifts_no_row(tmp_path: P
     for trial in range(60):
         path = tmp_path / f"{trial}{('.jsonl', '.npy', '.h5', '.store')[trial % 4]}"
         interrupted(path, random.uniform(0.002, 0.04))
-        last = Embedding("last", np.full(DIM, -1, np.float32))
+        last = Row("last", np.full(DIM, -1, np.float32))
         write(path, [last])
         ids, vectors, _, _ = read(path)
         assert ids == [*map(str, range(len(ids) - 1)), "last"]
@@ -326,6 +328,6 @@ def test_the_digits_of_a_json_line_give_the_same_float_back() -> None:
     edges = [1e-38, -1e-45, 0.0, 1 / 3, 0.1, np.nextafter(np.float32(1), np.float32(0)), 3.4e38]
     random = np.random.default_rng(0).integers(0, 2**32, 2000, dtype=np.uint32).view(np.float32)
     vector = np.concatenate([np.array(edges, np.float32), random[np.isfinite(random)]])
-    line = json.loads(json_line(Embedding("a", vector, (0.0, 2.0)), "audio"))
+    line = json.loads(json_line(Row("a", vector, (0.0, 2.0)), "audio"))
     assert np.array(line.pop("embedding"), np.float32).tobytes() == vector.tobytes()
     assert line == {"id": "a", "modality": "audio", "start": 0.0, "end": 2.0, "windows": 1}

@@ -18,7 +18,8 @@ from conftest import PROGRAM, Run
 from pyarrow import parquet
 from safetensors import safe_open
 
-from imagebind_cli.store import FORMATS, STAMP, Embedding, Stamp, Store, embedding, export, open_store
+from imagebind_cli.store import FORMATS, STAMP, Row, Stamp, Store, export, open_store
+from imagebind_cli.store.row import stamp_record
 
 DIM = 8
 MADE = {
@@ -39,11 +40,11 @@ def vector(number: int) -> np.ndarray:
     return row / np.linalg.norm(row)
 
 
-def row(number: int, version: int = 0, **more: Any) -> Embedding:
-    return Embedding(f"{number}.png", vector(number + 1000 * version), stamp=Stamp(number, version), **more)
+def row(number: int, version: int = 0, **more: Any) -> Row:
+    return Row(f"{number}.png", vector(number + 1000 * version), stamp=Stamp(number, version), **more)
 
 
-def write(path: Path, *rows: Embedding, **made: Any) -> Path:
+def write(path: Path, *rows: Row, **made: Any) -> Path:
     with Store(path, MADE | made) as store:
         store.assume(["a note"])
         for each in rows:
@@ -330,7 +331,7 @@ def spoil_ids(path: Path) -> None:
 def repeat_an_id(path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file["ids"][4] = "0.png"
-        file["inputs"][4] = np.array(embedding.stamp_record("0.png", Stamp()), STAMP)
+        file["inputs"][4] = np.array(stamp_record("0.png", Stamp()), STAMP)
 
 
 def repeat_a_window(path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store import FORMATS, STAMP, Embedding, Stamp, Store, folder_writer, is_store, key_of, open_store, source
+from imagebind_cli.store import FORMATS, STAMP, Row, Stamp, Store, folder_writer, is_store, key_of, open_store, source
 from imagebind_cli.store.finished import Finished
 
 DIM = 8
@@ -31,15 +31,15 @@ def vectors(count: int, seed: int = 0) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def write(path: Path, rows: list[Embedding], **made: Any) -> Path:
+def write(path: Path, rows: list[Row], **made: Any) -> Path:
     with Store(path, MADE | made) as store:
         for row in rows:
             store.append([row])
     return path
 
 
-def rows(count: int) -> list[Embedding]:
-    return [Embedding(f"{number}.wav", vector, stamp=Stamp(number, 7)) for number, vector in enumerate(vectors(count))]
+def rows(count: int) -> list[Row]:
+    return [Row(f"{number}.wav", vector, stamp=Stamp(number, 7)) for number, vector in enumerate(vectors(count))]
 
 
 @pytest.fixture(params=list(FORMATS))
@@ -107,7 +107,7 @@ def test_replaced_rows_are_out_of_sight_everywhere(path: Path) -> None:
     written = rows(6)
     write(path, [*written[:2], replace(written[2], span=(0.0, 1.0)), *written[3:]])
     again = [
-        Embedding(f"{number}.wav", vector, meta={"again": number}, stamp=Stamp(9, 9))
+        Row(f"{number}.wav", vector, meta={"again": number}, stamp=Stamp(9, 9))
         for number, vector in zip((1, 4), vectors(2, 1), strict=True)
     ]
     write(path, again)
@@ -243,7 +243,7 @@ def test_broken_bytes_anywhere_end_in_a_line_or_in_numbers(path: Path) -> None:
 def test_a_pattern_names_one_store_of_several(tmp_path: Path) -> None:
     for number in range(3):
         write(tmp_path / f"part-{number}.h5", [replace(row, id=f"{number}/{row.id}") for row in rows(5)])
-    write(tmp_path / "part-1.h5", [Embedding("1/3.wav", vectors(1, 5)[0], stamp=Stamp(99, 99))])
+    write(tmp_path / "part-1.h5", [Row("1/3.wav", vectors(1, 5)[0], stamp=Stamp(99, 99))])
     reader = open_store(tmp_path / "part-*.h5")
     assert len(reader) == 15
     assert reader.ids[5:10] == ["1/0.wav", "1/1.wav", "1/2.wav", "1/4.wav", "1/3.wav"]

@@ -20,19 +20,19 @@ import numpy as np
 import pytest
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store import Embedding, Stamp, Store, open_store, writer
+from imagebind_cli.store import Row, Stamp, Store, open_store, writer
 
 DIM = 6
 MADE = {"model": "m", "weights": "0123", "modality": "audio", "dim": DIM, "pool": "none", "version": "1"}
 GROWING = [".h5", ".store", ".npy", ".jsonl"]
 
 
-def item(number: int, windows: int = 1, version: int = 0) -> list[Embedding]:
+def item(number: int, windows: int = 1, version: int = 0) -> list[Row]:
     """An item whose vectors can be told from its number."""
     vectors = np.random.default_rng([number, version]).standard_normal((windows, DIM)).astype(np.float32)
     spans = [(float(window), window + 1.0) if windows > 1 else None for window in range(windows)]
     stamp = Stamp(size=number, mtime=version)
-    return [Embedding(str(number), vector, span, windows, stamp=stamp) for vector, span in zip(vectors, spans, strict=True)]
+    return [Row(str(number), vector, span, windows, stamp=stamp) for vector, span in zip(vectors, spans, strict=True)]
 
 
 def rows_of(path: Path) -> list[tuple[str, bytes]]:
@@ -41,7 +41,7 @@ def rows_of(path: Path) -> list[tuple[str, bytes]]:
     return list(zip(reader.ids, map(np.ndarray.tobytes, reader.vectors()), strict=True))
 
 
-def wanted(*items: list[Embedding]) -> list[tuple[str, bytes]]:
+def wanted(*items: list[Row]) -> list[tuple[str, bytes]]:
     return [(row.id, row.vector.tobytes()) for rows in items for row in rows]
 
 

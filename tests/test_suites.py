@@ -174,8 +174,8 @@ def test_every_input_is_embedded(name, opened, tiny):
     for modality in suite.weights or [suite.modality]:
         own = (Item(item.id, item.payload[modality] if suite.weights else item.payload) for item in items)
         results = list(tiny.embed_items(modality, own, workers=2, **suite.reading))
-        assert [result.reason for result in results if isinstance(result, Failure)] == []
-        assert np.abs([np.linalg.norm(rows[0].vector) - 1 for rows in results]).max() < 1e-5
+        assert [result.reason for _, result in results if isinstance(result, Failure)] == []
+        assert np.abs([np.linalg.norm(result.embeddings[0].vector) - 1 for _, result in results]).max() < 1e-5
     again = [item for item, _, _ in suite.items()]
     assert again == items
 
@@ -647,7 +647,7 @@ def test_a_broken_picture_fails_alone(copied, tiny):
     (root / "infrared/test/190002.jpg").write_bytes(b"torn")
     suite = open_suite("llvip", root)
     results = list(tiny.embed_items("thermal", (item for item, _, _ in suite.items())))
-    assert [isinstance(result, Failure) for result in results] == [item.id.startswith("190002") for item, _, _ in suite.items()]
+    assert [isinstance(result, Failure) for _, result in results] == [item.id.startswith("190002") for item, _, _ in suite.items()]
 
 
 # Names, options and recipes of one's own

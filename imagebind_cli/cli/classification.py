@@ -124,13 +124,13 @@ def check_new(path: Path) -> None:
 
 def keep(prototypes: Prototypes, path: Path) -> None:
     """Write class vectors to a store, the class of each row in its column `class`."""
-    from imagebind_cli.store import Embedding, Store
+    from imagebind_cli.store import Row, Store
 
     with Store(path, prototypes.made) as store:
         for owner, name, vector in zip(prototypes.owners, prototypes.names, prototypes.vectors, strict=True):
             label = prototypes.classes[owner]
             id = label if name == label else f"{label}={name}"  # as it would be typed; two classes may share a name
-            store.append([Embedding(id, vector, meta={"class": label})])
+            store.append([Row(id, vector, meta={"class": label})])
     say(f"{path}: vectors of {len(prototypes.classes):,} classes")
 
 

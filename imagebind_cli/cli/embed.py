@@ -91,7 +91,7 @@ def embed(
     from imagebind_cli.processes import Processes
     from imagebind_cli.shards import Prepared
     from imagebind_cli.sources import Failure
-    from imagebind_cli.store import check_writable, json_line
+    from imagebind_cli.store import Row, check_writable, json_line
 
     if output is not None:
         check_writable(output)
@@ -103,20 +103,25 @@ def embed(
     settings: dict[str, Any] = {"pool": str(pool), **options}
     made = {**loaded.made(str(modality), **settings), "array": str(array)}
     with Processes([str(modality)]) as processes, Talk(errors) as talk, _store(output, made, talk) as store:
-        keep = store.append if store is not None else lambda rows: write(*(json_line(row, str(modality)) for row in rows))
         resume = Resume(talk, str(modality), store, share, retry_errors, verify)
         count = partial(count_items, str(modality), inputs or [], manifest, frames)
         talk.expect(count, share.count if share else 1, store.stored if store else 0)
         results = loaded.embed_items(
             str(modality), resume.choose(items), batch_size=batch_size, workers=workers, processes=processes, **settings
         )
-        for result in results:
+        for item, result in results:
             if isinstance(result, Failure):
-                talk.failure(result.id, result.reason, resume.failed(result.id))
+                resume.failed(item.id)
+                talk.failure(item.id, result.reason, item.stamp)
+                continue
+            talk.remarks(item.id, result.notes, result.warnings)
+            parts = result.embeddings
+            rows = [Row(item.id, part.vector, part.span, len(parts), item.meta, item.stamp) for part in parts]
+            if store is not None:
+                store.append(rows, result.notes)
             else:
-                talk.remarks(result[0].id, result[0].notes, result[0].warnings)
-                keep(resume.described(result))
-                talk.succeeded(result[0].id)
+                write(*(json_line(row, str(modality)) for row in rows))
+            talk.succeeded(item.id)
     if talk.failed or talk.left:
         raise typer.Exit(1)
 

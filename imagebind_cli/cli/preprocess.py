@@ -193,9 +193,9 @@ def _write(steps: Iterator[Any], writer: Writer, array: str, talk: Talk, hint: s
     notes: dict[str, list[str]] = {}
     try:
         for item, sample in steps:
-            if isinstance(item, Failure):
+            if isinstance(sample, Failure):
                 writer.drop()
-                talk.failure(item.id, item.reason)
+                talk.failure(item.id, sample.reason)
                 if hint and not talk.done:
                     say(hint)
                     hint = None
@@ -228,8 +228,8 @@ def _look(steps: Iterator[Any], configs: dict[str, EncoderConfig], inspect: bool
     drawn: list[tuple[str, str, dict[str, Any]]] = []
     about: dict[str, dict[str, Any]] = {}
     for item, sample in steps:
-        if isinstance(item, Failure):
-            talk.failure(item.id, item.reason)
+        if isinstance(sample, Failure):
+            talk.failure(item.id, sample.reason)
         elif sample is None:
             for line in about.values():
                 if inspect:

@@ -88,10 +88,12 @@ class Asking:
             values = [value for kind, value in wanted if kind == modality]
             settings = {"batch_size": self._vectors.batch_size, "workers": self._vectors.workers, **self._options(modality)}
             results = self._vectors.loaded.embed_items(modality, (Item(value, value) for value in values), **settings)
-            for value, result in zip(values, results, strict=True):
-                if isinstance(result, list):
-                    self._talk.remarks(value, result[0].notes, result[0].warnings)
-                found[modality, value] = result if isinstance(result, Failure) else result[0].vector
+            for item, result in results:
+                if isinstance(result, Failure):
+                    found[modality, item.id] = result
+                    continue
+                self._talk.remarks(item.id, result.notes, result.warnings)
+                found[modality, item.id] = result.embeddings[0].vector
         return found
 
     def _options(self, modality: str) -> dict[str, Any]:

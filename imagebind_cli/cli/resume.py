@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import stat
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -17,12 +16,12 @@ from imagebind_cli.cli.talk import Talk, say
 
 if TYPE_CHECKING:
     from imagebind_cli.sources import Failure, Item
-    from imagebind_cli.store import Embedding, Stamp, Store
+    from imagebind_cli.store import Stamp, Store
 
 
 @dataclass
 class Resume:
-    """The choice of inputs, and what each of those under way is.
+    """The choice of inputs; each that is taken up carries what it is now.
 
     modality: what they are. store: where rows go, None for stdout. retry: take only what failed before.
     verify: tell a changed file by its content, and not by size and time.
@@ -34,7 +33,6 @@ class Resume:
     share: Share | None
     retry: bool
     verify: bool
-    _under_way: deque[tuple[Stamp, dict[str, Any]]] = field(default_factory=deque)  # results come in the items' order
     _came: dict[int, int] = field(default_factory=dict)
     _said: bool = False
 
@@ -51,12 +49,10 @@ class Resume:
     def choose(self, items: Iterable[Item | Failure]) -> Iterator[Item | Failure]:
         """The items to do, in order. Another thread may draw them."""
         from imagebind_cli.sources import Failure
-        from imagebind_cli.store import Stamp
 
         asked = (item for item in items if self._is_asked(item.id))
         for item in asked if self.store is None else distinct(asked, self.talk, self._came):
             if isinstance(item, Failure):
-                self._under_way.append((Stamp(), {}))
                 yield item
                 continue
             if self.store is not None and self._is_done(item.id, item.payload):
@@ -66,18 +62,11 @@ class Resume:
             if self.talk.failures and not self.retry and self.talk.failures.failed_as(item.id, stamp):
                 self.talk.left += 1
             else:
-                self._under_way.append((stamp, item.meta))
-                yield item
+                yield replace(item, stamp=stamp)
 
-    def described(self, embeddings: list[Embedding]) -> list[Embedding]:
-        """The next item's rows with what its manifest said besides and what its input was."""
-        stamp, meta = self._under_way.popleft()
-        return [replace(embedding, meta=meta, stamp=stamp) for embedding in embeddings]
-
-    def failed(self, id: str) -> Stamp:
-        """What the next item, which failed, was. It may come again: a file that is named a second time may be whole by then."""
+    def failed(self, id: str) -> None:
+        """Let an item that failed come again: a file that is named a second time may be whole by then."""
         self._came.pop(hash(id), None)
-        return self._under_way.popleft()[0]
 
     def _is_done(self, id: str, payload: Any) -> bool:
         """Whether the store has this very input."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -85,13 +84,13 @@ class Vectors:
         Raises:
             UserError: one of them cannot be embedded.
         """
-        from imagebind_cli.sources import Item
+        from imagebind_cli.sources import Failure, Item
 
-        for result in self.loaded.embed_items("text", (Item(text, text) for text in sentences), batch_size=self.batch_size):
-            if not isinstance(result, list):
-                raise UserError(f"{result.id}: {result.reason}")
-            talk.remarks(result[0].id, (), result[0].warnings)
-            yield result[0].vector
+        for item, result in self.loaded.embed_items("text", (Item(text, text) for text in sentences), batch_size=self.batch_size):
+            if isinstance(result, Failure):
+                raise UserError(f"{item.id}: {result.reason}")
+            talk.remarks(item.id, (), result.warnings)
+            yield result.embeddings[0].vector
 
     def made_of(self, modality: str, pool: str = "mean", options: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """How the model makes vectors of a modality, checked against the stores."""
@@ -176,29 +175,19 @@ class Inputs:
         import numpy as np
 
         from imagebind_cli.evaluation.classify import Batch
-
-        metas: deque[Mapping[str, Any]] = deque()  # of items under way: each has its one result, in order
-
-        def remembered() -> Iterator[Item | Failure]:
-            for item in items:
-                metas.append(getattr(item, "meta", {}))
-                yield item
+        from imagebind_cli.sources import Failure
 
         settings: dict[str, Any] = {"pool": self.pool, "batch_size": self.vectors.batch_size, "workers": self.vectors.workers}
-        for result in self.vectors.loaded.embed_items(modality, remembered(), **settings, **self._options_of(modality)):
-            meta = metas.popleft()
-            if not isinstance(result, list):
-                talk.failure(result.id, result.reason)
-                failed(result.id)
+        for item, result in self.vectors.loaded.embed_items(modality, items, **settings, **self._options_of(modality)):
+            if isinstance(result, Failure):
+                talk.failure(item.id, result.reason)
+                failed(item.id)
                 continue
-            talk.remarks(result[0].id, result[0].notes, result[0].warnings)
-            self._assumed |= dict.fromkeys(result[0].notes)
-            yield Batch(
-                [part.id for part in result],
-                [meta] * len(result),
-                np.stack([part.vector for part in result]),
-                [part.span for part in result],
-            )
+            talk.remarks(item.id, result.notes, result.warnings)
+            self._assumed |= dict.fromkeys(result.notes)
+            parts = result.embeddings
+            vectors, spans = np.stack([part.vector for part in parts]), [part.span for part in parts]
+            yield Batch([item.id] * len(parts), [item.meta] * len(parts), vectors, spans)
 
     def _weighted(self, talk: Talk, failed: Callable[[str], None]) -> Iterator[Batch]:
         """Each item as the weighted sum of its vectors in several modalities. One that fails in any of them fails."""

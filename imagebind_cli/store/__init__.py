@@ -3,14 +3,15 @@
 `Store` writes: an ending names the format. `open_store` reads: the content does.
 """
 
-from imagebind_cli.store.embedding import STAMP, Embedding, Stamp, content_hash, json_line, key_of
 from imagebind_cli.store.reader import StoreReader, is_store, open_store
+from imagebind_cli.store.row import STAMP, UNKNOWN, Row, Stamp, content_hash, json_line, key_of
 from imagebind_cli.store.writer import FORMATS, Store, check_writable
 
 __all__ = [
     "FORMATS",
     "STAMP",
-    "Embedding",
+    "UNKNOWN",
+    "Row",
     "Stamp",
     "Store",
     "StoreReader",

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.embedding import key_of
 from imagebind_cli.store.journal import journal_of, read_journal
 from imagebind_cli.store.reader import StoreReader, open_store
+from imagebind_cli.store.row import key_of
 from imagebind_cli.store.table import read_table
 
 WANTED = ("modality", "model", "weights", "dim", "pool")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.disk import sync_folder
-from imagebind_cli.store.embedding import Embedding
 from imagebind_cli.store.folder_writer import FolderWriter
 from imagebind_cli.store.made import beside
 from imagebind_cli.store.reader import StoreReader, open_store
+from imagebind_cli.store.row import Row
 from imagebind_cli.store.writer import FLUSH_ROWS, Store
 
 
@@ -47,7 +47,7 @@ def _replace(path: Path, reader: StoreReader) -> None:
     sync_folder(path.parent)
 
 
-def _batches(reader: StoreReader) -> Iterator[list[Embedding]]:
+def _batches(reader: StoreReader) -> Iterator[list[Row]]:
     items = reader.items()
     while some := [row for rows in islice(items, FLUSH_ROWS) for row in rows]:
         yield some

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.embedding import Embedding
 from imagebind_cli.store.reader import StoreReader
+from imagebind_cli.store.row import Row
 
 GROUP_ROWS = 16384
 PART_ROWS = 1_000_000
@@ -73,7 +73,7 @@ def to_clip_retrieval(reader: StoreReader, folder: Path, array: str) -> None:
         vectors.flush()
 
 
-def _about(row: Embedding, modality: str) -> dict[str, Any]:
+def _about(row: Row, modality: str) -> dict[str, Any]:
     span = {} if row.span is None else {"start": row.span[0], "end": row.span[1]}
     path, caption = (None, _valid(row.id)) if modality == "text" else (_valid(row.id), row.meta.get("caption", row.meta.get("text")))
     return {"image_path": path, "caption": caption, "metadata": json.dumps({**row.meta, **span})}

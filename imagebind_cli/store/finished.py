@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from imagebind_cli.store.embedding import NO_HASH, Stamp, key_of
+from imagebind_cli.store.row import NO_HASH, Stamp, key_of
 
 
 class Finished:

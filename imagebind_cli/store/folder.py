@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.embedding import STAMP
 from imagebind_cli.store.growing import HEADER, mapped
+from imagebind_cli.store.row import STAMP
 from imagebind_cli.store.source import Views
 
 INDEX = np.dtype([*STAMP.descr, ("start", "<f8"), ("end", "<f8"), ("line", "<i8")])

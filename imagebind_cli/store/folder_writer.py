@@ -11,10 +11,10 @@ import numpy as np
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.disk import open_locked, sync_folder, write_all, write_json
-from imagebind_cli.store.embedding import Embedding, row_line, stamp_record
 from imagebind_cli.store.folder import INDEX, RECORD, Commit, FolderSource, Names, last_commit, read_made
 from imagebind_cli.store.growing import GrowingLines, GrowingNPY
 from imagebind_cli.store.made import check_same
+from imagebind_cli.store.row import Row, row_line, stamp_record
 
 PART_BYTES = 1 << 30
 
@@ -44,15 +44,14 @@ class Part:
         self._index.truncate(rows)
         self._lines.truncate(line_bytes)
 
-    def append(self, embeddings: list[Embedding]) -> None:
+    def append(self, rows: list[Row]) -> None:
         """Add rows."""
-        lines = [row_line(embedding) for embedding in embeddings]
+        lines = [row_line(row) for row in rows]
         starts = self.line_bytes + np.cumsum([0, *map(len, lines)])[:-1]
         records = [
-            (*stamp_record(embedding.id, embedding.stamp), *(embedding.span or (np.nan, np.nan)), start)
-            for embedding, start in zip(embeddings, starts, strict=True)
+            (*stamp_record(row.id, row.stamp), *(row.span or (np.nan, np.nan)), start) for row, start in zip(rows, starts, strict=True)
         ]
-        self._vectors.append(np.stack([embedding.vector for embedding in embeddings]))
+        self._vectors.append(np.stack([row.vector for row in rows]))
         self._index.append(np.array(records, INDEX))
         self._lines.append(b"".join(lines))
 
@@ -97,20 +96,20 @@ class FolderWriter:
     def describe(self, made: Mapping[str, Any]) -> None:
         write_json(self._names.made, {**made, "part_rows": self._part_rows})
 
-    def write(self, embeddings: list[Embedding], replaced: list[int]) -> None:
+    def write(self, rows: list[Row], replaced: list[int]) -> None:
         try:
-            self._append(embeddings, replaced)
+            self._append(rows, replaced)
             self._record()
         except OSError:
             self._restore()
             raise
 
-    def rewrite(self, batches: Iterable[list[Embedding]]) -> None:
+    def rewrite(self, batches: Iterable[list[Row]]) -> None:
         """Make these the store's only rows: in new parts behind the old ones, which go once all is there."""
         try:
             self._move_to(Commit(first=self._part.number + 1))
-            for embeddings in batches:
-                self._append(embeddings, [])
+            for rows in batches:
+                self._append(rows, [])
             self._record()
         finally:
             self._restore()
@@ -122,16 +121,16 @@ class FolderWriter:
         self._close_to(0)
         os.close(self._lock)
 
-    def _append(self, embeddings: list[Embedding], replaced: list[int]) -> None:
+    def _append(self, rows: list[Row], replaced: list[int]) -> None:
         self._replaced.append(np.array(replaced, np.int64))
-        while embeddings:
+        while rows:
             room = self._part_rows - self._part.rows
             if room == 0:
                 self._part.sync()
                 self._open_part(self._part.number + 1, 0, 0)
             else:
-                self._part.append(embeddings[:room])
-                embeddings = embeddings[room:]
+                self._part.append(rows[:room])
+                rows = rows[room:]
 
     def _record(self) -> None:
         """Make what was appended count."""

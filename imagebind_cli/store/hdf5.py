@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.embedding import STAMP, Embedding, decoded, encoded, stamp_record
 from imagebind_cli.store.journal import PAGE, JournaledFile, Snapshot
 from imagebind_cli.store.made import check_same
+from imagebind_cli.store.row import STAMP, Row, decoded, encoded, stamp_record
 from imagebind_cli.store.source import Views
 
 CHUNK_ROWS = 1024
@@ -82,13 +82,13 @@ class HDF5Writer:
     def describe(self, made: Mapping[str, Any]) -> None:
         self._file.attrs["made"] = json.dumps(made)
 
-    def write(self, embeddings: list[Embedding], replaced: list[int]) -> None:
+    def write(self, rows: list[Row], replaced: list[int]) -> None:
         columns: dict[str, Any] = {
-            "embeddings": np.stack([embedding.vector for embedding in embeddings]),
-            "ids": [encoded(embedding.id) for embedding in embeddings],
-            "spans": [embedding.span or (np.nan, np.nan) for embedding in embeddings],
-            "meta": [json.dumps(dict(embedding.meta)) if embedding.meta else "" for embedding in embeddings],
-            "inputs": np.array([stamp_record(embedding.id, embedding.stamp) for embedding in embeddings], STAMP),
+            "embeddings": np.stack([row.vector for row in rows]),
+            "ids": [encoded(row.id) for row in rows],
+            "spans": [row.span or (np.nan, np.nan) for row in rows],
+            "meta": [json.dumps(dict(row.meta)) if row.meta else "" for row in rows],
+            "inputs": np.array([stamp_record(row.id, row.stamp) for row in rows], STAMP),
             "replaced": replaced,
         }
         for name, values in columns.items():

@@ -14,9 +14,9 @@ import numpy as np
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.disk import write_json
-from imagebind_cli.store.embedding import Embedding, row_line, stored_line
 from imagebind_cli.store.growing import GrowingLines, GrowingNPY
 from imagebind_cli.store.made import beside, resume_beside
+from imagebind_cli.store.row import Row, row_line, stored_line
 from imagebind_cli.store.source import Views
 from imagebind_cli.store.table import TableSource, read_table
 
@@ -44,10 +44,10 @@ class JSONLinesWriter:
     def describe(self, made: Mapping[str, Any]) -> None:
         write_json(self.files[1], made)
 
-    def write(self, embeddings: list[Embedding], replaced: list[int]) -> None:
+    def write(self, rows: list[Row], replaced: list[int]) -> None:
         length = self._lines.length
         try:
-            self._lines.append(b"".join(stored_line(embedding, self._modality) for embedding in embeddings))
+            self._lines.append(b"".join(stored_line(row, self._modality) for row in rows))
         except OSError:
             self._lines.truncate(length)
             raise
@@ -90,13 +90,13 @@ class NPYWriter:
     def describe(self, made: Mapping[str, Any]) -> None:
         write_json(self.files[2], made)
 
-    def write(self, embeddings: list[Embedding], replaced: list[int]) -> None:
-        rows, length = self._vectors.rows, self._lines.length
+    def write(self, rows: list[Row], replaced: list[int]) -> None:
+        whole, length = self._vectors.rows, self._lines.length
         try:
-            self._vectors.append(np.stack([embedding.vector for embedding in embeddings]))
-            self._lines.append(b"".join(map(row_line, embeddings)))
+            self._vectors.append(np.stack([row.vector for row in rows]))
+            self._lines.append(b"".join(map(row_line, rows)))
         except OSError:
-            self._cut(rows, length)
+            self._cut(whole, length)
             raise
 
     def close(self) -> None:

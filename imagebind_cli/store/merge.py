@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.embedding import key_of
 from imagebind_cli.store.made import check_alike
 from imagebind_cli.store.reader import StoreReader
+from imagebind_cli.store.row import key_of
 from imagebind_cli.store.writer import Store
 
 

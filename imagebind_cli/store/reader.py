@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.embedding import Embedding, stamp_of
 from imagebind_cli.store.journal import Snapshot
 from imagebind_cli.store.made import beside, check_alike
+from imagebind_cli.store.row import Row, stamp_of
 from imagebind_cli.store.source import Source
 from imagebind_cli.store.table import VECTOR
 
@@ -111,9 +111,9 @@ class StoreReader:
         with _whole(self.path):
             yield from self._source.blocks()
 
-    def items(self) -> Iterator[list[Embedding]]:
+    def items(self) -> Iterator[list[Row]]:
         """Every item's rows, with all that belongs to them, in order."""
-        item: list[Embedding] = []
+        item: list[Row] = []
         for row in self._embeddings():
             if item and row.id != item[0].id:
                 yield _with_windows(item)
@@ -122,7 +122,7 @@ class StoreReader:
         if item:
             yield _with_windows(item)
 
-    def _embeddings(self) -> Iterator[Embedding]:
+    def _embeddings(self) -> Iterator[Row]:
         start, source, hidden = 0, self._source, set(self._source.hidden.tolist())
         for block in self._blocks():
             stop = start + len(block)
@@ -131,7 +131,7 @@ class StoreReader:
             for row, vector, id, span, record, meta in zip(range(start, stop), block, *columns, strict=True):
                 if row not in hidden:
                     seconds = None if np.isnan(span).any() else (float(span[0]), float(span[1]))
-                    yield Embedding(id, vector.astype(np.float32), seconds, meta=meta, stamp=stamp_of(record))
+                    yield Row(id, vector.astype(np.float32), seconds, meta=meta, stamp=stamp_of(record))
             start = stop
 
     @cached_property
@@ -148,7 +148,7 @@ class StoreReader:
         return self._source.hidden[first:last] - start
 
 
-def _with_windows(item: list[Embedding]) -> list[Embedding]:
+def _with_windows(item: list[Row]) -> list[Row]:
     return [replace(row, windows=len(item)) for row in item]
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.embedding import STAMP, row_stamp, stamp_record
+from imagebind_cli.store.row import STAMP, row_stamp, stamp_record
 
 VECTOR = b', "embedding": ['
 """Where a line's vector begins; it stands last, so that the rest is read without it."""

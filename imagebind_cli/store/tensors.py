@@ -15,8 +15,8 @@ import numpy as np
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.disk import open_locked, write_all
-from imagebind_cli.store.embedding import STAMP, Embedding, row_line, row_stamp, stamp_record
 from imagebind_cli.store.made import check_same
+from imagebind_cli.store.row import STAMP, Row, row_line, row_stamp, stamp_record
 from imagebind_cli.store.source import Views
 from imagebind_cli.store.table import TableSource, rows_table
 
@@ -45,8 +45,8 @@ class SafetensorsWriter:
     def describe(self, made: Mapping[str, Any]) -> None:
         self._made = made
 
-    def write(self, embeddings: list[Embedding], replaced: list[int]) -> None:
-        self._rows += embeddings
+    def write(self, rows: list[Row], replaced: list[int]) -> None:
+        self._rows += rows
         self._replaced.update(replaced)
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ def _tensor(path: Path, entry: Mapping[str, Any], base: int) -> np.ndarray:
     return np.memmap(path, dtype, "r", base + start, shape) if stop > start else np.empty(shape, dtype)
 
 
-def _embeddings(path: Path, made: dict[str, Any]) -> Iterator[Embedding]:
+def _embeddings(path: Path, made: dict[str, Any]) -> Iterator[Row]:
     try:
         source, rows = _open(path)
     except (KeyError, TypeError, ValueError):
@@ -106,7 +106,7 @@ def _embeddings(path: Path, made: dict[str, Any]) -> Iterator[Embedding]:
     check_same(path, source.made, made)
     for row, vector in zip(rows, source.rows(np.arange(source.count)), strict=True):
         span = (row["start"], row["end"]) if "start" in row else None
-        yield Embedding(row["id"], vector, span, row.get("windows", 1), meta=row.get("meta", {}), stamp=row_stamp(row))
+        yield Row(row["id"], vector, span, row.get("windows", 1), meta=row.get("meta", {}), stamp=row_stamp(row))
 
 
 def _header(tensors: Mapping[str, np.ndarray], made: Mapping[str, Any]) -> bytes:

@@ -20,8 +20,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from imagebind_cli.errors import UsageError, UserError, writing
-from imagebind_cli.store.embedding import Embedding, Stamp
 from imagebind_cli.store.finished import Finished
+from imagebind_cli.store.row import Row, Stamp
 
 FLUSH_ROWS, FLUSH_SECONDS = 1024, 2.0
 
@@ -48,7 +48,7 @@ class Format(Protocol):
     def describe(self, made: Mapping[str, Any]) -> None:
         """Say anew how it is made; with the next rows."""
 
-    def write(self, embeddings: list[Embedding], replaced: list[int]) -> None:
+    def write(self, rows: list[Row], replaced: list[int]) -> None:
         """Add rows, all or, where that fails, none; rows of these numbers do not count any more."""
 
     def close(self) -> None:
@@ -78,7 +78,7 @@ class Store:
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}") from None
         self._finished = Finished(self.format.stamps, self.format.hidden)
-        self._pending: list[Embedding] = []
+        self._pending: list[Row] = []
         self._replaced: list[int] = []
         self._ever_replaced: set[int] = set()
         self._described = json.dumps(self.made)
@@ -115,26 +115,26 @@ class Store:
         """Record what was assumed to read inputs; it goes to the disk with the next rows."""
         self.made["assumptions"] += dict.fromkeys(note for note in notes if note not in self.made["assumptions"])
 
-    def append(self, embeddings: Iterable[Embedding]) -> None:
-        """Add one item's rows; those that the store had of it do not count any more.
+    def append(self, rows: Iterable[Row], notes: Iterable[str] = ()) -> None:
+        """Add one item's rows; those that the store had of it do not count any more. notes: what was assumed to read it.
 
         They reach the disk within `FLUSH_SECONDS` or `FLUSH_ROWS` rows, or on leaving.
 
         Raises:
             OSError: the disk is full. What was flushed before is whole; nothing more can be added.
         """
-        rows = [self._rounded(row) for row in embeddings]
+        rows = [self._rounded(row) for row in rows]
         with _undisturbed(), self._writing:
             for id in dict.fromkeys(row.id for row in rows):
                 before = set(self._finished.rows(id)) - self._ever_replaced
                 self._ever_replaced |= before
                 self._replaced += sorted(before)
-            self.assume(note for row in rows for note in row.notes)
+            self.assume(notes)
             self._pending += rows
             if len(self._pending) >= FLUSH_ROWS:
                 self._flush()
 
-    def _rounded(self, row: Embedding) -> Embedding:
+    def _rounded(self, row: Row) -> Row:
         array = np.dtype(self.made["array"])
         return row if row.vector.dtype == array else replace(row, vector=row.vector.astype(array))
 

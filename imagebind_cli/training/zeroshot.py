@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from imagebind_cli import model, pipeline, processes
+from imagebind_cli.encoder import Sample
 from imagebind_cli.errors import UserError
 from imagebind_cli.sources import Failure, Item, from_manifest
 from imagebind_cli.training.parallel import Tower
@@ -89,11 +90,11 @@ def _clips(steps: Iterable[pipeline.Step | None], sums: Tensor, say: Say) -> Ite
     for step in steps:
         if step is None:
             continue
-        item, sample = step
-        if isinstance(item, Failure):
-            say(f"{item.id}: {item.reason}")
+        item, came = step
+        if isinstance(came, Sample):
+            yield from ((number, clip) for clip in came.tensor)
+            continue
+        if came is not None:
+            say(f"{item.id}: {came.reason}")
             sums[number] = torch.nan
-        if sample is None:
-            number += 1
-        else:
-            yield from ((number, clip) for clip in sample.tensor)
+        number += 1

@@ -1,4 +1,4 @@
-"""One embedding, and what is kept beside it: as a line of JSON, and as fixed records to look up a million of them."""
+"""One row of a store: as a line of JSON, and as fixed records to look up a million of them."""
 
 from __future__ import annotations
 
@@ -38,19 +38,17 @@ UNKNOWN = Stamp()
 
 
 @dataclass(frozen=True)
-class Embedding:
-    """One unit vector (dim,) float32.
+class Row:
+    """One row of a store: a unit vector (dim,) float32 and what is kept beside it.
 
-    span: the seconds it stands for, where windows are kept apart. windows: how many of them the item has. notes: what was
-    assumed to read it. warnings: what was lost of this item. meta: what its manifest row said besides. stamp: what its input was.
+    span: the seconds it stands for, where windows are kept apart. windows: how many of them the item has. meta: the other columns of its
+    manifest row. stamp: what its input was.
     """
 
     id: str
     vector: np.ndarray
     span: tuple[float, float] | None = None
     windows: int = 1
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
     stamp: Stamp = UNKNOWN
 
@@ -86,19 +84,19 @@ def stamp_of(record: np.void) -> Stamp:
     return Stamp(int(record["size"]), int(record["mtime"]), b"" if hash == NO_HASH else hash)
 
 
-def json_line(embedding: Embedding, modality: str) -> bytes:
+def json_line(row: Row, modality: str) -> bytes:
     """One line of JSON, newline included. Numbers have the 9 digits that give the same float32 back; any file name survives."""
-    return _with_vector({"id": embedding.id, "modality": modality} | _span(embedding) | _meta(embedding), embedding.vector)
+    return _with_vector({"id": row.id, "modality": modality} | _span(row) | _meta(row), row.vector)
 
 
-def stored_line(embedding: Embedding, modality: str) -> bytes:
+def stored_line(row: Row, modality: str) -> bytes:
     """`json_line` with the stamp, as a store has it."""
-    return _with_vector({"id": embedding.id, "modality": modality} | _beside(embedding), embedding.vector)
+    return _with_vector({"id": row.id, "modality": modality} | _beside(row), row.vector)
 
 
-def row_line(embedding: Embedding) -> bytes:
+def row_line(row: Row) -> bytes:
     """What a store keeps of a row beside its vector, as a line of JSON."""
-    return json.dumps({"id": embedding.id} | _beside(embedding)).encode() + b"\n"
+    return json.dumps({"id": row.id} | _beside(row)).encode() + b"\n"
 
 
 def row_stamp(row: Mapping[str, Any]) -> Stamp:
@@ -111,18 +109,18 @@ def _with_vector(head: dict[str, Any], vector: np.ndarray) -> bytes:
     return f'{json.dumps(head)[:-1]}, "embedding": [{numbers}]}}\n'.encode()
 
 
-def _beside(embedding: Embedding) -> dict[str, Any]:
-    stamp = embedding.stamp
+def _beside(row: Row) -> dict[str, Any]:
+    stamp = row.stamp
     file = {} if stamp.size < 0 else {"size": stamp.size, "mtime": stamp.mtime}
     hash = {"hash": stamp.hash.hex()} if stamp.hash else {}
-    return _span(embedding) | file | hash | _meta(embedding)
+    return _span(row) | file | hash | _meta(row)
 
 
-def _span(embedding: Embedding) -> dict[str, Any]:
-    if embedding.span is None:
+def _span(row: Row) -> dict[str, Any]:
+    if row.span is None:
         return {}
-    return {"start": embedding.span[0], "end": embedding.span[1], "windows": embedding.windows}
+    return {"start": row.span[0], "end": row.span[1], "windows": row.windows}
 
 
-def _meta(embedding: Embedding) -> dict[str, Any]:
-    return {"meta": dict(embedding.meta)} if embedding.meta else {}
+def _meta(row: Row) -> dict[str, Any]:
+    return {"meta": dict(row.meta)} if row.meta else {}
