@@ -903,7 +903,10 @@ def test_a_wrong_word_in_a_command_exits_2(imagebind: Run, folder: Path, mistake
     store(folder / "a.h5", "image", ["a"])
     run = imagebind(*mistake)
     assert (run.code, run.out) == (2, b""), run.err
-    assert "Traceback" not in run.err
+    told, hint = run.err.splitlines()
+    assert told.startswith("imagebind: ")
+    assert "Value error" not in told
+    assert hint.startswith(f"imagebind: hint: imagebind {mistake[0]} ")
 
 
 MISSING = (

@@ -12,7 +12,7 @@ import sys
 import warnings
 from contextlib import suppress
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -53,6 +53,9 @@ def _root(
     pass
 
 
+PARSER_ERROR: Any = typer.BadParameter.__mro__[2]  # the base of whatever the parser raises; typer brings a click of its own
+
+
 class Terminated(BaseException):
     """SIGTERM, as an exception, so that stores are closed on the way out."""
 
@@ -71,12 +74,21 @@ def main() -> NoReturn:
         warnings.simplefilter("ignore")  # libraries' talk; ours goes through stderr in plain words
     code = 1
     try:
-        app()
+        code = app(standalone_mode=False) or 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except UserError as error:
         say(str(error))
-        code = 2 if isinstance(error, UsageError) else 1
+        if isinstance(error, UsageError):
+            code = 2
+            say(_hint(sys.argv[1:]))
+    except PARSER_ERROR as error:
+        code = error.exit_code
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+        else:
+            say(_one_line(error.format_message()))
+            say(_hint(sys.argv[1:]))
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except Terminated:
@@ -88,6 +100,23 @@ def main() -> NoReturn:
             raise
         say(f"{error.filename or 'cannot write'}: {os.strerror(error.errno)}")
     leave(code)
+
+
+def _one_line(message: str) -> str:
+    """The parser's message as ours are: one line, no capital, and not the words of the library that checked the value."""
+    message = " ".join(message.split()).replace("Value error, ", "")
+    return message[:1].lower() + message[1:]
+
+
+def _hint(words: list[str]) -> str:
+    """Where the command that was typed is described."""
+    command, path = typer.main.get_command(app), ["imagebind"]
+    for word in words:
+        if word not in getattr(command, "commands", {}):
+            break
+        command = command.commands[word]  # type: ignore[attr-defined]
+        path.append(word)
+    return f"hint: {' '.join(path)} --help"
 
 
 def leave(code: int) -> NoReturn:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say
@@ -44,11 +42,11 @@ class Outputs:
         """Refuse now what could not be written after hours.
 
         Raises:
-            typer.BadParameter: there is no truth to report on. UserError: no such folder, no matplotlib.
+            UsageError: there is no truth to report on. UserError: no such folder, no matplotlib.
         """
         for path in filter(None, (self.report, self.html, self.plot)):
             if not has_truth:
-                raise typer.BadParameter("--report, --html and --plot compare with the truth; give --truth")
+                raise UsageError("--report, --html and --plot compare with the truth; give --truth")
             if not path.parent.is_dir():
                 raise UserError(f"{path}: there is no folder {path.parent}")
             if path != Path("-") and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):

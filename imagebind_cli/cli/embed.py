@@ -19,6 +19,7 @@ from imagebind_cli.cli.resume import Resume
 from imagebind_cli.cli.share import Share, array_task, chosen_share
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.cli.vectors import load_model
+from imagebind_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from imagebind_cli.store import Store
@@ -78,11 +79,11 @@ def embed(
     items = find_items((str(modality),), inputs or [], manifest, nul, lambda path: resume is not None and resume.passes(path), frames)
     options = reading_options(str(modality), chosen)
     if retry_errors and errors is None:
-        raise typer.BadParameter("--retry-errors takes its inputs from --errors FILE")
+        raise UsageError("--retry-errors takes its inputs from --errors FILE")
     if verify and output is None:
-        raise typer.BadParameter("--verify compares with what is in the store: give -o")
+        raise UsageError("--verify compares with what is in the store: give -o")
     if array is not ArrayType.float32 and output is None:
-        raise typer.BadParameter("--array is the number type of a store: give -o")
+        raise UsageError("--array is the number type of a store: give -o")
     share = _share(shard, reads_stdin=manifest is None and "-" in (inputs or ["-"]))
     if share is not None:
         output, errors = output and share.name(output), errors and share.name(errors)
@@ -131,7 +132,7 @@ def _share(shard: str | None, reads_stdin: bool) -> Share | None:
     if share is None and (task := array_task()):
         say(f"this is {task} of a job array; all inputs are taken, not its share of them: --shard auto")
     if share is not None and share.local is not None and reads_stdin:
-        raise typer.BadParameter("the processes of torchrun cannot share stdin; give files or --manifest")
+        raise UsageError("the processes of torchrun cannot share stdin; give files or --manifest")
     return share
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from imagebind_cli import reading, registry
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 
 Inputs = Annotated[list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, or - for stdin.")]
 Manifest = Annotated[Path | None, typer.Option(help="Take inputs from a JSONL, CSV or TSV file with a column per modality.")]
@@ -47,13 +47,13 @@ def reading_options(modality: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given, checked against the modality.
 
     Raises:
-        typer.BadParameter: one that this modality does not have, or a value it does not take.
+        UsageError: one that this modality does not have, or a value it does not take.
     """
     given = {name: str(value) if isinstance(value, enum.Enum) else value for name, value in chosen.items() if value is not None}
     try:
         reading.read_options(registry.encoder_name(modality), modality, given)
     except UserError as error:
-        raise typer.BadParameter(str(error).replace("_", "-")) from None
+        raise UsageError(str(error).replace("_", "-")) from None
     return given
 
 

@@ -10,9 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from imagebind_cli.cli.talk import Talk, say
+from imagebind_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from imagebind_cli.sources import Failure, Item
@@ -29,7 +28,7 @@ def find_items(
     """The items behind a command's arguments, or stdin where there are none. `passes`, `frames`: see `sources`.
 
     Raises:
-        typer.BadParameter: nothing to read, or two places to read from.
+        UsageError: nothing to read, or two places to read from.
     """
     from imagebind_cli import sources
 
@@ -38,14 +37,14 @@ def find_items(
 
     if manifest is not None:
         if inputs:
-            raise typer.BadParameter("give inputs or --manifest, not both")
+            raise UsageError("give inputs or --manifest, not both")
         return sources.from_manifest(manifest, modalities)
     if not inputs:
         if stdin is None or stdin.isatty():
-            raise typer.BadParameter("no inputs: give files, folders or sentences, or pipe names to stdin")
+            raise UsageError("no inputs: give files, folders or sentences, or pipe names to stdin")
         inputs = ["-"]
     if stdin is None and "-" in inputs:
-        raise typer.BadParameter("- stands for stdin, which is closed")
+        raise UsageError("- stands for stdin, which is closed")
     if modalities == ("text",):
         for argument in inputs:
             if argument != "-" and os.path.isfile(argument):

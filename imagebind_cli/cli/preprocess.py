@@ -19,7 +19,7 @@ from imagebind_cli.cli.flags import Errors, Inputs, Manifest, ModelName, Null, P
 from imagebind_cli.cli.inputs import count_items, find_items, new_items
 from imagebind_cli.cli.output import StdoutClosed, write
 from imagebind_cli.cli.talk import Talk, say
-from imagebind_cli.errors import UserError, writing
+from imagebind_cli.errors import UsageError, UserError, writing
 
 if TYPE_CHECKING:
     from imagebind_cli.encoder import EncoderConfig
@@ -113,21 +113,19 @@ def preprocess(
 def _check_output(output: str | None, modalities: tuple[str, ...], shard_size: float | None, looking: bool) -> None:
     """Refuse an output that cannot be, before anything is read."""
     if (output is None) != looking:
-        raise typer.BadParameter("give -o OUT, or --inspect or --preview in place of it")
+        raise UsageError("give -o OUT, or --inspect or --preview in place of it")
     if output is None:
         return
     if output != "-" and not output.endswith((".tar", ".h5")):
-        raise typer.BadParameter(f"{output}: the name must end in .tar or .h5, or be -")
+        raise UsageError(f"{output}: the name must end in .tar or .h5, or be -")
     if output == "-" and sys.stdout is not None and sys.stdout.isatty():
-        raise typer.BadParameter("-o - writes a tar, which is binary data, and stdout is a terminal; send it to a pipe or a file")
+        raise UsageError("-o - writes a tar, which is binary data, and stdout is a terminal; send it to a pipe or a file")
     if shard_size is not None and "%" not in output:
-        raise typer.BadParameter(f"--shard-size is for numbered shards such as out-%06d.tar; {output} is one file")
+        raise UsageError(f"--shard-size is for numbered shards such as out-%06d.tar; {output} is one file")
     if output.endswith(".h5") and "%" in output:
-        raise typer.BadParameter(f"{output}: an .h5 is one file and takes no number; tar shards do")
+        raise UsageError(f"{output}: an .h5 is one file and takes no number; tar shards do")
     if output.endswith(".h5") and "vision" in modalities:
-        raise typer.BadParameter(
-            "an .h5 holds clips of one shape, which pictures and videos differ in: name image or video, or write a .tar"
-        )
+        raise UsageError("an .h5 holds clips of one shape, which pictures and videos differ in: name image or video, or write a .tar")
 
 
 def _made(configs: dict[str, EncoderConfig], options: dict[str, dict[str, Any]], array: str) -> dict[str, Any]:
@@ -173,7 +171,7 @@ def _options(modalities: tuple[str, ...], chosen: dict[str, Any]) -> dict[str, d
     try:
         known = {name: reading.names(registry.encoder_name(name)) for name in modalities}
     except UserError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise UsageError(str(error)) from None
     given = {name: value for name, value in chosen.items() if value is not None}
     shared = {
         name: reading_options(name, {key: value for key, value in given.items() if key in known[name] or len(modalities) == 1})
@@ -181,7 +179,7 @@ def _options(modalities: tuple[str, ...], chosen: dict[str, Any]) -> dict[str, d
     }
     for key in given:
         if not any(key in names for names in known.values()):
-            raise typer.BadParameter(f"none of {', '.join(modalities)} has an option {key.replace('_', '-')!r}")
+            raise UsageError(f"none of {', '.join(modalities)} has an option {key.replace('_', '-')!r}")
     return shared
 
 

@@ -12,10 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from imagebind_cli import registry
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from imagebind_cli.sources import Failure
@@ -41,14 +39,14 @@ def read_weights(text: str, parts: int) -> tuple[float, ...]:
     """`0.5,-0.5` as numbers, one for each part.
 
     Raises:
-        typer.BadParameter: something else.
+        UsageError: something else.
     """
     try:
         weights = tuple(float(number) for number in text.replace(",", " ").split())
     except ValueError:
-        raise typer.BadParameter(f"--weights {text!r}: numbers are needed, as in --weights 0.5,-0.5") from None
+        raise UsageError(f"--weights {text!r}: numbers are needed, as in --weights 0.5,-0.5") from None
     if len(weights) != parts:
-        raise typer.BadParameter(f"{len(weights)} --weights for {parts} queries; one for each is needed, in their order")
+        raise UsageError(f"{len(weights)} --weights for {parts} queries; one for each is needed, in their order")
     return weights
 
 

@@ -22,7 +22,7 @@ from imagebind_cli.cli.queries import Asking, is_vectors
 from imagebind_cli.cli.requests import LIKE, VECTOR, Request, batches, named, read_requests, read_weights
 from imagebind_cli.cli.talk import Talk, printable, say
 from imagebind_cli.cli.vectors import Vectors
-from imagebind_cli.errors import UserError, writing
+from imagebind_cli.errors import UsageError, UserError, writing
 
 if TYPE_CHECKING:
     from imagebind_cli.retrieval.search import Hit, Query
@@ -137,11 +137,9 @@ def retrieve(
     given = {**{name: chosen.pop(name) for name in registry.MODALITIES}, LIKE: like, VECTOR: vector}
     parts = _in_order(context.meta["order"], given)
     if sum((bool(parts), queries is not None, pairs is not None)) != 1:
-        raise typer.BadParameter(
-            f"give a query (--text, --image, …, --like, --vector), or --queries, or --pairs{' alone' if parts else ''}"
-        )
+        raise UsageError(f"give a query (--text, --image, …, --like, --vector), or --queries, or --pairs{' alone' if parts else ''}")
     if weights is not None and not parts:
-        raise typer.BadParameter("--weights are of queries given as options; a line of --queries has its own")
+        raise UsageError("--weights are of queries given as options; a line of --queries has its own")
     options = _reading_options(None if queries else {kind for kind, _ in parts}, chosen)
     numbers = read_weights(weights, len(parts)) if weights is not None else None
 
@@ -154,7 +152,7 @@ def retrieve(
         return
     for number, path in enumerate(stores):
         if os.path.realpath(path) in map(os.path.realpath, stores[:number]):
-            raise typer.BadParameter(f"{path} is named twice: every answer in it would come twice")
+            raise UsageError(f"{path} is named twice: every answer in it would come twice")
     opened = _of_modality(opened, modality or [])
     with Talk(errors, done="answered") as talk:
         asking = Asking(vectors, opened, options, talk)
@@ -190,7 +188,7 @@ def _reading_options(kinds: set[str] | None, chosen: dict[str, Any]) -> dict[str
         options |= reading_options(name, own)
     for key in given:
         if key not in options:
-            raise typer.BadParameter(f"no query here has an option {key.replace('_', '-')!r}")
+            raise UsageError(f"no query here has an option {key.replace('_', '-')!r}")
     return options
 
 
@@ -261,7 +259,7 @@ def _evaluate(stores: list[StoreReader], pairs: str, draws: int, plain: bool) ->
     from imagebind_cli.retrieval.evaluate import SCORES, equal_ids, evaluate, read_pairs
 
     if len(stores) != 2:
-        raise typer.BadParameter(f"--pairs is of two stores; {len(stores)} are given")
+        raise UsageError(f"--pairs is of two stores; {len(stores)} are given")
     first, second = stores
     truth = equal_ids(first, second) if pairs == "ids" else read_pairs(Path(pairs), first, second)
     scores = evaluate(first, second, truth, draws)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer
+from imagebind_cli.errors import UsageError
 
 ARRAY = "SLURM_ARRAY_TASK_"
 
@@ -46,18 +46,18 @@ def chosen_share(given: str | None, environment: Mapping[str, str] = os.environ)
     """The share that `--shard` asks for (`I/N`, or `auto`: of a Slurm job array); torchrun's if nothing is asked for; None for all inputs.
 
     Raises:
-        typer.BadParameter: it is no share, or nothing here says which.
+        UsageError: it is no share, or nothing here says which.
     """
     if given is None:
         return _torchrun(environment)
     if given == "auto":
         share = _torchrun(environment) or _array(environment)
         if share is None:
-            raise typer.BadParameter(f"--shard auto: neither {ARRAY}ID and {ARRAY}COUNT nor torchrun's RANK and WORLD_SIZE are set")
+            raise UsageError(f"--shard auto: neither {ARRAY}ID and {ARRAY}COUNT nor torchrun's RANK and WORLD_SIZE are set")
         return share
     number, _, count = given.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= 99999):
-        raise typer.BadParameter(f"--shard {given}: I/N is needed, I from 1 to N, as in 3/8; or auto, in a job array")
+        raise UsageError(f"--shard {given}: I/N is needed, I from 1 to N, as in 3/8; or auto, in a job array")
     return Share(int(number), int(count))
 
 

@@ -10,7 +10,7 @@ import typer
 
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import say
-from imagebind_cli.errors import writing
+from imagebind_cli.errors import UsageError, writing
 
 HELP = """Train encoders on pairs of two modalities: in ImageBind, an anchor that is frozen, and another that is bound to it.
 
@@ -57,11 +57,11 @@ def train(
     profile: Annotated[bool, typer.Option("--profile", help="Time a few steps, write OUT.trace.json, keep nothing.")] = False,
 ) -> None:
     if not pairs and recipe is None:
-        raise typer.BadParameter("nothing to train: give --pairs image-depth, or --recipe")
+        raise UsageError("nothing to train: give --pairs image-depth, or --recipe")
     if sum((dry_run, overfit is not None, profile)) > 1:
-        raise typer.BadParameter("--dry-run, --overfit and --profile are different runs; choose one")
+        raise UsageError("--dry-run, --overfit and --profile are different runs; choose one")
     if out is None and not dry_run and overfit is None:
-        raise typer.BadParameter("--out, the run folder, is missing")
+        raise UsageError("--out, the run folder, is missing")
 
     from imagebind_cli.model import choose_device
     from imagebind_cli.training.choices import requested

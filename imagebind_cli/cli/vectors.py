@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from imagebind_cli import registry
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.talk import Talk, say
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,12 +211,12 @@ def store_readers(inputs: Sequence[str]) -> list[StoreReader]:
     """The inputs as opened stores, if that is what they are; an empty list if they are none.
 
     Raises:
-        typer.BadParameter: stores and other inputs together.
+        UsageError: stores and other inputs together.
     """
     from imagebind_cli.store import is_store, open_store
 
     stores = [path for path in inputs if path != "-" and is_store(path)]
     if stores and len(stores) < len(inputs):
         other = next(path for path in inputs if path not in stores)
-        raise typer.BadParameter(f"{stores[0]} is a store and {other} is none; give one or the other")
+        raise UsageError(f"{stores[0]} is a store and {other} is none; give one or the other")
     return [open_store(path) for path in stores]

@@ -14,7 +14,7 @@ import typer
 
 from imagebind_cli.cli.flags import Dtype
 from imagebind_cli.cli.talk import say
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from imagebind_cli.download import Progress
@@ -88,7 +88,7 @@ def pull(
     with _progress() as progress:
         if name.startswith("hf://"):
             if sha256:
-                raise typer.BadParameter("--sha256 is for single files; the hub states its own")
+                raise UsageError("--sha256 is for single files; the hub states its own")
             folder = download.pull_hub(name, progress=progress, offline=offline)
         else:
             config = model_config.named(name) if name in model_config.names() else None

@@ -17,7 +17,7 @@ from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.protocols import ByPrototype, Task, few_shot, find_captions, zero_shot
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.cli.vectors import Inputs, Vectors, store_readers
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation.suites import Suite
@@ -133,7 +133,7 @@ def zeroshot(
     if not suite:
         _check_asked(modality, labels, classes, truth, shots)
     if pool == "none" and (suite or truth or shots):
-        raise typer.BadParameter("--pool none shows each window of an item, and the truth is of an item as a whole")
+        raise UsageError("--pool none shows each window of an item, and the truth is of an item as a whole")
     outputs = Outputs(report, html, plot, draws, top)
     outputs.check(bool(suite or truth))
     if save_classes:
@@ -176,31 +176,31 @@ def _refuse(when: object, options: Mapping[str, object], why: str) -> None:
     """Refuse the first of these options that was given, under a condition."""
     for name, value in options.items():
         if when and value is not None:
-            raise typer.BadParameter(f"{name}: {why}")
+            raise UsageError(f"{name}: {why}")
 
 
 def _check_asked(modality: str | None, labels: str | None, classes: Path | None, truth: str | None, shots: int | None) -> None:
     if modality is None:
-        raise typer.BadParameter("say what the inputs are, or name a --suite")
+        raise UsageError("say what the inputs are, or name a --suite")
     if labels is not None and classes is not None:
-        raise typer.BadParameter("--labels and --classes exclude each other: names in text, or classes by example")
+        raise UsageError("--labels and --classes exclude each other: names in text, or classes by example")
     if shots is None and labels is None and classes is None:
-        raise typer.BadParameter("say what to tell apart: either --labels in text, or --classes by example")
+        raise UsageError("say what to tell apart: either --labels in text, or --classes by example")
     if shots and not truth:
-        raise typer.BadParameter("--shots learns from the truth; give --truth")
+        raise UsageError("--shots learns from the truth; give --truth")
 
 
 def _open_suite(name: str, root: Path | None, options: list[str], modality: str | None) -> Suite:
     from imagebind_cli.evaluation.suites import open_suite
 
     if root is None:
-        raise typer.BadParameter("--suite needs --root, the folder of its dataset")
+        raise UsageError("--suite needs --root, the folder of its dataset")
     wrong = next((option for option in options if "=" not in option), None)
     if wrong is not None:
-        raise typer.BadParameter(f"--suite-option {wrong!r}: NAME=VALUE is needed")
+        raise UsageError(f"--suite-option {wrong!r}: NAME=VALUE is needed")
     suite = open_suite(name, root, dict(option.split("=", 1) for option in options))
     if modality is not None and modality != suite.modality:
-        raise typer.BadParameter(f"suite {name} is of {suite.modality}, not {modality}")
+        raise UsageError(f"suite {name} is of {suite.modality}, not {modality}")
     for note in suite.notes:
         say(f"{name}: {note}")
     return suite
@@ -219,7 +219,7 @@ def _suite_task(suite: Suite, vectors: Vectors, inputs: list[str], options: Mapp
 
     readers = store_readers(inputs)
     if len(readers) < len(inputs):
-        raise typer.BadParameter("with a suite, INPUT can only be a store of its items")
+        raise UsageError("with a suite, INPUT can only be a store of its items")
     items = (item for item, _, _ in suite.items())
     given = Inputs(vectors, suite.modality, readers, items, "mean", {**suite.reading, **options}, suite.weights)
     if suite.metric == "recall":
