@@ -781,7 +781,8 @@ def test_what_cannot_be_done_is_told_in_one_line(embed: Run, imagebind: Run, fol
         (embed("image", "--manifest", "none.jsonl"), "none.jsonl: No such file"),
     ]:
         assert (run.code, run.out) == (2 if "ending" in words else 1, b"")
-        (line,) = run.notices
+        line = run.notices[0]
+        assert len(run.notices) == run.code  # bad usage has a hint
         assert line.startswith("imagebind: ")
         assert words in line
 
