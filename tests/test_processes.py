@@ -203,12 +203,12 @@ def test_decoding_in_processes_is_decoding_in_threads(at_once: None) -> None:
         for step in steps:
             assert step is not None
             head, sample = step
-            if sample is None:
+            if not isinstance(sample, Sample):
                 break
             item.append(sample)
             readers.add(sample.facts["process"])
             rounds_elsewhere += payloads[len(seen) % 6] == "angle:2" and sample.facts["process"] != os.getpid()
-        seen.append([head.id, head.reason if isinstance(head, Failure) else None, [sample.tensor for sample in item]])
+        seen.append([head.id, sample.reason if isinstance(sample, Failure) else None, [sample.tensor for sample in item]])
     steps.close()
     assert os.getpid() in readers
     reasons = {1: "half:: broken in the middle", 3: "missing:: no such file or directory"}  # an id that does not name the file
