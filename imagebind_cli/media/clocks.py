@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from imagebind_cli.media.signals import MISSED
-from imagebind_cli.media.tables import Table
+from imagebind_cli.media.tables import THOUSANDS, Table
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 TIME_NAMES = re.compile(
@@ -38,8 +38,11 @@ THIS_CENTURY = 9.4e8, 4.2e9
 FEWEST_FOR_CLOCK = 8
 """Fewer rows may rise by chance."""
 
+MOST_LABELS = 20
+"""A column of no more whole numbers than this, beside others of many, says what was done and is no reading."""
+
 FEW = 0.2
-"""Up to this share of times that several readings have are accidents; above it, the clock is coarser than the readings."""
+"""Up to this share of readings share a time by accident; above it, the clock is coarser than the readings."""
 
 MOST_SOURCES = 4
 """So many sensors may be merged row by row under common times; more readings of one time are one sensor's."""
@@ -103,7 +106,7 @@ def seconds_of(table: Table, columns: Sequence[int], unit: str | None, notes: li
         return offsets + table.numbers(columns[1:])[:, 0] * finer, origin, " and ".join(names)
     column, name = columns[0], names[0]
     words = table.words.get(column)
-    if unit == "iso" or (words and unit is None):
+    if unit == "iso" or (words and unit is None and not THOUSANDS.fullmatch(next(iter(words.values())))):
         if not words:
             raise ValueError(f"{name} holds numbers and no ISO 8601 times; --time-unit s, ms, us or ns is needed")
         return _iso(table, column), 0.0, name
@@ -184,23 +187,27 @@ def _missed(steps: np.ndarray, counts: np.ndarray, step: float) -> np.ndarray:
 def is_clock(table: Table, column: int) -> bool:
     """Whether a column without a telling name looks like timestamps: it rises in like steps of a believable size, and most others do not."""
     if words := table.words.get(column):
-        try:
-            return len(words) == len(table.values) and bool(datetime.fromisoformat(words[0]))
-        except ValueError:
-            return False
+        return len(words) == len(table.values) and _is_iso(words[0])
     values = table.values[:, column]
-    if len(values) < FEWEST_FOR_CLOCK or not _rises(values):
-        return False
-    if 2 * sum(_rises(cells) for cells in table.values.T) > len(table.names):
+    if len(values) < FEWEST_FOR_CLOCK or not _rises(values) or 2 * sum(map(_rises, table.values.T)) > len(table.names):
         return False
     stamps, counts = np.unique(values, return_counts=True)
-    steps = np.diff(stamps) / counts[:-1]
-    even = np.abs(steps[1:] - np.median(steps[1:])) <= 0.5 * np.median(steps[1:]) if len(steps) > 1 else np.zeros(1)
+    steps = np.diff(stamps)[1:] / counts[1:-1]
+    # Numbered activities, one after the other, rise too; a clock that does stands first.
+    numbers = column > 0 and len(stamps) <= MOST_LABELS and len(stamps) < len(values) / FEWEST_FOR_CLOCK
+    if not steps.size or numbers or (np.abs(steps - np.median(steps)) <= 0.5 * np.median(steps)).mean() < 1 - FEW:
+        return False
     try:
-        _unit_of("", values, table.exact.get(column), [])
+        return bool(_unit_of("", values, table.exact.get(column), []))
     except ValueError:
         return False
-    return bool(even.mean() >= 1 - FEW)
+
+
+def _is_iso(word: str) -> bool:
+    try:
+        return bool(datetime.fromisoformat(word))
+    except ValueError:
+        return False
 
 
 def counts_rows(table: Table, column: int) -> bool:
@@ -221,7 +228,9 @@ def _iso(table: Table, column: int) -> np.ndarray:
         try:
             time = datetime.fromisoformat(word)
         except ValueError:
-            raise ValueError(f"{table.place(row)}: {word[:40]!r} is no ISO 8601 time; --rate is for files without") from None
+            raise ValueError(
+                f"{table.place(row)}: {word[:40]!r} is no ISO 8601 time; --time-column names another, --rate replaces them"
+            ) from None
         seconds[row] = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     numbers = ~np.isnan(table.values[:, column])
     if numbers.any():
@@ -279,7 +288,7 @@ def _is_coarse(values: np.ndarray, first: np.ndarray, counts: np.ndarray) -> boo
     Args:
         first: where each time begins. counts: how many readings it has.
     """
-    if (counts > 1).mean() <= FEW or not (np.fmax.reduceat(values, first) > np.fmin.reduceat(values, first)).any():
+    if counts[counts > 1].sum() <= FEW * counts.sum() or not (np.fmax.reduceat(values, first) > np.fmin.reduceat(values, first)).any():
         return False
     each = int(counts[0])
     if each > MOST_SOURCES or (counts != each).any():
@@ -307,7 +316,9 @@ def _spread(times: np.ndarray, name: str) -> np.ndarray:
     odd = np.abs(steps[1:] - inner * step) > np.maximum(0.5 * inner, 1.5) * step
     if inner[odd].sum() > FEW * inner.sum():
         raise ValueError(f"from {counts.min()} to {counts.max()} readings share a time of {name}: not a steady rate; --rate is needed")
-    breaks = np.flatnonzero(_missed(steps, counts[:-1], step)) + 1
+    missed = _missed(steps, counts[:-1], step)
+    after = np.concatenate([[True], missed[:-1]])  # a stretch may begin amid a time, which then has fewer readings
+    breaks = np.flatnonzero(missed & (~after | (steps > MISSED * np.median(steps)))) + 1
     parts = zip(np.split(stamps, breaks), np.split(counts, breaks), strict=True)
     spread = np.concatenate([_spread_unbroken(part, count, step) for part, count in parts])
     if not (np.diff(spread) > 0).all():
@@ -321,9 +332,14 @@ def _spread_unbroken(stamps: np.ndarray, counts: np.ndarray, step: float) -> np.
     starts = np.cumsum(counts) - counts
     if len(stamps) == 1:
         return stamps[0] + step * rows
-    drift = stamps[1:] - step * starts[1:]
-    if np.ptp(drift) <= 2 * step:
-        return drift.max() + step * rows  # no reading before its time
+    whole = 1 / max(1, round(1 / step))
+    for even, off in (
+        (whole, 1.01),
+        (step, 2),
+    ):  # a whole rate where it explains every time; else the mean, in steps that a time may be off
+        drift = stamps[1:] - even * starts[1:]
+        if np.ptp(drift) <= off * even:
+            return drift.max() + even * rows  # no reading before its time
     lengths = np.diff(stamps, append=stamps[-1] + step * counts[-1])
     owner = np.repeat(np.arange(len(stamps)), counts)
     spread = stamps[owner] + (rows - starts[owner]) * (lengths / counts)[owner]

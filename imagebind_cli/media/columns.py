@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from imagebind_cli.media.clocks import counts_rows, is_clock
+from imagebind_cli.media.clocks import MOST_LABELS, counts_rows, is_clock
 from imagebind_cli.media.tables import Table
 
 CHANNELS = tuple(f"{sensor} {axis}" for sensor in ("accelerometer", "gyroscope") for axis in "xyz")
@@ -27,9 +27,6 @@ UNITS_IN_NAMES = {
 
 GRAVITY = 9.80665, 1.0, 1000.0
 """What an accelerometer's three axes come to together, in m/s², g and mg."""
-
-MOST_LABELS = 20
-"""A column of no more whole numbers than this, beside others of many, says what was done and is not a sensor."""
 
 # Columns that are not the plain accelerometer: without gravity, or the phone's estimate. Taken where there is nothing better.
 DERIVED = re.compile(r"lin|user|body|free|motion")
@@ -100,7 +97,7 @@ def _which(table: Table, time: Sequence[int]) -> str:
     if not _is_gravity(table, first) and _is_gravity(table, second):
         first, second = second, first
     flags += f"--columns {','.join(str(column + 1) for column in (*first, *second))}"
-    flags += " --rate HZ" if clock is None and not time and any(counts_rows(table, column) for column in columns) else ""
+    flags += " --rate HZ" if clock is None and not time else ""
     return f"{told}; {flags} takes accelerometer x, y, z, then gyroscope x, y, z"
 
 

@@ -22,7 +22,7 @@ class Layout:
     """What the kind of a file tells about it; a user's own choices come first.
 
     columns: names or positions, in the order of CHANNELS. rate: in Hz, of files without timestamps.
-    unordered: rows are known to come out of order, or without a time. sole_unit: times are in `time_unit` whatever a user chose.
+    unordered: rows are known to come out of order, or without a time.
     """
 
     name: str
@@ -32,7 +32,6 @@ class Layout:
     units: Mapping[str, str] = field(default_factory=dict)
     rate: float | None = None
     unordered: bool = False
-    sole_unit: bool = False
 
 
 PLAIN = Layout("plain")
@@ -50,7 +49,7 @@ HAPT = Layout("hapt", units=SMARTPHONE, rate=50.0)
 PLACEMENTS = {"hand": 4, "chest": 21, "ankle": 38}
 """PAMAP2: the first column of each sensor, counted from 1: its temperature, accelerometer ±16 g, ±6 g, gyroscope."""
 
-PHONE = Layout(PLAIN.name, tuple("234567"), "1", "s", sole_unit=True)
+PHONE = Layout(PLAIN.name, tuple("234567"), "1", "s")
 PHONE_FILES = {
     "accelerometer": re.compile(r"(?!.*uncalib).*acc(?!.*uncalib).*"),
     "gyroscope": re.compile(r"(?!.*uncalib).*gyr(?!.*uncalib).*"),

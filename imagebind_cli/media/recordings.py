@@ -10,7 +10,7 @@ import numpy as np
 from imagebind_cli.media.clocks import find_times, in_order, is_clock, seconds_of
 from imagebind_cli.media.columns import CHANNELS, find_channels, unit_of
 from imagebind_cli.media.decoding import Source
-from imagebind_cli.media.layouts import PLAIN, Layout, find_layout
+from imagebind_cli.media.layouts import PHONE, PLAIN, Layout, find_layout
 from imagebind_cli.media.tables import Table
 
 TO_STANDARD = {"g": 9.80665, "mg": 0.00980665, "m/s2": 1.0, "deg/s": np.pi / 180, "mdeg/s": np.pi / 180_000, "rad/s": 1.0}
@@ -60,10 +60,10 @@ def read_recording(
     """
     table, kind = find_layout(source, layout, dataset, columns, placement or "hand", row, time_unit)
     notes = [*table.notes]
-    if kind.name != PLAIN.name:
+    if kind not in (PLAIN, PHONE):
         where = f", the sensor on the {placement or 'hand'}" if kind.name == "pamap2" else ""
         notes.append(f"read as {kind.name}{where}: {kind.units['accelerometer']} and {kind.units['gyroscope']}")
-    recording = _pick(table, kind, columns, time_column, time_unit, units or {}, timed)
+    recording = _pick(table, kind, columns, time_column, None if kind is PHONE else time_unit, units or {}, timed)
     return replace(recording, notes=(*notes, *recording.notes))
 
 
@@ -113,7 +113,7 @@ def _pick(
     if time and not timed:
         notes.append("timestamps not used, as a rate was given")
     elif time:
-        own_unit = (layout.time_unit if time_column is None else None) if layout.sole_unit or not time_unit else time_unit
+        own_unit = time_unit or (layout.time_unit if time_column is None else None)
         times, origin, name = seconds_of(table, time, own_unit, notes)
         times, values, start = in_order(times, origin, values, name, table.place, layout.unordered, notes)
         recording = replace(recording, values=values, times=times, start=start)

@@ -41,7 +41,15 @@ MISSING = frozenset(("", "na", "n/a", "null", "none"))
 
 
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.IGNORECASE)
-THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
+UNIT_CELL = re.compile(r"^([nuµμm]?s|m?g|m/s.*|rad/.*|m?deg/.*|m?dps|°/.*)$", re.IGNORECASE)
+"""A cell of a line of units, as it stands below a name."""
+
+SPLIT_DECIMALS = re.compile(r"[\d,+ -]*,0\d+(,[\d,+ -]*)?")
+"""A line of decimal commas between commas, `0,010,9,81`: nothing but whole numbers, one of which begins with a zero."""
+
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?|[+-]?[1-9]\d{0,2}(\.\d{3})+,\d*")
+"""What a comma or a point may have been put into to part thousands."""
+
 
 FOREIGN = (
     (rb"#ROSBAG", "a ROS bag; write its imu topic as CSV (rostopic echo -b FILE -p /imu > imu.csv)"),
@@ -105,6 +113,10 @@ class Table:
         bad = [(row, word) for column in columns for row, word in self.words.get(column, {}).items()]
         if bad:
             row, word = min(bad)
+            if THOUSANDS.fullmatch(word):
+                raise ValueError(
+                    f"{self.place(row)}: {word[:40]!r} may have a thousands separator; write numbers without, and decimals with a point"
+                )
             raise ValueError(f"{self.place(row)}: could not convert string to float: {word[:40]!r}")
         return self.values[:, columns]
 
@@ -167,19 +179,14 @@ def _read_text(source: Source, encodings: Sequence[str]) -> Table:
 
 def _parsed(text: io.TextIOWrapper) -> Table:
     start = text.read(65536)
-    if "\0" in start[:4096]:
-        raise ValueError("not a text file; a table is needed, best as CSV in UTF-8")
-    if re.match(r"\s*(\{|\[\s*[\[{\d\"-])", start):
-        raise ValueError("is JSON; write its readings as CSV, one column per channel")
-    if re.match(r"\s*<", start):
-        raise ValueError("is XML or HTML; write its readings as CSV, one column per channel")
-    text.seek(0)
     delimiter = _delimiter(start)
+    _check_for_table(start, delimiter)
+    text.seek(0)
     values, lines, words = array("d"), array("q"), dict[int, dict[int, str]]()
     heading: list[list[str]] = []
     comment: list[str] = []
-    width, numbered = 0, False
-    commas = _Commas()
+    commas: dict[int, tuple[int, str]] = {}  # by column: the first row of a number with one, and it
+    width, numbered, decimal = 0, False, False
     for line, cells in _lines(text, delimiter):
         if cells[0].lstrip().startswith("#"):
             comment = comment if width else cells
@@ -187,7 +194,10 @@ def _parsed(text: io.TextIOWrapper) -> Table:
         try:
             row: list[float | None] = [float(cell) for cell in cells]
         except ValueError:
-            row = [commas.number(cell, line) if "," in cell else _number(cell) for cell in cells]
+            with_comma = {column: cell.strip() for column, cell in enumerate(cells) if DECIMAL_COMMA.fullmatch(cell.strip())}
+            row = [_number(cell.replace(",", ".") if column in with_comma else cell) for column, cell in enumerate(cells)]
+            decimal = decimal or not all(map(THOUSANDS.fullmatch, with_comma.values()))
+            commas = {column: (len(lines), cell) for column, cell in with_comma.items()} | commas
         if not width and all(value is None or math.isnan(value) for value in row) and None in row:
             heading += [] if cells[0].lower().startswith("sep=") else [cells]  # Excel's own first line
             continue
@@ -204,50 +214,33 @@ def _parsed(text: io.TextIOWrapper) -> Table:
         _check_size(len(values))
     if not lines:
         raise ValueError("holds no rows of numbers")
-    notes = (*commas.notes(), *(("a first row of 0, 1, 2, … taken for names of columns",) if numbered else ()))
+    for column, (first, cell) in commas.items() if not decimal else ():
+        words.setdefault(column, {})[first] = cell  # they may all be thousands
+    notes = ("commas taken for decimal points",) * decimal + ("a first row of 0, 1, 2, … taken for names of columns",) * numbered
     table = np.frombuffer(values).reshape(-1, width)
-    exact = _exact(text, delimiter, lines, table)
-    return Table(_names(heading, comment, width), table, words, lines, notes, exact)
+    return Table(_names(heading, comment, width), table, words, lines, notes, _exact(text, delimiter, lines, table))
+
+
+def _check_for_table(start: str, delimiter: str | None) -> None:
+    """Refuse what is not a table by the first letters of its text, with what to do.
+
+    Raises:
+        ValueError: it is something else, or cells cannot be told apart.
+    """
+    if "\0" in start[:4096]:
+        raise ValueError("not a text file; a table is needed, best as CSV in UTF-8")
+    if re.match(r"\s*(\{|\[\s*[\[{\d\"-])", start):
+        raise ValueError("is JSON; write its readings as CSV, one column per channel")
+    if re.match(r"\s*<", start):
+        raise ValueError("is XML or HTML; write its readings as CSV, one column per channel")
+    if delimiter == "," and any(SPLIT_DECIMALS.fullmatch(line[:1000]) for line in start.splitlines()[:50]):
+        raise ValueError("decimal commas between commas cannot be told apart; put semicolons between the cells")
 
 
 def _numbers_columns(cells: list[str]) -> bool:
     """Whether a row counts from 0, as the names do that pandas gives to columns without any; the one of its index is empty."""
     counted = cells[1:] if not cells[0].strip() else cells
     return len(counted) > 3 and counted == [str(i) for i in range(len(counted))]
-
-
-@dataclass
-class _Commas:
-    """Numbers with a comma, of which one must tell whether it stands before decimals or thousands."""
-
-    first: str = ""
-    decimal: bool = False
-
-    def number(self, cell: str, line: int) -> float | None:
-        """A cell's number, None if it is a word.
-
-        Raises:
-            ValueError: it has thousands separators.
-        """
-        cell = cell.strip()
-        grouped = THOUSANDS.fullmatch(cell)
-        if grouped and (cell.count(",") > 1 or "." in cell):
-            raise ValueError(f"line {line}: {cell[:40]!r} has a thousands separator; write numbers without")
-        if not DECIMAL_COMMA.fullmatch(cell):
-            return None
-        self.first = self.first or cell
-        self.decimal = self.decimal or not grouped
-        return float(cell.replace(",", "."))
-
-    def notes(self) -> tuple[str, ...]:
-        """What was assumed of them.
-
-        Raises:
-            ValueError: nothing tells.
-        """
-        if self.first and not self.decimal:
-            raise ValueError(f"the comma in {self.first!r} may stand before decimals or thousands; write numbers with a point, or none")
-        return ("commas taken for decimal points",) if self.first else ()
 
 
 def _exact(text: io.TextIOWrapper, delimiter: str | None, lines: Sequence[int], values: np.ndarray) -> dict[int, np.ndarray]:
@@ -329,6 +322,7 @@ def _names(heading: list[list[str]], comment: list[str], width: int) -> tuple[st
     if not fitting and comment:  # numpy.savetxt writes the names as a comment
         comment = comment[1:] if comment[0].strip() == "#" else [comment[0].lstrip("# "), *comment[1:]]
         fitting = [comment] if len(comment) == width else []
+    fitting = fitting[:1] + [[UNIT_CELL.sub(r"(\g<0>)", cell.strip()) for cell in row] for row in fitting[1:]]
     return tuple(" ".join(filter(None, map(str.strip, cells))) for cells in zip(*fitting, strict=True)) if fitting else ("",) * width
 
 
@@ -501,7 +495,10 @@ def _read_npz(archive: zipfile.ZipFile, dataset: str | None) -> Table:
         with archive.open(f"{name}.npy") as member:
             values = np.lib.format.read_array(member, allow_pickle=False)
         arrays |= {field: values[field] for field in values.dtype.names} if values.dtype.names else {name: values}
-    return _from_arrays({name: values for name, values in arrays.items() if values.dtype.kind in "biufmMU"})
+    arrays = {name: values for name, values in arrays.items() if values.dtype.kind in "biufmMU"}
+    if not arrays:
+        raise ValueError("holds no arrays of numbers; objects are never unpickled")
+    return _from_arrays(arrays)
 
 
 def _package(name: str, otherwise: str) -> Any:
