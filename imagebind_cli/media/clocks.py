@@ -1,75 +1,224 @@
-"""When each reading of a table was taken: which column tells, in which unit, and readings in the order of time."""
+"""When each reading of a table was taken: which columns tell, in which unit, readings in the order of time, and those that share a time."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 
-from imagebind_cli.media.tables import Table
+from imagebind_cli.media.signals import MISSED
+from imagebind_cli.media.tables import THOUSANDS, Table
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 TIME_NAMES = re.compile(
-    r"(sensor|event|unix|epoch|posix|elapsed|local|utc|system|sample|host|device|capture|recording|relative|frame)*"
-    r"(time(stamp)?s?|ts?|epoch|elapsed|seconds?|secs?|datetime|clock|utc|millis|micros|nanos)"
+    r"(sensor|event|unix|epoch|posix|elapsed|local|utc|system|sample|host|device|capture|recording|relative|frame|field|header|msg|ros)*"
+    r"(time(stamp)?s?|stamps?|ts?|epoch|elapsed|seconds?|secs?|datetime|clock|utc|millis|micros|nanos)"
     r"(elapsed|utc|unix|epoch|since\w*|stamp|iso)*"
 )
 TIME_UNITS = {
-    "ns": r"(ns|nsec|nanos|nanosec(ond)?s?)",
-    "us": r"([uµμ]s|usec|micros|microsec(ond)?s?)",
-    "ms": r"(ms|msec|millis|millisec(ond)?s?)",
-    "s": r"(s|sec|secs|seconds?)",
+    "ns": r"(ns|nsecs?|nanos|nanosec(ond)?s?)",
+    "us": r"([uµμ]s|usecs?|micros|microsec(ond)?s?)",
+    "ms": r"(ms|msecs?|millis|millisec(ond)?s?)",
+    "s": r"(s|secs?|seconds?)",
 }
-FASTEST, SLOWEST = 2.5e-4, 0.2
-"""Seconds between readings that are believed where no unit is given: 4000 Hz to 5 Hz. No step lies within these in two units."""
+FASTEST, SLOWEST = 5e-4, 0.2
+"""Seconds between readings that are believed where no unit is given: 2000 Hz to 5 Hz. No step lies within these in two units."""
+
+POSSIBLE_FASTEST, POSSIBLE_SLOWEST = 1e-4, 2.0
+"""Seconds between readings that a unit may mean at all: 10 kHz to 0.5 Hz."""
 
 SINCE_1970 = 1e8
 """Seconds: a clock beyond this counts from 1970, and not from a recording's or a device's start."""
 
+THIS_CENTURY = 9.4e8, 4.2e9
+"""Seconds since 1970: the years 2000 to 2103. No number lies within these in two units."""
 
-def find_times(table: Table) -> int | None:
-    """The column of the timestamps, by its name."""
-    return next((column for column, name in enumerate(table.names) if name and TIME_NAMES.fullmatch(_time_name(name)[0])), None)
+FEWEST_FOR_CLOCK = 8
+"""Fewer rows may rise by chance."""
+
+MOST_LABELS = 20
+"""A column of no more whole numbers than this, beside others of many, says what was done and is no reading."""
+
+FEW = 0.2
+"""Up to this share of readings share a time by accident; above it, the clock is coarser than the readings."""
+
+MOST_SOURCES = 4
+"""So many sensors may be merged row by row under common times; more readings of one time are one sensor's."""
 
 
-def _time_name(name: str) -> tuple[str, str | None]:
-    """A time column's name, letters only and without its unit, and the unit: `time_ms` is (`time`, `ms`), `t [s]` (`t`, `s`)."""
+def find_times(table: Table) -> tuple[int, ...] | None:
+    """The column of the timestamps, by its name; two where whole seconds and the rest stand apart, as ROS writes them.
+
+    A column that holds one number throughout, as an unset stamp does, is taken only where there is no other.
+    """
+    stems = [_time_name(name) for name in table.names]
+    pairs = [
+        (column, other)
+        for column, (stem, unit, _) in enumerate(stems)
+        for other, (stem_of_other, finer, _) in enumerate(stems)
+        if stem == stem_of_other and unit == "s" and finer not in ("s", None) and _is_fraction(table, column, other, SECONDS[finer])
+    ]
+    single = [(column,) for column, (stem, _, word) in enumerate(stems) if TIME_NAMES.fullmatch(stem or word)]
+    return next((columns for columns in (*pairs, *single) if any(_varies(table, column) for column in columns)), next(iter(single), None))
+
+
+def _time_name(name: str) -> tuple[str, str | None, str]:
+    """A time column's name, letters only and without its unit, the unit, and its word: `time_ms` is (`time`, `ms`, `ms`)."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip()).lower()
     for unit, pattern in TIME_UNITS.items():
         if match := re.search(rf"(?:^|[_ .(\[/])({pattern})[)\]]?$", name):
-            rest = re.sub(r"[^a-zµμ]", "", name[: match.start()])
-            return rest or match.group(1), unit
+            rest = _time_name(name[: match.start()])[0] if match.start() else ""  # `time_ns (ns)` loses both
+            return rest, unit, "" if match.group(1) == "s" else "time"
     letters = re.sub(r"[^a-zµμ]", "", name)
-    return letters, "s" if re.fullmatch(r"sec(ond)?s(elapsed|since\w*)", letters) else None
+    return letters, "s" if re.fullmatch(r"sec(ond)?s(elapsed|since\w*)", letters) else None, ""
 
 
-def seconds_of(table: Table, column: int, unit: str | None, notes: list[str]) -> tuple[np.ndarray, str]:
-    """A time column as seconds (t,), NaN where there is none, and what it is called.
+def _varies(table: Table, column: int) -> bool:
+    values = table.values[:, column]
+    values = values[np.isfinite(values)]
+    return column in table.words or bool(values.size and values.min() < values.max())
+
+
+def _is_fraction(table: Table, seconds: int, fraction: int, scale: float) -> bool:
+    """Whether one column holds whole seconds and the other, in units of `scale` seconds, what is to be added to them."""
+    if seconds in table.words or fraction in table.words:
+        return False
+    whole, rest = (table.values[np.isfinite(table.values[:, column]), column] for column in (seconds, fraction))
+    return bool(whole.size and rest.size and (whole == np.floor(whole)).all() and rest.min() >= 0 and rest.max() * scale < 1)
+
+
+def seconds_of(table: Table, columns: Sequence[int], unit: str | None, notes: list[str]) -> tuple[np.ndarray, float, str]:
+    """Times as seconds (t,) after an origin, NaN where there is none, the origin in seconds, and what their columns are called.
+
+    Args:
+        columns: one, or one of whole seconds and one of what is to be added. unit: of the only column; by name or steps if not given.
+    The origin is 0 unless numbers are so large that float64 would round the steps between them.
 
     Raises:
-        ValueError: a cell is no time, or nothing tells the unit.
+        ValueError: a cell is no time, nothing tells the unit, or the name tells another than the steps.
     """
-    name = table.names[column] or f"column {column + 1}"
+    names = [table.names[column] or f"column {column + 1}" for column in columns]
+    if len(columns) == 2:
+        finer = SECONDS[str(_time_name(names[1])[1])]
+        offsets, origin = _less_first(table.numbers(columns[:1])[:, 0])
+        return offsets + table.numbers(columns[1:])[:, 0] * finer, origin, " and ".join(names)
+    column, name = columns[0], names[0]
     words = table.words.get(column)
-    if unit == "iso" or (words and unit is None):
+    if unit == "iso" or (words and unit is None and not THOUSANDS.fullmatch(next(iter(words.values())))):
         if not words:
             raise ValueError(f"{name} holds numbers and no ISO 8601 times; --time-unit s, ms, us or ns is needed")
-        return _iso(table, column), name
+        return _iso(table, column), 0.0, name
     values = table.numbers([column])[:, 0]
-    unit = unit or _time_name(name)[1]
-    if unit is None and len(values) < 2:
-        unit = "s"  # no steps, and too few readings whatever the unit
+    if not np.isfinite(values).any():
+        return values, 0.0, name
     if unit is None:
-        steps = np.diff(values[np.isfinite(values)])
-        step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
-        counted = bool(step == 1 and (steps == 1).all())  # numbered samples look like 1 kHz in milliseconds
-        unit = next((unit for unit, scale in SECONDS.items() if FASTEST <= step * scale <= SLOWEST), None)
-        if unit is None or counted:
-            raise ValueError(f"times in {name} step by {step:g} of an unknown unit; --time-unit or --rate is needed")
-        notes.append(f"{name} taken to be in {unit}, from its steps")
-    return values * SECONDS[unit], name
+        unit = _unit_of(name, values, table.exact.get(column), notes)
+    if column not in table.exact and not np.nanmax(np.abs(values)) * SECONDS[unit] > SINCE_1970:
+        return values * SECONDS[unit], 0.0, name
+    offsets, origin = _less_first(values, table.exact.get(column))
+    return offsets * SECONDS[unit], origin * SECONDS[unit], name
+
+
+def _less_first(values: np.ndarray, exact: np.ndarray | None = None) -> tuple[np.ndarray, float]:
+    """Numbers (t,) less the first of them, and the first. exact: the same as whole numbers, for those that float64 cannot tell apart."""
+    there = np.isfinite(values)
+    first = int(there.argmax())
+    if exact is not None:
+        return np.where(there, exact - exact[first], np.nan), float(exact[first])
+    return (values - values[first], float(values[first])) if there.any() else (values, 0.0)
+
+
+def _unit_of(name: str, values: np.ndarray, exact: np.ndarray | None, notes: list[str]) -> str:
+    """The unit of a column's times, by its name or its steps, and each checked against the other.
+
+    Raises:
+        ValueError: steps fit no unit, two, or another than the name's.
+    """
+    named = _time_name(name)[1]
+    offsets, _ = _less_first(values, exact)
+    step = _row_step(offsets)
+    if step == 0:
+        return named or "s"  # no steps, and too few readings whatever the unit
+    by_steps = next((unit for unit, scale in SECONDS.items() if FASTEST <= step * scale <= SLOWEST), None)
+    if named is not None:
+        if by_steps not in (None, named) and not POSSIBLE_FASTEST <= step * SECONDS[named] <= POSSIBLE_SLOWEST:
+            rates = [f"{1 / (step * SECONDS[unit]):.4g} Hz in {unit}" for unit in (named, str(by_steps))]
+            raise ValueError(f"{name} steps by {step:g}: {rates[0]}, as its name has it, but {rates[1]}; --time-unit is needed")
+        return named
+    largest = float(np.nanmax(values))
+    by_date = next((unit for unit, scale in SECONDS.items() if THIS_CENTURY[0] <= largest * scale <= THIS_CENTURY[1]), None)
+    dated = by_date is not None and POSSIBLE_FASTEST <= step * SECONDS[by_date] <= POSSIBLE_SLOWEST
+    unit = by_steps or (by_date if dated else None)
+    numbered = step >= SLOWEST and bool((np.diff(np.unique(offsets[np.isfinite(offsets)])) == 1).all())  # looks like 1 kHz in milliseconds
+    if unit is None or (numbered and unit != by_date):
+        raise ValueError(f"times in {name} step by {step:g} of an unknown unit; --time-unit or --rate is needed")
+    if dated and unit != by_date:
+        rates = [f"{1 / (step * SECONDS[which]):.4g} Hz in {which}" for which in (unit, str(by_date))]
+        raise ValueError(f"times in {name} step by {step:g}: {rates[0]}, or {rates[1]} since 1970; --time-unit is needed")
+    notes.append(f"{name} taken to be in {unit}, from its steps")
+    return unit
+
+
+def _row_step(times: np.ndarray) -> float:
+    """The usual step from row to row of times (t,), 0 if there is none; rows of one time share the step to the next.
+
+    The median alone is wrong for a clock coarser than the readings: 400 Hz in whole milliseconds steps by 2 and 3 in turn.
+    """
+    stamps, counts = np.unique(times[np.isfinite(times)], return_counts=True)
+    if len(stamps) < 2:
+        return 0.0
+    steps, counts = np.diff(stamps), counts[:-1]
+    if len(steps) > 1:
+        steps, counts = steps[1:], counts[1:]  # the first time may have begun before the recording
+    each = steps / counts
+    order = np.argsort(each)
+    rows = np.cumsum(counts[order])
+    kept = ~_missed(steps, counts, float(each[order][np.searchsorted(rows, rows[-1] / 2)]))
+    return float(steps[kept].sum() / counts[kept].sum())
+
+
+def _missed(steps: np.ndarray, counts: np.ndarray, step: float) -> np.ndarray:
+    """Which steps (n,) between times are too long for the rows (n,) of the earlier one: readings are missing there."""
+    return steps > MISSED * step * (counts + 1)
+
+
+def is_clock(table: Table, column: int) -> bool:
+    """Whether a column without a telling name looks like timestamps: it rises in like steps of a believable size, and most others do not."""
+    if words := table.words.get(column):
+        return len(words) == len(table.values) and _is_iso(words[0])
+    values = table.values[:, column]
+    if len(values) < FEWEST_FOR_CLOCK or not _rises(values) or 2 * sum(map(_rises, table.values.T)) > len(table.names):
+        return False
+    stamps, counts = np.unique(values, return_counts=True)
+    steps = np.diff(stamps)[1:] / counts[1:-1]
+    # Numbered activities, one after the other, rise too; a clock that does stands first.
+    numbers = column > 0 and len(stamps) <= MOST_LABELS and len(stamps) < len(values) / FEWEST_FOR_CLOCK
+    if not steps.size or numbers or (np.abs(steps - np.median(steps)) <= 0.5 * np.median(steps)).mean() < 1 - FEW:
+        return False
+    try:
+        return bool(_unit_of("", values, table.exact.get(column), []))
+    except ValueError:
+        return False
+
+
+def _is_iso(word: str) -> bool:
+    try:
+        return bool(datetime.fromisoformat(word))
+    except ValueError:
+        return False
+
+
+def counts_rows(table: Table, column: int) -> bool:
+    """Whether a column numbers the rows."""
+    return column not in table.words and len(table.values) > 1 and bool((np.diff(table.values[:, column]) == 1).all())
+
+
+def _rises(values: np.ndarray) -> bool:
+    with np.errstate(invalid="ignore"):  # of infinite cells
+        steps = np.diff(values)
+    return bool((steps >= 0).all() and values[0] < values[-1])
 
 
 def _iso(table: Table, column: int) -> np.ndarray:
@@ -79,7 +228,9 @@ def _iso(table: Table, column: int) -> np.ndarray:
         try:
             time = datetime.fromisoformat(word)
         except ValueError:
-            raise ValueError(f"{table.place(row)}: {word[:40]!r} is no ISO 8601 time") from None
+            raise ValueError(
+                f"{table.place(row)}: {word[:40]!r} is no ISO 8601 time; --time-column names another, --rate replaces them"
+            ) from None
         seconds[row] = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     numbers = ~np.isnan(table.values[:, column])
     if numbers.any():
@@ -88,24 +239,27 @@ def _iso(table: Table, column: int) -> np.ndarray:
 
 
 def in_order(
-    times: np.ndarray, values: np.ndarray, name: str, place: Callable[[int], str], unordered: bool, notes: list[str]
+    times: np.ndarray, origin: float, values: np.ndarray, name: str, place: Callable[[int], str], unordered: bool, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Times (t,) and readings (t, channels) by time, rows without a time left out and rows of one time averaged, and the clock's start.
+    """Times (t,) and readings (t, channels) by time, rows without a time left out and no two of one time, and the clock's start.
 
     Args:
-        name: of the column the times are from. place: where a row stands, for messages. unordered: whether time may go back.
-    The start is taken from the times where they count from 1970; else it is 0.
+        times, origin: seconds after an origin. name: of the column they are from. place: where a row stands, for messages.
+        unordered: whether time may go back.
+    The start is taken from the times where they count from 1970; else it is 0. Rows of one time are averaged, or, where the clock is
+    coarser than the readings, spread over the step to the next.
 
     Raises:
-        ValueError: time goes back, or no row has one.
+        ValueError: time goes back, no row has one, or too many have the same.
     """
     rows = np.flatnonzero(np.isfinite(times))
     if not rows.size:
         raise ValueError(f"{name} holds no times")
     if rows.size < len(times):
         notes.append("rows without a time left out")
-    start = float(times[rows].min()) if times[rows].min() > SINCE_1970 else 0.0
-    times = times[rows] - start
+    least = float(times[rows].min())
+    start = origin + least if origin + least > SINCE_1970 else 0.0
+    times = times[rows] - least if start else times[rows] + origin
     back = np.diff(times) < 0
     if back.any():
         at = int(back.argmax())
@@ -115,11 +269,83 @@ def in_order(
         order = np.argsort(times, kind="stable")
         rows, times = rows[order], times[order]
     values = values[rows]
-    unique, owner = np.unique(times, return_inverse=True)
-    if len(unique) < len(times):
-        notes.append("rows of the same time averaged")
-        values, times = _averaged(values, owner, len(unique)), unique
-    return times, values, start
+    stamps, first, owner, counts = np.unique(times, return_index=True, return_inverse=True, return_counts=True)
+    if len(stamps) == len(times):
+        return times, values, start
+    if _is_coarse(values, first, counts):
+        spread = _spread(times, name)
+        rate = (len(spread) - 1) / (spread[-1] - spread[0])
+        notes.append(f"{len(times):,} readings share {len(stamps):,} times of {name}: spread evenly, at {rate:.4g} Hz; --rate sets another")
+        return spread, values, start
+    several = counts > 1
+    notes.append(f"rows of the same time averaged: {counts[several].sum():,} rows of {name} became {several.sum():,}")
+    return stamps, _averaged(values, owner, len(stamps)), start
+
+
+def _is_coarse(values: np.ndarray, first: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether readings (t, channels) that share times were taken one after the other; else they are repeated, or several sensors' at once.
+
+    Args:
+        first: where each time begins. counts: how many readings it has.
+    """
+    if counts[counts > 1].sum() <= FEW * counts.sum() or not (np.fmax.reduceat(values, first) > np.fmin.reduceat(values, first)).any():
+        return False
+    each = int(counts[0])
+    if each > MOST_SOURCES or (counts != each).any():
+        return True
+    # Of sensors in turn, a reading is nearer to its own sensor's last one than to the other's beside it.
+    with np.errstate(invalid="ignore"):
+        aside, own = (np.nansum((values[lag:] - values[:-lag]) ** 2, axis=0) for lag in (1, each))
+    return bool(np.median(own[aside > 0] / aside[aside > 0]) > 0.25) if (aside > 0).any() else True
+
+
+def _spread(times: np.ndarray, name: str) -> np.ndarray:
+    """Times (t,) of a clock coarser than the readings, moved apart: at an even rate where that fits, else evenly up to the next time.
+
+    The first and the last time may have fewer readings than the others, which are then taken to lie at its end and its beginning.
+
+    Raises:
+        ValueError: there are too few times to tell the rate, or readings under them vary too much.
+    """
+    stamps, counts = np.unique(times, return_counts=True)
+    if len(stamps) < 3:
+        few = f"share {len(stamps)} times of {name}, too few to tell their rate" if len(stamps) > 1 else f"have the same time in {name}"
+        raise ValueError(f"{len(times):,} readings {few}; --rate is needed")
+    step = _row_step(times)
+    steps, inner = np.diff(stamps), counts[1:-1]
+    odd = np.abs(steps[1:] - inner * step) > np.maximum(0.5 * inner, 1.5) * step
+    if inner[odd].sum() > FEW * inner.sum():
+        raise ValueError(f"from {counts.min()} to {counts.max()} readings share a time of {name}: not a steady rate; --rate is needed")
+    missed = _missed(steps, counts[:-1], step)
+    after = np.concatenate([[True], missed[:-1]])  # a stretch may begin amid a time, which then has fewer readings
+    breaks = np.flatnonzero(missed & (~after | (steps > MISSED * np.median(steps)))) + 1
+    parts = zip(np.split(stamps, breaks), np.split(counts, breaks), strict=True)
+    spread = np.concatenate([_spread_unbroken(part, count, step) for part, count in parts])
+    if not (np.diff(spread) > 0).all():
+        raise ValueError(f"readings that share times of {name} cannot be told apart; --rate is needed")
+    return spread
+
+
+def _spread_unbroken(stamps: np.ndarray, counts: np.ndarray, step: float) -> np.ndarray:
+    """The same for a stretch in which no reading is missing: stamps (n,) and how many readings (n,) each has. step: between readings."""
+    rows = np.arange(counts.sum())
+    starts = np.cumsum(counts) - counts
+    if len(stamps) == 1:
+        return stamps[0] + step * rows
+    whole = 1 / max(1, round(1 / step))
+    for even, off in (
+        (whole, 1.01),
+        (step, 2),
+    ):  # a whole rate where it explains every time; else the mean, in steps that a time may be off
+        drift = stamps[1:] - even * starts[1:]
+        if np.ptp(drift) <= off * even:
+            return drift.max() + even * rows  # no reading before its time
+    lengths = np.diff(stamps, append=stamps[-1] + step * counts[-1])
+    owner = np.repeat(np.arange(len(stamps)), counts)
+    spread = stamps[owner] + (rows - starts[owner]) * (lengths / counts)[owner]
+    if lengths[0] > step * counts[0]:
+        spread[: counts[0]] = stamps[1] - step * (counts[0] - rows[: counts[0]])
+    return spread
 
 
 def _averaged(values: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
+
+from imagebind_cli.media.clocks import MOST_LABELS, counts_rows, is_clock
 from imagebind_cli.media.tables import Table
 
 CHANNELS = tuple(f"{sensor} {axis}" for sensor in ("accelerometer", "gyroscope") for axis in "xyz")
@@ -22,6 +25,9 @@ UNITS_IN_NAMES = {
     },
 }
 
+GRAVITY = 9.80665, 1.0, 1000.0
+"""What an accelerometer's three axes come to together, in m/s², g and mg."""
+
 # Columns that are not the plain accelerometer: without gravity, or the phone's estimate. Taken where there is nothing better.
 DERIVED = re.compile(r"lin|user|body|free|motion")
 SENSORS = {
@@ -30,7 +36,7 @@ SENSORS = {
 }
 
 
-def find_channels(table: Table, time: int | None) -> list[int]:
+def find_channels(table: Table, time: Sequence[int]) -> list[int]:
     """The six columns by their names, or the only six there are.
 
     Raises:
@@ -55,12 +61,50 @@ def find_channels(table: Table, time: int | None) -> list[int]:
         missing += [] if best else [sensor]
     if not missing:
         return picked
-    unnamed = [column for column, name in enumerate(table.names) if not name and column != time]
-    if len(unnamed) == 6 and not picked:
+    unnamed = [column for column, name in enumerate(table.names) if not name and column not in time]
+    if len(unnamed) == 6 and not picked and not any(is_clock(table, column) for column in unnamed):
         return unnamed
     if not any(table.names):
-        raise ValueError(f"{len(table.names)} columns without names; six channels are needed; --columns 1,2,3,4,5,6 says which")
+        raise ValueError(f"{len(table.names)} columns without names; six channels are needed{_which(table, time)}")
     raise ValueError(f"no {' or '.join(missing)} x, y, z among the columns {table.listing()}; --columns names six")
+
+
+def axes_of(table: Table, without: Sequence[int]) -> list[int]:
+    """The columns x, y, z of a table of one sensor. without: columns that are not looked at.
+
+    Raises:
+        ValueError: there is none, or there are several, for an axis.
+    """
+    axes = [_axis(_bare(name))[1] if column not in without else "" for column, name in enumerate(table.names)]
+    if any(axes.count(axis) != 1 for axis in "xyz"):
+        raise ValueError(f"no x, y, z among the columns {table.listing()}")
+    return [axes.index(axis) for axis in "xyz"]
+
+
+def _which(table: Table, time: Sequence[int]) -> str:
+    """The flags that read a table without names, as far as its columns tell what they are; nothing where they do not."""
+    columns = [column for column in range(len(table.names)) if column not in time]
+    clock = next((column for column in columns if is_clock(table, column)), None)
+    numbers = [column for column in columns if column not in table.words and column != clock and not counts_rows(table, column)]
+    kinds = {column: len(np.unique(table.values[:, column])) for column in numbers}
+    sensors = [column for column in numbers if kinds[column] > min(MOST_LABELS, max(kinds.values()) / 10)]
+    sensors = sensors if len(sensors) >= 6 else numbers
+    flags = "" if clock is None else f"--time-column {clock + 1} "
+    told = "" if clock is None else f"; column {clock + 1} looks like a clock"
+    if len(sensors) < 6:
+        return told
+    first, second = sensors[:3], sensors[3:6]
+    if not _is_gravity(table, first) and _is_gravity(table, second):
+        first, second = second, first
+    flags += f"--columns {','.join(str(column + 1) for column in (*first, *second))}"
+    flags += " --rate HZ" if clock is None and not time else ""
+    return f"{told}; {flags} takes accelerometer x, y, z, then gyroscope x, y, z"
+
+
+def _is_gravity(table: Table, columns: Iterable[int]) -> bool:
+    """Whether three columns together are mostly as large as gravity, in any of its units."""
+    size = float(np.median(np.sqrt((table.values[:, list(columns)] ** 2).sum(axis=1))))
+    return any(0.75 < size / gravity < 1.25 for gravity in GRAVITY)
 
 
 def _bare(name: str) -> str:

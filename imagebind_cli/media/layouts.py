@@ -1,4 +1,4 @@
-"""Kinds of recordings that are known by their files: Ego4D, PAMAP2, HAPT, UCI HAR, as their data sets' descriptions have them."""
+"""Kinds of recordings that are known by their files: Ego4D, PAMAP2, HAPT, UCI HAR, as their data sets' descriptions have them; zips of phones."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from imagebind_cli.media.clocks import find_times, in_order, seconds_of
+from imagebind_cli.media.columns import DERIVED, axes_of
 from imagebind_cli.media.decoding import Source
-from imagebind_cli.media.tables import Table, read_table
+from imagebind_cli.media.signals import on_one_clock
+from imagebind_cli.media.tables import Table, read_table, zipped_tables
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,24 @@ HAPT = Layout("hapt", units=SMARTPHONE, rate=50.0)
 PLACEMENTS = {"hand": 4, "chest": 21, "ankle": 38}
 """PAMAP2: the first column of each sensor, counted from 1: its temperature, accelerometer ±16 g, ±6 g, gyroscope."""
 
+PHONE = Layout(PLAIN.name, tuple("234567"), "1", "s")
+PHONE_FILES = {
+    "accelerometer": re.compile(r"(?!.*uncalib).*acc(?!.*uncalib).*"),
+    "gyroscope": re.compile(r"(?!.*uncalib).*gyr(?!.*uncalib).*"),
+}
+
 HAPT_NAME = re.compile(r"acc(_exp\d+_user\d+\.txt)")
 UCIHAR_NAME = re.compile(r"(total|body)_acc_x(_(?:train|test)\.txt)")
 
 
 def find_layout(
-    source: Source | np.ndarray, layout: str, dataset: str | None, columns: tuple[str, ...] | None, placement: str, row: int
+    source: Source | np.ndarray,
+    layout: str,
+    dataset: str | None,
+    columns: tuple[str, ...] | None,
+    placement: str,
+    row: int,
+    time_unit: str | None = None,
 ) -> tuple[Table, Layout]:
     """A file's table, and what its kind tells about it. Arguments as `recordings.read_recording`'s.
 
@@ -63,6 +78,8 @@ def find_layout(
         return _read_hapt(source, name), HAPT
     if layout == "ucihar" or (layout == "auto" and re.fullmatch(r"(total_acc|body_(acc|gyro))_[xyz]_(train|test)\.txt", name)):
         return _read_ucihar(source, name, row), UCIHAR
+    if dataset is None and (files := _phone_files(zipped_tables(source))):
+        return _read_phone(source, files, time_unit), PHONE
     table = read_table(source, dataset)
     return table, _by_columns(table, layout, columns, placement)
 
@@ -107,6 +124,52 @@ def _read_ucihar(source: Source | np.ndarray, name: str, row: int) -> Table:
         raise ValueError(f"rows of {' and '.join(map(str, sorted(widths)))} readings side by side")
     channels = [table.numbers(range(table.values.shape[1]))[row] for table in tables]
     return Table(("",) * 6, np.stack(channels, axis=1))
+
+
+def _phone_files(names: list[str]) -> dict[str, str]:
+    """The accelerometer's and the gyroscope's table among those in a zip file, as phyphox and Sensor Logger write them; none if not both.
+
+    Raises:
+        ValueError: there are several of one sensor.
+    """
+    found: dict[str, str] = {}
+    for sensor, pattern in PHONE_FILES.items():
+        stems = {name: re.sub(r"[^a-z]", "", Path(name).stem.lower()) for name in names if Path(name).parent.name != "meta"}
+        whole = {name: stem for name, stem in stems.items() if pattern.fullmatch(stem)}
+        whole = {name: stem for name, stem in whole.items() if stem.startswith("total")} or whole  # the other is then without gravity
+        best = [name for name, stem in whole.items() if not DERIVED.search(stem)] or list(whole)
+        if len(best) > 1:
+            raise ValueError(f"its {sensor} may be {' or '.join(best[:4])}; a zip file of one {sensor} is needed")
+        if best:
+            found[sensor] = best[0]
+    return found if len(found) == len(PHONE_FILES) else {}
+
+
+def _read_phone(source: Source | np.ndarray, files: Mapping[str, str], time_unit: str | None) -> Table:
+    """Two tables of a zip file, each with its own clock, on that of the faster sensor: times in seconds, then six channels."""
+    times: list[np.ndarray] = []
+    values: list[np.ndarray] = []
+    names = ["time (s)"]
+    notes: list[str] = []
+    for file in files.values():
+        try:
+            table = read_table(source, file)
+            clock = find_times(table)
+            if clock is None:
+                raise ValueError(f"no column of times among {table.listing()}")
+            picked = axes_of(table, clock)
+            seconds, origin, name = seconds_of(table, clock, time_unit, own := [*table.notes])
+            ordered, readings, start = in_order(seconds, origin, table.numbers(picked), name, table.place, False, own)
+        except ValueError as error:
+            raise ValueError(f"{file} in it: {error}") from None
+        times.append(ordered + start)
+        values.append(readings)
+        names += [f"{Path(file).stem}: {table.names[column]}" for column in picked]
+        notes += [f"{file}: {note}" for note in own]
+    together, joined = on_one_clock(times, values)
+    if not all(np.array_equal(together, own) for own in times):
+        notes.append(f"{' and '.join(files.values())} put on one clock, {len(together):,} readings")
+    return Table(tuple(names), np.column_stack([together, joined]), notes=tuple(notes))
 
 
 def _beside(path: str | os.PathLike[str], name: str) -> Table:

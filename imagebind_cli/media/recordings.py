@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from imagebind_cli.media.clocks import find_times, in_order, seconds_of
+from imagebind_cli.media.clocks import find_times, in_order, is_clock, seconds_of
 from imagebind_cli.media.columns import CHANNELS, find_channels, unit_of
 from imagebind_cli.media.decoding import Source
-from imagebind_cli.media.layouts import PLAIN, Layout, find_layout
+from imagebind_cli.media.layouts import PHONE, PLAIN, Layout, find_layout
 from imagebind_cli.media.tables import Table
 
 TO_STANDARD = {"g": 9.80665, "mg": 0.00980665, "m/s2": 1.0, "deg/s": np.pi / 180, "mdeg/s": np.pi / 180_000, "rad/s": 1.0}
@@ -58,12 +58,12 @@ def read_recording(
     Raises:
         OSError, ValueError: the file cannot be read, or does not say what its columns or its times are.
     """
-    table, kind = find_layout(source, layout, dataset, columns, placement or "hand", row)
+    table, kind = find_layout(source, layout, dataset, columns, placement or "hand", row, time_unit)
     notes = [*table.notes]
-    if kind is not PLAIN:
+    if kind not in (PLAIN, PHONE):
         where = f", the sensor on the {placement or 'hand'}" if kind.name == "pamap2" else ""
         notes.append(f"read as {kind.name}{where}: {kind.units['accelerometer']} and {kind.units['gyroscope']}")
-    recording = _pick(table, kind, columns, time_column, time_unit, units or {}, timed)
+    recording = _pick(table, kind, columns, time_column, None if kind is PHONE else time_unit, units or {}, timed)
     return replace(recording, notes=(*notes, *recording.notes))
 
 
@@ -94,7 +94,7 @@ def _pick(
     """The recording in a table: its six columns, their units, its times."""
     notes: list[str] = []
     wanted = time_column or layout.time_column
-    time = table.find(wanted) if wanted else find_times(table) if layout.rate is None else None
+    time = (table.find(wanted),) if wanted else (find_times(table) or ()) if layout.rate is None else ()
     if columns or layout.columns:
         picked = [table.find(name) for name in columns or layout.columns or ()]
     else:
@@ -110,11 +110,24 @@ def _pick(
     }
     labels = tuple(table.names[column] or f"column {column + 1}" for column in picked)
     recording = Recording(values, None, found, labels, layout.name, layout.rate)
-    if time is not None and not timed:
+    if time and not timed:
         notes.append("timestamps not used, as a rate was given")
-    elif time is not None:
+    elif time:
         own_unit = time_unit or (layout.time_unit if time_column is None else None)
-        times, name = seconds_of(table, time, own_unit, notes)
-        times, values, start = in_order(times, values, name, table.place, layout.unordered, notes)
+        times, origin, name = seconds_of(table, time, own_unit, notes)
+        times, values, start = in_order(times, origin, values, name, table.place, layout.unordered, notes)
         recording = replace(recording, values=values, times=times, start=start)
+    elif timed and layout.rate is None:
+        _check_for_clock(table, picked)
     return replace(recording, notes=tuple(notes))
+
+
+def _check_for_clock(table: Table, picked: Sequence[int]) -> None:
+    """Refuse to take a table for one without timestamps where a column looks like them."""
+    unsure = [column for column, name in enumerate(table.names) if column not in picked or not name]
+    clock = next((column for column in unsure if is_clock(table, column)), None)
+    if clock is not None:
+        name, use = table.names[clock], "is taken for a channel" if clock in picked else "is not used"
+        raise ValueError(
+            f"{name or f'column {clock + 1}'} looks like a clock and {use}; --time-column {name or clock + 1} or --rate is needed"
+        )

@@ -110,6 +110,38 @@ def _curve(times: np.ndarray, values: np.ndarray, grid: np.ndarray, step: float)
     return values[at] + width * u * (slope + (1 - u) * ((1 - u) * left + u * right))
 
 
+def on_one_clock(times: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Sensors' readings (t, channels) at their own increasing times (t,), in seconds, at those times of the fastest that all have.
+
+    Between neighbours a cubic is laid; where a sensor's readings are missing, its channels are NaN.
+
+    Returns:
+        times (t',) and values (t', all channels).
+    Raises:
+        ValueError: the sensors have too few readings, or were not read at one time.
+    """
+    if min(map(len, times)) < 2:
+        raise ValueError("a sensor with fewer than 2 readings")
+    steps = [usual_step(own) for own in times]
+    fastest = times[int(np.argmin(steps))]
+    begin, end = (pick(own[place] for own in times) for pick, place in ((max, 0), (min, -1)))
+    slack = max(steps)  # the sensors are not started and stopped in the same moment
+    together = fastest[(fastest >= begin - slack) & (fastest <= end + slack)]
+    if len(together) < 2:
+        spans = " and ".join(f"{own[0]:.3f} to {own[-1]:.3f} s" for own in times)
+        raise ValueError(f"accelerometer and gyroscope have no time in common: {spans}")
+    channels: list[np.ndarray] = []
+    for own, readings, step in zip(times, values, steps, strict=True):
+        at = np.clip(np.searchsorted(own, together, side="right") - 1, 0, len(own) - 2)
+        apart = (own[at + 1] - own[at] > MISSED * step) & (own[at] != together) & (own[at + 1] != together)
+        for channel in readings.T:
+            there = ~np.isnan(channel)
+            laid = _curve(own[there], channel[there], together, step) if there.sum() > 1 else np.full(len(together), np.nan)
+            lost = apart | np.isnan(channel[at]) | np.isnan(channel[at + 1])
+            channels.append(np.where(lost, np.nan, laid))
+    return together, np.stack(channels, axis=1)
+
+
 def resample(signal: np.ndarray, rate: float, target: float) -> np.ndarray:
     """A signal (channels, t) at any rate, at another, in Hz: a sinc under a Blackman window, cut off at 0.9 of the lower half rate.
 

@@ -1,4 +1,4 @@
-"""Tables of readings to named columns of float64: CSV and its kin, NPY, Parquet, HDF5, MATLAB. Nothing is unpickled."""
+"""Tables of readings to named columns of float64: CSV and its kin, NPY, NPZ, zipped tables, Parquet, HDF5, MATLAB. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -7,22 +7,61 @@ import importlib
 import io
 import math
 import os
+import re
+import zipfile
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
-from imagebind_cli.media.arrays import head, read_npy
+from imagebind_cli.media.arrays import head, read_header, read_npy
 from imagebind_cli.media.decoding import Source, check_file, decoding
 
 MAX_VALUES = 50_000_000
 """A table that holds or promises more is refused: 400 MB as float64, and several times that on the way to the encoder."""
 
+MAX_BYTES = 20 * MAX_VALUES
+"""Of a table in a zip file, unpacked."""
+
+MAX_LINE = 1 << 20
+"""Letters of a line of a table."""
+
+EXACT = 2**53
+"""Whole numbers beyond it are rounded in float64: nanoseconds since 1970 to 256."""
+
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+TABLES = (".csv", ".tsv", ".txt")
+
 MISSING = frozenset(("", "na", "n/a", "null", "none"))
 """What stands in a cell without a reading, besides `nan`, in any case."""
+
+
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.IGNORECASE)
+UNIT_CELL = re.compile(r"^([nuµμm]?s|m?g|m/s.*|rad/.*|m?deg/.*|m?dps|°/.*)$", re.IGNORECASE)
+"""A cell of a line of units, as it stands below a name."""
+
+SPLIT_DECIMALS = re.compile(r"[\d,+ -]*,0\d+(,[\d,+ -]*)?")
+"""A line of decimal commas between commas, `0,010,9,81`: nothing but whole numbers, one of which begins with a zero."""
+
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?|[+-]?[1-9]\d{0,2}(\.\d{3})+,\d*")
+"""What a comma or a point may have been put into to part thousands."""
+
+
+FOREIGN = (
+    (rb"#ROSBAG", "a ROS bag; write its imu topic as CSV (rostopic echo -b FILE -p /imu > imu.csv)"),
+    (rb"\x89MCAP", "an MCAP file; write its imu topic as CSV"),
+    (rb"SQLite format 3\0", "an SQLite database, such as ROS 2 bags are; write its readings as CSV"),
+    (rb".{8}\.FIT", "a FIT file; write its accelerometer and gyroscope messages as CSV (FitCSVTool)"),
+    (rb"\xd0\xcf\x11\xe0", "an old Excel workbook; save the sheet as CSV"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf", "compressed; unpack it first"),
+    (rb"ARROW1", "an Arrow or Feather file; save it as Parquet"),
+    (rb"\x80[\x02-\x05]", "a pickle, which is never loaded; save it as CSV, Parquet or NPZ"),
+)
+"""What files begin with that are not tables, and what to do with them."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +70,7 @@ class Table:
 
     names: one per column, empty for a column that has none. values: (rows, columns) float64, NaN where nothing was read.
     words: per column, the cells that are no numbers, by row. lines: where each row stands in its file, if it has lines.
-    notes: what had to be assumed to read it.
+    notes: what had to be assumed to read it. exact: per column of whole numbers beyond 2^53, the same as int64 (rows,).
     """
 
     names: tuple[str, ...]
@@ -39,6 +78,7 @@ class Table:
     words: Mapping[int, Mapping[int, str]] = field(default_factory=dict)
     lines: Sequence[int] | None = None
     notes: tuple[str, ...] = ()
+    exact: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def place(self, row: int) -> str:
         """Where a row stands, for messages."""
@@ -73,6 +113,10 @@ class Table:
         bad = [(row, word) for column in columns for row, word in self.words.get(column, {}).items()]
         if bad:
             row, word = min(bad)
+            if THOUSANDS.fullmatch(word):
+                raise ValueError(
+                    f"{self.place(row)}: {word[:40]!r} may have a thousands separator; write numbers without, and decimals with a point"
+                )
             raise ValueError(f"{self.place(row)}: could not convert string to float: {word[:40]!r}")
         return self.values[:, columns]
 
@@ -81,7 +125,7 @@ def read_table(source: Source | np.ndarray, dataset: str | None = None) -> Table
     """A table in any of the formats, told by its first bytes.
 
     Args:
-        dataset: which array or group of an HDF5 or MATLAB file; all that fit together if not given.
+        dataset: which array or group of an HDF5, MATLAB or NPZ file, all that fit together if not given, or which table of a zip file.
     Raises:
         OSError, ValueError: the file cannot be read, a row is short, or a package is missing that reads this format.
     """
@@ -89,27 +133,39 @@ def read_table(source: Source | np.ndarray, dataset: str | None = None) -> Table
         return _from_array(source)
     check_file(source)
     start = head(source, 20)
-    if start.startswith((b"\x89HDF\r\n\x1a\n", b"MATLAB 7.3")):
-        return _read_hdf5(source, dataset)
-    if start.startswith(b"MATLAB 5.0"):
-        return _read_matlab5(source, dataset)
+    for first_bytes, read in READERS.items():
+        if start.startswith(first_bytes):
+            return read(source, dataset)
     if dataset:
-        raise ValueError("--dataset is for HDF5 and MATLAB files; this is neither")
+        raise ValueError("--dataset is for HDF5, MATLAB, NPZ and zip files; this is none of them")
     if start.startswith(b"PAR1"):
         return _read_parquet(source)
     if start.startswith(b"\x93NUMPY"):
         return _from_array(read_npy(source, MAX_VALUES))
-    return _read_text(source)
+    for pattern, what in FOREIGN:
+        if re.match(pattern, start, re.DOTALL):
+            raise ValueError(f"is {what}")
+    return _read_text(source, _encodings(start))
 
 
-def _read_text(source: Source) -> Table:
-    """Lines of cells between commas, tabs, semicolons or spaces; lines that start with # are comments.
+def _encodings(start: bytes) -> tuple[str, ...]:
+    """Encodings to try: UTF-16 by its mark, or by the zero that every other byte of plain text is, else UTF-8, then Latin-1."""
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return ("utf-16",)
+    even, odd = start[::2], start[1::2]
+    for zeros, letters, encoding in ((odd, even, "utf-16-le"), (even, odd, "utf-16-be")):
+        if zeros and not any(zeros) and all(letters):
+            return (encoding,)
+    return "utf-8-sig", "latin-1"
 
-    Lines without a number before the first reading are column names, and joined where there are several (names, then units). UTF-8, or
-    Latin-1 if it is not that.
+
+def _read_text(source: Source, encodings: Sequence[str]) -> Table:
+    """Lines of cells between commas, tabs, semicolons, bars or spaces; lines that start with # are comments.
+
+    Lines without a number before the first reading are column names, and joined where there are several (names, then units).
     """
     with decoding("table"), open(source, "rb") if isinstance(source, str | os.PathLike) else nullcontext(source) as file:
-        for encoding in ("utf-8-sig", "latin-1"):
+        for encoding in encodings:
             file.seek(0)
             text = io.TextIOWrapper(file, encoding, newline="")
             try:
@@ -118,19 +174,19 @@ def _read_text(source: Source) -> Table:
                 continue
             finally:
                 text.detach()
-    raise AssertionError("every byte is a letter of Latin-1")
+    raise ValueError(f"not {encodings[0].upper()} throughout; save it as UTF-8")
 
 
 def _parsed(text: io.TextIOWrapper) -> Table:
     start = text.read(65536)
-    if "\0" in start[:4096]:
-        raise ValueError("not a text file")
-    text.seek(0)
     delimiter = _delimiter(start)
+    _check_for_table(start, delimiter)
+    text.seek(0)
     values, lines, words = array("d"), array("q"), dict[int, dict[int, str]]()
     heading: list[list[str]] = []
     comment: list[str] = []
-    width, decimal_comma = 0, False
+    commas: dict[int, tuple[int, str]] = {}  # by column: the first row of a number with one, and it
+    width, numbered, decimal = 0, False, False
     for line, cells in _lines(text, delimiter):
         if cells[0].lstrip().startswith("#"):
             comment = comment if width else cells
@@ -138,12 +194,15 @@ def _parsed(text: io.TextIOWrapper) -> Table:
         try:
             row: list[float | None] = [float(cell) for cell in cells]
         except ValueError:
-            row = [_number(cell) for cell in cells]
-            if delimiter in ("\t", ";") and any("," in cell for cell in cells):
-                row = [_number(cell.replace(",", ".")) for cell in cells]
-                decimal_comma = decimal_comma or any(value is not None for value in row)
+            with_comma = {column: cell.strip() for column, cell in enumerate(cells) if DECIMAL_COMMA.fullmatch(cell.strip())}
+            row = [_number(cell.replace(",", ".") if column in with_comma else cell) for column, cell in enumerate(cells)]
+            decimal = decimal or not all(map(THOUSANDS.fullmatch, with_comma.values()))
+            commas = {column: (len(lines), cell) for column, cell in with_comma.items()} | commas
         if not width and all(value is None or math.isnan(value) for value in row) and None in row:
-            heading.append(cells)
+            heading += [] if cells[0].lower().startswith("sep=") else [cells]  # Excel's own first line
+            continue
+        if not width and not heading and _numbers_columns(cells):
+            width, numbered = len(row), True
             continue
         width = width or len(row)
         if len(row) != width:
@@ -155,11 +214,61 @@ def _parsed(text: io.TextIOWrapper) -> Table:
         _check_size(len(values))
     if not lines:
         raise ValueError("holds no rows of numbers")
-    notes = ("commas taken for decimal points",) if decimal_comma else ()
-    return Table(_names(heading, comment, width), np.frombuffer(values).reshape(-1, width), words, lines, notes)
+    for column, (first, cell) in commas.items() if not decimal else ():
+        words.setdefault(column, {})[first] = cell  # they may all be thousands
+    notes = ("commas taken for decimal points",) * decimal + ("a first row of 0, 1, 2, … taken for names of columns",) * numbered
+    table = np.frombuffer(values).reshape(-1, width)
+    return Table(_names(heading, comment, width), table, words, lines, notes, _exact(text, delimiter, lines, table))
 
 
-def _check_size(values: int, remedy: str = "") -> None:
+def _check_for_table(start: str, delimiter: str | None) -> None:
+    """Refuse what is not a table by the first letters of its text, with what to do.
+
+    Raises:
+        ValueError: it is something else, or cells cannot be told apart.
+    """
+    if "\0" in start[:4096]:
+        raise ValueError("not a text file; a table is needed, best as CSV in UTF-8")
+    if re.match(r"\s*(\{|\[\s*[\[{\d\"-])", start):
+        raise ValueError("is JSON; write its readings as CSV, one column per channel")
+    if re.match(r"\s*<", start):
+        raise ValueError("is XML or HTML; write its readings as CSV, one column per channel")
+    if delimiter == "," and any(SPLIT_DECIMALS.fullmatch(line[:1000]) for line in start.splitlines()[:50]):
+        raise ValueError("decimal commas between commas cannot be told apart; put semicolons between the cells")
+
+
+def _numbers_columns(cells: list[str]) -> bool:
+    """Whether a row counts from 0, as the names do that pandas gives to columns without any; the one of its index is empty."""
+    counted = cells[1:] if not cells[0].strip() else cells
+    return len(counted) > 3 and counted == [str(i) for i in range(len(counted))]
+
+
+def _exact(text: io.TextIOWrapper, delimiter: str | None, lines: Sequence[int], values: np.ndarray) -> dict[int, np.ndarray]:
+    """Columns of whole numbers that float64 rounds, read again to the last digit: int64 (rows,), 0 where there is none."""
+    columns = [column for column, cells in enumerate(values.T) if _is_large(cells)]
+    exact = {column: np.zeros(len(values), np.int64) for column in columns}
+    if not columns:
+        return {}
+    text.seek(0)
+    wanted = enumerate(lines)
+    row, place = next(wanted)
+    for line, cells in _lines(text, delimiter):
+        if line != place:
+            continue
+        for column in columns:
+            if np.isfinite(values[row, column]):
+                exact[column][row] = int(Decimal(cells[column].strip().replace(",", ".")))
+        row, place = next(wanted, (0, 0))
+    return exact
+
+
+def _is_large(cells: np.ndarray) -> bool:
+    """Whether a column holds numbers that int64 can tell apart and float64 cannot."""
+    cells = np.abs(cells[np.isfinite(cells)])
+    return bool(cells.size and EXACT < cells.max() < 2**63)
+
+
+def _check_size(values: float, remedy: str = "") -> None:
     if values > MAX_VALUES:
         raise ValueError(f"more than {MAX_VALUES:,} values{remedy}")
 
@@ -168,20 +277,31 @@ def _delimiter(text: str) -> str | None:
     """What separates the cells of the last of the first lines, which is likely a reading; None for spaces."""
     some = [line for line in text.splitlines()[:50] if line.strip() and not line.lstrip().startswith("#")]
     last = some[-2 if len(some) > 2 else -1] if some else ""  # the very last may be cut off
-    return next((delimiter for delimiter in "\t;," if delimiter in last), None)
+    if all(DECIMAL_COMMA.fullmatch(cell) or "," not in cell for cell in last.split()) and len(last.split()) > 1 and ";" not in last:
+        return "\t" if "\t" in last else "|" if "|" in last else None
+    return next((delimiter for delimiter in "\t;|," if delimiter in last), None)
 
 
-def _lines(text: Iterable[str], delimiter: str | None) -> Iterator[tuple[int, list[str]]]:
+def _lines(text: io.TextIOWrapper, delimiter: str | None) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of each line that is not blank."""
+    lines = _bounded(text)
     if delimiter is None:
-        for number, line in enumerate(text, start=1):
+        for number, line in enumerate(lines, start=1):
             if cells := line.split():
                 yield number, cells
         return
-    reader = csv.reader(text, delimiter=delimiter)
+    reader = csv.reader(lines, delimiter=delimiter)
     for cells in reader:
         if len(cells) > 1 or (cells and cells[0].strip()):
             yield reader.line_num, cells
+
+
+def _bounded(text: io.TextIOWrapper) -> Iterator[str]:
+    """Lines of a text, none of which may fill the memory."""
+    while line := text.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise ValueError(f"a line of more than {MAX_LINE:,} letters; not a table")
+        yield line
 
 
 def _number(cell: str) -> float | None:
@@ -202,6 +322,7 @@ def _names(heading: list[list[str]], comment: list[str], width: int) -> tuple[st
     if not fitting and comment:  # numpy.savetxt writes the names as a comment
         comment = comment[1:] if comment[0].strip() == "#" else [comment[0].lstrip("# "), *comment[1:]]
         fitting = [comment] if len(comment) == width else []
+    fitting = fitting[:1] + [[UNIT_CELL.sub(r"(\g<0>)", cell.strip()) for cell in row] for row in fitting[1:]]
     return tuple(" ".join(filter(None, map(str.strip, cells))) for cells in zip(*fitting, strict=True)) if fitting else ("",) * width
 
 
@@ -210,7 +331,8 @@ def _from_array(values: np.ndarray) -> Table:
     if values.ndim != 2 or not values.size or values.dtype.kind not in "biuf":
         raise ValueError(f"shape {values.shape} of {values.dtype}; a table of readings, (time, channels), is needed")
     values = _time_first(values)
-    return Table(("",) * values.shape[1], values.astype(np.float64, copy=False))
+    exact = {column: cells.astype(np.int64) for column, cells in enumerate(values.T) if cells.dtype.kind in "iu" and _is_large(cells)}
+    return Table(("",) * values.shape[1], values.astype(np.float64, copy=False), exact=exact)
 
 
 def _time_first(values: np.ndarray) -> np.ndarray:
@@ -227,24 +349,31 @@ def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Table:
     names: list[str] = []
     columns: list[np.ndarray] = []
     words: dict[int, dict[int, str]] = {}
+    exact: dict[int, np.ndarray] = {}
     for name, table in tables.items():
         if len(table) != rows:
             continue
+        if table.dtype.kind in "mM":
+            table, name = table.astype(f"{table.dtype.kind}8[ns]"), f"{name} (ns)"  # noqa: PLW2901
         for axis, cells in enumerate(table.T):
             numbers, words_here = _floats(cells)
+            if cells.dtype.kind in "iumM" and _is_large(numbers):
+                exact[len(names)] = np.where(np.isnan(numbers), 0, np.ma.getdata(cells).astype(np.int64))
             if words_here:
                 words[len(names)] = words_here
             names.append(name if table.shape[1] == 1 else f"{name}_{'xyz'[axis]}" if table.shape[1] == 3 else "")
             columns.append(numbers)
     if not rows:
         raise ValueError("holds no rows of numbers")
-    return Table(tuple(names), np.stack(columns, axis=1), words)
+    return Table(tuple(names), np.stack(columns, axis=1), words, exact=exact)
 
 
 def _floats(cells: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
     """A column as float64 and its words; an array of strings is read cell by cell."""
     if cells.dtype.kind in "biuf":
-        return cells.astype(np.float64, copy=False), {}
+        return np.ma.filled(cells.astype(np.float64, copy=False), np.nan), {}
+    if cells.dtype.kind in "mM":
+        return np.where(np.isnat(cells), np.nan, cells.astype(np.int64)), {}
     texts = [cell.decode("utf-8", "replace") if isinstance(cell, bytes) else "" if cell is None else str(cell) for cell in cells]
     numbers = [_number(text) for text in texts]
     words = {row: text for row, (text, number) in enumerate(zip(texts, numbers, strict=True)) if number is None}
@@ -306,9 +435,69 @@ def _read_parquet(source: Source) -> Table:
         table = file.read()
         arrays: dict[str, np.ndarray] = {}
         for name, column in zip(table.column_names, table.columns, strict=True):
-            stamped = str(column.type).startswith("timestamp")
-            values = (column.cast("timestamp[ns]").cast("int64") if stamped else column).to_numpy()
-            arrays |= {f"{name} (ns)" if stamped else name: values} if values.dtype.kind in "biufO" else {}
+            values = column.to_numpy()
+            if column.null_count and str(column.type) in ("int64", "uint64"):  # which came as float64
+                values = np.ma.masked_array(column.fill_null(0).to_numpy(), np.isnan(values))
+            arrays |= {name: values} if values.dtype.kind in "biufOmM" else {}
+    return _from_arrays(arrays)
+
+
+def _read_zip(source: Source, dataset: str | None) -> Table:
+    """An NPZ file, or a table in a zip file; nothing is unpacked to disk."""
+    with decoding("zip file"), zipfile.ZipFile(source) as archive:
+        names = _members(archive)
+        if "xl/workbook.xml" in names or "xl/workbook.bin" in names:
+            raise ValueError("is an Excel workbook; save the sheet as CSV")
+        if "content.xml" in names and "mimetype" in names:
+            raise ValueError("is an OpenDocument file; save the sheet as CSV")
+        if names and all(name.endswith(".npy") for name in names):
+            return _read_npz(archive, dataset)
+        tables = [name for name in names if name.lower().endswith(TABLES)]
+        if dataset is not None and dataset not in tables:
+            raise ValueError(f"no table {dataset!r}; it has {', '.join(tables[:12]) or 'none'}")
+        if dataset is None and len(tables) != 1:
+            what = f"several tables, {', '.join(tables[:6])}; --dataset names one" if tables else "no table that ends in .csv, .tsv or .txt"
+            raise ValueError(f"is a zip file of {what}")
+        info = archive.getinfo(dataset or tables[0])
+        if info.file_size > MAX_BYTES:
+            raise ValueError(f"{info.filename} unpacks to {info.file_size:,} bytes; at most {MAX_BYTES:,} are read")
+        with archive.open(info) as member:
+            start = member.read(20)
+            return _read_text(member, _encodings(start))  # type: ignore[arg-type]  # it reads and seeks
+
+
+def _members(archive: zipfile.ZipFile) -> list[str]:
+    """Names of a zip file's files, without those that a Mac adds."""
+    return [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+
+
+def zipped_tables(source: Source | np.ndarray) -> list[str]:
+    """Names of the tables in a zip file; none if it is another file."""
+    if isinstance(source, np.ndarray):
+        return []
+    check_file(source)
+    if not head(source, 20).startswith(ZIP):
+        return []
+    with decoding("zip file"), zipfile.ZipFile(source) as archive:
+        return [name for name in _members(archive) if name.lower().endswith(TABLES)]
+
+
+def _read_npz(archive: zipfile.ZipFile, dataset: str | None) -> Table:
+    """NumPy's arrays in a zip file, as columns; arrays of objects are left out, and none is unpickled."""
+    found: dict[str, Any] = {}
+    for name in archive.namelist():
+        with archive.open(name) as member:
+            header = read_header(member)
+        if header.shape and not header.dtype.hasobject:
+            found[name.removesuffix(".npy")] = header
+    arrays: dict[str, np.ndarray] = {}
+    for name in _choose(found, dataset):
+        with archive.open(f"{name}.npy") as member:
+            values = np.lib.format.read_array(member, allow_pickle=False)
+        arrays |= {field: values[field] for field in values.dtype.names} if values.dtype.names else {name: values}
+    arrays = {name: values for name, values in arrays.items() if values.dtype.kind in "biufmMU"}
+    if not arrays:
+        raise ValueError("holds no arrays of numbers; objects are never unpickled")
     return _from_arrays(arrays)
 
 
@@ -322,3 +511,12 @@ def _package(name: str, otherwise: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         raise ValueError(otherwise) from None
+
+
+READERS: dict[bytes, Callable[[Source, str | None], Table]] = {
+    b"\x89HDF\r\n\x1a\n": _read_hdf5,
+    b"MATLAB 7.3": _read_hdf5,
+    b"MATLAB 5.0": _read_matlab5,
+    **dict.fromkeys(ZIP, _read_zip),
+}
+"""By the first bytes of a file: formats of several arrays or tables, of which `dataset` names some."""
