@@ -12,16 +12,24 @@ from typing import Any
 from imagebind_cli.errors import UsageError
 
 
-def choice(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None, moving: bool = False) -> Any:
-    """A dataclass field that is also a flag: what it means, which values it takes, and whether still pictures have none of it."""
-    return field(default=default, metadata={"help": help, "choices": choices, "minimum": minimum, "moving": moving})
+def choice(
+    default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None, moving: bool = False, later: bool = False
+) -> Any:
+    """A dataclass field that is also a flag: what it means, which values it takes, and whether still pictures have none of it.
+
+    later: it came after outputs were made without it. At its default it is left out of records, so that those outputs can be added to.
+    """
+    metadata = {"help": help, "choices": choices, "minimum": minimum, "moving": moving, "later": later}
+    return field(default=default, metadata=metadata)
 
 
-HIDDEN = {"hidden": True, "choices": (), "minimum": None, "moving": False}
+HIDDEN = {"hidden": True, "choices": (), "minimum": None, "moving": False, "later": False}
 """Of a dataclass field that is no flag and stands in no record: what training draws anew for each sample."""
 
 
 CLIPS = "Windows per item, evenly spaced; as many as cover it if not given. Released code: audio 3, video 5."
+
+TRACK = "Which of a file's sound or video tracks, from 1, covers left out; if not given, the one flagged default, else the first."
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,7 @@ class VisionOptions:
         minimum=0.001,
         moving=True,
     )
+    track: int | None = choice(None, TRACK, minimum=1, moving=True, later=True)
     view: Any = field(default=None, metadata=HIDDEN)  # media.views.View, in place of the centre crop
     moment: Any = field(default=None, metadata=HIDDEN)  # media.windows.Moment, in place of windows that cover the item
 
@@ -48,6 +57,7 @@ class AudioOptions:
 
     clips: int | None = choice(None, CLIPS, minimum=1)
     channels: str = choice("first", "What is heard of a sound: its first channel, or all of them mixed.", choices=("first", "mix"))
+    track: int | None = choice(None, TRACK, minimum=1, later=True)
     moment: Any = field(default=None, metadata=HIDDEN)
 
 
@@ -205,7 +215,12 @@ def is_drawn(encoder: str, what: str) -> bool:
 
 def record(options: Any) -> dict[str, Any]:
     """A modality's options by name, for what is written beside outputs."""
-    return {entry.name: getattr(options, entry.name) for entry in fields(options) if "hidden" not in entry.metadata}
+    made = {}
+    for entry in fields(options):
+        value = getattr(options, entry.name)
+        if "hidden" not in entry.metadata and not (entry.metadata["later"] and value == entry.default):
+            made[entry.name] = value
+    return made
 
 
 def read_options(encoder: str, modality: str, chosen: Mapping[str, Any]) -> Any:

@@ -235,6 +235,7 @@ def _look(steps: Iterator[Any], configs: dict[str, EncoderConfig], inspect: bool
             talk.succeeded(item.id)
         else:
             name = sample.modality
+            talk.remarks(item.id, (), sample.warnings)
             if name in about:
                 about[name]["clips"] += len(sample.tensor)
                 about[name]["end"] = sample.spans[-1][1] if sample.spans[-1] else None

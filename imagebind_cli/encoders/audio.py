@@ -30,6 +30,8 @@ FFT = 512
 PREEMPHASIS = 0.97
 LOWEST_HERTZ = 20.0
 WINDOWS_AT_ONCE = 16
+LARGEST = 2.0  # decoders and masters go past full scale, 1, but not by so much
+SILENT, AUDIBLE = 1e-4, 10**-2.5  # root mean square: -80 and -50 dB of full scale
 TOGETHER = 4  # windows whose spectra are filtered at once, while they lie in the cache
 
 
@@ -153,27 +155,82 @@ def spectrograms(waveforms: Sequence[Tensor], config: EncoderConfig) -> Tensor:
 
 def read(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderConfig, options: AudioOptions) -> Iterator[Sample]:
     """A sound file, or (waveform (samples,) or (channels, samples) in [-1, 1], rate in Hz), or a waveform alone, at 16 kHz."""
-    with _open(source) as sound:
+    levels = Levels()
+    with _open(source, options.track) as sound:
         if sound.length * RATE < FRAME * sound.rate:
             raise ValueError(f"{1000 * sound.length / sound.rate:.1f} ms of sound; at least {1000 * FRAME // RATE} ms are needed")
-        resampled = Resampled(lambda start, stop: _rows(sound.read(start, stop), options.channels), sound.length, sound.rate, RATE)
-        spans = windows(resampled.length / RATE if sound.seconds is None else sound.seconds, WINDOW_SECONDS, options.clips, options.moment)
+
+        def rows(start: int, stop: int) -> Tensor:
+            samples = sound.read(start, stop)
+            kept = _rows(samples, options.channels)
+            levels.add(samples, kept[0])
+            return kept
+
+        resampled = Resampled(rows, sound.length, sound.rate, RATE)
+        spans = windows(_covered(sound, resampled.length), WINDOW_SECONDS, options.clips, options.moment)
         facts: dict[str, Any] = sound.facts | {"heard": options.channels, "windows": len(spans)}
         clips = _clips(resampled, spans)
         for i in range(0, len(spans), WINDOWS_AT_ONCE):
             some = list(islice(clips, WINDOWS_AT_ONCE))
+            is_last = i + WINDOWS_AT_ONCE >= len(spans)
             yield Sample(
                 spectrograms(some, config),
                 seconds(spans[i : i + WINDOWS_AT_ONCE]),
-                facts={} if i else facts,
-                warnings=() if i else sound.warnings,
+                () if i else sound.notes,
+                {} if i else facts,
+                (() if i else sound.warnings) + (levels.warnings(options.channels) if is_last else ()),
             )
 
 
-def _open(source: Source | np.ndarray | tuple[np.ndarray, int]) -> Sound | Recording:
+def _open(source: Source | np.ndarray | tuple[np.ndarray, int], track: int | None) -> Sound | Recording:
     if isinstance(source, np.ndarray):
         return Recording(source, RATE)
-    return Recording(*source) if isinstance(source, tuple) else Sound(source)
+    return Recording(*source) if isinstance(source, tuple) else Sound(source, track)
+
+
+def _covered(sound: Sound | Recording, length: int) -> float:
+    """Seconds that windows cover. length: samples at 16 kHz.
+
+    What goes past the last whole window is left out if it may be what an encoder filled its last packet with: the same sound has as many
+    windows as a WAV file and as AAC.
+    """
+    if sound.seconds is not None:
+        return sound.seconds
+    over = length % (WINDOW_SECONDS * RATE)
+    return (length - over if over < min(sound.filling * RATE / sound.rate, length) else length) / RATE
+
+
+class Levels:
+    """How loud the channels of what was read are, to say where that cannot be meant."""
+
+    def __init__(self) -> None:
+        self._peak, self._count = 0.0, 0
+        self._energies: np.ndarray | float = 0.0  # of each channel, and last of what is heard of them
+
+    def add(self, samples: np.ndarray, heard: Tensor) -> None:
+        """Samples (channels, n) in [-1, 1], and what is heard of them, (n,)."""
+        rows = [*samples, heard.numpy()]
+        self._energies = self._energies + np.array([np.dot(row, row) for row in rows], np.float64)
+        self._count += samples.shape[1]
+        self._peak = max(self._peak, float(samples.max(initial=0)), -float(samples.min(initial=0)))
+
+    def warnings(self, channels: str) -> tuple[str, ...]:
+        """What is out of the usual. channels: `first` or `mix`, which is heard."""
+        found = []
+        if self._peak > LARGEST:
+            found.append(
+                f"samples reach {self._peak:,.6g}, and full scale is 1, so the vector is that of a far louder sound; if they are 16-bit numbers, "
+                "divide them by 32768: ffmpeg -i IN -af volume=1/32768 OUT.wav"
+            )
+        *each, heard = np.sqrt(np.atleast_1d(self._energies) / max(self._count, 1))
+        if heard < SILENT and max(each, default=0) > AUDIBLE:
+            loudest = int(np.argmax(each)) + 1
+            found.append(
+                f"channel 1 of {len(each)}, which is heard, is silent, and channel {loudest} is not: --channels mix hears all of them"
+                if channels == "first"
+                else f"its {len(each)} channels cancel each other out when mixed: --channels first hears the first"
+            )
+        return tuple(found)
 
 
 def _rows(samples: np.ndarray, channels: str) -> Tensor:

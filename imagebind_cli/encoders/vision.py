@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source, decoding
 from imagebind_cli.media.frame_folder import FPS
-from imagebind_cli.media.image import middle, open_image, upright
+from imagebind_cli.media.image import exif_orientation, middle, open_image, upright
+from imagebind_cli.media.kinds import UnsupportedKind
 from imagebind_cli.media.video import is_folder, open_video
 from imagebind_cli.media.views import View
 from imagebind_cli.media.windows import seconds, seen, windows
@@ -91,7 +92,7 @@ def picture_facts(image: Image.Image) -> dict[str, Any]:
         "size": list(image.size),
         "mode": image.mode,
         "bits": 16 if image.mode.startswith("I;16") else BITS.get(image.mode, 8),
-        "orientation": image.getexif().get(ExifTags.Base.Orientation, 1),
+        "orientation": exif_orientation(image),
     }
 
 
@@ -111,13 +112,13 @@ def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: E
         yield from _read_frames(*source, config, options)
         return
     assumed = (f"folder of frames: {FPS} a second; --fps says otherwise",) if options.fps is None and is_folder(source) else ()
-    with open_video(source, options.fps) as video:
+    with open_video(source, options.fps, options.track) as video:
         spans = windows(video.duration, CLIP_SECONDS, options.clips, options.moment)
         at_once = max(1, min(CLIPS_AT_ONCE, PIXELS_AT_ONCE // (config.shape[1] * max(video.pixels, 1))))
         for i in range(0, len(spans), at_once):
             some = spans[i : i + at_once]
             clips = [torch.from_numpy(np.stack(frames)) for frames in video.clips(some, count=config.shape[1])]
-            yield _views(clips, some, config, options, {} if i else video.facts | {"windows": len(spans)}, assumed)
+            yield _views(clips, some, config, options, {} if i else video.facts | {"windows": len(spans)}, assumed + video.notes)
 
 
 def _read_frames(frames: np.ndarray, rate: float, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
@@ -153,6 +154,8 @@ def read(source: Any, config: EncoderConfig, options: VisionOptions) -> Iterator
     try:
         yield from read_picture(source, config, options)
         return
+    except UnsupportedKind as error:
+        raise ValueError(f"neither picture nor video: {error}") from None
     except ValueError as error:
         not_a_picture = error
     try:

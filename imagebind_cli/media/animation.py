@@ -1,7 +1,8 @@
-"""Animated pictures (GIF, WebP, PNG) as videos, with Pillow, by the durations their frames carry."""
+"""Animated pictures (GIF, WebP, PNG, AVIF) as videos, with Pillow, by the durations their frames carry; and still ones of one frame."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import accumulate
@@ -12,21 +13,28 @@ from PIL import Image
 
 from imagebind_cli.media.arrays import head
 from imagebind_cli.media.decoding import Source, check_file, decoding
-from imagebind_cli.media.image import MAX_PIXELS
+from imagebind_cli.media.image import MAX_PIXELS, identify, upright
+from imagebind_cli.media.kinds import AVIF, HEAD, HEIF
 from imagebind_cli.media.windows import seen
 
-STARTS = b"GIF8", b"RIFF", b"\x89PNG"
+ANIMATIONS = re.compile(rb"GIF8|RIFF|\x89PNG|" + AVIF.pattern, re.DOTALL)
+STILLS = re.compile(rb"II[*+]\0|MM\0[*+]|8BPS|" + AVIF.pattern + b"|" + HEIF.pattern, re.DOTALL)
+"""Pictures of which FFmpeg would show the first tile, layer or preview."""
+
 NO_DURATION = 100
 """Milliseconds for a frame that says 0, as browsers have it."""
 
 
 class Animation:
-    """An open animated picture, with the same face as `Video`."""
+    """An open animated picture, with the same face as `Video`. still: of a file with several pictures, the first alone."""
 
-    def __init__(self, source: Source) -> None:
+    notes = ()
+
+    def __init__(self, source: Source, still: bool = False) -> None:
         check_file(source)
+        self._still = still
         with decoding("animation"):
-            self._image = Image.open(source)
+            self._image = identify(source, moving=True)
             self.pixels = self._image.width * self._image.height
             if self.pixels > MAX_PIXELS:
                 raise ValueError(f"{self._image.width} x {self._image.height} pixels; at most {MAX_PIXELS:,} are unpacked")
@@ -36,7 +44,7 @@ class Animation:
 
     @property
     def _count(self) -> int:
-        return int(getattr(self._image, "n_frames", 1))
+        return 1 if self._still else int(getattr(self._image, "n_frames", 1))
 
     def _milliseconds(self, number: int) -> int:
         self._image.seek(number)
@@ -74,16 +82,21 @@ class Animation:
 
     def _frame(self, number: int) -> np.ndarray:
         self._image.seek(number)
-        return np.asarray(self._image.convert("RGB"))
+        return np.asarray(upright(self._image.copy()))
+
+
+def is_still(source: Source) -> bool:
+    """Whether a file is a picture that is read as such wherever it is given, as its first bytes say."""
+    return STILLS.match(head(source, HEAD)) is not None
 
 
 def is_animation(source: Source) -> bool:
     """Whether a file is a picture of several frames; its first bytes tell most files apart."""
     check_file(source)
-    if head(source, 4) not in STARTS:
+    if not ANIMATIONS.match(head(source, HEAD)):
         return False
     try:
-        with Image.open(source) as image:
+        with identify(source, moving=True) as image:
             return bool(getattr(image, "is_animated", False))
     except Image.DecompressionBombError as error:
         raise ValueError(str(error).partition(",")[0]) from None

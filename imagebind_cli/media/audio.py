@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 
 from imagebind_cli.media.decoding import Source, check_file, decoding
-from imagebind_cli.media.tracks import end_seconds, frames, open_container, picture_seconds, picture_track, start_seconds, tick
+from imagebind_cli.media.tracks import choose, end_seconds, frames, open_container, open_tracks, picture_seconds, start_seconds, tick
 
 if TYPE_CHECKING:
     import av
@@ -39,6 +39,7 @@ class Decoder(Protocol):
     """One library's view of a sound.
 
     length: samples in each channel. promised: as many as the file itself says. seconds: set where the pictures beside it say how long it lasts.
+    notes: what was assumed. filling: samples of the last packet, as an encoder fills it up and need not say so.
     """
 
     rate: int
@@ -47,6 +48,8 @@ class Decoder(Protocol):
     promised: int
     seconds: float | None
     facts: dict[str, Any]
+    notes: tuple[str, ...]
+    filling: int
 
     def seek(self, sample: int) -> None: ...
 
@@ -59,17 +62,20 @@ class Sound:
     """An open sound. Use it as a context manager.
 
     rate: Hz. length: samples in each channel. seconds: how long the pictures of the same file last; None if there are none.
+    track: which one of several sound tracks, from 1; if not given, the one flagged default, else the first. notes: which that is.
+    filling: so many samples at the end may be no sound, but what an encoder filled its last packet with.
 
     Raises:
-        OSError, ValueError: the file cannot be read, holds no sound, or is of an absurd rate.
+        OSError, ValueError: the file cannot be read, holds no sound or no such track, or is of an absurd rate.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, track: int | None = None) -> None:
         check_file(source)
         with decoding("sound"):
-            self._decoder = _decoder(source)
+            self._decoder = _decoder(source, track)
         self.rate, self.channels = self._decoder.rate, self._decoder.channels
-        self.length, self.seconds = self._decoder.length, self._decoder.seconds
+        self.length, self.seconds, self.notes = self._decoder.length, self._decoder.seconds, self._decoder.notes
+        self.filling = self._decoder.filling
         self._held = np.empty((0, self.channels), np.float32)  # samples from self._at on
         self._at = 0
         try:
@@ -124,7 +130,8 @@ class Recording:
     """A waveform in memory, with the same face as `Sound`."""
 
     seconds = None
-    warnings = ()
+    notes = warnings = ()
+    filling = 0
 
     def __init__(self, waveform: np.ndarray, rate: int) -> None:
         self._waveform = np.atleast_2d(waveform)
@@ -174,13 +181,15 @@ def check_numbers(samples: np.ndarray) -> None:
         raise ValueError("holds samples that are not numbers (NaN or infinite)")
 
 
-def _decoder(source: Source) -> Decoder:
+def _decoder(source: Source, track: int | None) -> Decoder:
+    if track is not None and track > 1:  # libsndfile knows of one
+        return SoundTrack(source, track)
     try:
         return SoundFile(source)
     except (soundfile.LibsndfileError, TypeError):  # TypeError: a file whose name ends in .raw, whatever it holds
-        return SoundTrack(source)
+        return SoundTrack(source, track)
     except _Doubtful as doubt:
-        return SoundTrack(source, doubt.promised)
+        return SoundTrack(source, track, doubt.promised)
 
 
 class _Doubtful(Exception):
@@ -201,6 +210,9 @@ class _Forwards(soundfile.SoundFile):  # type: ignore[misc]
 class SoundFile:
     """libsndfile's view, taken only if the length it promises is there."""
 
+    notes = ()
+    filling = 0
+
     def __init__(self, source: Source) -> None:
         if hasattr(source, "seek"):
             source.seek(0)
@@ -208,7 +220,7 @@ class SoundFile:
         self.rate, self.channels, self.length = self._file.samplerate, self._file.channels, self._file.frames
         self.seconds: float | None = None
         self.facts = {"format": self._file.format.lower(), "codec": self._file.subtype.lower()}
-        guessed = self._file.format == "MP3"
+        guessed = self._file.subtype.startswith("MPEG")  # in a WAV file, too, whose header counts the encoder's delay
         if not (self._agrees_with_packets(source) if guessed else self._reaches_its_end()):
             self._file.close()
             raise _Doubtful(0 if guessed else self.length)
@@ -263,26 +275,31 @@ class SoundFile:
 
 
 class SoundTrack:
-    """PyAV's view: the first sound track of any container.
+    """PyAV's view: one sound track of any container.
 
-    Samples are placed by their time stamps, a gap is silent. Beside a picture track the sound starts and ends with the pictures.
+    Samples are placed by their time stamps, a gap is silent. Beside moving pictures the sound starts and ends with them.
     """
 
-    def __init__(self, source: Source, promised: int = 0) -> None:
+    def __init__(self, source: Source, track: int | None = None, promised: int = 0) -> None:
         self._source, self.promised = source, promised
-        self._open()
+        self._container, pictures = open_tracks(source)
         try:
+            if not self._container.streams.audio:
+                raise ValueError("holds no sound track")
+            self._chosen = choose(self._container.streams.audio, track, "sound")
+            self.notes = (self._chosen.note,) if self._chosen.note else ()
+            pictures = [stream for stream in pictures if stream.codec_context]
+            self._beside = choose(pictures, None, "video").index if pictures else None
+            self._stream: Any = self._container.streams[self._chosen.index]
             self._measure()
         except Exception:
             self._container.close()
             raise
 
-    def _open(self) -> None:
+    def _reopen(self) -> None:
+        self._container.close()
         self._container = open_container(self._source)
-        if not self._container.streams.audio:
-            self._container.close()
-            raise ValueError("holds no sound track")
-        self._stream = self._container.streams.audio[0]
+        self._stream = self._container.streams[self._chosen.index]
 
     def _measure(self) -> None:
         self._start, self.rate = Fraction(0), self._stream.rate
@@ -290,9 +307,10 @@ class SoundTrack:
         if first is None:
             raise ValueError("holds no sound that can be decoded")
         self.channels = first[1].shape[1]
+        self.filling = 0 if self._stream.codec_context.codec.lossless else len(first[1])
         check_rate(self.rate)
-        pictures = picture_track(self._container)
-        if pictures is not None:
+        if self._beside is not None:
+            pictures: Any = self._container.streams[self._beside]
             self._start = start_seconds(pictures)
             self.seconds: float | None = picture_seconds(self._container, pictures)
             self.length = round(self.seconds * self.rate)
@@ -301,7 +319,7 @@ class SoundTrack:
             self.seconds = None
             self._restart(0)
             self.length = round(float(end_seconds(self._container, self._stream) - self._start) * self.rate)
-        self.facts = {"format": self._container.format.name, "codec": self._stream.codec_context.name}
+        self.facts = {"format": self._container.format.name, "codec": self._stream.codec_context.name, **self._chosen.facts}
         self.seek(0)
 
     def seek(self, sample: int) -> None:
@@ -315,8 +333,7 @@ class SoundTrack:
         try:
             self._container.seek(int(at / tick(self._stream)), stream=self._stream, backward=True)
         except OSError:
-            self._container.close()
-            self._open()
+            self._reopen()
 
     def more(self, count: int) -> np.ndarray:
         """The next samples, (n, channels)."""

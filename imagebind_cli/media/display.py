@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ def orientation(frame: av.VideoFrame) -> Orientation:
     Raises:
         ValueError: something else than quarter turns and mirroring.
     """
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    matrix: Any = _side_data(frame).get("DISPLAYMATRIX")
     if matrix is None:
         return Orientation()
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # a pixel at (x, y) is shown at (a x + c y, b x + d y)
@@ -52,6 +53,29 @@ def orientation(frame: av.VideoFrame) -> Orientation:
     if abs(degrees - 90 * quarters) > TOLERANCE:
         raise ValueError(f"its display matrix turns the pictures by {degrees:.0f} degrees; quarter turns are understood")
     return Orientation(mirrored, -quarters % 4)
+
+
+def _side_data(frame: av.VideoFrame) -> Any:
+    """What comes with a frame, by name. PyAV gives none of it where one kind (EXIF, views of a spatial video) is newer than itself."""
+    while True:
+        try:
+            return frame.side_data
+        except ValueError as error:
+            unknown = re.match(r"(\d+) is not a valid Type", str(error))
+            if unknown is None:
+                raise
+            frame = _without(frame, int(unknown[1]))
+
+
+def _without(frame: av.VideoFrame, kind: int) -> av.VideoFrame:
+    """A frame without side data of one kind, by FFmpeg's number for it; its pixels are shared."""
+    from av.filter import Graph
+
+    graph = Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
+    graph.link_nodes(source, graph.add("sidedata", f"mode=delete:type={kind}"), graph.add("buffersink")).configure()
+    graph.vpush(frame)
+    return graph.vpull()
 
 
 def square_size(width: int, height: int, pixel: Fraction) -> tuple[int, int]:

@@ -26,6 +26,8 @@ class FrameFolder:
         OSError, ValueError: the folder cannot be read, holds no files or files of several endings, or its first frame cannot be read.
     """
 
+    notes = ()
+
     def __init__(self, folder: str | os.PathLike[str], fps: float, most_pixels: int) -> None:
         """most_pixels: of one frame; a larger one is refused."""
         self._folder, self._rate, self._most = os.fspath(folder), Fraction(str(fps)), most_pixels

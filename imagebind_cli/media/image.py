@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
-from PIL import Image, ImageOps
+import struct
+from contextlib import suppress
+from typing import Any
 
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from imagebind_cli.media import png
+from imagebind_cli.media.arrays import head
 from imagebind_cli.media.decoding import Source, check_file, decoding
+from imagebind_cli.media.kinds import HEAD, HEIF, RAW, UnsupportedKind, check_kind
 
 MAX_PIXELS = 200_000_000
 """A header that promises more is refused before anything is unpacked."""
@@ -24,13 +31,62 @@ def open_image(source: Source, most: int = MAX_PIXELS) -> Image.Image:
     """
     check_file(source)
     with decoding("picture"):
-        image = Image.open(source)
-        if image.format == "EPS":  # Pillow would hand it to Ghostscript, and it may be a program that never ends
-            raise ValueError("an EPS file, which is a program and no picture; make it a PNG first")
+        image = identify(source)
         if image.width * image.height > most:
             raise ValueError(f"{image.width} x {image.height} pixels; at most {most:,} are unpacked")
         image.load()
     return image
+
+
+def identify(source: Source, moving: bool = False) -> Image.Image:
+    """A picture of which nothing is unpacked yet, without what no pixel depends on. moving: with an animation's frames.
+
+    Raises:
+        OSError, ValueError: the file cannot be read. UnsupportedKind: it is of a kind that is known and not read.
+    """
+    start = head(source, HEAD)
+    try:
+        image = Image.open(png.essential(source, moving) if start.startswith(png.SIGNATURE) else source)
+    except UnidentifiedImageError:
+        if HEIF.match(start) and (heif := _open_heif(source)):
+            return heif
+        check_kind(start)
+        if start.startswith(png.SIGNATURE):
+            raise ValueError("a PNG file whose structure is damaged") from None
+        raise
+    if image.format == "EPS":  # Pillow would hand it to Ghostscript, and it may be a program that never ends
+        raise ValueError("an EPS file, which is a program and no picture; make it a PNG first")
+    if image.format == "TIFF" and _is_raw(image):
+        image.close()
+        raise UnsupportedKind(f"{RAW[0]} is not supported, its first picture is a preview; {RAW[1]}")
+    return image
+
+
+def _is_raw(image: Any) -> bool:
+    """Whether a TIFF file is camera raw: its first picture is a small one."""
+    reduced, children, dng = 254, 330, 50706  # tags NewSubfileType, SubIFDs and DNGVersion
+    return dng in image.tag_v2 or (children in image.tag_v2 and image.tag_v2.get(reduced) == 1)
+
+
+def _open_heif(source: Source) -> Image.Image | None:
+    """A HEIC picture, its tiles assembled and turned upright; None without the extra."""
+    try:
+        from pi_heif import open_heif
+    except ImportError:
+        return None
+    file = open_heif(source)
+    if file.size[0] * file.size[1] > MAX_PIXELS:
+        raise ValueError(f"{file.size[0]} x {file.size[1]} pixels; at most {MAX_PIXELS:,} are unpacked")
+    image = file.to_pillow()
+    image.format = "HEIF"
+    return image
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """EXIF's orientation; 1, upright, where there is none or it cannot be read."""
+    with suppress(Exception):  # whatever Pillow's parser meets in damaged data
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    return 1
 
 
 def middle(side: int, other: int) -> slice:
@@ -57,7 +113,9 @@ def upright(image: Image.Image) -> Image.Image:
         ValueError: a floating-point picture, whose range nothing says.
     """
     with decoding("picture"):
-        ImageOps.exif_transpose(image, in_place=True)  # a large picture is never copied without need
+        if exif_orientation(image) != 1:
+            with suppress(ValueError, TypeError, KeyError, struct.error):  # it is turned before what is left of its EXIF is written anew
+                ImageOps.exif_transpose(image, in_place=True)  # a large picture is never copied without need
         across, down = middle(image.width, image.height), middle(image.height, image.width)
         if (across.start, down.start) != (0, 0):
             image = image.crop((across.start, down.start, across.stop, down.stop))

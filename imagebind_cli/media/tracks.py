@@ -1,4 +1,4 @@
-"""Tracks of a container opened with PyAV: which one holds the pictures, when it starts and how long it lasts.
+"""Tracks of a container opened with PyAV: which one is read, when it starts and how long it lasts.
 
 The sound reader asks the same questions as the video reader, so that one file's sound and pictures get windows of the same times.
 """
@@ -6,7 +6,9 @@ The sound reader asks the same questions as the video reader, so that one file's
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -30,11 +32,73 @@ def open_container(source: Source) -> InputContainer:
     return av.open(f"file:{os.fspath(source)}" if isinstance(source, str | os.PathLike) else source, mode="r")
 
 
-def picture_track(container: InputContainer) -> VideoStream | None:
-    """The first track of moving pictures; a sound file's cover is none."""
+@dataclass(frozen=True)
+class Chosen:
+    """The one of several tracks that is read.
+
+    index: its place among all of the container's. number: counted from 1 among those of its kind, of which there are `count`.
+    note: why this one, where there are several and none was asked for.
+    """
+
+    index: int
+    number: int
+    count: int
+    note: str = ""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Which one of how many, where there are several."""
+        return {"track": self.number, "tracks": self.count} if self.count > 1 else {}
+
+
+def open_tracks(source: Source) -> tuple[InputContainer, list[VideoStream]]:
+    """The container at its beginning, and its tracks of moving pictures: a cover, which may be a single picture beside sound, is none."""
     from av.stream import Disposition
 
-    return next((stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic), None)
+    container = open_container(source)
+    covers = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
+    tracks = [stream for stream in container.streams.video if not stream.disposition & covers]
+    if not container.streams.audio:
+        return container, tracks
+    found = Counter({stream.index: stream.frames for stream in tracks})
+    uncounted = [stream for stream in tracks if not stream.frames]
+    if uncounted:  # Matroska and transport streams do not say how many pictures there are
+        for packet in packets(container, *uncounted):
+            found[packet.stream_index] += 1
+            if all(found[stream.index] > 1 for stream in uncounted):
+                break
+        container.close()
+        container = open_container(source)
+    return container, [stream for stream in container.streams.video if found[stream.index] > 1]
+
+
+def choose(tracks: Sequence[Stream], number: int | None, kind: str) -> Chosen:
+    """The track asked for by its number, from 1; else the one flagged default, else the first.
+
+    A track for commentary or for the impaired is taken only where there is no other, and so is one that cannot be decoded.
+
+    Raises:
+        ValueError: there is no such track, or it cannot be decoded.
+    """
+    from av.stream import Disposition as Flag
+
+    if number is not None and number > len(tracks):
+        raise ValueError(f"has no {kind} track {number}; it has {len(tracks)}: choose with --track")
+    special = Flag.comment | Flag.visual_impaired | Flag.hearing_impaired | Flag.karaoke | Flag.clean_effects | Flag.non_diegetic
+
+    def order(at: int) -> tuple[bool, bool, bool]:
+        flags = tracks[at].disposition
+        return tracks[at].codec_context is None, bool(flags & special), not flags & Flag.default
+
+    at = min(range(len(tracks)), key=order) if number is None else number - 1
+    if tracks[at].codec_context is None:
+        raise ValueError(f"its {kind} is in a codec that cannot be decoded here; convert it with a program that knows it")
+    note = ""
+    if number is None and len(tracks) > 1:
+        flagged = [bool(track.disposition & Flag.default) for track in tracks]
+        reason = "flagged default" if flagged[at] and not all(flagged) else "the first" if at == 0 else "the first of the main ones"
+        note = f"{kind} track {at + 1} of {len(tracks)}, {reason}; --track takes another"
+    return Chosen(tracks[at].index, at + 1, len(tracks), note)
 
 
 def tick(stream: Stream) -> Fraction:
@@ -64,12 +128,12 @@ def end_seconds(container: InputContainer, stream: Stream) -> Fraction:
     return max(((packet.pts or 0) + (packet.duration or 0) for packet in packets(container, stream)), default=0) * tick(stream)
 
 
-def packets(container: InputContainer, stream: Stream) -> Iterator[Packet[Any]]:
-    """The track's packets to the end, or to where the file is damaged; the last, empty one, which flushes the decoder, is left out."""
+def packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Any]]:
+    """The tracks' packets to the end, or to where the file is damaged; the last, empty ones, which flush decoders, are left out."""
     import av
 
     try:
-        for packet in container.demux(stream):
+        for packet in container.demux(*streams):
             if packet.size:
                 yield packet
     except av.error.InvalidDataError:

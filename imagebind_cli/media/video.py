@@ -12,11 +12,23 @@ from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import numpy as np
 
-from imagebind_cli.media.animation import Animation, is_animation
+from imagebind_cli.media.animation import Animation, is_animation, is_still
+from imagebind_cli.media.arrays import head
 from imagebind_cli.media.decoding import Source, check_file, decoding
 from imagebind_cli.media.display import Orientation, orientation, square_size
 from imagebind_cli.media.frame_folder import FPS, FrameFolder
-from imagebind_cli.media.tracks import frame_seconds, frames, open_container, packets, picture_seconds, picture_track, start_seconds, tick
+from imagebind_cli.media.kinds import HEAD, UnsupportedKind, check_kind
+from imagebind_cli.media.tracks import (
+    choose,
+    frame_seconds,
+    frames,
+    open_container,
+    open_tracks,
+    packets,
+    picture_seconds,
+    start_seconds,
+    tick,
+)
 from imagebind_cli.media.windows import seen
 
 if TYPE_CHECKING:
@@ -36,15 +48,34 @@ AHEAD_SECONDS = 4
 """A frame at most this far ahead is reached by decoding on, a later one by seeking."""
 
 
-def open_video(source: Source, fps: float | None = None) -> Video | Animation | FrameFolder:
+def open_video(source: Source, fps: float | None = None, track: int | None = None) -> Video | Animation | FrameFolder:
     """Moving pictures of any kind: a video file, an animated picture, or a folder of frames, of which `fps` come in a second.
 
+    track: which one of several video tracks, from 1; if not given, the one flagged default, else the first.
+
     Raises:
-        OSError, ValueError: it cannot be read.
+        OSError, ValueError: it cannot be read, or has no such track.
     """
     if is_folder(source):
-        return FrameFolder(source, fps or FPS, MAX_PIXELS)
-    return Animation(source) if is_animation(source) else Video(source)
+        opened: Animation | FrameFolder | Video = FrameFolder(source, fps or FPS, MAX_PIXELS)
+    else:
+        try:
+            opened = _open_file(source, track)
+        except UnsupportedKind as error:
+            raise UnsupportedKind(f"not a video: {error}") from None
+    if track is not None and track > 1 and not isinstance(opened, Video):
+        opened.__exit__()
+        raise ValueError(f"has no video track {track}; it has 1: choose with --track")
+    return opened
+
+
+def _open_file(source: Source, track: int | None) -> Animation | Video:
+    if is_animation(source):
+        return Animation(source)
+    if is_still(source):
+        return Animation(source, still=True)
+    check_kind(head(source, HEAD))
+    return Video(source, track)
 
 
 def is_folder(source: object) -> TypeGuard[str | os.PathLike[str]]:
@@ -55,14 +86,23 @@ def is_folder(source: object) -> TypeGuard[str | os.PathLike[str]]:
 class Video:
     """An open video. Use it as a context manager.
 
-    duration: seconds from the first frame to the end of the last one. pixels: of one frame.
+    duration: seconds from the first frame to the end of the last one. pixels: of one frame. notes: which of several tracks it is.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, track: int | None = None) -> None:
         check_file(source)
         self._source = source
         with decoding("video"):
-            self._open()
+            self._container, tracks = open_tracks(source)
+            try:
+                if not tracks:
+                    raise ValueError("has a cover and no video" if self._container.streams.video else "holds no picture track")
+                self._chosen = choose(tracks, track, "video")
+                self._begin()
+            except ValueError:
+                self._container.close()
+                raise
+            self.notes = (self._chosen.note,) if self._chosen.note else ()
             self._tick, self._start = tick(self._stream), start_seconds(self._stream)
             self._untimed = self._count_untimed()
             if self._untimed:  # a bare stream without time stamps: frames are numbered
@@ -74,21 +114,13 @@ class Video:
         self._orientation = Orientation()
         self._variable = False
 
-    def _open(self) -> None:
-        self._container = open_container(self._source)
-        stream = picture_track(self._container)
-        if stream is None:
-            self._container.close()
-            raise ValueError("holds no picture track")
+    def _begin(self) -> None:
+        stream: Any = self._container.streams[self._chosen.index]
         stream.thread_type = "AUTO"
         self._stream, self._pixel = stream, stream.sample_aspect_ratio or Fraction(1)
-        try:
-            self._size = square_size(stream.width, stream.height, self._pixel)
-            if math.prod(self._size) > MAX_PIXELS:
-                raise ValueError(f"{self._size[0]} x {self._size[1]} pixels a frame; at most {MAX_PIXELS:,} are unpacked")
-        except ValueError:
-            self._container.close()
-            raise
+        self._size = square_size(stream.width, stream.height, self._pixel)
+        if math.prod(self._size) > MAX_PIXELS:
+            raise ValueError(f"{self._size[0]} x {self._size[1]} pixels a frame; at most {MAX_PIXELS:,} are unpacked")
         self._playing: Iterator[tuple[int, av.VideoFrame]] = iter(())
         self._at: float = math.inf  # stamp of the last frame played; nothing lies ahead of infinity
 
@@ -117,6 +149,7 @@ class Video:
             "rotation": 90 * self._orientation.quarters,
             "mirrored": self._orientation.mirrored,
             "pixel_aspect": f"{self._pixel.numerator}:{self._pixel.denominator}",
+            **self._chosen.facts,
         }
 
     def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> list[list[np.ndarray]]:
@@ -200,7 +233,8 @@ class Video:
             self._container.seek(at, stream=self._stream, backward=True)
         except OSError:
             self._container.close()
-            self._open()
+            self._container = open_container(self._source)
+            self._begin()
 
 
 def _stamp(packet: Packet[Any]) -> int | None:
