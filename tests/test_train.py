@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 
 import numpy as np
 import pytest
 import torch
 from conftest import PROGRAM
-from generate import audio, depth, picture
+from generate import audio, depth, imu, picture, thermal, video
 from safetensors.torch import load_file, save_file
 
 from imagebind_cli import load
@@ -222,9 +223,10 @@ def test_an_anchor_cache_changes_nothing_but_time(imagebind, flags, tmp_path):
 
 HURRIED = (
     "run.workers=0", "run.steps=14", "run.checkpoint_minutes=0.0001", "run.validate_every=5", "encoders.depth.drop_path=0.5",
-    "pairs.0.learn_temperature=true", "pairs.0.augment.depth={erase=0.5}", "run.micro_batch=3", "run.best=depth-image/R@5",
+    "pairs.0.learn_temperature=true", "pairs.0.augment.image={flip=0.5, randaugment=[9, 0.5], colour_jitter=0.4}",
+    "pairs.0.augment.depth={flip=0.5, randaugment=[9, 0.5], erase=0.5}", "run.micro_batch=3", "run.best=depth-image/R@5",
 )  # fmt: skip
-"""A run that checkpoints as often as it can, with dropout, a learnt temperature, and validation."""
+"""A run that checkpoints as often as it can, with dropout, every kind of operation on pictures, a learnt temperature, and validation."""
 
 
 @pytest.fixture(scope="module")
@@ -351,6 +353,23 @@ def test_changed_data_or_weights_are_refused(imagebind, flags, tmp_path, scenes)
     for checkpoint in (out / "checkpoints").glob("*"):
         checkpoint.unlink()
     assert "was begun with weights.vision.weights = 0000000000000000, not" in imagebind("train", *flags, "--out", out).err
+
+
+def test_a_run_whose_samples_were_varied_by_other_rules_is_refused(imagebind, flags, tmp_path):
+    out, varied = tmp_path / "run", settings("pairs.0.augment.image={colour_jitter=0.4}")
+    imagebind("train", *flags, *varied, "--out", out)
+    made = json.loads((out / "run.json").read_text())
+    assert imagebind("train", *flags, *varied, "--out", out).code == 0
+    for rules in ({}, {"augmentation": 1}):  # of the first version, and of some other
+        (out / "run.json").write_text(json.dumps({key: value for key, value in made.items() if key != "augmentation"} | rules))
+        done = imagebind("train", *flags, *varied, "--out", out)
+        assert done.code == 1
+        assert f"{out} was begun by a version of imagebind that augments otherwise; choose another --out" in done.err
+    plain = tmp_path / "plain"
+    imagebind("train", *flags, "--out", plain)
+    made = json.loads((plain / "run.json").read_text())
+    (plain / "run.json").write_text(json.dumps({key: value for key, value in made.items() if key != "augmentation"}))
+    assert imagebind("train", *flags, "--out", plain).code == 0  # nothing was varied, so nothing differs
 
 
 def test_a_folder_of_something_else_is_refused(imagebind, flags, tmp_path):
@@ -593,3 +612,84 @@ def test_bad_requests_are_one_line(imagebind, tmp_path, monkeypatch, arguments, 
 def test_the_command_line_imports_no_torch():
     code = "import sys, imagebind_cli.cli.train; sys.exit('torch' in sys.modules or 'pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# -- packages built for one PyTorch
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """Put packages in front of the installed ones that fail as those built for another PyTorch do; the environment that has them."""
+
+    def put(**errors):
+        for name, error in errors.items():
+            (tmp_path / "broken" / name).mkdir(parents=True)
+            (tmp_path / "broken" / name / "__init__.py").write_text(f"raise {error}\n")
+        places = [str(tmp_path / "broken"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)}
+
+    return put
+
+
+UNDEFINED = "OSError('libtorchaudio.abi3.so: undefined symbol: torch_dtype\\nmore lines')"
+NMS = "RuntimeError('operator torchvision::nms does not exist')"
+
+
+@pytest.mark.parametrize(
+    ("package", "error", "pair", "augment", "reason"),
+    [
+        ("torchaudio", UNDEFINED, "image-audio", "audio={frequency_mask=12}", "libtorchaudio.abi3.so: undefined symbol: torch_dtype"),
+        ("torchvision", NMS, "image-depth", "image={flip=0.5}", "operator torchvision::nms does not exist"),
+        ("torchvision", "ModuleNotFoundError('no module')", "image-depth", "depth={erase=0.5}", "no module"),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_package_built_for_another_pytorch_is_one_line(scenes, tmp_path, broken, package, error, pair, augment, reason, workers):
+    """Before the first step, with both versions and what to install; a run that does not need the package trains."""
+    environment = broken(**{package: error})
+    arguments = ["--pairs", pair, "--model", "tiny", "--data", scenes / "train.jsonl", "--batch", 4, "--device", "cpu", "--out", tmp_path / "run"]
+    arguments += settings(f"run.workers={workers}", "run.steps=1")
+
+    def trained(*more):
+        command = [PROGRAM, "train", *map(str, arguments), *more]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+    done = trained("--set", f"pairs.0.augment.{augment}")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
+    versions = f"augmentation needs {package} {metadata.version(package)} beside torch {metadata.version('torch')}, and its import fails: {reason};"
+    assert versions in done.stderr
+    assert re.search(r"install versions that belong together: pip install 'torch\S* 'torchvision\S* 'torchaudio\S*'$", done.stderr.strip())
+    assert not (tmp_path / "run").exists()
+    if not workers:
+        done = trained()
+        assert done.returncode == 0, done.stderr
+
+
+EVERYTHING_BUT_TRAINING = """
+import sys
+from imagebind_cli.cli import app
+
+for path in sys.argv[1:]:
+    modality, store = path.rpartition("/")[2].partition(".")[0], path + ".h5"
+    for command in (
+        ["embed", modality, path, "-o", store, "--device", "cpu"],
+        ["preprocess", modality, path, "-o", path + ".prepared.h5"],
+        ["zeroshot", modality, path, "--labels", "cat,dog", "--device", "cpu"],
+        ["retrieve", store, "--text", "a dog", "--device", "cpu"],
+    ):
+        try:
+            app([*command, "--model", "tiny"])
+        except SystemExit as error:
+            assert not error.code, command
+assert not {"torchvision", "torchaudio"} & set(sys.modules)
+"""
+
+
+def test_all_but_training_works_without_either(tmp_path, broken):
+    """Where both packages are built for another PyTorch, every modality is embedded, prepared, classified and found."""
+    made = {"image": picture, "depth": depth, "audio": audio, "thermal": thermal, "imu": imu, "video": video}
+    endings = {"depth": "npy", "audio": "wav", "imu": "csv", "video": "avi"}
+    paths = [str(make(tmp_path / f"{modality}.{endings.get(modality, 'png')}")) for modality, make in made.items()]
+    environment = broken(torchaudio=UNDEFINED, torchvision=NMS)
+    run = subprocess.run([sys.executable, "-c", EVERYTHING_BUT_TRAINING, *paths], env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr

@@ -526,6 +526,10 @@ def test_anchors_made_otherwise_are_refused(folder, tmp_path):
             cache(**change)
     with pytest.raises(UserError, match=r"set pairs\.0\.views to how many"):
         cache(views=0)
+    made = tmp_path / "cache" / "made.json"
+    made.write_text(json.dumps({key: value for key, value in json.loads(made.read_text()).items() if key != "augmentation rules"}))
+    with pytest.raises(UserError, match="cache: anchors made with other augmentation rules; name another folder, or delete this one"):
+        cache()  # of a version that varied pictures otherwise
 
 
 def test_an_anchor_that_is_not_finite_stops_the_filling(folder, tmp_path):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.reading import read_options, record
+from imagebind_cli.training.augment import RULES
 from imagebind_cli.training.data import PairData
 from imagebind_cli.training.samples import Chunk
 
@@ -110,6 +111,7 @@ class AnchorCache:
             "input": [side.config.shape, side.config.mean, side.config.std],
             "options": record(read_options(side.encoder, side.modality, side.options)),
             "augmentation": side.augment and side.augment.model_dump(),
+            "augmentation rules": side.augment and RULES,
             "alignment": reader.aligned,
             "seed": reader.seed,
             "pair number": self._pair,

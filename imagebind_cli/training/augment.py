@@ -18,6 +18,9 @@ from torch import Tensor
 from imagebind_cli.media.views import RATIOS, Box, Crop, View
 from imagebind_cli.training.recipe import Augment
 
+RULES = 2
+"""Raised when one seed would draw something else, or an operation give other pixels: a run begun before is then not continued otherwise."""
+
 TRIES = 10
 """Crops, and rectangles to erase, that are drawn before one fits, as in torchvision."""
 
@@ -72,13 +75,15 @@ def draw_place(seed: int, *place: int) -> float:
 
 def mask_frequencies(spectrogram: Tensor, widest: int, seed: int, *place: int) -> Tensor:
     """A normalised spectrogram (…, bins, frames) with up to `widest` neighbouring mel bins at its mean, 0 (SpecAugment, Park et al. 2019)."""
-    numbers = random(seed, "frequencies", *place)
-    bins = spectrogram.shape[-2]
-    width = int(numbers.integers(min(widest, bins) + 1))
-    first = int(numbers.integers(bins - width + 1))
-    masked = spectrogram.clone()
-    masked[..., first : first + width, :] = 0
-    return masked
+    from torchaudio.functional import mask_along_axis  # only here: nothing else may depend on torchaudio
+
+    bins_axis = spectrogram.dim() - 2
+    before = torch.get_rng_state()  # torchaudio draws from the process's generator, which is the training's
+    torch.default_generator.manual_seed(int(random(seed, "frequencies", *place).integers(2**63)))
+    try:
+        return mask_along_axis(spectrogram, min(widest, spectrogram.shape[bins_axis]) + 1, 0.0, bins_axis)  # it masks fewer than it is given
+    finally:
+        torch.set_rng_state(before)
 
 
 def turn_sensors(readings: Tensor, deviation: float, mean: Sequence[float], std: Sequence[float], seed: int, *place: int) -> Tensor:

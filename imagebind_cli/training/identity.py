@@ -9,6 +9,7 @@ from typing import Any
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.run_folder import replace_file
+from imagebind_cli.training.augment import RULES
 from imagebind_cli.training.gather import rank
 from imagebind_cli.training.setup import Design, Machinery
 
@@ -47,7 +48,8 @@ def _made(plan: Design) -> dict[str, Any]:
         pair.name: {"pairs": plan.data.counts[number], "rows": plan.data.reader(number).data.digest()}
         for number, pair in enumerate(plan.recipe.pairs)
     }
-    return {"recipe": plan.recipe.model_dump(mode="json"), "data": data}
+    varied = any(pair.augment for pair in plan.recipe.pairs)
+    return {"recipe": plan.recipe.model_dump(mode="json"), "data": data, "augmentation": RULES if varied else None}
 
 
 def _compare(folder: Path, made: Mapping[str, Any]) -> None:
@@ -55,6 +57,8 @@ def _compare(folder: Path, made: Mapping[str, Any]) -> None:
     theirs, ours = (dict(_flat({key: values[key] for key in made if key in values}, "")) for values in (before, made))
     for key in dict.fromkeys([*theirs, *ours]):
         if theirs.get(key) != ours.get(key) and key not in FREE:
+            if key == "augmentation":
+                raise UserError(f"{folder} was begun by a version of imagebind that augments otherwise; choose another --out")
             had, has = theirs.get(key, "nothing"), ours.get(key, "nothing")
             raise UserError(f"{folder} was begun with {key.removeprefix('recipe.')} = {had}, not {has}; choose another --out")
 

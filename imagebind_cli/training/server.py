@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
@@ -18,7 +19,9 @@ def context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return torch.multiprocessing.get_context("spawn")
     chosen = torch.multiprocessing.get_context("forkserver")
-    chosen.set_forkserver_preload(["imagebind_cli.training.samples"])
+    # Where pictures are varied the server imports torchvision, too: one import for all workers.
+    varied = ["imagebind_cli.media.picture_operations"] if "torchvision" in sys.modules else []
+    chosen.set_forkserver_preload(["imagebind_cli.training.samples", *varied])
     resource_tracker.ensure_running()  # which forkserver would do, and unblock them
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # which the server and its workers inherit
     try:

@@ -9,6 +9,7 @@ from typing import Any
 from imagebind_cli import reading, registry
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UserError
+from imagebind_cli.training.libraries import check_import
 from imagebind_cli.training.recipe import Augment, Pair
 
 STILL = ("image", "vision")
@@ -50,7 +51,7 @@ def sides_of(pair: Pair, configs: Mapping[str, EncoderConfig]) -> tuple[Side, Si
     Args:
         configs: by encoder name.
     Raises:
-        UserError: no such encoder, or an option or augmentation that does not fit.
+        UserError: no such encoder, an option or augmentation that does not fit, or a package that it needs and that cannot be imported.
     """
     for place, given in (("augment", pair.augment), ("options", pair.options)):
         for modality in given:
@@ -81,6 +82,10 @@ def _side(pair: Pair, modality: str, configs: Mapping[str, EncoderConfig]) -> Si
     reading.read_options(encoder, modality, options)
     augment = pair.augment.get(modality)
     _check_augment(pair, modality, encoder, augment or Augment())
+    if augment and encoder in PICTURES:
+        check_import("torchvision")
+    if augment and augment.frequency_mask:
+        check_import("torchaudio")
     return Side(modality, configs[encoder], options, augment)
 
 
