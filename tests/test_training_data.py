@@ -21,7 +21,7 @@ from imagebind_cli.training import anchors
 from imagebind_cli.training import rows as rows_module
 from imagebind_cli.training.anchors import AnchorCache
 from imagebind_cli.training.augment import draw_view
-from imagebind_cli.training.data import open_pairs
+from imagebind_cli.training.data import leaks, open_pairs
 from imagebind_cli.training.recipe import Augment, Recipe
 from imagebind_cli.training.rows import Packed, read_data
 from imagebind_cli.training.samples import clip_number
@@ -184,7 +184,6 @@ def test_unaligned_sides_are_drawn_apart(tmp_path):
 
 
 def test_groups_are_rows_alike_in_id_group_or_caption(tmp_path):
-    path = str(picture(tmp_path / "a.png"))
     rows = [
         {"id": "a", "text": "a dog", "group": "g"},
         {"id": "b", "text": "A  dog "},
@@ -194,12 +193,15 @@ def test_groups_are_rows_alike_in_id_group_or_caption(tmp_path):
         {"id": "d", "text": "a hen"},
         {"id": "f", "text": "g"},
     ]
-    data = opened(manifest(tmp_path / "a.jsonl", [{**row, "image": path} for row in rows]), ("image", "text"))
+    for number, row in enumerate(rows):
+        row["image"] = picture(tmp_path / f"{number}.png", number).name
+    data = opened(manifest(tmp_path / "a.jsonl", rows), ("image", "text"))
     assert data.groups(0).tolist() == [0, 0, 0, 3, 4, 3, 6]
-    assert "image-text: 3 have the id, group or caption of another, and are no negatives of it" in data.lines()
+    told = "4 groups, the largest of 3 pairs: pairs of one id, group, image or text are no negatives of each other"
+    assert f"image-text: {told}" in data.lines()
     code = f"""if True:
         from imagebind_cli import model_config
-        from imagebind_cli.training.data import open_pairs
+        from imagebind_cli.training.data import leaks, open_pairs
         from imagebind_cli.training.recipe import Recipe
         pair = dict(modalities=["image", "text"], data=[{str(tmp_path / "a.jsonl")!r}], batch=4)
         print(open_pairs(Recipe(model="tiny", pairs=[pair]), model_config.named("tiny").encoders).groups(0).tolist())"""
@@ -207,6 +209,72 @@ def test_groups_are_rows_alike_in_id_group_or_caption(tmp_path):
     assert json.loads(told.stdout) == data.groups(0).tolist()
     batch = next(data.batches(0, 1))
     assert batch.groups.tolist() == [data.groups(0)[data.ids(0).index(id)] for id in batch.ids]
+
+
+def captioned(rows, path, modalities=("image", "text")):
+    """The groups of rows, each with a caption and an id of its own."""
+    rows = [{"id": str(number), "text": f"caption number {number}", **row} for number, row in enumerate(rows)]
+    return opened(manifest(path, rows), modalities, batch=2).groups(0).tolist()
+
+
+def test_one_picture_is_one_group_however_its_path_is_written(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    picture(tmp_path / "sub" / "a b.png")
+    picture(tmp_path / "sub" / "c.png", 1)
+    (tmp_path / "folder").symlink_to("sub")
+    (tmp_path / "file.png").symlink_to("sub/a b.png")
+    paths = ["sub/a b.png", "./sub//a b.png", "sub/../sub/a b.png", str(tmp_path / "sub" / "a b.png"), "folder/a b.png", "file.png"]
+    rows = [{"image": path} for path in [*paths, "sub/c.png", "nowhere.png", "nul\0.png"]]
+    assert captioned(rows, tmp_path / "a.jsonl") == [0, 0, 0, 0, 0, 0, 6, 7, 8]
+    monkeypatch.chdir(tmp_path)
+    data = opened("a.jsonl", ("image", "text"), batch=2)
+    assert data.groups(0).tolist() == [0, 0, 0, 0, 0, 0, 6, 7, 8]
+    assert "image-text: 67% of the pairs are in one group: little can be learnt or scored where so few are told apart" in data.lines()
+
+
+@pytest.mark.parametrize("modalities", [("audio", "text"), ("text", "audio")])
+def test_a_sound_with_its_stretch_is_one_group(folder, tmp_path, modalities):
+    (folder / "other").mkdir(exist_ok=True)
+    stretches = [{}, {}, {"end": 1}, {"start": 0, "end": 1.0}, {"start": 1, "end": 2}]
+    rows = [{"audio": "../0.wav", **stretch} for stretch in stretches] + [{"audio": "../1.wav"}]
+    assert captioned(rows, folder / "other" / "a.jsonl", modalities) == [0, 0, 2, 2, 4, 5]
+    unnamed = [{**row, "id": None} for row in rows]  # known by their file, but not one for that
+    assert captioned(unnamed, folder / "other" / "a.jsonl", modalities) == [0, 0, 2, 2, 4, 5]
+
+
+@pytest.mark.parametrize("output", ["pairs.h5", "pairs-%06d.tar"])
+def test_one_picture_stays_one_group_when_it_is_prepared(folder, tmp_path, imagebind, output):
+    rows = [{"id": str(number), "image": f"{number // 3}.png", "text": f"caption number {number}"} for number in range(6)]
+    path = manifest(folder / "shared.jsonl", rows)
+    imagebind("preprocess", "image,text", "--manifest", path, "--model", "tiny", "-o", tmp_path / output)
+    data = opened(tmp_path / output.replace("%06d", "*"), ("image", "text"))
+    assert sorted(data.groups(0).bincount().tolist())[-2:] == [3, 3]
+
+
+def test_one_file_in_a_tar_is_one_group(tmp_path):
+    long = [bytearray(np.random.default_rng(seed).bytes(300_000)) for seed in (0, 0, 0, 1)]
+    long[2][200_000:220_000] = bytes(20_000)  # the same size, beginning and end
+    small = [(tmp_path / f"{number}.png").read_bytes() for number in range(2) if picture(tmp_path / f"{number}.png", number)]
+    for ending, files in (("mp3", long), ("png", [small[0], small[0], small[1]])):
+        with tarfile.open(tmp_path / f"{ending}.tar", "w") as tar:
+            for number, data in enumerate(files):
+                for name, content in ((f"{number}.{ending}", bytes(data)), (f"{number}.txt", b"caption %d" % number)):
+                    about = tarfile.TarInfo(name)
+                    about.size = len(content)
+                    tar.addfile(about, io.BytesIO(content))
+    assert read_data([str(tmp_path / "mp3.tar")], ("audio", "text")).groups.tolist() == [0, 0, 2, 3]
+    assert read_data([str(tmp_path / "png.tar")], ("image", "text")).groups.tolist() == [0, 0, 2]
+
+
+def test_files_that_are_trained_on_are_counted_in_a_validation(folder, tmp_path):
+    data = opened(folder / "scenes.jsonl")
+    rows = [{"id": f"val{number}", "image": f"{number}.png", "depth": f"{number + 5}.npy"} for number in range(8)]
+    rows[0]["image"] = str(picture(tmp_path / "new.png", 99))
+    val = opened(folder / "scenes.jsonl", val=[str(manifest(folder / "val.jsonl", rows))], split="val")
+    assert list(leaks(data, val)) == [
+        "image-depth: 7 of 8 have the image of a pair that is trained on; their scores are too high",
+        "image-depth: 6 of 8 have the depth of a pair that is trained on; their scores are too high",
+    ]
 
 
 def test_packed_rows_are_what_was_put_in():
@@ -549,7 +617,7 @@ def test_reading_before_filling_is_told(folder, tmp_path):
 JOB = """if True:
     import os, signal, sys, torch
     from imagebind_cli import model_config
-    from imagebind_cli.training.data import open_pairs
+    from imagebind_cli.training.data import leaks, open_pairs
     from imagebind_cli.training.recipe import Recipe
     if __name__ == "__main__":
         os.setpgrp()

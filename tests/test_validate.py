@@ -31,9 +31,9 @@ def test_chance_is_the_share_of_all_orders(relevant, among, top):
     assert _guessed(relevant, among, top) == pytest.approx(sum(map(bool, orders)) / len(orders))
 
 
-def said(outcomes, warmup=0):
+def said(outcomes, warmup=0, frozen=()):
     lines = []
-    watch = Watch(warmup, lines.append)
+    watch = Watch(warmup, lines.append, frozen)
     for step, outcome in enumerate(outcomes, start=1):
         watch.outcome(step, Pair(modalities=("image", "depth"), batch=64), outcome)
     return lines
@@ -52,6 +52,13 @@ def test_what_does_not_learn_is_said_once_and_again_when_it_comes_back():
     assert said([outcome(loss=4.16)] * 60, warmup=60) == []
     (line,) = said([outcome(spread=(0.2, 0.995))] * 40)
     assert "embeddings of depth have collapsed" in line
+
+
+def test_a_frozen_anchor_has_not_collapsed_however_alike_its_embeddings_are():
+    alike = [outcome(spread=(0.999, 0.2))] * 40
+    assert "embeddings of image have collapsed" in said(alike)[0]
+    assert said(alike, frozen=["vision"]) == []
+    assert "embeddings of depth have collapsed" in said([outcome(spread=(0.999, 0.999))] * 40, frozen=["vision"])[0]
 
 
 def test_curves_are_thinned_by_means_and_drawn_with_their_names():

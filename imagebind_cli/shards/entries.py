@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,21 @@ ENDINGS = {
     "text": "txt",
 }
 BY_ENDING = {ending: modality for modality, endings in ENDINGS.items() for ending in endings.split()}
+
+SMALL, BLOCKS, BLOCK = 65_536, 16, 4096
+"""Bytes of which an excerpt is all; of more, how many blocks of how many bytes it takes."""
+
+
+def _excerpt(size: int, read: Callable[[int, int], bytes]) -> bytes:
+    """Enough of `size` bytes to tell members apart: all of a few; else their number, and blocks from the first to the last.
+
+    Args:
+        read: bytes from a place, so many.
+    """
+    if size <= SMALL:
+        return read(0, size)
+    places = (number * (size - BLOCK) // (BLOCKS - 1) for number in range(BLOCKS))
+    return size.to_bytes(8, "little") + b"".join(read(place, BLOCK) for place in places)
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,15 @@ class Part:
         with open(path, "rb", buffering=0) as file:
             file.seek(offset)
             return file.read(size)
+
+    def excerpt(self) -> bytes:
+        """Enough of its bytes to tell it from another member, without reading all of a large one."""
+        if isinstance(self.place, bytes):
+            data = self.place
+            return _excerpt(len(data), lambda start, count: data[start : start + count])
+        path, offset, size = self.place
+        with open(path, "rb", buffering=0) as file:
+            return _excerpt(size, lambda start, count: os.pread(file.fileno(), count, offset + start))
 
     def array(self) -> np.ndarray:
         """The array in a member that is a `.npy` file.
@@ -62,6 +87,11 @@ class Rows:
     def read(self) -> bytes:
         """The numbers as bytes."""
         return self.rows.tobytes()
+
+    def excerpt(self) -> bytes:
+        """As `Part.excerpt`."""
+        data = self.rows.reshape(-1).view(np.uint8)
+        return _excerpt(len(data), lambda start, count: data[start : start + count].tobytes())
 
     def array(self) -> np.ndarray:
         """A copy in memory."""

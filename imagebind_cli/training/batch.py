@@ -13,8 +13,8 @@ from imagebind_cli.sources import Failure
 class Batch:
     """This process's share of a mini-batch.
 
-    pair: its number in the recipe. ids: of the b samples. groups: (b,) int64; rows that share a number (same id, group or caption) are no
-    negatives of each other, across processes too. inputs: the anchor's and the other's tensors, (b, *shape) each. embedded: the anchor's are unit
+    pair: its number in the recipe. ids: of the b samples. groups: (b,) int64; rows that share a number (same id, group, file or caption) are
+    no negatives of each other, across processes too. inputs: the anchor's and the other's tensors, (b, *shape) each. embedded: the anchor's are unit
     vectors (b, dim) from its cache. failures: samples that could not be read; another sample took the place of each.
     """
 

@@ -23,7 +23,7 @@ from imagebind_cli.sources import Failure
 from imagebind_cli.training import augment
 from imagebind_cli.training.batch import Batch
 from imagebind_cli.training.recipe import Pair, Recipe
-from imagebind_cli.training.rows import Data, Packed, read_data
+from imagebind_cli.training.rows import ANCHOR_AND_OTHER, KEYS, Data, Packed, read_data
 from imagebind_cli.training.samples import Chunk, PairReader, Request
 from imagebind_cli.training.sides import PICTURES, TIMED, sides_of
 from imagebind_cli.training.workers import read_ahead
@@ -58,7 +58,7 @@ def open_pairs(recipe: Recipe, configs: Mapping[str, EncoderConfig], split: str 
     return PairData(recipe, configs, split)
 
 
-NOTHING = Data(Packed(()), torch.empty(0, dtype=torch.int64), (), (), 0, None)
+NOTHING = Data(Packed(()), torch.empty((0, KEYS), dtype=torch.int64), torch.empty(0, dtype=torch.int64), (), (), 0, None)
 
 
 class PairData:
@@ -82,7 +82,7 @@ class PairData:
             )
         reader = PairReader(number, data, sides, self._recipe.run.seed, pair.aligned)
         if patterns:
-            self._lines += [f"{pair.name}: {line}" for line in (*_counted(data, patterns), *_tried(reader))]
+            self._lines += [f"{pair.name}: {line}" for line in (*_counted(data, pair, patterns), *_tried(reader))]
         return reader
 
     @property
@@ -97,6 +97,10 @@ class PairData:
     def reader(self, pair: int) -> PairReader:
         """What reads a pair's rows."""
         return self._readers[pair]
+
+    def name(self, pair: int) -> str:
+        """A pair's name, `image-depth`."""
+        return self._recipe.pairs[pair].name
 
     def views(self, pair: int) -> int:
         """How many fixed views a pair's rows have; 0 for a fresh one every time."""
@@ -257,13 +261,30 @@ def _pieces(whole: Sequence[T], size: int) -> list[tuple[T, ...]]:
     return [tuple(whole[i : i + size]) for i in range(0, len(whole), size)]
 
 
-def _counted(data: Data, patterns: Sequence[str]) -> Iterator[str]:
+def _counted(data: Data, pair: Pair, patterns: Sequence[str]) -> Iterator[str]:
     """How many rows there are, how many cannot be used, and how many are like another."""
     yield f"{len(data):,} pairs from {', '.join(patterns)}"
     if data.first_left_out is not None:
         yield f"{data.left_out:,} left out, the first {data.first_left_out.id}: {data.first_left_out.reason}"
-    if alike := len(data) - len(torch.unique(data.groups)):
-        yield f"{alike:,} have the id, group or caption of another, and are no negatives of it"
+    sizes = data.groups.bincount()
+    groups, largest = int(sizes.count_nonzero()), int(sizes.max())
+    if groups == len(data):
+        return
+    counted = f"{groups:,} group{'s' if groups > 1 else ''}, the largest of {largest:,} pairs"
+    yield f"{counted}: pairs of one id, group, {' or '.join(pair.modalities)} are no negatives of each other"
+    if 2 * largest > len(data) and pair.loss != "regression":
+        yield f"{largest / len(data):.0%} of the pairs are in one group: little can be learnt or scored where so few are told apart"
+
+
+def leaks(data: PairData, val: PairData) -> Iterator[str]:
+    """What pairs of a validation share with those that are trained on: files, not sentences, of which many pairs may have the same."""
+    for number in range(len(data.counts)):
+        trained = data.reader(number)
+        keys, known = val.reader(number).data.keys, trained.data.keys
+        for side, place in zip(trained.sides, ANCHOR_AND_OTHER, strict=True):
+            seen = int(torch.isin(keys[:, place], known[:, place]).sum())
+            if seen and side.modality != "text":
+                yield f"{data.name(number)}: {seen:,} of {len(keys):,} have the {side.modality} of a pair that is trained on; their scores are too high"
 
 
 def _tried(reader: PairReader) -> Iterator[str]:

@@ -45,7 +45,11 @@ def settle(folder: Path, plan: Design, machinery: Machinery) -> None:
 
 def _made(plan: Design) -> dict[str, Any]:
     data = {
-        pair.name: {"pairs": plan.data.counts[number], "rows": plan.data.reader(number).data.digest()}
+        pair.name: {
+            "pairs": plan.data.counts[number],
+            "groups": len(plan.data.groups(number).unique()),
+            "rows": plan.data.reader(number).data.digest(),
+        }
         for number, pair in enumerate(plan.recipe.pairs)
     }
     varied = any(pair.augment for pair in plan.recipe.pairs)

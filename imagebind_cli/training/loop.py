@@ -120,7 +120,7 @@ class Run:
         self._progress = state.restore(folder, machinery.trained, self._optimizer)
         self._records = Records(folder, self._progress.metrics_bytes, self._progress.step)
         self._validation = Validation(made, machinery, say)
-        self._watch = Watch(made.warmup, say)
+        self._watch = Watch(made.warmup, say, [name for name, tower in machinery.towers.items() if not tower.trained])
         self._saved = self._told = time.monotonic()
         self._pairs = 0  # since `_told`
         self._stopped_by: int | None = None

@@ -24,10 +24,10 @@ STEPS, WARMUP, EVERY = 300, 10, 10
 
 
 def overfit(recipe: Recipe, count: int, device: torch.device, say: Callable[[str], None]) -> bool:
-    """Train on the first `count` samples of each pair alone; whether all reach 100 % R@1 both ways, within `run.steps` (300) steps.
+    """Train on `count` samples of each pair alone, the first of each group first; whether all reach 100 % R@1 both ways, within `run.steps` (300) steps.
 
     Raises:
-        UserError: fewer samples can be read, or a loss that is not finite.
+        UserError: fewer samples can be read, all are one group, or a loss that is not finite.
     """
     pairs = tuple(pair.model_copy(update={"batch": count, "augment": {}, "val": ()}) for pair in recipe.pairs)
     settings = recipe.optimizer.model_copy(update={"schedule": "constant"})
@@ -58,7 +58,11 @@ def overfit(recipe: Recipe, count: int, device: torch.device, say: Callable[[str
 
 
 def _batch(plan: Design, number: int, count: int) -> Batch:
-    parts = list(plan.data.samples(number, range(count)))
+    groups = plan.data.groups(number)
+    alike = groups != torch.arange(len(groups))  # a group's number is that of its first row
+    if alike.sum() == len(groups) - 1:
+        raise UserError(f"{plan.recipe.pairs[number].name}: all pairs are one group, so that each finds its other half first untrained")
+    parts = list(plan.data.samples(number, alike.int().argsort(stable=True)[:count].tolist()))
     ids = tuple(id for part in parts for id in part.ids)
     if len(ids) < count:
         failure = next(failure for part in parts for failure in part.failures)

@@ -12,6 +12,7 @@ import torch
 
 from imagebind_cli import registry
 from imagebind_cli.encoder import Encoder, EncoderConfig, build_encoder
+from imagebind_cli.training.data import leaks
 from imagebind_cli.training.gather import world
 from imagebind_cli.training.precision import finer, precision
 from imagebind_cli.training.recipe import Encoder as Section
@@ -35,7 +36,7 @@ def lines(plan: Design, device: torch.device) -> list[str]:
 
 def _validation(plan: Design) -> Iterator[str]:
     if plan.val:
-        yield from (f"validation: {line}" for line in plan.val.lines())
+        yield from (f"validation: {line}" for line in (*plan.val.lines(), *leaks(plan.data, plan.val)))
     for test in plan.tests:
         yield f"validation: zero-shot {test.modality}, {len(test.items):,} items of {len(test.classes):,} classes"
 

@@ -26,8 +26,13 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.shards import Entry, Part, index
 from imagebind_cli.sources import Failure, from_manifest
 from imagebind_cli.training.server import context
+from imagebind_cli.training.sides import TIMED
 
 MANIFESTS = (".jsonl", ".csv", ".tsv")
+
+KEYS = 4
+ANCHOR_AND_OTHER = (2, 3)
+"""Numbers by which rows may be alike, of id, group, anchor and other; the places of the last two."""
 
 MANY_BYTES = 1_000_000_000
 """Of shards, whose headers are read by several processes."""
@@ -60,11 +65,13 @@ class Packed:
 class Data:
     """One pair's rows.
 
-    rows: each an id, and paths and sentences by modality, or where it lies in which shard. groups: (n,) int64; equal where id, group or caption
-    is. files: read. made: how the shards among them were prepared, by file. left_out: how many rows cannot be used; the first of them.
+    rows: each an id, and paths and sentences by modality, or where it lies in which shard. keys: (n, 4) int64, of id, group, anchor and other;
+    equal where these are, 0 where a row has none. groups: (n,) int64; equal for rows that any key connects. files: read. made: how the shards
+    among them were prepared, by file. left_out: how many rows cannot be used; the first of them.
     """
 
     rows: Packed
+    keys: Tensor
     groups: Tensor
     files: tuple[str, ...]
     made: tuple[Mapping[str, Any], ...]
@@ -120,7 +127,8 @@ def read_data(patterns: Sequence[str], modalities: tuple[str, str], workers: int
         why = f": {first_left_out.reason}" if first_left_out else ""
         raise UserError(f"{', '.join(patterns)}: no row has both {' and '.join(modalities)}{why}")
     made, left_out = tuple(one.made for one in found), sum(one.left_out for one in found)
-    return Data(rows, _groups([one.keys for one in found]), tuple(files), made, left_out, first_left_out)
+    keys = np.concatenate([np.frombuffer(one.keys, np.int64) for one in found]).reshape(-1, KEYS)
+    return Data(rows, torch.from_numpy(keys), _groups(keys), tuple(files), made, left_out, first_left_out)
 
 
 def _matching(pattern: str) -> list[str]:
@@ -132,38 +140,34 @@ def _matching(pattern: str) -> list[str]:
 
 @dataclass
 class _Found:
-    """What one file holds: a JSON object for each usable row, and its keys, three numbers of 64 bits."""
+    """What one file holds: a JSON object for each usable row, and its keys, numbers of 64 bits."""
 
     lines: list[bytes] = field(default_factory=list)
-    keys: array[int] = field(default_factory=lambda: array("Q"))
+    keys: array[int] = field(default_factory=lambda: array("q"))
     made: Mapping[str, Any] = field(default_factory=dict)
     left_out: int = 0
     first_left_out: Failure | None = None
 
-    def add(self, row: Mapping[str, Any], group: Any, caption: str | bytes | None) -> None:
-        """A usable row. What makes it the same as another: id, group, caption; one that it lacks is its id again."""
-        own = _number("id", row["id"])
-        self.keys.extend((own, own if group is None else _number("group", group), own if caption is None else _number("text", caption)))
+    def add(self, row: Mapping[str, Any], keys: Mapping[str, str | bytes | None]) -> None:
+        """Add a usable row. keys: what makes it the same as another, by kind: `id`, `group` and both modalities."""
+        self.keys.extend(0 if key is None else _number(kind, key) for kind, key in keys.items())
         self.lines.append(json.dumps(row).encode())
 
     def leave_out(self, failure: Failure) -> None:
-        """A row that is none."""
+        """Count a row that cannot be used."""
         self.left_out += 1
         self.first_left_out = self.first_left_out or failure
 
 
-def _number(kind: str, key: Any) -> int:
-    if kind == "text" and isinstance(key, str):
-        key = " ".join(key.split()).lower()
-    data = key if isinstance(key, bytes) else str(key).encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=kind.encode()).digest(), "little")
+def _number(kind: str, key: str | bytes) -> int:
+    data = key if isinstance(key, bytes) else key.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=kind.encode()).digest(), "little", signed=True)
 
 
-def _groups(keys: Sequence[array[int]]) -> Tensor:
-    """(n,) int64: for all rows that hang together by any key, the number of the first."""
-    table = np.concatenate([np.frombuffer(one, np.uint64) for one in keys]).reshape(-1, 3)
-    columns = [np.unique(column, return_inverse=True)[1] for column in table.T]
-    numbers = np.arange(len(table))
+def _groups(keys: np.ndarray) -> Tensor:
+    """(n,) int64: for all rows that any key of (n, 4) connects, the number of the first."""
+    numbers = np.arange(len(keys))
+    columns = [np.unique(np.where(column == 0, -1 - numbers, column), return_inverse=True)[1] for column in keys.T]
     while True:
         before = numbers
         for column in columns:
@@ -191,9 +195,13 @@ def _read_file(number: int, file: str, modalities: tuple[str, str]) -> _Found:
         for item in from_manifest(Path(file), files_first):
             if isinstance(item, Failure):
                 found.leave_out(item)
-            else:
-                row = {"id": item.id, **item.payload, **_stretch(item.id, item.meta, file)}
-                found.add(row, item.meta.get("group"), item.payload.get("text"))
+                continue
+            stretch = _stretch(item.id, item.meta, file)
+            contents = {name: _sentence(item.payload[name]) if name == "text" else _real(item.payload[name]) for name in modalities}
+            named = (
+                os.path.join(Path(file).parent, item.id) != item.payload[files_first[0]]
+            )  # and not by its file, of which there may be stretches
+            found.add({"id": item.id, **item.payload, **stretch}, _keys(item.id if named else None, item.meta, contents, stretch))
         return found
     entries = index(file)
     found.made = entries[0].made if len(entries) else {}
@@ -212,7 +220,7 @@ def _take_entry(found: _Found, entry: Entry, place: tuple[int, int], file: str, 
         return
     try:
         about = entry.about()
-        caption = _caption(members["text"][0], bool(prepared["text"])) if "text" in members else None
+        contents = {name: _content(parts, name == "text" and not prepared[name]) for name, parts in members.items()}
     except (OSError, ValueError) as error:
         found.leave_out(Failure(entry.key, f"this sample of {file}: {error}"))
         return
@@ -221,8 +229,9 @@ def _take_entry(found: _Found, entry: Entry, place: tuple[int, int], file: str, 
         return
     id = str(about.get("id", entry.key))
     kept = {part.name for parts in members.values() for part in parts}
-    row = {"id": id, "file": place[0], **_place(entry, kept, place[1]), **_stretch(id, about, file)}
-    found.add(row, about.get("group"), caption)
+    stretch = _stretch(id, about, file)
+    row = {"id": id, "file": place[0], **_place(entry, kept, place[1]), **stretch}
+    found.add(row, _keys(id, about, contents, stretch))
 
 
 def _place(entry: Entry, kept: set[str], number: int) -> dict[str, Any]:
@@ -248,6 +257,40 @@ def _stretch(id: str, about: Mapping[str, Any], file: str) -> dict[str, float]:
     raise UserError(f"{file}: {id}: start and end are seconds, the one before the other; {given} is given")
 
 
-def _caption(member: Any, tokens: bool) -> str | bytes:
-    """The sentence, or the bytes of its tokens."""
-    return member.array().tobytes() if tokens else member.read().decode(errors="replace")
+def _keys(
+    id: str | None, about: Mapping[str, Any], contents: Mapping[str, str | bytes], stretch: Mapping[str, float]
+) -> dict[str, str | bytes | None]:
+    """What makes a row the same as another: its id, its group, and what each modality is, of a recording with its stretch."""
+    group = about.get("group")
+    keys: dict[str, str | bytes | None] = {"id": id, "group": None if group is None else str(group)}
+    for modality, content in contents.items():
+        if modality in TIMED and stretch:
+            whole = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+            content = whole + f"\0{stretch.get('start', 0.0)} {stretch.get('end')}".encode()
+        keys[modality] = content
+    return keys
+
+
+def _sentence(text: str) -> str:
+    """A sentence without what tells no two apart: case and spacing."""
+    return " ".join(text.split()).lower()
+
+
+def _real(path: str) -> str:
+    """The absolute path of a file, links resolved: its folder's once for all files in it."""
+    folder, name = os.path.split(path.rstrip("/"))
+    try:
+        real = os.path.join(_real_folder(folder), name)
+        return os.path.realpath(real) if os.path.islink(real) else real
+    except ValueError:  # a NUL, which its reader refuses
+        return path
+
+
+_real_folder = lru_cache(maxsize=65_536)(os.path.realpath)
+
+
+def _content(parts: Sequence[Any], sentence: bool) -> str | bytes:
+    """A sentence, or a digest of a media file or of prepared arrays."""
+    if sentence:
+        return _sentence(parts[0].read().decode(errors="replace"))
+    return hashlib.blake2b(b"".join(part.excerpt() for part in parts), digest_size=16).digest()
