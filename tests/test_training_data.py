@@ -526,6 +526,10 @@ def test_anchors_made_otherwise_are_refused(folder, tmp_path):
             cache(**change)
     with pytest.raises(UserError, match=r"set pairs\.0\.views to how many"):
         cache(views=0)
+    made = tmp_path / "cache" / "made.json"
+    made.write_text(made.read_text().replace('"weights": "weights"', f'"weights": "{"0" * 16}"'))
+    with pytest.raises(UserError, match="cache: anchors made by an earlier version of imagebind; delete this folder to compute them again"):
+        cache()
 
 
 def test_an_anchor_that_is_not_finite_stops_the_filling(folder, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.fingerprint import is_earlier
 from imagebind_cli.run_folder import replace_file
 from imagebind_cli.training.gather import rank
 from imagebind_cli.training.setup import Design, Machinery
@@ -56,6 +57,11 @@ def _compare(folder: Path, made: Mapping[str, Any]) -> None:
     for key in dict.fromkeys([*theirs, *ours]):
         if theirs.get(key) != ours.get(key) and key not in FREE:
             had, has = theirs.get(key, "nothing"), ours.get(key, "nothing")
+            if key.startswith("weights.") and is_earlier(had):
+                raise UserError(
+                    f"{folder} was begun by an earlier version of imagebind, whose fingerprints of weights cannot be compared; "
+                    f"if the weights are still the same, write {has!r} for {had!r} into its {NAME}, else choose another --out"
+                )
             raise UserError(f"{folder} was begun with {key.removeprefix('recipe.')} = {had}, not {has}; choose another --out")
 
 
