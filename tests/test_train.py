@@ -179,6 +179,16 @@ def test_adapters_are_merged_when_they_are_read(imagebind, flags, tmp_path, scen
     assert all(torch.equal(before[name], after[name]) for name in same)
 
 
+def test_adapters_beside_a_torchaudio_of_another_torch_get_one_line(flags, tmp_path):
+    (tmp_path / "torchaudio.py").write_text("raise OSError('undefined symbol: torch_library_impl')")
+    command = ["train", *map(str, flags), *settings("encoders.depth.train=lora"), "--out", str(tmp_path / "run")]
+    code = "import sys; sys.path.insert(0, '.'); from imagebind_cli.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, *command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "adapters need peft, whose import fails: undefined symbol: torch_library_impl; imagebind doctor" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_merged_adapters_are_the_ones_that_trained(monkeypatch, imagebind, flags, tmp_path, scenes):
     """The run's own encoder, adapters beside its layers, beside the one that `embed` reads."""
     kept = {}
