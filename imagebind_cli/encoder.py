@@ -141,7 +141,11 @@ class Encoder(nn.Module):
     @property
     def scale(self) -> float:
         """The logit scale, 1 / temperature: what probabilities multiply cosines with. 1 for vision; never above 100."""
-        return 1.0 if self.config.scale is None else min(math.exp(self.log_scale.item()), 100.0)
+        if self.config.scale is None:
+            return 1.0
+        return min(
+            float(f"{math.exp(self.log_scale.item()):.9g}"), 100.0
+        )  # all that float32 holds: stores compare it, and exp's end varies
 
 
 def _some_patches(tokens: Tensor, dropped: float) -> Tensor:

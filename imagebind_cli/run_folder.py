@@ -14,8 +14,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from imagebind_cli.checkpoint import Checkpoint, file_hash, fingerprint, read_tensors
+from imagebind_cli.checkpoint import Checkpoint, file_hash, read_tensors
 from imagebind_cli.errors import UserError
+from imagebind_cli.fingerprint import fingerprint, is_earlier
 from imagebind_cli.model_config import ModelConfig
 
 
@@ -46,10 +47,22 @@ def laid_over(base: Mapping[str, Tensor], changed: Mapping[str, Tensor]) -> dict
     for name, tensor in changed.items():
         if name.endswith(".lora_a"):
             layer = name.removesuffix(".lora_a")
-            tensors[f"{layer}.weight"] = tensors[f"{layer}.weight"].float() + changed[f"{layer}.lora_b"] @ tensor
+            tensors[f"{layer}.weight"] = _adapted(tensors[f"{layer}.weight"], changed[f"{layer}.lora_b"], tensor)
         elif not name.endswith(".lora_b"):
             tensors[name] = tensor
     return tensors
+
+
+def _adapted(weight: Tensor, lora_b: Tensor, lora_a: Tensor) -> Tensor:
+    """weight + lora_b @ lora_a, in float32, the same to the bit on every machine, because its fingerprint must be.
+
+    A matrix product adds in an order that differs by processor, build and threads. Here one rank is added after the other, in float64,
+    which holds a product of two float32 numbers exactly.
+    """
+    total = weight.double()
+    for column, row in zip(lora_b.double().T, lora_a.double(), strict=True):
+        total.addcmul_(column[:, None], row)
+    return total.float()
 
 
 def _underneath(base: Mapping[str, str], encoder: str, folder: Path, find: Callable[[str], Checkpoint]) -> Mapping[str, Tensor]:
@@ -62,7 +75,12 @@ def _underneath(base: Mapping[str, str], encoder: str, folder: Path, find: Calla
     except UserError as error:
         raise UserError(f"{folder}: its {encoder} encoder lies over the weights of {base['model']}: {error}") from None
     tensors = found.read(encoder)
-    came = fingerprint(replace(found, read=lambda _: tensors), encoder)  # read once: each run of a chain would read all below it twice
+    came = fingerprint(tensors)  # of what was read: each run of a chain would read all below it twice
+    if is_earlier(base["weights"]):
+        raise UserError(
+            f"{folder}: trained over {base['model']} by an earlier version of imagebind, whose fingerprints of weights cannot be compared; "
+            f"if {base['model']} is still the same, write {came!r} for {base['weights']!r} into its config.json"
+        )
     if came != base["weights"]:
         raise UserError(f"{folder}: trained over {base['model']} with {encoder} weights {base['weights']}; here it has {came}")
     return tensors

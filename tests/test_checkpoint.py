@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import math
 import pickle
 import zipfile
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +14,9 @@ import torch
 
 import imagebind_cli as ib
 from benchmarks.published_weights import published_shapes, published_weights
-from imagebind_cli import checkpoint, model_config, tensor_names
+from imagebind_cli import checkpoint, model, model_config, tensor_names
 from imagebind_cli.errors import UserError
+from imagebind_cli.fingerprint import positions
 
 SMALL = {"out_embed_dim": 16} | {
     f"{modality}_{key}": value
@@ -48,7 +52,8 @@ def test_a_published_file_a_converted_folder_and_a_state_dict_are_one_model(weig
     from_file = ib.load(tmp_path / "small.pth", device="cpu")
     checkpoint.convert(from_file.checkpoint, tmp_path / "folder", {"from": "small.pth"})
     models = [from_file, ib.load(weights, config=SMALL, device="cpu"), ib.load(tmp_path / "folder", device="cpu")]
-    assert len({checkpoint.fingerprint(model.checkpoint, "vision") for model in models}) == 1
+    for name in CONFIG.encoders:
+        assert len({checkpoint.fingerprint(model.checkpoint, name) for model in models}) == 1
     vectors = [model.encode("image", picture) for model in models]
     assert torch.equal(vectors[0], vectors[1])
     assert torch.equal(vectors[0], vectors[2])
@@ -58,6 +63,93 @@ def test_the_fingerprint_tells_weights_apart(weights):
     changed = weights | {"modality_heads.vision.2.weight": weights["modality_heads.vision.2.weight"] * 1.001}
     prints = [checkpoint.fingerprint(checkpoint.from_tensors(tensors, CONFIG, "x"), "vision") for tensors in (weights, changed)]
     assert prints[0] != prints[1]
+
+
+PRINTS = {
+    "tiny": {
+        "vision": "2:30a47b57650ad627",
+        "text": "2:1c4e832339f29888",
+        "audio": "2:96fa16ad890098f6",
+        "depth": "2:bd617a3395a34cc0",
+        "thermal": "2:3bad56fd8efd72da",
+        "imu": "2:c497e2659d2be016",
+    },
+    "mini": {
+        "vision": "2:5e2613a139b45b15",
+        "text": "2:b7344562238c2094",
+        "audio": "2:13cb75bc824049f2",
+        "imu": "2:b7dff41c706cae90",
+        "depth": "2:54c3c7968ee0135c",
+        "thermal": "2:c5ca6380745ab45b",
+    },
+    "huge": {  # of `rising`
+        "vision": "2:1a2df3f66871f59c",
+        "text": "2:12c1b5721c30b95e",
+        "audio": "2:77d74a28f808863f",
+        "depth": "2:a89edf5328392ace",
+        "thermal": "2:46b628a0cdae5ab8",
+        "imu": "2:6c17ed52e7276b23",
+    },
+}
+"""Known fingerprints: the same on every processor, build of torch and number of threads."""
+
+
+def rising(shape):
+    """A tensor of any shape with memory for its last axis alone, along which values rise: each value tells where it lies in its row."""
+    return torch.arange(shape[-1], dtype=torch.float32).expand(shape) if shape else torch.zeros(())
+
+
+@pytest.mark.parametrize("name", ["tiny", "mini"])
+def test_fingerprints_are_known(name):
+    found = model.find(name)
+    assert {encoder: checkpoint.fingerprint(found, encoder) for encoder in found.config.encoders} == PRINTS[name]
+
+
+def test_fingerprints_are_known_at_every_published_shape(weights):
+    config = model_config.named("huge")
+    tensors = {key: rising(shape) for key, shape in published_shapes(config).items()}
+    found = checkpoint.from_tensors(tensors, config, "huge")
+    assert {encoder: checkpoint.fingerprint(found, encoder) for encoder in config.encoders} == PRINTS["huge"]
+
+
+def test_the_fingerprint_looks_at_whole_number_places_of_every_published_shape():
+    counts = {math.prod(shape) for shape in published_shapes(model_config.named("huge")).values()}
+    assert 49408 * 1024 in counts
+    for count in counts | {2, 3, 15, 16, 17, 2**24 + 1, 2**31 + 7, 2**53 + 1}:
+        shown = min(16, count)
+        exact = [Fraction(i * (count - 1), max(shown - 1, 1)) for i in range(shown)]
+        assert positions(count).tolist() == [math.floor(place) for place in exact]
+        assert positions(count)[-1] == count - 1
+    assert positions(0).tolist() == []
+
+
+def test_the_fingerprint_is_the_same_with_one_thread_and_with_two():
+    found, threads = model.find("mini"), torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            assert {name: checkpoint.fingerprint(found, name) for name in found.config.encoders} == PRINTS["mini"]
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_fingerprint_is_of_values_and_not_of_their_type(weights, dtype):
+    given = {key: tensor.to(dtype) for key, tensor in weights.items()}
+    wide = {key: tensor.float() for key, tensor in given.items()}
+    strided = {key: tensor.T.contiguous().T if tensor.dim() == 2 else tensor for key, tensor in wide.items()}
+    found = [checkpoint.from_tensors(tensors, CONFIG, "x") for tensors in (given, wide, strided)]
+    for name in CONFIG.encoders:
+        assert len({checkpoint.fingerprint(one, name) for one in found}) == 1
+
+
+def test_int8_rows_and_what_they_are_converted_to_have_one_fingerprint(tmp_path):
+    rows = model.find("mini")
+    checkpoint.convert(rows, tmp_path / "wide", {})
+    wide = checkpoint.open_folder(tmp_path / "wide")
+    held = checkpoint.read_tensors(Path(str(model_config.CONFIGS)) / "mini" / "depth.safetensors")
+    assert torch.int8 in {tensor.dtype for tensor in held.values()}
+    assert {name: checkpoint.fingerprint(wide, name) for name in wide.config.encoders} == PRINTS["mini"]
 
 
 def test_unknown_tensors_are_named(weights):

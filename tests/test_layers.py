@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
-    ["errors"],
+    ["errors", "fingerprint"],
     ["registry", "reading", "store", "download", "media", "transformer", "similarity", "metrics"],
     ["shards"],
     ["sources", "encoder"],
@@ -60,7 +60,9 @@ def test_no_encoder_imports_another():
         assert "encoders" not in set(imports(path))
 
 
-@pytest.mark.parametrize("module", ["", ".store", ".sources", ".similarity", ".metrics", ".registry", ".errors", ".download", ".cli"])
+@pytest.mark.parametrize(
+    "module", ["", ".store", ".sources", ".similarity", ".metrics", ".registry", ".errors", ".fingerprint", ".download", ".cli"]
+)
 def test_light_modules_import_no_torch(module):
     code = f"import sys, imagebind_cli{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -15,6 +15,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -318,7 +319,41 @@ def test_doctor_says_how_to_mend_what_is_missing(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "no library here" in done.stdout
-    assert "mend it: pip install soundfile" in done.stdout
+    assert "mend it: pip install --force-reinstall 'soundfile>=0.12.1'" in done.stdout
+
+
+def test_doctor_names_a_torchaudio_of_another_torch_and_what_fits(tmp_path: Path) -> None:
+    (tmp_path / "torchaudio.py").write_text("raise OSError('undefined symbol: torch_library_impl')")
+    code = "import sys; sys.path.insert(0, '.'); from imagebind_cli.cli import main; sys.argv = ['imagebind', 'doctor']; main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    (at,) = (number for number, line in enumerate(lines) if line.startswith("BAD"))
+    assert f"but its import fails beside torch {metadata.version('torch')}: undefined symbol: torch_library_impl" in lines[at]
+    declared = [text for text in metadata.requires("imagebind-cli") or [] if text.startswith("torch")]
+    assert len(declared) == 3
+    assert lines[at + 1].startswith("    mend it: pip install")
+    assert lines[at + 1].endswith(" ".join(f"'{text}'" for text in declared))
+
+
+EACH = """
+import json, os, sys
+sys.path.insert(0, ".")
+from imagebind_cli.cli import main
+for modality, path in json.loads(sys.argv[1]).items():
+    if (child := os.fork()) == 0:
+        sys.argv = ["imagebind", "embed", modality, path, "--model", "tiny"]
+        main()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, modality
+"""
+
+
+def test_torchaudio_is_not_imported_to_embed(files: dict[str, list[str]], tmp_path: Path) -> None:
+    (tmp_path / "torchaudio.py").write_text("raise OSError('undefined symbol: torch_library_impl')")
+    given = json.dumps({modality: files[modality][0] for modality in FACES})
+    done = subprocess.run([sys.executable, "-c", EACH, given], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["modality"] for line in done.stdout.splitlines()] == FACES
 
 
 # Killed, stopped, cut off

@@ -422,6 +422,8 @@ def test_another_model_is_refused(retrieve: Run, pictures: Path) -> None:
     made = json.loads(Path("pictures.made.json").read_text())
     Path("pictures.made.json").write_text(json.dumps(made | {"weights": "of another training"}))
     told_once(retrieve(pictures, "--text", "a dog"), "pictures.npy: made with weights 'of another training'", "--model")
+    Path("pictures.made.json").write_text(json.dumps(made | {"weights": made["weights"].removeprefix("2:")}))
+    told_once(retrieve(pictures, "--text", "a dog"), "pictures.npy: made by an earlier version of imagebind", "embed the inputs again")
     Path("pictures.made.json").write_text(json.dumps(made | {"model": "other", "weights": "its own"}))
     told_once(retrieve(pictures, "--text", "a dog", "--model", "tiny"), "'other'", "'tiny'")
 

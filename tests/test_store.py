@@ -141,6 +141,19 @@ def test_a_store_made_otherwise_is_refused_and_stays_as_it_is(path: Path, key: s
     assert contents(path.parent) == before
 
 
+def test_a_store_with_a_fingerprint_of_the_first_rule_is_said_to_be_of_an_earlier_version(path: Path) -> None:
+    earlier = MADE | {"weights": "6c1118d0146878b3"}
+    write(path, embeddings("a"), earlier)
+    before = contents(path.parent)
+    with pytest.raises(
+        UserError, match=rf"^{path}: made by an earlier version of imagebind, .*; embed the inputs again, into another file$"
+    ):
+        Store(path, MADE | {"weights": "2:b7344562238c2094"})
+    assert contents(path.parent) == before
+    write(path, embeddings("b"), earlier)  # nothing stands in the way of two of that version
+    assert read(path)[0] == ["a", "b"]
+
+
 def test_another_version_of_the_program_may_go_on(path: Path) -> None:
     write(path, embeddings("a"))
     write(path, embeddings("b"), MADE | {"version": "2"})

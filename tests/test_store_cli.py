@@ -143,6 +143,16 @@ def test_merge_refuses_stores_of_different_origin(imagebind: Run, folder: Path, 
     assert f"b.h5: made with {key}" in into.err
 
 
+def test_merge_says_which_store_is_of_an_earlier_version(imagebind: Run, folder: Path) -> None:
+    for name, weights in (("new.h5", "2:6c1118d0146878b3"), ("old.h5", "6c1118d0146878b3")):
+        with Store(Path(name), MADE | {"weights": weights}):
+            pass
+    for sources in (("new.h5", "old.h5"), ("old.h5", "new.h5")):
+        run = imagebind("store", "merge", *sources, "-o", "c.h5")
+        assert (run.code, run.err.count("\n")) == (1, 1)
+        assert run.err.startswith("imagebind: old.h5: made by an earlier version of imagebind")
+
+
 def test_merge_refuses_a_target_among_its_sources(imagebind: Run, folder: Path) -> None:
     write(Path("a.h5"), row(1))
     before = (folder / "a.h5").read_bytes()

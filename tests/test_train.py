@@ -18,6 +18,7 @@ from generate import audio, depth, imu, picture, thermal, video
 from safetensors.torch import load_file, save_file
 
 from imagebind_cli import load
+from imagebind_cli.checkpoint import fingerprint
 from imagebind_cli.errors import UserError
 from imagebind_cli.training import loop
 from imagebind_cli.training.choices import requested
@@ -135,7 +136,18 @@ def test_other_encoders_come_from_a_trained_model_by_name_and_fingerprint(imageb
     save_file(tensors | {"head.norm.bias": tensors["head.norm.bias"] + 1}, base / "text.safetensors")
     refused = imagebind("embed", "text", "a dog", "--model", out)
     assert refused.code == 1
-    assert re.search(r"trained over .*base with text weights [0-9a-f]{16}; here it has [0-9a-f]{16}", refused.err)
+    assert re.search(r"trained over .*base with text weights 2:[0-9a-f]{16}; here it has 2:[0-9a-f]{16}", refused.err)
+    save_file(tensors, base / "text.safetensors")
+    whole_config = (out / "config.json").read_text()
+    (out / "config.json").write_text(re.sub('"2:([0-9a-f]{16})"', r'"\1"', whole_config))
+    earlier = imagebind("embed", "text", "a dog", "--model", out)
+    assert (earlier.code, earlier.err.count("\n")) == (1, 1)
+    present, before = re.search(
+        r"by an earlier version of imagebind.* write '(\S+)' for '(\S+)' into its config.json", earlier.err
+    ).groups()
+    (out / "config.json").write_text((out / "config.json").read_text().replace(f'"{before}"', f'"{present}"'))
+    assert imagebind("embed", "text", "a dog", "--model", out).code == 0
+    (out / "config.json").write_text(whole_config)
     shutil.rmtree(base)
     assert "lies over the weights of" in imagebind("embed", "text", "a dog", "--model", out).err
     (out / "config.json").write_text((out / "config.json").read_text().replace("../../base", "../depth"))  # as after a renaming
@@ -157,8 +169,25 @@ def test_adapters_are_merged_when_they_are_read(imagebind, flags, tmp_path, scen
         added = tensors[f"{name}.lora_b"] @ tensors[f"{name}.lora_a"]
         assert added.abs().max() > 1e-3
         torch.testing.assert_close(after[f"{name}.weight"], before[f"{name}.weight"] + added)
+        exact = before[f"{name}.weight"].double()  # the product, rank by rank, then rounded once: the same on every machine
+        for rank in range(2):
+            exact = exact + torch.outer(tensors[f"{name}.lora_b"][:, rank].double(), tensors[f"{name}.lora_a"][rank].double())
+        assert torch.equal(after[f"{name}.weight"], exact.float())
+    assert imagebind("weights", "convert", out, tmp_path / "whole").code == 0
+    prints = {fingerprint(load(str(folder)).checkpoint, "depth") for folder in (out, tmp_path / "whole")}
+    assert len(prints) == 1
     same = set(before) - {f"{name}.weight" for name in names} - {"log_scale"}
     assert all(torch.equal(before[name], after[name]) for name in same)
+
+
+def test_adapters_beside_a_torchaudio_of_another_torch_get_one_line(flags, tmp_path):
+    (tmp_path / "torchaudio.py").write_text("raise OSError('undefined symbol: torch_library_impl')")
+    command = ["train", *map(str, flags), *settings("encoders.depth.train=lora"), "--out", str(tmp_path / "run")]
+    code = "import sys; sys.path.insert(0, '.'); from imagebind_cli.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, *command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "adapters need peft, whose import fails: undefined symbol: torch_library_impl; imagebind doctor" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_merged_adapters_are_the_ones_that_trained(monkeypatch, imagebind, flags, tmp_path, scenes):
@@ -348,11 +377,17 @@ def test_changed_data_or_weights_are_refused(imagebind, flags, tmp_path, scenes)
     assert "was begun with data.image-depth.pairs = 12, not 11" in imagebind("train", *flags, "--out", out).err
     shutil.copy(scenes / "train.jsonl", copy)
     made = json.loads((out / "run.json").read_text())
-    made["weights"]["vision"]["weights"] = "0" * 16
+    present, made["weights"]["vision"]["weights"] = made["weights"]["vision"]["weights"], "2:" + "0" * 16
     (out / "run.json").write_text(json.dumps(made))
     for checkpoint in (out / "checkpoints").glob("*"):
         checkpoint.unlink()
-    assert "was begun with weights.vision.weights = 0000000000000000, not" in imagebind("train", *flags, "--out", out).err
+    assert "was begun with weights.vision.weights = 2:0000000000000000, not" in imagebind("train", *flags, "--out", out).err
+    made["weights"]["vision"]["weights"] = "0" * 16
+    (out / "run.json").write_text(json.dumps(made))
+    again = imagebind("train", *flags, "--out", out)
+    assert again.code == 1
+    assert "was begun by an earlier version of imagebind" in again.err
+    assert f"write '{present}' for '{'0' * 16}' into its run.json" in again.err
 
 
 def test_a_run_whose_samples_were_varied_by_other_rules_is_refused(imagebind, flags, tmp_path):

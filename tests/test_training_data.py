@@ -595,7 +595,11 @@ def test_anchors_made_otherwise_are_refused(folder, tmp_path):
     with pytest.raises(UserError, match=r"set pairs\.0\.views to how many"):
         cache(views=0)
     made = tmp_path / "cache" / "made.json"
-    made.write_text(json.dumps({key: value for key, value in json.loads(made.read_text()).items() if key != "augmentation rules"}))
+    whole = made.read_text()
+    made.write_text(made.read_text().replace('"weights": "weights"', f'"weights": "{"0" * 16}"'))
+    with pytest.raises(UserError, match="cache: anchors made by an earlier version of imagebind; delete this folder to compute them again"):
+        cache()
+    made.write_text(json.dumps({key: value for key, value in json.loads(whole).items() if key != "augmentation rules"}))
     with pytest.raises(UserError, match="cache: anchors made with other augmentation rules; name another folder, or delete this one"):
         cache()  # of a version that varied pictures otherwise
 

@@ -25,8 +25,8 @@ from imagebind_cli.evaluation import few_shot
 from imagebind_cli.store import open_store
 
 CLASSES = ["ant", "bee", "cow"]
-SOUND = {"weights": "a" * 16, "scale": 20.0}
-TEXT = {"weights": "b" * 16, "scale": 100.0}
+SOUND = {"weights": "2:" + "a" * 16, "scale": 20.0}
+TEXT = {"weights": "2:" + "b" * 16, "scale": 100.0}
 
 
 @pytest.fixture
@@ -427,9 +427,11 @@ def test_what_cannot_be_done_is_told_in_one_line(
     vectors, anchors, _ = toy
     store(Path("model.h5"), "text", CLASSES, anchors, **TEXT, model="other")
     store(Path("dim.h5"), "text", CLASSES, unit_rows(3, 4), **TEXT)
-    store(Path("weights.h5"), "audio", ["x"], vectors[:1], weights="f" * 16)
+    store(Path("weights.h5"), "audio", ["x"], vectors[:1], weights="2:" + "f" * 16)
+    store(Path("earlier.h5"), "audio", ["x"], vectors[:1], weights="f" * 16)
     store(Path("one.h5"), "text", ["x"], anchors[:1], **TEXT)
-    store(Path("wrong.h5"), "audio", ["a", "b"], unit_rows(2, tiny.dim), model="tiny", weights="f" * 16)
+    store(Path("wrong.h5"), "audio", ["a", "b"], unit_rows(2, tiny.dim), model="tiny", weights="2:" + "f" * 16)
+    store(Path("old.h5"), "audio", ["a", "b"], unit_rows(2, tiny.dim), model="tiny", weights="f" * 16)
     Path("unknown.csv").write_text("id,label\nclips/ant/0.wav,bea\n")
     Path("short.csv").write_text("id,label\nclips/ant/0.wav,\n")
     Path("named.csv").write_text("id,class\nx,ant\n")
@@ -440,14 +442,17 @@ def test_what_cannot_be_done_is_told_in_one_line(
     for arguments, words in [
         (("audio", "items.h5", "--classes", "model.h5"), "model.h5: vectors of model 'other'; those of items.h5 are of 'made'"),
         (("audio", "items.h5", "--classes", "dim.h5"), "dim.h5: vectors of dim 4; those of items.h5 are of 16"),
-        (("audio", "items.h5", "weights.h5", "--classes", "classes.h5"), "weights.h5: vectors of weights 'ffffffffffffffff'"),
+        (("audio", "items.h5", "weights.h5", "--classes", "classes.h5"), "weights.h5: vectors of weights '2:ffffffffffffffff'"),
+        (("audio", "items.h5", "earlier.h5", "--classes", "classes.h5"), "earlier.h5: made by an earlier version of imagebind"),
+        (("audio", "earlier.h5", "items.h5", "--classes", "classes.h5"), "earlier.h5: made by an earlier version of imagebind"),
         (("audio", "items.h5", "--classes", "one.h5"), "one.h5: 1 classes in it; at least two"),
         (("audio", "items.h5", "--classes", "none.h5"), "none.h5: neither a store"),
         (("audio", "items.h5", "--classes", "classes.h5", "--class-by", "kind"), "classes.h5: ant has no 'kind' to name its class"),
         (("image", "items.h5", "--classes", "classes.h5"), "items.h5: holds audio vectors; image is asked for"),
         (("audio", "items.h5", "--labels", "a,b"), "no model 'made'"),
-        (("audio", "items.h5", "--labels", "a,b", "--model", "tiny"), "made with weights 'aaaaaaaaaaaaaaaa' of 'made'; model 'tiny' has"),
-        (("audio", "wrong.h5", "--labels", "a,b", "--device", "cpu"), "made with weights 'ffffffffffffffff' of 'tiny'; model 'tiny' has"),
+        (("audio", "items.h5", "--labels", "a,b", "--model", "tiny"), "made with weights '2:aaaaaaaaaaaaaaaa' of 'made'; model 'tiny' has"),
+        (("audio", "wrong.h5", "--labels", "a,b", "--device", "cpu"), "made with weights '2:ffffffffffffffff' of 'tiny'; model 'tiny' has"),
+        (("audio", "old.h5", "--labels", "a,b", "--device", "cpu"), "old.h5: made by an earlier version of imagebind"),
         (("audio", "items.h5", "--labels", "a,b,a"), "class 'a' is there twice"),
         (("audio", "items.h5", "--labels", "a,b", "--templates", "none.txt"), "templates 'none.txt': no such file"),
         ((*with_classes, "--truth", "unknown.csv"), "its true label 'bea' is none of the 3 classes; the nearest is 'bee'"),

@@ -12,11 +12,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-NEEDED = ["torch", "torchvision", "torchaudio", "numpy", "pillow", "soundfile", "av", "h5py", "safetensors", "open-clip-torch"]
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+TORCH = ["torch", "torchvision", "torchaudio"]
+NEEDED = [*TORCH, "numpy", "pillow", "soundfile", "av", "h5py", "safetensors", "open-clip-torch"]
 IMPORTED = {"pillow": "PIL", "open-clip-torch": None}  # found, not imported: that takes seconds
 EXTRAS = {"pyarrow": "Parquet recordings", "scipy": "MATLAB recordings before 7.3", "OpenEXR": "OpenEXR depth maps"}
 CODECS = {"video": ["h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"], "audio": ["aac", "mp3", "opus", "vorbis", "flac", "pcm_s16le"]}
@@ -54,23 +58,37 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="JSON and no tab
 
 
 def _package(name: str) -> Check:
-    mend = (
-        "pip install 'torch>=2.11,<2.15' 'torchvision>=0.26' 'torchaudio>=2.11,<2.12'"
-        if name.startswith("torch")
-        else f"pip install {name}"
-    )
+    """Whether a package is there and can be imported beside the others."""
     try:
         version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Check(name, "not installed", False, _install(name))
+    wanted = _requirement(name).specifier
+    try:
         module = IMPORTED.get(name, name)
         if module:
             import_module(module)
-    except metadata.PackageNotFoundError:
-        return Check(name, "not installed", False, mend)
     except Exception as error:  # a package built for another torch fails with whatever its loader raises
-        return Check(
-            name, f"{version}, but its import fails: {str(error).splitlines()[0] if str(error) else type(error).__name__}", False, mend
-        )
-    return Check(name, version, True)
+        beside = f" beside torch {metadata.version('torch')}" if name in TORCH[1:] and find_spec("torch") else ""
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        again = " --force-reinstall" if wanted.contains(version, prereleases=True) else ""
+        return Check(name, f"{version}, but its import fails{beside}: {why}", False, _install(name, again))
+    outside = "" if wanted.contains(version, prereleases=True) else f", which imports but is not tested here; asked for is {wanted}"
+    return Check(name, version + outside, True)
+
+
+def _requirement(name: str) -> Requirement:
+    """What this package asks for, as it is declared."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    declared = map(Requirement, metadata.requires("imagebind-cli") or [])
+    return next((one for one in declared if canonicalize_name(one.name) == name and one.marker is None), Requirement(name))
+
+
+def _install(name: str, flag: str = "") -> str:
+    """The command that installs a package as declared; one of torch's together with the others, because they must fit each other."""
+    return f"pip install{flag} " + " ".join(f"'{_requirement(one)}'" for one in (TORCH if name in TORCH else [name]))
 
 
 def _devices() -> Check:

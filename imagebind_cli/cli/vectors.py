@@ -11,6 +11,7 @@ from imagebind_cli import registry
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.store.made import refuse_earlier
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,6 +102,8 @@ class Vectors:
             same_encoder = registry.encoder_name(before["modality"]) == registry.encoder_name(made["modality"])
             for key in ("model", "dim", *(["weights"] if same_encoder else [])):
                 if before.get(key) != made.get(key):
+                    if key == "weights":
+                        refuse_earlier((place, made), (before_place, before))
                     raise UserError(f"{place}: vectors of {key} {made.get(key)!r}; those of {before_place} are of {before.get(key)!r}")
         self.made.append((place, made))
 
@@ -110,6 +113,7 @@ class Vectors:
 
         own = checkpoint.fingerprint(loaded.checkpoint, registry.encoder_name(made["modality"]))
         if own != made.get("weights"):
+            refuse_earlier((place, made))
             raise UserError(
                 f"{place}: made with weights {made.get('weights')!r} of {made['model']!r}; model {loaded.name!r} has {own!r}; "
                 "--model must name the one that made them"

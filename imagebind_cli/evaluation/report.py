@@ -62,10 +62,11 @@ def _average_precision(tally: Tally, draws: int) -> dict[str, Any]:
     scores, relevant = tally.scores(), tally.true()
     own = metrics.average_precision(scores, relevant)
     there = ~np.isnan(own)
-    random, even = np.random.default_rng(SEED), np.full(len(scores), 1 / len(scores))
+    random, items = np.random.default_rng(SEED), len(scores)
     drawn: list[np.ndarray] = []
     for start in range(0, draws, AT_ONCE):
-        counts = random.multinomial(len(scores), even, size=min(AT_ONCE, draws - start))
+        some = range(min(AT_ONCE, draws - start))
+        counts = np.stack([np.bincount(random.integers(0, items, items), minlength=items) for _ in some])  # as `metrics.interval` draws
         drawn.append(np.nanmean(metrics.average_precision(scores[:, there], relevant[:, there], counts), axis=1))
     score = {"value": float(own[there].mean())}
     if drawn:

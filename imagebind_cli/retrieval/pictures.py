@@ -124,7 +124,7 @@ def _spectrogram(samples: np.ndarray, rate: int) -> Image.Image:
     """Time to the right, 0 to 8 kHz up, the loudest bright, 80 dB below it black."""
     length = max(16, int(WINDOW_SECONDS * rate))
     padded = np.pad(samples, (0, max(0, length - len(samples))))
-    starts = np.linspace(0, len(padded) - length, SIDE).astype(np.int64)
+    starts = np.arange(SIDE) * (len(padded) - length) // (SIDE - 1)
     frames = padded[starts[:, None] + np.arange(length)] * np.hanning(length)
     power = np.abs(np.fft.rfft(frames)) ** 2  # (times, frequencies)
     power = power[:, : max(2, int(HIGHEST_HERTZ * length / rate))].T[::-1]

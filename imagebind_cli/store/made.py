@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.fingerprint import is_earlier
 from imagebind_cli.store.disk import write_json
 
 FREE = ("assumptions", "version")
@@ -26,6 +27,8 @@ def check_alike(path: Path, made: Mapping[str, Any], first: Path, first_made: Ma
         UserError: they were made with different models, modalities, number types or choices.
     """
     key = difference(made, first_made)
+    if key == "weights":
+        refuse_earlier((path, made), (first, first_made))
     if key is not None:
         raise UserError(f"{path}: made with {key} {made.get(key)!r}, {first} with {first_made.get(key)!r}; they cannot be one store")
 
@@ -37,9 +40,25 @@ def check_same(path: Path, before: Mapping[str, Any], made: dict[str, Any]) -> N
         UserError: it was made with another model, modality, number type or choice.
     """
     key = difference(made, before)
+    if key == "weights":
+        refuse_earlier((path, before))
     if key is not None:
         raise UserError(f"{path}: made with {key} {before.get(key)!r}; this run has {made.get(key)!r}; write to another file")
     made["assumptions"] = list(before.get("assumptions", []))
+
+
+def refuse_earlier(*stores: tuple[Path | str, Mapping[str, Any]]) -> None:
+    """Say why stores, each a place and its record, differ in their weights' fingerprints although their weights may not.
+
+    Raises:
+        UserError: one of them was made by a version that had another rule for fingerprints.
+    """
+    for place, made in stores:
+        if is_earlier(made.get("weights")):
+            raise UserError(
+                f"{place}: made by an earlier version of imagebind, whose fingerprints of weights cannot be compared with today's; "
+                "embed the inputs again, into another file"
+            )
 
 
 def beside(path: Path) -> Path:

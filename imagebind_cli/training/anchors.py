@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.fingerprint import is_earlier
 from imagebind_cli.reading import read_options, record
 from imagebind_cli.training.augment import RULES
 from imagebind_cli.training.data import PairData
@@ -122,6 +123,10 @@ class AnchorCache:
 
     def _check(self, theirs: dict[str, Any]) -> None:
         for key, value in self._made.items():
+            if theirs.get(key) != value and key == "weights" and is_earlier(theirs.get(key)):
+                raise UserError(
+                    f"{self._folder}: anchors made by an earlier version of imagebind; delete this folder to compute them again"
+                )
             if theirs.get(key) != value:
                 raise UserError(f"{self._folder}: anchors made with other {key}; name another folder, or delete this one")
 

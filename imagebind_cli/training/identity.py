@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.fingerprint import is_earlier
 from imagebind_cli.run_folder import replace_file
 from imagebind_cli.training.augment import RULES
 from imagebind_cli.training.gather import rank
@@ -64,6 +65,11 @@ def _compare(folder: Path, made: Mapping[str, Any]) -> None:
             if key == "augmentation":
                 raise UserError(f"{folder} was begun by a version of imagebind that augments otherwise; choose another --out")
             had, has = theirs.get(key, "nothing"), ours.get(key, "nothing")
+            if key.startswith("weights.") and is_earlier(had):
+                raise UserError(
+                    f"{folder} was begun by an earlier version of imagebind, whose fingerprints of weights cannot be compared; "
+                    f"if the weights are still the same, write {has!r} for {had!r} into its {NAME}, else choose another --out"
+                )
             raise UserError(f"{folder} was begun with {key.removeprefix('recipe.')} = {had}, not {has}; choose another --out")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -93,8 +94,11 @@ def _adapt(encoder: Encoder, section: Section, seed: int) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its own and transformers' talk of versions
             from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        raise UserError("adapters need peft: pip install 'imagebind-cli[train]'") from None
+    except (ImportError, OSError, RuntimeError) as error:  # it imports torchaudio, whose library may be built for another torch
+        if find_spec("peft") is None:
+            raise UserError("adapters need peft: pip install 'imagebind-cli[train]'") from None
+        why = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise UserError(f"adapters need peft, whose import fails: {why[0]}; imagebind doctor says what does not fit") from None
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         config = LoraConfig(r=section.rank, lora_alpha=section.alpha, target_modules=names, bias="none")  # type: ignore[arg-type]
