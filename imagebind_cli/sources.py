@@ -160,7 +160,7 @@ def from_manifest(path: Path, modalities: Modalities) -> Iterator[Item | Failure
     empty = True
     for number, row in read_rows(path, modalities):
         empty, place = False, f"{path}:{number}"
-        yield Failure(place, row.reason) if isinstance(row, BadRow) else from_row(row, modalities, place, str(path.parent))
+        yield Failure(place, row.reason) if isinstance(row, BadRow) else from_row(row, modalities, place, os.path.dirname(path))
     if empty:
         yield Failure(str(path), "holds no rows")
 

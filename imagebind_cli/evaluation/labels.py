@@ -84,7 +84,7 @@ def _parse(suffix: str, lines: Iterable[str]) -> list[Label]:
         return _from_values(json.loads("".join(lines)))
     if suffix == ".toml":
         return _from_values(tomllib.loads("".join(lines)))
-    return [_typed(line) for line in lines if line.strip()]
+    return [_typed(_unquoted(line.strip())) for line in lines if line.strip()]
 
 
 def _entries(given: str) -> list[str]:
@@ -105,6 +105,12 @@ def _entries(given: str) -> list[str]:
         entries.append(entry[2] if entry[1] is None else entry[1].replace('""', '"'))
         place = entry.end()
     return [entry for entry in entries if entry.strip()]
+
+
+def _unquoted(line: str) -> str:
+    """A line that stands between quotation marks as a whole, as one typed with a comma must, without them."""
+    entry = TYPED.fullmatch(line)
+    return line if entry is None or entry[1] is None else entry[1].replace('""', '"')
 
 
 def _typed(entry: str) -> Label:
