@@ -23,7 +23,7 @@ DOUBLED = 'a quotation mark inside a cell is written "", in a cell between quota
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be used, and why; those after it can be read."""
+    """A row that cannot be used; those after it can be read. reason: what it has or lacks, as `has 3 cells for 2 columns`."""
 
     reason: str
 
@@ -154,7 +154,7 @@ def _cells(lines: Iterable[str], place: Path, delimiter: str) -> Iterator[tuple[
                 raise UserError(
                     f"{place}:{number}: a quotation mark opens here and the next one, on line {reader.line_num}, does not end a cell; {DOUBLED}"
                 ) from None
-            yield number, BadRow(f"text follows a closing quotation mark; {DOUBLED}")
+            yield number, BadRow(f"has text behind a closing quotation mark; {DOUBLED}")
 
 
 def _checked_names(cells: Sequence[str], place: Path, required: Iterable[str], delimiter: str) -> list[str]:
@@ -174,13 +174,15 @@ def _checked_names(cells: Sequence[str], place: Path, required: Iterable[str], d
 def _row(cells: list[str] | BadRow, names: Sequence[str], delimiter: str) -> dict[str, str] | BadRow:
     if isinstance(cells, BadRow):
         return cells
-    if len(cells) != len(names):
-        quoted = "put a cell that holds a comma between quotation marks" if delimiter == "," else "a cell cannot hold a tab"
-        remedy = quoted if len(cells) > len(names) else "a cell that is empty has its delimiter, too"
-        return BadRow(f"{len(cells)} cell{'s' * (len(cells) != 1)} for {len(names)} column{'s' * (len(names) != 1)}; {remedy}")
+    counts = f"{len(cells)} cell{'s' * (len(cells) != 1)} for {len(names)} column{'s' * (len(names) != 1)}"
+    if len(cells) > len(names):
+        remedy = "put a cell that holds a comma between quotation marks" if delimiter == "," else "a cell cannot hold a tab"
+        return BadRow(f"has {counts}; {remedy}")
+    if len(cells) < len(names):
+        return BadRow(f"has no {names[len(cells)] or 'cell in the last column'}: {counts}; a cell that is empty has its delimiter, too")
     nameless = next((cell for name, cell in list(zip(names, cells, strict=True))[1:] if not name and cell.strip()), None)
     if nameless is not None:  # the first column is often the row's number
-        return BadRow(f"{nameless!r} stands in a column without a name")
+        return BadRow(f"has {nameless!r} in a column without a name")
     return {name: cell for name, cell in zip(names, cells, strict=True) if name}
 
 
@@ -191,7 +193,7 @@ def json_object(text: str) -> Row | BadRow | None:
     try:
         value = json.loads(text, object_pairs_hook=_unique)
     except _Twice as twice:
-        return BadRow(f"{twice.args[0]!r} is there twice")
+        return BadRow(f"has {twice.args[0]!r} twice")
     except (ValueError, RecursionError):  # RecursionError: a thousand brackets
         return None
     return value if isinstance(value, dict) else None

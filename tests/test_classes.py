@@ -167,7 +167,7 @@ def test_a_typed_list_may_be_of_any_length_and_its_names_hold_commas(folder: Pat
         ("x" * 5000, None, "no such file, and one class alone"),
         ("a.txt", "dog\ncaf\xe9\n".encode("latin1"), r"a\.txt:2: not UTF-8 text .*iconv -f latin1"),
         ("a.json", '["a", "b"]'.encode("utf-16"), r"a\.json:1: not UTF-8 text but UTF-16"),
-        ("a.csv", b"class,name\na dog, big,x\n", r"a\.csv:2: 3 cells for 2 columns"),
+        ("a.csv", b"class,name\na dog, big,x\n", r"a\.csv:2: has 3 cells for 2 columns"),
         ("a.csv", b'class\n"a dog\ncat\n', r"a\.csv:2: a quotation mark opens here and is never closed"),
         ("a.csv", b"class;name\na;b\n", "semicolons separate its cells"),
     ],

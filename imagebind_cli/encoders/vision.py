@@ -112,6 +112,11 @@ def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: E
         return
     assumed = (f"folder of frames: {FPS} a second; --fps says otherwise",) if options.fps is None and is_folder(source) else ()
     with open_video(source, options.fps) as video:
+        if others := getattr(video, "others", 0):
+            assumed = (
+                *assumed,
+                f"folder of frames: {others} other file{'s in the folder are' if others > 1 else ' in the folder is'} left out",
+            )
         spans = windows(video.duration, CLIP_SECONDS, options.clips, options.moment)
         at_once = max(1, min(CLIPS_AT_ONCE, PIXELS_AT_ONCE // (config.shape[1] * max(video.pixels, 1))))
         for i in range(0, len(spans), at_once):

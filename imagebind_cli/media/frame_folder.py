@@ -32,6 +32,7 @@ class FrameFolder:
         """most_pixels: of one frame; a larger one is refused."""
         self._folder, self._rate, self._most = os.fspath(folder), Fraction(str(fps)), most_pixels
         self._names = frame_names(self._folder)
+        self.others = sum(is_other(name, ("image",)) for name in os.listdir(self._folder))
         endings = {os.path.splitext(name)[1].lower(): name for name in reversed(self._names)}
         if not endings:
             raise ValueError("holds no frames: there is no picture in this folder")

@@ -71,7 +71,7 @@ class Tree:
         for number, (_, row) in enumerate(rows, start=1):
             place = f"{path}: row {number}"
             if isinstance(row, BadRow):
-                raise UserError(f"{place}: {row.reason}")
+                raise UserError(f"{place} {row.reason}")
             empty = [column for column in columns if not row[column].strip()]
             if empty:
                 raise UserError(f"{place} has no {empty[0]}")
