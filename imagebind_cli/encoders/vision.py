@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source, decoding
-from imagebind_cli.media.frame_folder import FPS
+from imagebind_cli.media.frame_folder import FPS, FrameFolder
 from imagebind_cli.media.image import middle, open_image, upright
 from imagebind_cli.media.video import is_folder, open_video
 from imagebind_cli.media.views import View
@@ -112,11 +112,8 @@ def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: E
         return
     assumed = (f"folder of frames: {FPS} a second; --fps says otherwise",) if options.fps is None and is_folder(source) else ()
     with open_video(source, options.fps) as video:
-        if others := getattr(video, "others", 0):
-            assumed = (
-                *assumed,
-                f"folder of frames: {others} other file{'s in the folder are' if others > 1 else ' in the folder is'} left out",
-            )
+        if isinstance(video, FrameFolder) and video.others:
+            assumed = (*assumed, f"folder of frames: other files in the folder left out: {video.others}")
         spans = windows(video.duration, CLIP_SECONDS, options.clips, options.moment)
         at_once = max(1, min(CLIPS_AT_ONCE, PIXELS_AT_ONCE // (config.shape[1] * max(video.pixels, 1))))
         for i in range(0, len(spans), at_once):

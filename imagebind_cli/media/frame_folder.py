@@ -24,6 +24,8 @@ class FrameFolder:
     Names that start with a dot, folders in it and files plainly of another kind are left out. The
     rate is exactly the decimal number `fps` is written as.
 
+    others: how many files of another kind there are.
+
     Raises:
         OSError, ValueError: the folder cannot be read, holds no files or files of several endings, or its first frame cannot be read.
     """
