@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EBADF)
-"""A full disk, a quota, a folder that is not ours, a closed stdout: of an output these are for the user to mend, and one line."""
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EBADF, errno.ENAMETOOLONG, errno.ELOOP)
+"""A full disk, a quota, a folder that is not ours, a closed stdout, a name too long to be one: these are for the user to mend, and one line."""
 
 
 class UserError(Exception):

@@ -58,7 +58,7 @@ def find(model: ModelLike | None = None, config: ConfigLike | None = None) -> Ch
     """
     if isinstance(config, str | os.PathLike):
         path = Path(config)
-        config = checkpoint.read_config(path) if path.is_file() else checkpoint.openclip_config(str(config))
+        config = checkpoint.read_config(path) if os.path.isfile(path) else checkpoint.openclip_config(str(config))
     elif isinstance(config, Mapping):
         config = model_config.from_published(config)
     if isinstance(model, Mapping):
@@ -67,9 +67,9 @@ def find(model: ModelLike | None = None, config: ConfigLike | None = None) -> Ch
     if name.startswith("hf://"):
         return _pulled(name, config)
     path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(path):
         return _folder(path, config)
-    if path.is_file():
+    if os.path.isfile(path):
         return checkpoint.open_file(path, config)
     return _named(name, config)
 
@@ -338,9 +338,9 @@ def shape_of(model: str) -> ModelConfig:
         UserError: no such model, or no config.
     """
     path = Path(model)
-    if path.suffix == ".json" and path.is_file():
+    if path.suffix == ".json" and os.path.isfile(path):
         return checkpoint.read_config(path)
-    if model in model_config.names() and not path.exists():
+    if model in model_config.names() and not os.path.exists(path):
         return model_config.named(model)
     return find(model).config
 

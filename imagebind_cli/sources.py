@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.file_kinds import Others, archive, is_npz, is_other
 from imagebind_cli.shards import Entry, Prepared, is_foreign_hdf5, is_hdf5, is_shard, read_hdf5, read_shard
 from imagebind_cli.store import UNKNOWN, Stamp
+from imagebind_cli.tabular import BadRow, encoding_fault, json_object, read_rows
 
 
 @dataclass(frozen=True)
@@ -63,45 +62,56 @@ def from_arguments(
     nul: bool = False,
     passes: Passes | None = None,
     frames: bool = False,
+    others: Others | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Iterator[Item | Failure]:
     """Items for what was typed: for text each argument is a sentence; else a file, a folder (all files below it) or a pattern.
 
-    frames: a folder is one item, the frames of a video.
-
     A file that is a tar shard or a prepared HDF5 file stands for the samples in it. `-` anywhere stands for stdin: a tar archive, or
-    lines. A name that is nothing of these is a `Failure`, and the rest goes on.
+    lines. A name that is nothing of these is a `Failure`, and the rest goes on. Files plainly of another kind that a folder or a pattern
+    brings along are skipped.
+
+    Args:
+        frames: a folder is one item, the frames of a video. others: counts what is skipped. warn: is given what is odd about stdin.
     """
+    others = others or Others()
     for argument in arguments:
         if argument == "-":
-            yield from from_stream(stdin, modalities, nul, passes)
-        elif modalities == ("text",) and _entries(argument) is None:
+            yield from from_stream(stdin, modalities, nul, passes, warn)
+        elif modalities == ("text",) and _samples_of(argument, modalities) is None:
             yield Item(argument, argument)
         elif os.path.isdir(argument):
-            yield from _opened(_folder(argument, passes, frames), modalities)
+            yield from _gathered(argument, [argument], modalities, passes, frames, others)
         elif os.path.lexists(argument):
             yield from _opened([Item(argument, argument)], modalities)
         elif glob.has_magic(argument):
             paths = sorted(glob.iglob(argument, recursive=True))
-            for path in paths:
-                yield from _opened(_folder(path, passes, frames) if os.path.isdir(path) else [Item(path, path)], modalities)
+            yield from _gathered(argument, paths, modalities, passes, frames, others)
             if not paths:
                 yield Failure(argument, "no file matches this pattern")
         else:
             yield Failure(argument, "no such file or folder")
 
 
-def from_stream(stream: BinaryIO, modalities: Modalities, nul: bool = False, passes: Passes | None = None) -> Iterator[Item | Failure]:
+def from_stream(
+    stream: BinaryIO, modalities: Modalities, nul: bool = False, passes: Passes | None = None, warn: Callable[[str], None] | None = None
+) -> Iterator[Item | Failure]:
     """Items of a stream as they come: the samples of a tar shard, or lines, as `from_lines`.
 
     Raises:
         UserError: it is neither.
     """
-    head = stream.peek(1)[:512] if hasattr(stream, "peek") and not nul else b""  # what is there, without waiting for more
-    if is_shard(head):
-        yield from from_shard(stream, modalities, "stdin")
-        return
-    if b"\0" in head and modalities != ("text",):
-        raise UserError("stdin holds NUL bytes: names from `find -print0` need -0; else it takes lines of names, or a tar shard")
+    head = stream.peek(1)[:512] if hasattr(stream, "peek") else b""  # what is there, without waiting for more
+    if warn and not head and hasattr(stream, "peek"):
+        warn("stdin is empty: there was nothing to read")
+    if not nul:
+        if is_shard(head):
+            yield from from_shard(stream, modalities, "stdin")
+            return
+        if fault := _archive("FILE", head, modalities):
+            raise UserError(f"stdin: {fault}")
+        if b"\0" in head and modalities != ("text",):
+            raise UserError("stdin holds NUL bytes: names from `find -print0` need -0; else it takes lines of names, or a tar shard")
     yield from from_lines(stream, modalities, nul, passes)
 
 
@@ -109,35 +119,53 @@ def from_lines(stream: BinaryIO, modalities: Modalities, nul: bool = False, pass
     """Items for the lines of a stream as they come: a path each (for text a sentence), or a JSON object with a key per modality.
 
     nul: entries end with a NUL byte, as `find -print0` writes them, and not with a newline.
+
+    Raises:
+        UserError: sentences in UTF-16 or UTF-32.
     """
     for number, line in enumerate(_nul_separated(stream) if nul else stream, start=1):
-        entry = os.fsdecode(line.rstrip(b"\0" if nul else b"\r\n"))
+        data = line.rstrip(b"\0" if nul else b"\r\n")
+        if modalities == ("text",) and (fault := encoding_fault(data)):
+            if b"\0" in data:
+                raise UserError(f"stdin: line {number}: {fault}")
+            yield Failure(os.fsdecode(data), f"line {number}: {fault}")
+            continue
+        entry = os.fsdecode(data)
         if number == 1:
             entry = entry.removeprefix("\ufeff")  # a byte order mark
-        if not entry:
-            continue
-        row = _json_object(entry)
-        if row is not None:
-            yield from_row(row, modalities, f"line {number}")
-        elif modalities == ("text",):
-            yield Item(entry, entry)
-        elif not (passes and passes(entry)):
-            yield from _opened([Item(entry, entry)], modalities)
+        # Lines that end in a carriage return alone would be one sentence; in a name it is a character like others.
+        for part in entry.split("\r") if modalities == ("text",) and not nul else [entry]:
+            yield from _from_line(part, modalities, f"line {number}", passes)
+
+
+def _from_line(entry: str, modalities: Modalities, place: str, passes: Passes | None) -> Iterator[Item | Failure]:
+    if not entry:
+        return
+    row = json_object(entry)
+    if isinstance(row, BadRow):
+        yield Failure(place, row.reason)
+    elif row is not None:
+        yield from_row(row, modalities, place)
+    elif modalities == ("text",):
+        yield Item(entry, entry)
+    elif not (passes and passes(entry)):
+        yield from _opened([Item(entry, entry)], modalities)
 
 
 def from_manifest(path: Path, modalities: Modalities) -> Iterator[Item | Failure]:
     """Items for the rows of a manifest: JSON Lines, or CSV or TSV with a line of column names. Relative paths start at its folder.
 
+    A row that cannot be used is a `Failure`, and so is a manifest without rows.
+
     Raises:
-        UserError: the manifest cannot be read, a line is no JSON object, or no row could have a modality.
+        UserError: see `tabular.read_rows`; a table must have a column for each modality.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = _table_rows(file, path, modalities) if path.suffix in (".csv", ".tsv") else _json_rows(file, path)
-            for number, row in rows:
-                yield from_row(row, modalities, f"{path}:{number}", str(path.parent))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    empty = True
+    for number, row in read_rows(path, modalities):
+        empty, place = False, f"{path}:{number}"
+        yield Failure(place, row.reason) if isinstance(row, BadRow) else from_row(row, modalities, place, os.path.dirname(path))
+    if empty:
+        yield Failure(str(path), "holds no rows")
 
 
 def from_row(row: dict[str, Any], modalities: Modalities, place: str, folder: str = "") -> Item | Failure:
@@ -198,26 +226,43 @@ def _payload(given: dict[str, Any]) -> Any:
 def _opened(items: Iterable[Item | Failure], modalities: Modalities) -> Iterator[Item | Failure]:
     """Files as they are; a tar shard or a prepared HDF5 file as the samples in it."""
     for item in items:
-        if isinstance(item, Item) and (entries := _entries(item.payload)) is not None:
-            yield from _samples(entries, modalities, item.payload)
+        if isinstance(item, Item) and (samples := _samples_of(item.payload, modalities)) is not None:
+            yield from samples
         elif isinstance(item, Item) and len(modalities) > 1:
             yield Item(item.id, dict.fromkeys(modalities, item.payload), item.meta)  # one file for all, as a video with its sound
         else:
             yield item
 
 
-def _entries(path: str) -> Iterator[Entry] | None:
-    """The samples in a file that is made of them; None where it is another, or cannot be opened, of which its reader says why."""
+def _samples_of(path: str, modalities: Modalities) -> Iterator[Item | Failure] | None:
+    """The samples in a file that is made of them, or a failure for an archive of another kind; None for any other file."""
+    head = _head(path)
+    samples = _samples_in(path, head, modalities)
+    is_input = is_npz(head) or ("imu" in modalities and head.startswith(b"PK"))  # an app's export may be a ZIP file
+    fault = None if is_input else _archive(path, head, modalities)
+    return samples or (iter([Failure(path, fault)]) if fault else None)
+
+
+def _samples_in(path: str, head: bytes, modalities: Modalities) -> Iterator[Item | Failure] | None:
+    """The samples in a tar shard or a prepared HDF5 file."""
+    if is_shard(head):
+        return _samples(_entries_of_shard(path), modalities, path)
+    return _samples(read_hdf5(path), modalities, path) if is_hdf5(head) and not is_foreign_hdf5(path) else None
+
+
+def _head(path: str) -> bytes:
+    """The first bytes of a file; none where it is not one, or cannot be opened, of which its reader says why."""
     try:
         if not os.path.isfile(path):
-            return None
+            return b""
         with open(path, "rb") as file:
-            head = file.read(512)
+            return file.read(512)
     except OSError:
-        return None
-    if is_shard(head):
-        return _entries_of_shard(path)
-    return read_hdf5(path) if is_hdf5(head) and not is_foreign_hdf5(path) else None
+        return b""
+
+
+def _archive(path: str, head: bytes, modalities: Modalities) -> str | None:
+    return archive(head, path, f"imagebind embed {modalities[0]} -")
 
 
 def _entries_of_shard(path: str) -> Iterator[Entry]:
@@ -225,16 +270,44 @@ def _entries_of_shard(path: str) -> Iterator[Entry]:
         yield from read_shard(file, path)
 
 
-def _folder(folder: str, passes: Passes | None, frames: bool) -> Iterator[Item | Failure]:
-    """The one item a folder of frames is, or every file below a folder."""
-    if frames:
-        name = folder.rstrip("/") or folder  # a shell writes one with the slash or without
-        return iter([Item(name, name)])
-    return _below(folder, passes)
+def _gathered(
+    name: str, paths: Iterable[str], modalities: Modalities, passes: Passes | None, frames: bool, others: Others
+) -> Iterator[Item | Failure]:
+    """What lies at the paths that a folder's name or a pattern stands for, without files plainly of another kind, unless they are failures.
+
+    frames: a folder is one item.
+    """
+    skipped, first, nothing = 0, "", True
+    for path in paths:
+        is_folder = os.path.isdir(path)
+        plain = path.rstrip("/") or path if is_folder else path  # a shell writes a folder with the slash or without
+        for item in _below(path) if is_folder and not frames else [Item(plain, plain)]:
+            done = isinstance(item, Item) and passes is not None and passes(item.id)
+            if isinstance(item, Item) and not done and _is_unmeant(item.id, path, modalities):
+                skipped, first = skipped + 1, first or item.id
+                if others.strict:
+                    yield Failure(item.id, f"by its name, not {' or '.join(modalities)}; without --strict it is skipped")
+                continue
+            nothing = False
+            if not done:
+                yield from _opened([item], modalities)
+    if others.strict or not skipped:
+        return
+    if not nothing:
+        others.count += skipped
+    else:
+        fault = _archive(first, _head(first), modalities)
+        yield Failure(name, f"only files of other kinds, {skipped:,}, the first {first}{f': {fault}' if fault else ''}")
 
 
-def _below(folder: str, passes: Passes | None) -> Iterator[Item | Failure]:
-    """Every file below a folder, sorted, links followed once, names that start with a dot left out."""
+def _is_unmeant(path: str, found: str, modalities: Modalities) -> bool:
+    """Whether a file is hidden in the folder that was found, or plainly of another kind and no archive of samples."""
+    hidden = path != found and os.path.basename(path).startswith(".")
+    return hidden or (is_other(path, modalities) and not os.path.isdir(path) and _samples_in(path, _head(path), modalities) is None)
+
+
+def _below(folder: str) -> Iterator[Item | Failure]:
+    """Every file below a folder, sorted, links followed once, folders whose names start with a dot left out."""
     seen: set[tuple[int, int]] = set()
     empty = True
 
@@ -251,14 +324,11 @@ def _below(folder: str, passes: Passes | None) -> Iterator[Item | Failure]:
             return
         seen.add((status.st_dev, status.st_ino))
         for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if _is_folder(entry):
-                yield from walk(entry.path)
-                continue
-            empty = False
-            if not (passes and passes(entry.path)):
+            if not _is_folder(entry):
+                empty = False
                 yield Item(entry.path, entry.path)
+            elif not entry.name.startswith("."):
+                yield from walk(entry.path)
 
     yield from walk(folder)
     if empty:
@@ -279,32 +349,3 @@ def _nul_separated(stream: BinaryIO) -> Iterator[bytes]:
         yield from entries
     if rest:
         yield rest
-
-
-def _json_object(text: str) -> dict[str, Any] | None:
-    if not text.lstrip().startswith("{"):
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):  # RecursionError: a thousand brackets
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _json_rows(lines: Iterable[str], path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        row = _json_object(line)
-        if row is None:
-            raise UserError(f"{path}:{number}: not a JSON object")
-        yield number, row
-
-
-def _table_rows(lines: Iterable[str], path: Path, modalities: Modalities) -> Iterator[tuple[int, dict[str, Any]]]:
-    csv.field_size_limit(sys.maxsize)  # a long sentence is no error
-    reader = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
-    for modality in set(modalities) - set(reader.fieldnames or []):
-        raise UserError(f"{path}: no column {modality!r}; it has {', '.join(reader.fieldnames or []) or 'none'}")
-    for row in reader:
-        yield reader.line_num, {key: value for key, value in row.items() if key is not None and value not in (None, "")}

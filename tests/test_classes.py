@@ -135,3 +135,50 @@ def test_each_sentence_is_embedded_once_and_averaged_over_templates() -> None:
     pairs /= np.linalg.norm(pairs, axis=1, keepdims=True)
     assert found.averaged().scores(items) == pytest.approx(items @ pairs.T, abs=1e-6)
     assert labels.shared_names(classes) == ["dog"]
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ('"table, wooden",chair', ["table, wooden", "chair"]),
+        (' "table, wooden" , chair , ', ["table, wooden", "chair"]),
+        ('"say ""hi""",b', ['say "hi"', "b"]),
+        ('"furniture=bed, wide|desk",c', ["furniture", "c"]),
+        (",".join(f"name {number}" for number in range(1000)), [f"name {number}" for number in range(1000)]),
+    ],
+)
+def test_a_typed_list_may_be_of_any_length_and_its_names_hold_commas(folder: Path, given: str, names: list[str]) -> None:
+    assert [label.name for label in labels.read_labels(given)] == names
+    quoted = (name.replace('"', '""') for name in names)
+    (folder / "a.txt").write_text("".join(f'"{name}"\n' for name in quoted))
+    assert [label.name for label in labels.read_labels("a.txt")] == names
+
+
+@pytest.mark.parametrize(
+    ("given", "data", "words"),
+    [
+        ('5" disk,cd', None, "a quotation mark at '5\" disk,cd' stands alone"),
+        ('furniture="a, b",c', None, "an entry with commas is"),
+        ('"a, b', None, "stands alone or inside an entry"),
+        ('a,"b"c', None, "stands alone or inside an entry"),
+        ("'a, b',c", None, "straight double quotation marks"),
+        ("\u201ca, b\u201d,c", None, "straight double quotation marks"),
+        ("cat\ndog, big\nbird", None, "line breaks in a typed list"),
+        ("x" * 5000, None, "no such file, and one class alone"),
+        ("a.txt", "dog\ncaf\xe9\n".encode("latin1"), r"a\.txt:2: not UTF-8 text .*iconv -f latin1"),
+        ("a.json", '["a", "b"]'.encode("utf-16"), r"a\.json:1: not UTF-8 text but UTF-16"),
+        ("a.csv", b"class,name\na dog, big,x\n", r"a\.csv:2: has 3 cells for 2 columns"),
+        ("a.csv", b'class\n"a dog\ncat\n', r"a\.csv:2: a quotation mark opens here and is never closed"),
+        ("a.csv", b"class;name\na;b\n", "semicolons separate its cells"),
+    ],
+)
+def test_a_list_that_may_be_meant_otherwise_is_refused(folder: Path, given: str, data: bytes | None, words: str) -> None:
+    if data is not None:
+        (folder / given).write_bytes(data)
+    with pytest.raises(UserError, match=words):
+        labels.read_labels(given)
+
+
+def test_quotation_marks_in_a_tsv_of_classes_are_characters(folder: Path) -> None:
+    (folder / "a.tsv").write_text('class\n"a dog\ncat\n')
+    assert [label.name for label in labels.read_labels("a.tsv")] == ['"a dog', "cat"]

@@ -760,6 +760,93 @@ def test_no_inputs_with_a_terminal_on_stdin_is_a_usage_error() -> None:
     assert "no inputs" in run.stderr
 
 
+def test_a_photo_folder_is_its_pictures_and_one_line_counts_the_rest(embed: Run, imagebind: Run, folder: Path) -> None:
+    (folder / "photos/sub").mkdir(parents=True)
+    names = ["photos/a.png", "photos/b.JPG", "photos/sub/c.png"]
+    for seed, name in enumerate(names):
+        generate.picture(folder / name, seed)
+    for name in ("README.md", ".DS_Store", "notes.txt", "desktop.ini", "sub/data.json"):
+        (folder / "photos" / name).write_text("of another kind")
+    generate.audio(folder / "photos/a.wav")
+    run = embed("image", "photos")
+    assert (run.code, run.ids, len(run.notices)) == (0, names, 1)
+    assert "3 embedded, 6 other files skipped (" in run.notices[0]
+    for _ in range(2):
+        run = embed("image", "photos", "-o", "p.h5")
+        assert (run.code, len(run.notices)) == (0, 1)
+        assert "6 other files skipped (" in run.notices[0]
+    run = imagebind("preprocess", "image", "photos", "-o", "p.tar", "--model", "tiny")
+    assert (run.code, len(run.notices)) == (0, 1)
+    assert "p.tar: 3 prepared, 6 other files skipped (" in run.notices[0]
+    run = imagebind("zeroshot", "image", "photos", "--labels", '"table, wooden",chair', "--model", "tiny")
+    assert (run.code, run.ids) == (0, names)
+    assert (
+        [line for line in run.notices if "skipped" in line]
+        == [line for line in run.notices if "3 classified, 6 other files skip" in line]
+        != []
+    )
+    strict = embed("image", "photos", "--strict")
+    assert (strict.code, strict.ids, len(strict.notices)) == (1, names, 6)
+    (folder / "photos/broken.png").write_bytes(b"no picture")
+    run = embed("image", "photos")
+    assert (run.code, run.ids) == (1, names)
+    run = embed("image", "photos/a.wav", "photos/a.png")
+    assert (run.code, run.ids) == (1, ["photos/a.png"])
+    run = embed("depth", "photos/sub/*.json")
+    assert (run.code, run.notices) == (1, ["imagebind: photos/sub/*.json: only files of other kinds, 1, the first photos/sub/data.json"])
+
+
+def test_a_folder_of_frames_may_hold_files_of_other_kinds(embed: Run, folder: Path) -> None:
+    (folder / "walk").mkdir()
+    for number in range(4):
+        generate.picture(folder / f"walk/{number}.png", number)
+    plain = embed("video", "walk", "--fps", 2)
+    for name in ("Thumbs.db", "README.md", "frames.json"):
+        (folder / "walk" / name).write_text("of another kind")
+    among = embed("video", "walk", "--fps", 2)
+    assert (among.code, among.out) == (0, plain.out)
+    assert any("other files in the folder left out: 3" in line for line in among.notices)
+
+
+def test_a_name_too_long_to_be_one_is_told_in_one_line(imagebind: Run, folder: Path) -> None:
+    long = "x" * 5000
+    generate.picture(folder / "a.png")
+    for arguments in (
+        ["embed", "image", "a.png", "--model", long],
+        ["embed", "image", "a.png", "--config", long],
+        ["embed", "image", "a.png", "-o", f"{long}.h5"],
+        ["embed", "image", "a.png", "--errors", long],
+        ["embed", "image", "--manifest", f"{long}.csv"],
+        ["embed", "image", long],
+        ["zeroshot", "image", "a.png", "--labels", long],
+        ["zeroshot", "image", "a.png", "--labels", "a,b", "--templates", long],
+        ["zeroshot", "image", "a.png", "--labels", "a,b", "--truth", f"{long}.csv"],
+        ["zeroshot", "image", "a.png", "--labels", "a,b", "--save-classes", f"{long}.h5"],
+        ["zeroshot", "image", "a.png", "--classes", long],
+        ["zeroshot", "--suite", f"{long}.toml", "--root", "."],
+        ["zeroshot", "--suite", "esc50", "--root", long],
+        ["preprocess", "image", "a.png", "-o", f"{long}.tar"],
+        ["preprocess", "image", "a.png", "--preview", long],
+        ["retrieve", long, "--text", "a"],
+        ["store", "info", long],
+        ["store", "check", long],
+        ["weights", "info", long],
+        ["train", "--recipe", long, "--data", "a.jsonl", "--out", "b"],
+        ["train", "--recipe", "image-depth", "--data", f"{long}.jsonl", "--out", "b", "--dry-run"],
+    ):
+        run = imagebind(*arguments)
+        assert run.code in (1, 2), arguments
+        assert "Traceback" not in run.err, arguments
+        assert len(run.notices) == 1 or run.code == 2 or arguments[1] == "check", (arguments, run.err)
+
+
+def test_a_stdin_with_nothing_in_it_is_said(embed: Run) -> None:
+    for arguments in ([], ["-"], ["-0"]):
+        run = embed("image", *arguments, stdin=b"")
+        assert (run.code, run.out) == (0, b"")
+        assert run.notices == ["imagebind: stdin is empty: there was nothing to read"]
+
+
 def test_no_inputs_with_a_closed_stdin_is_a_usage_error(embed: Run) -> None:
     assert embed("image", stdin=None).code == 2
 

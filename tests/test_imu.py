@@ -107,6 +107,14 @@ def test_latin1_comments_blank_lines_and_a_byte_order_mark(read: Read, tmp_path:
         np.testing.assert_allclose(found.tensor[0], ramp().T, atol=1e-6)
 
 
+@pytest.mark.parametrize("end", ["", '100,1,2,3,4,5,6,"run"\n'])
+def test_a_quotation_mark_that_takes_in_other_lines_is_told_with_its_line(read: Read, tmp_path: Path, end: str) -> None:
+    rows = [f"{number / 100},1,2,3,4,5,6,walk\n" for number in range(1000)]
+    rows[500] = '5.0,1,2,3,4,5,6,"walk\n'
+    (tmp_path / "a.csv").write_text("t," + ",".join(NAMES) + ",label\n" + "".join(rows) + end)
+    assert "line 502: a quotation mark opens here" in refusal(read, tmp_path / "a.csv")
+
+
 def test_decimal_commas(read: Read, tmp_path: Path) -> None:
     lines = ["; ".join(f"{value:.4f}".replace(".", ",") for value in row) for row in ramp()]
     (tmp_path / "a.csv").write_text("ax;ay;az;gx;gy;gz\n" + "\n".join(lines))

@@ -10,8 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
-    ["errors", "fingerprint"],
-    ["registry", "reading", "store", "download", "media", "transformer", "similarity", "metrics"],
+    ["errors", "file_kinds", "fingerprint"],
+    ["registry", "reading", "tabular", "store", "download", "media", "transformer", "similarity", "metrics"],
     ["shards"],
     ["sources", "encoder"],
     ["model_config"],

@@ -299,6 +299,40 @@ cli.main()
 """
 
 
+def test_rows_of_a_table_ask_and_one_that_may_be_meant_otherwise_does_not(retrieve: Run, pictures: Path, folder: Path) -> None:
+    Path("q.csv").write_text('id,text,note\n1,a dog,x\n2,a dog, running,x\n3,"a dog, running",x\n')
+    run = retrieve(pictures, "--queries", "q.csv", "-k", 1)
+    assert (run.code, [row["query"] for row in run.rows]) == (1, ["1", "3"])
+    assert "imagebind: q.csv:3: has 4 cells for 3 columns; put a cell that holds a comma between quotation marks" in run.notices
+    assert run.rows[0]["score"] == pytest.approx(retrieve(pictures, "--text", "a dog", "-k", 1).rows[0]["score"], abs=1e-6)
+    Path("q.tsv").write_text('text\n"a dog\na cat\n')
+    assert [row["query"] for row in retrieve(pictures, "--queries", "q.tsv", "-k", 1).rows] == ['"a dog', "a cat"]
+    Path("q.txt").write_bytes("a dog\ncaf\xe9\n".encode("latin1"))
+    run = retrieve(pictures, "--queries", "q.txt", "-k", 1)
+    assert (run.code, [row["query"] for row in run.rows]) == (1, ["a dog"])
+    assert any("q.txt:2: not UTF-8 text" in line and "iconv -f latin1 -t utf-8 q.txt" in line for line in run.notices)
+    Path("q16.txt").write_bytes("a dog\n".encode("utf-16"))
+    told_once(retrieve(pictures, "--queries", "q16.txt"), "q16.txt:1: not UTF-8 text but UTF-16; convert it")
+    Path("semi.csv").write_text("id;text\n1;a\n2;b\n")
+    told_once(retrieve(pictures, "--queries", "semi.csv"), "semi.csv: it has id;text: semicolons separate its cells")
+    Path("none.txt").touch()
+    assert retrieve(pictures, "--queries", "none.txt").code == 1
+    run = retrieve(pictures, "--queries", "-", stdin=b"")
+    assert (run.code, run.out) == (0, b"")
+    assert "imagebind: stdin is empty: there was nothing to ask" in run.notices
+
+
+def test_pairs_may_be_a_table(retrieve: Run, folder: Path) -> None:
+    first, second = store(Path("a.npy"), "image", names(5)), store(Path("b.npy"), "audio", names(5, "sound"))
+    Path("p.jsonl").write_text("".join(json.dumps({"image": f"item00{n}", "audio": f"sound00{n}"}) + "\n" for n in range(5)))
+    Path("p.csv").write_text("image,audio\n" + "".join(f"item00{n},sound00{n}\n" for n in range(5)))
+    lines, table = (retrieve(first, second, "--pairs", name, "--draws", 0).rows[0] for name in ("p.jsonl", "p.csv"))
+    assert table["directions"] == lines["directions"]
+    assert table["pairs"] == lines["pairs"] | {"by": "p.csv"}
+    Path("p.csv").write_text("image,audio\nitem000,sound000,sound001\n")
+    told_once(retrieve(first, second, "--pairs", "p.csv"), "p.csv:2: has 3 cells for 2 columns")
+
+
 @pytest.mark.parametrize("asked", [
     ["--like", "item001"], ["--vector", "q.npy"], ["--queries", "b.npy"], ["--pairs", "ids"], ["--like", "item001", "--html", "page.html"],
 ])  # fmt: skip

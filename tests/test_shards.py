@@ -392,3 +392,60 @@ def test_members_are_named_as_webdataset_names_them(tmp_path: Path) -> None:
         f"{key}.image.npy",
         f"{key}.json",
     ]
+
+
+def tar_of(path: Path, *members: tuple[str, bytes | None]) -> Path:
+    """A tar of these members; without bytes, a link to the first."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size, member.type, member.linkname = (
+                len(data or b""),
+                tarfile.REGTYPE if data else tarfile.LNKTYPE,
+                "" if data else members[0][0],
+            )
+            tar.addfile(member, io.BytesIO(data or b""))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        (("a.jpg", "a.png"), "a.jpg and a.png may each be its image; keep one"),
+        (("a.image.jpg", "a.jpg"), "a.image.jpg and a.jpg may each be its image; keep one"),
+        (("a.jpg", "a.jpg"), "member a.jpg is in the archive twice; keep one"),
+        (("a.JPG", "a.jpg"), "members a.JPG and a.jpg are the same part of it; keep one"),
+    ],
+)
+@pytest.mark.parametrize("piped", [False, True])
+def test_a_sample_with_two_pictures_fails_alone_and_both_are_named(
+    tmp_path: Path, members: tuple[str, ...], words: str, piped: bool
+) -> None:
+    path = tar_of(tmp_path / "x.tar", *((name, b"one picture") for name in members), ("b.jpg", b"a picture"))
+    stream: Any = io.BufferedReader(io.BytesIO(path.read_bytes()))  # type: ignore[arg-type]
+    broken, whole = from_arguments(["-" if piped else str(path)], ("image",), stream)
+    assert broken == Failure("a", f"this sample of {'stdin' if piped else path}: {words}")
+    assert whole.id == "b"
+
+
+def test_a_member_that_comes_again_later_is_told(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "x.tar", ("a.jpg", b"one"), ("b.jpg", b"two"), ("a.jpg", b"another"))
+    *good, broken = from_arguments([str(path)], ("image",), io.BytesIO())
+    assert [item.id for item in good] == ["a", "b"]
+    assert broken == Failure("a", f"this sample of {path}: member a.jpg is in the archive twice; keep one")
+
+
+def test_pictures_of_two_modalities_and_a_sentence_are_one_sample(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "x.tar", ("a.jpg", b"one"), ("a.thermal.png", b"two"), ("a.txt", b"a dog"))
+    (item,) = from_arguments([str(path)], ("image", "thermal", "text"), io.BytesIO())
+    assert isinstance(item, Item)
+    assert (item.payload["image"].read(), item.payload["thermal"].read(), item.payload["text"]) == (b"one", b"two", "a dog")
+
+
+def test_links_in_a_tar_are_told_and_what_macos_adds_is_passed_over(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "x.tar", ("a.jpg", b"one"), ("b.jpg", None), ("._c.jpg", b"its attributes"), (".DS_Store", b"x"))
+    first, second = from_arguments([str(path)], ("image",), io.BytesIO())
+    assert first.id == "a"
+    assert second == Failure(
+        "b", f"this sample of {path}: member b.jpg is a link; pack the file itself (tar --dereference --hard-dereference)"
+    )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
+import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +17,7 @@ from typing import BinaryIO
 import pytest
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.file_kinds import Others, is_other
 from imagebind_cli.sources import Failure, Item, from_arguments, from_lines, from_manifest
 
 NOTHING = io.BytesIO()
@@ -280,7 +286,7 @@ def test_a_missing_manifest_and_one_that_is_no_text_say_so(tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"none\.jsonl: No such file"):
         list(from_manifest(tmp_path / "none.jsonl", ("image",)))
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"bytes\.jsonl: .*decode"):
+    with pytest.raises(UserError, match=r"bytes\.jsonl:1: not UTF-8 text but UTF-16; convert it: iconv -f utf-16 -t utf-8 "):
         list(from_manifest(tmp_path / "bytes.jsonl", ("image",)))
 
 
@@ -294,3 +300,207 @@ def test_a_manifest_may_be_a_pipe_that_is_still_being_written(tmp_path: Path) ->
     assert next(items) == Item("a.png", str(tmp_path / "a.png"))
     items.close()
     os.close(own)
+
+
+# Tables in which something else may be meant than stands there
+
+
+def sentences(path: Path, data: bytes) -> list[str]:
+    """The sentences of a manifest, and for a row that is refused its reason."""
+    path.write_bytes(data)
+    return [item.payload if isinstance(item, Item) else f"{item.id}: {item.reason}" for item in from_manifest(path, ("text",))]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "wanted"),
+    [
+        ("quote.tsv", b'id\ttext\n1\tok\n2\t"open quote\n3\t5" disk\n4\ta "b" c\n', ["ok", '"open quote', '5" disk', 'a "b" c']),
+        ("middle.csv", b'id,text\n1,a 5" disk\n2,ok\n', ['a 5" disk', "ok"]),
+        ("spaces.csv", b'id, text\n1, "a dog, running"\n2, cat\n', ["a dog, running", "cat"]),
+        ("blank.csv", b"\n\nid,text\n\n1,a\n , \n,\n2,b\n\n", ["a", "b"]),
+        ("old.csv", b"id,text\r1,a\r2,b\r", ["a", "b"]),
+        ("old.jsonl", b'{"text": "a"}\r{"text": "b"}\r', ["a", "b"]),
+        ("twice.csv", b"id,text\r\r\n1,a\r\r\n2,b\r\r\n", ["a", "b"]),
+        ("UPPER.CSV", b"\xef\xbb\xbfid,text\r\n1,a\r\n", ["a"]),
+        ("index.csv", b",id,text\n0,1,a\n1,2,b\n", ["a", "b"]),
+        ("last.csv", b"id,text,\n1,a,\n2,b,\n", ["a", "b"]),
+        ("separator.jsonl", '{"text": "a\u2028b"}\n'.encode(), ["a\u2028b"]),
+    ],
+)
+def test_a_table_is_read_as_it_is_meant(tmp_path: Path, name: str, data: bytes, wanted: list[str]) -> None:
+    assert sentences(tmp_path / name, data) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "line", "words"),
+    [
+        ("comma.csv", b"id,text\n1,a dog, running in snow\n2,b\n", 2, "3 cells for 2 columns; put a cell that holds a comma between quot"),
+        ("one.csv", b"text\na dog, running\nb\n", 2, "2 cells for 1 column"),
+        ("end.csv", b"id,text\n1,a dog,\n2,b\n", 2, "3 cells for 2 columns"),
+        ("nameless.csv", b"id,text,\n1,a dog, running\n2,b,\n", 2, "has 'running' in a column without a name"),
+        ("short.csv", b"id,text,label\n1,a dog\n2,b,c\n", 2, "has no label: 2 cells for 3 columns"),
+        ("tab.tsv", b"id\ttext\n1\ta dog\trunning\n2\tb\n", 2, "3 cells for 2 columns; a cell cannot hold a tab"),
+        ("after.csv", b'id,text\n1,"a" dog\n2,b\n', 2, "has text behind a closing quotation mark"),
+        ("lines.csv", b'id,text\n1,"a\ndog", x\n2,b\n', 2, "3 cells for 2 columns"),
+        ("twice.jsonl", b'{"id": 1, "text": "a", "text": "c"}\n{"text": "b"}\n', 1, "has 'text' twice"),
+    ],
+)
+def test_a_row_that_may_be_meant_otherwise_fails_alone_with_its_line(tmp_path: Path, name: str, data: bytes, line: int, words: str) -> None:
+    first, last = sentences(tmp_path / name, data)
+    assert first.startswith(f"{tmp_path / name}:{line}: ")
+    assert words in first
+    assert last == "b"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("open.csv", b'id,text\n1,ok\n2,"open\n3,lost\n4,lost\n', "open.csv:3: a quotation mark opens here and is never closed"),
+        (
+            "swallows.csv",
+            b'id,text\n1,ok\n2,"open\n3,lost\n4,"c, d"\n',
+            "swallows.csv:3: a quotation mark opens here and the next one, on line 5",
+        ),
+        ("names.csv", b'"id" x,text\n1,a\n', "names.csv:1: has text behind a closing"),
+        (
+            "latin.csv",
+            "id,text\n1,ok\n2,caf\xe9\n".encode("latin1"),
+            "latin.csv:3: not UTF-8 text (byte 0xE9); if it is Latin-1, convert it: ",
+        ),
+        ("latin.tsv", "id\ttext\n1\tcaf\xe9\n".encode("latin1"), "iconv -f latin1 -t utf-8 "),
+        ("latin.jsonl", '{"text": "ok"}\n{"text": "caf\xe9"}\n'.encode("latin1"), "latin.jsonl:2: not UTF-8 text"),
+        ("windows.csv", "id,text\n1,caf\u2019\n".encode("cp1252"), "iconv -f cp1252 -t utf-8 "),
+        ("utf16.csv", "id,text\n1,a\n".encode("utf-16"), "utf16.csv:1: not UTF-8 text but UTF-16; convert it: iconv -f utf-16 "),
+        ("unmarked.csv", "id,text\n1,a\n".encode("utf-16-le"), "unmarked.csv:1: not UTF-8 text but UTF-16LE"),
+        ("big.jsonl", '{"text": "a"}\n'.encode("utf-16-be"), "big.jsonl:1: not UTF-8 text but UTF-16BE"),
+        ("utf32.csv", "id,text\n1,a\n".encode("utf-32"), "utf32.csv:1: not UTF-8 text but UTF-32; convert it: iconv -f utf-32 "),
+        ("nul.csv", b"id,text\n1,a sentence w\0th one of them\n", "nul.csv:2: holds a NUL byte"),
+        ("same.csv", b"id,text,text\n1,a,b\n", "same.csv: column 'text' is there twice"),
+        ("semicolons.csv", b"id;text\n1;a\n", "no column 'text'; it has id;text: semicolons separate its cells, and commas are needed"),
+        ("tabs.csv", b"id\ttext\n1\ta\n", "tabs separate its cells, and commas are needed"),
+        ("commas.tsv", b"id,text\n1,a\n", "commas separate its cells, and tabs are needed"),
+        ("packed.csv.gz", gzip.compress(b"id,text\n1,a\n"), "packed.csv.gz:1: compressed with gzip; unpack it first"),
+        ("book.csv", b"PK\x03\x04" + bytes(26) + b"a.csv\nxx", "book.csv:1: a ZIP archive"),
+        ("array.jsonl", b'[{"text": "a"}]\n', "array.jsonl:1: not a JSON object; JSON Lines has one on each line"),
+    ],
+)
+def test_a_table_that_cannot_be_trusted_is_refused_with_its_line_and_the_remedy(tmp_path: Path, name: str, data: bytes, words: str) -> None:
+    with pytest.raises(UserError) as told:
+        sentences(tmp_path / name, data)
+    assert words in str(told.value)
+
+
+@pytest.mark.parametrize(("name", "data"), [("names.csv", b"id,text\n"), ("none.jsonl", b""), ("blank.jsonl", b"\n\n")])
+def test_a_manifest_without_rows_says_so(tmp_path: Path, name: str, data: bytes) -> None:
+    assert sentences(tmp_path / name, data) == [f"{tmp_path / name}: holds no rows"]
+
+
+def test_sentences_on_stdin_that_are_not_utf_8_are_told_with_their_line() -> None:
+    first, second, third = lines("a\ncaf\xe9\nb\n".encode("latin1"), "text")
+    assert (first, third) == (Item("a", "a"), Item("b", "b"))
+    assert isinstance(second, Failure)
+    assert second.reason.startswith("line 2: not UTF-8 text (byte 0xE9); if it is Latin-1, convert it: iconv -f latin1 -t utf-8 ")
+    for encoding in ("utf-16", "utf-16le", "utf-32"):
+        with pytest.raises(
+            UserError, match=f"stdin: line 1: not UTF-8 text but {encoding.upper()}; convert it: iconv -f {encoding} -t utf-8"
+        ):
+            lines("a\nb\n".encode(encoding), "text")
+    assert payloads(lines(b"a dog\ra cat\r", "text")) == ["a dog", "a cat"]
+
+
+# Files of other kinds
+
+OTHERS = ["README.md", ".DS_Store", "LICENSE", "Thumbs.db", "a.wav", "data.json", "desktop.ini", "notes.txt", "sub/clip.MP4", "sub/._1.png"]
+
+
+def gathered(*names: object, modality: str = "image", strict: bool = False) -> tuple[list[Item | Failure], int]:
+    """The items of some arguments, and how many other files were skipped."""
+    others = Others(strict)
+    return list(from_arguments([str(name) for name in names], (modality,), NOTHING, others=others)), others.count
+
+
+def test_files_of_other_kinds_in_a_folder_are_skipped_and_counted(tmp_path: Path) -> None:
+    wanted = files(tmp_path, "1.png", "2.JPG", "broken.heic", "sub/no_suffix", "sub/odd.xyz")
+    files(tmp_path, *OTHERS)
+    items, skipped = gathered(tmp_path)
+    assert payloads(items) == wanted
+    assert skipped == len(OTHERS)
+    items, skipped = gathered(tmp_path / "*")
+    assert payloads(items) == wanted
+    assert skipped == len(OTHERS) - 1  # a star means no hidden file
+
+
+def test_files_of_other_kinds_are_failures_if_asked_and_inputs_if_named(tmp_path: Path) -> None:
+    wanted = files(tmp_path, "1.png")
+    named = files(tmp_path, *OTHERS)
+    items, skipped = gathered(tmp_path, strict=True)
+    assert payloads(items) == wanted
+    assert {item.id for item in items if isinstance(item, Failure)} == set(named)
+    assert skipped == 0
+    assert payloads(gathered(*named)[0]) == named
+    assert payloads(lines("\n".join(named).encode())) == named
+
+
+@pytest.mark.parametrize("argument", ["", "*.txt"])
+def test_nothing_but_files_of_other_kinds_is_a_failure(tmp_path: Path, argument: str) -> None:
+    files(tmp_path, "a.txt", "b.txt")
+    place = os.path.join(tmp_path, argument).rstrip("/")
+    assert gathered(place) == ([Failure(place, f"only files of other kinds, 2, the first {tmp_path / 'a.txt'}")], 0)
+
+
+@pytest.mark.parametrize(
+    ("modality", "read", "other"),
+    [
+        ("image", "a.gif a.tiff a.heic a.svg", "a.mp4 a.npy a.csv a.zip a.h5"),
+        ("video", "a.mp4 a.MOV a.gif a.webp", "a.jpg a.png a.wav a.srt"),
+        ("vision", "a.mp4 a.jpg a.gif", "a.wav a.npy a.md"),
+        ("audio", "a.wav a.m4a a.mp4 a.mkv", "a.jpg a.txt a.csv"),
+        ("depth", "a.png a.exr a.npy a.h5 a.mat a.pfm a.csv a.npz", "a.txt a.mp4 a.json a.wav"),
+        ("thermal", "a.jpg a.tif a.npy a.csv", "a.txt a.mp4 a.wav"),
+        ("imu", "a.csv a.txt a.mat a.npy a.parquet a.zip a.dat", "a.jpg a.mp4 README.txt a.md a.json"),
+    ],
+)
+def test_which_files_are_of_another_kind(modality: str, read: str, other: str) -> None:
+    assert [name for name in f"{read} a.tar a a.unknown".split() if is_other(name, [modality])] == []
+    assert [name for name in f"{other} README license.TXT a.pt a.7z".split() if not is_other(name, [modality])] == []
+    assert is_other("a.wav", ["video", "audio"])  # one file for both has both
+
+
+def test_done_files_beside_others_are_not_nothing(tmp_path: Path) -> None:
+    files(tmp_path, "1.png", "a.txt")
+    others = Others()
+    assert list(from_arguments([str(tmp_path)], ("image",), NOTHING, passes=lambda path: path.endswith(".png"), others=others)) == []
+    assert others.count == 1
+
+
+def test_an_archive_that_is_no_shard_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (picture,) = files(tmp_path, "a.png")
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(picture, "a.png")
+    tar_bytes = (tmp_path / "s.tar").read_bytes()
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        archive.write(picture, "a.png")
+    given = {
+        "s.tar.gz": (
+            gzip.compress(tar_bytes),
+            f"a tar archive compressed with gzip; unpack it, or pipe it in: gunzip -c {tmp_path}/s.tar.gz | ",
+        ),
+        "odd": (gzip.compress(tar_bytes), f"a tar archive compressed with gzip; unpack it, or pipe it in: gunzip -c {tmp_path}/odd | "),
+        "s.tar.bz2": (bz2.compress(tar_bytes), "bunzip2 -c "),
+        "s.txz": (lzma.compress(tar_bytes), "xz -dc "),
+        "s.tar.zst": (b"\x28\xb5\x2f\xfd" + bytes(600), "zstd -dc "),
+        "a.png.gz": (gzip.compress(b"picture"), "compressed with gzip; unpack it first"),
+        "s.zip": ((tmp_path / "s.zip").read_bytes(), "a ZIP archive; unpack it and give its folder"),
+        "s.7z": (b"7z\xbc\xaf\x27\x1c" + bytes(600), "a 7-Zip archive; unpack it"),
+        "s.rar": (b"Rar!\x1a\x07\x01" + bytes(600), "a RAR archive; unpack it"),
+    }
+    for name, (data, words) in given.items():
+        (tmp_path / name).write_bytes(data)
+        (failure,) = arguments(tmp_path / name)
+        assert isinstance(failure, Failure)
+        assert words in failure.reason
+    (failure,) = gathered(tmp_path / "*.gz")[0]
+    assert isinstance(failure, Failure)
+    assert "compressed with gzip" in failure.reason
+    with pytest.raises(UserError, match="stdin: a tar archive compressed with gzip; .*gunzip -c FILE"):
+        list(from_arguments(["-"], ("image",), io.BufferedReader(io.BytesIO(gzip.compress(tar_bytes)))))  # type: ignore[arg-type]

@@ -404,6 +404,22 @@ def test_check_finds_what_a_killed_writer_left_until_the_next_run(imagebind: Run
         assert imagebind("store", "check", path).code == 0
 
 
+def test_the_ids_beside_an_array_stand_for_their_store_in_a_check_and_name_it_elsewhere(imagebind: Run, folder: Path) -> None:
+    write(Path("n.npy"), row(1), row(2))
+    run = imagebind("store", "check", "n.jsonl")
+    assert (run.code, run.out, run.notices) == (0, b"", ["imagebind: n.jsonl: clean"])
+    vectors = np.load("n.npy")
+    vectors[1] *= 2
+    np.save("n.npy", vectors)
+    run = imagebind("store", "check", "n.jsonl")
+    assert (run.code, run.out) == (1, b"n.jsonl: row 1 ('2.png'): length 2, not 1\n")
+    run = imagebind("store", "info", "n.jsonl")
+    assert (run.code, run.notices) == (1, ["imagebind: n.jsonl: holds the ids of n.npy, which is the store"])
+    Path("n.npy").unlink()
+    run = imagebind("store", "check", "n.jsonl")
+    assert (run.code, run.out) == (1, b"n.jsonl: holds the ids of n.npy, which is missing\n")
+
+
 # All of them
 
 

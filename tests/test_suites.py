@@ -601,6 +601,15 @@ def test_a_wrong_label_is_named(name, path, old, new, words, copied):
     assert words in reason(name, root)
 
 
+def test_a_row_with_a_comma_too_many_is_refused(copied):
+    root = copied("audiocaps")
+    text = (root / "test.csv").read_text()
+    (root / "test.csv").write_text(text.rstrip() + ", and more\n")
+    assert "columns; put a cell that holds a comma between quotation marks" in reason("audiocaps", root)
+    (root / "test.csv").write_text(text + '"9,x')
+    assert "a quotation mark opens here and is never closed" in reason("audiocaps", root)
+
+
 def test_files_of_another_kind_are_refused(copied):
     root = copied("nyud")
     (root / "splits.mat").write_bytes(b"not MATLAB" * 20)

@@ -19,7 +19,7 @@ import typer
 import imagebind_cli
 from imagebind_cli.cli import doctor, embed, preprocess, retrieve, store, train, weights, zeroshot
 from imagebind_cli.cli.output import StdoutClosed, open_standard_streams
-from imagebind_cli.cli.talk import say
+from imagebind_cli.cli.talk import printable, say
 from imagebind_cli.errors import REFUSED, UsageError, UserError
 
 app = typer.Typer(
@@ -98,7 +98,7 @@ def main() -> NoReturn:
     except OSError as error:
         if error.errno not in REFUSED:
             raise
-        say(f"{error.filename or 'cannot write'}: {os.strerror(error.errno)}")
+        say(f"{printable(str(error.filename or 'cannot write'))}: {os.strerror(error.errno)}")
     leave(code)
 
 

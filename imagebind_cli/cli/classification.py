@@ -90,9 +90,9 @@ def from_examples(place: Path, by: str | None, modality: str, vectors: Vectors, 
     if is_store(place):
         reader = vectors.admit(open_store(place))
         made, batches = dict(reader.made), stored(reader, metas=True)
-    elif place.is_dir():
+    elif os.path.isdir(place):
         by = by or FOLDER
-        inputs = Inputs(vectors, modality, [], find_items((modality,), [str(place)], None, False))
+        inputs = Inputs(vectors, modality, [], find_items((modality,), [str(place)], None, False, others=talk.others))
         made, batches = inputs.made()[0], inputs.batches(talk, lambda id: None)
     else:
         raise UserError(f"{place}: neither a store of imagebind embed nor a folder")
@@ -114,7 +114,7 @@ def check_new(path: Path) -> None:
     """Refuse a store of class vectors that exists: what is in it would be mixed with these."""
     from imagebind_cli.store import FORMATS
 
-    if path.exists():
+    if os.path.lexists(path):
         raise UserError(f"{path}: exists already")
     if path.suffix not in FORMATS:
         raise UsageError(f"{path}: unknown ending {path.suffix!r}; choose from {', '.join(FORMATS)}")

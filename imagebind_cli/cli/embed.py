@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagebind_cli import registry
-from imagebind_cli.cli.flags import Dtype, Errors, Inputs, Manifest, ModelName, Null, Workers, reading_options, with_reading_flags
+from imagebind_cli.cli.flags import Dtype, Errors, Inputs, Manifest, ModelName, Null, Strict, Workers, reading_options, with_reading_flags
 from imagebind_cli.cli.inputs import count_items, find_items, first_of
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.resume import Resume
@@ -20,6 +20,7 @@ from imagebind_cli.cli.share import Share, array_task, chosen_share
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.cli.vectors import load_model
 from imagebind_cli.errors import UsageError
+from imagebind_cli.file_kinds import Others
 
 if TYPE_CHECKING:
     from imagebind_cli.store import Store
@@ -51,6 +52,7 @@ def embed(
     ] = None,
     manifest: Manifest = None,
     nul: Null = False,
+    strict: Strict = False,
     errors: Errors = None,
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Try only those in --errors FILE; else they wait until they change.")
@@ -76,7 +78,10 @@ def embed(
 ) -> None:
     resume: Resume | None = None
     frames = chosen["fps"] is not None
-    items = find_items((str(modality),), inputs or [], manifest, nul, lambda path: resume is not None and resume.passes(path), frames)
+    others = Others(strict)
+    items = find_items(
+        (str(modality),), inputs or [], manifest, nul, lambda path: resume is not None and resume.passes(path), frames, others
+    )
     options = reading_options(str(modality), chosen)
     if retry_errors and errors is None:
         raise UsageError("--retry-errors takes its inputs from --errors FILE")
@@ -103,7 +108,7 @@ def embed(
         options = {**payload.made["inputs"][str(modality)]["options"], **options}
     settings: dict[str, Any] = {"pool": str(pool), **options}
     made = {**loaded.made(str(modality), **settings), "array": str(array)}
-    with Processes([str(modality)]) as processes, Talk(errors) as talk, _store(output, made, talk) as store:
+    with Processes([str(modality)]) as processes, Talk(errors, others=others) as talk, _store(output, made, talk) as store:
         resume = Resume(talk, str(modality), store, share, retry_errors, verify)
         count = partial(count_items, str(modality), inputs or [], manifest, frames)
         talk.expect(count, share.count if share else 1, store.stored if store else 0)

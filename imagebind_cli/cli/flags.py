@@ -17,6 +17,7 @@ from imagebind_cli.errors import UsageError, UserError
 Inputs = Annotated[list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, or - for stdin.")]
 Manifest = Annotated[Path | None, typer.Option(help="Take inputs from a JSONL, CSV or TSV file with a column per modality.")]
 Null = Annotated[bool, typer.Option("-0", "--null", help="Entries on stdin end with a NUL byte, as `find -print0` writes.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Files of other kinds in a folder or a pattern fail, and are not skipped.")]
 Errors = Annotated[Path | None, typer.Option(help="Keep a JSON line for each failed input in this file.")]
 ModelName = Annotated[
     str | None,

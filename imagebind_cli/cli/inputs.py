@@ -14,6 +14,7 @@ from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from imagebind_cli.file_kinds import Others
     from imagebind_cli.sources import Failure, Item
 
 
@@ -24,8 +25,9 @@ def find_items(
     nul: bool,
     passes: Callable[[str], bool] | None = None,
     frames: bool = False,
+    others: Others | None = None,
 ) -> Iterator[Item | Failure]:
-    """The items behind a command's arguments, or stdin where there are none. `passes`, `frames`: see `sources`.
+    """The items behind a command's arguments, or stdin where there are none. `passes`, `frames`, `others`: see `sources`.
 
     Raises:
         UsageError: nothing to read, or two places to read from.
@@ -49,7 +51,7 @@ def find_items(
         for argument in inputs:
             if argument != "-" and os.path.isfile(argument):
                 say(f"{argument!r} is embedded as a sentence, though a file has this name; its lines: imagebind embed text < {argument}")
-    return sources.from_arguments(inputs, modalities, stdin, nul, passes, frames)  # type: ignore[arg-type]
+    return sources.from_arguments(inputs, modalities, stdin, nul, passes, frames, others, say)  # type: ignore[arg-type]
 
 
 def new_items(items: Iterable[Item | Failure], stored: Container[str], talk: Talk) -> Iterator[Item | Failure]:
@@ -95,25 +97,31 @@ def _is_storable(id: str) -> bool:
 
 
 def count_items(modality: str, inputs: list[str], manifest: Path | None, frames: bool = False) -> int | None:
-    """About how many items there are, where that can be told without reading them: None for stdin and archives. `frames`: see `sources`."""
+    """About how many items there are, where that can be told without reading them: None for stdin and archives.
+
+    modality: one, or several with commas. frames: see `sources`.
+    """
+    from imagebind_cli.file_kinds import is_other
+
     if manifest is not None:
         if not manifest.is_file():  # a pipe
             return None
         with open(manifest, "rb") as file:
-            return sum(1 for line in file if line.strip()) - (manifest.suffix in (".csv", ".tsv"))
+            return sum(1 for line in file if line.strip()) - (manifest.suffix.lower() in (".csv", ".tsv"))
     if not inputs or any(name == "-" or name.endswith((".tar", ".h5")) for name in inputs):
         return None
     if modality == "text":
         return len(inputs)
-    paths = [path for name in inputs for path in ([name] if os.path.lexists(name) else glob.iglob(name, recursive=True))]
-    return sum(_count_below(path) if os.path.isdir(path) and not frames else 1 for path in paths)
-
-
-def _count_below(folder: str) -> int:
-    count = 0
-    for _, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        count += sum(not name.startswith(".") for name in files)
+    count, modalities = 0, modality.split(",")
+    for name in inputs:
+        there = os.path.lexists(name)
+        for path in [name] if there else glob.iglob(name, recursive=True):
+            if frames or not os.path.isdir(path):
+                count += there or not is_other(path, modalities)
+                continue
+            for _, folders, files in os.walk(path):
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                count += sum(not (file.startswith(".") or is_other(file, modalities)) for file in files)
     return count
 
 

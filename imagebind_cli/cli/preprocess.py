@@ -15,11 +15,22 @@ import typer
 
 import imagebind_cli
 from imagebind_cli import reading, registry
-from imagebind_cli.cli.flags import Errors, Inputs, Manifest, ModelName, Null, PreprocessWorkers, reading_options, with_reading_flags
+from imagebind_cli.cli.flags import (
+    Errors,
+    Inputs,
+    Manifest,
+    ModelName,
+    Null,
+    PreprocessWorkers,
+    Strict,
+    reading_options,
+    with_reading_flags,
+)
 from imagebind_cli.cli.inputs import count_items, find_items, new_items
 from imagebind_cli.cli.output import StdoutClosed, write
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UsageError, UserError, writing
+from imagebind_cli.file_kinds import Others
 
 if TYPE_CHECKING:
     from imagebind_cli.encoder import EncoderConfig
@@ -54,6 +65,7 @@ def preprocess(
     ] = None,
     manifest: Manifest = None,
     nul: Null = False,
+    strict: Strict = False,
     array: Annotated[ArrayType, typer.Option(help="Number type of the arrays; float16 halves their size.")] = ArrayType.float32,
     shard_size: Annotated[
         float | None, typer.Option(min=0.001, help="Close a numbered shard once it holds this many MB; 500 if not given.")
@@ -79,9 +91,10 @@ def preprocess(
     from imagebind_cli.shards import is_own
 
     frames = chosen["fps"] is not None
-    items = find_items(modalities, inputs or [], manifest, nul, lambda path: output is not None and is_own(path, output), frames)
+    others = Others(strict)
+    items = find_items(modalities, inputs or [], manifest, nul, lambda path: output is not None and is_own(path, output), frames, others)
     count = workers or default_workers()
-    with Processes(modalities) as processes, Talk(errors, "prepared") as talk:
+    with Processes(modalities) as processes, Talk(errors, "prepared", others) as talk:
 
         def counted() -> int | None:
             found = count_items(modality, inputs or [], manifest, frames)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import threading
@@ -13,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import registry
+from imagebind_cli.cli.talk import say
 from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.tabular import Row, json_object
 
 if TYPE_CHECKING:
     from imagebind_cli.sources import Failure
@@ -60,19 +61,53 @@ def named(parts: Sequence[tuple[str, str]], weights: Sequence[float] | None) -> 
 
 def read_requests(path: Path) -> Iterator[Request | Failure]:
     """A query for each line of a file, or of stdin, `-`: a sentence, or a JSON object with a key for each modality, or `embedding`.
+    CSV and TSV have a row for each query, with a column for each modality.
 
     Relative paths start at the file's folder. Several keys in one line are combined, with `weights` if there are any. A line that is none of
-    these is a `Failure`.
+    these is a `Failure`, and so is a file without any.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or no text in UTF-16 or UTF-32 is it.
     """
     from imagebind_cli.sources import Failure
+    from imagebind_cli.tabular import is_table
 
+    empty = True
+    for request in _table_requests(path) if is_table(path) else _line_requests(path):
+        empty = False
+        yield request
+    if empty and str(path) == "-":
+        say("stdin is empty: there was nothing to ask")
+    elif empty:
+        yield Failure(str(path), "holds no queries")
+
+
+def _table_requests(path: Path) -> Iterator[Request | Failure]:
+    from imagebind_cli.sources import Failure
+    from imagebind_cli.tabular import BadRow, read_rows
+
+    for number, row in read_rows(path):
+        place = f"{path}:{number}"
+        try:
+            yield Failure(place, row.reason) if isinstance(row, BadRow) else _request_of(row, place, str(path.parent))
+        except ValueError as error:
+            yield Failure(place, str(error))
+
+
+def _line_requests(path: Path) -> Iterator[Request | Failure]:
+    from imagebind_cli.sources import Failure
+    from imagebind_cli.tabular import encoding_fault
+
+    name = "FILE" if str(path) == "-" else str(path)
     try:
         with open(os.dup(0) if str(path) == "-" else path, encoding="utf-8-sig", errors="surrogateescape") as file:
             for number, line in enumerate(file, start=1):
                 place = f"{path}:{number}"
+                if fault := encoding_fault(line.encode("utf-8", "surrogateescape"), name):
+                    if "\0" in line:
+                        raise UserError(f"{place}: {fault}")
+                    yield Failure(place, fault)
+                    continue
                 try:
                     if line.strip():
                         yield _request(line.strip(), place, "" if str(path) == "-" else str(path.parent))
@@ -85,10 +120,13 @@ def read_requests(path: Path) -> Iterator[Request | Failure]:
 def _request(line: str, place: str, folder: str) -> Request:
     if not line.startswith("{"):
         return Request(line, (("text", line),))
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        raise ValueError("not a JSON object") from None
+    row = json_object(line)
+    if not isinstance(row, dict):
+        raise ValueError(row.reason if row else "not a JSON object")
+    return _request_of(row, place, folder)
+
+
+def _request_of(row: Row, place: str, folder: str) -> Request:
     given = {key: row[key] for key in row if key in registry.MODALITIES}
     vector, weights = row.get("embedding"), row.get("weights")
     wrong = [key for key, value in given.items() if not isinstance(value, str)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from imagebind_cli.cli.failures import FailureFile
 from imagebind_cli.cli.pace import Pace
+from imagebind_cli.file_kinds import Others
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -31,11 +32,13 @@ class Talk:
     """Counts of a run, as a live line on a terminal and a plain line a minute elsewhere. Use it as a context manager.
 
     errors: the file of failed inputs, see `FailureFile`. done: what has happened to the others, in a word. failed, skipped, left: inputs that
-    could not be used, were there already, and failed before and were not tried again.
+    could not be used, were there already, and failed before and were not tried again. others: files of other kinds, that were skipped.
     """
 
-    def __init__(self, errors: Path | None = None, done: str = "embedded") -> None:
+    def __init__(self, errors: Path | None = None, done: str = "embedded", others: Others | None = None) -> None:
         self._word = done
+        self.others = others or Others()
+        self._has_summed_up = False
         self.done = self.failed = self.skipped = self.left = 0
         self.failures = FailureFile(errors) if errors else None
         self._said: set[str] = set()
@@ -57,6 +60,8 @@ class Talk:
             self._progress.stop()
         if self.failures:
             self.failures.close()
+        if self.others.count and not self._has_summed_up:
+            say(self.summary())
 
     def expect(self, count: Callable[[], int | None], shares: int = 1, stored: int = 0) -> None:
         """Find out in the background how many inputs there are, if that can be told; so many were done before.
@@ -93,18 +98,23 @@ class Talk:
             say(f"{printable(name)}: {warning}")
 
     def summary(self, *more: str) -> str:
-        """done, failed and skipped in words, with the rate and what else there is to say."""
+        """The counts at the end of the run in words, with the rate and what else there is to say."""
+        self._has_summed_up = True
+        return self._counts(*more)
+
+    def _counts(self, *more: str) -> str:
         parts = [f"{self.done:,} {self._word}"]
         parts += [f"{self.failed:,} failed"] if self.failed else []
         parts += [f"{self.skipped:,} there already"] if self.skipped else []
         parts += [f"{self.left:,} failed before"] if self.left else []
+        parts += [f"{self.others.count:,} other file{'s' * (self.others.count > 1)} skipped"] if self.others.count else []
         return f"{', '.join(parts)} ({', '.join([f'{self._pace.overall(self.done):.1f} a second', *more])})"
 
     def _tick(self) -> None:
         """Thread: show how far it is, also while one input takes long."""
         while not self._over.wait(0.5 if self._progress else LINE_SECONDS):
             left = self._pace.left(self.done + self.failed, self.skipped + self.left)
-            text = self.summary(left) if left else self.summary()
+            text = self._counts(left) if left else self._counts()
             if self._progress:
                 self._progress.update(self._task, description=text)
             else:

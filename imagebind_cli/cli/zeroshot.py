@@ -12,12 +12,13 @@ import typer
 
 from imagebind_cli.cli.classification import Outputs, check_new
 from imagebind_cli.cli.embed import Modality, Pool
-from imagebind_cli.cli.flags import Dtype, Errors, Manifest, Null, Workers, reading_options, with_reading_flags
+from imagebind_cli.cli.flags import Dtype, Errors, Manifest, Null, Strict, Workers, reading_options, with_reading_flags
 from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.protocols import ByPrototype, Task, few_shot, find_captions, zero_shot
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.cli.vectors import Inputs, Vectors, store_readers
 from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.file_kinds import Others
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation.suites import Suite
@@ -102,6 +103,7 @@ def zeroshot(
     fold: Annotated[str | None, typer.Option(help="Of the suite, for --shots: tested on it, trained on the others. Default 1.")] = None,
     manifest: Manifest = None,
     nul: Null = False,
+    strict: Strict = False,
     errors: Errors = None,
     model: Annotated[str | None, typer.Option(envvar="IMAGEBIND_MODEL", help="As for embed; that of the stores if not given.")] = None,
     config: Annotated[str | None, typer.Option(help="JSON file that says what a bare weight file is.")] = None,
@@ -139,13 +141,14 @@ def zeroshot(
     if save_classes:
         check_new(save_classes)
 
+    others = Others(strict)
     vectors = Vectors(model, config, device, str(dtype), batch_size, workers)
     if suite:
         opened = _open_suite(suite, root, suite_option or [], modality)
         task = _suite_task(opened, vectors, inputs or [], reading_options(opened.modality, chosen), outputs)
     else:
         name, readers = str(modality), store_readers(inputs or [])
-        items = [] if readers else find_items((name,), inputs or [], manifest, nul, frames=chosen["fps"] is not None)
+        items = [] if readers else find_items((name,), inputs or [], manifest, nul, None, chosen["fps"] is not None, others)
         given = Inputs(vectors, name, readers, items, str(pool), reading_options(name, chosen))
         task = _plain_task(given, labels, truth, metric and str(metric), outputs)
         rows = readers or manifest or "-" in (inputs or ["-"])
@@ -160,7 +163,7 @@ def zeroshot(
         from imagebind_cli.store import open_store
 
         support = dataclasses.replace(task, given=Inputs(vectors, task.given.modality, [open_store(shots_from)], []))
-    with Talk(errors, done="classified") as talk:
+    with Talk(errors, "classified", others) as talk:
         if task.metric == "recall":
             whole = find_captions(task, talk)
         elif shots:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source, decoding
-from imagebind_cli.media.frame_folder import FPS
+from imagebind_cli.media.frame_folder import FPS, FrameFolder
 from imagebind_cli.media.image import exif_orientation, middle, open_image, upright
 from imagebind_cli.media.kinds import UnsupportedKind
 from imagebind_cli.media.video import is_folder, open_video
@@ -113,6 +113,8 @@ def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: E
         return
     assumed = (f"folder of frames: {FPS} a second; --fps says otherwise",) if options.fps is None and is_folder(source) else ()
     with open_video(source, options.fps, options.track) as video:
+        if isinstance(video, FrameFolder) and video.others:
+            assumed = (*assumed, f"folder of frames: other files in the folder left out: {video.others}")
         spans = windows(video.duration, CLIP_SECONDS, options.clips, options.moment)
         at_once = max(1, min(CLIPS_AT_ONCE, PIXELS_AT_ONCE // (config.shape[1] * max(video.pixels, 1))))
         for i in range(0, len(spans), at_once):

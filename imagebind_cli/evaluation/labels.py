@@ -1,15 +1,15 @@
 """Lists of classes, and the names each has: typed, or a text, JSON, TOML, CSV or TSV file.
 
-A class is typed as `name`, or `name|other name`, or `class=name|other name` where it is called otherwise than any of its names. JSON and TOML
-take names as they are, with any characters.
+A class is typed as `name`, or `name|other name`, or `class=name|other name` where it is called otherwise than any of its names; what holds a
+comma stands between quotation marks: `"table, wooden",chair`. JSON and TOML take names as they are, with any characters.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
+import os
+import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.tabular import is_table, read_good_rows, read_lines
+
+CURLY = re.compile("(?:^|,)\\s*(?:'[^',]*,[^']*'|“[^”]*,[^”]*”|‘[^’,]*,[^’]*’|„[^“,]*,[^“]*“)\\s*(?:,|$)")
+"""Entries with commas between quotation marks that are not taken as such."""
+TYPED = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]*))\s*(?:,|$)')
 
 
 @dataclass(frozen=True)
@@ -33,16 +38,15 @@ def read_labels(given: str) -> list[Label]:
     Raises:
         UserError: no such file, not of its format, fewer than two classes, a class or one of its names twice, an empty name.
     """
-    path = Path(given)
-    if not path.is_file():
+    if not os.path.isfile(given):  # which, unlike Path.is_file, a list of any length may be asked
         if "," not in given:
-            raise UserError(f"labels {given!r}: no such file, and one class alone decides nothing; give a,b,c or a file")
-        return checked("labels", [_typed(entry) for entry in given.split(",") if entry.strip()])
+            raise UserError(f"labels {given!r:.80}: no such file, and one class alone decides nothing; give a,b,c or a file")
+        return checked("labels", [_typed(entry) for entry in _entries(given)])
+    path = Path(given)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        return checked(given, _parse(path, text))
-    except (OSError, ValueError) as error:  # JSON, TOML and UTF-8 errors are all ValueErrors
-        raise UserError(f"{given}: {getattr(error, 'strerror', None) or error}") from None
+        return checked(given, _from_table(path) if is_table(path) else _parse(path.suffix.lower(), read_lines(path)))
+    except ValueError as error:  # JSON and TOML errors are ValueErrors
+        raise UserError(f"{given}: {error}") from None
 
 
 def checked(place: str, labels: Sequence[Label]) -> list[Label]:
@@ -75,14 +79,38 @@ def digest(labels: Iterable[Label]) -> str:
     return hashlib.sha256(json.dumps([[label.name, *label.names] for label in labels]).encode()).hexdigest()
 
 
-def _parse(path: Path, text: str) -> list[Label]:
-    if path.suffix == ".json":
-        return _from_values(json.loads(text))
-    if path.suffix == ".toml":
-        return _from_values(tomllib.loads(text))
-    if path.suffix in (".csv", ".tsv"):
-        return _from_table(text, "\t" if path.suffix == ".tsv" else ",")
-    return [_typed(line) for line in text.splitlines() if line.strip()]
+def _parse(suffix: str, lines: Iterable[str]) -> list[Label]:
+    if suffix == ".json":
+        return _from_values(json.loads("".join(lines)))
+    if suffix == ".toml":
+        return _from_values(tomllib.loads("".join(lines)))
+    return [_typed(_unquoted(line.strip())) for line in lines if line.strip()]
+
+
+def _entries(given: str) -> list[str]:
+    """The entries of a typed list, quotation marks undone; empty ones are left out."""
+    if CURLY.search(given):
+        raise UserError(f'labels {given!r:.80}: what holds a comma stands between straight double quotation marks: "a, b"')
+    if "\n" in given:
+        raise UserError("labels: line breaks in a typed list; name the file itself, with a class on each line")
+    entries, place = [], 0
+    while place < len(given):
+        entry = TYPED.match(given, place)
+        if entry is None:
+            where = given[place : place + 40].strip()
+            raise UserError(
+                f'labels: a quotation mark at {where!r} stands alone or inside an entry; an entry with commas is "a, b" as a whole, with '
+                '"" for a quotation mark in it; or give a file'
+            )
+        entries.append(entry[2] if entry[1] is None else entry[1].replace('""', '"'))
+        place = entry.end()
+    return [entry for entry in entries if entry.strip()]
+
+
+def _unquoted(line: str) -> str:
+    """A line that stands between quotation marks as a whole, as one typed with a comma must, without them."""
+    entry = TYPED.fullmatch(line)
+    return line if entry is None or entry[1] is None else entry[1].replace('""', '"')
 
 
 def _typed(entry: str) -> Label:
@@ -106,16 +134,14 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(name.strip() for name in names)
 
 
-def _from_table(text: str, delimiter: str) -> list[Label]:
+def _from_table(path: Path) -> list[Label]:
     """Column `class`, and `name` if classes have other names or several: a row each, or with |."""
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns = rows.fieldnames or []
-    if "class" not in columns:
-        raise ValueError(f"no column 'class'; it has {', '.join(columns) or 'none'}")
     found: dict[str, list[str]] = {}
+    rows = [row for _, row in read_good_rows(path, ("class",))]
+    named = any("name" in row for row in rows)
     for row in rows:
-        name = (row["class"] or "").strip()
-        if name in found and "name" not in columns:
+        name = row.get("class", "").strip()
+        if name in found and not named:
             raise ValueError(f"class {name!r} is there twice")
-        found.setdefault(name, []).extend(part.strip() for part in (row.get("name") or name).split("|"))
+        found.setdefault(name, []).extend(part.strip() for part in row.get("name", name).split("|"))
     return [Label(name, tuple(names)) for name, names in found.items()]

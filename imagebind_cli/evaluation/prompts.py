@@ -7,11 +7,13 @@ named after a modality, and `plain`, the name alone, are this project's own.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.tabular import read_lines
 
 TEMPLATES = resources.files("imagebind_cli.evaluation") / "templates"
 DEFAULT = "clip"
@@ -45,13 +47,10 @@ def read_templates(chosen: str = DEFAULT) -> Templates:
         UserError: neither, an empty file, a template without `{}` or one that is there twice.
     """
     known = template_sets()
-    try:
-        text = (TEMPLATES / f"{chosen}.txt").read_text() if chosen in known else Path(chosen).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"templates {chosen!r}: no such file, and not one of {', '.join(known)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{chosen}: {getattr(error, 'strerror', None) or error}") from None
-    return checked(chosen, [line.strip() for line in text.splitlines() if line.strip()])
+    if chosen not in known and not os.path.lexists(chosen):
+        raise UserError(f"templates {chosen!r}: no such file, and not one of {', '.join(known)}")
+    lines = (TEMPLATES / f"{chosen}.txt").read_text().splitlines() if chosen in known else read_lines(Path(chosen))
+    return checked(chosen, [line.strip() for line in lines if line.strip()])
 
 
 def checked(name: str, lines: list[str]) -> Templates:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.tabular import read_good_rows
 
 FOLDER = "folder"
 """The word that stands for the name of the folder an item lies in."""
@@ -56,7 +56,7 @@ def open_truth(given: str) -> Truth:
     Raises:
         UserError: see `read_truth`.
     """
-    is_file = given != FOLDER and (os.path.exists(given) or given.endswith((".csv", ".tsv", ".jsonl")))
+    is_file = given != FOLDER and (os.path.exists(given) or given.lower().endswith((".csv", ".tsv", ".jsonl")))
     return Truth(given, read_truth(Path(given)) if is_file else None)
 
 
@@ -78,40 +78,21 @@ def read_truth(path: Path) -> dict[str, list[str]]:
     Several labels of an item: rows of the same id, | between them in a table, a list in JSON.
 
     Raises:
-        UserError: no such file, a column or key that is missing, an id without a label, the same label twice for an id, no rows.
+        UserError: as `read_good_rows`, an id without a label, the same label twice for an id, no rows.
     """
     found: dict[str, list[str]] = {}
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            for number, row in _rows(file, path):
-                labels = _labels(row.get("label")) if isinstance(row, dict) else []
-                if not labels or row.get("id") in (None, ""):
-                    raise ValueError(f"row {number} has no id or no label")
-                known = found.setdefault(str(row["id"]), [])
-                for label in labels:
-                    if label in known:
-                        raise ValueError(f"row {number} gives {row['id']} the label {label!r} a second time")
-                    known.append(label)
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    for number, row in read_good_rows(path, ("id", "label")):
+        labels = _labels(row.get("label"))
+        if not labels or row.get("id") in (None, ""):
+            raise UserError(f"{path}: row {number} has no id or no label")
+        known = found.setdefault(str(row["id"]), [])
+        for label in labels:
+            if label in known:
+                raise UserError(f"{path}: row {number} gives {row['id']} the label {label!r} a second time")
+            known.append(label)
     if not found:
         raise UserError(f"{path}: no rows in it")
     return found
-
-
-def _rows(file: Iterable[str], path: Path) -> Iterator[tuple[int, Any]]:
-    if path.suffix not in (".csv", ".tsv"):
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, json.loads(line)
-        return
-    reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-    columns = reader.fieldnames or []
-    for column in ("id", "label"):
-        if column not in columns:
-            raise ValueError(f"no column {column!r}; it has {', '.join(columns) or 'none'}")
-    for row in reader:
-        yield reader.line_num, row
 
 
 def _labels(value: Any) -> list[str]:

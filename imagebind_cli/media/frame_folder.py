@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from imagebind_cli.file_kinds import is_other
 from imagebind_cli.media.image import open_image, upright
 from imagebind_cli.media.windows import seen
 
@@ -20,7 +21,10 @@ FPS = 25
 class FrameFolder:
     """A folder of frames, with the same face as `Video`: its files in natural order of their names, `f2` before `f10`.
 
-    Names that start with a dot and folders in it are left out. The rate is exactly the decimal number `fps` is written as.
+    Names that start with a dot, folders in it and files plainly of another kind are left out. The
+    rate is exactly the decimal number `fps` is written as.
+
+    others: how many files of another kind there are.
 
     Raises:
         OSError, ValueError: the folder cannot be read, holds no files or files of several endings, or its first frame cannot be read.
@@ -32,9 +36,10 @@ class FrameFolder:
         """most_pixels: of one frame; a larger one is refused."""
         self._folder, self._rate, self._most = os.fspath(folder), Fraction(str(fps)), most_pixels
         self._names = frame_names(self._folder)
+        self.others = sum(is_other(name, ("image",)) for name in os.listdir(self._folder))
         endings = {os.path.splitext(name)[1].lower(): name for name in reversed(self._names)}
         if not endings:
-            raise ValueError("holds no frames: there is no file in this folder")
+            raise ValueError("holds no frames: there is no picture in this folder")
         if len(endings) > 1:
             first, second, *_ = sorted(endings.values())
             raise ValueError(f"files of several kinds ({first}, {second}); a folder of frames holds nothing else")
@@ -87,7 +92,9 @@ class FrameFolder:
 
 
 def frame_names(folder: str) -> list[str]:
-    """The names of the files in a folder in natural order: runs of digits count as numbers."""
+    """The names of the files in a folder, without those plainly of another kind, in natural order: runs of digits count as numbers."""
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file()]
+        names = [
+            entry.name for entry in entries if entry.is_file() and not (entry.name.startswith(".") or is_other(entry.name, ("image",)))
+        ]
     return sorted(names, key=lambda name: ([int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name))

@@ -290,10 +290,15 @@ def _lines(text: io.TextIOWrapper, delimiter: str | None) -> Iterator[tuple[int,
             if cells := line.split():
                 yield number, cells
         return
-    reader = csv.reader(lines, delimiter=delimiter)
-    for cells in reader:
-        if len(cells) > 1 or (cells and cells[0].strip()):
-            yield reader.line_num, cells
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    last = 0
+    try:
+        for cells in reader:
+            last = reader.line_num
+            if len(cells) > 1 or (cells and cells[0].strip()):
+                yield last, cells
+    except csv.Error:
+        raise ValueError(f"line {last + 1}: a quotation mark opens here and does not close where a cell ends") from None
 
 
 def _bounded(text: io.TextIOWrapper) -> Iterator[str]:

@@ -17,6 +17,7 @@ from imagebind_cli import metrics
 from imagebind_cli.errors import UserError
 from imagebind_cli.similarity import places, ranks
 from imagebind_cli.store import StoreReader
+from imagebind_cli.tabular import Row, read_good_rows
 
 QUERIES = 4096
 """Queries held at once."""
@@ -45,30 +46,19 @@ def equal_ids(first: StoreReader, second: StoreReader) -> Pairs:
 
 
 def read_pairs(path: Path, first: StoreReader, second: StoreReader) -> Pairs:
-    """Pairs from a file of JSON lines: an id of either store, or a list of them, under the store's modality, or `query` and `target`.
+    """Pairs from JSON Lines, CSV or TSV: an id of either store, or a list of them, under the store's modality, or `query` and `target`.
 
     Raises:
-        UserError: the file cannot be read, or a line says something else.
+        UserError: as `read_good_rows`, or a row says something else.
     """
     names = ("query", "target") if first.modality == second.modality else (first.modality, second.modality)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
     pairs: set[tuple[str, str]] = set()
-    for number, line in enumerate(data.splitlines(), start=1):
-        if line.strip():
-            pairs |= _pairs_of(line, names, f"{path}:{number}")
-    return Pairs(pairs, {"by": str(path), "sha256": hashlib.sha256(data).hexdigest(), "pairs": len(pairs)})
+    for number, row in read_good_rows(path):
+        pairs |= _pairs_of(row, names, f"{path}:{number}")
+    return Pairs(pairs, {"by": str(path), "sha256": hashlib.sha256(json.dumps(sorted(pairs)).encode()).hexdigest(), "pairs": len(pairs)})
 
 
-def _pairs_of(line: bytes, names: tuple[str, str], place: str) -> set[tuple[str, str]]:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        row = None
-    if not isinstance(row, dict):
-        raise UserError(f"{place}: not a JSON object")
+def _pairs_of(row: Row, names: tuple[str, str], place: str) -> set[tuple[str, str]]:
     ids: list[list[str]] = []
     for key in ("query", "target") if "query" in row else names:
         side = [row[key]] if isinstance(row.get(key), str) else row.get(key)

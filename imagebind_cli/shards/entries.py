@@ -122,18 +122,21 @@ class Prepared:
 
 @dataclass
 class Entry:
-    """All members of one key."""
+    """All members of one key. fault: why they cannot be told apart, in words."""
 
     key: str
     parts: dict[str, Part | Rows] = field(default_factory=dict)
     made: Mapping[str, Any] = field(default_factory=dict)
+    fault: str = ""
 
     def about(self) -> dict[str, Any]:
         """The sample's JSON; empty where it has none.
 
         Raises:
-            ValueError: it cannot be read.
+            ValueError: it cannot be read, or the sample has a fault.
         """
+        if self.fault:
+            raise ValueError(self.fault)
         if "json" not in self.parts:
             return {}
         try:
@@ -147,14 +150,21 @@ class Entry:
         return [part for name, part in self.parts.items() if re.fullmatch(rf"{modality}(\.\d+)?\.npy", name)]
 
     def media(self, modality: str) -> Part | Rows | None:
-        """The member that is a modality's media file, or its sentence."""
-        return next((part for name, part in self.parts.items() if name.startswith(f"{modality}.") or BY_ENDING.get(name) == modality), None)
+        """The member that is a modality's media file, or its sentence.
+
+        Raises:
+            ValueError: several may be it.
+        """
+        found = [part for name, part in self.parts.items() if name.startswith(f"{modality}.") or BY_ENDING.get(name) == modality]
+        if len(found) > 1:
+            raise ValueError(f"{' and '.join(part.name for part in found)} may each be its {modality}; keep one")
+        return found[0] if found else None
 
     def payload(self, modality: str, about: Mapping[str, Any]) -> Prepared | io.BytesIO | str | None:
         """One modality of this sample: prepared arrays, a media file in memory, or for text the sentence; None where it has none.
 
         Raises:
-            ValueError: its spans or its sentence are broken.
+            ValueError: its spans or its sentence are broken, or several members may be it.
         """
         ours = self.arrays(modality)
         if ours and modality in self.made.get("inputs", {}):

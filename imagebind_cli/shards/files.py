@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Protocol, Self
 import numpy as np
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.file_kinds import archive
 from imagebind_cli.shards.entries import Entry
 from imagebind_cli.shards.hdf5 import HDF5Writer, PreparedHDF5, is_hdf5
 from imagebind_cli.shards.tar import ShardWriter, is_shard, read_shard
@@ -65,6 +66,8 @@ def index(path: str | Path) -> Sequence[Entry]:
                 return PreparedHDF5(path)
             if is_shard(head):
                 return list(read_shard(file, str(path)))
+            if fault := archive(head, str(path)):
+                raise UserError(f"{path}: {fault}")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
     raise UserError(f"{path}: neither a tar shard nor an HDF5 file of imagebind preprocess")

@@ -10,7 +10,7 @@ import numpy as np
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.journal import journal_of, read_journal
-from imagebind_cli.store.reader import StoreReader, open_store
+from imagebind_cli.store.reader import StoreReader, lacks_vectors, open_store
 from imagebind_cli.store.row import key_of
 from imagebind_cli.store.table import read_table
 
@@ -22,8 +22,10 @@ NAMED = 5
 
 
 def findings(path: Path) -> Iterator[str]:
-    """Everything that is wrong with a store, a line each; nothing where it is whole and clean."""
+    """Everything that is wrong with a store, a line each; nothing where it is whole and clean. The ids beside a `.npy` stand for it."""
     try:
+        if path.suffix == ".jsonl" and path.is_file() and (vectors := lacks_vectors(path)) and vectors.exists():
+            path = vectors
         reader = open_store(path)
         yield from _torn(path)
         yield from _unnamed(reader)

@@ -218,9 +218,18 @@ def _open(path: Path) -> Source:
     kind = _kind(path)
     if kind is None:
         raise UserError(f"{path}: not a store of imagebind embed")
+    if kind == ".jsonl" and (vectors := lacks_vectors(path)):
+        raise UserError(f"{path}: holds the ids of {vectors}, {'which is the store' if vectors.exists() else 'which is missing'}")
     module, _, name = READERS[kind].partition(":")
     with _whole(path):
         return getattr(import_module(f"imagebind_cli.store.{module}"), name)(path)
+
+
+def lacks_vectors(path: Path) -> Path | None:
+    """The `.npy` that has the vectors, where a file of lines holds ids alone."""
+    with open(path, "rb") as file:
+        head = file.read(65536)
+    return path.with_suffix(".npy") if path.suffix == ".jsonl" and head and VECTOR not in head else None
 
 
 @contextmanager

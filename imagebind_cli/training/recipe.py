@@ -6,6 +6,7 @@ Every key has its default here and nowhere else. An unknown key is an error that
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -210,14 +211,14 @@ def read_recipe(name: str | None, changes: Iterable[str] = (), **given: Any) -> 
     values: dict[str, Any] = {}
     if name is not None:
         path = Path(name)
-        packaged = RECIPES / f"{name}.toml"
-        if not path.is_file() and not packaged.is_file():
+        is_file, is_packaged = os.path.isfile(name), name in names()
+        if not is_file and not is_packaged:
             near = difflib.get_close_matches(name, names(), n=1)
             raise UserError(
                 f"no recipe {name!r}: no file, and none of {', '.join(names())}" + (f"; did you mean {near[0]}?" if near else "")
             )
         try:
-            values = tomllib.loads(path.read_text() if path.is_file() else packaged.read_text())
+            values = tomllib.loads((path if is_file else RECIPES / f"{name}.toml").read_text())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{name}: not TOML: {error}") from None
     values |= {key: value for key, value in given.items() if value is not None}

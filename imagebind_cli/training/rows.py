@@ -87,7 +87,7 @@ class Data:
 
     def digest(self) -> str:
         """The same for the same rows in the same order, in shards of the same names."""
-        shards = json.dumps([file for file in self.files if Path(file).suffix not in MANIFESTS])
+        shards = json.dumps([file for file in self.files if Path(file).suffix.lower() not in MANIFESTS])
         return hashlib.sha256(shards.encode() + self.rows.bytes()).hexdigest()
 
     def payloads(self, row: Mapping[str, Any], modalities: Sequence[str]) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def _groups(keys: np.ndarray) -> Tensor:
 
 
 def _read_files(files: Sequence[str], modalities: tuple[str, str], workers: int) -> Iterator[_Found]:
-    shards = [file for file in files if Path(file).suffix not in MANIFESTS]
+    shards = [file for file in files if Path(file).suffix.lower() not in MANIFESTS]
     few = sum(os.path.getsize(file) for file in shards if os.path.isfile(file)) < MANY_BYTES
     if workers < 2 or len(shards) < 2 or few:
         yield from (_read_file(number, file, modalities) for number, file in enumerate(files))
@@ -190,7 +190,7 @@ def _read_files(files: Sequence[str], modalities: tuple[str, str], workers: int)
 
 def _read_file(number: int, file: str, modalities: tuple[str, str]) -> _Found:
     found = _Found()
-    if Path(file).suffix in MANIFESTS:
+    if Path(file).suffix.lower() in MANIFESTS:
         files_first = tuple(sorted(modalities, key="text".__eq__))  # a row without an id is known by its file, not by its sentence
         for item in from_manifest(Path(file), files_first):
             if isinstance(item, Failure):
@@ -213,13 +213,13 @@ def _read_file(number: int, file: str, modalities: tuple[str, str]) -> _Found:
 def _take_entry(found: _Found, entry: Entry, place: tuple[int, int], file: str, modalities: tuple[str, str]) -> None:
     """A row of a shard. place: the file's number, and the entry's in it."""
     prepared = {name: entry.arrays(name) for name in modalities}
-    members = {name: parts or [part for part in [entry.media(name)] if part] for name, parts in prepared.items()}
-    missing = [name for name, parts in members.items() if not parts]
-    if missing:
-        found.leave_out(Failure(entry.key, f"no {missing[0]} in this sample of {file}; it has {', '.join(entry.parts)}"))
-        return
     try:
         about = entry.about()
+        members = {name: parts or [part for part in [entry.media(name)] if part] for name, parts in prepared.items()}
+        missing = [name for name, parts in members.items() if not parts]
+        if missing:
+            found.leave_out(Failure(entry.key, f"no {missing[0]} in this sample of {file}; it has {', '.join(entry.parts)}"))
+            return
         contents = {name: _content(parts, name == "text" and not prepared[name]) for name, parts in members.items()}
     except (OSError, ValueError) as error:
         found.leave_out(Failure(entry.key, f"this sample of {file}: {error}"))

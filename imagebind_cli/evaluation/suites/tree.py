@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.tabular import BadRow, table_rows
 
 Row = tuple[str, dict[str, str]]
 """Where a row stands, for messages, and its cells by column."""
@@ -67,18 +67,15 @@ class Tree:
             UserError: a column is missing, or a row is short.
         """
         lines = (line for line in io.StringIO(self.text(path), newline="") if comment is None or not line.startswith(comment))
-        reader = csv.DictReader(lines, None if header else columns, skipinitialspace=True)
-        try:
-            missing = [column for column in columns if column not in (reader.fieldnames or [])]
-            if missing:
-                raise UserError(f"{path}: no column {missing[0]!r}; it has {', '.join(reader.fieldnames or []) or 'none'}")
-            for number, row in enumerate(reader, start=1):
-                empty = [column for column in columns if not (row[column] or "").strip()]
-                if empty:
-                    raise UserError(f"{path}: row {number} has no {empty[0]}")
-                yield f"{path}: row {number}", row
-        except csv.Error as error:
-            raise UserError(f"{path}: {error}") from None
+        rows = table_rows(lines, path, ",", None if header else columns, columns if header else ())
+        for number, (_, row) in enumerate(rows, start=1):
+            place = f"{path}: row {number}"
+            if isinstance(row, BadRow):
+                raise UserError(f"{place} {row.reason}")
+            empty = [column for column in columns if not row[column].strip()]
+            if empty:
+                raise UserError(f"{place} has no {empty[0]}")
+            yield place, row
 
     def clips(self, folder: str) -> dict[str, Path]:
         """Every file below the folder that was named, else below the root, by its name without ending."""

@@ -1,0 +1,104 @@
+"""What kind of file a name or its first bytes say it is: which files in a folder are not meant, and what an archive is."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+PICTURE = (
+    "jpg jpeg jpe jfif png apng gif webp bmp dib tif tiff ppm pgm pbm pnm pfm exr hdr jp2 j2k jxl heic heif hif avif ico icns svg tga psd "
+    "dng cr2 cr3 nef arw orf rw2 raf"
+)
+ANIMATED = "gif webp apng avif"
+VIDEO = "mp4 m4v mkv webm mov avi mpg mpeg wmv flv f4v 3gp 3g2 ts mts m2ts vob ogv mxf asf"
+SOUND = "wav wave flac ogg oga opus mp3 mp2 m4a m4b aac wma aif aiff aifc amr ape au caf mka wv ac3"
+TABLE = "csv tsv parquet"
+ARRAY = "npy npz h5 hdf5 mat"
+TEXT = "txt md rst log rtf html htm pdf doc docx odt tex epub srt vtt xls xlsx ods ppt pptx"
+RECORD = "json jsonl ndjson xml yaml yml toml ini cfg conf xmp aae plist db sqlite lnk url nfo m3u m3u8 cue md5 sha1 sha256 lock mid midi"
+CODE = "py pyc ipynb sh bat c h cpp js css exe dll so"
+WEIGHTS = "pt pth ckpt safetensors onnx pkl pickle faiss"
+ARCHIVE = "zip gz tgz bz2 tbz tbz2 xz txz zst tzst lz4 7z rar"
+
+KNOWN = frozenset(" ".join((PICTURE, VIDEO, SOUND, TABLE, ARRAY, TEXT, RECORD, CODE, WEIGHTS, ARCHIVE)).split())
+MAP = f"{PICTURE} {ARRAY} {TABLE}"
+READ = {
+    modality: frozenset(suffixes.split())
+    for modality, suffixes in {
+        "image": PICTURE,
+        "video": f"{VIDEO} {ANIMATED}",
+        "vision": f"{PICTURE} {VIDEO}",
+        "audio": f"{SOUND} {VIDEO}",
+        "depth": MAP,
+        "thermal": MAP,
+        "imu": f"{TABLE} {ARRAY} txt zip",
+        "text": "",
+    }.items()
+}
+"""Suffixes of the files that may be of each modality, readable or not."""
+
+PAPERS = "readme license licence copying changelog notice authors contributing makefile dockerfile sha256sums md5sums"
+"""Names, without suffix or with that of a text, of what comes with a dataset."""
+
+COMPRESSED = {
+    "gzip": (rb"\x1f\x8b", "gunzip -c"),
+    "bzip2": (rb"BZh[1-9]1AY&SY", "bunzip2 -c"),
+    "xz": (rb"\xfd7zXZ\0", "xz -dc"),
+    "Zstandard": (rb"\x28\xb5\x2f\xfd", "zstd -dc"),
+    "LZ4": (rb"\x04\x22\x4d\x18", "lz4 -dc"),
+}
+PACKED = {"ZIP": rb"PK(\x03\x04|\x05\x06)", "7-Zip": rb"7z\xbc\xaf\x27\x1c", "RAR": rb"Rar!\x1a\x07"}
+OFFICE = (b"[Content_Types].xml", b"_rels/", b"mimetype")
+"""First members of ZIP files that are documents."""
+
+
+@dataclass
+class Others:
+    """The files of plainly another kind that folders and patterns brought along. strict: they are failures. count: how many were skipped."""
+
+    strict: bool = False
+    count: int = 0
+
+
+def is_other(path: str, modalities: Iterable[str]) -> bool:
+    """Whether a file is plainly of another kind than one of some modalities, by its name; one of an unknown suffix, or of none, is not."""
+    stem, suffix = os.path.splitext(os.path.basename(path).lower())
+    suffix = suffix[1:]
+    if stem in PAPERS.split() and (not suffix or suffix in TEXT.split()):
+        return True
+    return suffix in KNOWN and not all(suffix in READ[modality] for modality in modalities)
+
+
+def archive(head: bytes, name: str, then: str = "") -> str | None:
+    """What an archive or a compressed file is and what to do with it, in words; None if its first bytes are of neither.
+
+    Args:
+        head: 512 bytes, or more. name: of the file. then: the command that would read a tar archive on its stdin.
+    """
+    for kind, (start, command) in COMPRESSED.items():
+        if re.match(start, head):
+            if not _holds_tar(head, name):
+                return f"compressed with {kind}; unpack it first"
+            piped = f", or pipe it in: {command} {shlex.quote(name)} | {then}" if then else ""
+            return f"a tar archive compressed with {kind}; unpack it{piped}"
+    for kind, start in PACKED.items():
+        if re.match(start, head) and not head[30:].startswith(OFFICE):
+            return f"a {kind} archive; unpack it and give its folder, or its files as a .tar"
+    return None
+
+
+def is_npz(head: bytes) -> bool:
+    """Whether a file's first bytes are those of arrays in a ZIP file."""
+    length = int.from_bytes(head[26:28], "little")
+    return head.startswith(b"PK\x03\x04") and head[30 : 30 + length].endswith(b".npy")
+
+
+def _holds_tar(head: bytes, name: str) -> bool:
+    try:
+        return zlib.decompressobj(wbits=31).decompress(head, 512)[257:262] == b"ustar"
+    except zlib.error:  # another compression, of which so few bytes tell nothing
+        return re.search(r"\.(tar\.\w+|t(gz|bz2?|xz|zst))$", name.lower()) is not None
