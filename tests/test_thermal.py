@@ -130,14 +130,14 @@ def test_black_hot_is_turned_round() -> None:
 
 
 @pytest.mark.parametrize("hole", [np.nan, np.inf, -np.inf])
-def test_pixels_without_a_value_are_zero_and_counted(hole: float) -> None:
+def test_pixels_without_a_value_take_their_neighbours_and_are_counted(hole: float) -> None:
     values = ramp(10, 40)
     values[:, -1] = hole
     for invert in False, True:
         sample = read(values, thermal_unit="celsius", thermal_range="10:40", thermal_invert=invert)
-        assert (sample.tensor[0, 0, :, -1] == 0).all()
+        np.testing.assert_array_equal(sample.tensor[0, 0, :, -1], sample.tensor[0, 0, :, -2])
         assert sample.facts["missing"] == pytest.approx(1 / SIZE)
-        assert sample.notes == ("1% of the pixels have no value; each is taken as 0",)
+        assert sample.notes == ("1% of the pixels have no value; each takes the nearest known pixel's",)
 
 
 def test_one_bit_and_the_whole_range_of_a_type_are_read(tmp_path: Path) -> None:
