@@ -13,13 +13,14 @@ from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.fitting import fit_square
 from imagebind_cli.media.holes import fill_nearest
-from imagebind_cli.media.maps import PixelMap, coded_as_missing, extremes, read_map
+from imagebind_cli.media.maps import CODES, PixelMap, coded_as_missing, read_map, stretched_range
 from imagebind_cli.reading import DepthOptions
 
 NEAREST, FARTHEST = 0.01, 50.0  # metres; OMNIVORE clips depth here
 SMALLEST_DISPARITY = 0.01  # pixels; and disparity here
 FOCAL, BASELINE = 518.86, 0.075  # pixels and metres: a first Kinect
 BASELINES = {"kv1": 0.075, "kv1_b": 0.075, "kv2": 0.075, "realsense": 0.095, "xtion": 0.095}  # metres; OMNIVORE's for SUN RGB-D's sensors
+LARGEST_COUNT = 65535  # of 16 bits; some cameras write it for nothing
 UNITS = ("metres", "mm", "sunrgbd", "disparity", "relative")
 
 
@@ -51,6 +52,8 @@ def _sample(source: Source | np.ndarray, config: EncoderConfig, options: DepthOp
     else:
         metres = _metres(values, unit)
         known = found.known & (metres > 0)
+        if unit == "mm":
+            known &= ~coded_as_missing(values, known, (LARGEST_COUNT,), notes)
         camera = _camera(source, options, unit, notes)
         plane = disparity(np.where(known, metres, FARTHEST), camera["focal"], camera["baseline"], options.depth_clamp)
         facts |= camera | _reach(metres[known], unit, notes)
@@ -88,15 +91,17 @@ def _relative(found: PixelMap, notes: list[str]) -> tuple[np.ndarray, np.ndarray
     if values.ndim == 3:
         values = values @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
         notes.append("a colour picture's brightness taken for relative depth: right for grey, or for a palette that only brightens")
-    known = known & ~coded_as_missing(values, known, notes)  # zero and less are values like any other
+    known = known & ~coded_as_missing(values, known, CODES, notes)  # zero and less are values like any other
     inside = values[known].astype(np.float64)
     if not inside.size:
         raise ValueError("no pixel has a depth")
     smallest, largest = inside.min(), inside.max()
     if smallest == largest:
         raise ValueError("all pixels have one value; there is nothing to see")
-    if stretched := extremes(inside):
-        notes.append(stretched)
+    if narrow := stretched_range(inside):
+        notes.append(
+            f"few values set its range, {inside.min():g} to {inside.max():g}, where nearly all lie from {narrow[0]:g} to {narrow[1]:g}"
+        )
     plane = np.zeros(values.shape)
     plane[known] = (inside - smallest) / (largest - smallest)
     return plane, known

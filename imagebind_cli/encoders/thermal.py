@@ -14,7 +14,7 @@ from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.fitting import fit_square
 from imagebind_cli.media.holes import fill_nearest
-from imagebind_cli.media.maps import PixelMap, coded_as_missing, extremes, read_map
+from imagebind_cli.media.maps import CODES, PixelMap, coded_as_missing, read_map, stretched_range
 from imagebind_cli.media.palettes import PALETTES, undo_palette
 from imagebind_cli.media.telemetry import picture_rows
 from imagebind_cli.media.thermal_jpeg import ZERO_CELSIUS, Thermogram, is_from_dji, read_thermogram
@@ -22,6 +22,7 @@ from imagebind_cli.reading import ThermalOptions
 
 GREY, COUNTS, NUMBERS, CELSIUS = "grey levels", "counts", "numbers", "°C"
 TEMPERATURES = ("centikelvin", "kelvin", "celsius")
+NO_VALUE = (*CODES, 0, 9999, 65535)
 COLDEST = -273.0  # °C; what is called kelvin and holds 0 has nothing there
 DJI = "have DJI's Thermal SDK write its temperatures (dji_irp -a measure) and save them as NPY, with --thermal-unit celsius"
 
@@ -106,7 +107,7 @@ def _pictured(source: Source | np.ndarray, options: ThermalOptions, notes: list[
     if small:
         _check_grey(unit, source)
         values = values * np.uint8(255) if values.dtype.kind == "b" else values
-    known = known & ~coded_as_missing(values, known, notes)
+    known = known & ~coded_as_missing(values, known, NO_VALUE, notes)
     numbers = values.astype(np.float64)
     if unit in TEMPERATURES:
         facts["unit"] = CELSIUS
@@ -162,8 +163,10 @@ def _limits(known: np.ndarray, unit: str, options: ThermalOptions, notes: list[s
         return 0.0, 255.0
     if chosen == "auto":
         notes.append("thermal values scaled from each picture's own smallest to its largest")
-        if stretched := extremes(known):
-            notes.append(f"{stretched}: --thermal-range percentile leaves them out")
+        if narrow := stretched_range(known):
+            low, high = narrow
+            only = f"{low:g}{'C' * (unit == CELSIUS)}:{high:g}{'C' * (unit == CELSIUS)}"
+            notes.append(f"few values set its range, {smallest:g} to {largest:g}: --thermal-range {only} would be that of nearly all")
         low, high = smallest, largest
     elif chosen == "percentile":
         notes.append("thermal values scaled from each picture's own 1st to its 99th percentile")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ UNREAD = {
 }
 """First bytes of formats that nothing here reads, or not rightly, and what to do."""
 
-CODES = (-99999, -32768, -32767, -10000, -9999, 0, 65535)
+CODES = (-99999, -32768, -32767, -10000, -9999, -999, -273.15)
 """What programs write where they have no value, beside the largest numbers of a type."""
 BEYOND_MEASURE = 1e20
 
@@ -102,37 +102,47 @@ def read_map(source: Source, *, dataset: str | None = None, frame: int = 0, colo
     return found
 
 
-def coded_as_missing(values: np.ndarray, known: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Find the pixels that hold one of the usual codes for no value, each only where it lies far from all other values.
+def coded_as_missing(values: np.ndarray, known: np.ndarray, codes: Iterable[float], notes: list[str]) -> np.ndarray:
+    """Find the pixels that hold one of some codes for no value, or an immense number, each only where it lies far from all other values.
 
     Args:
         values: (h, w). known: (h, w) bool. notes: is told of each code that was found.
     Returns:
         (h, w) bool.
     """
-    missing = ~known
-    if values.dtype.itemsize < 2:
-        return np.zeros_like(known)
-    coded = (np.isin(values, CODES) | (np.abs(values.astype(np.float64)) >= BEYOND_MEASURE)) & known
-    others = values[known & ~coded]
+    missing = np.zeros_like(known)
+    if values.dtype.itemsize < 2 or values.ndim > 2:
+        return missing
+    numbers = values.astype(np.float64)
+    coded = (
+        np.isin(numbers, np.array([*codes]).astype(np.promote_types(values.dtype, np.float32))) | (abs(numbers) >= BEYOND_MEASURE)
+    ) & known
+    others = numbers[known & ~coded]
     if not coded.any() or not others.size:
-        return np.zeros_like(known)
+        return missing
     low, high = float(others.min()), float(others.max())
-    for code in np.unique(values[coded]).tolist():
+    for code in np.unique(numbers[coded]).tolist():
         if low < high and max(low - code, code - high) > (high - low) / 2:
-            same = coded & (values == code)
+            same = coded & (numbers == code)
             missing |= same
             notes.append(f"{same.sum():,} pixels hold {code:g}, far from all others ({low:g} to {high:g}): taken as missing")
-    return missing & known
+    return missing
 
 
-def extremes(known: np.ndarray) -> str | None:
-    """Say that a few pixels alone stretch the range of some values (n,), or nothing where they do not."""
-    low, high = (float(limit) for limit in np.percentile(known, (1, 99)))
-    smallest, largest = float(known.min()), float(known.max())
-    if largest - smallest <= 10 * (high - low):
-        return None
-    return f"a few pixels alone set its range, {smallest:g} to {largest:g}, where 98% lie from {low:g} to {high:g}"
+def stretched_range(values: np.ndarray) -> tuple[float, float] | None:
+    """Find the range of some values (n,) without the few, or the one number at its end, that alone make it ten times as wide.
+
+    Returns:
+        The range that nearly all lie in; None where it is as wide as that of all, within that factor.
+    """
+    smallest, largest = float(values.min()), float(values.max())
+    inside = values[(values > smallest) & (values < largest)]
+    ranges = [tuple(float(limit) for limit in np.percentile(values, (1, 99)))]
+    ranges += [(float(inside.min()), float(inside.max()))] if inside.size else []
+    for low, high in ranges:
+        if 0 < 10 * (high - low) < largest - smallest:
+            return low, high
+    return None
 
 
 def _without_single(values: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ MAX_BYTES = 256_000_000
 """Of a text file; longer ones are refused before they are read."""
 
 MISSING = frozenset(("", "nan", "na", "n/a", "null", "none", "-"))
-NO_DATA = re.compile(r"no_?data(?:_?value)?\W+(-?[\d.]+(?:e[+-]?\d+)?)", re.IGNORECASE)  # ESRI's ASCII grids
+NO_DATA = re.compile(r"no_?data(?:_?value)?[\s:=;,]+(-?[\d.]+(?:e[+-]?\d+)?)", re.IGNORECASE)  # ESRI's ASCII grids
 
 
 def looks_like_text(start: bytes) -> bool:
