@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,7 +156,9 @@ def _without_single(values: np.ndarray) -> np.ndarray:
 
 def _read_picture_or_text(source: Source, start: bytes, frame: int, colours: bool) -> PixelMap:
     try:
-        return _read_picture(source, start, frame, colours)
+        # A file of our own, since Pillow would keep one with several pages open.
+        with open(source, "rb") if isinstance(source, str | os.PathLike) else nullcontext(source) as file:
+            return _read_picture(file, start, frame, colours)
     except ValueError as error:
         if not isinstance(error.__cause__, UnidentifiedImageError):
             raise

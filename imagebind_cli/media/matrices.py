@@ -21,6 +21,9 @@ MAX_BYTES = 256_000_000
 MISSING = frozenset(("", "nan", "na", "n/a", "null", "none", "-"))
 NO_DATA = re.compile(r"no_?data(?:_?value)?[\s:=;,]+(-?[\d.]+(?:e[+-]?\d+)?)", re.IGNORECASE)  # ESRI's ASCII grids
 
+QUOTED_COMMA = re.compile(r'"-?\d+,\d+"')
+SPACED_COMMAS = re.compile(r"(-?\d+(,\d+)?\s+)+-?\d+(,\d+)?\s*")
+
 
 def looks_like_text(start: bytes) -> bool:
     """Whether a file that begins with these bytes can be text: no NUL, unless it says that it is UTF-16."""
@@ -86,7 +89,9 @@ def _decoded(data: bytes) -> str:
 
 
 def _has_decimal_comma(line: str) -> bool:
-    return "," in line and (";" in line or "\t" in line or '"' in line or bool(re.fullmatch(r"(-?\d+(,\d+)?\s+)+-?\d+(,\d+)?", line)))
+    if not re.search(r"\d,\d", line):
+        return False
+    return ";" in line or "\t" in line or bool(QUOTED_COMMA.search(line) or SPACED_COMMAS.fullmatch(line))
 
 
 def _row(line: str) -> list[float] | None:

@@ -38,11 +38,10 @@ def read_netpbm(source: Source, most: int) -> tuple[np.ndarray, tuple[str, ...]]
             plain = header[1] == b"2"
             width, height, largest = (int(number) for number in header.groups()[1:])
         elif header := ARBITRARY_MAP.match(start):
-            fields = dict(line.split(None, 1) for line in header[0].splitlines() if len(line.split()) > 1 and not line.startswith(b"#"))
-            if (channels := int(fields[b"DEPTH"])) != 1:
+            plain, fields = False, dict(re.findall(rb"^(WIDTH|HEIGHT|DEPTH|MAXVAL)\s+(\d{1,9})\s*$", header[0], re.MULTILINE))
+            width, height, channels, largest = (int(fields.get(name, 0)) for name in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL"))
+            if channels != 1:
                 raise ValueError(f"a PAM file of {channels} channels; one value per pixel is needed")
-            plain = False
-            width, height, largest = (int(fields[name]) for name in (b"WIDTH", b"HEIGHT", b"MAXVAL"))
         else:
             file.seek(0)
             return None
@@ -54,7 +53,10 @@ def read_netpbm(source: Source, most: int) -> tuple[np.ndarray, tuple[str, ...]]
         file.seek(header.end())
         if plain:
             text = re.sub(rb"#[^\r\n]*", b"", file.read(LONGEST_NUMBER * width * height + 65536))
-            values = np.array(text.split(None, width * height)[: width * height], np.int64)
+            numbers = text.split(None, width * height)[: width * height]
+            if not all(map(bytes.isdigit, numbers)):
+                raise ValueError("holds other things than numbers behind its header")
+            values = np.array(numbers, np.int64)
         else:
             data = file.read(width * height * kind.itemsize)
             values = np.frombuffer(data, kind, len(data) // kind.itemsize)
