@@ -24,8 +24,8 @@ TRACES = ["#c0392b", "#27ae60", "#2980b9"]  # x, y, z
 def draw(sample: Sample, encoder: str, config: EncoderConfig, most: int = 6) -> Image.Image:
     """The first clips of a sample side by side, with their times.
 
-    Pictures and frames as they are cropped; a spectrogram with mel bins up and seconds along; depth and thermal as grey maps; IMU as traces of
-    accelerometer and gyroscope; text as its tokens.
+    Pictures and frames as they are cropped; a spectrogram with mel bins up and seconds along; depth as a grey map from its smallest to its
+    largest, thermal from 0 to 1; IMU as traces of accelerometer and gyroscope; text as its tokens.
     """
     clips = sample.tensor[:most].float().numpy()
     panels = [_panel(clip, encoder, config) for clip in clips]
@@ -53,6 +53,8 @@ def _panel(clip: np.ndarray, encoder: str, config: EncoderConfig) -> Image.Image
         return Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
     if encoder == "audio":
         return _spectrogram(values[0])
+    if encoder == "thermal":  # already scaled to its range, which may be wider than this picture's
+        return Image.fromarray((values[0] * 255).round().clip(0, 255).astype(np.uint8))
     return Image.fromarray(grey(values[0]))
 
 

@@ -62,10 +62,10 @@ class AudioOptions:
 
 
 DATASET = (
-    "Dataset of an HDF5 file, for IMU a group or a MATLAB variable too, or channel of an OpenEXR file. "
+    "Dataset of an HDF5, MATLAB or NPZ file, for IMU a group too, or channel of an OpenEXR file. "
     "If not given: depth, depths, thermal, Z or Y, or the only one."
 )
-FRAME = "Which frame of an HDF5 depth or thermal file with many."
+FRAME = "Which frame of an HDF5 or MATLAB depth or thermal file with many, or page of a TIFF."
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,10 @@ class DepthOptions:
     view: Any = field(default=None, metadata=HIDDEN)
 
 
+DEGREES = {"C": (1.0, 0.0), "K": (1.0, 273.15), "F": (1.8, 32.0)}
+"""Letter of a unit of temperature to its steps in a degree Celsius, and its number at 0 °C."""
+
+
 @dataclass(frozen=True)
 class ThermalOptions:
     """Thermal pictures."""
@@ -112,7 +116,8 @@ class ThermalOptions:
     thermal_range: str = choice(
         "auto",
         "What becomes 0 and 1. auto: 0 to 255 for 8 bits, else the picture's own smallest and largest. percentile: its 1st and 99th. "
-        "MIN:MAX: in degrees Celsius where the unit is a temperature, else in the file's numbers.",
+        "20C:40C, in degrees Celsius (or K, or F): files without temperatures are refused. MIN:MAX: in degrees Celsius where the unit "
+        "is a temperature, else in the file's numbers.",
     )
     thermal_invert: bool = choice(False, "The picture is black-hot: turn it round.")
     palette: str | None = choice(
@@ -124,13 +129,28 @@ class ThermalOptions:
 
     def __post_init__(self) -> None:
         if self.thermal_range not in ("auto", "percentile"):
-            low, _, high = self.thermal_range.partition(":")
             try:
-                fine = float("-inf") < float(low) < float(high) < float("inf")
+                low, high, _ = self.limits()
             except ValueError:
-                fine = False
-            if not fine:
-                raise UsageError(f"unknown thermal_range {self.thermal_range!r}; choose auto, percentile or MIN:MAX, as in 10:40")
+                low = high = 0.0
+            if not float("-inf") < low < high < float("inf"):
+                raise UsageError(
+                    f"unknown thermal_range {self.thermal_range!r}; choose auto, percentile or MIN:MAX, as in 10:40 or 20C:40C"
+                )
+
+    def limits(self) -> tuple[float, float, bool]:
+        """The two ends of a `thermal_range` that has some, and whether they are temperatures, which come in degrees Celsius.
+
+        Raises:
+            ValueError: they are not numbers, or only the first has a unit.
+        """
+        low, _, high = self.thermal_range.upper().replace("°", "").partition(":")
+        if high[-1:] not in DEGREES:
+            return float(low), float(high), False
+        scale, zero = DEGREES[high[-1]]
+        low_scale, low_zero = DEGREES.get(low[-1:], (scale, zero))  # 20:40C is 20C:40C
+        low = low[:-1] if low[-1:] in DEGREES else low
+        return (float(low) - low_zero) / low_scale, (float(high[:-1]) - zero) / scale, True
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import re
 import sys
+import zipfile
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import h5py
 import numpy as np
 import OpenEXR
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from imagebind_cli import model_config
 from imagebind_cli.encoder import Sample
@@ -211,6 +214,201 @@ def test_broken_hdf5_is_told_in_words(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(ValueError, match="^not a readable HDF5 file: "):
         read(path)
+
+
+# The numbers that stand in a file, whatever its reader makes of them
+
+
+MILLIMETRES = (500 + np.arange(SIZE * SIZE).reshape(SIZE, SIZE) % 3000).astype(np.uint16)
+
+
+def pixels(path: Path, codec: str, layout: str, values: np.ndarray) -> Path:
+    """A picture written by FFmpeg in a layout that Pillow does not write: values (h, w) or (h, w, channels) of 16 bits."""
+    order = ">" if layout.endswith("be") else "<"
+    frame = av.VideoFrame(values.shape[1], values.shape[0], layout)
+    rows = np.ascontiguousarray(values.reshape(len(values), -1).astype(order + "u2")).view(np.uint8)
+    frame.planes[0].update(np.pad(rows, ((0, 0), (0, frame.planes[0].line_size - rows.shape[1]))).tobytes())
+    encoder: Any = av.CodecContext.create(codec, "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = values.shape[1], values.shape[0], layout, Fraction(1, 25)
+    encoder.options = {"pred": "1"} if codec == "jpeg2000" else {}  # without loss
+    path.write_bytes(b"".join(bytes(packet) for packet in encoder.encode(frame) + encoder.encode(None)))
+    return path
+
+
+def test_a_grey_maps_largest_value_changes_no_number(tmp_path: Path) -> None:
+    """P5, P2 and PAM, by any maxval, with comments where they may stand."""
+    raw, plain = MILLIMETRES.astype(">u2").tobytes(), b"\n".join(b" ".join(b"%d" % number for number in row) for row in MILLIMETRES)
+    size = b"%d %d" % (SIZE, SIZE)
+    files = {
+        "a.pgm": b"P5 " + size + b" 65535\n" + raw,
+        "b.pgm": b"P5\n# a camera's\n" + size + b" # pixels\n#\n10000\n" + raw,
+        "c.pgm": b"P5\n" + size + b"\n1000\n" + raw,  # less than it holds
+        "d.pgm": b"P2\n" + size + b"\n4095\n" + plain,
+        "e.pgm": b"P2\r\n# c\r\n" + size + b"\r\n65535\r\n" + plain.replace(b"\n", b" # row\r\n"),
+        "f.pam": b"P7\nWIDTH %d\nHEIGHT %d\nDEPTH 1\nMAXVAL 9999\nTUPLTYPE GRAYSCALE\nENDHDR\n" % (SIZE, SIZE) + raw,
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        np.testing.assert_array_equal(read_map(tmp_path / name).values, MILLIMETRES)
+        with open(tmp_path / name, "rb") as file:
+            np.testing.assert_array_equal(plane(file), plane(MILLIMETRES))
+    for content, message in (
+        (files["a.pgm"][:-3], f"ends after {SIZE * SIZE - 2:,} of {SIZE * SIZE:,} pixels"),
+        (b"P5 99999 99999 65535\n", "99999 x 99999 pixels; at most 32,000,000 are unpacked"),
+        (b"P2 2 2 65535\n1 2 3 x", "holds other things than numbers behind its header"),
+        (b"P2 2 2 200\n1 2 3 700", "holds numbers from 1 to 700; its header says at most 200"),
+        (b"P5 2 2 70000\n" + bytes(9), "a largest value of 70000; 1 to 65535 is needed"),
+        (b"P7\nWIDTH 2\nHEIGHT 2\nDEPTH 3\nMAXVAL 255\nENDHDR\n" + bytes(12), "a PAM file of 3 channels; one value per pixel is needed"),
+    ):
+        (tmp_path / "x.pgm").write_bytes(content)
+        refused(tmp_path / "x.pgm", message)
+
+
+@pytest.mark.parametrize(
+    ("codec", "layout"),
+    [("jpeg2000", "gray10le"), ("jpeg2000", "gray12le"), ("jpeg2000", "gray16le"), ("png", "gray16be"), ("tiff", "gray16le")],
+)
+def test_numbers_of_fewer_bits_are_not_shifted_up(tmp_path: Path, codec: str, layout: str) -> None:
+    values = MILLIMETRES >> 2 if "10" in layout else MILLIMETRES
+    np.testing.assert_array_equal(read_map(pixels(tmp_path / "a", codec, layout, values)).values, values)
+
+
+@pytest.mark.parametrize(
+    ("codec", "layout", "channels"),
+    [("png", "rgb48be", 3), ("png", "rgba64be", 4), ("png", "ya16be", 2), ("tiff", "rgb48le", 3), ("ppm", "rgb48be", 3)],
+)
+def test_colours_of_16_bits_are_named_so(tmp_path: Path, codec: str, layout: str, channels: int) -> None:
+    """Pillow gives 8 bits of them, which would pass for grey where the channels are alike."""
+    path = pixels(tmp_path / "a", codec, layout, MILLIMETRES[..., None].repeat(channels, -1))
+    for unit in None, "relative":
+        refused(path, f"16-bit, {channels} channels; a map has one: save the channel that holds it as 16-bit grey", depth_format=unit)
+
+
+def test_formats_that_are_not_read_are_named(tmp_path: Path) -> None:
+    refused(
+        pixels(tmp_path / "a", "jpegls", "gray16le", MILLIMETRES),
+        "JPEG-LS is not supported; convert it to PNG (ffmpeg -i IN -pix_fmt gray16be OUT.png)",
+    )
+    refused(
+        pixels(tmp_path / "a", "tiff", "ya16le", MILLIMETRES[..., None].repeat(2, -1)),
+        "a TIFF with channels or bits that are not supported; save one channel of 16 bits or 32-bit floats",
+    )
+
+
+def test_pages_of_a_tiff_are_frames(tmp_path: Path) -> None:
+    path = tmp_path / "a.tiff"
+    Image.fromarray(MILLIMETRES).save(path, save_all=True, append_images=[Image.fromarray(MILLIMETRES + 1000)])
+    for page in 0, 1:
+        found = read_map(path, frame=page)
+        np.testing.assert_array_equal(found.values, MILLIMETRES + 1000 * page)
+        assert found.notes == (f"page {page} of 2",)
+    refused(path, "no page 2; it has 2, counted from 0", frame=2)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_npz_holds_a_named_or_a_single_array(tmp_path: Path, compressed: bool) -> None:
+    write = np.savez_compressed if compressed else np.savez
+    write(tmp_path / "a.npz", colour=np.zeros((2, 3, 4)), depth=MILLIMETRES)
+    write(tmp_path / "b.npz", MILLIMETRES[None])
+    write(tmp_path / "c.npz", near=MILLIMETRES, far=MILLIMETRES + 1)
+    write(tmp_path / "d.npz", np.array([{}]))
+    for name, dataset, more in ("a", None, 0), ("b", None, 0), ("c", "near", 0), ("c", "far", 1):
+        np.testing.assert_array_equal(plane(tmp_path / f"{name}.npz", dataset=dataset), plane(MILLIMETRES + more))
+    refused(tmp_path / "c.npz", "holds near, far; choose one with --dataset")
+    refused(tmp_path / "c.npz", "no dataset depth; it holds near, far", dataset="depth")
+    refused(tmp_path / "d.npz", "holds object; numbers are needed")
+    with zipfile.ZipFile(tmp_path / "e.zip", "w") as archive:
+        archive.writestr("a.txt", "1 2")
+    refused(tmp_path / "e.zip", "a ZIP archive without arrays; unpack it, or save the numbers as NPY")
+
+
+def test_matlab_5_is_read_by_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scipy = pytest.importorskip("scipy.io")
+    path = tmp_path / "a.mat"
+    scipy.savemat(path, {"depth": MILLIMETRES, "frames": np.stack([MILLIMETRES, MILLIMETRES + 1], -1), "place": "hall"})
+    np.testing.assert_array_equal(read_map(path).values, MILLIMETRES)
+    with open(path, "rb") as file:
+        np.testing.assert_array_equal(read_map(file, dataset="frames", frame=1).values, MILLIMETRES + 1)
+    refused(path, "no frame 2; dataset frames has 2, counted from 0", dataset="frames", frame=2)
+    refused(path, "no dataset heat; it holds depth, frames", dataset="heat")
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    refused(path, "a MATLAB 5 file; pip install scipy reads it, or save it with -v7.3")
+
+
+def test_whole_numbers_in_text_are_millimetres_and_others_metres(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "mm.csv", MILLIMETRES, "%d", delimiter=",")
+    np.savetxt(tmp_path / "m.txt", MILLIMETRES / 1000, "%.3f")
+    for name in "mm.csv", "m.txt":
+        np.testing.assert_allclose(plane(tmp_path / name), plane(MILLIMETRES), atol=1e-6)
+    for text in "hello there", '{"a": [1, 2]}', "<svg viewBox='0 0 9 9'/>":
+        (tmp_path / "a.txt").write_text(text)
+        refused(tmp_path / "a.txt", "not a readable picture: of no known kind")
+
+
+# Pixels that a file, or a camera, marks as having none
+
+
+def tagged(path: Path, values: np.ndarray, **tags: str) -> Path:
+    """A TIFF with GDAL's tags."""
+    entries: Any = TiffImagePlugin.ImageFileDirectory_v2()
+    for name, number in ("metadata", 42112), ("no_data", 42113):
+        if name in tags:
+            entries[number] = tags[name]
+            entries.tagtype[number] = 2  # ASCII
+    Image.fromarray(values).save(path, tiffinfo=entries)
+    return path
+
+
+def test_what_a_file_marks_as_missing_is_a_hole(tmp_path: Path) -> None:
+    hole = np.zeros(MILLIMETRES.shape, bool)
+    hole[10:20, 5:15] = True
+    depths = np.where(MILLIMETRES == 1234, 1235, MILLIMETRES)
+    wanted = plane(np.where(hole, 0, depths))
+    marked = np.where(hole, np.uint16(1234), depths)
+    tagged(tmp_path / "a.tif", marked, no_data="1234")
+    Image.fromarray(marked).save(tmp_path / "a.png", transparency=1234)
+    for key in "_FillValue", "missing_value", "nodata":
+        with h5py.File(tmp_path / f"{key}.h5", "w") as file:
+            file["depth"] = marked
+            file["depth"].attrs[key] = np.array([1234], np.uint16)
+    with h5py.File(tmp_path / "fill.h5", "w") as file:
+        file.create_dataset("depth", data=marked, fillvalue=1234)
+    for name in "a.tif", "a.png", "_FillValue.h5", "missing_value.h5", "nodata.h5", "fill.h5":
+        np.testing.assert_array_equal(plane(tmp_path / name), wanted)
+        assert read(tmp_path / name).facts["missing"] == pytest.approx(hole.mean())
+
+
+def test_a_scale_in_a_file_is_applied(tmp_path: Path) -> None:
+    metres = plane(MILLIMETRES / 1000)
+    items = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.001</Item><Item name="a">b</Item></GDALMetadata>'
+    path = tagged(tmp_path / "a.tif", MILLIMETRES, metadata=items)
+    np.testing.assert_allclose(plane(path), metres, atol=1e-6)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["depth"] = MILLIMETRES.astype(np.int32) - 500
+        file["depth"].attrs.update({"scale_factor": 0.001, "add_offset": 0.5, "_FillValue": -9999})
+    np.testing.assert_allclose(plane(tmp_path / "a.h5"), metres, atol=1e-6)
+    assert "numbers times 0.001 plus 0.5, as the file says" in read(tmp_path / "a.h5").notes
+
+
+def test_65535_far_from_all_others_is_a_hole_and_said() -> None:
+    values = MILLIMETRES.copy()
+    values[10:20, 5:15] = 65535
+    sample = read(values)
+    assert sample.notes[0] == "100 pixels hold 65535, far from all others (500 to 3499): taken as missing"
+    assert sample.facts["missing"] == pytest.approx(100 / SIZE**2)
+    values = (MILLIMETRES.astype(np.int32) * 18).astype(np.uint16)
+    values[10:20, 5:15] = 65535
+    assert "1% of the pixels lie beyond 50 m, up to 65.535 m: taken as 50 m away" not in read(MILLIMETRES).notes
+    assert any("of the pixels lie beyond 50 m, up to 65.535 m: taken as 50 m away" in note for note in read(values).notes)
+
+
+def test_a_code_or_an_outlier_does_not_set_the_range_of_relative_depth_in_silence() -> None:
+    ramp = np.linspace(1, 2, SIZE)[None].repeat(SIZE, 0)
+    coded = ramp.copy()
+    coded[:, 0] = -9999
+    np.testing.assert_allclose(plane(coded, depth_format="relative")[:, 2:], plane(ramp, depth_format="relative")[:, 2:], atol=0.01)
+    ramp[0, 0] = 500
+    assert "few values set its range, 1 to 500, where nearly all lie from 1" in " ".join(read(ramp, depth_format="relative").notes)
 
 
 # A SUN RGB-D tree

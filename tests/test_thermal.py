@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import struct
@@ -11,9 +12,10 @@ from typing import Any, get_args, get_type_hints
 import h5py
 import numpy as np
 import pytest
-from PIL import Image
+from conftest import Run
+from PIL import Image, TiffImagePlugin
 
-from imagebind_cli import model_config
+from imagebind_cli import model_config, preview
 from imagebind_cli.encoder import Sample
 from imagebind_cli.encoders import thermal
 from imagebind_cli.errors import UserError
@@ -130,14 +132,14 @@ def test_black_hot_is_turned_round() -> None:
 
 
 @pytest.mark.parametrize("hole", [np.nan, np.inf, -np.inf])
-def test_pixels_without_a_value_are_zero_and_counted(hole: float) -> None:
+def test_pixels_without_a_value_take_their_neighbours_and_are_counted(hole: float) -> None:
     values = ramp(10, 40)
     values[:, -1] = hole
     for invert in False, True:
         sample = read(values, thermal_unit="celsius", thermal_range="10:40", thermal_invert=invert)
-        assert (sample.tensor[0, 0, :, -1] == 0).all()
+        np.testing.assert_array_equal(sample.tensor[0, 0, :, -1], sample.tensor[0, 0, :, -2])
         assert sample.facts["missing"] == pytest.approx(1 / SIZE)
-        assert sample.notes == ("1% of the pixels have no value; each is taken as 0",)
+        assert sample.notes == ("1% of the pixels have no value; each takes the nearest known pixel's",)
 
 
 def test_one_bit_and_the_whole_range_of_a_type_are_read(tmp_path: Path) -> None:
@@ -159,6 +161,254 @@ def test_what_shows_nothing_is_refused() -> None:
 def test_a_range_that_is_none_is_refused_at_once(text: str) -> None:
     with pytest.raises(UserError, match="unknown thermal_range .*; choose auto, percentile or MIN:MAX, as in 10:40"):
         ThermalOptions(thermal_range=text)
+
+
+# A range that names its unit
+
+
+@pytest.mark.parametrize("text", ["20C:40C", "20:40C", "20°C:40°c", "68F:104F", "293.15K:313.15K", "68F:40C"])
+def test_a_range_in_degrees(tmp_path: Path, text: str) -> None:
+    assert ThermalOptions(thermal_range=text).limits() == (pytest.approx(20), pytest.approx(40), True)
+    wanted = ramp(-0.5, 2).clip(0, 1)
+    np.testing.assert_allclose(plane(ramp(10, 60), thermal_unit="celsius", thermal_range=text), wanted, atol=1e-6)
+    path = radiometric(tmp_path / "a.jpg", container(counts_of(ramp(10, 60))))
+    np.testing.assert_allclose(plane(path, thermal_range=text), wanted, atol=2e-3)
+    refused(
+        ramp(10, 60),
+        f"--thermal-range {text} is of temperatures, and its numbers are not; name their unit with --thermal-unit",
+        thermal_range=text,
+    )
+
+
+@pytest.mark.parametrize("text", ["20C:40", "C:F", "40C:20C", "20C", "20X:40X", "0C:infC", "20C:40C:60C"])
+def test_a_range_with_a_unit_that_is_none_is_refused_at_once(text: str) -> None:
+    with pytest.raises(UserError, match="unknown thermal_range .*; choose auto, percentile or MIN:MAX, as in 10:40 or 20C:40C"):
+        ThermalOptions(thermal_range=text)
+
+
+def test_grey_levels_are_not_taken_for_temperatures(tmp_path: Path) -> None:
+    grey = Image.fromarray(ramp(0, 255).astype(np.uint8))
+    grey.save(tmp_path / "a.jpg")
+    grey.save(tmp_path / "a.png")
+    exif = Image.Exif()
+    exif[271] = "DJI"
+    grey.save(tmp_path / "dji.jpg", exif=exif)
+    camera = "give the camera's radiometric file"
+    dji = "have DJI's Thermal SDK write its temperatures (dji_irp -a measure) and save them as NPY, with --thermal-unit celsius"
+    for name, remedy in ("a.jpg", camera), ("a.png", camera), ("dji.jpg", dji):
+        path = tmp_path / name
+        for unit in "celsius", "kelvin":
+            refused(path, f"values of 8 bits are grey levels and not {unit}; leave --thermal-unit out, or {remedy}", thermal_unit=unit)
+        refused(
+            path,
+            f"--thermal-range 20C:40C is of temperatures, and its grey levels are not; leave the range out, or {remedy}",
+            thermal_range="20C:40C",
+        )
+        refused(
+            path,
+            "--thermal-range 20:40 may mean degrees, and 8 bits are grey levels; for a range of these add --thermal-unit counts",
+            thermal_range="20:40",
+        )
+        sample = read(path, thermal_range="0:510", thermal_unit="counts")
+        assert sample.notes == ("thermal range 0:510 taken in the file's own grey levels",)
+        np.testing.assert_allclose(sample.tensor[0, 0], ramp(0, 0.5), atol=0.01)
+
+
+@pytest.mark.parametrize(("text", "remedy"), [("20:40", "--thermal-unit counts"), ("20C:40C", "radiometric file")])
+def test_a_mix_of_degrees_and_grey_levels_is_told_apart(embed: Run, tmp_path: Path, text: str, remedy: str) -> None:
+    hot = radiometric(tmp_path / "hot.jpg", container(counts_of(ramp(10, 60))))
+    Image.fromarray(ramp(0, 255).astype(np.uint8)).save(tmp_path / "grey.jpg")
+    run = embed("thermal", hot, tmp_path / "grey.jpg", "--thermal-range", text)
+    assert (run.code, [Path(row["id"]).name for row in run.rows]) == (1, ["hot.jpg"])
+    (line,) = [line for line in run.err.splitlines() if "grey.jpg" in line]
+    assert remedy in line
+    assert ("taken in °C" in run.err) == (text == "20:40")
+
+
+def test_thumbnails_are_in_the_range_of_the_embedding(imagebind: Run, embed: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", ramp(20, 30))
+    store = tmp_path / "store.npy"
+    flags = ["--thermal-unit", "celsius", "--thermal-range", "20C:60C"]
+    assert embed("thermal", tmp_path / "a.npy", "-o", store, *flags).code == 0
+    page = tmp_path / "page.html"
+    assert imagebind("retrieve", store, "--thermal", tmp_path / "a.npy", "--html", page).code == 0
+    pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page.read_text())
+    assert len(pictures) == 2  # the query and its answer
+    painted = palettes.ramp("iron")
+    for picture in pictures:
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture)))).astype(np.float32)
+        for column, level in (2, 0), (-3, 64):
+            np.testing.assert_allclose(pixels[SIZE // 2, column], painted[level], atol=12)
+
+
+def test_the_preview_shows_what_goes_in() -> None:
+    sample = read(ramp(20, 30), thermal_unit="celsius", thermal_range="20C:60C")
+    drawn = np.asarray(preview.draw(sample, "thermal", CONFIG).convert("L"))[16:, :SIZE]
+    np.testing.assert_allclose(drawn, ramp(0, 64), atol=1)
+
+
+# Pixels that hold nothing
+
+
+@pytest.mark.parametrize("code", [-9999, -10000, -32768, -99999, -273.15, 65535, 0, np.finfo(np.float32).max, np.finfo(np.float32).min])
+def test_a_code_far_from_all_others_is_missing_and_said(code: float) -> None:
+    values = ramp(20, 30).astype(np.float32)
+    whole = plane(values)
+    values[5:9, 3:8] = code
+    sample = read(values)
+    assert sample.notes[0] == f"20 pixels hold {float(np.float32(code)):g}, far from all others (20 to 30): taken as missing"
+    np.testing.assert_allclose(sample.tensor[0, 0], whole, atol=4 / SIZE)
+    assert (sample.facts["coldest"], sample.facts["warmest"]) == (20, 30)
+
+
+def test_zeros_of_a_16_bit_frame_are_missing_unless_they_are_near() -> None:
+    values = ramp(29_000, 31_000).round().astype(np.uint16)
+    whole = plane(values)
+    values[10, 10] = 0
+    for unit in None, "centikelvin":
+        sample = read(values, thermal_unit=unit)
+        assert sample.notes[0] == "1 pixels hold 0, far from all others (29000 to 31000): taken as missing"
+        np.testing.assert_allclose(sample.tensor[0, 0], whole, atol=1 / SIZE)
+    near = ramp(0, 60_000).round().astype(np.uint16)
+    assert read(near).facts["missing"] == 0
+    assert read(np.where(near < 30_000, 0, near).astype(np.uint16)).facts["missing"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_no_temperature_lies_below_absolute_zero() -> None:
+    values = ramp(29_000, 65_000).round().astype(np.uint16)
+    values[3, :4] = 7
+    sample = read(values, thermal_unit="centikelvin")
+    assert sample.notes[0] == "4 pixels lie below absolute zero in centikelvin: taken as missing"
+    assert sample.facts["coldest"] == pytest.approx(16.85)
+
+
+def test_a_tag_for_no_data_is_honoured(tmp_path: Path) -> None:
+    """Also one within the others' range, and one that is written with fewer digits than a number has."""
+    values = ramp(20, 30).astype(np.float32)
+    whole = plane(values)
+    for text, code in ("-10000", -10_000), ("25.5", 25.5), ("nan", np.nan), ("-3.40282346639e+38", np.finfo(np.float32).min), ("0 ", 0):
+        holed = values.copy()
+        holed[5:9, 3:8] = code
+        tags: Any = TiffImagePlugin.ImageFileDirectory_v2()
+        tags[42113] = text
+        tags.tagtype[42113] = 2
+        Image.fromarray(holed).save(tmp_path / "a.tif", tiffinfo=tags, compression="tiff_lzw")
+        sample = read(tmp_path / "a.tif")
+        assert sample.facts["missing"] == pytest.approx(20 / SIZE**2)
+        np.testing.assert_allclose(sample.tensor[0, 0], whole, atol=4 / SIZE)
+    tags[42113] = "none"
+    Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo=tags)
+    assert read(tmp_path / "a.tif").notes[0] == "what it gives as having no value, 'none', is not a number and plays no part"
+
+
+@pytest.mark.parametrize("extreme", [(0, 0), (slice(None), 0)])
+def test_a_range_that_few_values_set_is_said(extreme: Any) -> None:
+    values = ramp(20, 30)
+    values[extreme] = 4000
+    note = read(values, thermal_unit="celsius").notes[-1]
+    low, high = re.fullmatch(
+        r"few values set its range, .* to 4000: --thermal-range (.*)C:(.*)C would be that of nearly all", note
+    ).groups()  # type: ignore[union-attr]
+    assert float(low) == pytest.approx(20, abs=0.3)
+    assert float(high) == pytest.approx(30, abs=0.3)
+
+
+@pytest.mark.parametrize(("height", "width", "rows"), [(120, 160, 2), (60, 80, 3), (256, 320, 2), (256, 336, 1)])
+@pytest.mark.parametrize("where", ["first", "last"])
+def test_telemetry_is_cut_off_and_said(tmp_path: Path, height: int, width: int, rows: int, where: str) -> None:
+    frame = np.linspace(7000, 8000, height * width).reshape(height, width).round().astype(np.uint16)
+    telemetry = np.zeros((rows, width), np.uint16)
+    telemetry[0, :20] = np.random.default_rng(0).integers(0, 65536, 20)
+    Image.fromarray(np.vstack([telemetry, frame] if where == "first" else [frame, telemetry])).save(tmp_path / "a.png")
+    sample = read(tmp_path / "a.png")
+    np.testing.assert_array_equal(sample.tensor, read(frame).tensor)
+    assert sample.notes[0] == f"its {where} {rows} rows hold telemetry, and are cut off"
+    assert sample.facts["size"] == [height, width]
+
+
+def test_what_only_has_the_size_of_a_frame_with_telemetry_stays_whole() -> None:
+    frame = np.linspace(7000, 8000, 122 * 160).reshape(122, 160)[::-1].round().astype(np.uint16)
+    frame[0], frame[-1] = frame[50], frame[60]
+    frame[1], frame[-2] = frame[51], frame[61]
+    assert read(frame).facts["size"] == [122, 160]
+    assert read(np.zeros((122, 160), np.uint8)).facts["size"] == [122, 160]
+
+
+def test_a_leptons_packets_are_refused() -> None:
+    packets = np.random.default_rng(0).integers(7000, 8000, (60, 82)).astype(np.uint16)
+    packets[:, 0] = np.arange(60)
+    refused(packets, "82 x 60 numbers are a Lepton's packets, numbers and checksums included; give the pixels alone")
+
+
+# Text, as cameras' programs export it
+
+
+DEGREES = np.round(20 + np.random.default_rng(0).random((24, 32)) * 15, 2)
+
+
+def cells(separator: str, comma: bool = False, quote: str = "") -> str:
+    text = "\n".join(separator.join(f"{quote}{value:.2f}{quote}" for value in row) for row in DEGREES)
+    return text.replace(".", ",") if comma else text
+
+
+NUMBERED = "," + ",".join(map(str, range(32))) + "\n" + "\n".join(f"{n},{line}" for n, line in enumerate(cells(",").splitlines()))
+COMMAS, NUMBERING = "commas taken for decimal points", "the numbers of its rows and columns left out"
+
+
+@pytest.mark.parametrize(
+    ("text", "notes"),
+    [
+        (cells(","), []),
+        (cells(", ") + "\n\n", []),
+        (cells("\t"), []),
+        (cells("  "), []),
+        (cells(";", comma=True).replace("\n", ";\r\n"), [COMMAS]),
+        (cells("\t", comma=True), [COMMAS]),
+        (cells(" ", comma=True), [COMMAS]),
+        (cells(",", comma=False, quote='"'), []),
+        (cells(";", comma=True, quote='"'), [COMMAS]),
+        ("File;FLIR0042.jpg\nEmissivity;0,95\n\nFrame 1\n" + cells(";", comma=True), ["3 lines before the numbers left out", COMMAS]),
+        ("# made by np.savetxt\n" + cells(" "), ["1 line before the numbers left out"]),
+        (NUMBERED, [NUMBERING]),
+        ("\n".join(NUMBERED.replace(",", "\t").splitlines()), [NUMBERING]),
+        (NUMBERED.partition("\n")[0][1:] + "\n" + cells(","), [NUMBERING]),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_table_of_degrees(tmp_path: Path, text: str, notes: list[str], encoding: str) -> None:
+    (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+    sample = read(tmp_path / "a.csv", thermal_unit="celsius")
+    np.testing.assert_allclose(sample.tensor, read(DEGREES, thermal_unit="celsius").tensor, atol=1e-6)
+    assert list(sample.notes[:-1]) == notes
+
+
+def test_a_table_with_holes_or_faults(tmp_path: Path) -> None:
+    path = tmp_path / "a.asc"
+    lines = cells(" ").splitlines()
+    path.write_text("ncols 32\nnrows 24\nNODATA_value 25.5\n" + "\n".join(lines).replace(lines[3].split()[4], "25.5"))
+    assert read(path, thermal_unit="celsius").facts["missing"] == pytest.approx(1 / DEGREES.size)
+    path.write_text(cells(",").replace(lines[3].split()[4], "", 1))
+    assert read(path, thermal_unit="celsius").facts["missing"] == pytest.approx(1 / DEGREES.size)
+    path.write_text(cells(",") + "\nFrame 2\n" + cells(","))
+    refused(path, "line 25: 'Frame 2'; a row of 32 numbers is needed, and one map in a file")
+    path.write_text(cells(",").rpartition(",")[0])
+    refused(path, "line 24: 31 numbers; a row of 32 numbers is needed, and one map in a file")
+
+
+def test_a_white_of_less_than_255_is_said(tmp_path: Path) -> None:
+    values = ramp(0, 90).round().astype(np.uint8)
+    (tmp_path / "a.pgm").write_bytes(b"P5 %d %d 100\n" % values.shape[::-1] + values.tobytes())
+    sample = read(tmp_path / "a.pgm")
+    np.testing.assert_array_equal(sample.tensor, read(values).tensor)
+    assert sample.notes == ("grey levels taken as they stand, though the file's white is 100",)
+
+
+def test_pixels_without_opacity_are_missing(tmp_path: Path) -> None:
+    values = np.stack([ramp(40, 200).astype(np.uint8), np.full((SIZE, SIZE), 255, np.uint8)], -1)
+    values[:3, :3] = 0
+    Image.fromarray(values, "LA").save(tmp_path / "a.png")
+    sample = read(tmp_path / "a.png")
+    assert (sample.facts["missing"], sample.facts["coldest"]) == (pytest.approx(9 / SIZE**2), 40)
 
 
 # False colours

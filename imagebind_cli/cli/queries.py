@@ -86,7 +86,7 @@ class Asking:
         found: dict[tuple[str, str], np.ndarray | Failure] = {}
         for modality in dict.fromkeys(modality for modality, _ in wanted):
             values = [value for kind, value in wanted if kind == modality]
-            settings = {"batch_size": self._vectors.batch_size, "workers": self._vectors.workers, **self._options(modality)}
+            settings = {"batch_size": self._vectors.batch_size, "workers": self._vectors.workers, **self.options(modality)}
             results = self._vectors.loaded.embed_items(modality, (Item(value, value) for value in values), **settings)
             for item, result in results:
                 if isinstance(result, Failure):
@@ -96,7 +96,7 @@ class Asking:
                 found[modality, item.id] = result.embeddings[0].vector
         return found
 
-    def _options(self, modality: str) -> dict[str, Any]:
+    def options(self, modality: str) -> dict[str, Any]:
         """How files of a modality are read: as the stores' were, where they hold any, but for what the flags say."""
         known = reading.names(registry.encoder_name(modality))
         made: Mapping[str, Any] = next((store.made.get("options", {}) for store in self._stores if store.modality == modality), {})

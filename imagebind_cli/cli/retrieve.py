@@ -164,7 +164,7 @@ def retrieve(
             asked = map(asking.queries, batches(read_requests(queries), waiting=str(queries) == "-"))
         answered = _answers(opened, asked, k, per_modality, threshold, index and str(index))
         with writing(html or "stdout"):
-            _tell(answered, opened, plain, html, root, talk)
+            _tell(answered, opened, plain, html, root, talk, asking)
     if talk.failed:
         raise typer.Exit(1)
 
@@ -228,7 +228,13 @@ def _answers(
 
 
 def _tell(
-    answered: Iterator[tuple[Query, list[Hit]]], stores: list[StoreReader], plain: bool, html: Path | None, root: Path, talk: Talk
+    answered: Iterator[tuple[Query, list[Hit]]],
+    stores: list[StoreReader],
+    plain: bool,
+    html: Path | None,
+    root: Path,
+    talk: Talk,
+    asking: Asking,
 ) -> None:
     with ExitStack() as stack:
         page = None
@@ -237,7 +243,8 @@ def _tell(
 
             made = stores[0].made
             about = f"Nearest in {', '.join(str(store.path) for store in stores)}, by cosine. Model {made['model']}"
-            page = stack.enter_context(Page(html, "imagebind retrieve", about + (", untrained." if made.get("untrained") else "."), root))
+            about += ", untrained." if made.get("untrained") else "."
+            page = stack.enter_context(Page(html, "imagebind retrieve", about, root, asking.options))
         for query, hits in answered:
             write(*(_table(query, hits) if plain else [json.dumps(hit.as_json(query.id)).encode() + b"\n" for hit in hits]))
             if page is not None:

@@ -13,18 +13,19 @@ from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.fitting import fit_square
 from imagebind_cli.media.holes import fill_nearest
-from imagebind_cli.media.maps import read_map
+from imagebind_cli.media.maps import CODES, PixelMap, coded_as_missing, read_map, stretched_range
 from imagebind_cli.reading import DepthOptions
 
 NEAREST, FARTHEST = 0.01, 50.0  # metres; OMNIVORE clips depth here
 SMALLEST_DISPARITY = 0.01  # pixels; and disparity here
 FOCAL, BASELINE = 518.86, 0.075  # pixels and metres: a first Kinect
 BASELINES = {"kv1": 0.075, "kv1_b": 0.075, "kv2": 0.075, "realsense": 0.095, "xtion": 0.095}  # metres; OMNIVORE's for SUN RGB-D's sensors
+LARGEST_COUNT = 65535  # of 16 bits; some cameras write it for nothing
 UNITS = ("metres", "mm", "sunrgbd", "disparity", "relative")
 
 
 def read(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptions) -> Iterator[Sample]:
-    """A depth file (16-bit PNG or TIFF, float TIFF, PFM, NPY, HDF5), or an array (h, w), as one clip.
+    """A depth file (16-bit PNG or TIFF, float TIFF, PFM, NPY, HDF5, text, …), or an array (h, w), as one clip.
 
     Raises:
         OSError, ValueError: the file cannot be read, holds no depth, or its unit cannot be what it is read as.
@@ -34,7 +35,8 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptio
 
 def _sample(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptions) -> Sample:
     """Apart from `read`, which waits with what it holds until its one sample is used: the map in full size would wait, too."""
-    values, notes = _values(source, options)
+    found = _found(source, options)
+    values, notes = found.values, list(found.notes)
     unit = options.depth_format or ("metres" if values.dtype.kind == "f" else "mm")
     if unit not in UNITS:
         raise ValueError(f"unknown depth format {unit!r}; choose from {', '.join(UNITS)}")
@@ -43,13 +45,15 @@ def _sample(source: Source | np.ndarray, config: EncoderConfig, options: DepthOp
     facts: dict[str, Any] = {"size": list(values.shape[:2]), "bits": 8 * values.dtype.itemsize, "unit": unit}
 
     if unit == "relative":
-        plane, known = _relative(values, notes)
+        plane, known = _relative(found, notes)
     elif unit == "disparity":
-        known = np.isfinite(values) & (values > 0)
+        known = found.known & (values > 0)
         plane = np.clip(np.where(known, values, 0), SMALLEST_DISPARITY, options.depth_clamp) / options.depth_clamp
     else:
         metres = _metres(values, unit)
-        known = np.isfinite(metres) & (metres > 0)
+        known = found.known & (metres > 0)
+        if unit == "mm":
+            known &= ~coded_as_missing(values, known, (LARGEST_COUNT,), notes)
         camera = _camera(source, options, unit, notes)
         plane = disparity(np.where(known, metres, FARTHEST), camera["focal"], camera["baseline"], options.depth_clamp)
         facts |= camera | _reach(metres[known], unit, notes)
@@ -71,29 +75,33 @@ def disparity(metres: np.ndarray, focal: float, baseline: float, largest: float)
     return np.clip(baseline * focal / np.clip(metres, NEAREST, FARTHEST), SMALLEST_DISPARITY, largest) / largest
 
 
-def _values(source: Source | np.ndarray, options: DepthOptions) -> tuple[np.ndarray, list[str]]:
-    """The numbers of a file or array, (h, w), or (h, w, 3) for a coloured picture of relative depth, and what was assumed."""
+def _found(source: Source | np.ndarray, options: DepthOptions) -> PixelMap:
+    """The numbers of a file or array, (h, w), or (h, w, 3) for a coloured picture of relative depth."""
     if not isinstance(source, np.ndarray):
-        found = read_map(source, dataset=options.dataset, frame=options.frame, colours=options.depth_format == "relative")
-        return found.values, list(found.notes)
+        return read_map(source, dataset=options.dataset, frame=options.frame, colours=options.depth_format == "relative")
     if source.ndim != 2 or not source.size:
         raise ValueError(f"shape {source.shape}; (height, width) is needed")
-    return source, []
+    return PixelMap(source)
 
 
-def _relative(values: np.ndarray, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _relative(found: PixelMap, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Relative inverse depth (h, w) or (h, w, 3), scaled from its smallest to its largest into [0, 1], and which pixels have any."""
+    values, known = found.values, found.known
     notes.append("relative depth has no scale: taken from the picture's own smallest value (far) to its largest (near)")
     if values.ndim == 3:
         values = values @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
         notes.append("a colour picture's brightness taken for relative depth: right for grey, or for a palette that only brightens")
-    known = np.isfinite(values)  # zero and less are values like any other
+    known = known & ~coded_as_missing(values, known, CODES, notes)  # zero and less are values like any other
     inside = values[known].astype(np.float64)
     if not inside.size:
         raise ValueError("no pixel has a depth")
     smallest, largest = inside.min(), inside.max()
     if smallest == largest:
         raise ValueError("all pixels have one value; there is nothing to see")
+    if narrow := stretched_range(inside):
+        notes.append(
+            f"few values set its range, {inside.min():g} to {inside.max():g}, where nearly all lie from {narrow[0]:g} to {narrow[1]:g}"
+        )
     plane = np.zeros(values.shape)
     plane[known] = (inside - smallest) / (largest - smallest)
     return plane, known
@@ -113,8 +121,13 @@ def _reach(metres: np.ndarray, unit: str, notes: list[str]) -> dict[str, float]:
     """Nearest and farthest of the known depths."""
     if not metres.size:
         return {}
+    beyond = metres > FARTHEST
     if np.median(metres) > FARTHEST:
         notes.append(f"most pixels lie beyond {FARTHEST:g} m, where depth is cut off: is it really {unit}?")
+    elif beyond.any():
+        notes.append(
+            f"{max(float(beyond.mean()), 0.01):.0%} of the pixels lie beyond {FARTHEST:g} m, up to {metres.max():g} m: taken as {FARTHEST:g} m away"
+        )
     return {"nearest": float(metres.min()), "farthest": float(metres.max())}
 
 

@@ -13,16 +13,22 @@ import numpy as np
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.fitting import fit_square
-from imagebind_cli.media.maps import read_map
+from imagebind_cli.media.holes import fill_nearest
+from imagebind_cli.media.maps import CODES, PixelMap, coded_as_missing, read_map, stretched_range
 from imagebind_cli.media.palettes import PALETTES, undo_palette
-from imagebind_cli.media.thermal_jpeg import ZERO_CELSIUS, Thermogram, read_thermogram
+from imagebind_cli.media.telemetry import picture_rows
+from imagebind_cli.media.thermal_jpeg import ZERO_CELSIUS, Thermogram, is_from_dji, read_thermogram
 from imagebind_cli.reading import ThermalOptions
 
 GREY, COUNTS, NUMBERS, CELSIUS = "grey levels", "counts", "numbers", "°C"
+TEMPERATURES = ("centikelvin", "kelvin", "celsius")
+NO_VALUE = (*CODES, 0, 9999, 65535)
+COLDEST = -273.0  # °C; what is called kelvin and holds 0 has nothing there
+DJI = "have DJI's Thermal SDK write its temperatures (dji_irp -a measure) and save them as NPY, with --thermal-unit celsius"
 
 
 def read(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOptions) -> Iterator[Sample]:
-    """A grey picture (8 or 16 bits, float TIFF, NPY, HDF5), a FLIR radiometric JPEG, or an array (h, w), as one clip.
+    """A grey picture (8 or 16 bits, float TIFF), a file of numbers (NPY, HDF5, text, …), a FLIR radiometric JPEG, or an array (h, w), as one clip.
 
     Raises:
         OSError, ValueError: the file cannot be read, is in colours that nothing explains, or shows one value only.
@@ -32,98 +38,153 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOpt
 
 def _sample(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOptions) -> Sample:
     """Apart from `read`, which waits with what it holds until its one sample is used: the picture in full size would wait, too."""
+    scaled, notes, facts = scale(source, options)
+    square = fit_square(scaled, config.shape[-1], options.view)
+    return Sample(((square - config.mean[0]) / config.std[0])[None, None], [None], notes, facts)
+
+
+def scale(source: Source | np.ndarray, options: ThermalOptions) -> tuple[np.ndarray, tuple[str, ...], dict[str, Any]]:
+    """Scale a thermal file to [0, 1] as its options say: what the encoder sees before it is cropped, and what a thumbnail shows.
+
+    Returns:
+        (h, w) float64, holes filled from their nearest neighbours; what was assumed; what was found.
+    Raises:
+        OSError, ValueError: as `read`.
+    """
     notes: list[str] = []
     thermogram = None if isinstance(source, np.ndarray) else read_thermogram(source)
     if thermogram is not None:
-        values, facts = _measured(thermogram, options, notes)
+        values, known, facts = _measured(thermogram, options, notes)
     else:
-        values, facts = _pictured(source, options, notes)
-    known = np.isfinite(values)
+        values, known, facts = _pictured(source, options, notes)
     if not known.any():
         raise ValueError("no pixel has a value")
-    low, high = _limits(values[known], facts["unit"], options.thermal_range, notes)
-    scaled = ((values - low) / (high - low)).clip(0, 1)
+    low, high = _limits(values[known], facts["unit"], options, notes, source)
+    scaled = np.where(known, (values - low) / (high - low), 0).clip(0, 1)
     if options.thermal_invert:
         scaled = 1 - scaled
     facts |= {"coldest": float(values[known].min()), "warmest": float(values[known].max()), "range": [low, high]}
     facts |= {"inverted": options.thermal_invert, "missing": 1 - float(known.mean())}
     if not known.all():
-        scaled = np.where(known, scaled, 0)
-        notes.append(f"{max(facts['missing'], 0.01):.0%} of the pixels have no value; each is taken as 0")
-    square = fit_square(scaled, config.shape[-1], options.view)
-    return Sample(((square - config.mean[0]) / config.std[0])[None, None], [None], tuple(notes), facts)
+        scaled = fill_nearest(scaled, known)
+        notes.append(f"{max(facts['missing'], 0.01):.0%} of the pixels have no value; each takes the nearest known pixel's")
+    return scaled, tuple(notes), facts
 
 
-def _measured(thermogram: Thermogram, options: ThermalOptions, notes: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
-    """The degrees Celsius of a radiometric JPEG, or its counts if that is the unit chosen."""
+def _measured(thermogram: Thermogram, options: ThermalOptions, notes: list[str]) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """The degrees Celsius of a radiometric JPEG, or its counts if that is the unit chosen, and which pixels have any."""
     calibration, counts = thermogram.calibration, thermogram.counts
     facts = {"size": list(counts.shape), "bits": 16, "unit": COUNTS, "camera": thermogram.camera}
     if options.thermal_unit == COUNTS:
-        return counts.astype(np.float64), facts
+        return counts.astype(np.float64), counts >= 0, facts
     if calibration is None:
         raise ValueError("its FLIR record has no usable calibration; --thermal-unit counts takes the raw counts")
     notes.append("FLIR temperatures by the file's own Planck constants, emissivity and reflected temperature, the air taken as transparent")
     facts |= {"unit": CELSIUS, "emissivity": calibration.emissivity, "reflected": calibration.reflected - ZERO_CELSIUS}
-    return calibration.celsius(counts), facts
+    celsius = calibration.celsius(counts)
+    return celsius, np.isfinite(celsius), facts
 
 
-def _pictured(source: Source | np.ndarray, options: ThermalOptions, notes: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
-    """The numbers (h, w) of a picture or array, float64, in degrees Celsius where the unit chosen is a temperature."""
+def _pictured(source: Source | np.ndarray, options: ThermalOptions, notes: list[str]) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """The numbers (h, w) of a picture or array, float64, in degrees Celsius where the unit chosen is a temperature, and which are known."""
     if isinstance(source, np.ndarray):
-        values = source
-        if values.ndim != 2 or not values.size:
-            raise ValueError(f"shape {values.shape}; (height, width) is needed")
+        if source.ndim != 2 or not source.size:
+            raise ValueError(f"shape {source.shape}; (height, width) is needed")
+        found = PixelMap(source)
     else:
         found = read_map(source, dataset=options.dataset, frame=options.frame, colours=True)
-        values = found.values
         notes += found.notes
-    facts: dict[str, Any] = {"size": list(values.shape[:2]), "bits": 8 * values.dtype.itemsize}
-    if values.ndim == 3:
-        if options.palette is None:
-            raise ValueError(f"a false-colour picture; name its palette with --palette: {', '.join(PALETTES)}")
-        if options.thermal_unit is not None:
-            raise ValueError("a false-colour picture has no unit; leave --thermal-unit out")
-        values = undo_palette(values, options.palette)
-        facts["palette"] = options.palette
+    values, known = found.values, found.known
+    painted = values.ndim == 3
+    if painted:
+        values = _unpainted(values, options, source)
+    else:
+        rows = picture_rows(values, notes)
+        values, known = values[rows], known[rows]
+    facts: dict[str, Any] = {"size": list(values.shape), "bits": 8 * values.dtype.itemsize}
+    facts |= {"palette": options.palette} if painted else {}
     unit, small = options.thermal_unit, values.dtype.itemsize == 1
-    if small and unit == "centikelvin":
-        raise ValueError("values of 8 bits cannot be centikelvin, which are near 30,000")
-    if small and values.dtype.kind == "b":
-        values = values * np.uint8(255)
+    if small:
+        _check_grey(unit, source)
+        values = values * np.uint8(255) if values.dtype.kind == "b" else values
+    known = known & ~coded_as_missing(values, known, NO_VALUE, notes)
     numbers = values.astype(np.float64)
-    if unit in ("centikelvin", "kelvin", "celsius"):
+    if unit in TEMPERATURES:
         facts["unit"] = CELSIUS
-        return {"centikelvin": numbers / 100 - ZERO_CELSIUS, "kelvin": numbers - ZERO_CELSIUS}.get(unit, numbers), facts
+        celsius = {"centikelvin": numbers / 100 - ZERO_CELSIUS, "kelvin": numbers - ZERO_CELSIUS}.get(unit, numbers)
+        impossible = known & (celsius < COLDEST)
+        if impossible.any():
+            notes.append(f"{impossible.sum():,} pixels lie below absolute zero in {unit}: taken as missing")
+        return celsius, known & ~impossible, facts
     facts["unit"] = GREY if small else COUNTS if unit == COUNTS or values.dtype.kind != "f" else NUMBERS
     if unit is None and not small:
-        notes.append(f"thermal values read as {facts['unit']}" + _kelvin_perhaps(numbers, facts["unit"]))
-    return numbers, facts
+        notes.append(f"thermal values read as {facts['unit']}" + _kelvin_perhaps(numbers[known], facts["unit"]))
+    return numbers, known, facts
 
 
-def _kelvin_perhaps(numbers: np.ndarray, unit: str) -> str:
-    known = numbers[np.isfinite(numbers)]
+def _unpainted(values: np.ndarray, options: ThermalOptions, source: Source | np.ndarray) -> np.ndarray:
+    """A false-colour picture (h, w, 3) back to the places of its colours on their palette, (h, w) uint8."""
+    if options.palette is None:
+        otherwise = f"; or {DJI}" if _from_dji(source) else ""
+        raise ValueError(f"a false-colour picture; name its palette with --palette: {', '.join(PALETTES)}{otherwise}")
+    if options.thermal_unit is not None:
+        raise ValueError("a false-colour picture has no unit; leave --thermal-unit out")
+    return undo_palette(values, options.palette)
+
+
+def _check_grey(unit: str | None, source: Source | np.ndarray) -> None:
+    """Refuse a unit of temperature for values of 8 bits."""
+    if unit == "centikelvin":
+        raise ValueError("values of 8 bits cannot be centikelvin, which are near 30,000")
+    if unit in TEMPERATURES:
+        raise ValueError(f"values of 8 bits are grey levels and not {unit}; leave --thermal-unit out, or {_remedy(source)}")
+
+
+def _from_dji(source: Source | np.ndarray) -> bool:
+    return not isinstance(source, np.ndarray) and is_from_dji(source)
+
+
+def _remedy(source: Source | np.ndarray) -> str:
+    """What to do about grey levels where temperatures were asked for."""
+    return DJI if _from_dji(source) else "give the camera's radiometric file"
+
+
+def _kelvin_perhaps(known: np.ndarray, unit: str) -> str:
     if unit == NUMBERS and known.size and known.min() >= 200 and known.max() <= 450:
         return ", though they could be kelvin (--thermal-unit kelvin)"
     return ""
 
 
-def _limits(known: np.ndarray, unit: str, chosen: str, notes: list[str]) -> tuple[float, float]:
+def _limits(known: np.ndarray, unit: str, options: ThermalOptions, notes: list[str], source: Source | np.ndarray) -> tuple[float, float]:
     """The values that become 0 and 1."""
     smallest, largest = float(known.min()), float(known.max())
+    chosen = options.thermal_range
     if chosen == "auto" and unit == GREY:
         return 0.0, 255.0
     if chosen == "auto":
         notes.append("thermal values scaled from each picture's own smallest to its largest")
+        if narrow := stretched_range(known):
+            low, high = narrow
+            only = f"{low:g}{'C' * (unit == CELSIUS)}:{high:g}{'C' * (unit == CELSIUS)}"
+            notes.append(f"few values set its range, {smallest:g} to {largest:g}: --thermal-range {only} would be that of nearly all")
         low, high = smallest, largest
     elif chosen == "percentile":
         notes.append("thermal values scaled from each picture's own 1st to its 99th percentile")
         low, high = (float(limit) for limit in np.percentile(known, (1, 99)))
     else:
-        low, high = (float(limit) for limit in chosen.split(":"))
+        low, high, degrees = options.limits()
+        if degrees and unit != CELSIUS:
+            otherwise = f"leave the range out, or {_remedy(source)}" if unit == GREY else "name their unit with --thermal-unit"
+            raise ValueError(f"--thermal-range {chosen} is of temperatures, and its {unit} are not; {otherwise}")
+        if unit == GREY and options.thermal_unit != COUNTS:
+            hint = "for a range of these add --thermal-unit counts"
+            raise ValueError(f"--thermal-range {chosen} may mean degrees, and 8 bits are grey levels; {hint}")
         if largest <= low or smallest >= high:
             raise ValueError(f"no value between {low:g} and {high:g} {unit}; they go from {smallest:g} to {largest:g}")
-        if unit in (NUMBERS, COUNTS):
+        if unit != CELSIUS:
             notes.append(f"thermal range {chosen} taken in the file's own {unit}")
+        elif not degrees and options.thermal_unit is None:
+            notes.append(f"thermal range {chosen} taken in °C")
     if not np.isfinite(high - low):
         raise ValueError(f"its values go from {low:g} to {high:g}, too far apart for 64 bits")
     if low == high:

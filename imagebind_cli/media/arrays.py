@@ -1,8 +1,10 @@
-"""NPY files to NumPy arrays, and the first bytes of any file. Nothing is unpickled."""
+"""NPY and NPZ files to NumPy arrays, and the first bytes of any file. Nothing is unpickled."""
 
 from __future__ import annotations
 
 import os
+import zipfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -55,6 +57,38 @@ def read_npy(source: Source, most: int = MAX_VALUES) -> np.ndarray:
             raise ValueError(f"holds {header.dtype}; numbers are needed")
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def read_npz(source: Source, name: str | None, usual: Sequence[str], most: int = MAX_VALUES) -> np.ndarray:
+    """One array of an NPZ file, at most `most` numbers.
+
+    Args:
+        name: which one; if not given, the first of the `usual` names that it has, or the only one.
+    Raises:
+        OSError, ValueError: the file cannot be read, is another ZIP archive, or has no such array.
+    """
+    check_file(source)
+    with decoding("NPZ file"), zipfile.ZipFile(source) as archive:
+        arrays = {member.removesuffix(".npy"): member for member in archive.namelist() if member.endswith(".npy")}
+        if not arrays:
+            raise ValueError("a ZIP archive without arrays; unpack it, or save the numbers as NPY")
+        with archive.open(arrays[choose(arrays, name, usual)]) as member:
+            return read_npy(member, most)  # type: ignore[arg-type]  # a ZipExtFile seeks and reads as any binary file
+
+
+def choose(names: Iterable[str], name: str | None, usual: Sequence[str]) -> str:
+    """Which of a file's arrays is meant: the one named, else the first that has a usual name, else the only one.
+
+    Raises:
+        ValueError: there is no such array, or several may be meant.
+    """
+    there = list(names)
+    chosen = name or next((each for each in usual if each in there), there[0] if len(there) == 1 else None)
+    if chosen is None:
+        raise ValueError(f"holds {', '.join(there[:12]) or 'no dataset'}; choose one with --dataset")
+    if chosen not in there:
+        raise ValueError(f"no dataset {chosen}; it holds {', '.join(there[:12]) or 'nothing'}")
+    return chosen
 
 
 def head(source: Source, count: int) -> bytes:

@@ -23,8 +23,8 @@ LONGEST = 32
 memory, and the crop takes the middle anyway."""
 
 
-def open_image(source: Source, most: int = MAX_PIXELS) -> Image.Image:
-    """A picture as its file holds it: first frame, own mode, pixels read.
+def open_image(source: Source, most: int = MAX_PIXELS, page: int = 0) -> Image.Image:
+    """A picture as its file holds it: first frame, or that page of a TIFF, own mode, pixels read.
 
     Raises:
         OSError, ValueError: the file cannot be read, is no picture, or would unpack to more than `most` pixels.
@@ -32,6 +32,10 @@ def open_image(source: Source, most: int = MAX_PIXELS) -> Image.Image:
     check_file(source)
     with decoding("picture"):
         image = identify(source)
+        if page and image.format == "TIFF":
+            if page >= (pages := getattr(image, "n_frames", 1)):
+                raise ValueError(f"no page {page}; it has {pages}, counted from 0")
+            image.seek(page)
         if image.width * image.height > most:
             raise ValueError(f"{image.width} x {image.height} pixels; at most {most:,} are unpacked")
         image.load()

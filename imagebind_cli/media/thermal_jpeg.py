@@ -77,6 +77,13 @@ def read_thermogram(source: Source) -> Thermogram | None:
         raise ValueError(f"broken FLIR record: {error}") from None
 
 
+def is_from_dji(source: Source) -> bool:
+    """Whether a file is a JPEG of a DJI camera, whose thermal record is not read here."""
+    with _opened(source) as file:
+        start = file.read(65536)
+    return start.startswith(b"\xff\xd8") and b"DJI" in start
+
+
 @contextmanager
 def _opened(source: Source) -> Iterator[BinaryIO]:
     """A file to read from its start; one that was open already stays so, and goes back there."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.retrieval.pictures import PICTURES, Shown, Span, show
@@ -39,10 +40,11 @@ class Page:
     """A page being written, one query after the other. Use it as a context manager; the file is there when it is whole.
 
     title: what it is about. about: how the vectors were made, in words. root: where relative paths among the ids start.
+    options: how a modality's queries are read.
     """
 
-    def __init__(self, path: Path, title: str, about: str, root: Path) -> None:
-        self._path, self._building, self._root = path, path.with_name(f".{path.name}.partial"), root
+    def __init__(self, path: Path, title: str, about: str, root: Path, options: Callable[[str], Mapping[str, Any]]) -> None:
+        self._path, self._building, self._root, self._options = path, path.with_name(f".{path.name}.partial"), root, options
         try:
             self._file = open(self._building, "w", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed in __exit__
         except OSError as error:
@@ -68,7 +70,7 @@ class Page:
     def add(self, query: Query, hits: Sequence[Hit]) -> None:
         """A query and its answers."""
         self._file.write(f"<section><h2>{_text(query.id)}</h2>\n")
-        asked = "".join(f"<div>{self._body(kind, name, None, 'query')}</div>" for kind, name in query.parts)
+        asked = "".join(f"<div>{self._body(kind, name, None, 'query', self._options(kind))}</div>" for kind, name in query.parts)
         self._file.write(f'<div class="asked">{asked}</div>\n' if asked else "")
         firsts = [place for place, hit in enumerate(hits) if hit.rank == 1]  # several where modalities are ranked apart
         for first, stop in pairwise([*firsts, len(hits)]):
@@ -81,16 +83,16 @@ class Page:
         score = f'<meter min="0" max="1" value="{max(0.0, hit.score):.4f}" aria-label="{_text(label)}"></meter>'
         meta = "".join(f"<br>{_text(f'{key}: {value}')}" for key, value in hit.store.meta(hit.row).items())
         facts = f"<strong>{hit.rank}.</strong> {hit.score:.4f} <small>{_text(modality)}, {_text(str(hit.store.path))}{meta}</small>"
-        return f"<li>{self._body(modality, hit.id, hit.span, f'result {hit.rank}')}{score}{facts}</li>\n"
+        return f"<li>{self._body(modality, hit.id, hit.span, f'result {hit.rank}', hit.store.made.get('options', {}))}{score}{facts}</li>\n"
 
-    def _body(self, kind: str, name: str, span: Span, role: str) -> str:
-        """What one thing looks and sounds like, over its name."""
+    def _body(self, kind: str, name: str, span: Span, role: str, options: Mapping[str, Any]) -> str:
+        """What one thing looks and sounds like, over its name; options: how its file is read."""
         if kind == "text":
             return f"<blockquote>{_text(name)}</blockquote>"
         body, about = "", "" if span is None else f"{span[0]:.2f} to {span[1]:.2f} s"
         if kind == "audio" or kind in PICTURES:
             try:
-                shown = _shown(kind, os.path.join(self._root, name), span)
+                shown = _shown(kind, os.path.join(self._root, name), span, tuple(sorted(options.items())))
             except (OSError, ValueError) as error:
                 about = f"{about} (cannot be shown: {getattr(error, 'strerror', None) or error})".strip()
             else:
@@ -102,8 +104,8 @@ class Page:
 
 
 @lru_cache(maxsize=1000)
-def _shown(kind: str, path: str, span: Span) -> Shown:
-    return show(kind, path, span)
+def _shown(kind: str, path: str, span: Span, options: tuple[tuple[str, Any], ...]) -> Shown:
+    return show(kind, path, span, dict(options))
 
 
 def _text(text: str) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from fractions import Fraction
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -17,9 +19,9 @@ from imagebind_cli.media.image import read_image
 from imagebind_cli.media.maps import read_map
 from imagebind_cli.media.palettes import ramp
 from imagebind_cli.media.recordings import read_recording
-from imagebind_cli.media.thermal_jpeg import read_thermogram
 from imagebind_cli.media.video import open_video
 from imagebind_cli.preview import grey, traces
+from imagebind_cli.reading import ThermalOptions
 
 SIDE = 240
 """Pixels of the longer side of a picture."""
@@ -29,6 +31,7 @@ MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 WINDOW_SECONDS, HIGHEST_HERTZ, RANGE_DECIBELS = 0.025, 8000, 80
 
 Span = tuple[float, float] | None
+Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,45 +43,54 @@ class Shown:
     about: str = ""
 
 
-def show(modality: str, path: str, span: Span = None) -> Shown:
-    """A file, or of a longer one the seconds of `span`.
+def show(modality: str, path: str, span: Span = None, options: Options = MappingProxyType({})) -> Shown:
+    """A file, or of a longer one the seconds of `span`, read with the `options` it was embedded with.
 
     Raises:
         OSError, ValueError: it cannot be read.
     """
     if modality == "audio":
         return _sound(path, span)
-    return Shown(_picture_address(PICTURES[modality](path, span)))
+    return Shown(_picture_address(PICTURES[modality](path, span, options)))
 
 
-def _image(path: str, span: Span) -> Image.Image:
+def _image(path: str, span: Span, options: Options) -> Image.Image:
     return read_image(path)
 
 
-def _video(path: str, span: Span) -> Image.Image:
+def _video(path: str, span: Span, options: Options) -> Image.Image:
     """The frame in the middle."""
     with open_video(path) as video:
         start, end = (Fraction(time) for time in span or (0.0, video.duration))
         return Image.fromarray(video.clips([((start + end) / 2, end)], count=1)[0][0])
 
 
-def _vision(path: str, span: Span) -> Image.Image:
+def _vision(path: str, span: Span, options: Options) -> Image.Image:
     try:
-        return _image(path, span)
+        return _image(path, span, options)
     except ValueError:
-        return _video(path, span)
+        return _video(path, span, options)
 
 
-def _depth(path: str, span: Span) -> Image.Image:
-    return _false_colours(read_map(path, colours=True).values, "jet")
+def _depth(path: str, span: Span, options: Options) -> Image.Image:
+    found = read_map(path, dataset=options.get("dataset"), frame=options.get("frame", 0), colours=True)
+    if found.values.ndim == 3:
+        return Image.fromarray(found.values)
+    known = found.known
+    smallest = found.values[known].min() if known.any() else 0
+    return Image.fromarray(_painted(np.where(known, found.values.astype(np.float64), smallest), "jet"))
 
 
-def _thermal(path: str, span: Span) -> Image.Image:
-    thermogram = read_thermogram(path)
-    return _false_colours(read_map(path, colours=True).values if thermogram is None else thermogram.counts, "iron")
+def _thermal(path: str, span: Span, options: Options) -> Image.Image:
+    """As the encoder sees it: in the range, from the dataset and by the palette that the options name."""
+    from imagebind_cli.encoders import thermal
+
+    own = {entry.name: options[entry.name] for entry in fields(ThermalOptions) if entry.name in options}
+    scaled = thermal.scale(path, ThermalOptions(**own))[0]
+    return Image.fromarray(ramp("iron")[(scaled * 255).round().astype(np.uint8)].round().clip(0, 255).astype(np.uint8))
 
 
-def _imu(path: str, span: Span) -> Image.Image:
+def _imu(path: str, span: Span, options: Options) -> Image.Image:
     recording = read_recording(path)
     values, times = recording.values, recording.times
     if span is not None and times is not None:
@@ -87,7 +99,7 @@ def _imu(path: str, span: Span) -> Image.Image:
     return traces(np.nan_to_num(values).T)
 
 
-PICTURES: dict[str, Callable[[str, Span], Image.Image]] = {
+PICTURES: dict[str, Callable[[str, Span, Options], Image.Image]] = {
     "image": _image,
     "video": _video,
     "vision": _vision,
@@ -95,15 +107,6 @@ PICTURES: dict[str, Callable[[str, Span], Image.Image]] = {
     "thermal": _thermal,
     "imu": _imu,
 }
-
-
-def _false_colours(values: np.ndarray, palette: str) -> Image.Image:
-    """One value a pixel, its smallest to its largest, as a palette paints them; what is in colours already stays so."""
-    if values.ndim == 3:
-        return Image.fromarray(values)
-    numbers = values.astype(np.float64)
-    known = np.isfinite(numbers)
-    return Image.fromarray(_painted(np.where(known, numbers, numbers[known].min() if known.any() else 0), palette))
 
 
 def _painted(values: np.ndarray, palette: str) -> np.ndarray:
