@@ -647,7 +647,20 @@ NMS = "RuntimeError('operator torchvision::nms does not exist')"
 def test_a_package_built_for_another_pytorch_is_one_line(scenes, tmp_path, broken, package, error, pair, augment, reason, workers):
     """Before the first step, with both versions and what to install; a run that does not need the package trains."""
     environment = broken(**{package: error})
-    arguments = ["--pairs", pair, "--model", "tiny", "--data", scenes / "train.jsonl", "--batch", 4, "--device", "cpu", "--out", tmp_path / "run"]
+    arguments = [
+        "--pairs",
+        pair,
+        "--model",
+        "tiny",
+        "--data",
+        scenes / "train.jsonl",
+        "--batch",
+        4,
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path / "run",
+    ]
     arguments += settings(f"run.workers={workers}", "run.steps=1")
 
     def trained(*more):
@@ -691,5 +704,7 @@ def test_all_but_training_works_without_either(tmp_path, broken):
     endings = {"depth": "npy", "audio": "wav", "imu": "csv", "video": "avi"}
     paths = [str(make(tmp_path / f"{modality}.{endings.get(modality, 'png')}")) for modality, make in made.items()]
     environment = broken(torchaudio=UNDEFINED, torchvision=NMS)
-    run = subprocess.run([sys.executable, "-c", EVERYTHING_BUT_TRAINING, *paths], env=environment, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(
+        [sys.executable, "-c", EVERYTHING_BUT_TRAINING, *paths], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert run.returncode == 0, run.stderr

@@ -31,9 +31,7 @@ def _rotate(picture: Image.Image, degrees: float) -> Image.Image:
     return F.rotate(picture, degrees, InterpolationMode.BILINEAR, fill=_fill(picture))
 
 
-def _affine(
-    picture: Image.Image, *, shear: tuple[float, float] = (0.0, 0.0), translate: tuple[float, float] = (0.0, 0.0)
-) -> Image.Image:
+def _affine(picture: Image.Image, *, shear: tuple[float, float] = (0.0, 0.0), translate: tuple[float, float] = (0.0, 0.0)) -> Image.Image:
     """Shear by pixels a pixel, from the upper left corner, and translate by shares of the sides: each pixel from so much further right or down."""
     return F.affine(
         picture,

@@ -81,7 +81,9 @@ def mask_frequencies(spectrogram: Tensor, widest: int, seed: int, *place: int) -
     before = torch.get_rng_state()  # torchaudio draws from the process's generator, which is the training's
     torch.default_generator.manual_seed(int(random(seed, "frequencies", *place).integers(2**63)))
     try:
-        return mask_along_axis(spectrogram, min(widest, spectrogram.shape[bins_axis]) + 1, 0.0, bins_axis)  # it masks fewer than it is given
+        return mask_along_axis(
+            spectrogram, min(widest, spectrogram.shape[bins_axis]) + 1, 0.0, bins_axis
+        )  # it masks fewer than it is given
     finally:
         torch.set_rng_state(before)
 
