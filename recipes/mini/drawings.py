@@ -31,7 +31,8 @@ from typing import Any
 
 import resvg_py
 from pairing import write
-from PIL import Image, ImageEnhance
+from PIL import Image
+from torchvision.transforms.v2 import functional as F
 
 TRAINING = ("noto", "noto-v1", "twemoji", "emojione", "emojione-v1", "fluent-emoji-flat")
 TESTS = ("fxemoji", "openmoji")
@@ -181,15 +182,13 @@ def varied(looks: Callable[[float], Image.Image], numbers: random.Random, mirror
     alpha = picture.getchannel("A")
     colours = picture.convert("RGB")
     if numbers.random() < 0.5:
-        hue, saturation, value = colours.convert("HSV").split()
-        turn = numbers.randrange(-24, 25)
-        colours = Image.merge("HSV", (hue.point(lambda x: (x + turn) % 256), saturation, value)).convert("RGB")
-    for kind, low, high in ((ImageEnhance.Color, 0.0, 1.5), (ImageEnhance.Brightness, 0.7, 1.3), (ImageEnhance.Contrast, 0.6, 1.4)):
+        colours = F.adjust_hue(colours, numbers.randrange(-24, 25) / 255)
+    for change, low, high in ((F.adjust_saturation, 0.0, 1.5), (F.adjust_brightness, 0.7, 1.3), (F.adjust_contrast, 0.6, 1.4)):
         if numbers.random() < 0.6:
-            colours = kind(colours).enhance(numbers.uniform(low, high))
+            colours = change(colours, numbers.uniform(low, high))
     colours.putalpha(alpha)
     if mirror and numbers.random() < 0.5:
-        colours = colours.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        colours = F.horizontal_flip(colours)
     if numbers.random() < 0.7:
         colours = colours.rotate(numbers.uniform(-15, 15), Image.Resampling.BICUBIC)
     size = round(SIZE * numbers.uniform(0.6, 1.0))
