@@ -91,7 +91,7 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: IMUOptions
             seconds(spans[i : i + WINDOWS_AT_ONCE]),
             tuple(notes) if first_sample else (),
             facts if first_sample else {},
-            warnings if first_sample else (),
+            (*recording.warnings, *warnings) if first_sample else (),
         )
 
 

@@ -89,6 +89,14 @@ def _is_fraction(table: Table, seconds: int, fraction: int, scale: float) -> boo
     return bool(whole.size and rest.size and (whole == np.floor(whole)).all() and rest.min() >= 0 and rest.max() * scale < 1)
 
 
+def has_rest(table: Table, column: int) -> bool:
+    """Whether a column of whole seconds is followed by one of the nanoseconds or microseconds that are to be added to them."""
+    if column + 1 >= len(table.names) or not any(_is_fraction(table, column, column + 1, scale) for scale in (1e-6, 1e-9)):
+        return False
+    rest = table.values[:, column + 1]
+    return float(np.nanmax(rest)) > 1e5 and bool((rest[np.isfinite(rest)] % 1 == 0).all())
+
+
 def seconds_of(table: Table, columns: Sequence[int], unit: str | None, notes: list[str]) -> tuple[np.ndarray, float, str]:
     """Times as seconds (t,) after an origin, NaN where there is none, the origin in seconds, and what their columns are called.
 
@@ -239,13 +247,20 @@ def _iso(table: Table, column: int) -> np.ndarray:
 
 
 def in_order(
-    times: np.ndarray, origin: float, values: np.ndarray, name: str, place: Callable[[int], str], unordered: bool, notes: list[str]
+    times: np.ndarray,
+    origin: float,
+    values: np.ndarray,
+    name: str,
+    place: Callable[[int], str],
+    unordered: bool,
+    notes: list[str],
+    warnings: list[str],
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Times (t,) and readings (t, channels) by time, rows without a time left out and no two of one time, and the clock's start.
 
     Args:
         times, origin: seconds after an origin. name: of the column they are from. place: where a row stands, for messages.
-        unordered: whether time may go back.
+        unordered: whether time may go back. notes: gets what had to be assumed. warnings: gets how much that was in this recording.
     The start is taken from the times where they count from 1970; else it is 0. Rows of one time are averaged, or, where the clock is
     coarser than the readings, spread over the step to the next.
 
@@ -275,10 +290,14 @@ def in_order(
     if _is_coarse(values, first, counts):
         spread = _spread(times, name)
         rate = (len(spread) - 1) / (spread[-1] - spread[0])
-        notes.append(f"{len(times):,} readings share {len(stamps):,} times of {name}: spread evenly, at {rate:.4g} Hz; --rate sets another")
+        notes.append(f"readings of one time in {name} spread evenly up to the next")
+        warnings.append(
+            f"{len(times):,} readings share {len(stamps):,} times of {name}: spread evenly, at {rate:.4g} Hz; --rate sets another"
+        )
         return spread, values, start
     several = counts > 1
-    notes.append(f"rows of the same time averaged: {counts[several].sum():,} rows of {name} became {several.sum():,}")
+    notes.append("rows of the same time averaged")
+    warnings.append(f"{counts[several].sum():,} rows that share {several.sum():,} times of {name} averaged to {several.sum():,}")
     return stamps, _averaged(values, owner, len(stamps)), start
 
 

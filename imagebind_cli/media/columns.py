@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from imagebind_cli.media.clocks import MOST_LABELS, counts_rows, is_clock
+from imagebind_cli.media.clocks import MOST_LABELS, counts_rows, has_rest, is_clock
 from imagebind_cli.media.tables import Table
 
 CHANNELS = tuple(f"{sensor} {axis}" for sensor in ("accelerometer", "gyroscope") for axis in "xyz")
@@ -89,6 +89,10 @@ def _which(table: Table, time: Sequence[int]) -> str:
     kinds = {column: len(np.unique(table.values[:, column])) for column in numbers}
     sensors = [column for column in numbers if kinds[column] > min(MOST_LABELS, max(kinds.values()) / 10)]
     sensors = sensors if len(sensors) >= 6 else numbers
+    if clock is not None and has_rest(table, clock):
+        return (
+            f"; columns {clock + 1} and {clock + 2} look like seconds and the rest of them; name all columns, these secs and nsecs or usecs"
+        )
     flags = "" if clock is None else f"--time-column {clock + 1} "
     told = "" if clock is None else f"; column {clock + 1} looks like a clock"
     if len(sensors) < 6:

@@ -151,6 +151,7 @@ def _read_phone(source: Source | np.ndarray, files: Mapping[str, str], time_unit
     values: list[np.ndarray] = []
     names = ["time (s)"]
     notes: list[str] = []
+    warnings: list[str] = []
     for file in files.values():
         try:
             table = read_table(source, file)
@@ -159,17 +160,18 @@ def _read_phone(source: Source | np.ndarray, files: Mapping[str, str], time_unit
                 raise ValueError(f"no column of times among {table.listing()}")
             picked = axes_of(table, clock)
             seconds, origin, name = seconds_of(table, clock, time_unit, own := [*table.notes])
-            ordered, readings, start = in_order(seconds, origin, table.numbers(picked), name, table.place, False, own)
+            ordered, readings, start = in_order(seconds, origin, table.numbers(picked), name, table.place, False, own, changed := [])
         except ValueError as error:
             raise ValueError(f"{file} in it: {error}") from None
         times.append(ordered + start)
         values.append(readings)
         names += [f"{Path(file).stem}: {table.names[column]}" for column in picked]
         notes += [f"{file}: {note}" for note in own]
+        warnings += [f"{file}: {warning}" for warning in changed]
     together, joined = on_one_clock(times, values)
     if not all(np.array_equal(together, own) for own in times):
-        notes.append(f"{' and '.join(files.values())} put on one clock, {len(together):,} readings")
-    return Table(tuple(names), np.column_stack([together, joined]), notes=tuple(notes))
+        notes.append(f"{' and '.join(files.values())} put on one clock")
+    return Table(tuple(names), np.column_stack([together, joined]), notes=tuple(notes), warnings=tuple(warnings))
 
 
 def _beside(path: str | os.PathLike[str], name: str) -> Table:

@@ -23,7 +23,7 @@ class Recording:
 
     times: (t,) increasing seconds, None where the file has none. rate: in Hz, where its kind tells. start: what was taken from
     the times, so that they count from the recording's start and not from 1970. units: per sensor, None where unknown.
-    columns: what was picked. notes: what had to be assumed, in words.
+    columns: what was picked. notes: what had to be assumed, in words. warnings: how much that changed in this recording.
     """
 
     values: np.ndarray
@@ -34,6 +34,7 @@ class Recording:
     rate: float | None = None
     start: float = 0.0
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def read_recording(
@@ -93,6 +94,7 @@ def _pick(
 ) -> Recording:
     """The recording in a table: its six columns, their units, its times."""
     notes: list[str] = []
+    warnings = [*table.warnings]
     wanted = time_column or layout.time_column
     time = (table.find(wanted),) if wanted else (find_times(table) or ()) if layout.rate is None else ()
     if columns or layout.columns:
@@ -115,11 +117,11 @@ def _pick(
     elif time:
         own_unit = time_unit or (layout.time_unit if time_column is None else None)
         times, origin, name = seconds_of(table, time, own_unit, notes)
-        times, values, start = in_order(times, origin, values, name, table.place, layout.unordered, notes)
+        times, values, start = in_order(times, origin, values, name, table.place, layout.unordered, notes, warnings)
         recording = replace(recording, values=values, times=times, start=start)
     elif timed and layout.rate is None:
         _check_for_clock(table, picked)
-    return replace(recording, notes=tuple(notes))
+    return replace(recording, notes=tuple(notes), warnings=tuple(warnings))
 
 
 def _check_for_clock(table: Table, picked: Sequence[int]) -> None:

@@ -71,6 +71,7 @@ class Table:
     names: one per column, empty for a column that has none. values: (rows, columns) float64, NaN where nothing was read.
     words: per column, the cells that are no numbers, by row. lines: where each row stands in its file, if it has lines.
     notes: what had to be assumed to read it. exact: per column of whole numbers beyond 2^53, the same as int64 (rows,).
+    warnings: how much of it was changed to read it.
     """
 
     names: tuple[str, ...]
@@ -79,6 +80,7 @@ class Table:
     lines: Sequence[int] | None = None
     notes: tuple[str, ...] = ()
     exact: Mapping[int, np.ndarray] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def place(self, row: int) -> str:
         """Where a row stands, for messages."""
