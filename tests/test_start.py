@@ -10,6 +10,7 @@ from imagebind_cli import model_config
 from imagebind_cli.errors import UserError
 from imagebind_cli.training.choices import requested
 from imagebind_cli.training.recipe import Recipe
+from imagebind_cli.training.sides import sides_of
 from imagebind_cli.training.start import begin, config_of, fresh, sections
 
 HUGE = model_config.named("huge").encoders
@@ -139,3 +140,53 @@ lr = 0.01
     assert new.pairs[0].modalities == ("text", "audio")
     assert new.encoders["audio"].drop_path == 0.1
     assert new.zeroshot[0].data == "labels.csv"
+
+
+def test_a_pair_in_the_place_of_a_recipes_keeps_what_fits(monkeypatch):
+    monkeypatch.delenv("IMAGEBIND_MODEL", raising=False)
+    said = []
+    made = requested("fine-tune", pairs=["image-text"], data=["x.jsonl"], say=said.append)
+    (pair,) = made.pairs
+    assert (pair.batch, pair.temperature, pair.data) == (64, 0.05, ("x.jsonl",))
+    assert {name: augment.model_dump(exclude_unset=True) for name, augment in pair.augment.items()} == {"image": {"crop": 0.5, "flip": 0.5}}
+    assert {name: (section.train, section.layer_decay) for name, section in sections(made).items()} == {
+        "vision": ("none", 1.0), "text": ("all", 0.75)
+    }  # fmt: skip
+    assert made.optimizer.lr == 2e-5
+    assert said == ["image-text takes the place and the settings of the recipe's image-audio, but not augment.audio.frequency_mask"]
+
+
+def test_a_picture_in_the_place_of_a_sound_is_cropped_with_its_anchor():
+    (pair,) = requested("fine-tune", pairs=["image-depth"]).pairs
+    assert pair.augment["depth"].model_dump(exclude_unset=True) == {"crop": 0.5, "flip": 0.5}
+    sides_of(pair, model_config.named("tiny").encoders)
+
+
+def test_weights_of_an_encoder_are_not_those_of_the_one_in_its_place(monkeypatch):
+    monkeypatch.delenv("IMAGEBIND_MODEL", raising=False)
+    said = []
+    made = requested("locked-image", pairs=["depth-text"], say=said.append)
+    assert made.encoders["depth"].init is None
+    assert said == ["depth-text takes the place and the settings of the recipe's image-text, but not encoders.vision.init"]
+
+
+def test_a_pair_the_other_way_round_or_beside_several_does_not_take_settings_in_silence(monkeypatch):
+    monkeypatch.delenv("IMAGEBIND_MODEL", raising=False)
+    for pair in ("audio-image", "text-image", "audio-text"):
+        with pytest.raises(UserError, match=r"the other way round is another recipe"):
+            requested("fine-tune", pairs=[pair])
+    said = []
+    assert requested("imagebind", pairs=["image-text"], say=said.append).pairs[0].temperature == 0.07
+    assert said[0].startswith("image-text: not in the recipe, which has video-audio, image-depth, image-thermal, video-imu;")
+
+
+def test_the_environment_names_the_model_where_nothing_else_does(monkeypatch):
+    monkeypatch.setenv("IMAGEBIND_MODEL", "mini")
+    said = []
+    assert requested(None, pairs=["image-text"], say=said.append).model == "mini"
+    assert requested(None, pairs=["image-text"], model="tiny", say=said.append).model == "tiny"
+    assert requested("fine-tune", model="mini", say=said.append).model == "mini"
+    assert said == []
+    assert requested("fine-tune", say=said.append).model == "huge"
+    assert requested("fine-tune", changes=["model=tiny"], say=said.append).model == "tiny"
+    assert said == ["the recipe's model is huge, and IMAGEBIND_MODEL mini: the recipe's is taken; --model mini takes the other"]

@@ -39,7 +39,7 @@ def train(
         list[str] | None, typer.Option(metavar="MODALITY:FILE", help="Also score classification by `label`, as text, of these items.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model whose encoders these are, or a config JSON. Default: the recipe's, else huge.")
+        str | None, typer.Option(help="Model whose encoders these are, or a config JSON. Default: the recipe's, IMAGEBIND_MODEL, huge.")
     ] = None,
     init: Annotated[
         str | None, typer.Option(help="What the encoders that train begin as: `random`, or any model. Default: --model.")
@@ -77,6 +77,7 @@ def train(
         batch=batch,
         micro_batch=micro_batch,
         changes=changes or (),
+        say=say,
     )
     chosen = choose_device(device)
     if dry_run:

@@ -284,7 +284,8 @@ def leaks(data: PairData, val: PairData) -> Iterator[str]:
         for side, place in zip(trained.sides, ANCHOR_AND_OTHER, strict=True):
             seen = int(torch.isin(keys[:, place], known[:, place]).sum())
             if seen and side.modality != "text":
-                yield f"{data.name(number)}: {seen:,} of {len(keys):,} have the {side.modality} of a pair that is trained on; their scores are too high"
+                told = f"{seen:,} of {len(keys):,} have the {side.modality} of a pair that is trained on"
+                yield f"{data.name(number)}: {told}; their scores are too high"
 
 
 def _tried(reader: PairReader) -> Iterator[str]:

@@ -44,6 +44,17 @@ def settle(folder: Path, plan: Design, machinery: Machinery) -> None:
         replace_file(folder / NAME, lambda place: place.write_text(json.dumps(made, indent=1) + "\n"))
 
 
+def threads(folder: Path) -> int | None:
+    """How many threads a run was begun with on a CPU, where that is written down."""
+    return json.loads((folder / NAME).read_text()).get("threads")
+
+
+def write_threads(folder: Path, count: int) -> None:
+    """Write down how many threads a run computes with."""
+    made = json.loads((folder / NAME).read_text()) | {"threads": count}
+    replace_file(folder / NAME, lambda place: place.write_text(json.dumps(made, indent=1) + "\n"))
+
+
 def _made(plan: Design) -> dict[str, Any]:
     data = {
         pair.name: {

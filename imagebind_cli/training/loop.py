@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from imagebind_cli import registry
 from imagebind_cli.errors import UserError
-from imagebind_cli.training import gather, identity, plan, state
+from imagebind_cli.training import gather, identity, plan, state, threads
 from imagebind_cli.training.anchors import AnchorCache
 from imagebind_cli.training.batch import Batch
 from imagebind_cli.training.interruption import Interruption, Stopped
@@ -34,7 +35,7 @@ from imagebind_cli.training.records import Records, read_failures, read_metrics
 from imagebind_cli.training.report import write_report
 from imagebind_cli.training.setup import Design, Machinery, build, design
 from imagebind_cli.training.start import check_weights
-from imagebind_cli.training.step import gradients
+from imagebind_cli.training.step import Outcome, gradients
 from imagebind_cli.training.validate import Validation, score_names, told
 from imagebind_cli.training.watch import Watch
 
@@ -88,13 +89,15 @@ def train(recipe: Recipe, folder: Path, device: torch.device, say: Say) -> Done:
         if state.peek(folder).finished:
             say(f"{folder}: all {made.steps:,} steps are done")
             return _done(folder)
-        for line in plan.lines(made, own_device):
+        lines = plan.lines(made, own_device)
+        for line in lines:
             say(line)
         folder.mkdir(parents=True, exist_ok=True)
         with _alone_in(folder):
             machinery = build(made, own_device)
             identity.settle(folder, made, machinery)
-            Run(made, machinery, folder, say).go()
+            with threads.kept():
+                Run(made, lines, machinery, folder, own_device, say).go()
             gather.wait()
             return _done(folder)
 
@@ -111,8 +114,9 @@ def _done(folder: Path) -> Done:
 class Run:
     """A run on its way: weights, optimizer, records, and how far it is."""
 
-    def __init__(self, made: Design, machinery: Machinery, folder: Path, say: Say) -> None:
-        self._plan, self._machinery, self._folder, self._say = made, machinery, folder, say
+    def __init__(self, made: Design, lines: Sequence[str], machinery: Machinery, folder: Path, device: torch.device, say: Say) -> None:
+        """lines: the plan in words, for the report."""
+        self._plan, self._lines, self._machinery, self._folder, self._device, self._say = made, lines, machinery, folder, device, say
         recipe = made.recipe
         encoders = {name: tower.encoder for name, tower in machinery.towers.items()}
         self._optimizer = make_optimizer(encoders, made.sections, machinery.losses, recipe.optimizer)
@@ -146,7 +150,8 @@ class Run:
     def _steps(self, anchors: dict[int, AnchorCache]) -> None:
         progress, run = self._progress, self._plan.recipe.run
         rank, world = gather.rank(), gather.world()
-        for batch in self._plan.data.batches(progress.step, self._plan.steps, rank, world, anchors):
+        batches = self._plan.data.batches(progress.step, self._plan.steps, rank, world, anchors)
+        for batch in self._on_threads(batches):
             if progress.step == 0 or (run.validate_every and progress.step % run.validate_every == 0):
                 self._validate()
             self._step(batch)
@@ -163,13 +168,39 @@ class Run:
             self._save()
             self._report()
 
+    def _on_threads(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; before the first is used, the number of threads is found for a new run, while others are being read."""
+        if self._device.type != "cpu" or gather.world() > 1:
+            yield from batches
+            return
+        begun_with = identity.threads(self._folder)
+        if begun_with is not None and begun_with != torch.get_num_threads():
+            self._say(f"computes on {threads.counted(begun_with)}, as it was begun")
+            torch.set_num_threads(begun_with)
+        for number, batch in enumerate(batches):
+            if number == 0 and begun_with is None and self._progress.step == 0:
+                if threads.are_free():
+                    self._say(f"computes on {threads.choose_threads(partial(self._try, batch))}")
+                identity.write_threads(self._folder, torch.get_num_threads())
+            yield batch
+
+    def _try(self, batch: Batch) -> None:
+        """A step that changes nothing."""
+        self._gradients(batch, 0)
+        self._optimizer.zero_grad()
+
+    def _gradients(self, batch: Batch, step: int) -> Outcome:
+        recipe = self._plan.recipe
+        sides, loss = self._machinery.sides(recipe, batch.pair), self._machinery.loss(batch.pair)
+        return gradients(sides, loss, batch, recipe.run.seed, step, recipe.run.micro_batch)
+
     def _step(self, batch: Batch) -> None:
         recipe, progress, step = self._plan.recipe, self._progress, self._progress.step
         pair, loss = recipe.pairs[batch.pair], self._machinery.loss(batch.pair)
         for failure in self._records.failed(batch.failures):
             self._say(f"{failure.id}: {failure.reason}; another sample takes its place")
         self._watch.batch(step + 1, pair, has_negatives(batch.groups))
-        outcome = gradients(self._machinery.sides(recipe, batch.pair), loss, batch, recipe.run.seed, step, self._micro_batch())
+        outcome = self._gradients(batch, step)
         line: dict[str, Any] = {"step": step + 1, "pair": pair.name}
         broken, norm = ("loss", math.nan) if outcome.not_finite else ("", clip(self._groups, pair.clip or recipe.optimizer.clip))
         if not broken and not math.isfinite(norm):
@@ -201,9 +232,6 @@ class Run:
         self._say(f"step {step:,} skipped: its {broken} is not finite; look at {named}")
         if self._progress.broken >= BROKEN:
             raise UserError(f"{self._folder}: stopped at step {step:,}: {BROKEN} steps in a row without a finite loss or gradient")
-
-    def _micro_batch(self) -> int | None:
-        return self._plan.recipe.run.micro_batch
 
     def _validate(self) -> None:
         """Score the encoders, unless that was done at this step, and keep them if they are the best so far."""
@@ -274,7 +302,7 @@ class Run:
 
     def _report(self) -> None:
         if gather.rank() == 0:
-            write_report(self._folder, self._plan.recipe, self._plan.steps)
+            write_report(self._folder, self._plan.recipe, self._plan.steps, self._lines)
 
     def _tell(self, pairs: int, what: str) -> None:
         """Now and then, how far the run is."""

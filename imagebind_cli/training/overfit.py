@@ -6,25 +6,30 @@ What cannot learn eight pairs by heart has something wrong with its data, its lo
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 
 from imagebind_cli import metrics
 from imagebind_cli.errors import UserError
+from imagebind_cli.training import threads
 from imagebind_cli.training.batch import Batch
 from imagebind_cli.training.optimizer import Optimizers, clip, make_optimizer, rate_at, set_rate
 from imagebind_cli.training.precision import finer
 from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.setup import Design, Machinery, build, design
-from imagebind_cli.training.step import gradients
+from imagebind_cli.training.step import Outcome, gradients
 from imagebind_cli.training.validate import ranks_of
 
 STEPS, WARMUP, EVERY = 300, 10, 10
 
 
+@threads.kept()
 def overfit(recipe: Recipe, count: int, device: torch.device, say: Callable[[str], None]) -> bool:
-    """Train on `count` samples of each pair alone, the first of each group first; whether all reach 100 % R@1 both ways, within `run.steps` (300) steps.
+    """Train on `count` samples of each pair alone, of as many groups as there are; whether all reach 100 % R@1 both ways.
+
+    `run.steps` steps are tried, or 300.
 
     Raises:
         UserError: fewer samples can be read, all are one group, or a loss that is not finite.
@@ -42,6 +47,9 @@ def overfit(recipe: Recipe, count: int, device: torch.device, say: Callable[[str
     encoders = {name: tower.encoder for name, tower in machinery.towers.items()}
     steps = recipe.run.steps or STEPS
     optimizer = make_optimizer(encoders, plan.sections, machinery.losses, settings)
+    if device.type == "cpu" and threads.are_free():
+        say(f"computes on {threads.choose_threads(partial(_gradients, plan, machinery, batches[0], 0))}")
+        optimizer.zero_grad()
     for step in range(steps):
         set_rate(optimizer, rate_at(step, steps, WARMUP, settings))
         losses = [_step(plan, machinery, batch, optimizer, step) for batch in batches]
@@ -71,9 +79,15 @@ def _batch(plan: Design, number: int, count: int) -> Batch:
     return Batch(number, ids, torch.cat([part.groups for part in parts]), inputs)
 
 
+def _gradients(plan: Design, machinery: Machinery, batch: Batch, step: int) -> Outcome:
+    recipe = plan.recipe
+    sides, loss = machinery.sides(recipe, batch.pair), machinery.loss(batch.pair)
+    return gradients(sides, loss, batch, recipe.run.seed, step, recipe.run.micro_batch)
+
+
 def _step(plan: Design, machinery: Machinery, batch: Batch, optimizer: Optimizers, step: int) -> float:
     recipe, loss = plan.recipe, machinery.loss(batch.pair)
-    outcome = gradients(machinery.sides(recipe, batch.pair), loss, batch, recipe.run.seed, step, recipe.run.micro_batch)
+    outcome = _gradients(plan, machinery, batch, step)
     if outcome.not_finite:
         raise UserError(f"step {step + 1}: the loss is not finite; look at {', '.join(outcome.not_finite)}")
     pair = recipe.pairs[batch.pair]

@@ -16,7 +16,7 @@ from imagebind_cli.training.data import leaks
 from imagebind_cli.training.gather import world
 from imagebind_cli.training.precision import finer, precision
 from imagebind_cli.training.recipe import Encoder as Section
-from imagebind_cli.training.recipe import Run
+from imagebind_cli.training.recipe import Pair, Run
 from imagebind_cli.training.setup import Design
 from imagebind_cli.training.trainable import choose, counts
 
@@ -30,8 +30,8 @@ PASSING = {"fp32": 40, "bf16": 28}
 
 def lines(plan: Design, device: torch.device) -> list[str]:
     """The plan on a device, a line each."""
-    steps = [*_steps(plan), *finer(plan.recipe.run, device)]
-    return [*plan.data.lines(), *_validation(plan), *_encoders(plan), *steps, *_memory(plan, device)]
+    steps = [*_steps(plan), *_optimizer(plan, device), *finer(plan.recipe.run, device)]
+    return [f"model {plan.recipe.model}", *plan.data.lines(), *_validation(plan), *_encoders(plan), *steps, *_memory(plan, device)]
 
 
 def _validation(plan: Design) -> Iterator[str]:
@@ -49,7 +49,13 @@ def _encoders(plan: Design) -> Iterator[str]:
         begins = "fresh" if start == "random" else f"from {start}"
         how = {"all": "trains", "head": "its head trains", "lora": "adapters train", "last": "its last blocks train", "none": "is frozen"}
         share = f", {trained:,} of {all_of_it:,} parameters" if trained else f", {all_of_it:,} parameters"
-        yield f"{name} {how[section.train or 'none']}{share}, {begins}"
+        yield f"{name} {how[section.train or 'none']}{share}, {begins}{_rate(plan, section) if trained else ''}"
+
+
+def _rate(plan: Design, section: Section) -> str:
+    """The learning rate of an encoder that trains."""
+    below = f", {section.layer_decay:g} of it for each block further down" if section.layer_decay < 1 else ""
+    return f", learning rate {section.lr or plan.recipe.optimizer.lr:g}{below}"
 
 
 def _steps(plan: Design) -> Iterator[str]:
@@ -63,6 +69,20 @@ def _steps(plan: Design) -> Iterator[str]:
         micro = f" in micro-batches of {run.micro_batch:,}" if run.micro_batch and run.micro_batch < pair.batch // world() else ""
         temperature = f"temperature {'from ' if pair.learn_temperature else ''}{pair.temperature:g}"
         yield f"{pair.name}: batch {pair.batch:,}{micro}, {pair.loss}, {temperature}"
+        yield f"{pair.name}: {_augmentation(pair)}"
+
+
+def _augmentation(pair: Pair) -> str:
+    """What is varied of each modality, as the recipe has it."""
+    varied = {name: augment.model_dump(exclude_defaults=True) for name, augment in pair.augment.items()}
+    told = [f"{name} by {', '.join(f'{key} {value}' for key, value in changes.items())}" for name, changes in varied.items() if changes]
+    return f"augmentation of {', of '.join(told)}" if told else "no augmentation"
+
+
+def _optimizer(plan: Design, device: torch.device) -> Iterator[str]:
+    made = plan.recipe.optimizer
+    fall = f"then a cosine to {made.final:g} of it" if made.schedule == "cosine" else "constant"
+    yield f"{made.name}, learning rate {made.lr:g}, {fall}, weight decay {made.weight_decay:g}, computed in {precision(plan.recipe.run, device)}"
 
 
 def _memory(plan: Design, device: torch.device) -> Iterator[str]:

@@ -38,14 +38,15 @@ td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}th:first-c
 @media(prefers-color-scheme:dark){body{color:#eee;background:#161616}td,th{border-color:#444}}"""
 
 
-def write_report(folder: Path, recipe: Recipe, steps: int) -> None:
-    """Draw the report of a run folder anew."""
+def write_report(folder: Path, recipe: Recipe, steps: int, plan: Sequence[str]) -> None:
+    """Draw the report of a run folder anew. plan: lines that say what the run does."""
     lines = read_metrics(folder)
     done = max((line["step"] for line in lines), default=0)
     skipped = sum("skipped" in line for line in lines)
     title = html.escape(folder.resolve().name)
     about = f"{', '.join(pair.name for pair in recipe.pairs)}: step {done:,} of {steps:,}" + (f", {skipped:,} skipped" if skipped else "")
-    parts = [f"<h1>{title}</h1><p>{html.escape(about)}</p>", _table(lines), *_validations(lines), *_trainings(lines)]
+    planned = "".join(f"<li>{html.escape(line)}" for line in plan)
+    parts = [f"<h1>{title}</h1><p>{html.escape(about)}</p><ul>{planned}</ul>", _table(lines), *_validations(lines), *_trainings(lines)]
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>{"".join(parts)}</html>\n'
     replace_file(folder / "report.html", lambda place: place.write_text(page, encoding="utf-8"))
 

@@ -263,11 +263,12 @@ def _keys(
     """What makes a row the same as another: its id, its group, and what each modality is, of a recording with its stretch."""
     group = about.get("group")
     keys: dict[str, str | bytes | None] = {"id": id, "group": None if group is None else str(group)}
+    part = f"\0{stretch.get('start', 0.0)} {stretch.get('end')}" if stretch else ""
     for modality, content in contents.items():
-        if modality in TIMED and stretch:
-            whole = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
-            content = whole + f"\0{stretch.get('start', 0.0)} {stretch.get('end')}".encode()
-        keys[modality] = content
+        if modality not in TIMED:
+            keys[modality] = content
+        else:
+            keys[modality] = content + (part.encode() if isinstance(content, bytes) else part)  # type: ignore[operator]
     return keys
 
 

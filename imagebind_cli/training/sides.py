@@ -72,26 +72,36 @@ def _side(pair: Pair, modality: str, configs: Mapping[str, EncoderConfig]) -> Si
     encoder = registry.encoder_name(modality)
     if encoder not in configs:
         raise UserError(f"{pair.name}: this model has no encoder for {modality}; it has {', '.join(configs)}")
-    options = dict(pair.options.get(modality, {}))
-    for name in options:
-        if name in WINDOWS or name not in reading.names(encoder):
-            known = [name for name in reading.names(encoder) if name not in WINDOWS]
+    given, known = dict(pair.options.get(modality, {})), options(modality)
+    for name in given:
+        if name not in known:
             raise UserError(f"{pair.name}: {modality} has no option {name!r} in training; it has {', '.join(known) or 'none'}")
-    if options.get("long_text") == "window":
+    if given.get("long_text") == "window":
         raise UserError(f"{pair.name}: long_text = 'window' averages windows; training takes one: truncate or error")
-    reading.read_options(encoder, modality, options)
+    reading.read_options(encoder, modality, given)
     augment = pair.augment.get(modality)
-    _check_augment(pair, modality, encoder, augment or Augment())
+    _check_augment(pair, modality, augment or Augment())
     if augment and encoder in PICTURES:
         check_import("torchvision")
     if augment and augment.frequency_mask:
         check_import("torchaudio")
-    return Side(modality, configs[encoder], options, augment)
+    return Side(modality, configs[encoder], given, augment)
 
 
-def _check_augment(pair: Pair, modality: str, encoder: str, augment: Augment) -> None:
+def augmentations(modality: str) -> list[str]:
+    """The keys of an augmentation that fit a modality."""
+    encoder = registry.encoder_name(modality)
     others = {"audio": {"frequency_mask"}, "imu": {"turn"}}
     fitting = set(Augment.model_fields).difference(*others.values()) if encoder in PICTURES else others.get(encoder, set())
-    for name in sorted(augment.model_fields_set - fitting):
-        known = ", ".join(name for name in Augment.model_fields if name in fitting)
-        raise UserError(f"{pair.name}: {name} does not fit {modality}; {known or 'nothing'} does")
+    return [name for name in Augment.model_fields if name in fitting]
+
+
+def options(modality: str) -> list[str]:
+    """The options of a modality's reader that training leaves to the user."""
+    return [name for name in reading.names(registry.encoder_name(modality)) if name not in WINDOWS]
+
+
+def _check_augment(pair: Pair, modality: str, augment: Augment) -> None:
+    fitting = augmentations(modality)
+    for name in sorted(augment.model_fields_set.difference(fitting)):
+        raise UserError(f"{pair.name}: {name} does not fit {modality}; {', '.join(fitting) or 'nothing'} does")
