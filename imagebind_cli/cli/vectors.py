@@ -11,7 +11,6 @@ from imagebind_cli import registry
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UsageError, UserError
-from imagebind_cli.store.made import refuse_earlier
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,6 +97,8 @@ class Vectors:
         return made
 
     def _check(self, place: str, made: Mapping[str, Any]) -> None:
+        from imagebind_cli.store.made import refuse_earlier
+
         for before_place, before in self.made:
             same_encoder = registry.encoder_name(before["modality"]) == registry.encoder_name(made["modality"])
             for key in ("model", "dim", *(["weights"] if same_encoder else [])):
@@ -110,6 +111,7 @@ class Vectors:
     def _check_weights(self, loaded: Model, place: str, made: Mapping[str, Any]) -> None:
         """Another run of training has the same name and other weights."""
         from imagebind_cli import checkpoint
+        from imagebind_cli.store.made import refuse_earlier
 
         own = checkpoint.fingerprint(loaded.checkpoint, registry.encoder_name(made["modality"]))
         if own != made.get("weights"):
