@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -526,10 +527,24 @@ def test_anchors_made_otherwise_are_refused(folder, tmp_path):
             cache(**change)
     with pytest.raises(UserError, match=r"set pairs\.0\.views to how many"):
         cache(views=0)
+
+
+def test_anchors_of_a_version_that_augments_otherwise_are_refused(folder, tmp_path):
+    def cache(**options):
+        return AnchorCache(tmp_path / "cache", opened(folder / "scenes.jsonl", views=2, **options), 0, "weights")
+
     made = tmp_path / "cache" / "made.json"
-    made.write_text(json.dumps({key: value for key, value in json.loads(made.read_text()).items() if key != "augmentation rules"}))
-    with pytest.raises(UserError, match="cache: anchors made with other augmentation rules; name another folder, or delete this one"):
-        cache()  # of a version that varied pictures otherwise
+    for options in ({"augment": SQUARES}, {}):
+        cache(**options).fill(encode)
+        made.write_text(json.dumps({key: value for key, value in json.loads(made.read_text()).items() if key != "augmentation rules"}))
+        if options:
+            with pytest.raises(
+                UserError, match="cache: anchors made with other augmentation rules; name another folder, or delete this one"
+            ):
+                cache(**options)
+            shutil.rmtree(tmp_path / "cache")
+        else:
+            assert cache().missing() == 0  # nothing was varied, so nothing differs
 
 
 def test_an_anchor_that_is_not_finite_stops_the_filling(folder, tmp_path):
