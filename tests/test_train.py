@@ -674,7 +674,7 @@ NMS = "RuntimeError('operator torchvision::nms does not exist')"
     ("package", "error", "pair", "augment", "reason"),
     [
         ("torchaudio", UNDEFINED, "image-audio", "audio={frequency_mask=12}", "libtorchaudio.abi3.so: undefined symbol: torch_dtype"),
-        ("torchvision", NMS, "image-depth", "image={flip=0.5}", "operator torchvision::nms does not exist"),
+        ("torchvision", NMS, "image-depth", "image={colour_jitter=0.4}", "operator torchvision::nms does not exist"),
         ("torchvision", "ModuleNotFoundError('no module')", "image-depth", "depth={erase=0.5}", "no module"),
     ],
 )

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -595,13 +596,27 @@ def test_anchors_made_otherwise_are_refused(folder, tmp_path):
     with pytest.raises(UserError, match=r"set pairs\.0\.views to how many"):
         cache(views=0)
     made = tmp_path / "cache" / "made.json"
-    whole = made.read_text()
     made.write_text(made.read_text().replace('"weights": "weights"', f'"weights": "{"0" * 16}"'))
     with pytest.raises(UserError, match="cache: anchors made by an earlier version of imagebind; delete this folder to compute them again"):
         cache()
-    made.write_text(json.dumps({key: value for key, value in json.loads(whole).items() if key != "augmentation rules"}))
-    with pytest.raises(UserError, match="cache: anchors made with other augmentation rules; name another folder, or delete this one"):
-        cache()  # of a version that varied pictures otherwise
+
+
+def test_anchors_of_a_version_that_augments_otherwise_are_refused(folder, tmp_path):
+    def cache(**options):
+        return AnchorCache(tmp_path / "cache", opened(folder / "scenes.jsonl", views=2, **options), 0, "weights")
+
+    made = tmp_path / "cache" / "made.json"
+    for options in ({"augment": SQUARES}, {}):
+        cache(**options).fill(encode)
+        made.write_text(json.dumps({key: value for key, value in json.loads(made.read_text()).items() if key != "augmentation rules"}))
+        if options:
+            with pytest.raises(
+                UserError, match="cache: anchors made with other augmentation rules; name another folder, or delete this one"
+            ):
+                cache(**options)
+            shutil.rmtree(tmp_path / "cache")
+        else:
+            assert cache().missing() == 0  # nothing was varied, so nothing differs
 
 
 def test_an_anchor_that_is_not_finite_stops_the_filling(folder, tmp_path):

@@ -65,6 +65,11 @@ def sides_of(pair: Pair, configs: Mapping[str, EncoderConfig]) -> tuple[Side, Si
             if values[0] != values[1]:
                 told = f"{anchor.modality} has {values[0]}, {other.modality} {values[1]}"
                 raise UserError(f"{pair.name}: aligned pictures need the same {name}; {told}")
+    for side in (anchor, other):
+        if side.augment and side.encoder in PICTURES:
+            check_import("torchvision")
+        if side.augment and side.augment.frequency_mask:
+            check_import("torchaudio")
     return anchor, other
 
 
@@ -81,10 +86,6 @@ def _side(pair: Pair, modality: str, configs: Mapping[str, EncoderConfig]) -> Si
     reading.read_options(encoder, modality, given)
     augment = pair.augment.get(modality)
     _check_augment(pair, modality, augment or Augment())
-    if augment and encoder in PICTURES:
-        check_import("torchvision")
-    if augment and augment.frequency_mask:
-        check_import("torchaudio")
     return Side(modality, configs[encoder], given, augment)
 
 
