@@ -52,7 +52,7 @@ class AudioOptions:
 
 
 DATASET = (
-    "Dataset of an HDF5 file, for IMU a group or a MATLAB variable too, or channel of an OpenEXR file. "
+    "Dataset of an HDF5 file, for IMU a group, a MATLAB or NPZ variable or a table of a zip file too, or channel of an OpenEXR file. "
     "If not given: depth, depths, thermal, Z or Y, or the only one."
 )
 FRAME = "Which frame of an HDF5 depth or thermal file with many."
