@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from conftest import Run
 
 from imagebind_cli import UserError
 from imagebind_cli.media import tables
+from imagebind_cli.media.recordings import read_recording
 from imagebind_cli.media.signals import regular, resample, slow_part, usual_step
 
 NAMES = ["ax", "ay", "az", "gx", "gy", "gz"]
@@ -63,6 +66,16 @@ def table(
 def ramp(count: int = 2000, channels: int = 6) -> np.ndarray:
     """Readings that tell their channel and row: channel + row / 1000."""
     return np.arange(channels) + np.arange(count)[:, None] / 1000
+
+
+NANOSECONDS = 1_690_000_000_370_000_123 + np.arange(900) * 10_000_000
+
+
+def motion(times: np.ndarray) -> np.ndarray:
+    """Walking at times (t,), (t, 6): gravity along z, swings of 1 to 4 Hz, a little noise."""
+    random = np.random.default_rng(0)
+    swing = np.sin(2 * np.pi * np.array([1.7, 1.9, 1.8, 0.9, 1.3, 1.1]) * times[:, None] + random.uniform(0, 6, 6))
+    return swing * [1.5, 1, 2.5, 0.6, 0.4, 0.5] + 0.3 * swing**2 + [0, 0, GRAVITY, 0, 0, 0] + random.normal(0, 0.01, (len(times), 6))
 
 
 def amplitude(signal: np.ndarray, frequency: float, rate: float = 400) -> float:
@@ -192,6 +205,171 @@ def test_parquet(read: Read, tmp_path: Path) -> None:
     assert found.facts["columns"] == NAMES
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_utf16_with_and_without_its_mark(read: Read, tmp_path: Path, encoding: str, separator: str) -> None:
+    path = table(tmp_path / "a.csv", ramp(), NAMES, separator, encoding=encoding)
+    np.testing.assert_allclose(read(path).tensor[0], ramp().T, atol=1e-6)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert refusal(read, path) == f"not {encoding.upper()} throughout; save it as UTF-8"
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", " "])
+@pytest.mark.parametrize("first", ["", "sep={}\n"])
+def test_quoted_decimal_commas_below_excels_first_line(read: Read, tmp_path: Path, separator: str, first: str) -> None:
+    quote = '"' * (separator != " ")
+    lines = [separator.join(quote + f"{value:.4f}".replace(".", ",") + quote for value in row) for row in ramp()]
+    (tmp_path / "a.csv").write_text(first.format(separator) + separator.join(NAMES) + "\n" + "\n".join(lines))
+    found = read(tmp_path / "a.csv")
+    np.testing.assert_allclose(found.tensor[0], ramp().T, atol=1e-4)
+    assert found.said("decimal points")
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ('"1,234",1,2,3,4,5,6', "line 2: '1,234' may have a thousands separator; write numbers without"),
+        ('"1,690,000,000,123",1,2,3,4,5,6', "'1,690,000,000,123' may have a thousands separator"),
+        ("10;1,234;2,345;9,812;1,111;1,222;1,333", "'1,111' may have a thousands separator"),
+        ("10;1.234,5;2,3;9,8;1,1;1,2;1,3", "'1.234,5' may have a thousands separator"),
+        ("0,010,1,493,9,842,0,007,0,494,0,024,0,1", "decimal commas between commas cannot be told apart; put semicolons"),
+    ],
+)
+def test_commas_that_may_be_something_else_are_refused(read: Read, tmp_path: Path, row: str, words: str) -> None:
+    separator = ";" if ";" in row else ","
+    (tmp_path / "a.csv").write_text(separator.join(["time", *NAMES]) + "\n" + f"{row}\n" * 9)
+    assert words in refusal(read, tmp_path / "a.csv")
+
+
+def test_thousands_in_a_column_that_is_not_used_do_not_matter(read: Read, tmp_path: Path) -> None:
+    rows = [['"1,234"', *row] for row in ramp()]
+    np.testing.assert_allclose(read(table(tmp_path / "a.csv", rows, ["pressure", *NAMES])).tensor[0], ramp().T, atol=1e-6)
+
+
+def test_a_line_of_units(read: Read, tmp_path: Path) -> None:
+    rows = np.column_stack([np.arange(900) * 10, np.ones((900, 6))]).tolist()
+    path = table(tmp_path / "a.csv", [["ms", "g", "g", "g", "deg/s", "deg/s", "deg/s"], *rows], ["time", *NAMES])
+    assert read(path).facts["units"] == {"accelerometer": "g", "gyroscope": "deg/s"}
+    assert read(path).facts["rate"] == pytest.approx(100)
+
+
+def test_columns_that_pandas_numbered(read: Read, tmp_path: Path) -> None:
+    found = read(table(tmp_path / "a.csv", ramp(), list("012345")))
+    np.testing.assert_allclose(found.tensor[0], ramp().T, atol=1e-6)
+    assert found.said("taken for names of columns")
+
+
+def test_npz_as_columns_and_never_unpickled(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = np.arange(2000) / 200
+    objects = np.array([{"a": 1}], dtype=object)
+    np.savez_compressed(
+        tmp_path / "a.npz", acc=ramp()[:, :3], gyro=ramp()[:, 3:].T, time_s=times, who=objects, label=np.array(["walk"] * 2000)
+    )
+    np.savez(tmp_path / "b.npz", data=ramp(), other=np.zeros((2000, 9)))
+    np.savez(tmp_path / "c.npz", objects)
+    found = read(tmp_path / "a.npz")
+    assert found.facts["rate"] == pytest.approx(200)
+    np.testing.assert_allclose(read(tmp_path / "a.npz", rate=400).tensor[0], ramp().T, atol=1e-6)
+    np.testing.assert_allclose(read(tmp_path / "b.npz", dataset="data").tensor[0], ramp().T, atol=1e-6)
+    assert "no dataset 'x'; it has data, other" in refusal(read, tmp_path / "b.npz", dataset="x")
+    assert refusal(read, tmp_path / "c.npz") == "holds no arrays of numbers; objects are never unpickled"
+    monkeypatch.setattr(tables, "MAX_VALUES", 5000)
+    assert refusal(read, tmp_path / "b.npz") == "more than 5,000 values; --dataset names a part"
+
+
+def phone(
+    path: Path, accelerometer: str = "Accelerometer", shift: float = 0.0037, rate: float = 100, separator: str = ",", nano: bool = False
+) -> Path:
+    """A zip file as phyphox (or, with nanoseconds, Sensor Logger) writes one: a table and a clock for each sensor."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("meta/device.csv", "property,value\nversion,1\n")
+        for file, channels, times in (
+            (accelerometer, slice(0, 3), np.arange(2000) / 100),
+            ("Gyroscope", slice(3, 6), shift + np.arange(int(20 * rate)) / rate),
+        ):
+            unit, names = ("m/s^2", "Acceleration") if file != "Gyroscope" else ("rad/s", "Gyroscope")
+            heading = ["time", "z", "y", "x"] if nano else ["Time (s)", *(f"{names} {axis} ({unit})" for axis in "xyz")]
+            rows = [
+                [str(1_690_000_000_000_000_000 + round(time * 1e9)), *map(str, row[::-1])] if nano else [f"{time:.6f}", *map(str, row)]
+                for time, row in zip(times, swings(times)[:, channels], strict=True)
+            ]
+            lines = [separator.join(f'"{cell}"'.replace(".", ",") if separator == ";" else cell for cell in row) for row in rows]
+            archive.writestr(f"{file}.csv", "\n".join([separator.join(heading), *lines]))
+        if nano:
+            archive.writestr("Accelerometer.csv", "time,z,y,x\n1,0,0,0\n2,0,0,0\n")  # without gravity
+    return path
+
+
+def swings(times: np.ndarray) -> np.ndarray:
+    return np.sin(np.pi * np.arange(1, 7) * times[:, None]) + np.array([0, 0, GRAVITY, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"rate": 50},
+        {"rate": 200},
+        {"shift": 0},
+        {"separator": ";"},
+        {"separator": "\t"},
+        {"accelerometer": "TotalAcceleration", "nano": True},
+    ],
+)
+def test_a_phones_zip_of_a_table_for_each_sensor(read: Read, tmp_path: Path, kind: dict[str, Any]) -> None:
+    found = read(phone(tmp_path / "a.zip", **kind), clips=1)
+    times = found.spans[0][0] + np.arange(2000) / 400
+    np.testing.assert_allclose(found.tensor[0, :, 100:-100], swings(times)[100:-100].T, atol=0.02)
+    assert found.facts["rate"] == pytest.approx(max(100, kind.get("rate", 100)))
+    assert found.said("put on one clock") == (kind != {"shift": 0})
+
+
+def test_a_phones_zip_whose_sensors_never_ran_together(read: Read, tmp_path: Path) -> None:
+    assert "no time in common: 0.000 to 19.990 s and 60.000 to" in refusal(read, phone(tmp_path / "a.zip", shift=60))
+
+
+def test_other_zip_files(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def archive(name: str, **files: str) -> Path:
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as file:
+            for path, text in files.items():
+                file.writestr(path, text)
+        return tmp_path / name
+
+    text = table(tmp_path / "a.csv", ramp()).read_text()
+    np.testing.assert_allclose(read(archive("one.zip", **{"../walk.csv": text, "__MACOSX/._walk.csv": "x"})).tensor[0], ramp().T, atol=1e-6)
+    two = archive("two.zip", **{"walk.csv": text, "run.csv": text})
+    assert refusal(read, two) == "is a zip file of several tables, walk.csv, run.csv; --dataset names one"
+    np.testing.assert_allclose(read(two, dataset="run.csv").tensor[0], ramp().T, atol=1e-6)
+    assert refusal(read, archive("c.zip", **{"xl/workbook.xml": "x"})) == "is an Excel workbook; save the sheet as CSV"
+    assert "no table that ends in .csv" in refusal(read, archive("d.zip", **{"a.json": "{}"}))
+    monkeypatch.setattr(tables, "MAX_BYTES", 1000)
+    assert "walk.csv unpacks to" in refusal(read, two, dataset="walk.csv")
+    (tmp_path / "e.zip").write_bytes(b"PK\x03\x04" + bytes(99))
+    assert "not a readable zip file" in refusal(read, tmp_path / "e.zip")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "one.zip", "two.zip", "c.zip", "d.zip", "e.zip"}
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b'[{"t": 0, "ax": 1}]', "is JSON; write its readings as CSV"),
+        (b'{"t": 0, "ax": 1}\n', "is JSON; write its readings as CSV"),
+        (b"#ROSBAG V2.0\n", "is a ROS bag; write its imu topic as CSV"),
+        (b"\x89MCAP0\r\n" + bytes(20), "is an MCAP file; write its imu topic as CSV"),
+        (bytes(8) + b".FIT" + bytes(20), "is a FIT file; write its accelerometer and gyroscope messages as CSV"),
+        (b"\xd0\xcf\x11\xe0" + bytes(20), "is an old Excel workbook; save the sheet as CSV"),
+        (b"SQLite format 3\0" + bytes(20), "is an SQLite database"),
+        (b"\x1f\x8b\x08" + bytes(20), "is compressed; unpack it first"),
+        (b"\x80\x04\x95" + bytes(20), "is a pickle, which is never loaded"),
+        (b"<gpx>", "is XML or HTML"),
+        (b"1 " * (1 << 20), "a line of more than 1,048,576 letters"),
+    ],
+)
+def test_files_of_another_kind_are_named_with_a_remedy(read: Read, tmp_path: Path, start: bytes, words: str) -> None:
+    (tmp_path / "a.csv").write_bytes(start)
+    assert words in refusal(read, tmp_path / "a.csv")
+
+
 # Columns and units
 
 
@@ -257,6 +435,53 @@ def test_columns_that_are_not_there_are_told_with_those_that_are(read: Read, tmp
     assert refusal(read, path) == "accelerometer x may be hand_acc_x or chest_acc_x; name six with --columns"
     path = table(tmp_path / "d.csv", ramp(9, 7), None)
     assert "7 columns without names" in refusal(read, path)
+
+
+HEADERLESS: dict[str, Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]]] = {
+    "7: time first": lambda t, x: [t, x],
+    "7: time last": lambda t, x: [x, t],
+    "7: seconds since 1970, cut": lambda t, x: [np.floor(1690000000.37 + t), x],
+    "7: nanoseconds": lambda t, x: [t * 1e9, x],
+    "7: time, gyroscope, accelerometer": lambda t, x: [t, x[:, 3:], x[:, :3]],
+    "7: number of row": lambda t, x: [np.arange(len(t)), x],
+    "7: label": lambda t, x: [x, np.arange(len(t)) // 500],
+    "8: time and label": lambda t, x: [t, x, np.arange(len(t)) // 500],
+    "8: number of row and time": lambda t, x: [np.arange(len(t)), t, x],
+    "9: magnetometer": lambda t, x: [x, 20 + x[:, :3]],
+    "10: time and magnetometer": lambda t, x: [t, x, 20 + x[:, :3]],
+    "13: time, magnetometer and angles": lambda t, x: [t, x, 20 + x],
+}
+
+
+@pytest.mark.parametrize("separator", [",", " "])
+@pytest.mark.parametrize("kind", HEADERLESS)
+def test_the_hint_for_columns_without_names_is_right(embed: Run, tmp_path: Path, kind: str, separator: str) -> None:
+    """The flags of the message, given as they stand, make the vector of the same readings with names."""
+    times = np.arange(2000) / 100
+    table(tmp_path / "a.csv", np.column_stack([times, motion(times)]), ["time_s", *NAMES])
+    np.savetxt(tmp_path / "b.csv", np.column_stack(list(HEADERLESS[kind](times, motion(times)))), "%.9f", separator)
+    run = embed("imu", tmp_path / "b.csv")
+    assert run.code == 1
+    flags = re.search(r"(--time-column \d+ )?--columns [\d,]+( --rate HZ)?", run.err)
+    assert flags is not None
+    run = embed("imu", tmp_path / "b.csv", *flags[0].replace("HZ", "100").split())
+    assert run.code == 0
+    (named,) = embed("imu", tmp_path / "a.csv").rows
+    np.testing.assert_allclose(run.rows[0]["embedding"], named["embedding"], atol=1e-3)
+
+
+def test_a_clock_without_a_name_is_not_passed_over(read: Read, tmp_path: Path) -> None:
+    times = np.arange(900) / 100
+    rows = np.column_stack([times, motion(times)])
+    bare, named = table(tmp_path / "a.csv", rows, None), table(tmp_path / "b.csv", rows, ["Zeit", *NAMES])
+    words = "column 1 looks like a clock and is not used; --time-column 1 or --rate is needed"
+    assert refusal(read, bare, columns="2,3,4,5,6,7") == words
+    assert refusal(read, bare, columns="1,2,3,4,5,6") == words.replace("not used", "taken for a channel")
+    assert refusal(read, named) == "Zeit looks like a clock and is not used; --time-column Zeit or --rate is needed"
+    assert read(named, time_column="Zeit").facts["rate"] == read(named, rate=100).facts["rate"] == 100
+    assert "column 1 looks like a clock" in refusal(read, table(tmp_path / "c.csv", rows[:, :6], None))
+    stamps = [[str(1690000000 + i // 100), str(i % 100 * 10_000_000), *row] for i, row in enumerate(motion(times))]
+    assert "columns 1 and 2 look like seconds and the rest of them" in refusal(read, table(tmp_path / "d.csv", stamps, None))
 
 
 # Times
@@ -326,7 +551,155 @@ def test_rows_of_the_same_time_are_averaged(read: Read, tmp_path: Path) -> None:
     found = read(table(tmp_path / "a.csv", rows, ["time_s", *NAMES]))
     assert found.facts["rate"] == pytest.approx(200)
     assert found.said("rows of the same time averaged")
+    assert found.warnings == ["2,000 rows share 1,000 stamps in time_s: averaged to one each"]
     np.testing.assert_allclose(found.tensor[0, 1], 2, atol=1e-6)
+
+
+def test_repeated_rows_and_sensors_in_turn_are_averaged_too(read: Read, tmp_path: Path) -> None:
+    times = np.arange(1000) / 100
+    twice = np.sort(np.concatenate([np.arange(1000), np.arange(7, 1000, 50)]))
+    clean = read(table(tmp_path / "a.csv", np.column_stack([times, motion(times)]), ["time_s", *NAMES])).tensor
+    found = read(table(tmp_path / "b.csv", np.column_stack([times, motion(times)])[twice], ["time_s", *NAMES]))
+    np.testing.assert_array_equal(found.tensor, clean)
+    assert found.warnings == ["40 rows share 20 stamps in time_s: averaged to one each"]
+    rows: Any = np.column_stack([times, motion(times)]).repeat(2, axis=0)
+    rows[::2, 1:4] = rows[1::2, 4:] = np.nan
+    found = read(table(tmp_path / "c.csv", rows, ["time_s", *NAMES]))
+    np.testing.assert_array_equal(found.tensor, clean)
+
+
+COARSE: dict[str, tuple[str, float, Callable[[np.ndarray], list[str]]]] = {
+    "whole seconds since 1970": ("timestamp", 100, lambda t: [str(int(time)) for time in 1690000000.37 + t]),
+    "whole seconds, elapsed": ("time", 50, lambda t: [str(int(time)) for time in t]),
+    "ISO 8601 in seconds": ("time", 100, lambda t: [str(np.datetime64(int(time), "s")) for time in 1690000000.95 + t]),
+    "tenths": ("timestamp", 104, lambda t: [f"{np.floor(time * 10) / 10:.1f}" for time in t + 0.03]),
+    "hundredths": ("time_s", 200, lambda t: [f"{np.floor(time * 100) / 100:.2f}" for time in t + 1e-6]),
+    "milliseconds": ("ms", 1125, lambda t: [str(int(time * 1000)) for time in t]),
+    "%.10g of seconds": ("time", 100, lambda t: [f"{1690000000.37 + time:.10g}" for time in t]),
+    "%.10g of milliseconds": ("time", 128, lambda t: [f"{1690000000370 + time * 1000:.10g}" for time in t]),
+    "%.6g of seconds since start": ("time_s", 100, lambda t: [f"{time:.6g}" for time in t + 20_000]),
+    "float32 of seconds since start": ("time", 150, lambda t: [repr(float(np.float32(time))) for time in t + 131_072]),
+}
+
+
+@pytest.mark.parametrize("kind", COARSE)
+def test_readings_of_one_stamp_are_spread_over_the_step(read: Read, tmp_path: Path, kind: str) -> None:
+    name, rate, stamps = COARSE[kind]
+    times = np.arange(int(20 * rate)) / rate
+    clean = read(table(tmp_path / "a.csv", np.column_stack([times, motion(times)]), ["time_s", *NAMES])).tensor
+    rows = [[stamp, *reading] for stamp, reading in zip(stamps(times), motion(times), strict=True)]
+    found = read(table(tmp_path / "b.csv", rows, [name, *NAMES]))
+    assert found.said("readings of the same time spread evenly")
+    assert f"{len(times):,} readings share {len({row[0] for row in rows}):,} stamps in {name}" in found.warnings[0]
+    assert found.facts["rate"] == pytest.approx(rate, rel=0.005)
+    for channel in range(6):
+        assert np.corrcoef(found.tensor[0, channel], clean[0, channel])[0, 1] > 0.99
+
+
+def test_a_gap_in_a_coarse_clock_stays_a_gap(read: Read, tmp_path: Path) -> None:
+    times = np.arange(4000) / 100
+    kept = (times < 8.2) | (times >= 13.6)
+    rows = np.column_stack([np.floor(times), np.tile(times[:, None], 6)])[kept]
+    found = read(table(tmp_path / "a.csv", rows, ["time_s", *NAMES]))
+    assert found.spans == [(0, 5), (15, 20), (20, 25), (25, 30), (30, 35), (35, 40)]
+    np.testing.assert_allclose(found.tensor[1:, 0, 0], [15, 20, 25, 30, 35], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "words"),
+    [
+        (np.float32(1690000000 + np.arange(400) / 100), "400 readings share one stamp in time_s; --rate is needed"),
+        (np.arange(150) // 100, "150 readings share 2 stamps in time_s, too few to tell their rate; --rate is needed"),
+        (
+            np.repeat(np.arange(20), np.tile([3, 90, 7, 50], 5)),
+            "from 3 to 90 readings share a stamp in time_s, not at a steady rate; --rate",
+        ),
+    ],
+)
+def test_stamps_that_do_not_tell_a_rate_are_refused(read: Read, tmp_path: Path, stamps: np.ndarray, words: str) -> None:
+    path = table(tmp_path / "a.csv", np.column_stack([stamps, motion(np.arange(len(stamps)) / 100)]), ["time_s", *NAMES])
+    assert words in refusal(read, path)
+    assert read(path, rate=100).facts["rate"] == 100
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("secs", "nsecs"), ("sec", "nanosec"), ("header.stamp.secs", "header.stamp.nsecs"), ("stamp_s", "stamp_ns"), ("tv_sec", "tv_usec")],
+)
+def test_seconds_and_the_rest_of_them_are_one_clock(read: Read, tmp_path: Path, names: tuple[str, str]) -> None:
+    unit = 1_000_000 if "usec" in names[1] else 1_000_000_000
+    rows = [
+        [str(1690000000 + (i + 37) // 100), str((i + 37) % 100 * (unit // 100)), *reading]
+        for i, reading in enumerate(motion(np.arange(900) / 100))
+    ]
+    found = read_recording(table(tmp_path / "a.csv", rows, [*names, *NAMES]))
+    assert found.times is not None
+    np.testing.assert_allclose(found.times, np.arange(900) / 100, atol=1e-9)
+    assert found.start == 1690000000.37
+    assert not found.warnings
+
+
+def test_the_stamps_of_rostopic(tmp_path: Path) -> None:
+    """`rostopic echo -p`: when the bag got a message and when its sensor made it, in nanoseconds; the second may not be set."""
+    names = ["%time", "field.header.seq", "field.header.stamp", "field.header.frame_id"]
+    names += [f"field.{what}.{axis}" for what in ("linear_acceleration", "angular_velocity") for axis in "xyz"]
+    for stamp, jitter in ((1, 54_321), (0, 0)):
+        rows = [
+            [str(NANOSECONDS[i] + jitter * (i % 3)), str(i), str(NANOSECONDS[i] * stamp), "imu", *reading]
+            for i, reading in enumerate(motion(np.arange(900) / 100))
+        ]
+        found = read_recording(table(tmp_path / "a.csv", rows, names))
+        np.testing.assert_allclose(found.times, np.arange(900) / 100, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv as decimals", "npy", "npz", "hdf5", "parquet", "parquet with gaps", "parquet timestamps"])
+def test_nanoseconds_since_1970_are_subtracted_to_the_digit(tmp_path: Path, kind: str) -> None:
+    """As float64 they are multiples of 256."""
+    readings, path, options = motion(np.arange(900) / 100), tmp_path / f"a.{kind.partition(' ')[0]}", dict[str, Any]()
+    if kind.startswith("csv"):
+        digits = ".0" if "decimals" in kind else ""
+        rows = [[f"{stamp}{digits}", *reading] for stamp, reading in zip(NANOSECONDS, readings, strict=True)]
+        table(path, rows, ["timestamp", *NAMES])
+    elif kind == "npy":
+        np.save(path, np.column_stack([NANOSECONDS, (readings * 1000).astype(np.int64)]))
+        options = {"time_column": "1", "columns": tuple("234567")}
+    elif kind == "npz":
+        np.savez(path, acc=readings[:, :3], gyro=readings[:, 3:], t=NANOSECONDS.view("M8[ns]"))
+    elif kind == "hdf5":
+        with h5py.File(path, "w") as file:
+            file["acc"], file["gyro"], file["timestamp"] = readings[:, :3], readings[:, 3:], NANOSECONDS
+    else:
+        pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        stamps = pyarrow.array([None, *NANOSECONDS[1:].tolist()] if "gaps" in kind else NANOSECONDS, pyarrow.int64())
+        stamps = stamps.cast(pyarrow.timestamp("ns")) if "timestamps" in kind else stamps
+        parquet.write_table(pyarrow.table({"time": stamps, **{name: readings[:, i] for i, name in enumerate(NAMES)}}), path)
+    found = read_recording(path, **options)
+    np.testing.assert_allclose(found.times, np.arange(899 if "gaps" in kind else 900) / 100, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "words"),
+    [
+        ("time_s", 10, "time_s steps by 10: 0.1 Hz in s, as its name has it, but 100 Hz in ms; --time-unit is needed"),
+        ("time_ms", 0.01, "1e+05 Hz in ms, as its name has it, but 100 Hz in s"),
+        ("time_us", 1e7, "0.1 Hz in us, as its name has it, but 100 Hz in ns"),
+        ("time_ns", 1e4, "1e+05 Hz in ns, as its name has it, but 100 Hz in us"),
+        ("time", 0.4, "times in time step by 0.4 of an unknown unit"),
+    ],
+)
+def test_a_unit_that_the_steps_contradict_is_refused(read: Read, tmp_path: Path, name: str, step: float, words: str) -> None:
+    path = table(tmp_path / "a.csv", np.column_stack([np.arange(900) * step, motion(np.arange(900) / 100)]), [name, *NAMES])
+    assert words in refusal(read, path)
+    for unit, scale in (("s", 1), ("ms", 1e-3)):
+        if step * scale == 0.01:
+            assert read(path, time_unit=unit).facts["rate"] == pytest.approx(100)
+
+
+def test_a_unit_is_told_by_the_date_too(read: Read, tmp_path: Path) -> None:
+    rows = np.column_stack([1.05e15 + np.arange(900) * 1e7, motion(np.arange(900) / 100)])  # a phone that has been on for twelve days
+    assert read(table(tmp_path / "a.csv", rows, ["timestamp", *NAMES])).facts["rate"] == pytest.approx(100)
+    rows[:, 0] = 1.69e15 + np.arange(900) * 1e6
+    assert "1000 Hz in ns, or 1 Hz in us since 1970" in refusal(read, table(tmp_path / "b.csv", rows, ["timestamp", *NAMES]))
 
 
 def test_the_usual_step_of_a_coarse_clock() -> None:

@@ -61,6 +61,7 @@ def find_times(table: Table) -> tuple[int, ...] | None:
         if stem == stem_of_other and unit == "s" and finer not in ("s", None) and _is_fraction(table, column, other, SECONDS[finer])
     ]
     single = [(column,) for column, (stem, _, word) in enumerate(stems) if TIME_NAMES.fullmatch(stem or word)]
+    single.sort(key=lambda columns: not stems[columns[0]][0].endswith("headerstamp"))  # ROS: when it was read, before when it arrived
     return next((columns for columns in (*pairs, *single) if any(_varies(table, column) for column in columns)), next(iter(single), None))
 
 
@@ -289,15 +290,13 @@ def in_order(
         return times, values, start
     if _is_coarse(values, first, counts):
         spread = _spread(times, name)
-        rate = (len(spread) - 1) / (spread[-1] - spread[0])
-        notes.append(f"readings of one time in {name} spread evenly up to the next")
-        warnings.append(
-            f"{len(times):,} readings share {len(stamps):,} times of {name}: spread evenly, at {rate:.4g} Hz; --rate sets another"
-        )
+        rate = f"{1 / np.median(np.diff(spread)):.4g} Hz"
+        notes.append("readings of the same time spread evenly up to the next")
+        warnings.append(f"{len(times):,} readings share {len(stamps):,} stamps in {name}: spread evenly, at {rate}; --rate sets another")
         return spread, values, start
     several = counts > 1
     notes.append("rows of the same time averaged")
-    warnings.append(f"{counts[several].sum():,} rows that share {several.sum():,} times of {name} averaged to {several.sum():,}")
+    warnings.append(f"{counts[several].sum():,} rows share {several.sum():,} stamps in {name}: averaged to one each")
     return stamps, _averaged(values, owner, len(stamps)), start
 
 
@@ -328,20 +327,20 @@ def _spread(times: np.ndarray, name: str) -> np.ndarray:
     """
     stamps, counts = np.unique(times, return_counts=True)
     if len(stamps) < 3:
-        few = f"share {len(stamps)} times of {name}, too few to tell their rate" if len(stamps) > 1 else f"have the same time in {name}"
+        few = f"share {len(stamps)} stamps in {name}, too few to tell their rate" if len(stamps) > 1 else f"share one stamp in {name}"
         raise ValueError(f"{len(times):,} readings {few}; --rate is needed")
     step = _row_step(times)
     steps, inner = np.diff(stamps), counts[1:-1]
     odd = np.abs(steps[1:] - inner * step) > np.maximum(0.5 * inner, 1.5) * step
     if inner[odd].sum() > FEW * inner.sum():
-        raise ValueError(f"from {counts.min()} to {counts.max()} readings share a time of {name}: not a steady rate; --rate is needed")
+        raise ValueError(f"from {counts.min()} to {counts.max()} readings share a stamp in {name}, not at a steady rate; --rate is needed")
     missed = _missed(steps, counts[:-1], step)
     after = np.concatenate([[True], missed[:-1]])  # a stretch may begin amid a time, which then has fewer readings
     breaks = np.flatnonzero(missed & (~after | (steps > MISSED * np.median(steps)))) + 1
     parts = zip(np.split(stamps, breaks), np.split(counts, breaks), strict=True)
     spread = np.concatenate([_spread_unbroken(part, count, step) for part, count in parts])
     if not (np.diff(spread) > 0).all():
-        raise ValueError(f"readings that share times of {name} cannot be told apart; --rate is needed")
+        raise ValueError(f"readings that share stamps in {name} cannot be told apart; --rate is needed")
     return spread
 
 

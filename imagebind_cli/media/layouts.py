@@ -153,14 +153,16 @@ def _read_phone(source: Source | np.ndarray, files: Mapping[str, str], time_unit
     notes: list[str] = []
     warnings: list[str] = []
     for file in files.values():
+        own, changed = list[str](), list[str]()
         try:
             table = read_table(source, file)
+            own += table.notes
             clock = find_times(table)
             if clock is None:
                 raise ValueError(f"no column of times among {table.listing()}")
             picked = axes_of(table, clock)
-            seconds, origin, name = seconds_of(table, clock, time_unit, own := [*table.notes])
-            ordered, readings, start = in_order(seconds, origin, table.numbers(picked), name, table.place, False, own, changed := [])
+            seconds, origin, name = seconds_of(table, clock, time_unit, own)
+            ordered, readings, start = in_order(seconds, origin, table.numbers(picked), name, table.place, False, own, changed)
         except ValueError as error:
             raise ValueError(f"{file} in it: {error}") from None
         times.append(ordered + start)

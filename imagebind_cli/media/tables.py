@@ -40,7 +40,7 @@ MISSING = frozenset(("", "na", "n/a", "null", "none"))
 """What stands in a cell without a reading, besides `nan`, in any case."""
 
 
-DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.IGNORECASE)
+DECIMAL_COMMA = re.compile(r"[+-]?(\d+,\d*|,\d+)(e[+-]?\d+)?", re.IGNORECASE)
 UNIT_CELL = re.compile(r"^([nuµμm]?s|m?g|m/s.*|rad/.*|m?deg/.*|m?dps|°/.*)$", re.IGNORECASE)
 """A cell of a line of units, as it stands below a name."""
 
@@ -259,7 +259,8 @@ def _exact(text: io.TextIOWrapper, delimiter: str | None, lines: Sequence[int], 
             continue
         for column in columns:
             if np.isfinite(values[row, column]):
-                exact[column][row] = int(Decimal(cells[column].strip().replace(",", ".")))
+                cell = cells[column].strip()
+                exact[column][row] = int(cell) if cell.isdecimal() else int(Decimal(cell.replace(",", ".")))
         row, place = next(wanted, (0, 0))
     return exact
 
@@ -279,8 +280,10 @@ def _delimiter(text: str) -> str | None:
     """What separates the cells of the last of the first lines, which is likely a reading; None for spaces."""
     some = [line for line in text.splitlines()[:50] if line.strip() and not line.lstrip().startswith("#")]
     last = some[-2 if len(some) > 2 else -1] if some else ""  # the very last may be cut off
-    if all(DECIMAL_COMMA.fullmatch(cell) or "," not in cell for cell in last.split()) and len(last.split()) > 1 and ";" not in last:
-        return "\t" if "\t" in last else "|" if "|" in last else None
+    by_spaces = last.split()
+    decimals = ("," not in cell or (DECIMAL_COMMA.fullmatch(cell) and "," not in (cell[0], cell[-1])) for cell in by_spaces)
+    if len(by_spaces) > 1 and ";" not in last and all(decimals):
+        return next((delimiter for delimiter in "\t|" if delimiter in last), None)
     return next((delimiter for delimiter in "\t;|," if delimiter in last), None)
 
 
