@@ -2,13 +2,28 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test oldest huge lint format bench clean
 
 demo: .venv/installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" recipes/demo/demo.sh
 
 test: .venv/installed lint
 	$(BIN)/python -m pytest
+
+# The core tests on the lowest version of everything that pyproject.toml allows; `make test` has the newest.
+OLDEST := build/oldest
+CORE := layers model checkpoint golden pipeline int8 audio video depth thermal imu sources store store_reading embed_cli embed_resume step loss start
+
+oldest:
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet uv
+	$(OLDEST)/bin/uv pip install --quiet --resolution lowest-direct --python $(OLDEST)/bin/python --editable '.[dev]'
+	$(OLDEST)/bin/imagebind doctor
+	$(OLDEST)/bin/python -W default -m pytest -o filterwarnings=default $(CORE:%=tests/test_%.py)
+
+# Every input by the command line, on weights of the published size made by rule: 4.8 GB in build/, before every release.
+huge: .venv/installed
+	$(BIN)/python -m benchmarks.published_size
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -21,10 +21,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
 
 from benchmarks.machine import machine
-from benchmarks.published_weights import published_shapes, published_weights
+from benchmarks.published_weights import published_shapes, write_published_weights
 from imagebind_cli import model_config
 
 PEER = """
@@ -88,10 +87,7 @@ def peer_environment(folder: Path) -> Path:
 def huge_weights(work: Path) -> Path:
     """A file of the published size and form, its weights made by rule; 4.8 GB, written once."""
     path = work / "imagebind_huge.pth"
-    if not path.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        torch.save(published_weights(published_shapes(model_config.named("huge")), seed=7), path)
-    return path
+    return path if path.exists() else write_published_weights(path, published_shapes(model_config.named("huge")), seed=7)
 
 
 def run_beside_peer(module: str, work: Path) -> None:

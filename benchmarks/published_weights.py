@@ -6,8 +6,9 @@ python -m benchmarks.published_weights huge.pth      # the published size, 4.8 G
 from __future__ import annotations
 
 import math
+import mmap
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -38,15 +39,43 @@ def published_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[
 
     Masks are causal, log scales the published constants, LayerNorm weights near 1, biases small, the rest keeps variances level.
     """
-    return {key: _by_rule(key, tuple(shapes[key]), np.random.default_rng([seed, i])) for i, key in enumerate(sorted(shapes))}
+    return dict(_each(shapes, seed))
 
 
-def _by_rule(key: str, shape: tuple[int, ...], random: np.random.Generator) -> Tensor:
+def overlapping_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Tensor]:
+    """Tensors of any shapes in a few megabytes, in memory and as a file: neighbours along every axis share theirs (a Hankel matrix)."""
+    return dict(_each(shapes, seed, overlapping=True))
+
+
+def write_published_weights(path: Path, shapes: Mapping[str, tuple[int, ...]], seed: int) -> Path:
+    """The same as a file, one tensor in memory at a time: a `.pth` without its numbers first, then each number in its place.
+
+    Whole or not there at all.
+    """
+    building = path.with_name(f".{path.name}.building")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with torch.serialization.skip_data():
+        torch.save({key: torch.empty(shapes[key]) for key in sorted(shapes)}, building)  # memory that nothing touches
+    with torch.serialization.set_default_mmap_options(mmap.MAP_SHARED):
+        places = torch.load(building, mmap=True, weights_only=True)
+    for key, tensor in _each(shapes, seed):
+        places[key].copy_(tensor)
+    building.replace(path)
+    return path
+
+
+def _each(shapes: Mapping[str, tuple[int, ...]], seed: int, overlapping: bool = False) -> Iterator[tuple[str, Tensor]]:
+    for i, key in enumerate(sorted(shapes)):
+        yield key, _by_rule(key, tuple(shapes[key]), np.random.default_rng([seed, i]), overlapping)
+
+
+def _by_rule(key: str, shape: tuple[int, ...], random: np.random.Generator, overlapping: bool) -> Tensor:
     if key.endswith(".mask"):
         return torch.full(shape, -math.inf).triu(1)
     if key.endswith("log_logit_scale"):
         return torch.tensor(math.log(SCALES[key.split(".")[1]]))
-    values = random.standard_normal(shape, dtype=np.float32)
+    drawn = (sum(shape) - len(shape) + 1,) if overlapping else shape
+    values = random.standard_normal(drawn, dtype=np.float32)
     if _is_layer_norm(key):
         values = 1 + np.float32(0.1) * values
     elif key.endswith("bias"):
@@ -56,7 +85,8 @@ def _by_rule(key: str, shape: tuple[int, ...], random: np.random.Generator) -> T
     else:
         fan = shape[-1] if len(shape) == 2 else math.prod(shape[1:])
         values /= np.float32(np.sqrt(fan))
-    return torch.from_numpy(values)
+    tensor = torch.from_numpy(values)
+    return tensor.as_strided(shape, (1,) * len(shape)) if overlapping else tensor
 
 
 def _is_layer_norm(key: str) -> bool:
@@ -66,6 +96,4 @@ def _is_layer_norm(key: str) -> bool:
 
 
 if __name__ == "__main__":
-    destination = Path(sys.argv[1])
-    torch.save(published_weights(published_shapes(model_config.named("huge")), seed=7), destination)
-    print(destination)
+    print(write_published_weights(Path(sys.argv[1]), published_shapes(model_config.named("huge")), seed=7))
