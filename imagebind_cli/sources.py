@@ -122,16 +122,17 @@ def from_lines(stream: BinaryIO, modalities: Modalities, nul: bool = False, pass
     """
     for number, line in enumerate(_nul_separated(stream) if nul else stream, start=1):
         data = line.rstrip(b"\0" if nul else b"\r\n")
-        if modalities == ("text",) and (fault := encoding_fault(data)):
-            if b"\0" in data:
+        if modalities == ("text",) and not nul and (fault := encoding_fault(data)):
+            if number == 1 and b"\0" in data:  # and so will be all others
                 raise UserError(f"stdin: line {number}: {fault}")
             yield Failure(os.fsdecode(data), f"line {number}: {fault}")
             continue
         entry = os.fsdecode(data)
         if number == 1:
             entry = entry.removeprefix("\ufeff")  # a byte order mark
-        # Lines that end in a carriage return alone would be one sentence; in a name it is a character like others.
-        for part in entry.split("\r") if modalities == ("text",) and not nul else [entry]:
+        # A whole text without a newline has the line ends of old: it would be one sentence. In a name they are characters like others.
+        old = modalities == ("text",) and number == 1 and not nul and not line.endswith(b"\n")
+        for part in entry.split("\r") if old else [entry]:
             yield from _from_line(part, modalities, f"line {number}", passes)
 
 
@@ -152,17 +153,17 @@ def _from_line(entry: str, modalities: Modalities, place: str, passes: Passes | 
 def from_manifest(path: Path, modalities: Modalities) -> Iterator[Item | Failure]:
     """Items for the rows of a manifest: JSON Lines, or CSV or TSV with a line of column names. Relative paths start at its folder.
 
-    A row that cannot be used is a `Failure`, and so is a manifest without rows.
+    A row that cannot be used is a `Failure`.
 
     Raises:
         UserError: see `tabular.read_rows`; a table must have a column for each modality.
     """
-    empty = True
     for number, row in read_rows(path, modalities):
-        empty, place = False, f"{path}:{number}"
-        yield Failure(place, row.reason) if isinstance(row, BadRow) else from_row(row, modalities, place, os.path.dirname(path))
-    if empty:
-        yield Failure(str(path), "holds no rows")
+        place = f"{path}:{number}"
+        if isinstance(row, BadRow) and (not row.cells or row.cells.keys() >= set(modalities)):
+            yield Failure(place, row.reason)
+        else:  # of a row that is too short, what it lacks is told with its id
+            yield from_row(row.cells if isinstance(row, BadRow) else row, modalities, place, str(path.parent))
 
 
 def from_row(row: dict[str, Any], modalities: Modalities, place: str, folder: str = "") -> Item | Failure:

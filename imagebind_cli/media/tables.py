@@ -186,7 +186,7 @@ def _lines(text: Iterable[str], delimiter: str | None) -> Iterator[tuple[int, li
             if len(cells) > 1 or (cells and cells[0].strip()):
                 yield last, cells
     except csv.Error:
-        raise ValueError(f"line {last + 1}: a quotation mark opens here and does not close where a cell ends") from None
+        raise ValueError(f"line {last + 1}: a quotation mark opens here and takes in the columns and lines behind it") from None
 
 
 def _number(cell: str) -> float | None:
