@@ -277,31 +277,32 @@ def _gathered(
     """
     skipped, first, nothing = 0, "", True
     for path in paths:
-        is_folder = os.path.isdir(path)
-        plain = path.rstrip("/") or path if is_folder else path  # a shell writes a folder with the slash or without
-        for item in _below(path) if is_folder and not frames else [Item(plain, plain)]:
+        walked = os.path.isdir(path) and not frames
+        plain = path.rstrip("/") or path if os.path.isdir(path) else path  # a shell writes a folder with the slash or without
+        for item in _below(path) if walked else [Item(plain, plain)]:
             done = isinstance(item, Item) and passes is not None and passes(item.id)
-            if isinstance(item, Item) and not done and _is_unmeant(item.id, path, modalities):
+            if isinstance(item, Item) and not done and _is_unmeant(item.id, walked, modalities):
                 skipped, first = skipped + 1, first or item.id
                 if others.strict:
                     yield Failure(item.id, f"by its name, not {' or '.join(modalities)}; without --strict it is skipped")
+                else:
+                    others.count += 1
                 continue
             nothing = False
             if not done:
                 yield from _opened([item], modalities)
-    if others.strict or not skipped:
-        return
-    if not nothing:
-        others.count += skipped
-    else:
+    if skipped and nothing and not others.strict:
+        others.count -= skipped
         fault = _archive(first, _head(first), modalities)
-        yield Failure(name, f"only files of other kinds, {skipped:,}, the first {first}{f': {fault}' if fault else ''}")
+        found = f"no {' or '.join(modalities)} among its files: {skipped:,} of other kinds, the first {first}"
+        yield Failure(name, f"{found}: {fault}" if fault else found)
 
 
-def _is_unmeant(path: str, found: str, modalities: Modalities) -> bool:
-    """Whether a file is hidden in the folder that was found, or plainly of another kind and no archive of samples."""
-    hidden = path != found and os.path.basename(path).startswith(".")
-    return hidden or (is_other(path, modalities) and not os.path.isdir(path) and _samples_in(path, _head(path), modalities) is None)
+def _is_unmeant(path: str, in_folder: bool, modalities: Modalities) -> bool:
+    """Whether a file is hidden in a folder, or plainly of another kind and no archive of samples."""
+    if in_folder and os.path.basename(path).startswith("."):
+        return True
+    return is_other(path, modalities) and not os.path.isdir(path) and _samples_in(path, _head(path), modalities) is None
 
 
 def _below(folder: str) -> Iterator[Item | Failure]:

@@ -792,7 +792,10 @@ def test_a_photo_folder_is_its_pictures_and_one_line_counts_the_rest(embed: Run,
     run = embed("image", "photos/a.wav", "photos/a.png")
     assert (run.code, run.ids) == (1, ["photos/a.png"])
     run = embed("depth", "photos/sub/*.json")
-    assert (run.code, run.notices) == (1, ["imagebind: photos/sub/*.json: only files of other kinds, 1, the first photos/sub/data.json"])
+    assert (run.code, run.notices) == (
+        1,
+        ["imagebind: photos/sub/*.json: no depth among its files: 1 of other kinds, the first photos/sub/data.json"],
+    )
 
 
 def test_a_folder_of_frames_may_hold_files_of_other_kinds(embed: Run, folder: Path) -> None:

@@ -462,7 +462,7 @@ def test_files_of_other_kinds_are_failures_if_asked_and_inputs_if_named(tmp_path
 def test_nothing_but_files_of_other_kinds_is_a_failure(tmp_path: Path, argument: str) -> None:
     files(tmp_path, "a.txt", "b.txt")
     place = os.path.join(tmp_path, argument).rstrip("/")
-    assert gathered(place) == ([Failure(place, f"only files of other kinds, 2, the first {tmp_path / 'a.txt'}")], 0)
+    assert gathered(place) == ([Failure(place, f"no image among its files: 2 of other kinds, the first {tmp_path / 'a.txt'}")], 0)
 
 
 @pytest.mark.parametrize(
