@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from imagebind_cli.errors import UserError
 from imagebind_cli.file_kinds import Others, archive, is_npz, is_other
 from imagebind_cli.shards import Entry, Prepared, is_foreign_hdf5, is_hdf5, is_shard, read_hdf5, read_shard
+from imagebind_cli.store import is_store
 from imagebind_cli.tabular import BadRow, encoding_fault, json_object, read_rows
 
 
@@ -302,7 +303,8 @@ def _is_unmeant(path: str, in_folder: bool, modalities: Modalities) -> bool:
     """Whether a file is hidden in a folder, or plainly of another kind and no archive of samples."""
     if in_folder and os.path.basename(path).startswith("."):
         return True
-    return is_other(path, modalities) and not os.path.isdir(path) and _samples_in(path, _head(path), modalities) is None
+    is_meant = os.path.isdir(path) and not in_folder  # as the frames of a video
+    return is_other(path, modalities) and not is_meant and _samples_in(path, _head(path), modalities) is None
 
 
 def _below(folder: str) -> Iterator[Item | Failure]:
@@ -323,7 +325,7 @@ def _below(folder: str) -> Iterator[Item | Failure]:
             return
         seen.add((status.st_dev, status.st_ino))
         for entry in entries:
-            if not _is_folder(entry):
+            if not _is_folder(entry) or (entry.name.endswith(".store") and is_store(entry.path)):
                 empty = False
                 yield Item(entry.path, entry.path)
             elif not entry.name.startswith("."):

@@ -774,6 +774,13 @@ def test_a_photo_folder_is_its_pictures_and_one_line_counts_the_rest(embed: Run,
         run = embed("image", "photos", "-o", "p.h5")
         assert (run.code, len(run.notices)) == (0, 1)
         assert "6 other files skipped (" in run.notices[0]
+    for ending in ENDINGS:  # a store beside its pictures
+        for counts in ("3 embedded, 6 other", "0 embedded, 3 there already, "):
+            run = embed("image", "photos", "-o", f"photos/p{ending}")
+            assert (run.code, len(run.notices)) == (0, 1), run.err
+            assert f"photos/p{ending}: {counts}" in run.notices[0]
+        for path in (*Path("photos").glob("p.*"), *Path("photos").glob(".p.*")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     run = imagebind("preprocess", "image", "photos", "-o", "p.tar", "--model", "tiny")
     assert (run.code, len(run.notices)) == (0, 1)
     assert "p.tar: 3 prepared, 6 other files skipped (" in run.notices[0]
