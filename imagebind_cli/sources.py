@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from imagebind_cli.errors import UserError
 from imagebind_cli.file_kinds import Others, archive, is_npz, is_other
 from imagebind_cli.shards import Entry, Prepared, is_foreign_hdf5, is_hdf5, is_shard, read_hdf5, read_shard
-from imagebind_cli.store import UNKNOWN, Stamp
+from imagebind_cli.store import UNKNOWN, Stamp, is_store
 from imagebind_cli.tabular import BadRow, encoding_fault, json_object, read_rows
 
 
@@ -125,16 +125,17 @@ def from_lines(stream: BinaryIO, modalities: Modalities, nul: bool = False, pass
     """
     for number, line in enumerate(_nul_separated(stream) if nul else stream, start=1):
         data = line.rstrip(b"\0" if nul else b"\r\n")
-        if modalities == ("text",) and (fault := encoding_fault(data)):
-            if b"\0" in data:
+        if modalities == ("text",) and not nul and (fault := encoding_fault(data)):
+            if number == 1 and b"\0" in data:  # and so will be all others
                 raise UserError(f"stdin: line {number}: {fault}")
             yield Failure(os.fsdecode(data), f"line {number}: {fault}")
             continue
         entry = os.fsdecode(data)
         if number == 1:
             entry = entry.removeprefix("\ufeff")  # a byte order mark
-        # Lines that end in a carriage return alone would be one sentence; in a name it is a character like others.
-        for part in entry.split("\r") if modalities == ("text",) and not nul else [entry]:
+        # A whole text without a newline has the line ends of old: it would be one sentence. In a name they are characters like others.
+        old = modalities == ("text",) and number == 1 and not nul and not line.endswith(b"\n")
+        for part in entry.split("\r") if old else [entry]:
             yield from _from_line(part, modalities, f"line {number}", passes)
 
 
@@ -155,17 +156,17 @@ def _from_line(entry: str, modalities: Modalities, place: str, passes: Passes | 
 def from_manifest(path: Path, modalities: Modalities) -> Iterator[Item | Failure]:
     """Items for the rows of a manifest: JSON Lines, or CSV or TSV with a line of column names. Relative paths start at its folder.
 
-    A row that cannot be used is a `Failure`, and so is a manifest without rows.
+    A row that cannot be used is a `Failure`.
 
     Raises:
         UserError: see `tabular.read_rows`; a table must have a column for each modality.
     """
-    empty = True
     for number, row in read_rows(path, modalities):
-        empty, place = False, f"{path}:{number}"
-        yield Failure(place, row.reason) if isinstance(row, BadRow) else from_row(row, modalities, place, os.path.dirname(path))
-    if empty:
-        yield Failure(str(path), "holds no rows")
+        place = f"{path}:{number}"
+        if isinstance(row, BadRow) and (not row.cells or row.cells.keys() >= set(modalities)):
+            yield Failure(place, row.reason)
+        else:  # of a row that is too short, what it lacks is told with its id
+            yield from_row(row.cells if isinstance(row, BadRow) else row, modalities, place, str(path.parent))
 
 
 def from_row(row: dict[str, Any], modalities: Modalities, place: str, folder: str = "") -> Item | Failure:
@@ -279,31 +280,33 @@ def _gathered(
     """
     skipped, first, nothing = 0, "", True
     for path in paths:
-        is_folder = os.path.isdir(path)
-        plain = path.rstrip("/") or path if is_folder else path  # a shell writes a folder with the slash or without
-        for item in _below(path) if is_folder and not frames else [Item(plain, plain)]:
+        walked = os.path.isdir(path) and not frames
+        plain = path.rstrip("/") or path if os.path.isdir(path) else path  # a shell writes a folder with the slash or without
+        for item in _below(path) if walked else [Item(plain, plain)]:
             done = isinstance(item, Item) and passes is not None and passes(item.id)
-            if isinstance(item, Item) and not done and _is_unmeant(item.id, path, modalities):
+            if isinstance(item, Item) and not done and _is_unmeant(item.id, walked, modalities):
                 skipped, first = skipped + 1, first or item.id
                 if others.strict:
                     yield Failure(item.id, f"by its name, not {' or '.join(modalities)}; without --strict it is skipped")
+                else:
+                    others.count += 1
                 continue
             nothing = False
             if not done:
                 yield from _opened([item], modalities)
-    if others.strict or not skipped:
-        return
-    if not nothing:
-        others.count += skipped
-    else:
+    if skipped and nothing and not others.strict:
+        others.count -= skipped
         fault = _archive(first, _head(first), modalities)
-        yield Failure(name, f"only files of other kinds, {skipped:,}, the first {first}{f': {fault}' if fault else ''}")
+        found = f"no {' or '.join(modalities)} among its files: {skipped:,} of other kinds, the first {first}"
+        yield Failure(name, f"{found}: {fault}" if fault else found)
 
 
-def _is_unmeant(path: str, found: str, modalities: Modalities) -> bool:
-    """Whether a file is hidden in the folder that was found, or plainly of another kind and no archive of samples."""
-    hidden = path != found and os.path.basename(path).startswith(".")
-    return hidden or (is_other(path, modalities) and not os.path.isdir(path) and _samples_in(path, _head(path), modalities) is None)
+def _is_unmeant(path: str, in_folder: bool, modalities: Modalities) -> bool:
+    """Whether a file is hidden in a folder, or plainly of another kind and no archive of samples."""
+    if in_folder and os.path.basename(path).startswith("."):
+        return True
+    is_meant = os.path.isdir(path) and not in_folder  # as the frames of a video
+    return is_other(path, modalities) and not is_meant and _samples_in(path, _head(path), modalities) is None
 
 
 def _below(folder: str) -> Iterator[Item | Failure]:
@@ -324,7 +327,7 @@ def _below(folder: str) -> Iterator[Item | Failure]:
             return
         seen.add((status.st_dev, status.st_ino))
         for entry in entries:
-            if not _is_folder(entry):
+            if not _is_folder(entry) or (entry.name.endswith(".store") and is_store(entry.path)):
                 empty = False
                 yield Item(entry.path, entry.path)
             elif not entry.name.startswith("."):

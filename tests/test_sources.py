@@ -286,7 +286,7 @@ def test_a_missing_manifest_and_one_that_is_no_text_say_so(tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"none\.jsonl: No such file"):
         list(from_manifest(tmp_path / "none.jsonl", ("image",)))
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"bytes\.jsonl:1: not UTF-8 text but UTF-16; convert it: iconv -f utf-16 -t utf-8 "):
+    with pytest.raises(UserError, match=r"bytes\.jsonl: .*decode"):
         list(from_manifest(tmp_path / "bytes.jsonl", ("image",)))
 
 
@@ -338,7 +338,7 @@ def test_a_table_is_read_as_it_is_meant(tmp_path: Path, name: str, data: bytes, 
         ("one.csv", b"text\na dog, running\nb\n", 2, "2 cells for 1 column"),
         ("end.csv", b"id,text\n1,a dog,\n2,b\n", 2, "3 cells for 2 columns"),
         ("nameless.csv", b"id,text,\n1,a dog, running\n2,b,\n", 2, "has 'running' in a column without a name"),
-        ("short.csv", b"id,text,label\n1,a dog\n2,b,c\n", 2, "has no label: 2 cells for 3 columns"),
+        ("short.csv", b"id,text,label\n1,a dog\n2,b,c\n", 2, "has 2 cells for 3 columns"),
         ("tab.tsv", b"id\ttext\n1\ta dog\trunning\n2\tb\n", 2, "3 cells for 2 columns; a cell cannot hold a tab"),
         ("after.csv", b'id,text\n1,"a" dog\n2,b\n', 2, "has text behind a closing quotation mark"),
         ("lines.csv", b'id,text\n1,"a\ndog", x\n2,b\n', 2, "3 cells for 2 columns"),
@@ -365,22 +365,29 @@ def test_a_row_that_may_be_meant_otherwise_fails_alone_with_its_line(tmp_path: P
         (
             "latin.csv",
             "id,text\n1,ok\n2,caf\xe9\n".encode("latin1"),
-            "latin.csv:3: not UTF-8 text (byte 0xE9); if it is Latin-1, convert it: ",
+            "latin.csv: line 3: not UTF-8 text: byte 0xE9 cannot be decoded; if it is Latin-1, convert it: ",
         ),
         ("latin.tsv", "id\ttext\n1\tcaf\xe9\n".encode("latin1"), "iconv -f latin1 -t utf-8 "),
-        ("latin.jsonl", '{"text": "ok"}\n{"text": "caf\xe9"}\n'.encode("latin1"), "latin.jsonl:2: not UTF-8 text"),
+        ("latin.jsonl", '{"text": "ok"}\n{"text": "caf\xe9"}\n'.encode("latin1"), "latin.jsonl: line 2: not UTF-8 text"),
         ("windows.csv", "id,text\n1,caf\u2019\n".encode("cp1252"), "iconv -f cp1252 -t utf-8 "),
-        ("utf16.csv", "id,text\n1,a\n".encode("utf-16"), "utf16.csv:1: not UTF-8 text but UTF-16; convert it: iconv -f utf-16 "),
-        ("unmarked.csv", "id,text\n1,a\n".encode("utf-16-le"), "unmarked.csv:1: not UTF-8 text but UTF-16LE"),
-        ("big.jsonl", '{"text": "a"}\n'.encode("utf-16-be"), "big.jsonl:1: not UTF-8 text but UTF-16BE"),
-        ("utf32.csv", "id,text\n1,a\n".encode("utf-32"), "utf32.csv:1: not UTF-8 text but UTF-32; convert it: iconv -f utf-32 "),
-        ("nul.csv", b"id,text\n1,a sentence w\0th one of them\n", "nul.csv:2: holds a NUL byte"),
+        (
+            "utf16.csv",
+            "id,text\n1,a\n".encode("utf-16"),
+            "UTF-16, and cannot be decoded; convert it: iconv -f utf-16 ",
+        ),
+        ("unmarked.csv", "id,text\n1,a\n".encode("utf-16-le"), "unmarked.csv: line 1: not UTF-8 text but UTF-16LE"),
+        ("big.jsonl", '{"text": "a"}\n'.encode("utf-16-be"), "big.jsonl: line 1: not UTF-8 text but UTF-16BE"),
+        (
+            "utf32.csv",
+            "id,text\n1,a\n".encode("utf-32"),
+            "utf32.csv: line 1: not UTF-8 text but UTF-32, and cannot be decoded",
+        ),
         ("same.csv", b"id,text,text\n1,a,b\n", "same.csv: column 'text' is there twice"),
         ("semicolons.csv", b"id;text\n1;a\n", "no column 'text'; it has id;text: semicolons separate its cells, and commas are needed"),
         ("tabs.csv", b"id\ttext\n1\ta\n", "tabs separate its cells, and commas are needed"),
         ("commas.tsv", b"id,text\n1,a\n", "commas separate its cells, and tabs are needed"),
-        ("packed.csv.gz", gzip.compress(b"id,text\n1,a\n"), "packed.csv.gz:1: compressed with gzip; unpack it first"),
-        ("book.csv", b"PK\x03\x04" + bytes(26) + b"a.csv\nxx", "book.csv:1: a ZIP archive"),
+        ("packed.csv.gz", gzip.compress(b"id,text\n1,a\n"), "packed.csv.gz: line 1: compressed with gzip; unpack it first"),
+        ("book.csv", b"PK\x03\x04" + bytes(26) + b"a.csv\nxx", "book.csv: line 1: a ZIP archive"),
         ("array.jsonl", b'[{"text": "a"}]\n', "array.jsonl:1: not a JSON object; JSON Lines has one on each line"),
     ],
 )
@@ -391,18 +398,28 @@ def test_a_table_that_cannot_be_trusted_is_refused_with_its_line_and_the_remedy(
 
 
 @pytest.mark.parametrize(("name", "data"), [("names.csv", b"id,text\n"), ("none.jsonl", b""), ("blank.jsonl", b"\n\n")])
-def test_a_manifest_without_rows_says_so(tmp_path: Path, name: str, data: bytes) -> None:
-    assert sentences(tmp_path / name, data) == [f"{tmp_path / name}: holds no rows"]
+def test_a_manifest_without_rows_has_no_items(tmp_path: Path, name: str, data: bytes) -> None:
+    assert sentences(tmp_path / name, data) == []
+
+
+def test_a_short_row_that_lacks_what_is_asked_for_is_told_by_its_id(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,label,text\n1,x\n2,x,a dog\n")
+    first, second = from_manifest(tmp_path / "a.csv", ("text",))
+    assert first == Failure("1", f"{tmp_path / 'a.csv'}:2: no 'text' in this row; it has id, label")
+    assert second == Item("2", "a dog", {"label": "x"})
 
 
 def test_sentences_on_stdin_that_are_not_utf_8_are_told_with_their_line() -> None:
     first, second, third = lines("a\ncaf\xe9\nb\n".encode("latin1"), "text")
     assert (first, third) == (Item("a", "a"), Item("b", "b"))
     assert isinstance(second, Failure)
-    assert second.reason.startswith("line 2: not UTF-8 text (byte 0xE9); if it is Latin-1, convert it: iconv -f latin1 -t utf-8 ")
+    assert second.reason.startswith(
+        "line 2: not UTF-8 text: byte 0xE9 cannot be decoded; if it is Latin-1, convert it: iconv -f latin1 -t utf-8 "
+    )
     for encoding in ("utf-16", "utf-16le", "utf-32"):
         with pytest.raises(
-            UserError, match=f"stdin: line 1: not UTF-8 text but {encoding.upper()}; convert it: iconv -f {encoding} -t utf-8"
+            UserError,
+            match=f"stdin: line 1: not UTF-8 text but {encoding.upper()}, and cannot be decoded; convert it: iconv -f {encoding} -t utf-8",
         ):
             lines("a\nb\n".encode(encoding), "text")
     assert payloads(lines(b"a dog\ra cat\r", "text")) == ["a dog", "a cat"]
@@ -445,7 +462,7 @@ def test_files_of_other_kinds_are_failures_if_asked_and_inputs_if_named(tmp_path
 def test_nothing_but_files_of_other_kinds_is_a_failure(tmp_path: Path, argument: str) -> None:
     files(tmp_path, "a.txt", "b.txt")
     place = os.path.join(tmp_path, argument).rstrip("/")
-    assert gathered(place) == ([Failure(place, f"only files of other kinds, 2, the first {tmp_path / 'a.txt'}")], 0)
+    assert gathered(place) == ([Failure(place, f"no image among its files: 2 of other kinds, the first {tmp_path / 'a.txt'}")], 0)
 
 
 @pytest.mark.parametrize(

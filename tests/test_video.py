@@ -434,13 +434,13 @@ def test_folders_of_frames_that_are_refused(tmp_path: Path, tiny: Any) -> None:
     broken = frame_folder(tmp_path / "broken", 8)
     (broken / "frame7.png").write_bytes((broken / "frame7.png").read_bytes()[:60])
     mixed = frame_folder(tmp_path / "mixed", 3)
-    (mixed / "notes.txt").write_text("no frame")
+    generate.picture(mixed / "frame9.jpg")
     sizes = frame_folder(tmp_path / "sizes", 8)
     generate.picture(sizes / "frame7.png", size=(30, 20))
     (tmp_path / "empty").mkdir()
     reasons = {
         broken: r"^frame7\.png: not a readable picture",
-        mixed: r"^files of several kinds \(frame0\.png, notes\.txt\)",
+        mixed: r"^files of several kinds \(frame0\.png, frame9\.jpg\)",
         sizes: r"^frame7\.png: 30 x 20 pixels, the first frame 64 x 48",
         tmp_path / "empty": "^holds no frames",
         tmp_path / "missing": "No such file",

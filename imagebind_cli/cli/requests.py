@@ -64,12 +64,11 @@ def read_requests(path: Path) -> Iterator[Request | Failure]:
     CSV and TSV have a row for each query, with a column for each modality.
 
     Relative paths start at the file's folder. Several keys in one line are combined, with `weights` if there are any. A line that is none of
-    these is a `Failure`, and so is a file without any.
+    these is a `Failure`.
 
     Raises:
         UserError: the file cannot be read, or no text in UTF-16 or UTF-32 is it.
     """
-    from imagebind_cli.sources import Failure
     from imagebind_cli.tabular import is_table
 
     empty = True
@@ -79,7 +78,7 @@ def read_requests(path: Path) -> Iterator[Request | Failure]:
     if empty and str(path) == "-":
         say("stdin is empty: there was nothing to ask")
     elif empty:
-        yield Failure(str(path), "holds no queries")
+        say(f"{path}: holds no queries")
 
 
 def _table_requests(path: Path) -> Iterator[Request | Failure]:
@@ -104,7 +103,7 @@ def _line_requests(path: Path) -> Iterator[Request | Failure]:
             for number, line in enumerate(file, start=1):
                 place = f"{path}:{number}"
                 if fault := encoding_fault(line.encode("utf-8", "surrogateescape"), name):
-                    if "\0" in line:
+                    if number == 1 and "\0" in line:  # and so will be all others
                         raise UserError(f"{place}: {fault}")
                     yield Failure(place, fault)
                     continue

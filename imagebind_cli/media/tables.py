@@ -303,7 +303,7 @@ def _lines(text: io.TextIOWrapper, delimiter: str | None) -> Iterator[tuple[int,
             if len(cells) > 1 or (cells and cells[0].strip()):
                 yield last, cells
     except csv.Error:
-        raise ValueError(f"line {last + 1}: a quotation mark opens here and does not close where a cell ends") from None
+        raise ValueError(f"line {last + 1}: a quotation mark opens here and takes in the columns and lines behind it") from None
 
 
 def _bounded(text: io.TextIOWrapper) -> Iterator[str]:
