@@ -415,7 +415,11 @@ def test_a_single_picture_beside_sound_is_a_cover(tiny: Any, tmp_path: Path, end
 
 
 def song(
-    path: Path, tones: list[np.ndarray] | None = None, flags: list[int] | None = None, covers: list[str] | None = None, first: bool = True
+    path: Path,
+    tones: list[np.ndarray] | None = None,
+    flags: list[av.stream.Disposition] | None = None,
+    covers: list[str] | None = None,
+    first: bool = True,
 ) -> Path:
     """Sound tracks with their dispositions, and covers of one frame each before or behind them."""
     tones, covers = tones or [generate.tone(5)], covers or []
@@ -428,7 +432,7 @@ def song(
         for picture in pictures:
             picture.width, picture.height, picture.pix_fmt = 64, 64, layouts[picture.codec_context.name]
         for sound, flag in zip(sounds, flags or [], strict=False):
-            sound.disposition = av.stream.Disposition(flag)
+            sound.disposition = flag
         container.start_encoding()
         for picture in pictures:
             container.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
@@ -446,24 +450,25 @@ def test_sound_outside_the_pictures_is_told(tiny: Any, tmp_path: Path) -> None:
 
 # Tracks
 
-DEFAULT, COMMENT, IMPAIRED = (int(getattr(av.stream.Disposition, name)) for name in ("default", "comment", "visual_impaired"))
+Flag = av.stream.Disposition
+NONE, DEFAULT, COMMENT, IMPAIRED = Flag(0), Flag.default, Flag.comment, Flag.visual_impaired
 
 
 @pytest.mark.parametrize(
     ("ending", "flags", "taken", "reason"),
     [
-        ("mkv", [0, DEFAULT], 2, "flagged default"),
-        ("mkv", [0, 0], 1, "the first"),
+        ("mkv", [NONE, DEFAULT], 2, "flagged default"),
+        ("mkv", [NONE, NONE], 1, "the first"),
         ("mkv", [DEFAULT, DEFAULT], 1, "the first"),
-        ("mkv", [0, DEFAULT, DEFAULT], 2, "flagged default"),
-        ("mkv", [COMMENT | DEFAULT, 0], 2, "the first of the main ones"),
-        ("ts", [IMPAIRED, 0], 2, "the first of the main ones"),
-        ("mp4", [0, DEFAULT], 2, "flagged default"),
-        ("avi", [0, 0], 1, "the first"),
+        ("mkv", [NONE, DEFAULT, DEFAULT], 2, "flagged default"),
+        ("mkv", [COMMENT | DEFAULT, NONE], 2, "the first of the main ones"),
+        ("ts", [IMPAIRED, NONE], 2, "the first of the main ones"),
+        ("mp4", [NONE, DEFAULT], 2, "flagged default"),
+        ("avi", [NONE, NONE], 1, "the first"),
     ],
 )
 def test_of_several_tracks_the_default_one_is_heard(
-    tiny: Any, tmp_path: Path, ending: str, flags: list[int], taken: int, reason: str
+    tiny: Any, tmp_path: Path, ending: str, flags: list[Flag], taken: int, reason: str
 ) -> None:
     tones = [generate.tone(3, seed) for seed in range(len(flags))]
     path = str(song(tmp_path / f"film.{ending}", tones, flags))
