@@ -73,6 +73,19 @@ def test_windows_of_a_changed_recording_are_replaced_together(embed: Run, folder
     assert reader.replaced == 3
 
 
+def test_a_store_from_before_an_option_came_is_added_to(embed: Run, folder: Path) -> None:
+    """An option that came later stands in the record only where it was given."""
+    for name in ("a.wav", "b.wav"):
+        generate.audio(folder / name)
+    embed("audio", "a.wav", "-o", "a.npy")
+    assert "track" not in json.loads((folder / "a.made.json").read_text())["options"]
+    assert counts(embed("audio", "a.wav", "b.wav", "-o", "a.npy")) == "1 embedded, 1 there already"
+    embed("audio", "a.wav", "--track", "1", "-o", "b.npy")
+    assert json.loads((folder / "b.made.json").read_text())["options"]["track"] == 1
+    run = embed("audio", "b.wav", "-o", "b.npy")
+    assert (run.code, "made with options" in run.err) == (1, True)
+
+
 def test_a_touched_file_is_embedded_again_unless_its_content_is_asked_about(embed: Run, folder: Path) -> None:
     (name,) = pictures(folder, 1)
     for store, options, wanted in [("a.h5", (), "1 embedded"), ("b.h5", ("--verify",), "0 embedded, 1 there already")]:

@@ -209,10 +209,12 @@ class Levels:
 
     def add(self, samples: np.ndarray, heard: Tensor) -> None:
         """Samples (channels, n) in [-1, 1], and what is heard of them, (n,)."""
-        rows = [*samples, heard.numpy()]
-        self._energies = self._energies + np.array([np.dot(row, row) for row in rows], np.float64)
+        with np.errstate(over="ignore"):  # samples that large are refused later
+            squares = np.square(samples)
+            energies = np.ones(samples.shape[1], np.float32) @ squares.T  # several times as fast as a sum where channels alternate
+        self._energies = self._energies + np.append(energies, torch.dot(heard, heard)).astype(np.float64)
         self._count += samples.shape[1]
-        self._peak = max(self._peak, float(samples.max(initial=0)), -float(samples.min(initial=0)))
+        self._peak = max(self._peak, float(squares.max(initial=0)) ** 0.5)
 
     def warnings(self, channels: str) -> tuple[str, ...]:
         """What is out of the usual. channels: `first` or `mix`, which is heard."""
