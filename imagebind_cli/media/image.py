@@ -81,7 +81,7 @@ def _is_raw(image: Any) -> bool:
 def _open_heif(source: Source) -> Image.Image | None:
     """A HEIC picture, its tiles assembled and turned upright; None without the extra."""
     try:
-        from pi_heif import open_heif  # type: ignore[import-not-found]
+        from pi_heif import open_heif
     except ImportError:
         return None
     try:
