@@ -30,11 +30,11 @@ from imagebind_cli import model_config
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.training.batch import Batch
 from imagebind_cli.training.loss import PairLoss
-from imagebind_cli.training.optimizer import Optimizers, clip, make_optimizer
-from imagebind_cli.training.parallel import Tower, raise_tower
+from imagebind_cli.training.optimizer import Optimizers, clip_gradients, make_optimizer
+from imagebind_cli.training.parallel import Tower, make_tower
 from imagebind_cli.training.recipe import Encoder as Section
 from imagebind_cli.training.recipe import Optimizer, Pair, Run
-from imagebind_cli.training.start import fresh, with_weights
+from imagebind_cli.training.start import encoder_with, fresh_weights
 from imagebind_cli.training.step import gradients
 from imagebind_cli.training.trainable import choose
 from imagebind_cli.transformer import TrunkConfig
@@ -69,10 +69,10 @@ MEMORY = "memory, cached over plain micro-batch and embeddings"
 
 def tower_of(name: str, config: EncoderConfig, train: str, precision: Literal["fp32", "bf16"] = "fp32", device: str = "cpu") -> Tower:
     """An encoder with fresh weights, ready for steps."""
-    encoder = with_weights(name, config, fresh(name, config, 0))
+    encoder = encoder_with(name, config, fresh_weights(name, config, 0))
     section = Section(train=train)
     choose(encoder, section, 0)
-    return raise_tower(name, encoder, section, Run(precision=precision), torch.device(device))
+    return make_tower(name, encoder, section, Run(precision=precision), torch.device(device))
 
 
 def take(
@@ -88,7 +88,7 @@ def take(
     """One step as `imagebind train` takes it. parameters: what trains. embedded: the anchors are vectors already."""
     ids = tuple(map(str, range(len(inputs[0]))))
     gradients(towers, loss, Batch(0, ids, torch.arange(len(ids)), inputs, embedded=embedded), 0, 0, micro_batch)
-    clip([parameters], 1.0)
+    clip_gradients([parameters], 1.0)
     adamw.step()
     adamw.zero_grad()
 

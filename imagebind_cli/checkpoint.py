@@ -104,7 +104,7 @@ def open_folder(folder: Path, config: ModelConfig | None = None) -> Checkpoint:
     ours = folder / "config.json"
     if config is None and ours.is_file() and '"format"' in ours.read_text():
         config = model_config.from_json(ours.read_text(), str(ours))
-        return Checkpoint(config, str(folder), lambda encoder: widened(read_tensors(folder / f"{encoder}.safetensors")))
+        return Checkpoint(config, str(folder), lambda encoder: from_int8(read_tensors(folder / f"{encoder}.safetensors")))
     stem = "*"
     if (folder / "open_clip_config.json").is_file():
         stem = "open_clip_*"  # such a folder often holds the same weights again for another library
@@ -240,17 +240,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return values
 
 
-def narrowed(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix (n, m) as int8, and a float16 scale for each row (n, 1).
+def to_int8(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Round a matrix (n, m) to int8 rows; return them and a float16 scale for each row (n, 1).
 
-    Half the room of float16; each number is off by at most 1/254 of its row's largest.
+    That takes half the room of float16; each number is off by at most 1/254 of its row's largest. A file holds the scales beside the rows,
+    under the matrix's name + `INT8_SCALE`; `from_int8` reads them back.
     """
     scale = (tensor.float().abs().amax(dim=1, keepdim=True) / 127).clamp(min=2**-14).half()
     return (tensor.float() / scale.float()).round().clamp(-127, 127).to(torch.int8), scale
 
 
-def widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a file with those that `narrowed` made back in float32; the others as they are."""
+def from_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a file's tensors by name, int8 rows multiplied by their scales to float32, all others as they are."""
     scales = {name + INT8_SCALE for name, tensor in tensors.items() if tensor.dtype == torch.int8}
     return {
         name: tensor.float() * tensors[name + INT8_SCALE].float()

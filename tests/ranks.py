@@ -18,11 +18,11 @@ from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.training import gather, state
 from imagebind_cli.training.batch import Batch
 from imagebind_cli.training.loss import PairLoss, has_negatives
-from imagebind_cli.training.optimizer import clip, make_optimizer
-from imagebind_cli.training.parallel import Tower, processes, raise_tower
+from imagebind_cli.training.optimizer import clip_gradients, make_optimizer
+from imagebind_cli.training.parallel import Tower, make_tower, processes
 from imagebind_cli.training.recipe import Encoder as Section
 from imagebind_cli.training.recipe import Optimizer, Pair, Run
-from imagebind_cli.training.start import fresh, with_weights
+from imagebind_cli.training.start import encoder_with, fresh_weights
 from imagebind_cli.training.step import gradients
 from imagebind_cli.training.trainable import choose, whole
 from imagebind_cli.transformer import TrunkConfig
@@ -56,10 +56,10 @@ def make_towers(run: Run, **choices: object) -> tuple[Tower, Tower]:
     """In float64: what differs by more than rounding is another algorithm."""
     towers = []
     for name, config in CONFIGS.items():
-        encoder = with_weights(name, config, fresh(name, config, seed=3)).double()
+        encoder = encoder_with(name, config, fresh_weights(name, config, seed=3)).double()
         section = Section(train="all", **choices)
         choose(encoder, section, seed=0)
-        towers.append(raise_tower(name, encoder, section, run, torch.device("cpu")))
+        towers.append(make_tower(name, encoder, section, run, torch.device("cpu")))
     return towers[0], towers[1]
 
 
@@ -112,7 +112,7 @@ def of_steps(run: Run, micro_batch: int | None, folder: Path | None = None) -> d
                 "alignment": torch.tensor(outcome.alignment),
                 "spread": torch.tensor(outcome.spread),
             }
-        found[f"norm {step}"] = torch.tensor(clip(([*encoders.parameters()], [*losses.parameters()]), 1.0))
+        found[f"norm {step}"] = torch.tensor(clip_gradients(([*encoders.parameters()], [*losses.parameters()]), 1.0))
         adamw.step()
         adamw.zero_grad()
     found |= {f"weight {name}": whole(own) for name, own in encoders.named_parameters()} | {"scale": loss.log_scale.detach()}

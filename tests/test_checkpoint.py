@@ -366,7 +366,7 @@ def test_int8_rows_come_back_within_half_a_step(tmp_path):
     rows = plain["stem.tokens.weight"].clone()
     rows[3] = 0
     rows[5] *= 1e-6
-    values, scales = checkpoint.narrowed(rows)
+    values, scales = checkpoint.to_int8(rows)
     assert values.dtype == torch.int8
     save_file({**plain, "stem.tokens.weight": values, "stem.tokens.weight.scale": scales}, tmp_path / "tiny" / "text.safetensors")
     back = checkpoint.open_folder(tmp_path / "tiny").read("text")
@@ -381,7 +381,7 @@ def test_int8_without_its_scale_is_refused(tmp_path):
     from safetensors.torch import save_file
 
     found = model_folder(tmp_path / "tiny")
-    values, _ = checkpoint.narrowed(found.read("text")["stem.tokens.weight"])
+    values, _ = checkpoint.to_int8(found.read("text")["stem.tokens.weight"])
     save_file({**found.read("text"), "stem.tokens.weight": values}, tmp_path / "tiny" / "text.safetensors")
     with pytest.raises(UserError, match="stem.tokens.weight holds torch.int8; floating-point numbers are needed"):
         checkpoint.load_encoder(checkpoint.open_folder(tmp_path / "tiny"), "text", torch.device("cpu"))

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini" / "data"))
 
-import framed
+import frame_captions
 import instruments
 import motion
 import pairing
@@ -153,12 +153,12 @@ def test_half_of_the_captions_are_framed_and_nothing_else_changes(tmp_path: Path
     for folder, manifest in (("drawings", "train.jsonl"), ("furniture", "image-text.jsonl")):
         (tmp_path / "data" / folder).mkdir(parents=True)
         pairing.write(tmp_path / "data" / folder / manifest, plain)
-    framed.main(tmp_path)
+    frame_captions.main(tmp_path)
     for folder in ("drawings", "furniture"):
         rows = [json.loads(line) for line in (tmp_path / "data" / folder / "framed.jsonl").read_text().splitlines()]
         assert [row | {"text": before["text"]} for row, before in zip(rows, plain, strict=True)] == plain
         frames = Counter(row["text"].replace(before["text"], "{}") for row, before in zip(rows, plain, strict=True))
-        assert set(frames) == {"{}", *framed.FRAMES}
+        assert set(frames) == {"{}", *frame_captions.FRAMES}
         assert 160 < frames["{}"] < 240
 
 

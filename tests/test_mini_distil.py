@@ -1,4 +1,4 @@
-"""recipes/mini/distil.py: the image encoder comes nearer to its teacher and tells concepts apart, and is a model that loads."""
+"""recipes/mini/train/distil_image.py: the image encoder comes nearer to its teacher and tells concepts apart, and is a model that loads."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from PIL import Image
 
 import imagebind_cli as ib
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini" / "train"))
 
-import distil
+import distil_image as distil
 
 from imagebind_cli import model
 

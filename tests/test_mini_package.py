@@ -1,4 +1,4 @@
-"""recipes/mini/package.py: the shipped model from runs of its real shape, in half precision, small enough, and near what the runs hold."""
+"""recipes/mini/train/package.py: the shipped model from runs of its real shape, in half precision, small enough, and near what the runs hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import imagebind_cli as ib
 from imagebind_cli import checkpoint
 from imagebind_cli.evaluation.precision import cosines
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini" / "train"))
 
 import package
 
@@ -21,9 +21,10 @@ MINI = package.HERE
 
 
 def test_the_model_is_put_together_from_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(package, "HERE", tmp_path)
+    monkeypatch.setattr(package, "HERE", tmp_path / "train")
     config = checkpoint.read_config(MINI / "mini.json")
-    (tmp_path / "mini.json").write_text(config.to_json())
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "mini.json").write_text(config.to_json())
     (tmp_path / "CARD.md").write_text("# what it is\n")
     runs = tmp_path / "work" / "runs"
     checkpoint.convert(checkpoint.by_rule(replace(config, rule_seed=1)), runs / "one", {})

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-PLACE = Path(__file__).parents[1] / "recipes" / "mini" / "render.py"
+PLACE = Path(__file__).parents[1] / "recipes" / "mini" / "data" / "render.py"
 
 
 @pytest.fixture(scope="module")

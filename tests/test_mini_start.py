@@ -1,4 +1,4 @@
-"""recipes/mini/start_bound.py: what is bound to pictures begins by seeing as the image encoder does."""
+"""recipes/mini/train/start_from_image.py: encoders bound to pictures begin by seeing as the image encoder does."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini" / "train"))
 
-import joined
-import start_bound
+import join_encoders
+import start_from_image
 
 from imagebind_cli import checkpoint, model
 from imagebind_cli.encoder import Encoder
@@ -20,7 +20,7 @@ from imagebind_cli.encoder import Encoder
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work") / "begun"
-    start_bound.main(Path("mini"), folder)
+    start_from_image.main(Path("mini"), folder)
     return folder
 
 
@@ -51,12 +51,12 @@ def test_sound_has_larger_patches_on_another_grid(begun: Path) -> None:
 
 def test_a_start_that_is_there_is_left_alone(begun: Path) -> None:
     before = (begun / "config.json").stat().st_mtime_ns
-    start_bound.main(Path("nowhere"), begun)
+    start_from_image.main(Path("nowhere"), begun)
     assert (begun / "config.json").stat().st_mtime_ns == before
 
 
 def test_encoders_of_several_folders_are_joined_as_they_are(tmp_path: Path, begun: Path) -> None:
-    joined.main(tmp_path / "both", {"text": "mini", "depth": str(begun)})
+    join_encoders.main(tmp_path / "both", {"text": "mini", "depth": str(begun)})
     made = model.find(tmp_path / "both")
     assert set(made.config.encoders) == {"text", "depth"}
     assert made.config.origin == {"steps": {"text": model.find("mini").config.origin["steps"], "depth": None}}
@@ -65,5 +65,5 @@ def test_encoders_of_several_folders_are_joined_as_they_are(tmp_path: Path, begu
         assert wanted.keys() == found.keys()
         assert all(torch.equal(wanted[key], found[key]) for key in wanted)
     before = (tmp_path / "both" / "config.json").stat().st_mtime_ns
-    joined.main(tmp_path / "both", {"text": "nowhere"})
+    join_encoders.main(tmp_path / "both", {"text": "nowhere"})
     assert (tmp_path / "both" / "config.json").stat().st_mtime_ns == before

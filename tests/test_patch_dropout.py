@@ -8,7 +8,7 @@ import torch
 from imagebind_cli.encoder import EncoderConfig, _some_patches
 from imagebind_cli.errors import UserError
 from imagebind_cli.training.recipe import read_recipe
-from imagebind_cli.training.start import config_of, fresh, with_weights
+from imagebind_cli.training.start import config_of, encoder_with, fresh_weights
 from imagebind_cli.transformer import TrunkConfig
 
 
@@ -25,7 +25,7 @@ def test_the_class_token_stays_and_patches_are_chosen_for_each_input() -> None:
 
 def test_only_training_leaves_patches_out() -> None:
     shape = EncoderConfig(dim=8, shape=(3, 2, 32, 32), patch=(2, 8, 8), stride=(2, 8, 8), trunk=TrunkConfig(16, 1, 2), patch_dropout=0.75)
-    encoder = with_weights("vision", shape, fresh("vision", shape, 0))
+    encoder = encoder_with("vision", shape, fresh_weights("vision", shape, 0))
     seen: list[int] = []
     encoder.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
     pictures = torch.randn(3, 3, 32, 32)

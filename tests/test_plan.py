@@ -7,10 +7,10 @@ import torch
 
 from imagebind_cli.model_config import named
 from imagebind_cli.training import plan
-from imagebind_cli.training.parallel import raise_tower
+from imagebind_cli.training.parallel import make_tower
 from imagebind_cli.training.recipe import Encoder as Section
 from imagebind_cli.training.recipe import Run
-from imagebind_cli.training.start import fresh, with_weights
+from imagebind_cli.training.start import encoder_with, fresh_weights
 from imagebind_cli.training.trainable import counts
 
 
@@ -23,7 +23,7 @@ def test_memory_of_activations_is_what_a_backward_pass_keeps(name, checkpointing
     config = replace(config, vocabulary=config.vocabulary and 1000, trunk=replace(config.trunk, width=128, layers=6, heads=4))
     run = Run(checkpointing=checkpointing, precision=precision)
     device = torch.device("cpu")
-    tower = raise_tower(name, with_weights(name, config, fresh(name, config, 0)), Section(train="all"), run, device)
+    tower = make_tower(name, encoder_with(name, config, fresh_weights(name, config, 0)), Section(train="all"), run, device)
     shape = (2, *config.shape)
     inputs = torch.full(shape, 3).index_fill(1, torch.tensor([config.tokens - 1]), 999) if config.vocabulary else torch.randn(shape)
     kept = {}

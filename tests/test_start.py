@@ -11,7 +11,7 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.training.choices import requested
 from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.sides import sides_of
-from imagebind_cli.training.start import begin, config_of, fresh, sections
+from imagebind_cli.training.start import begin, config_of, fresh_weights, sections
 
 HUGE = model_config.named("huge").encoders
 
@@ -26,7 +26,7 @@ def test_fresh_weights_have_the_published_distribution(name):
     config = shallow(name)
     if name == "text":
         config = replace(config, vocabulary=2000)
-    tensors, width = fresh(name, config, seed=0), config.trunk.width
+    tensors, width = fresh_weights(name, config, seed=0), config.trunk.width
 
     def deviation(key):
         assert tensors[key].mean().abs() < 0.2 * tensors[key].std()
@@ -57,7 +57,7 @@ def test_fresh_weights_have_the_published_distribution(name):
 
 def test_fresh_weights_follow_from_the_seed_and_the_name():
     config = shallow("imu")
-    one, again, other = fresh("imu", config, 0), fresh("imu", config, 0), fresh("imu", config, 1)
+    one, again, other = fresh_weights("imu", config, 0), fresh_weights("imu", config, 0), fresh_weights("imu", config, 1)
     assert all(torch.equal(one[key], again[key]) for key in one)
     assert not torch.equal(one["stem.pos"], other["stem.pos"])
     assert not torch.equal(one["trunk.blocks.0.mlp.up.weight"], one["trunk.blocks.1.mlp.up.weight"])

@@ -10,11 +10,11 @@ from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.training import optimizer
 from imagebind_cli.training.batch import Batch
 from imagebind_cli.training.loss import PairLoss
-from imagebind_cli.training.parallel import raise_tower
+from imagebind_cli.training.parallel import make_tower
 from imagebind_cli.training.precision import finer
 from imagebind_cli.training.recipe import Encoder as Section
 from imagebind_cli.training.recipe import Optimizer, Pair, Run
-from imagebind_cli.training.start import fresh, with_weights
+from imagebind_cli.training.start import encoder_with, fresh_weights
 from imagebind_cli.training.step import gradients
 from imagebind_cli.training.trainable import choose
 from imagebind_cli.transformer import TrunkConfig
@@ -28,19 +28,19 @@ CONFIGS = {
 }
 
 
-def make_tower(name, train="all", drop=False, run=None, **choices):
+def small_tower(name, train="all", drop=False, run=None, **choices):
     """Weights in float64, where encoders take them as they are: what differs by more than rounding is another algorithm."""
     config = CONFIGS[name]
     if drop:
         config = replace(config, trunk=replace(config.trunk, drop_path=0.5))
     else:
         config = replace(config, head_dropout=0.0)
-    encoder = with_weights(name, config, fresh(name, config, seed=3)).to(
+    encoder = encoder_with(name, config, fresh_weights(name, config, seed=3)).to(
         torch.float32 if run and run.precision == "bf16" else torch.float64
     )
     section = Section(train=train, **choices)
     choose(encoder, section, seed=0)
-    return raise_tower(name, encoder, section, run or Run(), CPU)
+    return make_tower(name, encoder, section, run or Run(), CPU)
 
 
 def make_batch(dtype=torch.float64):
@@ -54,7 +54,7 @@ def make_loss(kind="infonce"):
 
 
 def run_step(micro_batch, batch=None, loss=None, towers=None, step=0):
-    towers = towers or (make_tower("depth"), make_tower("imu"))
+    towers = towers or (small_tower("depth"), small_tower("imu"))
     loss = loss or make_loss()
     outcome = gradients(towers, loss, batch or make_batch(), 7, step, micro_batch)
     trained = [*towers[0].encoder.named_parameters(), *towers[1].encoder.named_parameters(), *loss.named_parameters()]
@@ -79,7 +79,7 @@ def test_gradient_cached_is_equal_to_plain(micro_batch, kind):
 
 def test_plain_is_autograd_through_everything():
     """Beside encoders and a loss called by hand."""
-    towers, loss, batch = (make_tower("depth"), make_tower("imu")), make_loss(), make_batch()
+    towers, loss, batch = (small_tower("depth"), small_tower("imu")), make_loss(), make_batch()
     rows = [tower.encoder(inputs) for tower, inputs in zip(towers, batch.inputs, strict=True)]
     scores = loss.log_scale.exp() * rows[0] @ rows[1].T
     same = (GROUPS[:, None] == GROUPS) & ~torch.eye(10, dtype=torch.bool)
@@ -96,7 +96,7 @@ def test_plain_is_autograd_through_everything():
 def test_both_passes_of_gradient_caching_drop_the_same():
     """Beside one graph over the same parts with the same seeds."""
     seen = []
-    towers = make_tower("depth", drop=True), make_tower("imu", drop=True)
+    towers = small_tower("depth", drop=True), small_tower("imu", drop=True)
     for tower in towers:
         tower.encoder.register_forward_hook(lambda module, inputs, rows: seen.append(rows.detach().clone()))
     _, ours = run_step(4, towers=towers)
@@ -105,7 +105,7 @@ def test_both_passes_of_gradient_caching_drop_the_same():
         assert all(torch.equal(seen[side + i], seen[6 + side + i]) for i in range(3))
     assert not torch.equal(towers[1].encoder(make_batch().inputs[1]), torch.cat(seen[3:6]))  # there is something to drop
 
-    again = make_tower("depth", drop=True), make_tower("imu", drop=True)
+    again = small_tower("depth", drop=True), small_tower("imu", drop=True)
     graphs = []
     for tower, replayed in zip(again, (iter(seen[:3]), iter(seen[3:6])), strict=True):
         rows = torch.cat(list(replayed)).requires_grad_()
@@ -116,16 +116,16 @@ def test_both_passes_of_gradient_caching_drop_the_same():
 
 
 def test_another_step_drops_others():
-    _, first = run_step(4, towers=(make_tower("depth", drop=True), make_tower("imu", drop=True)))
-    _, again = run_step(4, towers=(make_tower("depth", drop=True), make_tower("imu", drop=True)))
-    _, other = run_step(4, towers=(make_tower("depth", drop=True), make_tower("imu", drop=True)), step=1)
+    _, first = run_step(4, towers=(small_tower("depth", drop=True), small_tower("imu", drop=True)))
+    _, again = run_step(4, towers=(small_tower("depth", drop=True), small_tower("imu", drop=True)))
+    _, other = run_step(4, towers=(small_tower("depth", drop=True), small_tower("imu", drop=True)), step=1)
     assert all(torch.equal(mine, theirs) for (_, mine), (_, theirs) in zip(first, again, strict=True))
     assert not all(torch.equal(mine, theirs) for (_, mine), (_, theirs) in zip(first, other, strict=True))
 
 
 def test_a_frozen_encoder_runs_once_and_without_a_graph():
     calls = []
-    frozen, trained = make_tower("depth", train="none"), make_tower("imu")
+    frozen, trained = small_tower("depth", train="none"), small_tower("imu")
     for tower in (frozen, trained):
         tower.encoder.register_forward_hook(lambda module, inputs, rows: calls.append((module.config.shape, rows.requires_grad)))
     run_step(5, towers=(frozen, trained))
@@ -134,21 +134,21 @@ def test_a_frozen_encoder_runs_once_and_without_a_graph():
 
 
 def test_anchors_from_a_cache_are_taken_as_they_are():
-    towers = make_tower("depth", train="none"), make_tower("imu")
+    towers = small_tower("depth", train="none"), small_tower("imu")
     batch = make_batch()
     vectors = towers[0].encoder(batch.inputs[0]).detach()
     _, live = run_step(4, towers=towers)
     cached = Batch(0, batch.ids, batch.groups, (vectors, batch.inputs[1]), embedded=True)
-    again = make_tower("depth", train="none"), make_tower("imu")
+    again = small_tower("depth", train="none"), small_tower("imu")
     again[0].encoder.register_forward_hook(lambda *_: pytest.fail("the anchor's encoder ran"))
     _, ours = run_step(4, batch=cached, towers=again)
     assert_equal(ours, live)
 
 
 def test_activation_checkpointing_changes_nothing():
-    _, plain = run_step(None, towers=(make_tower("depth", drop=True), make_tower("imu", drop=True)))
+    _, plain = run_step(None, towers=(small_tower("depth", drop=True), small_tower("imu", drop=True)))
     run = Run(checkpointing=True)
-    _, ours = run_step(None, towers=(make_tower("depth", drop=True, run=run), make_tower("imu", drop=True, run=run)))
+    _, ours = run_step(None, towers=(small_tower("depth", drop=True, run=run), small_tower("imu", drop=True, run=run)))
     assert_equal(ours, plain)
 
 
@@ -157,7 +157,7 @@ def test_bf16_is_near_float32_weights_stay_float32_and_no_cpu_imitates_it(capabi
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     _, plain = run_step(4)
     run = Run(precision="bf16")
-    towers = make_tower("depth", run=run), make_tower("imu", run=run)
+    towers = small_tower("depth", run=run), small_tower("imu", run=run)
     _, ours = run_step(4, batch=make_batch(torch.float32), towers=towers)
     flat = [torch.cat([gradient.flatten() for _, gradient in some]).double() for some in (ours, plain)]
     assert lowest < torch.cosine_similarity(*flat, dim=0) <= highest + 1e-12
@@ -186,7 +186,7 @@ def test_a_loss_that_is_not_finite_names_its_samples(where):
     ],
 )
 def test_only_what_is_asked_for_trains(choices, trained):
-    tower = make_tower("imu", drop=True, **choices)
+    tower = small_tower("imu", drop=True, **choices)
     found = {
         ".".join(name.split(".")[: 3 if name.startswith("trunk") else 1])
         for name, own in tower.encoder.named_parameters()
@@ -204,7 +204,7 @@ def test_only_what_is_asked_for_trains(choices, trained):
 
 
 def test_adapters_train_alone_and_begin_without_effect():
-    plain, adapted = make_tower("imu"), make_tower("imu", train="lora", rank=2, blocks=1, targets=("qkv", "up"))
+    plain, adapted = small_tower("imu"), small_tower("imu", train="lora", rank=2, blocks=1, targets=("qkv", "up"))
     inputs = make_batch().inputs[1]
     plain.eval()
     adapted.eval()
@@ -214,7 +214,7 @@ def test_adapters_train_alone_and_begin_without_effect():
 
 
 def test_rates_and_decay_of_each_parameter():
-    towers = {"depth": make_tower("depth", layer_decay=0.5, lr=1e-2), "imu": make_tower("imu", weight_decay=0.5)}
+    towers = {"depth": small_tower("depth", layer_decay=0.5, lr=1e-2), "imu": small_tower("imu", weight_decay=0.5)}
     encoders = {name: tower.encoder for name, tower in towers.items()}
     loss = make_loss()
     settings = Optimizer(lr=1e-3, weight_decay=0.2)
@@ -237,7 +237,7 @@ def test_rates_and_decay_of_each_parameter():
 
 
 def test_muon_steps_the_matrices_of_the_blocks_orthogonally_and_adamw_the_rest():
-    tower = make_tower("imu")
+    tower = small_tower("imu")
     trained = {name: own for name, own in tower.encoder.named_parameters() if own.requires_grad}
     before = {name: own.detach().clone() for name, own in trained.items()}
     settings = Optimizer(name="muon", lr=1e-2, weight_decay=0.0)
@@ -264,7 +264,7 @@ def test_muon_steps_the_matrices_of_the_blocks_orthogonally_and_adamw_the_rest()
 @pytest.mark.parametrize(("capability", "lowest", "highest"), [("AVX512", 1e-3, 0.1), ("AVX2", 0, 1e-5)])
 def test_muon_does_not_imitate_bfloat16(capability, lowest, highest, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    tower = make_tower("imu", run=Run(precision="bf16"))  # weights in float32
+    tower = small_tower("imu", run=Run(precision="bf16"))  # weights in float32
     made = optimizer.make_optimizer(
         {"imu": tower.encoder}, {"imu": tower.section}, nn.ModuleList([]), Optimizer(name="muon", lr=1e-2, weight_decay=0.0)
     )
@@ -300,10 +300,10 @@ def test_warm_up_and_cosine():
 def test_gradients_are_clipped_together():
     groups = [[nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))], [nn.Parameter(torch.zeros(()))], [nn.Parameter(torch.zeros(3))]]
     groups[0][0].grad, groups[0][1].grad, groups[1][0].grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0]), torch.tensor(12.0)
-    assert optimizer.clip(groups, 100.0) == pytest.approx(13.0)
+    assert optimizer.clip_gradients(groups, 100.0) == pytest.approx(13.0)
     assert groups[1][0].grad == 12
-    assert optimizer.clip(groups, 1.0) == pytest.approx(13.0)
+    assert optimizer.clip_gradients(groups, 1.0) == pytest.approx(13.0)
     assert groups[1][0].grad.item() == pytest.approx(12 / 13, rel=1e-5)
     assert groups[0][0].grad[0].item() == pytest.approx(3 / 13, rel=1e-5)
     groups[0][1].grad = torch.tensor([torch.nan])
-    assert not torch.tensor(optimizer.clip(groups, 1.0)).isfinite()
+    assert not torch.tensor(optimizer.clip_gradients(groups, 1.0)).isfinite()

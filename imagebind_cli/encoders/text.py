@@ -90,11 +90,27 @@ def _word_tokens(word: str) -> tuple[int, ...]:
 _known_word_tokens = lru_cache(maxsize=65536)(_word_tokens)
 
 
-def words_of(text: str) -> list[int]:
-    """Token ids of a text, however long, without start and end token: mended, unescaped and lower-cased as CLIP does."""
+def token_ids(text: str) -> list[int]:
+    """Return the token ids of a text of any length, without start and end token; broken characters, HTML escapes and case as CLIP treats them."""
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
     text = " ".join(text.split()).lower()
     return [token for word in WORDS.findall(text) for token in (_known_word_tokens if len(word) < 100 else _word_tokens)(word)]
+
+
+def token_texts() -> list[str]:
+    """Return the text of every token by its id, end-of-word marks removed; "" for the start and end token.
+
+    Bytes of a token that are only part of a character become U+FFFD.
+
+    Raises:
+        UserError: open-clip-torch, which brings the vocabulary, is not installed.
+    """
+    bytes_of = {letter: byte for byte, letter in _byte_letters().items()}
+    tokens = sorted(_vocabulary()[1].items(), key=lambda entry: entry[1])
+    return [
+        "" if number in (START, END) else bytes(bytes_of[letter] for letter in token.removesuffix("</w>")).decode(errors="replace")
+        for token, number in tokens
+    ]
 
 
 def framed(words: list[int], context: int) -> Tensor:
@@ -125,7 +141,7 @@ def read(source: str, config: EncoderConfig, options: TextOptions) -> Iterator[S
         raise ValueError(f"{type(source).__name__} given; a string is needed")
     if any("\ud800" <= letter <= "\udfff" for letter in source):  # what undecodable bytes become on the way in
         raise ValueError("not UTF-8 text")
-    words, context = words_of(source), config.shape[0]
+    words, context = token_ids(source), config.shape[0]
     if not words:
         raise ValueError("an empty sentence: there are no words to embed")
     room, facts = context - 2, {"tokens": len(words)}

@@ -27,7 +27,7 @@ from imagebind_cli.training.anchors import AnchorCache
 from imagebind_cli.training.batch import Batch
 from imagebind_cli.training.interruption import Interruption, Stopped
 from imagebind_cli.training.loss import has_negatives
-from imagebind_cli.training.optimizer import clip, make_optimizer, rate_at, set_rate
+from imagebind_cli.training.optimizer import clip_gradients, make_optimizer, rate_at, set_rate
 from imagebind_cli.training.parallel import processes
 from imagebind_cli.training.publish import publish
 from imagebind_cli.training.recipe import Recipe
@@ -86,7 +86,7 @@ def train(recipe: Recipe, folder: Path, device: torch.device, say: Say) -> Done:
         made = design(recipe)
         _check_best(made)
         identity.check(folder, made)
-        if state.peek(folder).finished:
+        if state.read_progress(folder).finished:
             say(f"{folder}: all {made.steps:,} steps are done")
             return _done(folder)
         lines = plan.lines(made, own_device)
@@ -105,7 +105,7 @@ def train(recipe: Recipe, folder: Path, device: torch.device, say: Say) -> Done:
 def _done(folder: Path) -> Done:
     if gather.rank():
         return Done(None, 0)
-    progress, lines = state.peek(folder), read_metrics(folder)
+    progress, lines = state.read_progress(folder), read_metrics(folder)
     scores = next((line["validation"] for line in reversed(lines) if "validation" in line), None)
     best = {"best": progress.best, "best_step": progress.best_step} if progress.best is not None else {}
     return Done({"steps": progress.step, **({"validation": scores} if scores else {}), **best}, len(read_failures(folder)))
@@ -202,7 +202,7 @@ class Run:
         self._watch.batch(step + 1, pair, has_negatives(batch.groups))
         outcome = self._gradients(batch, step)
         line: dict[str, Any] = {"step": step + 1, "pair": pair.name}
-        broken, norm = ("loss", math.nan) if outcome.not_finite else ("", clip(self._groups, pair.clip or recipe.optimizer.clip))
+        broken, norm = ("loss", math.nan) if outcome.not_finite else ("", clip_gradients(self._groups, pair.clip or recipe.optimizer.clip))
         if not broken and not math.isfinite(norm):
             broken = "gradient"
         ids = outcome.not_finite or (tuple(id for some in gather.objects(batch.ids) for id in some) if broken else ())

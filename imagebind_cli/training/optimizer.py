@@ -47,7 +47,16 @@ class Optimizers:
 
 
 def make_optimizer(encoders: Mapping[str, nn.Module], sections: Mapping[str, Section], losses: nn.Module, settings: Settings) -> Optimizers:
-    """An optimizer of all that trains. Each group's rate is `peak` times `rate_at` the step."""
+    """Make the optimizer of every parameter that requires a gradient.
+
+    Args:
+        encoders: by name.
+        sections: what the recipe says of each encoder, by the same names: its own rate, weight decay and layer decay.
+        losses: a module whose parameters train as well, without weight decay, such as learnt temperatures; an empty one if there are none.
+        settings: the recipe's optimizer.
+    Returns:
+        AdamW, with Muon for the blocks' matrices where the settings ask for it. Give each step its rate with `set_rate`.
+    """
     groups: dict[tuple[bool, float, float], list[Tensor]] = {}
     for name, encoder in encoders.items():
         for key, parameter in encoder.named_parameters():
@@ -84,7 +93,16 @@ def _rates(key: str, encoder: nn.Module, section: Section, settings: Settings) -
 
 
 def rate_at(step: int, steps: int, warmup: int, settings: Settings) -> float:
-    """The learning rate of step 0, 1, … over its peak: rising in even parts to 1 at the end of the warm-up, then falling as a cosine."""
+    """Return the learning rate of a step as a share of its peak, in [0, 1].
+
+    It rises in even parts to 1 at the end of the warm-up, then falls as a cosine to `settings.final`, or stays where the schedule is constant.
+
+    Args:
+        step: 0 for the first.
+        steps: of the whole training.
+        warmup: steps that the rise takes.
+        settings: the recipe's optimizer.
+    """
     if step < warmup:
         return (step + 1) / warmup
     if settings.schedule == "constant":
@@ -94,15 +112,19 @@ def rate_at(step: int, steps: int, warmup: int, settings: Settings) -> float:
 
 
 def set_rate(optimizer: Optimizers, rate: float) -> None:
-    """Give every group its learning rate."""
+    """Set the learning rate of every group to `rate`, a share in [0, 1], of the group's own peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * rate
 
 
-def clip(groups: Iterable[Iterable[Tensor]], largest: float) -> float:
-    """Scale all gradients so that their common norm is `largest` at most; the norm it was, not finite where a gradient is not.
+def clip_gradients(groups: Iterable[Iterable[Tensor]], largest: float) -> float:
+    """Scale all gradients so that their common norm is at most `largest`.
 
-    groups: parameters; those whose gradients are shared out among processes stand apart from the others.
+    Args:
+        groups: groups of parameters; those whose gradients are shared out among processes form a group of their own.
+        largest: the norm allowed.
+    Returns:
+        The norm before scaling. Where it is not finite, gradients stay as they are.
     """
     some = [own for group in groups if (own := [parameter for parameter in group if parameter.grad is not None])]
     norms = [_whole(get_total_norm([parameter.grad for parameter in own if parameter.grad is not None])) for own in some]

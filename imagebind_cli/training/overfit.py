@@ -15,7 +15,7 @@ from imagebind_cli import metrics
 from imagebind_cli.errors import UserError
 from imagebind_cli.training import threads
 from imagebind_cli.training.batch import Batch
-from imagebind_cli.training.optimizer import Optimizers, clip, make_optimizer, rate_at, set_rate
+from imagebind_cli.training.optimizer import Optimizers, clip_gradients, make_optimizer, rate_at, set_rate
 from imagebind_cli.training.precision import finer
 from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.setup import Design, Machinery, build, design
@@ -91,7 +91,7 @@ def _step(plan: Design, machinery: Machinery, batch: Batch, optimizer: Optimizer
     if outcome.not_finite:
         raise UserError(f"step {step + 1}: the loss is not finite; look at {', '.join(outcome.not_finite)}")
     pair = recipe.pairs[batch.pair]
-    clip(([*machinery.encoders.parameters()], [*machinery.losses.parameters()]), pair.clip or recipe.optimizer.clip)
+    clip_gradients(([*machinery.encoders.parameters()], [*machinery.losses.parameters()]), pair.clip or recipe.optimizer.clip)
     optimizer.step()
     optimizer.zero_grad()
     loss.clip()

@@ -77,8 +77,18 @@ class Tower:
         set_training(self.encoder, self.section, False)
 
 
-def raise_tower(name: str, encoder: Encoder, section: Section, run: Run, device: torch.device) -> Tower:
-    """An encoder on its device, shared among the processes, in training mode; what trains is chosen already."""
+def make_tower(name: str, encoder: Encoder, section: Section, run: Run, device: torch.device) -> Tower:
+    """Move an encoder to its device, share it among the processes, and wrap it as a training step calls it.
+
+    Args:
+        name: the encoder's name, such as `vision`.
+        encoder: parameters that train require gradients already.
+        section: what the recipe says of this encoder; `train` other than "none" puts what trains into training mode.
+        run: precision, compilation, checkpointing and sharding.
+        device: of this process.
+    Returns:
+        The tower. `call` takes inputs (b, *shape) from any device and gives unit vectors (b, dim) in float32 on `device`.
+    """
     encoder = encoder.to(device)
     if run.checkpointing and section.train != "none":
         for block in encoder.trunk.blocks:

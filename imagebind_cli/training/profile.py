@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from imagebind_cli.training import gather
 from imagebind_cli.training.batch import Batch
-from imagebind_cli.training.optimizer import Optimizers, clip, make_optimizer, set_rate
+from imagebind_cli.training.optimizer import Optimizers, clip_gradients, make_optimizer, set_rate
 from imagebind_cli.training.parallel import processes
 from imagebind_cli.training.precision import finer
 from imagebind_cli.training.recipe import Recipe
@@ -68,7 +68,7 @@ def _step(plan: Design, machinery: Machinery, batch: Batch, optimizer: Optimizer
     recipe = plan.recipe
     gradients(machinery.sides(recipe, batch.pair), machinery.loss(batch.pair), batch, recipe.run.seed, step, recipe.run.micro_batch)
     with record_function("update"):
-        clip(([*machinery.encoders.parameters()], [*machinery.losses.parameters()]), recipe.optimizer.clip)
+        clip_gradients(([*machinery.encoders.parameters()], [*machinery.losses.parameters()]), recipe.optimizer.clip)
         set_rate(optimizer, 0.0)  # nothing is learnt here
         optimizer.step()
         optimizer.zero_grad()

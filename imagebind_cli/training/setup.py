@@ -15,7 +15,7 @@ from imagebind_cli.model_config import ModelConfig
 from imagebind_cli.training.data import PairData, open_pairs
 from imagebind_cli.training.gather import world
 from imagebind_cli.training.loss import PairLoss
-from imagebind_cli.training.parallel import Tower, raise_tower
+from imagebind_cli.training.parallel import Tower, make_tower
 from imagebind_cli.training.recipe import Encoder as Section
 from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.start import Start, begin, config_of, sections
@@ -103,7 +103,7 @@ def build(plan: Design, device: torch.device) -> Machinery:
     starts = {name: begin(recipe, name, plan.config.encoders[name]) for name in plan.sections}
     for name, section in plan.sections.items():
         choose(starts[name].encoder, section, recipe.run.seed)
-    towers = {name: raise_tower(name, starts[name].encoder, section, recipe.run, device) for name, section in plan.sections.items()}
+    towers = {name: make_tower(name, starts[name].encoder, section, recipe.run, device) for name, section in plan.sections.items()}
     losses = nn.ModuleList(PairLoss(pair, recipe.run.chunk) for pair in recipe.pairs).to(device)
     encoders = nn.ModuleDict({name: tower.encoder for name, tower in towers.items() if tower.trained})
     return Machinery(towers, starts, encoders, losses)

@@ -111,11 +111,11 @@ def begin(recipe: Recipe, name: str, config: EncoderConfig) -> Start:
     """
     source = sections(recipe)[name].init or recipe.model
     if source == RANDOM:
-        tensors = fresh(name, config, recipe.run.seed)
-        return Start(with_weights(name, config, tensors), None, frozenset(tensors))
+        tensors = fresh_weights(name, config, recipe.run.seed)
+        return Start(encoder_with(name, config, tensors), None, frozenset(tensors))
     found = _weights(source, name)
     theirs = checkpoint.encoder_config(found, name)
-    new = fresh(name, config, recipe.run.seed) if theirs.head != config.head else {}
+    new = fresh_weights(name, config, recipe.run.seed) if theirs.head != config.head else {}
     new = {key: tensor for key, tensor in new.items() if key.startswith("head.")}
     tensors = {key: tensor for key, tensor in found.read(name).items() if not (new and key.startswith("head."))} | new
     adjusted = replace(found, config=replace(found.config, encoders={**found.config.encoders, name: config}), read=lambda _: tensors)
@@ -149,15 +149,35 @@ def _apart(encoder: Encoder) -> Encoder:
     return encoder
 
 
-def with_weights(name: str, config: EncoderConfig, tensors: Mapping[str, Tensor]) -> Encoder:
-    """An encoder of these tensors."""
+def encoder_with(name: str, config: EncoderConfig, tensors: Mapping[str, Tensor]) -> Encoder:
+    """Build an encoder that holds these tensors: the very ones, not copies.
+
+    Args:
+        name: the encoder's name, such as `vision`.
+        config: its size and input shape.
+        tensors: every tensor of it by name, as `fresh_weights` draws them and `Checkpoint.read` reads them.
+    Returns:
+        The encoder in training mode, on the device and in the type of its tensors.
+    Raises:
+        RuntimeError: a tensor is missing, too many or of another shape.
+    """
     encoder = build_encoder(registry.get(name), config)
     encoder.load_state_dict(dict(tensors), strict=True, assign=True)
     return encoder
 
 
-def fresh(name: str, config: EncoderConfig, seed: int) -> dict[str, Tensor]:
-    """Every tensor of an encoder, drawn anew: the published initialisation."""
+def fresh_weights(name: str, config: EncoderConfig, seed: int) -> dict[str, Tensor]:
+    """Draw every tensor of an encoder by the published initialisation.
+
+    Args:
+        name: the encoder's name, such as `vision`.
+        config: its size and input shape.
+        seed: each tensor is drawn from it and the tensor's own name, so that one does not depend on another.
+    Returns:
+        Tensors by name, float32 on the CPU; `log_scale`, where there is one, holds log(config.scale).
+    Raises:
+        UserError: there is no encoder of this name.
+    """
     encoder = build_encoder(registry.get(name), config)
     modules = dict(encoder.named_modules())
     tensors = {}

@@ -82,8 +82,8 @@ def restore(folder: Path, trained: nn.Module, optimizer: Optimizers) -> Progress
     return Progress()
 
 
-def peek(folder: Path) -> Progress:
-    """How far a run is, by its newest checkpoint; the beginning where there is none that can be read."""
+def read_progress(folder: Path) -> Progress:
+    """Return how far the run in `folder` is, by its newest checkpoint that can be read; step 0 where there is none."""
     return next((read[0] for path in _checkpoints(folder) if (read := _read(path)) is not None), Progress())
 
 

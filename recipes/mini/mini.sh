@@ -14,7 +14,7 @@ data=$work/data
 runs=$work/runs
 vision=$runs/image-text
 begun=$work/start-bound
-cd "$here"  # recipes name the model's config relative to this folder
+cd "$here/train"  # recipes name the model's config relative to this folder
 
 bind() { # bind RUN RECIPE SEED DATA... [--set ...]: one encoder to the pictures, or on with it
     local run=$1 recipe=$2 seed=$3 flags=()
@@ -29,11 +29,11 @@ bind() { # bind RUN RECIPE SEED DATA... [--set ...]: one encoder to the pictures
     imagebind train --recipe "$recipe" "${flags[@]}" --set run.seed="$seed" --set encoders.vision.init="$vision" --out "$runs/$run"
 }
 
-fetch() { "$python" fetch.py "$work"; }
+fetch() { "$python" ../data/fetch.py "$work"; }
 
 prepare() {
-    for what in drawings furniture framed thermal sounds motion stereo; do "$python" "$what.py" "$work"; done
-    if [ -n "${MINI_ROADSCENE:-}" ]; then "$python" roadscene.py "$work" "$MINI_ROADSCENE"; fi
+    for program in drawings furniture frame_captions thermal sounds motion stereo; do "$python" "../data/$program.py" "$work"; done
+    if [ -n "${MINI_ROADSCENE:-}" ]; then "$python" ../data/roadscene.py "$work" "$MINI_ROADSCENE"; fi
 }
 
 shard() { # sounds and motion cost more to decode than to learn from
@@ -48,17 +48,17 @@ shard() { # sounds and motion cost more to decode than to learn from
     done
 }
 
-start() { "$python" start.py "$work"; "$python" distil.py "$work"; }
+start() { "$python" distil_text.py "$work"; "$python" distil_image.py "$work"; }
 
-image-text() { # words are bound to the pictures of distil.py's second round; the third leaves drawings where words found them
+image-text() { # words are bound to the image encoder of distil_image.py's second round; the third keeps the vectors of drawings
     local words=$runs/words images=$work/start-image-concepts
     imagebind train --recipe image-text.toml --data "$data/drawings/train.jsonl" --data "$data/furniture/image-text.jsonl" \
         --set encoders.vision.init="$images" --set encoders.text.init="$work/start" --out "$words-first"
     imagebind train --recipe image-text.toml --data "$data/drawings/framed.jsonl" --data "$data/furniture/framed.jsonl" \
         --set encoders.vision.init="$images" --set encoders.text.init="$words-first" --set pairs.0.temperature=0.1 \
         --set pairs.0.learn_temperature=false --set optimizer.lr=1e-3 --set run.steps=800 --out "$words"
-    "$python" joined.py "$vision" vision="$work/start-image" text="$words"
-    "$python" start_bound.py "$vision" "$begun"
+    "$python" join_encoders.py "$vision" vision="$work/start-image" text="$words"
+    "$python" start_from_image.py "$vision" "$begun"
 }
 
 audio() { # a run for each fold held out, and the one that is shipped, which has heard all
@@ -115,10 +115,10 @@ ablate() { # one setting apart from the shipped one at a time; for the report al
     done
     earlier image-text-pairs 6e42bab    # pictures and words alone, from random weights
     earlier image-text-imitated 303cbf7 # begun as an imitation of the teacher; concepts were not yet told apart
-    earlier image-text-concepts 3b8c34e # both of them, and colours as they are: distil.py's second round
+    earlier image-text-concepts 3b8c34e # both of them, and colours as they are: distil_image.py's second round
     for which in pairs imitated concepts; do
         local vision=$runs/image-text-$which
-        "$python" start_bound.py "$vision" "$work/start-bound-$which"
+        "$python" start_from_image.py "$vision" "$work/start-bound-$which"
         for seed in $seeds; do
             bind "ablation-$which-imu-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5"
             bind "ablation-$which-depth-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" \
@@ -127,7 +127,7 @@ ablate() { # one setting apart from the shipped one at a time; for the report al
     done
 }
 
-evaluate() { "$python" evaluate.py "$work"; }
+evaluate() { "$python" ../report/report.py "$work"; }
 
 package() { "$python" package.py "$work"; }
 

@@ -19,22 +19,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pairing import IMAGE_TEXT
+from model_folder import CONFIG, write_model
 from safetensors.torch import load_file
-from start_folder import CONFIG, write_model
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModel
 
 from imagebind_cli import checkpoint
-from imagebind_cli.encoders.text import END, START, _byte_letters, _vocabulary, words_of
-from imagebind_cli.training.start import fresh, with_weights
+from imagebind_cli.encoders.text import END, START, token_ids, token_texts
+from imagebind_cli.training import encoder_with, fresh_weights
 
 TEMPLATES = ("a {}", "a drawing of {}", "a picture of a {}", "a photo of a {}", "the sound of {}", "{} and {}", "a person {}", "this is {}")
 STEPS, BATCH, RATE = 1500, 384, 2e-3
 LONGEST = 12
 """Words and pieces of words in a phrase that is learnt from: names and short sentences are what the encoder is for."""
 SEED = 0
+CAPTIONS = ("drawings/train.jsonl", "furniture/image-text.jsonl")  # manifests under WORK/data
 
 
 class Teacher:
@@ -61,18 +61,6 @@ class Teacher:
         return vectors
 
 
-def vocabulary() -> list[str]:
-    """Every token of the vocabulary as text."""
-    letters = {letter: byte for byte, letter in _byte_letters().items()}
-    ids = _vocabulary()[1]
-    return [
-        bytes(letters[letter] for letter in token.removesuffix("</w>") if letter in letters).decode(errors="replace")
-        if number < START
-        else ""
-        for token, number in sorted(ids.items(), key=lambda entry: entry[1])
-    ]
-
-
 def word_vectors(words: list[str], sources: Path) -> Tensor:
     """WordLlama's vectors of words, the mean over each one's tokens, (n, 256)."""
     root = sources / "wordllama" / "wordllama"
@@ -93,7 +81,7 @@ def principal(vectors: Tensor, size: int) -> Tensor:
 def phrases(work: Path, words: list[str]) -> list[str]:
     """What the encoder learns to say as its teacher: captions, keywords, whole words of the vocabulary, all in some templates too."""
     captions: dict[str, None] = {}
-    for manifest in (work / "data" / name for name in IMAGE_TEXT):
+    for manifest in (work / "data" / name for name in CAPTIONS):
         if manifest.exists():
             captions |= dict.fromkeys(json.loads(line)["text"] for line in manifest.read_text().splitlines())
     base = json.loads((work / "sources" / "emojibase-data" / "en" / "data.json").read_text())
@@ -113,7 +101,7 @@ def taught(work: Path, size: int) -> tuple[list[str], Tensor, Tensor]:
     """
     place = work / "teacher.pt"
     if not place.exists():
-        teacher, words = Teacher(work / "sources"), vocabulary()
+        teacher, words = Teacher(work / "sources"), token_texts()
         both = torch.cat(
             [torch.nn.functional.normalize(word_vectors(words, work / "sources"), dim=-1), teacher([word or "." for word in words])], dim=1
         )
@@ -126,7 +114,7 @@ def taught(work: Path, size: int) -> tuple[list[str], Tensor, Tensor]:
 
 def batches(texts: list[str], targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Token ids (b, n), as long as the longest, and target vectors (b, 256)."""
-    tokens = [[START, *words_of(text), END] for text in texts]
+    tokens = [[START, *token_ids(text), END] for text in texts]
     short = [number for number, row in enumerate(tokens) if len(row) <= LONGEST + 2]
     numbers = np.random.default_rng(SEED)
     for _ in range(STEPS):
@@ -144,10 +132,10 @@ def main(work: Path) -> None:
     config = checkpoint.read_config(CONFIG)
     shape = config.encoders["text"]
     texts, both, targets = taught(work, config.dim)
-    tensors = fresh("text", shape, SEED)
+    tensors = fresh_weights("text", shape, SEED)
     tensors["stem.tokens.weight"] = principal(both, shape.trunk.width)
     tensors["stem.pos"] *= 0.1
-    encoder = with_weights("text", shape, tensors).train()
+    encoder = encoder_with("text", shape, tensors).train()
     print(f"start: {len(texts):,} words and phrases", file=sys.stderr, flush=True)
     encoder.log_scale.requires_grad_(False)
     optimizer = torch.optim.AdamW([p for p in encoder.parameters() if p.requires_grad], lr=RATE, weight_decay=0.01, betas=(0.9, 0.98))

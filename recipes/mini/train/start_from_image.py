@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 
 import torch
-from start_folder import CONFIG, write_model
+from model_folder import CONFIG, write_model
 from torch import Tensor
 from torch.nn import functional as F
 
 from imagebind_cli import checkpoint, model
 from imagebind_cli.encoder import EncoderConfig
-from imagebind_cli.training.start import fresh, with_weights
+from imagebind_cli.training import encoder_with, fresh_weights
 
 BOUND = ("audio", "depth", "thermal")
 SEED = 0
@@ -40,7 +40,7 @@ def stretched(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> 
 
 def begun(name: str, shape: EncoderConfig, vision: dict[str, Tensor], seen: EncoderConfig) -> dict[str, Tensor]:
     """The tensors of one encoder."""
-    tensors = fresh(name, shape, SEED)
+    tensors = fresh_weights(name, shape, SEED)
     shared = {key: value.float() for key, value in vision.items() if key in tensors}
     shared["stem.proj.weight"] = grey(shared["stem.proj.weight"], shape.patch)
     shared["stem.pos"] = stretched(shared["stem.pos"], seen.grid[-2:], shape.grid[-2:])
@@ -56,7 +56,7 @@ def main(vision: Path, folder: Path) -> None:
     config, found = checkpoint.read_config(CONFIG), model.find(vision)
     tensors = dict(found.read("vision"))
     encoders = {
-        name: with_weights(
+        name: encoder_with(
             name, config.encoders[name], begun(name, config.encoders[name], tensors, found.config.encoders["vision"])
         ).state_dict()
         for name in BOUND

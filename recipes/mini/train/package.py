@@ -44,7 +44,7 @@ def main(work: Path, folder: Path) -> None:
         tensors: dict[str, torch.Tensor] = {}
         for key, tensor in found.read(name).items():
             if tensor.dim() == 2 and fnmatch(key, NARROW.get(name, "")):
-                tensors[key], tensors[key + INT8_SCALE] = checkpoint.narrowed(tensor)
+                tensors[key], tensors[key + INT8_SCALE] = checkpoint.to_int8(tensor)
             else:
                 tensors[key] = tensor.float() if key == "log_scale" else tensor.half().contiguous()
         path = part / f"{name}.safetensors"
@@ -54,7 +54,7 @@ def main(work: Path, folder: Path) -> None:
         steps[run] = found.config.origin.get("steps") if found.config.origin else None
     origin = {"recipe": "recipes/mini", "steps": steps, "version": metadata.version("imagebind-cli")}
     (part / "config.json").write_text(replace(config, encoders=encoders, files=files, origin=origin).to_json())
-    shutil.copy(HERE / "CARD.md", part / "CARD.md")
+    shutil.copy(HERE.parent / "CARD.md", part / "CARD.md")
     size = sum(path.stat().st_size for path in part.iterdir())
     if size > LARGEST:
         sys.exit(f"package: {size / 1e6:.1f} MB; at most {LARGEST / 1e6:.0f} go into the package")
@@ -64,4 +64,4 @@ def main(work: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else HERE.parents[1] / "imagebind_cli" / "models" / "mini")
+    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else HERE.parents[2] / "imagebind_cli" / "models" / "mini")

@@ -24,18 +24,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from model_folder import CONFIG, write_model
 from PIL import Image
-from start_folder import CONFIG, write_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imagebind_cli import checkpoint, model
 from imagebind_cli.encoder import EncoderConfig
-from imagebind_cli.training.optimizer import clip, make_optimizer, rate_at, set_rate
-from imagebind_cli.training.parallel import raise_tower
-from imagebind_cli.training.recipe import Encoder as Section
-from imagebind_cli.training.recipe import Optimizer, Run
-from imagebind_cli.training.start import fresh, with_weights
+from imagebind_cli.training import clip_gradients, encoder_with, fresh_weights, make_optimizer, make_tower, rate_at, recipe, set_rate
 
 TEACHER_SIZE, KEPT_SIZE = 160, 96
 """Pixels of a side, as the teacher sees a picture, and as it is kept for the crops of 64 that the encoder sees."""
@@ -67,7 +63,7 @@ COLOURINGS = 9
 """Of which the mean direction of a view of furniture is taken: its own, and random ones."""
 SHARPNESS, SMOOTHING = 20.0, 0.1
 """What cosines to concepts are multiplied by, and how much of the certainty is spread over all of them."""
-SECTION = Section(train="all", patch_dropout=0.5)
+SECTION = recipe.Encoder(train="all", patch_dropout=0.5)
 SMALLEST, RATIO = 0.5, 4 / 3
 """A crop's least area, and its most extreme ratio of sides."""
 SEED = 0
@@ -219,18 +215,18 @@ def main(work: Path) -> None:
     shape = config.encoders["vision"]
     paths, furniture, of = pictures(work)
     seen = Pictures(torch.from_numpy(np.stack([shown(path, KEPT_SIZE) for path in paths])).permute(0, 3, 1, 2), furniture, shape)
-    tensors = fresh("vision", shape, SEED)
+    tensors = fresh_weights("vision", shape, SEED)
     for name, round_ in ROUNDS.items():
         if not (work / name / "config.json").exists():
             torch.manual_seed(SEED)
             if round_.recoloured:
-                wanted = seen.directions(with_weights("vision", shape, tensors).eval()).clone()
+                wanted = seen.directions(encoder_with("vision", shape, tensors).eval()).clone()
             else:
                 wanted = targets(taught(work, paths), config.dim)
             concepts = Concepts(wanted, of)
-            encoder = with_weights("vision", replace(shape, patch_dropout=SECTION.patch_dropout or 0.0), tensors)
-            tower = raise_tower("vision", encoder, SECTION, Run(precision="bf16"), torch.device("cpu"))
-            settings = Optimizer(name="muon", lr=round_.rate, beta2=0.98, weight_decay=0.1, final=0.01)
+            encoder = encoder_with("vision", replace(shape, patch_dropout=SECTION.patch_dropout or 0.0), tensors)
+            tower = make_tower("vision", encoder, SECTION, recipe.Run(precision="bf16"), torch.device("cpu"))
+            settings = recipe.Optimizer(name="muon", lr=round_.rate, beta2=0.98, weight_decay=0.1, final=0.01)
             optimizer = make_optimizer({"vision": encoder}, {"vision": SECTION}, concepts if round_.concepts else nn.Module(), settings)
             source = batches(np.repeat(np.arange(len(paths)), np.where(furniture, round_.furniture, 1)))
             start = time.monotonic()
@@ -242,7 +238,7 @@ def main(work: Path) -> None:
                 loss = 1 - cosine + (round_.concepts * concepts(directions, some) if round_.concepts else 0)
                 optimizer.zero_grad()
                 loss.backward()
-                clip([encoder.parameters()], 1.0)
+                clip_gradients([encoder.parameters()], 1.0)
                 optimizer.step()
                 if step % 100 == 99 or step == round_.steps - 1:
                     print(

@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from start_folder import CONFIG, write_model
+from model_folder import CONFIG, write_model
 
 from imagebind_cli import checkpoint, model
 
