@@ -133,7 +133,8 @@ class Measures:
         """Read a manifest's rows, or make a row for each name of a list or table of names."""
         path = self._work / "data" / manifest
         if path.suffix == ".jsonl":
-            return [json.loads(line) for line in path.open()]
+            with path.open() as lines:
+                return [json.loads(line) for line in lines]
         names = json.loads(path.read_text())
         table = names if isinstance(names, dict) else {name: name for name in names}
         return [{"id": key, "text": text, "label": key, "name": key} for key, text in table.items()]
