@@ -46,7 +46,7 @@ def test_a_hearing_is_two_seconds_or_more_of_where_something_sounds() -> None:
     recording[4 * rate : 4 * rate + rate // 2] = np.sin(np.arange(rate // 2))
     levels = []
     for seed in range(20):
-        heard = sounds.varied(recording, np.random.default_rng(seed))
+        heard = sounds.vary(recording, np.random.default_rng(seed))
         assert 2 * rate <= len(heard) <= 3 * rate
         assert np.abs(heard).max() <= 1
         levels.append(np.abs(heard).max())
@@ -58,11 +58,11 @@ def test_rooms_and_colours_keep_a_sound_s_length_and_bounds() -> None:
     numbers = np.random.default_rng(0)
     sound = numbers.normal(size=8_000) * 0.1
     for _ in range(10):
-        heard = instruments.in_a_room(sound, numbers)
+        heard = instruments.add_room(sound, numbers)
         assert heard.shape == sound.shape
         assert np.isfinite(heard).all()
         assert np.abs(heard).max() <= 1
-    assert (instruments.loud(np.zeros(10), 0.5) == 0).all()
+    assert (instruments.scale_to_peak(np.zeros(10), 0.5) == 0).all()
 
 
 def rows(labels: str) -> list[pairing.Row]:
@@ -75,8 +75,8 @@ def rows(labels: str) -> list[pairing.Row]:
 
 def test_all_pictures_of_a_class_come_before_one_comes_again() -> None:
     pictures = {"a": ["a1", "a2", "a3"], "b": ["b1"]}
-    pairs = pairing.paired(rows("aaab"), pictures, "audio", "seed")
-    assert pairs == pairing.paired(rows("aaab"), pictures, "audio", "seed")
+    pairs = pairing.pair_with_pictures(rows("aaab"), pictures, "audio", "seed")
+    assert pairs == pairing.pair_with_pictures(rows("aaab"), pictures, "audio", "seed")
     assert Counter(row["image"] for row in pairs) == {"a1": 2, "a2": 2, "a3": 2, "b1": 2}
     assert all(row["group"] == row["label"] == row["image"][0] for row in pairs)
     assert len({row["id"] for row in pairs}) == len(pairs)
@@ -84,8 +84,8 @@ def test_all_pictures_of_a_class_come_before_one_comes_again() -> None:
 
 def test_shuffled_pairs_say_nothing_of_the_class() -> None:
     labels = "abcde" * 40
-    pairs = pairing.paired(rows(labels), {label: [f"{label}1", f"{label}2"] for label in "abcde"}, "audio", "seed")
-    mixed = pairing.shuffled(pairs, "recording", "seed")
+    pairs = pairing.pair_with_pictures(rows(labels), {label: [f"{label}1", f"{label}2"] for label in "abcde"}, "audio", "seed")
+    mixed = pairing.shuffle_pictures(pairs, "recording", "seed")
     assert [row["audio"] for row in mixed] == [row["audio"] for row in pairs]
     assert all(row["group"] == row["label"] == row["image"][0] for row in mixed)
     given = {row["recording"]: row["label"] for row in mixed}
@@ -125,14 +125,14 @@ def test_a_pickle_of_anything_else_is_refused() -> None:
 
 
 def test_a_table_s_columns_come_by_name_from_what_a_pickle_holds() -> None:
-    def remains(state: object, *given: object) -> motion.Remains:
-        made = motion.Remains(*given)
+    def remains(state: object, *given: object) -> motion.PandasObject:
+        made = motion.PandasObject(*given)
         made.state = state
         return made
 
     numbers, labels = np.arange(6.0).reshape(2, 3), np.array([[1, 1, 2]])
     blocks = [{"values": numbers, "mgr_locs": np.array([0, 2])}, {"values": labels, "mgr_locs": slice(1, 2, 1)}]
-    axes = [remains(None, motion.Remains, {"data": ["x", "label", "y"]}), remains(None)]
+    axes = [remains(None, motion.PandasObject, {"data": ["x", "label", "y"]}), remains(None)]
     frame = remains({"_data": remains((None, None, None, {"0.14.1": {"axes": axes, "blocks": blocks}}))})
     columns = motion.table(frame)
     assert {name: list(values) for name, values in columns.items()} == {"x": [0, 1, 2], "y": [3, 4, 5], "label": [1, 1, 2]}
@@ -143,7 +143,7 @@ def test_a_test_has_as_many_of_each_activity() -> None:
         {"label": label, "imu": str(number)}
         for number, label in enumerate(["walking"] * 9 + ["standing"] * 4 + ["sitting"] * 3 + ["lying"] * 5)
     ]
-    some = motion.balanced(made)
+    some = motion.balance(made)
     assert Counter(row["label"] for row in some) == {"walking": 3, "standing": 3, "sitting": 3, "lying": 3}
     assert len({row["imu"] for row in some}) == 12
 
@@ -152,7 +152,7 @@ def test_half_of_the_captions_are_framed_and_nothing_else_changes(tmp_path: Path
     plain = [{"id": str(number), "image": f"{number}.png", "text": f"thing {number}", "group": str(number)} for number in range(400)]
     for folder, manifest in (("drawings", "train.jsonl"), ("furniture", "image-text.jsonl")):
         (tmp_path / "data" / folder).mkdir(parents=True)
-        pairing.write(tmp_path / "data" / folder / manifest, plain)
+        pairing.write_rows(tmp_path / "data" / folder / manifest, plain)
     frame_captions.main(tmp_path)
     for folder in ("drawings", "furniture"):
         rows = [json.loads(line) for line in (tmp_path / "data" / folder / "framed.jsonl").read_text().splitlines()]

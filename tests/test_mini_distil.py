@@ -87,7 +87,7 @@ def test_what_has_no_concept_does_not_count() -> None:
 
 def test_crops_are_parts_of_their_picture() -> None:
     ramp = torch.linspace(0, 1, 96).expand(8, 3, 96, 96).clone()
-    made = distil.crops(ramp, 64)
+    made = distil.random_crops(ramp, 64)
     assert made.shape == (8, 3, 64, 64)
     assert made.min() >= 0
     assert made.max() <= 1
@@ -99,7 +99,7 @@ def test_colours_are_drawn_anew_and_shapes_stay() -> None:
     torch.manual_seed(0)
     batch = torch.full((200, 3, 8, 8), 0.2)
     batch[:, :, :, 4:] = torch.tensor([0.9, 0.3, 0.2]).view(3, 1, 1)
-    made = distil.recoloured(batch)
+    made = distil.recolour(batch)
     assert made.min() >= 0
     assert made.max() <= 1
     assert torch.equal(made[..., :4], made[..., :1].expand(-1, -1, -1, 4))  # what is of one colour stays so
@@ -116,7 +116,7 @@ def test_furniture_alone_is_recoloured() -> None:
     kept = torch.tensor([200, 60, 20], dtype=torch.uint8).view(1, 3, 1, 1).expand(64, 3, 96, 96).contiguous()
     furniture = torch.arange(64) >= 32
     seen = distil.Pictures(kept, furniture, shape)
-    plain, coloured = (seen.drawn(torch.arange(64), share) for share in (0.0, 0.5))
+    plain, coloured = (seen.crops_of(torch.arange(64), share) for share in (0.0, 0.5))
     changed = (coloured - plain).abs().amax((1, 2, 3)) > 1e-3
     assert not changed[:32].any()
     assert 8 <= changed[32:].sum() <= 24

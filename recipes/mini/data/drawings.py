@@ -30,27 +30,27 @@ from pathlib import Path
 from typing import Any
 
 import resvg_py
-from pairing import write
+from pairing import write_rows
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 TRAINING = ("noto", "noto-v1", "twemoji", "emojione", "emojione-v1", "fluent-emoji-flat")
 TESTS = ("fxemoji", "openmoji")
 SETS = TRAINING + TESTS
-DRAWN_IN = 4
+LEAST_SETS = 4
 """Sets that must draw a concept for it to count."""
 SIZE = 128
 NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-CLIP_ART = 3
+CLIP_ART_EVERY = 3
 """One of so many captioned pieces of clip art is kept: most show what no other drawing does."""
-VARIED = 5
+VARIATIONS = 5
 """Further renderings of each drawing of a training set."""
-MET_ELSEWHERE = frozenset(
+ALWAYS_SEEN = frozenset(
     {"1FA97", "1FA88", "1F3B8", "1F3BB", "1F9CD", "1F9CD-200D-2640-FE0F", "1F42E", "1F411", "1F405", "1F43B", "1F983", "1F6CC", "1F6CF"}
     | {"1FA91", "1F4BA", "1F6B6", "1F3C3", "1F3F8", "1F476"}
 )
 """Concepts that sounds and motion are bound to: their names are seen with pictures, so they are never held out."""
-BY_HAND = {
+EXTRA_CAPTIONS = {
     "1F6CC": ("a person lying down", "lying", "lying in bed", "lie down"),
     "1F6CF": ("lying down", "lying", "a bed to lie on"),
     "1FA91": ("sitting", "sit down", "sitting down", "a chair to sit on"),
@@ -76,7 +76,7 @@ BY_HAND = {
 """Captions written for this recipe: what some drawings show, in words their keywords lack. Names of these classes in tests are among them."""
 OUTLINES = (0.0, 0.0, 0.0, 0.015, 0.03)
 """Widths of the black lines that a varied drawing may get, as shares of the picture: some sets outline, others do not."""
-SIDED = re.compile(
+NEVER_MIRRORED = re.compile(
     r"\b(left|right|clockwise|back|next|last|forward|reverse|o’clock|o'clock|thirty|flag|button|keycap|letter|input|latin|play|rewind)\b"
 )
 """Names of what its mirror image is not."""
@@ -91,7 +91,7 @@ class Concept:
     words: tuple[str, ...]
 
 
-def squashed(name: str) -> str:
+def matching_key(name: str) -> str:
     """A name by which sets can be matched: plain lower-case letters and digits."""
     plain = unicodedata.normalize("NFKD", name.lower().replace("*", "asterisk").replace("#", "number sign"))
     return re.sub(r"[^a-z0-9]", "", plain)
@@ -100,27 +100,27 @@ def squashed(name: str) -> str:
 def concepts(sources: Path) -> tuple[dict[str, Concept], dict[str, str]]:
     """Concepts by code, and the code of every name that any set or vocabulary of short codes has for them."""
     base = sources / "emojibase-data" / "en"
-    found = {
+    by_code = {
         entry["hexcode"]: Concept(entry["hexcode"], entry["label"], tuple(entry.get("tags", ())))
         for entry in json.loads((base / "data.json").read_text())
     }
-    plain = {bare(code): code for code in found}
-    codes = {squashed(concept.name): code for code, concept in found.items()}
+    plain = {strip_variation(code): code for code in by_code}
+    codes = {matching_key(concept.name): code for code, concept in by_code.items()}
     for name in SETS:
         characters = sources / name / "chars.json"
         if characters.exists():
             for code, alias in json.loads(characters.read_text()).items():
-                if bare(code) in plain:
-                    codes.setdefault(squashed(alias), plain[bare(code)])
+                if strip_variation(code) in plain:
+                    codes.setdefault(matching_key(alias), plain[strip_variation(code)])
     for vocabulary in sorted((base / "shortcodes").glob("*.json")):
         for code, aliases in json.loads(vocabulary.read_text()).items():
             for alias in [aliases] if isinstance(aliases, str) else aliases:
-                if bare(code) in plain:
-                    codes.setdefault(squashed(alias), plain[bare(code)])
-    return found, codes
+                if strip_variation(code) in plain:
+                    codes.setdefault(matching_key(alias), plain[strip_variation(code)])
+    return by_code, codes
 
 
-def bare(code: str) -> str:
+def strip_variation(code: str) -> str:
     """A code without the marks that only choose a colour picture."""
     return "-".join(part for part in code.upper().split("-") if part != "FE0F")
 
@@ -128,21 +128,21 @@ def bare(code: str) -> str:
 def drawings(sources: Path, name: str, codes: dict[str, str]) -> dict[str, str]:
     """The SVG of each concept that a set draws, by code."""
     icons = json.loads((sources / name / "icons.json").read_text())
-    found: dict[str, str] = {}
+    svgs: dict[str, str] = {}
     for alias, icon in icons["icons"].items():
-        code = codes.get(squashed(alias)) or codes.get(squashed(alias.removesuffix("-flag") + "flag"))
-        if code is not None and code not in found:
+        code = codes.get(matching_key(alias)) or codes.get(matching_key(alias.removesuffix("-flag") + "flag"))
+        if code is not None and code not in svgs:
             width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))
-            found[code] = f'<svg {NAMESPACES} viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
-    return found
+            svgs[code] = f'<svg {NAMESPACES} viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
+    return svgs
 
 
-def held_out(code: str) -> bool:
+def is_held_out(code: str) -> bool:
     """One concept in ten, whatever else there is."""
-    return zlib.crc32(code.encode()) % 10 == 0 and code not in MET_ELSEWHERE and code not in BY_HAND
+    return zlib.crc32(code.encode()) % 10 == 0 and code not in ALWAYS_SEEN and code not in EXTRA_CAPTIONS
 
 
-def rendered(svg: str, outline: float = 0.0) -> Image.Image:
+def render_svg(svg: str, outline: float = 0.0) -> Image.Image:
     """RGBA, as large as fits into SIZE. outline: width of black lines around every shape, as a share of the picture."""
     if outline:
         box = re.search(r'viewBox="0 0 ([\d.]+)', svg)
@@ -157,7 +157,7 @@ UNITS = {"": 1.0, "px": 1.0, "pt": 4 / 3, "pc": 16.0, "mm": 96 / 25.4, "cm": 96 
 """Length of a unit in an SVG file's own."""
 
 
-def boxed(svg: str) -> str:
+def with_view_box(svg: str) -> str:
     """An SVG file with a view box, which the renderer needs to scale it: its size, where it says no other."""
     tag = re.search(r"<svg\b[^>]*>", svg)
     if tag is None or "viewBox" in tag[0]:
@@ -169,16 +169,16 @@ def boxed(svg: str) -> str:
     return svg[: tag.end() - 1] + f' viewBox="0 0 {width} {height}"' + svg[tag.end() - 1 :]
 
 
-def on(picture: Image.Image, ground: tuple[int, int, int]) -> Image.Image:
+def paste_on(picture: Image.Image, ground: tuple[int, int, int]) -> Image.Image:
     """A picture in the middle of a square of one colour."""
     square = Image.new("RGB", (SIZE, SIZE), ground)
     square.paste(picture, ((SIZE - picture.width) // 2, (SIZE - picture.height) // 2), picture)
     return square
 
 
-def varied(looks: Callable[[float], Image.Image], numbers: random.Random, mirror: bool) -> Image.Image:
+def vary(render: Callable[[float], Image.Image], numbers: random.Random, mirror: bool) -> Image.Image:
     """Another look of a drawing: lines, colours, size, turn, ground. looks: the drawing, by the width of its outlines."""
-    picture = looks(numbers.choice(OUTLINES))
+    picture = render(numbers.choice(OUTLINES))
     alpha = picture.getchannel("A")
     colours = picture.convert("RGB")
     if numbers.random() < 0.5:
@@ -203,26 +203,26 @@ def varied(looks: Callable[[float], Image.Image], numbers: random.Random, mirror
 
 def caption(concept: Concept, numbers: random.Random) -> str:
     """A concept in words: its name, its name with keywords, or keywords."""
-    if (own := BY_HAND.get(concept.code)) and numbers.random() < 0.6:
-        return numbers.choice(own)
+    if (extra := EXTRA_CAPTIONS.get(concept.code)) and numbers.random() < 0.6:
+        return numbers.choice(extra)
     words = [word for word in concept.words if word not in concept.name] or list(concept.words)
-    some = ", ".join(numbers.sample(words, min(len(words), numbers.randint(1, 3))))
+    keywords = ", ".join(numbers.sample(words, min(len(words), numbers.randint(1, 3))))
     chance = numbers.random()
-    if chance < 0.6 or not some:
+    if chance < 0.6 or not keywords:
         return concept.name
-    return f"{concept.name}, {some}" if chance < 0.85 else some
+    return f"{concept.name}, {keywords}" if chance < 0.85 else keywords
 
 
-def draw(job: tuple[str, str, str, bool, int]) -> str | None:
+def render_drawing(job: tuple[str, str, str, bool, int]) -> str | None:
     """Render one drawing, plain and varied, into its files; why not, if it cannot be."""
     place, svg, seed, mirror, count = job
     if Path(f"{place}.{count}.png" if count else f"{place}.png").exists():  # of a run that was broken off
         return None
     try:
-        looks = cache(partial(rendered, svg))
-        on(looks(0.0), (255, 255, 255)).save(f"{place}.png", compress_level=1)
+        render = cache(partial(render_svg, svg))
+        paste_on(render(0.0), (255, 255, 255)).save(f"{place}.png", compress_level=1)
         for number in range(1, count + 1):
-            varied(looks, random.Random(f"{seed} {number}"), mirror).save(f"{place}.{number}.png", compress_level=1)
+            vary(render, random.Random(f"{seed} {number}"), mirror).save(f"{place}.{number}.png", compress_level=1)
     except Exception as error:  # resvg raises its own kinds, and one broken drawing among thousands must not end the rest
         return f"{place}: {error}"
     return None
@@ -258,7 +258,7 @@ def stamps(sources: Path) -> Iterator[tuple[str, str]]:
                 break
 
 
-def prepare(job: tuple[str, str, int]) -> str | None:
+def render_picture(job: tuple[str, str, int]) -> str | None:
     """A picture or SVG file from elsewhere, plain and varied."""
     source, place, count = job
     if Path(f"{place}.{count}.png").exists():
@@ -267,23 +267,27 @@ def prepare(job: tuple[str, str, int]) -> str | None:
         if source.endswith(".svg"):
             data = bytes(
                 resvg_py.svg_to_bytes(
-                    svg_string=boxed(Path(source).read_text(errors="replace")), width=SIZE, height=SIZE, dpi=96, skip_system_fonts=True
+                    svg_string=with_view_box(Path(source).read_text(errors="replace")),
+                    width=SIZE,
+                    height=SIZE,
+                    dpi=96,
+                    skip_system_fonts=True,
                 )
             )
             picture = Image.open(io.BytesIO(data)).convert("RGBA")
         else:
             picture = Image.open(source).convert("RGBA")
             picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
-        on(picture, (255, 255, 255)).save(f"{place}.png", compress_level=1)
+        paste_on(picture, (255, 255, 255)).save(f"{place}.png", compress_level=1)
         numbers = random.Random(place)
         for number in range(1, count + 1):
-            on(picture, tuple(numbers.randrange(256) for _ in range(3))).save(f"{place}.{number}.png", compress_level=1)  # type: ignore[arg-type]
+            paste_on(picture, tuple(numbers.randrange(256) for _ in range(3))).save(f"{place}.{number}.png", compress_level=1)  # type: ignore[arg-type]
     except Exception as error:
         return f"{source}: {error}"
     return None
 
 
-def others(sources: Path, data: Path) -> tuple[list[tuple[str, str, int]], list[dict[str, Any]]]:
+def clip_art_and_stamps(sources: Path, data: Path) -> tuple[list[tuple[str, str, int]], list[dict[str, Any]]]:
     """Clip art and stamps: what to render, and its training pairs."""
     jobs: list[tuple[str, str, int]] = []
     rows: list[dict[str, Any]] = []
@@ -291,25 +295,25 @@ def others(sources: Path, data: Path) -> tuple[list[tuple[str, str, int]], list[
         jobs.append((path, str(data / "clip-art" / f"{number:05d}"), 1))
         for look in ("", ".1"):
             for text in dict.fromkeys((title, ", ".join((title, *words[:3])))):
-                pair = row(f"clip-art/{number:05d}{look}.png", text, f"clip-art {title}", "openclipart")
-                if zlib.crc32(pair["id"].encode()) % CLIP_ART == 0:
+                pair = training_row(f"clip-art/{number:05d}{look}.png", text, f"clip-art {title}", "openclipart")
+                if zlib.crc32(pair["id"].encode()) % CLIP_ART_EVERY == 0:
                     rows.append(pair)
     for number, (path, sentence) in enumerate(stamps(sources)):
         jobs.append((path, str(data / "stamps" / f"{number:05d}"), 3))
         for look in ("", ".1", ".2", ".3"):
-            rows.append(row(f"stamps/{number:05d}{look}.png", sentence, f"stamp {sentence}", "tuxpaint-stamps"))
+            rows.append(training_row(f"stamps/{number:05d}{look}.png", sentence, f"stamp {sentence}", "tuxpaint-stamps"))
     return jobs, rows
 
 
-def emoji_rows(drawn: dict[str, dict[str, str]], known: dict[str, Concept], seen: list[str]) -> Iterator[dict[str, Any]]:
+def emoji_rows(svgs: dict[str, dict[str, str]], known: dict[str, Concept], seen: list[str]) -> Iterator[dict[str, Any]]:
     """Training pairs of the concepts that are seen: the plain drawing with its name, the varied ones with other captions too."""
     for name in TRAINING:
         for code in seen:
-            if code in drawn[name]:
+            if code in svgs[name]:
                 numbers = random.Random(f"captions {name} {code}")
-                yield row(f"{name}/{code}.png", known[code].name, code, name)
-                for number in range(1, VARIED + 1):
-                    yield row(f"{name}/{code}.{number}.png", caption(known[code], numbers), code, name)
+                yield training_row(f"{name}/{code}.png", known[code].name, code, name)
+                for number in range(1, VARIATIONS + 1):
+                    yield training_row(f"{name}/{code}.{number}.png", caption(known[code], numbers), code, name)
 
 
 def main(work: Path) -> None:
@@ -317,8 +321,8 @@ def main(work: Path) -> None:
     if (data / "train.jsonl").exists():
         return
     known, codes = concepts(sources)
-    drawn = {name: drawings(sources, name, codes) for name in SETS}
-    counted = {code for code in known if sum(code in some for some in drawn.values()) >= DRAWN_IN}
+    svgs = {name: drawings(sources, name, codes) for name in SETS}
+    chosen = {code for code in known if sum(code in members for members in svgs.values()) >= LEAST_SETS}
     for name in (*SETS, "clip-art", "stamps"):
         (data / name).mkdir(parents=True, exist_ok=True)
     jobs = [
@@ -326,41 +330,41 @@ def main(work: Path) -> None:
             str(data / name / code),
             svg,
             f"{name} {code}",
-            not SIDED.search(known[code].name),
-            VARIED if name in TRAINING and code in counted and not held_out(code) else 0,
+            not NEVER_MIRRORED.search(known[code].name),
+            VARIATIONS if name in TRAINING and code in chosen and not is_held_out(code) else 0,
         )
-        for name, some in drawn.items()
-        for code, svg in some.items()
+        for name, members in svgs.items()
+        for code, svg in members.items()
     ]
-    more, rows = others(sources, data)
+    picture_jobs, rows = clip_art_and_stamps(sources, data)
     with ProcessPoolExecutor() as pool:
-        failed = [reason for reason in pool.map(draw, jobs, chunksize=16) if reason]
-        failed += [reason for reason in pool.map(prepare, more, chunksize=8) if reason]
-    seen = sorted(code for code in counted if not held_out(code))
-    unseen = sorted(counted - set(seen))
-    rows = [row for row in (*rows, *emoji_rows(drawn, known, seen)) if (data / row["image"]).exists()]
-    names = {code: known[code].name for code in counted}
-    for file, some in (("seen.json", seen), ("unseen.json", unseen)):
-        (data / file).write_text(json.dumps([names[code] for code in some], ensure_ascii=False, indent=0) + "\n")
+        failures = [reason for reason in pool.map(render_drawing, jobs, chunksize=16) if reason]
+        failures += [reason for reason in pool.map(render_picture, picture_jobs, chunksize=8) if reason]
+    seen = sorted(code for code in chosen if not is_held_out(code))
+    unseen = sorted(chosen - set(seen))
+    rows = [row for row in (*rows, *emoji_rows(svgs, known, seen)) if (data / row["image"]).exists()]
+    names = {code: known[code].name for code in chosen}
+    for file, members in (("seen.json", seen), ("unseen.json", unseen)):
+        (data / file).write_text(json.dumps([names[code] for code in members], ensure_ascii=False, indent=0) + "\n")
     for name in TESTS:
-        write(data / f"{name}.jsonl", [test(name, code, names) for code in seen if code in drawn[name]])
-    write(data / "unseen.jsonl", [test(name, code, names) for name in SETS for code in unseen if code in drawn[name]])
-    write(data / "train.jsonl", rows)
+        write_rows(data / f"{name}.jsonl", [test_row(name, code, names) for code in seen if code in svgs[name]])
+    write_rows(data / "unseen.jsonl", [test_row(name, code, names) for name in SETS for code in unseen if code in svgs[name]])
+    write_rows(data / "train.jsonl", rows)
     for line in (
-        *(f"left out, {reason}" for reason in failed[:5]),
-        f"{len(counted)} concepts drawn in at least {DRAWN_IN} sets, {len(seen)} seen, {len(unseen)} held out",
-        *(f"{name}: {sum(code in counted for code in drawn[name])} drawings" for name in SETS),
-        f"{len(rows)} image-text pairs, of {len(more)} clip-art pictures and stamps among others; {len(failed)} left out",
+        *(f"left out, {reason}" for reason in failures[:5]),
+        f"{len(chosen)} concepts drawn in at least {LEAST_SETS} sets, {len(seen)} seen, {len(unseen)} held out",
+        *(f"{name}: {sum(code in chosen for code in svgs[name])} drawings" for name in SETS),
+        f"{len(rows)} image-text pairs, of {len(picture_jobs)} clip-art pictures and stamps among others; {len(failures)} left out",
     ):
         print(f"drawings: {line}", file=sys.stderr)
 
 
-def row(image: str, text: str, group: str, source: str) -> dict[str, Any]:
+def training_row(image: str, text: str, group: str, source: str) -> dict[str, Any]:
     """A training pair."""
     return {"id": f"{image} {text}", "image": image, "text": text, "group": group, "source": source}
 
 
-def test(name: str, code: str, names: dict[str, str]) -> dict[str, Any]:
+def test_row(name: str, code: str, names: dict[str, str]) -> dict[str, Any]:
     """A test item."""
     return {"id": f"{name}/{code}", "image": f"{name}/{code}.png", "label": names[code], "source": name}
 

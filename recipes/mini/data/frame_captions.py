@@ -13,7 +13,7 @@ import random
 import sys
 from pathlib import Path
 
-from pairing import IMAGE_TEXT, write
+from pairing import IMAGE_TEXT, write_rows
 
 FRAMES = ("a {}", "a picture of {}", "a picture of a {}", "a drawing of {}")
 PLAIN = 0.5
@@ -28,7 +28,7 @@ def main(work: Path) -> None:
         for row in rows:
             if numbers.random() >= PLAIN:
                 row["text"] = numbers.choice(FRAMES).format(row["text"])
-        write(path.with_name("framed.jsonl"), rows)
+        write_rows(path.with_name("framed.jsonl"), rows)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from typing import Any
 import meshes
 import numpy as np
 from PIL import Image
-from render import Camera, Seen, plane_depth, render
-from shading import holes, shaded
+from render import Camera, Rendering, plane_depth, render
+from shading import holes, shade
 
 CAMERA = Camera(128, 150.0)
 VIEWS = 8
@@ -59,7 +59,7 @@ class View:
     turn: np.ndarray
     eye: np.ndarray
     corners: np.ndarray
-    seen: Seen
+    seen: Rendering
     wall: np.ndarray
     floor: np.ndarray
 
@@ -99,11 +99,11 @@ def picture(view: View, draw: np.random.Generator) -> np.ndarray:
     colour = colour * (1 - 0.25 * np.exp(-4 * away**2) * floor)[..., None]
     light = view.turn @ np.array([draw.uniform(-0.6, 0.6), 1.0, draw.uniform(0.6, 1.2)])
     front = view.seen.depth < view.room
-    colour[front] = shaded(view.mesh, view.corners, view.seen, front, light / np.linalg.norm(light))
-    return to_bytes(halved(colour))
+    colour[front] = shade(view.mesh, view.corners, view.seen, front, light / np.linalg.norm(light))
+    return to_bytes(halve(colour))
 
 
-def halved(fine: np.ndarray) -> np.ndarray:
+def halve(fine: np.ndarray) -> np.ndarray:
     """Means of 2 x 2 pixels of (2n, 2n, ...)."""
     half = len(fine) // 2
     return fine.reshape(half, 2, half, 2, *fine.shape[2:]).mean((1, 3))
@@ -140,17 +140,17 @@ def signature(mesh: meshes.Mesh) -> np.ndarray:
     return np.where(np.isfinite(depth), depth, 0)
 
 
-def shown(mesh: meshes.Mesh, entry: meshes.Entry) -> meshes.Mesh:
+def at_shown_size(mesh: meshes.Mesh, entry: meshes.Entry) -> meshes.Mesh:
     """The model at the size at which it is rendered."""
-    return mesh.scaled(np.clip(max(entry.size), *SIZES) / max(entry.size))
+    return mesh.scale(np.clip(max(entry.size), *SIZES) / max(entry.size))
 
 
-def drawn(entry: meshes.Entry, number: int) -> np.random.Generator:
+def view_random(entry: meshes.Entry, number: int) -> np.random.Generator:
     """The random choices of a model's view, the same in every run."""
     return np.random.default_rng(list(hashlib.sha256(f"{entry.id} {number}".encode()).digest()))
 
 
-def rendered(job: tuple[meshes.Entry, Path], out: Path) -> np.ndarray | str:
+def render_views(job: tuple[meshes.Entry, Path], out: Path) -> np.ndarray | str:
     """Write the views of a model; its signature, or why there are none."""
     entry, path = job
     try:
@@ -158,16 +158,16 @@ def rendered(job: tuple[meshes.Entry, Path], out: Path) -> np.ndarray | str:
             mesh = meshes.read_mesh(archive, entry, MOST_TRIANGLES)
     except (ValueError, KeyError, IndexError) as error:
         return f"{entry.id}: {error}"
-    mesh = shown(mesh, entry)
+    mesh = at_shown_size(mesh, entry)
     for number in range(VIEWS):
-        draw = drawn(entry, number)
+        draw = view_random(entry, number)
         scene = view(mesh, entry.elevation, draw)
         Image.fromarray(picture(scene, draw)).save(out / "image" / f"{entry.id}-{number}.png")
         Image.fromarray(np.round(scene.depth * 1000).clip(0, 65535).astype(np.uint16)).save(out / "depth" / f"{entry.id}-{number}.png")
     return signature(mesh)
 
 
-def variants(signatures: np.ndarray) -> np.ndarray:
+def find_families(signatures: np.ndarray) -> np.ndarray:
     """The number of the family (n,) of each signature (n, 32, 32): what looks alike is one, and so is what looks like one of its members."""
     flat = signatures.reshape(len(signatures), -1)
     family = np.arange(len(flat))
@@ -186,15 +186,15 @@ def noun(name: str) -> str:
     return SYNONYMS.get(last, last)
 
 
-def held_out(found: list[meshes.Entry], family: np.ndarray) -> tuple[set[int], list[str]]:
+def choose_test(models: list[meshes.Entry], family: np.ndarray) -> tuple[set[int], list[str]]:
     """Families of the test, and the classes of the short test: chosen by names and numbers alone."""
-    order = sorted(set(family.tolist()), key=lambda number: hashlib.sha256(found[number].id.encode()).hexdigest())
-    families = Counter(noun(found[number].name) for number in order)
+    order = sorted(set(family.tolist()), key=lambda number: hashlib.sha256(models[number].id.encode()).hexdigest())
+    families = Counter(noun(models[number].name) for number in order)
     classes = sorted(families, key=lambda word: (-families[word], word))[:NAMES]
     size = Counter(family.tolist())
     test: set[int] = set()
 
-    def hold(members: list[int], share: float) -> None:
+    def hold_out(members: list[int], share: float) -> None:
         wanted, held = round(share * sum(size[n] for n in members)), sum(size[n] for n in members if n in test)
         for number in members:
             if number not in test and held + size[number] <= wanted:
@@ -202,8 +202,8 @@ def held_out(found: list[meshes.Entry], family: np.ndarray) -> tuple[set[int], l
                 held += size[number]
 
     for word in classes:
-        hold([number for number in order if noun(found[number].name) == word], HELD_OUT)
-    hold(order, HELD_OUT)
+        hold_out([number for number in order if noun(models[number].name) == word], HELD_OUT)
+    hold_out(order, HELD_OUT)
     return test, sorted(classes)
 
 
@@ -214,7 +214,7 @@ def caption(entry: meshes.Entry, view: int) -> str:
     return CAPTIONS[view % len(CAPTIONS)].format(name=name, article=article, category=entry.category.lower(), tags=tags.lower())
 
 
-def captioned(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def text_pairs(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """One view's pairs with text: its caption, its name, and what it is in one word. Views of one name are no negatives of each other."""
     for ending, text in (("", row["text"]), ("-name", row["name"]), ("-noun", noun(row["name"]))):
         yield {key: row[key] for key in ("image", "name", "source")} | {"id": row["id"] + ending, "text": text, "group": row["name"]}
@@ -229,21 +229,21 @@ def main() -> None:
         (out / kind).mkdir(parents=True, exist_ok=True)
     jobs = [(entry, path) for path in meshes.catalogues(work / "sources" / "sweethome3d-furniture") for entry in meshes.entries(path)]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(rendered, jobs, [out] * len(jobs), chunksize=4))
+        results = list(pool.map(render_views, jobs, [out] * len(jobs), chunksize=4))
     for result in results:
         if isinstance(result, str):
             print(f"left out: {result}", file=sys.stderr)
     kept = [(entry, result) for (entry, _), result in zip(jobs, results, strict=True) if not isinstance(result, str)]
-    found = [entry for entry, _ in kept]
-    family = variants(np.stack([result for _, result in kept]))
-    test, classes = held_out(found, family)
-    write(out, found, family, test, classes)
+    models = [entry for entry, _ in kept]
+    family = find_families(np.stack([result for _, result in kept]))
+    test, classes = choose_test(models, family)
+    write_manifests(out, models, family, test, classes)
 
 
-def write(out: Path, found: list[meshes.Entry], family: np.ndarray, test: set[int], classes: list[str]) -> None:
+def write_manifests(out: Path, models: list[meshes.Entry], family: np.ndarray, test: set[int], classes: list[str]) -> None:
     """The manifests, the list of names, and the counts on stderr."""
     rows: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
-    for entry, number in zip(found, family, strict=True):
+    for entry, number in zip(models, family, strict=True):
         word = noun(entry.name)
         for view in range(VIEWS):
             row: dict[str, Any] = {
@@ -260,21 +260,21 @@ def write(out: Path, found: list[meshes.Entry], family: np.ndarray, test: set[in
         "test-names": [row | {"label": row["name"]} for row in rows["test"]],
         "test-one": [row for row in rows["test"] if row["id"].endswith("-0")],
         "train-shuffled": [row | {"depth": depth} for row, depth in zip(rows["train"], depths, strict=True)],
-        "image-text": [named for row in rows["train"] for named in captioned(row)],
+        "image-text": [pair for row in rows["train"] for pair in text_pairs(row)],
     }
     for name, lines in manifests.items():
         (out / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for split in ("train", "test"):
-        for (source, licence, models), count in sorted(Counter((r["source"], r["licence"], split) for r in rows[split]).items()):
-            print(f"furniture {models}: {source} ({licence}): {count // VIEWS} models, {count} views", file=sys.stderr)
+        for (source, licence, split_name), count in sorted(Counter((r["source"], r["licence"], split) for r in rows[split]).items()):
+            print(f"furniture {split_name}: {source} ({licence}): {count // VIEWS} models, {count} views", file=sys.stderr)
         words = Counter(row["label"] for row in rows[split] if row["label"])
         print(f"furniture {split}: " + ", ".join(f"{word} {count // VIEWS}" for word, count in sorted(words.items())), file=sys.stderr)
     print(
-        f"furniture: {len(found)} models in {len(set(family.tolist()))} families, {len({e.name.lower() for e in found})} names",
+        f"furniture: {len(models)} models in {len(set(family.tolist()))} families, {len({e.name.lower() for e in models})} names",
         file=sys.stderr,
     )
     (out / "names-short.json").write_text(json.dumps(classes, indent=1))
-    (out / "names-all.json").write_text(json.dumps(sorted({entry.name.lower() for entry in found}), indent=1))
+    (out / "names-all.json").write_text(json.dumps(sorted({entry.name.lower() for entry in models}), indent=1))
 
 
 if __name__ == "__main__":

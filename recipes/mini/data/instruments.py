@@ -66,10 +66,10 @@ class Note(NamedTuple):
 def score(instrument: Instrument, style: str, numbers: np.random.Generator, seconds: float = SECONDS) -> list[Note]:
     """Notes in one of `STYLES`, in the order they begin. What an instrument cannot play becomes what it can."""
     beat = 60 / numbers.uniform(60, 180)
-    loud = numbers.uniform(0.45, 1.0)
+    loudness = numbers.uniform(0.45, 1.0)
 
     def velocity() -> float:
-        return float(np.clip(loud + numbers.normal(0, 0.08), 0.2, 1.0))
+        return float(np.clip(loudness + numbers.normal(0, 0.08), 0.2, 1.0))
 
     if instrument.keys:
         return _rhythm(instrument.keys, beat, seconds, numbers, velocity)
@@ -77,15 +77,15 @@ def score(instrument: Instrument, style: str, numbers: np.random.Generator, seco
     root = int(numbers.integers(instrument.lowest, max(instrument.lowest + 1, instrument.highest - 14)))
     steps = [root + 12 * octave + step for octave in range(3) for step in scale if root + 12 * octave + step <= instrument.highest]
     if style == "note":
-        lasts = float(numbers.choice([0.5, 1.0, 2.0, seconds]))
-        return [Note(t, 0.95 * lasts, int(numbers.choice(steps)), velocity()) for t in np.arange(0, seconds - 0.2, lasts)]
+        length = float(numbers.choice([0.5, 1.0, 2.0, seconds]))
+        return [Note(t, 0.95 * length, int(numbers.choice(steps)), velocity()) for t in np.arange(0, seconds - 0.2, length)]
     if style in ("chords", "broken chords"):
         together = style == "chords" and instrument.chords
         return _chords(steps[0], instrument.highest, together, beat, seconds, numbers, velocity)
     if style == "rhythm":
         key = int(numbers.choice(steps))
         pattern = numbers.choice([0.25, 0.5, 0.5, 1.0], size=8) * beat
-        return _in_time(pattern, lambda: key if numbers.random() < 0.7 else int(numbers.choice(steps)), seconds, 0.7, velocity)
+        return _repeat_pattern(pattern, lambda: key if numbers.random() < 0.7 else int(numbers.choice(steps)), seconds, 0.7, velocity)
     place = int(numbers.integers(len(steps)))
 
     def walk() -> int:
@@ -94,10 +94,10 @@ def score(instrument: Instrument, style: str, numbers: np.random.Generator, seco
         return steps[place]
 
     overlap = 1.05 if numbers.random() < 0.5 else 0.8  # bound or separate
-    return _in_time(numbers.choice([0.5, 0.5, 1.0, 1.0, 2.0], size=12) * beat, walk, seconds, overlap, velocity)
+    return _repeat_pattern(numbers.choice([0.5, 0.5, 1.0, 1.0, 2.0], size=12) * beat, walk, seconds, overlap, velocity)
 
 
-def _in_time(pattern, key, seconds, share, velocity) -> list[Note]:  # type: ignore[no-untyped-def]
+def _repeat_pattern(pattern, key, seconds, share, velocity) -> list[Note]:  # type: ignore[no-untyped-def]
     """Notes one after another, in durations that come round again."""
     notes, start, number = [], 0.0, 0
     while start < seconds - 0.1:
@@ -166,7 +166,7 @@ class Soundfont:
         return resample_poly(stereo.mean(axis=1), RATE * speed.numerator, PLAYED_AT * speed.denominator)
 
 
-def in_a_room(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
+def add_room(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
     """A sound (samples,) as some microphone in some room hears it: echo, colour, noise, and how loud."""
     if numbers.random() < 0.6:
         lasts = numbers.uniform(0.1, 0.8)
@@ -175,16 +175,16 @@ def in_a_room(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
         echo *= numbers.uniform(0.1, 0.6) / np.sqrt((echo**2).sum())
         echo[0] = 1
         sound = fftconvolve(sound, echo)[: len(sound)]
-    sound = coloured(sound, numbers)
+    sound = equalise(sound, numbers)
     level = np.sqrt((sound**2).mean()) + 1e-6
     if numbers.random() < 0.7:
-        noise = coloured(numbers.normal(size=len(sound)), numbers)
+        noise = equalise(numbers.normal(size=len(sound)), numbers)
         noise *= level * 10 ** (-numbers.uniform(20, 55) / 20) / (np.sqrt((noise**2).mean()) + 1e-9)
         sound = sound + noise
-    return loud(sound, 10 ** (-numbers.uniform(1, 24) / 20))
+    return scale_to_peak(sound, 10 ** (-numbers.uniform(1, 24) / 20))
 
 
-def coloured(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
+def equalise(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
     """A sound with other balance of low and high: a smooth curve of up to 9 dB over the octaves, and sometimes no highs or lows at all."""
     spectrum = np.fft.rfft(sound)
     octave = np.log2(np.maximum(np.fft.rfftfreq(len(sound), 1 / RATE), 20) / 20)  # 0 to 8.6
@@ -196,6 +196,6 @@ def coloured(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
     return np.fft.irfft(spectrum * 10 ** (gain / 20), len(sound))
 
 
-def loud(sound: np.ndarray, peak: float) -> np.ndarray:
+def scale_to_peak(sound: np.ndarray, peak: float) -> np.ndarray:
     """A sound as loud as to reach a peak; silence stays silence."""
     return sound * (peak / max(np.abs(sound).max(), 1e-5))

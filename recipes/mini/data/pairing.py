@@ -34,41 +34,41 @@ def pictures_by_group(work: Path) -> dict[str, list[str]]:
     manifest = work / "data" / "drawings" / "train.jsonl"
     if not manifest.exists():
         raise SystemExit(f"{manifest} is not there; run drawings.py first")
-    found: dict[str, set[str]] = defaultdict(set)
+    pictures: dict[str, set[str]] = defaultdict(set)
     for line in manifest.open():
         row = json.loads(line)
-        found[row["group"]].add(f"../drawings/{row['image']}")
-    return {group: sorted(images) for group, images in found.items()}
+        pictures[row["group"]].add(f"../drawings/{row['image']}")
+    return {group: sorted(images) for group, images in pictures.items()}
 
 
-def pictures_of(codes: Iterable[str], known: Mapping[str, Sequence[str]]) -> list[str]:
+def pictures_of(codes: Iterable[str], by_group: Mapping[str, Sequence[str]]) -> list[str]:
     """All pictures of some emoji, by their codes.
 
     Raises:
         SystemExit: there are none: the set of drawings has changed, or the image encoder was kept from these.
     """
     codes = tuple(codes)
-    found = [image for code in codes for image in known.get(code, ())]
-    if not found:
+    pictures = [image for code in codes for image in by_group.get(code, ())]
+    if not pictures:
         raise SystemExit(f"no training picture of {', '.join(codes)} among the drawings")
-    return found
+    return pictures
 
 
-def paired(rows: Iterable[Row], pictures: Mapping[str, Sequence[str]], modality: str, seed: str) -> list[Row]:
+def pair_with_pictures(rows: Iterable[Row], pictures: Mapping[str, Sequence[str]], modality: str, seed: str) -> list[Row]:
     """Rows with a picture of their `label` each: all pictures of a class come once before one comes again."""
     numbers = np.random.default_rng(list(seed.encode()))
     waiting: dict[str, list[str]] = defaultdict(list)
-    result = []
+    pairs = []
     for row in rows:
         label = row["label"]
         if not waiting[label]:
             waiting[label] = list(numbers.permutation(np.array(pictures[label])))
         image = str(waiting[label].pop())
-        result.append({"id": f"{row[modality]} {image}", "image": image, "group": label, **row})
-    return result
+        pairs.append({"id": f"{row[modality]} {image}", "image": image, "group": label, **row})
+    return pairs
 
 
-def shuffled(rows: Sequence[Row], recording: str, seed: str) -> list[Row]:
+def shuffle_pictures(rows: Sequence[Row], recording: str, seed: str) -> list[Row]:
     """The same recordings, each with another's pictures: a control that must learn nothing.
 
     recording: the key that rows of one recording have in common. Pictures, with label and group, are dealt out anew to whole recordings:
@@ -81,28 +81,28 @@ def shuffled(rows: Sequence[Row], recording: str, seed: str) -> list[Row]:
     numbers = np.random.default_rng(list(seed.encode()))
     dealt = dict(zip(labels, numbers.permutation(len(labels)), strict=True))
     all_labels = list(labels.values())
-    result = []
+    pairs = []
     for row in rows:
         label, group = all_labels[dealt[row[recording]]]
         image = str(numbers.choice(images[label]))
-        audio_or_motion = {key: value for key, value in row.items() if key not in ("id", "image", "group", "label")}
-        result.append({"id": f"{row['id']} shuffled", "image": image, "group": group, "label": label, **audio_or_motion})
-    return result
+        recording_fields = {key: value for key, value in row.items() if key not in ("id", "image", "group", "label")}
+        pairs.append({"id": f"{row['id']} shuffled", "image": image, "group": group, "label": label, **recording_fields})
+    return pairs
 
 
-def ceiling(work: Path, codes: Mapping[str, Sequence[str]], folder: Path) -> list[Row]:
+def ceiling_rows(work: Path, codes: Mapping[str, Sequence[str]], folder: Path) -> list[Row]:
     """Test rows of the classes' drawings in the sets that nothing is trained on: what recordings bound to pictures can hardly exceed."""
     rows = []
     for name in UNSEEN_SETS:
-        for label, some in sorted(codes.items()):
-            for code in some:
+        for label, label_codes in sorted(codes.items()):
+            for code in label_codes:
                 image = work / "data" / "drawings" / name / f"{code}.png"
                 if image.exists():
                     rows.append({"id": f"{name}/{code}", "image": os.path.relpath(image, folder), "label": label, "source": name})
     return rows
 
 
-def write(path: Path, rows: Iterable[Row]) -> None:
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """JSON lines, whole or not at all."""
     part = path.with_suffix(".part")
     part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

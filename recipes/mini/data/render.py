@@ -29,7 +29,7 @@ class Camera:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Rendering:
     """What the pixels see: depth (size, size) in metres, infinite where nothing is; the triangle's number, -1 where none;
     and the weights (size, size, 3) of its corners at that place of the surface."""
 
@@ -48,7 +48,7 @@ def plane_depth(camera: Camera, normal: np.ndarray, distance: float) -> np.ndarr
 
 def render(
     corners: np.ndarray, camera: Camera, solid: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None, nearest: float = 1e-3
-) -> Seen:
+) -> Rendering:
     """The nearest triangle of `corners` (n, 3, 3) at each pixel.
 
     Triangles with a corner nearer than `nearest` metres are left out. `solid` takes triangles (k,) and corner weights (k, 3) and says
@@ -105,7 +105,7 @@ def render(
     triangle = np.full(len(row), -1)
     triangle[hit] = numbers[row_hit]
     square = (camera.size, camera.size)
-    return Seen(depth.reshape(square), triangle.reshape(square), weights.reshape(*square, 3))
+    return Rendering(depth.reshape(square), triangle.reshape(square), weights.reshape(*square, 3))
 
 
 def _weights(x: np.ndarray, y: np.ndarray, a: np.ndarray, to_b: np.ndarray, to_c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

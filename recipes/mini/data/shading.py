@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from meshes import Mesh
-from render import Seen
+from render import Rendering
 
 
 def holes(mesh: Mesh) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
@@ -16,10 +16,10 @@ def holes(mesh: Mesh) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
         return None
 
     def solid(triangles: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        there = ~pierced[mesh.material[triangles]]
-        look = np.flatnonzero(~there)
-        there[look] = colours(mesh, triangles[look], weights[look])[:, 3] > 0.5
-        return there
+        solid_there = ~pierced[mesh.material[triangles]]
+        look = np.flatnonzero(~solid_there)
+        solid_there[look] = colours(mesh, triangles[look], weights[look])[:, 3] > 0.5
+        return solid_there
 
     return solid
 
@@ -41,7 +41,7 @@ def colours(mesh: Mesh, triangles: np.ndarray, weights: np.ndarray) -> np.ndarra
     return colour
 
 
-def shaded(mesh: Mesh, corners: np.ndarray, seen: Seen, where: np.ndarray, light: np.ndarray) -> np.ndarray:
+def shade(mesh: Mesh, corners: np.ndarray, seen: Rendering, where: np.ndarray, light: np.ndarray) -> np.ndarray:
     """Colours (k, 3) of what is seen there: 45 % of the light comes from everywhere."""
     triangles = seen.triangle[where]
     return colours(mesh, triangles, seen.weights[where])[:, :3] * (0.45 + 0.55 * np.abs(normals(corners[triangles]) @ light))[:, None]

@@ -27,16 +27,16 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from instruments import INSTRUMENTS, RATE, STYLES, Soundfont, coloured, in_a_room, loud, score
-from pairing import Row, ceiling, paired, pictures_by_group, pictures_of, shuffled, write
+from instruments import INSTRUMENTS, RATE, STYLES, Soundfont, add_room, equalise, scale_to_peak, score
+from pairing import Row, ceiling_rows, pair_with_pictures, pictures_by_group, pictures_of, shuffle_pictures, write_rows
 from qt_resources import resources
 from scipy.signal import resample_poly
 
-PLAYED, TESTED = 216, 20
+TRAINING_CLIPS, TEST_CLIPS = 216, 20
 """Clips of each instrument to learn from, and to test with."""
-FARTHEST = 5
+MOST_SEMITONES = 5
 """Semitones by which an instrument to learn from is made larger or smaller, at most."""
-VARIED = 6
+HEARINGS = 6
 """Different hearings of each real recording to learn from."""
 
 TRAINING_FONT = "fluid-soundfont-gm/usr/share/sounds/sf2/FluidR3_GM.sf2"
@@ -85,14 +85,14 @@ STAMP_EFFECTS = {
 """Stamps of which emoji show more than their own picture; the others keep to that."""
 
 
-def heard(file: Path | io.BytesIO) -> np.ndarray:
+def read_sound(file: Path | io.BytesIO) -> np.ndarray:
     """A sound file's channels as one, (samples,) at `RATE`."""
     sound, rate = soundfile.read(file, always_2d=True)
     ratio = Fraction(RATE, rate)
     return resample_poly(sound.mean(axis=1), ratio.numerator, ratio.denominator)
 
 
-def varied(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
+def vary(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
     """Another hearing of a recording: a stretch of it in which something sounds, a little faster or slower, elsewhere and differently loud."""
     speed = Fraction(int(numbers.integers(88, 113)), 100)
     sound = resample_poly(sound, speed.denominator, speed.numerator)
@@ -101,18 +101,18 @@ def varied(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
     power = energy[length:] - energy[:-length]  # of the stretch that starts at each sample
     starts = np.flatnonzero(power >= 0.3 * power.max())
     start = int(numbers.choice(starts))
-    sound = coloured(sound[start : start + length], numbers)
+    sound = equalise(sound[start : start + length], numbers)
     quiet = np.zeros(max(0, 2 * RATE - length))
     if len(quiet):  # somewhere in two seconds of silence
         before = int(numbers.integers(len(quiet) + 1))
         sound = np.concatenate([quiet[:before], sound, quiet[before:]])
     if numbers.random() < 0.5:
-        noise = coloured(numbers.normal(size=len(sound)), numbers)
-        sound = sound + loud(noise, np.abs(sound).max() * 10 ** (-numbers.uniform(20, 60) / 20))
-    return loud(sound, 10 ** (-numbers.uniform(0, 24) / 20))
+        noise = equalise(numbers.normal(size=len(sound)), numbers)
+        sound = sound + scale_to_peak(noise, np.abs(sound).max() * 10 ** (-numbers.uniform(20, 60) / 20))
+    return scale_to_peak(sound, 10 ** (-numbers.uniform(0, 24) / 20))
 
 
-def played(font: Path, clips: int, folder: Path, seed: str, farthest: int = 0) -> Iterator[Row]:
+def play_clips(font: Path, clips: int, folder: Path, seed: str, most_semitones: int = 0) -> Iterator[Row]:
     """Clips of each instrument, from one soundfont; of other instruments of its kind, up to as many semitones larger or smaller, if asked for."""
     soundfont = Soundfont(font)
     for name, instrument in INSTRUMENTS.items():
@@ -122,12 +122,12 @@ def played(font: Path, clips: int, folder: Path, seed: str, farthest: int = 0) -
             program = instrument.programs[int(numbers.integers(len(instrument.programs)))]
             notes = score(instrument, style, numbers)
             cents = float(numbers.uniform(-30, 30))
-            larger = int(numbers.integers(-farthest, farthest + 1)) if farthest else 0
-            sound = in_a_room(soundfont.play(instrument, notes, program, cents, larger), numbers)
-            yield saved(sound, folder / f"{name}-{number:03d}.flac", name, font.stem)
+            larger = int(numbers.integers(-most_semitones, most_semitones + 1)) if most_semitones else 0
+            sound = add_room(soundfont.play(instrument, notes, program, cents, larger), numbers)
+            yield save(sound, folder / f"{name}-{number:03d}.flac", name, font.stem)
 
 
-def saved(sound: np.ndarray, path: Path, label: str, source: str) -> Row:
+def save(sound: np.ndarray, path: Path, label: str, source: str) -> Row:
     """Writes a sound; its row, without a picture. `recording` is what the hearings of one recording have in common."""
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.clip(sound, -1, 1).astype(np.float32), RATE)
@@ -135,22 +135,22 @@ def saved(sound: np.ndarray, path: Path, label: str, source: str) -> Row:
     return {"audio": str(path.relative_to(data)), "label": label, "source": source, "recording": path.stem.rpartition("~")[0] or path.stem}
 
 
-def hearings(recordings: Iterator[tuple[str, str, np.ndarray]], folder: Path, source: str) -> Iterator[Row]:
+def vary_recordings(recordings: Iterator[tuple[str, str, np.ndarray]], folder: Path, source: str) -> Iterator[Row]:
     """(name, label, sound) to several rows each."""
     for name, label, sound in recordings:
-        for number in range(VARIED):
+        for number in range(HEARINGS):
             numbers = np.random.default_rng([*source.encode(), *name.encode(), number])
-            yield saved(varied(sound, numbers), folder / f"{name}~{number}.flac", label, source)
+            yield save(vary(sound, numbers), folder / f"{name}~{number}.flac", label, source)
 
 
 def gcompris(sources: Path, wanted: dict[str, str]) -> Iterator[tuple[str, str, bytes]]:
     """(name, label, file) of the recordings that are wanted, each once."""
-    seen = set()
+    names_seen = set()
     for path in sorted((sources / GCOMPRIS).glob("*.rcc")):
         for name, content in resources(path):
             stem, _, ending = name.rpartition("/")[2].partition(".")
-            if ending in ("ogg", "wav") and stem in wanted and stem not in seen:
-                seen.add(stem)
+            if ending in ("ogg", "wav") and stem in wanted and stem not in names_seen:
+                names_seen.add(stem)
                 yield stem, wanted[stem], content
 
 
@@ -166,7 +166,7 @@ def stamps(sources: Path) -> Iterator[tuple[str, str, np.ndarray]]:
         if spoken or "music" in place.parts or not path.with_suffix(".txt").exists():
             continue
         sentence = path.with_suffix(".txt").read_text(errors="replace").split("\n")[0].strip().rstrip(".")
-        sound = heard(path)
+        sound = read_sound(path)
         if len(sound) >= RATE // 4:
             yield path.stem, STAMP_EFFECTS.get(path.stem, f"stamp {sentence}"), sound
 
@@ -188,31 +188,31 @@ def main(work: Path) -> None:
     pictures = {label: pictures_of(codes, groups) for label, codes in PICTURES.items()}
     pictures |= {group: images for group, images in groups.items() if group.startswith("stamp ")}
 
-    training = {"instruments": list(played(sources / TRAINING_FONT, PLAYED, data / "instruments", "training", FARTHEST))}
-    write(data / "test-soundfont.jsonl", tested(list(played(sources / TEST_FONT, TESTED, data / "test-soundfont", "test"))))
+    training = {"instruments": list(play_clips(sources / TRAINING_FONT, TRAINING_CLIPS, data / "instruments", "training", MOST_SEMITONES))}
+    write_rows(data / "test-soundfont.jsonl", test_rows(list(play_clips(sources / TEST_FONT, TEST_CLIPS, data / "test-soundfont", "test"))))
     real = []
     for name, label, content in gcompris(sources, REAL_INSTRUMENTS):
         path = data / "test-real" / f"{name}.ogg"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
         real.append({"audio": f"test-real/{path.name}", "label": label, "source": "gcompris-qt-data"})
-    write(data / "test-real.jsonl", tested(real))
+    write_rows(data / "test-real.jsonl", test_rows(real))
 
-    known = ((name, label, heard(io.BytesIO(content))) for name, label, content in gcompris(sources, GCOMPRIS_EFFECTS))
-    training["effects"] = list(hearings(known, data / "effects-gcompris", "gcompris-qt-data"))
-    shown = (stamp for stamp in stamps(sources) if stamp[1] in pictures)
-    training["effects"] += hearings(shown, data / "effects-stamps", "tuxpaint-stamps-default")
+    effects = ((name, label, read_sound(io.BytesIO(content))) for name, label, content in gcompris(sources, GCOMPRIS_EFFECTS))
+    training["effects"] = list(vary_recordings(effects, data / "effects-gcompris", "gcompris-qt-data"))
+    with_pictures = (stamp for stamp in stamps(sources) if stamp[1] in pictures)
+    training["effects"] += vary_recordings(with_pictures, data / "effects-stamps", "tuxpaint-stamps-default")
 
     folder = os.environ.get("MINI_ESC10")
     clips = list(esc10(Path(folder))) if folder else []
     for fold in sorted({fold for fold, _, _ in clips}):
-        mine = [(label, path) for number, label, path in clips if number == fold]
-        recordings = ((path.stem, label, heard(path)) for label, path in mine)
-        training[f"esc10-{fold}"] = list(hearings(recordings, data / f"esc10-{fold}", "ESC-10"))
-        write(
+        of_fold = [(label, path) for number, label, path in clips if number == fold]
+        recordings = ((path.stem, label, read_sound(path)) for label, path in of_fold)
+        training[f"esc10-{fold}"] = list(vary_recordings(recordings, data / f"esc10-{fold}", "ESC-10"))
+        write_rows(
             data / f"test-esc10-{fold}.jsonl",
-            tested(
-                [{"audio": os.path.relpath(path.resolve(), data.resolve()), "label": label, "source": "ESC-10"} for label, path in mine]
+            test_rows(
+                [{"audio": os.path.relpath(path.resolve(), data.resolve()), "label": label, "source": "ESC-10"} for label, path in of_fold]
             ),
         )
     if not clips:
@@ -221,25 +221,25 @@ def main(work: Path) -> None:
     names = {"instruments": sorted(INSTRUMENTS), "esc10": sorted(ESC10.values())}
     for kind, labels in names.items():
         (data / f"names-{kind}.json").write_text(json.dumps(labels, indent=1) + "\n")
-        write(data / f"ceiling-{kind}.jsonl", ceiling(work, {label: PICTURES[label] for label in labels}, data))
-    pairs = {name: paired(rows, pictures, "audio", name) for name, rows in training.items()}
+        write_rows(data / f"ceiling-{kind}.jsonl", ceiling_rows(work, {label: PICTURES[label] for label in labels}, data))
+    pairs = {name: pair_with_pictures(rows, pictures, "audio", name) for name, rows in training.items()}
     for name, rows in pairs.items():
-        write(data / f"{name}.jsonl", rows)
-        told(name, rows)
-    learnt = [row for name, rows in pairs.items() if name != "esc10-1" for row in rows]
-    write(data / "shuffled.jsonl", shuffled(learnt, "recording", "shuffled"))
+        write_rows(data / f"{name}.jsonl", rows)
+        print_counts(name, rows)
+    control = [row for name, rows in pairs.items() if name != "esc10-1" for row in rows]
+    write_rows(data / "shuffled.jsonl", shuffle_pictures(control, "recording", "shuffled"))
 
 
-def tested(rows: list[Row]) -> list[Row]:
+def test_rows(rows: list[Row]) -> list[Row]:
     """Test rows, by their file."""
     return [{"id": row["audio"], **{key: row[key] for key in ("audio", "label", "source")}} for row in rows]
 
 
-def told(name: str, rows: list[Row]) -> None:
+def print_counts(name: str, rows: list[Row]) -> None:
     """One line of counts by source."""
     recordings = Counter(source for source, _ in {(row["source"], row["recording"]) for row in rows})
-    counted = ", ".join(f"{count} recordings of {source}" for source, count in recordings.items())
-    print(f"sounds: {name}: {len(rows)} pairs, {counted}, {len({row['label'] for row in rows})} classes", file=sys.stderr)
+    counts = ", ".join(f"{count} recordings of {source}" for source, count in recordings.items())
+    print(f"sounds: {name}: {len(rows)} pairs, {counts}, {len({row['label'] for row in rows})} classes", file=sys.stderr)
 
 
 if __name__ == "__main__":

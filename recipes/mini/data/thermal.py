@@ -24,7 +24,7 @@ from pathlib import Path
 import furniture
 import meshes
 import numpy as np
-from furniture import halved, to_bytes
+from furniture import halve, to_bytes
 from meshes import Material, Mesh
 from PIL import Image
 from render import Camera, plane_depth, render
@@ -66,16 +66,16 @@ def heat(mesh: Mesh, kind: str, draw: np.random.Generator) -> Heat:
     return Heat(base + draw.normal(0, spread, count), emissivity)
 
 
-def camera_picture(sent: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+def camera_picture(radiation: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     """What a thermal camera makes (128, 128) uint8 of the radiation (256, 256) in kelvin: blur, noise, lines, its own gain."""
-    kelvin = blurred(halved(sent), draw.uniform(0.3, 1.0))
+    kelvin = blur(halve(radiation), draw.uniform(0.3, 1.0))
     kelvin = kelvin + draw.normal(0, draw.uniform(0.02, 0.3), kelvin.shape) + draw.normal(0, draw.uniform(0, 0.1), kelvin.shape[1])
-    kelvin = kelvin + draw.uniform(0, 1.5) * (kelvin - blurred(kelvin, draw.uniform(3, 10)))  # the detail that makers' gain brings out
+    kelvin = kelvin + draw.uniform(0, 1.5) * (kelvin - blur(kelvin, draw.uniform(3, 10)))  # the detail that makers' gain brings out
     low, high = np.percentile(kelvin, draw.uniform(0, 2)), np.percentile(kelvin, 100 - draw.uniform(0, 2))
     return to_bytes(np.clip((kelvin - low) / max(high - low, 1.0), 0, 1) ** draw.uniform(0.7, 1.4))
 
 
-def blurred(values: np.ndarray, deviation: float) -> np.ndarray:
+def blur(values: np.ndarray, deviation: float) -> np.ndarray:
     """A Gaussian blur of a square (n, n); at its edges, of what is there."""
     place = np.arange(len(values))
     kernel = np.exp(-((place[:, None] - place) ** 2) / (2 * deviation**2))
@@ -126,7 +126,7 @@ def kind_of(entry: meshes.Entry) -> str | None:
 def stock(work: Path, split: str) -> Stock:
     """What streets of a split are made of: its side's models alone."""
     ours = {json.loads(line)["group"] for line in (work / "data" / "furniture" / f"{split}.jsonl").open()}
-    found: dict[str, list[Mesh]] = {}
+    meshes_of: dict[str, list[Mesh]] = {}
     for path in meshes.catalogues(work / "sources" / "sweethome3d-furniture"):
         with zipfile.ZipFile(path) as archive:
             for entry in meshes.entries(path):
@@ -134,13 +134,13 @@ def stock(work: Path, split: str) -> Stock:
                 if kind and entry.id in ours:
                     mesh = meshes.read_mesh(archive, entry, furniture.MOST_TRIANGLES)
                     if kind == "plant" and len(mesh.corners) > MOST:
-                        mesh = thinned(mesh)
+                        mesh = thin(mesh)
                     if len(mesh.corners) <= 3 * MOST:
-                        found.setdefault(kind, []).append(mesh)
-    return Stock(found)
+                        meshes_of.setdefault(kind, []).append(mesh)
+    return Stock(meshes_of)
 
 
-def thinned(mesh: Mesh) -> Mesh:
+def thin(mesh: Mesh) -> Mesh:
     """`MOST` of a tree's leaves, each as much larger as there are fewer."""
     kept = mesh.part(np.random.default_rng(0).choice(len(mesh.corners), MOST, replace=False))
     middle = kept.corners.mean(1, keepdims=True)
@@ -179,17 +179,17 @@ def building(draw: np.random.Generator) -> Mesh:
     return Mesh(np.array(corners, float), np.array(places, float), material, (Material("wall", wall[0, 0, :3], wall, 1.0), roof))
 
 
-def street(found: Stock, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def street(models: Stock, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A street as a camera (128, 128, 3) and as a thermal camera (128, 128) sees it, both uint8."""
     half_road = draw.uniform(3.5, 6)
-    things = _things(found, half_road, draw)
+    things = _things(models, half_road, draw)
     tilt, yaw = draw.normal(-0.01, 0.03), draw.normal(0, 0.08)
     eye = np.array([draw.uniform(-0.5, 0.5) * half_road, draw.uniform(1.2, 1.9), 0])
     forward = np.array([np.sin(yaw) * np.cos(tilt), np.sin(tilt), -np.cos(yaw) * np.cos(tilt)])
     right = np.cross(forward, [0, 1, 0]) / np.hypot(forward[0], forward[2])
     turn = np.stack([right, np.cross(forward, right), forward])
 
-    whole = meshes.joined([thing.mesh for thing in things])
+    whole = meshes.join([thing.mesh for thing in things])
     temperature = np.concatenate([thing.heat.temperature for thing in things])
     emissivity = np.concatenate([thing.heat.emissivity for thing in things])
     corners = (whole.corners - eye) @ turn.T
@@ -209,44 +209,44 @@ def street(found: Stock, draw: np.random.Generator) -> tuple[np.ndarray, np.ndar
     colour[hills] = draw.uniform(0.15, 0.5, 3) * [0.8, 1, 0.8]
     sky = -draw.uniform(6, 25) * (0.4 + 0.6 * np.clip(rays[..., 1] / np.linalg.norm(rays, axis=-1) * 4, 0, 1))
     sky += draw.uniform(0, 3) * noise(draw, sky.shape, (4, 8, 16))
-    sent = np.where(hills, draw.normal(0, 1.5) + 0.5 * noise(draw, sky.shape, (32, 64)), sky)
+    radiation = np.where(hills, draw.normal(0, 1.5) + 0.5 * noise(draw, sky.shape, (32, 64)), sky)
 
     place = rays * np.where(below, ground, 0)[..., None] + eye
-    colour[below], sent[below] = _ground(place[below], half_road, draw)
+    colour[below], radiation[below] = _ground(place[below], half_road, draw)
 
     triangle = seen.triangle[front]
-    across = normals(whole.corners[triangle])
-    across *= np.where((across * rays[front]).sum(1) > 0, -1, 1)[:, None]  # to the side that is seen
-    own = colours(whole, triangle, seen.weights[front])[:, :3]
-    lit = np.clip(across @ sun, 0, 1)
-    colour[front] = own * (0.5 + 0.6 * lit)[:, None]
+    normal = normals(whole.corners[triangle])
+    normal *= np.where((normal * rays[front]).sum(1) > 0, -1, 1)[:, None]  # to the side that is seen
+    surface_colour = colours(whole, triangle, seen.weights[front])[:, :3]
+    lit = np.clip(normal @ sun, 0, 1)
+    colour[front] = surface_colour * (0.5 + 0.6 * lit)[:, None]
     kind = whole.material[triangle]
-    surface = temperature[kind] + draw.uniform(0, 6) * (1 - night) * lit * (1.2 - own.mean(1))
-    surface += draw.uniform(-4, 2) * (own.mean(1) - 0.5)  # what is painted, printed or woven shows a little
-    mirrored = np.where(across[:, 1] > 0.3, sky.mean() * across[:, 1], 0.0)
-    sent[front] = emissivity[kind] * surface + (1 - emissivity[kind]) * mirrored
+    surface = temperature[kind] + draw.uniform(0, 6) * (1 - night) * lit * (1.2 - surface_colour.mean(1))
+    surface += draw.uniform(-4, 2) * (surface_colour.mean(1) - 0.5)  # what is painted, printed or woven shows a little
+    mirrored = np.where(normal[:, 1] > 0.3, sky.mean() * normal[:, 1], 0.0)
+    radiation[front] = emissivity[kind] * surface + (1 - emissivity[kind]) * mirrored
 
     air = np.exp(-np.where(np.isfinite(depth), depth, FAR) / draw.uniform(150, 2000))[..., None]
     colour = colour * air + _haze(night) * (1 - air)
-    return _night(colour, things, eye, turn, depth, night, draw), camera_picture(sent, draw)
+    return _night(colour, things, eye, turn, depth, night, draw), camera_picture(radiation, draw)
 
 
-def _things(found: Stock, half_road: float, draw: np.random.Generator) -> list[Thing]:
+def _things(models: Stock, half_road: float, draw: np.random.Generator) -> list[Thing]:
     """What stands in a street. The road runs to -z."""
     things: list[Thing] = []
 
-    def put(mesh: Mesh, kind: str, x: float, z: float, turned: float) -> None:
-        things.append(Thing(mesh.placed(turned, (x, 0, z)), heat(mesh, kind, draw), kind))
+    def place_thing(mesh: Mesh, kind: str, x: float, z: float, turned: float) -> None:
+        things.append(Thing(mesh.turn_and_move(turned, (x, 0, z)), heat(mesh, kind, draw), kind))
 
     def side() -> float:
         return float(draw.choice([-1.0, 1.0]))
 
-    def one(kind: str) -> Mesh:
-        choice = found.meshes[kind]
+    def choose(kind: str) -> Mesh:
+        choice = models.meshes[kind]
         return choice[draw.integers(len(choice))]
 
     for _ in range(draw.integers(0, 6)):
-        put(building(draw), "building", side() * (half_road + draw.uniform(11, 22)), -draw.uniform(10, 70), draw.normal(0, 0.1))
+        place_thing(building(draw), "building", side() * (half_road + draw.uniform(11, 22)), -draw.uniform(10, 70), draw.normal(0, 0.1))
     for kind, most, near, far, least_out, most_out in (
         ("vehicle", 7, 6, 50, -3.0, 0.0),
         ("plant", 14, 6, 50, 0.5, 9),
@@ -254,13 +254,13 @@ def _things(found: Stock, half_road: float, draw: np.random.Generator) -> list[T
         ("lamp", 4, 6, 40, 0.3, 1.5),
         ("thing", 3, 5, 20, 0.5, 3),
     ):
-        if kind not in found.meshes:
+        if kind not in models.meshes:
             continue
         for _ in range(draw.integers(0, most + 1)):
             turned = draw.normal(0, 0.1) + draw.choice([0, np.pi]) if kind == "vehicle" else draw.uniform(0, 2 * np.pi)
-            put(one(kind), kind, side() * (half_road + draw.uniform(least_out, most_out)), -draw.uniform(near, far), turned)
+            place_thing(choose(kind), kind, side() * (half_road + draw.uniform(least_out, most_out)), -draw.uniform(near, far), turned)
     if not things:
-        put(building(draw), "building", side() * (half_road + 14), -30, 0)
+        place_thing(building(draw), "building", side() * (half_road + 14), -30, 0)
     return things
 
 
@@ -290,16 +290,16 @@ def _ground(place: np.ndarray, half_road: float, draw: np.random.Generator) -> t
     road, pavement = np.abs(x) < half_road, np.abs(x) < half_road + draw.uniform(1, 3)
     beyond = np.array([0.35, 0.45, 0.25]) if draw.random() < 0.6 else np.full(3, 0.5)
     colour = np.where(road[:, None], draw.uniform(0.25, 0.6), np.where(pavement[:, None], draw.uniform(0.5, 0.8), beyond))
-    sent = np.where(road, draw.normal(0, 4), np.where(pavement, draw.normal(0, 3), draw.normal(0, 2)))
+    radiation = np.where(road, draw.normal(0, 4), np.where(pavement, draw.normal(0, 3), draw.normal(0, 2)))
     dashes = (np.abs(x) < 0.08) & ((z % 6 < 3) | (draw.random() < 0.5))
     edges = (np.abs(np.abs(x) - half_road * 0.93) < 0.07) & (draw.random() < 0.6)
     crossing = (np.abs(z + draw.uniform(8, 40)) < 0.3) & road & (draw.random() < 0.4)
     lines = dashes | edges | crossing
     colour[lines] = draw.choice([0.95, 0.85])
-    sent[lines] += draw.normal(0, 1.5)
+    radiation[lines] += draw.normal(0, 1.5)
     texture = 0.03 * np.sin(x * draw.uniform(1, 4) + 0.7 * np.sin(z * draw.uniform(0.3, 2))) + 0.02 * draw.normal(size=len(x))
     tracks = np.exp(-(((np.abs(np.abs(x) - half_road / 2) - 0.8) / 0.3) ** 2)) * road  # where wheels run
-    return colour + texture[:, None] - 0.05 * tracks[:, None], sent + draw.uniform(-10, 10) * texture + draw.uniform(0, 1.2) * tracks
+    return colour + texture[:, None] - 0.05 * tracks[:, None], radiation + draw.uniform(-10, 10) * texture + draw.uniform(0, 1.2) * tracks
 
 
 def _night(
@@ -328,22 +328,22 @@ def _night(
                     wide = 6 + 60 / z
                     away = ((rows - row) ** 2 + (columns - column) ** 2) / wide**2
                     out += (night * np.exp(-away) + 0.25 * night / (1 + 3 * away))[..., None] * shade
-    return to_bytes(halved(out + draw.normal(0, 0.03 * night, out.shape)))
+    return to_bytes(halve(out + draw.normal(0, 0.03 * night, out.shape)))
 
 
 def room(view: furniture.View, kind: str, draw: np.random.Generator) -> np.ndarray:
     """A view of furniture (128, 128) uint8 as a thermal camera sees it."""
-    found = heat(view.mesh, kind, draw)
+    warmth = heat(view.mesh, kind, draw)
     floor = view.floor < view.wall
-    sent = np.where(floor, draw.normal(0, 1.5), draw.normal(0, 1.5)) + draw.uniform(0, 0.6) * noise(draw, floor.shape, (4, 8))
+    radiation = np.where(floor, draw.normal(0, 1.5), draw.normal(0, 1.5)) + draw.uniform(0, 0.6) * noise(draw, floor.shape, (4, 8))
     front = view.seen.depth < view.room
     triangle = view.seen.triangle[front]
     material = view.mesh.material[triangle]
-    own = colours(view.mesh, triangle, view.seen.weights[front])[:, :3].mean(1)
+    brightness = colours(view.mesh, triangle, view.seen.weights[front])[:, :3].mean(1)
     up = np.abs(normals(view.corners[triangle] @ view.turn)[:, 1])
-    surface = found.temperature[material] + draw.uniform(-1.5, 1.5) * (own - 0.5) + draw.uniform(0, 1.5) * up
-    sent[front] = found.emissivity[material] * surface + (1 - found.emissivity[material]) * draw.normal(0, 1.5)
-    return camera_picture(sent, draw)
+    surface = warmth.temperature[material] + draw.uniform(-1.5, 1.5) * (brightness - 0.5) + draw.uniform(0, 1.5) * up
+    radiation[front] = warmth.emissivity[material] * surface + (1 - warmth.emissivity[material]) * draw.normal(0, 1.5)
+    return camera_picture(radiation, draw)
 
 
 def streets(work: Path, split: str, numbers: Sequence[int]) -> None:
@@ -362,11 +362,11 @@ def rooms(work: Path, entry: meshes.Entry, path: Path) -> None:
     if all((out / f"{entry.id}-{number}.png").exists() for number in ROOM_VIEWS):
         return
     with zipfile.ZipFile(path) as archive:
-        mesh = furniture.shown(meshes.read_mesh(archive, entry, furniture.MOST_TRIANGLES), entry)
+        mesh = furniture.at_shown_size(meshes.read_mesh(archive, entry, furniture.MOST_TRIANGLES), entry)
     words = entry.name.lower().split()
     kind = "person" if "People" in entry.tags else "warm" if set(words) & set(WARM) else "thing"
     for number in ROOM_VIEWS:
-        draw = furniture.drawn(entry, number)
+        draw = furniture.view_random(entry, number)
         thermal = room(furniture.view(mesh, entry.elevation, draw), kind, draw)
         Image.fromarray(thermal).save(out / f"{entry.id}-{number}.png")
 
@@ -381,28 +381,28 @@ def main() -> None:
     rows = {split: [json.loads(line) for line in (work / "data" / "furniture" / f"{split}.jsonl").open()] for split in ("train", "test")}
     known = {row["group"] for split in rows for row in rows[split]}
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        waiting = [
+        jobs = [
             pool.submit(streets, work, split, range(start, min(start + 50, count)))
             for split, count in STREETS.items()
             for start in range(0, count, 50)
         ]
         for path in meshes.catalogues(work / "sources" / "sweethome3d-furniture"):
-            waiting += [pool.submit(rooms, work, entry, path) for entry in meshes.entries(path) if entry.id in known]
-        for one in waiting:
-            one.result()
+            jobs += [pool.submit(rooms, work, entry, path) for entry in meshes.entries(path) if entry.id in known]
+        for job in jobs:
+            job.result()
     for split, count in STREETS.items():
         lines = [
             {"id": f"street-{split}-{n}", "image": f"image/{split}-{n}.png", "thermal": f"thermal/{split}-{n}.png", "source": "street"}
             for n in range(count)
         ]
-        seen = [row for row in rows[split] if int(row["id"].rpartition("-")[2]) in ROOM_VIEWS]
+        room_rows = [row for row in rows[split] if int(row["id"].rpartition("-")[2]) in ROOM_VIEWS]
         lines += [
             {key: row[key] for key in ("id", "label", "name", "group")}
             | {"image": f"../furniture/{row['image']}", "thermal": f"thermal/{row['id']}.png", "source": row["source"]}
-            for row in seen
+            for row in room_rows
         ]
         (out / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        print(f"thermal {split}: {count} streets, {len(seen)} views of furniture, all synthetic", file=sys.stderr)
+        print(f"thermal {split}: {count} streets, {len(room_rows)} views of furniture, all synthetic", file=sys.stderr)
 
 
 if __name__ == "__main__":

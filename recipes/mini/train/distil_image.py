@@ -63,7 +63,7 @@ COLOURINGS = 9
 """Of which the mean direction of a view of furniture is taken: its own, and random ones."""
 SHARPNESS, SMOOTHING = 20.0, 0.1
 """What cosines to concepts are multiplied by, and how much of the certainty is spread over all of them."""
-SECTION = recipe.Encoder(train="all", patch_dropout=0.5)
+ENCODER_SETTINGS = recipe.Encoder(train="all", patch_dropout=0.5)
 SMALLEST, RATIO = 0.5, 4 / 3
 """A crop's least area, and its most extreme ratio of sides."""
 SEED = 0
@@ -86,14 +86,14 @@ def pictures(work: Path) -> tuple[list[Path], Tensor, Tensor]:
     return list(concepts), torch.arange(len(concepts)) >= drawings, torch.tensor([numbers.get(c, -1) for c in concepts.values()])
 
 
-def shown(path: Path, size: int) -> np.ndarray:
+def read_picture(path: Path, size: int) -> np.ndarray:
     """A picture (size, size, 3) uint8."""
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
 
 
 @torch.inference_mode()
-def taught(work: Path, paths: list[Path]) -> Tensor:
+def teacher_vectors(work: Path, paths: list[Path]) -> Tensor:
     """What the teacher makes of pictures: the mean over its last map, (n, 1280). Kept in WORK, for it takes ten minutes."""
     place = work / "teacher-image.pt"
     if not place.exists():
@@ -103,14 +103,14 @@ def taught(work: Path, paths: list[Path]) -> Tensor:
         weights = torch.load(next((work / "sources" / "efficientnet").rglob("*.pth")), weights_only=True)
         # The same layers in the same order under other names; a tensor of another shape would be refused.
         teacher.load_state_dict(dict(zip(teacher.state_dict(), weights.values(), strict=True)))
-        made = []
+        parts = []
         for first in range(0, len(paths), 64):
-            batch = torch.from_numpy(np.stack([shown(path, TEACHER_SIZE) for path in paths[first : first + 64]]))
+            batch = torch.from_numpy(np.stack([read_picture(path, TEACHER_SIZE) for path in paths[first : first + 64]]))
             maps = teacher.forward_features((batch.permute(0, 3, 1, 2) / 127.5 - 1).contiguous(memory_format=torch.channels_last))
-            made.append(maps.mean((2, 3)).half())
+            parts.append(maps.mean((2, 3)).half())
             if first % 6400 == 0:
                 print(f"distil: the teacher has seen {first:,} of {len(paths):,} pictures", file=sys.stderr, flush=True)
-        torch.save(torch.cat(made), place)
+        torch.save(torch.cat(parts), place)
     vectors = torch.load(place, weights_only=True).float()
     if len(vectors) != len(paths):
         sys.exit(f"distil: {place} holds {len(vectors)} vectors, and there are {len(paths)} pictures: it is of others; delete it")
@@ -119,10 +119,10 @@ def taught(work: Path, paths: list[Path]) -> Tensor:
 
 def principal(vectors: Tensor, size: int) -> Tensor:
     """(size, d): the principal directions of centred vectors, each over the root of its spread; the largest figure of each is positive."""
-    spread, found = torch.linalg.eigh(vectors.T @ vectors / len(vectors))  # rising
-    found = found[:, -size:].flip(1)
-    found = found * found.gather(0, found.abs().argmax(0, keepdim=True)).sign()
-    return (found / spread[-size:].flip(0) ** 0.25).T
+    spread, directions = torch.linalg.eigh(vectors.T @ vectors / len(vectors))  # rising
+    directions = directions[:, -size:].flip(1)
+    directions = directions * directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
+    return (directions / spread[-size:].flip(0) ** 0.25).T
 
 
 def targets(vectors: Tensor, size: int) -> Tensor:
@@ -131,7 +131,7 @@ def targets(vectors: Tensor, size: int) -> Tensor:
     return F.normalize(centred @ principal(centred, size).T, dim=-1)
 
 
-def crops(batch: Tensor, size: int) -> Tensor:
+def random_crops(batch: Tensor, size: int) -> Tensor:
     """A random crop of each picture: (b, 3, s, s) in [0, 1] to (b, 3, size, size)."""
     area = SMALLEST + (1 - SMALLEST) * torch.rand(len(batch))
     ratio = torch.exp((2 * torch.rand(len(batch)) - 1) * math.log(RATIO))
@@ -159,8 +159,8 @@ class Concepts(nn.Module):
     def __init__(self, wanted: Tensor, concepts: Tensor) -> None:
         super().__init__()
         self._concepts = concepts
-        some = concepts >= 0
-        sums = torch.zeros(int(concepts.max()) + 1, wanted.shape[1]).index_add(0, concepts[some], wanted[some])
+        has_concept = concepts >= 0
+        sums = torch.zeros(int(concepts.max()) + 1, wanted.shape[1]).index_add(0, concepts[has_concept], wanted[has_concept])
         self.vectors = nn.Parameter(F.normalize(sums, dim=-1))
 
     def forward(self, directions: Tensor, numbers: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ class Concepts(nn.Module):
         return F.cross_entropy(scores, self._concepts[numbers], ignore_index=-1, label_smoothing=SMOOTHING)
 
 
-def recoloured(batch: Tensor) -> Tensor:
+def recolour(batch: Tensor) -> Tensor:
     """Pictures (b, 3, h, w) in [0, 1] in random colours: three in ten grey, else their channels mixed; of another brightness and contrast."""
     mixed = torch.eye(3) + 0.5 * torch.randn(len(batch), 3, 3)
     grey = torch.rand(len(batch), 1, 3).softmax(-1).expand(-1, 3, 3)
@@ -186,26 +186,26 @@ class Pictures:
         self._kept, self._furniture, self._size = kept, furniture, shape.shape[-1]
         self._mean, self._deviation = (torch.tensor(values).view(3, 1, 1) for values in (shape.mean, shape.std))
 
-    def drawn(self, some: Tensor, share: float) -> Tensor:
+    def crops_of(self, numbers: Tensor, share: float) -> Tensor:
         """Random crops of some pictures, the given share of furniture's in random colours."""
-        batch = crops(self._kept[some] / 255, self._size)
+        batch = random_crops(self._kept[numbers] / 255, self._size)
         if share:
-            chosen = self._furniture[some] & (torch.rand(len(some)) < share)
-            batch[chosen] = recoloured(batch[chosen])
+            chosen = self._furniture[numbers] & (torch.rand(len(numbers)) < share)
+            batch[chosen] = recolour(batch[chosen])
         return (batch - self._mean) / self._deviation
 
     @torch.inference_mode()
     def directions(self, encoder: nn.Module) -> Tensor:
         """What an encoder makes of every whole picture, (n, d) unit vectors: of furniture, the mean over its colourings."""
-        made = []
-        for some in torch.arange(len(self._kept)).split(BATCH):
-            batch = F.interpolate(self._kept[some] / 255, (self._size, self._size), mode="bilinear", antialias=True)
+        parts = []
+        for numbers in torch.arange(len(self._kept)).split(BATCH):
+            batch = F.interpolate(self._kept[numbers] / 255, (self._size, self._size), mode="bilinear", antialias=True)
             total = encoder((batch - self._mean) / self._deviation)
-            chosen = self._furniture[some]
+            chosen = self._furniture[numbers]
             for _ in range(COLOURINGS - 1 if chosen.any() else 0):
-                total[chosen] += encoder((recoloured(batch[chosen]) - self._mean) / self._deviation)
-            made.append(F.normalize(total, dim=-1))
-        return torch.cat(made)
+                total[chosen] += encoder((recolour(batch[chosen]) - self._mean) / self._deviation)
+            parts.append(F.normalize(total, dim=-1))
+        return torch.cat(parts)
 
 
 def main(work: Path) -> None:
@@ -213,29 +213,31 @@ def main(work: Path) -> None:
         return
     config = checkpoint.read_config(CONFIG)
     shape = config.encoders["vision"]
-    paths, furniture, of = pictures(work)
-    seen = Pictures(torch.from_numpy(np.stack([shown(path, KEPT_SIZE) for path in paths])).permute(0, 3, 1, 2), furniture, shape)
+    paths, furniture, concept_numbers = pictures(work)
+    images = Pictures(torch.from_numpy(np.stack([read_picture(path, KEPT_SIZE) for path in paths])).permute(0, 3, 1, 2), furniture, shape)
     tensors = fresh_weights("vision", shape, SEED)
     for name, round_ in ROUNDS.items():
         if not (work / name / "config.json").exists():
             torch.manual_seed(SEED)
             if round_.recoloured:
-                wanted = seen.directions(encoder_with("vision", shape, tensors).eval()).clone()
+                wanted = images.directions(encoder_with("vision", shape, tensors).eval()).clone()
             else:
-                wanted = targets(taught(work, paths), config.dim)
-            concepts = Concepts(wanted, of)
-            encoder = encoder_with("vision", replace(shape, patch_dropout=SECTION.patch_dropout or 0.0), tensors)
-            tower = make_tower("vision", encoder, SECTION, recipe.Run(precision="bf16"), torch.device("cpu"))
+                wanted = targets(teacher_vectors(work, paths), config.dim)
+            concepts = Concepts(wanted, concept_numbers)
+            encoder = encoder_with("vision", replace(shape, patch_dropout=ENCODER_SETTINGS.patch_dropout or 0.0), tensors)
+            tower = make_tower("vision", encoder, ENCODER_SETTINGS, recipe.Run(precision="bf16"), torch.device("cpu"))
             settings = recipe.Optimizer(name="muon", lr=round_.rate, beta2=0.98, weight_decay=0.1, final=0.01)
-            optimizer = make_optimizer({"vision": encoder}, {"vision": SECTION}, concepts if round_.concepts else nn.Module(), settings)
+            optimizer = make_optimizer(
+                {"vision": encoder}, {"vision": ENCODER_SETTINGS}, concepts if round_.concepts else nn.Module(), settings
+            )
             source = batches(np.repeat(np.arange(len(paths)), np.where(furniture, round_.furniture, 1)))
             start = time.monotonic()
             for step in range(round_.steps):
-                some = torch.from_numpy(next(source))
+                numbers = torch.from_numpy(next(source))
                 set_rate(optimizer, rate_at(step, round_.steps, WARMUP, settings))
-                directions = tower.call(seen.drawn(some, round_.recoloured))
-                cosine = (directions * wanted[some]).sum(-1).mean()
-                loss = 1 - cosine + (round_.concepts * concepts(directions, some) if round_.concepts else 0)
+                directions = tower.call(images.crops_of(numbers, round_.recoloured))
+                cosine = (directions * wanted[numbers]).sum(-1).mean()
+                loss = 1 - cosine + (round_.concepts * concepts(directions, numbers) if round_.concepts else 0)
                 optimizer.zero_grad()
                 loss.backward()
                 clip_gradients([encoder.parameters()], 1.0)

@@ -53,11 +53,11 @@ class Teacher:
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         vectors = torch.empty(len(texts), 384)
         for first in range(0, len(order), 512):
-            some = order[first : first + 512]
-            encoded = self._tokenizer.encode_batch([texts[i] for i in some])
+            batch = order[first : first + 512]
+            encoded = self._tokenizer.encode_batch([texts[i] for i in batch])
             mask = torch.tensor([one.attention_mask for one in encoded])
             hidden = self._model(torch.tensor([one.ids for one in encoded]), attention_mask=mask).last_hidden_state
-            vectors[some] = torch.nn.functional.normalize((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), dim=-1)
+            vectors[batch] = torch.nn.functional.normalize((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), dim=-1)
         return vectors
 
 
@@ -94,7 +94,7 @@ def phrases(work: Path, words: list[str]) -> list[str]:
     return [*plain, *framed]
 
 
-def taught(work: Path, size: int) -> tuple[list[str], Tensor, Tensor]:
+def teacher_targets(work: Path, size: int) -> tuple[list[str], Tensor, Tensor]:
     """Phrases, the vectors of every token of the vocabulary (49408, 640), and the teacher's of the phrases (n, size).
 
     Kept in WORK, for they take minutes.
@@ -102,12 +102,12 @@ def taught(work: Path, size: int) -> tuple[list[str], Tensor, Tensor]:
     place = work / "teacher.pt"
     if not place.exists():
         teacher, words = Teacher(work / "sources"), token_texts()
-        both = torch.cat(
+        token_vectors = torch.cat(
             [torch.nn.functional.normalize(word_vectors(words, work / "sources"), dim=-1), teacher([word or "." for word in words])], dim=1
         )
         texts = phrases(work, words)
         targets = torch.nn.functional.normalize(principal(teacher(texts), size), dim=-1)
-        torch.save({"texts": texts, "both": both, "targets": targets}, place)
+        torch.save({"texts": texts, "both": token_vectors, "targets": targets}, place)
     kept = torch.load(place, weights_only=True)
     return kept["texts"], kept["both"], kept["targets"]
 
@@ -118,10 +118,10 @@ def batches(texts: list[str], targets: Tensor) -> Iterator[tuple[Tensor, Tensor]
     short = [number for number, row in enumerate(tokens) if len(row) <= LONGEST + 2]
     numbers = np.random.default_rng(SEED)
     for _ in range(STEPS):
-        some = numbers.choice(short, BATCH)
-        rows = [tokens[i] for i in some]
+        chosen = numbers.choice(short, BATCH)
+        rows = [tokens[i] for i in chosen]
         length = max(map(len, rows))
-        yield torch.tensor([row + [0] * (length - len(row)) for row in rows]), targets[some]
+        yield torch.tensor([row + [0] * (length - len(row)) for row in rows]), targets[chosen]
 
 
 def main(work: Path) -> None:
@@ -131,9 +131,9 @@ def main(work: Path) -> None:
     torch.manual_seed(SEED)
     config = checkpoint.read_config(CONFIG)
     shape = config.encoders["text"]
-    texts, both, targets = taught(work, config.dim)
+    texts, token_vectors, targets = teacher_targets(work, config.dim)
     tensors = fresh_weights("text", shape, SEED)
-    tensors["stem.tokens.weight"] = principal(both, shape.trunk.width)
+    tensors["stem.tokens.weight"] = principal(token_vectors, shape.trunk.width)
     tensors["stem.pos"] *= 0.1
     encoder = encoder_with("text", shape, tensors).train()
     print(f"start: {len(texts):,} words and phrases", file=sys.stderr, flush=True)

@@ -19,10 +19,10 @@ from imagebind_cli import checkpoint, model
 def main(folder: Path, parts: dict[str, str]) -> None:
     if (folder / "config.json").exists():
         return
-    found = {name: model.find(part) for name, part in parts.items()}
-    steps = {name: part.config.origin.get("steps") if part.config.origin else None for name, part in found.items()}
+    sources = {name: model.find(part) for name, part in parts.items()}
+    steps = {name: part.config.origin.get("steps") if part.config.origin else None for name, part in sources.items()}
     config = replace(checkpoint.read_config(CONFIG), origin={"steps": steps})
-    write_model(folder, config, {name: part.read(name) for name, part in found.items()}, "joined encoders")
+    write_model(folder, config, {name: part.read(name) for name, part in sources.items()}, "joined encoders")
 
 
 if __name__ == "__main__":

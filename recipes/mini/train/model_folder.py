@@ -21,5 +21,5 @@ def write_model(folder: Path, config: ModelConfig, encoders: Mapping[str, Mappin
     for name, tensors in encoders.items():
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / f"{name}.safetensors")
     shapes = {name: config.encoders[name] for name in encoders}
-    own = replace(config, name=f"mini-{folder.name}", encoders=shapes, about=about)
-    (folder / "config.json").write_text(own.to_json())
+    folder_config = replace(config, name=f"mini-{folder.name}", encoders=shapes, about=about)
+    (folder / "config.json").write_text(folder_config.to_json())

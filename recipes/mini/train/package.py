@@ -23,9 +23,9 @@ from imagebind_cli.checkpoint import INT8_SCALE
 
 HERE = Path(__file__).parent
 RUNS = {"vision": "image-text", "text": "image-text", "audio": "audio", "imu": "imu-0", "depth": "depth-0", "thermal": "thermal-0"}
-NARROW = {"text": "stem.tokens.weight", "depth": "trunk.blocks.*.weight", "thermal": "trunk.blocks.*.weight"}
+INT8 = {"text": "stem.tokens.weight", "depth": "trunk.blocks.*.weight", "thermal": "trunk.blocks.*.weight"}
 """By encoder, the pattern of the names of those of its matrices that are stored as int8 rows."""
-LARGEST = 30e6
+MOST_BYTES = 30e6
 """Bytes of the whole folder, at most."""
 
 
@@ -39,11 +39,11 @@ def main(work: Path, folder: Path) -> None:
     for name, run in RUNS.items():
         if not (work / "runs" / run / "config.json").exists():
             sys.exit(f"package: {work / 'runs' / run} is not there; mini.sh makes it")
-        found = model.find(work / "runs" / run)
+        run_model = model.find(work / "runs" / run)
         encoders[name] = replace(config.encoders[name], head_dropout=0.0, patch_dropout=0.0)
         tensors: dict[str, torch.Tensor] = {}
-        for key, tensor in found.read(name).items():
-            if tensor.dim() == 2 and fnmatch(key, NARROW.get(name, "")):
+        for key, tensor in run_model.read(name).items():
+            if tensor.dim() == 2 and fnmatch(key, INT8.get(name, "")):
                 tensors[key], tensors[key + INT8_SCALE] = checkpoint.to_int8(tensor)
             else:
                 tensors[key] = tensor.float() if key == "log_scale" else tensor.half().contiguous()
@@ -51,13 +51,13 @@ def main(work: Path, folder: Path) -> None:
         save_file(tensors, path)
         path.chmod(0o644)  # it is written for its owner alone
         files[path.name] = {"size": path.stat().st_size, "sha256": checkpoint.file_hash(path)}
-        steps[run] = found.config.origin.get("steps") if found.config.origin else None
+        steps[run] = run_model.config.origin.get("steps") if run_model.config.origin else None
     origin = {"recipe": "recipes/mini", "steps": steps, "version": metadata.version("imagebind-cli")}
     (part / "config.json").write_text(replace(config, encoders=encoders, files=files, origin=origin).to_json())
     shutil.copy(HERE.parent / "CARD.md", part / "CARD.md")
     size = sum(path.stat().st_size for path in part.iterdir())
-    if size > LARGEST:
-        sys.exit(f"package: {size / 1e6:.1f} MB; at most {LARGEST / 1e6:.0f} go into the package")
+    if size > MOST_BYTES:
+        sys.exit(f"package: {size / 1e6:.1f} MB; at most {MOST_BYTES / 1e6:.0f} go into the package")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     print(f"package: {folder}: {size / 1e6:.1f} MB", file=sys.stderr)

@@ -25,25 +25,25 @@ BOUND = ("audio", "depth", "thermal")
 SEED = 0
 
 
-def grey(weight: Tensor, patch: tuple[int, ...]) -> Tensor:
+def grey_kernels(weight: Tensor, patch: tuple[int, ...]) -> Tensor:
     """A stem's kernels (d, 3, t, h, w) for a picture of one channel, (d, 1, *patch): what they make of equal colours and equal frames."""
     kernel = weight.sum((1, 2))[:, None]
     scale = kernel.shape[-2] * kernel.shape[-1] / (patch[0] * patch[1])  # a larger patch sums more
     return F.interpolate(kernel, patch, mode="bilinear", antialias=True) * scale
 
 
-def stretched(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """Learned positions (1, 1 + old, d) of the class token and a grid, for another grid."""
     grid = positions[:, 1:].unflatten(1, old).permute(0, 3, 1, 2)
     return torch.cat([positions[:, :1], F.interpolate(grid, new, mode="bilinear").flatten(2).transpose(1, 2)], dim=1)
 
 
-def begun(name: str, shape: EncoderConfig, vision: dict[str, Tensor], seen: EncoderConfig) -> dict[str, Tensor]:
+def initial_tensors(name: str, shape: EncoderConfig, vision: dict[str, Tensor], vision_shape: EncoderConfig) -> dict[str, Tensor]:
     """The tensors of one encoder."""
     tensors = fresh_weights(name, shape, SEED)
     shared = {key: value.float() for key, value in vision.items() if key in tensors}
-    shared["stem.proj.weight"] = grey(shared["stem.proj.weight"], shape.patch)
-    shared["stem.pos"] = stretched(shared["stem.pos"], seen.grid[-2:], shape.grid[-2:])
+    shared["stem.proj.weight"] = grey_kernels(shared["stem.proj.weight"], shape.patch)
+    shared["stem.pos"] = resize_positions(shared["stem.pos"], vision_shape.grid[-2:], shape.grid[-2:])
     for key, value in shared.items():
         if value.shape != tensors[key].shape:
             sys.exit(f"start_bound: {name}: {key} is {tuple(tensors[key].shape)}, the image encoder's {tuple(value.shape)}")
@@ -53,11 +53,11 @@ def begun(name: str, shape: EncoderConfig, vision: dict[str, Tensor], seen: Enco
 def main(vision: Path, folder: Path) -> None:
     if (folder / "config.json").exists():
         return
-    config, found = checkpoint.read_config(CONFIG), model.find(vision)
-    tensors = dict(found.read("vision"))
+    config, source = checkpoint.read_config(CONFIG), model.find(vision)
+    tensors = dict(source.read("vision"))
     encoders = {
         name: encoder_with(
-            name, config.encoders[name], begun(name, config.encoders[name], tensors, found.config.encoders["vision"])
+            name, config.encoders[name], initial_tensors(name, config.encoders[name], tensors, source.config.encoders["vision"])
         ).state_dict()
         for name in BOUND
     }
