@@ -114,7 +114,7 @@ def test_qt_resources_are_read_by_name(tmp_path: Path) -> None:
     assert list(resources(resource_file(tmp_path))) == [("sound/a.ogg", b"OggS")]
     other = tmp_path / "other.rcc"
     other.write_bytes(b"PK\x03\x04")
-    with pytest.raises(ValueError, match="no Qt resource file"):
+    with pytest.raises(ValueError, match="not a Qt resource file"):
         list(resources(other))
 
 

@@ -1,14 +1,14 @@
-"""Drawings and their captions: emoji of eight sets, clip art, stamps.
+"""Render emoji of eight sets, clip art and stamps, and pair each picture with its captions.
 
-    python drawings.py WORK
+    python recipes/mini/data/drawings.py WORK
 
-Renders every drawing to 128 x 128 pixels on white, WORK/data/drawings/SET/HEXCODE.png, and for training further ones of each: with
-outlines, other colours, turned, smaller, on coloured ground. Writes, beside them:
+Every drawing becomes 128 x 128 pixels on white, WORK/data/drawings/SET/HEXCODE.png; drawings of the training sets get further renderings with
+outlines, other colours, turned, smaller, on coloured ground. Beside them, the program writes:
 
-    train.jsonl        image-text pairs of the training sets, without the concepts held out
-    seen.json          names of the concepts that training sees
-    unseen.json        names of the concepts held out, one in ten, by a hash of their code
-    fxemoji.jsonl      an unseen set, seen concepts: image, label; so openmoji.jsonl
+    train.jsonl        image-text pairs of the training sets, without the held-out concepts
+    seen.json          names of the concepts in training
+    unseen.json        names of the held-out concepts, one in ten, chosen by a hash of their code
+    fxemoji.jsonl      an unseen set's drawings of seen concepts: image, label; likewise openmoji.jsonl
     unseen.jsonl       the held-out concepts, in all sets
 """
 
@@ -38,18 +38,18 @@ TRAINING = ("noto", "noto-v1", "twemoji", "emojione", "emojione-v1", "fluent-emo
 TESTS = ("fxemoji", "openmoji")
 SETS = TRAINING + TESTS
 LEAST_SETS = 4
-"""Sets that must draw a concept for it to count."""
+"""A concept is used if at least this many sets draw it."""
 SIZE = 128
 NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 CLIP_ART_EVERY = 3
-"""One of so many captioned pieces of clip art is kept: most show what no other drawing does."""
+"""One captioned piece of clip art in this many is kept: most show what no other drawing does."""
 VARIATIONS = 5
 """Further renderings of each drawing of a training set."""
 ALWAYS_SEEN = frozenset(
     {"1FA97", "1FA88", "1F3B8", "1F3BB", "1F9CD", "1F9CD-200D-2640-FE0F", "1F42E", "1F411", "1F405", "1F43B", "1F983", "1F6CC", "1F6CF"}
     | {"1FA91", "1F4BA", "1F6B6", "1F3C3", "1F3F8", "1F476"}
 )
-"""Concepts that sounds and motion are bound to: their names are seen with pictures, so they are never held out."""
+"""Concepts that sounds and motion are bound to: never held out, since their names must have been seen with pictures."""
 EXTRA_CAPTIONS = {
     "1F6CC": ("a person lying down", "lying", "lying in bed", "lie down"),
     "1F6CF": ("lying down", "lying", "a bed to lie on"),
@@ -73,18 +73,18 @@ EXTRA_CAPTIONS = {
     "1F413": ("rooster", "a rooster crowing", "cock"),
     "1F681": ("helicopter", "a helicopter flying"),
 }
-"""Captions written for this recipe: what some drawings show, in words their keywords lack. Names of these classes in tests are among them."""
+"""Captions written for this recipe, in words that the drawings' keywords lack. Class names of the tests are among them."""
 OUTLINES = (0.0, 0.0, 0.0, 0.015, 0.03)
-"""Widths of the black lines that a varied drawing may get, as shares of the picture: some sets outline, others do not."""
+"""Widths of the outlines that a varied drawing may get, as shares of the picture: some sets draw outlines, others do not."""
 NEVER_MIRRORED = re.compile(
     r"\b(left|right|clockwise|back|next|last|forward|reverse|o’clock|o'clock|thirty|flag|button|keycap|letter|input|latin|play|rewind)\b"
 )
-"""Names of what its mirror image is not."""
+"""Names of drawings whose mirror image shows something else."""
 
 
 @dataclass(frozen=True)
 class Concept:
-    """An emoji: its code, its English name, what else it is called, and keywords."""
+    """An emoji: its code, its English name and its keywords."""
 
     code: str
     name: str
@@ -92,13 +92,13 @@ class Concept:
 
 
 def matching_key(name: str) -> str:
-    """A name by which sets can be matched: plain lower-case letters and digits."""
+    """Reduce a name to plain lower-case letters and digits, so that the sets' spellings agree."""
     plain = unicodedata.normalize("NFKD", name.lower().replace("*", "asterisk").replace("#", "number sign"))
     return re.sub(r"[^a-z0-9]", "", plain)
 
 
 def concepts(sources: Path) -> tuple[dict[str, Concept], dict[str, str]]:
-    """Concepts by code, and the code of every name that any set or vocabulary of short codes has for them."""
+    """Return the concepts by code, and the code behind every name that a set or a short-code vocabulary uses."""
     base = sources / "emojibase-data" / "en"
     by_code = {
         entry["hexcode"]: Concept(entry["hexcode"], entry["label"], tuple(entry.get("tags", ())))
@@ -121,12 +121,12 @@ def concepts(sources: Path) -> tuple[dict[str, Concept], dict[str, str]]:
 
 
 def strip_variation(code: str) -> str:
-    """A code without the marks that only choose a colour picture."""
+    """Drop the variation selectors of a code, which only ask for a colour picture."""
     return "-".join(part for part in code.upper().split("-") if part != "FE0F")
 
 
 def drawings(sources: Path, name: str, codes: dict[str, str]) -> dict[str, str]:
-    """The SVG of each concept that a set draws, by code."""
+    """Return the SVG of each concept that a set draws, by code."""
     icons = json.loads((sources / name / "icons.json").read_text())
     svgs: dict[str, str] = {}
     for alias, icon in icons["icons"].items():
@@ -138,12 +138,12 @@ def drawings(sources: Path, name: str, codes: dict[str, str]) -> dict[str, str]:
 
 
 def is_held_out(code: str) -> bool:
-    """One concept in ten, whatever else there is."""
+    """Whether a concept is held out: one in ten, independent of all others."""
     return zlib.crc32(code.encode()) % 10 == 0 and code not in ALWAYS_SEEN and code not in EXTRA_CAPTIONS
 
 
 def render_svg(svg: str, outline: float = 0.0) -> Image.Image:
-    """RGBA, as large as fits into SIZE. outline: width of black lines around every shape, as a share of the picture."""
+    """Render an SVG as RGBA, as large as fits into SIZE. outline: width of a black line around every shape, as a share of the picture."""
     if outline:
         box = re.search(r'viewBox="0 0 ([\d.]+)', svg)
         width = float(box[1]) * outline if box else 1.0
@@ -154,11 +154,11 @@ def render_svg(svg: str, outline: float = 0.0) -> Image.Image:
 
 
 UNITS = {"": 1.0, "px": 1.0, "pt": 4 / 3, "pc": 16.0, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96.0}
-"""Length of a unit in an SVG file's own."""
+"""Lengths of SVG units in pixels."""
 
 
 def with_view_box(svg: str) -> str:
-    """An SVG file with a view box, which the renderer needs to scale it: its size, where it says no other."""
+    """Give an SVG without a view box one of its own size, since the renderer needs one to scale it."""
     tag = re.search(r"<svg\b[^>]*>", svg)
     if tag is None or "viewBox" in tag[0]:
         return svg
@@ -170,14 +170,14 @@ def with_view_box(svg: str) -> str:
 
 
 def paste_on(picture: Image.Image, ground: tuple[int, int, int]) -> Image.Image:
-    """A picture in the middle of a square of one colour."""
+    """Paste a picture into the middle of a square of one colour."""
     square = Image.new("RGB", (SIZE, SIZE), ground)
     square.paste(picture, ((SIZE - picture.width) // 2, (SIZE - picture.height) // 2), picture)
     return square
 
 
 def vary(render: Callable[[float], Image.Image], numbers: random.Random, mirror: bool) -> Image.Image:
-    """Another look of a drawing: lines, colours, size, turn, ground. looks: the drawing, by the width of its outlines."""
+    """Vary a drawing's outlines, colours, size, rotation and ground. render: draws it with outlines of a given width."""
     picture = render(numbers.choice(OUTLINES))
     alpha = picture.getchannel("A")
     colours = picture.convert("RGB")
@@ -202,7 +202,7 @@ def vary(render: Callable[[float], Image.Image], numbers: random.Random, mirror:
 
 
 def caption(concept: Concept, numbers: random.Random) -> str:
-    """A concept in words: its name, its name with keywords, or keywords."""
+    """Draw a caption of a concept: its name, its name with keywords, or keywords alone."""
     if (extra := EXTRA_CAPTIONS.get(concept.code)) and numbers.random() < 0.6:
         return numbers.choice(extra)
     words = [word for word in concept.words if word not in concept.name] or list(concept.words)
@@ -214,9 +214,9 @@ def caption(concept: Concept, numbers: random.Random) -> str:
 
 
 def render_drawing(job: tuple[str, str, str, bool, int]) -> str | None:
-    """Render one drawing, plain and varied, into its files; why not, if it cannot be."""
+    """Render one drawing, plain and varied, into its files. Return the reason if it cannot be rendered."""
     place, svg, seed, mirror, count = job
-    if Path(f"{place}.{count}.png" if count else f"{place}.png").exists():  # of a run that was broken off
+    if Path(f"{place}.{count}.png" if count else f"{place}.png").exists():  # from an interrupted run
         return None
     try:
         render = cache(partial(render_svg, svg))
@@ -229,7 +229,7 @@ def render_drawing(job: tuple[str, str, str, bool, int]) -> str | None:
 
 
 def clip_art(sources: Path) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """(path, title, keywords) of clip art that is titled."""
+    """Yield path, title and keywords of all titled clip art."""
     for path in sorted((sources / "openclipart-svg").rglob("*.svg")):
         if path.is_symlink():  # the same drawing under another heading
             continue
@@ -249,7 +249,7 @@ def clip_art(sources: Path) -> Iterator[tuple[str, str, tuple[str, ...]]]:
 
 
 def stamps(sources: Path) -> Iterator[tuple[str, str]]:
-    """(path, sentence) of stamps: photos and drawings with a description."""
+    """Yield path and sentence of each stamp: photos and drawings with a description."""
     for path in sorted((sources / "tuxpaint-stamps-default").rglob("*.txt")):
         for ending in (".png", ".svg"):
             picture = path.with_suffix(ending)
@@ -259,7 +259,7 @@ def stamps(sources: Path) -> Iterator[tuple[str, str]]:
 
 
 def render_picture(job: tuple[str, str, int]) -> str | None:
-    """A picture or SVG file from elsewhere, plain and varied."""
+    """Render one piece of clip art or stamp, plain and on coloured grounds. Return the reason if it cannot be rendered."""
     source, place, count = job
     if Path(f"{place}.{count}.png").exists():
         return None
@@ -288,7 +288,7 @@ def render_picture(job: tuple[str, str, int]) -> str | None:
 
 
 def clip_art_and_stamps(sources: Path, data: Path) -> tuple[list[tuple[str, str, int]], list[dict[str, Any]]]:
-    """Clip art and stamps: what to render, and its training pairs."""
+    """Return the rendering jobs of clip art and stamps, and their training pairs."""
     jobs: list[tuple[str, str, int]] = []
     rows: list[dict[str, Any]] = []
     for number, (path, title, words) in enumerate(clip_art(sources)):
@@ -306,7 +306,7 @@ def clip_art_and_stamps(sources: Path, data: Path) -> tuple[list[tuple[str, str,
 
 
 def emoji_rows(svgs: dict[str, dict[str, str]], known: dict[str, Concept], seen: list[str]) -> Iterator[dict[str, Any]]:
-    """Training pairs of the concepts that are seen: the plain drawing with its name, the varied ones with other captions too."""
+    """Yield the training pairs of the seen concepts: the plain drawing with its name, the varied ones with other captions too."""
     for name in TRAINING:
         for code in seen:
             if code in svgs[name]:
@@ -360,12 +360,12 @@ def main(work: Path) -> None:
 
 
 def training_row(image: str, text: str, group: str, source: str) -> dict[str, Any]:
-    """A training pair."""
+    """Make a training pair."""
     return {"id": f"{image} {text}", "image": image, "text": text, "group": group, "source": source}
 
 
 def test_row(name: str, code: str, names: dict[str, str]) -> dict[str, Any]:
-    """A test item."""
+    """Make a test item."""
     return {"id": f"{name}/{code}", "image": f"{name}/{code}.png", "label": names[code], "source": name}
 
 

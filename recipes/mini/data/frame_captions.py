@@ -1,9 +1,8 @@
-"""Captions as people put them: "piano", "a piano", "a picture of piano".
+"""Put half of the training captions into frames that people use: "piano", "a piano", "a picture of piano".
 
-    python framed.py WORK
+    python recipes/mini/data/frame_captions.py WORK
 
-For the words' second round: the pairs of pictures and words with half of their captions in a frame. Writes WORK/data/drawings/framed.jsonl and
-WORK/data/furniture/framed.jsonl.
+The second round of binding words to pictures learns from them. Writes WORK/data/drawings/framed.jsonl and WORK/data/furniture/framed.jsonl.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Pictures and depth maps of 3-D models, rendered: one room corner per view, with the furniture of Sweet Home 3D in it.
+"""Render pictures and depth maps of Sweet Home 3D's furniture, each view in a room corner of its own.
 
-    python recipes/mini/furniture.py WORK
+    python recipes/mini/data/furniture.py WORK
 
-reads WORK/sources/sweethome3d-furniture, writes WORK/data/furniture. The depth is the scene's own, in millimetres, of a pinhole camera
-with a focal length of 150 px at 128 px: read it with `--depth-format mm --focal 150`. Models larger or smaller than `SIZES` are shown
-at the nearest of these sizes, so that a cup is seen from no nearer than a depth camera can. Nothing here is a photo.
+Reads WORK/sources/sweethome3d-furniture and writes WORK/data/furniture. Depth is the scene's own, in millimetres, from a pinhole camera with a
+focal length of 150 px at 128 px: read it with `--depth-format mm --focal 150`. Models larger or smaller than `SIZES` are shown at the nearest
+of these sizes, so that a cup is not seen from nearer than a depth camera can. Nothing here is a photo.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CAPTIONS = (
 
 @dataclass(frozen=True)
 class View:
-    """A model against a wall, seen at twice `CAMERA`'s resolution.
+    """One view of a model against a wall, rendered at twice `CAMERA`'s resolution.
 
     turn: world to camera. eye: the camera's place in the world. corners: of the model, in the camera's coordinates.
     wall, floor: their depths (256, 256) in metres.
@@ -65,7 +65,7 @@ class View:
 
     @property
     def room(self) -> np.ndarray:
-        """Depth of the room without the model."""
+        """Depth (256, 256) in metres of the room without the model."""
         return np.minimum(self.wall, self.floor)
 
     @property
@@ -78,7 +78,7 @@ FINE = Camera(2 * CAMERA.size, 2 * CAMERA.focal)
 
 
 def view(mesh: meshes.Mesh, elevation: float, draw: np.random.Generator) -> View:
-    """A model against a wall at a random distance, from a random side of its front; on the wall if it hangs."""
+    """Render a model against a wall at a random distance, from a random side of its front; on the wall if it hangs."""
     turn, eye = viewpoint(mesh, draw)
     corners = (mesh.corners - eye) @ turn.T
     extent = np.ptp(mesh.corners.reshape(-1, 3), 0)
@@ -89,7 +89,7 @@ def view(mesh: meshes.Mesh, elevation: float, draw: np.random.Generator) -> View
 
 
 def picture(view: View, draw: np.random.Generator) -> np.ndarray:
-    """Colours (128, 128, 3) uint8 of a view: a light wall, a light floor with a soft shadow, and the model's own under one lamp."""
+    """Colour a view (128, 128, 3) uint8: a light wall, a light floor with a soft shadow, and the model under one lamp."""
     extent = np.ptp(view.mesh.corners.reshape(-1, 3), 0)
     place = FINE.rays() * np.where(np.isfinite(view.room), view.room, 0)[..., None] @ view.turn + view.eye
     wall_colour, floor_colour = 1 - draw.uniform(0, [0.12, 0.12, 0.14]), 1 - draw.uniform(0.02, [0.25, 0.3, 0.35])
@@ -104,18 +104,18 @@ def picture(view: View, draw: np.random.Generator) -> np.ndarray:
 
 
 def halve(fine: np.ndarray) -> np.ndarray:
-    """Means of 2 x 2 pixels of (2n, 2n, ...)."""
+    """Average 2 x 2 pixels: (2n, 2n, ...) to (n, n, ...)."""
     half = len(fine) // 2
     return fine.reshape(half, 2, half, 2, *fine.shape[2:]).mean((1, 3))
 
 
 def to_bytes(values: np.ndarray) -> np.ndarray:
-    """[0, 1] to uint8."""
+    """Round values in [0, 1] to uint8."""
     return np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 
 def viewpoint(mesh: meshes.Mesh, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Rotation from the world to the camera, and the camera's place, from where a model fills 75 to 95 % of the picture."""
+    """Return a rotation from the world to the camera, and a place of the camera from which the model fills 75 to 95 % of the picture."""
     extent = np.ptp(mesh.corners.reshape(-1, 3), 0)
     flat = extent[1] < 0.15 * max(extent[0], extent[2])
     azimuth, height = np.radians(draw.uniform(-65, 65)), np.radians(draw.uniform(35, 60) if flat else draw.uniform(5, 35))
@@ -130,7 +130,7 @@ def viewpoint(mesh: meshes.Mesh, draw: np.random.Generator) -> tuple[np.ndarray,
 
 
 def signature(mesh: meshes.Mesh) -> np.ndarray:
-    """Depth (32, 32) of the model stretched into a cube of 1 m, from one place; 0 where it is not. Variants of one model look alike."""
+    """Render the depth (32, 32) of a model stretched into a cube of 1 m, 0 beside it: variants of one model look alike there."""
     extent = np.ptp(mesh.corners.reshape(-1, 3), 0)
     forward = np.array([-0.5, -0.4, -1.0]) / np.linalg.norm([0.5, 0.4, 1.0])
     right = np.cross(forward, [0, 1, 0]) / np.linalg.norm(np.cross(forward, [0, 1, 0]))
@@ -141,17 +141,17 @@ def signature(mesh: meshes.Mesh) -> np.ndarray:
 
 
 def at_shown_size(mesh: meshes.Mesh, entry: meshes.Entry) -> meshes.Mesh:
-    """The model at the size at which it is rendered."""
+    """Scale a model to the size at which it is rendered."""
     return mesh.scale(np.clip(max(entry.size), *SIZES) / max(entry.size))
 
 
 def view_random(entry: meshes.Entry, number: int) -> np.random.Generator:
-    """The random choices of a model's view, the same in every run."""
+    """Return the generator of a view's random choices, which are the same in every run."""
     return np.random.default_rng(list(hashlib.sha256(f"{entry.id} {number}".encode()).digest()))
 
 
 def render_views(job: tuple[meshes.Entry, Path], out: Path) -> np.ndarray | str:
-    """Write the views of a model; its signature, or why there are none."""
+    """Write the views of a model and return its signature, or the reason why it has none."""
     entry, path = job
     try:
         with zipfile.ZipFile(path) as archive:
@@ -168,7 +168,7 @@ def render_views(job: tuple[meshes.Entry, Path], out: Path) -> np.ndarray | str:
 
 
 def find_families(signatures: np.ndarray) -> np.ndarray:
-    """The number of the family (n,) of each signature (n, 32, 32): what looks alike is one, and so is what looks like one of its members."""
+    """Group signatures (n, 32, 32) that look alike, directly or through others, into families; return each one's family number (n,)."""
     flat = signatures.reshape(len(signatures), -1)
     family = np.arange(len(flat))
     for i, one in enumerate(flat[:-1]):
@@ -181,13 +181,13 @@ def find_families(signatures: np.ndarray) -> np.ndarray:
 
 
 def noun(name: str) -> str:
-    """What a thing is by its name: the last word, "coffee table" is a table."""
+    """Return what a thing is by the last word of its name: a "coffee table" is a table."""
     last = name.lower().split()[-1]
     return SYNONYMS.get(last, last)
 
 
 def choose_test(models: list[meshes.Entry], family: np.ndarray) -> tuple[set[int], list[str]]:
-    """Families of the test, and the classes of the short test: chosen by names and numbers alone."""
+    """Choose the test's families and the short test's classes, by names and numbers alone."""
     order = sorted(set(family.tolist()), key=lambda number: hashlib.sha256(models[number].id.encode()).hexdigest())
     families = Counter(noun(models[number].name) for number in order)
     classes = sorted(families, key=lambda word: (-families[word], word))[:NAMES]
@@ -208,6 +208,7 @@ def choose_test(models: list[meshes.Entry], family: np.ndarray) -> tuple[set[int
 
 
 def caption(entry: meshes.Entry, view: int) -> str:
+    """Return the caption of one of a model's views."""
     tags = ", ".join(entry.tags) or entry.category
     name = entry.name.lower()
     article = "an" if name[0] in "aeiou" else "a"
@@ -215,7 +216,7 @@ def caption(entry: meshes.Entry, view: int) -> str:
 
 
 def text_pairs(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One view's pairs with text: its caption, its name, and what it is in one word. Views of one name are no negatives of each other."""
+    """Yield a view's pairs with text: its caption, its name, and its noun. Views of one name are not negatives of each other."""
     for ending, text in (("", row["text"]), ("-name", row["name"]), ("-noun", noun(row["name"]))):
         yield {key: row[key] for key in ("image", "name", "source")} | {"id": row["id"] + ending, "text": text, "group": row["name"]}
 
@@ -241,7 +242,7 @@ def main() -> None:
 
 
 def write_manifests(out: Path, models: list[meshes.Entry], family: np.ndarray, test: set[int], classes: list[str]) -> None:
-    """The manifests, the list of names, and the counts on stderr."""
+    """Write the manifests and lists of names, and report the counts on stderr."""
     rows: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
     for entry, number in zip(models, family, strict=True):
         word = noun(entry.name)

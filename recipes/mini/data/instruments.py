@@ -1,6 +1,6 @@
-"""Instruments of a General MIDI soundfont, playing notes, melodies, chords, broken chords and rhythms.
+"""Play the instruments of a General MIDI soundfont: notes, melodies, chords, broken chords and rhythms; sounds.py uses it.
 
-Real recordings of an instrument are phrases, not notes, so both are played: a model that hears single notes alone does not know a phrase.
+Real recordings of an instrument are phrases as often as notes, so both are played: a model that hears only single notes does not know a phrase.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy.signal import fftconvolve, resample_poly
 RATE = 16_000
 SECONDS = 4.0
 PLAYED_AT = 2 * RATE
-"""The synthesiser reads its samples without a low-pass filter: it plays at twice the rate, and the filter comes after."""
+"""The synthesiser reads its samples without a low-pass filter, so it plays at twice the rate and the filter comes after."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ CHORDS = ((0, 4, 7), (0, 3, 7), (0, 4, 7, 10), (0, 5, 7), (0, 7, 12), (0, 4, 7, 
 
 
 class Note(NamedTuple):
-    """start and duration in seconds, MIDI key, velocity from 0 to 1."""
+    """A note: start and duration in seconds, MIDI key, velocity from 0 to 1."""
 
     start: float
     duration: float
@@ -64,7 +64,7 @@ class Note(NamedTuple):
 
 
 def score(instrument: Instrument, style: str, numbers: np.random.Generator, seconds: float = SECONDS) -> list[Note]:
-    """Notes in one of `STYLES`, in the order they begin. What an instrument cannot play becomes what it can."""
+    """Compose notes in one of `STYLES`, in the order they begin, within what the instrument can play."""
     beat = 60 / numbers.uniform(60, 180)
     loudness = numbers.uniform(0.45, 1.0)
 
@@ -98,7 +98,7 @@ def score(instrument: Instrument, style: str, numbers: np.random.Generator, seco
 
 
 def _repeat_pattern(pattern, key, seconds, share, velocity) -> list[Note]:  # type: ignore[no-untyped-def]
-    """Notes one after another, in durations that come round again."""
+    """Play notes one after another, in durations that repeat."""
     notes, start, number = [], 0.0, 0
     while start < seconds - 0.1:
         lasts = max(float(pattern[number % len(pattern)]), 0.08)
@@ -120,7 +120,7 @@ def _chords(root, highest, together, beat, seconds, numbers, velocity) -> list[N
 
 
 def _rhythm(keys, beat, seconds, numbers, velocity) -> list[Note]:  # type: ignore[no-untyped-def]
-    """Percussion: a bar of eight steps that comes again, each step of its own keys; or strokes far apart."""
+    """Repeat a bar of eight steps of percussion, each with keys of its own; or single strokes far apart."""
     step = beat / float(numbers.choice([1, 2, 2, 4]))
     bar = [[int(key) for key in numbers.choice(keys, size=numbers.choice([0, 1, 1, 2]))] for _ in range(8)]
     bar[0] = bar[0] or [int(numbers.choice(keys))]
@@ -129,19 +129,19 @@ def _rhythm(keys, beat, seconds, numbers, velocity) -> list[Note]:  # type: igno
 
 
 class Soundfont:
-    """A soundfont's instruments, played by a software synthesiser."""
+    """A soundfont, played by a software synthesiser."""
 
     def __init__(self, path: Path) -> None:
-        import tinysoundfont  # of the recipe's requirements: scores can be made without it
+        import tinysoundfont  # one of the recipe's requirements; scores can be composed without it
 
         self._synth = tinysoundfont.Synth(samplerate=PLAYED_AT)
         self._font = self._synth.sfload(str(path))
 
     def play(self, instrument: Instrument, notes: Sequence[Note], program: int, cents: float = 0.0, larger: int = 0) -> np.ndarray:
-        """Notes as `SECONDS` of sound, (samples,) at `RATE`.
+        """Play notes: `SECONDS` of sound, (samples,) at `RATE`.
 
         cents: how far out of tune. larger: semitones by which the instrument is larger, or smaller if negative: its samples are played that
-        much higher and faster, and the whole then slower, so that notes stay as they are and what colours them goes down.
+        much higher and faster and the whole then slowed down, so that notes stay as they are and their overtones go down.
         """
         speed = Fraction(2 ** (larger / 12)).limit_denominator(100)
         rate = round(PLAYED_AT / speed)
@@ -167,7 +167,7 @@ class Soundfont:
 
 
 def add_room(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
-    """A sound (samples,) as some microphone in some room hears it: echo, colour, noise, and how loud."""
+    """Add a random room and microphone to a sound (samples,): echo, equalisation, noise and loudness."""
     if numbers.random() < 0.6:
         lasts = numbers.uniform(0.1, 0.8)
         times = np.arange(int(lasts * RATE)) / RATE
@@ -185,7 +185,7 @@ def add_room(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
 
 
 def equalise(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
-    """A sound with other balance of low and high: a smooth curve of up to 9 dB over the octaves, and sometimes no highs or lows at all."""
+    """Equalise a sound by a random smooth curve of up to 9 dB over the octaves, sometimes cutting highs or lows off."""
     spectrum = np.fft.rfft(sound)
     octave = np.log2(np.maximum(np.fft.rfftfreq(len(sound), 1 / RATE), 20) / 20)  # 0 to 8.6
     gain = np.interp(octave, np.linspace(0, 8.7, 6), numbers.normal(0, 4, size=6).clip(-9, 9))
@@ -197,5 +197,5 @@ def equalise(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
 
 
 def scale_to_peak(sound: np.ndarray, peak: float) -> np.ndarray:
-    """A sound as loud as to reach a peak; silence stays silence."""
+    """Scale a sound to a peak; silence stays silence."""
     return sound * (peak / max(np.abs(sound).max(), 1e-5))

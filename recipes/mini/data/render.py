@@ -1,4 +1,4 @@
-"""A z-buffer in NumPy: triangles to what each pixel of a pinhole camera sees of them, and how far away that is.
+"""Render triangles with a z-buffer in NumPy: what each pixel of a pinhole camera sees, and how far away it is; furniture.py and thermal.py use it.
 
 Coordinates are the camera's: x to the right, y down, z forward, in metres. A pixel's ray goes through its centre.
 """
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CANDIDATES = 1_000_000  # pairs of a pixel and a triangle that are tried at once
-EDGE = 1e-6  # how far outside a triangle, in its own coordinates, a ray still meets it: neighbours leave no crack
+CANDIDATES = 1_000_000  # pairs of a pixel and a triangle that are tested at once
+EDGE = 1e-6  # how far outside a triangle, in its own coordinates, a ray still hits it, so that neighbours leave no crack
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A square picture of `size` pixels at `focal` pixels, looking through its middle."""
+    """A pinhole camera of size x size pixels with a focal length in pixels and the principal point in the middle."""
 
     size: int
     focal: float
 
     def rays(self) -> np.ndarray:
-        """(size, size, 3): through each pixel's centre, one metre deep."""
+        """Return the rays through the pixels' centres (size, size, 3), one metre deep."""
         across = (np.arange(self.size) + 0.5 - self.size / 2) / self.focal
         x, y = np.meshgrid(across, across)
         return np.stack([x, y, np.ones_like(x)], axis=-1)
@@ -30,8 +30,11 @@ class Camera:
 
 @dataclass(frozen=True)
 class Rendering:
-    """What the pixels see: depth (size, size) in metres, infinite where nothing is; the triangle's number, -1 where none;
-    and the weights (size, size, 3) of its corners at that place of the surface."""
+    """What the pixels see.
+
+    depth: (size, size) in metres, infinite where nothing is. triangle: its number (size, size), -1 where nothing is.
+    weights: of its corners at that place of the surface (size, size, 3).
+    """
 
     depth: np.ndarray
     triangle: np.ndarray
@@ -39,7 +42,7 @@ class Rendering:
 
 
 def plane_depth(camera: Camera, normal: np.ndarray, distance: float) -> np.ndarray:
-    """Depth (size, size) of the plane `normal @ x = distance` (camera coordinates); infinite where it is behind or never met."""
+    """Return the depth (size, size) of the plane `normal @ x = distance` in camera coordinates; infinite where no ray hits it."""
     slope = camera.rays() @ normal
     with np.errstate(divide="ignore"):
         depth = distance / slope
@@ -49,10 +52,10 @@ def plane_depth(camera: Camera, normal: np.ndarray, distance: float) -> np.ndarr
 def render(
     corners: np.ndarray, camera: Camera, solid: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None, nearest: float = 1e-3
 ) -> Rendering:
-    """The nearest triangle of `corners` (n, 3, 3) at each pixel.
+    """Find the nearest triangle of `corners` (n, 3, 3) at each pixel.
 
     Triangles with a corner nearer than `nearest` metres are left out. `solid` takes triangles (k,) and corner weights (k, 3) and says
-    where the surface is there: holes of a texture are not seen.
+    where the surface is solid: holes of a texture are seen through.
     """
     numbers = np.flatnonzero((corners[:, :, 2] > nearest).all(1))
     depths = corners[numbers, :, 2]
@@ -109,12 +112,12 @@ def render(
 
 
 def _weights(x: np.ndarray, y: np.ndarray, a: np.ndarray, to_b: np.ndarray, to_c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights in the picture of the corners b and c at pixels x, y."""
+    """Return the weights, in the picture, of the corners b and c at pixels x, y."""
     right, below = x + 0.5 - a[:, 0], y + 0.5 - a[:, 1]
     return right * to_b[:, 0] + below * to_b[:, 1], right * to_c[:, 0] + below * to_c[:, 1]
 
 
 def _on_surface(weight_b: np.ndarray, weight_c: np.ndarray, near: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    """Weights (n, 3) on the surface, of weights in the picture: perspective shrinks what is far."""
+    """Turn weights in the picture into weights (n, 3) on the surface: perspective shrinks what is far away."""
     weights = np.stack([1 - weight_b - weight_c, weight_b, weight_c], 1)
     return weights * near / inverse[:, None]

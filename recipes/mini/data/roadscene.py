@@ -1,8 +1,9 @@
-"""Manifests of RoadScene's pairs (`visible/NAME.jpg` with `infrared/NAME.jpg`), for measuring and for a recipe of its own; never for shipped weights.
+"""List RoadScene's pairs in manifests, for measuring and for `train/roadscene.toml` alone, never for shipped weights.
 
-    python recipes/mini/roadscene.py WORK ROADSCENE
+    python recipes/mini/data/roadscene.py WORK ROADSCENE
 
-Frames that follow each other are alike, so the pairs are cut, in the order of their names, into blocks; each fold holds some blocks out for testing.
+A pair is `visible/NAME.jpg` and `infrared/NAME.jpg`. Frames that follow each other look alike, so the pairs, in the order of their names, are cut
+into blocks; each fold holds some blocks out for testing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a rendered surface looks like: its material's colour or texture, where its texture has holes, and light on it."""
+"""Shade rendered surfaces: colour or texture of their material, holes of the texture, and light; furniture.py and thermal.py use it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from render import Rendering
 
 
 def holes(mesh: Mesh) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
-    """Where the surface is, for `render`; None if no texture has holes, as with most models: looking costs more than all the rest."""
+    """Return a test of where the surface is solid, for `render`; None if no texture has holes, since the test costs more than all the rest."""
     pierced = np.array([m.texture is not None and bool(m.texture[..., 3].min() < 0.5) for m in mesh.materials])
     if not pierced.any():
         return None
@@ -25,7 +25,7 @@ def holes(mesh: Mesh) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
 
 
 def colours(mesh: Mesh, triangles: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Colour and opacity (k, 4) in [0, 1] at places of the surface."""
+    """Return colour and opacity (k, 4) in [0, 1] at places of the surface, given by triangles (k,) and corner weights (k, 3)."""
     colour = np.ones((len(triangles), 4))
     kinds = mesh.material[triangles]
     for kind in np.unique(kinds):
@@ -42,13 +42,13 @@ def colours(mesh: Mesh, triangles: np.ndarray, weights: np.ndarray) -> np.ndarra
 
 
 def shade(mesh: Mesh, corners: np.ndarray, seen: Rendering, where: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Colours (k, 3) of what is seen there: 45 % of the light comes from everywhere."""
+    """Return the colours (k, 3) of what is seen at `where`; 45 % of the light comes from everywhere."""
     triangles = seen.triangle[where]
     return colours(mesh, triangles, seen.weights[where])[:, :3] * (0.45 + 0.55 * np.abs(normals(corners[triangles]) @ light))[:, None]
 
 
 def normals(corners: np.ndarray) -> np.ndarray:
-    """Directions (n, 3) of length 1 across triangles (n, 3, 3), to either side."""
+    """Return the unit normals (n, 3) of triangles (n, 3, 3), to either side."""
     a, b, c = corners.transpose(1, 0, 2)
     normal = np.cross(b - a, c - a)
     return normal / (np.linalg.norm(normal, axis=1, keepdims=True) + 1e-12)

@@ -1,14 +1,14 @@
-"""Sounds with pictures of what makes them.
+"""Make recordings of instruments, animals and effects, and pair them with pictures of what makes the sound.
 
-    MINI_ESC10=FOLDER python sounds.py WORK
+    MINI_ESC10=FOLDER python recipes/mini/data/sounds.py WORK
 
-Instruments played from one soundfont to learn from and from another to test with; real instruments to test with; animals and effects from
-two programs for children; and, where MINI_ESC10 names the folder of ESC-10, its recordings by fold. Writes to WORK/data/sounds:
+Instruments are played from one soundfont to learn from and from another to test with; real instruments are for testing; animals and effects
+come from two programs for children; where MINI_ESC10 names the folder of ESC-10, its recordings are taken by fold. Writes to WORK/data/sounds:
 
-    instruments.jsonl, effects.jsonl, esc10-N.jsonl   training pairs: image, audio; the ESC-10 ones fold by fold
+    instruments.jsonl, effects.jsonl, esc10-N.jsonl   training pairs: image, audio; those of ESC-10 fold by fold
     shuffled.jsonl                                    a control: all but fold 1, every recording with another's pictures
     test-soundfont.jsonl, test-real.jsonl             instruments of the other soundfont; recordings of real ones
-    test-esc10-N.jsonl                                a fold as it came, to be tested by a model that did not learn from it
+    test-esc10-N.jsonl                                a fold as it came, to test a model that did not learn from it
     names-instruments.json, names-esc10.json          the classes' names, fixed before anything was measured
     ceiling-instruments.jsonl, ceiling-esc10.jsonl    drawings of these classes from sets that nothing is trained on
 """
@@ -33,11 +33,11 @@ from qt_resources import resources
 from scipy.signal import resample_poly
 
 TRAINING_CLIPS, TEST_CLIPS = 216, 20
-"""Clips of each instrument to learn from, and to test with."""
+"""Clips of each instrument for training and for the test."""
 MOST_SEMITONES = 5
-"""Semitones by which an instrument to learn from is made larger or smaller, at most."""
+"""Most semitones by which a training instrument is made larger or smaller."""
 HEARINGS = 6
-"""Different hearings of each real recording to learn from."""
+"""Variations of each real training recording."""
 
 TRAINING_FONT = "fluid-soundfont-gm/usr/share/sounds/sf2/FluidR3_GM.sf2"
 TEST_FONT = "minuet-data/usr/share/minuet/soundfonts/GeneralUser-v1.47.sf2"
@@ -57,7 +57,7 @@ PICTURES = {
     "door": ("1F6AA",), "duck": ("1F986",), "frog": ("1F438",), "heart": ("2764", "1F493"), "horse": ("1F40E", "1F434"), "owl": ("1F989",),
     "pig": ("1F416", "1F437"), "sheep": ("1F411", "1F40F"), "telephone": ("260E", "1F4DE"), "train": ("1F682", "1F686"),
 }  # fmt: skip
-"""Class to the codes of the emoji that draw it."""
+"""The codes of the emoji that draw each class."""
 
 ESC10 = {
     "001 - Dog bark": "dog", "002 - Rain": "rain", "003 - Sea waves": "sea waves", "004 - Baby cry": "crying baby",
@@ -70,7 +70,7 @@ REAL_INSTRUMENTS = {
     "guitar": "guitar", "maracas": "maracas", "piano": "piano", "saxophone": "saxophone", "snare_drum": "drum", "trumpet": "trumpet",
     "violin": "violin",
 }  # fmt: skip
-"""gcompris' instruments that are among ours; it has no bell."""
+"""The class of each gcompris recording of an instrument; it has no bell."""
 
 GCOMPRIS_EFFECTS = {
     "cat": "cat", "chickens": "chicken", "cow": "cow", "dog": "dog", "duck": "duck", "horse": "horse", "owl": "owl", "pig": "pig",
@@ -82,18 +82,18 @@ STAMP_EFFECTS = {
     "dog": "dog", "rooster": "rooster", "cow": "cow", "cow_white": "cow", "pig": "pig", "sheep": "sheep", "sheep_lamb": "sheep", "duck": "duck",
     "drake": "duck", "frog": "frog", "horse": "horse", "owl": "owl", "hen": "chicken", "blackcat": "cat",
 }  # fmt: skip
-"""Stamps of which emoji show more than their own picture; the others keep to that."""
+"""Stamps that are paired with all emoji of a class; the others are paired with their own picture."""
 
 
 def read_sound(file: Path | io.BytesIO) -> np.ndarray:
-    """A sound file's channels as one, (samples,) at `RATE`."""
+    """Read a sound file, its channels averaged, (samples,) at `RATE`."""
     sound, rate = soundfile.read(file, always_2d=True)
     ratio = Fraction(RATE, rate)
     return resample_poly(sound.mean(axis=1), ratio.numerator, ratio.denominator)
 
 
 def vary(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
-    """Another hearing of a recording: a stretch of it in which something sounds, a little faster or slower, elsewhere and differently loud."""
+    """Vary a recording: take a stretch in which something sounds, change its speed a little, its place in time, noise and loudness."""
     speed = Fraction(int(numbers.integers(88, 113)), 100)
     sound = resample_poly(sound, speed.denominator, speed.numerator)
     length = min(len(sound), int(numbers.uniform(2.0, 3.0) * RATE))
@@ -113,7 +113,7 @@ def vary(sound: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
 
 
 def play_clips(font: Path, clips: int, folder: Path, seed: str, most_semitones: int = 0) -> Iterator[Row]:
-    """Clips of each instrument, from one soundfont; of other instruments of its kind, up to as many semitones larger or smaller, if asked for."""
+    """Yield the rows of `clips` clips of each instrument of a soundfont, made larger or smaller by up to `most_semitones`."""
     soundfont = Soundfont(font)
     for name, instrument in INSTRUMENTS.items():
         for number in range(clips):
@@ -128,7 +128,7 @@ def play_clips(font: Path, clips: int, folder: Path, seed: str, most_semitones: 
 
 
 def save(sound: np.ndarray, path: Path, label: str, source: str) -> Row:
-    """Writes a sound; its row, without a picture. `recording` is what the hearings of one recording have in common."""
+    """Write a sound and return its row, without a picture. `recording` is what all variations of one recording share."""
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.clip(sound, -1, 1).astype(np.float32), RATE)
     data = next(parent for parent in path.parents if parent.name == "sounds")
@@ -136,7 +136,7 @@ def save(sound: np.ndarray, path: Path, label: str, source: str) -> Row:
 
 
 def vary_recordings(recordings: Iterator[tuple[str, str, np.ndarray]], folder: Path, source: str) -> Iterator[Row]:
-    """(name, label, sound) to several rows each."""
+    """Yield the rows of several variations of each recording, given as name, label and sound."""
     for name, label, sound in recordings:
         for number in range(HEARINGS):
             numbers = np.random.default_rng([*source.encode(), *name.encode(), number])
@@ -144,7 +144,7 @@ def vary_recordings(recordings: Iterator[tuple[str, str, np.ndarray]], folder: P
 
 
 def gcompris(sources: Path, wanted: dict[str, str]) -> Iterator[tuple[str, str, bytes]]:
-    """(name, label, file) of the recordings that are wanted, each once."""
+    """Yield name, label and content of the wanted recordings, each once."""
     names_seen = set()
     for path in sorted((sources / GCOMPRIS).glob("*.rcc")):
         for name, content in resources(path):
@@ -155,9 +155,9 @@ def gcompris(sources: Path, wanted: dict[str, str]) -> Iterator[tuple[str, str, 
 
 
 def stamps(sources: Path) -> Iterator[tuple[str, str, np.ndarray]]:
-    """(name, label, sound) of the stamps that make a sound: the label of a known class, or what the stamp shows.
+    """Yield name, label and sound of the stamps that make one; the label is a known class, or what the stamp shows.
 
-    Spoken words, numbers and letters among them are left out, and so are instruments, of which nothing real is learnt from.
+    Spoken words, numbers and letters are left out, and instruments too: no real instrument is in training.
     """
     root = sources / STAMPS
     for path in sorted(root.rglob("*.ogg")):
@@ -172,14 +172,14 @@ def stamps(sources: Path) -> Iterator[tuple[str, str, np.ndarray]]:
 
 
 def esc10(folder: Path) -> Iterator[tuple[int, str, Path]]:
-    """(fold, label, file) of ESC-10."""
+    """Yield fold, label and file of ESC-10."""
     for name, label in ESC10.items():
         for path in sorted((folder / name).glob("*.ogg")):
             yield int(path.name[0]), label, path
 
 
 def main(work: Path) -> None:
-    """All of it, or nothing if it is there."""
+    """Make all sounds and manifests, unless they are there."""
     data, sources = work / "data" / "sounds", work / "sources"
     if (data / "shuffled.jsonl").exists():
         return
@@ -231,12 +231,12 @@ def main(work: Path) -> None:
 
 
 def test_rows(rows: list[Row]) -> list[Row]:
-    """Test rows, by their file."""
+    """Make test rows, with the file as id."""
     return [{"id": row["audio"], **{key: row[key] for key in ("audio", "label", "source")}} for row in rows]
 
 
 def print_counts(name: str, rows: list[Row]) -> None:
-    """One line of counts by source."""
+    """Report counts by source on stderr."""
     recordings = Counter(source for source, _ in {(row["source"], row["recording"]) for row in rows})
     counts = ", ".join(f"{count} recordings of {source}" for source, count in recordings.items())
     print(f"sounds: {name}: {len(rows)} pairs, {counts}, {len({row['label'] for row in rows})} classes", file=sys.stderr)

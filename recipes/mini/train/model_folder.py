@@ -1,4 +1,4 @@
-"""A model folder of some encoders, for others to begin from."""
+"""Write encoders into a model folder for others to start from; the other programs of this folder use it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from torch import Tensor
 from imagebind_cli.model_config import ModelConfig
 
 CONFIG = Path(__file__).with_name("mini.json")
-"""What imagebind-mini is made of."""
+"""The config of imagebind-mini."""
 
 
 def write_model(folder: Path, config: ModelConfig, encoders: Mapping[str, Mapping[str, Tensor]], about: str) -> None:
-    """Write encoders' tensors, by name, into a folder that `imagebind train` can begin from; its config last, so that a cut leaves no model."""
+    """Write encoders' tensors, by name, into a folder that `imagebind train` can start from.
+
+    The config comes last, so that an interrupted write leaves no model.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in encoders.items():
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / f"{name}.safetensors")

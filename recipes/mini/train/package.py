@@ -1,6 +1,6 @@
-"""Put imagebind-mini together: each encoder from the run that made it, in half precision, into the package.
+"""Assemble imagebind-mini from its runs, in half precision, and put it into the package.
 
-    python package.py WORK [FOLDER]
+    python recipes/mini/train/package.py WORK [FOLDER]
 
 FOLDER is imagebind_cli/models/mini of this clone if it is not given. Word vectors, two thirds of the text encoder, and the matrices of depth's and
 thermal's blocks are stored as int8 rows.
@@ -24,13 +24,17 @@ from imagebind_cli.checkpoint import INT8_SCALE
 HERE = Path(__file__).parent
 RUNS = {"vision": "image-text", "text": "image-text", "audio": "audio", "imu": "imu-0", "depth": "depth-0", "thermal": "thermal-0"}
 INT8 = {"text": "stem.tokens.weight", "depth": "trunk.blocks.*.weight", "thermal": "trunk.blocks.*.weight"}
-"""By encoder, the pattern of the names of those of its matrices that are stored as int8 rows."""
+"""Pattern, by encoder, of the names of the matrices that are stored as int8 rows."""
 MOST_BYTES = 30e6
-"""Bytes of the whole folder, at most."""
+"""Most bytes of the whole folder."""
 
 
 def main(work: Path, folder: Path) -> None:
-    """Write the folder beside its place and move it there whole."""
+    """Write the model folder; it appears only once it is complete.
+
+    Raises:
+        SystemExit: a run is missing, or the folder is larger than `MOST_BYTES`.
+    """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -49,7 +53,7 @@ def main(work: Path, folder: Path) -> None:
                 tensors[key] = tensor.float() if key == "log_scale" else tensor.half().contiguous()
         path = part / f"{name}.safetensors"
         save_file(tensors, path)
-        path.chmod(0o644)  # it is written for its owner alone
+        path.chmod(0o644)  # save_file lets only its owner read it
         files[path.name] = {"size": path.stat().st_size, "sha256": checkpoint.file_hash(path)}
         steps[run] = run_model.config.origin.get("steps") if run_model.config.origin else None
     origin = {"recipe": "recipes/mini", "steps": steps, "version": metadata.version("imagebind-cli")}
