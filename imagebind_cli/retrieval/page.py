@@ -33,7 +33,7 @@ audio { width: 100% }
 meter { width: 100% }
 small { opacity: .8 }
 blockquote { margin: 0 0 .4rem; font-size: 1.05rem }
-.chapter { display: grid; grid-template-columns: 17rem 1fr; gap: 0 1.5rem }
+.chapter { display: grid; grid-template-columns: 17rem 1fr; gap: 0 1.5rem; align-items: start }
 .chapter > h2, .chapter > p { grid-column: 1 / -1; margin: 1rem 0 .5rem }
 .chapter > ol { margin: 0 }
 @media (max-width: 50rem) { .chapter { display: block } }

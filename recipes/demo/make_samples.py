@@ -560,9 +560,8 @@ def still(up: tuple[float, float, float], seed: int) -> np.ndarray:
     random, time = np.random.default_rng(seed), np.arange(IMU_SECONDS * IMU_RATE) / IMU_RATE
     breath = 0.01 * np.sin(math.pi * time / 2)[:, None]
     gravity = GRAVITY * np.array(up) / np.linalg.norm(up)
-    return np.hstack([np.tile(gravity, (len(time), 1)), np.tile(breath, 3)]) + random.standard_normal((len(time), 6)) * (
-        [0.03] * 3 + [0.02] * 3
-    )
+    shake = random.standard_normal((len(time), 6)) * ([0.03] * 3 + [0.02] * 3)
+    return np.hstack([np.tile(gravity, (len(time), 1)), np.tile(breath, 3)]) + shake
 
 
 def write_readings(path: Path, maker: Callable[[], np.ndarray]) -> None:
@@ -574,24 +573,8 @@ def write_readings(path: Path, maker: Callable[[], np.ndarray]) -> None:
 
 
 DRAWINGS = (
-    apple,
-    baby,
-    bell,
-    drum,
-    flute,
-    guitar,
-    helicopter,
-    house,
-    maracas,
-    rain,
-    sun,
-    sunflower,
-    trumpet,
-    umbrella,
-    violin,
-    walking,
-    wave,
-)
+    apple, baby, bell, drum, flute, guitar, helicopter, house, maracas, rain, sun, sunflower, trumpet, umbrella, violin, walking, wave,
+)  # fmt: skip
 FILMS = (walk_in_the_rain, walk_by_the_sea, house_in_the_rain, house_by_the_sea)
 SAMPLES_BY_MODALITY: dict[str, tuple[str, Callable[..., None], dict[str, Callable[..., object]]]] = {
     "image": ("png", write_picture, {drawing.__name__: drawing for drawing in DRAWINGS}),
