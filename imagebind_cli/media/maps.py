@@ -116,18 +116,19 @@ def coded_as_missing(values: np.ndarray, known: np.ndarray, codes: Iterable[floa
     if values.dtype.itemsize < 2 or values.ndim > 2:
         return missing
     numbers = values.astype(np.float64)
-    coded = (
-        np.isin(numbers, np.array([*codes]).astype(np.promote_types(values.dtype, np.float32))) | (abs(numbers) >= BEYOND_MEASURE)
-    ) & known
-    others = numbers[known & ~coded]
-    if not coded.any() or not others.size:
+    kind = np.promote_types(values.dtype, np.float32)  # -273.15 in 32 bits is another number than in 64
+    groups = [known & (numbers == kind.type(code)) for code in codes]
+    groups += [known & (numbers >= BEYOND_MEASURE), known & (numbers <= -BEYOND_MEASURE)]
+    groups = [group for group in groups if group.any()]
+    others = numbers[known & ~np.any(groups, axis=0)] if groups else numbers[:0]
+    if not others.size:
         return missing
     low, high = float(others.min()), float(others.max())
-    for code in np.unique(numbers[coded]).tolist():
+    for group in groups:
+        code = float(numbers[group][0])
         if low < high and max(low - code, code - high) > (high - low) / 2:
-            same = coded & (numbers == code)
-            missing |= same
-            notes.append(f"{same.sum():,} pixels hold {code:g}, far from all others ({low:g} to {high:g}): taken as missing")
+            missing |= group
+            notes.append(f"{group.sum():,} pixels hold {code:g}, far from all others ({low:g} to {high:g}): taken as missing")
     return missing
 
 
@@ -270,7 +271,7 @@ def _read_hdf5(source: Source, name: str | None, frame: int, matlab: bool) -> Pi
             values = values.T
         notes = [f"frame {frame} of {frames}"] if frames > 1 else []
         attributes = {key.lower().replace("_", ""): value for key, value in node.attrs.items()}
-        codes = [code for key in NO_DATA_ATTRIBUTES & attributes.keys() for code in np.atleast_1d(attributes[key]).ravel().tolist()]
+        codes = [code for key in NO_DATA_ATTRIBUTES & attributes.keys() for code in np.ravel(attributes[key])[:1].tolist()]
         codes = [code.decode("latin-1") if isinstance(code, bytes) else code for code in codes]
         codes += [node.fillvalue] if node.fillvalue else []
         scale, offset = (float(np.ravel(attributes.get(key, usual))[0]) for key, usual in (("scalefactor", 1), ("addoffset", 0)))
