@@ -62,10 +62,10 @@ class AudioOptions:
 
 
 DATASET = (
-    "Dataset of an HDF5, MATLAB or NPZ file, for IMU a group or a table of a zip file too, or channel of an OpenEXR file. "
+    "Dataset of an HDF5 or NPZ file, for IMU a group, a MATLAB variable or a table of a zip file too, or channel of an OpenEXR file. "
     "If not given: depth, depths, thermal, Z or Y, or the only one."
 )
-FRAME = "Which frame of an HDF5 or MATLAB depth or thermal file with many, or page of a TIFF."
+FRAME = "Which frame of an HDF5 depth or thermal file with many, or page of a TIFF."
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,10 @@ class Page:
     def add(self, query: Query, hits: Sequence[Hit]) -> None:
         """A query and its answers."""
         self._file.write(f"<section><h2>{_text(query.id)}</h2>\n")
-        asked = "".join(f"<div>{self._body(kind, name, None, 'query', self._options(kind))}</div>" for kind, name in query.parts)
+        asked = "".join(
+            f"<div>{self._body(kind, name, None, 'query', self._options(kind) if kind in PICTURES else {})}</div>"
+            for kind, name in query.parts
+        )
         self._file.write(f'<div class="asked">{asked}</div>\n' if asked else "")
         firsts = [place for place, hit in enumerate(hits) if hit.rank == 1]  # several where modalities are ranked apart
         for first, stop in pairwise([*firsts, len(hits)]):
