@@ -449,6 +449,7 @@ HEADERLESS: dict[str, Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]]] 
     "8: number of row and time": lambda t, x: [np.arange(len(t)), t, x],
     "9: magnetometer": lambda t, x: [x, 20 + x[:, :3]],
     "10: time and magnetometer": lambda t, x: [t, x, 20 + x[:, :3]],
+    "10: time and two accelerometers": lambda t, x: [t, x[:, :3], x[:, :3] + 0.1, x[:, 3:]],
     "13: time, magnetometer and angles": lambda t, x: [t, x, 20 + x],
 }
 
