@@ -37,11 +37,13 @@ class Checkpoint:
     """A model whose weights can be read.
 
     config: what it is made of. place: where it lies, for messages and records. read: encoder name to its tensors under our names.
+    unfinished: what to say of a training run that has not come to its end.
     """
 
     config: ModelConfig
     place: str
     read: Callable[[str], Mapping[str, Tensor]]
+    unfinished: str = ""
 
     @property
     def untrained(self) -> bool:

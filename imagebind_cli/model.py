@@ -96,7 +96,11 @@ def _pulled(place: str, config: ModelConfig | None) -> Checkpoint:
 
 
 def _folder(folder: Path, config: ModelConfig | None) -> Checkpoint:
-    return run_folder.completed(checkpoint.open_folder(folder, config), folder, find)
+    unfinished = run_folder.unfinished(folder)
+    if unfinished and not (folder / "config.json").exists():
+        raise UserError(f"{folder}: {unfinished}, and no model; the same `imagebind train` command continues it")
+    found = dataclasses.replace(checkpoint.open_folder(folder, config), unfinished=unfinished)
+    return run_folder.completed(found, folder, find)
 
 
 def choose_device(name: str = "auto") -> torch.device:

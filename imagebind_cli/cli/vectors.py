@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
 
 def load_model(name: str | None, device: str, dtype: str, config: str | None) -> Model:
-    """The model of a command that encodes; if it is untrained, stderr says so."""
+    """The model of a command that encodes; if it is untrained, or its training unfinished, stderr says so."""
     from imagebind_cli.model import load
 
     keep_freed_memory()
     model = load(name, device=device, dtype=dtype, config=config)
     if model.checkpoint.untrained:
         say(f"model {model.name} is untrained: its weights are made by rule, and nearness means little. --model huge is the published one")
+    if unfinished := model.checkpoint.unfinished:
+        say(f"{model.checkpoint.place}: {unfinished}; its model is that of step {model.checkpoint.config.origin.get('steps', 0):,}")
     return model
 
 

@@ -19,12 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.run_folder import replace_file, sweep
+from imagebind_cli.run_folder import CHECKPOINTS, replace_file, sweep
 from imagebind_cli.training import gather
 from imagebind_cli.training.optimizer import Optimizers
 from imagebind_cli.training.trainable import whole
-
-FOLDER = "checkpoints"
 
 
 @dataclass
@@ -55,9 +53,9 @@ def save(folder: Path, progress: Progress, trained: nn.Module, optimizer: Optimi
             tensors[f"{kind}/{name}"] = whole(tensor)
     if gather.rank():
         return
-    (folder / FOLDER).mkdir(exist_ok=True)
-    sweep(folder / FOLDER)
-    path = folder / FOLDER / f"step-{progress.step:08d}.safetensors"
+    (folder / CHECKPOINTS).mkdir(exist_ok=True)
+    sweep(folder / CHECKPOINTS)
+    path = folder / CHECKPOINTS / f"step-{progress.step:08d}.safetensors"
     replace_file(path, lambda place: save_file(tensors, place, metadata={"progress": json.dumps(asdict(progress))}))
     for old in _checkpoints(folder)[keep:]:
         if old != path:
@@ -78,7 +76,7 @@ def restore(folder: Path, trained: nn.Module, optimizer: Optimizers) -> Progress
             _take(path, tensors, trained, optimizer)
             return progress
     if found:
-        raise UserError(f"{folder / FOLDER}: no checkpoint in it can be read; delete it to begin anew")
+        raise UserError(f"{folder / CHECKPOINTS}: no checkpoint in it can be read; delete it to begin anew")
     return Progress()
 
 
@@ -89,7 +87,7 @@ def peek(folder: Path) -> Progress:
 
 def _checkpoints(folder: Path) -> list[Path]:
     """The newest first."""
-    return sorted((folder / FOLDER).glob("step-*.safetensors"), reverse=True)
+    return sorted((folder / CHECKPOINTS).glob("step-*.safetensors"), reverse=True)
 
 
 def _read(path: Path) -> tuple[Progress, dict[str, Tensor]] | None:
