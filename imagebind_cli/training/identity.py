@@ -58,7 +58,7 @@ def _made(plan: Design) -> dict[str, Any]:
     data = {
         pair.name: {
             "pairs": plan.data.counts[number],
-            "groups": len(plan.data.groups(number).unique()),
+            "groups": len(set(plan.data.groups(number).tolist())),
             "rows": plan.data.reader(number).data.digest(),
         }
         for number, pair in enumerate(plan.recipe.pairs)
@@ -78,7 +78,7 @@ def _compare(folder: Path, made: Mapping[str, Any]) -> None:
             if key.startswith("weights.") and is_earlier(had):
                 raise UserError(
                     f"{folder} was begun by an earlier version of imagebind, whose fingerprints of weights cannot be compared; "
-                    f"if the weights are still the same, write {has!r} for {had!r} into its {NAME}, else choose another --out"
+                    f"if the weights are still the same, write {has!r} for {had!r} into its {RUN}, else choose another --out"
                 )
             raise UserError(f"{folder} was begun with {key.removeprefix('recipe.')} = {had}, not {has}; choose another --out")
 
