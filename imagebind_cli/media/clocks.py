@@ -124,7 +124,7 @@ def seconds_of(table: Table, columns: Sequence[int], unit: str | None, notes: li
         return values, 0.0, name
     if unit is None:
         unit = _unit_of(name, values, table.exact.get(column), notes)
-    if column not in table.exact and not np.nanmax(np.abs(values)) * SECONDS[unit] > SINCE_1970:
+    if column not in table.exact and np.nanmin(values) * SECONDS[unit] <= SINCE_1970:
         return values * SECONDS[unit], 0.0, name
     offsets, origin = _less_first(values, table.exact.get(column))
     return offsets * SECONDS[unit], origin * SECONDS[unit], name
@@ -146,7 +146,7 @@ def _unit_of(name: str, values: np.ndarray, exact: np.ndarray | None, notes: lis
         ValueError: steps fit no unit, two, or another than the name's.
     """
     named = _time_name(name)[1]
-    offsets, _ = _less_first(values, exact)
+    offsets = values if exact is None else _less_first(values, exact)[0]
     step = _row_step(offsets)
     if step == 0:
         return named or "s"  # no steps, and too few readings whatever the unit
