@@ -56,7 +56,7 @@ def _made(plan: Design) -> dict[str, Any]:
     data = {
         pair.name: {
             "pairs": plan.data.counts[number],
-            "groups": len(plan.data.groups(number).unique()),
+            "groups": int(plan.data.groups(number).bincount().count_nonzero()),
             "rows": plan.data.reader(number).data.digest(),
         }
         for number, pair in enumerate(plan.recipe.pairs)
