@@ -58,7 +58,7 @@ def _made(plan: Design) -> dict[str, Any]:
     data = {
         pair.name: {
             "pairs": plan.data.counts[number],
-            "groups": len(set(plan.data.groups(number).tolist())),
+            "groups": int(plan.data.groups(number).bincount().count_nonzero()),
             "rows": plan.data.reader(number).data.digest(),
         }
         for number, pair in enumerate(plan.recipe.pairs)
