@@ -386,7 +386,7 @@ def test_a_row_that_may_be_meant_otherwise_fails_alone_with_its_line(tmp_path: P
         ("semicolons.csv", b"id;text\n1;a\n", "no column 'text'; it has id;text: semicolons separate its cells, and commas are needed"),
         ("tabs.csv", b"id\ttext\n1\ta\n", "tabs separate its cells, and commas are needed"),
         ("commas.tsv", b"id,text\n1,a\n", "commas separate its cells, and tabs are needed"),
-        ("packed.csv.gz", gzip.compress(b"id,text\n1,a\n"), "packed.csv.gz: line 1: compressed with gzip; unpack it first"),
+        ("packed.csv.gz", gzip.compress(b"id,text\n1,a\n", mtime=0), "packed.csv.gz: line 1: compressed with gzip; unpack it first"),
         ("book.csv", b"PK\x03\x04" + bytes(26) + b"a.csv\nxx", "book.csv: line 1: a ZIP archive"),
         ("array.jsonl", b'[{"text": "a"}]\n', "array.jsonl:1: not a JSON object; JSON Lines has one on each line"),
     ],
@@ -499,14 +499,14 @@ def test_an_archive_that_is_no_shard_is_named_with_the_remedy(tmp_path: Path) ->
         archive.write(picture, "a.png")
     given = {
         "s.tar.gz": (
-            gzip.compress(tar_bytes),
+            gzip.compress(tar_bytes, mtime=0),
             f"a tar archive compressed with gzip; unpack it, or pipe it in: gunzip -c {tmp_path}/s.tar.gz | ",
         ),
-        "odd": (gzip.compress(tar_bytes), f"a tar archive compressed with gzip; unpack it, or pipe it in: gunzip -c {tmp_path}/odd | "),
+        "odd": (gzip.compress(tar_bytes, mtime=0), f"a tar archive compressed with gzip; unpack it, or pipe it in: gunzip -c {tmp_path}/odd | "),
         "s.tar.bz2": (bz2.compress(tar_bytes), "bunzip2 -c "),
         "s.txz": (lzma.compress(tar_bytes), "xz -dc "),
         "s.tar.zst": (b"\x28\xb5\x2f\xfd" + bytes(600), "zstd -dc "),
-        "a.png.gz": (gzip.compress(b"picture"), "compressed with gzip; unpack it first"),
+        "a.png.gz": (gzip.compress(b"picture", mtime=0), "compressed with gzip; unpack it first"),
         "s.zip": ((tmp_path / "s.zip").read_bytes(), "a ZIP archive; unpack it and give its folder"),
         "s.7z": (b"7z\xbc\xaf\x27\x1c" + bytes(600), "a 7-Zip archive; unpack it"),
         "s.rar": (b"Rar!\x1a\x07\x01" + bytes(600), "a RAR archive; unpack it"),
@@ -520,4 +520,4 @@ def test_an_archive_that_is_no_shard_is_named_with_the_remedy(tmp_path: Path) ->
     assert isinstance(failure, Failure)
     assert "compressed with gzip" in failure.reason
     with pytest.raises(UserError, match="stdin: a tar archive compressed with gzip; .*gunzip -c FILE"):
-        list(from_arguments(["-"], ("image",), io.BufferedReader(io.BytesIO(gzip.compress(tar_bytes)))))  # type: ignore[arg-type]
+        list(from_arguments(["-"], ("image",), io.BufferedReader(io.BytesIO(gzip.compress(tar_bytes, mtime=0)))))  # type: ignore[arg-type]
