@@ -90,14 +90,14 @@ def embed(
 
     from imagebind_cli.processes import Processes
     from imagebind_cli.shards import Prepared
-    from imagebind_cli.sources import Failure
+    from imagebind_cli.sources import Failure, whole
     from imagebind_cli.store import check_writable, json_line
 
     if output is not None:
         check_writable(output)
     loaded = load_model(model, device, str(dtype), config)
     first, items = first_of(items)
-    payload = getattr(first, "payload", None)
+    payload = whole(getattr(first, "payload", None))
     if isinstance(payload, Prepared):  # prepared samples say how they were read; a flag that says otherwise is refused with the first
         options = {**payload.made["inputs"][str(modality)]["options"], **options}
     settings: dict[str, Any] = {"pool": str(pool), **options}

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
-from imagebind_cli.media.audio import Recording, Sound
+from imagebind_cli.media.audio import Excerpt, Recording, Sound
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.resampling import Resampled
-from imagebind_cli.media.windows import seconds, windows
+from imagebind_cli.media.windows import cut, seconds, windows
 from imagebind_cli.reading import AudioOptions
 
 RATE = 16_000
@@ -153,7 +153,8 @@ def spectrograms(waveforms: Sequence[Tensor], config: EncoderConfig) -> Tensor:
 
 def read(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderConfig, options: AudioOptions) -> Iterator[Sample]:
     """A sound file, or (waveform (samples,) or (channels, samples) in [-1, 1], rate in Hz), or a waveform alone, at 16 kHz."""
-    with _open(source) as sound:
+    with _open(source) as whole:
+        sound, begin, lacks = _part(whole, options)
         if sound.length * RATE < FRAME * sound.rate:
             raise ValueError(f"{1000 * sound.length / sound.rate:.1f} ms of sound; at least {1000 * FRAME // RATE} ms are needed")
         resampled = Resampled(lambda start, stop: _rows(sound.read(start, stop), options.channels), sound.length, sound.rate, RATE)
@@ -164,10 +165,18 @@ def read(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderCo
             some = list(islice(clips, WINDOWS_AT_ONCE))
             yield Sample(
                 spectrograms(some, config),
-                seconds(spans[i : i + WINDOWS_AT_ONCE]),
+                seconds(spans[i : i + WINDOWS_AT_ONCE], begin),
                 facts={} if i else facts,
-                warnings=() if i else sound.warnings,
+                warnings=() if i else (*sound.warnings, *lacks),
             )
+
+
+def _part(whole: Sound | Recording, options: AudioOptions) -> tuple[Sound | Recording | Excerpt, Fraction, tuple[str, ...]]:
+    """What is asked for of a sound, when it begins in it, and what it lacks, in words."""
+    if options.stretch is None:
+        return whole, Fraction(0), ()
+    begin, end, lacks = cut(options.stretch, whole.length / whole.rate if whole.seconds is None else whole.seconds)
+    return Excerpt(whole, begin, end), begin, lacks
 
 
 def _open(source: Source | np.ndarray | tuple[np.ndarray, int]) -> Sound | Recording:

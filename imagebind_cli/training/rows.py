@@ -8,7 +8,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import math
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.shards import Entry, Part, index
-from imagebind_cli.sources import Failure, from_manifest
+from imagebind_cli.sources import Failure, Stretch, from_manifest, stretched, whole
 from imagebind_cli.training.server import context
 
 MANIFESTS = (".jsonl", ".csv", ".tsv")
@@ -192,7 +191,8 @@ def _read_file(number: int, file: str, modalities: tuple[str, str]) -> _Found:
             if isinstance(item, Failure):
                 found.leave_out(item)
             else:
-                row = {"id": item.id, **item.payload, **_stretch(item.id, item.meta, file)}
+                paths = {name: whole(part) for name, part in item.payload.items()}
+                row = {"id": item.id, **paths, **_stretch(item.payload.values())}
                 found.add(row, item.meta.get("group"), item.payload.get("text"))
         return found
     entries = index(file)
@@ -213,6 +213,7 @@ def _take_entry(found: _Found, entry: Entry, place: tuple[int, int], file: str, 
     try:
         about = entry.about()
         caption = _caption(members["text"][0], bool(prepared["text"])) if "text" in members else None
+        stretch = _stretch(stretched("", name, about) for name in modalities)
     except (OSError, ValueError) as error:
         found.leave_out(Failure(entry.key, f"this sample of {file}: {error}"))
         return
@@ -221,7 +222,7 @@ def _take_entry(found: _Found, entry: Entry, place: tuple[int, int], file: str, 
         return
     id = str(about.get("id", entry.key))
     kept = {part.name for parts in members.values() for part in parts}
-    row = {"id": id, "file": place[0], **_place(entry, kept, place[1]), **_stretch(id, about, file)}
+    row = {"id": id, "file": place[0], **_place(entry, kept, place[1]), **stretch}
     found.add(row, about.get("group"), caption)
 
 
@@ -236,16 +237,10 @@ def _place(entry: Entry, kept: set[str], number: int) -> dict[str, Any]:
     return {"parts": parts}
 
 
-def _stretch(id: str, about: Mapping[str, Any], file: str) -> dict[str, float]:
+def _stretch(payloads: Iterable[Any]) -> dict[str, float]:
     """The seconds of a long recording that a row is, where it says so."""
-    given = {name: about[name] for name in ("start", "end") if about.get(name) is not None}
-    try:
-        seconds = {name: float(value) for name, value in given.items()}
-        if not seconds or 0 <= seconds.get("start", 0.0) < seconds.get("end", math.inf):
-            return seconds
-    except (TypeError, ValueError):
-        pass
-    raise UserError(f"{file}: {id}: start and end are seconds, the one before the other; {given} is given")
+    part = next((payload for payload in payloads if isinstance(payload, Stretch)), None)
+    return {} if part is None else {name: time for name, time in (("start", part.start), ("end", part.end)) if time is not None}
 
 
 def _caption(member: Any, tokens: bool) -> str | bytes:
