@@ -24,6 +24,10 @@ HIDDEN = {"hidden": True, "choices": (), "minimum": None, "moving": False}
 CLIPS = "Windows per item, evenly spaced; as many as cover it if not given. Released code: audio 3, video 5."
 
 
+EXCLUSIVE = ({"clips", "hop", "centres"}, {"rate", "time_column"}, {"rate", "time_unit"})
+"""Options of which one alone may be given."""
+
+
 @dataclass(frozen=True)
 class VisionOptions:
     """Pictures and videos."""

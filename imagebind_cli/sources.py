@@ -210,7 +210,7 @@ def from_row(row: dict[str, Any], modalities: Modalities, place: str, folder: st
     try:
         given = {modality: stretched(path, modality, row) for modality, path in paths.items()}
     except ValueError as error:
-        return Failure(str(id), f"{place}: {error}")
+        return Failure(place, str(error)) if row.get("id") is None else Failure(str(id), f"{place}: {error}")
     if row.get("id") is None:
         id = row[modalities[0]] + next((part.label for part in given.values() if isinstance(part, Stretch)), "")
     meta = {key: value for key, value in row.items() if key not in ("id", *modalities)}

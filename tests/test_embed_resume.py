@@ -142,9 +142,9 @@ def test_members_of_an_archive_are_known_by_id_and_content(embed: Run, folder: P
 def test_what_a_manifest_says_besides_is_kept_and_given_on(embed: Run, folder: Path) -> None:
     (name,) = pictures(folder, 1)
     (folder / "m.jsonl").write_text(json.dumps({"id": "a", "image": name, "label": "dog", "size": [80, 60]}) + "\n")
-    assert embed("image", "--manifest", "m.jsonl").rows[0]["meta"] == {"label": "dog", "size": [80, 60]}
+    assert embed("image", "--manifest", "m.jsonl").rows[0]["meta"] == {"image": name, "label": "dog", "size": [80, 60]}
     embed("image", "--manifest", "m.jsonl", "-o", "s.h5")
-    assert open_store("s.h5").meta(0) == {"label": "dog", "size": [80, 60]}
+    assert open_store("s.h5").meta(0) == {"image": name, "label": "dog", "size": [80, 60]}
 
 
 def test_float16_halves_a_store_and_is_not_mixed_with_float32(embed: Run, folder: Path) -> None:
