@@ -130,6 +130,12 @@ class Model:
         return self.checkpoint.config.name
 
     @property
+    def folder(self) -> str | None:
+        """Where the model lies, if its name alone does not lead there."""
+        named = is_bundled(self.name) or self.name in model_config.names()
+        return None if named or not os.path.exists(self.checkpoint.place) else os.path.abspath(self.checkpoint.place)
+
+    @property
     def dim(self) -> int:
         """Length of its vectors."""
         return self.checkpoint.config.dim
@@ -270,6 +276,7 @@ class Model:
         return {
             "modality": modality,
             "model": self.name,
+            **({} if self.folder is None else {"folder": self.folder}),
             "weights": checkpoint.fingerprint(self.checkpoint, name),
             "untrained": self.checkpoint.untrained,
             "licence": self.checkpoint.config.licence,

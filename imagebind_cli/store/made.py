@@ -10,7 +10,7 @@ from typing import Any
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.disk import write_json
 
-FREE = ("assumptions", "version")
+FREE = ("assumptions", "version", "folder")
 """What may differ between two runs on one store."""
 
 
