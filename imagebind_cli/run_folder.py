@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from imagebind_cli.checkpoint import Checkpoint, file_hash, read_tensors
+from imagebind_cli.checkpoint import Checkpoint, file_hash, read_tensors, write_tensors
 from imagebind_cli.errors import UserError
 from imagebind_cli.fingerprint import fingerprint, is_earlier
 from imagebind_cli.model_config import ModelConfig
@@ -123,13 +123,11 @@ def reference(model: str, folder: Path) -> str:
 
 def write(folder: Path, config: ModelConfig, changed: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
     """Make a run folder the model of this step: files first, `config.json` last, then away with the files of the step before."""
-    from safetensors.torch import save_file
-
     sweep(folder)
     files = {}
     for encoder, tensors in changed.items():
         path = folder / f"{encoder}-{step:06d}.safetensors"
-        replace_file(path, lambda place, tensors=tensors: save_file(dict(tensors), place))  # type: ignore[misc]
+        replace_file(path, lambda place, tensors=tensors: write_tensors(tensors, place))  # type: ignore[misc]
         files[path.name] = {"size": path.stat().st_size, "sha256": file_hash(path), "encoder": encoder}
     text = replace(config, files=files).to_json()
     replace_file(folder / "config.json", lambda place: place.write_text(text))
@@ -157,7 +155,6 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         write(new)
     except SafetensorError as error:
         raise UserError(f"{path}: {error}") from None
-    new.chmod(0o644)
     with open(new, "rb") as file:
         os.fsync(file.fileno())
     os.replace(new, path)

@@ -18,7 +18,7 @@ import pytest
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.file_kinds import Others, is_other
-from imagebind_cli.sources import Failure, Item, from_arguments, from_lines, from_manifest
+from imagebind_cli.sources import Failure, Item, Stretch, from_arguments, from_lines, from_manifest
 
 NOTHING = io.BytesIO()
 
@@ -502,7 +502,10 @@ def test_an_archive_that_is_no_shard_is_named_with_the_remedy(tmp_path: Path) ->
             gzip.compress(tar_bytes, mtime=0),
             f"a tar archive compressed with gzip; unpack it, or pipe it in: gunzip -c {tmp_path}/s.tar.gz | ",
         ),
-        "odd": (gzip.compress(tar_bytes, mtime=0), f"a tar archive compressed with gzip; unpack it, or pipe it in: gunzip -c {tmp_path}/odd | "),
+        "odd": (
+            gzip.compress(tar_bytes, mtime=0),
+            f"a tar archive compressed with gzip; unpack it, or pipe it in: gunzip -c {tmp_path}/odd | ",
+        ),
         "s.tar.bz2": (bz2.compress(tar_bytes), "bunzip2 -c "),
         "s.txz": (lzma.compress(tar_bytes), "xz -dc "),
         "s.tar.zst": (b"\x28\xb5\x2f\xfd" + bytes(600), "zstd -dc "),
@@ -521,3 +524,46 @@ def test_an_archive_that_is_no_shard_is_named_with_the_remedy(tmp_path: Path) ->
     assert "compressed with gzip" in failure.reason
     with pytest.raises(UserError, match="stdin: a tar archive compressed with gzip; .*gunzip -c FILE"):
         list(from_arguments(["-"], ("image",), io.BufferedReader(io.BytesIO(gzip.compress(tar_bytes, mtime=0)))))  # type: ignore[arg-type]
+
+
+# Stretches
+
+
+def test_a_row_with_seconds_is_a_stretch_and_its_id_says_so() -> None:
+    rows = [
+        {"audio": "a.wav", "start": 10, "end": 15.5},
+        {"audio": "a.wav", "start": "1"},
+        {"audio": "a.wav", "end": " 4 "},
+        {"id": "x", "audio": "a.wav", "start": 0.25},
+    ]
+    found = lines("".join(json.dumps(row) + "\n" for row in rows).encode(), "audio")
+    assert [item.id for item in found] == ["a.wav#10-15.5", "a.wav#1-", "a.wav#-4", "x"]
+    assert payloads(found) == [Stretch("a.wav", 10, 15.5), Stretch("a.wav", 1), Stretch("a.wav", None, 4), Stretch("a.wav", 0.25)]
+    assert isinstance(found[0], Item)
+    assert found[0].meta == {"start": 10, "end": 15.5}
+
+
+@pytest.mark.parametrize("modality", ["image", "text", "depth", "thermal"])
+def test_seconds_of_what_has_none_are_columns_like_any(modality: str) -> None:
+    row = {modality: "a", "start": "soon", "end": -1}
+    assert lines(json.dumps(row).encode(), modality) == [Item("a", "a", {"start": "soon", "end": -1})]
+
+
+def test_seconds_of_a_row_are_those_of_each_of_its_modalities_that_has_time() -> None:
+    (item,) = from_lines(io.BytesIO(b'{"image": "a.png", "audio": "a.wav", "start": 1, "end": 2}'), ("image", "audio"))
+    assert item == Item("a.png#1-2", {"image": "a.png", "audio": Stretch("a.wav", 1, 2)}, {"start": 1, "end": 2})
+
+
+@pytest.mark.parametrize("times", ["soon", "10,5", "1:30", -1, 5, True, float("nan"), float("inf"), [1], {}, "", "-0.1"])
+def test_seconds_that_are_none_fail_their_row_alone(times: object) -> None:
+    rows = [
+        {"id": "a", "video": "a.mp4", "start": times, "end": 5},
+        {"video": "b.mp4", "end": -2},
+        {"video": "c.mp4", "start": None, "end": None},
+    ]
+    first, second, third = lines("".join(json.dumps(row) + "\n" for row in rows).encode(), "video")
+    for failure, id, place in ((first, "a", "line 1: "), (second, "line 2", "")):
+        assert isinstance(failure, Failure)
+        assert failure.id == id
+        assert failure.reason.startswith(f"{place}start and end are seconds")
+    assert third == Item("c.mp4", "c.mp4", {"start": None, "end": None})

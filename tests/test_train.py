@@ -810,3 +810,52 @@ def test_all_but_training_works_without_either(tmp_path, broken):
         [sys.executable, "-c", EVERYTHING_BUT_TRAINING, *paths], env=environment, capture_output=True, text=True, timeout=300
     )
     assert run.returncode == 0, run.stderr
+
+
+# -- what a run inherits
+
+
+def test_a_run_has_the_rights_of_its_umask(imagebind, flags, tmp_path):
+    before = os.umask(0o027)
+    try:
+        assert imagebind("train", *flags, "--out", tmp_path / "run").code == 0
+    finally:
+        os.umask(before)
+    found = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert {path.suffix for path in found} >= {".safetensors", ".json", ".jsonl"}
+    assert {path.stat().st_mode & 0o777 for path in found} == {0o640}
+
+
+def test_a_run_inherits_what_its_encoders_have_seen(imagebind, flags, tmp_path):
+    base = tmp_path / "base"
+    imagebind("weights", "convert", "tiny", base)
+    config = json.loads((base / "config.json").read_text())
+    seen = {"vision": {"imagenet": "its pictures"}, "depth": {"nyud": "all of it"}, "audio": {"esc10": "all of it"}}
+    (base / "config.json").write_text(json.dumps(config | {"rule_seed": None, "trained_on": seen}))
+    for name, change, lost in (("tuned", [], ()), ("anew", ["--init", "random"], ("depth",))):
+        out = tmp_path / name
+        done = imagebind("train", *flags, "--model", base, *change, "--set", f"encoders.vision.init={base}", "--out", out)
+        assert done.code == 0, done.err
+        found = json.loads((out / "config.json").read_text())["trained_on"]
+        assert found == {encoder: data for encoder, data in seen.items() if encoder not in lost}
+
+
+def test_a_store_of_a_run_names_the_folder_to_give(imagebind, flags, tmp_path, scenes, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("IMAGEBIND_MODEL")
+    assert imagebind("train", *flags, "--out", "runs/depth").code == 0
+    assert imagebind("embed", "depth", scenes / "3.npy", "--model", "runs/depth", "-o", "s.h5").code == 0
+    run = imagebind("retrieve", "s.h5", "--depth", scenes / "3.npy")
+    assert (run.code, len(run.notices)) == (1, 1)
+    assert (
+        f"s.h5: its vectors are of model 'depth', which lay in {tmp_path}/runs/depth: --model {tmp_path}/runs/depth, or where it lies now"
+        in run.err
+    )
+    (found,) = imagebind("retrieve", "s.h5", "--depth", scenes / "3.npy", "--model", "runs/depth").rows
+    assert found["score"] > 0.9999
+    shutil.move("runs/depth", "moved")
+    assert imagebind("retrieve", "s.h5", "--depth", scenes / "3.npy", "--model", "moved").code == 0
+    assert imagebind("embed", "depth", scenes / "3.npy", "--model", "runs/depth", "-o", "s.h5").code == 1
+    shutil.copytree("moved", "again/depth")
+    again = imagebind("embed", "depth", scenes / "3.npy", scenes / "4.npy", "--model", "again/depth", "-o", "s.h5")
+    assert again.code == 0, again.err

@@ -15,8 +15,9 @@ from types import TracebackType
 from typing import Any
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.retrieval.pictures import PICTURES, Shown, Span, show
-from imagebind_cli.retrieval.search import Hit, Query
+from imagebind_cli.retrieval.pictures import EXCERPT_SECONDS, PICTURES, Shown, Span, show
+from imagebind_cli.retrieval.search import Hit, Part, Query, stored_part
+from imagebind_cli.sources import Stretch, whole
 
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 STYLE = """
@@ -71,8 +72,7 @@ class Page:
         """A query and its answers."""
         self._file.write(f"<section><h2>{_text(query.id)}</h2>\n")
         asked = "".join(
-            f"<div>{self._body(kind, name, None, 'query', self._options(kind) if kind in PICTURES else {})}</div>"
-            for kind, name in query.parts
+            f"<div>{self._body(part, 'query', self._options(part.kind) if part.kind in PICTURES else {})}</div>" for part in query.parts
         )
         self._file.write(f'<div class="asked">{asked}</div>\n' if asked else "")
         firsts = [place for place, hit in enumerate(hits) if hit.rank == 1]  # several where modalities are ranked apart
@@ -86,16 +86,22 @@ class Page:
         score = f'<meter min="0" max="1" value="{max(0.0, hit.score):.4f}" aria-label="{_text(label)}"></meter>'
         meta = "".join(f"<br>{_text(f'{key}: {value}')}" for key, value in hit.store.meta(hit.row).items())
         facts = f"<strong>{hit.rank}.</strong> {hit.score:.4f} <small>{_text(modality)}, {_text(str(hit.store.path))}{meta}</small>"
-        return f"<li>{self._body(modality, hit.id, hit.span, f'result {hit.rank}', hit.store.made.get('options', {}))}{score}{facts}</li>\n"
+        body = self._body(stored_part(hit.store, hit.row), f"result {hit.rank}", hit.store.made.get("options", {}))
+        return f"<li>{body}{score}{facts}</li>\n"
 
-    def _body(self, kind: str, name: str, span: Span, role: str, options: Mapping[str, Any]) -> str:
+    def _body(self, part: Part, role: str, options: Mapping[str, Any]) -> str:
         """What one thing looks and sounds like, over its name; options: how its file is read."""
+        kind, source = part.kind, part.source
+        path, name, span = whole(source), part.name or whole(source), part.span
         if kind == "text":
-            return f"<blockquote>{_text(name)}</blockquote>"
+            return f"<blockquote>{_text(path)}</blockquote>" + (f"<div>{_text(name)}</div>" if name != path else "")
+        if span is None and isinstance(source, Stretch):
+            start = source.start or 0.0
+            span = start, start + EXCERPT_SECONDS if source.end is None else source.end
         body, about = "", "" if span is None else f"{span[0]:.2f} to {span[1]:.2f} s"
         if kind == "audio" or kind in PICTURES:
             try:
-                shown = _shown(kind, os.path.join(self._root, name), span, tuple(sorted(options.items())))
+                shown = _shown(kind, os.path.join(self._root, path), span, tuple(sorted(options.items())))
             except (OSError, ValueError) as error:
                 about = f"{about} (cannot be shown: {getattr(error, 'strerror', None) or error})".strip()
             else:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from imagebind_cli.checkpoint import write_tensors
 from imagebind_cli.errors import UserError
 from imagebind_cli.run_folder import CHECKPOINTS, replace_file, sweep
 from imagebind_cli.training import gather
@@ -44,8 +45,6 @@ class Progress:
 
 def save(folder: Path, progress: Progress, trained: nn.Module, optimizer: Optimizers, keep: int = 1) -> None:
     """Write a checkpoint, then delete all but the newest `keep`. All processes must call; the first one writes."""
-    from safetensors.torch import save_file
-
     tensors = {}
     for name, parameter in _trained(trained):
         tensors[f"weights/{name}"] = whole(parameter)
@@ -56,7 +55,7 @@ def save(folder: Path, progress: Progress, trained: nn.Module, optimizer: Optimi
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
     sweep(folder / CHECKPOINTS)
     path = folder / CHECKPOINTS / f"step-{progress.step:08d}.safetensors"
-    replace_file(path, lambda place: save_file(tensors, place, metadata={"progress": json.dumps(asdict(progress))}))
+    replace_file(path, lambda place: write_tensors(tensors, place, {"progress": json.dumps(asdict(progress))}))
     for old in _checkpoints(folder)[keep:]:
         if old != path:
             old.unlink()
