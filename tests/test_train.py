@@ -859,3 +859,15 @@ def test_a_store_of_a_run_names_the_folder_to_give(imagebind, flags, tmp_path, s
     shutil.copytree("moved", "again/depth")
     again = imagebind("embed", "depth", scenes / "3.npy", scenes / "4.npy", "--model", "again/depth", "-o", "s.h5")
     assert again.code == 0, again.err
+
+
+def test_the_environment_names_the_model_as_everywhere(imagebind, scenes, monkeypatch):
+    """In place of the recipe's, which is said; a model on the command line comes before it."""
+    command = ("train", "--recipe", "image-depth", "--data", scenes / "train.jsonl", "--batch", 4, "--device", "cpu", "--dry-run")
+    monkeypatch.setenv("IMAGEBIND_MODEL", "tiny")
+    run = imagebind(*command)
+    assert run.code == 0, run.err
+    assert "model tiny takes the place of the recipe's huge" in run.err
+    run = imagebind(*command, "--model", "mini")
+    assert run.code == 0, run.err
+    assert "model mini takes the place of the recipe's huge" in run.err

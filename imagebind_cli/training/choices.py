@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,8 +30,8 @@ def requested(
 
     Args:
         pairs: `image-depth`; of a recipe that has them, these alone; one that a recipe of one pair does not have takes that pair's place and
-            settings. data, val: files, of one pair, or each as `image-depth=FILE`. zeroshot: `audio:FILE`. model: without it the recipe's, else
-            `IMAGEBIND_MODEL`. init: weights of every encoder that trains. batch: of every pair. changes: as `read_recipe` takes them.
+            settings. data, val: files, of one pair, or each as `image-depth=FILE`. zeroshot: `audio:FILE`. model: in place of the recipe's.
+            init: weights of every encoder that trains. batch: of every pair. changes: as `read_recipe` takes them.
         say: is given what of a recipe could not be kept.
     Raises:
         UserError: anything in it that does not fit.
@@ -45,7 +44,6 @@ def requested(
     needed = {registry.encoder_name(modality) for pair in chosen for modality in pair["modalities"]}
     needed |= {name for test in given.zeroshot for name in (registry.encoder_name(test.modality), "text")}
     encoders = {name: section for name, section in sections_of.items() if name in needed or not pairs}
-    usual = os.environ.get("IMAGEBIND_MODEL") or None
     made = read_recipe(
         recipe,
         [
@@ -53,13 +51,13 @@ def requested(
             *([f"run.micro_batch={micro_batch}"] if micro_batch else []),
             *changes,
         ],
-        model=model or (None if "model" in given.model_fields_set else usual),
+        model=model,
         pairs=chosen,
         encoders=encoders,
         zeroshot=[_test(text) for text in zeroshot] or None,
     )
-    if model is None and usual not in (None, made.model) and made.model == given.model:
-        say(f"the recipe's model is {made.model}, and IMAGEBIND_MODEL {usual}: the recipe's is taken; --model {usual} takes the other")
+    if "model" in given.model_fields_set and made.model != given.model:
+        say(f"model {made.model} takes the place of the recipe's {given.model}")
     if init is None:
         return made
     trained = [name for name, section in sections(made).items() if section.train != "none"]
