@@ -863,7 +863,7 @@ def test_a_store_of_a_run_names_the_folder_to_give(imagebind, flags, tmp_path, s
 
 def test_the_environment_names_the_model_as_everywhere(imagebind, scenes, monkeypatch):
     """In place of the recipe's, which is said; a model on the command line comes before it."""
-    command = ("train", "--recipe", "image-depth", "--data", scenes / "train.jsonl", "--batch", 4, "--device", "cpu", "--dry-run")
+    command = ("train", "--recipe", "fine-tune", "--pairs", "image-depth", "--data", scenes / "train.jsonl", "--batch", 4, "--device", "cpu", "--dry-run")
     monkeypatch.setenv("IMAGEBIND_MODEL", "tiny")
     run = imagebind(*command)
     assert run.code == 0, run.err
