@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from imagebind_cli import registry
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError
 from imagebind_cli.training.recipe import Pair, Recipe, read_recipe
 from imagebind_cli.training.sides import PICTURES, PLACES, augmentations, options
 from imagebind_cli.training.start import RANDOM, sections
@@ -91,7 +91,7 @@ def _in_place_of(pair: Pair, modalities: tuple[str, str], encoders: dict[str, An
     sides = [tuple(map(registry.encoder_name, names)) for names in (pair.modalities, modalities)]
     if sides[0][0] == sides[1][1] or sides[0][1] == sides[1][0]:
         bound = f"{pair.modalities[1]} to {pair.modalities[0]}, its anchor"
-        raise UserError(f"--pairs {name}: the recipe binds {bound}; the other way round is another recipe: copy it, and change it")
+        raise UsageError(f"--pairs {name}: the recipe binds {bound}; the other way round is another recipe: copy it, and change it")
     made = pair.model_dump(exclude_unset=True, exclude={"modalities", "data", "val", "augment", "options"}) | {"modalities": modalities}
     left = [key for key in ("data", "val") if getattr(pair, key)]
     for old, new in zip(pair.modalities, modalities, strict=True):
@@ -117,9 +117,11 @@ def _in_place_of(pair: Pair, modalities: tuple[str, str], encoders: dict[str, An
 def _modalities(name: str) -> tuple[str, str]:
     anchor, dash, other = name.partition("-")
     if not dash or not anchor or not other or "-" in other:
-        raise UserError(f"--pairs {name!r}: two modalities are needed, the anchor first, as in image-depth")
+        raise UsageError(f"--pairs {name!r}: two modalities are needed, the anchor first, as in image-depth")
     for modality in (anchor, other):
         registry.encoder_name(modality)
+    if anchor == other:
+        raise UsageError(f"--pairs {name!r}: a pair is of two modalities, and not {anchor} twice")
     return anchor, other
 
 
@@ -134,7 +136,7 @@ def _put_files(pairs: list[dict[str, Any]], key: str, files: Sequence[str]) -> N
         elif len(pairs) == 1:
             found.setdefault(next(iter(names)), []).append(file)
         else:
-            raise UserError(
+            raise UsageError(
                 f"--{key} {file!r}: say of which pair it is: {next(iter(names), 'image-depth')}={file}; pairs are {', '.join(names)}"
             )
     for name, own in found.items():
@@ -144,5 +146,5 @@ def _put_files(pairs: list[dict[str, Any]], key: str, files: Sequence[str]) -> N
 def _test(text: str) -> dict[str, Any]:
     modality, colon, path = text.partition(":")
     if not colon or not path:
-        raise UserError(f"--zeroshot {text!r}: MODALITY:FILE is needed, as in audio:labels.csv")
+        raise UsageError(f"--zeroshot {text!r}: MODALITY:FILE is needed, as in audio:labels.csv")
     return {"modality": modality, "data": path}
