@@ -19,7 +19,9 @@ SOUND = "wav wave flac ogg oga opus mp3 mp2 m4a m4b aac wma aif aiff aifc amr ap
 TABLE = "csv tsv parquet"
 ARRAY = "npy npz h5 hdf5 mat"
 TEXT = "txt md rst log rtf html htm pdf doc docx odt tex epub srt vtt xls xlsx ods ppt pptx"
-RECORD = "json jsonl ndjson xml yaml yml toml ini cfg conf xmp aae plist db sqlite lnk url nfo m3u m3u8 cue md5 sha1 sha256 lock mid midi"
+RECORD = (
+    "json jsonl ndjson xml yaml yml toml ini cfg conf xmp aae plist db sqlite lnk url nfo m3u m3u8 cue md5 sha1 sha256 lock mid midi store"
+)
 CODE = "py pyc ipynb sh bat c h cpp js css exe dll so"
 WEIGHTS = "pt pth ckpt safetensors onnx pkl pickle faiss"
 ARCHIVE = "zip gz tgz bz2 tbz tbz2 xz txz zst tzst lz4 7z rar"

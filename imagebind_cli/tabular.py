@@ -8,7 +8,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,13 @@ DOUBLED = 'a quotation mark inside a cell is written "", in a cell between quota
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be used; those after it can be read. reason: what it has or lacks, as `has 3 cells for 2 columns`."""
+    """A row that cannot be used; those after it can be read.
+
+    reason: what it has or lacks, as `has 3 cells for 2 columns`. cells: those of a row that is too short.
+    """
 
     reason: str
+    cells: dict[str, str] = field(default_factory=dict)
 
 
 Row = dict[str, Any]
@@ -79,7 +83,7 @@ def read_lines(path: Path) -> Iterator[str]:
                 data = line.encode("utf-8", "surrogateescape")
                 fault = (archive(data, str(path)) if number == 1 else None) or encoding_fault(data, str(path))
                 if fault:
-                    raise UserError(f"{path}:{number}: {fault}")
+                    raise UserError(f"{path}: line {number}: {fault}")
                 yield line
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
@@ -90,20 +94,18 @@ def encoding_fault(line: bytes, file: str = "FILE") -> str | None:
     if line.isascii() and b"\0" not in line:
         return None
     encoding = next((name for mark, name in MARKS.items() if line.startswith(mark)), None)
-    if encoding is None and b"\0" in line:
-        share = line.count(b"\0") / len(line)
-        if share < 1 / 4:
-            return "holds a NUL byte, which is not text; take it out: tr -d '\\000'"
-        encoding = f"utf-{32 if share > 0.6 else 16}{'le' if line[0] else 'be'}"
+    zeros = line.count(b"\0") / len(line)
+    if encoding is None and zeros > 1 / 4:
+        encoding = f"utf-{32 if zeros > 0.6 else 16}{'le' if line[0] else 'be'}"
     if encoding is not None:
-        return f"not UTF-8 text but {encoding.upper()}; convert it: {_conversion(encoding, file)}"
+        return f"not UTF-8 text but {encoding.upper()}, and cannot be decoded; convert it: {_conversion(encoding, file)}"
     try:
         line.decode()
     except UnicodeDecodeError as error:
         windows = any(0x80 <= byte < 0xA0 for byte in error.object)  # control characters in Latin-1
         name, encoding = ("Windows-1252", "cp1252") if windows else ("Latin-1", "latin1")
         byte = error.object[error.start]
-        return f"not UTF-8 text (byte 0x{byte:02X}); if it is {name}, convert it: {_conversion(encoding, file)}"
+        return f"not UTF-8 text: byte 0x{byte:02X} cannot be decoded; if it is {name}, convert it: {_conversion(encoding, file)}"
     return None
 
 
@@ -179,7 +181,8 @@ def _row(cells: list[str] | BadRow, names: Sequence[str], delimiter: str) -> dic
         remedy = "put a cell that holds a comma between quotation marks" if delimiter == "," else "a cell cannot hold a tab"
         return BadRow(f"has {counts}; {remedy}")
     if len(cells) < len(names):
-        return BadRow(f"has no {names[len(cells)] or 'cell in the last column'}: {counts}; a cell that is empty has its delimiter, too")
+        remedy = "a cell that is empty has its delimiter, too"
+        return BadRow(f"has {counts}; {remedy}", dict(zip(names, cells, strict=False)))
     nameless = next((cell for name, cell in list(zip(names, cells, strict=True))[1:] if not name and cell.strip()), None)
     if nameless is not None:  # the first column is often the row's number
         return BadRow(f"has {nameless!r} in a column without a name")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,12 +21,13 @@ from torchaudio.compliance.kaldi import fbank
 from torchaudio.functional import resample
 
 from imagebind_cli.encoders import audio
+from imagebind_cli.media import audio as audio_files
 from imagebind_cli.media import resampling
 from imagebind_cli.media.audio import Sound
 from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.windows import windows
 from imagebind_cli.pipeline import decode
-from imagebind_cli.sources import Failure, Item
+from imagebind_cli.sources import Failure, Item, Stretch
 from tests import generate
 
 RATE = 16_000
@@ -381,8 +383,173 @@ def test_a_cover_is_no_picture_track(tiny: Any, tmp_path: Path) -> None:
         container.mux(packet)
         generate._encode_sound(container, stream, generate.tone(5))
     assert read(tiny, str(path))[2]["seconds"] == pytest.approx(5, abs=0.1)
-    with pytest.raises(ValueError, match="no picture track"):
+    with pytest.raises(ValueError, match="^has a cover and no video$"):
         list(tiny.read("video", str(path)))
+
+
+COVERS = [
+    ("mp4", "mjpeg"),
+    ("mp4", "png"),
+    ("mp4", "mpeg4"),
+    ("mov", "gif"),
+    ("mkv", "mjpeg"),
+    ("mkv", "mpeg4"),
+    ("avi", "png"),
+    ("ts", "mpeg4"),
+]
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(("ending", "codec"), COVERS)
+def test_a_single_picture_beside_sound_is_a_cover(tiny: Any, tmp_path: Path, ending: str, codec: str, first: bool) -> None:
+    """Music programs write covers as ordinary video tracks; Matroska and transport streams do not say that they have one picture."""
+    plain, path = song(tmp_path / f"plain.{ending}"), song(tmp_path / f"song.{ending}", covers=[codec], first=first)
+    with av.open(path) as container:
+        assert len(container.streams.video) == 1
+    tensor, spans, facts = read(tiny, str(path))
+    expected, expected_spans, _ = read(tiny, str(plain))
+    assert spans == expected_spans
+    assert torch.equal(tensor, expected)
+    assert "track" not in facts
+    with pytest.raises(ValueError, match="^has a cover and no video$"):
+        list(tiny.read("video", str(path)))
+
+
+def song(
+    path: Path,
+    tones: list[np.ndarray] | None = None,
+    flags: list[av.stream.Disposition] | None = None,
+    covers: list[str] | None = None,
+    first: bool = True,
+) -> Path:
+    """Sound tracks with their dispositions, and covers of one frame each before or behind them."""
+    tones, covers = tones or [generate.tone(5)], covers or []
+    layouts = {"mjpeg": "yuvj420p", "png": "rgb24", "gif": "rgb8", "mpeg4": "yuv420p"}
+    with av.open(path, "w") as container:
+        pictures = [container.add_stream(codec, rate=25) for codec in covers] if first else []
+        codec = {".mkv": "flac", ".avi": "pcm_s16le"}.get(path.suffix, "aac")
+        sounds = [container.add_stream(codec, rate=RATE, layout="mono") for _ in tones]
+        pictures = pictures or [container.add_stream(codec, rate=25) for codec in covers]
+        for picture in pictures:
+            picture.width, picture.height, picture.pix_fmt = 64, 64, layouts[picture.codec_context.name]
+        for sound, flag in zip(sounds, flags or [], strict=False):
+            sound.disposition = flag
+        container.start_encoding()
+        for picture in pictures:
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+            container.mux(picture.encode(None))
+        for sound, samples in zip(sounds, tones, strict=True):
+            generate._encode_sound(container, sound, samples)
+    return path
+
+
+def test_sound_outside_the_pictures_is_told(tiny: Any, tmp_path: Path) -> None:
+    encode(tmp_path / "film.mp4", [generate.tone(5)[None]], RATE, video=3)
+    (sample,) = list(tiny.read("audio", str(tmp_path / "film.mp4")))
+    assert re.match(r"2\.0\d s of sound outside the pictures, which last 3\.00 s, are left out; ", sample.warnings[0])
+
+
+# Tracks
+
+Flag = av.stream.Disposition
+NONE, DEFAULT, COMMENT, IMPAIRED = Flag(0), Flag.default, Flag.comment, Flag.visual_impaired
+
+
+@pytest.mark.parametrize(
+    ("ending", "flags", "taken", "reason"),
+    [
+        ("mkv", [NONE, DEFAULT], 2, "flagged default"),
+        ("mkv", [NONE, NONE], 1, "the first"),
+        ("mkv", [DEFAULT, DEFAULT], 1, "the first"),
+        ("mkv", [NONE, DEFAULT, DEFAULT], 2, "flagged default"),
+        ("mkv", [COMMENT | DEFAULT, NONE], 2, "the first of the main ones"),
+        ("ts", [IMPAIRED, NONE], 2, "the first of the main ones"),
+        ("mp4", [NONE, DEFAULT], 2, "flagged default"),
+        ("avi", [NONE, NONE], 1, "the first"),
+    ],
+)
+def test_of_several_tracks_the_default_one_is_heard(
+    tiny: Any, tmp_path: Path, ending: str, flags: list[Flag], taken: int, reason: str
+) -> None:
+    tones = [generate.tone(3, seed) for seed in range(len(flags))]
+    path = str(song(tmp_path / f"film.{ending}", tones, flags))
+    (chosen,), several = tiny.read("audio", path), [read(tiny, path, track=number + 1) for number in range(len(flags))]
+    assert chosen.notes == (f"sound track {taken} of {len(flags)}, {reason}; --track takes another",)
+    assert (chosen.facts["track"], chosen.facts["tracks"]) == (taken, len(flags))
+    assert torch.equal(chosen.tensor, several[taken - 1][0])
+    assert not torch.equal(several[0][0], several[1][0])
+    with pytest.raises(ValueError, match=f"^has no sound track 9; it has {len(flags)}: choose with --track$"):
+        read(tiny, path, track=9)
+
+
+def test_a_file_of_one_track_has_no_second(tiny: Any, tmp_path: Path) -> None:
+    path = str(generate.audio(tmp_path / "sound.wav"))
+    assert torch.equal(read(tiny, path, track=1)[0], read(tiny, path)[0])
+    with pytest.raises(ValueError, match="^has no sound track 2; it has 1: choose with --track$"):
+        read(tiny, path, track=2)
+
+
+def test_what_an_encoder_filled_its_last_packet_with_is_no_window(tiny: Any, tmp_path: Path) -> None:
+    """4 seconds in packets of 1,024 samples are 4.032, and a third window would be there for the filling alone."""
+    encode(tmp_path / "sound.m4a", [noise(4.03).T], RATE)
+    _, spans, facts = read(tiny, str(tmp_path / "sound.m4a"))
+    assert facts["seconds"] > 4.02
+    assert spans == [(0, 2), (2, 4)]
+    encode(tmp_path / "sound.mkv", [noise(4.03).T], RATE, codec="pcm_s16le")  # here it is sound
+    assert len(read(tiny, str(tmp_path / "sound.mkv"))[0]) == 3
+    encode(tmp_path / "longer.m4a", [noise(4.1).T], RATE)
+    assert len(read(tiny, str(tmp_path / "longer.m4a"))[0]) == 3
+
+
+# Levels
+
+
+@pytest.mark.parametrize(("ending", "subtype"), [("wav", "FLOAT"), ("wav", "DOUBLE"), ("w64", "FLOAT"), ("aiff", "FLOAT")])
+def test_numbers_of_16_bits_as_floats_are_told(tiny: Any, tmp_path: Path, ending: str, subtype: str) -> None:
+    """The samples stay as they are: nothing says how loud the sound should be."""
+    loud, path = noise(3) * 10_000, tmp_path / f"loud.{ending}"
+    soundfile.write(path, loud, RATE, subtype)
+    (sample,) = tiny.read("audio", str(path))
+    (warning,) = sample.warnings
+    assert warning.startswith(f"samples reach {np.abs(loud).max():,.6g}, and full scale is 1")
+    assert warning.endswith("ffmpeg -i IN -af volume=1/32768 OUT.wav")
+    assert torch.equal(sample.tensor, read(tiny, (loud[:, 0], RATE))[0])
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.9])
+def test_a_little_past_full_scale_is_usual(tiny: Any, tmp_path: Path, factor: float) -> None:
+    soundfile.write(tmp_path / "hot.wav", factor * np.sign(noise(3)), RATE, "FLOAT")
+    assert all(sample.warnings == () for sample in tiny.read("audio", str(tmp_path / "hot.wav")))
+
+
+@pytest.mark.parametrize(
+    ("levels", "channels", "words"),
+    [
+        ([0, 0, 1, 0, 0, 0], "first", "channel 1 of 6, which is heard, is silent, and channel 3 is not: --channels mix hears all of them"),
+        ([0, 1], "first", "channel 1 of 2, which is heard, is silent, and channel 2 is not: --channels mix hears all of them"),
+        ([1e-4, 0.1], "first", "channel 1 of 2, which is heard, is silent, and channel 2 is not: --channels mix hears all of them"),
+        ([1, -1], "mix", "its 2 channels cancel each other out when mixed: --channels first hears the first"),
+        ([1, -1], "first", None),
+        ([0, 1], "mix", None),
+        ([0, 0], "first", None),
+        ([1, 0], "first", None),
+        ([1e-2, 1], "first", None),
+        ([0], "first", None),
+    ],
+)
+@pytest.mark.parametrize("seconds", [3, 40])
+def test_a_silent_channel_is_told(tiny: Any, tmp_path: Path, levels: list[float], channels: str, words: str | None, seconds: float) -> None:
+    soundfile.write(tmp_path / "sound.wav", noise(seconds) * np.array(levels), RATE, "FLOAT")
+    warnings = [warning for sample in tiny.read("audio", str(tmp_path / "sound.wav"), channels=channels) for warning in sample.warnings]
+    assert warnings == ([words] if words else [])
+
+
+def test_a_channel_that_speaks_late_is_not_silent(tiny: Any, tmp_path: Path) -> None:
+    """A recording of more than one stretch is judged as a whole."""
+    sound = noise(40, channels=2)
+    sound[: 36 * RATE, 0] = 0
+    soundfile.write(tmp_path / "sound.wav", sound, RATE, "FLOAT")
+    assert all(sample.warnings == () for sample in tiny.read("audio", str(tmp_path / "sound.wav")))
 
 
 # Refused
@@ -459,3 +626,77 @@ def test_a_count_that_its_writer_could_not_know_is_no_cut(tiny: Any, tmp_path: P
     (sample,) = tiny.read("audio", path, clips=1)
     assert sample.warnings == ()
     assert sample.facts["seconds"] == 1
+
+
+def test_an_mp3_in_a_wav_file_is_whole(tiny: Any, tmp_path: Path) -> None:
+    """Its header counts samples as it pleases, so the packets are counted."""
+    path = tmp_path / "mp3.wav"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mp3", rate=RATE, layout="mono")
+        resampler = av.AudioResampler(format=stream.format.name, layout="mono", rate=RATE, frame_size=576)
+        frame = av.AudioFrame.from_ndarray(noise(4).T.copy(), format="fltp", layout="mono")
+        frame.sample_rate = RATE
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+    samples = list(tiny.read("audio", str(path)))
+    assert all(sample.warnings == () for sample in samples)
+    assert samples[0].facts["seconds"] == pytest.approx(4.1, abs=0.06)
+    (tmp_path / "half.wav").write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (warning,) = list(tiny.read("audio", str(tmp_path / "half.wav"), clips=1))[0].warnings
+    assert warning.startswith("cut short: ")
+
+
+# A stretch
+
+
+@pytest.mark.parametrize(("rate", "channels", "kind"), [(44_100, 2, "wav"), (48_000, 1, "flac"), (16_000, 1, "wav"), (11_025, 2, "flac")])
+@pytest.mark.parametrize("times", [(10, 15), (0, 2), (10.1, 14.77), (20, 20.5), (33.3, None), (None, 3.5), ("12.4", " 14.4")])
+def test_a_stretch_is_the_file_cut_by_hand(tiny: Any, tmp_path: Path, rate: int, channels: int, kind: str, times: Any) -> None:
+    path, cut = tmp_path / f"whole.{kind}", tmp_path / "cut.wav"
+    soundfile.write(path, noise(40, rate, channels), rate, subtype="PCM_16")
+    start, end = (None if time is None else float(time) for time in times)
+    samples = soundfile.read(path, dtype="int16", start=round((start or 0) * rate), stop=None if end is None else round(end * rate))[0]
+    soundfile.write(cut, samples, rate, subtype="PCM_16")
+    found, spans, _ = read(tiny, Stretch(str(path), *times))
+    wanted, theirs, _ = read(tiny, str(cut))
+    assert (found - wanted).abs().max() <= 1e-4
+    assert np.allclose(np.array(spans) - (start or 0), theirs)
+    assert tiny.embed("audio", [Stretch(str(path), *times)])[0] @ tiny.embed("audio", [str(cut)])[0] >= 0.9999
+
+
+def test_a_stretch_of_a_video_is_heard_at_the_times_at_which_it_is_seen(tiny: Any, tmp_path: Path) -> None:
+    path = generate.video(tmp_path / "a.mp4", seconds=12, sound=True)
+    _, heard, _ = read(tiny, Stretch(str(path), 3, 8))
+    seen = [span for sample in tiny.read("video", Stretch(str(path), 3, 8), crops="1") for span in sample.spans]
+    assert heard == seen == [(3, 5), (4.5, 6.5), (6, 8)]
+
+
+@pytest.mark.parametrize(
+    ("times", "why"),
+    [
+        ((40, 45), "nothing between 40 and 45 s; it lasts from 0 to 5 s"),
+        ((5, None), "nothing from 5 s on"),
+        ((1, 1.01), "10.0 ms of sound"),
+    ],
+)
+def test_a_stretch_that_holds_nothing_says_so(tiny: Any, tmp_path: Path, times: Any, why: str) -> None:
+    path = generate.audio(tmp_path / "a.wav", seconds=5)
+    with pytest.raises(ValueError, match=why):
+        read(tiny, Stretch(str(path), *times))
+
+
+def test_a_stretch_past_the_end_is_told(tiny: Any, tmp_path: Path) -> None:
+    path = generate.audio(tmp_path / "a.wav", seconds=5)
+    (sample,) = tiny.read("audio", Stretch(str(path), 3, 9))
+    assert (sample.spans, sample.warnings) == ([(3, 5)], ("only 3 to 5 s of 3 to 9 s are there",))
+
+
+def test_a_stretch_late_in_a_long_file_is_not_read_from_its_beginning(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "night.wav"
+    soundfile.write(path, np.zeros(1000 * RATE, np.int16), RATE)
+    taken: list[int] = []
+    more = audio_files.SoundFile.more
+    monkeypatch.setattr(audio_files.SoundFile, "more", lambda self, count: taken.append(count) or more(self, count))
+    read(tiny, Stretch(str(path), 900, 905))
+    assert sum(taken) <= 6 * RATE

@@ -775,6 +775,13 @@ def test_a_photo_folder_is_its_pictures_and_one_line_counts_the_rest(embed: Run,
         run = embed("image", "photos", "-o", "p.h5")
         assert (run.code, len(run.notices)) == (0, 1)
         assert "6 other files skipped (" in run.notices[0]
+    for ending in ENDINGS:  # a store beside its pictures
+        for counts in ("3 embedded, 6 other", "0 embedded, 3 there already, "):
+            run = embed("image", "photos", "-o", f"photos/p{ending}")
+            assert (run.code, len(run.notices)) == (0, 1), run.err
+            assert f"photos/p{ending}: {counts}" in run.notices[0]
+        for path in (*Path("photos").glob("p.*"), *Path("photos").glob(".p.*")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     run = imagebind("preprocess", "image", "photos", "-o", "p.tar", "--model", "tiny")
     assert (run.code, len(run.notices)) == (0, 1)
     assert "p.tar: 3 prepared, 6 other files skipped (" in run.notices[0]
@@ -793,7 +800,10 @@ def test_a_photo_folder_is_its_pictures_and_one_line_counts_the_rest(embed: Run,
     run = embed("image", "photos/a.wav", "photos/a.png")
     assert (run.code, run.ids) == (1, ["photos/a.png"])
     run = embed("depth", "photos/sub/*.json")
-    assert (run.code, run.notices) == (1, ["imagebind: photos/sub/*.json: only files of other kinds, 1, the first photos/sub/data.json"])
+    assert (run.code, run.notices) == (
+        1,
+        ["imagebind: photos/sub/*.json: no depth among its files: 1 of other kinds, the first photos/sub/data.json"],
+    )
 
 
 def test_a_folder_of_frames_may_hold_files_of_other_kinds(embed: Run, folder: Path) -> None:

@@ -154,6 +154,28 @@ EXIF_ORIENTATION_WORD = struct.pack("<2sHIH", b"II", 42, 8, 1) + struct.pack("<H
 EXIF_ORIENTATION_99 = struct.pack("<2sHIH", b"II", 42, 8, 1) + struct.pack("<HHIHH", 0x0112, 3, 1, 99, 0) + bytes(4)
 ENDLESS_EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 80 60\n%%EndComments\n{} loop\nshowpage\n%%EOF\n"
 
+KINDS = [
+    ("codestream.jxl", b"\xff\x0a" + bytes(50), "JPEG XL is not supported; convert it: djxl"),
+    ("boxes.jxl", b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50), "JPEG XL is not supported; convert it: djxl"),
+    ("plain.svg", b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "SVG is not supported; draw it first: rsvg-convert"),
+    ("long.svg", b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- a comment -->\n<svg:svg width='9'/>", "SVG is not supported; draw it first"),
+    ("page.html", b"<!doctype html><html><svg></svg></html>", "of no known kind"),
+    ("page.pdf", b"%PDF-1.7\n", "PDF is not supported; draw it first: pdftoppm"),
+    ("raw.cr2", b"II*\0\x10\0\0\0CR\2\0" + bytes(99), "camera raw is not supported; develop it first"),
+    ("raw.cr3", b"\0\0\0\x18ftypcrx " + bytes(99), "camera raw is not supported; develop it first"),
+    ("layers.psb", b"8BPS\0\2" + bytes(99), "PSB.* is not supported; convert it"),
+]
+"""Pictures that are known by their first bytes and not read."""
+
+
+def with_segments(path: Path, *segments: bytes) -> None:
+    """A JPEG with segments of these markers and contents behind its first two bytes."""
+    generate.picture(path)
+    data = path.read_bytes()
+    added = b"".join(b"\xff" + segment[:1] + struct.pack(">H", len(segment) + 1) + segment[1:] for segment in segments)
+    path.write_bytes(data[:2] + added + data[2:])
+
+
 IMAGES = [
     Odd("image", "empty.png", holding(b""), "empty"),
     Odd("image", "header.png", cut(generate.picture, 30), "not a readable picture"),
@@ -177,7 +199,7 @@ IMAGES = [
     Odd("image", "bomb.png", png(10_000, 10_000, 10_000), EMBEDS),
     Odd("image", "bomb-one-bit.png", png(7000, 7000, 7000, depth=1, kind=0), EMBEDS),
     Odd("image", "bomb-16.png", png(7000, 7000, 7000, depth=16, kind=0, value=700), EMBEDS),
-    Odd("image", "bomb-text.png", png(9, 9, 9, before=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80 << 20)))), "too large"),
+    Odd("image", "bomb-text.png", png(9, 9, 9, before=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80 << 20)))), EMBEDS),
     Odd("image", "bomb.tif", tiff(7000, 7000, zlib.compress(bytes(49_000_000), 1)), EMBEDS),
     Odd("image", "far-strip.tif", tiff(80, 60, b"x", compression=1, strip=4_000_000_000), "not a readable picture"),
     Odd("image", "moving.gif", moving, EMBEDS),
@@ -196,6 +218,12 @@ IMAGES = [
     Odd("image", "exif-word.jpg", with_exif(EXIF_ORIENTATION_WORD), EMBEDS),
     Odd("image", "exif-99.jpg", with_exif(EXIF_ORIENTATION_99), EMBEDS),
     Odd("image", "endless.eps", holding(ENDLESS_EPS), "EPS"),
+    *(Odd("image", name, holding(data), words) for name, data, words in KINDS),
+    Odd("image", "cut-segments.jpg", lambda path: with_segments(path, b"\xe0JFIF\0", b"\xe2ICC_PROFILE\0", b"\xeeAdobe"), EMBEDS),
+    Odd("image", "long-segments.jpg", lambda path: with_segments(path, *200 * [b"\xe1Exif\0\0" + bytes(65_000)]), EMBEDS),
+    Odd("image", "comment.gif", lambda path: generate.picture(path, comment=b"x" * 3_000_000), EMBEDS),
+    Odd("image", "profile.webp", lambda path: generate.picture(path, exif=bytes(99), xmp=bytes(99), icc_profile=bytes(99)), EMBEDS),
+    Odd("image", "dng.tif", lambda path: generate.picture(path, tiffinfo={50706: b"\1\4\0\0"}), "camera raw"),
 ]
 
 
@@ -246,6 +274,8 @@ VIDEOS = [
     Odd("video", "no-length.mkv", long_mkv(math.nan), EMBEDS),
     Odd("video", "back.mkv", long_mkv(-5e6), "last"),
     Odd("video", "huge.png", png(100_000, 100_000, 1), "pixels"),
+    Odd("video", "bad-profile.png", png(9, 9, 9, before=chunk(b"iCCP", bytes(9))[:-4] + bytes(4)), EMBEDS),
+    *(Odd("video", name, holding(data), f"not a video: .*{words}") for name, data, words in KINDS if name != "page.html"),
 ]
 
 
@@ -295,6 +325,7 @@ SOUNDS = [
     Odd("audio", "odd-kind.wav", wav(16_000, kind=0x1234), "not a readable sound"),
     Odd("audio", "silent.mp4", film, "no sound track"),
     Odd("audio", "picture.png", generate.picture, "no sound track"),
+    Odd("audio", "picture.jxl", holding(KINDS[1][1]), "no sound track"),
     Odd("audio", "film.mkv", lambda path: generate.video(path, sound=True), EMBEDS),
 ]
 
@@ -442,11 +473,11 @@ RECORDINGS = [
     Odd("imu", "empty.csv", holding(b""), "empty"),
     Odd("imu", "below-zero.csv", rows(timed(EVEN - 100)), EMBEDS),
     Odd("imu", "back.csv", rows(timed(BACK)), "time goes back"),
-    Odd("imu", "still.csv", rows(timed(np.ones(50))), "step by 0"),
+    Odd("imu", "still.csv", rows(timed(np.ones(50))), "share one stamp in t; --rate is needed"),
     Odd("imu", "jump.csv", rows(timed(np.concatenate([EVEN[:-1], [1e18]]))), "lasts 1e"),
     Odd("imu", "vast-times.csv", rows(timed(np.concatenate([[-1.7e308], EVEN[:-2], [1.7e308]]))), "lasts inf"),
     Odd("imu", "latin-1.csv", rows(timed(EVEN), "t,ax (m/s²),ay (m/s²),az (m/s²),gx (°/s),gy (°/s),gz (°/s)", "latin-1"), EMBEDS),
-    Odd("imu", "utf-16.csv", rows(timed(EVEN), encoding="utf-16"), "not a text file"),
+    Odd("imu", "utf-16.csv", rows(timed(EVEN), encoding="utf-16"), EMBEDS),
     Odd("imu", "columns.csv", rows(timed(EVEN)[:, :5], "t,ax,ay,az,gx"), "no gyroscope"),
     Odd("imu", "cell.csv", rows(timed(EVEN), _50_3="three"), "line 52: .*'three'"),
     Odd("imu", "short-row.csv", cut(rows(timed(EVEN)), 5000), "columns"),
@@ -776,7 +807,7 @@ MANIFESTS: list[tuple[str, bytes, int, str]] = [
     ("empty.csv", b"", 0, "no column 'image'; it has none"),
     ("empty.jsonl", b"", 0, ""),
     ("short.csv", b"id,image\n1\n2,good.png\n", 1, "1: short.csv:2: no 'image'"),
-    ("quote.csv", b'id,image\n1,good.png\n2,"good.png\n', 1, r"2: \./good\.png\\n: no such file"),
+    ("quote.csv", b'id,image\n1,good.png\n2,"good.png\n', 1, "quote.csv:3: a quotation mark opens here and is never closed"),
     ("nul.csv", b"id,image\n1,good\0.png\n2,good.png\n", 1, r"1: \./good\\x00\.png: embedded null"),
     ("surrogate.jsonl", b'{"id": 1, "image": "\\ud800.png"}\n{"image": "good.png"}\n', 1, "1: .*surrogates"),
     ("number.jsonl", b'{"image": 5}\n{"image": "good.png"}\n', 1, "number.jsonl:1: image is 5, no string"),

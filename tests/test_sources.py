@@ -18,7 +18,7 @@ import pytest
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.file_kinds import Others, is_other
-from imagebind_cli.sources import Failure, Item, from_arguments, from_lines, from_manifest
+from imagebind_cli.sources import Failure, Item, Stretch, from_arguments, from_lines, from_manifest
 
 NOTHING = io.BytesIO()
 
@@ -286,7 +286,7 @@ def test_a_missing_manifest_and_one_that_is_no_text_say_so(tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"none\.jsonl: No such file"):
         list(from_manifest(tmp_path / "none.jsonl", ("image",)))
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"bytes\.jsonl:1: not UTF-8 text but UTF-16; convert it: iconv -f utf-16 -t utf-8 "):
+    with pytest.raises(UserError, match=r"bytes\.jsonl: .*decode"):
         list(from_manifest(tmp_path / "bytes.jsonl", ("image",)))
 
 
@@ -338,7 +338,7 @@ def test_a_table_is_read_as_it_is_meant(tmp_path: Path, name: str, data: bytes, 
         ("one.csv", b"text\na dog, running\nb\n", 2, "2 cells for 1 column"),
         ("end.csv", b"id,text\n1,a dog,\n2,b\n", 2, "3 cells for 2 columns"),
         ("nameless.csv", b"id,text,\n1,a dog, running\n2,b,\n", 2, "has 'running' in a column without a name"),
-        ("short.csv", b"id,text,label\n1,a dog\n2,b,c\n", 2, "has no label: 2 cells for 3 columns"),
+        ("short.csv", b"id,text,label\n1,a dog\n2,b,c\n", 2, "has 2 cells for 3 columns"),
         ("tab.tsv", b"id\ttext\n1\ta dog\trunning\n2\tb\n", 2, "3 cells for 2 columns; a cell cannot hold a tab"),
         ("after.csv", b'id,text\n1,"a" dog\n2,b\n', 2, "has text behind a closing quotation mark"),
         ("lines.csv", b'id,text\n1,"a\ndog", x\n2,b\n', 2, "3 cells for 2 columns"),
@@ -365,22 +365,29 @@ def test_a_row_that_may_be_meant_otherwise_fails_alone_with_its_line(tmp_path: P
         (
             "latin.csv",
             "id,text\n1,ok\n2,caf\xe9\n".encode("latin1"),
-            "latin.csv:3: not UTF-8 text (byte 0xE9); if it is Latin-1, convert it: ",
+            "latin.csv: line 3: not UTF-8 text: byte 0xE9 cannot be decoded; if it is Latin-1, convert it: ",
         ),
         ("latin.tsv", "id\ttext\n1\tcaf\xe9\n".encode("latin1"), "iconv -f latin1 -t utf-8 "),
-        ("latin.jsonl", '{"text": "ok"}\n{"text": "caf\xe9"}\n'.encode("latin1"), "latin.jsonl:2: not UTF-8 text"),
+        ("latin.jsonl", '{"text": "ok"}\n{"text": "caf\xe9"}\n'.encode("latin1"), "latin.jsonl: line 2: not UTF-8 text"),
         ("windows.csv", "id,text\n1,caf\u2019\n".encode("cp1252"), "iconv -f cp1252 -t utf-8 "),
-        ("utf16.csv", "id,text\n1,a\n".encode("utf-16"), "utf16.csv:1: not UTF-8 text but UTF-16; convert it: iconv -f utf-16 "),
-        ("unmarked.csv", "id,text\n1,a\n".encode("utf-16-le"), "unmarked.csv:1: not UTF-8 text but UTF-16LE"),
-        ("big.jsonl", '{"text": "a"}\n'.encode("utf-16-be"), "big.jsonl:1: not UTF-8 text but UTF-16BE"),
-        ("utf32.csv", "id,text\n1,a\n".encode("utf-32"), "utf32.csv:1: not UTF-8 text but UTF-32; convert it: iconv -f utf-32 "),
-        ("nul.csv", b"id,text\n1,a sentence w\0th one of them\n", "nul.csv:2: holds a NUL byte"),
+        (
+            "utf16.csv",
+            "id,text\n1,a\n".encode("utf-16"),
+            "UTF-16, and cannot be decoded; convert it: iconv -f utf-16 ",
+        ),
+        ("unmarked.csv", "id,text\n1,a\n".encode("utf-16-le"), "unmarked.csv: line 1: not UTF-8 text but UTF-16LE"),
+        ("big.jsonl", '{"text": "a"}\n'.encode("utf-16-be"), "big.jsonl: line 1: not UTF-8 text but UTF-16BE"),
+        (
+            "utf32.csv",
+            "id,text\n1,a\n".encode("utf-32"),
+            "utf32.csv: line 1: not UTF-8 text but UTF-32, and cannot be decoded",
+        ),
         ("same.csv", b"id,text,text\n1,a,b\n", "same.csv: column 'text' is there twice"),
         ("semicolons.csv", b"id;text\n1;a\n", "no column 'text'; it has id;text: semicolons separate its cells, and commas are needed"),
         ("tabs.csv", b"id\ttext\n1\ta\n", "tabs separate its cells, and commas are needed"),
         ("commas.tsv", b"id,text\n1,a\n", "commas separate its cells, and tabs are needed"),
-        ("packed.csv.gz", gzip.compress(b"id,text\n1,a\n"), "packed.csv.gz:1: compressed with gzip; unpack it first"),
-        ("book.csv", b"PK\x03\x04" + bytes(26) + b"a.csv\nxx", "book.csv:1: a ZIP archive"),
+        ("packed.csv.gz", gzip.compress(b"id,text\n1,a\n", mtime=0), "packed.csv.gz: line 1: compressed with gzip; unpack it first"),
+        ("book.csv", b"PK\x03\x04" + bytes(26) + b"a.csv\nxx", "book.csv: line 1: a ZIP archive"),
         ("array.jsonl", b'[{"text": "a"}]\n', "array.jsonl:1: not a JSON object; JSON Lines has one on each line"),
     ],
 )
@@ -391,18 +398,28 @@ def test_a_table_that_cannot_be_trusted_is_refused_with_its_line_and_the_remedy(
 
 
 @pytest.mark.parametrize(("name", "data"), [("names.csv", b"id,text\n"), ("none.jsonl", b""), ("blank.jsonl", b"\n\n")])
-def test_a_manifest_without_rows_says_so(tmp_path: Path, name: str, data: bytes) -> None:
-    assert sentences(tmp_path / name, data) == [f"{tmp_path / name}: holds no rows"]
+def test_a_manifest_without_rows_has_no_items(tmp_path: Path, name: str, data: bytes) -> None:
+    assert sentences(tmp_path / name, data) == []
+
+
+def test_a_short_row_that_lacks_what_is_asked_for_is_told_by_its_id(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,label,text\n1,x\n2,x,a dog\n")
+    first, second = from_manifest(tmp_path / "a.csv", ("text",))
+    assert first == Failure("1", f"{tmp_path / 'a.csv'}:2: no 'text' in this row; it has id, label")
+    assert second == Item("2", "a dog", {"label": "x"})
 
 
 def test_sentences_on_stdin_that_are_not_utf_8_are_told_with_their_line() -> None:
     first, second, third = lines("a\ncaf\xe9\nb\n".encode("latin1"), "text")
     assert (first, third) == (Item("a", "a"), Item("b", "b"))
     assert isinstance(second, Failure)
-    assert second.reason.startswith("line 2: not UTF-8 text (byte 0xE9); if it is Latin-1, convert it: iconv -f latin1 -t utf-8 ")
+    assert second.reason.startswith(
+        "line 2: not UTF-8 text: byte 0xE9 cannot be decoded; if it is Latin-1, convert it: iconv -f latin1 -t utf-8 "
+    )
     for encoding in ("utf-16", "utf-16le", "utf-32"):
         with pytest.raises(
-            UserError, match=f"stdin: line 1: not UTF-8 text but {encoding.upper()}; convert it: iconv -f {encoding} -t utf-8"
+            UserError,
+            match=f"stdin: line 1: not UTF-8 text but {encoding.upper()}, and cannot be decoded; convert it: iconv -f {encoding} -t utf-8",
         ):
             lines("a\nb\n".encode(encoding), "text")
     assert payloads(lines(b"a dog\ra cat\r", "text")) == ["a dog", "a cat"]
@@ -445,7 +462,7 @@ def test_files_of_other_kinds_are_failures_if_asked_and_inputs_if_named(tmp_path
 def test_nothing_but_files_of_other_kinds_is_a_failure(tmp_path: Path, argument: str) -> None:
     files(tmp_path, "a.txt", "b.txt")
     place = os.path.join(tmp_path, argument).rstrip("/")
-    assert gathered(place) == ([Failure(place, f"only files of other kinds, 2, the first {tmp_path / 'a.txt'}")], 0)
+    assert gathered(place) == ([Failure(place, f"no image among its files: 2 of other kinds, the first {tmp_path / 'a.txt'}")], 0)
 
 
 @pytest.mark.parametrize(
@@ -482,14 +499,17 @@ def test_an_archive_that_is_no_shard_is_named_with_the_remedy(tmp_path: Path) ->
         archive.write(picture, "a.png")
     given = {
         "s.tar.gz": (
-            gzip.compress(tar_bytes),
+            gzip.compress(tar_bytes, mtime=0),
             f"a tar archive compressed with gzip; unpack it, or pipe it in: gunzip -c {tmp_path}/s.tar.gz | ",
         ),
-        "odd": (gzip.compress(tar_bytes), f"a tar archive compressed with gzip; unpack it, or pipe it in: gunzip -c {tmp_path}/odd | "),
+        "odd": (
+            gzip.compress(tar_bytes, mtime=0),
+            f"a tar archive compressed with gzip; unpack it, or pipe it in: gunzip -c {tmp_path}/odd | ",
+        ),
         "s.tar.bz2": (bz2.compress(tar_bytes), "bunzip2 -c "),
         "s.txz": (lzma.compress(tar_bytes), "xz -dc "),
         "s.tar.zst": (b"\x28\xb5\x2f\xfd" + bytes(600), "zstd -dc "),
-        "a.png.gz": (gzip.compress(b"picture"), "compressed with gzip; unpack it first"),
+        "a.png.gz": (gzip.compress(b"picture", mtime=0), "compressed with gzip; unpack it first"),
         "s.zip": ((tmp_path / "s.zip").read_bytes(), "a ZIP archive; unpack it and give its folder"),
         "s.7z": (b"7z\xbc\xaf\x27\x1c" + bytes(600), "a 7-Zip archive; unpack it"),
         "s.rar": (b"Rar!\x1a\x07\x01" + bytes(600), "a RAR archive; unpack it"),
@@ -503,4 +523,47 @@ def test_an_archive_that_is_no_shard_is_named_with_the_remedy(tmp_path: Path) ->
     assert isinstance(failure, Failure)
     assert "compressed with gzip" in failure.reason
     with pytest.raises(UserError, match="stdin: a tar archive compressed with gzip; .*gunzip -c FILE"):
-        list(from_arguments(["-"], ("image",), io.BufferedReader(io.BytesIO(gzip.compress(tar_bytes)))))  # type: ignore[arg-type]
+        list(from_arguments(["-"], ("image",), io.BufferedReader(io.BytesIO(gzip.compress(tar_bytes, mtime=0)))))  # type: ignore[arg-type]
+
+
+# Stretches
+
+
+def test_a_row_with_seconds_is_a_stretch_and_its_id_says_so() -> None:
+    rows = [
+        {"audio": "a.wav", "start": 10, "end": 15.5},
+        {"audio": "a.wav", "start": "1"},
+        {"audio": "a.wav", "end": " 4 "},
+        {"id": "x", "audio": "a.wav", "start": 0.25},
+    ]
+    found = lines("".join(json.dumps(row) + "\n" for row in rows).encode(), "audio")
+    assert [item.id for item in found] == ["a.wav#10-15.5", "a.wav#1-", "a.wav#-4", "x"]
+    assert payloads(found) == [Stretch("a.wav", 10, 15.5), Stretch("a.wav", 1), Stretch("a.wav", None, 4), Stretch("a.wav", 0.25)]
+    assert isinstance(found[0], Item)
+    assert found[0].meta == {"start": 10, "end": 15.5}
+
+
+@pytest.mark.parametrize("modality", ["image", "text", "depth", "thermal"])
+def test_seconds_of_what_has_none_are_columns_like_any(modality: str) -> None:
+    row = {modality: "a", "start": "soon", "end": -1}
+    assert lines(json.dumps(row).encode(), modality) == [Item("a", "a", {"start": "soon", "end": -1})]
+
+
+def test_seconds_of_a_row_are_those_of_each_of_its_modalities_that_has_time() -> None:
+    (item,) = from_lines(io.BytesIO(b'{"image": "a.png", "audio": "a.wav", "start": 1, "end": 2}'), ("image", "audio"))
+    assert item == Item("a.png#1-2", {"image": "a.png", "audio": Stretch("a.wav", 1, 2)}, {"start": 1, "end": 2})
+
+
+@pytest.mark.parametrize("times", ["soon", "10,5", "1:30", -1, 5, True, float("nan"), float("inf"), [1], {}, "", "-0.1"])
+def test_seconds_that_are_none_fail_their_row_alone(times: object) -> None:
+    rows = [
+        {"id": "a", "video": "a.mp4", "start": times, "end": 5},
+        {"video": "b.mp4", "end": -2},
+        {"video": "c.mp4", "start": None, "end": None},
+    ]
+    first, second, third = lines("".join(json.dumps(row) + "\n" for row in rows).encode(), "video")
+    for failure, id, place in ((first, "a", "line 1: "), (second, "line 2", "")):
+        assert isinstance(failure, Failure)
+        assert failure.id == id
+        assert failure.reason.startswith(f"{place}start and end are seconds")
+    assert third == Item("c.mp4", "c.mp4", {"start": None, "end": None})

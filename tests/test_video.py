@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import struct
+import sys
 import time
+import zlib
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,11 +17,15 @@ import av
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, features
+from PIL.PngImagePlugin import PngInfo
 
+from imagebind_cli import UserError
 from imagebind_cli.media.animation import Animation, is_animation
+from imagebind_cli.media.image import read_image
 from imagebind_cli.media.video import Video, open_video
 from imagebind_cli.media.windows import seen, windows
+from imagebind_cli.sources import Stretch
 from tests import generate
 
 SIZE = (64, 48)
@@ -329,6 +337,186 @@ def test_a_broken_animation_is_told(tmp_path: Path, tiny: Any) -> None:
         read(tiny, path)
 
 
+# Frames and pictures with more beside their pixels than the decoders know
+
+
+def with_orientation(orientation: int | None) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "a camera"
+    if orientation:
+        exif[ExifTags.Base.Orientation] = orientation
+    return exif.tobytes()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_of_a_jpeg_turns_it_as_a_video_too(tmp_path: Path, tiny: Any, orientation: int) -> None:
+    """FFmpeg attaches EXIF to its frames as side data, of a kind that PyAV does not know."""
+    path, plain = generate.picture(tmp_path / "picture.jpg", exif=with_orientation(orientation)), generate.picture(tmp_path / "plain.jpg")
+    frames = []
+    for each in (path, plain):
+        with open_video(str(each)) as video:
+            frames.append(video.clips([(Fraction(0), Fraction(2))], 2)[0][0])
+    turned = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.get(orientation)
+    expected = frames[1] if turned is None else np.asarray(Image.fromarray(frames[1]).transpose(Image.Transpose(turned)))
+    assert np.array_equal(frames[0], expected)
+    (picture,) = tiny.read("image", str(path))
+    assert picture.facts["orientation"] == orientation
+
+
+def test_a_film_of_jpegs_with_exif_is_the_film_without(tmp_path: Path, tiny: Any) -> None:
+    films = []
+    for exif in (b"", with_orientation(None)):
+        path = tmp_path / f"film{len(exif)}.avi"
+        with av.open(path, "w") as container:
+            stream = container.add_stream("mjpeg", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 80, 60, "yuvj420p"
+            container.start_encoding()
+            for number in range(20):
+                file = io.BytesIO()
+                Image.fromarray(generate.pixels(number)).save(file, "JPEG", quality=95, exif=exif)
+                packet = av.Packet(file.getvalue())
+                packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 10)
+                packet.is_keyframe = True
+                container.mux(packet)
+        films.append(read(tiny, path)[0])
+    assert torch.equal(*films)
+
+
+def chunk(kind: bytes, data: bytes, damage: int = 0) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data) ^ damage)
+
+
+BESIDE = {
+    "large text": chunk(b"tEXt", b"a\0" + b"x" * 3_000_000),
+    "packed text": chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80 << 20))),
+    "much text": b"".join(chunk(b"tEXt", b"a%d\0" % number + b"x" * 900_000) for number in range(80)),
+    "packed metadata": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(80 << 20))),
+    "no EXIF": chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n 9\nzz!\n")),
+    **{f"noise as {kind}": chunk(kind.encode(), bytes(range(99))) for kind in ("iCCP", "eXIf", "pHYs", "gAMA", "iTXt", "sBIT", "cHRM")},
+    **{f"damaged {kind}": chunk(kind.encode(), bytes(9), damage=1) for kind in ("iCCP", "eXIf", "pHYs", "gAMA", "tEXt", "tIME", "zzZz")},
+    **{f"empty {kind}": chunk(kind.encode(), b"") for kind in ("iCCP", "eXIf", "pHYs", "gAMA", "zTXt", "iTXt", "bKGD")},
+}
+
+
+@pytest.mark.parametrize("modality", ["image", "vision", "video"])
+@pytest.mark.parametrize("beside", BESIDE)
+@pytest.mark.filterwarnings("ignore")  # as the command does
+def test_what_lies_beside_the_pixels_of_a_png_does_not_matter(tmp_path: Path, tiny: Any, modality: str, beside: str) -> None:
+    path = generate.picture(tmp_path / "picture.png")
+    (plain,) = tiny.read(modality, str(path))
+    data = path.read_bytes()
+    for place in (33, len(data) - 12):  # behind the header, before the end
+        path.write_bytes(data[:place] + BESIDE[beside] + data[place:])
+        (sample,) = tiny.read(modality, str(path))
+        assert torch.equal(sample.tensor, plain.tensor)
+
+
+def test_chunks_beside_an_animation_and_a_map_do_not_matter(tmp_path: Path, tiny: Any) -> None:
+    beside = BESIDE["packed text"] + BESIDE["damaged iCCP"]
+    for modality, path in [("video", animation(tmp_path / "moving.png", [500] * 4)), ("depth", generate.depth(tmp_path / "depth.png"))]:
+        plain = torch.cat([sample.tensor for sample in tiny.read(modality, str(path))])
+        data = path.read_bytes()
+        path.write_bytes(data[:33] + beside + data[33:])
+        assert torch.equal(torch.cat([sample.tensor for sample in tiny.read(modality, str(path))]), plain)
+
+
+XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+
+
+def as_text(key: str, value: str, packed: bool) -> PngInfo:
+    info = PngInfo()
+    (info.add_text(key, value, zip=True) if packed else info.add_itxt(key, value))
+    return info
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"exif": with_orientation(6)},
+        {"pnginfo": as_text("XML:com.adobe.xmp", XMP, packed=False)},
+        {"pnginfo": as_text("Raw profile type exif", f"\nexif\n  99\n{with_orientation(6).hex()}\n", packed=True)},
+    ],
+)
+def test_a_png_is_turned_by_whatever_says_so(tmp_path: Path, tiny: Any, options: dict[str, Any]) -> None:
+    path, upright = generate.picture(tmp_path / "picture.png", **options), tmp_path / "upright.png"
+    Image.fromarray(np.rot90(generate.pixels(), -1)).save(upright)
+    for modality in ("image", "video"):
+        (turned,), (expected,) = tiny.read(modality, str(path)), tiny.read(modality, str(upright))
+        assert torch.equal(turned.tensor, expected.tensor)
+
+
+@pytest.mark.parametrize("modality", ["image", "vision", "video", "depth", "thermal"])
+def test_heic_without_the_extra_is_refused_everywhere_alike(tiny: Any, monkeypatch: pytest.MonkeyPatch, modality: str) -> None:
+    """FFmpeg would show the first of its tiles."""
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
+    with pytest.raises(ValueError, match=r"HEIC needs pi-heif \(pip install 'imagebind-cli\[heic\]'\), or convert it: heif-convert"):
+        list(tiny.read(modality, str(GRID)))
+
+
+def test_the_tiles_of_a_heic_picture_are_put_together(tiny: Any) -> None:
+    """All four: each has pixels of its own, and none is the whole."""
+    pytest.importorskip("pi_heif")
+    with open_video(str(GRID)) as video:
+        shown = video.clips([(Fraction(0), Fraction(2))], 2)[0][0]
+    assert shown.shape == (384, 512, 3)
+    (picture,) = tiny.read("image", str(GRID))
+    assert picture.facts["size"] == [512, 384]
+    assert np.array_equal(shown, np.asarray(read_image(str(GRID))))
+    tiles = [shown[down : down + 192, across : across + 256] for down in (0, 192) for across in (0, 256)]
+    assert min(np.abs(one.astype(float) - other).mean() for one, other in itertools.combinations(tiles, 2)) > 1
+    assert all(tile.std() > 1 for tile in tiles)
+
+
+GRID = Path(__file__).parent / "data" / "grid.heic"
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+def test_avif_is_read_as_a_picture_and_as_an_animation(tmp_path: Path, tiny: Any) -> None:
+    still, moving = generate.picture(tmp_path / "still.avif", quality=100), animation(tmp_path / "moving.avif", [500, 500, 1000])
+    (image,), (expected,) = tiny.read("image", str(still)), tiny.read("image", str(generate.picture(tmp_path / "still.png")))
+    assert (image.tensor - expected.tensor).abs().mean() < 0.1
+    assert read(tiny, still)[2]["frames"] == 1
+    assert (read(tiny, moving)[2]["frames"], read(tiny, moving)[2]["seconds"]) == (3, 2)
+
+
+def test_pages_are_no_frames(tmp_path: Path, tiny: Any) -> None:
+    pages = [Image.fromarray(generate.pixels(seed)) for seed in range(3)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    assert torch.equal(read(tiny, tmp_path / "pages.tif")[0], read(tiny, generate.picture(tmp_path / "first.png"))[0])
+
+
+# Tracks
+
+
+def test_of_several_video_tracks_the_default_one_is_seen(tmp_path: Path, tiny: Any) -> None:
+    path, flag = tmp_path / "film.mkv", av.stream.Disposition
+    with av.open(path, "w") as container:
+        streams = [container.add_stream("mpeg4", rate=10) for _ in range(2)]
+        streams[0].disposition, streams[1].disposition = flag(0), flag.default
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = *generate.PICTURE_SIZE, "yuv420p"
+        for seed, stream in enumerate(streams):
+            for number in range(20):
+                frame = av.VideoFrame.from_ndarray(generate.pixels(seed), format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 10)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    (chosen,), first, second = tiny.read("video", str(path)), read(tiny, path, track=1), read(tiny, path, track=2)
+    assert chosen.notes == ("video track 2 of 2, flagged default; --track takes another",)
+    assert (chosen.facts["track"], chosen.facts["tracks"]) == (2, 2)
+    assert torch.equal(chosen.tensor, second[0])
+    assert not torch.equal(chosen.tensor, first[0])
+    with pytest.raises(ValueError, match="^has no video track 3; it has 2: choose with --track$"):
+        read(tiny, path, track=3)
+
+
+@pytest.mark.parametrize("make", [lambda folder: animation(folder / "moving.gif", [100] * 3), lambda folder: folder])
+def test_animations_and_folders_have_one_track(tmp_path: Path, tiny: Any, make: Callable[[Path], Path]) -> None:
+    generate.picture(tmp_path / "frame.gif")
+    with pytest.raises(ValueError, match="^has no video track 2; it has 1: choose with --track$"):
+        read(tiny, make(tmp_path), track=2)
+
+
 # Views
 
 
@@ -434,13 +622,13 @@ def test_folders_of_frames_that_are_refused(tmp_path: Path, tiny: Any) -> None:
     broken = frame_folder(tmp_path / "broken", 8)
     (broken / "frame7.png").write_bytes((broken / "frame7.png").read_bytes()[:60])
     mixed = frame_folder(tmp_path / "mixed", 3)
-    (mixed / "notes.txt").write_text("no frame")
+    generate.picture(mixed / "frame9.jpg")
     sizes = frame_folder(tmp_path / "sizes", 8)
     generate.picture(sizes / "frame7.png", size=(30, 20))
     (tmp_path / "empty").mkdir()
     reasons = {
         broken: r"^frame7\.png: not a readable picture",
-        mixed: r"^files of several kinds \(frame0\.png, notes\.txt\)",
+        mixed: r"^files of several kinds \(frame0\.png, frame9\.jpg\)",
         sizes: r"^frame7\.png: 30 x 20 pixels, the first frame 64 x 48",
         tmp_path / "empty": "^holds no frames",
         tmp_path / "missing": "No such file",
@@ -495,3 +683,43 @@ def test_a_damaged_stretch_is_skipped(tmp_path: Path) -> None:
 def test_frames_need_a_rate(tiny: Any, rate: float) -> None:
     with pytest.raises(ValueError, match="a second"):
         read(tiny, (np.zeros((10, 48, 64, 3), np.uint8), rate))
+
+
+@pytest.mark.parametrize("rate", [25, 10])
+@pytest.mark.parametrize("times", [(2, 5), (0, 3), (3.2, 4), (2.4, 4.4), (4, None), (None, 2.4)])
+def test_a_stretch_is_the_video_cut_by_hand(tiny: Any, tmp_path: Path, rate: int, times: Any) -> None:
+    """Frames are lossless, and their numbers tell which were seen."""
+    start, end = (0 if times[0] is None else times[0]), (6 if times[1] is None else times[1])
+    numbers = range(round(start * rate), round(end * rate))
+    frames = np.stack([numbered(number) for number in range(6 * rate)])
+    folder, cut = tmp_path / "whole", tmp_path / "cut"
+    for place, some in ((folder, range(6 * rate)), (cut, numbers)):
+        place.mkdir()
+        for number in some:
+            Image.fromarray(frames[number]).save(place / f"{number}.png")
+    wanted, theirs = seen_of(tiny, str(cut), fps=float(rate))
+    film(tmp_path / "film.mp4", even(6, rate))
+    sources: list[tuple[Any, dict[str, Any], float]] = [
+        (str(folder), {"fps": float(rate)}, 1e-6),
+        ((frames, float(rate)), {}, 1e-6),
+        (str(tmp_path / "film.mp4"), {}, 0.1),  # colours are rounded
+    ]
+    for source, options, worst in sources:
+        found, spans = seen_of(tiny, Stretch(source, *times), **options)
+        assert np.allclose(np.array(spans) - start, theirs)
+        assert (found - wanted).abs().max() <= worst
+
+
+def seen_of(model: Any, source: Any, **options: Any) -> tuple[torch.Tensor, list[Any]]:
+    """All clips, and their seconds."""
+    samples = list(model.read("video", source, **options))
+    return torch.cat([sample.tensor for sample in samples]), [span for sample in samples for span in sample.spans]
+
+
+def test_a_stretch_of_a_picture_is_refused_and_of_a_video_read_as_either_is_not(tiny: Any, tmp_path: Path) -> None:
+    path = str(generate.video(tmp_path / "a.mp4", seconds=6))
+    assert next(tiny.read("vision", Stretch(path, 2, 4))).spans == [(2, 4)] * 3
+    with pytest.raises(UserError, match="image has no seconds"):
+        tiny.read("image", Stretch(path, 2, 4))
+    with pytest.raises(ValueError, match="nothing between 7 and 8 s; it lasts from 0 to 6 s"):
+        next(tiny.read("video", Stretch(path, 7, 8)))

@@ -12,6 +12,7 @@ from imagebind_cli.cli.output import write
 if TYPE_CHECKING:
     from imagebind_cli.demo import Chapter
     from imagebind_cli.retrieval.page import Card
+    from imagebind_cli.retrieval.search import Part
 
 SHOWN = 3  # answers to each search
 BAR = 40  # columns of a cosine of 1
@@ -32,13 +33,14 @@ def demo(
     from imagebind_cli.errors import writing
     from imagebind_cli.model import load
     from imagebind_cli.retrieval.page import Page
+    from imagebind_cli.retrieval.search import Part
 
     with writing(html), Page(html, TITLE, INTRODUCTION, SAMPLES, options=lambda modality: {}) as page:
         _print(INTRODUCTION)
         for number, chapter in enumerate(chapters(load(MODEL, device="cpu")), 1):
             heading = f"{number}. {chapter.title}"
             _print("", f"{heading:<44} {_search(chapter)}", *_bars(chapter), f"   {chapter.words}")
-            page.section(heading, chapter.query, _cards(chapter), chapter.words, kind="chapter")
+            page.section(heading, [Part(*part) for part in chapter.query], _cards(chapter), chapter.words, kind="chapter")
     _print("", f"See and hear it: {html.resolve()}", NEXT)
 
 
@@ -60,10 +62,11 @@ def _bars(chapter: Chapter) -> list[str]:
 def _cards(chapter: Chapter) -> list[Card]:
     """The same answers for the page."""
     from imagebind_cli.retrieval.page import Card
+    from imagebind_cli.retrieval.search import Part
 
     verdicts = ["right" if chapter.is_right else "wrong", *[""] * (SHOWN - 1)]
     return [
-        Card(answer.modality, answer.file, rank, answer.score, (verdict,))
+        Card(Part(answer.modality, answer.file), rank, answer.score, (verdict,))
         for rank, (answer, verdict) in enumerate(zip(chapter.answers, verdicts, strict=False), 1)
     ]
 

@@ -17,9 +17,11 @@ from imagebind_cli.media.image import MAX_PIXELS, identify, upright
 from imagebind_cli.media.kinds import AVIF, HEAD, HEIF
 from imagebind_cli.media.windows import seen
 
-ANIMATIONS = re.compile(rb"GIF8|RIFF|\x89PNG|" + AVIF.pattern, re.DOTALL)
-STILLS = re.compile(rb"II[*+]\0|MM\0[*+]|8BPS|" + AVIF.pattern + b"|" + HEIF.pattern, re.DOTALL)
-"""Pictures of which FFmpeg would show the first tile, layer or preview."""
+PICTURES = re.compile(rb"GIF8|RIFF....WEBP|\x89PNG|II[*+]\0|MM\0[*+]|8BPS|" + AVIF.pattern + b"|" + HEIF.pattern, re.DOTALL)
+"""Pictures that Pillow reads wherever they are given: of some FFmpeg shows the first tile, layer or preview, and damaged profiles crash it."""
+
+ANIMATED = "GIF", "WEBP", "PNG", "AVIF"
+"""Formats whose pictures follow one another in time; those of the others are pages, layers or thumbnails."""
 
 NO_DURATION = 100
 """Milliseconds for a frame that says 0, as browsers have it."""
@@ -32,8 +34,8 @@ class Animation:
 
     def __init__(self, source: Source, still: bool = False) -> None:
         check_file(source)
-        self._still = still
-        with decoding("animation"):
+        self._still, self._kind = still, "picture" if still else "animation"
+        with decoding(self._kind):
             self._image = identify(source, moving=True)
             self.pixels = self._image.width * self._image.height
             if self.pixels > MAX_PIXELS:
@@ -76,7 +78,7 @@ class Animation:
     def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> list[list[np.ndarray]]:
         """As `Video.clips`."""
         wanted = [seen(self._starts, start, end, count) for start, end in spans]
-        with decoding("animation"):
+        with decoding(self._kind):
             frames = {number: self._frame(number) for number in sorted({number for clip in wanted for number in clip})}
         return [[frames[number] for number in clip] for clip in wanted]
 
@@ -85,19 +87,19 @@ class Animation:
         return np.asarray(upright(self._image.copy()))
 
 
-def is_still(source: Source) -> bool:
-    """Whether a file is a picture that is read as such wherever it is given, as its first bytes say."""
-    return STILLS.match(head(source, HEAD)) is not None
+def is_picture(source: Source) -> bool:
+    """Whether a file is a picture, moving or still, as its first bytes say; JPEG is none here, as a video may be made of JPEGs."""
+    return PICTURES.match(head(source, HEAD)) is not None
 
 
 def is_animation(source: Source) -> bool:
     """Whether a file is a picture of several frames; its first bytes tell most files apart."""
     check_file(source)
-    if not ANIMATIONS.match(head(source, HEAD)):
+    if not is_picture(source):
         return False
     try:
         with identify(source, moving=True) as image:
-            return bool(getattr(image, "is_animated", False))
+            return image.format in ANIMATED and bool(getattr(image, "is_animated", False))
     except Image.DecompressionBombError as error:
         raise ValueError(str(error).partition(",")[0]) from None
     except (OSError, ValueError, SyntaxError):  # the reader that comes next says what is wrong

@@ -39,7 +39,8 @@ class Decoder(Protocol):
     """One library's view of a sound.
 
     length: samples in each channel. promised: as many as the file itself says. seconds: set where the pictures beside it say how long it lasts.
-    notes: what was assumed. filling: samples of the last packet, as an encoder fills it up and need not say so.
+    notes: what was assumed. filling: samples of the last packet, as an encoder fills it up and need not say so. left_out: seconds of sound
+    that lie outside the pictures.
     """
 
     rate: int
@@ -50,6 +51,7 @@ class Decoder(Protocol):
     facts: dict[str, Any]
     notes: tuple[str, ...]
     filling: int
+    left_out: float
 
     def seek(self, sample: int) -> None: ...
 
@@ -99,10 +101,16 @@ class Sound:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What its user should know: that the file ends before it says it does."""
-        if (self._decoder.promised - self.length) * 100 <= self.rate:  # 10 ms: a frame of some codecs
-            return ()
-        return (f"cut short: {self.length / self.rate:.2f} s of {self._decoder.promised / self.rate:.2f} s are there",)
+        """What its user should know: that the file ends before it says it does, or has more sound than pictures."""
+        found = []
+        if (self._decoder.promised - self.length) * 100 > self.rate:  # 10 ms: a frame of some codecs
+            found.append(f"cut short: {self.length / self.rate:.2f} s of {self._decoder.promised / self.rate:.2f} s are there")
+        if self._decoder.left_out > 1:
+            found.append(
+                f"{self._decoder.left_out:.2f} s of sound outside the pictures, which last {self.length / self.rate:.2f} s, are left out; "
+                "to embed all of it, take the pictures away: ffmpeg -i IN -vn -c copy OUT.mka"
+            )
+        return tuple(found)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Samples [start, stop) as (channels, stop - start) float32, zeros past the end; `start` never goes back.
@@ -158,6 +166,21 @@ class Recording:
         return filled(samples, stop - start)
 
 
+class Excerpt:
+    """A part of an open sound, with the same face. start, end: seconds of it; within it."""
+
+    def __init__(self, sound: Sound | Recording, start: Fraction, end: Fraction) -> None:
+        self._sound, self._first = sound, round(start * sound.rate)
+        self.rate, self.facts, self.notes, self.warnings = sound.rate, sound.facts, sound.notes, sound.warnings
+        self.length = min(round(end * sound.rate), sound.length) - self._first
+        self.filling = sound.filling if self._first + self.length == sound.length else 0
+        self.seconds = None if sound.seconds is None else float(end - start)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """As `Sound.read`."""
+        return self._sound.read(self._first + start, self._first + stop)
+
+
 def filled(samples: np.ndarray, count: int) -> np.ndarray:
     """Samples (channels, n) as (channels, count), with zeros past their end."""
     missing = count - samples.shape[1]
@@ -210,8 +233,8 @@ class _Forwards(soundfile.SoundFile):  # type: ignore[misc]
 class SoundFile:
     """libsndfile's view, taken only if the length it promises is there."""
 
-    notes = ()
-    filling = 0
+    notes: tuple[str, ...] = ()
+    filling, left_out = 0, 0.0
 
     def __init__(self, source: Source) -> None:
         if hasattr(source, "seek"):
@@ -287,7 +310,7 @@ class SoundTrack:
             if not self._container.streams.audio:
                 raise ValueError("holds no sound track")
             self._chosen = choose(self._container.streams.audio, track, "sound")
-            self.notes = (self._chosen.note,) if self._chosen.note else ()
+            self.notes = self._chosen.notes
             pictures = [stream for stream in pictures if stream.codec_context]
             self._beside = choose(pictures, None, "video").index if pictures else None
             self._stream: Any = self._container.streams[self._chosen.index]
@@ -314,9 +337,10 @@ class SoundTrack:
             self._start = start_seconds(pictures)
             self.seconds: float | None = picture_seconds(self._container, pictures)
             self.length = round(self.seconds * self.rate)
+            self.left_out = float((self._stream.duration or 0) * tick(self._stream)) - self.seconds
         else:
             self._start = Fraction(first[0], self.rate)
-            self.seconds = None
+            self.seconds, self.left_out = None, 0.0
             self._restart(0)
             self.length = round(float(end_seconds(self._container, self._stream) - self._start) * self.rate)
         self.facts = {"format": self._container.format.name, "codec": self._stream.codec_context.name, **self._chosen.facts}

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from imagebind_cli.media import png
 from imagebind_cli.media.arrays import head
 from imagebind_cli.media.decoding import Source, check_file, decoding
-from imagebind_cli.media.kinds import HEAD, HEIF, RAW, UnsupportedKind, check_kind
+from imagebind_cli.media.essential import JPEG, PNG, essential_jpeg, essential_png
+from imagebind_cli.media.kinds import HEAD, HEIF, HEIF_SEQUENCE, RAW, UnsupportedKind, check_kind
 
 MAX_PIXELS = 200_000_000
 """A header that promises more is refused before anything is unpacked."""
@@ -50,19 +50,25 @@ def identify(source: Source, moving: bool = False) -> Image.Image:
     """
     start = head(source, HEAD)
     try:
-        image = Image.open(png.essential(source, moving) if start.startswith(png.SIGNATURE) else source)
+        image = Image.open(essential_png(source, moving) if start.startswith(PNG) else source)
     except UnidentifiedImageError:
         if HEIF.match(start) and (heif := _open_heif(source)):
             return heif
         check_kind(start)
-        if start.startswith(png.SIGNATURE):
-            raise ValueError("a PNG file whose structure is damaged") from None
-        raise
+        if HEIF_SEQUENCE.match(start):
+            raise ValueError("a HEIC sequence, which is a video: name the modality video, or vision for both") from None
+        if start.startswith(PNG):
+            raise ValueError("not a readable picture: the structure of this PNG file is damaged") from None
+        if not start.startswith(JPEG):
+            raise
+        image = Image.open(essential_jpeg(source))
     if image.format == "EPS":  # Pillow would hand it to Ghostscript, and it may be a program that never ends
         raise ValueError("an EPS file, which is a program and no picture; make it a PNG first")
     if image.format == "TIFF" and _is_raw(image):
         image.close()
         raise UnsupportedKind(f"{RAW[0]} is not supported, its first picture is a preview; {RAW[1]}")
+    if not isinstance(image.info.get("xmp", b""), bytes):  # of another type than it must have, it would make `load` fail
+        del image.info["xmp"]
     return image
 
 
@@ -78,10 +84,14 @@ def _open_heif(source: Source) -> Image.Image | None:
         from pi_heif import open_heif
     except ImportError:
         return None
-    file = open_heif(source)
-    if file.size[0] * file.size[1] > MAX_PIXELS:
-        raise ValueError(f"{file.size[0]} x {file.size[1]} pixels; at most {MAX_PIXELS:,} are unpacked")
-    image = file.to_pillow()
+    try:
+        file = open_heif(source)
+        pixels = file.size[0] * file.size[1]
+        image = file.to_pillow() if pixels <= MAX_PIXELS else None
+    except ValueError as error:  # of the library; ours would pass the fence in its words
+        raise OSError(str(error)) from None
+    if image is None:
+        raise ValueError(f"{pixels:,} pixels; at most {MAX_PIXELS:,} are unpacked")
     image.format = "HEIF"
     return image
 

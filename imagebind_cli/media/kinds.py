@@ -8,7 +8,8 @@ HEAD = 4096
 """Bytes by which a kind is told; an SVG may begin with a long comment."""
 
 HEIF = re.compile(rb"....ftyp(hei[cxms]|mif[12]|miaf)", re.DOTALL)
-"""Still pictures of phones; the brands `hevc` and `msf1` are sequences, which are read as videos."""
+HEIF_SEQUENCE = re.compile(rb"....ftyp(hev[cxms]|msf1)", re.DOTALL)
+"""Still pictures of phones, and their moving ones, which are videos."""
 
 AVIF = re.compile(rb"....ftyp(avif|avis|(mif1|msf1|miaf)[^\0]{0,4}.{0,40}avif)", re.DOTALL)
 

@@ -266,9 +266,9 @@ def _exact(text: io.TextIOWrapper, delimiter: str | None, lines: Sequence[int], 
 
 
 def _is_large(cells: np.ndarray) -> bool:
-    """Whether a column holds numbers that int64 can tell apart and float64 cannot."""
+    """Whether a column holds whole numbers that int64 can tell apart and float64 cannot."""
     cells = np.abs(cells[np.isfinite(cells)])
-    return bool(cells.size and EXACT < cells.max() < 2**63)
+    return bool(cells.size and EXACT < cells.max() < 2**63 and (cells % 1 == 0).all())
 
 
 def _check_size(values: float, remedy: str = "") -> None:
@@ -303,7 +303,7 @@ def _lines(text: io.TextIOWrapper, delimiter: str | None) -> Iterator[tuple[int,
             if len(cells) > 1 or (cells and cells[0].strip()):
                 yield last, cells
     except csv.Error:
-        raise ValueError(f"line {last + 1}: a quotation mark opens here and does not close where a cell ends") from None
+        raise ValueError(f"line {last + 1}: a quotation mark opens here and takes in the columns and lines behind it") from None
 
 
 def _bounded(text: io.TextIOWrapper) -> Iterator[str]:

@@ -37,13 +37,13 @@ class Chosen:
     """The one of several tracks that is read.
 
     index: its place among all of the container's. number: counted from 1 among those of its kind, of which there are `count`.
-    note: why this one, where there are several and none was asked for.
+    notes: why this one, where there are several and none was asked for.
     """
 
     index: int
     number: int
     count: int
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -92,13 +92,13 @@ def choose(tracks: Sequence[Stream], number: int | None, kind: str) -> Chosen:
 
     at = min(range(len(tracks)), key=order) if number is None else number - 1
     if tracks[at].codec_context is None:
-        raise ValueError(f"its {kind} is in a codec that cannot be decoded here; convert it with a program that knows it")
-    note = ""
+        raise ValueError(f"not a readable {kind}: its codec is not known here; convert it with a program that knows it")
+    notes: tuple[str, ...] = ()
     if number is None and len(tracks) > 1:
         flagged = [bool(track.disposition & Flag.default) for track in tracks]
         reason = "flagged default" if flagged[at] and not all(flagged) else "the first" if at == 0 else "the first of the main ones"
-        note = f"{kind} track {at + 1} of {len(tracks)}, {reason}; --track takes another"
-    return Chosen(tracks[at].index, at + 1, len(tracks), note)
+        notes = (f"{kind} track {at + 1} of {len(tracks)}, {reason}; --track takes another",)
+    return Chosen(tracks[at].index, at + 1, len(tracks), notes)
 
 
 def tick(stream: Stream) -> Fraction:

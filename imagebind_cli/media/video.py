@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import numpy as np
 
-from imagebind_cli.media.animation import Animation, is_animation, is_still
+from imagebind_cli.media.animation import Animation, is_animation, is_picture
 from imagebind_cli.media.arrays import head
 from imagebind_cli.media.decoding import Source, check_file, decoding
 from imagebind_cli.media.display import Orientation, orientation, square_size
@@ -70,10 +70,8 @@ def open_video(source: Source, fps: float | None = None, track: int | None = Non
 
 
 def _open_file(source: Source, track: int | None) -> Animation | Video:
-    if is_animation(source):
-        return Animation(source)
-    if is_still(source):
-        return Animation(source, still=True)
+    if is_picture(source):
+        return Animation(source, still=not is_animation(source))
     check_kind(head(source, HEAD))
     return Video(source, track)
 
@@ -102,7 +100,7 @@ class Video:
             except ValueError:
                 self._container.close()
                 raise
-            self.notes = (self._chosen.note,) if self._chosen.note else ()
+            self.notes = self._chosen.notes
             self._tick, self._start = tick(self._stream), start_seconds(self._stream)
             self._untimed = self._count_untimed()
             if self._untimed:  # a bare stream without time stamps: frames are numbered

@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import Any
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.retrieval.pictures import PICTURES, Shown, Span, show
-from imagebind_cli.retrieval.search import Hit, Query
+from imagebind_cli.retrieval.pictures import EXCERPT_SECONDS, PICTURES, Shown, Span, show
+from imagebind_cli.retrieval.search import Hit, Part, Query, stored_part
+from imagebind_cli.sources import Stretch, whole
 
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 STYLE = """
@@ -43,14 +44,12 @@ blockquote { margin: 0 0 .4rem; font-size: 1.05rem }
 
 @dataclass(frozen=True)
 class Card:
-    """An answer as the page shows it. facts: lines about it. span: the seconds it stands for. options: how its file is read."""
+    """An answer as the page shows it. facts: lines about it. options: how its file is read."""
 
-    modality: str
-    name: str
+    part: Part
     rank: int
     score: float
     facts: tuple[str, ...] = ()
-    span: Span = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -91,32 +90,39 @@ class Page:
         """A query and its answers."""
         self.section(query.id, query.parts, [_card(hit) for hit in hits])
 
-    def section(self, heading: str, parts: Sequence[tuple[str, str]], cards: Sequence[Card], words: str = "", kind: str = "") -> None:
-        """Write what was searched for, its parts by modality, and the answers; then `words` about them. kind: the section's style."""
+    def section(self, heading: str, parts: Sequence[Part], cards: Sequence[Card], words: str = "", kind: str = "") -> None:
+        """Write what was searched for and the answers, then `words` about them. kind: the section's style."""
         self._file.write((f'<section class="{kind}">' if kind else "<section>") + f"<h2>{_text(heading)}</h2>\n")
-        asked = "".join(f"<div>{self._body(modality, name, None, 'query', self._options(modality))}</div>" for modality, name in parts)
+        asked = "".join(
+            f"<div>{self._body(part, 'query', self._options(part.kind) if part.kind in PICTURES else {})}</div>" for part in parts
+        )
         self._file.write(f'<div class="asked">{asked}</div>\n' if asked else "")
         firsts = [place for place, card in enumerate(cards) if card.rank == 1]  # several where modalities are ranked apart
         for first, stop in pairwise([*firsts, len(cards)]):
-            subheading = f"<h3>{_text(cards[first].modality)}</h3>" if len(firsts) > 1 else ""
+            subheading = f"<h3>{_text(cards[first].part.kind)}</h3>" if len(firsts) > 1 else ""
             self._file.write(f"{subheading}<ol>{''.join(map(self._item, cards[first:stop]))}</ol>\n")
         self._file.write("" if cards else "<p>Nothing found.</p>")
         self._file.write(f"<p>{_text(words)}</p></section>\n" if words else "</section>\n")
 
     def _item(self, card: Card) -> str:
-        label = f"score of {card.name}"
+        label = f"score of {card.part.name or whole(card.part.source)}"
         score = f'<meter min="0" max="1" value="{max(0.0, card.score):.4f}" aria-label="{_text(label)}"></meter>'
         facts = f"<strong>{card.rank}.</strong> {card.score:.4f} <small>{'<br>'.join(map(_text, card.facts))}</small>"
-        return f"<li>{self._body(card.modality, card.name, card.span, f'result {card.rank}', card.options)}{score}{facts}</li>\n"
+        return f"<li>{self._body(card.part, f'result {card.rank}', card.options)}{score}{facts}</li>\n"
 
-    def _body(self, kind: str, name: str, span: Span, role: str, options: Mapping[str, Any]) -> str:
+    def _body(self, part: Part, role: str, options: Mapping[str, Any]) -> str:
         """What one thing looks and sounds like, over its name; options: how its file is read."""
+        kind, source = part.kind, part.source
+        path, name, span = whole(source), part.name or whole(source), part.span
         if kind == "text":
-            return f"<blockquote>{_text(name)}</blockquote>"
+            return f"<blockquote>{_text(path)}</blockquote>" + (f"<div>{_text(name)}</div>" if name != path else "")
+        if span is None and isinstance(source, Stretch):
+            start = source.start or 0.0
+            span = start, start + EXCERPT_SECONDS if source.end is None else source.end
         body, about = "", "" if span is None else f"{span[0]:.2f} to {span[1]:.2f} s"
         if kind == "audio" or kind in PICTURES:
             try:
-                shown = _shown(kind, os.path.join(self._root, name), span, tuple(sorted(options.items())))
+                shown = _shown(kind, os.path.join(self._root, path), span, tuple(sorted(options.items())))
             except (OSError, ValueError) as error:
                 about = f"{about} (cannot be shown: {getattr(error, 'strerror', None) or error})".strip()
             else:
@@ -128,9 +134,9 @@ class Page:
 
 
 def _card(hit: Hit) -> Card:
-    modality = hit.store.modality
-    facts = (f"{modality}, {hit.store.path}", *(f"{key}: {value}" for key, value in hit.store.meta(hit.row).items()))
-    return Card(modality, hit.id, hit.rank, hit.score, facts, hit.span, hit.store.made.get("options", {}))
+    meta = (f"{key}: {value}" for key, value in hit.store.meta(hit.row).items())
+    facts = (f"{hit.store.modality}, {hit.store.path}", *meta)
+    return Card(stored_part(hit.store, hit.row), hit.rank, hit.score, facts, hit.store.made.get("options", {}))
 
 
 @lru_cache(maxsize=1000)

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.shards.entries import Entry, Part, check_same
 from imagebind_cli.store.disk import open_locked
 
@@ -85,7 +85,7 @@ def read_shard(stream: BinaryIO, place: str) -> Iterator[Entry]:
         with tarfile.open(fileobj=stream, mode="r:" if path else "r|", tarinfo=_Member) as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # or an endless stream fills the memory with headers
-                if not (member.isfile() or member.islnk() or member.issym()):
+                if not member.isfile():
                     continue
                 if member.size > MAX_MEMBER:
                     raise UserError(f"{place}: member {member.name!r} promises {member.size:,} bytes; at most {MAX_MEMBER:,} are read")
@@ -95,18 +95,15 @@ def read_shard(stream: BinaryIO, place: str) -> Iterator[Entry]:
                 folder, _, base = member.name.rpartition("/")
                 stem, _, ending = base.partition(".")
                 ending = ending.lower()
-                if not stem:  # .DS_Store, and the ._NAME that macOS puts beside every file
+                if base.startswith("."):  # .DS_Store, and the ._NAME that macOS puts beside every file
                     continue
                 key = f"{folder}/{stem}" if folder else stem
                 if entry is None or entry.key != key:
                     if entry is not None:
                         yield entry
                     entry = Entry(key, made=made)
-                linked = not member.isfile()
-                where = (path, member.offset_data, member.size) if path is not None else b"" if linked else _content(archive, member)
-                if linked:
-                    entry.fault = f"member {member.name} is a link; pack the file itself (tar --dereference --hard-dereference)"
-                elif hash(member.name) in names:
+                where = (path, member.offset_data, member.size) if path is not None else _content(archive, member)
+                if hash(member.name) in names:
                     entry.fault = f"member {member.name} is in the archive twice; keep one"
                 elif ending in entry.parts:
                     entry.fault = f"members {entry.parts[ending].name} and {member.name} are the same part of it; keep one"
@@ -148,7 +145,7 @@ class ShardWriter:
         self._pattern, self._made, self._limit, self._stream = pattern, dict(made), shard_bytes, stream
         self._numbered = "%" in pattern
         if self._numbered and not re.fullmatch(r"[^%]*%0?\d*d[^%]*", pattern):
-            raise UserError(f"{pattern}: one number such as %06d is needed")
+            raise UsageError(f"{pattern}: one number such as %06d is needed")
         self._file: BinaryIO | None = None
         self._number = 0
         self._written = self._began = self._whole = 0  # bytes of this shard: all; before this sample; of samples that are finished

@@ -70,11 +70,12 @@ class Tree:
         rows = table_rows(lines, path, ",", None if header else columns, columns if header else ())
         for number, (_, row) in enumerate(rows, start=1):
             place = f"{path}: row {number}"
-            if isinstance(row, BadRow):
-                raise UserError(f"{place} {row.reason}")
-            empty = [column for column in columns if not row[column].strip()]
+            cells = row.cells if isinstance(row, BadRow) else row
+            empty = [column for column in columns if not cells.get(column, "").strip()] if cells else []
             if empty:
                 raise UserError(f"{place} has no {empty[0]}")
+            if isinstance(row, BadRow):
+                raise UserError(f"{place} {row.reason}")
             yield place, row
 
     def clips(self, folder: str) -> dict[str, Path]:
