@@ -12,7 +12,6 @@ from imagebind_cli.cli.output import write
 if TYPE_CHECKING:
     from imagebind_cli.demo import Chapter
     from imagebind_cli.retrieval.page import Card
-    from imagebind_cli.retrieval.search import Part
 
 SHOWN = 3  # answers to each search
 BAR = 40  # columns of a cosine of 1
