@@ -14,7 +14,6 @@ from imagebind_cli import registry
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.made import refuse_earlier
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,6 +98,8 @@ class Vectors:
             for key in ("model", "dim", *(["weights"] if same_encoder else [])):
                 if before.get(key) != made.get(key):
                     if key == "weights":
+                        from imagebind_cli.store.made import refuse_earlier
+
                         refuse_earlier((place, made), (before_place, before))
                     raise UserError(f"{place}: vectors of {key} {made.get(key)!r}; those of {before_place} are of {before.get(key)!r}")
         self.made.append((place, made))
@@ -106,6 +107,7 @@ class Vectors:
     def _check_weights(self, loaded: Model, place: str, made: Mapping[str, Any]) -> None:
         """Another run of training has the same name and other weights."""
         from imagebind_cli import checkpoint
+        from imagebind_cli.store.made import refuse_earlier
 
         own = checkpoint.fingerprint(loaded.checkpoint, registry.encoder_name(made["modality"]))
         if own != made.get("weights"):
