@@ -29,6 +29,7 @@ from PIL import Image
 
 import imagebind_cli as ib
 from imagebind_cli import model_config, registry
+from imagebind_cli.demo import SAMPLES
 from imagebind_cli.shards import ShardWriter, index, read_shard
 from imagebind_cli.sources import from_arguments
 
@@ -64,9 +65,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """Two inputs of every modality, generated: the demo's own samples stand in for what needs an encoder to write."""
     folder = tmp_path_factory.mktemp("files")
     random = np.random.default_rng(0)
-    samples = Path(__file__).parent.parent / "recipes" / "demo" / "samples"
     made: dict[str, list[str]] = {name: [] for name in FACES}
-    made["video"] = [str(path) for path in sorted((samples / "video").iterdir())]
+    made["video"] = [str(path) for path in sorted((SAMPLES / "video").iterdir())[:2]]
     made["text"] = ["a dog", "two birds on a wire"]
     for i, name in enumerate(("one", "two")):
         Image.fromarray(random.integers(0, 256, (50, 60, 3), dtype=np.uint8)).save(folder / f"{name}.png")
