@@ -85,10 +85,12 @@ def main() -> None:
     measured([sys.executable, "-m", "imagebind_cli", "weights", "convert", str(weights), str(folder)])
     try:
         assert fingerprints(folder) == prints
-        assert check_embeddings(folder) == vectors
+        again = check_embeddings(folder)
+        apart = max(float(np.abs(np.subtract(again[modality], vectors[modality])).max()) for modality in INPUTS)
+        assert apart < 1e-6  # not to the bit: a sum's order depends on where the file puts a tensor in memory
     finally:
         shutil.rmtree(folder)
-    print(f"\nvectors and fingerprints of {weights.name} and of the converted folder are equal: {prints}")
+    print(f"\nfingerprints of {weights.name} and of the converted folder are equal, vectors within {apart:.1e}: {prints}")
 
 
 if __name__ == "__main__":

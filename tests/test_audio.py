@@ -376,7 +376,7 @@ def test_a_cover_is_no_picture_track(tiny: Any, tmp_path: Path) -> None:
     with av.open(cover) as picture, av.open(path, "w") as container:
         stream = container.add_stream("aac", rate=RATE, layout="mono")
         art = container.add_stream_from_template(picture.streams.video[0])
-        art.disposition = av.stream.Disposition.attached_pic
+        art.disposition = av.stream.Disposition.attached_pic.value
         packet = next(picture.demux(video=0))
         packet.stream = art
         container.start_encoding()

@@ -125,6 +125,8 @@ class Vectors:
             for key in ("model", "dim", *(["weights"] if same_encoder else [])):
                 if before.get(key) != made.get(key):
                     if key == "weights":
+                        from imagebind_cli.store.made import refuse_earlier
+
                         refuse_earlier((place, made), (before_place, before))
                     raise UserError(f"{place}: vectors of {key} {made.get(key)!r}; those of {before_place} are of {before.get(key)!r}")
         self.made.append((place, made))
