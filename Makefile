@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test oldest huge lint format bench clean
 
 demo: .venv/installed
-	@PATH="$(CURDIR)/$(BIN):$$PATH" recipes/demo/demo.sh
+	@$(BIN)/imagebind demo
 
 test: .venv/installed lint
 	$(BIN)/python -m pytest

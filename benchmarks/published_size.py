@@ -19,14 +19,14 @@ import numpy as np
 
 from benchmarks.cold_start import huge_weights, measured
 from benchmarks.machine import machine
+from imagebind_cli.demo import SAMPLES
 
-SAMPLES = Path(__file__).parent.parent / "recipes" / "demo" / "samples"
 INPUTS = {
-    "image": SAMPLES / "image" / "city.jpg",
-    "video": SAMPLES / "video" / "city.mp4",
+    "image": SAMPLES / "image" / "house.png",
+    "video": SAMPLES / "video" / "walk-in-the-rain.mp4",
     "text": "a dog barking",
-    "audio": SAMPLES / "audio" / "bell.mp3",
-    "depth": SAMPLES / "depth" / "room.png",
+    "audio": SAMPLES / "audio" / "guitar.mp3",
+    "depth": SAMPLES / "depth" / "chair.png",
     "thermal": SAMPLES / "thermal" / "cat.png",
     "imu": SAMPLES / "imu" / "walking.csv",
 }
@@ -67,9 +67,9 @@ def check_commands(model: Path, work: Path) -> None:
     run("embed", "image", SAMPLES / "image", "-o", work / "image.h5", "--model", model)
     hits = run("retrieve", work / "image.h5", work / "audio.h5", "--text", "rain", "-k", "3", "--model", model)
     assert [hit["rank"] for hit in hits] == [1, 2, 3]
-    classified = run("zeroshot", "audio", SAMPLES / "audio", "--labels", "bell,rain,bird,dog", "--model", model)
-    assert len(classified) == 4
-    (again,) = run("zeroshot", "image", work / "image.h5", "--labels", "a city,a forest", "-k", "1", "--model", model)[:1]
+    classified = run("zeroshot", "audio", SAMPLES / "audio", "--labels", "guitar,rain,baby,dog", "--model", model)
+    assert len(classified) == len(list((SAMPLES / "audio").iterdir()))
+    (again,) = run("zeroshot", "image", work / "image.h5", "--labels", "a house,a tree", "-k", "1", "--model", model)[:1]
     assert 0 <= again["top"][0]["probability"] <= 1
 
 
@@ -85,10 +85,12 @@ def main() -> None:
     measured([sys.executable, "-m", "imagebind_cli", "weights", "convert", str(weights), str(folder)])
     try:
         assert fingerprints(folder) == prints
-        assert check_embeddings(folder) == vectors
+        again = check_embeddings(folder)
+        apart = max(float(np.abs(np.subtract(again[modality], vectors[modality])).max()) for modality in INPUTS)
+        assert apart < 1e-6  # not to the bit: a sum's order depends on where the file puts a tensor in memory
     finally:
         shutil.rmtree(folder)
-    print(f"\nvectors and fingerprints of {weights.name} and of the converted folder are equal: {prints}")
+    print(f"\nfingerprints of {weights.name} and of the converted folder are equal, vectors within {apart:.1e}: {prints}")
 
 
 if __name__ == "__main__":

@@ -14,10 +14,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imagebind_cli.errors import UserError
     from imagebind_cli.model import Model, load
+    from imagebind_cli.sources import Stretch
 
-__all__ = ["Model", "UserError", "__version__", "load"]
+__all__ = ["Model", "Stretch", "UserError", "__version__", "load"]
 
-_PUBLIC = {"load": "imagebind_cli.model", "Model": "imagebind_cli.model", "UserError": "imagebind_cli.errors"}
+_PUBLIC = {
+    "load": "imagebind_cli.model",
+    "Model": "imagebind_cli.model",
+    "Stretch": "imagebind_cli.sources",
+    "UserError": "imagebind_cli.errors",
+}
 
 
 def __getattr__(name: str) -> Any:

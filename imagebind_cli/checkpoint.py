@@ -9,8 +9,8 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -37,11 +37,13 @@ class Checkpoint:
     """A model whose weights can be read.
 
     config: what it is made of. place: where it lies, for messages and records. read: encoder name to its tensors under our names.
+    unfinished: what to say of a training run that has not come to its end.
     """
 
     config: ModelConfig
     place: str
     read: Callable[[str], Mapping[str, Tensor]]
+    unfinished: str = ""
 
     @property
     def untrained(self) -> bool:
@@ -276,28 +278,40 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> 
     Raises:
         UserError: the folder exists already, or the weights do not fit their config.
     """
-    from safetensors.torch import save_file
-
     if folder.exists():
         raise UserError(f"{folder} exists already")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    building = folder.with_name(f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    building.mkdir()
     try:
         files = {}
         for name, encoder in checkpoint.config.encoders.items():
             tensors = checkpoint.read(name)
             _check_tensors(tensors, build_encoder(registry.get(name), encoder).state_dict(), f"{checkpoint.place}, {name}")
             path = building / f"{name}.safetensors"
-            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
+            write_tensors({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
             files[path.name] = {"size": path.stat().st_size, "sha256": file_hash(path)}
         config = replace(checkpoint.config, name=folder.name, origin=dict(origin), files=files, bases={})
         (building / "config.json").write_text(config.to_json())
-        building.chmod(0o755)
         os.rename(building, folder)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
     return config
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file with the rights that any new file gets here; the library's own are for its owner alone.
+
+    Raises:
+        SafetensorError: it cannot be written, as when the disk is full.
+    """
+    from safetensors.torch import save_file
+
+    path.touch()
+    rights = path.stat().st_mode & 0o777
+    save_file(dict(tensors), path, metadata=dict(metadata) if metadata else None)
+    path.chmod(rights)
 
 
 def file_hash(path: Path) -> str:

@@ -20,11 +20,12 @@ from imagebind_cli.checkpoint import Checkpoint
 from imagebind_cli.encoder import Encoder, EncoderConfig, Sample
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.int8 import narrow
+from imagebind_cli.media.windows import Times, within
 from imagebind_cli.model_config import ModelConfig
 from imagebind_cli.processes import Processes, default_workers
 from imagebind_cli.reading import read_options, record
 from imagebind_cli.shards import Prepared
-from imagebind_cli.sources import Failure, Item, reason
+from imagebind_cli.sources import Failure, Item, Stretch, is_timed, reason, whole
 
 BUNDLED, UNTRAINED = "mini", "tiny"
 SHORT_TEXT = 8
@@ -96,7 +97,11 @@ def _pulled(place: str, config: ModelConfig | None) -> Checkpoint:
 
 
 def _folder(folder: Path, config: ModelConfig | None) -> Checkpoint:
-    return run_folder.completed(checkpoint.open_folder(folder, config), folder, find)
+    unfinished = run_folder.unfinished(folder)
+    if unfinished and not (folder / "config.json").exists():
+        raise UserError(f"{folder}: {unfinished}, and no model; the same `imagebind train` command continues it")
+    found = dataclasses.replace(checkpoint.open_folder(folder, config), unfinished=unfinished)
+    return run_folder.completed(found, folder, find)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -126,6 +131,12 @@ class Model:
     def name(self) -> str:
         """What the model calls itself."""
         return self.checkpoint.config.name
+
+    @property
+    def folder(self) -> str | None:
+        """Where the model lies, if its name alone does not lead there."""
+        named = is_bundled(self.name) or self.name in model_config.names()
+        return None if named or not os.path.exists(self.checkpoint.place) else os.path.abspath(self.checkpoint.place)
 
     @property
     def dim(self) -> int:
@@ -245,13 +256,14 @@ class Model:
             inputs: paths, for text sentences, or arrays. Image: (h, w, 3) uint8. Video: (frames (t, h, w, 3) uint8, frames a second) or one
                 clip's frames alone. Audio: (waveform, rate in Hz), or a waveform alone at 16 kHz. Depth: (h, w), float metres or uint16
                 millimetres. Thermal: (h, w). IMU: (6, t). A single path or sentence is taken for a list of one.
+                Of a sound, a video or a motion recording also a `Stretch`: the part of it between two times.
             options: fields of the modality's options, e.g. `clips=3`.
         Raises:
             UserError: an input cannot be read (its place and the reason), or an option does not exist.
         """
         if isinstance(inputs, str | os.PathLike):
             inputs = [inputs]
-        named = (payload if isinstance(payload, str | os.PathLike) else f"input {i}" for i, payload in enumerate(inputs))
+        named = (given if isinstance(given := whole(payload), str | os.PathLike) else f"input {i}" for i, payload in enumerate(inputs))
         items = (Item(str(name), payload) for name, payload in zip(named, inputs, strict=True))
         rows = []
         for item, result in self.embed_items(modality, items, batch_size=batch_size, workers=workers, **options):
@@ -266,6 +278,7 @@ class Model:
         return {
             "modality": modality,
             "model": self.name,
+            **({} if self.folder is None else {"folder": self.folder}),
             "weights": checkpoint.fingerprint(self.checkpoint, name),
             "untrained": self.checkpoint.untrained,
             "licence": self.checkpoint.config.licence,
@@ -305,6 +318,13 @@ def modality_options(modality: str, chosen: Mapping[str, Any]) -> Any:
 
 def read_source(modality: str, source: Any, config: EncoderConfig, options: Mapping[str, Any]) -> Iterator[Sample]:
     """The samples of one input, or of what `preprocess` made of it, as the encoder with this config takes them; see `Model.read`."""
+    if isinstance(source, Stretch):
+        if not is_timed(modality):
+            raise UserError(f"{modality} has no seconds; start and end are of sounds, videos and motion recordings")
+        times = source.start, source.end
+        if isinstance(source.source, Prepared):
+            return _within(prepared_samples(source.source, modality, config, options), source.source.spans, times)
+        return read_source(modality, source.source, config, {**options, "stretch": times})
     if callable(source):  # a part of a file
         return _in_its_turn(modality, source, config, options)
     if isinstance(source, Prepared):
@@ -317,6 +337,19 @@ def _in_its_turn(modality: str, source: Callable[[], Any], config: EncoderConfig
     yield from read_source(modality, source(), config, options)
 
 
+def _within(samples: Iterable[Sample], spans: Sequence[Any], times: Times) -> Iterator[Sample]:
+    """Of prepared samples, the clips within a stretch. spans: of all of them.
+
+    Raises:
+        ValueError: there are none.
+    """
+    wanted = within(spans, times)
+    for sample in samples:
+        kept = [number for number, span in enumerate(sample.spans) if span in wanted]
+        if kept:
+            yield dataclasses.replace(sample, tensor=sample.tensor[kept], spans=[sample.spans[number] for number in kept])
+
+
 def read_sources(payload: Any, configs: Mapping[str, EncoderConfig], options: Mapping[str, Mapping[str, Any]]) -> Iterator[Sample]:
     """The samples of one item in every modality there is a config for, each with its modality's name; as `read_source`."""
     for modality, config in configs.items():
@@ -327,7 +360,7 @@ def read_sources(payload: Any, configs: Mapping[str, EncoderConfig], options: Ma
         except (OSError, ValueError) as error:
             if len(configs) == 1:
                 raise
-            file = f" {source}" if isinstance(source, str) and modality != "text" else ""
+            file = f" {whole(source)}" if isinstance(whole(source), str) and modality != "text" else ""
             raise ValueError(f"{modality}{file}: {reason(error)}") from error
 
 

@@ -27,6 +27,7 @@ class ModelConfig:
     rule_seed: weights made by rule from this seed, for a model that needs no file. origin: what a converted folder was made from.
     files: size and SHA-256 of the weight files beside a folder's `config.json`, and in a training run's folder their encoder.
     bases: in such a folder, the model under each encoder's changed weights, and its fingerprint.
+    trained_on: for an encoder, evaluation suites by name with what it has seen of their data, in words: what it scores there is no held-out score.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ModelConfig:
     origin: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     bases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    trained_on: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The text of a `config.json`, which `from_json` reads back to an equal config."""

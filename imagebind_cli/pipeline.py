@@ -25,7 +25,7 @@ from imagebind_cli.encoder import Sample, Span
 from imagebind_cli.errors import UserError
 from imagebind_cli.processes import Processes
 from imagebind_cli.shards import Prepared
-from imagebind_cli.sources import Failure, Item, reason
+from imagebind_cli.sources import Failure, Item, Stretch, reason, whole
 from imagebind_cli.store import is_store
 
 IDLE_SECONDS = 0.2
@@ -170,6 +170,8 @@ def _steps(item: Item | Failure, samples: Iterator[Sample]) -> Iterator[Step]:
 
 def _reason(payload: Any, id: str, error: BaseException) -> str:
     """Why an item could not be read, with its path where its id does not name it."""
+    if isinstance(payload, Stretch):
+        return _reason(payload.source, id.removesuffix(payload.label), error)
     if not isinstance(payload, str):
         return reason(error)
     is_ours = os.path.isfile(payload) and is_store(payload)
@@ -230,7 +232,7 @@ class _Readers:
 
 def _at_hand(payload: Any) -> bool:
     """Whether another process could read nothing of it, or would have to be sent what is read already."""
-    parts = payload.values() if isinstance(payload, dict) else (payload,)
+    parts = map(whole, payload.values() if isinstance(payload, dict) else (payload,))
     return any(isinstance(part, Prepared) or callable(part) for part in parts)
 
 

@@ -24,12 +24,16 @@ def choice(
 
 
 HIDDEN = {"hidden": True, "choices": (), "minimum": None, "moving": False, "later": False}
-"""Of a dataclass field that is no flag and stands in no record: what training draws anew for each sample."""
+"""Of a dataclass field that is no flag and stands in no record: what belongs to one sample alone."""
 
 
 CLIPS = "Windows per item, evenly spaced; as many as cover it if not given. Released code: audio 3, video 5."
 
 TRACK = "Which of a file's sound or video tracks, from 1, covers left out; if not given, the one flagged default, else the first."
+
+
+EXCLUSIVE = ({"clips", "hop", "centres"}, {"rate", "time_column"}, {"rate", "time_unit"})
+"""Options of which one alone may be given."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class VisionOptions:
     track: int | None = choice(None, TRACK, minimum=1, moving=True, later=True)
     view: Any = field(default=None, metadata=HIDDEN)  # media.views.View, in place of the centre crop
     moment: Any = field(default=None, metadata=HIDDEN)  # media.windows.Moment, in place of windows that cover the item
+    stretch: Any = field(default=None, metadata=HIDDEN)  # (start, end) in seconds: all that is read of the item; see sources.Stretch
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,14 @@ class AudioOptions:
     channels: str = choice("first", "What is heard of a sound: its first channel, or all of them mixed.", choices=("first", "mix"))
     track: int | None = choice(None, TRACK, minimum=1, later=True)
     moment: Any = field(default=None, metadata=HIDDEN)
+    stretch: Any = field(default=None, metadata=HIDDEN)
 
 
 DATASET = (
-    "Dataset of an HDF5, MATLAB or NPZ file, for IMU a group or a table of a zip file too, or channel of an OpenEXR file. "
+    "Dataset of an HDF5 or NPZ file, for IMU a group, a MATLAB variable or a table of a zip file too, or channel of an OpenEXR file. "
     "If not given: depth, depths, thermal, Z or Y, or the only one."
 )
-FRAME = "Which frame of an HDF5 or MATLAB depth or thermal file with many, or page of a TIFF."
+FRAME = "Which frame of an HDF5 depth or thermal file with many, or page of a TIFF."
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,7 @@ class IMUOptions:
     remove_gravity: bool = choice(False, "Subtract what of the accelerometer changes more slowly than 0.3 Hz.")
     standardise: bool = choice(False, "Every IMU channel to mean 0 and deviation 1 over the recording.")
     moment: Any = field(default=None, metadata=HIDDEN)
+    stretch: Any = field(default=None, metadata=HIDDEN)
 
     def __post_init__(self) -> None:
         chosen = [name for name in ("clips", "hop", "centres") if getattr(self, name) is not None]
@@ -229,7 +236,7 @@ def names(encoder: str) -> list[str]:
 
 
 def is_drawn(encoder: str, what: str) -> bool:
-    """Whether training draws a `view` or a `moment` for an encoder's files."""
+    """Whether an encoder's files take a `view`, a `moment` or a `stretch` of their own."""
     return any(entry.name == what and "hidden" in entry.metadata for entry in fields(OPTIONS.get(encoder, NoOptions)))
 
 

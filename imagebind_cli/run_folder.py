@@ -7,17 +7,45 @@ It is replaced last and at once, so that the folder is one model or the one befo
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from imagebind_cli.checkpoint import Checkpoint, file_hash, read_tensors
+from imagebind_cli.checkpoint import Checkpoint, file_hash, read_tensors, write_tensors
 from imagebind_cli.errors import UserError
 from imagebind_cli.fingerprint import fingerprint, is_earlier
 from imagebind_cli.model_config import ModelConfig
+
+RUN, CHECKPOINTS = "run.json", "checkpoints"
+"""Of a run: what it is, and the states it can go on from."""
+
+
+def unfinished(folder: Path) -> str:
+    """What to say of a run that has not come to its end; nothing of one that has, and of a folder that is no run's."""
+    if not (folder / RUN).is_file():
+        return ""
+    states = sorted((folder / CHECKPOINTS).glob("step-*.safetensors"), reverse=True)
+    progress = next((progress for path in states if (progress := _progress(path))), None)
+    if progress is None:
+        return "an unfinished run that has saved nothing yet"
+    return "" if progress["finished"] else f"an unfinished run, saved after step {progress['step']:,}"
+
+
+def _progress(path: Path) -> dict[str, Any]:
+    """How far a run was when it saved a state; nothing where that cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            progress: dict[str, Any] = json.loads(file.metadata()["progress"])
+            return progress
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError):
+        return {}
 
 
 def completed(found: Checkpoint, folder: Path, find: Callable[[str], Checkpoint]) -> Checkpoint:
@@ -33,6 +61,8 @@ def completed(found: Checkpoint, folder: Path, find: Callable[[str], Checkpoint]
         return found
 
     def read(encoder: str) -> Mapping[str, Tensor]:
+        if encoder in files and not files[encoder].exists() and found.unfinished:
+            raise UserError(f"{folder}: the run that is at work there wrote a later model while this one was read; try again")
         changed = read_tensors(files[encoder]) if encoder in files else {}
         base = found.config.bases.get(encoder)
         return laid_over(_underneath(base, encoder, folder, find), changed) if base else changed
@@ -93,13 +123,11 @@ def reference(model: str, folder: Path) -> str:
 
 def write(folder: Path, config: ModelConfig, changed: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
     """Make a run folder the model of this step: files first, `config.json` last, then away with the files of the step before."""
-    from safetensors.torch import save_file
-
     sweep(folder)
     files = {}
     for encoder, tensors in changed.items():
         path = folder / f"{encoder}-{step:06d}.safetensors"
-        replace_file(path, lambda place, tensors=tensors: save_file(dict(tensors), place))  # type: ignore[misc]
+        replace_file(path, lambda place, tensors=tensors: write_tensors(tensors, place))  # type: ignore[misc]
         files[path.name] = {"size": path.stat().st_size, "sha256": file_hash(path), "encoder": encoder}
     text = replace(config, files=files).to_json()
     replace_file(folder / "config.json", lambda place: place.write_text(text))
@@ -127,7 +155,6 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         write(new)
     except SafetensorError as error:
         raise UserError(f"{path}: {error}") from None
-    new.chmod(0o644)
     with open(new, "rb") as file:
         os.fsync(file.fileno())
     os.replace(new, path)

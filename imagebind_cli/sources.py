@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from imagebind_cli import reading, registry
 from imagebind_cli.errors import UserError
 from imagebind_cli.file_kinds import Others, archive, is_npz, is_other
 from imagebind_cli.shards import Entry, Prepared, is_foreign_hdf5, is_hdf5, is_shard, read_hdf5, read_shard
@@ -20,15 +22,70 @@ from imagebind_cli.tabular import BadRow, encoding_fault, json_object, read_rows
 class Item:
     """One input. It travels through the pipeline with all that belongs to it, and comes out beside its result.
 
-    payload: a path, for text the sentence itself, from a shard an open file in memory or `Prepared` arrays, or a function that gives
-    one of these or an array; where several modalities were asked for, such a thing for each by name. None for what could not be named.
-    meta: the other columns of its manifest row. stamp: what the input was when it was taken up, for a store to recognise it by.
+    payload: a path, for text the sentence itself, from a shard an open file in memory or `Prepared` arrays, a function that gives
+    one of these or an array, or a `Stretch` of one; where several modalities were asked for, such a thing for each by name. None for what
+    could not be named. meta: the other columns of its manifest row. stamp: what the input was when it was taken up, for a store to
+    recognise it by.
     """
 
     id: str
     payload: Any
     meta: dict[str, Any] = field(default_factory=dict)
     stamp: Stamp = UNKNOWN
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a sound, a video or a motion recording. Nothing else of it is read: it equals a file cut to that part.
+
+    source: what the whole is read from. start, end: seconds of the file, of motion on the recording's own clock, as numbers or their text;
+    None for the beginning, and for the end.
+
+    Raises:
+        ValueError: they are not seconds, or not in this order.
+    """
+
+    source: Any
+    start: float | None = None
+    end: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: value for name in ("start", "end") if (value := getattr(self, name)) is not None}
+        try:
+            seconds = {name: math.nan if isinstance(value, bool) else float(value) + 0.0 for name, value in given.items()}  # -0.0 is 0.0
+        except (TypeError, ValueError, OverflowError):
+            seconds = dict.fromkeys(given, math.nan)
+        if not all(map(math.isfinite, seconds.values())) or not 0 <= seconds.get("start", 0.0) < seconds.get("end", math.inf):
+            named = ", ".join(f"{name} {value!r}" for name, value in given.items())
+            raise ValueError(f"start and end are seconds, as 90.5, from 0 on and the start before the end; this has {named}")
+        for name, value in seconds.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def label(self) -> str:
+        """`#10-15.5`, what tells it from others of the same file; `#10-` without an end, `#-15.5` without a start."""
+        start, end = ("" if time is None else str(time).removesuffix(".0") for time in (self.start, self.end))
+        return f"#{start}-{end}"
+
+
+def whole(source: Any) -> Any:
+    """What a stretch is a part of; any other source as it is."""
+    return source.source if isinstance(source, Stretch) else source
+
+
+def is_timed(modality: str) -> bool:
+    """Whether what is read as a modality may have seconds. `start` and `end` of others are columns like any."""
+    return modality != "image" and reading.is_drawn(registry.encoder_name(modality), "stretch")
+
+
+def stretched(source: Any, modality: str, about: Mapping[str, Any]) -> Any:
+    """The source of a row, or the stretch of it that the row's `start` and `end` say.
+
+    Raises:
+        ValueError: as `Stretch`.
+    """
+    start, end = about.get("start"), about.get("end")
+    return source if (start is None and end is None) or not is_timed(modality) else Stretch(source, start, end)
 
 
 @dataclass(frozen=True)
@@ -166,11 +223,11 @@ def from_manifest(path: Path, modalities: Modalities) -> Iterator[Item | Failure
         if isinstance(row, BadRow) and (not row.cells or row.cells.keys() >= set(modalities)):
             yield Failure(place, row.reason)
         else:  # of a row that is too short, what it lacks is told with its id
-            yield from_row(row.cells if isinstance(row, BadRow) else row, modalities, place, str(path.parent))
+            yield from_row(row.cells if isinstance(row, BadRow) else row, modalities, place, os.path.dirname(path))
 
 
 def from_row(row: dict[str, Any], modalities: Modalities, place: str, folder: str = "") -> Item | Failure:
-    """One manifest row as an item. Its id is its `id`, else the path or sentence. Relative paths start at `folder`."""
+    """One manifest row as an item. Its id is its `id`, else the path or sentence, with its stretch. Relative paths start at `folder`."""
     first = row.get(modalities[0])
     id = first if row.get("id") is None else row["id"]
     for modality in modalities:
@@ -182,9 +239,22 @@ def from_row(row: dict[str, Any], modalities: Modalities, place: str, folder: st
                 else f"{modality} is {value!r}, no string"
             )
             return Failure(place, why) if id is None else Failure(str(id), f"{place}: {why}")
-    given = {modality: row[modality] if modality == "text" else os.path.join(folder, row[modality]) for modality in modalities}
+    paths = {modality: row[modality] if modality == "text" else os.path.join(folder, row[modality]) for modality in modalities}
+    try:
+        given = {modality: stretched(path, modality, row) for modality, path in paths.items()}
+    except ValueError as error:
+        return Failure(place, str(error)) if row.get("id") is None else Failure(str(id), f"{place}: {error}")
+    if row.get("id") is None:
+        id = row[modalities[0]] + next((part.label for part in given.values() if isinstance(part, Stretch)), "")
     meta = {key: value for key, value in row.items() if key not in ("id", *modalities)}
     return Item(str(id), _payload(given), meta)
+
+
+def kept_beside(item: Item, modalities: Modalities) -> dict[str, Any]:
+    """What is stored beside an item's id: the rest of its row, and by modality each path or sentence that the id does not say."""
+    given = item.payload if isinstance(item.payload, dict) else {modalities[0]: item.payload}
+    read = {modality: whole(part) for modality, part in given.items()}
+    return {modality: part for modality, part in read.items() if isinstance(part, str) and part != item.id} | item.meta
 
 
 def from_shard(stream: BinaryIO, modalities: Modalities, place: str) -> Iterator[Item | Failure]:
@@ -210,12 +280,13 @@ def _sample(entry: Entry, modalities: Modalities, place: str) -> Item | Failure:
         about = entry.about()
         id = str(about.get("id", entry.key))
         given = {modality: entry.payload(modality, about) for modality in modalities}
+        given = {modality: payload and stretched(payload, modality, about) for modality, payload in given.items()}
     except ValueError as error:
         return Failure(entry.key, f"this sample of {place}: {error}")
     missing = [modality for modality, payload in given.items() if payload is None]
     if missing:
         return Failure(id, f"no {missing[0]} in this sample of {place}; it has {', '.join(entry.parts)}")
-    if not about and any(isinstance(payload, Prepared) for payload in given.values()):
+    if not about and any(isinstance(whole(payload), Prepared) for payload in given.values()):
         return Failure(entry.key, f"this sample of {place} is not whole")
     return Item(id, _payload(given), {key: value for key, value in about.items() if key not in ("id", "spans", "notes")})
 

@@ -21,12 +21,13 @@ from torchaudio.compliance.kaldi import fbank
 from torchaudio.functional import resample
 
 from imagebind_cli.encoders import audio
+from imagebind_cli.media import audio as audio_files
 from imagebind_cli.media import resampling
 from imagebind_cli.media.audio import Sound
 from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.windows import windows
 from imagebind_cli.pipeline import decode
-from imagebind_cli.sources import Failure, Item
+from imagebind_cli.sources import Failure, Item, Stretch
 from tests import generate
 
 RATE = 16_000
@@ -375,7 +376,7 @@ def test_a_cover_is_no_picture_track(tiny: Any, tmp_path: Path) -> None:
     with av.open(cover) as picture, av.open(path, "w") as container:
         stream = container.add_stream("aac", rate=RATE, layout="mono")
         art = container.add_stream_from_template(picture.streams.video[0])
-        art.disposition = av.stream.Disposition.attached_pic
+        art.disposition = av.stream.Disposition.attached_pic.value
         packet = next(picture.demux(video=0))
         packet.stream = art
         container.start_encoding()
@@ -644,3 +645,58 @@ def test_an_mp3_in_a_wav_file_is_whole(tiny: Any, tmp_path: Path) -> None:
     (tmp_path / "half.wav").write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     (warning,) = list(tiny.read("audio", str(tmp_path / "half.wav"), clips=1))[0].warnings
     assert warning.startswith("cut short: ")
+
+
+# A stretch
+
+
+@pytest.mark.parametrize(("rate", "channels", "kind"), [(44_100, 2, "wav"), (48_000, 1, "flac"), (16_000, 1, "wav"), (11_025, 2, "flac")])
+@pytest.mark.parametrize("times", [(10, 15), (0, 2), (10.1, 14.77), (20, 20.5), (33.3, None), (None, 3.5), ("12.4", " 14.4")])
+def test_a_stretch_is_the_file_cut_by_hand(tiny: Any, tmp_path: Path, rate: int, channels: int, kind: str, times: Any) -> None:
+    path, cut = tmp_path / f"whole.{kind}", tmp_path / "cut.wav"
+    soundfile.write(path, noise(40, rate, channels), rate, subtype="PCM_16")
+    start, end = (None if time is None else float(time) for time in times)
+    samples = soundfile.read(path, dtype="int16", start=round((start or 0) * rate), stop=None if end is None else round(end * rate))[0]
+    soundfile.write(cut, samples, rate, subtype="PCM_16")
+    found, spans, _ = read(tiny, Stretch(str(path), *times))
+    wanted, theirs, _ = read(tiny, str(cut))
+    assert (found - wanted).abs().max() <= 1e-4
+    assert np.allclose(np.array(spans) - (start or 0), theirs)
+    assert tiny.embed("audio", [Stretch(str(path), *times)])[0] @ tiny.embed("audio", [str(cut)])[0] >= 0.9999
+
+
+def test_a_stretch_of_a_video_is_heard_at_the_times_at_which_it_is_seen(tiny: Any, tmp_path: Path) -> None:
+    path = generate.video(tmp_path / "a.mp4", seconds=12, sound=True)
+    _, heard, _ = read(tiny, Stretch(str(path), 3, 8))
+    seen = [span for sample in tiny.read("video", Stretch(str(path), 3, 8), crops="1") for span in sample.spans]
+    assert heard == seen == [(3, 5), (4.5, 6.5), (6, 8)]
+
+
+@pytest.mark.parametrize(
+    ("times", "why"),
+    [
+        ((40, 45), "nothing between 40 and 45 s; it lasts from 0 to 5 s"),
+        ((5, None), "nothing from 5 s on"),
+        ((1, 1.01), "10.0 ms of sound"),
+    ],
+)
+def test_a_stretch_that_holds_nothing_says_so(tiny: Any, tmp_path: Path, times: Any, why: str) -> None:
+    path = generate.audio(tmp_path / "a.wav", seconds=5)
+    with pytest.raises(ValueError, match=why):
+        read(tiny, Stretch(str(path), *times))
+
+
+def test_a_stretch_past_the_end_is_told(tiny: Any, tmp_path: Path) -> None:
+    path = generate.audio(tmp_path / "a.wav", seconds=5)
+    (sample,) = tiny.read("audio", Stretch(str(path), 3, 9))
+    assert (sample.spans, sample.warnings) == ([(3, 5)], ("only 3 to 5 s of 3 to 9 s are there",))
+
+
+def test_a_stretch_late_in_a_long_file_is_not_read_from_its_beginning(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "night.wav"
+    soundfile.write(path, np.zeros(1000 * RATE, np.int16), RATE)
+    taken: list[int] = []
+    more = audio_files.SoundFile.more
+    monkeypatch.setattr(audio_files.SoundFile, "more", lambda self, count: taken.append(count) or more(self, count))
+    read(tiny, Stretch(str(path), 900, 905))
+    assert sum(taken) <= 6 * RATE

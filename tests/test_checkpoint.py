@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import pickle
 import zipfile
 from fractions import Fraction
@@ -385,3 +386,15 @@ def test_int8_without_its_scale_is_refused(tmp_path):
     save_file({**found.read("text"), "stem.tokens.weight": values}, tmp_path / "tiny" / "text.safetensors")
     with pytest.raises(UserError, match="stem.tokens.weight holds torch.int8; floating-point numbers are needed"):
         checkpoint.load_encoder(checkpoint.open_folder(tmp_path / "tiny"), "text", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_a_converted_model_has_the_rights_that_any_new_file_gets(tmp_path, imagebind, umask):
+    before = os.umask(umask)
+    try:
+        assert imagebind("weights", "convert", "tiny", tmp_path / "made").code == 0
+    finally:
+        os.umask(before)
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o777 & ~umask
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "made").iterdir()} == {0o666 & ~umask}
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]

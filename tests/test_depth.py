@@ -295,6 +295,11 @@ def test_formats_that_are_not_read_are_named(tmp_path: Path) -> None:
     )
 
 
+def test_matlab_5_is_refused_by_name(tmp_path: Path) -> None:
+    pytest.importorskip("scipy.io").savemat(tmp_path / "a.mat", {"depth": MILLIMETRES})
+    refused(tmp_path / "a.mat", "a MATLAB 5 file is not supported; save it with -v7.3, or as NPY")
+
+
 def test_pages_of_a_tiff_are_frames(tmp_path: Path) -> None:
     path = tmp_path / "a.tiff"
     Image.fromarray(MILLIMETRES).save(path, save_all=True, append_images=[Image.fromarray(MILLIMETRES + 1000)])
@@ -320,19 +325,6 @@ def test_npz_holds_a_named_or_a_single_array(tmp_path: Path, compressed: bool) -
     with zipfile.ZipFile(tmp_path / "e.zip", "w") as archive:
         archive.writestr("a.txt", "1 2")
     refused(tmp_path / "e.zip", "a ZIP archive without arrays; unpack it, or save the numbers as NPY")
-
-
-def test_matlab_5_is_read_by_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scipy = pytest.importorskip("scipy.io")
-    path = tmp_path / "a.mat"
-    scipy.savemat(path, {"depth": MILLIMETRES, "frames": np.stack([MILLIMETRES, MILLIMETRES + 1], -1), "place": "hall"})
-    np.testing.assert_array_equal(read_map(path).values, MILLIMETRES)
-    with open(path, "rb") as file:
-        np.testing.assert_array_equal(read_map(file, dataset="frames", frame=1).values, MILLIMETRES + 1)
-    refused(path, "no frame 2; dataset frames has 2, counted from 0", dataset="frames", frame=2)
-    refused(path, "no dataset heat; it holds depth, frames", dataset="heat")
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
-    refused(path, "a MATLAB 5 file; pip install scipy reads it, or save it with -v7.3")
 
 
 def test_whole_numbers_in_text_are_millimetres_and_others_metres(tmp_path: Path) -> None:

@@ -155,9 +155,9 @@ def test_members_of_an_archive_are_known_by_id_and_content(embed: Run, folder: P
 def test_what_a_manifest_says_besides_is_kept_and_given_on(embed: Run, folder: Path) -> None:
     (name,) = pictures(folder, 1)
     (folder / "m.jsonl").write_text(json.dumps({"id": "a", "image": name, "label": "dog", "size": [80, 60]}) + "\n")
-    assert embed("image", "--manifest", "m.jsonl").rows[0]["meta"] == {"label": "dog", "size": [80, 60]}
+    assert embed("image", "--manifest", "m.jsonl").rows[0]["meta"] == {"image": name, "label": "dog", "size": [80, 60]}
     embed("image", "--manifest", "m.jsonl", "-o", "s.h5")
-    assert open_store("s.h5").meta(0) == {"label": "dog", "size": [80, 60]}
+    assert open_store("s.h5").meta(0) == {"image": name, "label": "dog", "size": [80, 60]}
 
 
 def test_float16_halves_a_store_and_is_not_mixed_with_float32(embed: Run, folder: Path) -> None:
@@ -460,3 +460,48 @@ def test_what_can_be_counted_is(folder: Path) -> None:
         (("image", ["x.tar"], None), None),
     ]
     assert [count_items(*arguments) for arguments, _ in expected] == [count for _, count in expected]
+
+
+# Stretches of one file
+
+
+@pytest.mark.parametrize("ending", [".h5", ".jsonl"])
+def test_stretches_are_known_by_their_file_and_their_seconds(embed: Run, folder: Path, ending: str) -> None:
+    (folder / "in").mkdir()
+    generate.audio(folder / "in/a.wav", seconds=12)
+    rows = [
+        {"audio": "a.wav", "start": 2, "end": 5},
+        {"audio": "a.wav", "start": 5, "end": 9},
+        {"audio": "a.wav"},
+        {"id": "x", "audio": "a.wav", "start": 6},
+    ]
+
+    def again(*more: object) -> str:
+        (folder / "in/m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return counts(embed("audio", "--manifest", "in/m.jsonl", "--pool", "none", "-o", f"s{ending}", *more))
+
+    assert [again(), again()] == ["4 embedded", "0 embedded, 4 there already"]
+    reader = open_store(f"s{ending}")
+    assert reader.spans is not None
+    spans = {id: [tuple(span) for name, span in zip(reader.ids, reader.spans.tolist(), strict=True) if name == id] for id in reader.ids}
+    assert spans == {
+        "a.wav#2-5": [(2, 4), (3, 5)],
+        "a.wav#5-9": [(5, 7), (7, 9)],
+        "a.wav": [(0, 2), (2, 4), (4, 6), (6, 8), (8, 10), (10, 12)],
+        "x": [(6, 8), (8, 10), (10, 12)],
+    }
+    assert reader.meta(0) == {"audio": "in/a.wav", "start": 2, "end": 5}
+    rows[3]["end"] = 8
+    assert [again(), again()] == ["1 embedded, 3 there already", "0 embedded, 4 there already"]
+    generate.audio(folder / "in/a.wav", seconds=13)
+    assert [again(), again(), again("--verify"), again("--verify")] == ["4 embedded", "0 embedded, 4 there already"] * 2
+    rows.append({"id": "x", "audio": "a.wav", "start": 7})
+    assert again("--verify") == "0 embedded, 1 failed, 4 there already"
+
+
+def test_a_store_has_one_input_for_an_id(embed: Run, folder: Path) -> None:
+    generate.audio(folder / "a.wav", seconds=5)
+    (folder / "m.csv").write_text("id,audio,start,end\nx,a.wav,0,2\nx,a.wav,2,4\nx,a.wav,0,2\n")
+    run = embed("audio", "--manifest", "m.csv", "-o", "s.h5")
+    assert (run.code, counts(run)) == (1, "1 embedded, 1 failed, 1 there already")
+    assert "x: this id came before with another input; give each its own" in run.err

@@ -20,6 +20,7 @@ from imagebind_cli import UserError
 from imagebind_cli.media import tables
 from imagebind_cli.media.recordings import read_recording
 from imagebind_cli.media.signals import regular, resample, slow_part, usual_step
+from imagebind_cli.sources import Stretch
 
 NAMES = ["ax", "ay", "az", "gx", "gy", "gz"]
 GRAVITY = 9.80665
@@ -449,6 +450,7 @@ HEADERLESS: dict[str, Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]]] 
     "8: number of row and time": lambda t, x: [np.arange(len(t)), t, x],
     "9: magnetometer": lambda t, x: [x, 20 + x[:, :3]],
     "10: time and magnetometer": lambda t, x: [t, x, 20 + x[:, :3]],
+    "10: time and two accelerometers": lambda t, x: [t, x[:, :3], x[:, :3] + 0.1, x[:, 3:]],
     "13: time, magnetometer and angles": lambda t, x: [t, x, 20 + x],
 }
 
@@ -1065,3 +1067,63 @@ def test_the_command_line(embed: Run, tmp_path: Path) -> None:
     run = embed("imu", path, "--columns", "ax,ay")
     assert run.code == 2
     assert "six are needed" in run.err
+
+
+# A stretch
+
+
+@pytest.mark.parametrize("times", [(10, 15), (10, 20), (None, 7), (22.5, None), (20, 22), (3.3, 8.1)])
+@pytest.mark.parametrize(
+    ("clock", "scale", "name"), [(0, 1, "time (s)"), (100, 1, "time (s)"), (0, 1000, "time (ms)"), (1.7e9, 1, "time (s)"), (0, 0, "")]
+)
+def test_a_stretch_is_the_recording_cut_by_hand(tiny: Any, tmp_path: Path, times: Any, clock: float, scale: float, name: str) -> None:
+    count, rate = 3000, 100
+    at = np.arange(count) / rate
+    values = np.column_stack([tone(0.3 + 0.2 * axis, at)[:, 0] * (1 + at / 10) for axis in range(6)])
+    first, stop = (
+        (default if time is None else int(np.searchsorted(at, time - 1e-6))) for time, default in zip(times, (0, count), strict=True)
+    )
+    columns = np.column_stack([(at + clock) * scale, values]) if name else values
+    heads = [
+        *([name] if name else []),
+        *(f"{sensor}{axis} ({unit})" for sensor, unit in (("acc", "m/s2"), ("gyro", "rad/s")) for axis in "xyz"),
+    ]
+    for path, some in (("whole", slice(None)), ("cut", slice(first, stop))):
+        np.savetxt(tmp_path / f"{path}.csv", columns[some], "%.6f", delimiter=",", header=",".join(heads), comments="")
+    options = {} if name else {"rate": float(rate)}
+    offset = clock if clock < 1e8 else 0  # one that counts from 1970 starts at its first reading
+    asked = Stretch(str(tmp_path / "whole.csv"), *(None if time is None else time + offset for time in times))
+    found, wanted = (list(tiny.read("imu", source, **options)) for source in (asked, str(tmp_path / "cut.csv")))
+    assert [sample.tensor.shape for sample in found] == [sample.tensor.shape for sample in wanted]
+    assert max(float((a.tensor - b.tensor).abs().max()) for a, b in zip(found, wanted, strict=True)) <= 1e-3
+    ours, theirs = (np.array([span for sample in samples for span in sample.spans]) for samples in (found, wanted))
+    assert np.allclose(ours, theirs + (0 if name and clock < 1e8 else at[first]), atol=1e-5)
+    assert tiny.embed("imu", [asked], **options)[0] @ tiny.embed("imu", [str(tmp_path / "cut.csv")], **options)[0] >= 0.9999
+
+
+def test_a_stretch_that_holds_nothing_says_so(tiny: Any, tmp_path: Path) -> None:
+    np.savetxt(
+        tmp_path / "a.csv", np.column_stack([np.arange(2000) / 100, ramp()]), delimiter=",", header="time,ax,ay,az,gx,gy,gz", comments=""
+    )
+    path = str(tmp_path / "a.csv")
+    for times, why in (
+        ((20, 25), "nothing between 20 and 25 s; it lasts from 0 to 20 s"),
+        ((3, 3.001), "fewer than 2 readings from 3 to 3.001 s"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            next(tiny.read("imu", Stretch(path, *times)))
+    assert next(tiny.read("imu", Stretch(path, 18, 25))).warnings == ("only 18 to 20 s of 18 to 25 s are there",)
+
+
+def test_hop_centres_and_gravity_are_of_the_stretch(tiny: Any, tmp_path: Path) -> None:
+    at = np.arange(3000) / 100
+    np.savetxt(tmp_path / "a.csv", np.column_stack([at, ramp(3000)]), delimiter=",", header="time,ax,ay,az,gx,gy,gz", comments="")
+    np.savetxt(
+        tmp_path / "b.csv", np.column_stack([at, ramp(3000)])[1000:2000], delimiter=",", header="time,ax,ay,az,gx,gy,gz", comments=""
+    )
+    for options in ({"hop": 2.5}, {"centres": "13,16"}, {"clips": 4}, {"remove_gravity": True}, {"standardise": True}):
+        (found,), (wanted,) = (
+            tiny.read("imu", source, **options) for source in (Stretch(str(tmp_path / "a.csv"), 10, 20), str(tmp_path / "b.csv"))
+        )
+        assert np.allclose(found.spans, wanted.spans)
+        assert np.allclose(found.tensor, wanted.tensor, atol=1e-3)

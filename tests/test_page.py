@@ -74,14 +74,14 @@ def test_sounds_play(imagebind: Run, driver: Chrome, tmp_path: Path) -> None:
     assert run.code == 0
     page = shown(driver, tmp_path / "p.html")
     players = page.find_elements(By.TAG_NAME, "audio")
-    assert len(players) == 7
+    assert len(players) == 8  # the query, a window of a store, first
     WebDriverWait(page, 20).until(
         lambda page: page.execute_script("return [...document.querySelectorAll('audio')].every(a => a.readyState > 0)")
     )
-    lasts = dict(zip([row["id"] + str(row.get("start", "")) for row in run.rows], page.execute_script(
+    lasts = dict(zip(["query", *[row["id"] + str(row.get("start", "")) for row in run.rows]], page.execute_script(
         "return [...document.querySelectorAll('audio')].map(a => a.duration)"
     ), strict=True))  # fmt: skip
-    wanted = {**dict.fromkeys(ids, 2.5), long: 10, f"{long}20.0": 2}
+    wanted = {"query": 2, **dict.fromkeys(ids, 2.5), long: 10, f"{long}20.0": 2}
     assert lasts == pytest.approx(wanted, abs=0.15)
     page.execute_script("document.querySelector('audio').play()")
     WebDriverWait(page, 20).until(lambda page: page.execute_script("return document.querySelector('audio').currentTime > 0.2"))
@@ -124,7 +124,7 @@ def test_the_keyboard_reaches_every_player(imagebind: Run, driver: Chrome, tmp_p
     assert imagebind("retrieve", tmp_path / "sounds.npy", "--queries", tmp_path / "sounds.npy", "--html", tmp_path / "page.html").code == 0
     page = shown(driver, tmp_path / "page.html")
     labels = [player.get_attribute("aria-label") for player in page.find_elements(By.TAG_NAME, "audio")]
-    assert len(labels) == 6  # three queries, each with the two others
+    assert len(labels) == 9  # three queries, each with the two others
     reached = []
     for _ in range(60):
         page.switch_to.active_element.send_keys(Keys.TAB)
@@ -151,8 +151,8 @@ def test_relative_ids_start_at_the_root(imagebind: Run, driver: Chrome, tmp_path
     place = store(tmp_path / "store.npy", "image", ["dog.png"])
     run = imagebind("retrieve", place, "--vector", place, "--html", tmp_path / "page.html", "--root", tmp_path / "photos")
     assert run.code == 0
-    (picture,) = measured(shown(driver, tmp_path / "page.html"))
-    assert (picture["width"], picture["height"]) == generate.PICTURE_SIZE
+    pictures = measured(shown(driver, tmp_path / "page.html"))  # of the query, which comes from a store, and of its answer
+    assert [(picture["width"], picture["height"]) for picture in pictures] == [generate.PICTURE_SIZE] * 2
 
 
 def test_a_run_that_fails_leaves_the_page_that_was_there(imagebind: Run, tmp_path: Path) -> None:
@@ -165,3 +165,5 @@ def test_a_run_that_fails_leaves_the_page_that_was_there(imagebind: Run, tmp_pat
     run = imagebind("retrieve", place, "--like", "dog.png", "--html", tmp_path / "none" / "page.html")
     assert (run.code, len(run.notices)) == (1, 1)
     assert "No such file or directory" in run.err
+    run = imagebind("retrieve", place, "--like", "dog.png", "--html", tmp_path)
+    assert (run.code, run.notices) == (1, [f"imagebind: {tmp_path}: is a folder; give the page a file name"])

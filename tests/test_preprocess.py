@@ -29,6 +29,7 @@ from PIL import Image
 
 import imagebind_cli as ib
 from imagebind_cli import model_config, registry
+from imagebind_cli.demo import SAMPLES
 from imagebind_cli.shards import ShardWriter, index, read_shard
 from imagebind_cli.sources import from_arguments
 
@@ -64,9 +65,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """Two inputs of every modality, generated: the demo's own samples stand in for what needs an encoder to write."""
     folder = tmp_path_factory.mktemp("files")
     random = np.random.default_rng(0)
-    samples = Path(__file__).parent.parent / "recipes" / "demo" / "samples"
     made: dict[str, list[str]] = {name: [] for name in FACES}
-    made["video"] = [str(path) for path in sorted((samples / "video").iterdir())]
+    made["video"] = [str(path) for path in sorted((SAMPLES / "video").iterdir())[:2]]
     made["text"] = ["a dog", "two birds on a wire"]
     for i, name in enumerate(("one", "two")):
         Image.fromarray(random.integers(0, 256, (50, 60, 3), dtype=np.uint8)).save(folder / f"{name}.png")
@@ -495,3 +495,61 @@ def test_a_config_alone_says_what_an_encoder_takes(imagebind: Run, tmp_path: Pat
     with tarfile.open(next(tmp_path.glob("red*.tar"))) as archive:
         member = next(name for name in archive.getnames() if name.endswith(".npy"))
         assert np.load(io.BytesIO(archive.extractfile(member).read())).shape[-2:] == (64, 64)  # type: ignore[union-attr]
+
+
+def test_a_stretch_is_prepared_and_embedded_as_from_its_file(here: Run, tmp_path: Path) -> None:
+    from generate import audio
+
+    audio(tmp_path / "a.wav", seconds=9)
+    rows = [
+        {"audio": "a.wav", "start": 1, "end": 6},
+        {"id": "short", "audio": "a.wav", "start": 3.25, "end": 3.5},
+        {"id": "rest", "audio": "a.wav", "start": 5},
+    ]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plain = here("embed", "audio", "--manifest", "m.jsonl", "--pool", "none")
+    for out in ("a.tar", "a.h5"):
+        assert here("preprocess", "audio", "--manifest", "m.jsonl", "-o", out).code == 0
+        through = here("embed", "audio", out, "--pool", "none")
+        assert [(row["id"], row["start"], row["end"]) for row in through.rows] == [
+            (row["id"], row["start"], row["end"]) for row in plain.rows
+        ]
+        assert (through.vectors * plain.vectors).sum(1).min() > 0.99999
+    looked = here("preprocess", "audio", "--manifest", "m.jsonl", "--inspect").rows
+    assert [(row["id"], row["start"], row["end"]) for row in looked] == [("a.wav#1-6", 1, 6), ("short", 3.25, 5.25), ("rest", 5, 9)]
+
+
+def test_a_whole_recording_that_was_prepared_gives_the_windows_of_its_stretch(here: Run, tmp_path: Path) -> None:
+    """As shards of version 0.1 have it, which prepared all of a file whatever its row said."""
+    from generate import audio
+
+    audio(tmp_path / "a.wav", seconds=10)
+    assert here("preprocess", "audio", "a.wav", "-o", "a.tar").code == 0
+    with tarfile.open("a.tar") as before, tarfile.open("b.tar", "w") as after:
+        for member in before:
+            data = before.extractfile(member).read()
+            if member.name.endswith(".json") and b'"spans"' in data:
+                data = json.dumps(json.loads(data) | {"start": 3.5, "end": 8}).encode()
+                member.size = len(data)
+            after.addfile(member, io.BytesIO(data))
+    spans = [(row["start"], row["end"]) for row in here("embed", "audio", "b.tar", "--pool", "none").rows]
+    assert spans == [(4, 6), (6, 8)]
+
+
+def test_a_media_file_in_a_shard_is_read_between_its_seconds(here: Run, tmp_path: Path) -> None:
+    from generate import audio
+
+    sound = audio(tmp_path / "a.wav", seconds=10).read_bytes()
+    with tarfile.open("a.tar", "w") as shard:
+        for name, data in (
+            ("k.wav", sound),
+            ("k.json", b'{"start": 3, "end": 5}'),
+            ("l.wav", sound),
+            ("l.json", b'{"start": 3, "end": 1}'),
+        ):
+            information = tarfile.TarInfo(name)
+            information.size = len(data)
+            shard.addfile(information, io.BytesIO(data))
+    run = here("embed", "audio", "a.tar", "--pool", "none")
+    assert [(row["id"], row["start"], row["end"]) for row in run.rows] == [("k", 3, 5)]
+    assert "start and end are seconds" in run.err

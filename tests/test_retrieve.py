@@ -644,3 +644,115 @@ def test_stores_computed_in_different_precisions_are_named(retrieve: Run, folder
     assert mixed.code == 0
     (notice,) = mixed.notices
     assert notice.startswith("imagebind: b.h5: vectors computed in bfloat16; those of a.h5 in float32")
+
+
+# Windows, stretches, and what was recorded of an input
+
+
+def test_one_window_is_asked_for_by_its_seconds(retrieve: Run, folder: Path) -> None:
+    spans = [(0.0, 5.0), (2.5, 7.5), (5.0, 10.0), (10.0, 15.0)]
+    vectors = unit_rows(4)
+    store(Path("n.npy"), "imu", ["night.csv"] * 4, vectors, spans=spans)
+    for asked, rows in (("night.csv#2.5-7.5", [1]), ("night.csv#4-9", [1, 2]), ("night.csv#0.00-5.00", [0])):
+        query = combine(vectors[rows])
+        left = [row for row in range(4) if row not in rows]
+        wanted = sorted(left, key=lambda row: -float(vectors[row] @ query))
+        assert [(row["start"], row["end"]) for row in retrieve("n.npy", "--like", asked).rows] == [spans[row] for row in wanted]
+    unknown = retrieve("n.npy", "--like", "night.csv#40-45")
+    assert (unknown.code, len(unknown.notices)) == (1, 1)
+    assert "night.csv: no window 40-45 in it; its 4 are 0-5, 2.5-7.5, 5-10, …" in unknown.err
+    for asked in (["--like", "night.csv"], ["--queries", "n.npy"]):
+        alone = retrieve("n.npy", *asked)
+        assert (alone.code, alone.out) == (1, b"")
+        assert "every row of the stores is of this item" in alone.err
+        assert "--like 'night.csv#0-5'" in alone.err
+
+
+def test_an_id_that_looks_like_a_window_is_an_id(retrieve: Run, folder: Path) -> None:
+    store(Path("n.npy"), "audio", ["a.wav#0-5", "a.wav#5-9", "a.wav"])
+    assert {row["id"] for row in retrieve("n.npy", "--like", "a.wav#0-5").rows} == {"a.wav#5-9", "a.wav"}
+
+
+def test_queries_are_read_between_their_seconds(imagebind: Run, retrieve: Run, folder: Path) -> None:
+    generate.audio(folder / "a.wav", seconds=12)
+    (folder / "q").mkdir()
+    rows = [
+        {"audio": "../a.wav", "start": 2, "end": 4},
+        {"id": "late", "audio": "../a.wav", "start": "8", "end": "10"},
+        {"id": "bad", "audio": "../a.wav", "start": 5, "end": 4},
+    ]
+    (folder / "q/q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert imagebind("embed", "audio", "a.wav", "--pool", "none", "--model", "tiny", "-o", "s.h5").code == 0
+    run = retrieve("s.h5", "--queries", "q/q.jsonl", "-k", 1, "--html", "p.html")
+    assert run.code == 1
+    assert [(row["query"], row["start"], row["end"]) for row in run.rows] == [("q/../a.wav#2-4", 2, 4), ("late", 8, 10)]
+    assert min(row["score"] for row in run.rows) > 0.9999
+    assert "q/q.jsonl:3: start and end are seconds" in run.err
+    assert "cannot be shown" not in Path("p.html").read_text()
+
+
+@pytest.mark.parametrize("given", [["--centres", 7.5], ["--clips", 3], ["--rate", 50], []])
+def test_a_flag_takes_the_place_of_what_the_store_was_made_with(imagebind: Run, retrieve: Run, folder: Path, given: list[object]) -> None:
+    np.savetxt(
+        "a.csv", np.column_stack([np.arange(3000) / 100, unit_rows(3000, 6)]), delimiter=",", header="time,ax,ay,az,gx,gy,gz", comments=""
+    )
+    made = imagebind("embed", "imu", "a.csv", "--hop", 2.5, "--pool", "none", "--time-unit", "s", "--model", "tiny", "-o", "s.h5")
+    assert made.code == 0, made.err
+    run = retrieve("s.h5", "--imu", "a.csv", *given)
+    assert run.code == 0, run.err
+    assert run.rows
+
+
+def test_centres_of_a_store_are_not_a_querys(imagebind: Run, retrieve: Run, folder: Path) -> None:
+    generate.imu(folder / "a.csv")
+    np.savetxt(
+        "b.csv",
+        np.column_stack([1000 + np.arange(600) / 100, unit_rows(600, 6)]),
+        delimiter=",",
+        header="time,ax,ay,az,gx,gy,gz",
+        comments="",
+    )
+    assert imagebind("embed", "imu", "a.csv", "--centres", "2.5", "--pool", "none", "--model", "tiny", "-o", "s.h5").code == 0
+    assert retrieve("s.h5", "--imu", "b.csv").code == 0
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--html", "p.html"],
+        ["-k", 3],
+        ["--threshold", 0.1],
+        ["--per-modality"],
+        ["--modality", "image"],
+        ["--index", "flat"],
+        ["--errors", "e"],
+    ],
+)
+def test_what_is_of_a_search_is_refused_with_pairs(retrieve: Run, folder: Path, given: list[object]) -> None:
+    store(Path("a.npy"), "image", names(5))
+    store(Path("b.npy"), "audio", names(5))
+    run = retrieve("a.npy", "b.npy", "--pairs", "ids", *given)
+    assert (run.code, run.out) == (2, b"")
+    assert f"{given[0]} is of a search" in " ".join(run.err.split())
+    assert not Path("p.html").exists()
+
+
+def test_a_page_shows_the_recorded_file_and_queries_from_stores(imagebind: Run, retrieve: Run, folder: Path) -> None:
+    (folder / "in").mkdir()
+    generate.audio(folder / "in/a.wav", seconds=8)
+    rows = [
+        {"id": "one", "audio": "a.wav", "start": 1, "end": 3},
+        {"id": "two", "audio": "a.wav", "start": 4, "end": 7},
+        {"audio": "a.wav", "end": 2},
+    ]
+    (folder / "in/m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "t.jsonl").write_text('{"id": "caption 1", "text": "a falling tone"}\n')
+    imagebind("embed", "audio", "--manifest", "in/m.jsonl", "--model", "tiny", "-o", "s.h5")
+    imagebind("embed", "text", "--manifest", "t.jsonl", "--model", "tiny", "-o", "t.h5")
+    for asked, players in ((["--queries", "s.h5"], 9), (["--queries", "t.h5"], 3), (["--vector", "t.h5"], 3), (["--like", "one"], 3)):
+        assert retrieve("s.h5", *asked, "--html", "p.html").code == 0
+        page = Path("p.html").read_text()
+        assert page.count("<audio") == players
+        assert "cannot be shown" not in page
+        assert ("<blockquote>a falling tone</blockquote>" in page) == ("t.h5" in asked)
+    assert "1.0 to 3.0 of 8.0 s" in page

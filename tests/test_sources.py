@@ -18,7 +18,7 @@ import pytest
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.file_kinds import Others, is_other
-from imagebind_cli.sources import Failure, Item, from_arguments, from_lines, from_manifest
+from imagebind_cli.sources import Failure, Item, Stretch, from_arguments, from_lines, from_manifest
 
 NOTHING = io.BytesIO()
 
@@ -386,7 +386,7 @@ def test_a_row_that_may_be_meant_otherwise_fails_alone_with_its_line(tmp_path: P
         ("semicolons.csv", b"id;text\n1;a\n", "no column 'text'; it has id;text: semicolons separate its cells, and commas are needed"),
         ("tabs.csv", b"id\ttext\n1\ta\n", "tabs separate its cells, and commas are needed"),
         ("commas.tsv", b"id,text\n1,a\n", "commas separate its cells, and tabs are needed"),
-        ("packed.csv.gz", gzip.compress(b"id,text\n1,a\n"), "packed.csv.gz: line 1: compressed with gzip; unpack it first"),
+        ("packed.csv.gz", gzip.compress(b"id,text\n1,a\n", mtime=0), "packed.csv.gz: line 1: compressed with gzip; unpack it first"),
         ("book.csv", b"PK\x03\x04" + bytes(26) + b"a.csv\nxx", "book.csv: line 1: a ZIP archive"),
         ("array.jsonl", b'[{"text": "a"}]\n', "array.jsonl:1: not a JSON object; JSON Lines has one on each line"),
     ],
@@ -499,14 +499,17 @@ def test_an_archive_that_is_no_shard_is_named_with_the_remedy(tmp_path: Path) ->
         archive.write(picture, "a.png")
     given = {
         "s.tar.gz": (
-            gzip.compress(tar_bytes),
+            gzip.compress(tar_bytes, mtime=0),
             f"a tar archive compressed with gzip; unpack it, or pipe it in: gunzip -c {tmp_path}/s.tar.gz | ",
         ),
-        "odd": (gzip.compress(tar_bytes), f"a tar archive compressed with gzip; unpack it, or pipe it in: gunzip -c {tmp_path}/odd | "),
+        "odd": (
+            gzip.compress(tar_bytes, mtime=0),
+            f"a tar archive compressed with gzip; unpack it, or pipe it in: gunzip -c {tmp_path}/odd | ",
+        ),
         "s.tar.bz2": (bz2.compress(tar_bytes), "bunzip2 -c "),
         "s.txz": (lzma.compress(tar_bytes), "xz -dc "),
         "s.tar.zst": (b"\x28\xb5\x2f\xfd" + bytes(600), "zstd -dc "),
-        "a.png.gz": (gzip.compress(b"picture"), "compressed with gzip; unpack it first"),
+        "a.png.gz": (gzip.compress(b"picture", mtime=0), "compressed with gzip; unpack it first"),
         "s.zip": ((tmp_path / "s.zip").read_bytes(), "a ZIP archive; unpack it and give its folder"),
         "s.7z": (b"7z\xbc\xaf\x27\x1c" + bytes(600), "a 7-Zip archive; unpack it"),
         "s.rar": (b"Rar!\x1a\x07\x01" + bytes(600), "a RAR archive; unpack it"),
@@ -520,4 +523,47 @@ def test_an_archive_that_is_no_shard_is_named_with_the_remedy(tmp_path: Path) ->
     assert isinstance(failure, Failure)
     assert "compressed with gzip" in failure.reason
     with pytest.raises(UserError, match="stdin: a tar archive compressed with gzip; .*gunzip -c FILE"):
-        list(from_arguments(["-"], ("image",), io.BufferedReader(io.BytesIO(gzip.compress(tar_bytes)))))  # type: ignore[arg-type]
+        list(from_arguments(["-"], ("image",), io.BufferedReader(io.BytesIO(gzip.compress(tar_bytes, mtime=0)))))  # type: ignore[arg-type]
+
+
+# Stretches
+
+
+def test_a_row_with_seconds_is_a_stretch_and_its_id_says_so() -> None:
+    rows = [
+        {"audio": "a.wav", "start": 10, "end": 15.5},
+        {"audio": "a.wav", "start": "1"},
+        {"audio": "a.wav", "end": " 4 "},
+        {"id": "x", "audio": "a.wav", "start": 0.25},
+    ]
+    found = lines("".join(json.dumps(row) + "\n" for row in rows).encode(), "audio")
+    assert [item.id for item in found] == ["a.wav#10-15.5", "a.wav#1-", "a.wav#-4", "x"]
+    assert payloads(found) == [Stretch("a.wav", 10, 15.5), Stretch("a.wav", 1), Stretch("a.wav", None, 4), Stretch("a.wav", 0.25)]
+    assert isinstance(found[0], Item)
+    assert found[0].meta == {"start": 10, "end": 15.5}
+
+
+@pytest.mark.parametrize("modality", ["image", "text", "depth", "thermal"])
+def test_seconds_of_what_has_none_are_columns_like_any(modality: str) -> None:
+    row = {modality: "a", "start": "soon", "end": -1}
+    assert lines(json.dumps(row).encode(), modality) == [Item("a", "a", {"start": "soon", "end": -1})]
+
+
+def test_seconds_of_a_row_are_those_of_each_of_its_modalities_that_has_time() -> None:
+    (item,) = from_lines(io.BytesIO(b'{"image": "a.png", "audio": "a.wav", "start": 1, "end": 2}'), ("image", "audio"))
+    assert item == Item("a.png#1-2", {"image": "a.png", "audio": Stretch("a.wav", 1, 2)}, {"start": 1, "end": 2})
+
+
+@pytest.mark.parametrize("times", ["soon", "10,5", "1:30", -1, 5, True, float("nan"), float("inf"), [1], {}, "", "-0.1"])
+def test_seconds_that_are_none_fail_their_row_alone(times: object) -> None:
+    rows = [
+        {"id": "a", "video": "a.mp4", "start": times, "end": 5},
+        {"video": "b.mp4", "end": -2},
+        {"video": "c.mp4", "start": None, "end": None},
+    ]
+    first, second, third = lines("".join(json.dumps(row) + "\n" for row in rows).encode(), "video")
+    for failure, id, place in ((first, "a", "line 1: "), (second, "line 2", "")):
+        assert isinstance(failure, Failure)
+        assert failure.id == id
+        assert failure.reason.startswith(f"{place}start and end are seconds")
+    assert third == Item("c.mp4", "c.mp4", {"start": None, "end": None})

@@ -180,13 +180,11 @@ def test_a_pair_the_other_way_round_or_beside_several_does_not_take_settings_in_
     assert said[0].startswith("image-text: not in the recipe, which has video-audio, image-depth, image-thermal, video-imu;")
 
 
-def test_the_environment_names_the_model_where_nothing_else_does(monkeypatch):
-    monkeypatch.setenv("IMAGEBIND_MODEL", "mini")
+def test_a_model_in_place_of_the_recipes_is_said():
     said = []
-    assert requested(None, pairs=["image-text"], say=said.append).model == "mini"
     assert requested(None, pairs=["image-text"], model="tiny", say=said.append).model == "tiny"
-    assert requested("fine-tune", model="mini", say=said.append).model == "mini"
-    assert said == []
     assert requested("fine-tune", say=said.append).model == "huge"
+    assert said == []
+    assert requested("fine-tune", model="mini", say=said.append).model == "mini"
     assert requested("fine-tune", changes=["model=tiny"], say=said.append).model == "tiny"
-    assert said == ["the recipe's model is huge, and IMAGEBIND_MODEL mini: the recipe's is taken; --model mini takes the other"]
+    assert said == ["model mini takes the place of the recipe's huge", "model tiny takes the place of the recipe's huge"]

@@ -323,6 +323,61 @@ def test_a_signal_saves_the_last_step_and_the_run_goes_on(imagebind, hurried, un
     assert left_by(out) == unbroken
 
 
+def stopped(arguments, out, lines=3):
+    """A run that a signal ended after some steps."""
+    process = started([*arguments, *settings("run.steps=1000")], out)
+    assert wait_for_lines(out, process, lines)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 143
+
+
+def test_a_run_that_was_stopped_before_it_wrote_a_model_says_so(imagebind, flags, tmp_path, scenes):
+    out = tmp_path / "stopped"
+    stopped(flags, out)
+    assert not (out / "config.json").exists()
+    for command in (("embed", "image", scenes / "0.png"), ("train", *flags, "--dry-run"), ("weights", "info")):
+        done = imagebind(*command, *([out] if command[0] == "weights" else ["--model", out]))
+        assert done.code == 1
+        assert re.search(
+            rf"{out}: an unfinished run, saved after step \d+, and no model; the same `imagebind train` command continues it", done.err
+        )
+    shutil.rmtree(out / "checkpoints")
+    assert "an unfinished run that has saved nothing yet" in imagebind("weights", "info", out).err
+
+
+def test_the_model_of_an_unfinished_run_says_of_which_step_it_is_and_is_not_trained_over(imagebind, flags, tmp_path, scenes):
+    out, later = tmp_path / "stopped", tmp_path / "later"
+    stopped([*flags, *settings("run.checkpoint_minutes=0.0001")], out)
+    step = json.loads((out / "config.json").read_text())["origin"]["steps"]
+    done = imagebind("embed", "depth", scenes / "0.npy", "--model", out)
+    assert done.code == 0
+    assert re.search(rf"{out}: an unfinished run, saved after step \d+; its model is that of step {step}\n", done.err)
+    assert "unfinished an unfinished run" in imagebind("weights", "info", out).out.decode()
+    refused = imagebind("train", *flags, "--model", out, "--out", later)
+    assert refused.code == 1
+    assert "finish it first, or copy what it has: imagebind weights convert" in refused.err
+    assert imagebind("weights", "convert", out, tmp_path / "copy").code == 0
+    assert imagebind("train", *flags, "--model", tmp_path / "copy", "--out", later).code == 0
+    assert "unfinished" not in imagebind("embed", "depth", scenes / "0.npy", "--model", later).err
+
+
+def test_the_number_of_threads_is_found_once_and_kept(flags, tmp_path):
+    out = tmp_path / "run"
+    free = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    talk = []
+    for lines, env in ((2, free), (6, free | {"OMP_NUM_THREADS": "3"})):
+        words = [PROGRAM, "train", *map(str, flags), *settings("run.steps=1000"), "--out", out]
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=env)
+        assert wait_for_lines(out, process, lines)
+        process.send_signal(signal.SIGTERM)
+        talk.append(process.communicate()[1].decode())
+    count = json.loads((out / "run.json").read_text())["threads"]
+    if len(os.sched_getaffinity(0)) > 1:  # else there is nothing to choose
+        assert re.search(rf"computes on {count} threads?: a step takes [\d,]+ ms on 1, ", talk[0])
+    assert re.search(rf"computes on {count} threads?, as it was begun\n", talk[1])
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_torn_checkpoint_is_passed_over(imagebind, flags, tmp_path, optimizer):
     whole, torn = tmp_path / "whole", tmp_path / "torn"
@@ -561,6 +616,8 @@ def test_the_report_stands_alone(imagebind, flags, tmp_path, scenes):
     for title in ("Loss", "Temperature", "Alignment", "Validation: image-depth", "Validation: depth-image", "before training"):
         assert title in page
     assert "by chance" in page
+    for line in ("model tiny", "image-depth: 12 pairs from", "learning rate 0.0005", "no augmentation", "computed in fp32"):
+        assert line in page
 
 
 # -- before a run
@@ -573,11 +630,21 @@ def test_a_dry_run_prints_the_plan_and_touches_nothing(imagebind, flags, tmp_pat
     plan = done.out.decode()
     assert "image-depth: 12 pairs from" in plan
     assert re.search(r"vision is frozen, 215,296 parameters, from tiny", plan)
-    assert re.search(r"depth trains, 133,632 of 133,633 parameters", plan)
+    assert re.search(r"depth trains, 133,632 of 133,633 parameters, from tiny, learning rate 0.0005\n", plan)
+    assert plan.startswith("model tiny\n")
+    assert "\nimage-depth: no augmentation\n" in plan
+    assert "\nadamw, learning rate 0.0005, then a cosine to 0, weight decay 0.2, computed in fp32\n" in plan
     assert "6 steps (2 epochs), all of them warm-up" in plan
     assert "batch 4 in micro-batches of 2, infonce, temperature 0.07" in plan
     assert re.search(r"about \d+\.\d\d GB of memory a process", plan)
     assert not out.exists()
+
+
+def test_the_plan_says_rates_and_augmentation(imagebind, scenes):
+    files = ["--data", scenes / "train.jsonl", "--batch", 4]
+    plan = imagebind("train", "--recipe", "fine-tune", "--model", "tiny", "--pairs", "image-depth", *files, "--dry-run").out.decode()
+    assert "depth trains, 133,632 of 133,633 parameters, from tiny, learning rate 2e-05, 0.75 of it for each block further down" in plan
+    assert "image-depth: augmentation of image by crop 0.5, flip 0.5, of depth by crop 0.5, flip 0.5" in plan
 
 
 def test_weights_that_are_not_here_are_told_after_the_plan(imagebind, flags):
@@ -615,12 +682,12 @@ def test_a_profile_names_each_phase(imagebind, flags, tmp_path):
         (["--pairs", "image-depth"], 2, "--out, the run folder, is missing"),
         (["--pairs", "image-depth", "--dry-run", "--overfit", "4"], 2, "choose one"),
         (["--pairs", "image-depth", "--out", "x"], 1, "image-depth: no data"),
-        (["--pairs", "imagedepth", "--out", "x"], 1, "two modalities are needed"),
-        (["--pairs", "image-image", "--out", "x"], 1, "not image twice"),
-        (["--pairs", "image-dept", "--out", "x"], 1, "unknown modality 'dept'"),
-        (["--pairs", "image-depth,image-audio", "--data", "a.jsonl", "--out", "x"], 1, "say of which pair it is: image-depth=a.jsonl"),
+        (["--pairs", "imagedepth", "--out", "x"], 2, "two modalities are needed"),
+        (["--pairs", "image-image", "--out", "x"], 2, "not image twice"),
+        (["--pairs", "image-dept", "--out", "x"], 2, "unknown modality 'dept'"),
+        (["--pairs", "image-depth,image-audio", "--data", "a.jsonl", "--out", "x"], 2, "say of which pair it is: image-depth=a.jsonl"),
         (["--pairs", "image-depth", "--data", "nowhere.jsonl", "--out", "x"], 1, "nowhere.jsonl"),
-        (["--pairs", "image-depth", "--zeroshot", "audio", "--out", "x"], 1, "MODALITY:FILE is needed"),
+        (["--pairs", "image-depth", "--zeroshot", "audio", "--out", "x"], 2, "MODALITY:FILE is needed"),
         (["--pairs", "image-depth", "--recipe", "nothing", "--out", "x"], 1, "no recipe 'nothing'"),
         (["--pairs", "image-depth", "--model", "nothing", "--out", "x"], 1, "no model 'nothing'"),
         (["--pairs", "image-depth", "--set", "optimizer.rate=1", "--out", "x"], 1, "unknown key 'optimizer.rate'"),
@@ -632,7 +699,7 @@ def test_a_profile_names_each_phase(imagebind, flags, tmp_path):
         ),
         (["--pairs", "image-depth", "--set", "encoders.depth.train=none", "--out", "x"], 1, "nothing trains"),
         (["--pairs", "image-depth", "--set", "run.anchor_cache=true", "--out", "x"], 1, "set pairs.0.views"),
-        (["--pairs", "image-depth", "--device", "tpu", "--out", "x"], 1, "unknown device 'tpu'"),
+        (["--pairs", "image-depth", "--device", "tpu", "--out", "x"], 2, "unknown device 'tpu'"),
     ],
 )
 def test_bad_requests_are_one_line(imagebind, tmp_path, monkeypatch, arguments, code, told):
@@ -743,3 +810,65 @@ def test_all_but_training_works_without_either(tmp_path, broken):
         [sys.executable, "-c", EVERYTHING_BUT_TRAINING, *paths], env=environment, capture_output=True, text=True, timeout=300
     )
     assert run.returncode == 0, run.stderr
+
+
+# -- what a run inherits
+
+
+def test_a_run_has_the_rights_of_its_umask(imagebind, flags, tmp_path):
+    before = os.umask(0o027)
+    try:
+        assert imagebind("train", *flags, "--out", tmp_path / "run").code == 0
+    finally:
+        os.umask(before)
+    found = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert {path.suffix for path in found} >= {".safetensors", ".json", ".jsonl"}
+    assert {path.stat().st_mode & 0o777 for path in found} == {0o640}
+
+
+def test_a_run_inherits_what_its_encoders_have_seen(imagebind, flags, tmp_path):
+    base = tmp_path / "base"
+    imagebind("weights", "convert", "tiny", base)
+    config = json.loads((base / "config.json").read_text())
+    seen = {"vision": {"imagenet": "its pictures"}, "depth": {"nyud": "all of it"}, "audio": {"esc10": "all of it"}}
+    (base / "config.json").write_text(json.dumps(config | {"rule_seed": None, "trained_on": seen}))
+    for name, change, lost in (("tuned", [], ()), ("anew", ["--init", "random"], ("depth",))):
+        out = tmp_path / name
+        done = imagebind("train", *flags, "--model", base, *change, "--set", f"encoders.vision.init={base}", "--out", out)
+        assert done.code == 0, done.err
+        found = json.loads((out / "config.json").read_text())["trained_on"]
+        assert found == {encoder: data for encoder, data in seen.items() if encoder not in lost}
+
+
+def test_a_store_of_a_run_names_the_folder_to_give(imagebind, flags, tmp_path, scenes, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("IMAGEBIND_MODEL")
+    assert imagebind("train", *flags, "--out", "runs/depth").code == 0
+    assert imagebind("embed", "depth", scenes / "3.npy", "--model", "runs/depth", "-o", "s.h5").code == 0
+    run = imagebind("retrieve", "s.h5", "--depth", scenes / "3.npy")
+    assert (run.code, len(run.notices)) == (1, 1)
+    assert (
+        f"s.h5: its vectors are of model 'depth', which lay in {tmp_path}/runs/depth: --model {tmp_path}/runs/depth, or where it lies now"
+        in run.err
+    )
+    (found,) = imagebind("retrieve", "s.h5", "--depth", scenes / "3.npy", "--model", "runs/depth").rows
+    assert found["score"] > 0.9999
+    shutil.move("runs/depth", "moved")
+    assert imagebind("retrieve", "s.h5", "--depth", scenes / "3.npy", "--model", "moved").code == 0
+    assert imagebind("embed", "depth", scenes / "3.npy", "--model", "runs/depth", "-o", "s.h5").code == 1
+    shutil.copytree("moved", "again/depth")
+    again = imagebind("embed", "depth", scenes / "3.npy", scenes / "4.npy", "--model", "again/depth", "-o", "s.h5")
+    assert again.code == 0, again.err
+
+
+def test_the_environment_names_the_model_as_everywhere(imagebind, scenes, monkeypatch):
+    """In place of the recipe's, which is said; a model on the command line comes before it."""
+    files = ("--data", scenes / "train.jsonl", "--batch", 4, "--device", "cpu")
+    command = ("train", "--recipe", "fine-tune", "--pairs", "image-depth", *files, "--dry-run")
+    monkeypatch.setenv("IMAGEBIND_MODEL", "tiny")
+    run = imagebind(*command)
+    assert run.code == 0, run.err
+    assert "model tiny takes the place of the recipe's huge" in run.err
+    run = imagebind(*command, "--model", "mini")
+    assert run.code == 0, run.err
+    assert "model mini takes the place of the recipe's huge" in run.err

@@ -271,7 +271,10 @@ def test_files_that_are_trained_on_are_counted_in_a_validation(folder, tmp_path)
     data = opened(folder / "scenes.jsonl")
     rows = [{"id": f"val{number}", "image": f"{number}.png", "depth": f"{number + 5}.npy"} for number in range(8)]
     rows[0]["image"] = str(picture(tmp_path / "new.png", 99))
+    rows[7]["id"] = rows[6]["id"]
     val = opened(folder / "scenes.jsonl", val=[str(manifest(folder / "val.jsonl", rows))], split="val")
+    told = "R@1 counts any pair of one id, group, image or depth as found, where `retrieve --pairs ids` counts one id alone"
+    assert f"image-depth: 7 groups, the largest of 2 pairs: {told}" in val.lines()
     assert list(leaks(data, val)) == [
         "image-depth: 7 of 8 have the image of a pair that is trained on; their scores are too high",
         "image-depth: 6 of 8 have the depth of a pair that is trained on; their scores are too high",

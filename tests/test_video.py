@@ -20,10 +20,12 @@ import torch
 from PIL import ExifTags, Image, features
 from PIL.PngImagePlugin import PngInfo
 
+from imagebind_cli import UserError
 from imagebind_cli.media.animation import Animation, is_animation
 from imagebind_cli.media.image import read_image
 from imagebind_cli.media.video import Video, open_video
 from imagebind_cli.media.windows import seen, windows
+from imagebind_cli.sources import Stretch
 from tests import generate
 
 SIZE = (64, 48)
@@ -681,3 +683,43 @@ def test_a_damaged_stretch_is_skipped(tmp_path: Path) -> None:
 def test_frames_need_a_rate(tiny: Any, rate: float) -> None:
     with pytest.raises(ValueError, match="a second"):
         read(tiny, (np.zeros((10, 48, 64, 3), np.uint8), rate))
+
+
+@pytest.mark.parametrize("rate", [25, 10])
+@pytest.mark.parametrize("times", [(2, 5), (0, 3), (3.2, 4), (2.4, 4.4), (4, None), (None, 2.4)])
+def test_a_stretch_is_the_video_cut_by_hand(tiny: Any, tmp_path: Path, rate: int, times: Any) -> None:
+    """Frames are lossless, and their numbers tell which were seen."""
+    start, end = (0 if times[0] is None else times[0]), (6 if times[1] is None else times[1])
+    numbers = range(round(start * rate), round(end * rate))
+    frames = np.stack([numbered(number) for number in range(6 * rate)])
+    folder, cut = tmp_path / "whole", tmp_path / "cut"
+    for place, some in ((folder, range(6 * rate)), (cut, numbers)):
+        place.mkdir()
+        for number in some:
+            Image.fromarray(frames[number]).save(place / f"{number}.png")
+    wanted, theirs = seen_of(tiny, str(cut), fps=float(rate))
+    film(tmp_path / "film.mp4", even(6, rate))
+    sources: list[tuple[Any, dict[str, Any], float]] = [
+        (str(folder), {"fps": float(rate)}, 1e-6),
+        ((frames, float(rate)), {}, 1e-6),
+        (str(tmp_path / "film.mp4"), {}, 0.1),  # colours are rounded
+    ]
+    for source, options, worst in sources:
+        found, spans = seen_of(tiny, Stretch(source, *times), **options)
+        assert np.allclose(np.array(spans) - start, theirs)
+        assert (found - wanted).abs().max() <= worst
+
+
+def seen_of(model: Any, source: Any, **options: Any) -> tuple[torch.Tensor, list[Any]]:
+    """All clips, and their seconds."""
+    samples = list(model.read("video", source, **options))
+    return torch.cat([sample.tensor for sample in samples]), [span for sample in samples for span in sample.spans]
+
+
+def test_a_stretch_of_a_picture_is_refused_and_of_a_video_read_as_either_is_not(tiny: Any, tmp_path: Path) -> None:
+    path = str(generate.video(tmp_path / "a.mp4", seconds=6))
+    assert next(tiny.read("vision", Stretch(path, 2, 4))).spans == [(2, 4)] * 3
+    with pytest.raises(UserError, match="image has no seconds"):
+        tiny.read("image", Stretch(path, 2, 4))
+    with pytest.raises(ValueError, match="nothing between 7 and 8 s; it lasts from 0 to 6 s"):
+        next(tiny.read("video", Stretch(path, 7, 8)))

@@ -628,3 +628,25 @@ def _two_classes() -> list[str]:
     text = (resources.files("imagebind_cli.evaluation.suites") / "recipes" / "esc50.toml").read_text()
     head = text[: text.index("[classes]")]
     return [head, "[classes]", 'dog = ["dog"]', 'rooster = ["rooster"]']
+
+
+def test_scores_on_what_the_model_has_seen_say_so(zeroshot: Run, embed: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("IMAGEBIND_MODEL")
+    trees.esc10(folder / "ESC-10")
+    trees.esc50(folder / "ESC-50")
+    given = ("--device", "cpu", "--draws", 0, "--report", "scores.json", "--html", "scores.html")
+    line = "esc10 zero-shot: not a held-out score: the model has seen this data: its audio encoder learnt from its folds 1 to 4"
+    files = [str(path) for path in sorted((folder / "ESC-10").rglob("*.ogg"))]
+    rows = "".join(json.dumps({"id": Path(path).name, "audio": path}) + "\n" for path in files)
+    (folder / "m.jsonl").write_text(rows)
+    embed("audio", "--manifest", "m.jsonl", "--model", "mini", "--device", "cpu", "-o", "s.h5")
+    for inputs in (["--model", "mini"], ["s.h5"], ["s.h5", "--model", "mini"]):
+        run = zeroshot("audio", *inputs, "--suite", "esc10", "--root", "ESC-10", *given)
+        assert sum(line in notice for notice in run.notices) == 1, run.err
+        assert "held out in turn, these give 88.8 %" in json.loads(Path("scores.json").read_text())["seen"]
+        assert "Not a held-out score: the model has seen this data" in Path("scores.html").read_text()
+    assert "320 of the 2,000" in zeroshot("--suite", "esc50", "--root", "ESC-50", "--model", "mini", *given).err
+    for model, suite in (("tiny", "esc10"), ("mini", "clotho")):
+        getattr(trees, suite)(folder / suite)
+        assert "held-out" not in zeroshot("--suite", suite, "--root", suite, "--model", model, *given).err
+        assert "seen" not in json.loads(Path("scores.json").read_text())

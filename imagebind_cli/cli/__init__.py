@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import imagebind_cli
-from imagebind_cli.cli import doctor, embed, preprocess, retrieve, store, train, weights, zeroshot
+from imagebind_cli.cli import demo, doctor, embed, preprocess, retrieve, store, train, weights, zeroshot
 from imagebind_cli.cli.output import StdoutClosed, open_standard_streams
 from imagebind_cli.cli.talk import printable, say
 from imagebind_cli.errors import REFUSED, UsageError, UserError
@@ -38,6 +38,7 @@ app.command("retrieve", cls=retrieve.QueryCommand)(retrieve.retrieve)
 app.add_typer(store.app, name="store")
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)
+app.command("demo")(demo.demo)
 
 
 def _version(asked: bool) -> None:

@@ -178,6 +178,8 @@ def finish(document: Mapping[str, Any], outputs: Outputs) -> None:
     """Say the scores, and write them where they are wanted."""
     from imagebind_cli.evaluation.report import summary
 
+    if "seen" in document:
+        say(f"{document['title']}: not a held-out score: {document['seen']}")
     say(f"{document['title']}: {document['items']['scored']:,} items, {summary(document['scores'], document.get('published'))}")
     text = json.dumps(document, indent=1) + "\n"
     if not outputs.rows:

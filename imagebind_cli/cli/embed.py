@@ -96,14 +96,14 @@ def embed(
 
     from imagebind_cli.processes import Processes
     from imagebind_cli.shards import Prepared
-    from imagebind_cli.sources import Failure
+    from imagebind_cli.sources import Failure, kept_beside, whole
     from imagebind_cli.store import Row, check_writable, json_line
 
     if output is not None:
         check_writable(output)
     loaded = load_model(model, device, str(dtype), config)
     first, items = first_of(items)
-    payload = getattr(first, "payload", None)
+    payload = whole(getattr(first, "payload", None))
     if isinstance(payload, Prepared):  # prepared samples say how they were read; a flag that says otherwise is refused with the first
         options = {**payload.made["inputs"][str(modality)]["options"], **options}
     settings: dict[str, Any] = {"pool": str(pool), **options}
@@ -122,7 +122,8 @@ def embed(
                 continue
             talk.remarks(item.id, result.notes, result.warnings)
             parts = result.embeddings
-            rows = [Row(item.id, part.vector, part.span, len(parts), item.meta, item.stamp) for part in parts]
+            beside = kept_beside(item, (str(modality),))
+            rows = [Row(item.id, part.vector, part.span, len(parts), beside, item.stamp) for part in parts]
             if store is not None:
                 store.append(rows, result.notes)
             else:

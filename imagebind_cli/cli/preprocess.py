@@ -118,7 +118,7 @@ def preprocess(
         else:
             with _writer(output, _made(configs, options, str(array)), shard_size, talk) as writer:
                 steps = decode(new_items(items, writer.ids, talk), processes=processes)
-                _write(steps, writer, str(array), talk, hint=_one_file_for_all(modalities, manifest))
+                _write(steps, writer, modalities, str(array), talk, hint=_one_file_for_all(modalities, manifest))
     if talk.failed:
         raise typer.Exit(1)
 
@@ -196,9 +196,9 @@ def _options(modalities: tuple[str, ...], chosen: dict[str, Any]) -> dict[str, d
     return shared
 
 
-def _write(steps: Iterator[Any], writer: Writer, array: str, talk: Talk, hint: str | None) -> None:
+def _write(steps: Iterator[Any], writer: Writer, modalities: tuple[str, ...], array: str, talk: Talk, hint: str | None) -> None:
     from imagebind_cli.shards import key_of
-    from imagebind_cli.sources import Failure
+    from imagebind_cli.sources import Failure, kept_beside
 
     spans: dict[str, list[Any]] = {}
     notes: dict[str, list[str]] = {}
@@ -218,7 +218,7 @@ def _write(steps: Iterator[Any], writer: Writer, array: str, talk: Talk, hint: s
                 notes.setdefault(name, []).extend(note for note in sample.notes if note not in notes.get(name, []))
                 continue
             elif spans:
-                writer.finish(key_of(item.id), {**_plain(item.meta), "id": item.id, "spans": spans, "notes": notes})
+                writer.finish(key_of(item.id), {**_plain(kept_beside(item, modalities)), "id": item.id, "spans": spans, "notes": notes})
                 talk.succeeded(item.id)
             else:
                 talk.failure(item.id, "holds nothing to prepare")

@@ -15,6 +15,7 @@ from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.cli.vectors import Inputs
 from imagebind_cli.errors import UserError
+from imagebind_cli.registry import encoder_name
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation.classify import Batch
@@ -57,6 +58,8 @@ class Task:
             files = [str(path) for path in suite.files]
             about = {"suite": suite.name, "about": suite.about, "options": suite.options, "files": files, "notes": suite.notes}
             about |= {"published": suite.published, "published_in": suite.source}
+            if seen := self.seen():
+                about["seen"] = seen
         return {
             "title": f"{suite.name if suite else self.given.modality} {kind}",
             "items": items,
@@ -67,6 +70,13 @@ class Task:
             "made": self.given.made(),
             "version": sys.modules["imagebind_cli"].__version__,
         }
+
+    def seen(self) -> str:
+        """What the model has seen of the suite's data, in words; empty where nothing is known."""
+        assert self.suite is not None
+        vectors, used = self.given.vectors, (*(self.suite.weights or [self.given.modality]), "text")
+        known = {name: vectors.trained_on().get(name, {}).get(self.suite.name) for name in map(encoder_name, used)}
+        return "; ".join(f"the model has seen this data: its {name} encoder {what}" for name, what in known.items() if what)
 
     def conclude(self, kind: str, tally: Tally, record: Mapping[str, Any]) -> bool:
         """Report on a tally, if there is truth. Whether all of the truth was met."""

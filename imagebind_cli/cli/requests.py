@@ -17,7 +17,7 @@ from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.tabular import Row, json_object
 
 if TYPE_CHECKING:
-    from imagebind_cli.sources import Failure
+    from imagebind_cli.sources import Failure, Stretch
 
 LIKE, VECTOR = "like", "vector"
 BATCH = 256
@@ -25,13 +25,14 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class Request:
-    """A query before it has a vector. parts: kind (a modality, `like` or `vector`) and sentence, path or id. weights: of each; equal if None.
+    """A query before it has a vector. parts: kind (a modality, `like` or `vector`) and sentence, path, stretch of a file, or id. weights: of
+    each; equal if None.
 
     vector: where it has one already, as a line of `imagebind embed` does.
     """
 
     id: str
-    parts: tuple[tuple[str, str], ...]
+    parts: tuple[tuple[str, str | Stretch], ...]
     weights: tuple[float, ...] | None = None
     vector: tuple[float, ...] | None = None
 
@@ -51,17 +52,20 @@ def read_weights(text: str, parts: int) -> tuple[float, ...]:
     return weights
 
 
-def named(parts: Sequence[tuple[str, str]], weights: Sequence[float] | None) -> str:
+def named(parts: Sequence[tuple[str, str | Stretch]], weights: Sequence[float] | None) -> str:
     """A combined query in words."""
+    names = [value if isinstance(value, str) else f"{value.source}{value.label}" for _, value in parts]
     if weights is None:
-        return " + ".join(value for _, value in parts)
-    terms = [f"{'-' if weight < 0 else '+'} {abs(weight):g} {value}" for (_, value), weight in zip(parts, weights, strict=True)]
+        return " + ".join(names)
+    terms = [f"{'-' if weight < 0 else '+'} {abs(weight):g} {name}" for name, weight in zip(names, weights, strict=True)]
     return " ".join(terms).removeprefix("+ ")
 
 
 def read_requests(path: Path) -> Iterator[Request | Failure]:
     """A query for each line of a file, or of stdin, `-`: a sentence, or a JSON object with a key for each modality, or `embedding`.
     CSV and TSV have a row for each query, with a column for each modality.
+
+    `start` and `end` are seconds of its sounds, videos and motion recordings.
 
     Relative paths start at the file's folder. Several keys in one line are combined, with `weights` if there are any. A line that is none of
     these is a `Failure`.
@@ -109,7 +113,7 @@ def _line_requests(path: Path) -> Iterator[Request | Failure]:
                     continue
                 try:
                     if line.strip():
-                        yield _request(line.strip(), place, "" if str(path) == "-" else str(path.parent))
+                        yield _request(line.strip(), place, os.path.dirname(path))
                 except ValueError as error:
                     yield Failure(place, str(error))
     except OSError as error:
@@ -126,6 +130,8 @@ def _request(line: str, place: str, folder: str) -> Request:
 
 
 def _request_of(row: Row, place: str, folder: str) -> Request:
+    from imagebind_cli.sources import stretched
+
     given = {key: row[key] for key in row if key in registry.MODALITIES}
     vector, weights = row.get("embedding"), row.get("weights")
     wrong = [key for key, value in given.items() if not isinstance(value, str)]
@@ -137,7 +143,8 @@ def _request_of(row: Row, place: str, folder: str) -> Request:
         return Request(str(row.get("id", place)), (), None, tuple(vector))
     if not given:
         raise ValueError(f"no {', '.join(registry.MODALITIES)} or embedding in this line; it has {', '.join(row) or 'nothing'}")
-    parts = tuple((key, value if key == "text" else os.path.join(folder, value)) for key, value in given.items())
+    files = {key: value if key == "text" else os.path.join(folder, value) for key, value in given.items()}
+    parts = tuple((key, stretched(file, key, row)) for key, file in files.items())
     weights = tuple(weights) if weights is not None else None
     return Request(str(row.get("id", named(parts, weights))), parts, weights)
 

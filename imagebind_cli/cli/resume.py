@@ -89,9 +89,16 @@ class Resume:
 def stamper(modality: str, verify: bool) -> Callable[[Any], Stamp]:
     """What tells what an input is now, from its payload. Of one that cannot be looked at nothing is known; its reader says why."""
     from imagebind_cli.shards import Prepared
+    from imagebind_cli.sources import Stretch
     from imagebind_cli.store import Stamp, content_hash
 
     def stamp(payload: Any) -> Stamp:
+        if not isinstance(payload, Stretch):
+            return whole_stamp(payload)
+        file = whole_stamp(payload.source)  # another stretch of the same file is another input
+        return file._replace(hash=content_hash(f"{file.hash.hex() or file[:2]} {payload.label}".encode()))
+
+    def whole_stamp(payload: Any) -> Stamp:
         try:
             if isinstance(payload, str) and modality == "text":
                 return Stamp(hash=content_hash(payload.encode("utf-8", "surrogatepass")))

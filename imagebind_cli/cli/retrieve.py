@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 Index = enum.StrEnum("Index", ["flat", "ivfpq", "hnsw"])
 
+SEARCHES = ("k", "threshold", "modality", "per_modality", "index", "html", "root", "errors")
+"""Options that --pairs, which only scores, has no use for."""
+
 HELP = """Find what in stores is nearest to a query, across modalities: a JSON line for each answer, best first.
 
 A STORE is what `embed -o` wrote; several are searched as one. Queries given together are combined: each made a unit vector, their weighted
@@ -140,6 +143,10 @@ def retrieve(
         raise UsageError(f"give a query (--text, --image, …, --like, --vector), or --queries, or --pairs{' alone' if parts else ''}")
     if weights is not None and not parts:
         raise UsageError("--weights are of queries given as options; a line of --queries has its own")
+    for name in SEARCHES if pairs is not None else ():
+        if context.get_parameter_source(name).name == "COMMANDLINE":  # type: ignore[union-attr]
+            flag = "-k" if name == "k" else f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} is of a search, and --pairs gives scores alone; to see answers: retrieve A --queries B {flag} …")
     options = _reading_options(None if queries else {kind for kind, _ in parts}, chosen)
     numbers = read_weights(weights, len(parts)) if weights is not None else None
 
@@ -155,7 +162,7 @@ def retrieve(
             raise UsageError(f"{path} is named twice: every answer in it would come twice")
     opened = _of_modality(opened, modality or [])
     with Talk(errors, done="answered") as talk:
-        asking = Asking(vectors, opened, options, talk)
+        asking = Asking(vectors, opened, options, talk, shown=html is not None)
         if queries is None:
             asked: Iterable[list[Query]] = [asking.queries([Request(named(parts, numbers), parts, numbers)])]
         elif str(queries) != "-" and is_vectors(queries):
@@ -236,6 +243,7 @@ def _tell(
     talk: Talk,
     asking: Asking,
 ) -> None:
+    rows = sum(map(len, stores))
     with ExitStack() as stack:
         page = None
         if html is not None:
@@ -246,12 +254,26 @@ def _tell(
             about += ", untrained." if made.get("untrained") else "."
             page = stack.enter_context(Page(html, "imagebind retrieve", about, root, asking.options))
         for query, hits in answered:
+            if query.own and len(query.own) == rows:
+                talk.failure(query.id, f"every row of the stores is of this item, which is no answer to itself{_one_window(query, stores)}")
+                continue
             write(*(_table(query, hits) if plain else [json.dumps(hit.as_json(query.id)).encode() + b"\n" for hit in hits]))
             if page is not None:
                 page.add(query, hits)
             talk.succeeded()
     if html is not None:
         say(f"{html}: {talk.summary()}")
+
+
+def _one_window(query: Query, stores: list[StoreReader]) -> str:
+    """How to ask for one window of an item that has several, so that its others are answers."""
+    from imagebind_cli.retrieval.search import row_span
+
+    number, row = min(query.own)
+    span = row_span(stores[number], row)
+    if span is None or len(query.own) == 1:
+        return ""
+    return f"; one of its windows: --like '{stores[number].id(row)}#{span[0]:.10g}-{span[1]:.10g}'"
 
 
 def _table(query: Query, hits: list[Hit]) -> Iterator[bytes]:

@@ -84,7 +84,7 @@ class Talk:
     def failure(self, name: str, why: str, stamp: Stamp | None = None) -> None:
         """One input could not be used: said at once, and counted. stamp: what it was."""
         self.failed += 1
-        say(f"{printable(name)}: {printable(why)}")
+        say(f"{printable(name) or repr(name)}: {printable(why)}")
         if self.failures:
             self.failures.add(name, why, stamp)
 

@@ -39,7 +39,8 @@ def train(
         list[str] | None, typer.Option(metavar="MODALITY:FILE", help="Also score classification by `label`, as text, of these items.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model whose encoders these are, or a config JSON. Default: the recipe's, IMAGEBIND_MODEL, huge.")
+        str | None,
+        typer.Option(envvar="IMAGEBIND_MODEL", help="Model whose encoders these are, or a config JSON. Default: the recipe's, else huge."),
     ] = None,
     init: Annotated[
         str | None, typer.Option(help="What the encoders that train begin as: `random`, or any model. Default: --model.")

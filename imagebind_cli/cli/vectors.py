@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import registry
@@ -21,14 +23,25 @@ if TYPE_CHECKING:
     from imagebind_cli.store import StoreReader
 
 
+PACKAGE = Path(__file__).parent.parent
+
+
+def _give(made: Mapping[str, Any]) -> str:
+    """Which model to name for vectors that were made so."""
+    folder = made.get("folder")
+    return f"--model {folder}, or where it lies now, names it" if folder else "--model must name the one that made them"
+
+
 def load_model(name: str | None, device: str, dtype: str, config: str | None) -> Model:
-    """The model of a command that encodes; if it is untrained, stderr says so."""
+    """The model of a command that encodes; if it is untrained, or its training unfinished, stderr says so."""
     from imagebind_cli.model import load
 
     keep_freed_memory()
     model = load(name, device=device, dtype=dtype, config=config)
     if model.checkpoint.untrained:
         say(f"model {model.name} is untrained: its weights are made by rule, and nearness means little. --model huge is the published one")
+    if unfinished := model.checkpoint.unfinished:
+        say(f"{model.checkpoint.place}: {unfinished}; its model is that of step {model.checkpoint.config.origin.get('steps', 0):,}")
     return model
 
 
@@ -70,8 +83,16 @@ class Vectors:
     @cached_property
     def loaded(self) -> Model:
         """The model."""
-        name = self.model or next((str(made["model"]) for _, made in self.made), None)
-        loaded = load_model(name, self.device, self.dtype, self.config)
+        first, made = next(iter(self.made), ("", {}))
+        name = self.model or made.get("model")
+        try:
+            loaded = load_model(name, self.device, self.dtype, self.config)
+        except UserError as error:
+            if self.model is None and "folder" in made:
+                raise UserError(
+                    f"{first}: its vectors are of model {name!r}, which lay in {made['folder']}: {_give(made)} ({error})"
+                ) from None
+            raise
         for place, made in self.made:
             self._check_weights(loaded, place, made)
         return loaded
@@ -104,6 +125,8 @@ class Vectors:
             for key in ("model", "dim", *(["weights"] if same_encoder else [])):
                 if before.get(key) != made.get(key):
                     if key == "weights":
+                        from imagebind_cli.store.made import refuse_earlier
+
                         refuse_earlier((place, made), (before_place, before))
                     raise UserError(f"{place}: vectors of {key} {made.get(key)!r}; those of {before_place} are of {before.get(key)!r}")
         self.made.append((place, made))
@@ -117,9 +140,18 @@ class Vectors:
         if own != made.get("weights"):
             refuse_earlier((place, made))
             raise UserError(
-                f"{place}: made with weights {made.get('weights')!r} of {made['model']!r}; model {loaded.name!r} has {own!r}; "
-                "--model must name the one that made them"
+                f"{place}: made with weights {made.get('weights')!r} of {made['model']!r}; model {loaded.name!r} has {own!r}; {_give(made)}"
             )
+
+    def trained_on(self) -> Mapping[str, Mapping[str, str]]:
+        """What the encoders of the model have seen of suites, as `ModelConfig` has it; {} where vectors are of a model that is not here."""
+        if "loaded" in self.__dict__:
+            return self.loaded.checkpoint.config.trained_on
+        for _, made in self.made:  # without torch
+            for folder in (made.get("folder"), PACKAGE / "models" / str(made.get("model"))):
+                if folder is not None and (config := Path(folder) / "config.json").is_file():
+                    return json.loads(config.read_text()).get("trained_on", {})
+        return {}
 
 
 class Inputs:

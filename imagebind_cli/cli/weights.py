@@ -152,6 +152,7 @@ def info(model: ModelName = None, config: Config = None, as_json: AsJSON = False
         "licence": found.config.licence or "not stated",
         "dim": found.config.dim,
         "untrained": found.untrained,
+        **({"unfinished": found.unfinished} if found.unfinished else {}),
         "origin": dict(found.config.origin) or _origin(found.place),
         "parameters": sum(encoder["parameters"] for encoder in encoders.values()),
         "encoders": encoders,
@@ -161,8 +162,8 @@ def info(model: ModelName = None, config: Config = None, as_json: AsJSON = False
     if as_json:
         print(json.dumps(about | ({"card": text} if text else {})))  # noqa: T201
         return
-    for key in ("name", "about", "place", "licence", "dim", "untrained", "origin"):
-        if about[key] not in ("", {}):
+    for key in ("name", "about", "place", "licence", "dim", "untrained", "unfinished", "origin"):
+        if about.get(key, "") not in ("", {}):
             print(f"{key:<10} {about[key]}")  # noqa: T201
     print(f"{'encoder':<10}{'parameters':>15}{'width':>7}{'layers':>8}{'heads':>7}  {'input':<18}fingerprint")  # noqa: T201
     for name, row in encoders.items():

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
-from imagebind_cli.media.audio import Recording, Sound
+from imagebind_cli.media.audio import Excerpt, Recording, Sound
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.resampling import Resampled
-from imagebind_cli.media.windows import seconds, windows
+from imagebind_cli.media.windows import cut, seconds, windows
 from imagebind_cli.reading import AudioOptions
 
 RATE = 16_000
@@ -156,7 +156,8 @@ def spectrograms(waveforms: Sequence[Tensor], config: EncoderConfig) -> Tensor:
 def read(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderConfig, options: AudioOptions) -> Iterator[Sample]:
     """A sound file, or (waveform (samples,) or (channels, samples) in [-1, 1], rate in Hz), or a waveform alone, at 16 kHz."""
     levels = Levels()
-    with _open(source, options.track) as sound:
+    with _open(source, options.track) as whole:
+        sound, begin, lacks = _part(whole, options)
         if sound.length * RATE < FRAME * sound.rate:
             raise ValueError(f"{1000 * sound.length / sound.rate:.1f} ms of sound; at least {1000 * FRAME // RATE} ms are needed")
 
@@ -175,11 +176,19 @@ def read(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderCo
             is_last = i + WINDOWS_AT_ONCE >= len(spans)
             yield Sample(
                 spectrograms(some, config),
-                seconds(spans[i : i + WINDOWS_AT_ONCE]),
+                seconds(spans[i : i + WINDOWS_AT_ONCE], begin),
                 () if i else sound.notes,
                 {} if i else facts,
-                (() if i else sound.warnings) + (levels.warnings(options.channels) if is_last else ()),
+                (() if i else (*sound.warnings, *lacks)) + (levels.warnings(options.channels) if is_last else ()),
             )
+
+
+def _part(whole: Sound | Recording, options: AudioOptions) -> tuple[Sound | Recording | Excerpt, Fraction, tuple[str, ...]]:
+    """What is asked for of a sound, when it begins in it, and what it lacks, in words."""
+    if options.stretch is None:
+        return whole, Fraction(0), ()
+    begin, end, lacks = cut(options.stretch, whole.length / whole.rate if whole.seconds is None else whole.seconds)
+    return Excerpt(whole, begin, end), begin, lacks
 
 
 def _open(source: Source | np.ndarray | tuple[np.ndarray, int], track: int | None) -> Sound | Recording:
@@ -188,7 +197,7 @@ def _open(source: Source | np.ndarray | tuple[np.ndarray, int], track: int | Non
     return Recording(*source) if isinstance(source, tuple) else Sound(source, track)
 
 
-def _covered(sound: Sound | Recording, length: int) -> float:
+def _covered(sound: Sound | Recording | Excerpt, length: int) -> float:
     """Seconds that windows cover. length: samples at 16 kHz.
 
     What goes past the last whole window is left out if it may be what an encoder filled its last packet with: the same sound has as many

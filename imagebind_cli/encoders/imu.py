@@ -22,7 +22,7 @@ from imagebind_cli.media.columns import CHANNELS
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.recordings import Recording, in_standard_units, read_recording
 from imagebind_cli.media.signals import Gap, gaps, regular, resample, slow_part
-from imagebind_cli.media.windows import seconds, windows
+from imagebind_cli.media.windows import cut, seconds, windows
 from imagebind_cli.reading import IMUOptions
 
 WINDOW_SECONDS = 5
@@ -34,6 +34,7 @@ MAX_VALUES = 100_000_000
 """Of a whole recording at the encoder's rate: 11 hours at 400 Hz."""
 
 MARGIN_SECONDS = 0.5
+CLOCK_SECONDS = 1e-6  # a reading this close before a stretch is at its start
 GRAVITY_HERTZ = 0.3
 """What of the accelerometer is slower is taken for gravity, as in UCI HAR."""
 
@@ -61,10 +62,10 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: IMUOptions
     Window times are in seconds on the recording's own clock; one that counts from 1970, and no clock at all, start at its first reading.
     """
     target, length = config.shape[1] // WINDOW_SECONDS, config.shape[1]
-    recording = _near(in_standard_units(_recording(source, options)), options)
+    recording, origin, lacks = _cut(_near(in_standard_units(_recording(source, options)), options), options, target)
     if len(recording.values) < 2:
         raise ValueError(f"{len(recording.values)} reading; at least 2 are needed")
-    times, lost, even, rate, notes = _even(recording, options, target)
+    times, lost, even, rate, notes = _even(recording, options, target, origin)
     start = float(times[0])
     signal = resample(even.T, rate, target)  # (6, t)
     duration = signal.shape[1] / target
@@ -91,7 +92,7 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: IMUOptions
             seconds(spans[i : i + WINDOWS_AT_ONCE]),
             tuple(notes) if first_sample else (),
             facts if first_sample else {},
-            (*recording.warnings, *warnings) if first_sample else (),
+            (*recording.warnings, *lacks, *warnings) if first_sample else (),
         )
 
 
@@ -123,7 +124,26 @@ def _near(recording: Recording, options: IMUOptions) -> Recording:
     return replace(recording, values=recording.values[first:stop], times=times[first:stop])
 
 
-def _even(recording: Recording, options: IMUOptions, target: int) -> tuple[np.ndarray, list[Gap], np.ndarray, float, list[str]]:
+def _cut(recording: Recording, options: IMUOptions, target: int) -> tuple[Recording, float, tuple[str, ...]]:
+    """The readings in the stretch that is all to be read, the time of the first where they have none, and what is missing, in words."""
+    if options.stretch is None or len(recording.values) < 2:
+        return recording, 0.0, ()
+    count, times = len(recording.values), recording.times
+    known = np.arange(count) / (options.rate or recording.rate or target) if times is None else times
+    try:
+        begin, end, lacks = cut(options.stretch, float(known[-1] - known[0]) * count / (count - 1), float(known[0]))
+    except ValueError as error:
+        raise ValueError(f"{error}{' from its first reading on, where its clock starts here' if recording.start else ''}") from None
+    first, stop = np.searchsorted(known, [float(begin) - CLOCK_SECONDS, float(end) - CLOCK_SECONDS])
+    if stop - first < 2:
+        raise ValueError(f"fewer than 2 readings from {float(begin):.10g} to {float(end):.10g} s")
+    part = replace(recording, values=recording.values[first:stop], times=times if times is None else times[first:stop])
+    return part, float(known[first]) if times is None else 0.0, lacks
+
+
+def _even(
+    recording: Recording, options: IMUOptions, target: int, origin: float
+) -> tuple[np.ndarray, list[Gap], np.ndarray, float, list[str]]:
     """Times (t,) of the readings, where too many are missing, evenly spaced readings (t', 6), their rate in Hz, and what had to be assumed."""
     notes = list(recording.notes)
     times = recording.times
@@ -131,7 +151,7 @@ def _even(recording: Recording, options: IMUOptions, target: int) -> tuple[np.nd
         rate = options.rate or recording.rate
         if rate is None:
             notes.append(f"recording taken to be at {target} Hz")
-        times = np.arange(len(recording.values)) / (rate or target)
+        times = origin + np.arange(len(recording.values)) / (rate or target)
     if (times[-1] - times[0]) * target * len(CHANNELS) > MAX_VALUES:
         raise ValueError(f"lasts {times[-1] - times[0]:.4g} s; more than {MAX_VALUES:,} values at {target} Hz")
     lost = gaps(times, recording.values, options.max_gap, CHANNELS)

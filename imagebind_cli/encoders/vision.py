@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -20,7 +21,7 @@ from imagebind_cli.media.image import exif_orientation, middle, open_image, upri
 from imagebind_cli.media.kinds import UnsupportedKind
 from imagebind_cli.media.video import is_folder, open_video
 from imagebind_cli.media.views import View
-from imagebind_cli.media.windows import seconds, seen, windows
+from imagebind_cli.media.windows import cut, seconds, seen, windows
 from imagebind_cli.reading import VisionOptions
 
 CLIP_SECONDS = 2
@@ -115,24 +116,39 @@ def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: E
     with open_video(source, options.fps, options.track) as video:
         if isinstance(video, FrameFolder) and video.others:
             assumed = (*assumed, f"folder of frames: other files in the folder left out: {video.others}")
-        spans = windows(video.duration, CLIP_SECONDS, options.clips, options.moment)
+        spans, shown, lacks = _spans(video.duration, options)
         at_once = max(1, min(CLIPS_AT_ONCE, PIXELS_AT_ONCE // (config.shape[1] * max(video.pixels, 1))))
         for i in range(0, len(spans), at_once):
             some = spans[i : i + at_once]
-            clips = [torch.from_numpy(np.stack(frames)) for frames in video.clips(some, count=config.shape[1])]
-            yield _views(clips, some, config, options, {} if i else video.facts | {"windows": len(spans)}, assumed + video.notes)
+            clips = [torch.from_numpy(np.stack(frames)) for frames in video.clips(shown[i : i + at_once], count=config.shape[1])]
+            facts = {} if i else video.facts | {"windows": len(spans)}
+            yield replace(_views(clips, some, config, options, facts, assumed + video.notes), warnings=() if i else lacks)
+
+
+Windows = list[tuple[Fraction, Fraction]]
+
+
+def _spans(duration: float, options: VisionOptions) -> tuple[Windows, Windows, tuple[str, ...]]:
+    """The windows of what is asked for of a video, the same as far as they lie in it, and what it lacks, in words."""
+    if options.stretch is None:
+        spans = windows(duration, CLIP_SECONDS, options.clips, options.moment)
+        return spans, spans, ()
+    begin, end, lacks = cut(options.stretch, duration)
+    spans = [(start + begin, stop + begin) for start, stop in windows(float(end - begin), CLIP_SECONDS, options.clips, options.moment)]
+    return spans, [(start, min(stop, end)) for start, stop in spans], lacks
 
 
 def _read_frames(frames: np.ndarray, rate: float, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size or not 0 < rate < math.inf:
         raise ValueError(f"shape {frames.shape} of {frames.dtype} at {rate} a second; (frames, height, width, 3) of uint8 is needed")
-    spans = windows(len(frames) / rate, CLIP_SECONDS, options.clips, options.moment)
+    spans, shown, lacks = _spans(len(frames) / rate, options)
     times = range(len(frames))
     for number, span in enumerate(spans):
-        first, stop = (time * Fraction(rate) for time in span)
+        first, stop = (time * Fraction(rate) for time in shown[number])
         chosen = seen(times, first, stop, config.shape[1])
         facts = {"size": [frames.shape[2], frames.shape[1]], "fps": rate, "frames": len(frames), "windows": len(spans)}
-        yield _views([torch.from_numpy(frames[chosen])], [span], config, options, {} if number else facts)
+        views = _views([torch.from_numpy(frames[chosen])], [span], config, options, {} if number else facts)
+        yield replace(views, warnings=() if number else lacks)
 
 
 def _views(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.tabular import is_table, read_good_rows, read_lines
 
 CURLY = re.compile("(?:^|,)\\s*(?:'[^',]*,[^']*'|“[^”]*,[^”]*”|‘[^’,]*,[^’]*’|„[^“,]*,[^“]*“)\\s*(?:,|$)")
@@ -90,9 +90,9 @@ def _parse(suffix: str, lines: Iterable[str]) -> list[Label]:
 def _entries(given: str) -> list[str]:
     """The entries of a typed list, quotation marks undone; empty ones are left out."""
     if CURLY.search(given):
-        raise UserError(f'labels {given!r:.80}: what holds a comma stands between straight double quotation marks: "a, b"')
+        raise UsageError(f'labels {given!r:.80}: what holds a comma stands between straight double quotation marks: "a, b"')
     if "\n" in given:
-        raise UserError("labels: line breaks in a typed list; name the file itself, with a class on each line")
+        raise UsageError("labels: line breaks in a typed list; name the file itself, with a class on each line")
     entries, place = [], 0
     while place < len(given):
         entry = TYPED.match(given, place)

@@ -41,6 +41,7 @@ def page(report: Mapping[str, Any]) -> str:
     """The HTML of a report, as `measure` and the command made it. Every name is escaped; nothing is loaded from elsewhere."""
     title = _text(report["title"])
     parts = [f"<h1>{title}</h1>", f"<p>{report['items']['scored']:,} items.</p>", _scores(report)]
+    parts += [f"<p><strong>Not a held-out score: {_text(report['seen'])}.</strong></p>"] if "seen" in report else []
     parts += [f"<p>{_text(note)}</p>" for note in report.get("notes", [])]
     if "confusion" in report:
         parts.append(_confusion(np.array(report["confusion"]), [row["class"] for row in report["classes"]]))

@@ -166,6 +166,21 @@ class Recording:
         return filled(samples, stop - start)
 
 
+class Excerpt:
+    """A part of an open sound, with the same face. start, end: seconds of it; within it."""
+
+    def __init__(self, sound: Sound | Recording, start: Fraction, end: Fraction) -> None:
+        self._sound, self._first = sound, round(start * sound.rate)
+        self.rate, self.facts, self.notes, self.warnings = sound.rate, sound.facts, sound.notes, sound.warnings
+        self.length = min(round(end * sound.rate), sound.length) - self._first
+        self.filling = sound.filling if self._first + self.length == sound.length else 0
+        self.seconds = None if sound.seconds is None else float(end - start)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """As `Sound.read`."""
+        return self._sound.read(self._first + start, self._first + stop)
+
+
 def filled(samples: np.ndarray, count: int) -> np.ndarray:
     """Samples (channels, n) as (channels, count), with zeros past their end."""
     missing = count - samples.shape[1]

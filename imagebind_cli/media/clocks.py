@@ -53,27 +53,27 @@ def find_times(table: Table) -> tuple[int, ...] | None:
 
     A column that holds one number throughout, as an unset stamp does, is taken only where there is no other.
     """
-    stems = [_time_name(name) for name in table.names]
+    parts = [_time_name(name) for name in table.names]
+    seconds = {stem: column for column, (stem, unit) in enumerate(parts) if unit == "s"}
     pairs = [
-        (column, other)
-        for column, (stem, unit, _) in enumerate(stems)
-        for other, (stem_of_other, finer, _) in enumerate(stems)
-        if stem == stem_of_other and unit == "s" and finer not in ("s", None) and _is_fraction(table, column, other, SECONDS[finer])
+        (seconds[stem], column)
+        for column, (stem, unit) in enumerate(parts)
+        if stem in seconds and unit not in ("s", None) and _is_fraction(table, seconds[stem], column, SECONDS[unit])
     ]
-    single = [(column,) for column, (stem, _, word) in enumerate(stems) if TIME_NAMES.fullmatch(stem or word)]
-    single.sort(key=lambda columns: not stems[columns[0]][0].endswith("headerstamp"))  # ROS: when it was read, before when it arrived
+    single = [(column,) for column, (stem, _) in enumerate(parts) if TIME_NAMES.fullmatch(stem)]
+    single.sort(key=lambda columns: not parts[columns[0]][0].endswith("headerstamp"))  # ROS: when it was read, before when it arrived
     return next((columns for columns in (*pairs, *single) if any(_varies(table, column) for column in columns)), next(iter(single), None))
 
 
-def _time_name(name: str) -> tuple[str, str | None, str]:
-    """A time column's name, letters only and without its unit, the unit, and its word: `time_ms` is (`time`, `ms`, `ms`)."""
+def _time_name(name: str) -> tuple[str, str | None]:
+    """A time column's name, letters only and without its unit, and the unit: `time_ms` and `ms` are (`time`, `ms`)."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip()).lower()
     for unit, pattern in TIME_UNITS.items():
         if match := re.search(rf"(?:^|[_ .(\[/])({pattern})[)\]]?$", name):
-            rest = _time_name(name[: match.start()])[0] if match.start() else ""  # `time_ns (ns)` loses both
-            return rest, unit, "" if match.group(1) == "s" else "time"
+            rest = name[: match.start()]
+            return _time_name(rest)[0] if rest else "" if match.group(1) == "s" else "time", unit  # `time_ns (ns)` loses both
     letters = re.sub(r"[^a-zµμ]", "", name)
-    return letters, "s" if re.fullmatch(r"sec(ond)?s(elapsed|since\w*)", letters) else None, ""
+    return letters, "s" if re.fullmatch(r"sec(ond)?s(elapsed|since\w*)", letters) else None
 
 
 def _varies(table: Table, column: int) -> bool:
@@ -124,7 +124,7 @@ def seconds_of(table: Table, columns: Sequence[int], unit: str | None, notes: li
         return values, 0.0, name
     if unit is None:
         unit = _unit_of(name, values, table.exact.get(column), notes)
-    if column not in table.exact and not np.nanmax(np.abs(values)) * SECONDS[unit] > SINCE_1970:
+    if column not in table.exact and np.nanmin(values) * SECONDS[unit] <= SINCE_1970:
         return values * SECONDS[unit], 0.0, name
     offsets, origin = _less_first(values, table.exact.get(column))
     return offsets * SECONDS[unit], origin * SECONDS[unit], name
@@ -146,7 +146,7 @@ def _unit_of(name: str, values: np.ndarray, exact: np.ndarray | None, notes: lis
         ValueError: steps fit no unit, two, or another than the name's.
     """
     named = _time_name(name)[1]
-    offsets, _ = _less_first(values, exact)
+    offsets = values if exact is None else _less_first(values, exact)[0]
     step = _row_step(offsets)
     if step == 0:
         return named or "s"  # no steps, and too few readings whatever the unit

@@ -97,18 +97,20 @@ def _which(table: Table, time: Sequence[int]) -> str:
     told = "" if clock is None else f"; column {clock + 1} looks like a clock"
     if len(sensors) < 6:
         return told
-    first, second = sensors[:3], sensors[3:6]
-    if not _is_gravity(table, first) and _is_gravity(table, second):
-        first, second = second, first
+    triples = [sensors[i : i + 3] for i in range(0, len(sensors) - 2, 3)]
+    heavy = [triple for triple in triples if _is_gravity(table, triple)]
+    first = (heavy or triples)[0]
+    others = [triple for triple in triples if triple is not first]
+    second = next((triple for triple in others if triple not in heavy), others[0])
     flags += f"--columns {','.join(str(column + 1) for column in (*first, *second))}"
     flags += " --rate HZ" if clock is None and not time else ""
     return f"{told}; {flags} takes accelerometer x, y, z, then gyroscope x, y, z"
 
 
 def _is_gravity(table: Table, columns: Iterable[int]) -> bool:
-    """Whether three columns together are mostly as large as gravity, in any of its units."""
-    size = float(np.median(np.sqrt((table.values[:, list(columns)] ** 2).sum(axis=1))))
-    return any(0.75 < size / gravity < 1.25 for gravity in GRAVITY)
+    """Whether three columns together are as large as gravity, in any of its units, most of the time."""
+    low, size, high = np.percentile(np.sqrt((table.values[:, list(columns)] ** 2).sum(axis=1)), [25, 50, 75])
+    return bool(high - low < 0.4 * size) and any(0.75 < size / gravity < 1.25 for gravity in GRAVITY)
 
 
 def _bare(name: str) -> str:

@@ -1,8 +1,7 @@
-"""Files with one number per pixel to NumPy arrays: pictures, PFM, OpenEXR, NPY, NPZ, HDF5, MATLAB, tables of numbers."""
+"""Files with one number per pixel to NumPy arrays: pictures, PFM, OpenEXR, NPY, NPZ, HDF5, tables of numbers."""
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import re
@@ -28,7 +27,7 @@ MAX_CHUNK_BYTES = 500_000_000
 """A piece of an HDF5 dataset, which is unpacked whole."""
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-MATLAB_MAGIC, OLD_MATLAB_MAGIC = b"MATLAB 7.3", b"MATLAB 5.0"
+MATLAB_MAGIC = b"MATLAB 7.3"
 USUAL_DATASETS = ("depth", "depths", "thermal")
 
 NO_DATA_ATTRIBUTES = {"fillvalue", "missingvalue", "nodata", "nodatavalue"}  # without underscores, in lower case; netCDF's and others'
@@ -37,6 +36,7 @@ BITS_PER_SAMPLE, SAMPLES_PER_PIXEL = 258, 277  # TIFF tags
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type; a palette's is one
 UNREAD = {
     b"\xff\xd8\xff\xf7": "JPEG-LS is not supported; convert it to PNG (ffmpeg -i IN -pix_fmt gray16be OUT.png)",
+    b"MATLAB 5.0": "a MATLAB 5 file is not supported; save it with -v7.3, or as NPY",  # scipy crashes on damaged ones
     b"SIMPLE  =": "FITS is not supported; save the numbers as NPY, with BSCALE and BZERO applied",
 }
 """First bytes of formats that nothing here reads, or not rightly, and what to do."""
@@ -67,10 +67,10 @@ class PixelMap:
 
 
 def read_map(source: Source, *, dataset: str | None = None, frame: int = 0, colours: bool = False) -> PixelMap:
-    """Read one value per pixel: a picture with one channel, OpenEXR, NPY, NPZ, HDF5, MATLAB, or a text file with rows of numbers.
+    """Read one value per pixel: a picture with one channel, OpenEXR, NPY, NPZ, HDF5, or a text file with rows of numbers.
 
     Args:
-        dataset: which one of an HDF5, MATLAB or NPZ file; if not given, one of `USUAL_DATASETS`, or the only one. Of OpenEXR, which channel.
+        dataset: which one of an HDF5 or NPZ file; if not given, one of `USUAL_DATASETS`, or the only one. Of OpenEXR, which channel.
         frame: which one of a three-dimensional dataset, or page of a TIFF.
         colours: whether a picture with unequal channels is given back as it is, and not refused.
 
@@ -84,8 +84,6 @@ def read_map(source: Source, *, dataset: str | None = None, frame: int = 0, colo
             raise ValueError(reason)
     if any(start[at : at + 8] == HDF5_MAGIC for at in (0, 512, 1024, 2048)):  # a user block may stand before it, as MATLAB's does
         found = _read_hdf5(source, dataset, frame, matlab=start.startswith(MATLAB_MAGIC))
-    elif start.startswith(OLD_MATLAB_MAGIC):
-        found = _read_matlab5(source, dataset, frame)
     elif start.startswith(b"\x93NUMPY"):
         found = PixelMap(_without_single(read_npy(source, MAX_PIXELS)))
     elif start.startswith(b"PK\x03\x04"):
@@ -116,18 +114,19 @@ def coded_as_missing(values: np.ndarray, known: np.ndarray, codes: Iterable[floa
     if values.dtype.itemsize < 2 or values.ndim > 2:
         return missing
     numbers = values.astype(np.float64)
-    coded = (
-        np.isin(numbers, np.array([*codes]).astype(np.promote_types(values.dtype, np.float32))) | (abs(numbers) >= BEYOND_MEASURE)
-    ) & known
-    others = numbers[known & ~coded]
-    if not coded.any() or not others.size:
+    kind = np.promote_types(values.dtype, np.float32)  # -273.15 in 32 bits is another number than in 64
+    groups = [known & (numbers == kind.type(code)) for code in codes]
+    groups += [known & (numbers >= BEYOND_MEASURE), known & (numbers <= -BEYOND_MEASURE)]
+    groups = [group for group in groups if group.any()]
+    others = numbers[known & ~np.any(groups, axis=0)] if groups else numbers[:0]
+    if not others.size:
         return missing
     low, high = float(others.min()), float(others.max())
-    for code in np.unique(numbers[coded]).tolist():
+    for group in groups:
+        code = float(numbers[group][0])
         if low < high and max(low - code, code - high) > (high - low) / 2:
-            same = coded & (numbers == code)
-            missing |= same
-            notes.append(f"{same.sum():,} pixels hold {code:g}, far from all others ({low:g} to {high:g}): taken as missing")
+            missing |= group
+            notes.append(f"{group.sum():,} pixels hold {code:g}, far from all others ({low:g} to {high:g}): taken as missing")
     return missing
 
 
@@ -262,7 +261,13 @@ def _read_hdf5(source: Source, name: str | None, frame: int, matlab: bool) -> Pi
         name = name or choose(file, None, USUAL_DATASETS)
         node = _inside(file, name)
         shape: tuple[int, ...] = node.shape or ()
-        frames = _frames(name, node.dtype, shape, frame, shape[0] if len(shape) == 3 else 1)
+        if node.dtype.kind not in "iuf" or len(shape) not in (2, 3) or not math.prod(shape):
+            raise ValueError(
+                f"dataset {name} holds {node.dtype} of shape {shape}; numbers (height, width) or (frames, height, width) are needed"
+            )
+        frames = shape[0] if len(shape) == 3 else 1
+        if not 0 <= frame < frames:
+            raise ValueError(f"no frame {frame}; dataset {name} has {frames}, counted from 0")
         if math.prod(shape[-2:]) > MAX_PIXELS or math.prod(node.chunks or ()) * node.dtype.itemsize > MAX_CHUNK_BYTES:
             raise ValueError(f"dataset {name} promises {shape} values; at most {MAX_PIXELS:,} are unpacked")
         values = node[frame] if len(shape) == 3 else node[()]
@@ -270,40 +275,12 @@ def _read_hdf5(source: Source, name: str | None, frame: int, matlab: bool) -> Pi
             values = values.T
         notes = [f"frame {frame} of {frames}"] if frames > 1 else []
         attributes = {key.lower().replace("_", ""): value for key, value in node.attrs.items()}
-        codes = [code for key in NO_DATA_ATTRIBUTES & attributes.keys() for code in np.atleast_1d(attributes[key]).ravel().tolist()]
+        codes = [code for key in NO_DATA_ATTRIBUTES & attributes.keys() for code in np.ravel(attributes[key])[:1].tolist()]
         codes = [code.decode("latin-1") if isinstance(code, bytes) else code for code in codes]
         codes += [node.fillvalue] if node.fillvalue else []
         scale, offset = (float(np.ravel(attributes.get(key, usual))[0]) for key, usual in (("scalefactor", 1), ("addoffset", 0)))
         values, missing = _unpacked(values, codes, (scale, offset), notes)
     return PixelMap(values, tuple(notes), missing)
-
-
-def _read_matlab5(source: Source, name: str | None, frame: int) -> PixelMap:
-    """A variable (h, w) or (h, w, frames) of a MATLAB file before 7.3, which scipy reads."""
-    try:
-        matlab = importlib.import_module("scipy.io")
-    except ImportError:
-        raise ValueError("a MATLAB 5 file; pip install scipy reads it, or save it with -v7.3") from None
-    with decoding("MATLAB file"):
-        shapes = {
-            each: shape for each, shape, _ in matlab.whosmat(source) if each == name or (len(shape) in (2, 3) and math.prod(shape) > 1)
-        }
-        name = choose(shapes, name, USUAL_DATASETS)
-        if math.prod(shapes[name]) > MAX_PIXELS:
-            raise ValueError(f"variable {name} promises {shapes[name]} values; at most {MAX_PIXELS:,} are unpacked")
-        values = matlab.loadmat(source, variable_names=[name])[name]
-    kind = values.dtype if isinstance(values, np.ndarray) else np.dtype(object)
-    frames = _frames(name, kind, np.shape(values), frame, np.shape(values)[-1] if np.ndim(values) == 3 else 1)
-    return PixelMap(values[..., frame] if values.ndim == 3 else values, (f"frame {frame} of {frames}",) if frames > 1 else ())
-
-
-def _frames(name: str, kind: np.dtype, shape: tuple[int, ...], frame: int, frames: int) -> int:
-    """How many frames a dataset has, which must be one that holds the frame asked for."""
-    if kind.kind not in "iuf" or len(shape) not in (2, 3) or not math.prod(shape):
-        raise ValueError(f"dataset {name} holds {kind} of shape {shape}; numbers (height, width) or (frames, height, width) are needed")
-    if not 0 <= frame < frames:
-        raise ValueError(f"no frame {frame}; dataset {name} has {frames}, counted from 0")
-    return frames
 
 
 def _inside(file: Any, name: str) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 
 from imagebind_cli.media.decoding import Source, decoding
 
-MAX_BYTES = 256_000_000
+MAX_BYTES = 64_000_000
 """Of a text file; longer ones are refused before they are read."""
 
 MISSING = frozenset(("", "nan", "na", "n/a", "null", "none", "-"))

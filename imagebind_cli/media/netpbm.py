@@ -52,11 +52,10 @@ def read_netpbm(source: Source, most: int) -> tuple[np.ndarray, tuple[str, ...]]
         kind = np.dtype(">u2" if largest > 255 else "u1")
         file.seek(header.end())
         if plain:
-            text = re.sub(rb"#[^\r\n]*", b"", file.read(LONGEST_NUMBER * width * height + 65536))
-            numbers = text.split(None, width * height)[: width * height]
-            if not all(map(bytes.isdigit, numbers)):
+            text = re.sub(rb"#[^\r\n]*", b"", file.read(LONGEST_NUMBER * width * height + 65536)).strip()
+            if not re.fullmatch(rb"[\d\s]*", text):
                 raise ValueError("holds other things than numbers behind its header")
-            values = np.array(numbers, np.int64)
+            values = np.fromstring(text, np.int64, sep=" ")[: width * height]
         else:
             data = file.read(width * height * kind.itemsize)
             values = np.frombuffer(data, kind, len(data) // kind.itemsize)

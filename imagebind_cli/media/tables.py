@@ -266,9 +266,9 @@ def _exact(text: io.TextIOWrapper, delimiter: str | None, lines: Sequence[int], 
 
 
 def _is_large(cells: np.ndarray) -> bool:
-    """Whether a column holds numbers that int64 can tell apart and float64 cannot."""
+    """Whether a column holds whole numbers that int64 can tell apart and float64 cannot."""
     cells = np.abs(cells[np.isfinite(cells)])
-    return bool(cells.size and EXACT < cells.max() < 2**63)
+    return bool(cells.size and EXACT < cells.max() < 2**63 and (cells % 1 == 0).all())
 
 
 def _check_size(values: float, remedy: str = "") -> None:

@@ -12,6 +12,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+Times = tuple[float | None, float | None]
+"""Start and end of a stretch of an item in seconds; None for its beginning, and for its end."""
+
+SAID_SECONDS = 0.05
+"""A stretch that reaches further than this past its item is told."""
+
 MAX_WINDOWS = 1_000_000
 """An item whose header promises more (23 days of 2-second windows) is refused."""
 
@@ -70,9 +76,49 @@ def windows(duration: float, length: float, clips: int | None = None, moment: Mo
     return [(step * i, step * i + Fraction(length)) for i in range(clips)]
 
 
-def seconds(spans: Iterable[tuple[Fraction, Fraction]]) -> list[tuple[float, float] | None]:
-    """The same windows as plain numbers, for outputs."""
-    return [(float(start), float(end)) for start, end in spans]
+def seconds(spans: Iterable[tuple[Fraction, Fraction]], origin: Fraction = Fraction(0)) -> list[tuple[float, float] | None]:
+    """The same windows as plain numbers, for outputs. origin: what they count from, on the file's clock."""
+    return [(float(start + origin), float(end + origin)) for start, end in spans]
+
+
+def cut(times: Times, duration: float, first: float = 0.0) -> tuple[Fraction, Fraction, tuple[str, ...]]:
+    """What there is of a stretch in an item that lasts from `first` for `duration`: from when to when, and what it lacks, in words.
+
+    Raises:
+        ValueError: nothing of it is there.
+    """
+    if not 0 <= duration < math.inf:
+        raise ValueError(f"said to last {duration:g} s")
+    start, end = times
+    last = first + duration
+    low, high = first if start is None else start, last if end is None else end
+    if low >= last or high <= first:
+        asked = (
+            f"before {high:.10g} s"
+            if start is None
+            else f"from {low:.10g} s on"
+            if end is None
+            else f"between {low:.10g} and {high:.10g} s"
+        )
+        raise ValueError(f"nothing {asked}; it lasts from {first:.10g} to {last:.10g} s")
+    missing = low < first - SAID_SECONDS or high > last + SAID_SECONDS
+    lacks = (f"only {max(low, first):.10g} to {min(high, last):.10g} s of {low:.10g} to {high:.10g} s are there",) if missing else ()
+    # The decimals that were written: the float 14.4 lies a hair past the frame that starts there.
+    return Fraction(str(max(low, first))), Fraction(str(min(high, last))), lacks
+
+
+def within(spans: Iterable[Sequence[float] | None], times: Times) -> list[tuple[float, float]]:
+    """The different windows whose middle lies in a stretch, in order; in one too short for any, those that begin in it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    low, high = (bound if time is None else time for time, bound in zip(times, (-math.inf, math.inf), strict=True))
+    different = list(dict.fromkeys((span[0], span[1]) for span in spans if span is not None))
+    inside = [span for span in different if low <= (span[0] + span[1]) / 2 <= high] or [span for span in different if low <= span[0] < high]
+    if not inside:
+        raise ValueError(f"no prepared window between {low:g} and {high:g} s")
+    return inside
 
 
 def seen(times: Sequence[Any], start: Any, end: Any, count: int) -> list[int]:

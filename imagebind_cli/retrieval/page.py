@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +16,9 @@ from types import TracebackType
 from typing import Any
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.retrieval.pictures import PICTURES, Shown, Span, show
-from imagebind_cli.retrieval.search import Hit, Query
+from imagebind_cli.retrieval.pictures import EXCERPT_SECONDS, PICTURES, Shown, Span, show
+from imagebind_cli.retrieval.search import Hit, Part, Query, stored_part
+from imagebind_cli.sources import Stretch, whole
 
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 STYLE = """
@@ -32,8 +34,23 @@ audio { width: 100% }
 meter { width: 100% }
 small { opacity: .8 }
 blockquote { margin: 0 0 .4rem; font-size: 1.05rem }
+.chapter { display: grid; grid-template-columns: 17rem 1fr; gap: 0 1.5rem; align-items: start }
+.chapter > h2, .chapter > p { grid-column: 1 / -1; margin: 1rem 0 .5rem }
+.chapter > ol { margin: 0 }
+@media (max-width: 50rem) { .chapter { display: block } }
 :focus-visible { outline: 3px solid Highlight }
 """
+
+
+@dataclass(frozen=True)
+class Card:
+    """An answer as the page shows it. facts: lines about it. options: how its file is read."""
+
+    part: Part
+    rank: int
+    score: float
+    facts: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Page:
@@ -44,6 +61,8 @@ class Page:
     """
 
     def __init__(self, path: Path, title: str, about: str, root: Path, options: Callable[[str], Mapping[str, Any]]) -> None:
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; give the page a file name")
         self._path, self._building, self._root, self._options = path, path.with_name(f".{path.name}.partial"), root, options
         try:
             self._file = open(self._building, "w", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed in __exit__
@@ -69,30 +88,41 @@ class Page:
 
     def add(self, query: Query, hits: Sequence[Hit]) -> None:
         """A query and its answers."""
-        self._file.write(f"<section><h2>{_text(query.id)}</h2>\n")
-        asked = "".join(f"<div>{self._body(kind, name, None, 'query', self._options(kind))}</div>" for kind, name in query.parts)
+        self.section(query.id, query.parts, [_card(hit) for hit in hits])
+
+    def section(self, heading: str, parts: Sequence[Part], cards: Sequence[Card], words: str = "", kind: str = "") -> None:
+        """Write what was searched for and the answers, then `words` about them. kind: the section's style."""
+        self._file.write((f'<section class="{kind}">' if kind else "<section>") + f"<h2>{_text(heading)}</h2>\n")
+        asked = "".join(
+            f"<div>{self._body(part, 'query', self._options(part.kind) if part.kind in PICTURES else {})}</div>" for part in parts
+        )
         self._file.write(f'<div class="asked">{asked}</div>\n' if asked else "")
-        firsts = [place for place, hit in enumerate(hits) if hit.rank == 1]  # several where modalities are ranked apart
-        for first, stop in pairwise([*firsts, len(hits)]):
-            heading = f"<h3>{_text(hits[first].store.modality)}</h3>" if len(firsts) > 1 else ""
-            self._file.write(f"{heading}<ol>{''.join(map(self._card, hits[first:stop]))}</ol>\n")
-        self._file.write("</section>\n" if hits else "<p>Nothing found.</p></section>\n")
+        firsts = [place for place, card in enumerate(cards) if card.rank == 1]  # several where modalities are ranked apart
+        for first, stop in pairwise([*firsts, len(cards)]):
+            subheading = f"<h3>{_text(cards[first].part.kind)}</h3>" if len(firsts) > 1 else ""
+            self._file.write(f"{subheading}<ol>{''.join(map(self._item, cards[first:stop]))}</ol>\n")
+        self._file.write("" if cards else "<p>Nothing found.</p>")
+        self._file.write(f"<p>{_text(words)}</p></section>\n" if words else "</section>\n")
 
-    def _card(self, hit: Hit) -> str:
-        modality, label = hit.store.modality, f"score of {hit.id}"
-        score = f'<meter min="0" max="1" value="{max(0.0, hit.score):.4f}" aria-label="{_text(label)}"></meter>'
-        meta = "".join(f"<br>{_text(f'{key}: {value}')}" for key, value in hit.store.meta(hit.row).items())
-        facts = f"<strong>{hit.rank}.</strong> {hit.score:.4f} <small>{_text(modality)}, {_text(str(hit.store.path))}{meta}</small>"
-        return f"<li>{self._body(modality, hit.id, hit.span, f'result {hit.rank}', hit.store.made.get('options', {}))}{score}{facts}</li>\n"
+    def _item(self, card: Card) -> str:
+        label = f"score of {card.part.name or whole(card.part.source)}"
+        score = f'<meter min="0" max="1" value="{max(0.0, card.score):.4f}" aria-label="{_text(label)}"></meter>'
+        facts = f"<strong>{card.rank}.</strong> {card.score:.4f} <small>{'<br>'.join(map(_text, card.facts))}</small>"
+        return f"<li>{self._body(card.part, f'result {card.rank}', card.options)}{score}{facts}</li>\n"
 
-    def _body(self, kind: str, name: str, span: Span, role: str, options: Mapping[str, Any]) -> str:
+    def _body(self, part: Part, role: str, options: Mapping[str, Any]) -> str:
         """What one thing looks and sounds like, over its name; options: how its file is read."""
+        kind, source = part.kind, part.source
+        path, name, span = whole(source), part.name or whole(source), part.span
         if kind == "text":
-            return f"<blockquote>{_text(name)}</blockquote>"
+            return f"<blockquote>{_text(path)}</blockquote>" + (f"<div>{_text(name)}</div>" if name != path else "")
+        if span is None and isinstance(source, Stretch):
+            start = source.start or 0.0
+            span = start, start + EXCERPT_SECONDS if source.end is None else source.end
         body, about = "", "" if span is None else f"{span[0]:.2f} to {span[1]:.2f} s"
         if kind == "audio" or kind in PICTURES:
             try:
-                shown = _shown(kind, os.path.join(self._root, name), span, tuple(sorted(options.items())))
+                shown = _shown(kind, os.path.join(self._root, path), span, tuple(sorted(options.items())))
             except (OSError, ValueError) as error:
                 about = f"{about} (cannot be shown: {getattr(error, 'strerror', None) or error})".strip()
             else:
@@ -101,6 +131,12 @@ class Page:
                     body += f'<audio controls preload="metadata" src="{shown.sound}" aria-label="{_text(f"play {name}")}"></audio>'
                 about = shown.about or about
         return f"{body}<div>{_text(name)}</div>" + (f"<small>{_text(about)}</small>" if about else "")
+
+
+def _card(hit: Hit) -> Card:
+    meta = (f"{key}: {value}" for key, value in hit.store.meta(hit.row).items())
+    facts = (f"{hit.store.modality}, {hit.store.path}", *meta)
+    return Card(stored_part(hit.store, hit.row), hit.rank, hit.score, facts, hit.store.made.get("options", {}))
 
 
 @lru_cache(maxsize=1000)

@@ -26,7 +26,7 @@ from imagebind_cli.reading import ThermalOptions
 SIDE = 240
 """Pixels of the longer side of a picture."""
 SHORT_SECONDS, EXCERPT_SECONDS = 30, 10
-"""A sound up to the first is played whole; of a longer one so much of its beginning."""
+"""A sound, or a stretch of one, up to the first is played whole; of a longer one so much of its beginning."""
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 WINDOW_SECONDS, HIGHEST_HERTZ, RANGE_DECIBELS = 0.025, 8000, 80
 
@@ -116,7 +116,9 @@ def _painted(values: np.ndarray, palette: str) -> np.ndarray:
 def _sound(path: str, span: Span) -> Shown:
     with Sound(path) as sound:
         whole = sound.length / sound.rate
-        start, end = span or (0.0, whole if whole <= SHORT_SECONDS else EXCERPT_SECONDS)
+        start, end = span or (0.0, whole)
+        if end - start > SHORT_SECONDS:
+            end = start + EXCERPT_SECONDS
         samples = sound.read(int(start * sound.rate), min(int(end * sound.rate), sound.length))[0]
         rate = sound.rate
     about = "" if end - start >= whole else f"{start:.1f} to {end:.1f} of {whole:.1f} s"

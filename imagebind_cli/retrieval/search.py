@@ -3,29 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from imagebind_cli.similarity import top_k
+from imagebind_cli.sources import Stretch, stretched
 from imagebind_cli.store import StoreReader
 
 Nearest = Callable[[StoreReader, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 """What an index does: of a store the rows nearest to queries (queries, dim), int64 (queries, k), -1 for none, and their scores."""
 
 
+class Part(NamedTuple):
+    """One thing as a page shows it. kind: its modality, or `vector`. source: its path or sentence, or a `Stretch` of a file. name: what it is
+    called, where that is something else. span: the seconds of a window.
+    """
+
+    kind: str
+    source: str | Stretch
+    name: str = ""
+    span: tuple[float, float] | None = None
+
+
+def stored_part(store: StoreReader, row: int) -> Part:
+    """A row of a store: of the file that its record names, else of its id."""
+    id, meta, span = store.id(row), store.meta(row), row_span(store, row)
+    path = meta.get(store.modality)
+    source = path if isinstance(path, str) else id
+    with suppress(ValueError):  # columns that are no seconds, in a store of before
+        source = stretched(source, store.modality, meta)
+    return Part(store.modality, source, id, span)
+
+
+def row_span(store: StoreReader, row: int) -> tuple[float, float] | None:
+    """The seconds that a row stands for, if it is a window of its item."""
+    spans = store.spans
+    if spans is None or np.isnan(spans[row]).any():
+        return None
+    return float(spans[row][0]), float(spans[row][1])
+
+
 @dataclass(frozen=True)
 class Query:
-    """What is searched for. vector: (dim,), of length 1. parts: what it was made from, by modality, or `vector` and a file.
+    """What is searched for. vector: (dim,), of length 1. parts: what it was made from.
 
     own: rows of the searched stores that are the query itself, by number of the store and row; they are no answers.
     """
 
     id: str
     vector: np.ndarray
-    parts: tuple[tuple[str, str], ...] = ()
+    parts: tuple[Part, ...] = ()
     own: frozenset[tuple[int, int]] = field(default_factory=frozenset)
 
 
@@ -46,10 +77,7 @@ class Hit:
     @property
     def span(self) -> tuple[float, float] | None:
         """The seconds it stands for, if it is a window of the item."""
-        spans = self.store.spans
-        if spans is None or np.isnan(spans[self.row]).any():
-            return None
-        return float(spans[self.row][0]), float(spans[self.row][1])
+        return row_span(self.store, self.row)
 
     def as_json(self, query: str) -> dict[str, Any]:
         """The line that says it."""

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.shards.entries import Entry, Part, check_same
 from imagebind_cli.store.disk import open_locked
 
@@ -145,7 +145,7 @@ class ShardWriter:
         self._pattern, self._made, self._limit, self._stream = pattern, dict(made), shard_bytes, stream
         self._numbered = "%" in pattern
         if self._numbered and not re.fullmatch(r"[^%]*%0?\d*d[^%]*", pattern):
-            raise UserError(f"{pattern}: one number such as %06d is needed")
+            raise UsageError(f"{pattern}: one number such as %06d is needed")
         self._file: BinaryIO | None = None
         self._number = 0
         self._written = self._began = self._whole = 0  # bytes of this shard: all; before this sample; of samples that are finished

@@ -75,7 +75,9 @@ def to_clip_retrieval(reader: StoreReader, folder: Path, array: str) -> None:
 
 def _about(row: Row, modality: str) -> dict[str, Any]:
     span = {} if row.span is None else {"start": row.span[0], "end": row.span[1]}
-    path, caption = (None, _valid(row.id)) if modality == "text" else (_valid(row.id), row.meta.get("caption", row.meta.get("text")))
+    recorded = row.meta.get(modality)
+    source = _valid(recorded if isinstance(recorded, str) else row.id)
+    path, caption = (None, source) if modality == "text" else (source, row.meta.get("caption", row.meta.get("text")))
     return {"image_path": path, "caption": caption, "metadata": json.dumps({**row.meta, **span})}
 
 

@@ -11,7 +11,7 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.fingerprint import is_earlier
 from imagebind_cli.store.disk import write_json
 
-FREE = ("assumptions", "version")
+FREE = ("assumptions", "version", "folder")
 """What may differ between two runs on one store."""
 
 

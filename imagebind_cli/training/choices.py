@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from imagebind_cli import registry
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError
 from imagebind_cli.training.recipe import Pair, Recipe, read_recipe
 from imagebind_cli.training.sides import PICTURES, PLACES, augmentations, options
 from imagebind_cli.training.start import RANDOM, sections
@@ -31,8 +30,8 @@ def requested(
 
     Args:
         pairs: `image-depth`; of a recipe that has them, these alone; one that a recipe of one pair does not have takes that pair's place and
-            settings. data, val: files, of one pair, or each as `image-depth=FILE`. zeroshot: `audio:FILE`. model: without it the recipe's, else
-            `IMAGEBIND_MODEL`. init: weights of every encoder that trains. batch: of every pair. changes: as `read_recipe` takes them.
+            settings. data, val: files, of one pair, or each as `image-depth=FILE`. zeroshot: `audio:FILE`. model: in place of the recipe's.
+            init: weights of every encoder that trains. batch: of every pair. changes: as `read_recipe` takes them.
         say: is given what of a recipe could not be kept.
     Raises:
         UserError: anything in it that does not fit.
@@ -45,7 +44,6 @@ def requested(
     needed = {registry.encoder_name(modality) for pair in chosen for modality in pair["modalities"]}
     needed |= {name for test in given.zeroshot for name in (registry.encoder_name(test.modality), "text")}
     encoders = {name: section for name, section in sections_of.items() if name in needed or not pairs}
-    usual = os.environ.get("IMAGEBIND_MODEL") or None
     made = read_recipe(
         recipe,
         [
@@ -53,13 +51,13 @@ def requested(
             *([f"run.micro_batch={micro_batch}"] if micro_batch else []),
             *changes,
         ],
-        model=model or (None if "model" in given.model_fields_set else usual),
+        model=model,
         pairs=chosen,
         encoders=encoders,
         zeroshot=[_test(text) for text in zeroshot] or None,
     )
-    if model is None and usual not in (None, made.model) and made.model == given.model:
-        say(f"the recipe's model is {made.model}, and IMAGEBIND_MODEL {usual}: the recipe's is taken; --model {usual} takes the other")
+    if "model" in given.model_fields_set and made.model != given.model:
+        say(f"model {made.model} takes the place of the recipe's {given.model}")
     if init is None:
         return made
     trained = [name for name, section in sections(made).items() if section.train != "none"]
@@ -93,7 +91,7 @@ def _in_place_of(pair: Pair, modalities: tuple[str, str], encoders: dict[str, An
     sides = [tuple(map(registry.encoder_name, names)) for names in (pair.modalities, modalities)]
     if sides[0][0] == sides[1][1] or sides[0][1] == sides[1][0]:
         bound = f"{pair.modalities[1]} to {pair.modalities[0]}, its anchor"
-        raise UserError(f"--pairs {name}: the recipe binds {bound}; the other way round is another recipe: copy it, and change it")
+        raise UsageError(f"--pairs {name}: the recipe binds {bound}; the other way round is another recipe: copy it, and change it")
     made = pair.model_dump(exclude_unset=True, exclude={"modalities", "data", "val", "augment", "options"}) | {"modalities": modalities}
     left = [key for key in ("data", "val") if getattr(pair, key)]
     for old, new in zip(pair.modalities, modalities, strict=True):
@@ -119,9 +117,11 @@ def _in_place_of(pair: Pair, modalities: tuple[str, str], encoders: dict[str, An
 def _modalities(name: str) -> tuple[str, str]:
     anchor, dash, other = name.partition("-")
     if not dash or not anchor or not other or "-" in other:
-        raise UserError(f"--pairs {name!r}: two modalities are needed, the anchor first, as in image-depth")
+        raise UsageError(f"--pairs {name!r}: two modalities are needed, the anchor first, as in image-depth")
     for modality in (anchor, other):
         registry.encoder_name(modality)
+    if anchor == other:
+        raise UsageError(f"--pairs {name!r}: a pair is of two modalities, and not {anchor} twice")
     return anchor, other
 
 
@@ -136,7 +136,7 @@ def _put_files(pairs: list[dict[str, Any]], key: str, files: Sequence[str]) -> N
         elif len(pairs) == 1:
             found.setdefault(next(iter(names)), []).append(file)
         else:
-            raise UserError(
+            raise UsageError(
                 f"--{key} {file!r}: say of which pair it is: {next(iter(names), 'image-depth')}={file}; pairs are {', '.join(names)}"
             )
     for name, own in found.items():
@@ -146,5 +146,5 @@ def _put_files(pairs: list[dict[str, Any]], key: str, files: Sequence[str]) -> N
 def _test(text: str) -> dict[str, Any]:
     modality, colon, path = text.partition(":")
     if not colon or not path:
-        raise UserError(f"--zeroshot {text!r}: MODALITY:FILE is needed, as in audio:labels.csv")
+        raise UsageError(f"--zeroshot {text!r}: MODALITY:FILE is needed, as in audio:labels.csv")
     return {"modality": modality, "data": path}

@@ -82,7 +82,7 @@ class PairData:
             )
         reader = PairReader(number, data, sides, self._recipe.run.seed, pair.aligned)
         if patterns:
-            self._lines += [f"{pair.name}: {line}" for line in (*_counted(data, pair, patterns), *_tried(reader))]
+            self._lines += [f"{pair.name}: {line}" for line in (*_counted(data, pair, patterns, self._split), *_tried(reader))]
         return reader
 
     @property
@@ -261,7 +261,7 @@ def _pieces(whole: Sequence[T], size: int) -> list[tuple[T, ...]]:
     return [tuple(whole[i : i + size]) for i in range(0, len(whole), size)]
 
 
-def _counted(data: Data, pair: Pair, patterns: Sequence[str]) -> Iterator[str]:
+def _counted(data: Data, pair: Pair, patterns: Sequence[str], split: str) -> Iterator[str]:
     """How many rows there are, how many cannot be used, and how many are like another."""
     yield f"{len(data):,} pairs from {', '.join(patterns)}"
     if data.first_left_out is not None:
@@ -271,7 +271,11 @@ def _counted(data: Data, pair: Pair, patterns: Sequence[str]) -> Iterator[str]:
     if groups == len(data):
         return
     counted = f"{groups:,} group{'s' if groups > 1 else ''}, the largest of {largest:,} pairs"
-    yield f"{counted}: pairs of one id, group, {' or '.join(pair.modalities)} are no negatives of each other"
+    names = f"id, group, {' or '.join(pair.modalities)}"
+    if split == "val":
+        yield f"{counted}: R@1 counts any pair of one {names} as found, where `retrieve --pairs ids` counts one id alone"
+    else:
+        yield f"{counted}: pairs of one {names} are no negatives of each other"
     if 2 * largest > len(data) and pair.loss != "regression":
         yield f"{largest / len(data):.0%} of the pairs are in one group: little can be learnt or scored where so few are told apart"
 

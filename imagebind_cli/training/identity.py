@@ -9,12 +9,11 @@ from typing import Any
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.fingerprint import is_earlier
-from imagebind_cli.run_folder import replace_file
+from imagebind_cli.run_folder import RUN, replace_file
 from imagebind_cli.training.augment import RULES
 from imagebind_cli.training.gather import rank
 from imagebind_cli.training.setup import Design, Machinery
 
-NAME = "run.json"
 FREE = ("recipe.about", "recipe.run.workers", "recipe.run.checkpoint_minutes", "recipe.run.keep")
 """Keys that change nothing in the result."""
 
@@ -27,7 +26,7 @@ def check(folder: Path, plan: Design) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; a run needs a folder")
-    if not (folder / NAME).exists():
+    if not (folder / RUN).exists():
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise UserError(f"{folder} is not empty and holds no run; choose another --out")
         return
@@ -38,28 +37,28 @@ def settle(folder: Path, plan: Design, machinery: Machinery) -> None:
     """Write down what the run is, or compare its weights with those it was begun with."""
     weights = {name: dict(start.base) if start.base else "fresh" for name, start in machinery.starts.items()}
     made = _made(plan) | {"weights": weights}
-    if (folder / NAME).exists():
+    if (folder / RUN).exists():
         _compare(folder, made)
     elif rank() == 0:
-        replace_file(folder / NAME, lambda place: place.write_text(json.dumps(made, indent=1) + "\n"))
+        replace_file(folder / RUN, lambda place: place.write_text(json.dumps(made, indent=1) + "\n"))
 
 
 def threads(folder: Path) -> int | None:
     """How many threads a run was begun with on a CPU, where that is written down."""
-    return json.loads((folder / NAME).read_text()).get("threads")
+    return json.loads((folder / RUN).read_text()).get("threads")
 
 
 def write_threads(folder: Path, count: int) -> None:
     """Write down how many threads a run computes with."""
-    made = json.loads((folder / NAME).read_text()) | {"threads": count}
-    replace_file(folder / NAME, lambda place: place.write_text(json.dumps(made, indent=1) + "\n"))
+    made = json.loads((folder / RUN).read_text()) | {"threads": count}
+    replace_file(folder / RUN, lambda place: place.write_text(json.dumps(made, indent=1) + "\n"))
 
 
 def _made(plan: Design) -> dict[str, Any]:
     data = {
         pair.name: {
             "pairs": plan.data.counts[number],
-            "groups": len(plan.data.groups(number).unique()),
+            "groups": int(plan.data.groups(number).bincount().count_nonzero()),
             "rows": plan.data.reader(number).data.digest(),
         }
         for number, pair in enumerate(plan.recipe.pairs)
@@ -69,7 +68,7 @@ def _made(plan: Design) -> dict[str, Any]:
 
 
 def _compare(folder: Path, made: Mapping[str, Any]) -> None:
-    before = json.loads((folder / NAME).read_text())
+    before = json.loads((folder / RUN).read_text())
     theirs, ours = (dict(_flat({key: values[key] for key in made if key in values}, "")) for values in (before, made))
     for key in dict.fromkeys([*theirs, *ours]):
         if theirs.get(key) != ours.get(key) and key not in FREE:
@@ -79,7 +78,7 @@ def _compare(folder: Path, made: Mapping[str, Any]) -> None:
             if key.startswith("weights.") and is_earlier(had):
                 raise UserError(
                     f"{folder} was begun by an earlier version of imagebind, whose fingerprints of weights cannot be compared; "
-                    f"if the weights are still the same, write {has!r} for {had!r} into its {NAME}, else choose another --out"
+                    f"if the weights are still the same, write {has!r} for {had!r} into its {RUN}, else choose another --out"
                 )
             raise UserError(f"{folder} was begun with {key.removeprefix('recipe.')} = {had}, not {has}; choose another --out")
 

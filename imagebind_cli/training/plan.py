@@ -81,7 +81,7 @@ def _augmentation(pair: Pair) -> str:
 
 def _optimizer(plan: Design, device: torch.device) -> Iterator[str]:
     made = plan.recipe.optimizer
-    fall = f"then a cosine to {made.final:g} of it" if made.schedule == "cosine" else "constant"
+    fall = f"then a cosine to {made.final * made.lr:g}" if made.schedule == "cosine" else "constant"
     yield f"{made.name}, learning rate {made.lr:g}, {fall}, weight decay {made.weight_decay:g}, computed in {precision(plan.recipe.run, device)}"
 
 

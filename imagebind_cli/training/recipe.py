@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 
 RECIPES = resources.files("imagebind_cli") / "recipes"
 
@@ -233,7 +233,7 @@ def read_recipe(name: str | None, changes: Iterable[str] = (), **given: Any) -> 
 def _change(values: dict[str, Any], change: str) -> None:
     path, equals, text = change.partition("=")
     if not equals:
-        raise UserError(f"--set {change!r}: KEY=VALUE is needed, as in optimizer.lr=1e-4")
+        raise UsageError(f"--set {change!r}: KEY=VALUE is needed, as in optimizer.lr=1e-4")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -248,7 +248,7 @@ def _change(values: dict[str, Any], change: str) -> None:
         else:
             place[last] = value
     except (IndexError, ValueError, AttributeError, TypeError):
-        raise UserError(f"--set {change!r}: the recipe has no {path}") from None
+        raise UsageError(f"--set {change!r}: the recipe has no {path}") from None
 
 
 def _told(error: ValidationError) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import math
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.shards import Entry, Part, index
-from imagebind_cli.sources import Failure, from_manifest
+from imagebind_cli.sources import Failure, Stretch, from_manifest, stretched, whole
 from imagebind_cli.training.server import context
 from imagebind_cli.training.sides import TIMED
 
@@ -196,12 +195,13 @@ def _read_file(number: int, file: str, modalities: tuple[str, str]) -> _Found:
             if isinstance(item, Failure):
                 found.leave_out(item)
                 continue
-            stretch = _stretch(item.id, item.meta, file)
-            contents = {name: _sentence(item.payload[name]) if name == "text" else _real(item.payload[name]) for name in modalities}
-            named = (
-                os.path.join(Path(file).parent, item.id) != item.payload[files_first[0]]
-            )  # and not by its file, of which there may be stretches
-            found.add({"id": item.id, **item.payload, **stretch}, _keys(item.id if named else None, item.meta, contents, stretch))
+            paths = {name: whole(part) for name, part in item.payload.items()}
+            stretch = _stretch(item.payload.values())
+            contents = {name: _sentence(paths[name]) if name == "text" else _real(paths[name]) for name in modalities}
+            first = item.payload[files_first[0]]
+            named = os.path.join(Path(file).parent, item.id) != paths[files_first[0]] + (first.label if isinstance(first, Stretch) else "")
+            # and not by its file, of which there may be stretches
+            found.add({"id": item.id, **paths, **stretch}, _keys(item.id if named else None, item.meta, contents, stretch))
         return found
     entries = index(file)
     found.made = entries[0].made if len(entries) else {}
@@ -221,6 +221,7 @@ def _take_entry(found: _Found, entry: Entry, place: tuple[int, int], file: str, 
             found.leave_out(Failure(entry.key, f"no {missing[0]} in this sample of {file}; it has {', '.join(entry.parts)}"))
             return
         contents = {name: _content(parts, name == "text" and not prepared[name]) for name, parts in members.items()}
+        stretch = _stretch(stretched("", name, about) for name in modalities)
     except (OSError, ValueError) as error:
         found.leave_out(Failure(entry.key, f"this sample of {file}: {error}"))
         return
@@ -229,7 +230,6 @@ def _take_entry(found: _Found, entry: Entry, place: tuple[int, int], file: str, 
         return
     id = str(about.get("id", entry.key))
     kept = {part.name for parts in members.values() for part in parts}
-    stretch = _stretch(id, about, file)
     row = {"id": id, "file": place[0], **_place(entry, kept, place[1]), **stretch}
     found.add(row, _keys(id, about, contents, stretch))
 
@@ -245,16 +245,10 @@ def _place(entry: Entry, kept: set[str], number: int) -> dict[str, Any]:
     return {"parts": parts}
 
 
-def _stretch(id: str, about: Mapping[str, Any], file: str) -> dict[str, float]:
+def _stretch(payloads: Iterable[Any]) -> dict[str, float]:
     """The seconds of a long recording that a row is, where it says so."""
-    given = {name: about[name] for name in ("start", "end") if about.get(name) is not None}
-    try:
-        seconds = {name: float(value) for name, value in given.items()}
-        if not seconds or 0 <= seconds.get("start", 0.0) < seconds.get("end", math.inf):
-            return seconds
-    except (TypeError, ValueError):
-        pass
-    raise UserError(f"{file}: {id}: start and end are seconds, the one before the other; {given} is given")
+    part = next((payload for payload in payloads if isinstance(payload, Stretch)), None)
+    return {} if part is None else {name: time for name, time in (("start", part.start), ("end", part.end)) if time is not None}
 
 
 def _keys(

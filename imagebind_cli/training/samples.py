@@ -15,7 +15,7 @@ from torch import Tensor
 from imagebind_cli.encoder import Sample
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.views import View
-from imagebind_cli.media.windows import Moment
+from imagebind_cli.media.windows import Moment, within
 from imagebind_cli.model import read_source
 from imagebind_cli.shards import Prepared
 from imagebind_cli.sources import Failure
@@ -108,11 +108,7 @@ def clip_number(spans: Sequence[Any], moment: Moment | None) -> int:
     """
     if moment is None or not all(spans):
         return 0
-    windows = list(dict.fromkeys(map(tuple, spans)))  # each once, in time order
-    low, high = moment.start or 0.0, float("inf") if moment.end is None else moment.end
-    inside = [window for window in windows if low <= (window[0] + window[1]) / 2 <= high]
-    if not inside:
-        raise ValueError(f"no prepared window between {low:g} and {high:g} s")
+    inside = within(spans, (moment.start, moment.end))
     chosen = inside[int(moment.place * len(inside))]
     crops = [number for number, span in enumerate(spans) if tuple(span) == chosen]
     return crops[len(crops) // 2]

@@ -137,9 +137,13 @@ def check_weights(recipe: Recipe) -> None:
 
 def _weights(source: str, name: str) -> Checkpoint:
     try:
-        return model.find(source)
+        found = model.find(source)
     except UserError as error:
         raise UserError(f"{error}; for fresh weights: --set encoders.{name}.init={RANDOM}") from None
+    if found.unfinished:
+        copy = f"finish it first, or copy what it has: imagebind weights convert {source} FOLDER"
+        raise UserError(f"{source}: {found.unfinished}; what is trained over it would not fit once it goes on: {copy}")
+    return found
 
 
 def _apart(encoder: Encoder) -> Encoder:

@@ -18,13 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from imagebind_cli.checkpoint import write_tensors
 from imagebind_cli.errors import UserError
-from imagebind_cli.run_folder import replace_file, sweep
+from imagebind_cli.run_folder import CHECKPOINTS, replace_file, sweep
 from imagebind_cli.training import gather
 from imagebind_cli.training.optimizer import Optimizers
 from imagebind_cli.training.trainable import whole
-
-FOLDER = "checkpoints"
 
 
 @dataclass
@@ -46,8 +45,6 @@ class Progress:
 
 def save(folder: Path, progress: Progress, trained: nn.Module, optimizer: Optimizers, keep: int = 1) -> None:
     """Write a checkpoint, then delete all but the newest `keep`. All processes must call; the first one writes."""
-    from safetensors.torch import save_file
-
     tensors = {}
     for name, parameter in _trained(trained):
         tensors[f"weights/{name}"] = whole(parameter)
@@ -55,10 +52,10 @@ def save(folder: Path, progress: Progress, trained: nn.Module, optimizer: Optimi
             tensors[f"{kind}/{name}"] = whole(tensor)
     if gather.rank():
         return
-    (folder / FOLDER).mkdir(exist_ok=True)
-    sweep(folder / FOLDER)
-    path = folder / FOLDER / f"step-{progress.step:08d}.safetensors"
-    replace_file(path, lambda place: save_file(tensors, place, metadata={"progress": json.dumps(asdict(progress))}))
+    (folder / CHECKPOINTS).mkdir(exist_ok=True)
+    sweep(folder / CHECKPOINTS)
+    path = folder / CHECKPOINTS / f"step-{progress.step:08d}.safetensors"
+    replace_file(path, lambda place: write_tensors(tensors, place, {"progress": json.dumps(asdict(progress))}))
     for old in _checkpoints(folder)[keep:]:
         if old != path:
             old.unlink()
@@ -78,7 +75,7 @@ def restore(folder: Path, trained: nn.Module, optimizer: Optimizers) -> Progress
             _take(path, tensors, trained, optimizer)
             return progress
     if found:
-        raise UserError(f"{folder / FOLDER}: no checkpoint in it can be read; delete it to begin anew")
+        raise UserError(f"{folder / CHECKPOINTS}: no checkpoint in it can be read; delete it to begin anew")
     return Progress()
 
 
@@ -89,7 +86,7 @@ def read_progress(folder: Path) -> Progress:
 
 def _checkpoints(folder: Path) -> list[Path]:
     """The newest first."""
-    return sorted((folder / FOLDER).glob("step-*.safetensors"), reverse=True)
+    return sorted((folder / CHECKPOINTS).glob("step-*.safetensors"), reverse=True)
 
 
 def _read(path: Path) -> tuple[Progress, dict[str, Tensor]] | None:

@@ -102,7 +102,7 @@ def _first_fault(error: ValidationError) -> str:
     fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])  # a wrong name makes another missing
     where = ".".join(map(str, fault["loc"]))
     if fault["type"] != "extra_forbidden":
-        return f"{where}: {fault['msg']}"
+        return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
     parts: dict[Any, type[BaseModel]] = {"options": Option, "figures": Figures}
     known = parts.get(fault["loc"][0], Recipe).model_fields
     nearest = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.0)

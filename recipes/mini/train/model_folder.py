@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
+from imagebind_cli.checkpoint import write_tensors
 from imagebind_cli.model_config import ModelConfig
 
 CONFIG = Path(__file__).with_name("mini.json")
@@ -22,7 +22,7 @@ def write_model(folder: Path, config: ModelConfig, encoders: Mapping[str, Mappin
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in encoders.items():
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / f"{name}.safetensors")
+        write_tensors({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / f"{name}.safetensors")
     shapes = {name: config.encoders[name] for name in encoders}
     folder_config = replace(config, name=f"mini-{folder.name}", encoders=shapes, about=about)
     (folder / "config.json").write_text(folder_config.to_json())

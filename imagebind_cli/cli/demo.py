@@ -1,0 +1,74 @@
+"""`imagebind demo`: what the bundled model finds among the samples inside the package, in the terminal and as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imagebind_cli.cli.output import write
+
+if TYPE_CHECKING:
+    from imagebind_cli.demo import Chapter
+    from imagebind_cli.retrieval.page import Card
+
+SHOWN = 3  # answers to each search
+BAR = 40  # columns of a cosine of 1
+PLURALS = {"image": "pictures", "video": "films", "imu": "recordings"}
+TITLE = "What belongs together lies close together"
+INTRODUCTION = "One space for pictures, sounds, movements and words: related things lie close together. A full bar is a cosine of 1."
+NEXT = "mini knows drawings and a few sounds. For your own files take the published model: imagebind weights pull huge"
+
+
+def demo(
+    html: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the page.")] = Path("imagebind-demo.html"),
+) -> None:
+    """Find pictures by sounds and movements by words: six searches among samples inside the package.
+
+    Prints the story and writes it as one page with pictures and players, which works offline. Needs no download and no files of yours.
+    """
+    from imagebind_cli.demo import MODEL, SAMPLES, chapters
+    from imagebind_cli.errors import writing
+    from imagebind_cli.model import load
+    from imagebind_cli.retrieval.page import Page
+    from imagebind_cli.retrieval.search import Part
+
+    with writing(html), Page(html, TITLE, INTRODUCTION, SAMPLES, options=lambda modality: {}) as page:
+        _print(INTRODUCTION)
+        for number, chapter in enumerate(chapters(load(MODEL, device="cpu")), 1):
+            heading = f"{number}. {chapter.title}"
+            _print("", f"{heading:<44} {_search(chapter)}", *_bars(chapter), f"   {chapter.words}")
+            page.section(heading, [Part(*part) for part in chapter.query], _cards(chapter), chapter.words, kind="chapter")
+    _print("", f"See and hear it: {html.resolve()}", NEXT)
+
+
+def _search(chapter: Chapter) -> str:
+    """What is searched with, and in how many samples."""
+    query = " + ".join(f'"{given}"' if modality == "text" else given for modality, given in chapter.query)
+    return f"{query} → {len(chapter.answers)} {PLURALS[chapter.answers[0].modality]}"
+
+
+def _bars(chapter: Chapter) -> list[str]:
+    """The best answers, the first with its mark."""
+    marks = ["✓" if chapter.is_right else "✗", *" " * (SHOWN - 1)]
+    return [
+        f" {mark} {answer.name:<18} {'█' * round(BAR * max(0.0, answer.score)):<{BAR}} {answer.score:5.2f}"
+        for mark, answer in zip(marks, chapter.answers, strict=False)
+    ]
+
+
+def _cards(chapter: Chapter) -> list[Card]:
+    """The same answers for the page."""
+    from imagebind_cli.retrieval.page import Card
+    from imagebind_cli.retrieval.search import Part
+
+    verdicts = ["right" if chapter.is_right else "wrong", *[""] * (SHOWN - 1)]
+    return [
+        Card(Part(answer.modality, answer.file), rank, answer.score, (verdict,))
+        for rank, (answer, verdict) in enumerate(zip(chapter.answers, verdicts, strict=False), 1)
+    ]
+
+
+def _print(*lines: str) -> None:
+    write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
