@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# imagebind-mini from nothing: packages, data, training, measures, package. Every step leaves what is done alone, so the same command goes on.
+# Make imagebind-mini from nothing: packages, data, training, report, package. Every step skips what is done, so the same command continues a run.
 #
-#   recipes/mini/mini.sh [STEP...]      fetch prepare shard start image-text audio imu depth thermal evaluate package; all if none is named; ablate
+#   recipes/mini/mini.sh [STEP...]      fetch prepare shard start image-text audio imu depth thermal evaluate package; all of these by default; ablate
 #
-# MINI_WORK: where everything goes, build/mini if not given (about 6 GB). MINI_ESC10: a folder of ESC-10, its fold-N recordings under one folder a
-# class. MINI_ROADSCENE: a folder of RoadScene (visible/, infrared/), to measure thermal pictures with. MINI_SEEDS: how many runs of each, 3.
+# MINI_WORK: where everything goes (about 6 GB); build/mini by default. MINI_ESC10: a folder of ESC-10, with a folder for each class. MINI_ROADSCENE: a
+# folder of RoadScene (visible/, infrared/), to measure thermal pictures with. MINI_SEEDS: runs of each kind; 3 by default.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 work=$(mkdir -p "${MINI_WORK:-build/mini}" && cd "${MINI_WORK:-build/mini}" && pwd)
@@ -13,10 +13,10 @@ python=${PYTHON:-python3}
 data=$work/data
 runs=$work/runs
 vision=$runs/image-text
-begun=$work/start-bound
+bound_start=$work/start-bound
 cd "$here/train"  # recipes name the model's config relative to this folder
 
-bind() { # bind RUN RECIPE SEED DATA... [--set ...]: one encoder to the pictures, or on with it
+bind() { # bind RUN RECIPE SEED DATA... [--set ...]: bind one encoder to the pictures, or continue the run
     local run=$1 recipe=$2 seed=$3 flags=()
     shift 3
     while [ $# -gt 0 ]; do
@@ -36,7 +36,7 @@ prepare() {
     if [ -n "${MINI_ROADSCENE:-}" ]; then "$python" ../data/roadscene.py "$work" "$MINI_ROADSCENE"; fi
 }
 
-shard() { # sounds and motion cost more to decode than to learn from
+shard() { # sounds and motion take longer to decode than to learn from
     mkdir -p "$work/prepared"
     for manifest in "$data"/sounds/{instruments,effects,shuffled}.jsonl "$data"/sounds/esc10-?.jsonl; do
         if [ -e "$manifest" ]; then
@@ -58,10 +58,10 @@ image-text() { # words are bound to the image encoder of distil_image.py's secon
         --set encoders.vision.init="$images" --set encoders.text.init="$words-first" --set pairs.0.temperature=0.1 \
         --set pairs.0.learn_temperature=false --set optimizer.lr=1e-3 --set run.steps=800 --out "$words"
     "$python" join_encoders.py "$vision" vision="$work/start-image" text="$words"
-    "$python" start_from_image.py "$vision" "$begun"
+    "$python" start_from_image.py "$vision" "$bound_start"
 }
 
-audio() { # a run for each fold held out, and the one that is shipped, which has heard all
+audio() { # a run for each held-out fold, and the shipped one, which learns from all folds
     local folds=() all=("$work/prepared/instruments.h5" "$work/prepared/effects.h5")
     for fold in "$work"/prepared/esc10-?.h5; do [ -e "$fold" ] && folds+=("$fold"); done
     for seed in $seeds; do
@@ -69,11 +69,11 @@ audio() { # a run for each fold held out, and the one that is shipped, which has
             local others=()
             for fold in "${folds[@]}"; do [ "$fold" = "$held" ] || others+=("$fold"); done
             number=$(basename "$held" .h5)
-            bind "audio-without-$number-$seed" image-audio.toml "$seed" "${all[@]}" "${others[@]}" --set encoders.audio.init="$begun"
+            bind "audio-without-$number-$seed" image-audio.toml "$seed" "${all[@]}" "${others[@]}" --set encoders.audio.init="$bound_start"
         done
     done
-    bind audio image-audio.toml 0 "${all[@]}" ${folds[@]+"${folds[@]}"} --set encoders.audio.init="$begun"
-    bind audio-shuffled image-audio.toml 0 "$work/prepared/shuffled.h5" --set encoders.audio.init="$begun"
+    bind audio image-audio.toml 0 "${all[@]}" ${folds[@]+"${folds[@]}"} --set encoders.audio.init="$bound_start"
+    bind audio-shuffled image-audio.toml 0 "$work/prepared/shuffled.h5" --set encoders.audio.init="$bound_start"
 }
 
 imu() {
@@ -82,13 +82,13 @@ imu() {
 }
 
 depth() {
-    for seed in $seeds; do bind "depth-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" --set encoders.depth.init="$begun"; done
-    bind depth-shuffled image-depth.toml 0 "$data/furniture/train-shuffled.jsonl" --set encoders.depth.init="$begun"
+    for seed in $seeds; do bind "depth-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" --set encoders.depth.init="$bound_start"; done
+    bind depth-shuffled image-depth.toml 0 "$data/furniture/train-shuffled.jsonl" --set encoders.depth.init="$bound_start"
 }
 
 thermal() {
-    for seed in $seeds; do bind "thermal-$seed" image-thermal.toml "$seed" "$data/thermal/train.jsonl" --set encoders.thermal.init="$begun"; done
-    for fold in "$data"/roadscene/train-?.jsonl; do # what real pairs add; measured, never shipped
+    for seed in $seeds; do bind "thermal-$seed" image-thermal.toml "$seed" "$data/thermal/train.jsonl" --set encoders.thermal.init="$bound_start"; done
+    for fold in "$data"/roadscene/train-?.jsonl; do # what real pairs add: measured, never shipped
         if [ -e "$fold" ]; then
             number=$(basename "$fold" .jsonl)
             bind "roadscene-${number#train-}" roadscene.toml 0 "$fold" --set encoders.thermal.init="$runs/thermal-0"
@@ -96,7 +96,7 @@ thermal() {
     done
 }
 
-earlier() { # earlier RUN COMMIT: the model that this package held at a commit of its history
+earlier() { # earlier RUN COMMIT: the model that the package held at that commit
     local run=$runs/$1
     if [ -e "$run" ]; then return; fi
     mkdir -p "$run.part"
@@ -104,18 +104,18 @@ earlier() { # earlier RUN COMMIT: the model that this package held at a commit o
     mv "$run.part" "$run"
 }
 
-ablate() { # one setting apart from the shipped one at a time; for the report alone
+ablate() { # one setting changed at a time; for the report alone
     for seed in $seeds; do
         bind "ablation-temperature-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5" --set pairs.0.temperature=0.2
         bind "ablation-learnt-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5" --set pairs.0.learn_temperature=true
         bind "ablation-batch-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5" --set pairs.0.batch=16
         bind "ablation-mlp-$seed" image-imu.toml "$seed" "$work/prepared/motion-train.h5" --set encoders.imu.head=mlp
-        bind "ablation-temperature-depth-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" --set pairs.0.temperature=0.07 --set encoders.depth.init="$begun"
-        bind "ablation-apart-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" --set pairs.0.aligned=false --set encoders.depth.init="$begun"
+        bind "ablation-temperature-depth-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" --set pairs.0.temperature=0.07 --set encoders.depth.init="$bound_start"
+        bind "ablation-apart-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" --set pairs.0.aligned=false --set encoders.depth.init="$bound_start"
     done
     earlier image-text-pairs 6e42bab    # pictures and words alone, from random weights
-    earlier image-text-imitated 303cbf7 # begun as an imitation of the teacher; concepts were not yet told apart
-    earlier image-text-concepts 3b8c34e # both of them, and colours as they are: distil_image.py's second round
+    earlier image-text-imitated 303cbf7 # after imitating the teacher, before concepts were learnt
+    earlier image-text-concepts 3b8c34e # after distil_image.py's second round, colours as they are
     for which in pairs imitated concepts; do
         local vision=$runs/image-text-$which
         "$python" start_from_image.py "$vision" "$work/start-bound-$which"
@@ -131,9 +131,9 @@ evaluate() { "$python" ../report/report.py "$work"; }
 
 package() { "$python" package.py "$work"; }
 
-for step in "${@:-fetch prepare shard start image-text audio imu depth thermal evaluate package}"; do
-    for one in $step; do
-        echo "mini: $one" >&2
-        "$one"
+for steps in "${@:-fetch prepare shard start image-text audio imu depth thermal evaluate package}"; do
+    for step in $steps; do
+        echo "mini: $step" >&2
+        "$step"
     done
 done
