@@ -9,6 +9,7 @@ through it as `embed` does that has done them all. `write alone` is the same byt
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -100,9 +101,9 @@ def read(path: Path) -> tuple[float, float]:
 
 def through_files(path: Path, folder: Path, rows: int, dim: int) -> float:
     """Seconds that `embed` takes to find that every file of a folder is done, without loading a model."""
-    from imagebind_cli.cli.inputs import find_items
-    from imagebind_cli.cli.resume import Resume
-    from imagebind_cli.cli.talk import Talk
+    from imagebind_cli.corpus.resume import Resume
+    from imagebind_cli.events import Listener
+    from imagebind_cli.sources import from_arguments
 
     with Store(path, MADE | {"dim": dim}) as store:
         vector = np.ones(dim, np.float32) / dim**0.5
@@ -110,10 +111,11 @@ def through_files(path: Path, folder: Path, rows: int, dim: int) -> float:
             status = os.stat(name)
             store.append([Row(name, vector, stamp=Stamp(status.st_size, status.st_mtime_ns))])
     started = time.perf_counter()
-    with Store(path, MADE | {"dim": dim}) as store, Talk() as talk:
-        resume = Resume(talk, "image", store, None, retry=False, verify=False)
-        assert list(resume.choose(find_items(("image",), [str(folder)], None, False, resume.passes))) == []
-        assert talk.skipped == rows
+    with Store(path, MADE | {"dim": dim}) as store:
+        listener = Listener()
+        resume = Resume(listener, "image", store=store)
+        assert list(resume.choose(from_arguments([str(folder)], ("image",), io.BytesIO(), passes=resume.passes))) == []
+        assert listener.skipped == rows
     return time.perf_counter() - started
 
 

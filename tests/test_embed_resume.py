@@ -442,7 +442,7 @@ def test_a_terminal_shows_the_time_left_and_keeps_stdout_clean(folder: Path) -> 
 
 
 def test_what_can_be_counted_is(folder: Path) -> None:
-    from imagebind_cli.cli.inputs import count_items
+    from imagebind_cli.corpus.items import count_items
 
     pictures(folder, 3)
     pictures(folder / "in", 2, "below")

@@ -92,7 +92,7 @@ def from_examples(place: Path, by: str | None, modality: str, vectors: Vectors, 
         made, batches = dict(reader.made), stored(reader, metas=True)
     elif os.path.isdir(place):
         by = by or FOLDER
-        inputs = Inputs(vectors, modality, [], find_items((modality,), [str(place)], None, False, others=talk.others))
+        inputs = Inputs(vectors, modality, [], find_items((modality,), [str(place)], None, False, others=talk.others)(None))
         made, batches = inputs.made()[0], inputs.batches(talk, lambda id: None)
     else:
         raise UserError(f"{place}: neither a store of imagebind embed nor a folder")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,17 +12,15 @@ import typer
 
 from imagebind_cli import registry
 from imagebind_cli.cli.flags import Dtype, Errors, Inputs, Manifest, ModelName, Null, Strict, Workers, reading_options, with_reading_flags
-from imagebind_cli.cli.inputs import count_items, find_items, first_of
+from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.output import write
-from imagebind_cli.cli.resume import Resume
-from imagebind_cli.cli.share import Share, array_task, chosen_share
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.cli.vectors import load_model
 from imagebind_cli.errors import UsageError
 from imagebind_cli.file_kinds import Others
 
 if TYPE_CHECKING:
-    from imagebind_cli.store import Store
+    from imagebind_cli.corpus import Share
 
 Modality = enum.StrEnum("Modality", list(registry.MODALITIES))  # type: ignore[misc]
 Pool = enum.StrEnum("Pool", ["mean", "none"])
@@ -76,12 +73,7 @@ def embed(
     pool: Annotated[Pool, typer.Option(help="mean: one vector per item. none: one per window, with its start and end.")] = Pool.mean,
     **chosen: Any,
 ) -> None:
-    resume: Resume | None = None
-    frames = chosen["fps"] is not None
-    others = Others(strict)
-    items = find_items(
-        (str(modality),), inputs or [], manifest, nul, lambda path: resume is not None and resume.passes(path), frames, others
-    )
+    frames, others = chosen["fps"] is not None, Others(strict)
     options = reading_options(str(modality), chosen)
     if retry_errors and errors is None:
         raise UsageError("--retry-errors takes its inputs from --errors FILE")
@@ -89,51 +81,49 @@ def embed(
         raise UsageError("--verify compares with what is in the store: give -o")
     if array is not ArrayType.float32 and output is None:
         raise UsageError("--array is the number type of a store: give -o")
+    # What is wrong about the inputs is told before the model is loaded.
+    find = find_items((str(modality),), inputs or [], manifest, nul, frames, others)
+
+    from imagebind_cli import corpus
+    from imagebind_cli.corpus.items import count_items
+    from imagebind_cli.store import check_writable, json_line
+
     share = _share(shard, reads_stdin=manifest is None and "-" in (inputs or ["-"]))
     if share is not None:
         output, errors = output and share.name(output), errors and share.name(errors)
         device = share.device(device)
-
-    from imagebind_cli.processes import Processes
-    from imagebind_cli.shards import Prepared
-    from imagebind_cli.sources import Failure, kept_beside, whole
-    from imagebind_cli.store import Row, check_writable, json_line
-
     if output is not None:
         check_writable(output)
     loaded = load_model(model, device, str(dtype), config)
-    first, items = first_of(items)
-    payload = whole(getattr(first, "payload", None))
-    if isinstance(payload, Prepared):  # prepared samples say how they were read; a flag that says otherwise is refused with the first
-        options = {**payload.made["inputs"][str(modality)]["options"], **options}
-    settings: dict[str, Any] = {"pool": str(pool), **options}
-    made = {**loaded.made(str(modality), **settings), "array": str(array)}
-    with Processes([str(modality)]) as processes, Talk(errors, others=others) as talk, _store(output, made, talk) as store:
-        resume = Resume(talk, str(modality), store, share, retry_errors, verify)
-        count = partial(count_items, str(modality), inputs or [], manifest, frames)
-        talk.expect(count, share.count if share else 1, store.stored if store else 0)
-        results = loaded.embed_items(
-            str(modality), resume.choose(items), batch_size=batch_size, workers=workers, processes=processes, **settings
+
+    def count() -> int | None:
+        found = count_items(str(modality), inputs or [], manifest, frames)
+        return found if found is None or share is None else found // share.count
+
+    with Talk(others=others, count=count) as talk, _summed_up(output, talk):
+        corpus.embed(
+            loaded,
+            str(modality),
+            find,
+            output or (lambda rows, _: write(*(json_line(row, str(modality)) for row in rows))),
+            errors=errors,
+            retry_errors=retry_errors,
+            verify=verify,
+            share=share,
+            array=str(array),
+            pool=str(pool),
+            batch_size=batch_size,
+            workers=workers,
+            listener=talk,
+            **options,
         )
-        for item, result in results:
-            if isinstance(result, Failure):
-                resume.failed(item.id)
-                talk.failure(item.id, result.reason, item.stamp)
-                continue
-            talk.remarks(item.id, result.notes, result.warnings)
-            parts = result.embeddings
-            beside = kept_beside(item, (str(modality),))
-            rows = [Row(item.id, part.vector, part.span, len(parts), beside, item.stamp) for part in parts]
-            if store is not None:
-                store.append(rows, result.notes)
-            else:
-                write(*(json_line(row, str(modality)) for row in rows))
-            talk.succeeded(item.id)
     if talk.failed or talk.left:
         raise typer.Exit(1)
 
 
 def _share(shard: str | None, reads_stdin: bool) -> Share | None:
+    from imagebind_cli.corpus.share import array_task, chosen_share
+
     share = chosen_share(shard)
     if share is None and (task := array_task()):
         say(f"this is {task} of a job array; all inputs are taken, not its share of them: --shard auto")
@@ -143,22 +133,18 @@ def _share(shard: str | None, reads_stdin: bool) -> Share | None:
 
 
 @contextmanager
-def _store(output: Path | None, made: dict[str, Any], talk: Talk) -> Iterator[Store | None]:
-    """The store to write to, None for stdout; at the end, also one by Ctrl-C, a line says how far it is."""
-    from imagebind_cli.store import Store
-
-    if output is None:
-        yield None
-        return
+def _summed_up(output: Path | None, talk: Talk) -> Iterator[None]:
+    """Say at the end, also one by Ctrl-C, how far the store is."""
     try:
-        with Store(output, made) as store:
-            yield store
+        yield
     except Exception:
         raise
     except BaseException:
-        say(f"{output}: {talk.summary()}; stopped: the same command goes on from here")
+        if output is not None:
+            say(f"{output}: {talk.summary()}; stopped: the same command goes on from here")
         raise
-    say(f"{output}: {talk.summary()}")
+    if output is not None:
+        say(f"{output}: {talk.summary()}")
 
 
 embed.__doc__ = HELP

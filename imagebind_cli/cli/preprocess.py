@@ -26,7 +26,7 @@ from imagebind_cli.cli.flags import (
     reading_options,
     with_reading_flags,
 )
-from imagebind_cli.cli.inputs import count_items, find_items, new_items
+from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.output import StdoutClosed, write
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UsageError, UserError, writing
@@ -87,22 +87,23 @@ def preprocess(
         raise UserError(f"{preview}: exists and is no folder")
     _check_output(output, modalities, shard_size, looking=inspect or preview is not None)
 
+    from imagebind_cli.corpus.items import count_items, new_items
     from imagebind_cli.processes import Processes, default_workers
     from imagebind_cli.shards import is_own
 
     frames = chosen["fps"] is not None
     others = Others(strict)
-    items = find_items(modalities, inputs or [], manifest, nul, lambda path: output is not None and is_own(path, output), frames, others)
-    count = workers or default_workers()
-    with Processes(modalities) as processes, Talk(errors, "prepared", others) as talk:
+    items = find_items(modalities, inputs or [], manifest, nul, frames, others)(lambda path: output is not None and is_own(path, output))
+    at_once = workers or default_workers()
 
-        def counted() -> int | None:
-            found = count_items(modality, inputs or [], manifest, frames)
-            if output is not None and count > 1 and found is not None and found >= MANY:
-                processes.launch()  # while this process imports the same
-            return found
+    def count() -> int | None:
+        found = count_items(modality, inputs or [], manifest, frames)
+        if output is not None and at_once > 1 and found is not None and found >= MANY:
+            processes.launch()  # while this process imports the same
+        return found
 
-        talk.expect(counted)
+    with Processes(modalities) as processes, Talk(errors, "prepared", others, count) as talk:
+        talk.begin(0)
 
         import torch
 
@@ -111,7 +112,7 @@ def preprocess(
 
         torch.set_num_threads(1)  # the readers share the cores
         configs = input_configs(model, modalities)
-        decode = partial(pipeline.decode, read=partial(read_sources, configs=configs, options=options), workers=count, ahead=4 * count)
+        decode = partial(pipeline.decode, read=partial(read_sources, configs=configs, options=options), workers=at_once, ahead=4 * at_once)
         if output is None:
             with writing(preview or "stdout"):
                 _look(decode(items), configs, inspect, preview, talk)

@@ -260,7 +260,7 @@ def _tell(
             write(*(_table(query, hits) if plain else [json.dumps(hit.as_json(query.id)).encode() + b"\n" for hit in hits]))
             if page is not None:
                 page.add(query, hits)
-            talk.succeeded()
+            talk.succeeded(query.id)
     if html is not None:
         say(f"{html}: {talk.summary()}")
 

@@ -9,14 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagebind_cli.cli.failures import FailureFile
 from imagebind_cli.cli.pace import Pace
+from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import Others
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from imagebind_cli.store import Stamp
+    from imagebind_cli.corpus.failures import FailureFile
 
 LINE_SECONDS = 60.0
 
@@ -28,19 +28,28 @@ def say(text: str) -> None:
         sys.stderr.flush()
 
 
-class Talk:
-    """Counts of a run, as a live line on a terminal and a plain line a minute elsewhere. Use it as a context manager.
+class Talk(Listener):
+    """Counts of a run, as a live line on a terminal and a plain line a minute elsewhere. Use it as a context manager."""
 
-    errors: the file of failed inputs, see `FailureFile`. done: what has happened to the others, in a word. failed, skipped, left: inputs that
-    could not be used, were there already, and failed before and were not tried again. others: files of other kinds, that were skipped.
-    """
+    def __init__(
+        self,
+        errors: Path | None = None,
+        done: str = "embedded",
+        others: Others | None = None,
+        count: Callable[[], int | None] | None = None,
+    ) -> None:
+        """Be quiet until something happens.
 
-    def __init__(self, errors: Path | None = None, done: str = "embedded", others: Others | None = None) -> None:
+        Args:
+            errors: the file of failed inputs, see `FailureFile`. done: what has happened to the others, in a word.
+            others: files of other kinds, that were skipped. count: finds out how many inputs there are, if that can be told.
+        """
+        super().__init__()
         self._word = done
         self.others = others or Others()
         self._has_summed_up = False
-        self.done = self.failed = self.skipped = self.left = 0
-        self.failures = FailureFile(errors) if errors else None
+        self._failures = _failure_file(errors) if errors else None
+        self._count = count
         self._said: set[str] = set()
         self._pace = Pace()
         self._over = threading.Event()
@@ -58,44 +67,40 @@ class Talk:
         self._over.set()
         if self._progress:
             self._progress.stop()
-        if self.failures:
-            self.failures.close()
+        if self._failures:
+            self._failures.close()
         if self.others.count and not self._has_summed_up:
             say(self.summary())
 
-    def expect(self, count: Callable[[], int | None], shares: int = 1, stored: int = 0) -> None:
-        """Find out in the background how many inputs there are, if that can be told; so many were done before.
+    def note(self, text: str) -> None:
+        say(text)
 
-        shares: among how many runs they are divided.
-        """
+    def begin(self, stored: int) -> None:
+        """Count the inputs in the background; so many rows are there already."""
+        count = self._count
+        if count is not None:
+            threading.Thread(target=lambda: self._pace.expect(count(), stored), name="count", daemon=True).start()
 
-        def work() -> None:
-            total = count()
-            self._pace.expect(None if total is None else total // shares, stored)
+    def succeeded(self, id: str) -> None:
+        super().succeeded(id)
+        if self._failures:
+            self._failures.done(id)
 
-        threading.Thread(target=work, name="count", daemon=True).start()
+    def failure(self, id: str, reason: str) -> None:
+        """Report an input that could not be used at once, and keep it in the file of failures."""
+        super().failure(id, reason)
+        say(f"{printable(id) or repr(id)}: {printable(reason)}")
+        if self._failures:
+            self._failures.add(id, reason, None)
 
-    def succeeded(self, name: str | None = None) -> None:
-        """One input is done."""
-        self.done += 1
-        if self.failures and name is not None:
-            self.failures.done(name)
-
-    def failure(self, name: str, why: str, stamp: Stamp | None = None) -> None:
-        """One input could not be used: said at once, and counted. stamp: what it was."""
-        self.failed += 1
-        say(f"{printable(name) or repr(name)}: {printable(why)}")
-        if self.failures:
-            self.failures.add(name, why, stamp)
-
-    def remarks(self, name: str, notes: Iterable[str], warnings: Iterable[str]) -> None:
+    def remarks(self, id: str, notes: Iterable[str], warnings: Iterable[str]) -> None:
         """What was assumed to read an input, said the first time it is met, and what was lost of it, said with its name."""
         for note in notes:
             if note not in self._said:
                 self._said.add(note)
                 say(f"assumed: {note}")
         for warning in warnings:
-            say(f"{printable(name)}: {warning}")
+            say(f"{printable(id)}: {warning}")
 
     def summary(self, *more: str) -> str:
         """The counts at the end of the run in words, with the rate and what else there is to say."""
@@ -119,6 +124,12 @@ class Talk:
                 self._progress.update(self._task, description=text)
             else:
                 say(text)
+
+
+def _failure_file(path: Path) -> FailureFile:
+    from imagebind_cli.corpus.failures import FailureFile
+
+    return FailureFile(path)
 
 
 def _progress() -> Progress:

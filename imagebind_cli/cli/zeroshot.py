@@ -148,7 +148,7 @@ def zeroshot(
         task = _suite_task(opened, vectors, inputs or [], reading_options(opened.modality, chosen), outputs)
     else:
         name, readers = str(modality), store_readers(inputs or [])
-        items = [] if readers else find_items((name,), inputs or [], manifest, nul, None, chosen["fps"] is not None, others)
+        items = [] if readers else find_items((name,), inputs or [], manifest, nul, chosen["fps"] is not None, others)(None)
         given = Inputs(vectors, name, readers, items, str(pool), reading_options(name, chosen))
         task = _plain_task(given, labels, truth, metric and str(metric), outputs)
         rows = readers or manifest or "-" in (inputs or ["-"])

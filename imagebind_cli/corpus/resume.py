@@ -8,31 +8,33 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from imagebind_cli.cli.inputs import distinct
-from imagebind_cli.cli.share import Share
-from imagebind_cli.cli.talk import Talk, say
-
-if TYPE_CHECKING:
-    from imagebind_cli.sources import Failure, Item
-    from imagebind_cli.store import Stamp, Store
+from imagebind_cli.corpus.failures import FailureFile
+from imagebind_cli.corpus.items import distinct
+from imagebind_cli.corpus.share import Share
+from imagebind_cli.events import Listener
+from imagebind_cli.media.frame_folder import frame_names
+from imagebind_cli.shards import Prepared
+from imagebind_cli.sources import Failure, Item, Stretch
+from imagebind_cli.store import Stamp, Store, content_hash
 
 
 @dataclass
 class Resume:
     """The choice of inputs; each that is taken up carries what it is now.
 
-    modality: what they are. store: where rows go, None for stdout. retry: take only what failed before.
-    verify: tell a changed file by its content, and not by size and time.
+    modality: what they are. share: which of them are this run's. failures: those of earlier runs. retry: take only these. verify: tell a
+    changed file by its content, and not by size and time. store: where rows go; None until it is open, and where there is none.
     """
 
-    talk: Talk
+    listener: Listener
     modality: str
-    store: Store | None
-    share: Share | None
-    retry: bool
-    verify: bool
+    share: Share | None = None
+    failures: FailureFile | None = None
+    retry: bool = False
+    verify: bool = False
+    store: Store | None = None
     _came: dict[int, int] = field(default_factory=dict)
     _said: bool = False
 
@@ -43,24 +45,22 @@ class Resume:
         """Whether a file is done, told before it is looked into. Whether it is asked for is not: it may be an archive of items that are."""
         if self.store is None or not self._is_done(path, path):
             return False
-        self.talk.skipped += self._is_asked(path)
+        self.listener.skipped += self._is_asked(path)
         return True
 
     def choose(self, items: Iterable[Item | Failure]) -> Iterator[Item | Failure]:
         """The items to do, in order. Another thread may draw them."""
-        from imagebind_cli.sources import Failure
-
         asked = (item for item in items if self._is_asked(item.id))
-        for item in asked if self.store is None else distinct(asked, self.talk, self._came):
+        for item in asked if self.store is None else distinct(asked, self.listener, self._came):
             if isinstance(item, Failure):
                 yield item
                 continue
             if self.store is not None and self._is_done(item.id, item.payload):
-                self.talk.skipped += 1
+                self.listener.skipped += 1
                 continue
             stamp = self._stamp(item.payload)
-            if self.talk.failures and not self.retry and self.talk.failures.failed_as(item.id, stamp):
-                self.talk.left += 1
+            if self.failures and not self.retry and self.failures.failed_as(item.id, stamp):
+                self.listener.left += 1
             else:
                 yield replace(item, stamp=stamp)
 
@@ -74,23 +74,22 @@ class Resume:
         before = self.store.stamp(id)
         if before is None or not self._stamp(payload).is_of(before, by_content=self.verify):
             if self.verify and before and not before.hash and not self._said:
-                say(f"{self.store.path} was written without --verify: inputs whose content it does not know are embedded again")
+                self.listener.note(
+                    f"{self.store.path} was written without --verify: inputs whose content it does not know are embedded again"
+                )
                 self._said = True
             return False
-        if self.talk.failures:
-            self.talk.failures.done(id)
+        if self.failures:
+            self.failures.done(id)
         return True
 
     def _is_asked(self, id: str) -> bool:
         mine = self.share is None or self.share.holds(id)
-        return mine and not (self.retry and self.talk.failures and id not in self.talk.failures)
+        return mine and not (self.retry and self.failures and id not in self.failures)
 
 
 def stamper(modality: str, verify: bool) -> Callable[[Any], Stamp]:
     """What tells what an input is now, from its payload. Of one that cannot be looked at nothing is known; its reader says why."""
-    from imagebind_cli.shards import Prepared
-    from imagebind_cli.sources import Stretch
-    from imagebind_cli.store import Stamp, content_hash
 
     def stamp(payload: Any) -> Stamp:
         if not isinstance(payload, Stretch):
@@ -120,9 +119,6 @@ def stamper(modality: str, verify: bool) -> Callable[[Any], Stamp]:
 
 def _frames_stamp(folder: str, verify: bool) -> Stamp:
     """Of a folder of frames: their bytes together, the latest change of one or of the folder, and a hash of all names and contents."""
-    from imagebind_cli.media.frame_folder import frame_names
-    from imagebind_cli.store import Stamp, content_hash
-
     names = frame_names(folder)
     paths = [os.path.join(folder, name) for name in names]
     found = [os.stat(path) for path in paths]

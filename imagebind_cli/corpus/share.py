@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagebind_cli.errors import UsageError
+from imagebind_cli.store import key_of
 
 ARRAY = "SLURM_ARRAY_TASK_"
 
@@ -25,8 +26,6 @@ class Share:
 
     def holds(self, id: str) -> bool:
         """Whether an input is of this share."""
-        from imagebind_cli.store import key_of
-
         return key_of(id) % self.count == self.number - 1
 
     def name(self, path: Path) -> Path:

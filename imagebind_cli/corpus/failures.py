@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imagebind_cli.errors import UserError, writing
-
-if TYPE_CHECKING:
-    from imagebind_cli.store import Stamp
+from imagebind_cli.store import Stamp
 
 
 class FailureFile:
@@ -49,8 +47,6 @@ class FailureFile:
 
     def failed_as(self, id: str, stamp: Stamp) -> bool:
         """Whether this very input failed before. One of which nothing but the name is known may have changed."""
-        from imagebind_cli.store import Stamp
-
         row = self._known.get(id)
         if row is None or ("size" not in row and "hash" not in row):
             return False

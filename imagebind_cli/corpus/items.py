@@ -1,0 +1,84 @@
+"""Which items of a job count: each id once, those that are not there yet, and how many there are."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Container, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+
+from imagebind_cli.events import Listener
+from imagebind_cli.file_kinds import is_other
+from imagebind_cli.sources import Failure, Item
+
+
+def new_items(items: Iterable[Item | Failure], stored: Container[str], listener: Listener) -> Iterator[Item | Failure]:
+    """The items whose ids are not stored yet, as `distinct` gives them."""
+    for item in distinct(items, listener):
+        if not isinstance(item, Failure) and item.id in stored:
+            listener.skipped += 1
+        else:
+            yield item
+
+
+def distinct(items: Iterable[Item | Failure], listener: Listener, came: dict[int, int] | None = None) -> Iterator[Item | Failure]:
+    """Each item once. An id that comes again with another input, or that no store can hold, is a failure.
+
+    came: hashes of ids to those of their inputs, since there may be millions; one that is taken out may come again.
+    """
+    came = {} if came is None else came
+    for item in items:
+        if isinstance(item, Failure):
+            yield item
+            continue
+        id, input = hash(item.id), hash(str(item.payload))
+        if not _is_storable(item.id):
+            yield Failure(item.id, "its id is no text that a store can hold")
+        elif id not in came:
+            came[id] = input
+            yield item
+        elif came[id] == input:
+            listener.skipped += 1
+        else:
+            yield Failure(item.id, "this id came before with another input; give each its own")
+
+
+def _is_storable(id: str) -> bool:
+    try:
+        return "\0" not in id and id.encode("utf-8", "surrogateescape") is not None
+    except UnicodeEncodeError:  # half of a pair, from JSON
+        return False
+
+
+def count_items(modality: str, inputs: list[str], manifest: Path | None, frames: bool = False) -> int | None:
+    """About how many items there are, where that can be told without reading them: None for stdin and archives.
+
+    modality: one, or several with commas. frames: see `sources`.
+    """
+    if manifest is not None:
+        if not manifest.is_file():  # a pipe
+            return None
+        with open(manifest, "rb") as file:
+            return sum(1 for line in file if line.strip()) - (manifest.suffix.lower() in (".csv", ".tsv"))
+    if not inputs or any(name == "-" or name.endswith((".tar", ".h5")) for name in inputs):
+        return None
+    if modality == "text":
+        return len(inputs)
+    count, modalities = 0, modality.split(",")
+    for name in inputs:
+        there = os.path.lexists(name)
+        for path in [name] if there else glob.iglob(name, recursive=True):
+            if frames or not os.path.isdir(path):
+                count += there or not is_other(path, modalities)
+                continue
+            for _, folders, files in os.walk(path):
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                count += sum(not (file.startswith(".") or is_other(file, modalities)) for file in files)
+    return count
+
+
+def first_of(items: Iterator[Item | Failure]) -> tuple[Item | Failure | None, Iterator[Item | Failure]]:
+    """The first item, and all of them again."""
+    first = next(items, None)
+    return first, items if first is None else chain([first], items)

@@ -1,0 +1,84 @@
+"""Embedding jobs from Python: docs/python.md as it stands, resume, shares, failures, and no terminal needed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import generate
+import numpy as np
+import pytest
+
+from imagebind_cli import corpus
+from imagebind_cli.events import Listener
+from imagebind_cli.store import Row, open_store
+
+PAGE = Path(__file__).parent.parent / "docs" / "python.md"
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three pictures and a broken one, in a folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        generate.picture(tmp_path / "photos" / f"{number}.png", number)
+    (tmp_path / "photos" / "broken.png").write_text("no picture")
+    return tmp_path / "photos"
+
+
+def counts(heard: Listener) -> tuple[int, int, int, int]:
+    return heard.done, heard.failed, heard.skipped, heard.left
+
+
+def test_the_page_works_as_it_stands(photos: Path, tiny: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    section = PAGE.read_text().split("## A folder into a store")[1].split("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    exec(code, {"model": tiny})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("photos/broken.png: not a readable picture")
+    assert lines[1] == "3 1 0"
+    assert [line.split()[0] for line in lines[2:]] == [f"photos/{number}.png" for number in range(3)]
+    assert open_store("photos.h5").ids == [f"photos/{number}.png" for number in range(3)]
+
+
+def test_the_same_call_again_does_what_is_left(photos: Path, tiny: Any) -> None:
+    assert counts(corpus.embed(tiny, "image", ["photos"], "a.h5", errors="e.jsonl")) == (3, 1, 0, 0)
+    assert counts(corpus.embed(tiny, "image", ["photos"], "a.h5", errors="e.jsonl")) == (0, 0, 3, 1)
+    generate.picture(photos / "broken.png", 9)
+    assert counts(corpus.embed(tiny, "image", ["photos"], "a.h5", errors="e.jsonl", retry_errors=True)) == (1, 0, 0, 0)
+    assert Path("e.jsonl").read_text() == ""
+    assert np.allclose(open_store("a.h5").vectors()[-1], tiny.embed("image", [photos / "broken.png"])[0], atol=1e-6)
+
+
+def test_shares_are_all_of_it_and_nothing_twice(photos: Path, tiny: Any) -> None:
+    ids: list[str] = []
+    for number in (1, 2):
+        rows: list[Row] = []
+        share = corpus.Share(number, 2)
+        corpus.embed(tiny, "image", ["photos"], lambda some, _, rows=rows: rows.extend(some), share=share)  # type: ignore[misc]
+        assert all(share.holds(row.id) for row in rows)
+        ids += [row.id for row in rows]
+    assert sorted(ids) == [f"photos/{number}.png" for number in range(3)]
+
+
+def test_a_manifest_and_windows(photos: Path, tiny: Any) -> None:
+    generate.audio(Path("a.wav"), seconds=5)
+    Path("m.jsonl").write_text('{"id": "x", "audio": "a.wav", "label": "dog"}\n')
+    heard = corpus.embed(tiny, "audio", (), "s.h5", manifest="m.jsonl", pool="none", clips=2)
+    assert counts(heard) == (1, 0, 0, 0)
+    store = open_store("s.h5")
+    assert store.ids == ["x", "x"]
+    assert store.meta(0)["label"] == "dog"
+
+
+def test_no_terminal_is_imported(photos: Path) -> None:
+    code = (
+        "import sys; from imagebind_cli import load, corpus; "
+        "corpus.embed(load('tiny', device='cpu'), 'image', ['photos'], 'a.h5'); "
+        "sys.exit(bool({'typer', 'rich', 'imagebind_cli.cli'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=100).returncode == 0
