@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 from conftest import PROGRAM, Finished, Run, Start
 
-from imagebind_cli.cli import pace, share, talk
+from imagebind_cli.cli import pace, talk
+from imagebind_cli.corpus import share
 from imagebind_cli.store import is_store, open_store
 
 
@@ -384,10 +385,10 @@ def test_ctrl_c_says_how_far_it_is_and_the_same_command_goes_on(start: Start, em
 
 def test_a_line_a_minute_tells_how_far_it_is_where_nobody_looks(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(talk, "LINE_SECONDS", 0.2)
-    with talk.Talk() as counts:
-        counts.expect(lambda: 1000)
-        for _ in range(10):
-            counts.succeeded()
+    with talk.Talk(count=lambda: 1000) as counts:
+        counts.begin(0)
+        for number in range(10):
+            counts.succeeded(str(number))
             time.sleep(0.1)
         counts.failed = 2
     lines = capfd.readouterr().err.splitlines()
