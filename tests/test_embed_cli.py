@@ -842,7 +842,7 @@ def test_a_name_too_long_to_be_one_is_told_in_one_line(imagebind: Run, folder: P
         ["store", "check", long],
         ["weights", "info", long],
         ["train", "--recipe", long, "--data", "a.jsonl", "--out", "b"],
-        ["train", "--recipe", "image-depth", "--data", f"{long}.jsonl", "--out", "b", "--dry-run"],
+        ["train", "--pairs", "image-depth", "--data", f"{long}.jsonl", "--out", "b", "--dry-run"],
     ):
         run = imagebind(*arguments)
         assert run.code in (1, 2), arguments

@@ -187,4 +187,4 @@ def test_a_model_in_place_of_the_recipes_is_said():
     assert said == []
     assert requested("fine-tune", model="mini", say=said.append).model == "mini"
     assert requested("fine-tune", changes=["model=tiny"], say=said.append).model == "tiny"
-    assert said == ["model mini takes the place of the recipe's huge", "model tiny takes the place of the recipe's huge"]
+    assert said == ["model mini takes the place of the recipe's huge"]

@@ -23,14 +23,14 @@ MAX_TEXT_BYTES = 1_000_000
 """Of such a chunk, unpacked; Pillow takes as much."""
 
 
-def essential_png(source: Source, moving: bool = False) -> BinaryIO:
+def essential_png(source: Source, moving: bool = False, transparent: bool = False) -> BinaryIO:
     """A PNG file, its critical chunks as they are, and of the others those that are whole and say which way up it is.
 
-    moving: keep an animation's frames, too, and their transparency.
+    moving: keep an animation's frames, too, and their transparency. transparent: keep a still picture's, which may mark missing pixels.
     """
     if isinstance(source, str | os.PathLike):
         with open(source, "rb") as file:
-            return essential_png(file, moving)
+            return essential_png(file, moving, transparent)
     source.seek(0)
     kept = [source.read(len(PNG))]
     while len(head := source.read(8)) == 8:
@@ -41,7 +41,7 @@ def essential_png(source: Source, moving: bool = False) -> BinaryIO:
                 break
         elif kind in (b"tRNS", b"eXIf", b"iTXt", b"zTXt", b"tEXt") and length <= MAX_TEXT_BYTES:
             body = source.read(length + 4)
-            if _is_whole(kind, body) and (moving if kind == b"tRNS" else _turns(kind, body[:-4])):
+            if _is_whole(kind, body) and (moving or transparent if kind == b"tRNS" else _turns(kind, body[:-4])):
                 kept += [head, body]
         else:
             source.seek(length + 4, io.SEEK_CUR)

@@ -23,15 +23,15 @@ LONGEST = 32
 memory, and the crop takes the middle anyway."""
 
 
-def open_image(source: Source, most: int = MAX_PIXELS, page: int = 0) -> Image.Image:
-    """A picture as its file holds it: first frame, or that page of a TIFF, own mode, pixels read.
+def open_image(source: Source, most: int = MAX_PIXELS, page: int = 0, transparent: bool = False) -> Image.Image:
+    """A picture as its file holds it: first frame, or that page of a TIFF, own mode, pixels read. transparent: with a PNG's mark of clear pixels.
 
     Raises:
         OSError, ValueError: the file cannot be read, is no picture, or would unpack to more than `most` pixels.
     """
     check_file(source)
     with decoding("picture"):
-        image = identify(source)
+        image = identify(source, transparent=transparent)
         if page and image.format == "TIFF":
             if page >= (pages := getattr(image, "n_frames", 1)):
                 raise ValueError(f"no page {page}; it has {pages}, counted from 0")
@@ -42,15 +42,15 @@ def open_image(source: Source, most: int = MAX_PIXELS, page: int = 0) -> Image.I
     return image
 
 
-def identify(source: Source, moving: bool = False) -> Image.Image:
-    """A picture of which nothing is unpacked yet, without what no pixel depends on. moving: with an animation's frames.
+def identify(source: Source, moving: bool = False, transparent: bool = False) -> Image.Image:
+    """A picture of which nothing is unpacked yet, without what no pixel depends on. moving: with an animation's frames. transparent: see above.
 
     Raises:
         OSError, ValueError: the file cannot be read. UnsupportedKind: it is of a kind that is known and not read.
     """
     start = head(source, HEAD)
     try:
-        image = Image.open(essential_png(source, moving) if start.startswith(PNG) else source)
+        image = Image.open(essential_png(source, moving, transparent) if start.startswith(PNG) else source)
     except UnidentifiedImageError:
         if HEIF.match(start) and (heif := _open_heif(source)):
             return heif

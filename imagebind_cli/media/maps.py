@@ -171,7 +171,7 @@ def _read_picture_or_text(source: Source, start: bytes, frame: int, colours: boo
 
 
 def _read_picture(source: Source, start: bytes, frame: int, colours: bool) -> PixelMap:
-    image = open_image(source, MAX_PIXELS, frame)
+    image = open_image(source, MAX_PIXELS, frame, transparent=True)
     notes: list[str] = []
     # Readers of the best-known PFM files ignore the size of the scale and use its sign only, the byte order.
     if image.format == "PPM" and image.info.get("scale", 1) != 1:

@@ -56,7 +56,7 @@ def requested(
         encoders=encoders,
         zeroshot=[_test(text) for text in zeroshot] or None,
     )
-    if "model" in given.model_fields_set and made.model != given.model:
+    if model is not None and "model" in given.model_fields_set and made.model != given.model:
         say(f"model {made.model} takes the place of the recipe's {given.model}")
     if init is None:
         return made
