@@ -8,7 +8,7 @@ demo: .venv/installed
 	@$(BIN)/imagebind demo
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # The core tests on the lowest version of everything that pyproject.toml allows; `make test` has the newest.
 OLDEST := build/oldest
