@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 from imagebind_cli import corpus
+from imagebind_cli.errors import UserError
 from imagebind_cli.events import Listener
+from imagebind_cli.retrieval.find import find
+from imagebind_cli.similarity import combine
 from imagebind_cli.store import Row, open_store
 
 PAGE = Path(__file__).parent.parent / "docs" / "python.md"
@@ -36,13 +39,29 @@ def counts(heard: Listener) -> tuple[int, int, int, int]:
 
 def test_the_page_works_as_it_stands(photos: Path, tiny: Any, capsys: pytest.CaptureFixture[str]) -> None:
     section = PAGE.read_text().split("## A folder into a store")[1].split("\n## ")[0]
-    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    search = PAGE.read_text().split("Search a store with")[1].split("\n## ")[0]
+    code, ask = (re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0] for text in (section, search))
     exec(code, {"model": tiny})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("photos/broken.png: not a readable picture")
     assert lines[1] == "3 1 0"
     assert [line.split()[0] for line in lines[2:]] == [f"photos/{number}.png" for number in range(3)]
-    assert open_store("photos.h5").ids == [f"photos/{number}.png" for number in range(3)]
+    store = open_store("photos.h5")
+    assert store.ids == [f"photos/{number}.png" for number in range(3)]
+    exec(ask, {"model": tiny})
+    (first, second) = capsys.readouterr().out.splitlines()
+    query = combine(np.stack([tiny.embed("text", ["snow"])[0], tiny.embed("image", ["photos/0.png"])[0]]), (1, 0.5))
+    order = np.argsort(-(store.vectors() @ query))
+    for rank, (line, row) in enumerate(zip((first, second), order[:2], strict=True), start=1):
+        assert line == f"{rank} {store.ids[row]} {round(float(store.vectors()[row] @ query), 3)}"
+
+
+def test_a_query_that_cannot_be_read_is_one_error(photos: Path, tiny: Any) -> None:
+    corpus.embed(tiny, "image", ["photos"], "a.h5")
+    for query, why in (({"image": "none.png"}, "none.png: no such file"), ({}, "a query is needed"), ({"like": "x"}, "no item 'x'")):
+        with pytest.raises(UserError, match=why):
+            find(["a.h5"], model=tiny, **query)
+    assert [hit.id for hit in find(["a.h5"], like="photos/0.png", k=5)] != []
 
 
 def test_the_same_call_again_does_what_is_left(photos: Path, tiny: Any) -> None:

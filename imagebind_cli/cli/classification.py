@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say
-from imagebind_cli.cli.vectors import Inputs, Vectors
 from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.space import Inputs, Space
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation.classify import Batch, Classifier
@@ -66,18 +66,18 @@ class Outputs:
             raise UserError(f"--plot draws which class is taken for which, and the metric is {metric}; that needs one label of each item")
 
 
-def from_names(labels: list[Label], templates: Templates, vectors: Vectors, talk: Talk) -> Prototypes:
+def from_names(labels: list[Label], templates: Templates, space: Space, talk: Talk) -> Prototypes:
     """Class vectors of names in prompts."""
     from imagebind_cli.evaluation.labels import shared_names
     from imagebind_cli.evaluation.prototypes import from_prompts
 
     for name in shared_names(labels):
         say(f"the name {name!r} stands for more than one class; they cannot be told apart by it")
-    made = vectors.made_of("text") | {"templates": templates.record()}
-    return from_prompts(labels, templates, lambda sentences: vectors.sentences(sentences, talk), made)
+    made = space.made_of("text") | {"templates": templates.record()}
+    return from_prompts(labels, templates, lambda sentences: space.sentences(sentences, talk), made)
 
 
-def from_examples(place: Path, by: str | None, modality: str, vectors: Vectors, talk: Talk) -> Prototypes:
+def from_examples(place: Path, by: str | None, modality: str, space: Space, talk: Talk) -> Prototypes:
     """Class vectors of a store's rows, or of the files in a folder with a folder for each class.
 
     by: how a row's class is found, as `truth.label_by` takes it; None for the column `class`, else the id; in a folder, its folder.
@@ -88,11 +88,11 @@ def from_examples(place: Path, by: str | None, modality: str, vectors: Vectors, 
     from imagebind_cli.store import is_store, open_store
 
     if is_store(place):
-        reader = vectors.admit(open_store(place))
+        reader = space.admit(open_store(place))
         made, batches = dict(reader.made), stored(reader, metas=True)
     elif os.path.isdir(place):
         by = by or FOLDER
-        inputs = Inputs(vectors, modality, [], find_items((modality,), [str(place)], None, False, others=talk.others)(None))
+        inputs = Inputs(space, modality, [], find_items((modality,), [str(place)], None, False, others=talk.others)(None))
         made, batches = inputs.made()[0], inputs.batches(talk, lambda id: None)
     else:
         raise UserError(f"{place}: neither a store of imagebind embed nor a folder")

@@ -13,11 +13,12 @@ import typer
 from imagebind_cli import registry
 from imagebind_cli.cli.flags import Dtype, Errors, Inputs, Manifest, ModelName, Null, Strict, Workers, reading_options, with_reading_flags
 from imagebind_cli.cli.inputs import find_items
+from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say
-from imagebind_cli.cli.vectors import load_model
 from imagebind_cli.errors import UsageError
 from imagebind_cli.file_kinds import Others
+from imagebind_cli.space import load_model
 
 if TYPE_CHECKING:
     from imagebind_cli.corpus import Share
@@ -94,7 +95,8 @@ def embed(
         device = share.device(device)
     if output is not None:
         check_writable(output)
-    loaded = load_model(model, device, str(dtype), config)
+    keep_freed_memory()
+    loaded = load_model(model, device, str(dtype), config, say)
 
     def count() -> int | None:
         found = count_items(str(modality), inputs or [], manifest, frames)

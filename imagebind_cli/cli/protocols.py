@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from imagebind_cli.cli.classification import Outputs, classify, finish, from_examples, from_names, keep, say_gaps
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say
-from imagebind_cli.cli.vectors import Inputs
 from imagebind_cli.errors import UserError
 from imagebind_cli.registry import encoder_name
+from imagebind_cli.space import Inputs
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation.classify import Batch
@@ -74,8 +74,8 @@ class Task:
     def seen(self) -> str:
         """What the model has seen of the suite's data, in words; empty where nothing is known."""
         assert self.suite is not None
-        vectors, used = self.given.vectors, (*(self.suite.weights or [self.given.modality]), "text")
-        known = {name: vectors.trained_on().get(name, {}).get(self.suite.name) for name in map(encoder_name, used)}
+        space, used = self.given.space, (*(self.suite.weights or [self.given.modality]), "text")
+        known = {name: space.trained_on().get(name, {}).get(self.suite.name) for name in map(encoder_name, used)}
         return "; ".join(f"the model has seen this data: its {name} encoder {what}" for name, what in known.items() if what)
 
     def conclude(self, kind: str, tally: Tally, record: Mapping[str, Any]) -> bool:
@@ -119,17 +119,17 @@ def zero_shot(task: Task, talk: Talk, how: ByPrototype) -> bool:
     from imagebind_cli.evaluation import labels, prompts
     from imagebind_cli.evaluation.classify import Classifier, pair_scale
 
-    vectors, suite = task.given.vectors, task.suite
+    space, suite = task.given.space, task.suite
     record: dict[str, Any] = {}
     if how.examples:
-        found = from_examples(how.examples, how.by, how.modality, vectors, talk)
+        found = from_examples(how.examples, how.by, how.modality, space, talk)
         tally = task.tally(found.classes)
     else:
         assert task.labels is not None
         own = prompts.checked(f"suite {suite.name}", suite.templates) if suite and suite.templates and not how.templates else None
         templates = own or prompts.read_templates(how.templates or prompts.DEFAULT)
         tally = task.tally([label.name for label in task.labels])
-        found = from_names(task.labels, templates, vectors, talk)
+        found = from_names(task.labels, templates, space, talk)
         record = {"labels": {"count": len(task.labels), "sha256": labels.digest(task.labels)}}
     if how.save:
         keep(found, how.save)
@@ -197,13 +197,13 @@ def find_captions(task: Task, talk: Talk) -> bool:
     from imagebind_cli.evaluation.captions import answers, ask, sides
     from imagebind_cli.evaluation.report import bootstrap, retrieval_scores
 
-    suite, vectors = task.suite, task.given.vectors
+    suite, space = task.suite, task.given.space
     assert suite is not None
     task.outputs.check_metric(suite.metric)
     failed: list[str] = []
     items = _gathered(task.given, talk, failed, None)
     texts = list(dict.fromkeys(text for _, text, _ in suite.captions))
-    rows = dict(zip(texts, vectors.sentences(texts, talk), strict=True))
+    rows = dict(zip(texts, space.sentences(texts, talk), strict=True))
     described, asking = sides(items.ids, items.vectors, suite.captions, np.stack([rows[text] for _, text, _ in suite.captions]))
     if not asking.ids:
         raise UserError(f"{suite.name}: no item that has a caption could be embedded")
@@ -217,7 +217,7 @@ def find_captions(task: Task, talk: Talk) -> bool:
                 write(json.dumps({"direction": direction, **row}).encode() + b"\n")
     counts = {"scored": len(described.ids), "captions": len(asking.ids), "failed": len(failed)}
     measured = {"scores": scores, "bootstrap": bootstrap(task.outputs.draws, "queries")}
-    record = {"captions": {"count": len(texts), "made": vectors.made_of("text")}}
+    record = {"captions": {"count": len(texts), "made": space.made_of("text")}}
     finish(task.document(" and ".join(suite.directions), counts, measured, record), task.outputs)
     return True
 

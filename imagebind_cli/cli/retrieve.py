@@ -17,12 +17,13 @@ from typer.core import TyperCommand
 from imagebind_cli import reading, registry
 from imagebind_cli.cli.embed import Modality
 from imagebind_cli.cli.flags import Dtype, Errors, ModelName, Workers, reading_options, with_reading_flags
+from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
-from imagebind_cli.cli.queries import Asking, is_vectors
-from imagebind_cli.cli.requests import LIKE, VECTOR, Request, batches, named, read_requests, read_weights
 from imagebind_cli.cli.talk import Talk, printable, say
-from imagebind_cli.cli.vectors import Vectors
 from imagebind_cli.errors import UsageError, UserError, writing
+from imagebind_cli.retrieval.queries import QueryEncoder, is_vectors
+from imagebind_cli.retrieval.requests import LIKE, VECTOR, Request, batches, named, read_requests, read_weights
+from imagebind_cli.space import Space
 
 if TYPE_CHECKING:
     from imagebind_cli.retrieval.search import Hit, Query
@@ -152,8 +153,9 @@ def retrieve(
 
     from imagebind_cli.store import open_store
 
-    vectors = Vectors(model, config, device, str(dtype), batch_size, workers)
-    opened = [vectors.admit(open_store(path)) for path in stores]
+    keep_freed_memory()
+    space = Space(model, config, device, str(dtype), batch_size, workers, say)
+    opened = [space.admit(open_store(path)) for path in stores]
     if pairs is not None:
         _evaluate(opened, pairs, draws, plain)
         return
@@ -162,13 +164,13 @@ def retrieve(
             raise UsageError(f"{path} is named twice: every answer in it would come twice")
     opened = _of_modality(opened, modality or [])
     with Talk(errors, done="answered") as talk:
-        asking = Asking(vectors, opened, options, talk, shown=html is not None)
+        asking = QueryEncoder(space, opened, options, talk, shown=html is not None)
         if queries is None:
             asked: Iterable[list[Query]] = [asking.queries([Request(named(parts, numbers), parts, numbers)])]
         elif str(queries) != "-" and is_vectors(queries):
             asked = asking.stored_queries(queries)
         else:
-            asked = map(asking.queries, batches(read_requests(queries), waiting=str(queries) == "-"))
+            asked = map(asking.queries, batches(read_requests(queries, say), waiting=str(queries) == "-"))
         answered = _answers(opened, asked, k, per_modality, threshold, index and str(index))
         with writing(html or "stdout"):
             _tell(answered, opened, plain, html, root, talk, asking)
@@ -241,7 +243,7 @@ def _tell(
     html: Path | None,
     root: Path,
     talk: Talk,
-    asking: Asking,
+    asking: QueryEncoder,
 ) -> None:
     rows = sum(map(len, stores))
     with ExitStack() as stack:

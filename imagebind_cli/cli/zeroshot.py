@@ -14,11 +14,12 @@ from imagebind_cli.cli.classification import Outputs, check_new
 from imagebind_cli.cli.embed import Modality, Pool
 from imagebind_cli.cli.flags import Dtype, Errors, Manifest, Null, Strict, Workers, reading_options, with_reading_flags
 from imagebind_cli.cli.inputs import find_items
+from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.protocols import ByPrototype, Task, few_shot, find_captions, zero_shot
 from imagebind_cli.cli.talk import Talk, say
-from imagebind_cli.cli.vectors import Inputs, Vectors, store_readers
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.file_kinds import Others
+from imagebind_cli.space import Inputs, Space, store_readers
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation.suites import Suite
@@ -142,14 +143,15 @@ def zeroshot(
         check_new(save_classes)
 
     others = Others(strict)
-    vectors = Vectors(model, config, device, str(dtype), batch_size, workers)
+    keep_freed_memory()
+    space = Space(model, config, device, str(dtype), batch_size, workers, say)
     if suite:
         opened = _open_suite(suite, root, suite_option or [], modality)
-        task = _suite_task(opened, vectors, inputs or [], reading_options(opened.modality, chosen), outputs)
+        task = _suite_task(opened, space, inputs or [], reading_options(opened.modality, chosen), outputs)
     else:
         name, readers = str(modality), store_readers(inputs or [])
         items = [] if readers else find_items((name,), inputs or [], manifest, nul, chosen["fps"] is not None, others)(None)
-        given = Inputs(vectors, name, readers, items, str(pool), reading_options(name, chosen))
+        given = Inputs(space, name, readers, items, str(pool), reading_options(name, chosen))
         task = _plain_task(given, labels, truth, metric and str(metric), outputs)
         rows = readers or manifest or "-" in (inputs or ["-"])
         if task.truth and task.truth.by_id is None and task.truth.how not in ("folder", "id") and not rows:
@@ -158,11 +160,11 @@ def zeroshot(
     support = None
     if shots_option:
         other = _open_suite(str(suite), root, [*(suite_option or []), *shots_option], modality)
-        support = _suite_task(other, vectors, [str(shots_from)] if shots_from else [], reading_options(other.modality, chosen), outputs)
+        support = _suite_task(other, space, [str(shots_from)] if shots_from else [], reading_options(other.modality, chosen), outputs)
     elif shots_from:
         from imagebind_cli.store import open_store
 
-        support = dataclasses.replace(task, given=Inputs(vectors, task.given.modality, [open_store(shots_from)], []))
+        support = dataclasses.replace(task, given=Inputs(space, task.given.modality, [open_store(shots_from)], []))
     with Talk(errors, "classified", others) as talk:
         if task.metric == "recall":
             whole = find_captions(task, talk)
@@ -216,7 +218,7 @@ def _plain_task(given: Inputs, labels: str | None, truth: str | None, metric: st
     return Task(given, read_labels(labels) if labels is not None else None, open_truth(truth) if truth else None, metric, outputs)
 
 
-def _suite_task(suite: Suite, vectors: Vectors, inputs: list[str], options: Mapping[str, Any], outputs: Outputs) -> Task:
+def _suite_task(suite: Suite, space: Space, inputs: list[str], options: Mapping[str, Any], outputs: Outputs) -> Task:
     from imagebind_cli.evaluation.labels import Label, checked
     from imagebind_cli.evaluation.truth import Truth
 
@@ -224,7 +226,7 @@ def _suite_task(suite: Suite, vectors: Vectors, inputs: list[str], options: Mapp
     if len(readers) < len(inputs):
         raise UsageError("with a suite, INPUT can only be a store of its items")
     items = (item for item, _, _ in suite.items())
-    given = Inputs(vectors, suite.modality, readers, items, "mean", {**suite.reading, **options}, suite.weights)
+    given = Inputs(space, suite.modality, readers, items, "mean", {**suite.reading, **options}, suite.weights)
     if suite.metric == "recall":
         return Task(given, None, None, "recall", outputs, suite)
     names = [name for name, _ in suite.classes]

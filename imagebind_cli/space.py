@@ -1,4 +1,4 @@
-"""Where the unit vectors of a command come from: stores, or inputs through a model that is loaded when the first must be embedded."""
+"""Stores and a model whose vectors belong together: what is compared must be of one joint space, and a model is loaded only when it is needed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import registry
-from imagebind_cli.cli.memory import keep_freed_memory
-from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.events import Listener
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from imagebind_cli.store import StoreReader
 
 
-PACKAGE = Path(__file__).parent.parent
+PACKAGE = Path(__file__).parent
 
 
 def _give(made: Mapping[str, Any]) -> str:
@@ -32,32 +31,34 @@ def _give(made: Mapping[str, Any]) -> str:
     return f"--model {folder}, or where it lies now, names it" if folder else "--model must name the one that made them"
 
 
-def load_model(name: str | None, device: str, dtype: str, config: str | None) -> Model:
-    """The model of a command that encodes; if it is untrained, or its training unfinished, stderr says so."""
+def load_model(name: str | None, device: str, dtype: str, config: str | None, note: Callable[[str], None]) -> Model:
+    """Load a model, as `model.load`; `note` is given a line where it is untrained, or its training is unfinished."""
     from imagebind_cli.model import load
 
-    keep_freed_memory()
     model = load(name, device=device, dtype=dtype, config=config)
     if model.checkpoint.untrained:
-        say(f"model {model.name} is untrained: its weights are made by rule, and nearness means little. --model huge is the published one")
+        note(f"model {model.name} is untrained: its weights are made by rule, and nearness means little. --model huge is the published one")
     if unfinished := model.checkpoint.unfinished:
-        say(f"{model.checkpoint.place}: {unfinished}; its model is that of step {model.checkpoint.config.origin.get('steps', 0):,}")
+        note(f"{model.checkpoint.place}: {unfinished}; its model is that of step {model.checkpoint.config.origin.get('steps', 0):,}")
     return model
 
 
 @dataclass
-class Vectors:
-    """The vectors of one joint space: stores are checked against each other and against the model.
+class Space:
+    """One joint space: stores are checked against each other and against the model.
 
-    model: None for that of the first store, else the default one.
+    model: one that is loaded, or its name; None for that of the first store, else the default one. config, device, dtype: as `model.load`
+    takes them. batch_size, workers: as `Model.embed_items`. note: is given a line for whoever runs it, as where stores were computed in
+    different precisions.
     """
 
-    model: str | None
-    config: str | None
-    device: str
-    dtype: str
-    batch_size: int | None
-    workers: int | None
+    model: Model | str | None = None
+    config: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    note: Callable[[str], None] = lambda text: None
     made: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)  # of what has come so far, by place
 
     def admit(self, reader: StoreReader, modality: str | None = None) -> StoreReader:
@@ -71,7 +72,7 @@ class Vectors:
         other = next(((place, made) for place, made in self.made if made.get("dtype") != reader.made.get("dtype")), None)
         if other is not None:
             place, made = other
-            say(
+            self.note(
                 f"{reader.path}: vectors computed in {reader.made.get('dtype')}; those of {place} in {made.get('dtype')}, which moves cosines "
                 "between them a little: `imagebind weights verify --dtype` measures how far"
             )
@@ -83,21 +84,24 @@ class Vectors:
     @cached_property
     def loaded(self) -> Model:
         """The model."""
-        first, made = next(iter(self.made), ("", {}))
-        name = self.model or made.get("model")
-        try:
-            loaded = load_model(name, self.device, self.dtype, self.config)
-        except UserError as error:
-            if self.model is None and "folder" in made:
-                raise UserError(
-                    f"{first}: its vectors are of model {name!r}, which lay in {made['folder']}: {_give(made)} ({error})"
-                ) from None
-            raise
+        loaded = self._load(self.model) if self.model is None or isinstance(self.model, str) else self.model
         for place, made in self.made:
             self._check_weights(loaded, place, made)
         return loaded
 
-    def sentences(self, sentences: list[str], talk: Talk) -> Iterator[np.ndarray]:
+    def _load(self, chosen: str | None) -> Model:
+        first, made = next(iter(self.made), ("", {}))
+        name = chosen or made.get("model")
+        try:
+            return load_model(name, self.device, self.dtype, self.config, self.note)
+        except UserError as error:
+            if chosen is None and "folder" in made:
+                raise UserError(
+                    f"{first}: its vectors are of model {name!r}, which lay in {made['folder']}: {_give(made)} ({error})"
+                ) from None
+            raise
+
+    def sentences(self, sentences: list[str], listener: Listener) -> Iterator[np.ndarray]:
         """Sentences through the model, in order.
 
         Raises:
@@ -108,7 +112,7 @@ class Vectors:
         for item, result in self.loaded.embed_items("text", (Item(text, text) for text in sentences), batch_size=self.batch_size):
             if isinstance(result, Failure):
                 raise UserError(f"{item.id}: {result.reason}")
-            talk.remarks(item.id, (), result.warnings)
+            listener.remarks(item.id, (), result.warnings)
             yield result.embeddings[0].vector
 
     def made_of(self, modality: str, pool: str = "mean", options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -125,8 +129,6 @@ class Vectors:
             for key in ("model", "dim", *(["weights"] if same_encoder else [])):
                 if before.get(key) != made.get(key):
                     if key == "weights":
-                        from imagebind_cli.store.made import refuse_earlier
-
                         refuse_earlier((place, made), (before_place, before))
                     raise UserError(f"{place}: vectors of {key} {made.get(key)!r}; those of {before_place} are of {before.get(key)!r}")
         self.made.append((place, made))
@@ -163,7 +165,7 @@ class Inputs:
 
     def __init__(
         self,
-        vectors: Vectors,
+        space: Space,
         modality: str,
         readers: Sequence[StoreReader],
         items: Iterable[Item | Failure],
@@ -171,8 +173,8 @@ class Inputs:
         options: Mapping[str, Any] | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> None:
-        self.vectors, self.modality, self.pool, self.options, self.weights = vectors, modality, pool, dict(options or {}), weights
-        self._readers = [vectors.admit(reader, modality) for reader in readers]
+        self.space, self.modality, self.pool, self.options, self.weights = space, modality, pool, dict(options or {}), weights
+        self._readers = [space.admit(reader, modality) for reader in readers]
         self._items = items
         self._assumed: dict[str, None] = {}
 
@@ -183,19 +185,19 @@ class Inputs:
 
     def of(self, items: Iterable[Item | Failure]) -> Inputs:
         """Other items, embedded as these are."""
-        return Inputs(self.vectors, self.modality, [], items, self.pool, self.options, self.weights)
+        return Inputs(self.space, self.modality, [], items, self.pool, self.options, self.weights)
 
     def made(self) -> list[dict[str, Any]]:
         """How its vectors were made: a record for each store, or for each modality."""
         if self._readers:
             return [dict(reader.made) for reader in self._readers]
         modalities = list(self.weights or [self.modality])
-        return [self.vectors.made_of(name, self.pool, self._options_of(name)) | {"assumptions": list(self._assumed)} for name in modalities]
+        return [self.space.made_of(name, self.pool, self._options_of(name)) | {"assumptions": list(self._assumed)} for name in modalities]
 
     def _options_of(self, modality: str) -> dict[str, Any]:
         return self.options if modality == self.modality else {}
 
-    def batches(self, talk: Talk, failed: Callable[[str], None], metas: bool = False) -> Iterator[Batch]:
+    def batches(self, listener: Listener, failed: Callable[[str], None], metas: bool = False) -> Iterator[Batch]:
         """Its items in order, as soon as they are known. One that cannot be read is said, and `failed` gets its id.
 
         metas: whether what a store's manifest said is wanted.
@@ -205,27 +207,29 @@ class Inputs:
         for reader in self._readers:
             yield from stored(reader, self.pool == "none", metas)
         if not self._readers:
-            yield from self._weighted(talk, failed) if self.weights else self._embedded(self.modality, self._items, talk, failed)
+            yield from self._weighted(listener, failed) if self.weights else self._embedded(self.modality, self._items, listener, failed)
 
-    def _embedded(self, modality: str, items: Iterable[Item | Failure], talk: Talk, failed: Callable[[str], None]) -> Iterator[Batch]:
+    def _embedded(
+        self, modality: str, items: Iterable[Item | Failure], listener: Listener, failed: Callable[[str], None]
+    ) -> Iterator[Batch]:
         import numpy as np
 
         from imagebind_cli.evaluation.classify import Batch
         from imagebind_cli.sources import Failure
 
-        settings: dict[str, Any] = {"pool": self.pool, "batch_size": self.vectors.batch_size, "workers": self.vectors.workers}
-        for item, result in self.vectors.loaded.embed_items(modality, items, **settings, **self._options_of(modality)):
+        settings: dict[str, Any] = {"pool": self.pool, "batch_size": self.space.batch_size, "workers": self.space.workers}
+        for item, result in self.space.loaded.embed_items(modality, items, **settings, **self._options_of(modality)):
             if isinstance(result, Failure):
-                talk.failure(item.id, result.reason)
+                listener.failure(item.id, result.reason)
                 failed(item.id)
                 continue
-            talk.remarks(item.id, result.notes, result.warnings)
+            listener.remarks(item.id, result.notes, result.warnings)
             self._assumed |= dict.fromkeys(result.notes)
             parts = result.embeddings
             vectors, spans = np.stack([part.vector for part in parts]), [part.span for part in parts]
             yield Batch([item.id] * len(parts), [item.meta] * len(parts), vectors, spans)
 
-    def _weighted(self, talk: Talk, failed: Callable[[str], None]) -> Iterator[Batch]:
+    def _weighted(self, listener: Listener, failed: Callable[[str], None]) -> Iterator[Batch]:
         """Each item as the weighted sum of its vectors in several modalities. One that fails in any of them fails."""
         import numpy as np
 
@@ -238,7 +242,7 @@ class Inputs:
         parts = []
         for modality in self.weights:
             given = [Item(item.id, item.payload[modality]) for item in items]
-            parts.append({batch.ids[0]: batch.vectors[0] for batch in self._embedded(modality, given, talk, failed)})
+            parts.append({batch.ids[0]: batch.vectors[0] for batch in self._embedded(modality, given, listener, failed)})
             items = [item for item in items if item.id in parts[-1]]
         for item in items:
             vector = combine(np.stack([part[item.id] for part in parts]), list(self.weights.values()))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import registry
-from imagebind_cli.cli.talk import say
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.tabular import Row, json_object
 
@@ -61,11 +60,13 @@ def named(parts: Sequence[tuple[str, str | Stretch]], weights: Sequence[float] |
     return " ".join(terms).removeprefix("+ ")
 
 
-def read_requests(path: Path) -> Iterator[Request | Failure]:
+def read_requests(path: Path, note: Callable[[str], None] = lambda text: None) -> Iterator[Request | Failure]:
     """A query for each line of a file, or of stdin, `-`: a sentence, or a JSON object with a key for each modality, or `embedding`.
     CSV and TSV have a row for each query, with a column for each modality.
 
     `start` and `end` are seconds of its sounds, videos and motion recordings.
+
+    note: is given a line where there is nothing to ask.
 
     Relative paths start at the file's folder. Several keys in one line are combined, with `weights` if there are any. A line that is none of
     these is a `Failure`.
@@ -80,9 +81,9 @@ def read_requests(path: Path) -> Iterator[Request | Failure]:
         empty = False
         yield request
     if empty and str(path) == "-":
-        say("stdin is empty: there was nothing to ask")
+        note("stdin is empty: there was nothing to ask")
     elif empty:
-        say(f"{path}: holds no queries")
+        note(f"{path}: holds no queries")
 
 
 def _table_requests(path: Path) -> Iterator[Request | Failure]:

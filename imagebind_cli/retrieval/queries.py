@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import reading, registry
-from imagebind_cli.cli.requests import BATCH, LIKE, VECTOR, Request, named, read_requests
-from imagebind_cli.cli.talk import Talk
-from imagebind_cli.cli.vectors import Vectors
 from imagebind_cli.errors import UserError
+from imagebind_cli.events import Listener
+from imagebind_cli.retrieval.requests import BATCH, LIKE, VECTOR, Request, named, read_requests
+from imagebind_cli.space import Space
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,15 +29,17 @@ NEAR_NAMES = 20_000
 """Ids looked through for those that resemble an unknown one."""
 
 
-class Asking:
+class QueryEncoder:
     """Turns requests into queries on some stores.
 
-    vectors: has admitted the stores, and loads the model when a request needs it. chosen: reading flags by name. shown: whether a page shows
+    space: has admitted the stores, and loads the model when a request needs it. chosen: reading flags by name. shown: whether a page shows
     the queries, so that what each row of a store is must be looked up.
     """
 
-    def __init__(self, vectors: Vectors, stores: Sequence[StoreReader], chosen: Mapping[str, Any], talk: Talk, shown: bool = False) -> None:
-        self._vectors, self._stores, self._chosen, self._talk, self._shown = vectors, stores, chosen, talk, shown
+    def __init__(
+        self, space: Space, stores: Sequence[StoreReader], chosen: Mapping[str, Any], listener: Listener, shown: bool = False
+    ) -> None:
+        self._space, self._stores, self._chosen, self._listener, self._shown = space, stores, chosen, listener, shown
 
     def queries(self, requests: Sequence[Request | Failure]) -> list[Query]:
         """The queries of some requests, in order. One that cannot be read is said, and left out."""
@@ -45,12 +47,12 @@ class Asking:
         found = []
         for request in requests:
             if not isinstance(request, Request):
-                self._talk.failure(request.id, request.reason)
+                self._listener.failure(request.id, request.reason)
                 continue
             try:
                 found.append(self._query(request, embedded))
             except (OSError, ValueError) as error:
-                self._talk.failure(request.id, str(error))
+                self._listener.failure(request.id, str(error))
         return found
 
     def _query(self, request: Request, embedded: Mapping[tuple[str, str | Stretch], np.ndarray | Failure]) -> Query:
@@ -90,13 +92,13 @@ class Asking:
         found: dict[tuple[str, str | Stretch], np.ndarray | Failure] = {}
         for modality in dict.fromkeys(modality for modality, _ in wanted):
             values = [value for kind, value in wanted if kind == modality]
-            settings = {"batch_size": self._vectors.batch_size, "workers": self._vectors.workers, **self.options(modality)}
+            settings = {"batch_size": self._space.batch_size, "workers": self._space.workers, **self.options(modality)}
             items = (Item(named([(modality, value)], None), value) for value in values)
-            for item, result in self._vectors.loaded.embed_items(modality, items, **settings):
+            for item, result in self._space.loaded.embed_items(modality, items, **settings):
                 if isinstance(result, Failure):
                     found[modality, item.payload] = result
                     continue
-                self._talk.remarks(item.id, result.notes, result.warnings)
+                self._listener.remarks(item.id, result.notes, result.warnings)
                 found[modality, item.payload] = result.embeddings[0].vector
         return found
 
@@ -211,7 +213,7 @@ class Asking:
         from imagebind_cli.store import is_store, open_store
 
         if is_store(path):
-            store = self._vectors.admit(open_store(path))
+            store = self._space.admit(open_store(path))
             start = 0
             for block in store.blocks():
                 yield store.ids[start : start + len(block)], block
@@ -229,7 +231,7 @@ class Asking:
             yield [str(number) for number in range(start, min(start + BATCH, len(rows)))], rows[start : start + BATCH]
 
     def _assume_model(self, what: str) -> None:
-        self._talk.remarks(what, [f"the vectors in {what}, which does not say so, are of model {self._stores[0].made['model']!r}"], ())
+        self._listener.remarks(what, [f"the vectors in {what}, which does not say so, are of model {self._stores[0].made['model']!r}"], ())
 
 
 def is_vectors(path: Path) -> bool:
