@@ -25,7 +25,7 @@ from imagebind_cli.model_config import ModelConfig
 from imagebind_cli.processes import Processes, default_workers
 from imagebind_cli.reading import read_options, record
 from imagebind_cli.shards import Prepared
-from imagebind_cli.sources import Failure, Item, Stretch, is_timed, reason, whole
+from imagebind_cli.sources import Failure, Item, Stretch, is_timed, names_store, reason, whole
 
 BUNDLED, UNTRAINED = "mini", "tiny"
 SHORT_TEXT = 8
@@ -325,11 +325,19 @@ def read_source(modality: str, source: Any, config: EncoderConfig, options: Mapp
         if isinstance(source.source, Prepared):
             return _within(prepared_samples(source.source, modality, config, options), source.source.spans, times)
         return read_source(modality, source.source, config, {**options, "stretch": times})
+    if modality != "text" and names_store(source):
+        return _refused("a store of vectors; give the files that they are of")
     if callable(source):  # a part of a file
         return _in_its_turn(modality, source, config, options)
     if isinstance(source, Prepared):
         return prepared_samples(source, modality, config, options)
     return registry.get(modality).readers[modality](source, config, modality_options(modality, options))
+
+
+def _refused(reason: str) -> Iterator[Sample]:
+    """No samples: the item fails when its turn comes."""
+    raise ValueError(reason)
+    yield
 
 
 def _in_its_turn(modality: str, source: Callable[[], Any], config: EncoderConfig, options: Mapping[str, Any]) -> Iterator[Sample]:

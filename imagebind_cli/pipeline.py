@@ -6,7 +6,6 @@ encodes. Nothing waits for the end of the input, so an endless one works.
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -26,7 +25,6 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.processes import Processes
 from imagebind_cli.shards import Prepared
 from imagebind_cli.sources import Failure, Item, Stretch, reason, whole
-from imagebind_cli.store import is_store
 
 IDLE_SECONDS = 0.2
 """A batch that is not full goes to the encoder after this long without new input, so that a slow producer sees its results."""
@@ -174,9 +172,7 @@ def _reason(payload: Any, id: str, error: BaseException) -> str:
         return _reason(payload.source, id.removesuffix(payload.label), error)
     if not isinstance(payload, str):
         return reason(error)
-    is_ours = os.path.isfile(payload) and is_store(payload)
-    why = "a store of vectors; give the files that they are of" if is_ours else reason(error)
-    return why if payload.endswith(id) else f"{payload}: {why}"
+    return reason(error) if payload.endswith(id) else f"{payload}: {reason(error)}"
 
 
 _Chunk = tuple[Sample | None, Iterator[Sample]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import html
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,7 +15,7 @@ from imagebind_cli import reading, registry
 from imagebind_cli.errors import UserError
 from imagebind_cli.file_kinds import Others, archive, is_npz, is_other
 from imagebind_cli.shards import Entry, Prepared, is_foreign_hdf5, is_hdf5, is_shard, read_hdf5, read_shard
-from imagebind_cli.store import UNKNOWN, Stamp, is_store
+from imagebind_cli.store import FORMATS, UNKNOWN, Stamp, is_store
 from imagebind_cli.tabular import BadRow, encoding_fault, json_object, read_rows
 
 
@@ -96,6 +97,13 @@ class Failure:
     reason: str
 
 
+def as_sentence(text: str) -> Item | Failure:
+    """A sentence as an item. One without words is a failure: the model would give it a vector, which means nothing."""
+    if not html.unescape(text).strip():
+        return Failure(text, "an empty sentence: there are no words to embed")
+    return Item(text, text)
+
+
 def reason(error: BaseException) -> str:
     """Why an input failed, in one line and without its name, which the caller prints."""
     if isinstance(error, MemoryError):
@@ -136,8 +144,8 @@ def from_arguments(
         if argument == "-":
             yield from from_stream(stdin, modalities, nul, passes, warn)
         elif modalities == ("text",) and _samples_of(argument, modalities) is None:
-            yield Item(argument, argument)
-        elif os.path.isdir(argument):
+            yield as_sentence(argument)
+        elif os.path.isdir(argument) and not names_store(argument):
             yield from _gathered(argument, [argument], modalities, passes, frames, others)
         elif os.path.lexists(argument):
             yield from _opened([Item(argument, argument)], modalities)
@@ -205,7 +213,7 @@ def _from_line(entry: str, modalities: Modalities, place: str, passes: Passes | 
     elif row is not None:
         yield from_row(row, modalities, place)
     elif modalities == ("text",):
-        yield Item(entry, entry)
+        yield as_sentence(entry)
     elif not (passes and passes(entry)):
         yield from _opened([Item(entry, entry)], modalities)
 
@@ -246,6 +254,8 @@ def from_row(row: dict[str, Any], modalities: Modalities, place: str, folder: st
         return Failure(place, str(error)) if row.get("id") is None else Failure(str(id), f"{place}: {error}")
     if row.get("id") is None:
         id = row[modalities[0]] + next((part.label for part in given.values() if isinstance(part, Stretch)), "")
+    if "text" in given and isinstance(empty := as_sentence(row["text"]), Failure):
+        return Failure(place if row.get("id") is None else str(id), empty.reason)
     meta = {key: value for key, value in row.items() if key not in ("id", *modalities)}
     return Item(str(id), _payload(given), meta)
 
@@ -372,9 +382,14 @@ def _gathered(
         yield Failure(name, f"{found}: {fault}" if fault else found)
 
 
+def names_store(source: Any) -> bool:
+    """Whether a path is that of a store of vectors: arrays that might be taken for a map or a recording."""
+    return isinstance(source, str | Path) and str(source).endswith(tuple(FORMATS)) and is_store(source)
+
+
 def _is_unmeant(path: str, in_folder: bool, modalities: Modalities) -> bool:
-    """Whether a file is hidden in a folder, or plainly of another kind and no archive of samples."""
-    if in_folder and os.path.basename(path).startswith("."):
+    """Whether a file is hidden in a folder, a store, or plainly of another kind and no archive of samples."""
+    if (in_folder and os.path.basename(path).startswith(".")) or names_store(path):
         return True
     is_meant = os.path.isdir(path) and not in_folder  # as the frames of a video
     return is_other(path, modalities) and not is_meant and _samples_in(path, _head(path), modalities) is None

@@ -1030,3 +1030,25 @@ def test_what_is_not_there_exits_1(imagebind: Run, folder: Path, missing: tuple[
     assert (run.code, run.out) == (1, b""), run.err
     assert "nothing" in run.err
     assert "Traceback" not in run.err
+
+
+@pytest.mark.parametrize("modality", ["depth", "thermal", "imu", "image", "audio"])
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_store_among_its_own_inputs_is_no_input(embed: Run, folder: Path, modality: str, ending: str) -> None:
+    """A folder's stores are skipped, one that is named is refused: an array of vectors could be read as a map."""
+    (folder / "in").mkdir()
+    name = Path(generate.sample(modality, folder / "in")).name
+    output = f"in/v{ending}"
+    assert embed(modality, "in", "-o", output).code == 0
+    again = embed(modality, "in", "-o", output)
+    assert (again.code, "0 embedded, 1 there already" in again.err) == (0, True), again.err
+    assert open_store(output).ids == [f"in/{name}"]
+    named = embed(modality, output)
+    assert (named.code, named.out) == (1, b"")
+    assert f"{output}: a store of vectors; give the files that they are of" in named.err
+
+
+def test_failures_are_tried_again_among_inputs_that_are_named(embed: Run, folder: Path) -> None:
+    run = embed("image", "-o", "a.h5", "--errors", "e.jsonl", "--retry-errors")
+    assert (run.code, run.out) == (2, b"")
+    assert "give the same inputs again" in run.err

@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import generate
 import numpy as np
 import pytest
 import soundfile
@@ -553,3 +554,17 @@ def test_a_media_file_in_a_shard_is_read_between_its_seconds(here: Run, tmp_path
     run = here("embed", "audio", "a.tar", "--pool", "none")
     assert [(row["id"], row["start"], row["end"]) for row in run.rows] == [("k", 3, 5)]
     assert "start and end are seconds" in run.err
+
+
+@pytest.mark.parametrize("output", ["x.tar", "x.h5", "x-%03d.tar"])
+def test_an_id_prepared_of_another_stretch_is_a_failure(here: Run, tmp_path: Path, output: str) -> None:
+    """And not taken for the one that is there."""
+    generate.audio(tmp_path / "a.wav", seconds=12)
+    for name, start in (("one", 1), ("same", 1.0), ("other", 6)):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": "k", "audio": "a.wav", "start": start, "end": start + 2}) + "\n")
+    assert here("preprocess", "audio", "--manifest", "one.jsonl", "-o", output).code == 0
+    again = here("preprocess", "audio", "--manifest", "same.jsonl", "-o", output)
+    assert (again.code, "1 there already" in again.err) == (0, True), again.err
+    other = here("preprocess", "audio", "--manifest", "other.jsonl", "-o", output)
+    assert other.code == 1
+    assert "k: this id is there already, of another stretch; give each its own" in other.err

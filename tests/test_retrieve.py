@@ -14,6 +14,7 @@ from typing import Any
 import generate
 import numpy as np
 import pytest
+import soundfile
 from conftest import Finished, Run, Start
 from stores import DIM, store, unit_rows
 
@@ -756,3 +757,24 @@ def test_a_page_shows_the_recorded_file_and_queries_from_stores(imagebind: Run, 
         assert "cannot be shown" not in page
         assert ("<blockquote>a falling tone</blockquote>" in page) == ("t.h5" in asked)
     assert "1.0 to 3.0 of 8.0 s" in page
+
+
+def test_stores_whose_files_were_read_otherwise_are_named(imagebind: Run, retrieve: Run, folder: Path) -> None:
+    """A query can only be read in one way: as the first store's files, or as the flags say."""
+    soundfile.write("a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, (32_000, 2)).astype(np.float32), 16_000)
+    for name, channels in (("first", "first"), ("mix", "mix")):
+        assert imagebind("embed", "audio", "a.wav", "--channels", channels, "--model", "tiny", "-o", f"{name}.h5").code == 0
+    run = retrieve("mix.h5", "first.h5", "--audio", "a.wav", "-k", 1)
+    assert "queries read as mix.h5 was, with --channels mix; first.h5 was read with first" in run.err
+    assert run.rows[0]["store"] == "mix.h5"
+    chosen = retrieve("mix.h5", "first.h5", "--audio", "a.wav", "-k", 1, "--channels", "first")
+    assert "queries read as" not in chosen.err
+    assert chosen.rows[0]["store"] == "first.h5"
+
+
+def test_an_empty_sentence_is_no_query(retrieve: Run, imagebind: Run, folder: Path) -> None:
+    assert imagebind("embed", "text", "a dog", "--model", "tiny", "-o", "s.h5").code == 0
+    for sentence in ("", "  ", "&nbsp;"):
+        run = retrieve("s.h5", "--text", sentence)
+        assert (run.code, run.out) == (1, b"")
+        assert "an empty sentence: there are no words to embed" in run.err

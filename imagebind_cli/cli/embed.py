@@ -77,7 +77,9 @@ def embed(
     frames, others = chosen["fps"] is not None, Others(strict)
     options = reading_options(str(modality), chosen)
     if retry_errors and errors is None:
-        raise UsageError("--retry-errors takes its inputs from --errors FILE")
+        raise UsageError("--retry-errors tries those inputs again that --errors FILE lists; name that file")
+    if retry_errors and not inputs and manifest is None:
+        raise UsageError("--retry-errors tries those of the inputs that are in --errors FILE; give the same inputs again, or - for stdin")
     if verify and output is None:
         raise UsageError("--verify compares with what is in the store: give -o")
     if array is not ArrayType.float32 and output is None:

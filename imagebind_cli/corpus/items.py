@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
 from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import is_other
+from imagebind_cli.shards.entries import Stretched, stretch_of
 from imagebind_cli.sources import Failure, Item
 
 
-def new_items(items: Iterable[Item | Failure], stored: Container[str], listener: Listener) -> Iterator[Item | Failure]:
-    """The items whose ids are not stored yet, as `distinct` gives them."""
+def new_items(items: Iterable[Item | Failure], stored: Mapping[str, Stretched], listener: Listener) -> Iterator[Item | Failure]:
+    """The items whose ids are not stored yet, as `distinct` gives them. One that is stored of another stretch is a failure."""
     for item in distinct(items, listener):
-        if not isinstance(item, Failure) and item.id in stored:
-            listener.skipped += 1
-        else:
+        if isinstance(item, Failure) or item.id not in stored:
             yield item
+        elif stored[item.id] != stretch_of(item.meta):
+            yield Failure(item.id, "this id is there already, of another stretch; give each its own")
+        else:
+            listener.skipped += 1
 
 
 def distinct(items: Iterable[Item | Failure], listener: Listener, came: dict[int, int] | None = None) -> Iterator[Item | Failure]:

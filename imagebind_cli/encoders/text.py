@@ -135,15 +135,13 @@ def read(source: str, config: EncoderConfig, options: TextOptions) -> Iterator[S
     """Read a sentence.
 
     Raises:
-        ValueError: not a string, not UTF-8, no words in it, or too long where `long_text` is `error`.
+        ValueError: not a string, not UTF-8, or too long where `long_text` is `error`.
     """
     if not isinstance(source, str):
         raise ValueError(f"{type(source).__name__} given; a string is needed")
     if any("\ud800" <= letter <= "\udfff" for letter in source):  # what undecodable bytes become on the way in
         raise ValueError("not UTF-8 text")
     words, context = token_ids(source), config.shape[0]
-    if not words:
-        raise ValueError("an empty sentence: there are no words to embed")
     room, facts = context - 2, {"tokens": len(words)}
     if len(words) <= room:
         yield Sample(framed(words, context).unsqueeze(0), [None], facts=facts)

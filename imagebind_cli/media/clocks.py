@@ -293,7 +293,7 @@ def in_order(
         rate = f"{1 / np.median(np.diff(spread)):.4g} Hz"
         notes.append("readings of the same time spread evenly up to the next")
         warnings.append(f"{len(times):,} readings share {len(stamps):,} stamps in {name}: spread evenly, at {rate}; --rate sets another")
-        return spread, values, start
+        return (spread - spread[0], values, start + spread[0]) if start else (spread, values, start)  # it starts at the first reading
     several = counts > 1
     notes.append("rows of the same time averaged")
     warnings.append(f"{counts[several].sum():,} rows share {several.sum():,} stamps in {name}: averaged to one each")

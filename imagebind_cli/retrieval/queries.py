@@ -86,12 +86,15 @@ class QueryEncoder:
 
     def _embedded(self, requests: Sequence[Request]) -> dict[tuple[str, str | Stretch], np.ndarray | Failure]:
         """Every sentence and file of some requests through the model, once."""
-        from imagebind_cli.sources import Failure, Item
+        from imagebind_cli.sources import Failure, Item, as_sentence
 
         wanted = dict.fromkeys(part for request in requests for part in request.parts if part[0] not in (LIKE, VECTOR))
         found: dict[tuple[str, str | Stretch], np.ndarray | Failure] = {}
         for modality in dict.fromkeys(modality for modality, _ in wanted):
             values = [value for kind, value in wanted if kind == modality]
+            if modality == "text":
+                found |= {(modality, text): empty for text in values if isinstance(empty := as_sentence(str(text)), Failure)}
+                values = [text for text in values if (modality, text) not in found]
             settings = {"batch_size": self._space.batch_size, "workers": self._space.workers, **self.options(modality)}
             items = (Item(named([(modality, value)], None), value) for value in values)
             for item, result in self._space.loaded.embed_items(modality, items, **settings):
@@ -105,11 +108,26 @@ class QueryEncoder:
     def options(self, modality: str) -> dict[str, Any]:
         """How files of a modality are read: as the stores' were, where they hold any, but for what the flags say."""
         known = reading.names(registry.encoder_name(modality))
-        made: Mapping[str, Any] = next((store.made.get("options", {}) for store in self._stores if store.modality == modality), {})
+        alike = [store for store in self._stores if store.modality == modality]
+        made: Mapping[str, Any] = alike[0].made.get("options", {}) if alike else {}
+        for other in alike[1:]:
+            self._compare(alike[0], other, {name for name in known if name not in self._chosen})
         chosen = {name: value for name, value in self._chosen.items() if name in known}
         # `centres` are times of the recordings in the store, and not of a query.
         unfit = {"centres"}.union(*(group for group in reading.EXCLUSIVE if group & chosen.keys()))
         return {name: value for name, value in made.items() if name in known and name not in unfit} | chosen
+
+    def _compare(self, first: StoreReader, other: StoreReader, names: set[str]) -> None:
+        """Report an option by which two stores' files were read differently: a query can only be read in one way."""
+        ours, theirs = first.made.get("options", {}), other.made.get("options", {})
+        for name in sorted(names):
+            if ours.get(name) != theirs.get(name):
+                flag = f"--{name.replace('_', '-')}"
+                self._listener.remarks(
+                    str(other.path),
+                    [f"queries read as {first.path} was, with {flag} {ours.get(name)}; {other.path} was read with {theirs.get(name)}"],
+                    (),
+                )
 
     def _like(self, id: str) -> tuple[Part, np.ndarray, set[tuple[int, int]]]:
         """An item of the stores, or one's window `ID#START-END`: as a page shows it, its vector, the mean of its windows where it has

@@ -194,6 +194,22 @@ def _sentence(data: bytes) -> str:
         raise ValueError("not UTF-8 text") from None
 
 
+Stretched = tuple[float | None, float | None]
+"""Start and end in seconds of what a sample is of."""
+
+
+def stretch_of(about: Mapping[str, Any]) -> Stretched:
+    """The seconds of a recording that a sample is of, as its JSON, or a manifest's row, says; None for the beginning, and for the end.
+
+    What is no number is no stretch: a column of another meaning.
+    """
+    try:
+        start, end = (None if about.get(name) is None else float(about[name]) for name in ("start", "end"))
+    except (TypeError, ValueError):
+        return None, None
+    return start, end
+
+
 def key_of(id: str) -> str:
     """A member key for an id: its last letters and digits, for people, and a hash, so that no two ids share one."""
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(id).stem)[-40:].strip("-")

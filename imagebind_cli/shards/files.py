@@ -12,7 +12,7 @@ import numpy as np
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.file_kinds import archive
-from imagebind_cli.shards.entries import Entry
+from imagebind_cli.shards.entries import Entry, Stretched
 from imagebind_cli.shards.hdf5 import HDF5Writer, PreparedHDF5, is_hdf5
 from imagebind_cli.shards.tar import ShardWriter, is_shard, read_shard
 
@@ -20,9 +20,9 @@ SHARD_BYTES = 500_000_000
 
 
 class Writer(Protocol):
-    """What takes samples, stretch by stretch. ids: of the samples it holds."""
+    """What takes samples, piece by piece. ids: of the samples it holds, each with the seconds of a recording that it is of."""
 
-    ids: set[str]
+    ids: dict[str, Stretched]
 
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None: ...

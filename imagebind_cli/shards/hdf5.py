@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.shards.entries import Entry, Part, Rows, check_same, key_of
+from imagebind_cli.shards.entries import Entry, Part, Rows, Stretched, check_same, key_of, stretch_of
 from imagebind_cli.shards.tar import ShardWriter, read_shard
 from imagebind_cli.store.disk import open_locked
 
@@ -119,14 +119,14 @@ class PreparedHDF5(Sequence[Entry]):
     def __iter__(self) -> Iterator[Entry]:
         return map(self.__getitem__, range(len(self)))
 
-    def ids(self) -> set[str]:
-        """The ids of all samples.
+    def ids(self) -> dict[str, Stretched]:
+        """The ids of all samples, with the stretch of each.
 
         Raises:
             UserError: a sample has none.
         """
         try:
-            return {entry.about()["id"] for entry in self}
+            return {about["id"]: stretch_of(about) for about in (entry.about() for entry in self)}
         except (ValueError, KeyError) as error:
             raise UserError(f"{self.path}: a sample without an id: {error}") from None
 
@@ -156,7 +156,7 @@ class HDF5Writer:
         self._stored = PreparedHDF5(path) if path.exists() else None
         if self._stored is not None:
             check_same(path, self._stored.made, made)
-        self._stored_ids = set() if self._stored is None else self._stored.ids()
+        self._stored_ids = {} if self._stored is None else self._stored.ids()
         try:
             self._folder.mkdir(exist_ok=True)
             self._lock = open_locked(self._folder / "lock", path)
@@ -185,7 +185,7 @@ class HDF5Writer:
 
     def _join(self) -> None:
         """Make one file of the parts, and of what was there before them."""
-        if self.ids > self._stored_ids:
+        if len(self.ids) > len(self._stored_ids):
             building = self._folder / "whole.h5"
             write_hdf5(building, self._made, self._entries)
             os.replace(building, self._path)
@@ -196,7 +196,7 @@ class HDF5Writer:
     def finish(self, key: str, about: Mapping[str, Any]) -> None:
         """The sample is whole. `about`: its id, spans and notes."""
         self._parts.finish(key, about)
-        self.ids.add(about["id"])
+        self.ids[about["id"]] = stretch_of(about)
 
     def _entries(self) -> Iterator[Entry]:
         yield from self._stored or ()

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from imagebind_cli.errors import UsageError, UserError
-from imagebind_cli.shards.entries import Entry, Part, check_same
+from imagebind_cli.shards.entries import Entry, Part, Stretched, check_same, stretch_of
 from imagebind_cli.store.disk import open_locked
 
 MADE = "__made__"  # WebDataset passes over names like this
@@ -130,8 +130,8 @@ def _read_made(data: bytes, place: str) -> dict[str, Any]:
 class ShardWriter:
     """Shards being written, each `NAME.partial` until it is whole. Use it as a context manager.
 
-    ids: what the whole shards hold already. A run that was killed loses the shard it was in, and the next one writes it again, the same
-    to the byte. A single shard that is whole is written anew, with the new samples behind the others.
+    ids: what the whole shards hold already, with the stretch of each. A run that was killed loses the shard it was in, and the next one
+    writes it again, the same to the byte. A single shard that is whole is written anew, with the new samples behind the others.
 
     Args:
         pattern: `out-%06d.tar` for numbered shards, `out.tar` for a single one, `-` for one on `stream`.
@@ -152,7 +152,7 @@ class ShardWriter:
         self._stretches: dict[str, int] = {}
         self._closer = ThreadPoolExecutor(1, "shard")  # the disk may take seconds, in which the next shard begins
         self._closing: Future[None] | None = None
-        self.ids: set[str] = set()
+        self.ids: dict[str, Stretched] = {}
         if stream is None:
             self._find_whole()
 
@@ -192,7 +192,7 @@ class ShardWriter:
     def finish(self, key: str, about: Mapping[str, Any]) -> None:
         """The sample is whole. `about`: its id, spans and notes."""
         self._member(f"{key}.json", json.dumps(about).encode())
-        self.ids.add(about["id"])
+        self.ids[about["id"]] = stretch_of(about)
         self._stretches, self._whole = {}, self._written
         if self._numbered and self._written >= self._limit:
             self._close()
@@ -220,7 +220,8 @@ class ShardWriter:
             with open(path, "rb") as file:
                 for entry in read_shard(file, str(path)):
                     check_same(path, entry.made, self._made)
-                    self.ids.add(entry.about()["id"])
+                    about = entry.about()
+                    self.ids[about["id"]] = stretch_of(about)
             self._number += 1
             if not self._numbered:
                 break
