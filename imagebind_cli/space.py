@@ -49,7 +49,7 @@ class Space:
 
     model: one that is loaded, or its name; None for that of the first store, else the default one. config, device, dtype: as `model.load`
     takes them. batch_size, workers: as `Model.embed_items`. note: is given a line for whoever runs it, as where stores were computed in
-    different precisions.
+    different precisions. prepare: called before a model is loaded, and not where stores alone are read.
     """
 
     model: Model | str | None = None
@@ -59,6 +59,7 @@ class Space:
     batch_size: int | None = None
     workers: int | None = None
     note: Callable[[str], None] = lambda text: None
+    prepare: Callable[[], object] = lambda: None
     made: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)  # of what has come so far, by place
 
     def admit(self, reader: StoreReader, modality: str | None = None) -> StoreReader:
@@ -92,6 +93,7 @@ class Space:
     def _load(self, chosen: str | None) -> Model:
         first, made = next(iter(self.made), ("", {}))
         name = chosen or made.get("model")
+        self.prepare()
         try:
             return load_model(name, self.device, self.dtype, self.config, self.note)
         except UserError as error:

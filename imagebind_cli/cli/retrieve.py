@@ -153,8 +153,7 @@ def retrieve(
 
     from imagebind_cli.store import open_store
 
-    keep_freed_memory()
-    space = Space(model, config, device, str(dtype), batch_size, workers, say)
+    space = Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory)
     opened = [space.admit(open_store(path)) for path in stores]
     if pairs is not None:
         _evaluate(opened, pairs, draws, plain)

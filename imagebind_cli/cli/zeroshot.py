@@ -143,8 +143,7 @@ def zeroshot(
         check_new(save_classes)
 
     others = Others(strict)
-    keep_freed_memory()
-    space = Space(model, config, device, str(dtype), batch_size, workers, say)
+    space = Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory)
     if suite:
         opened = _open_suite(suite, root, suite_option or [], modality)
         task = _suite_task(opened, space, inputs or [], reading_options(opened.modality, chosen), outputs)
