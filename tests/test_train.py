@@ -692,6 +692,8 @@ def test_a_profile_names_each_phase(imagebind, flags, tmp_path):
         (["--pairs", "image-depth", "--model", "nothing", "--out", "x"], 1, "no model 'nothing'"),
         (["--pairs", "image-depth", "--set", "optimizer.rate=1", "--out", "x"], 1, "unknown key 'optimizer.rate'"),
         (["--pairs", "image-depth", "--set", "optimizer.rl=1", "--out", "x"], 1, "unknown key 'optimizer.rl'; did you mean 'lr'?"),
+        (["--pairs", "image-depth", "--set", "epochs=1", "--out", "x"], 1, "unknown key 'epochs'; did you mean 'run.epochs'?"),
+        (["--pairs", "image-depth", "--set", "foo.bar=1", "--out", "x"], 1, "unknown key 'foo'\n"),
         (
             ["--pairs", "image-depth", "--set", "encoders.audio.train=all", "--out", "x"],
             1,

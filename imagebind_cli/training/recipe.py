@@ -257,6 +257,8 @@ def _told(error: ValidationError) -> str:
     place = ".".join(map(str, first["loc"]))
     if first["type"] != "extra_forbidden":
         return f"{place}: {first['msg'].removeprefix('Value error, ')}" if place else first["msg"].removeprefix("Value error, ")
+    last = str(first["loc"][-1])
+    elsewhere = [f"{section}.{last}" for section, kind in (("run", Run), ("optimizer", Optimizer)) if last in kind.model_fields]
     known = {name for kind in (Recipe, Pair, Augment, Encoder, ZeroShot, Optimizer, Run) for name in kind.model_fields}
-    near = difflib.get_close_matches(str(first["loc"][-1]), sorted(known), n=1, cutoff=0.4)  # as rl is to lr
+    near = elsewhere or difflib.get_close_matches(last, sorted(known), n=1, cutoff=0.5)  # as rl is to lr
     return f"unknown key {place!r}" + (f"; did you mean {near[0]!r}?" if near else "")
