@@ -348,6 +348,7 @@ def test_stored_vectors_need_no_torch(folder: Path, asked: list[str]) -> None:
 
 LIMITED = """
 import resource, sys
+import pydantic.type_adapter  # the parser of the command line imports it, and the search does not
 import numpy, imagebind_cli.cli, imagebind_cli.retrieval.search, imagebind_cli.similarity, imagebind_cli.store
 words = open("/proc/self/status").read().split()
 own = int(words[words.index("VmData:") + 1]) << 10
