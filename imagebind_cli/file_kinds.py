@@ -67,7 +67,7 @@ class Others:
 
 
 def is_other(path: str, modalities: Iterable[str]) -> bool:
-    """Whether a file is plainly of another kind than one of some modalities, by its name; one of an unknown suffix, or of none, is not."""
+    """Check whether a file is plainly of another kind than one of some modalities, by its name; one of an unknown suffix, or of none, is not."""
     stem, suffix = os.path.splitext(os.path.basename(path).lower())
     suffix = suffix[1:]
     if stem in PAPERS.split() and (not suffix or suffix in TEXT.split()):
@@ -76,7 +76,7 @@ def is_other(path: str, modalities: Iterable[str]) -> bool:
 
 
 def archive(head: bytes, name: str, then: str = "") -> str | None:
-    """What an archive or a compressed file is and what to do with it, in words; None if its first bytes are of neither.
+    """Return what an archive or a compressed file is and what to do with it, in words; None if its first bytes are of neither.
 
     Args:
         head: 512 bytes, or more. name: of the file. then: the command that would read a tar archive on its stdin.
@@ -94,7 +94,7 @@ def archive(head: bytes, name: str, then: str = "") -> str | None:
 
 
 def is_npz(head: bytes) -> bool:
-    """Whether a file's first bytes are those of arrays in a ZIP file."""
+    """Check whether a file's first bytes are those of arrays in a ZIP file."""
     length = int.from_bytes(head[26:28], "little")
     return head.startswith(b"PK\x03\x04") and head[30 : 30 + length].endswith(b".npy")
 

@@ -37,7 +37,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def positions(count: int) -> np.ndarray:
-    """Which of `count` values are looked at, int64: the first, the last, and others evenly between.
+    """Return which of `count` values are looked at, int64: the first, the last, and others evenly between.
 
     In whole numbers: float32 positions past 2**24 differ with the processor and may lie past the end.
     """
@@ -46,5 +46,5 @@ def positions(count: int) -> np.ndarray:
 
 
 def is_earlier(value: object) -> bool:
-    """Whether a record holds a fingerprint of the first rule, which can be compared with no other machine's, nor with today's."""
+    """Check whether a record holds a fingerprint of the first rule, which can be compared with no other machine's, nor with today's."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{16}", value) is not None

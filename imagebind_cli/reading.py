@@ -236,7 +236,7 @@ def names(encoder: str) -> list[str]:
 
 
 def is_drawn(encoder: str, what: str) -> bool:
-    """Whether an encoder's files take a `view`, a `moment` or a `stretch` of their own."""
+    """Check whether an encoder's files take a `view`, a `moment` or a `stretch` of their own."""
     return any(entry.name == what and "hidden" in entry.metadata for entry in fields(OPTIONS.get(encoder, NoOptions)))
 
 

@@ -26,7 +26,7 @@ RUN, CHECKPOINTS = "run.json", "checkpoints"
 
 
 def unfinished(folder: Path) -> str:
-    """What to say of a run that has not come to its end; nothing of one that has, and of a folder that is no run's."""
+    """Return what to say of a run that has not come to its end; nothing of one that has, and of a folder that is no run's."""
     if not (folder / RUN).is_file():
         return ""
     states = sorted((folder / CHECKPOINTS).glob("step-*.safetensors"), reverse=True)
@@ -37,7 +37,7 @@ def unfinished(folder: Path) -> str:
 
 
 def _progress(path: Path) -> dict[str, Any]:
-    """How far a run was when it saved a state; nothing where that cannot be read."""
+    """Return how far a run was when it saved a state; nothing where that cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -70,12 +70,12 @@ class Stretch:
 
 
 def whole(source: Any) -> Any:
-    """What a stretch is a part of; any other source as it is."""
+    """Return what a stretch is a part of; any other source as it is."""
     return source.source if isinstance(source, Stretch) else source
 
 
 def is_timed(modality: str) -> bool:
-    """Whether what is read as a modality may have seconds. `start` and `end` of others are columns like any."""
+    """Check whether what is read as a modality may have seconds. `start` and `end` of others are columns like any."""
     return modality != "image" and reading.is_drawn(registry.encoder_name(modality), "stretch")
 
 
@@ -261,7 +261,7 @@ def from_row(row: dict[str, Any], modalities: Modalities, place: str, folder: st
 
 
 def kept_beside(item: Item, modalities: Modalities) -> dict[str, Any]:
-    """What is stored beside an item's id: the rest of its row, and by modality each path or sentence that the id does not say."""
+    """Return what is stored beside an item's id: the rest of its row, and by modality each path or sentence that the id does not say."""
     given = item.payload if isinstance(item.payload, dict) else {modalities[0]: item.payload}
     read = {modality: whole(part) for modality, part in given.items()}
     return {modality: part for modality, part in read.items() if isinstance(part, str) and part != item.id} | item.meta
@@ -355,7 +355,7 @@ def _entries_of_shard(path: str) -> Iterator[Entry]:
 def _gathered(
     name: str, paths: Iterable[str], modalities: Modalities, passes: Passes | None, frames: bool, others: Others
 ) -> Iterator[Item | Failure]:
-    """What lies at the paths that a folder's name or a pattern stands for, without files plainly of another kind, unless they are failures.
+    """Yield what lies at the paths that a folder's name or a pattern stands for, without files plainly of another kind, unless they are failures.
 
     frames: a folder is one item.
     """
@@ -383,12 +383,12 @@ def _gathered(
 
 
 def names_store(source: Any) -> bool:
-    """Whether a path is that of a store of vectors: arrays that might be taken for a map or a recording."""
+    """Check whether a path is that of a store of vectors: arrays that might be taken for a map or a recording."""
     return isinstance(source, str | Path) and str(source).endswith(tuple(FORMATS)) and is_store(source)
 
 
 def _is_unmeant(path: str, in_folder: bool, modalities: Modalities) -> bool:
-    """Whether a file is hidden in a folder, a store, or plainly of another kind and no archive of samples."""
+    """Check whether a file is hidden in a folder, a store, or plainly of another kind and no archive of samples."""
     if (in_folder and os.path.basename(path).startswith(".")) or names_store(path):
         return True
     is_meant = os.path.isdir(path) and not in_folder  # as the frames of a video

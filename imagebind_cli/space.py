@@ -26,7 +26,7 @@ PACKAGE = Path(__file__).parent
 
 
 def _give(made: Mapping[str, Any]) -> str:
-    """Which model to name for vectors that were made so."""
+    """Return which model to name for vectors that were made so."""
     folder = made.get("folder")
     return f"--model {folder}, or where it lies now, names it" if folder else "--model must name the one that made them"
 
@@ -148,7 +148,7 @@ class Space:
             )
 
     def trained_on(self) -> Mapping[str, Mapping[str, str]]:
-        """What the encoders of the model have seen of suites, as `ModelConfig` has it; {} where vectors are of a model that is not here."""
+        """Return what the encoders of the model have seen of suites, as `ModelConfig` has it; {} where vectors are of a model that is not here."""
         if "loaded" in self.__dict__:
             return self.loaded.checkpoint.config.trained_on
         for _, made in self.made:  # without torch

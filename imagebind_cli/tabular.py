@@ -36,7 +36,7 @@ Row = dict[str, Any]
 
 
 def is_table(path: Path | str) -> bool:
-    """Whether a file is CSV or TSV by its name."""
+    """Check whether a file is CSV or TSV by its name."""
     return Path(path).suffix.lower() in DELIMITERS
 
 

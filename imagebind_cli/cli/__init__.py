@@ -110,7 +110,7 @@ def _one_line(message: str) -> str:
 
 
 def _hint(words: list[str]) -> str:
-    """Where the command that was typed is described."""
+    """Return where the command that was typed is described."""
     command, path = typer.main.get_command(app), ["imagebind"]
     for word in words:
         if word not in getattr(command, "commands", {}):

@@ -44,7 +44,7 @@ def demo(
 
 
 def _search(chapter: Chapter) -> str:
-    """What is searched with, and in how many samples."""
+    """Return what is searched with, and in how many samples."""
     query = " + ".join(f'"{given}"' if modality == "text" else given for modality, given in chapter.query)
     return f"{query} → {len(chapter.answers)} {PLURALS[chapter.answers[0].modality]}"
 

@@ -58,7 +58,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="JSON and no tab
 
 
 def _package(name: str) -> Check:
-    """Whether a package is there and can be imported beside the others."""
+    """Check whether a package is there and can be imported beside the others."""
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -78,7 +78,7 @@ def _package(name: str) -> Check:
 
 
 def _requirement(name: str) -> Requirement:
-    """What this package asks for, as it is declared."""
+    """Return what this package asks for, as it is declared."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 

@@ -24,7 +24,7 @@ def find_items(
     frames: bool = False,
     others: Others | None = None,
 ) -> Callable[[Passes | None], Iterator[Item | Failure]]:
-    """What gives the items behind a command's arguments, or stdin where there are none. `frames`, `others` and its argument: see `sources`.
+    """Return what gives the items behind a command's arguments, or stdin where there are none. `frames`, `others` and its argument: see `sources`.
 
     Raises:
         UsageError: nothing to read, or two places to read from.

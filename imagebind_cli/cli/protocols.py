@@ -72,7 +72,7 @@ class Task:
         }
 
     def seen(self) -> str:
-        """What the model has seen of the suite's data, in words; empty where nothing is known."""
+        """Return what the model has seen of the suite's data, in words; empty where nothing is known."""
         assert self.suite is not None
         space, used = self.given.space, (*(self.suite.weights or [self.given.modality]), "text")
         known = {name: space.trained_on().get(name, {}).get(self.suite.name) for name in map(encoder_name, used)}

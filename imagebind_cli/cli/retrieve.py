@@ -267,7 +267,7 @@ def _tell(
 
 
 def _one_window(query: Query, stores: list[StoreReader]) -> str:
-    """How to ask for one window of an item that has several, so that its others are answers."""
+    """Return how to ask for one window of an item that has several, so that its others are answers."""
     from imagebind_cli.retrieval.search import row_span
 
     number, row = min(query.own)

@@ -184,7 +184,7 @@ def read(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderCo
 
 
 def _part(whole: Sound | Recording, options: AudioOptions) -> tuple[Sound | Recording | Excerpt, Fraction, tuple[str, ...]]:
-    """What is asked for of a sound, when it begins in it, and what it lacks, in words."""
+    """Return what is asked for of a sound, when it begins in it, and what it lacks, in words."""
     if options.stretch is None:
         return whole, Fraction(0), ()
     begin, end, lacks = cut(options.stretch, whole.length / whole.rate if whole.seconds is None else whole.seconds)
@@ -226,7 +226,7 @@ class Levels:
         self._peak = max(self._peak, float(squares.max(initial=0)) ** 0.5)
 
     def warnings(self, channels: str) -> tuple[str, ...]:
-        """What is out of the usual. channels: `first` or `mix`, which is heard."""
+        """Return what is out of the usual. channels: `first` or `mix`, which is heard."""
         found = []
         if self._peak > LARGEST:
             found.append(

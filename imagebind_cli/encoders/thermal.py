@@ -145,7 +145,7 @@ def _from_dji(source: Source | np.ndarray) -> bool:
 
 
 def _remedy(source: Source | np.ndarray) -> str:
-    """What to do about grey levels where temperatures were asked for."""
+    """Return what to do about grey levels where temperatures were asked for."""
     return DJI if _from_dji(source) else "give the camera's radiometric file"
 
 

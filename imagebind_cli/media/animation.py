@@ -88,7 +88,7 @@ class Animation:
 
 
 def is_picture(source: Source) -> bool:
-    """Whether a file is a picture, moving or still, as its first bytes say; JPEG is none here, as a video may be made of JPEGs."""
+    """Check whether a file is a picture, moving or still, as its first bytes say; JPEG is none here, as a video may be made of JPEGs."""
     return PICTURES.match(head(source, HEAD)) is not None
 
 

@@ -77,7 +77,7 @@ def read_npz(source: Source, name: str | None, usual: Sequence[str], most: int =
 
 
 def choose(names: Iterable[str], name: str | None, usual: Sequence[str]) -> str:
-    """Which of a file's arrays is meant: the one named, else the first that has a usual name, else the only one.
+    """Return which of a file's arrays is meant: the one named, else the first that has a usual name, else the only one.
 
     Raises:
         ValueError: there is no such array, or several may be meant.

@@ -83,7 +83,7 @@ def _varies(table: Table, column: int) -> bool:
 
 
 def _is_fraction(table: Table, seconds: int, fraction: int, scale: float) -> bool:
-    """Whether one column holds whole seconds and the other, in units of `scale` seconds, what is to be added to them."""
+    """Check whether one column holds whole seconds and the other, in units of `scale` seconds, what is to be added to them."""
     if seconds in table.words or fraction in table.words:
         return False
     whole, rest = (table.values[np.isfinite(table.values[:, column]), column] for column in (seconds, fraction))
@@ -91,7 +91,7 @@ def _is_fraction(table: Table, seconds: int, fraction: int, scale: float) -> boo
 
 
 def has_rest(table: Table, column: int) -> bool:
-    """Whether a column of whole seconds is followed by one of the nanoseconds or microseconds that are to be added to them."""
+    """Check whether a column of whole seconds is followed by one of the nanoseconds or microseconds that are to be added to them."""
     if column + 1 >= len(table.names) or not any(_is_fraction(table, column, column + 1, scale) for scale in (1e-6, 1e-9)):
         return False
     rest = table.values[:, column + 1]
@@ -189,12 +189,12 @@ def _row_step(times: np.ndarray) -> float:
 
 
 def _missed(steps: np.ndarray, counts: np.ndarray, step: float) -> np.ndarray:
-    """Which steps (n,) between times are too long for the rows (n,) of the earlier one: readings are missing there."""
+    """Return which steps (n,) between times are too long for the rows (n,) of the earlier one: readings are missing there."""
     return steps > MISSED * step * (counts + 1)
 
 
 def is_clock(table: Table, column: int) -> bool:
-    """Whether a column without a telling name looks like timestamps: it rises in like steps of a believable size, and most others do not."""
+    """Check whether a column without a telling name looks like timestamps: it rises in like steps of a believable size, and most others do not."""
     if words := table.words.get(column):
         return len(words) == len(table.values) and _is_iso(words[0])
     values = table.values[:, column]
@@ -220,7 +220,7 @@ def _is_iso(word: str) -> bool:
 
 
 def counts_rows(table: Table, column: int) -> bool:
-    """Whether a column numbers the rows."""
+    """Check whether a column numbers the rows."""
     return column not in table.words and len(table.values) > 1 and bool((np.diff(table.values[:, column]) == 1).all())
 
 
@@ -301,7 +301,7 @@ def in_order(
 
 
 def _is_coarse(values: np.ndarray, first: np.ndarray, counts: np.ndarray) -> bool:
-    """Whether readings (t, channels) that share times were taken one after the other; else they are repeated, or several sensors' at once.
+    """Check whether readings (t, channels) that share times were taken one after the other; else they are repeated, or several sensors' at once.
 
     Args:
         first: where each time begins. counts: how many readings it has.

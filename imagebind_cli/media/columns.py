@@ -108,7 +108,7 @@ def _which(table: Table, time: Sequence[int]) -> str:
 
 
 def _is_gravity(table: Table, columns: Iterable[int]) -> bool:
-    """Whether three columns together are as large as gravity, in any of its units, most of the time."""
+    """Check whether three columns together are as large as gravity, in any of its units, most of the time."""
     low, size, high = np.percentile(np.sqrt((table.values[:, list(columns)] ** 2).sum(axis=1)), [25, 50, 75])
     return bool(high - low < 0.4 * size) and any(0.75 < size / gravity < 1.25 for gravity in GRAVITY)
 

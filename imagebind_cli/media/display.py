@@ -56,7 +56,7 @@ def orientation(frame: av.VideoFrame) -> Orientation:
 
 
 def _side_data(frame: av.VideoFrame) -> Any:
-    """What comes with a frame, by name. PyAV gives none of it where one kind (EXIF, views of a spatial video) is newer than itself."""
+    """Return what comes with a frame, by name. PyAV gives none of it where one kind (EXIF, views of a spatial video) is newer than itself."""
     while True:
         try:
             return frame.side_data

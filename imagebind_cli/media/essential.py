@@ -53,7 +53,7 @@ def _is_whole(kind: bytes, body: bytes) -> bool:
 
 
 def _turns(kind: bytes, data: bytes) -> bool:
-    """Whether a chunk may say which way up the picture is."""
+    """Check whether a chunk may say which way up the picture is."""
     if kind == b"eXIf" or (kind != b"zTXt" and data.startswith(ORIENTATION)):
         return True
     if not data.startswith(ORIENTATION):

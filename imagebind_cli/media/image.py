@@ -73,7 +73,7 @@ def identify(source: Source, moving: bool = False, transparent: bool = False) ->
 
 
 def _is_raw(image: Any) -> bool:
-    """Whether a TIFF file is camera raw: its first picture is a small one."""
+    """Check whether a TIFF file is camera raw: its first picture is a small one."""
     reduced, children, dng = 254, 330, 50706  # tags NewSubfileType, SubIFDs and DNGVersion
     return dng in image.tag_v2 or (children in image.tag_v2 and image.tag_v2.get(reduced) == 1)
 

@@ -224,7 +224,7 @@ def _depth(image: Image.Image, start: bytes) -> tuple[int, int]:
 
 
 def _equal(values: np.ndarray, code: float) -> np.ndarray:
-    """Where a map holds a number that may have been written with fewer digits than it has."""
+    """Return where a map holds a number that may have been written with fewer digits than it has."""
     return np.abs(values - np.float64(code)) <= 1e-6 * abs(code)
 
 

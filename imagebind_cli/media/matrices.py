@@ -26,7 +26,7 @@ SPACED_COMMAS = re.compile(r"(-?\d+(,\d+)?\s+)+-?\d+(,\d+)?\s*")
 
 
 def looks_like_text(start: bytes) -> bool:
-    """Whether a file that begins with these bytes can be text: no NUL, unless it says that it is UTF-16."""
+    """Check whether a file that begins with these bytes can be text: no NUL, unless it says that it is UTF-16."""
     return start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or not re.search(rb"[\0-\x08\x0e-\x1a]", start)
 
 
@@ -131,5 +131,5 @@ def _without_numbering(values: np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def _counts(numbers: np.ndarray) -> bool:
-    """Whether numbers go up in ones from 0, 1 or 2; two is what is left of a count from one without its first."""
+    """Check whether numbers go up in ones from 0, 1 or 2; two is what is left of a count from one without its first."""
     return len(numbers) > 2 and numbers[0] in (0, 1, 2) and bool((np.diff(numbers) == 1).all())

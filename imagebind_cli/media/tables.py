@@ -240,7 +240,7 @@ def _check_for_table(start: str, delimiter: str | None) -> None:
 
 
 def _numbers_columns(cells: list[str]) -> bool:
-    """Whether a row counts from 0, as the names do that pandas gives to columns without any; the one of its index is empty."""
+    """Check whether a row counts from 0, as the names do that pandas gives to columns without any; the one of its index is empty."""
     counted = cells[1:] if not cells[0].strip() else cells
     return len(counted) > 3 and counted == [str(i) for i in range(len(counted))]
 
@@ -266,7 +266,7 @@ def _exact(text: io.TextIOWrapper, delimiter: str | None, lines: Sequence[int], 
 
 
 def _is_large(cells: np.ndarray) -> bool:
-    """Whether a column holds whole numbers that int64 can tell apart and float64 cannot."""
+    """Check whether a column holds whole numbers that int64 can tell apart and float64 cannot."""
     cells = np.abs(cells[np.isfinite(cells)])
     return bool(cells.size and EXACT < cells.max() < 2**63 and (cells % 1 == 0).all())
 

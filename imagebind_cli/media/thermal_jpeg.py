@@ -78,7 +78,7 @@ def read_thermogram(source: Source) -> Thermogram | None:
 
 
 def is_from_dji(source: Source) -> bool:
-    """Whether a file is a JPEG of a DJI camera, whose thermal record is not read here."""
+    """Check whether a file is a JPEG of a DJI camera, whose thermal record is not read here."""
     with _opened(source) as file:
         start = file.read(65536)
     return start.startswith(b"\xff\xd8") and b"DJI" in start

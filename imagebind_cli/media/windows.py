@@ -82,7 +82,7 @@ def seconds(spans: Iterable[tuple[Fraction, Fraction]], origin: Fraction = Fract
 
 
 def cut(times: Times, duration: float, first: float = 0.0) -> tuple[Fraction, Fraction, tuple[str, ...]]:
-    """What there is of a stretch in an item that lasts from `first` for `duration`: from when to when, and what it lacks, in words.
+    """Return what there is of a stretch in an item that lasts from `first` for `duration`: from when to when, and what it lacks, in words.
 
     Raises:
         ValueError: nothing of it is there.

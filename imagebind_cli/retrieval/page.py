@@ -111,7 +111,7 @@ class Page:
         return f"<li>{self._body(card.part, f'result {card.rank}', card.options)}{score}{facts}</li>\n"
 
     def _body(self, part: Part, role: str, options: Mapping[str, Any]) -> str:
-        """What one thing looks and sounds like, over its name; options: how its file is read."""
+        """Return what one thing looks and sounds like, over its name; options: how its file is read."""
         kind, source = part.kind, part.source
         path, name, span = whole(source), part.name or whole(source), part.span
         if kind == "text":

@@ -106,7 +106,7 @@ class QueryEncoder:
         return found
 
     def options(self, modality: str) -> dict[str, Any]:
-        """How files of a modality are read: as the stores' were, where they hold any, but for what the flags say."""
+        """Return how files of a modality are read: as the stores' were, where they hold any, but for what the flags say."""
         known = reading.names(registry.encoder_name(modality))
         alike = [store for store in self._stores if store.modality == modality]
         made: Mapping[str, Any] = alike[0].made.get("options", {}) if alike else {}
@@ -253,12 +253,12 @@ class QueryEncoder:
 
 
 def is_vectors(path: Path) -> bool:
-    """Whether a file of queries holds vectors alone: a store, or an array. Lines are read one by one."""
+    """Check whether a file of queries holds vectors alone: a store, or an array. Lines are read one by one."""
     from imagebind_cli.store import is_store
 
     return not _is_lines(path) and (path.suffix == ".npy" or is_store(path))
 
 
 def _is_lines(path: Path) -> bool:
-    """Whether a path is what `imagebind embed` writes to stdout: lines that nothing beside them explains."""
+    """Check whether a path is what `imagebind embed` writes to stdout: lines that nothing beside them explains."""
     return path.suffix in (".jsonl", ".json") and not path.with_suffix(".made.json").exists()

@@ -281,7 +281,7 @@ def _counted(data: Data, pair: Pair, patterns: Sequence[str], split: str) -> Ite
 
 
 def leaks(data: PairData, val: PairData) -> Iterator[str]:
-    """What pairs of a validation share with those that are trained on: files, not sentences, of which many pairs may have the same."""
+    """Yield what pairs of a validation share with those that are trained on: files, not sentences, of which many pairs may have the same."""
     for number in range(len(data.counts)):
         trained = data.reader(number)
         keys, known = val.reader(number).data.keys, trained.data.keys

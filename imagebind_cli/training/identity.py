@@ -44,7 +44,7 @@ def settle(folder: Path, plan: Design, machinery: Machinery) -> None:
 
 
 def threads(folder: Path) -> int | None:
-    """How many threads a run was begun with on a CPU, where that is written down."""
+    """Return how many threads a run was begun with on a CPU, where that is written down."""
     return json.loads((folder / RUN).read_text()).get("threads")
 
 

@@ -73,7 +73,7 @@ def _steps(plan: Design) -> Iterator[str]:
 
 
 def _augmentation(pair: Pair) -> str:
-    """What is varied of each modality, as the recipe has it."""
+    """Return what is varied of each modality, as the recipe has it."""
     varied = {name: augment.model_dump(exclude_defaults=True) for name, augment in pair.augment.items()}
     told = [f"{name} by {', '.join(f'{key} {value}' for key, value in changes.items())}" for name, changes in varied.items() if changes]
     return f"augmentation of {', of '.join(told)}" if told else "no augmentation"

@@ -254,7 +254,7 @@ def _stretch(payloads: Iterable[Any]) -> dict[str, float]:
 def _keys(
     id: str | None, about: Mapping[str, Any], contents: Mapping[str, str | bytes], stretch: Mapping[str, float]
 ) -> dict[str, str | bytes | None]:
-    """What makes a row the same as another: its id, its group, and what each modality is, of a recording with its stretch."""
+    """Return what makes a row the same as another: its id, its group, and what each modality is, of a recording with its stretch."""
     group = about.get("group")
     keys: dict[str, str | bytes | None] = {"id": id, "group": None if group is None else str(group)}
     part = f"\0{stretch.get('start', 0.0)} {stretch.get('end')}" if stretch else ""

@@ -22,7 +22,7 @@ WORTH = 0.95
 
 
 def are_free() -> bool:
-    """Whether the number is not the user's choice, who sets `OMP_NUM_THREADS`."""
+    """Check whether the number is not the user's choice, who sets `OMP_NUM_THREADS`."""
     return "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > 1
 
 

@@ -418,7 +418,7 @@ def write_sound(path: Path, maker: Callable[[], np.ndarray]) -> None:
 
 
 def seen(furniture: list[Box], azimuth: float = 35, height: float = 20) -> np.ndarray:
-    """What a depth camera sees of boxes on a floor before a wall, (h, w) uint16 millimetres; azimuth and height of the camera in degrees."""
+    """Return what a depth camera sees of boxes on a floor before a wall, (h, w) uint16 millimetres; azimuth and height of the camera in degrees."""
     corners = np.array(furniture)  # (boxes, 2, 3)
     low, high = corners.min((0, 1)), corners.max((0, 1))
     across, up = math.radians(azimuth), math.radians(height)

@@ -138,7 +138,7 @@ def drawings(sources: Path, name: str, codes: dict[str, str]) -> dict[str, str]:
 
 
 def is_held_out(code: str) -> bool:
-    """Whether a concept is held out: one in ten, independent of all others."""
+    """Check whether a concept is held out: one in ten, independent of all others."""
     return zlib.crc32(code.encode()) % 10 == 0 and code not in ALWAYS_SEEN and code not in EXTRA_CAPTIONS
 
 
