@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -124,3 +126,13 @@ def sample(modality: str, folder: Path, seed: int = 0) -> str:
     makers = {"video": video, "audio": audio, "depth": depth, "thermal": thermal, "imu": imu}
     endings = {"video": "mp4", "audio": "wav", "imu": "csv"}
     return str(makers[modality](folder / f"{modality}{seed}.{endings.get(modality, 'png')}", seed=seed))
+
+
+def tar(path: Path, *members: tuple[str, bytes]) -> Path:
+    """A tar archive of these members, name and content each; one name may come twice."""
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
+            information = tarfile.TarInfo(name)
+            information.size = len(data)
+            archive.addfile(information, io.BytesIO(data))
+    return path

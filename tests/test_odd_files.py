@@ -533,15 +533,6 @@ SENTENCES = [
 # Tar shards
 
 
-def tar(path: Path, *members: tuple[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, data in members:
-            information = tarfile.TarInfo(name)
-            information.size = len(data)
-            archive.addfile(information, io.BytesIO(data))
-    return path
-
-
 def picture_bytes(seed: int = 0) -> bytes:
     data = io.BytesIO()
     Image.fromarray(generate.pixels(seed)).save(data, "png")
@@ -579,7 +570,7 @@ def terabyte(path: Path) -> None:
 
 
 def three_members(path: Path) -> None:
-    tar(path, *((f"{i}.png", picture_bytes(i)) for i in range(3)))
+    generate.tar(path, *((f"{i}.png", picture_bytes(i)) for i in range(3)))
 
 
 STILL = np.zeros((1, 3, 224, 224), np.float32)
@@ -589,7 +580,7 @@ with tarfile.open(fileobj=NESTED_TAR, mode="w") as nested:
 
 
 def members(*pairs: tuple[str, bytes]) -> Make:
-    return lambda path: tar(path, *pairs)
+    return lambda path: generate.tar(path, *pairs)
 
 
 # Per archive: how many samples embed, and the lines said: id and pattern.

@@ -568,3 +568,13 @@ def test_an_id_prepared_of_another_stretch_is_a_failure(here: Run, tmp_path: Pat
     other = here("preprocess", "audio", "--manifest", "other.jsonl", "-o", output)
     assert other.code == 1
     assert "k: this id is there already, of another stretch; give each its own" in other.err
+
+
+def test_seconds_of_a_picture_are_no_stretch(here: Run, tmp_path: Path) -> None:
+    """They are columns like any, and the picture is there already whatever they say."""
+    generate.picture(tmp_path / "a.png")
+    for name, start in (("one", 1), ("other", 6)):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": "k", "image": "a.png", "start": start}) + "\n")
+    assert here("preprocess", "image", "--manifest", "one.jsonl", "-o", "x.tar").code == 0
+    again = here("preprocess", "image", "--manifest", "other.jsonl", "-o", "x.tar")
+    assert (again.code, "0 prepared, 1 there already" in again.err) == (0, True), again.err

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import generate
 import h5py
 import numpy as np
 import pytest
@@ -394,16 +395,6 @@ def test_members_are_named_as_webdataset_names_them(tmp_path: Path) -> None:
     ]
 
 
-def tar_of(path: Path, *members: tuple[str, bytes]) -> Path:
-    """A tar of these members."""
-    with tarfile.open(path, "w") as tar:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
-
-
 @pytest.mark.parametrize(
     ("members", "words"),
     [
@@ -417,7 +408,7 @@ def tar_of(path: Path, *members: tuple[str, bytes]) -> Path:
 def test_a_sample_with_two_pictures_fails_alone_and_both_are_named(
     tmp_path: Path, members: tuple[str, ...], words: str, piped: bool
 ) -> None:
-    path = tar_of(tmp_path / "x.tar", *((name, b"one picture") for name in members), ("b.jpg", b"a picture"))
+    path = generate.tar(tmp_path / "x.tar", *((name, b"one picture") for name in members), ("b.jpg", b"a picture"))
     stream: Any = io.BufferedReader(io.BytesIO(path.read_bytes()))  # type: ignore[arg-type]
     broken, whole = from_arguments(["-" if piped else str(path)], ("image",), stream)
     assert broken == Failure("a", f"this sample of {'stdin' if piped else path}: {words}")
@@ -425,20 +416,20 @@ def test_a_sample_with_two_pictures_fails_alone_and_both_are_named(
 
 
 def test_a_member_that_comes_again_later_is_told(tmp_path: Path) -> None:
-    path = tar_of(tmp_path / "x.tar", ("a.jpg", b"one"), ("b.jpg", b"two"), ("a.jpg", b"another"))
+    path = generate.tar(tmp_path / "x.tar", ("a.jpg", b"one"), ("b.jpg", b"two"), ("a.jpg", b"another"))
     *good, broken = from_arguments([str(path)], ("image",), io.BytesIO())
     assert [item.id for item in good] == ["a", "b"]
     assert broken == Failure("a", f"this sample of {path}: member a.jpg is in the archive twice; keep one")
 
 
 def test_pictures_of_two_modalities_and_a_sentence_are_one_sample(tmp_path: Path) -> None:
-    path = tar_of(tmp_path / "x.tar", ("a.jpg", b"one"), ("a.thermal.png", b"two"), ("a.txt", b"a dog"))
+    path = generate.tar(tmp_path / "x.tar", ("a.jpg", b"one"), ("a.thermal.png", b"two"), ("a.txt", b"a dog"))
     (item,) = from_arguments([str(path)], ("image", "thermal", "text"), io.BytesIO())
     assert isinstance(item, Item)
     assert (item.payload["image"].read(), item.payload["thermal"].read(), item.payload["text"]) == (b"one", b"two", "a dog")
 
 
 def test_what_macos_adds_to_a_tar_is_passed_over(tmp_path: Path) -> None:
-    path = tar_of(tmp_path / "x.tar", ("._a.jpg", b"its attributes"), ("a.jpg", b"one"), (".DS_Store", b"x"))
+    path = generate.tar(tmp_path / "x.tar", ("._a.jpg", b"its attributes"), ("a.jpg", b"one"), (".DS_Store", b"x"))
     (item,) = from_arguments([str(path)], ("image",), io.BytesIO())
     assert item.id == "a"

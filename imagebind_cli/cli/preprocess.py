@@ -90,6 +90,7 @@ def preprocess(
     from imagebind_cli.corpus.items import count_items, new_items
     from imagebind_cli.processes import Processes, default_workers
     from imagebind_cli.shards import is_own
+    from imagebind_cli.sources import is_timed
 
     frames = chosen["fps"] is not None
     others = Others(strict)
@@ -118,7 +119,7 @@ def preprocess(
                 _look(decode(items), configs, inspect, preview, talk)
         else:
             with _writer(output, _made(configs, options, str(array)), shard_size, talk) as writer:
-                steps = decode(new_items(items, writer.ids, talk), processes=processes)
+                steps = decode(new_items(items, writer.ids, talk, any(map(is_timed, modalities))), processes=processes)
                 _write(steps, writer, modalities, str(array), talk, hint=_one_file_for_all(modalities, manifest))
     if talk.failed:
         raise typer.Exit(1)

@@ -14,12 +14,17 @@ from imagebind_cli.shards.entries import Stretched, stretch_of
 from imagebind_cli.sources import Failure, Item
 
 
-def new_items(items: Iterable[Item | Failure], stored: Mapping[str, Stretched], listener: Listener) -> Iterator[Item | Failure]:
-    """The items whose ids are not stored yet, as `distinct` gives them. One that is stored of another stretch is a failure."""
+def new_items(
+    items: Iterable[Item | Failure], stored: Mapping[str, Stretched], listener: Listener, timed: bool
+) -> Iterator[Item | Failure]:
+    """Yield the items whose ids are not stored yet, as `distinct` gives them. One that is stored of another stretch is a failure.
+
+    timed: whether they may have stretches; of others `start` and `end` are columns like any.
+    """
     for item in distinct(items, listener):
         if isinstance(item, Failure) or item.id not in stored:
             yield item
-        elif stored[item.id] != stretch_of(item.meta):
+        elif timed and stored[item.id] != stretch_of(item.meta):
             yield Failure(item.id, "this id is there already, of another stretch; give each its own")
         else:
             listener.skipped += 1
