@@ -30,13 +30,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from imagebind_cli import model_config
 from imagebind_cli.encoder import Sample
 from imagebind_cli.encoders.audio import RATE, WINDOW_SECONDS, read, spectrograms
+from imagebind_cli.engine.processes import Processes
 from imagebind_cli.media.windows import windows
-from imagebind_cli.model import read_source
-from imagebind_cli.processes import Processes
-from imagebind_cli.reading import AudioOptions
+from imagebind_cli.options import AudioOptions
+from imagebind_cli.readers import read_source
+from imagebind_cli.weights import model_config
 
 CONFIG = model_config.named("huge").encoders["audio"]
 LENGTH = RATE * WINDOW_SECONDS

@@ -24,7 +24,7 @@ import soundfile
 
 from benchmarks.machine import machine
 from benchmarks.published_weights import published_shapes, write_published_weights
-from imagebind_cli import model_config
+from imagebind_cli.weights import model_config
 
 PEER = """
 import sys, types, json

@@ -20,7 +20,7 @@ import torch
 import imagebind_cli as ib
 from benchmarks.cold_start import peer_environment
 from benchmarks.published_weights import published_shapes, published_weights
-from imagebind_cli import model_config
+from imagebind_cli.weights import model_config
 
 HUGE = dict(
     vision_embed_dim=1280, vision_num_blocks=32, vision_num_heads=16, text_embed_dim=1024, text_num_blocks=24,

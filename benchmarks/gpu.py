@@ -33,14 +33,16 @@ from benchmarks.files import make_pictures
 from benchmarks.machine import machine
 from benchmarks.published_weights import published_shapes, published_weights
 from benchmarks.training import take, tower_of
-from imagebind_cli import model_config, pipeline
+from imagebind_cli import pipeline
+from imagebind_cli.engine.processes import Processes
 from imagebind_cli.evaluation.precision import generated
-from imagebind_cli.model import Model, read_source
-from imagebind_cli.processes import Processes
+from imagebind_cli.model import Model
+from imagebind_cli.readers import read_source
 from imagebind_cli.sources import Item
 from imagebind_cli.training.loss import PairLoss
 from imagebind_cli.training.optimizer import make_optimizer
 from imagebind_cli.training.recipe import Optimizer, Pair
+from imagebind_cli.weights import model_config
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imagebind_cli import model_config, registry, tensor_names
+from imagebind_cli import registry
 from imagebind_cli.encoder import build_encoder
-from imagebind_cli.model_config import ModelConfig
+from imagebind_cli.weights import model_config, tensor_names
+from imagebind_cli.weights.model_config import ModelConfig
 
 SCALES = {"text": 1 / 0.07, "audio": 20.0, "depth": 5.0, "thermal": 10.0, "imu": 5.0}
 

@@ -26,7 +26,6 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import machine
-from imagebind_cli import model_config
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.training.batch import Batch
 from imagebind_cli.training.loss import PairLoss
@@ -38,6 +37,7 @@ from imagebind_cli.training.start import encoder_with, fresh_weights
 from imagebind_cli.training.step import gradients
 from imagebind_cli.training.trainable import choose
 from imagebind_cli.transformer import TrunkConfig
+from imagebind_cli.weights import model_config
 
 DIM = 256
 ANCHORS = 4

@@ -2,106 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from importlib import metadata
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from imagebind_cli import checkpoint, download, model_config, pipeline, registry, run_folder
-from imagebind_cli.checkpoint import Checkpoint
-from imagebind_cli.encoder import Encoder, EncoderConfig, Sample
+from imagebind_cli import pipeline, registry
+from imagebind_cli.encoder import Encoder, EncoderConfig
+from imagebind_cli.engine.processes import Processes, default_workers
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.int8 import narrow
-from imagebind_cli.media.windows import Times, within
-from imagebind_cli.model_config import ModelConfig
-from imagebind_cli.processes import Processes, default_workers
-from imagebind_cli.reading import read_options, record
-from imagebind_cli.shards import Prepared
-from imagebind_cli.sources import Failure, Item, Stretch, is_timed, names_store, reason, whole
+from imagebind_cli.options import record
+from imagebind_cli.readers import modality_options, read_source
+from imagebind_cli.sources import Failure, Item, whole
+from imagebind_cli.weights import checkpoint, model_config
+from imagebind_cli.weights.checkpoint import Checkpoint
+from imagebind_cli.weights.find import ConfigLike, ModelLike, find_checkpoint, is_bundled
 
-BUNDLED, UNTRAINED = "mini", "tiny"
 SHORT_TEXT = 8
 """Tokens of a short sentence: texts are taken in as if all were, and encoded by their true lengths."""
 BESIDE_A_GPU = 32
 """Cores that read for a GPU at most, if the user does not say; a CPU that encodes has few to spare."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
-ModelLike = str | os.PathLike[str] | Mapping[str, Tensor]
-ConfigLike = ModelConfig | Mapping[str, Any] | str | os.PathLike[str]
-
-
-def default_name() -> str:
-    """The model used when none is named: `IMAGEBIND_MODEL`, else the trained one inside the package, else `tiny`, which is untrained."""
-    return os.environ.get("IMAGEBIND_MODEL") or (BUNDLED if is_bundled(BUNDLED) else UNTRAINED)
-
-
-def is_bundled(name: str) -> bool:
-    """Whether a trained model of this name lies inside the package."""
-    return (model_config.CONFIGS / name / "config.json").is_file()
-
-
-def find(model: ModelLike | None = None, config: ConfigLike | None = None) -> Checkpoint:
-    """The checkpoint behind any form of `--model`; nothing is read from it yet.
-
-    Args:
-        model: a name (`huge`, `tiny`, …), a folder, a weight file, `hf://owner/repo`, or published-format tensors by name.
-            None for the default.
-        config: what the weights are, where they do not say so: a `ModelConfig`, the published constructor's arguments, or a JSON file.
-    Raises:
-        UserError: no such model, or one that is not on this machine yet, with the command that fetches it.
-    """
-    if isinstance(config, str | os.PathLike):
-        path = Path(config)
-        config = checkpoint.read_config(path) if os.path.isfile(path) else checkpoint.openclip_config(str(config))
-    elif isinstance(config, Mapping):
-        config = model_config.from_published(config)
-    if isinstance(model, Mapping):
-        return checkpoint.from_tensors(model, config, "state dict")
-    name = os.fspath(model) if model is not None else default_name()
-    if name.startswith("hf://"):
-        return _pulled(name, config)
-    path = Path(name)
-    if os.path.isdir(path):
-        return _folder(path, config)
-    if os.path.isfile(path):
-        return checkpoint.open_file(path, config)
-    return _named(name, config)
-
-
-def _named(name: str, config: ModelConfig | None) -> Checkpoint:
-    if is_bundled(name):
-        return _folder(Path(str(model_config.CONFIGS / name)), config)
-    if name not in model_config.names():
-        known = ", ".join([*filter(is_bundled, [BUNDLED]), *model_config.names()])
-        raise UserError(f"no model {name!r}: not a folder, not a file, not hf://owner/repo, and not one of {known}")
-    named = model_config.named(name)
-    if named.rule_seed is not None:
-        return checkpoint.by_rule(named)
-    if named.address is None:
-        raise UserError(f"{name} is a config to train from; no weights are published for it")
-    return dataclasses.replace(_pulled(name, config or named), config=config or named)
-
-
-def _pulled(place: str, config: ModelConfig | None) -> Checkpoint:
-    folder = download.pulled(place)
-    if folder is None:
-        raise UserError(f"{place} is not on this machine; fetch it with: imagebind weights pull {place}")
-    return _folder(folder, config)
-
-
-def _folder(folder: Path, config: ModelConfig | None) -> Checkpoint:
-    unfinished = run_folder.unfinished(folder)
-    if unfinished and not (folder / "config.json").exists():
-        raise UserError(f"{folder}: {unfinished}, and no model; the same `imagebind train` command continues it")
-    found = dataclasses.replace(checkpoint.open_folder(folder, config), unfinished=unfinished)
-    return run_folder.completed(found, folder, find)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -311,132 +238,6 @@ def _encode_texts(encoder: Encoder, texts: Tensor, tokens: int) -> Tensor:
     return vectors[places]
 
 
-def modality_options(modality: str, chosen: Mapping[str, Any]) -> Any:
-    """The options of a modality's readers with the chosen ones set; see `reading.read_options`."""
-    return read_options(registry.encoder_name(modality), modality, chosen)
-
-
-def read_source(modality: str, source: Any, config: EncoderConfig, options: Mapping[str, Any]) -> Iterator[Sample]:
-    """The samples of one input, or of what `preprocess` made of it, as the encoder with this config takes them; see `Model.read`."""
-    if isinstance(source, Stretch):
-        if not is_timed(modality):
-            raise UserError(f"{modality} has no seconds; start and end are of sounds, videos and motion recordings")
-        times = source.start, source.end
-        if isinstance(source.source, Prepared):
-            return _within(prepared_samples(source.source, modality, config, options), source.source.spans, times)
-        return read_source(modality, source.source, config, {**options, "stretch": times})
-    if modality != "text" and names_store(source):
-        return _refused("a store of vectors; give the files that they are of")
-    if callable(source):  # a part of a file
-        return _in_its_turn(modality, source, config, options)
-    if isinstance(source, Prepared):
-        return prepared_samples(source, modality, config, options)
-    return registry.get(modality).readers[modality](source, config, modality_options(modality, options))
-
-
-def _refused(reason: str) -> Iterator[Sample]:
-    """No samples: the item fails when its turn comes."""
-    raise ValueError(reason)
-    yield
-
-
-def _in_its_turn(modality: str, source: Callable[[], Any], config: EncoderConfig, options: Mapping[str, Any]) -> Iterator[Sample]:
-    """The samples of what a function gives, which is called with the first of them, so that its errors are the item's."""
-    yield from read_source(modality, source(), config, options)
-
-
-def _within(samples: Iterable[Sample], spans: Sequence[Any], times: Times) -> Iterator[Sample]:
-    """Of prepared samples, the clips within a stretch. spans: of all of them.
-
-    Raises:
-        ValueError: there are none.
-    """
-    wanted = within(spans, times)
-    for sample in samples:
-        kept = [number for number, span in enumerate(sample.spans) if span in wanted]
-        if kept:
-            yield dataclasses.replace(sample, tensor=sample.tensor[kept], spans=[sample.spans[number] for number in kept])
-
-
-def read_sources(payload: Any, configs: Mapping[str, EncoderConfig], options: Mapping[str, Mapping[str, Any]]) -> Iterator[Sample]:
-    """The samples of one item in every modality there is a config for, each with its modality's name; as `read_source`."""
-    for modality, config in configs.items():
-        source = payload if len(configs) == 1 else payload[modality]
-        try:
-            for sample in read_source(modality, source, config, options[modality]):
-                yield dataclasses.replace(sample, modality=modality)
-        except (OSError, ValueError) as error:
-            if len(configs) == 1:
-                raise
-            file = f" {whole(source)}" if isinstance(whole(source), str) and modality != "text" else ""
-            raise ValueError(f"{modality}{file}: {reason(error)}") from error
-
-
-def shape_of(model: str) -> ModelConfig:
-    """What a model is made of, where its weights are not needed: a config JSON is enough, and a named model need not be on this machine.
-
-    Raises:
-        UserError: no such model, or no config.
-    """
-    path = Path(model)
-    if path.suffix == ".json" and os.path.isfile(path):
-        return checkpoint.read_config(path)
-    if model in model_config.names() and not os.path.exists(path):
-        return model_config.named(model)
-    return find(model).config
-
-
-def input_configs(model: str | None, modalities: Sequence[str]) -> dict[str, EncoderConfig]:
-    """What a model's encoders want as input, by modality; as `shape_of`, no weights are read."""
-    name = model or default_name()
-    encoders = shape_of(name).encoders
-    missing = [modality for modality in modalities if registry.encoder_name(modality) not in encoders]
-    if missing:
-        raise UserError(f"{name}: this model has no encoder for {missing[0]}; it has {', '.join(encoders)}")
-    return {modality: encoders[registry.encoder_name(modality)] for modality in modalities}
-
-
-def input_record(config: EncoderConfig, modality: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """How samples of a modality are made for an encoder, in JSON's types: enough to tell whether another encoder can take them."""
-    made = record(modality_options(modality, options))
-    return {"shape": list(config.shape), "mean": list(config.mean), "std": list(config.std), "options": made}
-
-
-def prepared_samples(source: Prepared, modality: str, config: EncoderConfig, options: Mapping[str, Any]) -> Iterator[Sample]:
-    """Samples from prepared arrays, as the reader gave them. `options` chosen now must be those they were made with.
-
-    Raises:
-        UserError: they were made for an encoder that wants other input. ValueError: an array is torn, or not what that encoder takes.
-    """
-    theirs, ours = source.made["inputs"][modality], input_record(config, modality, {})
-    for key in ("shape", "mean", "std"):
-        had = theirs.get(key) if isinstance(theirs, dict) else None
-        if had != ours[key]:
-            raise UserError(f"prepared {modality} has {key} {had}; this model's encoder wants {ours[key]}")
-    made_with = theirs["options"]
-    for name, value in options.items():
-        if name in made_with and made_with[name] != value:
-            wanted = f"prepared with {name} {made_with[name]}; {value} is asked for"
-            raise UserError(f"{modality} was {wanted}; prepare it again, or leave the option out".replace("_", "-"))
-    spans = iter(source.spans)
-    for array in source.arrays():
-        _check_prepared(array, config)
-        some = [tuple(span) if span else None for span in islice(spans, len(array))]
-        if len(some) < len(array):
-            raise ValueError(f"prepared with spans for {len(source.spans)} clips only")
-        yield Sample(torch.from_numpy(array), some, source.notes)
-
-
-def _check_prepared(array: np.ndarray, config: EncoderConfig) -> None:
-    shape = config.shape
-    if array.shape[1:] not in (shape, (shape[0], *shape[2:]) if len(config.patch) == 3 else shape) or not array.size:
-        raise ValueError(f"prepared array of shape {array.shape}; (clips, {', '.join(map(str, shape))}) is needed")
-    if (array.dtype.kind == "f") != (config.vocabulary == 0) or not np.isfinite(array).all():
-        raise ValueError(f"prepared array of {array.dtype}; finite {'token ids' if config.vocabulary else 'numbers'} are needed")
-    if config.vocabulary and (array.min() < 0 or array.max() >= config.vocabulary):
-        raise ValueError(f"token ids from {array.min()} to {array.max()}; the vocabulary has {config.vocabulary}")
-
-
 def load(
     model: ModelLike | None = None,
     *,
@@ -465,7 +266,7 @@ def load(
     place = choose_device("cpu" if (device, dtype) == ("auto", "int8") else device)
     if dtype == "int8" and place.type != "cpu":
         raise UsageError(f"int8 is for CPUs, not {place.type}; bf16 is the fast one there")
-    loaded = Model(find(model, config), place, DTYPES.get(dtype))
+    loaded = Model(find_checkpoint(model, config), place, DTYPES.get(dtype))
     for modality in modalities or ():
         loaded.encoder(modality)
     return loaded

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from imagebind_cli.encoder import Sample, Span
+from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UserError
-from imagebind_cli.processes import Processes
-from imagebind_cli.shards import Prepared
+from imagebind_cli.prepared import Prepared
 from imagebind_cli.sources import Failure, Item, Stretch, reason, whole
 
 IDLE_SECONDS = 0.2

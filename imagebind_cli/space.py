@@ -137,8 +137,8 @@ class Space:
 
     def _check_weights(self, loaded: Model, place: str, made: Mapping[str, Any]) -> None:
         """Another run of training has the same name and other weights."""
-        from imagebind_cli import checkpoint
         from imagebind_cli.store.made import refuse_earlier
+        from imagebind_cli.weights import checkpoint
 
         own = checkpoint.fingerprint(loaded.checkpoint, registry.encoder_name(made["modality"]))
         if own != made.get("weights"):

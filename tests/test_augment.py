@@ -8,13 +8,14 @@ from generate import audio, pixels, video
 from PIL import Image, ImageEnhance, ImageOps
 from torchvision.transforms import RandomErasing, RandomResizedCrop
 
-from imagebind_cli import model_config, reading
+from imagebind_cli import options as reading
 from imagebind_cli.media.picture_operations import COLOURS, DISTORTIONS
 from imagebind_cli.media.views import Crop, View
 from imagebind_cli.media.windows import Moment, windows
-from imagebind_cli.model import input_record, read_source
+from imagebind_cli.readers import input_record, read_source
 from imagebind_cli.training.augment import AMOUNTS, draw_place, draw_view, mask_frequencies, turn_sensors
 from imagebind_cli.training.recipe import Augment
+from imagebind_cli.weights import model_config
 
 TINY = model_config.named("tiny").encoders
 STRONG = Augment(crop=0.2, flip=0.5, randaugment=(9, 0.5), colour_jitter=0.4, erase=0.25)

@@ -15,9 +15,10 @@ import torch
 
 import imagebind_cli as ib
 from benchmarks.published_weights import published_shapes, published_weights
-from imagebind_cli import checkpoint, model, model_config, tensor_names
 from imagebind_cli.errors import UserError
 from imagebind_cli.fingerprint import positions
+from imagebind_cli.weights import checkpoint, model_config, tensor_names
+from imagebind_cli.weights.find import find_checkpoint
 
 SMALL = {"out_embed_dim": 16} | {
     f"{modality}_{key}": value
@@ -102,7 +103,7 @@ def rising(shape):
 
 @pytest.mark.parametrize("name", ["tiny", "mini"])
 def test_fingerprints_are_known(name):
-    found = model.find(name)
+    found = find_checkpoint(name)
     assert {encoder: checkpoint.fingerprint(found, encoder) for encoder in found.config.encoders} == PRINTS[name]
 
 
@@ -125,7 +126,7 @@ def test_the_fingerprint_looks_at_whole_number_places_of_every_published_shape()
 
 
 def test_the_fingerprint_is_the_same_with_one_thread_and_with_two():
-    found, threads = model.find("mini"), torch.get_num_threads()
+    found, threads = find_checkpoint("mini"), torch.get_num_threads()
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
@@ -145,7 +146,7 @@ def test_the_fingerprint_is_of_values_and_not_of_their_type(weights, dtype):
 
 
 def test_int8_rows_and_what_they_are_converted_to_have_one_fingerprint(tmp_path):
-    rows = model.find("mini")
+    rows = find_checkpoint("mini")
     checkpoint.convert(rows, tmp_path / "wide", {})
     wide = checkpoint.open_folder(tmp_path / "wide")
     held = checkpoint.read_tensors(Path(str(model_config.CONFIGS)) / "mini" / "depth.safetensors")

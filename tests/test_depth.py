@@ -17,13 +17,13 @@ import OpenEXR
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from imagebind_cli import model_config
 from imagebind_cli.encoder import Sample
 from imagebind_cli.encoders import depth
 from imagebind_cli.errors import UserError
-from imagebind_cli.media.holes import fill_nearest
-from imagebind_cli.media.maps import PixelMap, read_map
-from imagebind_cli.reading import read_options
+from imagebind_cli.media.maps.holes import fill_nearest
+from imagebind_cli.media.maps.pixel_map import PixelMap, read_map
+from imagebind_cli.options import read_options
+from imagebind_cli.weights import model_config
 
 CONFIG = model_config.named("tiny").encoders["depth"]
 SIZE = CONFIG.shape[-1]

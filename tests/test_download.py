@@ -27,8 +27,8 @@ from urllib.request import Request
 
 import pytest
 
-from imagebind_cli import download
 from imagebind_cli.errors import UserError
+from imagebind_cli.weights import download
 
 CONTENT = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)
@@ -251,7 +251,7 @@ def test_pulled(site: Site) -> None:
 
 
 def test_import_is_light() -> None:
-    code = "import sys, imagebind_cli.download; sys.exit(bool({'huggingface_hub', 'filelock', 'torch'} & set(sys.modules)))"
+    code = "import sys, imagebind_cli.weights.download; sys.exit(bool({'huggingface_hub', 'filelock', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 

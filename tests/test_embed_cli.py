@@ -28,8 +28,9 @@ from PIL import Image
 from safetensors import safe_open
 from stores import store
 
-from imagebind_cli import checkpoint, model_config, registry
+from imagebind_cli import registry
 from imagebind_cli.store import FORMATS, is_store, open_store
+from imagebind_cli.weights import checkpoint, model_config
 
 ENDINGS = list(FORMATS)
 ONE_BY_ONE = ("--batch-size", 1)  # the last bits of a vector depend on the batch it was in

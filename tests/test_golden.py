@@ -9,8 +9,9 @@ import torch
 
 import imagebind_cli as ib
 from benchmarks.published_weights import published_shapes, published_weights
-from imagebind_cli import model_config, registry
+from imagebind_cli import registry
 from imagebind_cli.media.windows import seconds, windows
+from imagebind_cli.weights import model_config
 
 DATA = Path(__file__).parent / "data"
 META = json.loads((DATA / "small_seed7.json").read_text())
@@ -169,7 +170,7 @@ def test_log_mel_is_kaldis(model):
 
 
 def test_every_encoder_loads_alone_and_strictly(weights):
-    from imagebind_cli.checkpoint import from_tensors
+    from imagebind_cli.weights.checkpoint import from_tensors
 
     config = model_config.from_published(META["config"])
     for name in registry.ENCODERS:

@@ -17,9 +17,9 @@ import pytest
 from conftest import Run
 
 from imagebind_cli import UserError
-from imagebind_cli.media import tables
-from imagebind_cli.media.recordings import read_recording
-from imagebind_cli.media.signals import regular, resample, slow_part, usual_step
+from imagebind_cli.media.motion import tables
+from imagebind_cli.media.motion.recordings import read_recording
+from imagebind_cli.media.motion.signals import regular, resample, slow_part, usual_step
 from imagebind_cli.sources import Stretch
 
 NAMES = ["ax", "ay", "az", "gx", "gy", "gz"]

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini" / "trai
 
 import distil_image as distil
 
-from imagebind_cli import model
+from imagebind_cli.weights.find import find_checkpoint
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_the_second_round_goes_on_from_the_first(work: Path, monkeypatch: pytest
     distil.main(work)
     monkeypatch.setattr(distil, "ROUNDS", rounds)
     distil.main(work)
-    first, second = (dict(model.find(work / name).read("vision")) for name in rounds)
+    first, second = (dict(find_checkpoint(work / name).read("vision")) for name in rounds)
     assert all(torch.allclose(first[key], second[key], atol=1e-6) for key in first)
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import imagebind_cli as ib
-from imagebind_cli import checkpoint
 from imagebind_cli.evaluation.precision import cosines
+from imagebind_cli.weights import checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini" / "train"))
 

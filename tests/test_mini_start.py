@@ -13,8 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini" / "trai
 import join_encoders
 import start_from_image
 
-from imagebind_cli import checkpoint, model
 from imagebind_cli.encoder import Encoder
+from imagebind_cli.weights import checkpoint
+from imagebind_cli.weights.find import find_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(place: str | Path, name: str) -> Encoder:
-    return checkpoint.load_encoder(model.find(str(place)), name, torch.device("cpu"), torch.float32).eval()
+    return checkpoint.load_encoder(find_checkpoint(str(place)), name, torch.device("cpu"), torch.float32).eval()
 
 
 @pytest.mark.parametrize("name", ["depth", "thermal"])
@@ -57,11 +58,11 @@ def test_a_start_that_is_there_is_left_alone(begun: Path) -> None:
 
 def test_encoders_of_several_folders_are_joined_as_they_are(tmp_path: Path, begun: Path) -> None:
     join_encoders.main(tmp_path / "both", {"text": "mini", "depth": str(begun)})
-    made = model.find(tmp_path / "both")
+    made = find_checkpoint(tmp_path / "both")
     assert set(made.config.encoders) == {"text", "depth"}
-    assert made.config.origin == {"steps": {"text": model.find("mini").config.origin["steps"], "depth": None}}
+    assert made.config.origin == {"steps": {"text": find_checkpoint("mini").config.origin["steps"], "depth": None}}
     for name, place in (("text", "mini"), ("depth", begun)):
-        wanted, found = dict(model.find(place).read(name)), dict(made.read(name))
+        wanted, found = dict(find_checkpoint(place).read(name)), dict(made.read(name))
         assert wanted.keys() == found.keys()
         assert all(torch.equal(wanted[key], found[key]) for key in wanted)
     before = (tmp_path / "both" / "config.json").stat().st_mtime_ns

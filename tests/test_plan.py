@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from imagebind_cli.model_config import named
 from imagebind_cli.training import plan
 from imagebind_cli.training.parallel import make_tower
 from imagebind_cli.training.recipe import Encoder as Section
 from imagebind_cli.training.recipe import Run
 from imagebind_cli.training.start import encoder_with, fresh_weights
 from imagebind_cli.training.trainable import counts
+from imagebind_cli.weights.model_config import named
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -29,10 +29,11 @@ from family import family, gone
 from PIL import Image
 
 import imagebind_cli as ib
-from imagebind_cli import model_config, registry
+from imagebind_cli import registry
 from imagebind_cli.demo import SAMPLES
-from imagebind_cli.shards import ShardWriter, index, read_shard
+from imagebind_cli.prepared import ShardWriter, index, read_shard
 from imagebind_cli.sources import from_arguments
+from imagebind_cli.weights import model_config
 
 FACES = [name for name in registry.MODALITIES if name != "vision"]
 SENTENCES = 400
@@ -216,7 +217,7 @@ def test_inspect_and_preview_show_what_was_read(here: Run, files: dict[str, list
 
 
 def test_previews_of_every_modality_are_drawn(files: dict[str, list[str]]) -> None:
-    from imagebind_cli.preview import draw
+    from imagebind_cli.pages.preview import draw
 
     model = ib.load("tiny", device="cpu")
     for modality in FACES:
@@ -226,7 +227,7 @@ def test_previews_of_every_modality_are_drawn(files: dict[str, list[str]]) -> No
 
 
 def test_a_preview_shows_the_crop_itself() -> None:
-    from imagebind_cli.preview import draw
+    from imagebind_cli.pages.preview import draw
 
     model = ib.load("tiny", device="cpu")
     pixels = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
@@ -362,8 +363,9 @@ def test_torchaudio_is_not_imported_to_embed(files: dict[str, list[str]], tmp_pa
 NURSERY = f"""
 import json, os, sys
 from imagebind_cli import cli
-from imagebind_cli.model import input_configs, read_source
-from imagebind_cli.shards import hdf5
+from imagebind_cli.prepared import hdf5
+from imagebind_cli.readers import read_source
+from imagebind_cli.weights.find import input_configs
 hdf5.PART_BYTES = {PART}
 list(read_source("text", "words", input_configs("tiny", ["text"])["text"], {{}}))
 for line in sys.stdin:

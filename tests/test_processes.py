@@ -20,9 +20,9 @@ from family import family, gone
 
 from imagebind_cli import pipeline
 from imagebind_cli.encoder import Sample
+from imagebind_cli.engine.processes import POSSIBLE, READY, Processes
 from imagebind_cli.errors import UserError
-from imagebind_cli.model import read_source
-from imagebind_cli.processes import POSSIBLE, READY, Processes
+from imagebind_cli.readers import read_source
 from imagebind_cli.sources import Failure, Item
 
 pytestmark = pytest.mark.skipif(not POSSIBLE, reason="processes are for Linux")
@@ -172,7 +172,9 @@ def test_closing_before_they_are_up_is_no_wait() -> None:
 def test_a_server_in_the_middle_of_its_imports_ends_with_its_parent(tmp_path: Path) -> None:
     """Killed before it could say anything: what remains is a socket that hangs up."""
     (tmp_path / "slow_to_import.py").write_text("import os, time\nos.system(f'echo {os.getpid()} > pid')\ntime.sleep(60)\n")
-    parent = "import time; from imagebind_cli.processes import Processes; p = Processes([]); p._modules = ['slow_to_import']; p.launch()"
+    parent = (
+        "import time; from imagebind_cli.engine.processes import Processes; p = Processes([]); p._modules = ['slow_to_import']; p.launch()"
+    )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     process = subprocess.Popen([sys.executable, "-c", f"{parent}; time.sleep(60)"], cwd=tmp_path, env=environment)
     deadline = time.monotonic() + 60
@@ -228,7 +230,7 @@ def test_few_items_start_no_process() -> None:
 
 
 def test_what_is_at_hand_already_goes_to_no_process() -> None:
-    from imagebind_cli.shards import Prepared
+    from imagebind_cli.prepared import Prepared
 
     assert pipeline._at_hand(Prepared([], [], (), {}))
     assert pipeline._at_hand({"audio": "x.wav", "image": lambda: None})

@@ -15,9 +15,9 @@ from conftest import Run
 
 import imagebind_cli as ib
 from benchmarks.published_weights import overlapping_weights, published_shapes
-from imagebind_cli import checkpoint, model_config
 from imagebind_cli.demo import SAMPLES
 from imagebind_cli.store import open_store
+from imagebind_cli.weights import checkpoint, model_config
 
 HUGE = model_config.named("huge")
 INPUTS = {

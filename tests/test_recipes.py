@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from imagebind_cli import model_config
 from imagebind_cli.errors import UserError
 from imagebind_cli.training import manifests
 from imagebind_cli.training.data import open_pairs
 from imagebind_cli.training.recipe import RECIPES, names, read_recipe
 from imagebind_cli.training.sides import sides_of
+from imagebind_cli.weights import model_config
 from tests import generate, trees
 
 TINY = model_config.named("tiny").encoders

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.shards import Entry, Part, Prepared, ShardWriter, index, is_own, key_of, open_writer, read_hdf5, read_shard
-from imagebind_cli.shards import hdf5 as hdf5_module
+from imagebind_cli.prepared import Entry, Part, Prepared, ShardWriter, index, is_own, key_of, open_writer, read_hdf5, read_shard
+from imagebind_cli.prepared import hdf5 as hdf5_module
 from imagebind_cli.sources import Failure, Item, from_arguments
 
 MADE: dict[str, Any] = {"inputs": {"audio": {"options": {}}, "image": {"options": {}}}, "array": "float32"}

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from imagebind_cli import model_config
 from imagebind_cli.errors import UserError
 from imagebind_cli.training.choices import requested
 from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.sides import sides_of
 from imagebind_cli.training.start import begin, config_of, fresh_weights, sections
+from imagebind_cli.weights import model_config
 
 HUGE = model_config.named("huge").encoders
 

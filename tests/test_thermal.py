@@ -15,12 +15,13 @@ import pytest
 from conftest import Run
 from PIL import Image, TiffImagePlugin
 
-from imagebind_cli import model_config, preview
 from imagebind_cli.encoder import Sample
 from imagebind_cli.encoders import thermal
 from imagebind_cli.errors import UserError
-from imagebind_cli.media import palettes
-from imagebind_cli.reading import OPTIONS, ThermalOptions, read_options
+from imagebind_cli.media.maps import palettes
+from imagebind_cli.options import OPTIONS, ThermalOptions, read_options
+from imagebind_cli.pages import preview
+from imagebind_cli.weights import model_config
 
 CONFIG = model_config.named("tiny").encoders["thermal"]
 SIZE = CONFIG.shape[-1]

@@ -18,12 +18,12 @@ from generate import audio, depth, imu, picture, thermal, video
 from safetensors.torch import load_file, save_file
 
 from imagebind_cli import load
-from imagebind_cli.checkpoint import fingerprint
 from imagebind_cli.errors import UserError
 from imagebind_cli.training import loop
 from imagebind_cli.training.choices import requested
 from imagebind_cli.training.step import Outcome
 from imagebind_cli.training.validate import Score
+from imagebind_cli.weights.checkpoint import fingerprint
 
 STEPS = 6
 

@@ -14,10 +14,9 @@ import torch
 from generate import audio, depth, imu, picture, thermal, video
 from PIL import Image
 
-from imagebind_cli import model_config
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.windows import Moment
-from imagebind_cli.model import read_source
+from imagebind_cli.readers import read_source
 from imagebind_cli.training import anchors
 from imagebind_cli.training import rows as rows_module
 from imagebind_cli.training.anchors import AnchorCache
@@ -26,6 +25,7 @@ from imagebind_cli.training.data import leaks, open_pairs
 from imagebind_cli.training.recipe import Augment, Recipe
 from imagebind_cli.training.rows import Packed, read_data
 from imagebind_cli.training.samples import clip_number
+from imagebind_cli.weights import model_config
 
 TINY = model_config.named("tiny").encoders
 SQUARES = {"image": {"crop": 0.3, "flip": 0.5, "erase": 0.5}, "depth": {"crop": 0.3, "flip": 0.5}}

@@ -21,9 +21,9 @@ from PIL import ExifTags, Image, features
 from PIL.PngImagePlugin import PngInfo
 
 from imagebind_cli import UserError
-from imagebind_cli.media.animation import Animation, is_animation
 from imagebind_cli.media.image import read_image
-from imagebind_cli.media.video import Video, open_video
+from imagebind_cli.media.video.animation import Animation, is_animation
+from imagebind_cli.media.video.clips import Video, open_video
 from imagebind_cli.media.windows import seen, windows
 from imagebind_cli.sources import Stretch
 from tests import generate

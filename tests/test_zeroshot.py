@@ -379,7 +379,7 @@ def test_the_confusion_matrix_is_drawn(zeroshot: Run, monkeypatch: pytest.Monkey
     refused = zeroshot("audio", "items.h5", "--classes", "classes.h5", "--truth", "kind", "--plot", "matrix.odd")
     assert refused.code == 1
     assert refused.notices[-1].startswith("imagebind: matrix.odd: ")
-    monkeypatch.setattr("imagebind_cli.evaluation.page.find_spec", lambda name: None)
+    monkeypatch.setattr("imagebind_cli.pages.classification.find_spec", lambda name: None)
     missing = zeroshot("audio", "items.h5", "--classes", "classes.h5", "--truth", "kind", "--plot", "matrix.png")
     assert (missing.code, missing.out) == (1, b"")
     assert missing.notices == ["imagebind: --plot needs matplotlib; install it with: pip install 'imagebind-cli[plot]'"]

@@ -52,7 +52,7 @@ class Outputs:
             if path != Path("-") and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
                 raise UserError(f"{path}: cannot be written to")
         if self.plot:
-            from imagebind_cli.evaluation.page import check_plot
+            from imagebind_cli.pages.classification import check_plot
 
             check_plot()
 
@@ -187,13 +187,13 @@ def finish(document: Mapping[str, Any], outputs: Outputs) -> None:
     elif outputs.report:
         _write(outputs.report, text)
     if outputs.html:
-        from imagebind_cli.evaluation.page import page
+        from imagebind_cli.pages.classification import page
 
         _write(outputs.html, page(document))
     if outputs.plot:
         import numpy as np
 
-        from imagebind_cli.evaluation.page import plot
+        from imagebind_cli.pages.classification import plot
 
         plot(np.array(document["confusion"]), [row["class"] for row in document["classes"]], outputs.plot)
 

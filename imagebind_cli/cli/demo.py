@@ -11,7 +11,7 @@ from imagebind_cli.cli.output import write
 
 if TYPE_CHECKING:
     from imagebind_cli.demo import Chapter
-    from imagebind_cli.retrieval.page import Card
+    from imagebind_cli.pages.search import Card
 
 SHOWN = 3  # answers to each search
 BAR = 40  # columns of a cosine of 1
@@ -31,7 +31,7 @@ def demo(
     from imagebind_cli.demo import MODEL, SAMPLES, chapters
     from imagebind_cli.errors import writing
     from imagebind_cli.model import load
-    from imagebind_cli.retrieval.page import Page
+    from imagebind_cli.pages.search import Page
     from imagebind_cli.retrieval.search import Part
 
     with writing(html), Page(html, TITLE, INTRODUCTION, SAMPLES, options=lambda modality: {}) as page:
@@ -60,7 +60,7 @@ def _bars(chapter: Chapter) -> list[str]:
 
 def _cards(chapter: Chapter) -> list[Card]:
     """The same answers for the page."""
-    from imagebind_cli.retrieval.page import Card
+    from imagebind_cli.pages.search import Card
     from imagebind_cli.retrieval.search import Part
 
     verdicts = ["right" if chapter.is_right else "wrong", *[""] * (SHOWN - 1)]

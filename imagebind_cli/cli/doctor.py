@@ -122,8 +122,8 @@ def _codecs() -> list[Check]:
 
 
 def _models() -> list[Check]:
-    from imagebind_cli import download, model_config
-    from imagebind_cli.model import default_name
+    from imagebind_cli.weights import download, model_config
+    from imagebind_cli.weights.find import default_name
 
     pulled = [name for name in model_config.names() if download.pulled(name)]
     pulled += [json.loads(path.read_text())["address"] for path in sorted((download.home() / "hf").glob(f"*/{download.ORIGIN}"))]
@@ -139,7 +139,7 @@ def _memory() -> Check:
 
 
 def _disk() -> Check:
-    from imagebind_cli import download
+    from imagebind_cli.weights import download
 
     folder = download.home()
     while not folder.exists():

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import imagebind_cli
-from imagebind_cli import reading, registry
+from imagebind_cli import options as reading
+from imagebind_cli import registry
 from imagebind_cli.cli.flags import (
     Errors,
     Inputs,
@@ -34,7 +35,7 @@ from imagebind_cli.file_kinds import Others
 
 if TYPE_CHECKING:
     from imagebind_cli.encoder import EncoderConfig
-    from imagebind_cli.shards import Writer
+    from imagebind_cli.prepared import Writer
 
 MANY = 1000
 """Inputs that are worth starting processes for before anything is read."""
@@ -88,8 +89,8 @@ def preprocess(
     _check_output(output, modalities, shard_size, looking=inspect or preview is not None)
 
     from imagebind_cli.corpus.items import count_items, new_items
-    from imagebind_cli.processes import Processes, default_workers
-    from imagebind_cli.shards import is_own
+    from imagebind_cli.engine.processes import Processes, default_workers
+    from imagebind_cli.prepared import is_own
     from imagebind_cli.sources import is_timed
 
     frames = chosen["fps"] is not None
@@ -109,7 +110,8 @@ def preprocess(
         import torch
 
         from imagebind_cli import pipeline
-        from imagebind_cli.model import input_configs, read_sources
+        from imagebind_cli.readers import read_sources
+        from imagebind_cli.weights.find import input_configs
 
         torch.set_num_threads(1)  # the readers share the cores
         configs = input_configs(model, modalities)
@@ -145,7 +147,7 @@ def _check_output(output: str | None, modalities: tuple[str, ...], shard_size: f
 
 def _made(configs: dict[str, EncoderConfig], options: dict[str, dict[str, Any]], array: str) -> dict[str, Any]:
     """How the samples are made, for whoever reads them."""
-    from imagebind_cli.model import input_record
+    from imagebind_cli.readers import input_record
 
     inputs = {name: input_record(config, name, options[name]) for name, config in configs.items()}
     return {"inputs": inputs, "array": array, "version": imagebind_cli.__version__}
@@ -154,7 +156,7 @@ def _made(configs: dict[str, EncoderConfig], options: dict[str, dict[str, Any]],
 @contextmanager
 def _writer(output: str, made: dict[str, Any], shard_size: float | None, talk: Talk) -> Iterator[Writer]:
     """What takes the samples; at the end, also one by Ctrl-C, a line says how far it is."""
-    from imagebind_cli.shards import open_writer
+    from imagebind_cli.prepared import open_writer
 
     try:
         shard_bytes = int(shard_size * 1e6) if shard_size else None
@@ -199,7 +201,7 @@ def _options(modalities: tuple[str, ...], chosen: dict[str, Any]) -> dict[str, d
 
 
 def _write(steps: Iterator[Any], writer: Writer, modalities: tuple[str, ...], array: str, talk: Talk, hint: str | None) -> None:
-    from imagebind_cli.shards import key_of
+    from imagebind_cli.prepared import key_of
     from imagebind_cli.sources import Failure, kept_beside
 
     spans: dict[str, list[Any]] = {}
@@ -235,7 +237,7 @@ def _plain(meta: dict[str, Any]) -> dict[str, Any]:
 
 def _look(steps: Iterator[Any], configs: dict[str, EncoderConfig], inspect: bool, preview: Path | None, talk: Talk) -> None:
     """Print and draw what was read of each item's first stretch, and what was assumed."""
-    from imagebind_cli.shards import key_of
+    from imagebind_cli.prepared import key_of
     from imagebind_cli.sources import Failure
 
     drawn: list[tuple[str, str, dict[str, Any]]] = []
@@ -267,7 +269,7 @@ def _look(steps: Iterator[Any], configs: dict[str, EncoderConfig], inspect: bool
                 "assumed": list(sample.notes),
             }
             if preview is not None:
-                from imagebind_cli.preview import draw
+                from imagebind_cli.pages.preview import draw
 
                 preview.mkdir(parents=True, exist_ok=True)
                 file = f"{key_of(item.id)}.{name}.png"
@@ -276,7 +278,7 @@ def _look(steps: Iterator[Any], configs: dict[str, EncoderConfig], inspect: bool
             continue
         about = {}
     if preview is not None and drawn:
-        from imagebind_cli.preview import write_index
+        from imagebind_cli.pages.preview import write_index
 
         write_index(preview, drawn)
         say(f"{preview / 'index.html'}: {len(drawn)} preview{'s' * (len(drawn) > 1)}")

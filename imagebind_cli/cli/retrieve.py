@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from imagebind_cli import reading, registry
+from imagebind_cli import options as reading
+from imagebind_cli import registry
 from imagebind_cli.cli.embed import Modality
 from imagebind_cli.cli.flags import Dtype, Errors, ModelName, Workers, reading_options, with_reading_flags
 from imagebind_cli.cli.memory import keep_freed_memory
@@ -248,7 +249,7 @@ def _tell(
     with ExitStack() as stack:
         page = None
         if html is not None:
-            from imagebind_cli.retrieval.page import Page
+            from imagebind_cli.pages.search import Page
 
             made = stores[0].made
             about = f"Nearest in {', '.join(str(store.path) for store in stores)}, by cosine. Model {made['model']}"

@@ -17,7 +17,7 @@ from imagebind_cli.cli.talk import say
 from imagebind_cli.errors import UsageError, UserError
 
 if TYPE_CHECKING:
-    from imagebind_cli.download import Progress
+    from imagebind_cli.weights.download import Progress
 
 CARD = "CARD.md"
 """What a model can do, what it learnt from and what binds its user, in a model's folder."""
@@ -39,8 +39,8 @@ AsJSON = Annotated[bool, typer.Option("--json", help="JSON and no table.")]
 @app.command("list")
 def list_models(as_json: AsJSON = False) -> None:
     """The models known by name and those fetched from a hub, and which of them are on this machine."""
-    from imagebind_cli import checkpoint, download, model_config
-    from imagebind_cli.model import BUNDLED, default_name, is_bundled
+    from imagebind_cli.weights import checkpoint, download, model_config
+    from imagebind_cli.weights.find import BUNDLED, default_name, is_bundled
 
     rows: list[dict[str, Any]] = []
     for name in model_config.names():
@@ -82,8 +82,8 @@ def pull(
         imagebind weights pull huge
         imagebind weights pull hf://laion/CLIP-ViT-H-14-laion2B-s32B-b79K
     """
-    from imagebind_cli import download, model_config
-    from imagebind_cli.model import is_bundled
+    from imagebind_cli.weights import download, model_config
+    from imagebind_cli.weights.find import is_bundled
 
     with _progress() as progress:
         if name.startswith("hf://"):
@@ -114,10 +114,10 @@ def convert(
     config: Config = None,
 ) -> None:
     """Turn foreign weights into a model folder, exactly: every tensor is accounted for, or nothing is written."""
-    from imagebind_cli import checkpoint
-    from imagebind_cli.model import find
+    from imagebind_cli.weights import checkpoint
+    from imagebind_cli.weights.find import find_checkpoint
 
-    found = find(source, config)
+    found = find_checkpoint(source, config)
     origin: dict[str, Any] = {"from": found.place}
     if Path(source).is_file():
         origin["sha256"] = checkpoint.file_hash(Path(source))
@@ -129,11 +129,12 @@ def convert(
 @app.command()
 def info(model: ModelName = None, config: Config = None, as_json: AsJSON = False) -> None:
     """What a model is made of: parameters and fingerprint per encoder, licence, where it comes from; then its model card, if it has one."""
-    from imagebind_cli import checkpoint, registry
+    from imagebind_cli import registry
     from imagebind_cli.encoder import build_encoder
-    from imagebind_cli.model import find
+    from imagebind_cli.weights import checkpoint
+    from imagebind_cli.weights.find import find_checkpoint
 
-    found = find(model, config)
+    found = find_checkpoint(model, config)
     encoders: dict[str, dict[str, Any]] = {}
     for name, encoder in found.config.encoders.items():
         parameters = sum(tensor.numel() for tensor in build_encoder(registry.get(name), encoder).parameters())
@@ -184,10 +185,11 @@ def verify(
     ] = Dtype.auto,
 ) -> None:
     """Read every byte of a model again and compare with what was recorded when it was fetched or converted. Exit 1 if it differs."""
-    from imagebind_cli import checkpoint, download
-    from imagebind_cli.model import find, load
+    from imagebind_cli.model import load
+    from imagebind_cli.weights import checkpoint, download
+    from imagebind_cli.weights.find import find_checkpoint
 
-    found = find(model)
+    found = find_checkpoint(model)
     folder = Path(found.place)
     folder = folder if folder.is_dir() else folder.parent
     bad, checked = [], 0

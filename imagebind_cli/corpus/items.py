@@ -10,7 +10,7 @@ from pathlib import Path
 
 from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import is_other
-from imagebind_cli.shards.entries import Stretched, stretch_of
+from imagebind_cli.prepared.entries import Stretched, stretch_of
 from imagebind_cli.sources import Failure, Item
 
 

@@ -12,9 +12,9 @@ from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.items import first_of
 from imagebind_cli.corpus.resume import Resume
 from imagebind_cli.corpus.share import Share
+from imagebind_cli.engine.processes import Processes
 from imagebind_cli.events import Listener
-from imagebind_cli.processes import Processes
-from imagebind_cli.shards import Prepared
+from imagebind_cli.prepared import Prepared
 from imagebind_cli.sources import Failure, Item, Passes, from_arguments, from_manifest, kept_beside, whole
 from imagebind_cli.store import Row, Store, check_writable
 

@@ -14,8 +14,8 @@ from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.items import distinct
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.events import Listener
-from imagebind_cli.media.frame_folder import frame_names
-from imagebind_cli.shards import Prepared
+from imagebind_cli.media.video.frame_folder import frame_names
+from imagebind_cli.prepared import Prepared
 from imagebind_cli.sources import Failure, Item, Stretch
 from imagebind_cli.store import Stamp, Store, content_hash
 

@@ -20,7 +20,7 @@ from imagebind_cli.media.audio import Excerpt, Recording, Sound
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.windows import cut, seconds, windows
-from imagebind_cli.reading import AudioOptions
+from imagebind_cli.options import AudioOptions
 
 RATE = 16_000
 WINDOW_SECONDS = 2

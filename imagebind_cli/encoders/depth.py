@@ -11,10 +11,10 @@ import numpy as np
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source
-from imagebind_cli.media.fitting import fit_square
-from imagebind_cli.media.holes import fill_nearest
-from imagebind_cli.media.maps import CODES, PixelMap, coded_as_missing, read_map, stretched_range
-from imagebind_cli.reading import DepthOptions
+from imagebind_cli.media.maps.fitting import fit_square
+from imagebind_cli.media.maps.holes import fill_nearest
+from imagebind_cli.media.maps.pixel_map import CODES, PixelMap, coded_as_missing, read_map, stretched_range
+from imagebind_cli.options import DepthOptions
 
 NEAREST, FARTHEST = 0.01, 50.0  # metres; OMNIVORE clips depth here
 SMALLEST_DISPARITY = 0.01  # pixels; and disparity here

@@ -18,12 +18,12 @@ from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.errors import UserError
-from imagebind_cli.media.columns import CHANNELS
 from imagebind_cli.media.decoding import Source
-from imagebind_cli.media.recordings import Recording, in_standard_units, read_recording
-from imagebind_cli.media.signals import Gap, gaps, regular, resample, slow_part
+from imagebind_cli.media.motion.columns import CHANNELS
+from imagebind_cli.media.motion.recordings import Recording, in_standard_units, read_recording
+from imagebind_cli.media.motion.signals import Gap, gaps, regular, resample, slow_part
 from imagebind_cli.media.windows import cut, seconds, windows
-from imagebind_cli.reading import IMUOptions
+from imagebind_cli.options import IMUOptions
 
 WINDOW_SECONDS = 5
 WINDOWS_AT_ONCE = 64

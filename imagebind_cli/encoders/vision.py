@@ -16,13 +16,13 @@ from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source, decoding
-from imagebind_cli.media.frame_folder import FPS, FrameFolder
 from imagebind_cli.media.image import exif_orientation, middle, open_image, upright
 from imagebind_cli.media.kinds import UnsupportedKind
-from imagebind_cli.media.video import is_folder, open_video
+from imagebind_cli.media.video.clips import is_folder, open_video
+from imagebind_cli.media.video.frame_folder import FPS, FrameFolder
 from imagebind_cli.media.views import View
 from imagebind_cli.media.windows import cut, seconds, seen, windows
-from imagebind_cli.reading import VisionOptions
+from imagebind_cli.options import VisionOptions
 
 CLIP_SECONDS = 2
 CLIPS_AT_ONCE = 8

@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagebind_cli import reading, registry
+from imagebind_cli import options as reading
+from imagebind_cli import registry
 from imagebind_cli.errors import UserError
 from imagebind_cli.events import Listener
 from imagebind_cli.retrieval.requests import BATCH, LIKE, VECTOR, Request, named, read_requests

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.fingerprint import is_earlier
-from imagebind_cli.reading import read_options, record
+from imagebind_cli.options import read_options, record
 from imagebind_cli.training.augment import RULES
 from imagebind_cli.training.data import PairData
 from imagebind_cli.training.samples import Chunk

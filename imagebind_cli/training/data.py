@@ -18,7 +18,7 @@ from torch import Tensor
 
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UserError
-from imagebind_cli.shards import Prepared
+from imagebind_cli.prepared import Prepared
 from imagebind_cli.sources import Failure
 from imagebind_cli.training import augment
 from imagebind_cli.training.batch import Batch

@@ -9,10 +9,10 @@ from typing import Any
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.fingerprint import is_earlier
-from imagebind_cli.run_folder import RUN, replace_file
 from imagebind_cli.training.augment import RULES
 from imagebind_cli.training.gather import rank
 from imagebind_cli.training.setup import Design, Machinery
+from imagebind_cli.weights.run_folder import RUN, replace_file
 
 FREE = ("recipe.about", "recipe.run.workers", "recipe.run.checkpoint_minutes", "recipe.run.keep")
 """Keys that change nothing in the result."""

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from imagebind_cli import registry, run_folder
-from imagebind_cli.model import find
+from imagebind_cli import registry
 from imagebind_cli.training.gather import rank
 from imagebind_cli.training.setup import Design, Machinery
 from imagebind_cli.training.start import licences, untouched
 from imagebind_cli.training.trainable import changed, whole
+from imagebind_cli.weights import run_folder
+from imagebind_cli.weights.find import find_checkpoint
 
 
 def publish(folder: Path, plan: Design, machinery: Machinery, step: int) -> None:
@@ -36,7 +37,7 @@ def publish(folder: Path, plan: Design, machinery: Machinery, step: int) -> None
         origin={"trained": [pair.name for pair in recipe.pairs], "steps": step, "version": metadata.version("imagebind-cli")},
         encoders={name: plan.config.encoders[name] for name in machinery.towers} | {name: encoder for name, (encoder, _) in others.items()},
         bases={name: {**base, "model": run_folder.reference(base["model"], folder)} for name, base in bases.items()},
-        trained_on={name: seen for name, base in bases.items() if (seen := find(base["model"]).config.trained_on.get(name))},
+        trained_on={name: seen for name, base in bases.items() if (seen := find_checkpoint(base["model"]).config.trained_on.get(name))},
     )
     run_folder.write(folder, config, {name: own for name, own in tensors.items() if own}, step)
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imagebind_cli.run_folder import replace_file
 from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.records import read_metrics
+from imagebind_cli.weights.run_folder import replace_file
 
 Line = Mapping[str, Any]
 Point = tuple[float, float]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.shards import Entry, Part, index
+from imagebind_cli.prepared import Entry, Part, index
 from imagebind_cli.sources import Failure, Stretch, from_manifest, stretched, whole
 from imagebind_cli.training.server import context
 from imagebind_cli.training.sides import TIMED

@@ -16,8 +16,8 @@ from imagebind_cli.encoder import Sample
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.views import View
 from imagebind_cli.media.windows import Moment, within
-from imagebind_cli.model import read_source
-from imagebind_cli.shards import Prepared
+from imagebind_cli.prepared import Prepared
+from imagebind_cli.readers import read_source
 from imagebind_cli.sources import Failure
 from imagebind_cli.training import augment
 from imagebind_cli.training.rows import Data

@@ -11,7 +11,6 @@ from torch import nn
 
 from imagebind_cli import registry
 from imagebind_cli.errors import UserError
-from imagebind_cli.model_config import ModelConfig
 from imagebind_cli.training.data import PairData, open_pairs
 from imagebind_cli.training.gather import world
 from imagebind_cli.training.loss import PairLoss
@@ -21,6 +20,7 @@ from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.start import Start, begin, config_of, sections
 from imagebind_cli.training.trainable import choose
 from imagebind_cli.training.zeroshot import Labelled, read_test
+from imagebind_cli.weights.model_config import ModelConfig
 
 
 @dataclass(frozen=True)

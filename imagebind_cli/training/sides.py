@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from imagebind_cli import reading, registry
+from imagebind_cli import options as reading
+from imagebind_cli import registry
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UserError
 from imagebind_cli.training.libraries import check_import

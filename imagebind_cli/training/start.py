@@ -14,13 +14,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from imagebind_cli import checkpoint, model, registry
-from imagebind_cli.checkpoint import Checkpoint
+from imagebind_cli import registry
 from imagebind_cli.encoder import Encoder, EncoderConfig, PatchStem, build_encoder
 from imagebind_cli.errors import UserError
-from imagebind_cli.model_config import ModelConfig
 from imagebind_cli.training import recipe as recipes
 from imagebind_cli.training.recipe import Recipe
+from imagebind_cli.weights import checkpoint
+from imagebind_cli.weights.checkpoint import Checkpoint
+from imagebind_cli.weights.find import find_checkpoint, shape_of
+from imagebind_cli.weights.model_config import ModelConfig
 
 RANDOM = "random"
 
@@ -60,7 +62,7 @@ def config_of(recipe: Recipe) -> ModelConfig:
     Raises:
         UserError: no such model, or an encoder it does not have.
     """
-    config = model.shape_of(recipe.model)
+    config = shape_of(recipe.model)
     built = dict(config.encoders)
     for name, section in sections(recipe).items():
         if name not in built:
@@ -86,7 +88,7 @@ def untouched(recipe: Recipe) -> dict[str, tuple[EncoderConfig, Mapping[str, str
     kept: dict[str, tuple[EncoderConfig, Mapping[str, str]]] = {}
     for name in sorted(models):
         try:
-            found = model.find(name)
+            found = find_checkpoint(name)
         except UserError:
             continue
         if not found.untrained:
@@ -99,7 +101,7 @@ def untouched(recipe: Recipe) -> dict[str, tuple[EncoderConfig, Mapping[str, str
 
 def licences(models: Iterable[str]) -> str | None:
     """Of all weights that a run began from; None where none is stated."""
-    found = dict.fromkeys(model.find(name).config.licence for name in models)
+    found = dict.fromkeys(find_checkpoint(name).config.licence for name in models)
     return " and ".join(licence for licence in found if licence) or None
 
 
@@ -137,7 +139,7 @@ def check_weights(recipe: Recipe) -> None:
 
 def _weights(source: str, name: str) -> Checkpoint:
     try:
-        found = model.find(source)
+        found = find_checkpoint(source)
     except UserError as error:
         raise UserError(f"{error}; for fresh weights: --set encoders.{name}.init={RANDOM}") from None
     if found.unfinished:

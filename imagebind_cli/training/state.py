@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imagebind_cli.checkpoint import write_tensors
 from imagebind_cli.errors import UserError
-from imagebind_cli.run_folder import CHECKPOINTS, replace_file, sweep
 from imagebind_cli.training import gather
 from imagebind_cli.training.optimizer import Optimizers
 from imagebind_cli.training.trainable import whole
+from imagebind_cli.weights.checkpoint import write_tensors
+from imagebind_cli.weights.run_folder import CHECKPOINTS, replace_file, sweep
 
 
 @dataclass

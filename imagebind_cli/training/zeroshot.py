@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from imagebind_cli import model, pipeline, processes
+from imagebind_cli import pipeline
 from imagebind_cli.encoder import Sample
+from imagebind_cli.engine import processes
 from imagebind_cli.errors import UserError
+from imagebind_cli.readers import read_source
 from imagebind_cli.sources import Failure, Item, from_manifest
 from imagebind_cli.training.parallel import Tower
 from imagebind_cli.training.recipe import ZeroShot
@@ -74,7 +76,7 @@ def embed(tower: Tower, modality: str, items: Iterable[Item], say: Say) -> np.nd
     items, config = list(items), tower.encoder.config
     sums = torch.zeros(len(items), config.dim)
     steps = pipeline.decode(
-        items, lambda payload: model.read_source(modality, payload, config, {}), workers=processes.default_workers(), ahead=CLIPS
+        items, lambda payload: read_source(modality, payload, config, {}), workers=processes.default_workers(), ahead=CLIPS
     )
     for _, clips in groupby(_clips(steps, sums, say), key=lambda entry: entry[1].shape):  # a picture and a video differ in shape
         while some := list(islice(clips, CLIPS)):

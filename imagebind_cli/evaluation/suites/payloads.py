@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from imagebind_cli.media.recordings import Recording
+    from imagebind_cli.media.motion.recordings import Recording
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels; right and bottom lie outside."""
@@ -51,7 +51,7 @@ class Frame:
 
     def __call__(self) -> np.ndarray:
         """(h, w). OSError, ValueError: it cannot be read."""
-        from imagebind_cli.media.maps import read_map
+        from imagebind_cli.media.maps.pixel_map import read_map
 
         return read_map(self.path, dataset=self.dataset, frame=self.number).values
 
@@ -71,9 +71,9 @@ class Moment:
         """
         import numpy as np
 
-        from imagebind_cli.media.columns import CHANNELS
-        from imagebind_cli.media.signals import regular, resample
-        from imagebind_cli.reading import IMUOptions
+        from imagebind_cli.media.motion.columns import CHANNELS
+        from imagebind_cli.media.motion.signals import regular, resample
+        from imagebind_cli.options import IMUOptions
 
         recording = _recording(self.path)
         if recording.times is None:
@@ -103,6 +103,6 @@ def _recording(path: Path) -> Recording:
 
 @lru_cache(maxsize=2)
 def _read(path: Path) -> Recording:
-    from imagebind_cli.media.recordings import in_standard_units, read_recording
+    from imagebind_cli.media.motion.recordings import in_standard_units, read_recording
 
     return in_standard_units(read_recording(path))

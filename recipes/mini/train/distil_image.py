@@ -32,9 +32,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imagebind_cli import checkpoint, model
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.training import clip_gradients, encoder_with, fresh_weights, make_optimizer, make_tower, rate_at, recipe, set_rate
+from imagebind_cli.weights import checkpoint
+from imagebind_cli.weights.find import find_checkpoint
 
 TEACHER_SIZE, KEPT_SIZE = 160, 96
 """Pixels of a side: of what the teacher sees, and of what is kept to cut the encoder's crops of 64 from."""
@@ -267,7 +268,7 @@ def main(work: Path) -> None:
                 "image encoder distilled from EfficientNet-Lite0",
             )
         tensors = {
-            key: tensor.float().clone() for key, tensor in model.find(work / name).read("vision").items()
+            key: tensor.float().clone() for key, tensor in find_checkpoint(work / name).read("vision").items()
         }  # copied, since those of a file are mapped
 
 

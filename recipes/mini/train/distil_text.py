@@ -25,9 +25,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModel
 
-from imagebind_cli import checkpoint
 from imagebind_cli.encoders.text import END, START, token_ids, token_texts
 from imagebind_cli.training import encoder_with, fresh_weights
+from imagebind_cli.weights import checkpoint
 
 TEMPLATES = ("a {}", "a drawing of {}", "a picture of a {}", "a photo of a {}", "the sound of {}", "{} and {}", "a person {}", "this is {}")
 STEPS, BATCH, RATE = 1500, 384, 2e-3

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from model_folder import CONFIG, write_model
 
-from imagebind_cli import checkpoint, model
+from imagebind_cli.weights import checkpoint
+from imagebind_cli.weights.find import find_checkpoint
 
 
 def main(folder: Path, parts: dict[str, str]) -> None:
     if (folder / "config.json").exists():
         return
-    sources = {name: model.find(part) for name, part in parts.items()}
+    sources = {name: find_checkpoint(part) for name, part in parts.items()}
     steps = {name: part.config.origin.get("steps") if part.config.origin else None for name, part in sources.items()}
     config = replace(checkpoint.read_config(CONFIG), origin={"steps": steps})
     write_model(folder, config, {name: part.read(name) for name, part in sources.items()}, "joined encoders")

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import torch
 
-from imagebind_cli import checkpoint, model
-from imagebind_cli.checkpoint import INT8_SCALE
+from imagebind_cli.weights import checkpoint
+from imagebind_cli.weights.checkpoint import INT8_SCALE
+from imagebind_cli.weights.find import find_checkpoint
 
 HERE = Path(__file__).parent
 RUNS = {"vision": "image-text", "text": "image-text", "audio": "audio", "imu": "imu-0", "depth": "depth-0", "thermal": "thermal-0"}
@@ -50,7 +51,7 @@ def main(work: Path, folder: Path) -> None:
     for name, run in RUNS.items():
         if not (work / "runs" / run / "config.json").exists():
             sys.exit(f"package: {work / 'runs' / run} is not there; mini.sh makes it")
-        run_model = model.find(work / "runs" / run)
+        run_model = find_checkpoint(work / "runs" / run)
         encoders[name] = replace(config.encoders[name], head_dropout=0.0, patch_dropout=0.0)
         tensors: dict[str, torch.Tensor] = {}
         for key, tensor in run_model.read(name).items():

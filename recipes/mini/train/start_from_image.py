@@ -17,9 +17,10 @@ from model_folder import CONFIG, write_model
 from torch import Tensor
 from torch.nn import functional as F
 
-from imagebind_cli import checkpoint, model
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.training import encoder_with, fresh_weights
+from imagebind_cli.weights import checkpoint
+from imagebind_cli.weights.find import find_checkpoint
 
 BOUND = ("audio", "depth", "thermal")
 SEED = 0
@@ -53,7 +54,7 @@ def initial_tensors(name: str, shape: EncoderConfig, vision: dict[str, Tensor], 
 def main(vision: Path, folder: Path) -> None:
     if (folder / "config.json").exists():
         return
-    config, source = checkpoint.read_config(CONFIG), model.find(vision)
+    config, source = checkpoint.read_config(CONFIG), find_checkpoint(vision)
     tensors = dict(source.read("vision"))
     encoders = {
         name: encoder_with(

@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import numpy as np
 
-from imagebind_cli.media.animation import Animation, is_animation, is_picture
 from imagebind_cli.media.arrays import head
 from imagebind_cli.media.decoding import Source, check_file, decoding
-from imagebind_cli.media.display import Orientation, orientation, square_size
-from imagebind_cli.media.frame_folder import FPS, FrameFolder
 from imagebind_cli.media.kinds import HEAD, UnsupportedKind, check_kind
 from imagebind_cli.media.tracks import (
     choose,
@@ -29,6 +26,9 @@ from imagebind_cli.media.tracks import (
     start_seconds,
     tick,
 )
+from imagebind_cli.media.video.animation import Animation, is_animation, is_picture
+from imagebind_cli.media.video.display import Orientation, orientation, square_size
+from imagebind_cli.media.video.frame_folder import FPS, FrameFolder
 from imagebind_cli.media.windows import seen
 
 if TYPE_CHECKING:

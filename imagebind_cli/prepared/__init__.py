@@ -3,10 +3,10 @@
 Reading in order: `read_shard`, `read_hdf5`. By number, in any order: `index`. Writing: `open_writer`.
 """
 
-from imagebind_cli.shards.entries import Entry, Part, Prepared, key_of
-from imagebind_cli.shards.files import Writer, index, is_own, open_writer
-from imagebind_cli.shards.hdf5 import HDF5Writer, is_foreign_hdf5, is_hdf5, read_hdf5
-from imagebind_cli.shards.tar import ShardWriter, is_shard, read_shard
+from imagebind_cli.prepared.entries import Entry, Part, Prepared, key_of
+from imagebind_cli.prepared.files import Writer, index, is_own, open_writer
+from imagebind_cli.prepared.hdf5 import HDF5Writer, is_foreign_hdf5, is_hdf5, read_hdf5
+from imagebind_cli.prepared.tar import ShardWriter, is_shard, read_shard
 
 __all__ = [
     "Entry",

@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 
 from imagebind_cli import fingerprint as fingerprints
-from imagebind_cli import model_config, registry, tensor_names
+from imagebind_cli import registry
 from imagebind_cli.encoder import Encoder, EncoderConfig, build_encoder
 from imagebind_cli.errors import UserError
-from imagebind_cli.model_config import ModelConfig
+from imagebind_cli.weights import model_config, tensor_names
+from imagebind_cli.weights.model_config import ModelConfig
 
 INT8_SCALE = ".scale"
 """Ending of the tensor that holds an int8 tensor's scales, one a row, beside it in a file."""

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from imagebind_cli.errors import UsageError, UserError
-from imagebind_cli.shards.entries import Entry, Part, Stretched, check_same, stretch_of
+from imagebind_cli.prepared.entries import Entry, Part, Stretched, check_same, stretch_of
 from imagebind_cli.store.disk import open_locked
 
 MADE = "__made__"  # WebDataset passes over names like this

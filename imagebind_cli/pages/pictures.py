@@ -16,12 +16,12 @@ from PIL import Image
 
 from imagebind_cli.media.audio import Sound
 from imagebind_cli.media.image import read_image
-from imagebind_cli.media.maps import read_map
-from imagebind_cli.media.palettes import ramp
-from imagebind_cli.media.recordings import read_recording
-from imagebind_cli.media.video import open_video
-from imagebind_cli.preview import grey, traces
-from imagebind_cli.reading import ThermalOptions
+from imagebind_cli.media.maps.palettes import ramp
+from imagebind_cli.media.maps.pixel_map import read_map
+from imagebind_cli.media.motion.recordings import read_recording
+from imagebind_cli.media.video.clips import open_video
+from imagebind_cli.options import ThermalOptions
+from imagebind_cli.pages.preview import grey, traces
 
 SIDE = 240
 """Pixels of the longer side of a picture."""

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from imagebind_cli.media.clocks import find_times, in_order, seconds_of
-from imagebind_cli.media.columns import DERIVED, axes_of
 from imagebind_cli.media.decoding import Source
-from imagebind_cli.media.signals import on_one_clock
-from imagebind_cli.media.tables import Table, read_table, zipped_tables
+from imagebind_cli.media.motion.clocks import find_times, in_order, seconds_of
+from imagebind_cli.media.motion.columns import DERIVED, axes_of
+from imagebind_cli.media.motion.signals import on_one_clock
+from imagebind_cli.media.motion.tables import Table, read_table, zipped_tables
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from imagebind_cli.media import exr
 from imagebind_cli.media.arrays import choose, head, read_npy, read_npz
 from imagebind_cli.media.decoding import Source, check_file, decoding
 from imagebind_cli.media.image import open_image
-from imagebind_cli.media.matrices import looks_like_text, read_matrix
-from imagebind_cli.media.netpbm import COLOUR_MAP, read_netpbm
+from imagebind_cli.media.maps import exr
+from imagebind_cli.media.maps.matrices import looks_like_text, read_matrix
+from imagebind_cli.media.maps.netpbm import COLOUR_MAP, read_netpbm
 
 MAX_PIXELS = 32_000_000
 """A header that promises more is refused before anything is unpacked: each pixel becomes several numbers of 64 bits."""

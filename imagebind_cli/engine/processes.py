@@ -49,7 +49,7 @@ SOCKET_BYTES = 1 << 20
 WAIT_SECONDS = 0.2
 WATCH_SECONDS = 0.05
 ALONE = 0xFFFF  # the number of a worker for one item, which asks for no other
-SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from imagebind_cli.processes import serve; serve(*sys.argv[2:])"
+SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from imagebind_cli.engine.processes import serve; serve(*sys.argv[2:])"
 
 
 def default_workers(most: int = 8) -> int:

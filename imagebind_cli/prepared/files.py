@@ -12,9 +12,9 @@ import numpy as np
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.file_kinds import archive
-from imagebind_cli.shards.entries import Entry, Stretched
-from imagebind_cli.shards.hdf5 import HDF5Writer, PreparedHDF5, is_hdf5
-from imagebind_cli.shards.tar import ShardWriter, is_shard, read_shard
+from imagebind_cli.prepared.entries import Entry, Stretched
+from imagebind_cli.prepared.hdf5 import HDF5Writer, PreparedHDF5, is_hdf5
+from imagebind_cli.prepared.tar import ShardWriter, is_shard, read_shard
 
 SHARD_BYTES = 500_000_000
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.retrieval.pictures import EXCERPT_SECONDS, PICTURES, Shown, Span, show
+from imagebind_cli.pages.pictures import EXCERPT_SECONDS, PICTURES, Shown, Span, show
 from imagebind_cli.retrieval.search import Hit, Part, Query, stored_part
 from imagebind_cli.sources import Stretch, whole
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from imagebind_cli.media.clocks import find_times, in_order, is_clock, seconds_of
-from imagebind_cli.media.columns import CHANNELS, find_channels, unit_of
 from imagebind_cli.media.decoding import Source
-from imagebind_cli.media.layouts import PHONE, PLAIN, Layout, find_layout
-from imagebind_cli.media.tables import Table
+from imagebind_cli.media.motion.clocks import find_times, in_order, is_clock, seconds_of
+from imagebind_cli.media.motion.columns import CHANNELS, find_channels, unit_of
+from imagebind_cli.media.motion.layouts import PHONE, PLAIN, Layout, find_layout
+from imagebind_cli.media.motion.tables import Table
 
 TO_STANDARD = {"g": 9.80665, "mg": 0.00980665, "m/s2": 1.0, "deg/s": np.pi / 180, "mdeg/s": np.pi / 180_000, "rad/s": 1.0}
 """What a reading in each unit is multiplied by to be in m/s² or rad/s."""

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.shards.entries import Entry, Part, Rows, Stretched, check_same, key_of, stretch_of
-from imagebind_cli.shards.tar import ShardWriter, read_shard
+from imagebind_cli.prepared.entries import Entry, Part, Rows, Stretched, check_same, key_of, stretch_of
+from imagebind_cli.prepared.tar import ShardWriter, read_shard
 from imagebind_cli.store.disk import open_locked
 
 if TYPE_CHECKING:

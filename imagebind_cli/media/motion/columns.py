@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from imagebind_cli.media.clocks import MOST_LABELS, counts_rows, has_rest, is_clock
-from imagebind_cli.media.tables import Table
+from imagebind_cli.media.motion.clocks import MOST_LABELS, counts_rows, has_rest, is_clock
+from imagebind_cli.media.motion.tables import Table
 
 CHANNELS = tuple(f"{sensor} {axis}" for sensor in ("accelerometer", "gyroscope") for axis in "xyz")
 

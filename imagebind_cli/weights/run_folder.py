@@ -16,10 +16,10 @@ from typing import Any
 
 from torch import Tensor
 
-from imagebind_cli.checkpoint import Checkpoint, file_hash, read_tensors, write_tensors
 from imagebind_cli.errors import UserError
 from imagebind_cli.fingerprint import fingerprint, is_earlier
-from imagebind_cli.model_config import ModelConfig
+from imagebind_cli.weights.checkpoint import Checkpoint, file_hash, read_tensors, write_tensors
+from imagebind_cli.weights.model_config import ModelConfig
 
 RUN, CHECKPOINTS = "run.json", "checkpoints"
 """Of a run: what it is, and the states it can go on from."""

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from imagebind_cli.media.signals import MISSED
-from imagebind_cli.media.tables import THOUSANDS, Table
+from imagebind_cli.media.motion.signals import MISSED
+from imagebind_cli.media.motion.tables import THOUSANDS, Table
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 TIME_NAMES = re.compile(

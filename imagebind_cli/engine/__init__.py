@@ -1,0 +1,1 @@
+"""Reading many items at once, in processes."""

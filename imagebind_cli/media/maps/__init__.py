@@ -1,0 +1,1 @@
+"""Decoding of files with one number per pixel."""

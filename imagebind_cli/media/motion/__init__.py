@@ -1,0 +1,1 @@
+"""Decoding of recordings of motion sensors."""

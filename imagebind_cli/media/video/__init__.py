@@ -1,0 +1,1 @@
+"""Decoding of videos: clips by time."""

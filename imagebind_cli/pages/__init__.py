@@ -1,0 +1,1 @@
+"""Every HTML page and picture that the program makes."""

@@ -1,0 +1,1 @@
+"""Weights: found, read, fetched, and what they are of."""
