@@ -33,7 +33,7 @@ app = typer.Typer(
 app.command("embed")(embed.embed)
 app.command("preprocess")(preprocess.preprocess)
 app.command("train")(train.train)
-app.command("zeroshot")(zeroshot.zeroshot)
+app.command("zeroshot")(zeroshot.zeroshot_command)
 app.command("retrieve", cls=retrieve.QueryCommand)(retrieve.retrieve)
 app.add_typer(store.app, name="store")
 app.add_typer(weights.app, name="weights")
