@@ -13,6 +13,7 @@ from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.files import write_text
 from imagebind_cli.space import Inputs, Space
 
 if TYPE_CHECKING:
@@ -185,21 +186,14 @@ def finish(document: Mapping[str, Any], outputs: Outputs) -> None:
     if not outputs.rows:
         write(text.encode())
     elif outputs.report:
-        _write(outputs.report, text)
+        write_text(outputs.report, text)
     if outputs.html:
         from imagebind_cli.pages.classification import page
 
-        _write(outputs.html, page(document))
+        write_text(outputs.html, page(document))
     if outputs.plot:
         import numpy as np
 
         from imagebind_cli.pages.classification import plot
 
         plot(np.array(document["confusion"]), [row["class"] for row in document["classes"]], outputs.plot)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None

@@ -32,6 +32,7 @@ from imagebind_cli.cli.output import StdoutClosed, write
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UsageError, UserError, writing
 from imagebind_cli.file_kinds import Others
+from imagebind_cli.files import replacing
 
 if TYPE_CHECKING:
     from imagebind_cli.encoder import EncoderConfig
@@ -273,7 +274,8 @@ def _look(steps: Iterator[Any], configs: dict[str, EncoderConfig], inspect: bool
 
                 preview.mkdir(parents=True, exist_ok=True)
                 file = f"{key_of(item.id)}.{name}.png"
-                draw(sample, registry.encoder_name(name), configs[name]).save(preview / file)
+                with replacing(preview / file) as place:
+                    draw(sample, registry.encoder_name(name), configs[name]).save(place)
                 drawn.append((file, item.id, about[name]))
             continue
         about = {}

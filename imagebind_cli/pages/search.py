@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.files import replacing
 from imagebind_cli.pages.pictures import EXCERPT_SECONDS, PICTURES, Shown, Span, show
 from imagebind_cli.retrieval.search import Hit, Part, Query, stored_part
 from imagebind_cli.sources import Stretch, whole
@@ -63,11 +65,11 @@ class Page:
     def __init__(self, path: Path, title: str, about: str, root: Path, options: Callable[[str], Mapping[str, Any]]) -> None:
         if path.is_dir():
             raise UserError(f"{path}: is a folder; give the page a file name")
-        self._path, self._building, self._root, self._options = path, path.with_name(f".{path.name}.partial"), root, options
-        try:
-            self._file = open(self._building, "w", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed in __exit__
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}") from None
+        self._root, self._options = root, options
+        with ExitStack() as stack:
+            place = stack.enter_context(replacing(path))
+            self._file = stack.enter_context(open(place, "w", encoding="utf-8", errors="replace"))
+            self._exits = stack.pop_all()
         self._file.write(
             f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>\n'
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><meta name="viewport" content="width=device-width">\n'
@@ -78,13 +80,10 @@ class Page:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
+        with self._exits:
+            if error is not None:
+                raise error
             self._file.write("</main></body></html>\n")
-        self._file.close()
-        if kind is None:
-            os.replace(self._building, self._path)
-        else:
-            self._building.unlink(missing_ok=True)
 
     def add(self, query: Query, hits: Sequence[Hit]) -> None:
         """A query and its answers."""

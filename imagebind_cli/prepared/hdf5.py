@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.files import being_written, open_locked, put_in_place
 from imagebind_cli.prepared.entries import Entry, Part, Rows, Stretched, check_same, key_of, stretch_of
 from imagebind_cli.prepared.tar import ShardWriter, read_shard
-from imagebind_cli.store.disk import open_locked
 
 if TYPE_CHECKING:
     import h5py
@@ -159,7 +159,7 @@ class HDF5Writer:
         self._stored_ids = {} if self._stored is None else self._stored.ids()
         try:
             self._folder.mkdir(exist_ok=True)
-            self._lock = open_locked(self._folder / "lock", path)
+            self._lock = open_locked(self._folder / "lock", being_written(path))
         except OSError as error:
             raise UserError(f"{self._folder}: {error.strerror}") from None
         try:
@@ -188,7 +188,7 @@ class HDF5Writer:
         if len(self.ids) > len(self._stored_ids):
             building = self._folder / "whole.h5"
             write_hdf5(building, self._made, self._entries)
-            os.replace(building, self._path)
+            put_in_place(building, self._path)
         for part in reversed(list(self._parts.shards())):  # the first last: a run that finds it finds all that are left
             part.unlink()
         shutil.rmtree(self._folder)
@@ -224,8 +224,6 @@ def write_hdf5(path: Path, made: Mapping[str, Any], entries: Callable[[], Iterab
                 file.seek(place + firsts[name][number] * row_bytes)
                 for block in _blocks(entry, name):
                     file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _blocks(entry: Entry, name: str) -> Iterator[bytes | memoryview]:

@@ -21,8 +21,8 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.files import being_written, open_locked, put_in_place
 from imagebind_cli.prepared.entries import Entry, Part, Stretched, check_same, stretch_of
-from imagebind_cli.store.disk import open_locked
 
 MADE = "__made__"  # WebDataset passes over names like this
 BLOCK = tarfile.BLOCKSIZE
@@ -240,7 +240,7 @@ class ShardWriter:
     def _new_file(self) -> BinaryIO:
         path, building = self._path(self._number), Path(f"{self._path(self._number)}.partial")
         try:
-            file = open(open_locked(building, path), "wb")  # noqa: SIM115 - closed in _close
+            file = open(open_locked(building, being_written(path), os.O_NOFOLLOW), "wb")  # noqa: SIM115 - closed in _close
         except OSError as error:
             raise UserError(f"{building}: {error.strerror}") from None
         file.truncate(0)
@@ -283,5 +283,4 @@ def _put_in_place(file: BinaryIO, path: Path) -> None:
     """Wait until a shard is on the disk, and give it its name."""
     with file:
         file.flush()
-        os.fsync(file.fileno())
-        os.replace(f"{path}.partial", path)
+        put_in_place(Path(f"{path}.partial"), path)

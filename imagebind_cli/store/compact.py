@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.disk import sync_folder
+from imagebind_cli.files import replacing
 from imagebind_cli.store.folder_writer import FolderWriter
 from imagebind_cli.store.made import beside
 from imagebind_cli.store.reader import StoreReader, open_store
@@ -35,16 +34,12 @@ def compact(path: Path) -> int:
 
 
 def _replace(path: Path, reader: StoreReader) -> None:
-    building = path.with_name(f".{path.stem}.compact{path.suffix}")
-    for left_over in (building, beside(building)):
-        left_over.unlink(missing_ok=True)
-    with Store(building, reader.made) as store:
-        store.assume(reader.made.get("assumptions", []))
-        for rows in reader.items():
-            store.append(rows)
-    os.replace(building, path)
-    beside(building).unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with replacing(path) as place:
+        with Store(place, reader.made) as store:
+            store.assume(reader.made.get("assumptions", []))
+            for rows in reader.items():
+                store.append(rows)
+        beside(place).unlink(missing_ok=True)  # the record beside the old file is the same
 
 
 def _batches(reader: StoreReader) -> Iterator[list[Row]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.disk import open_locked, sync_folder, write_all, write_json
+from imagebind_cli.files import being_written, open_locked, sync, write_all, write_json
 from imagebind_cli.store.folder import INDEX, RECORD, Commit, FolderSource, Names, last_commit, read_made
 from imagebind_cli.store.growing import GrowingLines, GrowingNPY
 from imagebind_cli.store.made import check_same
@@ -77,7 +77,7 @@ class FolderWriter:
             raise UserError(f"{path}: exists and was not made by imagebind embed; write to another folder")
         path.mkdir(exist_ok=True)
         self._opened: list[GrowingNPY | Part] = []  # the replaced rows, then the last part
-        self._lock = open_locked(self._names.commits, path)
+        self._lock = open_locked(self._names.commits, being_written(path))
         try:
             if self._names.made.exists():
                 before, self._part_rows = read_made(self._names)
@@ -165,7 +165,7 @@ class FolderWriter:
         self._part = Part(self._names, number, self._made)
         self._opened.append(self._part)
         self._part.truncate(rows, line_bytes)
-        sync_folder(self._names.folder)
+        sync(self._names.folder)
 
     def _close_to(self, count: int) -> None:
         while len(self._opened) > count:

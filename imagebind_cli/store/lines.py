@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.disk import write_json
+from imagebind_cli.files import write_json
 from imagebind_cli.store.growing import GrowingLines, GrowingNPY
 from imagebind_cli.store.made import beside, resume_beside
 from imagebind_cli.store.row import Row, row_line, stored_line

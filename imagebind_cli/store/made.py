@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.files import write_json
 from imagebind_cli.fingerprint import is_earlier
-from imagebind_cli.store.disk import write_json
 
 FREE = ("assumptions", "version", "folder")
 """What may differ between two runs on one store."""

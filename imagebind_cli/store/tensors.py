@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.disk import open_locked, write_all
+from imagebind_cli.files import being_written, open_locked, replacing
 from imagebind_cli.store.made import check_same
 from imagebind_cli.store.row import STAMP, Row, row_line, row_stamp, stamp_record
 from imagebind_cli.store.source import Views
@@ -29,9 +29,9 @@ class SafetensorsWriter:
     def __init__(self, path: Path, made: dict[str, Any]) -> None:
         if path.is_dir():
             raise IsADirectoryError("is a folder")
-        self._path, self._building = path, path.with_name(f".{path.name}.partial")
+        self._path, self._lock_path = path, path.with_name(f".{path.name}.lock")
         self.files = [path]
-        self._file, self._placed = open_locked(self._building, path), False
+        self._lock = open_locked(self._lock_path, being_written(path), os.O_NOFOLLOW)
         try:
             self._rows = list(_embeddings(path, made)) if path.exists() else []
         except BaseException:
@@ -54,16 +54,13 @@ class SafetensorsWriter:
         dtype = np.dtype(self._made["array"])
         vectors = np.stack([row.vector for row in rows]).astype(dtype) if rows else np.empty((0, self._made["dim"]), dtype)
         beside = np.frombuffer(b"[" + b",".join(map(row_line, rows)) + b"]", np.uint8)
-        os.ftruncate(self._file, 0)
-        write_all(self._file, _header({"embeddings": vectors, "rows": beside}, self._made) + vectors.tobytes() + beside.tobytes(), 0)
-        os.fsync(self._file)
-        os.replace(self._building, self._path)
-        self._placed = True
+        with replacing(self._path) as place, open(place, "wb") as file:
+            for data in (_header({"embeddings": vectors, "rows": beside}, self._made), vectors.data, beside.data):
+                file.write(data)
 
     def release(self) -> None:
-        if not self._placed:  # else another run's may lie there by now
-            self._building.unlink(missing_ok=True)
-        os.close(self._file)
+        self._lock_path.unlink(missing_ok=True)  # while it is locked, so that nobody else's is removed
+        os.close(self._lock)
 
 
 def open_tensors(path: Path) -> TableSource:
