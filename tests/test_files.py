@@ -335,7 +335,7 @@ COMPACTS = """
 import os, signal, sys
 from pathlib import Path
 from imagebind_cli.store import journal, writer
-from imagebind_cli.store.compact import compact
+from imagebind_cli.store.maintenance import compact
 writer.FLUSH_ROWS = 1000
 commits = journal.JournaledFile.commit
 def dies(self):
@@ -348,7 +348,7 @@ compact(Path(sys.argv[1]))
 
 
 def test_a_killed_compact_harms_nothing_that_comes_after(store: Path) -> None:
-    from imagebind_cli.store.compact import compact
+    from imagebind_cli.store.maintenance import compact
 
     before = sorted(open_store(store).ids)
     killed(COMPACTS, store)
@@ -363,7 +363,7 @@ def test_the_journal_of_a_removed_store_does_not_harm_a_new_one(store: Path) -> 
         "compact(Path(sys.argv[1]))",
         "from imagebind_cli.store import Row, Store, open_store\n"
         "import numpy as np\n"
-        "with Store(Path(sys.argv[1]), open_store(sys.argv[1]).made) as store:\n"
+        "with Store(Path(sys.argv[1]), open_store(sys.argv[1]).provenance) as store:\n"
         "    store.append([Row('new', np.ones(6, np.float32))])\n",
     )
     killed(code, store)

@@ -90,7 +90,7 @@ def from_examples(place: Path, by: str | None, modality: str, space: Space, talk
 
     if is_store(place):
         reader = space.admit(open_store(place))
-        made, batches = dict(reader.made), stored(reader, metas=True)
+        made, batches = dict(reader.provenance), stored(reader, metas=True)
     elif os.path.isdir(place):
         by = by or FOLDER
         inputs = Inputs(space, modality, [], find_items((modality,), [str(place)], None, False, others=talk.others)(None))

@@ -15,7 +15,7 @@ from imagebind_cli.errors import UserError
 
 if TYPE_CHECKING:
     from imagebind_cli.store import StoreReader
-    from imagebind_cli.store.merge import Merged
+    from imagebind_cli.store.maintenance import MergeCounts
 
 app = typer.Typer(help="Describe, merge, export, compact and check stores of embeddings.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -62,12 +62,12 @@ def merge_command(
         imagebind store merge photos-*-of-00004.h5 -o photos.h5
     """
     from imagebind_cli.store import open_store
-    from imagebind_cli.store.merge import merge
+    from imagebind_cli.store.maintenance import merge
 
     readers = [open_store(path) for path in paths]
     with Talk(done="added") as talk:
 
-        def tell(merged: Merged) -> None:
+        def tell(merged: MergeCounts) -> None:
             talk.done, talk.skipped = merged.added + merged.replaced, merged.same
 
         merged = merge(readers, output, array and str(array), tell)
@@ -109,7 +109,7 @@ def compact_command(path: StorePath) -> None:
     \b
         imagebind store compact photos.h5
     """
-    from imagebind_cli.store.compact import compact
+    from imagebind_cli.store.maintenance import compact
 
     if not path.exists():
         raise UserError(f"{path}: no such store")
@@ -153,7 +153,7 @@ def _about(reader: StoreReader) -> dict[str, Any]:
         "array": str(block.dtype),
         "windows": reader.spans is not None,
         "bytes": sum(_bytes(part) for part in reader.paths),
-        "made": {key: value for key, value in reader.made.items() if key != "array"},
+        "made": {key: value for key, value in reader.provenance.items() if key != "array"},
     }
 
 

@@ -20,7 +20,7 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.files import replacing
 from imagebind_cli.pages.pictures import EXCERPT_SECONDS, PICTURES, Shown, Span, show
 from imagebind_cli.retrieval.search import Hit, Part, Query, stored_part
-from imagebind_cli.sources import Stretch, whole
+from imagebind_cli.sources import Stretch, whole_source
 
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 STYLE = """
@@ -104,7 +104,7 @@ class Page:
         self._file.write(f"<p>{_text(words)}</p></section>\n" if words else "</section>\n")
 
     def _item(self, card: Card) -> str:
-        label = f"score of {card.part.name or whole(card.part.source)}"
+        label = f"score of {card.part.name or whole_source(card.part.source)}"
         score = f'<meter min="0" max="1" value="{max(0.0, card.score):.4f}" aria-label="{_text(label)}"></meter>'
         facts = f"<strong>{card.rank}.</strong> {card.score:.4f} <small>{'<br>'.join(map(_text, card.facts))}</small>"
         return f"<li>{self._body(card.part, f'result {card.rank}', card.options)}{score}{facts}</li>\n"
@@ -112,7 +112,7 @@ class Page:
     def _body(self, part: Part, role: str, options: Mapping[str, Any]) -> str:
         """Return what one thing looks and sounds like, over its name; options: how its file is read."""
         kind, source = part.kind, part.source
-        path, name, span = whole(source), part.name or whole(source), part.span
+        path, name, span = whole_source(source), part.name or whole_source(source), part.span
         if kind == "text":
             return f"<blockquote>{_text(path)}</blockquote>" + (f"<div>{_text(name)}</div>" if name != path else "")
         if span is None and isinstance(source, Stretch):
@@ -135,7 +135,7 @@ class Page:
 def _card(hit: Hit) -> Card:
     meta = (f"{key}: {value}" for key, value in hit.store.meta(hit.row).items())
     facts = (f"{hit.store.modality}, {hit.store.path}", *meta)
-    return Card(stored_part(hit.store, hit.row), hit.rank, hit.score, facts, hit.store.made.get("options", {}))
+    return Card(stored_part(hit.store, hit.row), hit.rank, hit.score, facts, hit.store.provenance.get("options", {}))
 
 
 @lru_cache(maxsize=1000)

@@ -12,7 +12,7 @@ import numpy as np
 
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.files import replacing
-from imagebind_cli.store.merge import merge
+from imagebind_cli.store.maintenance import merge
 from imagebind_cli.store.reader import StoreReader
 from imagebind_cli.store.row import Row
 from imagebind_cli.store.writer import FORMATS
@@ -52,7 +52,7 @@ def _write_parquet(reader: StoreReader, path: Path, array: str) -> None:
     numbers = arrow.list_(arrow.from_numpy_dtype(array), reader.dim)
     text, seconds = arrow.string(), arrow.float64()
     fields = [("id", text), ("modality", text), ("start", seconds), ("end", seconds), ("meta", text), ("embedding", numbers)]
-    schema = arrow.schema(fields, metadata={"made": json.dumps(reader.made)})
+    schema = arrow.schema(fields, metadata={"made": json.dumps(reader.provenance)})
     every = (row for item in reader.items() for row in item)
     with parquet.ParquetWriter(path, schema) as writer:
         while rows := list(islice(every, GROUP_ROWS)):

@@ -89,6 +89,6 @@ def _opened(path: Path, lock_for: Path | None) -> int:
     return open_locked(path, being_written(lock_for)) if lock_for else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
 
-def mapped(path: Path, rows: int, dtype: Any, shape: tuple[int, ...] = ()) -> np.ndarray:
+def map_npy(path: Path, rows: int, dtype: Any, shape: tuple[int, ...] = ()) -> np.ndarray:
     """The first rows of such a file, on the file itself."""
     return np.memmap(path, dtype, "r", HEADER, (rows, *shape)) if rows else np.empty((0, *shape), dtype)
