@@ -444,3 +444,39 @@ def test_the_real_command_answers_quickly_and_survives_head(folder: Path) -> Non
     assert time.monotonic() - started < 5
     assert run.stdout.splitlines()[0] == "store        s.h5"
     assert run.stderr == ""
+
+
+# prune
+
+
+@pytest.mark.parametrize("ending", [".h5", ".store", ".jsonl", ".safetensors"])
+def test_prune_drops_the_items_whose_file_is_gone_and_nothing_else(imagebind: Run, folder: Path, ending: str) -> None:
+    path, files = folder / f"p{ending}", [folder / name for name in ("a.png", "b.png", "c.png")]
+    with Store(path, {"model": "m", "weights": "0123", "modality": "image", "dim": 4, "pool": "mean", "version": "1"}) as new:
+        for number, file in enumerate(files):
+            file.write_bytes(b"x")
+            stamp = Stamp(size=1, mtime=file.stat().st_mtime_ns)
+            meta = {"image": str(file)} if number else {}
+            new.append([Row(f"row {number}" if number else str(file), np.eye(4, dtype=np.float32)[number], meta=meta, stamp=stamp)])
+        new.append([Row("in an archive", np.eye(4, dtype=np.float32)[3], stamp=Stamp(hash=b"h" * 16))])
+    files[1].unlink()
+    before = open_store(path)
+    dry = imagebind("store", "prune", path, "--missing", "--dry-run")
+    assert (dry.code, dry.out) == (0, b"row 1\n")
+    assert f"{path}: 1 of 4 items (1 rows) would be dropped" in dry.err
+    assert open_store(path).ids == before.ids
+    run = imagebind("store", "prune", path, "--missing", "--json")
+    assert json.loads(run.out) == {"store": str(path), "items": 4, "missing": ["row 1"], "rows": 1, "dry_run": False}
+    after = open_store(path)
+    assert after.ids == [str(files[0]), "row 2", "in an archive"]
+    assert after.provenance == before.provenance
+    np.testing.assert_array_equal(after.vectors(), np.eye(4)[[0, 2, 3]])
+    assert after.meta(1) == {"image": str(files[2])}
+    assert imagebind("store", "check", path).code == 0
+    for file in (files[0], files[2]):
+        file.unlink()
+    refused = imagebind("store", "prune", path, "--missing")
+    assert refused.code == 1
+    assert "none of its 2 files exists from here" in refused.err
+    assert imagebind("store", "prune", path).code == 2
+    assert len(open_store(path)) == 3

@@ -11,13 +11,15 @@ import typer
 
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, printable, say
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from imagebind_cli.store import StoreReader
     from imagebind_cli.store.maintenance import MergeCounts
 
-app = typer.Typer(help="Describe, merge, export, compact and check stores of embeddings.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Describe, merge, export, compact, prune and check stores of embeddings.", no_args_is_help=True, rich_markup_mode=None
+)
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="NAME.h5, .store, .npy, .safetensors or .jsonl, or a pattern in quotes.")]
 StorePaths = Annotated[list[Path], typer.Argument(metavar="STORE...", help="As NAME.h5, or a pattern in quotes.")]
@@ -116,6 +118,35 @@ def compact_command(path: StorePath) -> None:
     before = _bytes(path)
     dropped = compact(path)
     say(f"{path}: {dropped:,} replaced rows dropped, {before / 1e6:,.1f} MB before, {_bytes(path) / 1e6:,.1f} MB now")
+
+
+@app.command("prune")
+def prune_command(
+    path: StorePath,
+    missing: Annotated[bool, typer.Option("--missing", help="Drop the items whose file does not exist any more.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the ids of these items, a line each, and drop nothing.")] = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Drop items whose file was deleted or renamed. Run it in the folder in which they were embedded: their paths may be relative.
+
+    \b
+        imagebind store prune photos.h5 --missing --dry-run
+        imagebind store prune photos.h5 --missing
+    """
+    from imagebind_cli.store.maintenance import prune
+
+    if not missing:
+        raise UsageError("say what to drop: --missing")
+    if not path.exists():
+        raise UserError(f"{path}: no such store")
+    counts = prune(path, dry_run)
+    if as_json:
+        about = {"store": str(path), "items": counts.items, "missing": counts.missing, "rows": counts.rows, "dry_run": dry_run}
+        write(json.dumps(about).encode() + b"\n")
+    elif dry_run:
+        write("".join(f"{printable(id)}\n" for id in counts.missing).encode())
+    dropped = f"{len(counts.missing):,} of {counts.items:,} items ({counts.rows:,} rows)"
+    say(f"{path}: {dropped} {'would be dropped: their files do' if dry_run else 'dropped: their files did'} not exist")
 
 
 @app.command("check")

@@ -1,8 +1,9 @@
-"""Merge stores, and compact one: whole stores written from whole stores."""
+"""Merge stores, compact one, and prune one: whole stores written from whole stores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from imagebind_cli.store.folder import FolderWriter
 from imagebind_cli.store.provenance import check_alike, provenance_path
 from imagebind_cli.store.reader import StoreReader, open_store
 from imagebind_cli.store.row import Row, id_hash
+from imagebind_cli.store.tensors import SafetensorsWriter
 from imagebind_cli.store.writer import FLUSH_ROWS, Store
 
 
@@ -63,33 +65,95 @@ def merge(
 
 
 def compact(path: Path) -> int:
-    """Write a store anew without replaced rows, and give their number. Until all is there the old one counts; readers are not disturbed.
+    """Write a store anew without replaced rows. Until the new one is whole the old one counts; readers are not disturbed.
 
+    Returns:
+        How many replaced rows were dropped.
     Raises:
-        UserError: it is no store of one file or folder, another process writes to it, or its format cannot be put in place at once.
+        UserError: it is not a store of one file or folder, or another process writes to it.
     """
-    provenance = open_store(path).provenance
+    return _rewrite(path, lambda rows: True).replaced
+
+
+@dataclass
+class PruneCounts:
+    """What a prune found: items of the store, rows of the items to drop, and the ids of these."""
+
+    items: int = 0
+    rows: int = 0
+    missing: list[str] = field(default_factory=list)
+
+
+def prune(path: Path, dry_run: bool = False) -> PruneCounts:
+    """Write a store anew without the items whose file does not exist any more. Sentences and members of archives have no file and stay.
+
+    Args:
+        dry_run: count them alone.
+    Raises:
+        UserError: as `compact`; or none of the files exists, as in another folder than that in which they were embedded.
+    """
+    _check_rewritable(path)
+    reader = open_store(path)
+    counts, files = PruneCounts(), 0
+    for rows in reader.items():
+        counts.items += 1
+        file = _file(rows[0], reader.modality)
+        files += file is not None
+        if file is not None and _is_missing(file):
+            counts.missing.append(rows[0].id)
+            counts.rows += len(rows)
+    if files and len(counts.missing) == files:
+        raise UserError(f"{path}: none of its {files:,} files exists from here; run this in the folder in which they were embedded")
+    if counts.missing and not dry_run:
+        missing = set(counts.missing)
+        _rewrite(path, lambda rows: rows[0].id not in missing)
+    return counts
+
+
+def _file(row: Row, modality: str) -> str | None:
+    """Return the path of the file that a row was embedded from; None where it was none."""
+    recorded = row.meta.get(modality)
+    return None if row.stamp.size < 0 else recorded if isinstance(recorded, str) else row.id
+
+
+def _is_missing(path: str) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):  # it cannot be looked at, which is another matter
+        return False
+    return False
+
+
+def _check_rewritable(path: Path) -> None:
     if path.suffix == ".npy":
         raise UserError(f"{path}: two files cannot be replaced at once; write another without these rows: imagebind store export")
-    with Store(path, provenance) as store:  # no other writer now
+
+
+def _rewrite(path: Path, keeps: Callable[[list[Row]], bool]) -> StoreReader:
+    """Write a store anew with the items to keep, and return the reader of the old one."""
+    provenance = open_store(path).provenance
+    _check_rewritable(path)
+    with Store(path, provenance) as store:  # keeps other writers out
         reader = open_store(path)
-        if isinstance(store.format, FolderWriter):
-            store.format.rewrite(_batches(reader))
+        items = filter(keeps, reader.items())
+        if isinstance(store.format, FolderWriter | SafetensorsWriter):
+            store.format.rewrite(_batches(items))
         else:
-            _replace(path, reader)
-        return reader.replaced
+            _replace(path, reader, items)
+        return reader
 
 
-def _replace(path: Path, reader: StoreReader) -> None:
+def _replace(path: Path, reader: StoreReader, items: Iterable[list[Row]]) -> None:
     with replacing(path) as place:
         with Store(place, reader.provenance) as store:
             store.assume(reader.provenance.get("assumptions", []))
-            for rows in reader.items():
+            for rows in items:
                 store.append(rows)
         provenance_path(place).unlink(missing_ok=True)  # the record beside the old file is the same
 
 
-def _batches(reader: StoreReader) -> Iterator[list[Row]]:
-    items = reader.items()
-    while some := [row for rows in islice(items, FLUSH_ROWS) for row in rows]:
-        yield some
+def _batches(items: Iterator[list[Row]]) -> Iterator[list[Row]]:
+    while batch := [row for rows in islice(items, FLUSH_ROWS) for row in rows]:
+        yield batch

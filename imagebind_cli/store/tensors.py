@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,10 @@ class SafetensorsWriter:
     def write(self, rows: list[Row], replaced: list[int]) -> None:
         self._rows += rows
         self._replaced.update(replaced)
+
+    def rewrite(self, batches: Iterable[list[Row]]) -> None:
+        """Make these the store's only rows."""
+        self._rows, self._replaced = [row for rows in batches for row in rows], set()
 
     def close(self) -> None:
         rows = [row for number, row in enumerate(self._rows) if number not in self._replaced]
