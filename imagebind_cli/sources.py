@@ -15,7 +15,7 @@ from imagebind_cli import options as reading
 from imagebind_cli import registry
 from imagebind_cli.errors import UserError
 from imagebind_cli.file_kinds import Others, archive, is_npz, is_other
-from imagebind_cli.prepared import Entry, Prepared, is_foreign_hdf5, is_hdf5, is_shard, read_hdf5, read_shard
+from imagebind_cli.prepared import Entry, Prepared, as_seconds, is_foreign_hdf5, is_hdf5, is_shard, read_hdf5, read_shard
 from imagebind_cli.store import FORMATS, UNKNOWN, Stamp, is_store
 from imagebind_cli.tabular import BadRow, encoding_fault, json_object, read_rows
 
@@ -52,16 +52,15 @@ class Stretch:
     end: float | None = None
 
     def __post_init__(self) -> None:
-        given = {name: value for name in ("start", "end") if (value := getattr(self, name)) is not None}
         try:
-            seconds = {name: math.nan if isinstance(value, bool) else float(value) + 0.0 for name, value in given.items()}  # -0.0 is 0.0
-        except (TypeError, ValueError, OverflowError):
-            seconds = dict.fromkeys(given, math.nan)
-        if not all(map(math.isfinite, seconds.values())) or not 0 <= seconds.get("start", 0.0) < seconds.get("end", math.inf):
-            named = ", ".join(f"{name} {value!r}" for name, value in given.items())
-            raise ValueError(f"start and end are seconds, as 90.5, from 0 on and the start before the end; this has {named}")
-        for name, value in seconds.items():
-            object.__setattr__(self, name, value)
+            start, end = as_seconds(self.start), as_seconds(self.end)
+            if not 0 <= (start or 0.0) < (math.inf if end is None else end):
+                raise ValueError
+        except ValueError:
+            given = ", ".join(f"{name} {value!r}" for name in ("start", "end") if (value := getattr(self, name)) is not None)
+            raise ValueError(f"start and end are seconds, as 90.5, from 0 on and the start before the end; this has {given}") from None
+        object.__setattr__(self, "start", start)
+        object.__setattr__(self, "end", end)
 
     @property
     def label(self) -> str:

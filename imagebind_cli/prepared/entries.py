@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -201,13 +202,29 @@ Stretched = tuple[float | None, float | None]
 def stretch_of(about: Mapping[str, Any]) -> Stretched:
     """The seconds of a recording that a sample is of, as its JSON, or a manifest's row, says; None for the beginning, and for the end.
 
-    What is no number is no stretch: a column of another meaning.
+    A value that is not a number is a column of another meaning, and not a stretch.
     """
     try:
-        start, end = (None if about.get(name) is None else float(about[name]) for name in ("start", "end"))
-    except (TypeError, ValueError):
+        return as_seconds(about.get("start")), as_seconds(about.get("end"))
+    except ValueError:
         return None, None
-    return start, end
+
+
+def as_seconds(value: Any) -> float | None:
+    """Read seconds from a number or its text; None where there is no value.
+
+    Raises:
+        ValueError: it is not a finite number.
+    """
+    if value is None:
+        return None
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value) + 0.0  # -0.0 is 0.0
+    except (TypeError, OverflowError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise ValueError(f"{value!r} is not a number of seconds")
+    return seconds
 
 
 def member_key(id: str) -> str:
