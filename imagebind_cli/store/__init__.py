@@ -1,6 +1,6 @@
-"""Embeddings on disk and on the wire. Never imports torch.
+"""Embeddings on disk and as lines of JSON, without torch.
 
-`Store` writes: an ending names the format. `open_store` reads: the content does.
+`Store` writes in the format that a name's ending says; `open_store` reads what a file's content shows it to be.
 """
 
 from imagebind_cli.store.reader import StoreReader, is_store, open_store

@@ -1,14 +1,14 @@
 """The folder store, `NAME.store/`, for the largest: parts that are only ever appended to, of formats that everybody reads.
 
-    made.json               how it was made, and how many rows a part has
+    made.json               its provenance, and how many rows a part has
     vectors-00000.npy       float32 or float16 (rows, dim)
     rows-00000.jsonl        the id of each row and what belongs to it
-    index-00000.npy         the same in records of fixed length (`INDEX`), to look up a million rows at once
-    replaced-00000.npy      numbers of rows that do not count any more, because their input changed and was embedded again
+    index-00000.npy         the same as records of fixed length (`INDEX`), to look up a million rows at once
+    replaced-00000.npy      numbers of replaced rows: their input changed and was embedded again
     commits                 a record for each commit: how much of all these is valid
 
-What lies behind the last commit is passed over by readers and cut off by the next writer, so that there is nothing to repair.
-Compacting writes new parts behind the old ones; the commit that counts from them on is one record.
+Readers ignore what comes after the last commit, and the next writer cuts it off, so that there is nothing to repair.
+Compacting writes new parts behind the old ones; one commit then makes them the first that count.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from imagebind_cli.store.row import STAMP, Row, row_line, stamp_record
 from imagebind_cli.store.source import Views
 
 INDEX = np.dtype([*STAMP.descr, ("start", "<f8"), ("end", "<f8"), ("line", "<i8")])
-"""A row's `STAMP`, its span, and where its line starts in its part's `rows`."""
+# A row's `STAMP`, its span, and where its line starts in its part's `rows`.
 RECORD = struct.Struct("<QQQQI")
 
 
 @dataclass(frozen=True)
 class Commit:
-    """How much is valid: rows from part `first` on, bytes of the last part's lines, and replaced rows."""
+    """How much of a store is valid: rows from part `first` on, bytes of the last part's lines, and replaced rows."""
 
     first: int = 0
     rows: int = 0
@@ -47,13 +47,13 @@ class Commit:
     replaced: int = 0
 
     def pack(self) -> bytes:
-        """As a record of `commits`."""
+        """Return the record of `commits`."""
         values = (self.first, self.rows, self.line_bytes, self.replaced)
         return RECORD.pack(*values, zlib.crc32(RECORD.pack(*values, 0)))
 
 
 def last_commit(path: Path) -> tuple[Commit, int]:
-    """The last whole record of `commits`, and where the next one goes."""
+    """Read the last whole record of `commits`, and where the next one goes."""
     with open(path, "rb") as file:
         records = file.seek(0, os.SEEK_END) // RECORD.size
         while records:
@@ -72,25 +72,25 @@ class FolderFiles:
     folder: Path
 
     def part(self, kind: str, number: int) -> Path:
-        """One part of `vectors`, `rows`, `index` or `replaced`."""
+        """Return a part of `vectors`, `rows`, `index` or `replaced`."""
         return self.folder / f"{kind}-{number:05}.{'jsonl' if kind == 'rows' else 'npy'}"
 
     @property
     def provenance(self) -> Path:
-        """How it was made."""
+        """The file of its provenance."""
         return self.folder / "made.json"
 
     @property
     def commits(self) -> Path:
-        """What is valid; the file that a writer locks."""
+        """The file of commits, which a writer locks."""
         return self.folder / "commits"
 
 
 def read_provenance(names: FolderFiles) -> tuple[dict[str, Any], int]:
-    """How a folder store was made, and how many rows a part has.
+    """Read the provenance of a folder store, and how many rows a part has.
 
     Raises:
-        UserError: it does not say so.
+        UserError: it cannot be read.
     """
     try:
         provenance = json.loads(names.provenance.read_text())
@@ -100,7 +100,7 @@ def read_provenance(names: FolderFiles) -> tuple[dict[str, Any], int]:
 
 
 class FolderSource:
-    """A folder store being read, also while another process writes to it; `Source` says what its methods do."""
+    """A folder store being read, also while another process writes to it; `Source` describes the methods."""
 
     def __init__(self, path: Path) -> None:
         self._names = FolderFiles(path)
@@ -146,7 +146,7 @@ class FolderSource:
                 yield from map(json.loads, file.read(end - index["line"][0]).splitlines())
 
     def _stretches(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray, int]]:
-        """Some rows, by part: its number, their records, and where the last one's line ends."""
+        """Yield a range of rows by part: its number, their records, and where the last one's line ends."""
         for part, rows in self._parts():
             before = (part - self._first) * self._part_rows
             first, last = max(start - before, 0), min(stop - before, rows)
@@ -159,7 +159,7 @@ class FolderSource:
         return self._commit.line_bytes if part == last else self._names.part("rows", part).stat().st_size
 
     def _parts(self) -> Iterator[tuple[int, int]]:
-        """The number of each part, and how many rows count of it."""
+        """Yield the number of each part, and how many of its rows are valid."""
         for before in range(0, self.count, self._part_rows):
             yield self._first + before // self._part_rows, min(self._part_rows, self.count - before)
 
@@ -170,7 +170,7 @@ class FolderSource:
             raise UserError(f"{self._names.folder}: not a whole store: {self._names.part(kind, part).name}: {error}") from None
 
     def _check_sizes(self) -> None:
-        """That all is there that was committed; a copy may have been broken off."""
+        """Check that everything that was committed exists; a copy may have been interrupted."""
         for part, rows in self._parts():
             for kind, wanted in (
                 ("vectors", HEADER + rows * self._dim * self._dtype.itemsize),
@@ -206,7 +206,7 @@ class FolderPart:
         return self._lines.length
 
     def truncate(self, rows: int, line_bytes: int) -> None:
-        """Keep so much."""
+        """Keep this many rows, and bytes of lines."""
         self._vectors.truncate(rows)
         self._index.truncate(rows)
         self._lines.truncate(line_bytes)
@@ -234,12 +234,12 @@ class FolderPart:
 
 
 class FolderWriter:
-    """A folder store being appended to; `Format` says what its methods do."""
+    """A folder store being appended to; `Format` describes the methods."""
 
     def __init__(self, path: Path, provenance: dict[str, Any]) -> None:
         self.files, self._names, self._provenance = [path], FolderFiles(path), provenance
         if path.exists() and not path.is_dir():
-            raise UserError(f"{path}: exists and is no folder; write to another")
+            raise UserError(f"{path}: exists and is not a folder; write to another")
         if path.is_dir() and not self._names.provenance.exists() and {entry.name for entry in path.iterdir()} - {self._names.commits.name}:
             raise UserError(f"{path}: exists and was not made by imagebind embed; write to another folder")
         path.mkdir(exist_ok=True)
@@ -272,7 +272,7 @@ class FolderWriter:
             raise
 
     def rewrite(self, batches: Iterable[list[Row]]) -> None:
-        """Make these the store's only rows: in new parts behind the old ones, which go once all is there."""
+        """Make these the store's only rows: in new parts behind the old ones, which are removed once the new ones are whole."""
         try:
             self._move_to(Commit(first=self._part.number + 1))
             for rows in batches:
@@ -282,7 +282,7 @@ class FolderWriter:
             self._restore()
 
     def close(self) -> None:
-        """Nothing: every commit is whole."""
+        """Do nothing: every commit is whole."""
 
     def release(self) -> None:
         self._close_to(0)
@@ -300,7 +300,7 @@ class FolderWriter:
                 rows = rows[room:]
 
     def _record(self) -> None:
-        """Make what was appended count."""
+        """Commit what was appended."""
         self._part.sync()
         self._replaced.sync()
         rows = (self._part.number - self._first) * self._part_rows + self._part.rows
@@ -310,7 +310,7 @@ class FolderWriter:
         self._commit, self._place = commit, self._place + RECORD.size
 
     def _restore(self) -> None:
-        """Open what the last commit counts, and remove what it does not."""
+        """Open the parts that the last commit counts, and remove the others."""
         os.ftruncate(self._lock, self._place)
         self._move_to(self._commit)
         for path in self._names.folder.iterdir():

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def columns(provenance: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """The datasets: shape of a row, and type."""
+    """Return the datasets: shape of a row, and type."""
     import h5py
 
     text = h5py.string_dtype()
@@ -45,7 +45,7 @@ def columns(provenance: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], n
 
 
 class StoreHDF5Writer:
-    """A `.h5` file being appended to; `Format` says what its methods do."""
+    """A `.h5` file being appended to; `Format` describes the methods."""
 
     def __init__(self, path: Path, provenance: dict[str, Any]) -> None:
         import h5py
@@ -110,7 +110,7 @@ class StoreHDF5Writer:
 
 
 class HDF5Source:
-    """A `.h5` file being read, also while another process writes to it; `Source` says what its methods do."""
+    """A `.h5` file being read, also while another process writes to it; `Source` describes the methods."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -144,7 +144,7 @@ class HDF5Source:
         return self._views.rows(indices)
 
     def _column(self, name: str, start: int, stop: int) -> Iterator[np.ndarray]:
-        """A stretch of a dataset in slices, each as of one commit; rows that are there never change, so that they fit together."""
+        """Yield a range of a dataset in slices, each as of one commit; committed rows never change, so that the slices fit together."""
         while start < stop:
             end = min(start + SLICE_ROWS, stop)
             yield self._read(partial(_slice, name=name, start=start, stop=end))
@@ -157,7 +157,7 @@ class HDF5Source:
         )
 
     def _read(self, take: Callable[[Any, Snapshot], T]) -> T:
-        """What `take` gets out of the file, asked again where a commit came in between."""
+        """Return what `take` reads from the file; it is called again if there was a commit in between."""
         import h5py
 
         deadline = time.monotonic() + WAIT_SECONDS
@@ -168,7 +168,7 @@ class HDF5Source:
                         taken = take(file, snapshot)
                     if not snapshot.disturbed():
                         return taken
-                except Exception:  # half of one state and half of another is anything
+                except Exception:  # half of one state and half of another may be anything
                     if not snapshot.disturbed():
                         raise
             if time.monotonic() > deadline:
@@ -180,7 +180,7 @@ def _slice(file: Any, _: Snapshot, name: str, start: int, stop: int) -> np.ndarr
 
 
 def _mapped(data: Any, count: int, snapshot: Snapshot) -> Iterator[np.ndarray]:
-    """The vectors as arrays on the file itself: one for each run of chunks that lie behind one another."""
+    """Yield the vectors as arrays mapped from the file: one for each run of adjacent chunks."""
     if not count:
         return
     if data.chunks is None or data.compression is not None:

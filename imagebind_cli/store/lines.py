@@ -1,6 +1,6 @@
-"""The plain formats: `.jsonl`, a line for each embedding, and `.npy` with the lines beside it. How they were made is in `NAME.made.json`.
+"""The plain formats: `.jsonl`, a line for each embedding, and `.npy` with lines beside it. Their provenance is in `NAME.made.json`.
 
-Where an id comes again later, its input had changed: the later rows count.
+An id that comes again later was embedded again, because its input had changed: the later rows count.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BLOCK_LINES = 1024
 
 
 class JSONLinesWriter:
-    """A `.jsonl` file being appended to; `Format` says what its methods do."""
+    """A `.jsonl` file being appended to; `Format` describes the methods."""
 
     def __init__(self, path: Path, provenance: dict[str, Any]) -> None:
         if path.with_suffix(".npy").exists():
@@ -59,7 +59,7 @@ class JSONLinesWriter:
 
 
 class NPYWriter:
-    """A `.npy` file being appended to, with its lines; `Format` says what its methods do."""
+    """A `.npy` file being appended to, with its lines; `Format` describes the methods."""
 
     def __init__(self, path: Path, provenance: dict[str, Any]) -> None:
         lines = path.with_suffix(".jsonl")
@@ -74,7 +74,7 @@ class NPYWriter:
             self._vectors.close()
             raise
         try:
-            # Vectors are written before their lines: what has a line is whole, what has none is forgotten.
+            # Vectors are written before their lines: a row with a line is whole, one without is dropped.
             table, starts = read_row_table(lines, self._vectors.rows)
             self._cut(len(table), int(starts[-1]))
         except BaseException:
@@ -108,14 +108,14 @@ class NPYWriter:
 
 
 def open_lines(path: Path) -> TableSource:
-    """A `.jsonl` file to read."""
+    """Open a `.jsonl` file to read."""
     provenance = _provenance(path)
     table, starts = read_row_table(path)
     return TableSource(provenance, table, LineVectors(path, starts, int(provenance["dim"])))
 
 
 def open_npy(path: Path) -> TableSource:
-    """A `.npy` file to read."""
+    """Open a `.npy` file to read."""
     provenance = _provenance(path)
     vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     table, _ = read_row_table(path.with_suffix(".jsonl"), len(vectors))
@@ -130,19 +130,19 @@ def _provenance(path: Path) -> dict[str, Any]:
 
 
 class LineVectors:
-    """The vectors of lines of JSON: read where they lie, a block at a time."""
+    """The vectors in lines of JSON, parsed a block at a time."""
 
     def __init__(self, path: Path, starts: np.ndarray, dim: int) -> None:
         self._starts, self._dim = starts, dim
         self._bytes = np.memmap(path, np.uint8, "r") if starts[-1] else np.empty(0, np.uint8)
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All vectors in order, float32 (k, dim)."""
+        """Yield all vectors in order, float32 (k, dim)."""
         for start in range(0, len(self._starts) - 1, BLOCK_LINES):
             yield self.rows(np.arange(start, min(start + BLOCK_LINES, len(self._starts) - 1)))
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Some vectors, float32 (k, dim)."""
+        """Return the vectors of some rows, float32 (k, dim)."""
         lines = (self._bytes[self._starts[row] : self._starts[row + 1]].tobytes() for row in indices)
         vectors = [json.loads(line)["embedding"] for line in lines]
         return np.array(vectors, np.float32).reshape(len(indices), self._dim)

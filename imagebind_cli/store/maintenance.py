@@ -20,7 +20,11 @@ from imagebind_cli.store.writer import FLUSH_ROWS, Store
 
 @dataclass
 class MergeCounts:
-    """What a merge did: items added, there already, and in place of one whose input was another; ids that several of the stores have."""
+    """What a merge did.
+
+    added, replaced: items that are new, and that took the place of one with another input. same: items that were there. twice: ids in several of
+    the merged stores.
+    """
 
     added: int = 0
     same: int = 0
@@ -31,14 +35,14 @@ class MergeCounts:
 def merge(
     readers: Sequence[StoreReader], path: Path, array: str | None = None, report: Callable[[MergeCounts], None] = lambda so_far: None
 ) -> MergeCounts:
-    """Add the items of some stores to another, which is made if it is not there. The same again adds nothing.
+    """Add the items of some stores to a target, which is created if it does not exist. The same call again adds nothing.
 
-    An id that several of them have counts as the first has it. One that the target has with another input is replaced.
+    Of an id in several stores the first one's rows are taken. An id that the target has with another input is replaced.
 
     Args:
         array: number type of a new target; that of the stores if not given. report: called with the counts so far.
     Raises:
-        UserError: they were not made alike, the target was not, or it is one of them.
+        UserError: their provenance differs, or the target's does, or the target is one of them.
     """
     provenance = {key: value for key, value in readers[0].provenance.items() if key not in ("assumptions", "array")}
     for reader in readers:
@@ -77,7 +81,7 @@ def compact(path: Path) -> int:
 
 @dataclass
 class PruneCounts:
-    """What a prune found: items of the store, rows of the items to drop, and the ids of these."""
+    """What a prune found. items: items of the store. missing: ids of those to drop. rows: how many rows these have."""
 
     items: int = 0
     rows: int = 0

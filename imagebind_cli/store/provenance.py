@@ -1,4 +1,4 @@
-"""How a store was made: the record that every one carries, and the refusal to mix."""
+"""The provenance of a store: the record of how its vectors were made, and the refusal to mix two kinds of them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.files import write_json
 from imagebind_cli.fingerprint import is_earlier
 
-FREE = ("assumptions", "version", "folder")
-"""What may differ between two runs on one store."""
+FREE = ("assumptions", "version", "folder")  # keys that may differ between two runs on one store
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """The first key in which two stores' records differ that must be the same; None if there is none."""
+    """Return the first key in which two records differ and must not; None if there is none."""
     return next((key for key in {**one, **other} if key not in FREE and one.get(key) != other.get(key)), None)
 
 
@@ -36,7 +35,7 @@ def check_alike(path: Path, provenance: Mapping[str, Any], first: Path, first_pr
 
 
 def check_resumable(path: Path, before: Mapping[str, Any], provenance: dict[str, Any]) -> None:
-    """Refuse to go on with a store made otherwise; take over the assumptions it records.
+    """Refuse to continue a store of another provenance; take over the assumptions it records.
 
     Raises:
         UserError: it was made with another model, modality, number type or choice.
@@ -50,10 +49,10 @@ def check_resumable(path: Path, before: Mapping[str, Any], provenance: dict[str,
 
 
 def refuse_earlier(*stores: tuple[Path | str, Mapping[str, Any]]) -> None:
-    """Say why stores, each a place and its record, differ in their weights' fingerprints although their weights may not.
+    """Refuse stores, each a place and its record, whose fingerprints of weights follow the rule of an earlier version.
 
     Raises:
-        UserError: one of them was made by a version that had another rule for fingerprints.
+        UserError: one of them does, so that it cannot be compared although the weights may be the same.
     """
     for place, provenance in stores:
         if is_earlier(provenance.get("weights")):
@@ -64,12 +63,12 @@ def refuse_earlier(*stores: tuple[Path | str, Mapping[str, Any]]) -> None:
 
 
 def provenance_path(path: Path) -> Path:
-    """Where the record of a file lies that has no room for it inside."""
+    """Return where the provenance of a file is kept that has no room for it inside: `NAME.made.json`."""
     return path.with_suffix(".made.json")
 
 
 def check_provenance_file(path: Path, provenance: dict[str, Any]) -> None:
-    """Check, or start, the record beside a file."""
+    """Check the record beside a file, or begin it."""
     record = provenance_path(path)
     if path.exists() and path.stat().st_size:
         if not record.exists():
@@ -77,6 +76,6 @@ def check_provenance_file(path: Path, provenance: dict[str, Any]) -> None:
         try:
             before = json.loads(record.read_text())
         except ValueError:
-            raise UserError(f"{record}: not JSON; without it {path} cannot be gone on with") from None
+            raise UserError(f"{record}: not JSON; without it {path} cannot be continued") from None
         check_resumable(path, before, provenance)
     write_json(record, provenance)

@@ -17,14 +17,13 @@ import numpy as np
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.row import STAMP, row_stamp, stamp_record
 
-BLOCK_ROWS = 8192
-"""The most rows of a block, where the format does not say."""
+BLOCK_ROWS = 8192  # most rows of a block, where the format does not say
 
 
 class Source(Protocol):
     """A store's file, open for reading.
 
-    made: how it was made. count: how many rows it has. hidden: which of them were replaced by later ones, in rising order.
+    provenance: how its vectors were made. count: how many rows it has. hidden: numbers of the replaced rows, in rising order.
     """
 
     provenance: dict[str, Any]
@@ -32,39 +31,39 @@ class Source(Protocol):
     hidden: np.ndarray
 
     def ids(self, start: int, stop: int) -> list[str]:
-        """Ids of a stretch of rows."""
+        """Return the ids of a range of rows."""
 
     def spans(self, start: int, stop: int) -> np.ndarray:
-        """Their seconds, float64 (n, 2), NaN where a row has none."""
+        """Return their seconds, float64 (n, 2), NaN where a row has none."""
 
     def stamps(self, start: int, stop: int) -> np.ndarray:
-        """Their inputs, `STAMP` (n,)."""
+        """Return the stamps of their inputs, `STAMP` (n,)."""
 
     def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
-        """What their manifest said besides."""
+        """Return the other columns of their manifest rows."""
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All vectors in order, float32 or float16 (k, dim), as they lie in the file where that can be."""
+        """Yield all vectors in order, float32 or float16 (k, dim), mapped from the file where possible."""
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Some vectors, (k, dim)."""
+        """Return the vectors of some rows, (k, dim)."""
 
 
 class Views:
-    """The vectors of a file as memory-mapped arrays (k, dim) that follow one another."""
+    """The vectors of a file as consecutive memory-mapped arrays (k, dim)."""
 
     def __init__(self, arrays: Sequence[np.ndarray], dim: int) -> None:
         self._arrays, self._dim = arrays, dim
         self._starts = np.cumsum([0, *(len(array) for array in arrays)])
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Each array, cut into pieces of at most `BLOCK_ROWS`."""
+        """Yield each array in pieces of at most `BLOCK_ROWS`."""
         for array in self._arrays:
             for start in range(0, len(array), BLOCK_ROWS):
                 yield array[start : start + BLOCK_ROWS]
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Copies of some rows, (k, dim)."""
+        """Return copies of some rows, (k, dim)."""
         found = np.empty((len(indices), self._dim), self._arrays[0].dtype if self._arrays else np.float32)
         which = np.searchsorted(self._starts, indices, side="right") - 1
         for number in np.unique(which):
@@ -74,12 +73,12 @@ class Views:
 
 
 VECTOR = b', "embedding": ['
-"""Where a line's vector begins; it stands last, so that the rest is read without it."""
+# Where a line's vector begins; it comes last, so that the rest can be read without it.
 
 
 @dataclass
 class RowTable:
-    """Rows in columns."""
+    """Rows as columns."""
 
     ids: list[str] = field(default_factory=list)
     spans: list[tuple[float, float]] = field(default_factory=list)
@@ -94,7 +93,7 @@ class RowTable:
         """Add a row.
 
         Raises:
-            KeyError, TypeError, ValueError: it is none.
+            KeyError, TypeError, ValueError: it is not a row.
         """
         windows = int(row.get("windows", 1))
         if windows < 1:
@@ -107,24 +106,24 @@ class RowTable:
             self.metas[len(self) - 1] = row["meta"]
 
     def truncate(self, rows: int) -> None:
-        """Keep so many rows."""
+        """Keep this many rows."""
         for column in (self.ids, self.spans, self.windows, self.records):
             del column[rows:]
         self.metas = {row: meta for row, meta in self.metas.items() if row < rows}
 
     def items(self) -> Iterator[range]:
-        """The rows of each item; the last one's may be fewer than its windows."""
+        """Yield the rows of each item; those of the last may be fewer than its windows."""
         row = 0
         while row < len(self):
             yield range(row, min(len(self), row + self.windows[row]))
             row += self.windows[row]
 
-    def whole(self) -> int:
-        """How many rows there are without a last item of which some windows are missing."""
+    def count_whole(self) -> int:
+        """Count the rows without those of a last item of which some windows are missing."""
         return next((item.start for item in self.items() if len(item) < self.windows[item.start]), len(self))
 
     def hidden(self) -> np.ndarray:
-        """The rows that a later item of the same id replaces."""
+        """Return the rows that a later item of the same id replaces."""
         latest: dict[str, range] = {}
         hidden: list[int] = []
         for item in self.items():
@@ -133,17 +132,17 @@ class RowTable:
         return np.array(sorted(hidden), np.int64)
 
     def stamps(self) -> np.ndarray:
-        """The rows' inputs, `STAMP` (n,)."""
+        """Return the stamps of the rows' inputs, `STAMP` (n,)."""
         return np.array(self.records, STAMP)
 
 
 def read_row_table(path: Path, at_most: int = maxsize) -> tuple[RowTable, np.ndarray]:
-    """The rows of a file of JSON lines, and where each line starts, with the end of the last, (n + 1,).
+    """Read the rows of a file of JSON lines, and where each line starts, with the end of the last, (n + 1,).
 
-    Left out is what a killed run left torn: a last line without its newline, and an item of which only some windows are there.
+    What a killed run left torn is left out: a last line without its newline, and an item that lacks some windows.
 
     Raises:
-        UserError: a line is no row.
+        UserError: a line is not a row.
     """
     table, ends = RowTable(), [0]
     with open(path, "rb") as file:
@@ -156,13 +155,13 @@ def read_row_table(path: Path, at_most: int = maxsize) -> tuple[RowTable, np.nda
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise UserError(f"{path}: line {len(table) + 1} is not a row of imagebind embed") from None
             ends.append(ends[-1] + len(line))
-    rows = table.whole()
+    rows = table.count_whole()
     table.truncate(rows)
     return table, np.array(ends[: rows + 1], np.int64)
 
 
 def rows_table(rows: Iterable[Mapping[str, Any]]) -> RowTable:
-    """Rows that were read already, as a table."""
+    """Return parsed rows as a table."""
     table = RowTable()
     for row in rows:
         table.add(row)
@@ -173,14 +172,14 @@ class Vectors(Protocol):
     """Where a store's vectors are read from."""
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All of them in order, (k, dim)."""
+        """Yield all vectors in order, (k, dim)."""
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Some of them, (k, dim)."""
+        """Return some vectors, (k, dim)."""
 
 
 class TableSource:
-    """A store with a table in memory; `Source` says what its methods do."""
+    """A store whose table is in memory; `Source` describes the methods."""
 
     def __init__(self, provenance: dict[str, Any], table: RowTable, vectors: Vectors) -> None:
         self.provenance, self.count, self.hidden = provenance, len(table), table.hidden()

@@ -1,4 +1,4 @@
-"""The safetensors store: tensors `embeddings` (n, dim) and `rows`, what lies beside them as bytes of JSON; metadata `made`.
+"""The safetensors store: tensors `embeddings` (n, dim) and `rows`, the rest of each row as bytes of JSON; metadata `made`, its provenance.
 
 It is held in memory and written whole at the end. `rows` is a tensor because a header has room for some 100 MB only.
 """
@@ -23,7 +23,7 @@ DTYPES = {"F32": "<f4", "F16": "<f2", "U8": "|u1"}
 
 
 class SafetensorsWriter:
-    """A `.safetensors` file in the making; `Format` says what its methods do."""
+    """A `.safetensors` file that is written at the end; `Format` describes the methods."""
 
     def __init__(self, path: Path, provenance: dict[str, Any]) -> None:
         if path.is_dir():
@@ -67,10 +67,10 @@ class SafetensorsWriter:
 
 
 def open_tensors(path: Path) -> TableSource:
-    """A `.safetensors` file to read.
+    """Open a `.safetensors` file to read.
 
     Raises:
-        KeyError, TypeError, ValueError: it is none of ours, or not whole.
+        KeyError, TypeError, ValueError: it is not a store, or not whole.
     """
     return _open(path)[0]
 
@@ -79,7 +79,7 @@ def _open(path: Path) -> tuple[TableSource, list[dict[str, Any]]]:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= path.stat().st_size:
-            raise ValueError("no safetensors file")
+            raise ValueError("not a safetensors file")
         header = json.loads(file.read(length))
     provenance = json.loads(header["__metadata__"]["made"])
     vectors, beside = (_tensor(path, header[name], 8 + length) for name in ("embeddings", "rows"))
@@ -110,7 +110,7 @@ def _embeddings(path: Path, provenance: dict[str, Any]) -> Iterator[Row]:
 
 
 def _header(tensors: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> bytes:
-    """The format's head: its length in 8 bytes, then JSON padded so that the tensors start at a multiple of 8."""
+    """Return the format's header: its length in 8 bytes, then JSON, padded so that the tensors start at a multiple of 8."""
     entries: dict[str, Any] = {"__metadata__": {"made": json.dumps(provenance)}}
     start = 0
     names = {dtype: name for name, dtype in DTYPES.items()}
