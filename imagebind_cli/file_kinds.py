@@ -43,6 +43,8 @@ READ = {
 }
 """Suffixes of the files that may be of each modality, readable or not."""
 
+PLACED = frozenset({"depth", "imu"})  # modalities of which a file's name, or files beside it, may change how it is read
+
 PAPERS = "readme license licence copying changelog notice authors contributing makefile dockerfile sha256sums md5sums"
 """Names, without suffix or with that of a text, of what comes with a dataset."""
 

@@ -15,7 +15,7 @@ from imagebind_cli import options as reading
 from imagebind_cli import registry
 from imagebind_cli.errors import UserError
 from imagebind_cli.file_kinds import Others, archive, is_npz, is_other
-from imagebind_cli.prepared import Entry, Prepared, is_foreign_hdf5, is_hdf5, is_shard, read_hdf5, read_shard
+from imagebind_cli.prepared import Entry, Prepared, as_seconds, is_foreign_hdf5, is_hdf5, is_shard, read_hdf5, read_shard
 from imagebind_cli.store import FORMATS, UNKNOWN, Stamp, is_store
 from imagebind_cli.tabular import BadRow, encoding_fault, json_object, read_rows
 
@@ -52,16 +52,15 @@ class Stretch:
     end: float | None = None
 
     def __post_init__(self) -> None:
-        given = {name: value for name in ("start", "end") if (value := getattr(self, name)) is not None}
         try:
-            seconds = {name: math.nan if isinstance(value, bool) else float(value) + 0.0 for name, value in given.items()}  # -0.0 is 0.0
-        except (TypeError, ValueError, OverflowError):
-            seconds = dict.fromkeys(given, math.nan)
-        if not all(map(math.isfinite, seconds.values())) or not 0 <= seconds.get("start", 0.0) < seconds.get("end", math.inf):
-            named = ", ".join(f"{name} {value!r}" for name, value in given.items())
-            raise ValueError(f"start and end are seconds, as 90.5, from 0 on and the start before the end; this has {named}")
-        for name, value in seconds.items():
-            object.__setattr__(self, name, value)
+            start, end = as_seconds(self.start), as_seconds(self.end)
+            if not 0 <= (start or 0.0) < (math.inf if end is None else end):
+                raise ValueError
+        except ValueError:
+            given = ", ".join(f"{name} {value!r}" for name in ("start", "end") if (value := getattr(self, name)) is not None)
+            raise ValueError(f"start and end are seconds, as 90.5, from 0 on and the start before the end; this has {given}") from None
+        object.__setattr__(self, "start", start)
+        object.__setattr__(self, "end", end)
 
     @property
     def label(self) -> str:
@@ -70,7 +69,7 @@ class Stretch:
         return f"#{start}-{end}"
 
 
-def whole(source: Any) -> Any:
+def whole_source(source: Any) -> Any:
     """Return what a stretch is a part of; any other source as it is."""
     return source.source if isinstance(source, Stretch) else source
 
@@ -264,7 +263,7 @@ def from_row(row: dict[str, Any], modalities: Modalities, place: str, folder: st
 def kept_beside(item: Item, modalities: Modalities) -> dict[str, Any]:
     """Return what is stored beside an item's id: the rest of its row, and by modality each path or sentence that the id does not say."""
     given = item.payload if isinstance(item.payload, dict) else {modalities[0]: item.payload}
-    read = {modality: whole(part) for modality, part in given.items()}
+    read = {modality: whole_source(part) for modality, part in given.items()}
     return {modality: part for modality, part in read.items() if isinstance(part, str) and part != item.id} | item.meta
 
 
@@ -297,7 +296,7 @@ def _sample(entry: Entry, modalities: Modalities, place: str) -> Item | Failure:
     missing = [modality for modality, payload in given.items() if payload is None]
     if missing:
         return Failure(id, f"no {missing[0]} in this sample of {place}; it has {', '.join(entry.parts)}")
-    if not about and any(isinstance(whole(payload), Prepared) for payload in given.values()):
+    if not about and any(isinstance(whole_source(payload), Prepared) for payload in given.values()):
         return Failure(entry.key, f"this sample of {place} is not whole")
     return Item(id, _payload(given), {key: value for key, value in about.items() if key not in ("id", "spans", "notes")})
 

@@ -251,7 +251,7 @@ def _tell(
         if html is not None:
             from imagebind_cli.pages.search import Page
 
-            made = stores[0].made
+            made = stores[0].provenance
             about = f"Nearest in {', '.join(str(store.path) for store in stores)}, by cosine. Model {made['model']}"
             about += ", untrained." if made.get("untrained") else "."
             page = stack.enter_context(Page(html, "imagebind retrieve", about, root, asking.options))

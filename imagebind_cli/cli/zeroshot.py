@@ -24,6 +24,7 @@ from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, ReportOptions, TruthOptions
 from imagebind_cli.file_kinds import Others
+from imagebind_cli.files import write_text
 from imagebind_cli.space import Space
 
 if TYPE_CHECKING:
@@ -104,11 +105,11 @@ class ReportFiles:
         if self.replaces_rows:
             write(report.as_json().encode())
         elif self.report:
-            _write_text(self.report, report.as_json())
+            write_text(self.report, report.as_json())
         if self.html:
             from imagebind_cli.pages.classification import page
 
-            _write_text(self.html, page(report.document))
+            write_text(self.html, page(report.document))
         if self.plot and report.confusion is not None:
             from imagebind_cli.pages.classification import plot
 
@@ -342,10 +343,3 @@ def _write_rows(rows: Rows) -> None:
 
 def _ignore_rows(rows: Rows) -> None:
     """Take rows that are not asked for."""
-
-
-def _write_text(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None

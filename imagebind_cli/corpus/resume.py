@@ -12,12 +12,14 @@ from typing import Any
 
 from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.items import distinct
+from imagebind_cli.corpus.renamed import StoredContents
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.events import Listener
+from imagebind_cli.file_kinds import PLACED
 from imagebind_cli.media.video.frame_folder import frame_names
 from imagebind_cli.prepared import Prepared
-from imagebind_cli.sources import Failure, Item, Stretch
-from imagebind_cli.store import Stamp, Store, content_hash
+from imagebind_cli.sources import Failure, Item, Stretch, whole_source
+from imagebind_cli.store import Stamp, Store, content_hash, open_store
 
 
 @dataclass
@@ -37,6 +39,8 @@ class Resume:
     store: Store | None = None
     _came: dict[int, int] = field(default_factory=dict)
     _said: bool = False
+    _said_renamed: bool = False
+    _contents: StoredContents | None = None
 
     def __post_init__(self) -> None:
         self._stamp = stamper(self.modality, self.verify)
@@ -58,11 +62,13 @@ class Resume:
             if self.store is not None and self._is_done(item.id, item.payload):
                 self.listener.skipped += 1
                 continue
-            stamp = self._stamp(item.payload)
-            if self.failures and not self.retry and self.failures.failed_as(item.id, stamp):
+            stamped = replace(item, stamp=self._stamp(item.payload))
+            if self._is_renamed(stamped):
+                self.listener.skipped += 1
+            elif self.failures and not self.retry and self.failures.failed_as(item.id, stamped.stamp):
                 self.listener.left += 1
             else:
-                yield replace(item, stamp=stamp)
+                yield stamped
 
     def failed(self, id: str) -> None:
         """Let an item that failed come again: a file that is named a second time may be whole by then."""
@@ -81,6 +87,28 @@ class Resume:
             return False
         if self.failures:
             self.failures.done(id)
+        return True
+
+    def _is_renamed(self, item: Item) -> bool:
+        """Check whether the store has a file's content under another name; if so, add its vectors under this one."""
+        path = whole_source(item.payload)
+        if not (self.verify and self.store and self.store.stored and item.stamp.hash and isinstance(path, str)):
+            return False
+        if self.modality == "text" or self.modality in PLACED:
+            return False
+        if self._contents is None:
+            self._contents = StoredContents(open_store(self.store.path))
+        rows = self._contents.find(item)
+        if not rows:
+            return False
+        self.store.append(rows)
+        if self.failures:
+            self.failures.done(item.id)
+        if not self._said_renamed:
+            self.listener.note(
+                f"{item.id}: its content was embedded under another name; the vectors of such files are taken from the store"
+            )
+            self._said_renamed = True
         return True
 
     def _is_asked(self, id: str) -> bool:

@@ -295,7 +295,7 @@ def _example_prototypes(task: Task, options: ClassOptions, others: Others) -> Pr
     space, place = task.source.space, Path(str(options.classes))
     if is_store(place):
         reader = space.admit(open_store(place))
-        return from_examples(stored_vectors(reader, metas=True), options.class_by, dict(reader.made), place)
+        return from_examples(stored_vectors(reader, metas=True), options.class_by, dict(reader.provenance), place)
     if not os.path.isdir(place):
         raise UserError(f"{place}: neither a store of imagebind embed nor a folder")
     modality = options.class_modality or task.source.modality

@@ -141,7 +141,7 @@ class VectorSource:
     def made(self) -> list[dict[str, Any]]:
         """Return how the vectors were made: a record for each store, or for each modality."""
         if self._readers:
-            return [dict(reader.made) for reader in self._readers]
+            return [dict(reader.provenance) for reader in self._readers]
         modalities = list(self.weights or [self.modality])
         return [self.space.made_of(name, self.pool, self._options_of(name)) | {"assumptions": list(self._assumed)} for name in modalities]
 

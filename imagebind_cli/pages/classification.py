@@ -14,6 +14,7 @@ import numpy as np
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.evaluation.report import format_score
+from imagebind_cli.files import replacing
 
 SHOWN = 60
 """Classes up to which the page has the whole confusion matrix, as a table."""
@@ -138,6 +139,7 @@ def plot(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # letters the font does not have
-            figure.savefig(path, dpi=120)
+            with replacing(path) as place:
+                figure.savefig(place, dpi=120)
     except (OSError, ValueError) as error:  # ValueError: a file ending it has no format for
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None

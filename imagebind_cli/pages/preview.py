@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from imagebind_cli.files import write_text
+
 if TYPE_CHECKING:
     from imagebind_cli.encoder import EncoderConfig, Sample
 
@@ -111,4 +113,4 @@ def write_index(folder: Path, entries: Iterable[tuple[str, str, Mapping[str, Any
         rows.append(f'<section><h2>{shown}</h2><img src="{html.escape(name)}" alt=""><table>{facts}</table></section>')
     style = "body{font:14px sans-serif}h2{font-size:1em;word-break:break-all}img{max-width:100%;border:1px solid #ccc}td{padding:0 1em 0 0}"
     page = f"<!doctype html><meta charset=utf-8><title>As the encoder sees it</title><style>{style}</style>{''.join(rows)}\n"
-    (folder / "index.html").write_text(page, encoding="utf-8", errors="backslashreplace")  # bytes of a name that are no text
+    write_text(folder / "index.html", page, errors="backslashreplace")  # bytes of a name that are not text

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
@@ -16,9 +17,10 @@ from types import TracebackType
 from typing import Any
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.files import replacing
 from imagebind_cli.pages.pictures import EXCERPT_SECONDS, PICTURES, Shown, Span, show
 from imagebind_cli.retrieval.search import Hit, Part, Query, stored_part
-from imagebind_cli.sources import Stretch, whole
+from imagebind_cli.sources import Stretch, whole_source
 
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 STYLE = """
@@ -63,11 +65,11 @@ class Page:
     def __init__(self, path: Path, title: str, about: str, root: Path, options: Callable[[str], Mapping[str, Any]]) -> None:
         if path.is_dir():
             raise UserError(f"{path}: is a folder; give the page a file name")
-        self._path, self._building, self._root, self._options = path, path.with_name(f".{path.name}.partial"), root, options
-        try:
-            self._file = open(self._building, "w", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed in __exit__
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}") from None
+        self._root, self._options = root, options
+        with ExitStack() as stack:
+            place = stack.enter_context(replacing(path))
+            self._file = stack.enter_context(open(place, "w", encoding="utf-8", errors="replace"))
+            self._exits = stack.pop_all()
         self._file.write(
             f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>\n'
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><meta name="viewport" content="width=device-width">\n'
@@ -78,13 +80,10 @@ class Page:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
+        with self._exits:
+            if error is not None:
+                raise error
             self._file.write("</main></body></html>\n")
-        self._file.close()
-        if kind is None:
-            os.replace(self._building, self._path)
-        else:
-            self._building.unlink(missing_ok=True)
 
     def add(self, query: Query, hits: Sequence[Hit]) -> None:
         """A query and its answers."""
@@ -105,7 +104,7 @@ class Page:
         self._file.write(f"<p>{_text(words)}</p></section>\n" if words else "</section>\n")
 
     def _item(self, card: Card) -> str:
-        label = f"score of {card.part.name or whole(card.part.source)}"
+        label = f"score of {card.part.name or whole_source(card.part.source)}"
         score = f'<meter min="0" max="1" value="{max(0.0, card.score):.4f}" aria-label="{_text(label)}"></meter>'
         facts = f"<strong>{card.rank}.</strong> {card.score:.4f} <small>{'<br>'.join(map(_text, card.facts))}</small>"
         return f"<li>{self._body(card.part, f'result {card.rank}', card.options)}{score}{facts}</li>\n"
@@ -113,7 +112,7 @@ class Page:
     def _body(self, part: Part, role: str, options: Mapping[str, Any]) -> str:
         """Return what one thing looks and sounds like, over its name; options: how its file is read."""
         kind, source = part.kind, part.source
-        path, name, span = whole(source), part.name or whole(source), part.span
+        path, name, span = whole_source(source), part.name or whole_source(source), part.span
         if kind == "text":
             return f"<blockquote>{_text(path)}</blockquote>" + (f"<div>{_text(name)}</div>" if name != path else "")
         if span is None and isinstance(source, Stretch):
@@ -136,7 +135,7 @@ class Page:
 def _card(hit: Hit) -> Card:
     meta = (f"{key}: {value}" for key, value in hit.store.meta(hit.row).items())
     facts = (f"{hit.store.modality}, {hit.store.path}", *meta)
-    return Card(stored_part(hit.store, hit.row), hit.rank, hit.score, facts, hit.store.made.get("options", {}))
+    return Card(stored_part(hit.store, hit.row), hit.rank, hit.score, facts, hit.store.provenance.get("options", {}))
 
 
 @lru_cache(maxsize=1000)

@@ -110,7 +110,7 @@ class QueryEncoder:
         """Return how files of a modality are read: as the stores' were, where they hold any, but for what the flags say."""
         known = reading.names(registry.encoder_name(modality))
         alike = [store for store in self._stores if store.modality == modality]
-        made: Mapping[str, Any] = alike[0].made.get("options", {}) if alike else {}
+        made: Mapping[str, Any] = alike[0].provenance.get("options", {}) if alike else {}
         for other in alike[1:]:
             self._compare(alike[0], other, {name for name in known if name not in self._chosen})
         chosen = {name: value for name, value in self._chosen.items() if name in known}
@@ -120,7 +120,7 @@ class QueryEncoder:
 
     def _compare(self, first: StoreReader, other: StoreReader, names: set[str]) -> None:
         """Report an option by which two stores' files were read differently: a query can only be read in one way."""
-        ours, theirs = first.made.get("options", {}), other.made.get("options", {})
+        ours, theirs = first.provenance.get("options", {}), other.provenance.get("options", {})
         for name in sorted(names):
             if ours.get(name) != theirs.get(name):
                 flag = f"--{name.replace('_', '-')}"
@@ -250,7 +250,9 @@ class QueryEncoder:
             yield [str(number) for number in range(start, min(start + BATCH, len(rows)))], rows[start : start + BATCH]
 
     def _assume_model(self, what: str) -> None:
-        self._listener.remarks(what, [f"the vectors in {what}, which does not say so, are of model {self._stores[0].made['model']!r}"], ())
+        self._listener.remarks(
+            what, [f"the vectors in {what}, which does not say so, are of model {self._stores[0].provenance['model']!r}"], ()
+        )
 
 
 def is_vectors(path: Path) -> bool:

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from imagebind_cli.files import write_text
 from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.records import read_metrics
-from imagebind_cli.weights.run_folder import replace_file
 
 Line = Mapping[str, Any]
 Point = tuple[float, float]
@@ -48,7 +48,7 @@ def write_report(folder: Path, recipe: Recipe, steps: int, plan: Sequence[str]) 
     planned = "".join(f"<li>{html.escape(line)}" for line in plan)
     parts = [f"<h1>{title}</h1><p>{html.escape(about)}</p><ul>{planned}</ul>", _table(lines), *_validations(lines), *_trainings(lines)]
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>{"".join(parts)}</html>\n'
-    replace_file(folder / "report.html", lambda place: place.write_text(page, encoding="utf-8"))
+    write_text(folder / "report.html", page)
 
 
 def _trainings(lines: Sequence[Line]) -> list[str]:
