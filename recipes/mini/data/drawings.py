@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import resvg_py
-from pairing import write_rows
+from pairing import stamp_sentence, write_rows
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
@@ -254,7 +254,7 @@ def stamps(sources: Path) -> Iterator[tuple[str, str]]:
         for ending in (".png", ".svg"):
             picture = path.with_suffix(ending)
             if picture.exists():
-                yield str(picture), path.read_text(errors="replace").split("\n")[0].strip().rstrip(".")
+                yield str(picture), stamp_sentence(path)
                 break
 
 

@@ -102,6 +102,11 @@ def ceiling_rows(work: Path, codes: Mapping[str, Sequence[str]], folder: Path) -
     return rows
 
 
+def stamp_sentence(path: Path) -> str:
+    """Return the sentence that describes a Tux Paint stamp, from the text file beside its picture and sound."""
+    return path.read_text(errors="replace").split("\n")[0].strip().rstrip(".")
+
+
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as JSON lines; the file appears only once it is complete."""
     part = path.with_suffix(".part")

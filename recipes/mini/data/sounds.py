@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from instruments import INSTRUMENTS, RATE, STYLES, Soundfont, add_room, equalise, scale_to_peak, score
-from pairing import Row, ceiling_rows, pair_with_pictures, pictures_by_group, pictures_of, shuffle_pictures, write_rows
+from pairing import Row, ceiling_rows, pair_with_pictures, pictures_by_group, pictures_of, shuffle_pictures, stamp_sentence, write_rows
 from qt_resources import resources
 from scipy.signal import resample_poly
 
@@ -165,7 +165,7 @@ def stamps(sources: Path) -> Iterator[tuple[str, str, np.ndarray]]:
         spoken = re.search(r"_desc|_[a-z]{2}(_[A-Za-z]{2})?$", path.stem) or place.parts[0] == "symbols" or "hanukkah" in place.parts
         if spoken or "music" in place.parts or not path.with_suffix(".txt").exists():
             continue
-        sentence = path.with_suffix(".txt").read_text(errors="replace").split("\n")[0].strip().rstrip(".")
+        sentence = stamp_sentence(path.with_suffix(".txt"))
         sound = read_sound(path)
         if len(sound) >= RATE // 4:
             yield path.stem, STAMP_EFFECTS.get(path.stem, f"stamp {sentence}"), sound
