@@ -69,7 +69,9 @@ def test_a_training_run_is_a_model_and_is_continued(imagebind: Run) -> None:
     assert [path.stat().st_mtime_ns for path in Path("training/run/anchors").rglob("*.npy")] == anchors
     expected, lines = (metrics_of(f"training/{name}") for name in ("metrics-uninterrupted.jsonl", "run/metrics.jsonl"))
     assert [list(line) for line in lines] == [list(line) for line in expected]
-    assert [line["loss"] for line in lines if "loss" in line] == pytest.approx([line["loss"] for line in expected if "loss" in line], rel=1e-4)
+    assert [line["loss"] for line in lines if "loss" in line] == pytest.approx(
+        [line["loss"] for line in expected if "loss" in line], rel=1e-4
+    )
     vectors.append(load("training/run", device="cpu").embed("depth", ["training/0.npy"]))
     assert not np.allclose(*vectors, atol=1e-4)
 

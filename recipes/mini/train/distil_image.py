@@ -33,7 +33,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig
-from imagebind_cli.training import clip_gradients, encoder_with, fresh_weights, make_optimizer, make_tower, rate_at, recipe, set_rate
+from imagebind_cli.training import (
+    EncoderRecipe,
+    OptimizerRecipe,
+    RunRecipe,
+    clip_gradients,
+    encoder_with,
+    fresh_weights,
+    make_optimizer,
+    make_tower,
+    rate_at,
+    set_rate,
+)
 from imagebind_cli.weights import checkpoint
 from imagebind_cli.weights.find import find_checkpoint
 
@@ -68,7 +79,7 @@ COLOURINGS = 9
 """Colourings over which a view of furniture is averaged: its own, and random ones."""
 SHARPNESS, SMOOTHING = 20.0, 0.1
 """Factor of the cosines to concepts, and label smoothing over them."""
-ENCODER_SETTINGS = recipe.Encoder(train="all", patch_dropout=0.5)
+ENCODER_SETTINGS = EncoderRecipe(train="all", patch_dropout=0.5)
 SMALLEST, RATIO = 0.5, 4 / 3
 """Smallest share of the area that a crop keeps, and its most extreme aspect ratio."""
 SEED = 0
@@ -236,8 +247,8 @@ def main(work: Path) -> None:
                 wanted = targets(teacher_vectors(work, paths), config.dim)
             concepts = Concepts(wanted, concept_numbers)
             encoder = encoder_with("vision", replace(shape, patch_dropout=ENCODER_SETTINGS.patch_dropout or 0.0), tensors)
-            tower = make_tower("vision", encoder, ENCODER_SETTINGS, recipe.Run(precision="bf16"), torch.device("cpu"))
-            settings = recipe.Optimizer(name="muon", lr=round_.rate, beta2=0.98, weight_decay=0.1, final=0.01)
+            tower = make_tower("vision", encoder, ENCODER_SETTINGS, RunRecipe(precision="bf16"), torch.device("cpu"))
+            settings = OptimizerRecipe(name="muon", lr=round_.rate, beta2=0.98, weight_decay=0.1, final=0.01)
             optimizer = make_optimizer(
                 {"vision": encoder}, {"vision": ENCODER_SETTINGS}, concepts if round_.concepts else nn.Module(), settings
             )
