@@ -464,7 +464,7 @@ def test_a_run_whose_samples_were_varied_by_other_rules_is_refused(imagebind, fl
 
 def test_a_folder_of_something_else_is_refused(imagebind, flags, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    assert "is not empty and holds no run" in imagebind("train", *flags, "--out", tmp_path).err
+    assert "is not empty and is not a run folder" in imagebind("train", *flags, "--out", tmp_path).err
     assert "is a file" in imagebind("train", *flags, "--out", tmp_path / "notes.txt").err
 
 

@@ -1,8 +1,8 @@
 """Random augmentation of each sample: its view, its time, masked mel bins (ImageBind table 9) and rotated sensor axes.
 
-RandAugment as the table's `9/0.5` stands for: two of fifteen operations, each applied with probability 0.5, at a level out of 10 drawn from a
+RandAugment with the table's `9/0.5` means: two of fifteen operations, each applied with probability 0.5, at a level out of 10 drawn from a
 normal distribution of that mean and deviation, stronger with the level throughout. OMNIVORE, whose training the paper follows for depth, names
-the same setting. Every draw follows from numbers that say what it is for; no generator's state is carried along.
+the same setting. Every draw has a generator of its own, made from the seed and the purpose; no generator's state is kept.
 """
 
 from __future__ import annotations

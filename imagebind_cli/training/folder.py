@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from imagebind_cli import registry
@@ -51,7 +52,7 @@ def check_folder(folder: Path, plan: Plan) -> None:
     if (folder / RUN).exists():
         _compare(folder, _description(plan))
     elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise UserError(f"{folder} is not empty and holds no run; choose another --out")
+        raise UserError(f"{folder} is not empty and is not a run folder; choose another --out")
 
 
 def record_run(folder: Path, plan: Plan, components: Components) -> None:
@@ -197,8 +198,6 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]] | None:
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, framework="pt") as file:
             return Progress(**json.loads(file.metadata()["progress"])), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -71,7 +71,7 @@ def _pair_input(pair: PairRecipe, modality: str, configs: Mapping[str, EncoderCo
     encoder = registry.encoder_name(modality)
     if encoder not in configs:
         raise UserError(f"{pair.name}: this model has no encoder for {modality}; it has {', '.join(configs)}")
-    given, known = dict(pair.options.get(modality, {})), reading_options(modality)
+    given, known = dict(pair.options.get(modality, {})), recipe_options(modality)
     for name in given:
         if name not in known:
             raise UserError(f"{pair.name}: {modality} has no option {name!r} in training; it has {', '.join(known) or 'none'}")
@@ -91,7 +91,7 @@ def augment_keys(modality: str) -> list[str]:
     return [name for name in AugmentRecipe.model_fields if name in fitting]
 
 
-def reading_options(modality: str) -> list[str]:
+def recipe_options(modality: str) -> list[str]:
     """List the options of a modality's reader that a recipe may set."""
     return [name for name in reading.names(registry.encoder_name(modality)) if name not in WINDOWS]
 

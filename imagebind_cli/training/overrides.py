@@ -8,7 +8,7 @@ from typing import Any
 
 from imagebind_cli import registry
 from imagebind_cli.errors import UsageError
-from imagebind_cli.training.inputs import GEOMETRY, PICTURES, augment_keys, reading_options
+from imagebind_cli.training.inputs import GEOMETRY, PICTURES, augment_keys, recipe_options
 from imagebind_cli.training.plan import RANDOM, encoder_recipes
 from imagebind_cli.training.recipe import ROW_COLUMNS, PairRecipe, Recipe, read_recipe
 
@@ -117,7 +117,7 @@ def _replacement_pair(
         augment = pair.augment[old].model_dump(exclude_unset=True) if old in pair.augment else {}
         for key, values, fitting in (
             ("augment", augment, augment_keys(new)),
-            ("options", pair.options.get(old, {}), reading_options(new)),
+            ("options", pair.options.get(old, {}), recipe_options(new)),
         ):
             dropped += [f"{key}.{old}.{setting}" for setting in values if setting not in fitting]
             if remaining := {setting: value for setting, value in values.items() if setting in fitting}:

@@ -1,6 +1,6 @@
 """`report.html`: a run's curves in one file that works offline, drawn from `metrics.jsonl`.
 
-Each pair has its own curve. Each score stands beside the one before the first step, which is that of the untrained or original model.
+Each pair has its own curve. Each score is shown beside that before the first step, of the untrained or original model.
 """
 
 from __future__ import annotations

@@ -280,7 +280,7 @@ def _place(entry: Entry, needed: set[str], number: int) -> dict[str, Any]:
 
 
 def _stretch(payloads: Iterable[Any]) -> dict[str, float]:
-    """Return the start and end, in seconds, of the part of a long recording that a row stands for; empty for a whole one."""
+    """Return the start and end, in seconds, of the part of a long recording that is a row; empty for a whole one."""
     part = next((payload for payload in payloads if isinstance(payload, Stretch)), None)
     return {} if part is None else {name: time for name, time in (("start", part.start), ("end", part.end)) if time is not None}
 

@@ -139,7 +139,7 @@ def profile_steps(recipe: Recipe, trace: Path, device: torch.device, notify: Cal
         flops = counter.get_total_flops()
         for step in range(1, UNPROFILED_STEPS):
             _profile_step(plan, components, next(batches), optimizer, step)
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library writes on stderr, for one thing that there is no GPU
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler's library reports on stderr that there is no GPU
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if own_device.type == "cuda" else [])]
         started = time.perf_counter()
         with profile(activities=activities) as profiler:

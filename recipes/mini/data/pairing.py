@@ -1,4 +1,4 @@
-"""Pair recordings with pictures of their class; sounds.py and motion.py use it.
+"""Pair recordings with pictures of their class (for sounds.py and motion.py), and write rows as all programs of this folder do.
 
 No package holds sounds or movements that were recorded together with a picture. So each recording is paired with drawings of its class, drawn at
 random among those that the image encoder was trained on, and rows of one class are not negatives of each other.
@@ -15,14 +15,11 @@ from typing import Any
 
 import numpy as np
 
-UNSEEN_SETS = ("fxemoji", "openmoji")
-"""Sets of drawings that no encoder is trained on."""
+UNSEEN_SETS = ("fxemoji", "openmoji")  # sets of drawings that no encoder is trained on
 
-IMAGE_TEXT = ("drawings/train.jsonl", "furniture/image-text.jsonl")
-"""Manifests of pictures and words, under WORK/data."""
+IMAGE_TEXT = ("drawings/train.jsonl", "furniture/image-text.jsonl")  # manifests of pictures and words, under WORK/data
 
-Row = dict[str, Any]
-"""A line of a manifest."""
+Row = dict[str, Any]  # a line of a manifest
 
 
 def pictures_by_group(work: Path) -> dict[str, list[str]]:
