@@ -41,7 +41,7 @@ from imagebind_cli.readers import read_source
 from imagebind_cli.sources import Item
 from imagebind_cli.training.loss import PairLoss
 from imagebind_cli.training.optimizer import make_optimizer
-from imagebind_cli.training.recipe import Optimizer, Pair
+from imagebind_cli.training.recipe import OptimizerRecipe, PairRecipe
 from imagebind_cli.weights import model_config
 
 GPU = torch.cuda.is_available()
@@ -130,8 +130,8 @@ def training(batch: int, micro_batch: int, turns: int) -> dict[str, Any]:
     precision: Literal["fp32", "bf16"] = "bf16" if GPU else "fp32"
     audio = tower_of("audio", config["audio"], "all", precision, DEVICE.type)
     sounds = torch.randn(batch, *config["audio"].shape)
-    loss = PairLoss(Pair(modalities=("image", "audio")), 1024).to(DEVICE)
-    adamw = make_optimizer({"audio": audio.encoder}, {"audio": audio.section}, nn.ModuleList([loss]), Optimizer())
+    loss = PairLoss(PairRecipe(modalities=("image", "audio")), 1024).to(DEVICE)
+    adamw = make_optimizer({"audio": audio.encoder}, {"audio": audio.recipe}, nn.ModuleList([loss]), OptimizerRecipe())
     found = {}
     for kind in ("cached", "live"):
         live = kind == "live"

@@ -218,15 +218,17 @@ def _from_line(entry: str, modalities: Modalities, place: str, passes: Passes | 
         yield from _opened([Item(entry, entry)], modalities)
 
 
-def from_manifest(path: Path, modalities: Modalities) -> Iterator[Item | Failure]:
+def from_manifest(path: Path, modalities: Modalities, columns: Mapping[str, str] | None = None) -> Iterator[Item | Failure]:
     """Items for the rows of a manifest: JSON Lines, or CSV or TSV with a line of column names. Relative paths start at its folder.
 
     A row that cannot be used is a `Failure`.
 
+    Args:
+        columns: names to give to columns, as in `tabular.read_rows`.
     Raises:
         UserError: see `tabular.read_rows`; a table must have a column for each modality.
     """
-    for number, row in read_rows(path, modalities):
+    for number, row in read_rows(path, modalities, columns):
         place = f"{path}:{number}"
         if isinstance(row, BadRow) and (not row.cells or row.cells.keys() >= set(modalities)):
             yield Failure(place, row.reason)

@@ -14,12 +14,12 @@ from imagebind_cli.media.views import Crop, View
 from imagebind_cli.media.windows import Moment, windows
 from imagebind_cli.readers import input_record, read_source
 from imagebind_cli.training.augment import AMOUNTS, draw_place, draw_view, mask_frequencies, turn_sensors
-from imagebind_cli.training.recipe import Augment
+from imagebind_cli.training.recipe import AugmentRecipe
 from imagebind_cli.weights import model_config
 
 TINY = model_config.named("tiny").encoders
-STRONG = Augment(crop=0.2, flip=0.5, randaugment=(9, 0.5), colour_jitter=0.4, erase=0.25)
-PLACES_ONLY = Augment(crop=0.2, flip=0.5, randaugment=(9, 0.5))
+STRONG = AugmentRecipe(crop=0.2, flip=0.5, randaugment=(9, 0.5), colour_jitter=0.4, erase=0.25)
+PLACES_ONLY = AugmentRecipe(crop=0.2, flip=0.5, randaugment=(9, 0.5))
 
 
 def picture(values):
@@ -118,7 +118,7 @@ def test_crops_are_spread_as_torchvisions():
     torch.manual_seed(0)
     blank = Image.new("L", (320, 240))
     theirs = np.array([RandomResizedCrop.get_params(blank, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(3000)], float)  # top, left, h, w
-    views = [draw_view(Augment(crop=0.08), 0, number) for number in range(3000)]
+    views = [draw_view(AugmentRecipe(crop=0.08), 0, number) for number in range(3000)]
     ours = np.array([view._box(320, 240) for view in views])
     ours = np.stack([ours[:, 1], ours[:, 0], ours[:, 3] - ours[:, 1], ours[:, 2] - ours[:, 0]], axis=1)
     levels = np.linspace(0.05, 0.95, 10)
@@ -220,7 +220,7 @@ def test_rectangles_are_spread_as_torchvisions():
     torch.manual_seed(0)
     blank = torch.zeros(1, 224, 224)
     theirs = np.array([RandomErasing.get_params(blank, (0.02, 0.33), (0.3, 3.3), [0.0])[:4] for _ in range(3000)]) / 224  # top, left, h, w
-    drawn = [draw_view(Augment(erase=1.0), 0, number).erased for number in range(3000)]
+    drawn = [draw_view(AugmentRecipe(erase=1.0), 0, number).erased for number in range(3000)]
     ours = np.array([(top, left, bottom - top, right - left) for left, top, right, bottom in drawn])
     levels = np.linspace(0.05, 0.95, 10)
     for column in range(4):

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 ROWS = [
     ["errors", "events", "file_kinds", "fingerprint"],
     ["files"],
-    ["registry", "options", "tabular", "store", "media", "transformer", "similarity", "metrics"],
+    ["registry", "options", "libraries", "tabular", "store", "media", "transformer", "similarity", "metrics"],
     ["prepared"],
     ["sources", "encoder"],
     ["weights", "encoders", "int8", "engine", "readers"],
@@ -78,3 +78,27 @@ def test_nothing_is_unpickled():
         assert "pickle.load" not in text, path
         assert "allow_pickle=True" not in text, path
         assert "weights_only=False" not in text, path
+
+
+def test_the_files_of_training_import_each_other_in_no_circle():
+    """Type hints and imports inside functions count, too; the list at the head of `training` has every file once."""
+    folder = PACKAGE / "training"
+    names = [path.stem for path in folder.glob("*.py") if path.stem != "__init__"]
+    imported = {
+        name: {
+            target
+            for node in ast.walk(ast.parse((folder / f"{name}.py").read_text()))
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("imagebind_cli.training")
+            for target in (node.module.split(".")[2:3] or [alias.name for alias in node.names])
+        }
+        for name in names
+    }
+    done = set()
+    while len(done) < len(names):
+        ready = {name for name in names if name not in done and imported[name] <= done}
+        assert ready, f"a circle of imports among {sorted(set(names) - done)}"
+        done |= ready
+    described = [
+        line.split()[0] for line in ast.get_docstring(ast.parse((folder / "__init__.py").read_text())).splitlines() if line[:4] == "    "
+    ]
+    assert sorted(described) == sorted(names)

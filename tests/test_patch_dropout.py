@@ -7,8 +7,9 @@ import torch
 
 from imagebind_cli.encoder import EncoderConfig, _some_patches
 from imagebind_cli.errors import UserError
+from imagebind_cli.training.plan import run_config
 from imagebind_cli.training.recipe import read_recipe
-from imagebind_cli.training.start import config_of, encoder_with, fresh_weights
+from imagebind_cli.training.start import encoder_with, fresh_weights
 from imagebind_cli.transformer import TrunkConfig
 
 
@@ -37,6 +38,6 @@ def test_only_training_leaves_patches_out() -> None:
 def test_a_recipe_asks_for_it() -> None:
     changes = ["encoders.vision.train=all", "encoders.vision.patch_dropout=0.5"]
     recipe = read_recipe(None, changes, model="tiny", pairs=[{"modalities": ("image", "text")}])
-    assert config_of(recipe).encoders["vision"].patch_dropout == 0.5
+    assert run_config(recipe).encoders["vision"].patch_dropout == 0.5
     with pytest.raises(UserError, match="text.patch_dropout: this encoder has no patches"):
-        config_of(read_recipe(None, ["encoders.text.patch_dropout=0.5"], model="tiny", pairs=[{"modalities": ("image", "text")}]))
+        run_config(read_recipe(None, ["encoders.text.patch_dropout=0.5"], model="tiny", pairs=[{"modalities": ("image", "text")}]))

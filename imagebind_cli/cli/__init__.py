@@ -32,7 +32,7 @@ app = typer.Typer(
 )
 app.command("embed")(embed.embed)
 app.command("preprocess")(preprocess.preprocess)
-app.command("train")(train.train)
+app.command("train")(train.train_command)
 app.command("zeroshot")(zeroshot.zeroshot_command)
 app.command("retrieve", cls=retrieve.QueryCommand)(retrieve.retrieve)
 app.add_typer(store.app, name="store")

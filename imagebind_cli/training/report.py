@@ -1,6 +1,6 @@
-"""`report.html`: a run's curves in one file that needs nothing else, drawn from `metrics.jsonl`.
+"""`report.html`: a run's curves in one file that works offline, drawn from `metrics.jsonl`.
 
-A series of its own for each pair; each score beside the one before the first step, which is the untrained or original model's.
+Each pair has its own curve. Each score is shown beside that before the first step, of the untrained or original model.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from imagebind_cli.files import write_text
+from imagebind_cli.training.log import read_metrics
 from imagebind_cli.training.recipe import Recipe
-from imagebind_cli.training.records import read_metrics
 
 Line = Mapping[str, Any]
 Point = tuple[float, float]
 Series = Mapping[str, Sequence[Point]]
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 260, 64, 34, 12
-POINTS = 400
-"""Points of a curve at most; each is the mean of its stretch."""
+POINTS = 400  # of a curve, at most
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 CURVES = {
     "loss": "Loss",
@@ -39,7 +38,12 @@ td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}th:first-c
 
 
 def write_report(folder: Path, recipe: Recipe, steps: int, plan: Sequence[str]) -> None:
-    """Draw the report of a run folder anew. plan: lines that say what the run does."""
+    """Write the report of a run folder.
+
+    Args:
+        steps: of the whole run.
+        plan: the plan in words.
+    """
     lines = read_metrics(folder)
     done = max((line["step"] for line in lines), default=0)
     skipped = sum("skipped" in line for line in lines)
@@ -64,7 +68,7 @@ def _by_pair(lines: Sequence[Line], key: str) -> dict[str, list[Point]]:
 
 
 def _validations(lines: Sequence[Line]) -> list[str]:
-    """One chart for each way of asking, its recalls together."""
+    """Draw a chart for each direction of retrieval and each test."""
     ways: dict[str, dict[str, list[Point]]] = {}
     for line in lines:
         for name, value in line.get("validation", {}).items():
@@ -74,28 +78,28 @@ def _validations(lines: Sequence[Line]) -> list[str]:
 
 
 def _table(lines: Sequence[Line]) -> str:
-    """Each score before the first step, at its best, and last."""
-    found: list[tuple[int, dict[str, float], dict[str, list[float]]]] = [
+    """Make a table of each score before the first step, at its best, and last."""
+    scores: list[tuple[int, dict[str, float], dict[str, list[float]]]] = [
         (line["step"], line["validation"], line["ranges"]) for line in lines if "validation" in line
     ]
-    if not found:
+    if not scores:
         return ""
     rows = []
-    for name in found[0][1]:
-        best = max(found, key=lambda entry: entry[1][name])
+    for name in scores[0][1]:
+        best = max(scores, key=lambda entry: entry[1][name])
         cells = [
             f"{entry[1][name]:.3f} <small>({entry[2][name][0]:.3f} to {entry[2][name][1]:.3f})</small>"
-            for entry in (found[0], best, found[-1])
+            for entry in (scores[0], best, scores[-1])
         ]
-        row = [html.escape(name), f"{found[0][2][name][2]:.3f}", cells[0], f"{cells[1]} at step {best[0]:,}", cells[2]]
+        row = [html.escape(name), f"{scores[0][2][name][2]:.3f}", cells[0], f"{cells[1]} at step {best[0]:,}", cells[2]]
         rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>")
     head = "".join(f"<th>{cell}</th>" for cell in ("score", "by chance", "before training", "best", "last"))
     return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
 
 
 def chart(title: str, series: Series) -> str:
-    """A line chart as SVG with its title and key; nothing where there is nothing to draw."""
-    series = {name: thinned(points) for name, points in series.items() if points}
+    """Draw a line chart as SVG, with its title and legend; an empty string without points."""
+    series = {name: downsample(points) for name, points in series.items() if points}
     if not series:
         return ""
     xs, ys = ([point[axis] for points in series.values() for point in points] for axis in (0, 1))
@@ -127,8 +131,8 @@ def chart(title: str, series: Series) -> str:
     return f'<figure><figcaption>{html.escape(title)}</figcaption>{image}<div class="key">{"".join(keys)}</div></figure>'
 
 
-def thinned(points: Sequence[Point]) -> list[Point]:
-    """At most `POINTS` points, each the mean of as many neighbours."""
+def downsample(points: Sequence[Point]) -> list[Point]:
+    """Reduce a curve to at most `POINTS` points, each the mean of neighbours."""
     size = -(-len(points) // POINTS)
-    some = [points[i : i + size] for i in range(0, len(points), size)]
-    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in some]
+    parts = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]

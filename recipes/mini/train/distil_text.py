@@ -31,8 +31,7 @@ from imagebind_cli.weights import checkpoint
 
 TEMPLATES = ("a {}", "a drawing of {}", "a picture of a {}", "a photo of a {}", "the sound of {}", "{} and {}", "a person {}", "this is {}")
 STEPS, BATCH, RATE = 1500, 384, 2e-3
-LONGEST = 12
-"""Most tokens of a phrase: the encoder is meant for names and short sentences."""
+LONGEST = 12  # most tokens of a phrase: the encoder is meant for names and short sentences
 SEED = 0
 CAPTIONS = ("drawings/train.jsonl", "furniture/image-text.jsonl")  # manifests under WORK/data
 

@@ -23,8 +23,9 @@ from imagebind_cli.weights.find import find_checkpoint
 
 HERE = Path(__file__).parent
 RUNS = {"vision": "image-text", "text": "image-text", "audio": "audio", "imu": "imu-0", "depth": "depth-0", "thermal": "thermal-0"}
+# Pattern, by encoder, of the names of the matrices that are stored as int8 rows.
 INT8 = {"text": "stem.tokens.weight", "depth": "trunk.blocks.*.weight", "thermal": "trunk.blocks.*.weight"}
-"""Pattern, by encoder, of the names of the matrices that are stored as int8 rows."""
+# What CARD.md says of data that evaluation suites are made of; `zeroshot --suite` prints it beside its scores.
 TRAINED_ON = {
     "vision": {"imagenet": "imitates EfficientNet-Lite0, which learnt from its training photos and classes"},
     "audio": {
@@ -32,9 +33,7 @@ TRAINED_ON = {
         "esc50": "learnt from its ESC-10 part, folds 1 to 4: 320 of the 2,000 sounds",
     },
 }
-"""What CARD.md says of data that evaluation suites are made of; `zeroshot --suite` prints it beside its scores."""
-MOST_BYTES = 30e6
-"""Most bytes of the whole folder."""
+MOST_BYTES = 30e6  # most bytes of the whole folder
 
 
 def main(work: Path, folder: Path) -> None:
