@@ -101,7 +101,7 @@ def in_processes(processes: Processes, files: list[Path]) -> None:
 
     def hand_out() -> None:
         for path in files:
-            while (samples := processes.start(path)) is None:  # none is up yet, in the round that does not count
+            while (samples := processes.submit(path)) is None:  # none is up yet, in the round that does not count
                 time.sleep(0.1)
             under_way.put(samples)
         under_way.put(None)

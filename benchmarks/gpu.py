@@ -34,6 +34,7 @@ from benchmarks.machine import machine
 from benchmarks.published_weights import published_shapes, published_weights
 from benchmarks.training import take, tower_of
 from imagebind_cli import pipeline
+from imagebind_cli.engine import open_engine
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.evaluation.precision import generated
 from imagebind_cli.model import Model
@@ -107,7 +108,7 @@ def files(model: Model, count: int, turns: int) -> dict[str, Any]:
         def decode() -> None:
             with Processes(["image"]) as processes:
                 processes.launch()
-                for _ in pipeline.decode(items, read, workers=workers, ahead=model.batch_size("image"), processes=processes):
+                for _ in pipeline.decode(items, open_engine(read, workers, processes), ahead=model.batch_size("image")):
                     pass
 
         def embed() -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from imagebind_cli import pipeline, registry
 from imagebind_cli.encoder import Encoder, EncoderConfig
-from imagebind_cli.engine.processes import Processes, default_workers
+from imagebind_cli.engine import default_workers, open_engine
+from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.int8 import narrow
 from imagebind_cli.options import record
@@ -164,15 +165,10 @@ class Model:
         """
         modality_options(modality, options)  # a wrong name is told before anything is loaded
         self.encoder(modality)
-        return pipeline.embed(
-            items,
-            read=partial(read_source, modality, config=self.config(modality), options=options),
-            encode=partial(self.encode, modality),
-            batch_size=batch_size or self.batch_size(modality),
-            workers=workers or (default_workers() if self.device.type == "cpu" else default_workers(BESIDE_A_GPU)),
-            pool=pool,
-            processes=processes,
-        )
+        read = partial(read_source, modality, config=self.config(modality), options=options)
+        workers = workers or (default_workers() if self.device.type == "cpu" else default_workers(BESIDE_A_GPU))
+        engine = open_engine(read, workers, processes)
+        return pipeline.embed(items, engine, partial(self.encode, modality), batch_size=batch_size or self.batch_size(modality), pool=pool)
 
     def embed(
         self, modality: str, inputs: Sequence[Any], *, batch_size: int | None = None, workers: int | None = None, **options: Any

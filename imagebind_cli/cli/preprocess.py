@@ -89,7 +89,8 @@ def preprocess(
     _check_output(output, modalities, shard_size, looking=inspect or preview is not None)
 
     from imagebind_cli.corpus.items import count_items, new_items
-    from imagebind_cli.engine.processes import Processes, default_workers
+    from imagebind_cli.engine import default_workers
+    from imagebind_cli.engine.processes import Processes
     from imagebind_cli.prepared import is_own
     from imagebind_cli.sources import is_timed
 
@@ -110,18 +111,20 @@ def preprocess(
         import torch
 
         from imagebind_cli import pipeline
+        from imagebind_cli.engine import open_engine
         from imagebind_cli.readers import read_sources
         from imagebind_cli.weights.find import input_configs
 
         torch.set_num_threads(1)  # the readers share the cores
         configs = input_configs(model, modalities)
-        decode = partial(pipeline.decode, read=partial(read_sources, configs=configs, options=options), workers=at_once, ahead=4 * at_once)
+        read, decode = partial(read_sources, configs=configs, options=options), partial(pipeline.decode, ahead=4 * at_once)
         if output is None:
             with writing(preview or "stdout"):
-                _look(decode(items), configs, inspect, preview, talk)
+                _look(decode(items, open_engine(read, at_once)), configs, inspect, preview, talk)
         else:
             with _writer(output, _made(configs, options, str(array)), shard_size, talk) as writer:
-                steps = decode(new_items(items, writer.ids, talk, any(map(is_timed, modalities))), processes=processes)
+                new = new_items(items, writer.ids, talk, any(map(is_timed, modalities)))
+                steps = decode(new, open_engine(read, at_once, processes))
                 _write(steps, writer, modalities, str(array), talk, hint=_one_file_for_all(modalities, manifest))
     if talk.failed:
         raise typer.Exit(1)

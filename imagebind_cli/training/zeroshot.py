@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from imagebind_cli import pipeline
 from imagebind_cli.encoder import Sample
-from imagebind_cli.engine import processes
+from imagebind_cli.engine import default_workers, open_engine
 from imagebind_cli.errors import UserError
 from imagebind_cli.readers import read_source
 from imagebind_cli.sources import Failure, Item, from_manifest
@@ -75,9 +75,8 @@ def embed(tower: Tower, modality: str, items: Iterable[Item], say: Say) -> np.nd
     """Unit vectors (n, e) float32 of items, each the mean of its clips'; not numbers for one that cannot be read, which is said."""
     items, config = list(items), tower.encoder.config
     sums = torch.zeros(len(items), config.dim)
-    steps = pipeline.decode(
-        items, lambda payload: read_source(modality, payload, config, {}), workers=processes.default_workers(), ahead=CLIPS
-    )
+    engine = open_engine(lambda payload: read_source(modality, payload, config, {}), default_workers())
+    steps = pipeline.decode(items, engine, ahead=CLIPS)
     for _, clips in groupby(_clips(steps, sums, say), key=lambda entry: entry[1].shape):  # a picture and a video differ in shape
         while some := list(islice(clips, CLIPS)):
             owners = torch.tensor([owner for owner, _ in some])
