@@ -39,6 +39,7 @@ from imagebind_cli.engine.processes import Processes
 from imagebind_cli.evaluation.precision import generated
 from imagebind_cli.model import Model
 from imagebind_cli.readers import read_source
+from imagebind_cli.registry import face
 from imagebind_cli.sources import Item
 from imagebind_cli.training.loss import PairLoss
 from imagebind_cli.training.optimizer import make_optimizer
@@ -100,7 +101,7 @@ def encoders(model: Model, modalities: list[str], turns: int) -> dict[str, Any]:
 def files(model: Model, count: int, turns: int) -> dict[str, Any]:
     """JPEG files to vectors, beside decoding alone."""
     workers = len(os.sched_getaffinity(0))
-    read = partial(read_source, "image", config=model.config("image"), options={})
+    read = partial(read_source, face("image"), config=model.config("image"), options=face("image").options())
     with tempfile.TemporaryDirectory() as folder:
         paths = make_pictures(Path(folder), min(count, 200))
         items = [Item(str(number), str(paths[number % len(paths)])) for number in range(count)]

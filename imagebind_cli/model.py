@@ -18,8 +18,8 @@ from imagebind_cli.engine import default_workers, open_engine
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.int8 import narrow
-from imagebind_cli.options import record
-from imagebind_cli.readers import modality_options, read_source
+from imagebind_cli.options import ReadingOptions
+from imagebind_cli.readers import read_source
 from imagebind_cli.sources import Failure, Item, whole
 from imagebind_cli.weights import checkpoint, model_config
 from imagebind_cli.weights.checkpoint import Checkpoint
@@ -85,7 +85,7 @@ class Model:
         Raises:
             UserError: unknown modality, or weights that do not fit.
         """
-        name = registry.encoder_name(modality)
+        name = registry.face(modality).encoder
         if name not in self._encoders:
             if self.dtype is torch.int8:
                 self._encoders[name] = narrow(checkpoint.load_encoder(self.checkpoint, name, self.device, torch.float32))
@@ -146,26 +146,30 @@ class Model:
         Raises:
             UserError: an option this modality does not have. OSError, ValueError: the input cannot be read.
         """
-        return read_source(modality, source, self.config(modality), options)
+        face = registry.face(modality)
+        return read_source(face, source, self.config(modality), face.read_options(options))
 
     def embed_items(
         self,
         modality: str,
         items: Iterable[Item | Failure],
         *,
+        options: ReadingOptions | None = None,
         pool: str = "mean",
         batch_size: int | None = None,
         workers: int | None = None,
         processes: Processes | None = None,
-        **options: Any,
     ) -> Iterator[tuple[Item, pipeline.Embedded | Failure]]:
-        """Embed a stream of items in order, as `pipeline.embed` says: each beside its embeddings or its failure.
+        """Embed a stream of items in order: yield each with its embeddings or its failure, as `pipeline.embed` does.
 
-        processes: `Processes([modality])` where reading is what takes the time, as of many short files beside a GPU.
+        Args:
+            options: how the inputs are read, from `registry.face(modality).read_options({"clips": 3})`; None for the defaults.
+            pool: `mean` for one vector per item, `none` for one per time window.
+            processes: `Processes([modality])` where reading is what takes the time, as of many short files beside a GPU.
         """
-        modality_options(modality, options)  # a wrong name is told before anything is loaded
+        face = registry.face(modality)
         self.encoder(modality)
-        read = partial(read_source, modality, config=self.config(modality), options=options)
+        read = partial(read_source, face, config=self.config(modality), options=options or face.options())
         workers = workers or (default_workers() if self.device.type == "cpu" else default_workers(BESIDE_A_GPU))
         engine = open_engine(read, workers, processes)
         return pipeline.embed(items, engine, partial(self.encode, modality), batch_size=batch_size or self.batch_size(modality), pool=pool)
@@ -184,32 +188,33 @@ class Model:
         Raises:
             UserError: an input cannot be read (its place and the reason), or an option does not exist.
         """
+        resolved = registry.face(modality).read_options(options)
         if isinstance(inputs, str | os.PathLike):
             inputs = [inputs]
         named = (given if isinstance(given := whole(payload), str | os.PathLike) else f"input {i}" for i, payload in enumerate(inputs))
         items = (Item(str(name), payload) for name, payload in zip(named, inputs, strict=True))
         rows = []
-        for item, result in self.embed_items(modality, items, batch_size=batch_size, workers=workers, **options):
+        for item, result in self.embed_items(modality, items, options=resolved, batch_size=batch_size, workers=workers):
             if isinstance(result, Failure):
                 raise UserError(f"{item.id}: {result.reason.removeprefix(f'{item.id}: ')}")
             rows += [embedding.vector for embedding in result.embeddings]
         return np.stack(rows) if rows else np.empty((0, self.dim), np.float32)
 
-    def made(self, modality: str, pool: str = "mean", **options: Any) -> dict[str, Any]:
-        """How this model makes embeddings of a modality, for the record every store carries."""
-        name = registry.encoder_name(modality)
+    def record(self, modality: str, options: ReadingOptions | None = None, pool: str = "mean") -> dict[str, Any]:
+        """Describe how this model makes embeddings of a modality: the record that every store carries."""
+        face = registry.face(modality)
         return {
             "modality": modality,
             "model": self.name,
             **({} if self.folder is None else {"folder": self.folder}),
-            "weights": checkpoint.fingerprint(self.checkpoint, name),
+            "weights": checkpoint.fingerprint(self.checkpoint, face.encoder),
             "untrained": self.checkpoint.untrained,
             "licence": self.checkpoint.config.licence,
             "dim": self.dim,
             "scale": self.scale(modality),
             "dtype": str(self.dtype or self.encoder(modality).head.proj.weight.dtype).removeprefix("torch."),
             "pool": pool,
-            "options": record(modality_options(modality, options)),
+            "options": (options or face.options()).record(),
             "version": metadata.version("imagebind-cli"),
         }
 
@@ -258,7 +263,7 @@ def load(
         raise UsageError(f"unknown dtype {dtype!r}; choose from auto, {', '.join(DTYPES)}")
     modalities = [modalities] if isinstance(modalities, str) else modalities
     for modality in modalities or ():
-        registry.encoder_name(modality)
+        registry.face(modality)
     place = choose_device("cpu" if (device, dtype) == ("auto", "int8") else device)
     if dtype == "int8" and place.type != "cpu":
         raise UsageError(f"int8 is for CPUs, not {place.type}; bf16 is the fast one there")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from imagebind_cli.evaluation.classify import Batch
     from imagebind_cli.model import Model
+    from imagebind_cli.options import ReadingOptions
     from imagebind_cli.sources import Failure, Item
     from imagebind_cli.store import StoreReader
 
@@ -68,7 +69,7 @@ class Space:
         Raises:
             UserError: it holds another modality, or vectors of another model than what came before.
         """
-        if modality is not None and registry.encoder_name(reader.modality) != registry.encoder_name(modality):
+        if modality is not None and registry.face(reader.modality).encoder != registry.face(modality).encoder:
             raise UserError(f"{reader.path}: holds {reader.modality} vectors; {modality} is asked for")
         other = next(((place, made) for place, made in self.made if made.get("dtype") != reader.made.get("dtype")), None)
         if other is not None:
@@ -111,15 +112,15 @@ class Space:
         """
         from imagebind_cli.sources import Failure, Item
 
-        for item, result in self.loaded.embed_items("text", (Item(text, text) for text in sentences), batch_size=self.batch_size):
+        for item, result in self.loaded.embed_items(registry.TEXT, (Item(text, text) for text in sentences), batch_size=self.batch_size):
             if isinstance(result, Failure):
                 raise UserError(f"{item.id}: {result.reason}")
             listener.remarks(item.id, (), result.warnings)
             yield result.embeddings[0].vector
 
-    def made_of(self, modality: str, pool: str = "mean", options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def made_of(self, modality: str, pool: str = "mean", options: ReadingOptions | None = None) -> dict[str, Any]:
         """How the model makes vectors of a modality, checked against the stores."""
-        made = self.loaded.made(modality, pool, **(options or {}))
+        made = self.loaded.record(modality, options, pool)
         self._check(f"model {self.loaded.name}", made)
         return made
 
@@ -127,7 +128,7 @@ class Space:
         from imagebind_cli.store.made import refuse_earlier
 
         for before_place, before in self.made:
-            same_encoder = registry.encoder_name(before["modality"]) == registry.encoder_name(made["modality"])
+            same_encoder = registry.face(before["modality"]).encoder == registry.face(made["modality"]).encoder
             for key in ("model", "dim", *(["weights"] if same_encoder else [])):
                 if before.get(key) != made.get(key):
                     if key == "weights":
@@ -140,7 +141,7 @@ class Space:
         from imagebind_cli.store.made import refuse_earlier
         from imagebind_cli.weights import checkpoint
 
-        own = checkpoint.fingerprint(loaded.checkpoint, registry.encoder_name(made["modality"]))
+        own = checkpoint.fingerprint(loaded.checkpoint, registry.face(made["modality"]).encoder)
         if own != made.get("weights"):
             refuse_earlier((place, made))
             raise UserError(
@@ -172,10 +173,10 @@ class Inputs:
         readers: Sequence[StoreReader],
         items: Iterable[Item | Failure],
         pool: str = "mean",
-        options: Mapping[str, Any] | None = None,
+        options: ReadingOptions | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> None:
-        self.space, self.modality, self.pool, self.options, self.weights = space, modality, pool, dict(options or {}), weights
+        self.space, self.modality, self.pool, self.options, self.weights = space, modality, pool, options, weights
         self._readers = [space.admit(reader, modality) for reader in readers]
         self._items = items
         self._assumed: dict[str, None] = {}
@@ -196,8 +197,8 @@ class Inputs:
         modalities = list(self.weights or [self.modality])
         return [self.space.made_of(name, self.pool, self._options_of(name)) | {"assumptions": list(self._assumed)} for name in modalities]
 
-    def _options_of(self, modality: str) -> dict[str, Any]:
-        return self.options if modality == self.modality else {}
+    def _options_of(self, modality: str) -> ReadingOptions | None:
+        return self.options if modality == self.modality else None
 
     def batches(self, listener: Listener, failed: Callable[[str], None], metas: bool = False) -> Iterator[Batch]:
         """Its items in order, as soon as they are known. One that cannot be read is said, and `failed` gets its id.
@@ -220,7 +221,7 @@ class Inputs:
         from imagebind_cli.sources import Failure
 
         settings: dict[str, Any] = {"pool": self.pool, "batch_size": self.space.batch_size, "workers": self.space.workers}
-        for item, result in self.space.loaded.embed_items(modality, items, **settings, **self._options_of(modality)):
+        for item, result in self.space.loaded.embed_items(modality, items, options=self._options_of(modality), **settings):
             if isinstance(result, Failure):
                 listener.failure(item.id, result.reason)
                 failed(item.id)

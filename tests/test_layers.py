@@ -11,7 +11,9 @@ PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
     ["errors", "events", "file_kinds", "fingerprint"],
-    ["registry", "options", "tabular", "store", "media", "transformer", "similarity", "metrics"],
+    ["options"],
+    ["registry"],
+    ["tabular", "store", "media", "transformer", "similarity", "metrics"],
     ["prepared"],
     ["sources", "encoder"],
     ["weights", "encoders", "int8", "engine", "readers"],

@@ -25,6 +25,7 @@ from imagebind_cli.engine import processes as engine_processes
 from imagebind_cli.engine.processes import POSSIBLE, READY, Processes
 from imagebind_cli.errors import UserError
 from imagebind_cli.readers import read_source
+from imagebind_cli.registry import face
 from imagebind_cli.sources import Failure, Item
 
 pytestmark = pytest.mark.skipif(not POSSIBLE, reason="processes are for Linux")
@@ -246,7 +247,7 @@ def test_what_processes_read_of_sounds_is_to_the_bit_what_threads_do(tiny: Any, 
     paths = [str(tmp_path / f"{number}.wav") for number in range(12)]
     for number, path in enumerate(paths):
         soundfile.write(path, 0.1 * random.standard_normal(4_000 + 90_000 * number), 22_050)
-    reading = partial(read_source, "audio", config=tiny.config("audio"), options={})
+    reading = partial(read_source, face("audio"), config=tiny.config("audio"), options=face("audio").options())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the command does: how a sum is cut in two shows in its last bit
     expected = [list(reading(path)) for path in paths]

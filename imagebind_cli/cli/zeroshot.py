@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imagebind_cli import registry
 from imagebind_cli.cli.classification import Outputs, check_new
 from imagebind_cli.cli.embed import Modality, Pool
 from imagebind_cli.cli.flags import Dtype, Errors, Manifest, Null, Strict, Workers, reading_options, with_reading_flags
@@ -23,6 +24,7 @@ from imagebind_cli.space import Inputs, Space, store_readers
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation.suites import Suite
+    from imagebind_cli.options import ReadingOptions
 
 Names = enum.StrEnum("Names", ["max", "mean"])
 Metric = enum.StrEnum("Metric", ["top1", "map"])
@@ -217,7 +219,7 @@ def _plain_task(given: Inputs, labels: str | None, truth: str | None, metric: st
     return Task(given, read_labels(labels) if labels is not None else None, open_truth(truth) if truth else None, metric, outputs)
 
 
-def _suite_task(suite: Suite, space: Space, inputs: list[str], options: Mapping[str, Any], outputs: Outputs) -> Task:
+def _suite_task(suite: Suite, space: Space, inputs: list[str], options: ReadingOptions, outputs: Outputs) -> Task:
     from imagebind_cli.evaluation.labels import Label, checked
     from imagebind_cli.evaluation.truth import Truth
 
@@ -225,7 +227,8 @@ def _suite_task(suite: Suite, space: Space, inputs: list[str], options: Mapping[
     if len(readers) < len(inputs):
         raise UsageError("with a suite, INPUT can only be a store of its items")
     items = (item for item, _, _ in suite.items())
-    given = Inputs(space, suite.modality, readers, items, "mean", {**suite.reading, **options}, suite.weights)
+    reading = registry.face(suite.modality).read_options({**suite.reading, **options.choices()})
+    given = Inputs(space, suite.modality, readers, items, "mean", reading, suite.weights)
     if suite.metric == "recall":
         return Task(given, None, None, "recall", outputs, suite)
     names = [name for name, _ in suite.classes]

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from imagebind_cli import registry
 from imagebind_cli.errors import UserError
 from imagebind_cli.prepared import Prepared
+from imagebind_cli.registry import face
 from imagebind_cli.sources import reason, whole
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Processes:
 
     def __init__(self, modalities: Sequence[str]) -> None:
         """modalities: those whose readers are imported, once for all workers."""
-        self._modules = [MODEL, *(registry.ENCODERS[registry.encoder_name(modality)] for modality in modalities)]
+        self._modules = [MODEL, *(face(modality).module for modality in modalities)]
         self._server: subprocess.Popen[bytes] | None = None
         self._workers: list[_Worker] = []
         self._changing = threading.Lock()

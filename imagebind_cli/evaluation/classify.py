@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.registry import face
 from imagebind_cli.similarity import unit
 from imagebind_cli.store import StoreReader
-
-VISION = ("image", "video", "vision")
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def pair_scale(item_made: Mapping[str, Any], class_made: Mapping[str, Any]) -> f
     Every modality was trained against vision, at its own scale, and vision has none: it is the scale of a pair with vision in it. For other
     pairs no scale was ever trained.
     """
-    return float((class_made if item_made["modality"] in VISION else item_made).get("scale", 1))
+    return float((item_made if face(item_made["modality"]).scaled else class_made).get("scale", 1))
 
 
 def probabilities(scores: np.ndarray, scale: float) -> np.ndarray:

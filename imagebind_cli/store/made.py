@@ -9,6 +9,7 @@ from typing import Any
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.fingerprint import is_earlier
+from imagebind_cli.registry import with_default_options
 from imagebind_cli.store.disk import write_json
 
 FREE = ("assumptions", "version", "folder")
@@ -16,7 +17,11 @@ FREE = ("assumptions", "version", "folder")
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """The first key in which two stores' records differ that must be the same; None if there is none."""
+    """The first key in which two stores' records differ that must be the same; None if there is none.
+
+    An option that a record lacks, because it did not exist yet, was at its default.
+    """
+    one, other = ({**made, "options": with_default_options(made.get("modality", ""), made.get("options"))} for made in (one, other))
     return next((key for key in {**one, **other} if key not in FREE and one.get(key) != other.get(key)), None)
 
 

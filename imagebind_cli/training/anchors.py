@@ -20,7 +20,7 @@ from torch import Tensor
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.fingerprint import is_earlier
-from imagebind_cli.options import read_options, record
+from imagebind_cli.registry import with_default_options
 from imagebind_cli.training.augment import RULES
 from imagebind_cli.training.data import PairData
 from imagebind_cli.training.samples import Chunk
@@ -110,7 +110,7 @@ class AnchorCache:
             "weights": fingerprint,
             "modality": side.modality,
             "input": [side.config.shape, side.config.mean, side.config.std],
-            "options": record(read_options(side.encoder, side.modality, side.options)),
+            "options": side.options.record(),
             "augmentation": side.augment and side.augment.model_dump(),
             "augmentation rules": side.augment and RULES,
             "alignment": reader.aligned,
@@ -122,7 +122,9 @@ class AnchorCache:
         return json.loads(json.dumps(made))
 
     def _check(self, theirs: dict[str, Any]) -> None:
-        for key, value in self._made.items():
+        # An option that older anchors do not record, because it did not exist yet, was at its default.
+        theirs = {**theirs, "options": with_default_options(theirs.get("modality", ""), theirs.get("options"))}
+        for key, value in {**self._made, "options": with_default_options(self._made["modality"], self._made["options"])}.items():
             if theirs.get(key) != value and key == "weights" and is_earlier(theirs.get(key)):
                 raise UserError(
                     f"{self._folder}: anchors made by an earlier version of imagebind; delete this folder to compute them again"

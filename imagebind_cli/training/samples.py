@@ -21,7 +21,7 @@ from imagebind_cli.readers import read_source
 from imagebind_cli.sources import Failure
 from imagebind_cli.training import augment
 from imagebind_cli.training.rows import Data
-from imagebind_cli.training.sides import PICTURES, TIMED, Side
+from imagebind_cli.training.sides import Side
 
 MIDDLE = 0.5
 
@@ -62,18 +62,18 @@ class PairReader:
         side = self.sides[number]
         place = (self.number, row, 0 if view is None else view, *(() if self.aligned else (number,)))
         chosen: dict[str, Any] = {}
-        if side.modality in TIMED:
+        if side.face.windowed:
             where = MIDDLE if view is None else augment.draw_place(self.seed, *place)
             chosen["moment"] = Moment(where, given.get("start"), given.get("end"))
-        if side.augment and view is not None and side.encoder in PICTURES:
+        if side.augment and view is not None and side.face.drawn:
             chosen["view"] = augment.draw_view(side.augment, self.seed, *place)
-        elif side.modality == "video":
+        elif side.face.windowed and "crops" in side.options.names():  # of a clip's views the middle one
             chosen["crops"] = "1"
         try:
             if isinstance(payload, Prepared):
                 sample = prepared_sample(payload, side, chosen.get("moment"), chosen.get("view"))
             else:
-                sample = next(read_source(side.modality, payload, side.config, {**side.options, **chosen}))
+                sample = next(read_source(side.face, payload, side.config, dataclasses.replace(side.options, **chosen)))
         except (OSError, ValueError) as error:
             raise ValueError(f"{side.modality}: {getattr(error, 'strerror', None) or error}") from None
         if not side.augment or view is None:
@@ -89,12 +89,12 @@ class PairReader:
 def prepared_sample(source: Prepared, side: Side, moment: Moment | None, view: View | None) -> Sample:
     """One clip of prepared ones: the window at a moment, of a video's crops the middle one; its square looked at in a view."""
     wanted = clip_number(source.spans, moment)
-    for sample in read_source(side.modality, source, side.config, side.options):
+    for sample in read_source(side.face, source, side.config, side.options):
         if wanted < len(sample.tensor):
             clip = sample.tensor[wanted]
             if view is not None:
-                normalised = source.made["inputs"][side.modality]["options"].get("depth_normalise") != "none"
-                clip = looked_at(clip, view, *((side.config.mean, side.config.std) if normalised else ((0.0,), (1.0,))))
+                record = source.made["inputs"][side.modality]["options"]
+                clip = looked_at(clip, view, *side.face.options.normalisation(record, side.config.mean, side.config.std))
             return dataclasses.replace(sample, tensor=clip.unsqueeze(0), spans=sample.spans[wanted : wanted + 1])
         wanted -= len(sample.tensor)
     raise ValueError("prepared with fewer clips than spans")

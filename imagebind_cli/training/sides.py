@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from imagebind_cli import options as reading
 from imagebind_cli import registry
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UserError
+from imagebind_cli.options import ReadingOptions
 from imagebind_cli.training.libraries import check_import
 from imagebind_cli.training.recipe import Augment, Pair
 
-STILL = ("image", "vision")
-"""Modalities without time whose encoder has others with it."""
+FACES = tuple(map(registry.face, registry.MODALITIES))
 
-PICTURES = tuple(encoder for encoder in registry.ENCODERS if reading.is_drawn(encoder, "view"))
+PICTURES = tuple(dict.fromkeys(face.encoder for face in FACES if face.drawn))
 """Encoders of what can be cropped."""
 
-TIMED = tuple(
-    modality for modality in registry.MODALITIES if reading.is_drawn(registry.encoder_name(modality), "moment") and modality not in STILL
-)
+TIMED = tuple(face.name for face in FACES if face.windowed)
 """Modalities of which one window is taken."""
 
 WINDOWS = ("clips", "hop", "centres", "crops")
@@ -37,13 +33,18 @@ class Side:
 
     modality: str
     config: EncoderConfig
-    options: Mapping[str, Any]
+    options: ReadingOptions
     augment: Augment | None
+
+    @property
+    def face(self) -> registry.Face:
+        """Its modality."""
+        return registry.face(self.modality)
 
     @property
     def encoder(self) -> str:
         """The name of its encoder."""
-        return registry.encoder_name(self.modality)
+        return self.face.encoder
 
 
 def sides_of(pair: Pair, configs: Mapping[str, EncoderConfig]) -> tuple[Side, Side]:
@@ -84,23 +85,22 @@ def _side(pair: Pair, modality: str, configs: Mapping[str, EncoderConfig]) -> Si
             raise UserError(f"{pair.name}: {modality} has no option {name!r} in training; it has {', '.join(known) or 'none'}")
     if given.get("long_text") == "window":
         raise UserError(f"{pair.name}: long_text = 'window' averages windows; training takes one: truncate or error")
-    reading.read_options(encoder, modality, given)
+    chosen = registry.face(modality).read_options(given)
     augment = pair.augment.get(modality)
     _check_augment(pair, modality, augment or Augment())
-    return Side(modality, configs[encoder], given, augment)
+    return Side(modality, configs[encoder], chosen, augment)
 
 
 def augmentations(modality: str) -> list[str]:
     """The keys of an augmentation that fit a modality."""
-    encoder = registry.encoder_name(modality)
-    others = {"audio": {"frequency_mask"}, "imu": {"turn"}}
-    fitting = set(Augment.model_fields).difference(*others.values()) if encoder in PICTURES else others.get(encoder, set())
+    face, others = registry.face(modality), {name for other in FACES for name in other.options.augmentations}
+    fitting = {*face.options.augmentations, *(set(Augment.model_fields) - others if face.drawn else ())}
     return [name for name in Augment.model_fields if name in fitting]
 
 
 def options(modality: str) -> list[str]:
     """The options of a modality's reader that training leaves to the user."""
-    return [name for name in reading.names(registry.encoder_name(modality)) if name not in WINDOWS]
+    return [name for name in registry.face(modality).options.names() if name not in WINDOWS]
 
 
 def _check_augment(pair: Pair, modality: str, augment: Augment) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from imagebind_cli import pipeline
+from imagebind_cli import pipeline, registry
 from imagebind_cli.encoder import Sample
 from imagebind_cli.engine import default_workers, open_engine
 from imagebind_cli.errors import UserError
@@ -73,9 +73,10 @@ def read_test(test: ZeroShot) -> Labelled:
 
 def embed(tower: Tower, modality: str, items: Iterable[Item], say: Say) -> np.ndarray:
     """Unit vectors (n, e) float32 of items, each the mean of its clips'; not numbers for one that cannot be read, which is said."""
-    items, config = list(items), tower.encoder.config
+    items, config, face = list(items), tower.encoder.config, registry.face(modality)
+    options = face.options()
     sums = torch.zeros(len(items), config.dim)
-    engine = open_engine(lambda payload: read_source(modality, payload, config, {}), default_workers())
+    engine = open_engine(lambda payload: read_source(face, payload, config, options), default_workers())
     steps = pipeline.decode(items, engine, ahead=CLIPS)
     for _, clips in groupby(_clips(steps, sums, say), key=lambda entry: entry[1].shape):  # a picture and a video differ in shape
         while some := list(islice(clips, CLIPS)):
