@@ -282,7 +282,7 @@ OPTIONS: dict[str, type[ReadingOptions]] = {  # by encoder name
 }
 
 
-def all_flags() -> dict[str, Field[Any]]:
+def flags() -> dict[str, Field[Any]]:
     """Return every option once, by name: the dataclass field that describes it."""
     return {entry.name: entry for kind in OPTIONS.values() for entry in kind.flags()}
 

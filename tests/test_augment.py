@@ -11,7 +11,7 @@ from torchvision.transforms import RandomErasing, RandomResizedCrop
 from imagebind_cli.media.picture_operations import COLOURS, DISTORTIONS
 from imagebind_cli.media.views import Crop, View
 from imagebind_cli.media.windows import Moment, windows
-from imagebind_cli.options import OPTIONS, all_flags
+from imagebind_cli.options import OPTIONS, flags
 from imagebind_cli.readers import input_record, read_source
 from imagebind_cli.registry import face
 from imagebind_cli.training.augment import AMOUNTS, draw_place, draw_view, mask_frequencies, turn_sensors
@@ -363,7 +363,7 @@ def test_frames_of_a_clip_share_their_view(tmp_path):
 
 
 def test_what_training_draws_is_no_option():
-    assert not {"view", "moment"} & set(all_flags())
+    assert not {"view", "moment"} & set(flags())
     for kind in OPTIONS.values():
         assert not {"view", "moment"} & set(kind.names())
     made = input_record(TINY["depth"], face("depth").read_options({"view": View()}))["options"]

@@ -38,7 +38,7 @@ def with_reading_flags(command: Callable[..., None]) -> Callable[..., None]:
     types = {name: kind for options in reading.OPTIONS.values() for name, kind in get_type_hints(options).items()}
     made = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_flag(entry, types[name]))
-        for name, entry in reading.all_flags().items()
+        for name, entry in reading.flags().items()
     ]
     command.__signature__ = signature.replace(parameters=[*plain, *made])  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*plain, *made)}
