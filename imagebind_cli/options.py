@@ -19,6 +19,7 @@ def choice(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: f
     """Define a dataclass field that is also a flag.
 
     Args:
+        default: stays what it is once stores have been made with it: a record without the option means this value.
         help: what the option means. choices: the values it takes, if they are few. minimum: its smallest value.
         only: for an option that still pictures do not have, the words that say so after "which".
     """

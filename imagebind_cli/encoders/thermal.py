@@ -192,4 +192,4 @@ def _limits(known: np.ndarray, unit: str, options: ThermalOptions, notes: list[s
     return low, high
 
 
-MODALITY = Modality(name="thermal", readers={"thermal": read_thermal})
+MODALITY = Modality(name="thermal", readers={"thermal": read_thermal}, preview="levels")
