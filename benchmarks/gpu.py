@@ -34,10 +34,12 @@ from benchmarks.machine import machine
 from benchmarks.published_weights import published_shapes, published_weights
 from benchmarks.training import take, tower_of
 from imagebind_cli import pipeline
+from imagebind_cli.engine import open_engine
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.evaluation.precision import generated
 from imagebind_cli.model import Model
 from imagebind_cli.readers import read_source
+from imagebind_cli.registry import face
 from imagebind_cli.sources import Item
 from imagebind_cli.training.loss import PairLoss
 from imagebind_cli.training.optimizer import make_optimizer
@@ -99,7 +101,7 @@ def encoders(model: Model, modalities: list[str], turns: int) -> dict[str, Any]:
 def files(model: Model, count: int, turns: int) -> dict[str, Any]:
     """JPEG files to vectors, beside decoding alone."""
     workers = len(os.sched_getaffinity(0))
-    read = partial(read_source, "image", config=model.config("image"), options={})
+    read = partial(read_source, face("image"), config=model.config("image"), options=face("image").options())
     with tempfile.TemporaryDirectory() as folder:
         paths = make_pictures(Path(folder), min(count, 200))
         items = [Item(str(number), str(paths[number % len(paths)])) for number in range(count)]
@@ -107,7 +109,7 @@ def files(model: Model, count: int, turns: int) -> dict[str, Any]:
         def decode() -> None:
             with Processes(["image"]) as processes:
                 processes.launch()
-                for _ in pipeline.decode(items, read, workers=workers, ahead=model.batch_size("image"), processes=processes):
+                for _ in pipeline.decode(items, open_engine(read, workers, processes), ahead=model.batch_size("image")):
                     pass
 
         def embed() -> None:

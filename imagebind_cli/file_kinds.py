@@ -41,7 +41,7 @@ READ = {
         "text": "",
     }.items()
 }
-"""Suffixes of the files that may be of each modality, readable or not."""
+"""Suffixes of the files that may be of each modality, readable or not. Of a modality that is not listed, any file may be."""
 
 PLACED = frozenset({"depth", "imu"})  # modalities of which a file's name, or files beside it, may change how it is read
 
@@ -74,7 +74,12 @@ def is_other(path: str, modalities: Iterable[str]) -> bool:
     suffix = suffix[1:]
     if stem in PAPERS.split() and (not suffix or suffix in TEXT.split()):
         return True
-    return suffix in KNOWN and not all(suffix in READ[modality] for modality in modalities)
+    return suffix in KNOWN and not all(suffix in READ.get(modality, KNOWN) for modality in modalities)
+
+
+def may_be_zip(modalities: Iterable[str]) -> bool:
+    """Check whether a ZIP file may be an input of one of some modalities, and not an archive of inputs."""
+    return any("zip" in READ.get(modality, ()) for modality in modalities)
 
 
 def archive(head: bytes, name: str, then: str = "") -> str | None:

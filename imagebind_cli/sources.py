@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from imagebind_cli import options as reading
-from imagebind_cli import registry
 from imagebind_cli.errors import UserError
-from imagebind_cli.file_kinds import Others, archive, is_npz, is_other
+from imagebind_cli.file_kinds import Others, archive, is_npz, is_other, may_be_zip
 from imagebind_cli.prepared import Entry, Prepared, as_seconds, is_foreign_hdf5, is_hdf5, is_shard, read_hdf5, read_shard
+from imagebind_cli.registry import face
 from imagebind_cli.store import FORMATS, UNKNOWN, Stamp, is_store
 from imagebind_cli.tabular import BadRow, encoding_fault, json_object, read_rows
 
@@ -74,11 +73,6 @@ def whole_source(source: Any) -> Any:
     return source.source if isinstance(source, Stretch) else source
 
 
-def is_timed(modality: str) -> bool:
-    """Check whether what is read as a modality may have seconds. `start` and `end` of others are columns like any."""
-    return modality != "image" and reading.is_drawn(registry.encoder_name(modality), "stretch")
-
-
 def stretched(source: Any, modality: str, about: Mapping[str, Any]) -> Any:
     """The source of a row, or the stretch of it that the row's `start` and `end` say.
 
@@ -86,7 +80,7 @@ def stretched(source: Any, modality: str, about: Mapping[str, Any]) -> Any:
         ValueError: as `Stretch`.
     """
     start, end = about.get("start"), about.get("end")
-    return source if (start is None and end is None) or not is_timed(modality) else Stretch(source, start, end)
+    return source if (start is None and end is None) or not face(modality).timed else Stretch(source, start, end)
 
 
 @dataclass(frozen=True)
@@ -116,6 +110,12 @@ def reason(error: BaseException) -> str:
 Modalities = tuple[str, ...]
 """What is wanted of each input: nearly always one."""
 
+
+def _are_sentences(modalities: Modalities) -> bool:
+    """Check whether an input is a sentence itself, and not the name of a file."""
+    return len(modalities) == 1 and face(modalities[0]).text
+
+
 Passes = Callable[[str], bool]
 """Whether a file found in a folder or named on a line is to be passed over, as one that was done before: asked before anything else."""
 
@@ -143,7 +143,7 @@ def from_arguments(
     for argument in arguments:
         if argument == "-":
             yield from from_stream(stdin, modalities, nul, passes, warn)
-        elif modalities == ("text",) and _samples_of(argument, modalities) is None:
+        elif _are_sentences(modalities) and _samples_of(argument, modalities) is None:
             yield as_sentence(argument)
         elif os.path.isdir(argument) and not names_store(argument):
             yield from _gathered(argument, [argument], modalities, passes, frames, others)
@@ -175,7 +175,7 @@ def from_stream(
             return
         if fault := _archive("FILE", head, modalities):
             raise UserError(f"stdin: {fault}")
-        if b"\0" in head and modalities != ("text",):
+        if b"\0" in head and not _are_sentences(modalities):
             raise UserError("stdin holds NUL bytes: names from `find -print0` need -0; else it takes lines of names, or a tar shard")
     yield from from_lines(stream, modalities, nul, passes)
 
@@ -190,7 +190,7 @@ def from_lines(stream: BinaryIO, modalities: Modalities, nul: bool = False, pass
     """
     for number, line in enumerate(_nul_separated(stream) if nul else stream, start=1):
         data = line.rstrip(b"\0" if nul else b"\r\n")
-        if modalities == ("text",) and not nul and (fault := encoding_fault(data)):
+        if _are_sentences(modalities) and not nul and (fault := encoding_fault(data)):
             if number == 1 and b"\0" in data:  # and so will be all others
                 raise UserError(f"stdin: line {number}: {fault}")
             yield Failure(os.fsdecode(data), f"line {number}: {fault}")
@@ -199,7 +199,7 @@ def from_lines(stream: BinaryIO, modalities: Modalities, nul: bool = False, pass
         if number == 1:
             entry = entry.removeprefix("\ufeff")  # a byte order mark
         # A whole text without a newline has the line ends of old: it would be one sentence. In a name they are characters like others.
-        old = modalities == ("text",) and number == 1 and not nul and not line.endswith(b"\n")
+        old = _are_sentences(modalities) and number == 1 and not nul and not line.endswith(b"\n")
         for part in entry.split("\r") if old else [entry]:
             yield from _from_line(part, modalities, f"line {number}", passes)
 
@@ -212,7 +212,7 @@ def _from_line(entry: str, modalities: Modalities, place: str, passes: Passes | 
         yield Failure(place, row.reason)
     elif row is not None:
         yield from_row(row, modalities, place)
-    elif modalities == ("text",):
+    elif _are_sentences(modalities):
         yield as_sentence(entry)
     elif not (passes and passes(entry)):
         yield from _opened([Item(entry, entry)], modalities)
@@ -249,15 +249,16 @@ def from_row(row: dict[str, Any], modalities: Modalities, place: str, folder: st
                 else f"{modality} is {value!r}, no string"
             )
             return Failure(place, why) if id is None else Failure(str(id), f"{place}: {why}")
-    paths = {modality: row[modality] if modality == "text" else os.path.join(folder, row[modality]) for modality in modalities}
+    paths = {modality: row[modality] if face(modality).text else os.path.join(folder, row[modality]) for modality in modalities}
     try:
         given = {modality: stretched(path, modality, row) for modality, path in paths.items()}
     except ValueError as error:
         return Failure(place, str(error)) if row.get("id") is None else Failure(str(id), f"{place}: {error}")
     if row.get("id") is None:
         id = row[modalities[0]] + next((part.label for part in given.values() if isinstance(part, Stretch)), "")
-    if "text" in given and isinstance(empty := as_sentence(row["text"]), Failure):
-        return Failure(place if row.get("id") is None else str(id), empty.reason)
+    for modality in modalities:
+        if face(modality).text and isinstance(empty := as_sentence(row[modality]), Failure):
+            return Failure(place if row.get("id") is None else str(id), empty.reason)
     meta = {key: value for key, value in row.items() if key not in ("id", *modalities)}
     return Item(str(id), _payload(given), meta)
 
@@ -322,7 +323,7 @@ def _samples_of(path: str, modalities: Modalities) -> Iterator[Item | Failure] |
     """The samples in a file that is made of them, or a failure for an archive of another kind; None for any other file."""
     head = _head(path)
     samples = _samples_in(path, head, modalities)
-    is_input = is_npz(head) or ("imu" in modalities and head.startswith(b"PK"))  # an app's export may be a ZIP file
+    is_input = is_npz(head) or (may_be_zip(modalities) and head.startswith(b"PK"))  # an app's export may be a ZIP file
     fault = None if is_input else _archive(path, head, modalities)
     return samples or (iter([Failure(path, fault)]) if fault else None)
 

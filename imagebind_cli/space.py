@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from imagebind_cli.model import Model
+    from imagebind_cli.options import ReadingOptions
     from imagebind_cli.store import StoreReader
 
 
@@ -66,7 +67,7 @@ class Space:
         Raises:
             UserError: it holds another modality, or vectors of another model than what came before.
         """
-        if modality is not None and registry.encoder_name(reader.modality) != registry.encoder_name(modality):
+        if modality is not None and registry.face(reader.modality).encoder != registry.face(modality).encoder:
             raise UserError(f"{reader.path}: holds {reader.modality} vectors; {modality} is asked for")
         other = next(((place, made) for place, made in self.made if made.get("dtype") != reader.provenance.get("dtype")), None)
         if other is not None:
@@ -109,15 +110,15 @@ class Space:
         """
         from imagebind_cli.sources import Failure, Item
 
-        for item, result in self.loaded.embed_items("text", (Item(text, text) for text in sentences), batch_size=self.batch_size):
+        for item, result in self.loaded.embed_items(registry.TEXT, (Item(text, text) for text in sentences), batch_size=self.batch_size):
             if isinstance(result, Failure):
                 raise UserError(f"{item.id}: {result.reason}")
             listener.remarks(item.id, (), result.warnings)
             yield result.embeddings[0].vector
 
-    def made_of(self, modality: str, pool: str = "mean", options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def made_of(self, modality: str, pool: str = "mean", options: ReadingOptions | None = None) -> dict[str, Any]:
         """How the model makes vectors of a modality, checked against the stores."""
-        made = self.loaded.made(modality, pool, **(options or {}))
+        made = self.loaded.record(modality, options, pool)
         self._check(f"model {self.loaded.name}", made)
         return made
 
@@ -125,7 +126,7 @@ class Space:
         from imagebind_cli.store.provenance import refuse_earlier
 
         for before_place, before in self.made:
-            same_encoder = registry.encoder_name(before["modality"]) == registry.encoder_name(made["modality"])
+            same_encoder = registry.face(before["modality"]).encoder == registry.face(made["modality"]).encoder
             for key in ("model", "dim", *(["weights"] if same_encoder else [])):
                 if before.get(key) != made.get(key):
                     if key == "weights":
@@ -138,7 +139,7 @@ class Space:
         from imagebind_cli.store.provenance import refuse_earlier
         from imagebind_cli.weights import checkpoint
 
-        own = checkpoint.fingerprint(loaded.checkpoint, registry.encoder_name(made["modality"]))
+        own = checkpoint.fingerprint(loaded.checkpoint, registry.face(made["modality"]).encoder)
         if own != made.get("weights"):
             refuse_earlier((place, made))
             raise UserError(

@@ -21,6 +21,7 @@ from torchaudio.compliance.kaldi import fbank
 from torchaudio.functional import resample
 
 from imagebind_cli.encoders import audio
+from imagebind_cli.engine import open_engine
 from imagebind_cli.media import audio as audio_files
 from imagebind_cli.media import resampling
 from imagebind_cli.media.audio import Sound
@@ -127,7 +128,7 @@ def test_decoding_threads_leave_torch_its_own(tiny: Any, tmp_path: Path) -> None
 
     torch.set_num_threads(3)
     try:
-        assert len(list(decode([Item("a", str(path)), Item("b", str(path))], read_one, workers=2, ahead=2))) == 4
+        assert len(list(decode([Item("a", str(path)), Item("b", str(path))], open_engine(read_one, 2), ahead=2))) == 4
         with ThreadPoolExecutor(1) as later:
             assert later.submit(torch.get_num_threads).result() == 3
         assert torch.get_num_threads() == 3

@@ -22,7 +22,7 @@ from imagebind_cli.encoders import depth
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.maps.holes import fill_nearest
 from imagebind_cli.media.maps.pixel_map import PixelMap, read_map
-from imagebind_cli.options import read_options
+from imagebind_cli.registry import face
 from imagebind_cli.weights import model_config
 
 CONFIG = model_config.named("tiny").encoders["depth"]
@@ -31,7 +31,7 @@ SENSORS = {"kv1": 0.075, "kv1_b": 0.075, "kv2": 0.075, "realsense": 0.095, "xtio
 
 
 def read(source: Any, **options: Any) -> Sample:
-    (sample,) = depth.read(source, CONFIG, read_options("depth", "depth", options))
+    (sample,) = depth.read_depth(source, CONFIG, face("depth").read_options(options))
     return sample
 
 

@@ -12,6 +12,8 @@ import pytest
 from conftest import Run
 
 from imagebind_cli import load
+from imagebind_cli.errors import UserError
+from imagebind_cli.options import read_options
 from imagebind_cli.store import open_store
 
 EARLIER = Path(__file__).parent / "data" / "earlier"
@@ -79,3 +81,42 @@ def test_a_training_run_is_a_model_and_is_continued(imagebind: Run) -> None:
 def test_a_training_run_is_refused_with_another_recipe(imagebind: Run) -> None:
     run = imagebind(*TRAINING, "--set", "run.seed=1", "--out", "training/run")
     assert (run.code, "begun with run.seed = 0, not 1" in run.err) == (1, True), run.err
+
+
+def without(record: dict[str, Any], option: str) -> str:
+    """The JSON of a record from before an option existed."""
+    del record["options"][option]
+    return json.dumps(record)
+
+
+@pytest.mark.parametrize("name", ["array.npy", "lines.jsonl"])
+def test_a_new_option_at_its_default_lets_an_older_store_be_added_to(embed: Run, name: str) -> None:
+    record = Path(name).with_suffix(".made.json")
+    record.write_text(without(json.loads(record.read_text()), "long_text"))
+    refused = embed("text", *SENTENCES, "a bell", "--long-text", "window", "-o", name)
+    assert (refused.code, "made with options" in refused.err) == (1, True), refused.err
+    more = embed("text", *SENTENCES, "a bell", "-o", name)
+    assert (more.code, f"{name}: 1 embedded, 2 there already" in more.err) == (0, True), more.err
+
+
+def test_a_new_option_at_its_default_lets_older_samples_be_added_to_and_taken() -> None:
+    from imagebind_cli.prepared.entries import check_prepared_alike
+    from imagebind_cli.registry import face
+
+    channels = {"clips": None, "channels": "first"}
+    before, now, other = ({"inputs": {"audio": {"options": kept}}} for kept in ({"clips": None}, channels, channels | {"channels": "mix"}))
+    check_prepared_alike(Path("a.tar"), before, now)
+    check_prepared_alike(Path("a.tar"), now, before)
+    with pytest.raises(UserError, match=r"made with inputs.audio.options.channels 'first'; this run has 'mix'"):
+        check_prepared_alike(Path("a.tar"), before, other)
+    assert face("audio").options.with_defaults({"clips": None}) == channels | {"track": None}
+
+
+def test_options_are_checked_once_for_a_whole_command(embed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each item."""
+    from imagebind_cli import registry
+
+    checked = []
+    monkeypatch.setattr(registry, "read_options", lambda *given: checked.append(given) or read_options(*given))
+    assert embed("text", *(f"sentence {number}" for number in range(20))).code == 0
+    assert len(checked) <= 2  # the flags, and the keywords of `corpus.embed`

@@ -12,7 +12,9 @@ PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 ROWS = [
     ["errors", "events", "file_kinds", "fingerprint"],
     ["files"],
-    ["registry", "options", "libraries", "tabular", "store", "media", "transformer", "similarity", "metrics"],
+    ["options"],
+    ["registry"],
+    ["libraries", "tabular", "store", "media", "transformer", "similarity", "metrics"],
     ["prepared"],
     ["sources", "encoder"],
     ["weights", "encoders", "int8", "engine", "readers"],

@@ -365,9 +365,10 @@ import json, os, sys
 from imagebind_cli import cli
 from imagebind_cli.prepared import hdf5
 from imagebind_cli.readers import read_source
+from imagebind_cli.registry import face
 from imagebind_cli.weights.find import input_configs
 hdf5.PART_BYTES = {PART}
-list(read_source("text", "words", input_configs("tiny", ["text"])["text"], {{}}))
+list(read_source(face("text"), "words", input_configs("tiny", ["text"])["text"], face("text").options()))
 for line in sys.stdin:
     if (child := os.fork()) == 0:
         sys.argv = ["imagebind", *json.loads(line)]

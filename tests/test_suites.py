@@ -22,6 +22,7 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.evaluation.suites import LAYOUTS, Suite, open_suite, read_suite_recipe, suite_names
 from imagebind_cli.evaluation.suites.payloads import PictureCrop, RecordingClip
 from imagebind_cli.evaluation.suites.recipe import RECIPES
+from imagebind_cli.registry import face
 from imagebind_cli.sources import Failure, Item
 from tests import trees
 
@@ -173,7 +174,7 @@ def test_every_input_is_embedded(name, opened, tiny):
     assert len({item.id for item in items}) == suite.count
     for modality in suite.weights or [suite.modality]:
         own = (Item(item.id, item.payload[modality] if suite.weights else item.payload) for item in items)
-        results = list(tiny.embed_items(modality, own, workers=2, **suite.reading))
+        results = list(tiny.embed_items(modality, own, workers=2, options=face(modality).read_options(suite.reading)))
         assert [result.reason for _, result in results if isinstance(result, Failure)] == []
         assert np.abs([np.linalg.norm(result.embeddings[0].vector) - 1 for _, result in results]).max() < 1e-5
     again = [item for item, _, _ in suite.items()]

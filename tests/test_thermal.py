@@ -19,8 +19,9 @@ from imagebind_cli.encoder import Sample
 from imagebind_cli.encoders import thermal
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.maps import palettes
-from imagebind_cli.options import OPTIONS, ThermalOptions, read_options
+from imagebind_cli.options import OPTIONS, ThermalOptions
 from imagebind_cli.pages import preview
+from imagebind_cli.registry import face
 from imagebind_cli.weights import model_config
 
 CONFIG = model_config.named("tiny").encoders["thermal"]
@@ -30,7 +31,7 @@ EMISSIVITY, REFLECTED = 0.9, 300.0
 
 
 def read(source: Any, **options: Any) -> Sample:
-    (sample,) = thermal.read(source, CONFIG, read_options("thermal", "thermal", options))
+    (sample,) = thermal.read_thermal(source, CONFIG, face("thermal").read_options(options))
     return sample
 
 

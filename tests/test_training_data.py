@@ -17,6 +17,7 @@ from PIL import Image
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.windows import Moment
 from imagebind_cli.readers import read_source
+from imagebind_cli.registry import face
 from imagebind_cli.training import anchors
 from imagebind_cli.training import rows as rows_module
 from imagebind_cli.training.augment import draw_view
@@ -29,6 +30,10 @@ from imagebind_cli.weights import model_config
 
 TINY = model_config.named("tiny").encoders
 SQUARES = {"image": {"crop": 0.3, "flip": 0.5, "erase": 0.5}, "depth": {"crop": 0.3, "flip": 0.5}}
+
+
+def read_as(modality, source, **options):
+    return read_source(face(modality), source, TINY[face(modality).encoder], face(modality).read_options(options))
 
 
 def manifest(path, rows):
@@ -373,7 +378,7 @@ def test_evaluation_leaves_out_what_cannot_be_read(folder):
     batches = list(data.samples(0, range(11)))
     assert [id for batch in batches for id in batch.ids] == [f"scene{number}" for number in range(11) if number != 3]
     assert [failure.id for batch in batches for failure in batch.failures] == ["scene3"]
-    expected = next(read_source("image", str(folder / "5.png"), TINY["vision"], {})).tensor[0]
+    expected = next(read_as("image", str(folder / "5.png"))).tensor[0]
     assert torch.equal(torch.cat([batch.inputs[0] for batch in batches])[4], expected)  # nothing varied
     with pytest.raises(UserError, match="none of 1 samples can be read; the first, scene3: image: No such file"):
         list(data.samples(0, [3]))
@@ -438,7 +443,7 @@ def test_a_row_may_be_a_stretch_of_a_recording(tmp_path):
     path = str(video(tmp_path / "a.mp4", seconds=8, sound=True))
     rows = [{"id": str(number), "video": path, "audio": path, "start": 2 * number, "end": 2 * number + 2.0} for number in range(4)]
     data = opened(manifest(tmp_path / "a.jsonl", rows), ("video", "audio"))
-    covered = next(read_source("audio", path, TINY["audio"], {"clips": 4})).tensor
+    covered = next(read_as("audio", path, clips=4)).tensor
     for batch in data.batches(0, 2):
         for id, heard in zip(batch.ids, batch.inputs[1], strict=True):
             assert torch.allclose(heard, covered[int(id)], atol=1e-3)
@@ -519,7 +524,7 @@ def test_prepared_samples(folder, tmp_path, imagebind, output):
 
     sounds = opened(path, ("image", "audio"))
     assert "image-audio: audio: windows are drawn from the prepared ones" in data_lines(sounds)
-    windows = [next(read_source("audio", str(folder / f"{number}.wav"), TINY["audio"], {})).tensor for number in range(11)]
+    windows = [next(read_as("audio", str(folder / f"{number}.wav"))).tensor for number in range(11)]
     drawn = set()
     for batch in sounds.batches(0, 4):
         for id, heard in zip(batch.ids, batch.inputs[1], strict=True):

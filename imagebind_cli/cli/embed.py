@@ -119,7 +119,7 @@ def embed(
             batch_size=batch_size,
             workers=workers,
             listener=talk,
-            **options,
+            **options.choices(),
         )
     if talk.failed or talk.left:
         raise typer.Exit(1)

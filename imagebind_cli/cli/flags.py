@@ -1,11 +1,11 @@
-"""The flags several commands share. Those about reading are made from `reading.OPTIONS`: a new choice there is a new flag everywhere."""
+"""The flags several commands share. Those about reading are made from `options.OPTIONS`: a new option there is a new flag everywhere."""
 
 from __future__ import annotations
 
 import enum
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import Field, fields
+from dataclasses import Field
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -13,7 +13,7 @@ import typer
 
 from imagebind_cli import options as reading
 from imagebind_cli import registry
-from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.errors import UsageError
 
 Inputs = Annotated[list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, or - for stdin.")]
 Manifest = Annotated[Path | None, typer.Option(help="Take inputs from a JSONL, CSV or TSV file with a column per modality.")]
@@ -32,7 +32,7 @@ PreprocessWorkers = Annotated[
 
 
 def with_reading_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace a command's `**chosen` by one flag per reading option, unset unless given."""
+    """Replace a command's `**chosen` with one flag per reading option, unset unless given."""
     signature = inspect.signature(command, eval_str=True)
     plain = [parameter for parameter in signature.parameters.values() if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
     types = {name: kind for options in reading.OPTIONS.values() for name, kind in get_type_hints(options).items()}
@@ -45,23 +45,22 @@ def with_reading_flags(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def reading_options(modality: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given, checked against the modality.
+def reading_options(modality: str, chosen: Mapping[str, Any]) -> reading.ReadingOptions:
+    """Return the options that the flags choose, checked against the modality.
 
     Raises:
         UsageError: one that this modality does not have, or a value it does not take.
     """
     given = {name: str(value) if isinstance(value, enum.Enum) else value for name, value in chosen.items() if value is not None}
     try:
-        reading.read_options(registry.encoder_name(modality), modality, given)
-    except UserError as error:
+        return registry.face(modality).read_options(given)
+    except UsageError as error:
         raise UsageError(str(error).replace("_", "-")) from None
-    return given
 
 
 def _flag(entry: Field[Any], kind: Any) -> Any:
     help, choices, minimum = (entry.metadata[key] for key in ("help", "choices", "minimum"))
-    owners = [name for name, options in reading.OPTIONS.items() if entry.name in {field.name for field in fields(options)}]
+    owners = [name for name, options in reading.OPTIONS.items() if entry.name in options.names()]
     help = f"{', '.join(owners)}: {help}"
     if choices:
         kind = enum.StrEnum(entry.name, list(choices)) | None  # type: ignore[misc, operator]

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import imagebind_cli
-from imagebind_cli import options as reading
 from imagebind_cli import registry
 from imagebind_cli.cli.flags import (
     Errors,
@@ -36,7 +35,9 @@ from imagebind_cli.files import replacing
 
 if TYPE_CHECKING:
     from imagebind_cli.encoder import EncoderConfig
+    from imagebind_cli.options import ReadingOptions
     from imagebind_cli.prepared import Writer
+    from imagebind_cli.registry import Face
 
 MANY = 1000
 """Inputs that are worth starting processes for before anything is read."""
@@ -85,14 +86,15 @@ def preprocess(
 ) -> None:
     modalities = tuple(modality.split(","))
     options = _options(modalities, chosen)
+    faces = tuple(options)
     if preview is not None and preview.exists() and not preview.is_dir():
         raise UserError(f"{preview}: exists and is no folder")
     _check_output(output, modalities, shard_size, looking=inspect or preview is not None)
 
     from imagebind_cli.corpus.items import count_items, new_items
-    from imagebind_cli.engine.processes import Processes, default_workers
+    from imagebind_cli.engine import default_workers
+    from imagebind_cli.engine.processes import Processes
     from imagebind_cli.prepared import belongs_to
-    from imagebind_cli.sources import is_timed
 
     frames = chosen["fps"] is not None
     others = Others(strict)
@@ -113,18 +115,20 @@ def preprocess(
         import torch
 
         from imagebind_cli import pipeline
+        from imagebind_cli.engine import open_engine
         from imagebind_cli.readers import read_sources
         from imagebind_cli.weights.find import input_configs
 
         torch.set_num_threads(1)  # the readers share the cores
-        configs = input_configs(model, modalities)
-        decode = partial(pipeline.decode, read=partial(read_sources, configs=configs, options=options), workers=at_once, ahead=4 * at_once)
+        configs = {face: config for face, config in zip(faces, input_configs(model, modalities).values(), strict=True)}
+        read, decode = partial(read_sources, configs=configs, options=options), partial(pipeline.decode, ahead=4 * at_once)
         if output is None:
             with writing(preview or "stdout"):
-                _look(decode(items), configs, inspect, preview, talk)
+                _look(decode(items, open_engine(read, at_once)), configs, inspect, preview, talk)
         else:
             with _writer(output, _made(configs, options, str(array)), shard_size, talk) as writer:
-                steps = decode(new_items(items, writer.ids, talk, any(map(is_timed, modalities))), processes=processes)
+                new = new_items(items, writer.ids, talk, any(face.timed for face in faces))
+                steps = decode(new, open_engine(read, at_once, processes))
                 _write(steps, writer, modalities, str(array), talk, hint=_one_file_for_all(modalities, manifest))
     if talk.failed:
         raise typer.Exit(1)
@@ -148,11 +152,11 @@ def _check_output(output: str | None, modalities: tuple[str, ...], shard_size: f
         raise UsageError("an .h5 holds clips of one shape, which pictures and videos differ in: name image or video, or write a .tar")
 
 
-def _made(configs: dict[str, EncoderConfig], options: dict[str, dict[str, Any]], array: str) -> dict[str, Any]:
+def _made(configs: dict[Face, EncoderConfig], options: dict[Face, ReadingOptions], array: str) -> dict[str, Any]:
     """How the samples are made, for whoever reads them."""
     from imagebind_cli.readers import input_record
 
-    inputs = {name: input_record(config, name, options[name]) for name, config in configs.items()}
+    inputs = {face.name: input_record(config, options[face]) for face, config in configs.items()}
     return {"inputs": inputs, "array": array, "version": imagebind_cli.__version__}
 
 
@@ -186,21 +190,18 @@ def _one_file_for_all(modalities: tuple[str, ...], manifest: Path | None) -> str
     )
 
 
-def _options(modalities: tuple[str, ...], chosen: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Every modality's share of the flags; each flag must belong to one of them."""
-    try:
-        known = {name: reading.names(registry.encoder_name(name)) for name in modalities}
-    except UserError as error:
-        raise UsageError(str(error)) from None
+def _options(modalities: tuple[str, ...], chosen: dict[str, Any]) -> dict[Face, ReadingOptions]:
+    """Return each modality and its share of the flags; a flag must belong to one of them."""
+    faces = {face: face.options.names() for face in map(registry.face, modalities)}
     given = {name: value for name, value in chosen.items() if value is not None}
-    shared = {
-        name: reading_options(name, {key: value for key, value in given.items() if key in known[name] or len(modalities) == 1})
-        for name in modalities
+    options = {
+        face: reading_options(face.name, {key: value for key, value in given.items() if key in names or len(faces) == 1})
+        for face, names in faces.items()
     }
     for key in given:
-        if not any(key in names for names in known.values()):
+        if not any(key in names for names in faces.values()):
             raise UsageError(f"none of {', '.join(modalities)} has an option {key.replace('_', '-')!r}")
-    return shared
+    return options
 
 
 def _write(steps: Iterator[Any], writer: Writer, modalities: tuple[str, ...], array: str, talk: Talk, hint: str | None) -> None:
@@ -238,7 +239,7 @@ def _plain(meta: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in meta.items() if key not in ("spans", "notes")}
 
 
-def _look(steps: Iterator[Any], configs: dict[str, EncoderConfig], inspect: bool, preview: Path | None, talk: Talk) -> None:
+def _look(steps: Iterator[Any], configs: dict[Face, EncoderConfig], inspect: bool, preview: Path | None, talk: Talk) -> None:
     """Print and draw what was read of each item's first stretch, and what was assumed."""
     from imagebind_cli.prepared import member_key
     from imagebind_cli.sources import Failure
@@ -254,7 +255,7 @@ def _look(steps: Iterator[Any], configs: dict[str, EncoderConfig], inspect: bool
                     write(json.dumps(line).encode() + b"\n")
             talk.succeeded(item.id)
         else:
-            name = sample.modality
+            name, face = sample.modality, registry.face(sample.modality)
             talk.remarks(item.id, (), sample.warnings)
             if name in about:
                 about[name]["clips"] += len(sample.tensor)
@@ -277,7 +278,7 @@ def _look(steps: Iterator[Any], configs: dict[str, EncoderConfig], inspect: bool
                 preview.mkdir(parents=True, exist_ok=True)
                 file = f"{member_key(item.id)}.{name}.png"
                 with replacing(preview / file) as place:
-                    draw(sample, registry.encoder_name(name), configs[name]).save(place)
+                    draw(sample, face.encoder, configs[face]).save(place)
                 drawn.append((file, item.id, about[name]))
             continue
         about = {}

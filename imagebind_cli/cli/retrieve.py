@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from imagebind_cli import options as reading
 from imagebind_cli import registry
 from imagebind_cli.cli.embed import Modality
 from imagebind_cli.cli.flags import Dtype, Errors, ModelName, Workers, reading_options, with_reading_flags
@@ -84,9 +83,10 @@ def with_query_flags(command: Callable[..., None]) -> Callable[..., None]:
     context, stores, *others = signature.parameters.values()
     made = []
     for name in registry.MODALITIES:
-        what = "A sentence" if name == "text" else f"A file, read as {name}"
+        is_text = registry.face(name).text
+        what = "A sentence" if is_text else f"A file, read as {name}"
         kind = Annotated[
-            list[str] | None, typer.Option(metavar="SENTENCE" if name == "text" else "FILE", help=f"Query: {what[0].lower()}{what[1:]}.")
+            list[str] | None, typer.Option(metavar="SENTENCE" if is_text else "FILE", help=f"Query: {what[0].lower()}{what[1:]}.")
         ]
         made.append(stores.replace(name=name, default=None, annotation=kind))
     command.__signature__ = signature.replace(parameters=[context, stores, *made, *others])  # type: ignore[attr-defined]
@@ -189,12 +189,11 @@ def _in_order(order: Iterable[str], given: dict[str, list[str] | None]) -> tuple
 
 def _reading_options(kinds: set[str] | None, chosen: dict[str, Any]) -> dict[str, Any]:
     """The reading flags that were given, each of a modality that is asked for; kinds: None where any may come."""
-    known = [name for name in registry.MODALITIES if kinds is None or name in kinds]
+    faces = [registry.face(name) for name in registry.MODALITIES if kinds is None or name in kinds]
     given = {name: value for name, value in chosen.items() if value is not None}
     options: dict[str, Any] = {}
-    for name in known:
-        own = {key: given[key] for key in reading.names(registry.encoder_name(name)) if key in given}
-        options |= reading_options(name, own)
+    for face in faces:
+        options |= reading_options(face.name, {key: given[key] for key in face.options.names() if key in given}).choices()
     for key in given:
         if key not in options:
             raise UsageError(f"no query here has an option {key.replace('_', '-')!r}")
@@ -205,7 +204,7 @@ def _of_modality(stores: list[StoreReader], modalities: Sequence[str]) -> list[S
     """The stores of some modalities; `vision` stands for pictures and videos. All if none is named."""
     if not modalities:
         return stores
-    kept = [store for store in stores if store.modality in modalities or registry.encoder_name(store.modality) in modalities]
+    kept = [store for store in stores if store.modality in modalities or registry.face(store.modality).encoder in modalities]
     if not kept:
         there = ", ".join(dict.fromkeys(store.modality for store in stores))
         raise UserError(f"no store of {', '.join(modalities)} among these; they hold {there}")

@@ -260,12 +260,12 @@ def zeroshot_command(
             probe=probe_options if probe_options.shots else None,
             examples=_open_suite(suite_options, suite_options.shots_option, modality) if suite_options.shots_option else None,
             fold=suite_options.fold,
-            reading=reading_options(suite.modality, chosen),
+            reading=reading_options(suite.modality, chosen).choices(),
         )
     elif modality is None:
         raise UsageError("say what the inputs are, or name a --suite")
     else:
-        name, reading = str(modality), reading_options(str(modality), chosen)
+        name, reading = str(modality), reading_options(str(modality), chosen).choices()
         given = _inputs(name, inputs or [], manifest, nul, chosen["fps"] is not None, others, truth_options.truth)
         if probe_options.shots:
             run = partial(evaluation.few_shot, given, name, truth_options, probe_options, labels=class_options.labels, reading=reading)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
+from imagebind_cli import registry
 from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import is_other
 from imagebind_cli.prepared.entries import Stretched, stretch_of
@@ -71,9 +72,9 @@ def count_items(modality: str, inputs: list[str], manifest: Path | None, frames:
             return sum(1 for line in file if line.strip()) - (manifest.suffix.lower() in (".csv", ".tsv"))
     if not inputs or any(name == "-" or name.endswith((".tar", ".h5")) for name in inputs):
         return None
-    if modality == "text":
-        return len(inputs)
     count, modalities = 0, modality.split(",")
+    if all(registry.face(name).text for name in modalities):
+        return len(inputs)
     for name in inputs:
         there = os.path.lexists(name)
         for path in [name] if there else glob.iglob(name, recursive=True):

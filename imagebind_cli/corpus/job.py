@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imagebind_cli import registry
 from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.items import first_of
 from imagebind_cli.corpus.resume import Resume
@@ -71,16 +72,19 @@ def embed(
             stack.callback(failures.close)
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
         first, items = first_of(_items(modality, inputs, manifest, resume.passes))
-        settings: dict[str, Any] = {"pool": pool, **_prepared_options(first, modality), **options}
+        reading = registry.face(modality).read_options({**_prepared_options(first, modality), **options})
         processes = stack.enter_context(Processes([modality]))
         if callable(output):
             keep = output
         else:
-            resume.store = stack.enter_context(Store(Path(output), model.made(modality, **settings) | {"array": array}))
+            resume.store = stack.enter_context(Store(Path(output), model.record(modality, reading, pool) | {"array": array}))
             keep = resume.store.append
         listener.begin(resume.store.stored if resume.store else 0)
         chosen = resume.choose(items)
-        for item, result in model.embed_items(modality, chosen, batch_size=batch_size, workers=workers, processes=processes, **settings):
+        embedded = model.embed_items(
+            modality, chosen, options=reading, pool=pool, batch_size=batch_size, workers=workers, processes=processes
+        )
+        for item, result in embedded:
             if isinstance(result, Failure):
                 resume.failed(item.id)
                 listener.failure(item.id, result.reason)

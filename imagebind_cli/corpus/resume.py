@@ -18,6 +18,7 @@ from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import PLACED
 from imagebind_cli.media.video.frame_folder import frame_names
 from imagebind_cli.prepared import Prepared
+from imagebind_cli.registry import Face, face
 from imagebind_cli.sources import Failure, Item, Stretch, whole_source
 from imagebind_cli.store import Stamp, Store, content_hash, open_store
 
@@ -43,7 +44,7 @@ class Resume:
     _contents: StoredContents | None = None
 
     def __post_init__(self) -> None:
-        self._stamp = stamper(self.modality, self.verify)
+        self._stamp = stamper(face(self.modality), self.verify)
 
     def passes(self, path: str) -> bool:
         """Whether a file is done, told before it is looked into. Whether it is asked for is not: it may be an archive of items that are."""
@@ -116,7 +117,7 @@ class Resume:
         return mine and not (self.retry and self.failures and id not in self.failures)
 
 
-def stamper(modality: str, verify: bool) -> Callable[[Any], Stamp]:
+def stamper(face: Face, verify: bool) -> Callable[[Any], Stamp]:
     """What tells what an input is now, from its payload. Of one that cannot be looked at nothing is known; its reader says why."""
 
     def stamp(payload: Any) -> Stamp:
@@ -127,7 +128,7 @@ def stamper(modality: str, verify: bool) -> Callable[[Any], Stamp]:
 
     def whole_stamp(payload: Any) -> Stamp:
         try:
-            if isinstance(payload, str) and modality == "text":
+            if isinstance(payload, str) and face.text:
                 return Stamp(hash=content_hash(payload.encode("utf-8", "surrogatepass")))
             if isinstance(payload, str):
                 status = os.stat(payload)

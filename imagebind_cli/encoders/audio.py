@@ -153,7 +153,7 @@ def spectrograms(waveforms: Sequence[Tensor], config: EncoderConfig) -> Tensor:
     return result.unsqueeze(1)
 
 
-def read(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderConfig, options: AudioOptions) -> Iterator[Sample]:
+def read_audio(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderConfig, options: AudioOptions) -> Iterator[Sample]:
     """A sound file, or (waveform (samples,) or (channels, samples) in [-1, 1], rate in Hz), or a waveform alone, at 16 kHz."""
     levels = Levels()
     with _open(source, options.track) as whole:
@@ -269,4 +269,4 @@ def _clips(resampled: Resampled, spans: Iterable[tuple[Fraction, Fraction]]) -> 
         yield held[0]
 
 
-MODALITY = Modality(name="audio", readers={"audio": read})
+MODALITY = Modality(name="audio", readers={"audio": read_audio}, preview="spectrogram")

@@ -24,7 +24,7 @@ LARGEST_COUNT = 65535  # of 16 bits; some cameras write it for nothing
 UNITS = ("metres", "mm", "sunrgbd", "disparity", "relative")
 
 
-def read(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptions) -> Iterator[Sample]:
+def read_depth(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptions) -> Iterator[Sample]:
     """A depth file (16-bit PNG or TIFF, float TIFF, PFM, NPY, HDF5, text, …), or an array (h, w), as one clip.
 
     Raises:
@@ -34,7 +34,7 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptio
 
 
 def _sample(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptions) -> Sample:
-    """Apart from `read`, which waits with what it holds until its one sample is used: the map in full size would wait, too."""
+    """Apart from `read_depth`, which waits with what it holds until its one sample is used: the map in full size would wait, too."""
     found = _found(source, options)
     values, notes = found.values, list(found.notes)
     unit = options.depth_format or ("metres" if values.dtype.kind == "f" else "mm")
@@ -184,4 +184,4 @@ def _focal(intrinsics: Path) -> float:
     return matrix[0]
 
 
-MODALITY = Modality(name="depth", readers={"depth": read})
+MODALITY = Modality(name="depth", readers={"depth": read_depth})

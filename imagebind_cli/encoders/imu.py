@@ -56,7 +56,7 @@ class IMUStem(nn.Module):
         return x + self.pos
 
 
-def read(source: Source | np.ndarray, config: EncoderConfig, options: IMUOptions) -> Iterator[Sample]:
+def read_imu(source: Source | np.ndarray, config: EncoderConfig, options: IMUOptions) -> Iterator[Sample]:
     """A recording in a table (CSV, NPY, HDF5, MATLAB, Parquet), or an array (6, t) or (t, 6): accelerometer and gyroscope x, y, z.
 
     Window times are in seconds on the recording's own clock; one that counts from 1970, and no clock at all, start at its first reading.
@@ -276,4 +276,4 @@ def _facts(recording: Recording, rate: float, expected: int) -> dict[str, Any]:
     }
 
 
-MODALITY = Modality(name="imu", readers={"imu": read}, stem=IMUStem)
+MODALITY = Modality(name="imu", readers={"imu": read_imu}, stem=IMUStem)

@@ -131,7 +131,7 @@ class TextStem(nn.Module):
         return self.tokens(x) + self.pos[:, : x.shape[1]]
 
 
-def read(source: str, config: EncoderConfig, options: TextOptions) -> Iterator[Sample]:
+def read_text(source: str, config: EncoderConfig, options: TextOptions) -> Iterator[Sample]:
     """Read a sentence.
 
     Raises:
@@ -155,4 +155,4 @@ def read(source: str, config: EncoderConfig, options: TextOptions) -> Iterator[S
         yield Sample(framed(words, context).unsqueeze(0), [None], facts=facts, warnings=(warning,))
 
 
-MODALITY = Modality(name="text", readers={"text": read}, stem=TextStem)
+MODALITY = Modality(name="text", readers={"text": read_text}, stem=TextStem)

@@ -27,7 +27,7 @@ COLDEST = -273.0  # °C; what is called kelvin and holds 0 has nothing there
 DJI = "have DJI's Thermal SDK write its temperatures (dji_irp -a measure) and save them as NPY, with --thermal-unit celsius"
 
 
-def read(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOptions) -> Iterator[Sample]:
+def read_thermal(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOptions) -> Iterator[Sample]:
     """A grey picture (8 or 16 bits, float TIFF), a file of numbers (NPY, HDF5, text, …), a FLIR radiometric JPEG, or an array (h, w), as one clip.
 
     Raises:
@@ -37,7 +37,7 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOpt
 
 
 def _sample(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOptions) -> Sample:
-    """Apart from `read`, which waits with what it holds until its one sample is used: the picture in full size would wait, too."""
+    """Apart from `read_thermal`, which waits with what it holds until its one sample is used: the picture in full size would wait, too."""
     scaled, notes, facts = scale(source, options)
     square = fit_square(scaled, config.shape[-1], options.view)
     return Sample(((square - config.mean[0]) / config.std[0])[None, None], [None], notes, facts)
@@ -49,7 +49,7 @@ def scale(source: Source | np.ndarray, options: ThermalOptions) -> tuple[np.ndar
     Returns:
         (h, w) float64, holes filled from their nearest neighbours; what was assumed; what was found.
     Raises:
-        OSError, ValueError: as `read`.
+        OSError, ValueError: as `read_thermal`.
     """
     notes: list[str] = []
     thermogram = None if isinstance(source, np.ndarray) else read_thermogram(source)
@@ -192,4 +192,4 @@ def _limits(known: np.ndarray, unit: str, options: ThermalOptions, notes: list[s
     return low, high
 
 
-MODALITY = Modality(name="thermal", readers={"thermal": read})
+MODALITY = Modality(name="thermal", readers={"thermal": read_thermal}, preview="levels")

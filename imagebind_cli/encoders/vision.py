@@ -164,7 +164,7 @@ def _views(
     return Sample(views, [span for span in seconds(spans) for _ in range(crops)], notes, facts)
 
 
-def read(source: Any, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
+def read_picture_or_video(source: Any, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
     """A picture or a video, whichever the file turns out to hold."""
     if isinstance(source, tuple) or getattr(source, "ndim", 0) == 4:
         yield from read_video(source, config, options)
@@ -182,4 +182,4 @@ def read(source: Any, config: EncoderConfig, options: VisionOptions) -> Iterator
         raise ValueError(f"neither picture nor video: {not_a_picture}; {error}") from None
 
 
-MODALITY = Modality(name="vision", readers={"image": read_picture, "video": read_video, "vision": read})
+MODALITY = Modality(name="vision", readers={"image": read_picture, "video": read_video, "vision": read_picture_or_video})

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imagebind_cli.evaluation.vectors import ItemVectors
-
-VISION = ("image", "video", "vision")  # what every other modality was trained against, and so without a logit scale
+from imagebind_cli.registry import face
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def pair_scale(item_made: Mapping[str, Any], class_made: Mapping[str, Any]) -> f
     Every modality was trained against vision, at its own scale, and vision has none: the scale is that of a pair with vision. No scale was
     trained for other pairs.
     """
-    return float((class_made if item_made["modality"] in VISION else item_made).get("scale", 1))
+    return float((item_made if face(item_made["modality"]).scaled else class_made).get("scale", 1))
 
 
 def probabilities(scores: np.ndarray, scale: float) -> np.ndarray:

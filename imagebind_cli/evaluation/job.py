@@ -33,6 +33,7 @@ from imagebind_cli.evaluation.truth import FOLDER, Truth, open_truth, refuse_col
 from imagebind_cli.evaluation.vectors import ItemVectors, VectorSource, open_stores, stored_vectors
 from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import Others
+from imagebind_cli.registry import face
 from imagebind_cli.sources import Failure, Item, Passes, from_arguments, from_manifest
 from imagebind_cli.space import Space
 from imagebind_cli.store import is_store, open_store
@@ -187,7 +188,7 @@ def _source(
     else:
         items = inputs(None) if callable(inputs) else from_arguments(paths, (modality,), io.BytesIO(), others=others)
     has_columns = bool(readers) or manifest is not None or callable(inputs)
-    return VectorSource(space, modality, readers, items, pool, reading, has_columns=has_columns)
+    return VectorSource(space, modality, readers, items, pool, face(modality).read_options(reading or {}), has_columns=has_columns)
 
 
 def _task(
@@ -227,7 +228,8 @@ def _suite_task(
     if len(readers) < len(stores):
         raise UsageError("with a suite, INPUT can only be a store of its items")
     items = (item for item, _, _ in suite.items())
-    source = VectorSource(space, suite.modality, readers, items, "mean", {**suite.reading, **(reading or {})}, suite.weights)
+    options = face(suite.modality).read_options({**suite.reading, **(reading or {})})
+    source = VectorSource(space, suite.modality, readers, items, "mean", options, suite.weights)
     if suite.metric == "recall":
         return Task(source, None, None, "recall", report, output, listener, suite)
     names = [name for name, _ in suite.classes]

@@ -10,6 +10,7 @@ import numpy as np
 
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener
+from imagebind_cli.options import ReadingOptions
 from imagebind_cli.similarity import combine, unit
 from imagebind_cli.sources import Failure, Item
 from imagebind_cli.space import Space
@@ -119,11 +120,11 @@ class VectorSource:
         readers: Sequence[StoreReader],
         items: Iterable[Item | Failure],
         pool: str = "mean",
-        options: Mapping[str, Any] | None = None,
+        options: ReadingOptions | None = None,
         weights: Mapping[str, float] | None = None,
         has_columns: bool = True,
     ) -> None:
-        self.space, self.modality, self.pool, self.options, self.weights = space, modality, pool, dict(options or {}), weights
+        self.space, self.modality, self.pool, self.options, self.weights = space, modality, pool, options, weights
         self.has_columns = has_columns
         self._readers = [space.admit(reader, modality) for reader in readers]
         self._items = items
@@ -145,8 +146,8 @@ class VectorSource:
         modalities = list(self.weights or [self.modality])
         return [self.space.made_of(name, self.pool, self._options_of(name)) | {"assumptions": list(self._assumed)} for name in modalities]
 
-    def _options_of(self, modality: str) -> dict[str, Any]:
-        return self.options if modality == self.modality else {}
+    def _options_of(self, modality: str) -> ReadingOptions | None:
+        return self.options if modality == self.modality else None
 
     def batches(self, listener: Listener, failed: Callable[[str], object], metas: bool = False) -> Iterator[ItemVectors]:
         """Yield the items in order, as soon as their vectors are known.
@@ -164,7 +165,7 @@ class VectorSource:
         self, modality: str, items: Iterable[Item | Failure], listener: Listener, failed: Callable[[str], object]
     ) -> Iterator[ItemVectors]:
         settings: dict[str, Any] = {"pool": self.pool, "batch_size": self.space.batch_size, "workers": self.space.workers}
-        for item, result in self.space.loaded.embed_items(modality, items, **settings, **self._options_of(modality)):
+        for item, result in self.space.loaded.embed_items(modality, items, options=self._options_of(modality), **settings):
             if isinstance(result, Failure):
                 listener.failure(item.id, result.reason)
                 failed(item.id)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from imagebind_cli import registry
 from imagebind_cli.files import write_text
 
 if TYPE_CHECKING:
@@ -53,9 +54,10 @@ def _panel(clip: np.ndarray, encoder: str, config: EncoderConfig) -> Image.Image
         frames = values[:, None] if values.ndim == 3 else values  # (3, t, h, w)
         pixels = np.concatenate(list(frames.transpose(1, 2, 3, 0)), axis=1)
         return Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
-    if encoder == "audio":
+    preview = registry.get(encoder).preview
+    if preview == "spectrogram":
         return _spectrogram(values[0])
-    if encoder == "thermal":  # already scaled to its range, which may be wider than this picture's
+    if preview == "levels":  # already scaled to its range, which may be wider than this picture's
         return Image.fromarray((values[0] * 255).round().clip(0, 255).astype(np.uint8))
     return Image.fromarray(grey(values[0]))
 

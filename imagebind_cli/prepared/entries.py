@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.registry import with_default_options
 
 ENDINGS = {
     "image": "jpg jpeg png webp bmp gif tif tiff ppm",
@@ -236,13 +237,27 @@ def member_key(id: str) -> str:
 def check_prepared_alike(path: Path, before: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
     """Refuse to add samples to those that were made in another way; the version of this program may be another.
 
+    An option that a record lacks, because it did not exist yet, was at its default.
+
     Raises:
         UserError: names the first thing that differs, and both its values.
     """
-    differs = _difference({**before, "version": None}, {**provenance, "version": None})
+    one, other = ({**record, "version": None, "inputs": _inputs_of(record)} for record in (before, provenance))
+    differs = _difference(one, other)
     if differs is not None:
         name, theirs, ours = differs
         raise UserError(f"{path}: made with {name} {theirs!r}; this run has {ours!r}; write to another file")
+
+
+def _inputs_of(record: Mapping[str, Any]) -> Any:
+    """Return how each modality's samples were made, options that did not exist then at their defaults."""
+    inputs = record.get("inputs")
+    if not isinstance(inputs, Mapping):
+        return inputs
+    return {
+        name: {**made, "options": with_default_options(name, made.get("options"))} if isinstance(made, Mapping) else made
+        for name, made in inputs.items()
+    }
 
 
 def _difference(one: Any, other: Any, name: str = "") -> tuple[str, Any, Any] | None:

@@ -9,10 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagebind_cli import options as reading
 from imagebind_cli import registry
 from imagebind_cli.errors import UserError
 from imagebind_cli.events import Listener
+from imagebind_cli.options import EXCLUSIVE
 from imagebind_cli.retrieval.requests import BATCH, LIKE, VECTOR, Request, named, read_requests
 from imagebind_cli.space import Space
 
@@ -93,12 +93,14 @@ class QueryEncoder:
         found: dict[tuple[str, str | Stretch], np.ndarray | Failure] = {}
         for modality in dict.fromkeys(modality for modality, _ in wanted):
             values = [value for kind, value in wanted if kind == modality]
-            if modality == "text":
+            face = registry.face(modality)
+            if face.text:
                 found |= {(modality, text): empty for text in values if isinstance(empty := as_sentence(str(text)), Failure)}
                 values = [text for text in values if (modality, text) not in found]
-            settings = {"batch_size": self._space.batch_size, "workers": self._space.workers, **self.options(modality)}
+            settings: dict[str, Any] = {"batch_size": self._space.batch_size, "workers": self._space.workers}
+            options = face.read_options(self.options(modality))
             items = (Item(named([(modality, value)], None), value) for value in values)
-            for item, result in self._space.loaded.embed_items(modality, items, **settings):
+            for item, result in self._space.loaded.embed_items(modality, items, options=options, **settings):
                 if isinstance(result, Failure):
                     found[modality, item.payload] = result
                     continue
@@ -108,19 +110,19 @@ class QueryEncoder:
 
     def options(self, modality: str) -> dict[str, Any]:
         """Return how files of a modality are read: as the stores' were, where they hold any, but for what the flags say."""
-        known = reading.names(registry.encoder_name(modality))
+        known = registry.face(modality).options.names()
         alike = [store for store in self._stores if store.modality == modality]
         made: Mapping[str, Any] = alike[0].provenance.get("options", {}) if alike else {}
         for other in alike[1:]:
             self._compare(alike[0], other, {name for name in known if name not in self._chosen})
         chosen = {name: value for name, value in self._chosen.items() if name in known}
         # `centres` are times of the recordings in the store, and not of a query.
-        unfit = {"centres"}.union(*(group for group in reading.EXCLUSIVE if group & chosen.keys()))
+        unfit = {"centres"}.union(*(group for group in EXCLUSIVE if group & chosen.keys()))
         return {name: value for name, value in made.items() if name in known and name not in unfit} | chosen
 
     def _compare(self, first: StoreReader, other: StoreReader, names: set[str]) -> None:
         """Report an option by which two stores' files were read differently: a query can only be read in one way."""
-        ours, theirs = first.provenance.get("options", {}), other.provenance.get("options", {})
+        ours, theirs = (registry.with_default_options(store.modality, store.provenance.get("options", {})) for store in (first, other))
         for name in sorted(names):
             if ours.get(name) != theirs.get(name):
                 flag = f"--{name.replace('_', '-')}"

@@ -10,12 +10,17 @@ from typing import Any
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import write_json
 from imagebind_cli.fingerprint import is_earlier
+from imagebind_cli.registry import with_default_options
 
 FREE = ("assumptions", "version", "folder")  # keys that may differ between two runs on one store
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """Return the first key in which two records differ and must not; None if there is none."""
+    """Return the first key in which two records differ and must not; None if there is none.
+
+    An option that a record lacks, because it did not exist yet, was at its default.
+    """
+    one, other = ({**record, "options": with_default_options(record.get("modality", ""), record.get("options"))} for record in (one, other))
     return next((key for key in {**one, **other} if key not in FREE and one.get(key) != other.get(key)), None)
 
 

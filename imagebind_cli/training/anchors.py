@@ -21,7 +21,7 @@ from torch import Tensor
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import replacing, write_json
 from imagebind_cli.fingerprint import is_earlier
-from imagebind_cli.options import read_options, record
+from imagebind_cli.registry import with_default_options
 from imagebind_cli.training.augment import RULES
 from imagebind_cli.training.samples import PairReader, SampleChunk
 
@@ -106,7 +106,7 @@ class AnchorCache:
             "weights": fingerprint,
             "modality": source.modality,
             "input": [source.config.shape, source.config.mean, source.config.std],
-            "options": record(read_options(source.encoder, source.modality, source.options)),
+            "options": source.options.record(),
             "augmentation": source.augment and source.augment.model_dump(),
             "augmentation rules": source.augment and RULES,
             "alignment": reader.aligned,
@@ -118,7 +118,12 @@ class AnchorCache:
         return json.loads(json.dumps(record_))
 
     def _check(self, before: dict[str, Any]) -> None:
-        for key, value in self._record.items():
+        # An option that older anchors do not record, because it did not exist yet, was at its default.
+        before, now = (
+            {**record, "options": with_default_options(record.get("modality", ""), record.get("options"))}
+            for record in (before, self._record)
+        )
+        for key, value in now.items():
             if before.get(key) == value:
                 continue
             if key == "weights" and is_earlier(before.get(key)):

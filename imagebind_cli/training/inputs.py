@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from imagebind_cli import libraries, registry
-from imagebind_cli import options as reading
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UserError
+from imagebind_cli.options import ReadingOptions
 from imagebind_cli.training.recipe import AugmentRecipe, PairRecipe
 
-STILL = ("image", "vision")  # modalities without time whose encoder has others with it
-PICTURES = tuple(encoder for encoder in registry.ENCODERS if reading.is_drawn(encoder, "view"))  # encoders whose inputs can be cropped
-TIMED = tuple(
-    modality for modality in registry.MODALITIES if reading.is_drawn(registry.encoder_name(modality), "moment") and modality not in STILL
-)  # modalities of which one window is read
+FACES = tuple(map(registry.face, registry.MODALITIES))
+PICTURES = tuple(dict.fromkeys(face.encoder for face in FACES if face.drawn))  # encoders whose inputs can be cropped
+TIMED = tuple(face.name for face in FACES if face.windowed)  # modalities of which one window is read
 WINDOWS = ("clips", "hop", "centres", "crops")  # options that choose windows and crops, which training draws at random
 GEOMETRY = ("crop", "flip", "randaugment")  # augmentations that move pixels: two aligned pictures need the same
 
@@ -30,13 +27,18 @@ class PairInput:
 
     modality: str
     config: EncoderConfig
-    options: Mapping[str, Any]
+    options: ReadingOptions
     augment: AugmentRecipe | None
+
+    @property
+    def face(self) -> registry.Face:
+        """Its modality."""
+        return registry.face(self.modality)
 
     @property
     def encoder(self) -> str:
         """The name of its encoder."""
-        return registry.encoder_name(self.modality)
+        return self.face.encoder
 
 
 def pair_inputs(pair: PairRecipe, configs: Mapping[str, EncoderConfig]) -> tuple[PairInput, PairInput]:
@@ -77,23 +79,22 @@ def _pair_input(pair: PairRecipe, modality: str, configs: Mapping[str, EncoderCo
             raise UserError(f"{pair.name}: {modality} has no option {name!r} in training; it has {', '.join(known) or 'none'}")
     if given.get("long_text") == "window":
         raise UserError(f"{pair.name}: long_text = 'window' averages windows; training takes one: truncate or error")
-    reading.read_options(encoder, modality, given)
+    chosen = registry.face(modality).read_options(given)
     augment = pair.augment.get(modality)
     _check_augment(pair, modality, augment or AugmentRecipe())
-    return PairInput(modality, configs[encoder], given, augment)
+    return PairInput(modality, configs[encoder], chosen, augment)
 
 
 def augment_keys(modality: str) -> list[str]:
     """List the keys of an augmentation that apply to a modality."""
-    encoder = registry.encoder_name(modality)
-    others = {"audio": {"frequency_mask"}, "imu": {"turn"}}
-    fitting = set(AugmentRecipe.model_fields).difference(*others.values()) if encoder in PICTURES else others.get(encoder, set())
+    face, special = registry.face(modality), {name for other in FACES for name in other.options.augmentations}
+    fitting = {*face.options.augmentations, *(set(AugmentRecipe.model_fields) - special if face.drawn else ())}
     return [name for name in AugmentRecipe.model_fields if name in fitting]
 
 
 def recipe_options(modality: str) -> list[str]:
     """List the options of a modality's reader that a recipe may set."""
-    return [name for name in reading.names(registry.encoder_name(modality)) if name not in WINDOWS]
+    return [name for name in registry.face(modality).options.names() if name not in WINDOWS]
 
 
 def _check_augment(pair: PairRecipe, modality: str, augment: AugmentRecipe) -> None:

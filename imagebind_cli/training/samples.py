@@ -62,18 +62,18 @@ class PairReader:
         source = self.inputs[number]
         place = (self.number, row, 0 if view is None else view, *(() if self.aligned else (number,)))
         chosen: dict[str, Any] = {}
-        if source.modality in TIMED:
+        if source.face.windowed:
             where = MIDDLE if view is None else augment.draw_place(self.seed, *place)
             chosen["moment"] = Moment(where, content.get("start"), content.get("end"))
-        if source.augment and view is not None and source.encoder in PICTURES:
+        if source.augment and view is not None and source.face.drawn:
             chosen["view"] = augment.draw_view(source.augment, self.seed, *place)
-        elif source.modality == "video":
+        elif source.face.windowed and "crops" in source.options.names():  # the middle one of a clip's views
             chosen["crops"] = "1"
         try:
             if isinstance(payload, Prepared):
                 sample = prepared_sample(payload, source, chosen.get("moment"), chosen.get("view"))
             else:
-                sample = next(read_source(source.modality, payload, source.config, {**source.options, **chosen}))
+                sample = next(read_source(source.face, payload, source.config, dataclasses.replace(source.options, **chosen)))
         except (OSError, ValueError) as error:
             raise ValueError(f"{source.modality}: {getattr(error, 'strerror', None) or error}") from None
         if not source.augment or view is None:
@@ -89,12 +89,12 @@ class PairReader:
 def prepared_sample(prepared: Prepared, source: PairInput, moment: Moment | None, view: View | None) -> Sample:
     """Pick the window at `moment` (the middle crop for video), then apply `view`."""
     number = clip_at(prepared.spans, moment)
-    for sample in read_source(source.modality, prepared, source.config, source.options):
+    for sample in read_source(source.face, prepared, source.config, source.options):
         if number < len(sample.tensor):
             clip = sample.tensor[number]
             if view is not None:
-                normalised = prepared.provenance["inputs"][source.modality]["options"].get("depth_normalise") != "none"
-                clip = apply_view(clip, view, *((source.config.mean, source.config.std) if normalised else ((0.0,), (1.0,))))
+                record = prepared.provenance["inputs"][source.modality]["options"]
+                clip = apply_view(clip, view, *source.face.options.normalisation(record, source.config.mean, source.config.std))
             return dataclasses.replace(sample, tensor=clip.unsqueeze(0), spans=sample.spans[number : number + 1])
         number -= len(sample.tensor)
     raise ValueError("prepared with fewer clips than spans")

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from imagebind_cli import pipeline
+from imagebind_cli import pipeline, registry
 from imagebind_cli.encoder import Sample
-from imagebind_cli.engine import processes
+from imagebind_cli.engine import default_workers, open_engine
 from imagebind_cli.errors import UserError
 from imagebind_cli.readers import read_source
 from imagebind_cli.sources import Failure, Item, from_manifest
@@ -73,11 +73,11 @@ def read_zeroshot_test(test: ZeroShotRecipe) -> ZeroShotTest:
 
 def embed_items(tower: Tower, modality: str, items: Iterable[Item], notify: Notify) -> np.ndarray:
     """Embed items as unit vectors (n, e) float32, each the mean of its clips'; NaN for an item that cannot be read, which is reported."""
-    items, config = list(items), tower.encoder.config
+    items, config, face = list(items), tower.encoder.config, registry.face(modality)
+    options = face.options()
     sums = torch.zeros(len(items), config.dim)
-    steps = pipeline.decode(
-        items, lambda payload: read_source(modality, payload, config, {}), workers=processes.default_workers(), ahead=CLIPS
-    )
+    engine = open_engine(lambda payload: read_source(face, payload, config, options), default_workers())
+    steps = pipeline.decode(items, engine, ahead=CLIPS)
     for _, clips in groupby(_clips(steps, sums, notify), key=lambda entry: entry[1].shape):  # pictures and videos differ in shape
         while batch := list(islice(clips, CLIPS)):
             owners = torch.tensor([owner for owner, _ in batch])

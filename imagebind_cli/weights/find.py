@@ -107,7 +107,8 @@ def input_configs(model: str | None, modalities: Sequence[str]) -> dict[str, Enc
     """What a model's encoders want as input, by modality; as `shape_of`, no weights are read."""
     name = model or default_name()
     encoders = shape_of(name).encoders
-    missing = [modality for modality in modalities if registry.encoder_name(modality) not in encoders]
+    faces = [registry.face(modality) for modality in modalities]
+    missing = [face.name for face in faces if face.encoder not in encoders]
     if missing:
         raise UserError(f"{name}: this model has no encoder for {missing[0]}; it has {', '.join(encoders)}")
-    return {modality: encoders[registry.encoder_name(modality)] for modality in modalities}
+    return {face.name: encoders[face.encoder] for face in faces}
