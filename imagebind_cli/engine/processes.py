@@ -31,7 +31,7 @@ import numpy as np
 from imagebind_cli.errors import UserError
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import face
-from imagebind_cli.sources import reason
+from imagebind_cli.sources import reason, whole_source
 
 if TYPE_CHECKING:
     from imagebind_cli.encoder import Sample
