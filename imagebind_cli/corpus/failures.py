@@ -8,7 +8,7 @@ from typing import Any
 
 from imagebind_cli.errors import UserError, writing
 from imagebind_cli.files import write_text
-from imagebind_cli.store import Stamp
+from imagebind_cli.store import UNKNOWN, Stamp
 
 
 class FailureFile:
@@ -21,6 +21,7 @@ class FailureFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, dict[str, Any]] = {}
+        self._stamps: dict[str, Stamp] = {}
         self._stale = False
         try:
             self._file = open(path, "a+b")  # noqa: SIM115 - closed in close
@@ -52,12 +53,17 @@ class FailureFile:
             return False
         return Stamp(row.get("size", -1), row.get("mtime", -1), bytes.fromhex(row.get("hash", ""))).is_of(stamp)
 
-    def add(self, id: str, reason: str, stamp: Stamp | None) -> None:
+    def begin(self, id: str, stamp: Stamp) -> None:
+        """Remember what an input is that is being tried, until `add` or `done`."""
+        self._stamps[id] = stamp
+
+    def add(self, id: str, reason: str) -> None:
         """Record a failure of this run."""
+        stamp = self._stamps.pop(id, UNKNOWN)
         row: dict[str, Any] = {"id": id, "reason": reason}
-        if stamp is not None and stamp.size >= 0:
+        if stamp.size >= 0:
             row |= {"size": stamp.size, "mtime": stamp.mtime}
-        if stamp is not None and stamp.hash:
+        if stamp.hash:
             row["hash"] = stamp.hash.hex()
         self._stale = self._stale or id in self._known
         self._known[id] = row
@@ -67,6 +73,7 @@ class FailureFile:
 
     def done(self, id: str) -> None:
         """Remove an input that has succeeded."""
+        self._stamps.pop(id, None)
         self._stale = self._known.pop(id, None) is not None or self._stale
 
     def close(self) -> None:

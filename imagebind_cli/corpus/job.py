@@ -69,6 +69,8 @@ def embed(
         failures = FailureFile(Path(errors)) if errors is not None else None
         if failures is not None:
             stack.callback(failures.close)
+            stack.callback(setattr, listener, "failures", listener.failures)
+            listener.failures = failures
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
         first, items = first_of(_items(modality, inputs, manifest, resume.passes))
         settings: dict[str, Any] = {"pool": pool, **_prepared_options(first, modality), **options}
@@ -84,15 +86,11 @@ def embed(
             if isinstance(result, Failure):
                 resume.failed(item.id)
                 listener.failure(item.id, result.reason)
-                if failures is not None:
-                    failures.add(item.id, result.reason, item.stamp)
                 continue
             listener.remarks(item.id, result.notes, result.warnings)
             beside, parts = kept_beside(item, (modality,)), result.embeddings
             keep([Row(item.id, part.vector, part.span, len(parts), beside, item.stamp) for part in parts], result.notes)
             listener.succeeded(item.id)
-            if failures is not None:
-                failures.done(item.id)
     return listener
 
 

@@ -68,6 +68,8 @@ class Resume:
             elif self.failures and not self.retry and self.failures.failed_as(item.id, stamped.stamp):
                 self.listener.left += 1
             else:
+                if self.failures:
+                    self.failures.begin(item.id, stamped.stamp)
                 yield stamped
 
     def failed(self, id: str) -> None:
