@@ -1,4 +1,4 @@
-"""What kind of file a name or its first bytes say it is: which files in a folder are not meant, and what an archive is."""
+"""The kind of a file by its name or first bytes: which files of a folder are of other kinds, and what an archive is."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ ARCHIVE = "zip gz tgz bz2 tbz tbz2 xz txz zst tzst lz4 7z rar"
 
 KNOWN = frozenset(" ".join((PICTURE, VIDEO, SOUND, TABLE, ARRAY, TEXT, RECORD, CODE, WEIGHTS, ARCHIVE)).split())
 MAP = f"{PICTURE} {ARRAY} {TABLE}"
+# Suffixes of the files that may be of each modality, readable or not.
 READ = {
     modality: frozenset(suffixes.split())
     for modality, suffixes in {
@@ -41,12 +42,11 @@ READ = {
         "text": "",
     }.items()
 }
-"""Suffixes of the files that may be of each modality, readable or not. Of a modality that is not listed, any file may be."""
 
 PLACED = frozenset({"depth", "imu"})  # modalities of which a file's name, or files beside it, may change how it is read
 
+# Names, without suffix or with that of a text, of the papers that come with a dataset.
 PAPERS = "readme license licence copying changelog notice authors contributing makefile dockerfile sha256sums md5sums"
-"""Names, without suffix or with that of a text, of what comes with a dataset."""
 
 COMPRESSED = {
     "gzip": (rb"\x1f\x8b", "gunzip -c"),
@@ -56,13 +56,12 @@ COMPRESSED = {
     "LZ4": (rb"\x04\x22\x4d\x18", "lz4 -dc"),
 }
 PACKED = {"ZIP": rb"PK(\x03\x04|\x05\x06)", "7-Zip": rb"7z\xbc\xaf\x27\x1c", "RAR": rb"Rar!\x1a\x07"}
-OFFICE = (b"[Content_Types].xml", b"_rels/", b"mimetype")
-"""First members of ZIP files that are documents."""
+OFFICE = (b"[Content_Types].xml", b"_rels/", b"mimetype")  # first members of ZIP files that are documents
 
 
 @dataclass
 class Others:
-    """The files of plainly another kind that folders and patterns brought along. strict: they are failures. count: how many were skipped."""
+    """Files in folders and patterns that are plainly of another kind. strict: they are failures. count: how many were skipped."""
 
     strict: bool = False
     count: int = 0

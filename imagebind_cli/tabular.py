@@ -1,4 +1,4 @@
-"""Rows of CSV, TSV and JSON Lines files, read strictly: what may be meant otherwise than it would be read is refused with its line."""
+"""Rows of CSV, TSV and JSON Lines files, read strictly: anything ambiguous is refused with its line."""
 
 from __future__ import annotations
 

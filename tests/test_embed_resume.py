@@ -261,7 +261,7 @@ def test_a_failure_file_is_refused_if_it_is_none_and_healed_if_it_is_torn(embed:
     (folder / "mine.jsonl").write_text("shopping list\n")
     refused = embed("text", "a", "--errors", "mine.jsonl")
     assert (refused.code, refused.out) == (1, b"")
-    assert "mine.jsonl: line 1 is no failure" in refused.notices[0]
+    assert "mine.jsonl: line 1 is not a failure" in refused.notices[0]
     (folder / "e.jsonl").write_text('{"id": "x", "reason": "y"}\n{"id": "z", "rea')
     assert embed("image", "gone.png", "--errors", "e.jsonl").code == 1
     assert [json.loads(line)["id"] for line in (folder / "e.jsonl").read_text().splitlines()] == ["x", "gone.png"]

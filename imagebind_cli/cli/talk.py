@@ -44,11 +44,11 @@ class Talk(Listener):
             errors: the file of failed inputs, see `FailureFile`. done: what has happened to the others, in a word.
             others: files of other kinds, that were skipped. count: finds out how many inputs there are, if that can be told.
         """
-        super().__init__()
+        self._failure_file = _failure_file(errors) if errors else None
+        super().__init__(failures=self._failure_file)
         self._word = done
         self.others = others or Others()
         self._has_summed_up = False
-        self._failures = _failure_file(errors) if errors else None
         self._count = count
         self._said: set[str] = set()
         self._pace = Pace()
@@ -67,8 +67,8 @@ class Talk(Listener):
         self._over.set()
         if self._progress:
             self._progress.stop()
-        if self._failures:
-            self._failures.close()
+        if self._failure_file:
+            self._failure_file.close()
         if self.others.count and not self._has_summed_up:
             say(self.summary())
 
@@ -81,17 +81,10 @@ class Talk(Listener):
         if count is not None:
             threading.Thread(target=lambda: self._pace.expect(count(), stored), name="count", daemon=True).start()
 
-    def succeeded(self, id: str) -> None:
-        super().succeeded(id)
-        if self._failures:
-            self._failures.done(id)
-
     def failure(self, id: str, reason: str) -> None:
         """Report an input that could not be used at once, and keep it in the file of failures."""
         super().failure(id, reason)
         say(f"{printable(id) or repr(id)}: {printable(reason)}")
-        if self._failures:
-            self._failures.add(id, reason, None)
 
     def remarks(self, id: str, notes: Iterable[str], warnings: Iterable[str]) -> None:
         """What was assumed to read an input, said the first time it is met, and what was lost of it, said with its name."""

@@ -1,4 +1,4 @@
-"""A whole embedding job from Python: inputs to a store, resumed, shared out among machines, with a file of what failed."""
+"""A whole embedding job: inputs to a store, resumed, divided among machines, with a file of failures."""
 
 from imagebind_cli.corpus.job import embed
 from imagebind_cli.corpus.share import Share

@@ -1,4 +1,4 @@
-"""Which items of a job count: each id once, those that are not there yet, and how many there are."""
+"""The items of a job: each id once, only new ones where asked, and their number."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from imagebind_cli.sources import Failure, Item
 def new_items(
     items: Iterable[Item | Failure], stored: Mapping[str, Stretched], listener: Listener, timed: bool
 ) -> Iterator[Item | Failure]:
-    """Yield the items whose ids are not stored yet, as `distinct` gives them. One that is stored of another stretch is a failure.
+    """Yield the items whose ids are not stored yet, as `distinct` does. An id that is stored with another stretch is a failure.
 
-    timed: whether they may have stretches; of others `start` and `end` are columns like any.
+    timed: whether they may have stretches; in other manifests `start` and `end` are ordinary columns.
     """
     for item in distinct(items, listener):
         if isinstance(item, Failure) or item.id not in stored:
@@ -32,9 +32,9 @@ def new_items(
 
 
 def distinct(items: Iterable[Item | Failure], listener: Listener, came: dict[int, int] | None = None) -> Iterator[Item | Failure]:
-    """Each item once. An id that comes again with another input, or that no store can hold, is a failure.
+    """Yield each item once. An id that comes again with another input, or that no store can hold, is a failure.
 
-    came: hashes of ids to those of their inputs, since there may be millions; one that is taken out may come again.
+    came: hashes of ids to hashes of their inputs, since there may be millions; a removed one may come again.
     """
     came = {} if came is None else came
     for item in items:
@@ -43,7 +43,7 @@ def distinct(items: Iterable[Item | Failure], listener: Listener, came: dict[int
             continue
         id, input = hash(item.id), hash(str(item.payload))
         if not _is_storable(item.id):
-            yield Failure(item.id, "its id is no text that a store can hold")
+            yield Failure(item.id, "its id is not text that a store can hold")
         elif id not in came:
             came[id] = input
             yield item
@@ -61,7 +61,7 @@ def _is_storable(id: str) -> bool:
 
 
 def count_items(modality: str, inputs: list[str], manifest: Path | None, frames: bool = False) -> int | None:
-    """About how many items there are, where that can be told without reading them: None for stdin and archives.
+    """Count the items roughly, where that is possible without reading them: None for stdin and archives.
 
     modality: one, or several with commas. frames: see `sources`.
     """
@@ -88,6 +88,6 @@ def count_items(modality: str, inputs: list[str], manifest: Path | None, frames:
 
 
 def first_of(items: Iterator[Item | Failure]) -> tuple[Item | Failure | None, Iterator[Item | Failure]]:
-    """The first item, and all of them again."""
+    """Return the first item, and an iterator over all of them."""
     first = next(items, None)
     return first, items if first is None else chain([first], items)

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from imagebind_cli.model import Model
 
 Keep = Callable[[list[Row], tuple[str, ...]], object]
-"""What takes an item's rows, and what was assumed to read it."""
+# Takes an item's rows, and what was assumed when it was read.
 
 Inputs = Iterable[str | Path] | Callable[[Passes], Iterator[Item | Failure]]
-"""Files, folders, patterns or sentences; or what gives items, asking of each file in a folder whether it is to be passed over."""
+# Files, folders, patterns or sentences; or a function that yields items and asks of each file in a folder whether to skip it.
 
 
 def embed(
@@ -47,20 +47,20 @@ def embed(
     listener: Listener | None = None,
     **options: Any,
 ) -> Listener:
-    """Embed inputs, and add the vectors to a store. The same call again does what is left: what failed, is new, or has changed.
+    """Embed inputs and add the vectors to a store. The same call again does what is left: failed, new and changed inputs.
 
     Args:
         output: the store, in the format that its name ends in; or a function that takes each item's rows and the notes on how it was read.
         manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`.
-        errors: a file that keeps a JSON line for each failed input; those in it wait until they change. retry_errors: try only these.
-        verify: tell a changed input by a hash of its content, and not by size and time.
+        errors: a file that keeps a JSON line for each failed input; these are not tried again until they change. retry_errors: try only these.
+        verify: recognise changed and renamed files by a hash of their content, and not by size and time.
         share: the part of the inputs to take; see `Share.name` for what to call its store.
         array: `float32` or `float16`, the number type of the store. pool: `mean`, or `none` for a row for each window.
         listener: hears what happens, and counts it. options: fields of the modality's options, e.g. `clips=3`.
     Returns:
         The listener, with its counts.
     Raises:
-        UserError: the store cannot be written to, or was made otherwise; an option does not exist; a manifest cannot be read. A single bad
+        UserError: the store cannot be written to, or has another provenance; an option does not exist; a manifest cannot be read. A single bad
             input is a failure that the listener hears of.
     """
     if not callable(output):
@@ -70,6 +70,8 @@ def embed(
         failures = FailureFile(Path(errors)) if errors is not None else None
         if failures is not None:
             stack.callback(failures.close)
+            stack.callback(setattr, listener, "failures", listener.failures)
+            listener.failures = failures
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
         first, items = first_of(_items(modality, inputs, manifest, resume.passes))
         reading = registry.face(modality).read_options({**_prepared_options(first, modality), **options})
@@ -88,15 +90,11 @@ def embed(
             if isinstance(result, Failure):
                 resume.failed(item.id)
                 listener.failure(item.id, result.reason)
-                if failures is not None:
-                    failures.add(item.id, result.reason, item.stamp)
                 continue
             listener.remarks(item.id, result.notes, result.warnings)
             beside, parts = kept_beside(item, (modality,)), result.embeddings
             keep([Row(item.id, part.vector, part.span, len(parts), beside, item.stamp) for part in parts], result.notes)
             listener.succeeded(item.id)
-            if failures is not None:
-                failures.done(item.id)
     return listener
 
 
@@ -107,6 +105,6 @@ def _items(modality: str, inputs: Inputs, manifest: Path | str | None, passes: P
 
 
 def _prepared_options(first: Item | Failure | None, modality: str) -> dict[str, Any]:
-    """The options that prepared samples were read with, as the first of them says; others that are asked for are refused with it."""
+    """Return the options that prepared samples were read with, according to the first; a run with others is refused."""
     payload = whole_source(getattr(first, "payload", None))
     return payload.provenance["inputs"][modality]["options"] if isinstance(payload, Prepared) else {}

@@ -1,4 +1,4 @@
-"""Which inputs a run of `embed` takes up: those of its share that are not done yet, or have changed since."""
+"""Choose the inputs of a run of `embed`: those of its share that are not done yet, or have changed since."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from imagebind_cli.store import Stamp, Store, content_hash, open_store
 
 @dataclass
 class Resume:
-    """The choice of inputs; each that is taken up carries what it is now.
+    """The choice of inputs; each chosen one carries its stamp.
 
-    modality: what they are. share: which of them are this run's. failures: those of earlier runs. retry: take only these. verify: tell a
-    changed file by its content, and not by size and time. store: where rows go; None until it is open, and where there is none.
+    modality: what they are. share: which of them are this run's. failures: those of earlier runs. retry: choose only these. verify: recognise
+    changed and renamed files by content, and not by size and time. store: where rows go; None until it is open, and where there is none.
     """
 
     listener: Listener
@@ -47,14 +47,14 @@ class Resume:
         self._stamp = stamper(face(self.modality), self.verify)
 
     def passes(self, path: str) -> bool:
-        """Whether a file is done, told before it is looked into. Whether it is asked for is not: it may be an archive of items that are."""
+        """Check whether a file is done, before it is opened. Shares and retries are not considered: it may be an archive of items that are due."""
         if self.store is None or not self._is_done(path, path):
             return False
         self.listener.skipped += self._is_asked(path)
         return True
 
     def choose(self, items: Iterable[Item | Failure]) -> Iterator[Item | Failure]:
-        """The items to do, in order. Another thread may draw them."""
+        """Yield the items to do, in order. Another thread may iterate."""
         asked = (item for item in items if self._is_asked(item.id))
         for item in asked if self.store is None else distinct(asked, self.listener, self._came):
             if isinstance(item, Failure):
@@ -69,6 +69,8 @@ class Resume:
             elif self.failures and not self.retry and self.failures.failed_as(item.id, stamped.stamp):
                 self.listener.left += 1
             else:
+                if self.failures:
+                    self.failures.begin(item.id, stamped.stamp)
                 yield stamped
 
     def failed(self, id: str) -> None:
@@ -76,7 +78,7 @@ class Resume:
         self._came.pop(hash(id), None)
 
     def _is_done(self, id: str, payload: Any) -> bool:
-        """Whether the store has this very input."""
+        """Check whether the store has this very input."""
         assert self.store is not None
         before = self.store.stamp(id)
         if before is None or not self._stamp(payload).is_of(before, by_content=self.verify):
@@ -118,7 +120,7 @@ class Resume:
 
 
 def stamper(face: Face, verify: bool) -> Callable[[Any], Stamp]:
-    """What tells what an input is now, from its payload. Of one that cannot be looked at nothing is known; its reader says why."""
+    """Return a function from a payload to the stamp of what the input is now. One that cannot be examined has none; its reader reports why."""
 
     def stamp(payload: Any) -> Stamp:
         if not isinstance(payload, Stretch):
@@ -147,7 +149,7 @@ def stamper(face: Face, verify: bool) -> Callable[[Any], Stamp]:
 
 
 def _frames_stamp(folder: str, verify: bool) -> Stamp:
-    """Of a folder of frames: their bytes together, the latest change of one or of the folder, and a hash of all names and contents."""
+    """Return the stamp of a folder of frames: their total bytes, the latest change of one or of the folder, and a hash of all names and contents."""
     names = frame_names(folder)
     paths = [os.path.join(folder, name) for name in names]
     found = [os.stat(path) for path in paths]

@@ -1,4 +1,4 @@
-"""Prepared samples, written once by `preprocess` and read by `embed` and `train`: tar shards, on disk or through a pipe, or one HDF5 file.
+"""Prepared samples, written by `preprocess` and read by `embed` and `train`: tar shards, on disk or through a pipe, or one HDF5 file.
 
 Reading in order: `read_shard`, `read_hdf5`. By number, in any order: `index`. Writing: `open_writer`.
 """

@@ -1,4 +1,4 @@
-"""Samples as they lie in shards: members that share a key, among them the prepared arrays of one or several modalities."""
+"""The samples of a shard: members that share a key, among them the prepared arrays of one or several modalities."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ ENDINGS = {
 }
 BY_ENDING = {ending: modality for modality, endings in ENDINGS.items() for ending in endings.split()}
 
-SMALL, BLOCKS, BLOCK = 65_536, 16, 4096
-"""Bytes of which an excerpt is all; of more, how many blocks of how many bytes it takes."""
+SMALL = 65_536  # bytes up to which an excerpt is everything
+BLOCKS, BLOCK = 16, 4096  # of larger members, how many blocks of how many bytes it takes
 
 
 def _excerpt(size: int, read: Callable[[int, int], bytes]) -> bytes:
-    """Enough of `size` bytes to tell members apart: all of a few; else their number, and blocks from the first to the last.
+    """Return enough of `size` bytes to tell members apart: all of a few; else their number, and blocks from the first to the last.
 
     Args:
-        read: bytes from a place, so many.
+        read: takes an offset and a number of bytes.
     """
     if size <= SMALL:
         return read(0, size)
@@ -44,13 +44,13 @@ def _excerpt(size: int, read: Callable[[int, int], bytes]) -> bytes:
 
 @dataclass(frozen=True)
 class Member:
-    """Bytes of a member: in memory where they came through a pipe, else where they lie."""
+    """A member's bytes: in memory if they came through a pipe, else a file, an offset and a size."""
 
     name: str
     place: bytes | tuple[str, int, int]
 
     def read(self) -> bytes:
-        """The member's bytes."""
+        """Read the member's bytes."""
         if isinstance(self.place, bytes):
             return self.place
         path, offset, size = self.place
@@ -59,7 +59,7 @@ class Member:
             return file.read(size)
 
     def excerpt(self) -> bytes:
-        """Enough of its bytes to tell it from another member, without reading all of a large one."""
+        """Return enough of its bytes to tell it from other members, without reading all of a large one."""
         if isinstance(self.place, bytes):
             data = self.place
             return _excerpt(len(data), lambda start, count: data[start : start + count])
@@ -68,10 +68,10 @@ class Member:
             return _excerpt(size, lambda start, count: os.pread(file.fileno(), count, offset + start))
 
     def array(self) -> np.ndarray:
-        """The array in a member that is a `.npy` file.
+        """Read the array of a member that is a `.npy` file.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is not one.
         """
         try:
             return np.lib.format.read_array(io.BytesIO(self.read()), allow_pickle=False)
@@ -81,28 +81,28 @@ class Member:
 
 @dataclass(frozen=True)
 class Rows:
-    """Clips that follow each other in a mapped file. rows: a view (clips, *shape) of it; nothing is read before it is looked at."""
+    """Consecutive clips of a mapped file. rows: a view (clips, *shape) of it, read when it is accessed."""
 
     name: str
     rows: np.ndarray = field(repr=False, compare=False)
 
     def read(self) -> bytes:
-        """The numbers as bytes."""
+        """Return the numbers as bytes."""
         return self.rows.tobytes()
 
     def excerpt(self) -> bytes:
-        """As `Part.excerpt`."""
+        """As `Member.excerpt`."""
         data = self.rows.reshape(-1).view(np.uint8)
         return _excerpt(len(data), lambda start, count: data[start : start + count].tobytes())
 
     def array(self) -> np.ndarray:
-        """A copy in memory."""
+        """Return a copy in memory."""
         return self.rows.copy()
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One modality of a sample as its encoder takes it: arrays (clips, *shape) in time order, their spans, and how they were made."""
+    """One modality of a sample as its encoder takes it: arrays (clips, *shape) in time order, their spans, and their provenance."""
 
     parts: Sequence[Member | Rows]
     spans: list[Any]
@@ -110,10 +110,10 @@ class Prepared:
     provenance: Mapping[str, Any]
 
     def arrays(self) -> Iterator[np.ndarray]:
-        """Each stretch as float32 (text: integers), in memory of its own.
+        """Yield each stretch as float32 (text: integers), in memory of its own.
 
         Raises:
-            ValueError: a part is no array of numbers.
+            ValueError: a part is not an array of numbers.
         """
         for part in self.parts:
             array = part.array()
@@ -124,7 +124,7 @@ class Prepared:
 
 @dataclass
 class Entry:
-    """All members of one key. fault: why they cannot be told apart, in words."""
+    """All members of one key. fault: why they are ambiguous, in words."""
 
     key: str
     parts: dict[str, Member | Rows] = field(default_factory=dict)
@@ -132,7 +132,7 @@ class Entry:
     fault: str = ""
 
     def about(self) -> dict[str, Any]:
-        """The sample's JSON; empty where it has none.
+        """Read the sample's JSON; empty where it has none.
 
         Raises:
             ValueError: it cannot be read, or the sample has a fault.
@@ -148,11 +148,11 @@ class Entry:
         return value if isinstance(value, dict) else {}
 
     def arrays(self, modality: str) -> list[Member | Rows]:
-        """The stretches of a modality's prepared arrays, in the order they were written, which is that of time."""
+        """Return the prepared arrays of a modality, in the order they were written, which is that of time."""
         return [part for name, part in self.parts.items() if re.fullmatch(rf"{modality}(\.\d+)?\.npy", name)]
 
     def media(self, modality: str) -> Member | Rows | None:
-        """The member that is a modality's media file, or its sentence.
+        """Return the member that is a modality's media file, or its sentence; None where there is none.
 
         Raises:
             ValueError: several may be it.
@@ -163,7 +163,7 @@ class Entry:
         return found[0] if found else None
 
     def payload(self, modality: str, about: Mapping[str, Any]) -> Prepared | io.BytesIO | str | None:
-        """One modality of this sample: prepared arrays, a media file in memory, or for text the sentence; None where it has none.
+        """Return one modality of this sample: prepared arrays, a media file in memory, or for text the sentence; None where it has none.
 
         Raises:
             ValueError: its spans or its sentence are broken, or several members may be it.
@@ -197,11 +197,11 @@ def _sentence(data: bytes) -> str:
 
 
 Stretched = tuple[float | None, float | None]
-"""Start and end in seconds of what a sample is of."""
+# Start and end in seconds of what a sample is of.
 
 
 def stretch_of(about: Mapping[str, Any]) -> Stretched:
-    """The seconds of a recording that a sample is of, as its JSON, or a manifest's row, says; None for the beginning, and for the end.
+    """Return the seconds of a recording that a sample is of, from its JSON or a manifest's row; None for the beginning, and for the end.
 
     A value that is not a number is a column of another meaning, and not a stretch.
     """
@@ -229,7 +229,7 @@ def as_seconds(value: Any) -> float | None:
 
 
 def member_key(id: str) -> str:
-    """A member key for an id: its last letters and digits, for people, and a hash, so that no two ids share one."""
+    """Return the member key of an id: its last letters and digits, for people, and a hash, so that no two ids share one."""
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(id).stem)[-40:].strip("-")
     return f"{readable}-{hashlib.sha256(id.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}".strip("-")
 
@@ -261,7 +261,7 @@ def _inputs_of(record: Mapping[str, Any]) -> Any:
 
 
 def _difference(one: Any, other: Any, name: str = "") -> tuple[str, Any, Any] | None:
-    """Where two records differ first, as `inputs.audio.options.channels`, and what stands there in each."""
+    """Return where two records differ first, as `inputs.audio.options.channels`, and the value of each."""
     if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
         return None if one == other else (name, one, other)
     inside = (_difference(one.get(key), other.get(key), f"{name}.{key}".lstrip(".")) for key in {**one, **other})

@@ -28,17 +28,16 @@ if TYPE_CHECKING:
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ALIGNMENT = 64
-PART_BYTES = 64_000_000
-"""A killed run loses the part it was in."""
+PART_BYTES = 64_000_000  # a killed run loses the part that it was writing
 
 
 def is_hdf5(head: bytes) -> bool:
-    """Whether a file's first bytes are those of an HDF5 file."""
+    """Check whether a file's first bytes are those of an HDF5 file."""
     return head.startswith(SIGNATURE)
 
 
 def is_foreign_hdf5(path: str | Path) -> bool:
-    """Whether an HDF5 file is whole and holds something else than prepared samples."""
+    """Check whether an HDF5 file is whole and holds something other than prepared samples."""
     import h5py
 
     try:
@@ -57,10 +56,10 @@ def _provenance(file: h5py.File) -> dict[str, Any]:
 
 
 class PreparedHDF5(Sequence[Entry]):
-    """The samples of a file by number, taken from the mapped file: opening reads no arrays, whatever their number.
+    """The samples of a file by number, mapped into memory: opening reads no arrays.
 
     Raises:
-        UserError: the file is torn, or holds something else.
+        UserError: the file is not whole, or holds something else.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -80,7 +79,7 @@ class PreparedHDF5(Sequence[Entry]):
             raise UserError(f"{path}: its modalities have different numbers of samples")
 
     def _column(self, file: h5py.File, group: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """All rows, mapped, and where each sample's begin."""
+        """Map all rows, and read where each sample's begin."""
         try:
             rows, first = file[group][name], file[group]["first"][:]
             offset = rows.id.get_offset()
@@ -103,7 +102,7 @@ class PreparedHDF5(Sequence[Entry]):
         return len(self._text[1]) - 1
 
     def __getitem__(self, number: Any) -> Any:
-        """The entry of this number; entries for a slice."""
+        """Return the entry of this number; entries for a slice."""
         if isinstance(number, slice):
             return [self[i] for i in range(len(self))[number]]
         number = range(len(self))[number]
@@ -112,7 +111,7 @@ class PreparedHDF5(Sequence[Entry]):
             f"{name}.npy": Rows(f"{name} of sample {number} of {self.path}", _slice(column, number)) for name, column in self._clips.items()
         }
         entry = Entry(text.name, parts | {"json": text}, self.provenance)
-        with suppress(ValueError, KeyError):  # who takes the sample will say so, under its number
+        with suppress(ValueError, KeyError):  # reported under its number when the sample is taken
             entry.key = member_key(entry.about()["id"])
         return entry
 
@@ -120,7 +119,7 @@ class PreparedHDF5(Sequence[Entry]):
         return map(self.__getitem__, range(len(self)))
 
     def ids(self) -> dict[str, Stretched]:
-        """The ids of all samples, with the stretch of each.
+        """Return the ids of all samples, with the stretch of each.
 
         Raises:
             UserError: a sample has none.
@@ -137,18 +136,18 @@ def _slice(column: tuple[np.ndarray, np.ndarray], number: int) -> np.ndarray:
 
 
 def read_hdf5(path: str | Path) -> Iterator[Entry]:
-    """The entries of a prepared HDF5 file in order; errors as `PreparedHDF5`."""
+    """Yield the entries of a prepared HDF5 file in order; errors as `PreparedHDF5`."""
     yield from PreparedHDF5(path)
 
 
 class PreparedHDF5Writer:
     """`NAME.h5` being written: tar shards in the folder `NAME.h5.partial` until all samples are there, then one file, put in place at once.
 
-    HDF5's own files do not survive a kill in the middle of a write, and one that grows is cut into chunks, which cannot be mapped. Use it
-    as a context manager; what an exception ends stays in the folder, and the next run goes on from there.
+    HDF5's own files do not survive a kill during a write, and one that grows consists of chunks, which cannot be mapped as one. Use it as a
+    context manager; after an exception the samples stay in the folder, and the next run continues from there.
 
     Raises:
-        UserError: the file that is there was made otherwise, or is none of ours.
+        UserError: the existing file has another provenance, or holds something else.
     """
 
     def __init__(self, path: Path, provenance: Mapping[str, Any]) -> None:
@@ -184,7 +183,7 @@ class PreparedHDF5Writer:
             os.close(self._lock)
 
     def _join(self) -> None:
-        """Make one file of the parts, and of what was there before them."""
+        """Make one file of the parts, and of the samples before them."""
         if len(self.ids) > len(self._stored_ids):
             building = self._folder / "whole.h5"
             write_hdf5(building, self._provenance, self._entries)
@@ -194,7 +193,7 @@ class PreparedHDF5Writer:
         shutil.rmtree(self._folder)
 
     def finish(self, key: str, about: Mapping[str, Any]) -> None:
-        """The sample is whole. `about`: its id, spans and notes."""
+        """End a sample. about: its id, spans and notes."""
         self._parts.finish(key, about)
         self.ids[about["id"]] = stretch_of(about)
 
@@ -208,7 +207,7 @@ class PreparedHDF5Writer:
 
 
 def write_hdf5(path: Path, provenance: Mapping[str, Any], entries: Callable[[], Iterable[Entry]]) -> None:
-    """A prepared HDF5 file of samples, which are gone through twice: to count the clips, and to copy them."""
+    """Write a prepared HDF5 file of samples, in two passes: to count the clips, and to copy them."""
     firsts = {name: array("q", [0]) for name in ("about", *provenance["inputs"])}
     kinds = {"about": np.empty(0, np.uint8)}  # an empty array of each column's shape and type
     for entry in entries():
@@ -227,7 +226,7 @@ def write_hdf5(path: Path, provenance: Mapping[str, Any], entries: Callable[[], 
 
 
 def _blocks(entry: Entry, name: str) -> Iterator[bytes | memoryview]:
-    """The bytes of a sample's rows in a column."""
+    """Yield the bytes of a sample's rows in a column."""
     if name == "about":
         yield _line(entry)
     else:
@@ -236,14 +235,14 @@ def _blocks(entry: Entry, name: str) -> Iterator[bytes | memoryview]:
 
 
 def _line(entry: Entry) -> bytes:
-    """The sample's JSON; a newline makes all of them JSON Lines."""
+    """Return the sample's JSON with a newline, so that all of them are JSON Lines."""
     return entry.parts["json"].read().rstrip() + b"\n"
 
 
 def _allocate(
     path: Path, provenance: Mapping[str, Any], firsts: Mapping[str, array[int]], kinds: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[int, int]]:
-    """A file with room for all rows: for each column where they go, and the bytes of one."""
+    """Create a file with room for all rows. Returns for each column where they go, and the bytes of one."""
     import h5py
 
     at_once = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
