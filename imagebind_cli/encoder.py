@@ -186,6 +186,7 @@ in memory whole. Raises OSError or ValueError, with a reason in words, for an in
 class Modality:
     """An encoder file's whole contract.
 
+    panel: how `--preview` draws a channel: `grey` from its smallest to its largest value, `unit` from 0 to 1, or as a `spectrogram`.
     name: as in the registry. stem: builds the stem from an EncoderConfig. readers: what a user may call this input, and how
     each is read; the choices they take stand in `reading.OPTIONS`.
     """
@@ -193,6 +194,7 @@ class Modality:
     name: str
     readers: Mapping[str, Reader]
     stem: Callable[[EncoderConfig], nn.Module] = field(default=PatchStem)
+    panel: str = "grey"
 
 
 class _NoInitialisation(TorchFunctionMode):

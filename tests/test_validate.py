@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
+from imagebind_cli.pages.curves import POINTS, chart, thinned
 from imagebind_cli.training.recipe import Pair
-from imagebind_cli.training.report import POINTS, chart, thinned
 from imagebind_cli.training.step import Outcome
 from imagebind_cli.training.validate import _guessed, ranks_of
 from imagebind_cli.training.watch import WINDOW, Watch

@@ -187,9 +187,9 @@ def finish(document: Mapping[str, Any], outputs: Outputs) -> None:
     elif outputs.report:
         _write(outputs.report, text)
     if outputs.html:
-        from imagebind_cli.pages.classification import page
+        from imagebind_cli.pages.classification import write_report_page
 
-        _write(outputs.html, page(document))
+        write_report_page(outputs.html, document)
     if outputs.plot:
         import numpy as np
 

@@ -269,4 +269,4 @@ def _clips(resampled: Resampled, spans: Iterable[tuple[Fraction, Fraction]]) -> 
         yield held[0]
 
 
-MODALITY = Modality(name="audio", readers={"audio": read})
+MODALITY = Modality(name="audio", readers={"audio": read}, panel="spectrogram")

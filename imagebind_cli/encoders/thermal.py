@@ -192,4 +192,4 @@ def _limits(known: np.ndarray, unit: str, options: ThermalOptions, notes: list[s
     return low, high
 
 
-MODALITY = Modality(name="thermal", readers={"thermal": read})
+MODALITY = Modality(name="thermal", readers={"thermal": read}, panel="unit")

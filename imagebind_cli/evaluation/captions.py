@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli import metrics
-from imagebind_cli.similarity import places, ranks, top_k
+from imagebind_cli.similarity import positions_by_id, ranks, top_k
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def sides(item_ids: Sequence[str], items: np.ndarray, captions: Sequence[tuple[s
 
 def ask(queries: Side, gallery: Side) -> dict[str, np.ndarray]:
     """Scores of each query, as `metrics.retrieval` gives them. Among equal scores the first by id comes first."""
-    return metrics.retrieval(ranks(lambda: [gallery.vectors], queries.vectors, queries.partners, places(gallery.ids)))
+    return metrics.retrieval(ranks(lambda: [gallery.vectors], queries.vectors, queries.partners, positions_by_id(gallery.ids)))
 
 
 def answers(queries: Side, gallery: Side, k: int) -> Iterator[dict[str, Any]]:
