@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-RECALL_AT = (1, 5, 10)  # ranks at which recall is measured, wherever it is
+CUTOFFS = (1, 5, 10)
 DEPTH = 10
 """How many results nDCG looks at."""
 
@@ -39,7 +39,7 @@ def retrieval(ranks: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     gain = np.where(places < DEPTH, gains[np.minimum(places, DEPTH - 1)], 0)
     best = np.cumsum(gains)[np.minimum(counts, DEPTH) - 1]
     first = places[starts]
-    scores = {f"R@{k}": (first < k).astype(np.float64) for k in RECALL_AT}
+    scores = {f"R@{k}": (first < k).astype(np.float64) for k in CUTOFFS}
     scores["rank"] = first + 1.0
     scores["AP"] = _sums((number + 1) / (places + 1), starts) / counts
     scores["nDCG@10"] = _sums(gain, starts) / best

@@ -23,7 +23,7 @@ from imagebind_cli.tabular import Row, read_good_rows
 QUERIES = 4096  # queries that are ranked together
 # Each score by its name: the values of `metrics.retrieval` behind it, one for each query, and how they become one figure.
 SCORES: dict[str, tuple[str, Callable[[np.ndarray], float]]] = {
-    **{f"R@{k}": (f"R@{k}", np.mean) for k in metrics.RECALL_AT},
+    **{f"R@{k}": (f"R@{k}", np.mean) for k in metrics.CUTOFFS},
     "median rank": ("rank", np.median),
     "mAP": ("AP", np.mean),
     "nDCG@10": ("nDCG@10", np.mean),
