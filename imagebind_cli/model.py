@@ -19,7 +19,7 @@ from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.int8 import narrow
 from imagebind_cli.options import record
 from imagebind_cli.readers import modality_options, read_source
-from imagebind_cli.sources import Failure, Item, whole
+from imagebind_cli.sources import Failure, Item, whole_source
 from imagebind_cli.weights import checkpoint, model_config
 from imagebind_cli.weights.checkpoint import Checkpoint
 from imagebind_cli.weights.find import ConfigLike, ModelLike, find_checkpoint, is_bundled
@@ -190,7 +190,9 @@ class Model:
         """
         if isinstance(inputs, str | os.PathLike):
             inputs = [inputs]
-        named = (given if isinstance(given := whole(payload), str | os.PathLike) else f"input {i}" for i, payload in enumerate(inputs))
+        named = (
+            given if isinstance(given := whole_source(payload), str | os.PathLike) else f"input {i}" for i, payload in enumerate(inputs)
+        )
         items = (Item(str(name), payload) for name, payload in zip(named, inputs, strict=True))
         rows = []
         for item, result in self.embed_items(modality, items, batch_size=batch_size, workers=workers, **options):

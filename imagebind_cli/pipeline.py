@@ -24,7 +24,7 @@ from imagebind_cli.encoder import Sample, Span
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UserError
 from imagebind_cli.prepared import Prepared
-from imagebind_cli.sources import Failure, Item, Stretch, reason, whole
+from imagebind_cli.sources import Failure, Item, Stretch, reason, whole_source
 
 IDLE_SECONDS = 0.2
 """A batch that is not full goes to the encoder after this long without new input, so that a slow producer sees its results."""
@@ -228,7 +228,7 @@ class _Readers:
 
 def _at_hand(payload: Any) -> bool:
     """Whether another process could read nothing of it, or would have to be sent what is read already."""
-    parts = map(whole, payload.values() if isinstance(payload, dict) else (payload,))
+    parts = map(whole_source, payload.values() if isinstance(payload, dict) else (payload,))
     return any(isinstance(part, Prepared) or callable(part) for part in parts)
 
 

@@ -16,7 +16,7 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.media.windows import Times, within
 from imagebind_cli.options import read_options, record
 from imagebind_cli.prepared import Prepared
-from imagebind_cli.sources import Stretch, is_timed, names_store, reason, whole
+from imagebind_cli.sources import Stretch, is_timed, names_store, reason, whole_source
 
 
 def modality_options(modality: str, chosen: Mapping[str, Any]) -> Any:
@@ -76,7 +76,7 @@ def read_sources(payload: Any, configs: Mapping[str, EncoderConfig], options: Ma
         except (OSError, ValueError) as error:
             if len(configs) == 1:
                 raise
-            file = f" {whole(source)}" if isinstance(whole(source), str) and modality != "text" else ""
+            file = f" {whole_source(source)}" if isinstance(whole_source(source), str) and modality != "text" else ""
             raise ValueError(f"{modality}{file}: {reason(error)}") from error
 
 
@@ -92,7 +92,7 @@ def prepared_samples(source: Prepared, modality: str, config: EncoderConfig, opt
     Raises:
         UserError: they were made for an encoder that wants other input. ValueError: an array is torn, or not what that encoder takes.
     """
-    theirs, ours = source.made["inputs"][modality], input_record(config, modality, {})
+    theirs, ours = source.provenance["inputs"][modality], input_record(config, modality, {})
     for key in ("shape", "mean", "std"):
         had = theirs.get(key) if isinstance(theirs, dict) else None
         if had != ours[key]:

@@ -70,7 +70,7 @@ class Stretch:
         return f"#{start}-{end}"
 
 
-def whole(source: Any) -> Any:
+def whole_source(source: Any) -> Any:
     """Return what a stretch is a part of; any other source as it is."""
     return source.source if isinstance(source, Stretch) else source
 
@@ -264,7 +264,7 @@ def from_row(row: dict[str, Any], modalities: Modalities, place: str, folder: st
 def kept_beside(item: Item, modalities: Modalities) -> dict[str, Any]:
     """Return what is stored beside an item's id: the rest of its row, and by modality each path or sentence that the id does not say."""
     given = item.payload if isinstance(item.payload, dict) else {modalities[0]: item.payload}
-    read = {modality: whole(part) for modality, part in given.items()}
+    read = {modality: whole_source(part) for modality, part in given.items()}
     return {modality: part for modality, part in read.items() if isinstance(part, str) and part != item.id} | item.meta
 
 
@@ -297,7 +297,7 @@ def _sample(entry: Entry, modalities: Modalities, place: str) -> Item | Failure:
     missing = [modality for modality, payload in given.items() if payload is None]
     if missing:
         return Failure(id, f"no {missing[0]} in this sample of {place}; it has {', '.join(entry.parts)}")
-    if not about and any(isinstance(whole(payload), Prepared) for payload in given.values()):
+    if not about and any(isinstance(whole_source(payload), Prepared) for payload in given.values()):
         return Failure(entry.key, f"this sample of {place} is not whole")
     return Item(id, _payload(given), {key: value for key, value in about.items() if key not in ("id", "spans", "notes")})
 

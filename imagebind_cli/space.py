@@ -70,16 +70,16 @@ class Space:
         """
         if modality is not None and registry.encoder_name(reader.modality) != registry.encoder_name(modality):
             raise UserError(f"{reader.path}: holds {reader.modality} vectors; {modality} is asked for")
-        other = next(((place, made) for place, made in self.made if made.get("dtype") != reader.made.get("dtype")), None)
+        other = next(((place, made) for place, made in self.made if made.get("dtype") != reader.provenance.get("dtype")), None)
         if other is not None:
             place, made = other
             self.note(
-                f"{reader.path}: vectors computed in {reader.made.get('dtype')}; those of {place} in {made.get('dtype')}, which moves cosines "
+                f"{reader.path}: vectors computed in {reader.provenance.get('dtype')}; those of {place} in {made.get('dtype')}, which moves cosines "
                 "between them a little: `imagebind weights verify --dtype` measures how far"
             )
-        self._check(str(reader.path), reader.made)
+        self._check(str(reader.path), reader.provenance)
         if "loaded" in self.__dict__:
-            self._check_weights(self.loaded, str(reader.path), reader.made)
+            self._check_weights(self.loaded, str(reader.path), reader.provenance)
         return reader
 
     @cached_property
@@ -124,7 +124,7 @@ class Space:
         return made
 
     def _check(self, place: str, made: Mapping[str, Any]) -> None:
-        from imagebind_cli.store.made import refuse_earlier
+        from imagebind_cli.store.provenance import refuse_earlier
 
         for before_place, before in self.made:
             same_encoder = registry.encoder_name(before["modality"]) == registry.encoder_name(made["modality"])
@@ -137,7 +137,7 @@ class Space:
 
     def _check_weights(self, loaded: Model, place: str, made: Mapping[str, Any]) -> None:
         """Another run of training has the same name and other weights."""
-        from imagebind_cli.store.made import refuse_earlier
+        from imagebind_cli.store.provenance import refuse_earlier
         from imagebind_cli.weights import checkpoint
 
         own = checkpoint.fingerprint(loaded.checkpoint, registry.encoder_name(made["modality"]))
@@ -192,7 +192,7 @@ class Inputs:
     def made(self) -> list[dict[str, Any]]:
         """How its vectors were made: a record for each store, or for each modality."""
         if self._readers:
-            return [dict(reader.made) for reader in self._readers]
+            return [dict(reader.provenance) for reader in self._readers]
         modalities = list(self.weights or [self.modality])
         return [self.space.made_of(name, self.pool, self._options_of(name)) | {"assumptions": list(self._assumed)} for name in modalities]
 

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
     ["errors", "events", "file_kinds", "fingerprint"],
+    ["files"],
     ["registry", "options", "tabular", "store", "media", "transformer", "similarity", "metrics"],
     ["prepared"],
     ["sources", "encoder"],

@@ -168,7 +168,7 @@ def test_a_run_that_fails_leaves_the_page_that_was_there(imagebind: Run, tmp_pat
     assert [path.name for path in tmp_path.glob(".page*")] == []
     run = imagebind("retrieve", place, "--like", "dog.png", "--html", tmp_path / "none" / "page.html")
     assert (run.code, len(run.notices)) == (1, 1)
-    assert "No such file or directory" in run.err
+    assert "there is no folder" in run.err
     run = imagebind("retrieve", place, "--like", "dog.png", "--html", tmp_path)
     assert (run.code, run.notices) == (1, [f"imagebind: {tmp_path}: is a folder; give the page a file name"])
 

@@ -139,7 +139,7 @@ def test_several_modalities_stay_together(here: Run, files: dict[str, list[str]]
     assert list(first.parts) == ["image.npy", "depth.npy", "json"]
     assert first.about()["id"] == "pair 0"
     assert first.about()["scene"] == "hall"
-    assert first.made["inputs"]["depth"]["options"]["focal"] == 500
+    assert first.provenance["inputs"]["depth"]["options"]["focal"] == 500
     assert first.key != second.key
     depth = here("embed", "depth", "p.tar")
     assert vectors(depth.out).keys() == {"pair 0", "pair 1"}

@@ -75,7 +75,7 @@ def test_a_store_is_gone_on_with_searched_and_classified(imagebind: Run, huge: P
     assert imagebind("embed", "text", "a room", "stairs", "-o", words, "--model", huge, "--device", "cpu").code == 0
     found = checkpoint.open_file(huge)
     for store, encoder, scale in ((maps, "depth", 5.0), (words, "text", 14.2857143)):
-        made = open_store(store).made
+        made = open_store(store).provenance
         assert made["weights"] == checkpoint.fingerprint(found, encoder)
         assert (made["model"], made["dim"], made["dtype"], made["untrained"]) == (found.config.name, 1024, "float32", False)
         assert made["scale"] == pytest.approx(scale, rel=1e-6)

@@ -7,6 +7,8 @@ import generate
 import pytest
 from conftest import PROGRAM, UNTRAINED, Run
 
+from imagebind_cli.prepared import member_key
+
 NAMES = b"\n".join(b"gone%d.png" % number for number in range(100))
 
 
@@ -17,7 +19,7 @@ NAMES = b"\n".join(b"gone%d.png" % number for number in range(100))
         (("embed", "image", "a.png", "-o", "v.safetensors"), "v.safetensors"),
         (("embed", "image", "--errors", "failed.jsonl"), "failed.jsonl"),
         (("preprocess", "image", "a.png", "-o", "s.tar"), "s.tar"),
-        (("preprocess", "image", "a.png", "--preview", "look"), "look"),
+        (("preprocess", "image", "a.png", "--preview", "look"), f"look/{member_key('a.png')}.image.png"),
         (("retrieve", "photos.h5", "--like", "a.png", "--html", "near.html"), "near.html"),
     ],
 )

@@ -113,7 +113,7 @@ def test_merge_joins_what_was_made_alike_and_adds_only_what_is_new(imagebind: Ru
     assert reader.ids == ["1.png", "2.png", "4.png", "3.png", "5.png"]
     assert reader.vectors().tobytes() == np.stack([vector(number) for number in (1, 2, 4, 1003, 5)]).tobytes()
     assert reader.meta(1) == {"label": "dog"}
-    assert reader.made["assumptions"] == ["a note"]
+    assert reader.provenance["assumptions"] == ["a note"]
     assert imagebind("store", "check", "all.store").code == 0
 
 
@@ -205,7 +205,7 @@ def test_export_to_every_format_of_ours_and_back_loses_nothing(imagebind: Run, s
     assert theirs.spans == pytest.approx(ours.spans, nan_ok=True)
     assert [theirs.meta(number) for number in range(4)] == [ours.meta(number) for number in range(4)]
     assert theirs.stamps.tobytes() == ours.stamps.tobytes()
-    assert {**theirs.made, "array": ""} == {**ours.made, "array": ""}
+    assert {**theirs.provenance, "array": ""} == {**ours.provenance, "array": ""}
 
 
 def test_export_to_safetensors_is_read_by_its_library(imagebind: Run, store: Path) -> None:
@@ -277,12 +277,12 @@ def test_compact_drops_replaced_rows_and_nothing_else(imagebind: Run, folder: Pa
     path = write(Path(f"s{ending}"), *(row(number, meta={"n": number}) for number in range(20)))
     write(path, *(row(number, version=1) for number in range(0, 20, 2)))
     before = open_store(path)
-    wanted = (before.ids, before.vectors(), before.made, [before.meta(number) for number in range(20)], before.stamps.tobytes())
+    wanted = (before.ids, before.vectors(), before.provenance, [before.meta(number) for number in range(20)], before.stamps.tobytes())
     run = imagebind("store", "compact", path)
     assert run.code == 0
     assert f"{0 if ending == '.safetensors' else 10} replaced rows dropped" in run.err
     after = open_store(path)
-    assert (after.replaced, after.ids, after.made) == (0, wanted[0], wanted[2])
+    assert (after.replaced, after.ids, after.provenance) == (0, wanted[0], wanted[2])
     assert after.vectors().tobytes() == wanted[1].tobytes()
     assert [after.meta(number) for number in range(20)] == wanted[3]
     assert after.stamps.tobytes() == wanted[4]

@@ -103,7 +103,7 @@ def test_class_vectors_kept_in_a_store_give_the_same_rows(zeroshot: Run, embed: 
     reader = open_store("names.npy")
     assert reader.ids == ["dog", "dog=puppy", "a bee", "pet=dog", "pet=cat"]
     assert [reader.meta(row)["class"] for row in range(5)] == ["dog", "dog", "a bee", "pet", "pet"]
-    assert reader.made["templates"]["name"] == "audio"
+    assert reader.provenance["templates"]["name"] == "audio"
     mixed = zeroshot(
         "audio", "sounds.h5", "--labels", "dog|puppy,a bee,pet=dog|cat", "--templates", "audio", "--device", "cpu", "--batch-size", 1
     )  # model from the store

@@ -13,6 +13,7 @@ from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.files import write_text
 from imagebind_cli.space import Inputs, Space
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def from_examples(place: Path, by: str | None, modality: str, space: Space, talk
 
     if is_store(place):
         reader = space.admit(open_store(place))
-        made, batches = dict(reader.made), stored(reader, metas=True)
+        made, batches = dict(reader.provenance), stored(reader, metas=True)
     elif os.path.isdir(place):
         by = by or FOLDER
         inputs = Inputs(space, modality, [], find_items((modality,), [str(place)], None, False, others=talk.others)(None))
@@ -185,7 +186,7 @@ def finish(document: Mapping[str, Any], outputs: Outputs) -> None:
     if not outputs.rows:
         write(text.encode())
     elif outputs.report:
-        _write(outputs.report, text)
+        write_text(outputs.report, text)
     if outputs.html:
         from imagebind_cli.pages.classification import write_report_page
 
@@ -196,10 +197,3 @@ def finish(document: Mapping[str, Any], outputs: Outputs) -> None:
         from imagebind_cli.pages.classification import plot
 
         plot(np.array(document["confusion"]), [row["class"] for row in document["classes"]], outputs.plot)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None

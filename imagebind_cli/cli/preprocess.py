@@ -32,6 +32,7 @@ from imagebind_cli.cli.output import StdoutClosed, write
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UsageError, UserError, writing
 from imagebind_cli.file_kinds import Others
+from imagebind_cli.files import replacing
 
 if TYPE_CHECKING:
     from imagebind_cli.encoder import EncoderConfig
@@ -90,12 +91,14 @@ def preprocess(
 
     from imagebind_cli.corpus.items import count_items, new_items
     from imagebind_cli.engine.processes import Processes, default_workers
-    from imagebind_cli.prepared import is_own
+    from imagebind_cli.prepared import belongs_to
     from imagebind_cli.sources import is_timed
 
     frames = chosen["fps"] is not None
     others = Others(strict)
-    items = find_items(modalities, inputs or [], manifest, nul, frames, others)(lambda path: output is not None and is_own(path, output))
+    items = find_items(modalities, inputs or [], manifest, nul, frames, others)(
+        lambda path: output is not None and belongs_to(path, output)
+    )
     at_once = workers or default_workers()
 
     def count() -> int | None:
@@ -201,7 +204,7 @@ def _options(modalities: tuple[str, ...], chosen: dict[str, Any]) -> dict[str, d
 
 
 def _write(steps: Iterator[Any], writer: Writer, modalities: tuple[str, ...], array: str, talk: Talk, hint: str | None) -> None:
-    from imagebind_cli.prepared import key_of
+    from imagebind_cli.prepared import member_key
     from imagebind_cli.sources import Failure, kept_beside
 
     spans: dict[str, list[Any]] = {}
@@ -216,13 +219,13 @@ def _write(steps: Iterator[Any], writer: Writer, modalities: tuple[str, ...], ar
                     hint = None
             elif sample is not None:
                 name, values = sample.modality, sample.tensor.numpy()
-                writer.add(key_of(item.id), name, values.astype(array if values.dtype.kind == "f" else "int32", copy=False))
+                writer.add(member_key(item.id), name, values.astype(array if values.dtype.kind == "f" else "int32", copy=False))
                 spans.setdefault(name, []).extend(sample.spans)
                 talk.remarks(item.id, sample.notes, sample.warnings)
                 notes.setdefault(name, []).extend(note for note in sample.notes if note not in notes.get(name, []))
                 continue
             elif spans:
-                writer.finish(key_of(item.id), {**_plain(kept_beside(item, modalities)), "id": item.id, "spans": spans, "notes": notes})
+                writer.finish(member_key(item.id), {**_plain(kept_beside(item, modalities)), "id": item.id, "spans": spans, "notes": notes})
                 talk.succeeded(item.id)
             else:
                 talk.failure(item.id, "holds nothing to prepare")
@@ -237,7 +240,7 @@ def _plain(meta: dict[str, Any]) -> dict[str, Any]:
 
 def _look(steps: Iterator[Any], configs: dict[str, EncoderConfig], inspect: bool, preview: Path | None, talk: Talk) -> None:
     """Print and draw what was read of each item's first stretch, and what was assumed."""
-    from imagebind_cli.prepared import key_of
+    from imagebind_cli.prepared import member_key
     from imagebind_cli.sources import Failure
 
     drawn: list[tuple[str, str, dict[str, Any]]] = []
@@ -272,8 +275,9 @@ def _look(steps: Iterator[Any], configs: dict[str, EncoderConfig], inspect: bool
                 from imagebind_cli.pages.preview import draw
 
                 preview.mkdir(parents=True, exist_ok=True)
-                file = f"{key_of(item.id)}.{name}.png"
-                draw(sample, registry.encoder_name(name), configs[name]).save(preview / file)
+                file = f"{member_key(item.id)}.{name}.png"
+                with replacing(preview / file) as place:
+                    draw(sample, registry.encoder_name(name), configs[name]).save(place)
                 drawn.append((file, item.id, about[name]))
             continue
         about = {}

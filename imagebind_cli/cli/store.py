@@ -11,11 +11,11 @@ import typer
 
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, printable, say
-from imagebind_cli.errors import UsageError, UserError, writing
+from imagebind_cli.errors import UserError
 
 if TYPE_CHECKING:
     from imagebind_cli.store import StoreReader
-    from imagebind_cli.store.merge import Merged
+    from imagebind_cli.store.maintenance import MergeCounts
 
 app = typer.Typer(help="Describe, merge, export, compact and check stores of embeddings.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -28,8 +28,8 @@ NAMED = 5
 AsJSON = Annotated[bool, typer.Option("--json", help="JSON and no table.")]
 
 
-@app.command()
-def info(paths: StorePaths, as_json: AsJSON = False) -> None:
+@app.command("info")
+def info_command(paths: StorePaths, as_json: AsJSON = False) -> None:
     """What stores hold, and how they were made.
 
     \b
@@ -48,8 +48,8 @@ def info(paths: StorePaths, as_json: AsJSON = False) -> None:
             write("".join(lines).encode("utf-8", "surrogateescape"))
 
 
-@app.command()
-def merge(
+@app.command("merge")
+def merge_command(
     paths: StorePaths,
     output: Annotated[Path, typer.Option("-o", "--output", help="Store to add to, made if it is not there.", show_default=False)],
     array: Array = None,
@@ -62,15 +62,15 @@ def merge(
         imagebind store merge photos-*-of-00004.h5 -o photos.h5
     """
     from imagebind_cli.store import open_store
-    from imagebind_cli.store.merge import merge as merge_stores
+    from imagebind_cli.store.maintenance import merge
 
     readers = [open_store(path) for path in paths]
     with Talk(done="added") as talk:
 
-        def tell(merged: Merged) -> None:
+        def tell(merged: MergeCounts) -> None:
             talk.done, talk.skipped = merged.added + merged.replaced, merged.same
 
-        merged = merge_stores(readers, output, array and str(array), tell)
+        merged = merge(readers, output, array and str(array), tell)
     for id in merged.twice[:NAMED]:
         say(f"{printable(id)}: in several of these stores; the first one's rows are kept")
     if len(merged.twice) > NAMED:
@@ -78,8 +78,8 @@ def merge(
     say(f"{output}: {talk.summary()}{f', {merged.replaced:,} of them in place of older ones' if merged.replaced else ''}")
 
 
-@app.command()
-def export(
+@app.command("export")
+def export_command(
     path: StorePath,
     output: Annotated[Path, typer.Option("-o", "--output", help="New file or folder.", show_default=False)],
     array: Annotated[ArrayType, typer.Option(help="Number type of the vectors.")] = ArrayType.float32,
@@ -94,43 +94,32 @@ def export(
         imagebind store export photos.h5 -o photos.parquet --array float16       # needs pyarrow
         imagebind store export photos.h5 -o photos-clip/ --clip-retrieval
     """
-    from imagebind_cli.store import FORMATS, open_store
-    from imagebind_cli.store import export as forms
-    from imagebind_cli.store.merge import merge as merge_stores
+    from imagebind_cli.store import open_store
+    from imagebind_cli.store.export import export
 
     reader = open_store(path)
-    if output.exists():
-        raise UserError(f"{output}: exists; name another, or remove it")
-    if not clip_retrieval and output.suffix not in (*FORMATS, ".parquet"):
-        raise UsageError(f"{output}: unknown ending {output.suffix!r}; choose from {', '.join(FORMATS)}, .parquet")
-    with writing(output):
-        if clip_retrieval:
-            forms.to_clip_retrieval(reader, output, str(array))
-        elif output.suffix == ".parquet":
-            forms.to_parquet(reader, output, str(array))
-        else:
-            merge_stores([reader], output, str(array))
+    export(reader, output, str(array), clip_retrieval)
     say(f"{output}: {len(reader):,} rows")
 
 
-@app.command()
-def compact(path: StorePath) -> None:
+@app.command("compact")
+def compact_command(path: StorePath) -> None:
     """Write a store anew without the rows that were replaced because their input changed. Readers are not disturbed.
 
     \b
         imagebind store compact photos.h5
     """
-    from imagebind_cli.store.compact import compact as compact_store
+    from imagebind_cli.store.maintenance import compact
 
     if not path.exists():
         raise UserError(f"{path}: no such store")
     before = _bytes(path)
-    dropped = compact_store(path)
+    dropped = compact(path)
     say(f"{path}: {dropped:,} replaced rows dropped, {before / 1e6:,.1f} MB before, {_bytes(path) / 1e6:,.1f} MB now")
 
 
-@app.command()
-def check(paths: StorePaths) -> None:
+@app.command("check")
+def check_command(paths: StorePaths) -> None:
     """Look at every row: finite, of length 1, with an id of its own, and nothing left torn. A line for each finding, and exit code 1.
 
     \b
@@ -164,7 +153,7 @@ def _about(reader: StoreReader) -> dict[str, Any]:
         "array": str(block.dtype),
         "windows": reader.spans is not None,
         "bytes": sum(_bytes(part) for part in reader.paths),
-        "made": {key: value for key, value in reader.made.items() if key != "array"},
+        "made": {key: value for key, value in reader.provenance.items() if key != "array"},
     }
 
 

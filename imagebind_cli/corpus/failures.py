@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from imagebind_cli.errors import UserError, writing
+from imagebind_cli.files import write_text
 from imagebind_cli.store import Stamp
 
 
@@ -74,6 +74,4 @@ class FailureFile:
         with writing(self._path):
             self._file.close()
         if self._stale:
-            building = self._path.with_name(f".{self._path.name}.partial")
-            building.write_text("".join(json.dumps(row) + "\n" for row in self._known.values()), encoding="utf-8")
-            os.replace(building, self._path)
+            write_text(self._path, "".join(json.dumps(row) + "\n" for row in self._known.values()))

@@ -15,7 +15,7 @@ from imagebind_cli.corpus.share import Share
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.events import Listener
 from imagebind_cli.prepared import Prepared
-from imagebind_cli.sources import Failure, Item, Passes, from_arguments, from_manifest, kept_beside, whole
+from imagebind_cli.sources import Failure, Item, Passes, from_arguments, from_manifest, kept_beside, whole_source
 from imagebind_cli.store import Row, Store, check_writable
 
 if TYPE_CHECKING:
@@ -104,5 +104,5 @@ def _items(modality: str, inputs: Inputs, manifest: Path | str | None, passes: P
 
 def _prepared_options(first: Item | Failure | None, modality: str) -> dict[str, Any]:
     """The options that prepared samples were read with, as the first of them says; others that are asked for are refused with it."""
-    payload = whole(getattr(first, "payload", None))
-    return payload.made["inputs"][modality]["options"] if isinstance(payload, Prepared) else {}
+    payload = whole_source(getattr(first, "payload", None))
+    return payload.provenance["inputs"][modality]["options"] if isinstance(payload, Prepared) else {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagebind_cli.errors import UsageError
-from imagebind_cli.store import key_of
+from imagebind_cli.store import id_hash
 
 ARRAY = "SLURM_ARRAY_TASK_"
 
@@ -26,7 +26,7 @@ class Share:
 
     def holds(self, id: str) -> bool:
         """Whether an input is of this share."""
-        return key_of(id) % self.count == self.number - 1
+        return id_hash(id) % self.count == self.number - 1
 
     def name(self, path: Path) -> Path:
         """A file's name for this share: `photos.h5` as `photos-00001-of-00004.h5`."""

@@ -7,13 +7,14 @@ and everything that comes from outside (names, sentences, paths) passes `escape`
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from imagebind_cli.errors import UserError, writing
+from imagebind_cli.errors import UserError
+from imagebind_cli.files import replacing
 
 POLICY = "default-src 'none'; img-src data: 'self'; media-src data:; style-src 'unsafe-inline'"
 STYLE = """
@@ -100,9 +101,9 @@ def write_page(path: Path, title: str, body: str) -> None:
     """Write a page that fits in memory, whole or not at all.
 
     Raises:
-        UserError: the file cannot be opened. OSError: it cannot be written, with its name.
+        UserError, OSError: as `PageFile`.
     """
-    with writing(path), PageFile(path, title) as file:
+    with PageFile(path, title) as file:
         file.write(body)
 
 
@@ -110,33 +111,26 @@ class PageFile:
     """A page that is written piece by piece. Use it as a context manager: the file is in its place once the page is whole.
 
     Raises:
-        UserError: the path is a folder, or cannot be written to.
+        UserError: the path is a folder, or its folder does not exist. OSError: it cannot be written to.
     """
 
     def __init__(self, path: Path, title: str) -> None:
         if path.is_dir():
             raise UserError(f"{path}: is a folder; give the page a file name")
-        # A pipe or a device, as in `--html /dev/stdout`, is written to and never replaced.
-        self._path, self._building = path, path if path.exists() and not path.is_file() else path.with_name(f".{path.name}.partial")
-        try:
-            self._file = open(self._building, "w", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed in __exit__
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}") from None
+        with ExitStack() as stack:
+            place = stack.enter_context(replacing(path))
+            self._file = stack.enter_context(open(place, "w", encoding="utf-8", errors="replace"))
+            self._exits = stack.pop_all()
         self._file.write(opening(title))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            if kind is None:
-                self._file.write(ENDING)
-            self._file.close()
-            if kind is None and self._building != self._path:
-                os.replace(self._building, self._path)
-        finally:
-            if self._building != self._path:
-                self._building.unlink(missing_ok=True)
+        with self._exits:
+            if error is not None:
+                raise error
+            self._file.write(ENDING)
 
     def write(self, body: str) -> None:
         """Add HTML."""

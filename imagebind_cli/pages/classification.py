@@ -13,6 +13,7 @@ import numpy as np
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.evaluation.report import shown
+from imagebind_cli.files import replacing
 from imagebind_cli.pages.base import escape, table, write_page
 
 MATRIX_CLASSES = 60  # classes up to which the page has the whole confusion matrix
@@ -118,6 +119,7 @@ def plot(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # letters the font does not have
-            figure.savefig(path, dpi=120)
+            with replacing(path) as place:
+                figure.savefig(place, dpi=120)
     except (OSError, ValueError) as error:  # ValueError: a file ending it has no format for
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None

@@ -16,7 +16,7 @@ from imagebind_cli.pages.pictures import EXCERPT_SECONDS, Picture, Span, picture
 from imagebind_cli.registry import PICTURES
 from imagebind_cli.retrieval.search import Hit, Query
 from imagebind_cli.retrieval.stored_items import Exhibit, stored_exhibit
-from imagebind_cli.sources import Stretch, whole
+from imagebind_cli.sources import Stretch, whole_source
 
 if TYPE_CHECKING:
     from imagebind_cli.retrieval.find import Finder
@@ -51,7 +51,7 @@ class SearchPage(PageFile):
     @classmethod
     def of(cls, path: Path, finder: Finder, root: Path = Path(), listener: Listener | None = None) -> SearchPage:
         """Return a page for the answers of a finder, as `imagebind retrieve --html` writes it."""
-        made = finder.stores[0].made
+        made = finder.stores[0].provenance
         about = f"Nearest in {', '.join(str(store.path) for store in finder.stores)}, by cosine. Model {made['model']}"
         about += ", untrained." if made.get("untrained") else "."
         return cls(path, "imagebind retrieve", about, root, finder.encoder(listener or Listener()).reading_options)
@@ -73,7 +73,7 @@ class SearchPage(PageFile):
         self.write(f"<p>{escape(words)}</p></section>\n" if words else "</section>\n")
 
     def _item(self, card: Card) -> str:
-        label = f"score of {card.exhibit.name or whole(card.exhibit.source)}"
+        label = f"score of {card.exhibit.name or whole_source(card.exhibit.source)}"
         score = f'<meter min="0" max="1" value="{max(0.0, card.score):.4f}" aria-label="{escape(label)}"></meter>'
         facts = f"<strong>{card.rank}.</strong> {card.score:.4f} <small>{'<br>'.join(map(escape, card.facts))}</small>"
         return f"<li>{self._body(card.exhibit, f'result {card.rank}', card.options)}{score}{facts}</li>\n"
@@ -81,7 +81,7 @@ class SearchPage(PageFile):
     def _body(self, exhibit: Exhibit, role: str, options: Mapping[str, Any]) -> str:
         """Return a picture, a player or the words of an exhibit, over its name. options: how its file is read."""
         kind, source, span = exhibit.kind, exhibit.source, exhibit.span
-        path = whole(source)
+        path = whole_source(source)
         name = exhibit.name or path
         if kind == "text":
             return f"<blockquote>{escape(path)}</blockquote>" + (f"<div>{escape(name)}</div>" if name != path else "")
@@ -105,7 +105,7 @@ class SearchPage(PageFile):
 def _card(hit: Hit) -> Card:
     meta = (f"{key}: {value}" for key, value in hit.store.meta(hit.row).items())
     facts = (f"{hit.store.modality}, {hit.store.path}", *meta)
-    return Card(stored_exhibit(hit.store, hit.row), hit.rank, hit.score, facts, hit.store.made.get("options", {}))
+    return Card(stored_exhibit(hit.store, hit.row), hit.rank, hit.score, facts, hit.store.provenance.get("options", {}))
 
 
 @lru_cache(maxsize=1000)

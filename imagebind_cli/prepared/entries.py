@@ -41,7 +41,7 @@ def _excerpt(size: int, read: Callable[[int, int], bytes]) -> bytes:
 
 
 @dataclass(frozen=True)
-class Part:
+class Member:
     """Bytes of a member: in memory where they came through a pipe, else where they lie."""
 
     name: str
@@ -102,10 +102,10 @@ class Rows:
 class Prepared:
     """One modality of a sample as its encoder takes it: arrays (clips, *shape) in time order, their spans, and how they were made."""
 
-    parts: Sequence[Part | Rows]
+    parts: Sequence[Member | Rows]
     spans: list[Any]
     notes: tuple[str, ...]
-    made: Mapping[str, Any]
+    provenance: Mapping[str, Any]
 
     def arrays(self) -> Iterator[np.ndarray]:
         """Each stretch as float32 (text: integers), in memory of its own.
@@ -125,8 +125,8 @@ class Entry:
     """All members of one key. fault: why they cannot be told apart, in words."""
 
     key: str
-    parts: dict[str, Part | Rows] = field(default_factory=dict)
-    made: Mapping[str, Any] = field(default_factory=dict)
+    parts: dict[str, Member | Rows] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     fault: str = ""
 
     def about(self) -> dict[str, Any]:
@@ -145,11 +145,11 @@ class Entry:
             raise ValueError(f"its JSON is broken: {error}") from None
         return value if isinstance(value, dict) else {}
 
-    def arrays(self, modality: str) -> list[Part | Rows]:
+    def arrays(self, modality: str) -> list[Member | Rows]:
         """The stretches of a modality's prepared arrays, in the order they were written, which is that of time."""
         return [part for name, part in self.parts.items() if re.fullmatch(rf"{modality}(\.\d+)?\.npy", name)]
 
-    def media(self, modality: str) -> Part | Rows | None:
+    def media(self, modality: str) -> Member | Rows | None:
         """The member that is a modality's media file, or its sentence.
 
         Raises:
@@ -167,11 +167,11 @@ class Entry:
             ValueError: its spans or its sentence are broken, or several members may be it.
         """
         ours = self.arrays(modality)
-        if ours and modality in self.made.get("inputs", {}):
+        if ours and modality in self.provenance.get("inputs", {}):
             spans, notes = (_listed(about, name, modality) for name in ("spans", "notes"))
             if not all(span is None or (isinstance(span, list) and len(span) == 2) for span in spans):
                 raise ValueError("its spans are broken")
-            return Prepared(ours, spans, tuple(map(str, notes)), self.made)
+            return Prepared(ours, spans, tuple(map(str, notes)), self.provenance)
         member = self.media(modality)
         if member is None:
             return None
@@ -210,19 +210,19 @@ def stretch_of(about: Mapping[str, Any]) -> Stretched:
     return start, end
 
 
-def key_of(id: str) -> str:
+def member_key(id: str) -> str:
     """A member key for an id: its last letters and digits, for people, and a hash, so that no two ids share one."""
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(id).stem)[-40:].strip("-")
     return f"{readable}-{hashlib.sha256(id.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}".strip("-")
 
 
-def check_same(path: Path, before: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+def check_prepared_alike(path: Path, before: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
     """Refuse to add samples to those that were made in another way; the version of this program may be another.
 
     Raises:
         UserError: names the first thing that differs, and both its values.
     """
-    differs = _difference({**before, "version": None}, {**made, "version": None})
+    differs = _difference({**before, "version": None}, {**provenance, "version": None})
     if differs is not None:
         name, theirs, ours = differs
         raise UserError(f"{path}: made with {name} {theirs!r}; this run has {ours!r}; write to another file")

@@ -13,7 +13,7 @@ import numpy as np
 from imagebind_cli.errors import UserError
 from imagebind_cli.file_kinds import archive
 from imagebind_cli.prepared.entries import Entry, Stretched
-from imagebind_cli.prepared.hdf5 import HDF5Writer, PreparedHDF5, is_hdf5
+from imagebind_cli.prepared.hdf5 import PreparedHDF5, PreparedHDF5Writer, is_hdf5
 from imagebind_cli.prepared.tar import ShardWriter, is_shard, read_shard
 
 SHARD_BYTES = 500_000_000
@@ -31,7 +31,7 @@ class Writer(Protocol):
     def drop(self) -> None: ...
 
 
-def open_writer(output: str, made: Mapping[str, Any], shard_bytes: int | None = None, stream: BinaryIO | None = None) -> Writer:
+def open_writer(output: str, provenance: Mapping[str, Any], shard_bytes: int | None = None, stream: BinaryIO | None = None) -> Writer:
     """A writer for `NAME.h5`, `out-%06d.tar`, `out.tar`, or `-`, one tar on `stream`.
 
     Raises:
@@ -40,11 +40,11 @@ def open_writer(output: str, made: Mapping[str, Any], shard_bytes: int | None = 
     if stream is None and not Path(output).parent.is_dir():
         raise UserError(f"{output}: there is no folder {Path(output).parent}")
     if output.endswith(".h5"):
-        return HDF5Writer(Path(output), made)
-    return ShardWriter(output, made, shard_bytes or SHARD_BYTES, stream)
+        return PreparedHDF5Writer(Path(output), provenance)
+    return ShardWriter(output, provenance, shard_bytes or SHARD_BYTES, stream)
 
 
-def is_own(path: str, output: str) -> bool:
+def belongs_to(path: str, output: str) -> bool:
     """Whether a file is one of an output's: a shard of it, or what it is being built from. In a folder of inputs it is none of them."""
     name = "\\d+".join(re.escape(part) for part in re.split(r"%0?\d*d", os.path.abspath(output)))
     return re.fullmatch(rf"{name}(\.partial(/.*)?)?", os.path.abspath(path)) is not None

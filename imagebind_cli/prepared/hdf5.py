@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.prepared.entries import Entry, Part, Rows, Stretched, check_same, key_of, stretch_of
+from imagebind_cli.files import being_written, open_locked, put_in_place
+from imagebind_cli.prepared.entries import Entry, Member, Rows, Stretched, check_prepared_alike, member_key, stretch_of
 from imagebind_cli.prepared.tar import ShardWriter, read_shard
-from imagebind_cli.store.disk import open_locked
 
 if TYPE_CHECKING:
     import h5py
@@ -43,17 +43,17 @@ def is_foreign_hdf5(path: str | Path) -> bool:
 
     try:
         with h5py.File(path, "r") as file:
-            return not isinstance(_made(file).get("inputs"), dict)
+            return not isinstance(_provenance(file).get("inputs"), dict)
     except OSError:
         return False
 
 
-def _made(file: h5py.File) -> dict[str, Any]:
+def _provenance(file: h5py.File) -> dict[str, Any]:
     try:
-        made = json.loads(file.attrs.get("made", "{}"))
+        provenance = json.loads(file.attrs.get("made", "{}"))
     except (ValueError, TypeError, RecursionError):
         return {}
-    return made if isinstance(made, dict) else {}
+    return provenance if isinstance(provenance, dict) else {}
 
 
 class PreparedHDF5(Sequence[Entry]):
@@ -69,11 +69,11 @@ class PreparedHDF5(Sequence[Entry]):
         self.path = Path(path)
         try:
             with h5py.File(path, "r") as file:
-                self.made = _made(file)
-                if not isinstance(self.made.get("inputs"), dict):
+                self.provenance = _provenance(file)
+                if not isinstance(self.provenance.get("inputs"), dict):
                     raise UserError(f"{path}: an HDF5 file, but not of imagebind preprocess")
                 self._text = self._column(file, "about", "text")
-                self._clips = {name: self._column(file, name, "clips") for name in self.made["inputs"]}
+                self._clips = {name: self._column(file, name, "clips") for name in self.provenance["inputs"]}
         except OSError as error:
             raise UserError(f"{path}: not a readable HDF5 file: {str(error).splitlines()[0]}") from None
         if len({len(first) for _, first in (self._text, *self._clips.values())}) != 1:
@@ -107,13 +107,13 @@ class PreparedHDF5(Sequence[Entry]):
         if isinstance(number, slice):
             return [self[i] for i in range(len(self))[number]]
         number = range(len(self))[number]
-        text = Part(f"sample {number}", _slice(self._text, number).tobytes())
-        parts: dict[str, Part | Rows] = {
+        text = Member(f"sample {number}", _slice(self._text, number).tobytes())
+        parts: dict[str, Member | Rows] = {
             f"{name}.npy": Rows(f"{name} of sample {number} of {self.path}", _slice(column, number)) for name, column in self._clips.items()
         }
-        entry = Entry(text.name, parts | {"json": text}, self.made)
+        entry = Entry(text.name, parts | {"json": text}, self.provenance)
         with suppress(ValueError, KeyError):  # who takes the sample will say so, under its number
-            entry.key = key_of(entry.about()["id"])
+            entry.key = member_key(entry.about()["id"])
         return entry
 
     def __iter__(self) -> Iterator[Entry]:
@@ -141,7 +141,7 @@ def read_hdf5(path: str | Path) -> Iterator[Entry]:
     yield from PreparedHDF5(path)
 
 
-class HDF5Writer:
+class PreparedHDF5Writer:
     """`NAME.h5` being written: tar shards in the folder `NAME.h5.partial` until all samples are there, then one file, put in place at once.
 
     HDF5's own files do not survive a kill in the middle of a write, and one that grows is cut into chunks, which cannot be mapped. Use it
@@ -151,19 +151,19 @@ class HDF5Writer:
         UserError: the file that is there was made otherwise, or is none of ours.
     """
 
-    def __init__(self, path: Path, made: Mapping[str, Any]) -> None:
-        self._path, self._made, self._folder = path, dict(made), Path(f"{path}.partial")
+    def __init__(self, path: Path, provenance: Mapping[str, Any]) -> None:
+        self._path, self._provenance, self._folder = path, dict(provenance), Path(f"{path}.partial")
         self._stored = PreparedHDF5(path) if path.exists() else None
         if self._stored is not None:
-            check_same(path, self._stored.made, made)
+            check_prepared_alike(path, self._stored.provenance, provenance)
         self._stored_ids = {} if self._stored is None else self._stored.ids()
         try:
             self._folder.mkdir(exist_ok=True)
-            self._lock = open_locked(self._folder / "lock", path)
+            self._lock = open_locked(self._folder / "lock", being_written(path))
         except OSError as error:
             raise UserError(f"{self._folder}: {error.strerror}") from None
         try:
-            self._parts = ShardWriter(str(self._folder / "%06d.tar"), made, PART_BYTES)
+            self._parts = ShardWriter(str(self._folder / "%06d.tar"), provenance, PART_BYTES)
         except BaseException:
             os.close(self._lock)
             raise
@@ -187,8 +187,8 @@ class HDF5Writer:
         """Make one file of the parts, and of what was there before them."""
         if len(self.ids) > len(self._stored_ids):
             building = self._folder / "whole.h5"
-            write_hdf5(building, self._made, self._entries)
-            os.replace(building, self._path)
+            write_hdf5(building, self._provenance, self._entries)
+            put_in_place(building, self._path)
         for part in reversed(list(self._parts.shards())):  # the first last: a run that finds it finds all that are left
             part.unlink()
         shutil.rmtree(self._folder)
@@ -207,9 +207,9 @@ class HDF5Writer:
                         yield entry
 
 
-def write_hdf5(path: Path, made: Mapping[str, Any], entries: Callable[[], Iterable[Entry]]) -> None:
+def write_hdf5(path: Path, provenance: Mapping[str, Any], entries: Callable[[], Iterable[Entry]]) -> None:
     """A prepared HDF5 file of samples, which are gone through twice: to count the clips, and to copy them."""
-    firsts = {name: array("q", [0]) for name in ("about", *made["inputs"])}
+    firsts = {name: array("q", [0]) for name in ("about", *provenance["inputs"])}
     kinds = {"about": np.empty(0, np.uint8)}  # an empty array of each column's shape and type
     for entry in entries():
         spans = entry.about()["spans"]
@@ -217,15 +217,13 @@ def write_hdf5(path: Path, made: Mapping[str, Any], entries: Callable[[], Iterab
             first.append(first[-1] + len(_line(entry) if name == "about" else spans[name]))
             if name not in kinds:
                 kinds[name] = entry.arrays(name)[0].array()[:0]
-    places = _allocate(path, made, firsts, kinds)
+    places = _allocate(path, provenance, firsts, kinds)
     with open(path, "r+b") as file:
         for number, entry in enumerate(entries()):
             for name, (place, row_bytes) in places.items():
                 file.seek(place + firsts[name][number] * row_bytes)
                 for block in _blocks(entry, name):
                     file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _blocks(entry: Entry, name: str) -> Iterator[bytes | memoryview]:
@@ -243,7 +241,7 @@ def _line(entry: Entry) -> bytes:
 
 
 def _allocate(
-    path: Path, made: Mapping[str, Any], firsts: Mapping[str, array[int]], kinds: Mapping[str, np.ndarray]
+    path: Path, provenance: Mapping[str, Any], firsts: Mapping[str, array[int]], kinds: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[int, int]]:
     """A file with room for all rows: for each column where they go, and the bytes of one."""
     import h5py
@@ -253,7 +251,7 @@ def _allocate(
     at_once.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     places = {}
     with h5py.File(path, "w", alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT) as file:
-        file.attrs["made"] = json.dumps(made)
+        file.attrs["made"] = json.dumps(provenance)
         for name, first in firsts.items():
             kind, rows_of = kinds[name], "text" if name == "about" else "clips"
             rows = file.create_dataset(f"{name}/{rows_of}", (first[-1], *kind.shape[1:]), kind.dtype, dcpl=at_once)

@@ -21,8 +21,8 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from imagebind_cli.errors import UsageError, UserError
-from imagebind_cli.prepared.entries import Entry, Part, Stretched, check_same, stretch_of
-from imagebind_cli.store.disk import open_locked
+from imagebind_cli.files import being_written, open_locked, put_in_place
+from imagebind_cli.prepared.entries import Entry, Member, Stretched, check_prepared_alike, stretch_of
 
 MADE = "__made__"  # WebDataset passes over names like this
 BLOCK = tarfile.BLOCKSIZE
@@ -32,7 +32,7 @@ MAX_MEMBER = 4 << 30
 """Bytes; a member that promises more is refused."""
 
 
-class _Member(tarfile.TarInfo):
+class _Header(tarfile.TarInfo):
     """A member's header. One that is broken or torn is an error; `tarfile` itself takes it for the archive's end, except the first."""
 
     @classmethod
@@ -80,9 +80,9 @@ def read_shard(stream: BinaryIO, place: str) -> Iterator[Entry]:
     path = place if stream.seekable() and os.path.isfile(place) else None
     entry: Entry | None = None
     names: set[int] = set()  # hashes, since there may be millions
-    made: Mapping[str, Any] = {}
+    provenance: Mapping[str, Any] = {}
     try:
-        with tarfile.open(fileobj=stream, mode="r:" if path else "r|", tarinfo=_Member) as archive:
+        with tarfile.open(fileobj=stream, mode="r:" if path else "r|", tarinfo=_Header) as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # or an endless stream fills the memory with headers
                 if not member.isfile():
@@ -90,7 +90,7 @@ def read_shard(stream: BinaryIO, place: str) -> Iterator[Entry]:
                 if member.size > MAX_MEMBER:
                     raise UserError(f"{place}: member {member.name!r} promises {member.size:,} bytes; at most {MAX_MEMBER:,} are read")
                 if member.name == MADE:
-                    made = _read_made(_content(archive, member), place)
+                    provenance = _read_provenance(_content(archive, member), place)
                     continue
                 folder, _, base = member.name.rpartition("/")
                 stem, _, ending = base.partition(".")
@@ -101,14 +101,14 @@ def read_shard(stream: BinaryIO, place: str) -> Iterator[Entry]:
                 if entry is None or entry.key != key:
                     if entry is not None:
                         yield entry
-                    entry = Entry(key, made=made)
+                    entry = Entry(key, provenance=provenance)
                 where = (path, member.offset_data, member.size) if path is not None else _content(archive, member)
                 if hash(member.name) in names:
                     entry.fault = f"member {member.name} is in the archive twice; keep one"
                 elif ending in entry.parts:
                     entry.fault = f"members {entry.parts[ending].name} and {member.name} are the same part of it; keep one"
                 names.add(hash(member.name))
-                entry.parts.setdefault(ending, Part(member.name, where))
+                entry.parts.setdefault(ending, Member(member.name, where))
     except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         raise UserError(f"{place}: not a whole tar archive: {error}") from None
     if entry is not None:
@@ -120,11 +120,11 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return held.read() if held else b""
 
 
-def _read_made(data: bytes, place: str) -> dict[str, Any]:
-    made = json.loads(data)
-    if not isinstance(made, dict) or not isinstance(made.get("inputs", {}), dict):
+def _read_provenance(data: bytes, place: str) -> dict[str, Any]:
+    provenance = json.loads(data)
+    if not isinstance(provenance, dict) or not isinstance(provenance.get("inputs", {}), dict):
         raise UserError(f"{place}: its {MADE} does not say how it was made")
-    return made
+    return provenance
 
 
 class ShardWriter:
@@ -141,8 +141,8 @@ class ShardWriter:
         UserError: shards that are there were made otherwise, or the pattern cannot be one; later, another run writes the same shard.
     """
 
-    def __init__(self, pattern: str, made: Mapping[str, Any], shard_bytes: int, stream: BinaryIO | None = None) -> None:
-        self._pattern, self._made, self._limit, self._stream = pattern, dict(made), shard_bytes, stream
+    def __init__(self, pattern: str, provenance: Mapping[str, Any], shard_bytes: int, stream: BinaryIO | None = None) -> None:
+        self._pattern, self._provenance, self._limit, self._stream = pattern, dict(provenance), shard_bytes, stream
         self._numbered = "%" in pattern
         if self._numbered and not re.fullmatch(r"[^%]*%0?\d*d[^%]*", pattern):
             raise UsageError(f"{pattern}: one number such as %06d is needed")
@@ -219,7 +219,7 @@ class ShardWriter:
         while (path := self._path(self._number)).exists():
             with open(path, "rb") as file:
                 for entry in read_shard(file, str(path)):
-                    check_same(path, entry.made, self._made)
+                    check_prepared_alike(path, entry.provenance, self._provenance)
                     about = entry.about()
                     self.ids[about["id"]] = stretch_of(about)
             self._number += 1
@@ -235,12 +235,12 @@ class ShardWriter:
         self._file = self._new_file() if self._stream is None else self._stream
         self._written = self._whole = self._file.tell() if self._stream is None else 0
         if not self._written:
-            self._member(MADE, json.dumps(self._made).encode())
+            self._member(MADE, json.dumps(self._provenance).encode())
 
     def _new_file(self) -> BinaryIO:
         path, building = self._path(self._number), Path(f"{self._path(self._number)}.partial")
         try:
-            file = open(open_locked(building, path), "wb")  # noqa: SIM115 - closed in _close
+            file = open(open_locked(building, being_written(path), os.O_NOFOLLOW), "wb")  # noqa: SIM115 - closed in _close
         except OSError as error:
             raise UserError(f"{building}: {error.strerror}") from None
         file.truncate(0)
@@ -283,5 +283,4 @@ def _put_in_place(file: BinaryIO, path: Path) -> None:
     """Wait until a shard is on the disk, and give it its name."""
     with file:
         file.flush()
-        os.fsync(file.fileno())
-        os.replace(f"{path}.partial", path)
+        put_in_place(Path(f"{path}.partial"), path)

@@ -148,7 +148,7 @@ def _record(store: StoreReader) -> dict[str, Any]:
     digest = hashlib.sha256(json.dumps(store.ids).encode())
     for block in store.blocks():
         digest.update(np.ascontiguousarray(block).data)
-    return {"path": str(store.path), "rows": len(store), "sha256": digest.hexdigest(), "made": store.made}
+    return {"path": str(store.path), "rows": len(store), "sha256": digest.hexdigest(), "made": store.provenance}
 
 
 def _nothing_in_common(first: StoreReader, second: StoreReader, truth: Pairs) -> str:

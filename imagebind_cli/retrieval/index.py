@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.files import replacing, write_json
 from imagebind_cli.similarity import top_k
 from imagebind_cli.store import StoreReader
 
@@ -134,14 +135,12 @@ class Indexes:
 
     def _write(self, path: Path, index: Any, record: dict[str, Any]) -> None:
         """Write an index, and its record last: without a record an index is not used."""
-        building = path.with_name(f".{path.name}.partial")
         try:
             _record_path(path).unlink(missing_ok=True)
-            self._faiss.write_index(index, os.fspath(building))
-            os.replace(building, path)
-            _record_path(path).write_text(json.dumps(record) + "\n")
+            with replacing(path) as place:
+                self._faiss.write_index(index, os.fspath(place))
+            write_json(_record_path(path), record, indent=None)
         except (OSError, RuntimeError) as error:
-            building.unlink(missing_ok=True)
             raise UserError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or 'no room, or no right to'}") from None
 
 

@@ -126,7 +126,7 @@ class QueryEncoder:
         """Return how files of a modality are read: as the stores' files were, where there are any, except for what was chosen."""
         known = reading.names(registry.encoder_name(modality))
         alike = [store for store in self._stores if store.modality == modality]
-        stored: Mapping[str, Any] = alike[0].made.get("options", {}) if alike else {}
+        stored: Mapping[str, Any] = alike[0].provenance.get("options", {}) if alike else {}
         for other in alike[1:]:
             self._compare(alike[0], other, {name for name in known if name not in self._chosen})
         chosen = {name: value for name, value in self._chosen.items() if name in known}
@@ -136,7 +136,7 @@ class QueryEncoder:
 
     def _compare(self, first: StoreReader, other: StoreReader, names: set[str]) -> None:
         """Report options by which the files of two stores were read differently: a query can be read in one way only."""
-        firsts, others = first.made.get("options", {}), other.made.get("options", {})
+        firsts, others = first.provenance.get("options", {}), other.provenance.get("options", {})
         for name in sorted(names):
             if firsts.get(name) != others.get(name):
                 flag = f"--{name.replace('_', '-')}"
@@ -147,4 +147,6 @@ class QueryEncoder:
                 )
 
     def _assume_model(self, what: str) -> None:
-        self._listener.remarks(what, [f"the vectors in {what}, which does not say so, are of model {self._stores[0].made['model']!r}"], ())
+        self._listener.remarks(
+            what, [f"the vectors in {what}, which does not say so, are of model {self._stores[0].provenance['model']!r}"], ()
+        )

@@ -4,7 +4,7 @@
 """
 
 from imagebind_cli.store.reader import StoreReader, is_store, open_store
-from imagebind_cli.store.row import STAMP, UNKNOWN, Row, Stamp, content_hash, json_line, key_of
+from imagebind_cli.store.row import STAMP, UNKNOWN, Row, Stamp, content_hash, id_hash, json_line
 from imagebind_cli.store.writer import FORMATS, Store, check_writable
 
 __all__ = [
@@ -17,8 +17,8 @@ __all__ = [
     "StoreReader",
     "check_writable",
     "content_hash",
+    "id_hash",
     "is_store",
     "json_line",
-    "key_of",
     "open_store",
 ]

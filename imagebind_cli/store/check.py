@@ -11,8 +11,8 @@ import numpy as np
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.journal import journal_of, read_journal
 from imagebind_cli.store.reader import StoreReader, lacks_vectors, open_store
-from imagebind_cli.store.row import key_of
-from imagebind_cli.store.table import read_table
+from imagebind_cli.store.row import id_hash
+from imagebind_cli.store.source import read_row_table
 
 WANTED = ("modality", "model", "weights", "dim", "pool")
 CLOSE = {"float32": 1e-4, "float16": 2e-3}
@@ -45,7 +45,7 @@ def _torn(path: Path) -> Iterator[str]:
         os.close(file)
     lines = path.with_suffix(".jsonl")
     if path.suffix in (".jsonl", ".npy") and path.is_file():
-        table, starts = read_table(lines)
+        table, starts = read_row_table(lines)
         if starts[-1] < lines.stat().st_size:
             yield f"{lines.name}: ends in the middle of an item after {len(table):,} rows; the next run cuts that off"
         elif path.suffix == ".npy" and len(table) != (rows := len(np.load(path, mmap_mode="r"))):
@@ -54,7 +54,7 @@ def _torn(path: Path) -> Iterator[str]:
 
 def _unnamed(reader: StoreReader) -> Iterator[str]:
     for key in WANTED:
-        if key not in reader.made:
+        if key not in reader.provenance:
             yield f"does not say with what {key} it was made"
 
 
@@ -65,7 +65,7 @@ def _bad_vectors(reader: StoreReader) -> Iterator[str]:
             yield f"vectors of {block.shape[1]} numbers; it says {reader.dim}"
             return
         lengths = np.linalg.norm(block.astype(np.float32), axis=1)
-        close = CLOSE[reader.made["array"]]
+        close = CLOSE[reader.provenance["array"]]
         for row in np.flatnonzero(~(np.abs(lengths - 1) < close)):
             total += 1
             if total <= NAMED:
@@ -82,7 +82,7 @@ def _bad_rows(reader: StoreReader) -> Iterator[str]:
     """Ids and windows that come twice, windows that run backwards, ids that are not found by their hash."""
     ids, keys = reader.ids, reader.stamps["key"]
     spans = np.full((len(ids), 2), -1.0) if reader.spans is None else np.nan_to_num(reader.spans, nan=-1.0)
-    bad = [f"row {row} ({id!r}): its hash is another id's" for row, id in enumerate(ids) if key_of(id) != keys[row]]
+    bad = [f"row {row} ({id!r}): its hash is another id's" for row, id in enumerate(ids) if id_hash(id) != keys[row]]
     items = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
     bad += [f"{ids[items[place]]!r} comes {times} times" for place, times in _repeated(keys[items])]
     numbers = np.searchsorted(items, np.arange(len(ids)), side="right")

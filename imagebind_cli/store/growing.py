@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.disk import open_locked, write_all
+from imagebind_cli.files import being_written, open_locked, write_all
 
 HEADER = 256
 HEAD = b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little")
@@ -86,9 +86,9 @@ class GrowingLines:
 
 
 def _opened(path: Path, lock_for: Path | None) -> int:
-    return open_locked(path, lock_for) if lock_for else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    return open_locked(path, being_written(lock_for)) if lock_for else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
 
-def mapped(path: Path, rows: int, dtype: Any, shape: tuple[int, ...] = ()) -> np.ndarray:
+def map_npy(path: Path, rows: int, dtype: Any, shape: tuple[int, ...] = ()) -> np.ndarray:
     """The first rows of such a file, on the file itself."""
     return np.memmap(path, dtype, "r", HEADER, (rows, *shape)) if rows else np.empty((0, *shape), dtype)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imagebind_cli.store.disk import open_locked, sync_folder, write_all
+from imagebind_cli.files import being_written, open_locked, sync, write_all
 
 PAGE = 4096
 MAGIC = b"imagebind undo 1"
@@ -61,13 +61,13 @@ class JournaledFile:
 
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, -1
-        self._journal = open_locked(journal_of(path), path)
+        self._journal = open_locked(journal_of(path), being_written(path))
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             self._number, undo = read_journal(self._journal)
-            if undo is not None:
+            if undo is not None and undo.length <= os.fstat(self._file).st_size:  # else the journal outlived another file of this name
                 self._roll_back(undo)
-            sync_folder(path.parent)  # else a power cut may lose the journal's name and keep what it should undo
+            sync(path.parent)  # else a power cut may lose the journal's name and keep what it should undo
         except BaseException:
             self._release()
             raise

@@ -16,10 +16,9 @@ import numpy as np
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.journal import Snapshot
-from imagebind_cli.store.made import beside, check_alike
+from imagebind_cli.store.provenance import check_alike, provenance_path
 from imagebind_cli.store.row import Row, stamp_of
-from imagebind_cli.store.source import Source
-from imagebind_cli.store.table import VECTOR
+from imagebind_cli.store.source import VECTOR, Source
 
 READERS = {
     ".jsonl": "lines:open_lines",
@@ -42,9 +41,9 @@ class StoreReader:
     """
 
     def __init__(self, path: Path, source: Source, paths: Sequence[Path] = ()) -> None:
-        self.path, self.paths, self.made, self._source = path, list(paths or [path]), source.made, source
+        self.path, self.paths, self.provenance, self._source = path, list(paths or [path]), source.provenance, source
         with _whole(path):
-            self.modality, self.dim = str(self.made["modality"]), int(self.made["dim"])
+            self.modality, self.dim = str(self.provenance["modality"]), int(self.provenance["dim"])
 
     def __len__(self) -> int:
         """How many rows count."""
@@ -158,7 +157,7 @@ class _Joined:
     def __init__(self, sources: list[Source]) -> None:
         self._sources = sources
         self._starts = np.cumsum([0, *(source.count for source in sources)])
-        self.made, self.count = sources[0].made, int(self._starts[-1])
+        self.provenance, self.count = sources[0].provenance, int(self._starts[-1])
         self.hidden = np.concatenate([source.hidden + start for source, start in zip(sources, self._starts[:-1], strict=True)])
 
     def ids(self, start: int, stop: int) -> list[str]:
@@ -178,7 +177,7 @@ class _Joined:
             yield from source.blocks()
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        found = np.empty((len(indices), int(self.made["dim"])), np.float32)
+        found = np.empty((len(indices), int(self.provenance["dim"])), np.float32)
         for source, start, stop in zip(self._sources, self._starts, self._starts[1:], strict=False):
             mine = (indices >= start) & (indices < stop)
             found[mine] = source.rows(indices[mine] - start)
@@ -203,7 +202,7 @@ def open_store(path: Path | str) -> StoreReader:
         raise UserError(f"{path}: no store matches this pattern")
     sources = [_open(each) for each in paths]
     for each, source in zip(paths, sources, strict=True):
-        check_alike(each, source.made, paths[0], sources[0].made)
+        check_alike(each, source.provenance, paths[0], sources[0].provenance)
     return StoreReader(path, _Joined(sources), paths)
 
 
@@ -253,10 +252,10 @@ def _kind(path: Path) -> str | None:
     if head.startswith(HDF5):
         return ".h5" if _is_hdf5_store(path, head) else None
     if head.startswith(NPY):
-        return ".npy" if beside(path).exists() else None
+        return ".npy" if provenance_path(path).exists() else None
     if head[8:].startswith(b'{"__metadata__": {"made": '):
         return ".safetensors"
-    return ".jsonl" if VECTOR in head or (path.suffix == ".jsonl" and beside(path).exists()) else None
+    return ".jsonl" if VECTOR in head or (path.suffix == ".jsonl" and provenance_path(path).exists()) else None
 
 
 def _is_hdf5_store(path: Path, head: bytes) -> bool:

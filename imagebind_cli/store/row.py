@@ -58,24 +58,24 @@ def content_hash(data: Any) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def encoded(id: str) -> bytes:
+def encode_id(id: str) -> bytes:
     """An id as bytes; a file name's own where it is no valid UTF-8."""
     return id.encode("utf-8", "surrogateescape")
 
 
-def decoded(id: bytes) -> str:
+def decode_id(id: bytes) -> str:
     """The id of these bytes."""
     return id.decode("utf-8", "surrogateescape")
 
 
-def key_of(id: str) -> int:
+def id_hash(id: str) -> int:
     """An id's hash: BLAKE2b in 8 bytes. Two of a billion ids share one with a chance of 3 %; of a million, 1 in 37 million."""
     return int.from_bytes(hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def stamp_record(id: str, stamp: Stamp) -> tuple[int, int, int, bytes]:
     """A row of `STAMP`."""
-    return key_of(id), stamp.size, stamp.mtime, stamp.hash.ljust(16, b"\0")
+    return id_hash(id), stamp.size, stamp.mtime, stamp.hash.ljust(16, b"\0")
 
 
 def stamp_of(record: np.void) -> Stamp:

@@ -1,11 +1,21 @@
-"""What a format's reader offers; `StoreReader` does the rest. Rows are counted as they lie in the file, those that do not count any more included."""
+"""What the reader of each format offers: the `Source` protocol, and sources whose rows are held in memory as columns.
+
+Rows are counted as they are in the file, replaced ones included; `StoreReader` leaves those out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from sys import maxsize
 from typing import Any, Protocol
 
 import numpy as np
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.store.row import STAMP, row_stamp, stamp_record
 
 BLOCK_ROWS = 8192
 """The most rows of a block, where the format does not say."""
@@ -17,7 +27,7 @@ class Source(Protocol):
     made: how it was made. count: how many rows it has. hidden: which of them were replaced by later ones, in rising order.
     """
 
-    made: dict[str, Any]
+    provenance: dict[str, Any]
     count: int
     hidden: np.ndarray
 
@@ -61,3 +71,130 @@ class Views:
             mine = which == number
             found[mine] = self._arrays[number][indices[mine] - self._starts[number]]
         return found
+
+
+VECTOR = b', "embedding": ['
+"""Where a line's vector begins; it stands last, so that the rest is read without it."""
+
+
+@dataclass
+class RowTable:
+    """Rows in columns."""
+
+    ids: list[str] = field(default_factory=list)
+    spans: list[tuple[float, float]] = field(default_factory=list)
+    windows: list[int] = field(default_factory=list)
+    records: list[tuple[int, int, int, bytes]] = field(default_factory=list)
+    metas: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add a row.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        windows = int(row.get("windows", 1))
+        if windows < 1:
+            raise ValueError
+        self.records.append(stamp_record(row["id"], row_stamp(row)))
+        self.ids.append(row["id"])
+        self.spans.append((row.get("start", np.nan), row.get("end", np.nan)))
+        self.windows.append(windows)
+        if row.get("meta"):
+            self.metas[len(self) - 1] = row["meta"]
+
+    def truncate(self, rows: int) -> None:
+        """Keep so many rows."""
+        for column in (self.ids, self.spans, self.windows, self.records):
+            del column[rows:]
+        self.metas = {row: meta for row, meta in self.metas.items() if row < rows}
+
+    def items(self) -> Iterator[range]:
+        """The rows of each item; the last one's may be fewer than its windows."""
+        row = 0
+        while row < len(self):
+            yield range(row, min(len(self), row + self.windows[row]))
+            row += self.windows[row]
+
+    def whole(self) -> int:
+        """How many rows there are without a last item of which some windows are missing."""
+        return next((item.start for item in self.items() if len(item) < self.windows[item.start]), len(self))
+
+    def hidden(self) -> np.ndarray:
+        """The rows that a later item of the same id replaces."""
+        latest: dict[str, range] = {}
+        hidden: list[int] = []
+        for item in self.items():
+            hidden += latest.get(self.ids[item.start], ())
+            latest[self.ids[item.start]] = item
+        return np.array(sorted(hidden), np.int64)
+
+    def stamps(self) -> np.ndarray:
+        """The rows' inputs, `STAMP` (n,)."""
+        return np.array(self.records, STAMP)
+
+
+def read_row_table(path: Path, at_most: int = maxsize) -> tuple[RowTable, np.ndarray]:
+    """The rows of a file of JSON lines, and where each line starts, with the end of the last, (n + 1,).
+
+    Left out is what a killed run left torn: a last line without its newline, and an item of which only some windows are there.
+
+    Raises:
+        UserError: a line is no row.
+    """
+    table, ends = RowTable(), [0]
+    with open(path, "rb") as file:
+        for line in file:
+            if not line.endswith(b"\n") or len(table) == at_most:
+                break
+            cut = line.rfind(VECTOR)
+            try:
+                table.add(json.loads(line if cut < 0 else line[:cut] + b"}"))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise UserError(f"{path}: line {len(table) + 1} is not a row of imagebind embed") from None
+            ends.append(ends[-1] + len(line))
+    rows = table.whole()
+    table.truncate(rows)
+    return table, np.array(ends[: rows + 1], np.int64)
+
+
+def rows_table(rows: Iterable[Mapping[str, Any]]) -> RowTable:
+    """Rows that were read already, as a table."""
+    table = RowTable()
+    for row in rows:
+        table.add(row)
+    return table
+
+
+class Vectors(Protocol):
+    """Where a store's vectors are read from."""
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All of them in order, (k, dim)."""
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Some of them, (k, dim)."""
+
+
+class TableSource:
+    """A store with a table in memory; `Source` says what its methods do."""
+
+    def __init__(self, provenance: dict[str, Any], table: RowTable, vectors: Vectors) -> None:
+        self.provenance, self.count, self.hidden = provenance, len(table), table.hidden()
+        self.blocks, self.rows = vectors.blocks, vectors.rows
+        self._table = table
+
+    def ids(self, start: int, stop: int) -> list[str]:
+        return self._table.ids[start:stop]
+
+    def spans(self, start: int, stop: int) -> np.ndarray:
+        return np.array(self._table.spans[start:stop], np.float64).reshape(-1, 2)
+
+    def stamps(self, start: int, stop: int) -> np.ndarray:
+        return np.array(self._table.records[start:stop], STAMP)
+
+    def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
+        return [self._table.metas.get(row, {}) for row in range(start, stop)]

@@ -20,8 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from imagebind_cli.errors import UsageError, UserError, writing
-from imagebind_cli.store.finished import Finished
-from imagebind_cli.store.row import Row, Stamp
+from imagebind_cli.store.row import NO_HASH, Row, Stamp, id_hash
 
 FLUSH_ROWS, FLUSH_SECONDS = 1024, 2.0
 
@@ -29,8 +28,8 @@ FORMATS = {
     ".jsonl": "lines:JSONLinesWriter",
     ".npy": "lines:NPYWriter",
     ".safetensors": "tensors:SafetensorsWriter",
-    ".h5": "hdf5:HDF5Writer",
-    ".store": "folder_writer:FolderWriter",
+    ".h5": "hdf5:StoreHDF5Writer",
+    ".store": "folder:FolderWriter",
 }
 """File ending to the module and class that writes it."""
 
@@ -45,7 +44,7 @@ class Format(Protocol):
     stamps: np.ndarray
     hidden: np.ndarray
 
-    def describe(self, made: Mapping[str, Any]) -> None:
+    def describe(self, provenance: Mapping[str, Any]) -> None:
         """Say anew how it is made; with the next rows."""
 
     def write(self, rows: list[Row], replaced: list[int]) -> None:
@@ -69,19 +68,19 @@ class Store:
             is writing to it.
     """
 
-    def __init__(self, path: Path, made: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, provenance: Mapping[str, Any]) -> None:
         check_writable(path)
-        self.path, self.made = path, {"array": "float32"} | dict(made) | {"assumptions": []}
+        self.path, self.provenance = path, {"array": "float32"} | dict(provenance) | {"assumptions": []}
         self._is_new = not path.exists()
         try:
-            self.format = _writer(path.suffix)(path, self.made)
+            self.format = _writer(path.suffix)(path, self.provenance)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}") from None
-        self._finished = Finished(self.format.stamps, self.format.hidden)
+        self._finished = StoredIds(self.format.stamps, self.format.hidden)
         self._pending: list[Row] = []
         self._replaced: list[int] = []
         self._ever_replaced: set[int] = set()
-        self._described = json.dumps(self.made)
+        self._described = json.dumps(self.provenance)
         self._grew = False
         self._failure: BaseException | None = None
         self._writing, self._over = threading.Lock(), threading.Event()
@@ -113,7 +112,7 @@ class Store:
 
     def assume(self, notes: Iterable[str]) -> None:
         """Record what was assumed to read inputs; it goes to the disk with the next rows."""
-        self.made["assumptions"] += dict.fromkeys(note for note in notes if note not in self.made["assumptions"])
+        self.provenance["assumptions"] += dict.fromkeys(note for note in notes if note not in self.provenance["assumptions"])
 
     def append(self, rows: Iterable[Row], notes: Iterable[str] = ()) -> None:
         """Add one item's rows; those that the store had of it do not count any more. notes: what was assumed to read it.
@@ -135,7 +134,7 @@ class Store:
                 self._flush()
 
     def _rounded(self, row: Row) -> Row:
-        array = np.dtype(self.made["array"])
+        array = np.dtype(self.provenance["array"])
         return row if row.vector.dtype == array else replace(row, vector=row.vector.astype(array))
 
     def _flush_now_and_then(self) -> None:
@@ -149,9 +148,9 @@ class Store:
             raise self._failure
         try:
             with writing(self.path):
-                described = json.dumps(self.made)
+                described = json.dumps(self.provenance)
                 if described != self._described:
-                    self.format.describe(self.made)
+                    self.format.describe(self.provenance)
                     self._described = described
                 if self._pending:
                     self.format.write(self._pending, self._replaced)
@@ -201,3 +200,57 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
         if came:
             signal.raise_signal(came[0])
+
+
+class StoredIds:
+    """The rows of a store by their ids' hashes.
+
+    Args:
+        stamps: `STAMP` records of all rows. hidden: rows that do not count any more.
+    """
+
+    def __init__(self, stamps: np.ndarray, hidden: np.ndarray) -> None:
+        self._count = len(stamps) - len(hidden)
+        live = np.setdiff1d(np.arange(len(stamps)), hidden, assume_unique=True)
+        order = live[np.argsort(stamps["key"][live], kind="stable")]
+        # Keys are spread evenly, so that their first bits lead to a bucket of about one.
+        self._shift = 64 - max(1, len(live)).bit_length()
+        buckets = np.arange(2 ** (64 - self._shift) + 1, dtype=np.uint64)
+        starts = np.searchsorted(stamps["key"][order] >> np.uint64(self._shift), buckets)
+        # Single values of numpy's own arrays take ten times as long.
+        columns = (starts, order, *(stamps[name] for name in ("key", "size", "mtime")))
+        self._starts, self._order, self._keys, self._sizes, self._mtimes = (
+            memoryview(np.ascontiguousarray(column))  # type: ignore[arg-type]
+            for column in columns
+        )
+        self._hashes = stamps["hash"].tobytes()
+        self._hidden = set(hidden.tolist())
+        self._next = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def rows(self, id: str) -> list[int]:
+        """The rows of an id, its windows."""
+        key = id_hash(id)
+        bucket = key >> self._shift
+        return [row for row in self._order[self._starts[bucket] : self._starts[bucket + 1]] if self._keys[row] == key]
+
+    def stamp(self, id: str) -> Stamp | None:
+        """What an id's input was; None if the store does not have it."""
+        key, row = id_hash(id), self._next
+        if not (row < len(self._keys) and self._keys[row] == key and row not in self._hidden):  # mostly they come in the old order
+            row = self._first(key)
+            if row < 0:
+                return None
+        self._next = row + 1
+        hash = self._hashes[16 * row : 16 * row + 16]
+        return Stamp(self._sizes[row], self._mtimes[row], b"" if hash == NO_HASH else hash)
+
+    def _first(self, key: int) -> int:
+        """The first row of a key, -1 if there is none."""
+        bucket = key >> self._shift
+        for place in range(self._starts[bucket], self._starts[bucket + 1]):
+            if self._keys[self._order[place]] == key:
+                return self._order[place]
+        return -1

@@ -7,7 +7,6 @@ whole or not there at all, so that filling can be killed and goes on with what i
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.files import replacing, write_json
 from imagebind_cli.fingerprint import is_earlier
 from imagebind_cli.options import read_options, record
 from imagebind_cli.training.augment import RULES
@@ -74,7 +74,7 @@ class AnchorCache:
             report: called with the vectors there are and the vectors needed, after each file of this process.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        _put(self._folder / "made.json", json.dumps(self._made, indent=1).encode())
+        write_json(self._folder / "made.json", self._made, indent=1)
         mine = [piece for piece in self._pieces[rank::world] if not self._path(piece).exists()]
         total = self._views * self._data.counts[self._pair]
         wanted = [(piece[0], self._rows(piece)) for piece in mine]
@@ -164,18 +164,6 @@ class AnchorCache:
         path = self._path(piece)
         path.parent.mkdir(exist_ok=True)
         if failures:  # before the vectors: they say that the file is whole
-            _put(path.with_suffix(".json"), json.dumps(failures).encode())
-        _put(path, vectors)
-
-
-def _put(path: Path, content: bytes | np.ndarray) -> None:
-    """A file all at once; several processes may put the same one."""
-    building = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(building, "wb") as file:
-        if isinstance(content, bytes):
-            file.write(content)
-        else:
-            np.lib.format.write_array(file, content, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(building, path)
+            write_json(path.with_suffix(".json"), failures, indent=None)
+        with replacing(path) as place:
+            np.save(place, vectors, allow_pickle=False)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.files import write_json
 from imagebind_cli.fingerprint import is_earlier
 from imagebind_cli.training.augment import RULES
 from imagebind_cli.training.gather import rank
 from imagebind_cli.training.setup import Design, Machinery
-from imagebind_cli.weights.run_folder import RUN, replace_file
+from imagebind_cli.weights.run_folder import RUN
 
 FREE = ("recipe.about", "recipe.run.workers", "recipe.run.checkpoint_minutes", "recipe.run.keep")
 """Keys that change nothing in the result."""
@@ -40,7 +41,7 @@ def settle(folder: Path, plan: Design, machinery: Machinery) -> None:
     if (folder / RUN).exists():
         _compare(folder, made)
     elif rank() == 0:
-        replace_file(folder / RUN, lambda place: place.write_text(json.dumps(made, indent=1) + "\n"))
+        write_json(folder / RUN, made, indent=1)
 
 
 def threads(folder: Path) -> int | None:
@@ -51,7 +52,7 @@ def threads(folder: Path) -> int | None:
 def write_threads(folder: Path, count: int) -> None:
     """Write down how many threads a run computes with."""
     made = json.loads((folder / RUN).read_text()) | {"threads": count}
-    replace_file(folder / RUN, lambda place: place.write_text(json.dumps(made, indent=1) + "\n"))
+    write_json(folder / RUN, made, indent=1)
 
 
 def _made(plan: Design) -> dict[str, Any]:

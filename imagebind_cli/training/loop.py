@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from filelock import FileLock, Timeout
 
 from imagebind_cli import registry
 from imagebind_cli.errors import UserError
+from imagebind_cli.files import locked
 from imagebind_cli.training import gather, identity, plan, state, threads
 from imagebind_cli.training.anchors import AnchorCache
 from imagebind_cli.training.batch import Batch
@@ -329,8 +329,5 @@ def _alone_in(folder: Path) -> Iterator[None]:
     if gather.rank():
         yield
         return
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise UserError(f"{folder}: another run is at work here") from None
+    with locked(folder / ".lock", busy=f"{folder}: another run is at work here"):
+        yield

@@ -22,6 +22,7 @@ from imagebind_cli.evaluation.suites.clips import Segment, find_clips
 from imagebind_cli.evaluation.suites.payloads import CLIP_SECONDS
 from imagebind_cli.evaluation.suites.rooms import sun_samples
 from imagebind_cli.evaluation.suites.tree import Tree, number
+from imagebind_cli.files import write_text
 
 Row = dict[str, Any]
 """Paths are `Path`s, sentences and the rest are not."""
@@ -118,9 +119,7 @@ def write(rows: Iterator[Row], out: Path) -> int:
     for row in rows:
         plain = {key: os.path.relpath(value, out.parent) if isinstance(value, Path) else value for key, value in row.items()}
         lines.append(json.dumps(plain) + "\n")
-    building = out.with_name(f".{out.name}.building")
-    building.write_text("".join(lines))
-    os.replace(building, out)
+    write_text(out, "".join(lines))
     return len(lines)
 
 

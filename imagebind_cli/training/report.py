@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from imagebind_cli.files import write_text
 from imagebind_cli.pages.base import document, escape, table
 from imagebind_cli.pages.curves import Point, chart
 from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.records import read_metrics
-from imagebind_cli.weights.run_folder import replace_file
 
 Line = Mapping[str, Any]
 
@@ -37,7 +37,7 @@ def write_report(folder: Path, recipe: Recipe, steps: int, plan: Sequence[str]) 
     planned = "".join(f"<li>{escape(line)}</li>" for line in plan)
     parts = [f"<p>{escape(about)}</p><ul>{planned}</ul>", _scores(lines), *_validations(lines), *_trainings(lines)]
     page = document(folder.resolve().name, "".join(parts))
-    replace_file(folder / "report.html", lambda place: place.write_text(page, encoding="utf-8"))
+    write_text(folder / "report.html", page)
 
 
 def _trainings(lines: Sequence[Line]) -> list[str]:

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.prepared import Entry, Part, index
-from imagebind_cli.sources import Failure, Stretch, from_manifest, stretched, whole
+from imagebind_cli.prepared import Entry, Member, index
+from imagebind_cli.sources import Failure, Stretch, from_manifest, stretched, whole_source
 from imagebind_cli.training.server import context
 from imagebind_cli.training.sides import TIMED
 
@@ -99,7 +99,7 @@ class Data:
             return {modality: row[modality] for modality in modalities}
         path = self.files[row["file"]]
         if "parts" in row:
-            parts = {ending: Part(name, (path, offset, size)) for ending, (name, offset, size) in row["parts"].items()}
+            parts = {ending: Member(name, (path, offset, size)) for ending, (name, offset, size) in row["parts"].items()}
             entry = Entry(row["id"], dict(parts), self.made[row["file"]])
         else:
             entry = _index(path)[row["number"]]
@@ -195,7 +195,7 @@ def _read_file(number: int, file: str, modalities: tuple[str, str]) -> _Found:
             if isinstance(item, Failure):
                 found.leave_out(item)
                 continue
-            paths = {name: whole(part) for name, part in item.payload.items()}
+            paths = {name: whole_source(part) for name, part in item.payload.items()}
             stretch = _stretch(item.payload.values())
             contents = {name: _sentence(paths[name]) if name == "text" else _real(paths[name]) for name in modalities}
             first = item.payload[files_first[0]]
@@ -204,7 +204,7 @@ def _read_file(number: int, file: str, modalities: tuple[str, str]) -> _Found:
             found.add({"id": item.id, **paths, **stretch}, _keys(item.id if named else None, item.meta, contents, stretch))
         return found
     entries = index(file)
-    found.made = entries[0].made if len(entries) else {}
+    found.made = entries[0].provenance if len(entries) else {}
     for place, entry in enumerate(entries):
         _take_entry(found, entry, (number, place), file, modalities)
     return found
@@ -238,7 +238,7 @@ def _place(entry: Entry, kept: set[str], number: int) -> dict[str, Any]:
     """Where an entry's members lie in a tar; its number in a file that can be read by number."""
     parts = {}
     for ending, part in entry.parts.items():
-        if not isinstance(part, Part) or isinstance(part.place, bytes):
+        if not isinstance(part, Member) or isinstance(part.place, bytes):
             return {"number": number}
         if ending == "json" or part.name in kept:
             parts[ending] = (part.name, *part.place[1:])

@@ -93,7 +93,7 @@ def prepared_sample(source: Prepared, side: Side, moment: Moment | None, view: V
         if wanted < len(sample.tensor):
             clip = sample.tensor[wanted]
             if view is not None:
-                normalised = source.made["inputs"][side.modality]["options"].get("depth_normalise") != "none"
+                normalised = source.provenance["inputs"][side.modality]["options"].get("depth_normalise") != "none"
                 clip = looked_at(clip, view, *((side.config.mean, side.config.std) if normalised else ((0.0,), (1.0,))))
             return dataclasses.replace(sample, tensor=clip.unsqueeze(0), spans=sample.spans[wanted : wanted + 1])
         wanted -= len(sample.tensor)

@@ -23,7 +23,7 @@ from imagebind_cli.training import gather
 from imagebind_cli.training.optimizer import Optimizers
 from imagebind_cli.training.trainable import whole
 from imagebind_cli.weights.checkpoint import write_tensors
-from imagebind_cli.weights.run_folder import CHECKPOINTS, replace_file, sweep
+from imagebind_cli.weights.run_folder import CHECKPOINTS
 
 
 @dataclass
@@ -53,9 +53,8 @@ def save(folder: Path, progress: Progress, trained: nn.Module, optimizer: Optimi
     if gather.rank():
         return
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
-    sweep(folder / CHECKPOINTS)
     path = folder / CHECKPOINTS / f"step-{progress.step:08d}.safetensors"
-    replace_file(path, lambda place: write_tensors(tensors, place, {"progress": json.dumps(asdict(progress))}))
+    write_tensors(tensors, path, {"progress": json.dumps(asdict(progress))})
     for old in _checkpoints(folder)[keep:]:
         if old != path:
             old.unlink()

@@ -8,9 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import secrets
-import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -26,6 +23,7 @@ from imagebind_cli import fingerprint as fingerprints
 from imagebind_cli import registry
 from imagebind_cli.encoder import Encoder, EncoderConfig, build_encoder
 from imagebind_cli.errors import UserError
+from imagebind_cli.files import replacing
 from imagebind_cli.weights import model_config, tensor_names
 from imagebind_cli.weights.model_config import ModelConfig
 
@@ -282,9 +280,8 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> 
     if folder.exists():
         raise UserError(f"{folder} exists already")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    building = folder.with_name(f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}")
-    building.mkdir()
-    try:
+    with replacing(folder) as building:
+        building.mkdir()
         files = {}
         for name, encoder in checkpoint.config.encoders.items():
             tensors = checkpoint.read(name)
@@ -294,25 +291,26 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> 
             files[path.name] = {"size": path.stat().st_size, "sha256": file_hash(path)}
         config = replace(checkpoint.config, name=folder.name, origin=dict(origin), files=files, bases={})
         (building / "config.json").write_text(config.to_json())
-        os.rename(building, folder)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
     return config
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file with the rights that any new file gets here; the library's own are for its owner alone.
+    """Write a safetensors file, whole or not at all, with the rights that any new file gets here; the library's own are for its owner alone.
 
     Raises:
-        SafetensorError: it cannot be written, as when the disk is full.
+        UserError: it cannot be written, as when the disk is full.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path.touch()
-    rights = path.stat().st_mode & 0o777
-    save_file(dict(tensors), path, metadata=dict(metadata) if metadata else None)
-    path.chmod(rights)
+    with replacing(path) as place:
+        place.touch()
+        rights = place.stat().st_mode & 0o777
+        try:
+            save_file(dict(tensors), place, metadata=dict(metadata) if metadata else None)
+        except SafetensorError as error:
+            raise UserError(f"{path}: {error}") from None
+        place.chmod(rights)
 
 
 def file_hash(path: Path) -> str:

@@ -25,6 +25,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.files import locked, put_in_place, write_json
 
 Progress = Callable[[str, int, int | None], None]
 """Told the file's name, the bytes of it that are here, and the bytes it has (None when the server does not say)."""
@@ -208,7 +209,7 @@ def _fetch(file: _File, folder: Path, headers: Mapping[str, str], progress: Prog
         partial.unlink()
         sidecar.unlink()
         raise UserError(f"{file.source}: SHA-256 is {found}, not {file.sha256} as it should be; what came was removed")
-    os.replace(partial, target)
+    put_in_place(partial, target)
     sidecar.unlink()
     return {"size": _size(target), "sha256": found}
 
@@ -246,8 +247,6 @@ def _receive(file: _File, partial: Path, sidecar: Path, headers: Mapping[str, st
                 digest.update(block)
                 have += len(block)
                 progress(file.name, have, total)
-            grown.flush()
-            os.fsync(grown.fileno())
     if total not in (None, have):
         raise _Broken("the connection ended too early")
     return digest.hexdigest()
@@ -367,11 +366,9 @@ def _check_room(folder: Path, needed: int) -> None:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep other processes out of the folder. Network errors do not get here, so an `OSError` is the disk's."""
-    from filelock import FileLock
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        with locked(Path(f"{folder}.lock")):
             yield
     except OSError as problem:
         raise UserError(f"{folder}: cannot be written: {problem.strerror or problem}") from problem
@@ -399,12 +396,7 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 def _write_origin(folder: Path, about: Mapping[str, str], files: Mapping[str, Mapping[str, Any]]) -> None:
     record = {**about, "fetched": datetime.now(UTC).isoformat(timespec="seconds"), "files": files}
-    temporary = folder / f"{ORIGIN}.partial"
-    with open(temporary, "w") as file:
-        json.dump(record, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / ORIGIN)
+    write_json(folder / ORIGIN, record)
 
 
 def _digest(path: Path) -> hashlib._Hash:

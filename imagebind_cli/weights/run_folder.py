@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.files import write_text
 from imagebind_cli.fingerprint import fingerprint, is_earlier
 from imagebind_cli.weights.checkpoint import Checkpoint, file_hash, read_tensors, write_tensors
 from imagebind_cli.weights.model_config import ModelConfig
@@ -123,43 +124,12 @@ def reference(model: str, folder: Path) -> str:
 
 def write(folder: Path, config: ModelConfig, changed: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
     """Make a run folder the model of this step: files first, `config.json` last, then away with the files of the step before."""
-    sweep(folder)
     files = {}
     for encoder, tensors in changed.items():
         path = folder / f"{encoder}-{step:06d}.safetensors"
-        replace_file(path, lambda place, tensors=tensors: write_tensors(tensors, place))  # type: ignore[misc]
+        write_tensors(tensors, path)
         files[path.name] = {"size": path.stat().st_size, "sha256": file_hash(path), "encoder": encoder}
-    text = replace(config, files=files).to_json()
-    replace_file(folder / "config.json", lambda place: place.write_text(text))
+    write_text(folder / "config.json", replace(config, files=files).to_json())
     for old in folder.glob("*-[0-9]*.safetensors"):
         if old.name not in files:
             old.unlink()
-
-
-def sweep(folder: Path) -> None:
-    """Away with what a killed run left half written in a folder, under our names or the temporary ones of safetensors."""
-    for torn in (*folder.glob(".*.new"), *folder.glob(".tmp*")):
-        torn.unlink()
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Put a file in its place at once, and on the disk before that: a kill or a power cut leaves the old one or the new one.
-
-    Raises:
-        UserError: safetensors could not write it, as when the disk is full. OSError: another could not.
-    """
-    from safetensors import SafetensorError
-
-    new = path.with_name(f".{path.name}.new")
-    try:
-        write(new)
-    except SafetensorError as error:
-        raise UserError(f"{path}: {error}") from None
-    with open(new, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(new, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

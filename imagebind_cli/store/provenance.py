@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.files import write_json
 from imagebind_cli.fingerprint import is_earlier
-from imagebind_cli.store.disk import write_json
 
 FREE = ("assumptions", "version", "folder")
 """What may differ between two runs on one store."""
@@ -20,31 +20,33 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     return next((key for key in {**one, **other} if key not in FREE and one.get(key) != other.get(key)), None)
 
 
-def check_alike(path: Path, made: Mapping[str, Any], first: Path, first_made: Mapping[str, Any]) -> None:
+def check_alike(path: Path, provenance: Mapping[str, Any], first: Path, first_provenance: Mapping[str, Any]) -> None:
     """Refuse to take two stores as one.
 
     Raises:
         UserError: they were made with different models, modalities, number types or choices.
     """
-    key = difference(made, first_made)
+    key = difference(provenance, first_provenance)
     if key == "weights":
-        refuse_earlier((path, made), (first, first_made))
+        refuse_earlier((path, provenance), (first, first_provenance))
     if key is not None:
-        raise UserError(f"{path}: made with {key} {made.get(key)!r}, {first} with {first_made.get(key)!r}; they cannot be one store")
+        raise UserError(
+            f"{path}: made with {key} {provenance.get(key)!r}, {first} with {first_provenance.get(key)!r}; they cannot be one store"
+        )
 
 
-def check_same(path: Path, before: Mapping[str, Any], made: dict[str, Any]) -> None:
+def check_resumable(path: Path, before: Mapping[str, Any], provenance: dict[str, Any]) -> None:
     """Refuse to go on with a store made otherwise; take over the assumptions it records.
 
     Raises:
         UserError: it was made with another model, modality, number type or choice.
     """
-    key = difference(made, before)
+    key = difference(provenance, before)
     if key == "weights":
         refuse_earlier((path, before))
     if key is not None:
-        raise UserError(f"{path}: made with {key} {before.get(key)!r}; this run has {made.get(key)!r}; write to another file")
-    made["assumptions"] = list(before.get("assumptions", []))
+        raise UserError(f"{path}: made with {key} {before.get(key)!r}; this run has {provenance.get(key)!r}; write to another file")
+    provenance["assumptions"] = list(before.get("assumptions", []))
 
 
 def refuse_earlier(*stores: tuple[Path | str, Mapping[str, Any]]) -> None:
@@ -53,22 +55,22 @@ def refuse_earlier(*stores: tuple[Path | str, Mapping[str, Any]]) -> None:
     Raises:
         UserError: one of them was made by a version that had another rule for fingerprints.
     """
-    for place, made in stores:
-        if is_earlier(made.get("weights")):
+    for place, provenance in stores:
+        if is_earlier(provenance.get("weights")):
             raise UserError(
                 f"{place}: made by an earlier version of imagebind, whose fingerprints of weights cannot be compared with today's; "
                 "embed the inputs again, into another file"
             )
 
 
-def beside(path: Path) -> Path:
+def provenance_path(path: Path) -> Path:
     """Where the record of a file lies that has no room for it inside."""
     return path.with_suffix(".made.json")
 
 
-def resume_beside(path: Path, made: dict[str, Any]) -> None:
+def check_provenance_file(path: Path, provenance: dict[str, Any]) -> None:
     """Check, or start, the record beside a file."""
-    record = beside(path)
+    record = provenance_path(path)
     if path.exists() and path.stat().st_size:
         if not record.exists():
             raise UserError(f"{path}: exists and was not made by imagebind embed; write to another file")
@@ -76,5 +78,5 @@ def resume_beside(path: Path, made: dict[str, Any]) -> None:
             before = json.loads(record.read_text())
         except ValueError:
             raise UserError(f"{record}: not JSON; without it {path} cannot be gone on with") from None
-        check_same(path, before, made)
-    write_json(record, made)
+        check_resumable(path, before, provenance)
+    write_json(record, provenance)
