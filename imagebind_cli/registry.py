@@ -1,6 +1,6 @@
 """Which modalities and encoders there are, as names: looking one up imports that file and no other.
 
-A new modality is one file in `encoders/` and one line in `ENCODERS`.
+A new modality is one file in `encoders/` and one line in `ENCODERS`; one line in `PICTURES` shows its files on pages.
 """
 
 from __future__ import annotations
@@ -24,6 +24,17 @@ ENCODERS = {
     "depth": "imagebind_cli.encoders.depth",
     "thermal": "imagebind_cli.encoders.thermal",
     "imu": "imagebind_cli.encoders.imu",
+}
+
+# What draws a file of a modality on a page; one without a line is shown by its name. Strings, because a page needs no torch.
+PICTURES = {
+    "image": "imagebind_cli.pages.pictures:photo",
+    "video": "imagebind_cli.pages.pictures:film",
+    "vision": "imagebind_cli.pages.pictures:photo_or_film",
+    "audio": "imagebind_cli.pages.pictures:sound",
+    "depth": "imagebind_cli.pages.pictures:depth_map",
+    "thermal": "imagebind_cli.pages.pictures:thermal_map",
+    "imu": "imagebind_cli.pages.pictures:motion",
 }
 
 TEXT = "text"  # the modality of sentences: of class names, captions and queries in words

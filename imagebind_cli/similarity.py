@@ -84,8 +84,8 @@ def top_k(blocks: Blocks, queries: np.ndarray, k: int, names: Names | None = Non
     return np.concatenate([group.rows[:, :k] for group in groups]), np.concatenate([group.scores[:, :k] for group in groups])
 
 
-def places(ids: Sequence[str]) -> np.ndarray:
-    """Where each row stands when rows are sorted by id, those of one id in their own order: int64 (rows,)."""
+def positions_by_id(ids: Sequence[str]) -> np.ndarray:
+    """Return the position of each row when rows are sorted by id, those of one id in their own order: int64 (rows,)."""
     place = np.empty(len(ids), np.int64)
     place[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
     return place
@@ -96,7 +96,7 @@ def ranks(blocks: Callable[[], Blocks], queries: np.ndarray, relevant: Sequence[
 
     Args:
         blocks: gives the rows from the first, each time it is called: once for every `HELD` scores.
-        queries: (queries, dim). relevant: row numbers for each, at least one. place: of each row, as `places` gives it: of two rows
+        queries: (queries, dim). relevant: row numbers for each, at least one. place: of each row, as `positions_by_id` gives it: of two rows
             of equal score the one with the lower place comes first.
     """
     size = min(GROUP, max(1, HELD // max(1, len(place))))

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from imagebind_cli.pages.curves import POINTS, chart, downsample
 from imagebind_cli.training.log import WINDOW, LearningMonitor
 from imagebind_cli.training.recipe import PairRecipe
-from imagebind_cli.training.report import POINTS, chart, downsample
 from imagebind_cli.training.step import StepOutcome
 from imagebind_cli.training.validate import _chance_of_hit, group_ranks
 

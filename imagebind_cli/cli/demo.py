@@ -31,15 +31,15 @@ def demo(
     from imagebind_cli.demo import MODEL, SAMPLES, chapters
     from imagebind_cli.errors import writing
     from imagebind_cli.model import load
-    from imagebind_cli.pages.search import Page
-    from imagebind_cli.retrieval.search import Part
+    from imagebind_cli.pages.search import SearchPage
+    from imagebind_cli.retrieval.stored_items import Exhibit
 
-    with writing(html), Page(html, TITLE, INTRODUCTION, SAMPLES, options=lambda modality: {}) as page:
+    with writing(html), SearchPage(html, TITLE, INTRODUCTION, SAMPLES) as page:
         _print(INTRODUCTION)
         for number, chapter in enumerate(chapters(load(MODEL, device="cpu")), 1):
             heading = f"{number}. {chapter.title}"
             _print("", f"{heading:<44} {_search(chapter)}", *_bars(chapter), f"   {chapter.words}")
-            page.section(heading, [Part(*part) for part in chapter.query], _cards(chapter), chapter.words, kind="chapter")
+            page.section(heading, [Exhibit(*part) for part in chapter.query], _cards(chapter), chapter.words, kind="chapter")
     _print("", f"See and hear it: {html.resolve()}", NEXT)
 
 
@@ -61,11 +61,11 @@ def _bars(chapter: Chapter) -> list[str]:
 def _cards(chapter: Chapter) -> list[Card]:
     """The same answers for the page."""
     from imagebind_cli.pages.search import Card
-    from imagebind_cli.retrieval.search import Part
+    from imagebind_cli.retrieval.stored_items import Exhibit
 
     verdicts = ["right" if chapter.is_right else "wrong", *[""] * (SHOWN - 1)]
     return [
-        Card(Part(answer.modality, answer.file), rank, answer.score, (verdict,))
+        Card(Exhibit(answer.modality, answer.file), rank, answer.score, (verdict,))
         for rank, (answer, verdict) in enumerate(zip(chapter.answers, verdicts, strict=False), 1)
     ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import inspect
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,14 +19,13 @@ from imagebind_cli.cli.flags import Dtype, Errors, ModelName, Workers, reading_o
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, printable, say
-from imagebind_cli.errors import UsageError, UserError, writing
-from imagebind_cli.retrieval.queries import QueryEncoder, is_vectors
-from imagebind_cli.retrieval.requests import LIKE, VECTOR, Request, batches, named, read_requests, read_weights
+from imagebind_cli.errors import UsageError, writing
+from imagebind_cli.retrieval.requests import LIKE, VECTOR, combined_request, read_weights
 from imagebind_cli.space import Space
 
 if TYPE_CHECKING:
+    from imagebind_cli.retrieval.find import Finder
     from imagebind_cli.retrieval.search import Hit, Query
-    from imagebind_cli.store import StoreReader
 
 Index = enum.StrEnum("Index", ["flat", "ivfpq", "hnsw"])
 
@@ -45,7 +43,7 @@ With --pairs, two stores look for each other's items, and the scores of both dir
     imagebind retrieve photos.h5 sounds.h5 --image beach.jpg --text bird --weights 0.5 0.5 --per-modality
     imagebind retrieve photos.h5 --like photos/dog.jpg --text snow --weights 1 -0.5 --html near.html
     imagebind retrieve photos.h5 --queries captions.txt > found.jsonl        # a line for each query; - for stdin
-    imagebind retrieve sounds.h5 captions.h5 --pairs truth.jsonl             # R@1, R@5, R@10, median rank, mAP, nDCG@10
+    imagebind retrieve sounds.h5 captions.h5 --pairs truth.jsonl             # recall, median rank, mAP, nDCG
 """
 
 
@@ -152,28 +150,29 @@ def retrieve(
     options = _reading_options(None if queries else {kind for kind, _ in parts}, chosen)
     numbers = read_weights(weights, len(parts)) if weights is not None else None
 
-    from imagebind_cli.store import open_store
-
     space = Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory)
-    opened = [space.admit(open_store(path)) for path in stores]
     if pairs is not None:
-        _evaluate(opened, pairs, draws, plain)
+        from imagebind_cli.retrieval.evaluate import evaluate_pairs
+
+        _print_scores(evaluate_pairs(stores, pairs, draws, say, space), plain)
         return
-    for number, path in enumerate(stores):
-        if os.path.realpath(path) in map(os.path.realpath, stores[:number]):
-            raise UsageError(f"{path} is named twice: every answer in it would come twice")
-    opened = _of_modality(opened, modality or [])
+
+    from imagebind_cli.retrieval.find import Finder
+
+    finder = Finder(stores, space=space, modalities=modality or [], index=index and str(index), options=options)
     with Talk(errors, done="answered") as talk:
-        asking = QueryEncoder(space, opened, options, talk, shown=html is not None)
+        search: dict[str, Any] = {
+            "k": k,
+            "per_modality": per_modality,
+            "threshold": float("-inf") if threshold is None else threshold,
+            "listener": talk,
+        }
         if queries is None:
-            asked: Iterable[list[Query]] = [asking.queries([Request(named(parts, numbers), parts, numbers)])]
-        elif str(queries) != "-" and is_vectors(queries):
-            asked = asking.stored_queries(queries)
+            answers = finder.answer([combined_request(parts, numbers)], **search)
         else:
-            asked = map(asking.queries, batches(read_requests(queries, say), waiting=str(queries) == "-"))
-        answered = _answers(opened, asked, k, per_modality, threshold, index and str(index))
+            answers = finder.answer_file(queries, exhibits=html is not None, **search)
         with writing(html or "stdout"):
-            _tell(answered, opened, plain, html, root, talk, asking)
+            _print_answers(answers, finder, plain, html, root, talk)
     if talk.failed:
         raise typer.Exit(1)
 
@@ -200,81 +199,21 @@ def _reading_options(kinds: set[str] | None, chosen: dict[str, Any]) -> dict[str
     return options
 
 
-def _of_modality(stores: list[StoreReader], modalities: Sequence[str]) -> list[StoreReader]:
-    """The stores of some modalities; `vision` stands for pictures and videos. All if none is named."""
-    if not modalities:
-        return stores
-    kept = [store for store in stores if store.modality in modalities or registry.face(store.modality).encoder in modalities]
-    if not kept:
-        there = ", ".join(dict.fromkeys(store.modality for store in stores))
-        raise UserError(f"no store of {', '.join(modalities)} among these; they hold {there}")
-    return kept
-
-
-def _answers(
-    stores: list[StoreReader],
-    asked: Iterable[list[Query]],
-    k: int,
-    per_modality: bool,
-    threshold: float | None,
-    index: str | None,
-) -> Iterator[tuple[Query, list[Hit]]]:
-    from imagebind_cli.retrieval.search import search
-
-    nearest = None
-    if index is not None:
-        from imagebind_cli.retrieval.index import Indexes
-
-        nearest = Indexes(index, say)
-    for store in stores:
-        if not len(store):
-            say(f"{store.path}: holds nothing yet")
-    least = float("-inf") if threshold is None else threshold
-    for queries in asked:
-        if queries:
-            yield from zip(queries, search(stores, queries, k, per_modality=per_modality, threshold=least, nearest=nearest), strict=True)
-
-
-def _tell(
-    answered: Iterator[tuple[Query, list[Hit]]],
-    stores: list[StoreReader],
-    plain: bool,
-    html: Path | None,
-    root: Path,
-    talk: Talk,
-    asking: QueryEncoder,
+def _print_answers(
+    answers: Iterator[tuple[Query, list[Hit]]], finder: Finder, plain: bool, html: Path | None, root: Path, talk: Talk
 ) -> None:
-    rows = sum(map(len, stores))
     with ExitStack() as stack:
         page = None
         if html is not None:
-            from imagebind_cli.pages.search import Page
+            from imagebind_cli.pages.search import SearchPage
 
-            made = stores[0].provenance
-            about = f"Nearest in {', '.join(str(store.path) for store in stores)}, by cosine. Model {made['model']}"
-            about += ", untrained." if made.get("untrained") else "."
-            page = stack.enter_context(Page(html, "imagebind retrieve", about, root, asking.options))
-        for query, hits in answered:
-            if query.own and len(query.own) == rows:
-                talk.failure(query.id, f"every row of the stores is of this item, which is no answer to itself{_one_window(query, stores)}")
-                continue
+            page = stack.enter_context(SearchPage.of(html, finder, root, talk))
+        for query, hits in answers:
             write(*(_table(query, hits) if plain else [json.dumps(hit.as_json(query.id)).encode() + b"\n" for hit in hits]))
             if page is not None:
                 page.add(query, hits)
-            talk.succeeded(query.id)
     if html is not None:
         say(f"{html}: {talk.summary()}")
-
-
-def _one_window(query: Query, stores: list[StoreReader]) -> str:
-    """Return how to ask for one window of an item that has several, so that its others are answers."""
-    from imagebind_cli.retrieval.search import row_span
-
-    number, row = min(query.own)
-    span = row_span(stores[number], row)
-    if span is None or len(query.own) == 1:
-        return ""
-    return f"; one of its windows: --like '{stores[number].id(row)}#{span[0]:.10g}-{span[1]:.10g}'"
 
 
 def _table(query: Query, hits: list[Hit]) -> Iterator[bytes]:
@@ -285,25 +224,16 @@ def _table(query: Query, hits: list[Hit]) -> Iterator[bytes]:
         yield line.encode("utf-8", "backslashreplace")
 
 
-def _evaluate(stores: list[StoreReader], pairs: str, draws: int, plain: bool) -> None:
-    from imagebind_cli import metrics
-    from imagebind_cli.retrieval.evaluate import equal_ids, evaluate, read_pairs
+def _print_scores(scores: dict[str, Any], plain: bool) -> None:
+    from imagebind_cli.metrics import RETRIEVAL_FIGURES
 
-    if len(stores) != 2:
-        raise UsageError(f"--pairs is of two stores; {len(stores)} are given")
-    first, second = stores
-    truth = equal_ids(first, second) if pairs == "ids" else read_pairs(Path(pairs), first, second)
-    scores = evaluate(first, second, truth, draws)
-    unused = len(truth.pairs) - scores["pairs"]["used"]
-    if unused:
-        say(f"{pairs}: {unused:,} of {len(truth.pairs):,} pairs name an id that is in neither store")
     if not plain:
         write(json.dumps(scores).encode() + b"\n")
         return
     for direction in scores["directions"]:
         query, target = direction["query"], direction["target"]
         write(f"{query['rows']:,} {query['modality']} queries, {target['rows']:,} {target['modality']} targets\n".encode())
-        for name in metrics.RETRIEVAL_FIGURES:
-            told = direction[name]
-            interval = f"  ({told['low']:.4g} to {told['high']:.4g})" if "low" in told else ""
-            write(f"  {name:<12}{told['value']:>8.4g}{interval}\n".encode())
+        for name in RETRIEVAL_FIGURES:
+            score = direction[name]
+            interval = f"  ({score['low']:.4g} to {score['high']:.4g})" if "low" in score else ""
+            write(f"  {name:<12}{score['value']:>8.4g}{interval}\n".encode())

@@ -107,9 +107,9 @@ class ReportFiles:
         elif self.report:
             write_text(self.report, report.as_json())
         if self.html:
-            from imagebind_cli.pages.classification import page
+            from imagebind_cli.pages.classification import write_report_page
 
-            write_text(self.html, page(report.document))
+            write_report_page(self.html, report.document)
         if self.plot and report.confusion is not None:
             from imagebind_cli.pages.classification import plot
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli import metrics
-from imagebind_cli.similarity import places, ranks, top_k
+from imagebind_cli.similarity import positions_by_id, ranks, top_k
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def galleries(
 
 def retrieval_values(queries: Gallery, targets: Gallery) -> dict[str, np.ndarray]:
     """Compute the scores of each query, as `metrics.retrieval` gives them. Of equal cosines, the first id comes first."""
-    return metrics.retrieval(ranks(lambda: [targets.vectors], queries.vectors, queries.partners, places(targets.ids)))
+    return metrics.retrieval(ranks(lambda: [targets.vectors], queries.vectors, queries.partners, positions_by_id(targets.ids)))
 
 
 def caption_matches(direction: str, queries: Gallery, targets: Gallery, k: int) -> Iterator[CaptionMatch]:
