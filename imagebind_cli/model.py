@@ -158,7 +158,7 @@ class Model:
         workers: int | None = None,
         processes: Processes | None = None,
     ) -> Iterator[tuple[Item, pipeline.Embedded | Failure]]:
-        """Embed a stream of items in order: yield each with its embeddings or its failure, as `pipeline.embed` does.
+        """Embed a stream of items in order: yield each with its embeddings or its failure, as `pipeline.embed_items` does.
 
         Args:
             options: how the inputs are read, from `registry.face(modality).read_options({"clips": 3})`; None for the defaults.
@@ -170,7 +170,9 @@ class Model:
         read = partial(read_source, face, config=self.config(modality), options=options or face.options())
         workers = workers or (default_workers() if self.device.type == "cpu" else default_workers(BESIDE_A_GPU))
         engine = open_engine(read, workers, processes)
-        return pipeline.embed(items, engine, partial(self.encode, modality), batch_size=batch_size or self.batch_size(modality), pool=pool)
+        return pipeline.embed_items(
+            items, engine, partial(self.encode, modality), batch_size=batch_size or self.batch_size(modality), pool=pool
+        )
 
     def embed(
         self, modality: str, inputs: Sequence[Any], *, batch_size: int | None = None, workers: int | None = None, **options: Any

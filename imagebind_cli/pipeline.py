@@ -65,7 +65,7 @@ class _Open:
     ended: bool = False
 
 
-def embed(
+def embed_items(
     items: Iterable[Item | Failure],
     engine: Engine,
     encode: Callable[[Tensor], Tensor],

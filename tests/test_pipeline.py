@@ -41,7 +41,7 @@ def run(
 ) -> Iterator[tuple[Item, Embedded | Failure]]:
     settings = {"read": read, "batch_size": 4, "workers": 2} | options
     engine = open_engine(settings.pop("read"), settings.pop("workers"))
-    return pipeline.embed(items, engine, encode, **settings)
+    return pipeline.embed_items(items, engine, encode, **settings)
 
 
 def angles(results: Iterable[tuple[Item, Embedded | Failure]]) -> list[float]:

@@ -28,7 +28,7 @@ DJI = "have DJI's Thermal SDK write its temperatures (dji_irp -a measure) and sa
 
 
 def read_thermal(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOptions) -> Iterator[Sample]:
-    """A grey picture (8 or 16 bits, float TIFF), a file of numbers (NPY, HDF5, text, …), a FLIR radiometric JPEG, or an array (h, w), as one clip.
+    """Read a grey picture (8 or 16 bits, float TIFF), a file of numbers, a FLIR radiometric JPEG, or an array (h, w), as one clip.
 
     Raises:
         OSError, ValueError: the file cannot be read, is in colours that nothing explains, or shows one value only.
@@ -37,17 +37,17 @@ def read_thermal(source: Source | np.ndarray, config: EncoderConfig, options: Th
 
 
 def _sample(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOptions) -> Sample:
-    """Apart from `read_thermal`, which waits with what it holds until its one sample is used: the picture in full size would wait, too."""
+    """Make the sample. Not inside `read_thermal`, whose local variables, and so the picture in full size, would live until it is used."""
     scaled, notes, facts = scale(source, options)
     square = fit_square(scaled, config.shape[-1], options.view)
     return Sample(((square - config.mean[0]) / config.std[0])[None, None], [None], notes, facts)
 
 
 def scale(source: Source | np.ndarray, options: ThermalOptions) -> tuple[np.ndarray, tuple[str, ...], dict[str, Any]]:
-    """Scale a thermal file to [0, 1] as its options say: what the encoder sees before it is cropped, and what a thumbnail shows.
+    """Scale a thermal file to [0, 1] as its options say, for the encoder and for thumbnails.
 
     Returns:
-        (h, w) float64, holes filled from their nearest neighbours; what was assumed; what was found.
+        (h, w) float64, holes filled from their nearest neighbours; what was assumed, in words; facts about the file.
     Raises:
         OSError, ValueError: as `read_thermal`.
     """
@@ -72,7 +72,7 @@ def scale(source: Source | np.ndarray, options: ThermalOptions) -> tuple[np.ndar
 
 
 def _measured(thermogram: Thermogram, options: ThermalOptions, notes: list[str]) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """The degrees Celsius of a radiometric JPEG, or its counts if that is the unit chosen, and which pixels have any."""
+    """Return the degrees Celsius of a radiometric JPEG, or its counts if that unit is chosen, which pixels have any, and facts."""
     calibration, counts = thermogram.calibration, thermogram.counts
     facts = {"size": list(counts.shape), "bits": 16, "unit": COUNTS, "camera": thermogram.camera}
     if options.thermal_unit == COUNTS:
@@ -86,7 +86,7 @@ def _measured(thermogram: Thermogram, options: ThermalOptions, notes: list[str])
 
 
 def _pictured(source: Source | np.ndarray, options: ThermalOptions, notes: list[str]) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """The numbers (h, w) of a picture or array, float64, in degrees Celsius where the unit chosen is a temperature, and which are known."""
+    """Return the numbers (h, w) of a picture or array, float64, in °C if the chosen unit is a temperature, which are known, and facts."""
     if isinstance(source, np.ndarray):
         if source.ndim != 2 or not source.size:
             raise ValueError(f"shape {source.shape}; (height, width) is needed")
@@ -123,7 +123,7 @@ def _pictured(source: Source | np.ndarray, options: ThermalOptions, notes: list[
 
 
 def _unpainted(values: np.ndarray, options: ThermalOptions, source: Source | np.ndarray) -> np.ndarray:
-    """A false-colour picture (h, w, 3) back to the places of its colours on their palette, (h, w) uint8."""
+    """Convert a false-colour picture (h, w, 3) to the positions of its colours on their palette, (h, w) uint8."""
     if options.palette is None:
         otherwise = f"; or {DJI}" if _from_dji(source) else ""
         raise ValueError(f"a false-colour picture; name its palette with --palette: {', '.join(PALETTES)}{otherwise}")
@@ -145,7 +145,7 @@ def _from_dji(source: Source | np.ndarray) -> bool:
 
 
 def _remedy(source: Source | np.ndarray) -> str:
-    """Return what to do about grey levels where temperatures were asked for."""
+    """Say what to do about grey levels where temperatures were asked for."""
     return DJI if _from_dji(source) else "give the camera's radiometric file"
 
 
@@ -156,7 +156,7 @@ def _kelvin_perhaps(known: np.ndarray, unit: str) -> str:
 
 
 def _limits(known: np.ndarray, unit: str, options: ThermalOptions, notes: list[str], source: Source | np.ndarray) -> tuple[float, float]:
-    """The values that become 0 and 1."""
+    """Return the values that become 0 and 1."""
     smallest, largest = float(known.min()), float(known.max())
     chosen = options.thermal_range
     if chosen == "auto" and unit == GREY:

@@ -169,7 +169,7 @@ def encoder_config(checkpoint: Checkpoint, modality: str) -> EncoderConfig:
     Raises:
         UserError: unknown modality, or one this model has no encoder for.
     """
-    name = registry.encoder_name(modality)
+    name = registry.face(modality).encoder
     if name not in checkpoint.config.encoders:
         raise UserError(f"{checkpoint.place}: this model has no {name} encoder; it has {', '.join(checkpoint.config.encoders)}")
     return checkpoint.config.encoders[name]
@@ -183,7 +183,7 @@ def load_encoder(checkpoint: Checkpoint, modality: str, device: torch.device, dt
     Raises:
         UserError: the model lacks this encoder, or tensors are missing, too many or of another shape; each is named.
     """
-    name = registry.encoder_name(modality)
+    name = registry.face(modality).encoder
     encoder = build_encoder(registry.get(name), encoder_config(checkpoint, modality))
     tensors = checkpoint.read(name)
     _check_tensors(tensors, encoder.state_dict(), f"{checkpoint.place}, {name}")
