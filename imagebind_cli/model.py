@@ -62,7 +62,7 @@ class Model:
     @property
     def folder(self) -> str | None:
         """Where the model lies, if its name alone does not lead there."""
-        named = is_bundled(self.name) or self.name in model_config.names()
+        named = is_bundled(self.name) or self.name in model_config.packaged_names()
         return None if named or not os.path.exists(self.checkpoint.place) else os.path.abspath(self.checkpoint.place)
 
     @property
@@ -208,7 +208,7 @@ class Model:
             "modality": modality,
             "model": self.name,
             **({} if self.folder is None else {"folder": self.folder}),
-            "weights": checkpoint.fingerprint(self.checkpoint, name),
+            "weights": self.checkpoint.fingerprint(name),
             "untrained": self.checkpoint.untrained,
             "licence": self.checkpoint.config.licence,
             "dim": self.dim,

@@ -36,10 +36,10 @@ def publish(folder: Path, plan: Design, machinery: Machinery, step: int) -> None
         rule_seed=None,
         origin={"trained": [pair.name for pair in recipe.pairs], "steps": step, "version": metadata.version("imagebind-cli")},
         encoders={name: plan.config.encoders[name] for name in machinery.towers} | {name: encoder for name, (encoder, _) in others.items()},
-        bases={name: {**base, "model": run_folder.reference(base["model"], folder)} for name, base in bases.items()},
+        bases={name: {**base, "model": run_folder.base_reference(base["model"], folder)} for name, base in bases.items()},
         trained_on={name: seen for name, base in bases.items() if (seen := find_checkpoint(base["model"]).config.trained_on.get(name))},
     )
-    run_folder.write(folder, config, {name: own for name, own in tensors.items() if own}, step)
+    run_folder.write_run_model(folder, config, {name: own for name, own in tensors.items() if own}, step)
 
 
 def _tensors(name: str, plan: Design, machinery: Machinery) -> dict[str, Tensor]:

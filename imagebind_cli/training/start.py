@@ -93,9 +93,7 @@ def untouched(recipe: Recipe) -> dict[str, tuple[EncoderConfig, Mapping[str, str
             continue
         if not found.untrained:
             others = [encoder for encoder in found.config.encoders if encoder not in own]
-            kept |= {
-                other: (found.config.encoders[other], {"model": name, "weights": checkpoint.fingerprint(found, other)}) for other in others
-            }
+            kept |= {other: (found.config.encoders[other], {"model": name, "weights": found.fingerprint(other)}) for other in others}
     return kept
 
 
@@ -122,7 +120,7 @@ def begin(recipe: Recipe, name: str, config: EncoderConfig) -> Start:
     tensors = {key: tensor for key, tensor in found.read(name).items() if not (new and key.startswith("head."))} | new
     adjusted = replace(found, config=replace(found.config, encoders={**found.config.encoders, name: config}), read=lambda _: tensors)
     encoder = checkpoint.load_encoder(adjusted, name, torch.device("cpu"), torch.float32)
-    base = {"model": source, "weights": checkpoint.fingerprint(found, name)}
+    base = {"model": source, "weights": found.fingerprint(name)}
     return Start(_apart(encoder), base, frozenset(new))
 
 

@@ -22,8 +22,8 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.training import gather
 from imagebind_cli.training.optimizer import Optimizers
 from imagebind_cli.training.trainable import whole
-from imagebind_cli.weights.checkpoint import write_tensors
 from imagebind_cli.weights.run_folder import CHECKPOINTS
+from imagebind_cli.weights.tensor_files import write_tensors
 
 
 @dataclass

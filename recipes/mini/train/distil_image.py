@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.training import clip_gradients, encoder_with, fresh_weights, make_optimizer, make_tower, rate_at, recipe, set_rate
-from imagebind_cli.weights import checkpoint
+from imagebind_cli.weights import foreign_config
 from imagebind_cli.weights.find import find_checkpoint
 
 TEACHER_SIZE, KEPT_SIZE = 160, 96
@@ -222,7 +222,7 @@ class Pictures:
 def main(work: Path) -> None:
     if all((work / name / "config.json").exists() for name in ROUNDS):
         return
-    config = checkpoint.read_config(CONFIG)
+    config = foreign_config.read_config(CONFIG)
     shape = config.encoders["vision"]
     paths, furniture, concept_numbers = pictures(work)
     images = Pictures(torch.from_numpy(np.stack([read_picture(path, KEPT_SIZE) for path in paths])).permute(0, 3, 1, 2), furniture, shape)
