@@ -39,7 +39,7 @@ from imagebind_cli.readers import read_source
 from imagebind_cli.registry import face
 from imagebind_cli.weights import model_config
 
-CONFIG = model_config.named("huge").encoders["audio"]
+CONFIG = model_config.packaged_config("huge").encoders["audio"]
 LENGTH = RATE * WINDOW_SECONDS
 WINDOWS_A_FILE = 3  # of 5 seconds
 AHEAD = 16

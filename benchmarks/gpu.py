@@ -73,7 +73,7 @@ def peak() -> float:
 
 def model_of_rule(modalities: list[str]) -> Model:
     """A model of the size with weights made by rule, of these modalities' encoders alone."""
-    config = model_config.named(SIZE)
+    config = model_config.packaged_config(SIZE)
     config = model_config.ModelConfig(SIZE, config.dim, {name: config.encoders[name] for name in [*modalities, "text"]})
     return ib.load(published_weights(published_shapes(config), seed=7), config=config, device=str(DEVICE), dtype=DTYPE)
 
@@ -128,7 +128,7 @@ def files(model: Model, count: int, turns: int) -> dict[str, Any]:
 
 def training(batch: int, micro_batch: int, turns: int) -> dict[str, Any]:
     """A step of the audio encoder in bfloat16, anchors from their cache and live."""
-    config = model_config.named(SIZE).encoders
+    config = model_config.packaged_config(SIZE).encoders
     precision: Literal["fp32", "bf16"] = "bf16" if GPU else "fp32"
     audio = tower_of("audio", config["audio"], "all", precision, DEVICE.type)
     sounds = torch.randn(batch, *config["audio"].shape)

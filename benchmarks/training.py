@@ -129,7 +129,7 @@ def anchor_steps(kind: str) -> Step:
 
     By hand a picture is two equal frames, as in the published code.
     """
-    huge, size = model_config.named("huge").encoders, ANCHORS
+    huge, size = model_config.packaged_config("huge").encoders, ANCHORS
     precision: Literal["fp32", "bf16"] = "bf16" if kind.endswith("bf16") else "fp32"
     depth = tower_of("depth", huge["depth"], "all", precision)
     live = kind != "anchors cached"

@@ -61,7 +61,7 @@ class Model:
     @property
     def folder(self) -> str | None:
         """The folder or file of its weights, unless the name alone leads there."""
-        is_known = is_bundled(self.name) or self.name in model_config.names()
+        is_known = is_bundled(self.name) or self.name in model_config.packaged_names()
         return None if is_known or not os.path.exists(self.checkpoint.place) else os.path.abspath(self.checkpoint.place)
 
     @property
@@ -207,7 +207,7 @@ class Model:
             "modality": modality,
             "model": self.name,
             **({} if self.folder is None else {"folder": self.folder}),
-            "weights": checkpoint.fingerprint(self.checkpoint, face.encoder),
+            "weights": self.checkpoint.fingerprint(face.encoder),
             "untrained": self.checkpoint.untrained,
             "licence": self.checkpoint.config.licence,
             "dim": self.dim,

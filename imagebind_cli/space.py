@@ -1,4 +1,4 @@
-"""Stores and a model whose vectors belong together: what is compared must be of one joint space, and a model is loaded only when it is needed."""
+"""Stores and a model of one joint space: what is compared must belong together, and the model is loaded only when it is needed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PACKAGE = Path(__file__).parent
 
 
 def _give(made: Mapping[str, Any]) -> str:
-    """Return which model to name for vectors that were made so."""
+    """Return a hint which `--model` made some vectors."""
     folder = made.get("folder")
-    return f"--model {folder}, or where it lies now, names it" if folder else "--model must name the one that made them"
+    return f"--model {folder}, or where it is now, names it" if folder else "--model must name the one that made them"
 
 
 def load_model(name: str | None, device: str, dtype: str, config: str | None, note: Callable[[str], None]) -> Model:
-    """Load a model, as `model.load`; `note` is given a line where it is untrained, or its training is unfinished."""
+    """Load a model as `model.load` does. note: called with a line of text where it is untrained or its training has not ended."""
     from imagebind_cli.model import load
 
     model = load(name, device=device, dtype=dtype, config=config)
@@ -46,9 +46,9 @@ def load_model(name: str | None, device: str, dtype: str, config: str | None, no
 class Space:
     """One joint space: stores are checked against each other and against the model.
 
-    model: one that is loaded, or its name; None for that of the first store, else the default one. config, device, dtype: as `model.load`
-    takes them. batch_size, workers: as `Model.embed_items`. note: is given a line for whoever runs it, as where stores were computed in
-    different precisions. prepare: called before a model is loaded, and not where stores alone are read.
+    model: one that is loaded, or a name; by default that of the first store, else the default model. config, device, dtype: as `model.load`
+    takes them. batch_size, workers: as `Model.embed_items`. note: called with a line of text, as where stores were
+    computed in different precisions. prepare: called before a model is loaded, and not where stores alone are read.
     """
 
     model: Model | str | None = None
@@ -59,13 +59,15 @@ class Space:
     workers: int | None = None
     note: Callable[[str], None] = lambda text: None
     prepare: Callable[[], object] = lambda: None
-    made: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)  # of what has come so far, by place
+    made: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)  # place and provenance of all that was admitted
 
     def admit(self, reader: StoreReader, modality: str | None = None) -> StoreReader:
-        """Take in a store.
+        """Check that a store belongs to the space, and return it.
 
+        Args:
+            modality: what it must hold, if given.
         Raises:
-            UserError: it holds another modality, or vectors of another model than what came before.
+            UserError: it holds another modality, or vectors of another model than what was admitted before.
         """
         if modality is not None and registry.face(reader.modality).encoder != registry.face(modality).encoder:
             raise UserError(f"{reader.path}: holds {reader.modality} vectors; {modality} is asked for")
@@ -83,7 +85,7 @@ class Space:
 
     @cached_property
     def loaded(self) -> Model:
-        """The model."""
+        """The model, loaded when it is first asked for."""
         loaded = self._load(self.model) if self.model is None or isinstance(self.model, str) else self.model
         for place, made in self.made:
             self._check_weights(loaded, place, made)
@@ -98,12 +100,12 @@ class Space:
         except UserError as error:
             if chosen is None and "folder" in made:
                 raise UserError(
-                    f"{first}: its vectors are of model {name!r}, which lay in {made['folder']}: {_give(made)} ({error})"
+                    f"{first}: its vectors are of model {name!r}, which was in {made['folder']}: {_give(made)} ({error})"
                 ) from None
             raise
 
     def sentences(self, sentences: list[str], listener: Listener) -> Iterator[np.ndarray]:
-        """Sentences through the model, in order.
+        """Embed sentences, in order.
 
         Raises:
             UserError: one of them cannot be embedded.
@@ -135,11 +137,10 @@ class Space:
         self.made.append((place, made))
 
     def _check_weights(self, loaded: Model, place: str, made: Mapping[str, Any]) -> None:
-        """Another run of training has the same name and other weights."""
+        """Compare weights: another run of training has the same name and other weights."""
         from imagebind_cli.store.provenance import refuse_earlier
-        from imagebind_cli.weights import checkpoint
 
-        own = checkpoint.fingerprint(loaded.checkpoint, registry.face(made["modality"]).encoder)
+        own = loaded.checkpoint.fingerprint(registry.face(made["modality"]).encoder)
         if own != made.get("weights"):
             refuse_earlier((place, made))
             raise UserError(
@@ -147,7 +148,7 @@ class Space:
             )
 
     def trained_on(self) -> Mapping[str, Mapping[str, str]]:
-        """Return what the encoders of the model have seen of suites, as `ModelConfig` has it; {} where vectors are of a model that is not here."""
+        """Return `ModelConfig.trained_on` of the model; {} where vectors are of a model that is not on this machine."""
         if "loaded" in self.__dict__:
             return self.loaded.checkpoint.config.trained_on
         for _, made in self.made:  # without torch

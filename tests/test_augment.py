@@ -18,7 +18,7 @@ from imagebind_cli.training.augment import AMOUNTS, draw_place, draw_view, mask_
 from imagebind_cli.training.recipe import AugmentRecipe
 from imagebind_cli.weights import model_config
 
-TINY = model_config.named("tiny").encoders
+TINY = model_config.packaged_config("tiny").encoders
 STRONG = AugmentRecipe(crop=0.2, flip=0.5, randaugment=(9, 0.5), colour_jitter=0.4, erase=0.25)
 PLACES_ONLY = AugmentRecipe(crop=0.2, flip=0.5, randaugment=(9, 0.5))
 

@@ -25,7 +25,7 @@ from imagebind_cli.media.maps.pixel_map import PixelMap, read_map
 from imagebind_cli.registry import face
 from imagebind_cli.weights import model_config
 
-CONFIG = model_config.named("tiny").encoders["depth"]
+CONFIG = model_config.packaged_config("tiny").encoders["depth"]
 SIZE = CONFIG.shape[-1]
 SENSORS = {"kv1": 0.075, "kv1_b": 0.075, "kv2": 0.075, "realsense": 0.095, "xtion": 0.095}
 

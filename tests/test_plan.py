@@ -9,7 +9,7 @@ from imagebind_cli.training import plan
 from imagebind_cli.training.recipe import EncoderRecipe, RunRecipe
 from imagebind_cli.training.start import encoder_with, fresh_weights
 from imagebind_cli.training.towers import make_tower, parameter_counts
-from imagebind_cli.weights.model_config import named
+from imagebind_cli.weights.model_config import packaged_config
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -17,7 +17,7 @@ from imagebind_cli.weights.model_config import named
 @pytest.mark.parametrize("name", ["depth", "imu", "text"])
 def test_memory_of_activations_is_what_a_backward_pass_keeps(name, checkpointing, precision, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")  # whatever this one can, slowly
-    config = named("huge").encoders[name]
+    config = packaged_config("huge").encoders[name]
     config = replace(config, vocabulary=config.vocabulary and 1000, trunk=replace(config.trunk, width=128, layers=6, heads=4))
     run = RunRecipe(checkpointing=checkpointing, precision=precision)
     device = torch.device("cpu")
@@ -43,7 +43,7 @@ def test_memory_of_activations_is_what_a_backward_pass_keeps(name, checkpointing
 def test_counts_of_the_published_encoders():
     sizes = {
         name: parameter_counts(plan.weightless_encoder(name, config, EncoderRecipe(train="all")))
-        for name, config in named("huge").encoders.items()
+        for name, config in packaged_config("huge").encoders.items()
     }
     millions = {name: round((size["trained"] + size["frozen"]) / 1e6, 1) for name, size in sizes.items()}
     assert millions == {"vision": 632.8, "text": 354.0, "audio": 86.2, "depth": 21.9, "thermal": 86.2, "imu": 19.6}

@@ -23,7 +23,7 @@ from imagebind_cli.training.recipe import RECIPES, read_recipe, recipe_names
 from imagebind_cli.weights import model_config
 from tests import generate, trees
 
-TINY = model_config.named("tiny").encoders
+TINY = model_config.packaged_config("tiny").encoders
 SHAPES = {
     "image": (3, 224, 224),
     "video": (3, 2, 224, 224),

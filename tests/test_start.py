@@ -14,7 +14,7 @@ from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.start import fresh_weights, initial_encoder
 from imagebind_cli.weights import model_config
 
-HUGE = model_config.named("huge").encoders
+HUGE = model_config.packaged_config("huge").encoders
 
 
 def shallow(name):
@@ -93,7 +93,7 @@ def test_drop_path_and_head_are_built_as_the_recipe_says():
     made = recipe(encoders={"depth": {"drop_path": 0.3, "head": "mlp"}})
     config = run_config(made)
     assert (config.encoders["depth"].trunk.drop_path, config.encoders["depth"].head) == (0.3, "mlp")
-    assert config.encoders["audio"] == model_config.named("tiny").encoders["audio"]
+    assert config.encoders["audio"] == model_config.packaged_config("tiny").encoders["audio"]
     start = initial_encoder(made, "depth", config.encoders["depth"])
     assert start.fresh == {"head.norm.weight", "head.norm.bias", "head.up.weight", "head.up.bias", "head.proj.weight"}
     assert start.base["model"] == "tiny"
@@ -160,7 +160,7 @@ def test_a_pair_in_the_place_of_a_recipes_keeps_what_fits(monkeypatch):
 def test_a_picture_in_the_place_of_a_sound_is_cropped_with_its_anchor():
     (pair,) = resolve_recipe("fine-tune", pairs=["image-depth"]).pairs
     assert pair.augment["depth"].model_dump(exclude_unset=True) == {"crop": 0.5, "flip": 0.5}
-    pair_inputs(pair, model_config.named("tiny").encoders)
+    pair_inputs(pair, model_config.packaged_config("tiny").encoders)
 
 
 def test_weights_of_an_encoder_are_not_those_of_the_one_in_its_place(monkeypatch):

@@ -24,7 +24,7 @@ from imagebind_cli.pages import preview
 from imagebind_cli.registry import face
 from imagebind_cli.weights import model_config
 
-CONFIG = model_config.named("tiny").encoders["thermal"]
+CONFIG = model_config.packaged_config("tiny").encoders["thermal"]
 SIZE = CONFIG.shape[-1]
 R1, B, F, O, R2 = 17000.0, 1435.0, 1.0, -5000, 0.0125  # noqa: E741 - the constants' published names
 EMISSIVITY, REFLECTED = 0.9, 300.0

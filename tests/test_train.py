@@ -23,7 +23,6 @@ from imagebind_cli.training import run as training_run
 from imagebind_cli.training.overrides import resolve_recipe
 from imagebind_cli.training.step import StepOutcome
 from imagebind_cli.training.validate import Score
-from imagebind_cli.weights.checkpoint import fingerprint
 
 STEPS = 6
 
@@ -149,9 +148,9 @@ def test_other_encoders_come_from_a_trained_model_by_name_and_fingerprint(imageb
     assert imagebind("embed", "text", "a dog", "--model", out).code == 0
     (out / "config.json").write_text(whole_config)
     shutil.rmtree(base)
-    assert "lies over the weights of" in imagebind("embed", "text", "a dog", "--model", out).err
+    assert "text encoder needs the weights of" in imagebind("embed", "text", "a dog", "--model", out).err
     (out / "config.json").write_text((out / "config.json").read_text().replace("../../base", "../depth"))  # as after a renaming
-    assert "text encoder lies over this same folder" in imagebind("embed", "text", "a dog", "--model", out).err
+    assert "the base of its text encoder is this same folder" in imagebind("embed", "text", "a dog", "--model", out).err
     assert load(str(whole), device="cpu").embed("text", ["a dog"]).shape == (1, 64)  # stands alone
 
 
@@ -174,7 +173,7 @@ def test_adapters_are_merged_when_they_are_read(imagebind, flags, tmp_path, scen
             exact = exact + torch.outer(tensors[f"{name}.lora_b"][:, rank].double(), tensors[f"{name}.lora_a"][rank].double())
         assert torch.equal(after[f"{name}.weight"], exact.float())
     assert imagebind("weights", "convert", out, tmp_path / "whole").code == 0
-    prints = {fingerprint(load(str(folder)).checkpoint, "depth") for folder in (out, tmp_path / "whole")}
+    prints = {load(str(folder)).checkpoint.fingerprint("depth") for folder in (out, tmp_path / "whole")}
     assert len(prints) == 1
     same = set(before) - {f"{name}.weight" for name in names} - {"log_scale"}
     assert all(torch.equal(before[name], after[name]) for name in same)
@@ -340,7 +339,7 @@ def test_a_run_that_was_stopped_before_it_wrote_a_model_says_so(imagebind, flags
         done = imagebind(*command, *([out] if command[0] == "weights" else ["--model", out]))
         assert done.code == 1
         assert re.search(
-            rf"{out}: an unfinished run, saved after step \d+, and no model; the same `imagebind train` command continues it", done.err
+            rf"{out}: an unfinished run, saved after step \d+, and no model yet; the same `imagebind train` command continues it", done.err
         )
     shutil.rmtree(out / "checkpoints")
     assert "an unfinished run that has saved nothing yet" in imagebind("weights", "info", out).err
@@ -878,7 +877,7 @@ def test_a_store_of_a_run_names_the_folder_to_give(imagebind, flags, tmp_path, s
     run = imagebind("retrieve", "s.h5", "--depth", scenes / "3.npy")
     assert (run.code, len(run.notices)) == (1, 1)
     assert (
-        f"s.h5: its vectors are of model 'depth', which lay in {tmp_path}/runs/depth: --model {tmp_path}/runs/depth, or where it lies now"
+        f"s.h5: its vectors are of model 'depth', which was in {tmp_path}/runs/depth: --model {tmp_path}/runs/depth, or where it is now"
         in run.err
     )
     (found,) = imagebind("retrieve", "s.h5", "--depth", scenes / "3.npy", "--model", "runs/depth").rows

@@ -28,7 +28,7 @@ from imagebind_cli.training.rows import PackedRows, read_pair_rows
 from imagebind_cli.training.samples import clip_at
 from imagebind_cli.weights import model_config
 
-TINY = model_config.named("tiny").encoders
+TINY = model_config.packaged_config("tiny").encoders
 SQUARES = {"image": {"crop": 0.3, "flip": 0.5, "erase": 0.5}, "depth": {"crop": 0.3, "flip": 0.5}}
 
 
@@ -210,7 +210,7 @@ def test_groups_are_rows_alike_in_id_group_or_caption(tmp_path):
         from imagebind_cli.training.data import open_pairs
         from imagebind_cli.training.recipe import Recipe
         pair = dict(modalities=["image", "text"], data=[{str(tmp_path / "a.jsonl")!r}], batch=4)
-        print(open_pairs(Recipe(model="tiny", pairs=[pair]), model_config.named("tiny").encoders).groups(0).tolist())"""
+        print(open_pairs(Recipe(model="tiny", pairs=[pair]), model_config.packaged_config("tiny").encoders).groups(0).tolist())"""
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "7"})
     assert json.loads(told.stdout) == data.groups(0).tolist()
     batch = next(data.batches(0, 1))
@@ -709,7 +709,7 @@ JOB = """if True:
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: None)
         pair = dict(modalities=["image", "text"], data=[sys.argv[1]], batch=4)
-        data = open_pairs(Recipe(model="tiny", pairs=[pair], run=dict(workers=2)), model_config.named("tiny").encoders)
+        data = open_pairs(Recipe(model="tiny", pairs=[pair], run=dict(workers=2)), model_config.packaged_config("tiny").encoders)
         batches = data.batches(0, 1000)
         next(batches)
         os.killpg(0, signal.SIGINT)

@@ -50,7 +50,7 @@ def _search(chapter: Chapter) -> str:
 
 
 def _bars(chapter: Chapter) -> list[str]:
-    """The best answers, the first with its mark."""
+    """Return a bar for each of the best answers, the first with its mark."""
     marks = ["✓" if chapter.is_right else "✗", *" " * (SHOWN - 1)]
     return [
         f" {mark} {answer.name:<18} {'█' * round(BAR * max(0.0, answer.score)):<{BAR}} {answer.score:5.2f}"
@@ -59,7 +59,7 @@ def _bars(chapter: Chapter) -> list[str]:
 
 
 def _cards(chapter: Chapter) -> list[Card]:
-    """The same answers for the page."""
+    """Return the same answers for the page."""
     from imagebind_cli.pages.search import Card
     from imagebind_cli.retrieval.stored_items import Exhibit
 

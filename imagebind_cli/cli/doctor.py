@@ -102,11 +102,11 @@ def _codecs() -> list[Check]:
 
 
 def _models() -> list[Check]:
-    from imagebind_cli.weights import download, model_config
+    from imagebind_cli.weights import download, model_config, origin
     from imagebind_cli.weights.find import default_name
 
-    pulled = [name for name in model_config.names() if download.pulled(name)]
-    pulled += [json.loads(path.read_text())["address"] for path in sorted((download.home() / "hf").glob(f"*/{download.ORIGIN}"))]
+    pulled = [name for name in model_config.packaged_names() if download.pulled_folder(name)]
+    pulled += [json.loads(path.read_text())["address"] for path in sorted((download.home() / "hf").glob(f"*/{origin.ORIGIN}"))]
     return [Check("default model", default_name()), Check("fetched models", f"{', '.join(pulled) or 'none'} in {download.home()}")]
 
 

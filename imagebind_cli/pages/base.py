@@ -58,8 +58,8 @@ figcaption { font-weight: 600 }
 
 
 def escape(text: str) -> str:
-    """Return text that is safe anywhere in a page; a question mark stands for what is not a character."""
-    return html.escape(text.encode("utf-8", "replace").decode())
+    """Return text that is safe anywhere in a page; bytes of a name that are not characters become escapes (`\\udce9`)."""
+    return html.escape(text.encode("utf-8", "backslashreplace").decode())
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: Sequence[int] = (0,), kind: str = "") -> str:

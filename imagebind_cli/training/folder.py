@@ -32,9 +32,10 @@ from imagebind_cli.training.plan import Plan, encoder_recipes
 from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.start import Components
 from imagebind_cli.training.towers import changed_tensors, gather_tensor
-from imagebind_cli.weights import checkpoint, run_folder
+from imagebind_cli.weights import run_folder
 from imagebind_cli.weights.find import find_checkpoint
 from imagebind_cli.weights.run_folder import CHECKPOINTS, RUN
+from imagebind_cli.weights.tensor_files import write_tensors
 
 IRRELEVANT = ("recipe.about", "recipe.run.workers", "recipe.run.checkpoint_minutes", "recipe.run.keep")  # keys without effect on the result
 
@@ -159,7 +160,7 @@ def save_checkpoint(folder: Path, progress: Progress, trained: nn.Module, optimi
         return
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
     path = folder / CHECKPOINTS / f"step-{progress.step:08d}.safetensors"
-    checkpoint.write_tensors(tensors, path, {"progress": json.dumps(asdict(progress))})
+    write_tensors(tensors, path, {"progress": json.dumps(asdict(progress))})
     for old in _checkpoints(folder)[keep:]:
         if old != path:
             old.unlink()
@@ -252,10 +253,10 @@ def publish_model(folder: Path, plan: Plan, components: Components, step: int) -
         rule_seed=None,
         origin={"trained": [pair.name for pair in recipe.pairs], "steps": step, "version": metadata.version("imagebind-cli")},
         encoders=configs,
-        bases={name: {**base, "model": run_folder.reference(base["model"], folder)} for name, base in bases.items()},
+        bases={name: {**base, "model": run_folder.base_reference(base["model"], folder)} for name, base in bases.items()},
         trained_on={name: seen for name, base in bases.items() if (seen := find_checkpoint(base["model"]).config.trained_on.get(name))},
     )
-    run_folder.write(folder, config, {name: changed for name, changed in tensors.items() if changed}, step)
+    run_folder.write_run_model(folder, config, {name: changed for name, changed in tensors.items() if changed}, step)
 
 
 def _model_tensors(name: str, plan: Plan, components: Components) -> dict[str, Tensor]:
@@ -287,7 +288,7 @@ def companion_encoders(recipe: Recipe) -> dict[str, tuple[EncoderConfig, Mapping
         if not found.untrained:
             for other, config in found.config.encoders.items():
                 if other not in encoders:
-                    companions[other] = config, {"model": name, "weights": checkpoint.fingerprint(found, other)}
+                    companions[other] = config, {"model": name, "weights": found.fingerprint(other)}
     return companions
 
 

@@ -99,7 +99,7 @@ def initial_encoder(recipe: Recipe, name: str, config: EncoderConfig) -> Initial
     tensors = {key: tensor for key, tensor in found.read(name).items() if not (new and key.startswith("head."))} | new
     adjusted = replace(found, config=replace(found.config, encoders={**found.config.encoders, name: config}), read=lambda _: tensors)
     encoder = checkpoint.load_encoder(adjusted, name, torch.device("cpu"), torch.float32)
-    base = {"model": source, "weights": checkpoint.fingerprint(found, name)}
+    base = {"model": source, "weights": found.fingerprint(name)}
     return InitialEncoder(_unmapped(encoder), base, frozenset(new))
 
 

@@ -45,7 +45,6 @@ from imagebind_cli.training import (
     rate_at,
     set_rate,
 )
-from imagebind_cli.weights import checkpoint
 from imagebind_cli.weights.find import find_checkpoint
 
 TEACHER_SIZE, KEPT_SIZE = 160, 96  # pixels of a side: of what the teacher sees, and of what is kept to cut the encoder's crops of 64 from
@@ -229,7 +228,7 @@ class Pictures:
 def main(work: Path) -> None:
     if all((work / name / "config.json").exists() for name in ROUNDS):
         return
-    config = checkpoint.read_config(CONFIG)
+    config = foreign_config.read_config(CONFIG)
     shape = config.encoders["vision"]
     paths, furniture, concept_numbers = pictures(work)
     images = Pictures(torch.from_numpy(np.stack([read_picture(path, KEPT_SIZE) for path in paths])).permute(0, 3, 1, 2), furniture, shape)
