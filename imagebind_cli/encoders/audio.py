@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
-from imagebind_cli.media.audio import Excerpt, Recording, Sound
+from imagebind_cli.media.audio.sound import Excerpt, Sound, Waveform
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.windows import cut, seconds, windows
@@ -183,7 +183,7 @@ def read(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderCo
             )
 
 
-def _part(whole: Sound | Recording, options: AudioOptions) -> tuple[Sound | Recording | Excerpt, Fraction, tuple[str, ...]]:
+def _part(whole: Sound | Waveform, options: AudioOptions) -> tuple[Sound | Waveform | Excerpt, Fraction, tuple[str, ...]]:
     """Return what is asked for of a sound, when it begins in it, and what it lacks, in words."""
     if options.stretch is None:
         return whole, Fraction(0), ()
@@ -191,13 +191,13 @@ def _part(whole: Sound | Recording, options: AudioOptions) -> tuple[Sound | Reco
     return Excerpt(whole, begin, end), begin, lacks
 
 
-def _open(source: Source | np.ndarray | tuple[np.ndarray, int], track: int | None) -> Sound | Recording:
+def _open(source: Source | np.ndarray | tuple[np.ndarray, int], track: int | None) -> Sound | Waveform:
     if isinstance(source, np.ndarray):
-        return Recording(source, RATE)
-    return Recording(*source) if isinstance(source, tuple) else Sound(source, track)
+        return Waveform(source, RATE)
+    return Waveform(*source) if isinstance(source, tuple) else Sound(source, track)
 
 
-def _covered(sound: Sound | Recording | Excerpt, length: int) -> float:
+def _covered(sound: Sound | Waveform | Excerpt, length: int) -> float:
     """Seconds that windows cover. length: samples at 16 kHz.
 
     What goes past the last whole window is left out if it may be what an encoder filled its last packet with: the same sound has as many

@@ -51,7 +51,7 @@ class Frame:
 
     def __call__(self) -> np.ndarray:
         """(h, w). OSError, ValueError: it cannot be read."""
-        from imagebind_cli.media.maps.pixel_map import read_map
+        from imagebind_cli.media.maps.formats import read_map
 
         return read_map(self.path, dataset=self.dataset, frame=self.number).values
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from imagebind_cli.media.motion.clocks import MOST_LABELS, counts_rows, has_rest, is_clock
-from imagebind_cli.media.motion.tables import Table
+from imagebind_cli.media.motion.tables.table import Table
+from imagebind_cli.media.motion.time_columns import MOST_LABELS, counts_rows, has_fraction, is_clock
 
 CHANNELS = tuple(f"{sensor} {axis}" for sensor in ("accelerometer", "gyroscope") for axis in "xyz")
 
@@ -89,7 +89,7 @@ def _which(table: Table, time: Sequence[int]) -> str:
     kinds = {column: len(np.unique(table.values[:, column])) for column in numbers}
     sensors = [column for column in numbers if kinds[column] > min(MOST_LABELS, max(kinds.values()) / 10)]
     sensors = sensors if len(sensors) >= 6 else numbers
-    if clock is not None and has_rest(table, clock):
+    if clock is not None and has_fraction(table, clock):
         return (
             f"; columns {clock + 1} and {clock + 2} look like seconds and the rest of them; name all columns, these secs and nsecs or usecs"
         )

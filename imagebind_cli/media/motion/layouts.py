@@ -11,10 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from imagebind_cli.media.decoding import Source
-from imagebind_cli.media.motion.clocks import find_times, in_order, seconds_of
 from imagebind_cli.media.motion.columns import DERIVED, axes_of
 from imagebind_cli.media.motion.signals import on_one_clock
-from imagebind_cli.media.motion.tables import Table, read_table, zipped_tables
+from imagebind_cli.media.motion.tables.formats import read_table
+from imagebind_cli.media.motion.tables.table import Table
+from imagebind_cli.media.motion.tables.zipped import zipped_tables
+from imagebind_cli.media.motion.time_columns import find_time_columns
+from imagebind_cli.media.motion.time_order import order_by_time
+from imagebind_cli.media.motion.time_units import seconds_of
 
 
 @dataclass(frozen=True)
@@ -157,12 +161,12 @@ def _read_phone(source: Source | np.ndarray, files: Mapping[str, str], time_unit
         try:
             table = read_table(source, file)
             own += table.notes
-            clock = find_times(table)
+            clock = find_time_columns(table)
             if clock is None:
                 raise ValueError(f"no column of times among {table.listing()}")
             picked = axes_of(table, clock)
             seconds, origin, name = seconds_of(table, clock, time_unit, own)
-            ordered, readings, start = in_order(seconds, origin, table.numbers(picked), name, table.place, False, own, changed)
+            ordered, readings, start = order_by_time(seconds, origin, table.numbers(picked), name, table.place, False, own, changed)
         except ValueError as error:
             raise ValueError(f"{file} in it: {error}") from None
         times.append(ordered + start)

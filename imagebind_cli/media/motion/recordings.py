@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from imagebind_cli.media.decoding import Source
-from imagebind_cli.media.motion.clocks import find_times, in_order, is_clock, seconds_of
 from imagebind_cli.media.motion.columns import CHANNELS, find_channels, unit_of
 from imagebind_cli.media.motion.layouts import PHONE, PLAIN, Layout, find_layout
-from imagebind_cli.media.motion.tables import Table
+from imagebind_cli.media.motion.tables.table import Table
+from imagebind_cli.media.motion.time_columns import find_time_columns, is_clock
+from imagebind_cli.media.motion.time_order import order_by_time
+from imagebind_cli.media.motion.time_units import seconds_of
 
 TO_STANDARD = {"g": 9.80665, "mg": 0.00980665, "m/s2": 1.0, "deg/s": np.pi / 180, "mdeg/s": np.pi / 180_000, "rad/s": 1.0}
 """What a reading in each unit is multiplied by to be in m/s² or rad/s."""
@@ -96,7 +98,7 @@ def _pick(
     notes: list[str] = []
     warnings = [*table.warnings]
     wanted = time_column or layout.time_column
-    time = (table.find(wanted),) if wanted else (find_times(table) or ()) if layout.rate is None else ()
+    time = (table.find(wanted),) if wanted else (find_time_columns(table) or ()) if layout.rate is None else ()
     if columns or layout.columns:
         picked = [table.find(name) for name in columns or layout.columns or ()]
     else:
@@ -117,7 +119,7 @@ def _pick(
     elif time:
         own_unit = time_unit or (layout.time_unit if time_column is None else None)
         times, origin, name = seconds_of(table, time, own_unit, notes)
-        times, values, start = in_order(times, origin, values, name, table.place, layout.unordered, notes, warnings)
+        times, values, start = order_by_time(times, origin, values, name, table.place, layout.unordered, notes, warnings)
         recording = replace(recording, values=values, times=times, start=start)
     elif timed and layout.rate is None:
         _check_for_clock(table, picked)
