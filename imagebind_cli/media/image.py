@@ -122,6 +122,7 @@ def middle(side: int, other: int) -> slice:
     return slice(spare, side - spare)
 
 
+@decoding("picture")
 def read_image(source: Source) -> Image.Image:
     """Read a picture file as RGB, upright.
 

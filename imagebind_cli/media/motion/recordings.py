@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from imagebind_cli.media.decoding import Source
+from imagebind_cli.media.decoding import Source, decoding
 from imagebind_cli.media.motion.columns import CHANNELS, find_channels, unit_of
 from imagebind_cli.media.motion.layouts import PHONE, PLAIN, Layout, find_layout
 from imagebind_cli.media.motion.tables.table import Table
@@ -39,6 +39,7 @@ class Recording:
     warnings: tuple[str, ...] = ()
 
 
+@decoding("recording")
 def read_recording(
     source: Source | np.ndarray,
     *,

@@ -13,6 +13,7 @@ import numpy as np
 from imagebind_cli.media.decoding import Source, check_file, decoding, first_bytes
 from imagebind_cli.media.image import MAX_PIXELS, identify, upright
 from imagebind_cli.media.picture_kinds import AVIF, HEAD, HEIF
+from imagebind_cli.media.video.gif_durations import gif_durations
 from imagebind_cli.media.video.reading_order import read_clips
 from imagebind_cli.media.windows import seen
 
@@ -41,7 +42,7 @@ class Animation:
             if self._count > MAX_FRAMES or self._count * self.pixels > MAX_DRAWN_PIXELS:
                 size = f"{self._count:,} frames of {self._image.width} x {self._image.height} pixels"
                 raise ValueError(f"{size} take too long to draw; make it a video (ffmpeg -i IN OUT.mp4)")
-            self._ends = [Fraction(end) / 1000 for end in accumulate(map(self._milliseconds, range(self._count)))]
+            self._ends = [Fraction(end) / 1000 for end in accumulate(self._durations(source))]
         self._starts = [Fraction(0), *self._ends[:-1]]
         self.duration = float(self._ends[-1])
 
@@ -49,10 +50,17 @@ class Animation:
     def _count(self) -> int:
         return 1 if self._still else int(getattr(self._image, "n_frames", 1))
 
+    def _durations(self, source: Source) -> list[int]:
+        """Return the milliseconds of each frame."""
+        durations = gif_durations(source) if self._image.format == "GIF" else []
+        if len(durations) != self._count:
+            durations = [self._milliseconds(number) for number in range(self._count)]
+        return [duration or NO_DURATION for duration in durations]
+
     def _milliseconds(self, number: int) -> int:
         self._image.seek(number)
         self._image.load()  # a WebP picture knows its duration only then
-        return round(self._image.info.get("duration") or 0) or NO_DURATION
+        return round(self._image.info.get("duration") or 0)
 
     def __enter__(self) -> Animation:
         return self

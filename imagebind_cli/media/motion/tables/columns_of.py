@@ -60,9 +60,11 @@ def table_of_arrays(arrays: Mapping[str, np.ndarray], memory: TextMemory) -> Tab
 def _read_cells(cells: Iterable[object], numbers: np.ndarray, memory: TextMemory) -> dict[int, str]:
     """Parse cells of text into numbers (rows,), and return those that are words."""
     words: dict[int, str] = {}
+    last, number = "", parse_number("")  # a long word that all cells repeat is parsed once
     for row, cell in enumerate(cells):
         text = cell.decode("utf-8", "replace") if isinstance(cell, bytes) else "" if cell is None else str(cell)
-        number = parse_number(text)
+        if text != last:
+            last, number = text, parse_number(text)
         numbers[row] = np.nan if number is None else number
         if number is None:
             words[row] = memory.keep(text)

@@ -15,6 +15,7 @@ from imagebind_cli.media.motion.tables.text import read_text_table
 
 SUFFIXES = ".csv", ".tsv", ".txt"
 MAX_BYTES = 20 * MAX_VALUES  # of a table, unpacked
+MAX_RATIO, FREE_BYTES = 200, 10_000_000  # how many times its packed size a table may unpack to, beyond a size that takes no time
 
 
 @decoding("zip file")
@@ -37,6 +38,8 @@ def read_zipped_table(source: Source, dataset: str | None) -> Table:
         info = archive.getinfo(dataset or tables[0])
         if info.file_size > MAX_BYTES:
             raise ValueError(f"{info.filename} unpacks to {info.file_size:,} bytes; at most {MAX_BYTES:,} are read")
+        if info.file_size > max(FREE_BYTES, MAX_RATIO * info.compress_size):
+            raise ValueError(f"{info.filename} unpacks to more than {MAX_RATIO} times its size; unpack it and give the table")
         with archive.open(info) as member:
             return read_text_table(cast(BinaryIO, member))
 
