@@ -18,7 +18,7 @@ from conftest import Run
 
 from imagebind_cli import UserError
 from imagebind_cli.media.motion.recordings import read_recording
-from imagebind_cli.media.motion.signals import regular, resample, slow_part, usual_step
+from imagebind_cli.media.motion.signals import resample, slow_part, to_even_grid, usual_step
 from imagebind_cli.media.motion.tables import table as tables
 from imagebind_cli.media.motion.tables import zipped
 from imagebind_cli.sources import Stretch
@@ -534,8 +534,8 @@ def test_iso_times(read: Read, tmp_path: Path) -> None:
     assert found.spans[0] == (0.0, 5.0)
     assert found.facts["start"] == 1772409590
     rows[7][0] = "yesterday"
-    assert "line 9: 'yesterday' is no ISO 8601 time" in refusal(read, table(path, rows, ["time", *NAMES]))
-    assert "no ISO 8601" in refusal(read, table(path, ramp(9, 7), ["time", *NAMES]), time_unit="iso")
+    assert "line 9: 'yesterday' is not an ISO 8601 time" in refusal(read, table(path, rows, ["time", *NAMES]))
+    assert "not ISO 8601" in refusal(read, table(path, ramp(9, 7), ["time", *NAMES]), time_unit="iso")
 
 
 def test_a_unit_of_time_that_nothing_tells_is_not_guessed(read: Read, tmp_path: Path) -> None:
@@ -842,7 +842,7 @@ def test_a_warning_names_the_windows_on_stderr(embed: Run, tmp_path: Path) -> No
 def test_noise_does_not_swing_out_over_a_gap() -> None:
     times = np.delete(np.arange(400) / 400, np.arange(100, 130))
     noise = np.random.default_rng(0).uniform(-1, 1, (len(times), 6))
-    made, rate, even = regular(times, noise, 0.1, NAMES)
+    made, rate, even = to_even_grid(times, noise, 0.1, NAMES)
     assert (made.shape, rate, even) == ((400, 6), pytest.approx(400), False)
     assert np.abs(made[100:130]).max() <= 1
 

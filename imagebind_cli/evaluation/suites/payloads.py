@@ -72,7 +72,7 @@ class Moment:
         import numpy as np
 
         from imagebind_cli.media.motion.columns import CHANNELS
-        from imagebind_cli.media.motion.signals import regular, resample
+        from imagebind_cli.media.motion.signals import resample, to_even_grid
         from imagebind_cli.options import IMUOptions
 
         recording = _recording(self.path)
@@ -83,7 +83,7 @@ class Moment:
         times = recording.times[first:stop]
         if len(times) < 2 or times[-1] < start or times[0] > start + CLIP_SECONDS:
             raise ValueError(f"no readings within {CLIP_SECONDS / 2:g} s of {self.centre:g} s")
-        even, rate, _ = regular(times, recording.values[first:stop], IMUOptions().max_gap, CHANNELS)
+        even, rate, _ = to_even_grid(times, recording.values[first:stop], IMUOptions().max_gap, CHANNELS)
         signal = resample(even.T, rate, CLIP_RATE)
         ahead = round((start - times[0]) * CLIP_RATE)
         clip = np.zeros((len(CHANNELS), CLIP_SECONDS * CLIP_RATE))

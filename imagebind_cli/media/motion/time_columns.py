@@ -21,7 +21,7 @@ ODD_STEPS = 0.2  # share of a clock's steps that may be of another size than the
 
 
 def find_time_columns(table: Table) -> tuple[int, ...] | None:
-    """The column of the timestamps, by its name; two where whole seconds and the rest stand apart, as ROS writes them.
+    """Find the column of the timestamps by its name; two where whole seconds and their fraction have a column each, as ROS writes them.
 
     A column that holds one number throughout, as an unset stamp does, is taken only where there is no other.
     """
@@ -60,7 +60,7 @@ def has_fraction(table: Table, column: int) -> bool:
 
 
 def is_clock(table: Table, column: int) -> bool:
-    """Check whether a column without a telling name looks like timestamps: it rises in like steps of a believable size, and most others do not."""
+    """Check whether a column whose name does not say so looks like timestamps: it rises in like steps of a believable size, and others do not."""
     if words := table.words.get(column):
         return len(words) == len(table.values) and _is_iso(words[0])
     values = table.values[:, column]

@@ -23,11 +23,11 @@ def order_by_time(
     notes: list[str],
     warnings: list[str],
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Times (t,) and readings (t, channels) by time, rows without a time left out and no two of one time, and the clock's start.
+    """Sort readings (t, channels) by their times (t,), rows without a time left out and no two of one time; return times, readings and start.
 
     Args:
         times, origin: seconds after an origin. name: of the column they are from. place: where a row stands, for messages.
-        unordered: whether time may go back. notes: gets what had to be assumed. warnings: gets how much that was in this recording.
+        unordered: whether time may go back. notes: what had to be assumed is added. warnings: how much that was in this recording is added.
     The start is taken from the times where they count from 1970; else it is 0. Rows of one time are averaged, or, where the clock is
     coarser than the readings, spread over the step to the next.
 
@@ -63,7 +63,7 @@ def order_by_time(
     several = counts > 1
     notes.append("rows of the same time averaged")
     warnings.append(f"{counts[several].sum():,} rows share {several.sum():,} stamps in {name}: averaged to one each")
-    return stamps, _averaged(values, owner, len(stamps)), start
+    return stamps, _average(values, owner, len(stamps)), start
 
 
 def _is_coarse(values: np.ndarray, first: np.ndarray, counts: np.ndarray) -> bool:
@@ -82,12 +82,12 @@ def _is_coarse(values: np.ndarray, first: np.ndarray, counts: np.ndarray) -> boo
         return True
     # Of sensors in turn, a reading is nearer to its own sensor's last one than to the other's beside it.
     with np.errstate(invalid="ignore"):
-        aside, own = (np.nansum((values[lag:] - values[:-lag]) ** 2, axis=0) for lag in (1, each))
-    return bool(np.median(own[aside > 0] / aside[aside > 0]) > 0.25) if (aside > 0).any() else True
+        aside, same = (np.nansum((values[lag:] - values[:-lag]) ** 2, axis=0) for lag in (1, each))
+    return bool(np.median(same[aside > 0] / aside[aside > 0]) > 0.25) if (aside > 0).any() else True
 
 
 def _spread(times: np.ndarray, name: str) -> np.ndarray:
-    """Times (t,) of a clock coarser than the readings, moved apart: at an even rate where that fits, else evenly up to the next time.
+    """Move apart the times (t,) of a clock coarser than the readings: at an even rate where that fits, else evenly up to the next time.
 
     The first and the last time may have fewer readings than the others, which are then taken to lie at its end and its beginning.
 
@@ -114,7 +114,7 @@ def _spread(times: np.ndarray, name: str) -> np.ndarray:
 
 
 def _spread_unbroken(stamps: np.ndarray, counts: np.ndarray, step: float) -> np.ndarray:
-    """The same for a stretch in which no reading is missing: stamps (n,) and how many readings (n,) each has. step: between readings."""
+    """Do the same for a stretch in which no reading is missing: stamps (n,) and how many readings (n,) each has. step: between readings."""
     rows = np.arange(counts.sum())
     starts = np.cumsum(counts) - counts
     if len(stamps) == 1:
@@ -135,8 +135,8 @@ def _spread_unbroken(stamps: np.ndarray, counts: np.ndarray, step: float) -> np.
     return spread
 
 
-def _averaged(values: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
-    """Means of the rows (t, channels) that belong together, (count, channels), NaN left out."""
+def _average(values: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
+    """Return the means (count, channels) of the rows (t, channels) that belong together, NaN left out."""
     sums, there = np.zeros((count, values.shape[1])), np.zeros((count, values.shape[1]))
     np.add.at(sums, owner, np.nan_to_num(values))
     np.add.at(there, owner, ~np.isnan(values))

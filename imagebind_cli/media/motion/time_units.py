@@ -26,7 +26,7 @@ THIS_CENTURY = 9.4e8, 4.2e9  # seconds since 1970: the years 2000 to 2103. No nu
 
 
 def time_name(name: str) -> tuple[str, str | None]:
-    """A time column's name, letters only and without its unit, and the unit: `time_ms` and `ms` are (`time`, `ms`)."""
+    """Split a time column's name into its letters without the unit, and the unit: `time_ms` and `ms` are (`time`, `ms`)."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip()).lower()
     for unit, pattern in TIME_UNITS.items():
         if match := re.search(rf"(?:^|[_ .(\[/])({pattern})[)\]]?$", name):
@@ -37,25 +37,25 @@ def time_name(name: str) -> tuple[str, str | None]:
 
 
 def seconds_of(table: Table, columns: Sequence[int], unit: str | None, notes: list[str]) -> tuple[np.ndarray, float, str]:
-    """Times as seconds (t,) after an origin, NaN where there is none, the origin in seconds, and what their columns are called.
+    """Return times as seconds (t,) after an origin, NaN where there is none, the origin in seconds, and their columns' names.
 
     Args:
         columns: one, or one of whole seconds and one of what is to be added. unit: of the only column; by name or steps if not given.
     The origin is 0 unless numbers are so large that float64 would round the steps between them.
 
     Raises:
-        ValueError: a cell is no time, nothing tells the unit, or the name tells another than the steps.
+        ValueError: a cell is not a time, the unit is unknown, or the name states another than the steps.
     """
     names = [table.names[column] or f"column {column + 1}" for column in columns]
     if len(columns) == 2:
-        finer = SECONDS[str(time_name(names[1])[1])]
+        fraction = SECONDS[str(time_name(names[1])[1])]
         offsets, origin = _less_first(table.numbers(columns[:1])[:, 0])
-        return offsets + table.numbers(columns[1:])[:, 0] * finer, origin, " and ".join(names)
+        return offsets + table.numbers(columns[1:])[:, 0] * fraction, origin, " and ".join(names)
     column, name = columns[0], names[0]
     words = table.words.get(column)
     if unit == "iso" or (words and unit is None and not THOUSANDS.fullmatch(next(iter(words.values())))):
         if not words:
-            raise ValueError(f"{name} holds numbers and no ISO 8601 times; --time-unit s, ms, us or ns is needed")
+            raise ValueError(f"{name} holds numbers and not ISO 8601 times; --time-unit s, ms, us or ns is needed")
         return _iso_seconds(table, column), 0.0, name
     values = table.numbers([column])[:, 0]
     if not np.isfinite(values).any():
@@ -69,7 +69,7 @@ def seconds_of(table: Table, columns: Sequence[int], unit: str | None, notes: li
 
 
 def _less_first(values: np.ndarray, exact: np.ndarray | None = None) -> tuple[np.ndarray, float]:
-    """Numbers (t,) less the first of them, and the first. exact: the same as whole numbers, for those that float64 cannot tell apart."""
+    """Subtract the first number (t,) from all, and return both. exact: the same as whole numbers, for those that float64 cannot tell apart."""
     there = np.isfinite(values)
     first = int(there.argmax())
     if exact is not None:
@@ -78,7 +78,7 @@ def _less_first(values: np.ndarray, exact: np.ndarray | None = None) -> tuple[np
 
 
 def find_unit(name: str, values: np.ndarray, exact: np.ndarray | None, notes: list[str]) -> str:
-    """The unit of a column's times, by its name or its steps, and each checked against the other.
+    """Return the unit of a column's times, by its name or its steps, each checked against the other.
 
     Raises:
         ValueError: steps fit no unit, two, or another than the name's.
@@ -109,7 +109,7 @@ def find_unit(name: str, values: np.ndarray, exact: np.ndarray | None, notes: li
 
 
 def row_step(times: np.ndarray) -> float:
-    """The usual step from row to row of times (t,), 0 if there is none; rows of one time share the step to the next.
+    """Return the usual step from row to row of times (t,), 0 if there is none; rows of one time share the step to the next.
 
     The median alone is wrong for a clock coarser than the readings: 400 Hz in whole milliseconds steps by 2 and 3 in turn.
     """
@@ -122,8 +122,8 @@ def row_step(times: np.ndarray) -> float:
     each = steps / counts
     order = np.argsort(each)
     rows = np.cumsum(counts[order])
-    kept = ~exceeds_step(steps, counts, float(each[order][np.searchsorted(rows, rows[-1] / 2)]))
-    return float(steps[kept].sum() / counts[kept].sum())
+    regular = ~exceeds_step(steps, counts, float(each[order][np.searchsorted(rows, rows[-1] / 2)]))
+    return float(steps[regular].sum() / counts[regular].sum())
 
 
 def exceeds_step(steps: np.ndarray, counts: np.ndarray, step: float) -> np.ndarray:
@@ -132,17 +132,17 @@ def exceeds_step(steps: np.ndarray, counts: np.ndarray, step: float) -> np.ndarr
 
 
 def _iso_seconds(table: Table, column: int) -> np.ndarray:
-    """ISO 8601 times as seconds since 1970 (t,); one without a zone is taken for UTC, which shifts all alike."""
+    """Return ISO 8601 times as seconds since 1970 (t,); one without a zone is taken for UTC, which shifts all alike."""
     seconds = np.full(len(table.values), np.nan)
     for row, word in table.words[column].items():
         try:
             time = datetime.fromisoformat(word)
         except ValueError:
             raise ValueError(
-                f"{table.place(row)}: {word[:40]!r} is no ISO 8601 time; --time-column names another, --rate replaces them"
+                f"{table.place(row)}: {word[:40]!r} is not an ISO 8601 time; --time-column names another, --rate replaces them"
             ) from None
         seconds[row] = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     numbers = ~np.isnan(table.values[:, column])
     if numbers.any():
-        raise ValueError(f"{table.place(int(numbers.argmax()))}: {table.values[numbers, column][0]:g} is no ISO 8601 time")
+        raise ValueError(f"{table.place(int(numbers.argmax()))}: {table.values[numbers, column][0]:g} is not an ISO 8601 time")
     return seconds
