@@ -22,9 +22,9 @@ from torchaudio.functional import resample
 
 from imagebind_cli.encoders import audio
 from imagebind_cli.engine import open_engine
-from imagebind_cli.media import audio as audio_files
 from imagebind_cli.media import resampling
-from imagebind_cli.media.audio import Sound
+from imagebind_cli.media.audio.sound import Sound
+from imagebind_cli.media.audio.sound_file import SoundFile
 from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.windows import windows
 from imagebind_cli.pipeline import decode
@@ -217,7 +217,7 @@ def test_a_window_far_in_is_the_same_after_seeking(tiny: Any, tmp_path: Path, mo
     else:
         soundfile.write(path, samples, 22_050)
     sought, spans, _ = read(tiny, str(path), clips=3)
-    monkeypatch.setattr("imagebind_cli.media.audio.SKIP_SECONDS", 1e9)
+    monkeypatch.setattr("imagebind_cli.media.audio.sound.SKIP_SECONDS", 1e9)
     decoded, same_spans, _ = read(tiny, str(path), clips=3)
     assert spans == same_spans
     difference = (sought - decoded).abs()
@@ -697,7 +697,7 @@ def test_a_stretch_late_in_a_long_file_is_not_read_from_its_beginning(tiny: Any,
     path = tmp_path / "night.wav"
     soundfile.write(path, np.zeros(1000 * RATE, np.int16), RATE)
     taken: list[int] = []
-    more = audio_files.SoundFile.more
-    monkeypatch.setattr(audio_files.SoundFile, "more", lambda self, count: taken.append(count) or more(self, count))
+    more = SoundFile.more
+    monkeypatch.setattr(SoundFile, "more", lambda self, count: taken.append(count) or more(self, count))
     read(tiny, Stretch(str(path), 900, 905))
     assert sum(taken) <= 6 * RATE

@@ -429,7 +429,7 @@ def test_a_palette_is_undone(tmp_path: Path, name: str) -> None:
         assert sample.facts["palette"] == name
         message = "a false-colour picture; name its palette with --palette: grey, iron, rainbow, jet, hot"
         refused(tmp_path / "a.png", message)
-        with pytest.raises(ValueError, match=r"^its colours are not the palette grey's: \d+ away on the mean, 30 at most$"):
+        with pytest.raises(ValueError, match=r"^its colours are not the palette grey's: \d+ away on average, 30 at most$"):
             read(tmp_path / "a.png", palette="grey")
         refused(tmp_path / "a.png", "a false-colour picture has no unit; leave --thermal-unit out", palette=name, thermal_unit="celsius")
 

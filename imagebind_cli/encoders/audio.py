@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
-from imagebind_cli.media.audio import Excerpt, Recording, Sound
+from imagebind_cli.media.audio.sound import Excerpt, Sound, Waveform
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.windows import cut, seconds, windows
@@ -187,7 +187,7 @@ def read_audio(source: Source | np.ndarray | tuple[np.ndarray, int], config: Enc
             )
 
 
-def _part(whole: Sound | Recording, options: AudioOptions) -> tuple[Sound | Recording | Excerpt, Fraction, tuple[str, ...]]:
+def _part(whole: Sound | Waveform, options: AudioOptions) -> tuple[Sound | Waveform | Excerpt, Fraction, tuple[str, ...]]:
     """Return the part of a sound that is asked for, when it begins, and in words what of it is missing."""
     if options.stretch is None:
         return whole, Fraction(0), ()
@@ -195,13 +195,13 @@ def _part(whole: Sound | Recording, options: AudioOptions) -> tuple[Sound | Reco
     return Excerpt(whole, begin, end), begin, lacks
 
 
-def _open(source: Source | np.ndarray | tuple[np.ndarray, int], track: int | None) -> Sound | Recording:
+def _open(source: Source | np.ndarray | tuple[np.ndarray, int], track: int | None) -> Sound | Waveform:
     if isinstance(source, np.ndarray):
-        return Recording(source, RATE)
-    return Recording(*source) if isinstance(source, tuple) else Sound(source, track)
+        return Waveform(source, RATE)
+    return Waveform(*source) if isinstance(source, tuple) else Sound(source, track)
 
 
-def _covered(sound: Sound | Recording | Excerpt, length: int) -> float:
+def _covered(sound: Sound | Waveform | Excerpt, length: int) -> float:
     """Return the seconds that windows cover. length: samples at 16 kHz.
 
     A remainder after the last whole window is left out if it may be the filling of a codec's last packet, so that the same sound has as

@@ -12,8 +12,10 @@ import numpy as np
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.maps.fitting import fit_square
+from imagebind_cli.media.maps.formats import read_map
 from imagebind_cli.media.maps.holes import fill_nearest
-from imagebind_cli.media.maps.pixel_map import CODES, PixelMap, coded_as_missing, read_map, stretched_range
+from imagebind_cli.media.maps.missing import CODES, coded_as_missing, stretched_range
+from imagebind_cli.media.maps.pixel_map import PixelMap
 from imagebind_cli.options import DepthOptions
 
 NEAREST, FARTHEST = 0.01, 50.0  # metres; OMNIVORE clips depth here

@@ -21,7 +21,7 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.motion.columns import CHANNELS
 from imagebind_cli.media.motion.recordings import Recording, in_standard_units, read_recording
-from imagebind_cli.media.motion.signals import Gap, gaps, regular, resample, slow_part
+from imagebind_cli.media.motion.signals import Gap, gaps, resample, slow_part, to_even_grid
 from imagebind_cli.media.windows import cut, seconds, windows
 from imagebind_cli.options import IMUOptions
 
@@ -153,7 +153,7 @@ def _even(
     if (times[-1] - times[0]) * target * len(CHANNELS) > MAX_VALUES:
         raise ValueError(f"lasts {times[-1] - times[0]:.4g} s; more than {MAX_VALUES:,} values at {target} Hz")
     lost = gaps(times, recording.values, options.max_gap, CHANNELS)
-    even, rate, as_it_was = regular(times, recording.values, inf, CHANNELS)
+    even, rate, as_it_was = to_even_grid(times, recording.values, inf, CHANNELS)
     if np.isnan(recording.values).any():
         notes.append("missing readings interpolated")
     if not as_it_was and recording.times is not None:

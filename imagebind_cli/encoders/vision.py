@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source, decoding
 from imagebind_cli.media.image import exif_orientation, middle, open_image, upright
-from imagebind_cli.media.kinds import UnsupportedKind
+from imagebind_cli.media.picture_kinds import UnsupportedKind
 from imagebind_cli.media.video.clips import is_folder, open_video
 from imagebind_cli.media.video.frame_folder import FPS, FrameFolder
 from imagebind_cli.media.views import View
@@ -126,11 +127,12 @@ def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: E
             assumed = (*assumed, f"folder of frames: other files in the folder left out: {video.others}")
         spans, shown, lacks = _spans(video.duration, options)
         at_once = max(1, min(CLIPS_AT_ONCE, PIXELS_AT_ONCE // (config.shape[1] * max(video.pixels, 1))))
+        clips = video.clips(shown, config.shape[1])
         for i in range(0, len(spans), at_once):
             batch = spans[i : i + at_once]
-            clips = [torch.from_numpy(np.stack(frames)) for frames in video.clips(shown[i : i + at_once], count=config.shape[1])]
+            tensors = [torch.from_numpy(np.stack(frames)) for frames in islice(clips, at_once)]
             facts = {} if i else video.facts | {"windows": len(spans)}
-            yield replace(_views(clips, batch, config, options, facts, assumed + video.notes), warnings=() if i else lacks)
+            yield replace(_views(tensors, batch, config, options, facts, assumed + video.notes), warnings=() if i else lacks)
 
 
 Windows = list[tuple[Fraction, Fraction]]

@@ -18,10 +18,10 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from imagebind_cli.media.audio import Sound
+from imagebind_cli.media.audio.sound import Sound
 from imagebind_cli.media.image import read_image
+from imagebind_cli.media.maps.formats import read_map
 from imagebind_cli.media.maps.palettes import ramp
-from imagebind_cli.media.maps.pixel_map import read_map
 from imagebind_cli.media.motion.recordings import read_recording
 from imagebind_cli.media.video.clips import open_video
 from imagebind_cli.options import ThermalOptions
@@ -68,7 +68,7 @@ def film(path: str, span: Span, options: Options) -> Picture:
     """Show the frame in the middle."""
     with open_video(path) as video:
         start, end = (Fraction(time) for time in span or (0.0, video.duration))
-        return _of(Image.fromarray(video.clips([((start + end) / 2, end)], count=1)[0][0]))
+        return _of(Image.fromarray(next(video.clips([((start + end) / 2, end)], count=1))[0]))
 
 
 def photo_or_film(path: str, span: Span, options: Options) -> Picture:

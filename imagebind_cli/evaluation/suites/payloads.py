@@ -58,7 +58,7 @@ class Frame:
         Raises:
             OSError, ValueError: it cannot be read.
         """
-        from imagebind_cli.media.maps.pixel_map import read_map
+        from imagebind_cli.media.maps.formats import read_map
 
         return read_map(self.path, dataset=self.dataset, frame=self.number).values
 
@@ -79,7 +79,7 @@ class RecordingClip:
         import numpy as np
 
         from imagebind_cli.media.motion.columns import CHANNELS
-        from imagebind_cli.media.motion.signals import regular, resample
+        from imagebind_cli.media.motion.signals import resample, to_even_grid
         from imagebind_cli.options import IMUOptions
 
         recording = _recording(self.path)
@@ -90,7 +90,7 @@ class RecordingClip:
         times = recording.times[first:stop]
         if len(times) < 2 or times[-1] < start or times[0] > start + CLIP_SECONDS:
             raise ValueError(f"no readings within {CLIP_SECONDS / 2:g} s of {self.centre:g} s")
-        even, rate, _ = regular(times, recording.values[first:stop], IMUOptions().max_gap, CHANNELS)
+        even, rate, _ = to_even_grid(times, recording.values[first:stop], IMUOptions().max_gap, CHANNELS)
         signal = resample(even.T, rate, CLIP_RATE)
         ahead = round((start - times[0]) * CLIP_RATE)
         clip = np.zeros((len(CHANNELS), CLIP_SECONDS * CLIP_RATE))

@@ -45,6 +45,7 @@ from imagebind_cli.training import (
     rate_at,
     set_rate,
 )
+from imagebind_cli.weights import foreign_config
 from imagebind_cli.weights.find import find_checkpoint
 
 TEACHER_SIZE, KEPT_SIZE = 160, 96  # pixels of a side: of what the teacher sees, and of what is kept to cut the encoder's crops of 64 from

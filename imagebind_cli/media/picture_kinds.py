@@ -1,15 +1,14 @@
-"""Kinds of picture files that are known by their first bytes and not read here, each with what to do about it."""
+"""Kinds of picture files that are recognised by their first bytes but not read, each with what to do about it."""
 
 from __future__ import annotations
 
 import re
 
-HEAD = 4096
-"""Bytes by which a kind is told; an SVG may begin with a long comment."""
+HEAD = 4096  # bytes by which a kind is recognised; an SVG may begin with a long comment
 
+# Still pictures of phones, and their moving ones, which are videos.
 HEIF = re.compile(rb"....ftyp(hei[cxms]|mif[12]|miaf)", re.DOTALL)
 HEIF_SEQUENCE = re.compile(rb"....ftyp(hev[cxms]|msf1)", re.DOTALL)
-"""Still pictures of phones, and their moving ones, which are videos."""
 
 AVIF = re.compile(rb"....ftyp(avif|avis|(mif1|msf1|miaf)[^\0]{0,4}.{0,40}avif)", re.DOTALL)
 
@@ -36,14 +35,14 @@ PATTERNS = [(re.compile(pattern.encode("latin-1"), re.DOTALL), f"{name} is not s
 
 
 class UnsupportedKind(ValueError):
-    """A picture of a kind that is known and not read. Its words are the same whatever it was given as."""
+    """A picture of a kind that is recognised but not read. Its message is the same for every modality."""
 
 
 def check_kind(head: bytes) -> None:
-    """Refuse a kind of picture that is known by its first bytes and not read.
+    """Refuse a picture of a kind that is not read, by its first bytes.
 
     Raises:
-        UnsupportedKind: says which, and what to do.
+        UnsupportedKind: it is; the message says what to do.
     """
     for pattern, words in PATTERNS:
         if pattern.match(head):
