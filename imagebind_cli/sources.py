@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from imagebind_cli import options as reading
 from imagebind_cli import registry
 from imagebind_cli.errors import UserError
-from imagebind_cli.file_kinds import Others, archive, is_npz, is_other
+from imagebind_cli.file_kinds import Others, archive, is_included, is_npz, is_other
 from imagebind_cli.prepared import Entry, Prepared, is_foreign_hdf5, is_hdf5, is_shard, read_hdf5, read_shard
 from imagebind_cli.store import FORMATS, UNKNOWN, Stamp, is_store
 from imagebind_cli.tabular import BadRow, encoding_fault, json_object, read_rows
@@ -219,15 +219,17 @@ def _from_line(entry: str, modalities: Modalities, place: str, passes: Passes | 
         yield from _opened([Item(entry, entry)], modalities)
 
 
-def from_manifest(path: Path, modalities: Modalities) -> Iterator[Item | Failure]:
+def from_manifest(path: Path, modalities: Modalities, columns: Mapping[str, str] | None = None) -> Iterator[Item | Failure]:
     """Items for the rows of a manifest: JSON Lines, or CSV or TSV with a line of column names. Relative paths start at its folder.
 
     A row that cannot be used is a `Failure`.
 
+    Args:
+        columns: names to give to columns, as in `tabular.read_rows`.
     Raises:
         UserError: see `tabular.read_rows`; a table must have a column for each modality.
     """
-    for number, row in read_rows(path, modalities):
+    for number, row in read_rows(path, modalities, columns):
         place = f"{path}:{number}"
         if isinstance(row, BadRow) and (not row.cells or row.cells.keys() >= set(modalities)):
             yield Failure(place, row.reason)
@@ -360,11 +362,14 @@ def _gathered(
 
     frames: a folder is one item.
     """
-    skipped, first, nothing = 0, "", True
+    excluded, skipped, first, nothing = 0, 0, "", True
     for path in paths:
         walked = os.path.isdir(path) and not frames
         plain = path.rstrip("/") or path if os.path.isdir(path) else path  # a shell writes a folder with the slash or without
         for item in _below(path) if walked else [Item(plain, plain)]:
+            if isinstance(item, Item) and not is_included(item.id, others.include) and not (frames and os.path.isdir(item.id)):
+                excluded += 1
+                continue
             done = isinstance(item, Item) and passes is not None and passes(item.id)
             if isinstance(item, Item) and not done and _is_unmeant(item.id, walked, modalities):
                 skipped, first = skipped + 1, first or item.id
@@ -381,6 +386,8 @@ def _gathered(
         fault = _archive(first, _head(first), modalities)
         found = f"no {' or '.join(modalities)} among its files: {skipped:,} of other kinds, the first {first}"
         yield Failure(name, f"{found}: {fault}" if fault else found)
+    elif excluded and nothing:
+        yield Failure(name, f"none of its {excluded:,} files matches --include {' or '.join(others.include)}")
 
 
 def names_store(source: Any) -> bool:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagebind_cli.cli.classification import Outputs, check_new
-from imagebind_cli.cli.embed import Modality, Pool
-from imagebind_cli.cli.flags import Dtype, Errors, Manifest, Null, Strict, Workers, reading_options, with_reading_flags
+from imagebind_cli.cli.command import modality_group
+from imagebind_cli.cli.flags import Dtype, Errors, Manifest, Modality, Null, Pool, Strict, Workers, reading_options, with_reading_flags
 from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.protocols import ByPrototype, Task, few_shot, find_captions, zero_shot
@@ -42,7 +42,7 @@ With --truth the scores of the run are said on stderr, and written where --repor
 
 
 @with_reading_flags
-def zeroshot(
+def zeroshot_command(
     modality: Annotated[Modality | None, typer.Argument(help="What the inputs are; a suite knows.", show_default=False)] = None,
     inputs: Annotated[
         list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, - for stdin; or stores.")
@@ -234,4 +234,4 @@ def _suite_task(suite: Suite, space: Space, inputs: list[str], options: Mapping[
     return Task(given, labels, truth, suite.metric, outputs, suite)
 
 
-zeroshot.__doc__ = HELP
+app = modality_group(zeroshot_command, HELP)

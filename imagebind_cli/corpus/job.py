@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebind_cli.corpus.failures import FailureFile
-from imagebind_cli.corpus.items import first_of
+from imagebind_cli.corpus.items import Inputs, first_of, open_items
 from imagebind_cli.corpus.resume import Resume
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.events import Listener
 from imagebind_cli.prepared import Prepared
-from imagebind_cli.sources import Failure, Item, Passes, from_arguments, from_manifest, kept_beside, whole
+from imagebind_cli.sources import Failure, Item, kept_beside, whole
 from imagebind_cli.store import Row, Store, check_writable
 
 if TYPE_CHECKING:
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 
 Keep = Callable[[list[Row], tuple[str, ...]], object]
 """What takes an item's rows, and what was assumed to read it."""
-
-Inputs = Iterable[str | Path] | Callable[[Passes], Iterator[Item | Failure]]
-"""Files, folders, patterns or sentences; or what gives items, asking of each file in a folder whether it is to be passed over."""
 
 
 def embed(
@@ -35,6 +31,7 @@ def embed(
     output: Path | str | Keep,
     *,
     manifest: Path | str | None = None,
+    columns: Mapping[str, str] | None = None,
     errors: Path | str | None = None,
     retry_errors: bool = False,
     verify: bool = False,
@@ -50,7 +47,7 @@ def embed(
 
     Args:
         output: the store, in the format that its name ends in; or a function that takes each item's rows and the notes on how it was read.
-        manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`.
+        manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`. columns: its names of columns, see `sources.from_manifest`.
         errors: a file that keeps a JSON line for each failed input; those in it wait until they change. retry_errors: try only these.
         verify: tell a changed input by a hash of its content, and not by size and time.
         share: the part of the inputs to take; see `Share.name` for what to call its store.
@@ -70,7 +67,7 @@ def embed(
         if failures is not None:
             stack.callback(failures.close)
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
-        first, items = first_of(_items(modality, inputs, manifest, resume.passes))
+        first, items = first_of(open_items((modality,), inputs, manifest, columns, resume.passes))
         settings: dict[str, Any] = {"pool": pool, **_prepared_options(first, modality), **options}
         processes = stack.enter_context(Processes([modality]))
         if callable(output):
@@ -94,12 +91,6 @@ def embed(
             if failures is not None:
                 failures.done(item.id)
     return listener
-
-
-def _items(modality: str, inputs: Inputs, manifest: Path | str | None, passes: Passes) -> Iterator[Item | Failure]:
-    if manifest is not None:
-        return from_manifest(Path(manifest), (modality,))
-    return inputs(passes) if callable(inputs) else from_arguments(map(str, inputs), (modality,), io.BytesIO(), passes=passes)
 
 
 def _prepared_options(first: Item | Failure | None, modality: str) -> dict[str, Any]:
