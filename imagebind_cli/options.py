@@ -29,7 +29,7 @@ HIDDEN = {"hidden": True, "choices": (), "minimum": None, "moving": False, "late
 
 CLIPS = "Evenly spaced windows per input; by default as many as cover it."
 
-TRACK = "Sound or video track, from 1; by default the one that the file marks, else the first."
+TRACK = "Track of the file, from 1; by default the one that it marks, else the first."
 
 
 EXCLUSIVE = ({"clips", "hop", "centres"}, {"rate", "time_column"}, {"rate", "time_unit"})

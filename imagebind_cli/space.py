@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import registry
-from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.errors import UserError
 from imagebind_cli.events import Listener
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from imagebind_cli.evaluation.classify import Batch
     from imagebind_cli.model import Model
-    from imagebind_cli.sources import Failure, Item
     from imagebind_cli.store import StoreReader
 
 
@@ -156,111 +154,3 @@ class Space:
                 if folder is not None and (config := Path(folder) / "config.json").is_file():
                     return json.loads(config.read_text()).get("trained_on", {})
         return {}
-
-
-class Inputs:
-    """What a command works on: stores of one modality, or items to be embedded in it.
-
-    readers: opened stores; if there are none, `items` are embedded. options: for the modality's reader. weights: of each modality in an
-    item's payload, where it has several. failed: is given the id of each item that could not be embedded.
-    """
-
-    def __init__(
-        self,
-        space: Space,
-        modality: str,
-        readers: Sequence[StoreReader],
-        items: Iterable[Item | Failure],
-        pool: str = "mean",
-        options: Mapping[str, Any] | None = None,
-        weights: Mapping[str, float] | None = None,
-    ) -> None:
-        self.space, self.modality, self.pool, self.options, self.weights = space, modality, pool, dict(options or {}), weights
-        self._readers = [space.admit(reader, modality) for reader in readers]
-        self._items = items
-        self._assumed: dict[str, None] = {}
-
-    @property
-    def stored(self) -> bool:
-        """Whether it is stores that it reads."""
-        return bool(self._readers)
-
-    def of(self, items: Iterable[Item | Failure]) -> Inputs:
-        """Other items, embedded as these are."""
-        return Inputs(self.space, self.modality, [], items, self.pool, self.options, self.weights)
-
-    def made(self) -> list[dict[str, Any]]:
-        """How its vectors were made: a record for each store, or for each modality."""
-        if self._readers:
-            return [dict(reader.made) for reader in self._readers]
-        modalities = list(self.weights or [self.modality])
-        return [self.space.made_of(name, self.pool, self._options_of(name)) | {"assumptions": list(self._assumed)} for name in modalities]
-
-    def _options_of(self, modality: str) -> dict[str, Any]:
-        return self.options if modality == self.modality else {}
-
-    def batches(self, listener: Listener, failed: Callable[[str], None], metas: bool = False) -> Iterator[Batch]:
-        """Its items in order, as soon as they are known. One that cannot be read is said, and `failed` gets its id.
-
-        metas: whether what a store's manifest said is wanted.
-        """
-        from imagebind_cli.evaluation.classify import stored
-
-        for reader in self._readers:
-            yield from stored(reader, self.pool == "none", metas)
-        if not self._readers:
-            yield from self._weighted(listener, failed) if self.weights else self._embedded(self.modality, self._items, listener, failed)
-
-    def _embedded(
-        self, modality: str, items: Iterable[Item | Failure], listener: Listener, failed: Callable[[str], None]
-    ) -> Iterator[Batch]:
-        import numpy as np
-
-        from imagebind_cli.evaluation.classify import Batch
-        from imagebind_cli.sources import Failure
-
-        settings: dict[str, Any] = {"pool": self.pool, "batch_size": self.space.batch_size, "workers": self.space.workers}
-        for item, result in self.space.loaded.embed_items(modality, items, **settings, **self._options_of(modality)):
-            if isinstance(result, Failure):
-                listener.failure(item.id, result.reason)
-                failed(item.id)
-                continue
-            listener.remarks(item.id, result.notes, result.warnings)
-            self._assumed |= dict.fromkeys(result.notes)
-            parts = result.embeddings
-            vectors, spans = np.stack([part.vector for part in parts]), [part.span for part in parts]
-            yield Batch([item.id] * len(parts), [item.meta] * len(parts), vectors, spans)
-
-    def _weighted(self, listener: Listener, failed: Callable[[str], None]) -> Iterator[Batch]:
-        """Each item as the weighted sum of its vectors in several modalities. One that fails in any of them fails."""
-        import numpy as np
-
-        from imagebind_cli.evaluation.classify import Batch
-        from imagebind_cli.similarity import combine
-        from imagebind_cli.sources import Item
-
-        assert self.weights is not None
-        items = [item for item in self._items if isinstance(item, Item)]
-        parts = []
-        for modality in self.weights:
-            given = [Item(item.id, item.payload[modality]) for item in items]
-            parts.append({batch.ids[0]: batch.vectors[0] for batch in self._embedded(modality, given, listener, failed)})
-            items = [item for item in items if item.id in parts[-1]]
-        for item in items:
-            vector = combine(np.stack([part[item.id] for part in parts]), list(self.weights.values()))
-            yield Batch([item.id], [item.meta], vector[None].astype(np.float32), [None])
-
-
-def store_readers(inputs: Sequence[str]) -> list[StoreReader]:
-    """The inputs as opened stores, if that is what they are; an empty list if they are none.
-
-    Raises:
-        UsageError: stores and other inputs together.
-    """
-    from imagebind_cli.store import is_store, open_store
-
-    stores = [path for path in inputs if path != "-" and is_store(path)]
-    if stores and len(stores) < len(inputs):
-        other = next(path for path in inputs if path not in stores)
-        raise UsageError(f"{stores[0]} is a store and {other} is none; give one or the other")
-    return [open_store(path) for path in stores]

@@ -74,7 +74,7 @@ class ModalityGroup(TyperGroup):
             modality,
             params=parameters,
             callback=partial(self._callback, **{MODALITY: modality}),
-            help=_help_of(self.help or "", modality),
+            help=_help_of(self.help or "", f" {self.name} {modality} "),
             short_help=reading.SUMMARIES.get(modality, ""),
             rich_markup_mode=None,
         )
@@ -134,7 +134,7 @@ def modality_group(command: Callable[..., None], help: str) -> typer.Typer:
 
 
 def write_sections(parameters: Iterable[Any], ctx: Any, formatter: Any) -> bool:
-    """Write arguments and options under their headings, in the order in which these first come; those without one at the end.
+    """Write arguments and options under their headings: input first, others in their order of appearance, those without a heading last.
 
     Returns:
         Whether some were left out, as hidden.
@@ -146,7 +146,7 @@ def write_sections(parameters: Iterable[Any], ctx: Any, formatter: Any) -> bool:
     for parameter in shown:
         heading = parameter.rich_help_panel or ("Arguments" if _is_argument(parameter) else rest)
         sections.setdefault(heading, []).append(_row(parameter))
-    for heading in sorted(sections, key=lambda heading: heading == rest):  # a stable sort: the rest last
+    for heading in sorted(sections, key=lambda heading: (heading == rest) - (heading == "Input")):
         with formatter.section(heading):
             formatter.write_dl(sections[heading], col_max=NAME_WIDTH)
     return len(shown) < len(parameters)
@@ -160,7 +160,7 @@ def _row(parameter: Any) -> tuple[str, str]:
         text += f" [default: {default}]"
     if _is_argument(parameter):
         return parameter.metavar or parameter.name, text
-    names = ", ".join(sorted((*parameter.opts, *parameter.secondary_opts), key=len))
+    names = ", ".join(sorted(parameter.opts, key=len))
     return names if parameter.is_flag else f"{names} {parameter.metavar or _value(parameter)}", text
 
 
@@ -193,8 +193,8 @@ def plain_help(ctx: Any, args: list[str]) -> list[str]:
     return ["--help" if argument == SHOW_ALL else argument for argument in args]
 
 
-def _help_of(help: str, modality: str) -> str:
-    """The first paragraph of a command's help, and those of its examples that are of a modality."""
+def _help_of(help: str, words: str) -> str:
+    """The first paragraph of a command's help, and those of its examples that have some words."""
     introduction, *_ = help.split("\n\n", 1)
-    examples = [line for line in help.splitlines() if f" {modality} " in line and line.lstrip().startswith(("imagebind", "find"))]
-    return "\n\n".join([introduction, *(["\b\n" + "\n".join(f"    {line.strip()}" for line in examples)] if examples else [])])
+    examples = [f"    {line.strip()}" for line in help.splitlines() if words in line]
+    return "\n\n".join([introduction, *(["\b\n" + "\n".join(examples)] if examples else [])])

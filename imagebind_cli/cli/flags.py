@@ -29,7 +29,8 @@ Dtype = enum.StrEnum("Dtype", ["auto", "fp32", "bf16", "fp16", "int8"])
 Pool = enum.StrEnum("Pool", ["mean", "none"])
 ArrayType = enum.StrEnum("ArrayType", ["float32", "float16"])
 
-ModalityName = Annotated[str, typer.Argument(show_default=False)]
+ModalityName = Annotated[str, typer.Argument(show_default=False)]  # of a `modality_group`
+OptionalModality = Annotated[str | None, typer.Argument(show_default=False)]
 Inputs = Annotated[list[str] | None, input_argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, or - for stdin.")]
 Manifest = Annotated[
     Path | None, input_option(metavar="FILE", help="Read inputs from a JSONL, CSV or TSV file with a column for each modality.")

@@ -298,7 +298,8 @@ def _table(query: Query, hits: list[Hit]) -> Iterator[bytes]:
 
 
 def _evaluate(stores: list[StoreReader], pairs: str, draws: int, plain: bool) -> None:
-    from imagebind_cli.retrieval.evaluate import SCORES, equal_ids, evaluate, read_pairs
+    from imagebind_cli import metrics
+    from imagebind_cli.retrieval.evaluate import equal_ids, evaluate, read_pairs
 
     if len(stores) != 2:
         raise UsageError(f"--pairs is of two stores; {len(stores)} are given")
@@ -314,7 +315,7 @@ def _evaluate(stores: list[StoreReader], pairs: str, draws: int, plain: bool) ->
     for direction in scores["directions"]:
         query, target = direction["query"], direction["target"]
         write(f"{query['rows']:,} {query['modality']} queries, {target['rows']:,} {target['modality']} targets\n".encode())
-        for name in SCORES:
+        for name in metrics.RETRIEVAL_FIGURES:
             told = direction[name]
             interval = f"  ({told['low']:.4g} to {told['high']:.4g})" if "low" in told else ""
             write(f"  {name:<12}{told['value']:>8.4g}{interval}\n".encode())

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.evaluation.report import shown
+from imagebind_cli.evaluation.report import format_score
 
 SHOWN = 60
 """Classes up to which the page has the whole confusion matrix, as a table."""
@@ -59,9 +59,9 @@ def _scores(report: Mapping[str, Any]) -> str:
     rows = [
         [
             name,
-            shown(name, score["value"]),
-            f"{shown(name, score['low'])} to {shown(name, score['high'])}" if "low" in score else "",
-            shown(name, score["chance"]) if "chance" in score else "",
+            format_score(name, score["value"]),
+            f"{format_score(name, score['low'])} to {format_score(name, score['high'])}" if "low" in score else "",
+            format_score(name, score["chance"]) if "chance" in score else "",
             f"{published[name]:.1f}" if name in published else "",
         ]
         for name, score in report["scores"].items()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -21,15 +20,6 @@ from imagebind_cli.tabular import Row, read_good_rows
 
 QUERIES = 4096
 """Queries held at once."""
-SCORES: dict[str, tuple[str, Callable[[np.ndarray], float]]] = {
-    "R@1": ("R@1", np.mean),
-    "R@5": ("R@5", np.mean),
-    "R@10": ("R@10", np.mean),
-    "median rank": ("rank", np.median),
-    "mAP": ("AP", np.mean),
-    "nDCG@10": ("nDCG@10", np.mean),
-}
-"""What is told, the values of each query behind it, and how they become one figure."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +101,7 @@ def _direction(
         "query": {"store": str(queries.path), "modality": queries.modality, "rows": len(asking)},
         "target": {"store": str(targets.path), "modality": targets.modality, "rows": len(targets)},
     }
-    for name, (source, statistic) in SCORES.items():
+    for name, (source, statistic) in metrics.RETRIEVAL_FIGURES.items():
         own = np.concatenate(values[source])
         told[name] = {"value": float(statistic(own))}
         if draws:

@@ -22,7 +22,6 @@ from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.setup import Design, Machinery
 from imagebind_cli.training.zeroshot import Labelled
 
-RECALLS = ("R@1", "R@5", "R@10")
 ROWS = 512
 """Queries that are scored at once."""
 
@@ -43,7 +42,7 @@ class Score:
 def score_names(recipe: Recipe) -> list[str]:
     """What a validation of this recipe gives: `image-depth/R@1` is a picture's own depth map found first, `audio/accuracy` zero-shot."""
     ways = [way for pair in recipe.pairs if pair.val for way in (pair.name, "-".join(reversed(pair.modalities)))]
-    return [f"{way}/{recall}" for way in ways for recall in RECALLS] + [f"{test.modality}/accuracy" for test in recipe.zeroshot]
+    return [f"{way}/{recall}" for way in ways for recall in metrics.RECALLS] + [f"{test.modality}/accuracy" for test in recipe.zeroshot]
 
 
 def told(scores: Mapping[str, Score]) -> Iterator[str]:
@@ -81,8 +80,8 @@ class Validation:
         for way, asked, found in ((names, pairs.anchor, pairs.other), (names[::-1], pairs.other, pairs.anchor)):
             ranks = list(ranks_of(asked, found, pairs.groups))
             values = metrics.retrieval(ranks)
-            for recall in RECALLS:
-                chance = np.mean([_guessed(len(own), len(found), int(recall[2:])) for own in ranks])
+            for recall, k in zip(metrics.RECALLS, metrics.CUTOFFS, strict=True):
+                chance = np.mean([_guessed(len(own), len(found), k) for own in ranks])
                 scores[f"{'-'.join(way)}/{recall}"] = _score(values[recall], float(chance))
         return scores
 
