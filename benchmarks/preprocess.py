@@ -26,7 +26,7 @@ import soundfile
 TICKS = os.sysconf("SC_CLK_TCK")
 SECONDS_BETWEEN = 0.05
 RATE = 16_000
-THREADS = "from imagebind_cli import processes; processes.POSSIBLE = False"
+THREADS = "from imagebind_cli.engine import processes; processes.POSSIBLE = False"
 COMMAND = "import sys; {}; from imagebind_cli.cli import main; sys.argv[0] = 'imagebind'; main()"
 
 

@@ -568,7 +568,7 @@ def test_ended_just_before_the_renaming(site: Site, tmp_path: Path, monkeypatch:
 CHILD = """
 import sys
 from pathlib import Path
-from imagebind_cli.download import pull_address
+from imagebind_cli.weights.download import pull_address
 print("started", flush=True)
 pull_address(sys.argv[1], Path(sys.argv[2]), progress=lambda *_: None)
 """

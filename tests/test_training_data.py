@@ -201,7 +201,7 @@ def test_groups_are_rows_alike_in_id_group_or_caption(tmp_path):
     told = "4 groups, the largest of 3 pairs: pairs of one id, group, image or text are no negatives of each other"
     assert f"image-text: {told}" in data.lines()
     code = f"""if True:
-        from imagebind_cli import model_config
+        from imagebind_cli.weights import model_config
         from imagebind_cli.training.data import leaks, open_pairs
         from imagebind_cli.training.recipe import Recipe
         pair = dict(modalities=["image", "text"], data=[{str(tmp_path / "a.jsonl")!r}], batch=4)
@@ -638,7 +638,7 @@ def test_reading_before_filling_is_told(folder, tmp_path):
 
 JOB = """if True:
     import os, signal, sys, torch
-    from imagebind_cli import model_config
+    from imagebind_cli.weights import model_config
     from imagebind_cli.training.data import leaks, open_pairs
     from imagebind_cli.training.recipe import Recipe
     if __name__ == "__main__":
