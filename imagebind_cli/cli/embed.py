@@ -49,7 +49,6 @@ HELP = """Embed files or sentences of one modality: a JSON line with a unit vect
 \b
     imagebind embed audio dog.wav rain.mp3 > vectors.jsonl
     imagebind embed image photos/ -o photos.h5      # run it again to continue where it stopped
-    imagebind embed text "a dog barking" | jq .embedding[0]
 """
 
 

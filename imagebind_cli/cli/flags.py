@@ -54,7 +54,7 @@ ModelName = Annotated[
         envvar="IMAGEBIND_MODEL", metavar="MODEL", help="Name, folder, .pth file or hf://owner/repo; see `imagebind weights list`."
     ),
 ]
-Config = Annotated[str | None, model_option(metavar="FILE", help="JSON file that describes a bare weight file.")]
+Config = Annotated[str | None, model_option(metavar="FILE", hidden=True, help="JSON file that describes a bare weight file.")]
 Device = Annotated[str, model_option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[Dtype, model_option(help="auto: float32 on CPUs, else as the weights. int8: faster on CPUs.")]
 BatchSize = Annotated[int | None, model_option(metavar="N", min=1, help="Clips in one step of the encoder; halved when memory runs out.")]
