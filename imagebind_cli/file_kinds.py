@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 import shlex
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 PICTURE = (
@@ -61,10 +62,21 @@ OFFICE = (b"[Content_Types].xml", b"_rels/", b"mimetype")  # first members of ZI
 
 @dataclass
 class Others:
-    """Files in folders and patterns that are plainly of another kind. strict: they are failures. count: how many were skipped."""
+    """What is not meant of the files in folders and patterns.
+
+    strict: files of plainly another kind are failures. include: patterns of which a file's name matches one, if there are any.
+    count: how many files of another kind were skipped.
+    """
 
     strict: bool = False
+    include: tuple[str, ...] = ()
     count: int = 0
+
+
+def is_included(path: str, patterns: Sequence[str]) -> bool:
+    """Check whether a file's name matches one of some patterns, in upper or lower case; without patterns every file does."""
+    name = os.path.basename(path).lower()
+    return not patterns or any(fnmatch.fnmatchcase(name, pattern.lower()) for pattern in patterns)
 
 
 def is_other(path: str, modalities: Iterable[str]) -> bool:

@@ -80,8 +80,8 @@ class ReadingOptions:
         return mean, std
 
 
-CLIPS = "Windows per item, evenly spaced; as many as cover it if not given. Released code: audio 3, video 5."
-TRACK = "Which of a file's sound or video tracks, from 1, covers left out; if not given, the one flagged default, else the first."
+CLIPS = "Evenly spaced windows per input; by default as many as cover it."
+TRACK = "Track of the file, from 1; by default the one that it marks, else the first."
 FOR_VIDEOS = "is for videos: name the modality video, or vision for both"
 
 EXCLUSIVE = ({"clips", "hop", "centres"}, {"rate", "time_column"}, {"rate", "time_unit"})  # of each set one option alone may be given
@@ -93,11 +93,11 @@ class VisionOptions(ReadingOptions):
 
     clips: int | None = choice(None, CLIPS, minimum=1, only=FOR_VIDEOS)
     crops: str = choice(
-        "3", "Views of each video clip: its ends and middle, as published (3), or the middle alone.", choices=("3", "1"), only=FOR_VIDEOS
+        "3", "Views of each video clip: both ends and the middle, as published, or the middle alone.", choices=("3", "1"), only=FOR_VIDEOS
     )
     fps: float | None = choice(
         None,
-        "Frames a second of folders of pictures: each folder given is then one video, and not every file below it. 25 if not given.",
+        "Read each folder given as one video, its pictures as frames at this rate.",
         minimum=0.001,
         only=FOR_VIDEOS,
     )
@@ -114,17 +114,14 @@ class AudioOptions(ReadingOptions):
     augmentations = ("frequency_mask",)
 
     clips: int | None = choice(None, CLIPS, minimum=1)
-    channels: str = choice("first", "What is heard of a sound: its first channel, or all of them mixed.", choices=("first", "mix"))
+    channels: str = choice("first", "Use the first channel, or all channels mixed.", choices=("first", "mix"))
     track: int | None = choice(None, TRACK, minimum=1)
     moment: Any = field(default=None, metadata=PER_ITEM)
     stretch: Any = field(default=None, metadata=PER_ITEM)
 
 
-DATASET = (
-    "Dataset of an HDF5 or NPZ file, for IMU a group, a MATLAB variable or a table of a zip file too, or channel of an OpenEXR file. "
-    "If not given: depth, depths, thermal, Z or Y, or the only one."
-)
-FRAME = "Which frame of an HDF5 depth or thermal file with many, or page of a TIFF."
+DATASET = "Name of the dataset, group, variable or channel to read from an HDF5, NPZ, MATLAB, zip or OpenEXR file."
+FRAME = "Frame of an HDF5 file with several, or page of a TIFF, from 0."
 
 
 @dataclass(frozen=True)
@@ -133,25 +130,25 @@ class DepthOptions(ReadingOptions):
 
     depth_format: str | None = choice(
         None,
-        "What the numbers of depth files are; by their type if not given: whole numbers millimetres, others metres. "
-        "sunrgbd: millimetres rotated left by 3 bits. disparity: in pixels. relative: as a monocular network gives it.",
+        "What the numbers are; by default whole numbers are millimetres, others metres.",
         choices=("metres", "mm", "sunrgbd", "disparity", "relative"),
     )
-    sensor: str | None = choice(None, "Depth camera, for its baseline.", choices=("kv1", "kv1_b", "kv2", "realsense", "xtion"))
+    sensor: str | None = choice(None, "Depth camera, which sets the baseline.", choices=("kv1", "kv1_b", "kv2", "realsense", "xtion"))
     focal: float | None = choice(
-        None, "Focal length of the depth camera, in pixels; from a SUN RGB-D folder's intrinsics.txt, else 518.86.", minimum=1e-6
+        None, "Focal length of the depth camera in pixels; by default from intrinsics.txt, else 518.86.", minimum=1e-6
     )
-    baseline: float | None = choice(None, "Distance between the depth sensor's eyes, in metres; by the sensor, else 0.075.", minimum=1e-6)
+    baseline: float | None = choice(
+        None, "Distance between the two eyes of the sensor in metres; by default --sensor's, else 0.075.", minimum=1e-6
+    )
     fill: str = choice(
         "nearest",
-        "What a pixel without depth takes: the nearest known pixel's, the farthest depth, or none (infinitely far). Default nearest.",
+        "Depth of a pixel without one: that of the nearest known pixel, the farthest, or none (infinitely far).",
         choices=("nearest", "far", "none"),
     )
-    depth_clamp: float = choice(75.0, "Largest disparity, in pixels: cut off there and divided by it.", minimum=1)
+    depth_clamp: float = choice(75.0, "Largest disparity in pixels: values are cut off there and divided by it.", minimum=1)
     depth_normalise: str = choice(
         "omnivore",
-        "omnivore: mean 0.0418, deviation 0.0295, as its released inference code. none: 0 and 1, as its training configuration. "
-        "Default omnivore.",
+        "Normalise as Omnivore's inference code does (mean 0.0418, deviation 0.0295), or not at all.",
         choices=("omnivore", "none"),
     )
     dataset: str | None = choice(None, DATASET)
@@ -173,18 +170,16 @@ class ThermalOptions(ReadingOptions):
 
     thermal_unit: str | None = choice(
         None,
-        "Unit of thermal files; if not given, whole numbers of more than 8 bits are counts and others plain numbers.",
+        "Unit of thermal files; by default whole numbers of more than 8 bits are counts, others plain numbers.",
         choices=("counts", "centikelvin", "celsius", "kelvin"),
     )
     thermal_range: str = choice(
         "auto",
-        "What becomes 0 and 1. auto: 0 to 255 for 8 bits, else the picture's own smallest and largest. percentile: its 1st and 99th. "
-        "20C:40C, in degrees Celsius (or K, or F): files without temperatures are refused. MIN:MAX: in degrees Celsius where the unit "
-        "is a temperature, else in the file's numbers.",
+        "What becomes 0 and 1: auto, percentile (1st to 99th), degrees (20C:40C, also K and F) or MIN:MAX. See docs/thermal.md.",
     )
-    thermal_invert: bool = choice(False, "The picture is black-hot: turn it round.")
+    thermal_invert: bool = choice(False, "Invert the picture, which is black-hot.")
     palette: str | None = choice(
-        None, "Palette a false-colour picture was painted with, to be undone.", choices=("grey", "iron", "rainbow", "jet", "hot")
+        None, "Palette of a false-colour picture, to be undone.", choices=("grey", "iron", "rainbow", "jet", "hot")
     )
     dataset: str | None = choice(None, DATASET)
     frame: int = choice(0, FRAME, minimum=0)
@@ -223,27 +218,27 @@ class IMUOptions(ReadingOptions):
     augmentations = ("turn",)
 
     clips: int | None = choice(None, CLIPS, minimum=1)
-    hop: float | None = choice(None, "Seconds from one IMU window to the next, in place of evenly spaced ones.", minimum=0.01)
-    centres: str | None = choice(None, "IMU windows around these seconds: T,T,... or a file with one a line.")
-    rate: float | None = choice(None, "Rate of the IMU recording in Hz, and not by its timestamps; 400 if it has none.", minimum=0.1)
-    columns: str | None = choice(None, "Six names or positions (from 1): accelerometer x,y,z, gyroscope x,y,z.")
+    hop: float | None = choice(None, "Seconds from one window to the next, instead of evenly spaced ones.", minimum=0.01)
+    centres: str | None = choice(None, "Take windows around these seconds: T,T,... or a file with one on each line.")
+    rate: float | None = choice(None, "Rate in Hz, instead of timestamps; 400 where there are none.", minimum=0.1)
+    columns: str | None = choice(None, "Six columns by name or position from 1: accelerometer x,y,z, gyroscope x,y,z.")
     dataset: str | None = choice(None, DATASET)
-    time_column: str | None = choice(None, "Name or position of the timestamps; by its name if not given.")
+    time_column: str | None = choice(None, "Column of the timestamps; by default found by its name.")
     time_unit: str | None = choice(None, "Unit of the timestamps.", choices=("s", "ms", "us", "ns", "iso"))
-    accel: str | None = choice(None, "Unit of the accelerometer; by its columns' names if not given.", choices=("g", "m/s2"))
-    gyro: str | None = choice(None, "Unit of the gyroscope; by its columns' names if not given.", choices=("deg/s", "rad/s"))
+    accel: str | None = choice(None, "Unit of the accelerometer; by default read from its columns' names.", choices=("g", "m/s2"))
+    gyro: str | None = choice(None, "Unit of the gyroscope; by default read from its columns' names.", choices=("deg/s", "rad/s"))
     max_gap: float = choice(
-        0.1, "Seconds without readings that are bridged by a straight line; windows with longer ones are left out.", minimum=0
+        0.1, "Bridge gaps of up to this many seconds by a straight line; windows with longer ones are left out.", minimum=0
     )
     imu_layout: str = choice(
         "auto",
-        "Kind of IMU file. Default auto: by its content or name.",
+        "Kind of file; auto recognises it by content and name.",
         choices=("auto", "plain", "ego4d", "ucihar", "hapt", "pamap2"),
     )
-    placement: str = choice("hand", "Which sensor of a PAMAP2 recording. Default hand.", choices=("hand", "chest", "ankle"))
-    row: int = choice(0, "Which window of UCI HAR's files, from 0.", minimum=0)
-    remove_gravity: bool = choice(False, "Subtract what of the accelerometer changes more slowly than 0.3 Hz.")
-    standardise: bool = choice(False, "Every IMU channel to mean 0 and deviation 1 over the recording.")
+    placement: str = choice("hand", "Sensor of a PAMAP2 recording.", choices=("hand", "chest", "ankle"))
+    row: int = choice(0, "Window of a UCI HAR file, from 0.", minimum=0)
+    remove_gravity: bool = choice(False, "Subtract from the accelerometer what changes more slowly than 0.3 Hz.")
+    standardise: bool = choice(False, "Scale each channel to mean 0 and deviation 1 over the recording.")
     moment: Any = field(default=None, metadata=PER_ITEM)
     stretch: Any = field(default=None, metadata=PER_ITEM)
 
@@ -263,7 +258,7 @@ class TextOptions(ReadingOptions):
 
     long_text: str = choice(
         "truncate",
-        "Text of more than 75 tokens: cut it, saying so, average windows of it, or fail.",
+        "Text of more than 75 tokens: cut it with a warning, average windows of it, or fail.",
         choices=("truncate", "window", "error"),
     )
 
@@ -280,6 +275,19 @@ OPTIONS: dict[str, type[ReadingOptions]] = {  # by encoder name
     "depth": DepthOptions,
     "thermal": ThermalOptions,
     "imu": IMUOptions,
+}
+
+
+# Modality to what its files are, for the list in help. One that is not here is listed by its name alone.
+SUMMARIES = {
+    "image": "pictures",
+    "video": "videos, animations, and folders of frames (--fps)",
+    "vision": "pictures and videos together",
+    "text": "sentences",
+    "audio": "sounds, and the sound of videos",
+    "depth": "depth maps, in metres, millimetres or disparity",
+    "thermal": "thermal pictures",
+    "imu": "motion recordings: accelerometer and gyroscope",
 }
 
 

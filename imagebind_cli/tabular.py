@@ -69,24 +69,28 @@ def read_rows(path: Path, required: Iterable[str] = (), columns: Mapping[str, st
 def parse_columns(texts: Iterable[str]) -> dict[str, str]:
     """Read names of columns from flags: `image=file_name` says that the column `file_name` holds what is called `image` elsewhere.
 
+    A column may have several names: `image=file_name` and `id=file_name`.
+
     Raises:
-        UsageError: not NAME=COLUMN, or one name or one column twice.
+        UsageError: not NAME=COLUMN, or one name twice.
     """
     columns: dict[str, str] = {}
     for text in texts:
         name, equals, column = text.partition("=")
         if not equals or not name or not column:
             raise UsageError(f"--column {text!r}: NAME=COLUMN is needed, as in image=file_name")
-        if name in columns or column in columns.values():
-            raise UsageError(f"--column {text}: {name if name in columns else column} is given twice")
+        if name in columns:
+            raise UsageError(f"--column {text}: {name} is given twice")
         columns[name] = column
     return columns
 
 
 def _renamed(row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
     """Give columns their new names; a column that has such a name already is left out."""
-    names = {column: name for name, column in columns.items()}
-    return {names.get(name, name): value for name, value in row.items() if name in names or name not in columns} if columns else row
+    if not columns:
+        return row
+    others = {name: value for name, value in row.items() if name not in columns and name not in columns.values()}
+    return others | {name: row[column] for name, column in columns.items() if column in row}
 
 
 def read_good_rows(path: Path, required: Iterable[str] = ()) -> Iterator[tuple[int, Row]]:

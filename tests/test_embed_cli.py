@@ -741,8 +741,7 @@ def test_an_option_of_another_modality_is_a_usage_error(embed: Run, folder: Path
 def test_an_unknown_modality_is_a_usage_error_that_lists_the_known(imagebind: Run) -> None:
     run = imagebind("embed", "smell", "rose.png")
     assert (run.code, run.out) == (2, b"")
-    assert "'smell'" in run.err
-    assert all(f"'{modality}'" in run.err for modality in registry.MODALITIES)
+    assert f"imagebind: unknown modality 'smell'; choose from {', '.join(registry.MODALITIES)}\n" in run.err
 
 
 def test_inputs_beside_a_manifest_are_a_usage_error(embed: Run, folder: Path) -> None:

@@ -416,7 +416,7 @@ def test_ctrl_c_says_how_far_it_is_and_the_same_command_goes_on(start: Start, em
     assert process.wait(10) == 130
     last = process.stderr.read().decode().splitlines()[-1]
     assert last.startswith("imagebind: s.h5: 5 embedded (")
-    assert last.endswith("; stopped: the same command goes on from here")
+    assert last.endswith("; stopped: run the same command to continue from here")
     assert counts(embed("text", "-o", "s.h5", stdin=b"sentence 4\nsentence 5\n")) == "1 embedded, 1 there already"
 
 

@@ -41,7 +41,7 @@ def test_a_folder_that_is_not_ours_is_told_in_one_line(imagebind: Run, tmp_path:
     assert (run.code, len(run.notices)) == (1, 1)
     assert run.notices[0].startswith("imagebind: /sys/look: ")
     run = imagebind("preprocess", "image", tmp_path / "a.png", "--preview", tmp_path / "a.png")
-    assert (run.code, run.notices) == (1, [f"imagebind: {tmp_path / 'a.png'}: exists and is no folder"])
+    assert (run.code, run.notices) == (1, [f"imagebind: {tmp_path / 'a.png'}: exists and is not a folder"])
 
 
 def test_a_page_of_previews_takes_names_that_are_no_text(imagebind: Run, tmp_path: Path) -> None:

@@ -7,15 +7,26 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from imagebind_cli import registry
-from imagebind_cli.cli.embed import Modality
-from imagebind_cli.cli.flags import Dtype, Errors, ModelName, Workers, reading_options, with_reading_flags
+from imagebind_cli.cli.command import HeadedCommand, plain_help
+from imagebind_cli.cli.flags import (
+    BatchSize,
+    Config,
+    Device,
+    Dtype,
+    Modality,
+    ModelName,
+    Precision,
+    Workers,
+    reading_options,
+    with_reading_flags,
+)
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, printable, say
@@ -34,24 +45,27 @@ SEARCHES = ("k", "threshold", "modality", "per_modality", "index", "html", "root
 
 HELP = """Find what in stores is nearest to a query, across modalities: a JSON line for each answer, best first.
 
-A STORE is what `embed -o` wrote; several are searched as one. Queries given together are combined: each made a unit vector, their weighted
-sum, made one again. Sentences and files go through the stores' model; --like, --vector and --queries STORE need none.
-With --pairs, two stores look for each other's items, and the scores of both directions come as one JSON object.
+A STORE is what `embed -o` wrote. Several queries are combined by --weights; with --pairs, two stores are evaluated on each other.
 
 \b
     imagebind retrieve photos.h5 --text "a dog on a beach" -k 5
     imagebind retrieve photos.h5 sounds.h5 --image beach.jpg --text bird --weights 0.5 0.5 --per-modality
     imagebind retrieve photos.h5 --like photos/dog.jpg --text snow --weights 1 -0.5 --html near.html
-    imagebind retrieve photos.h5 --queries captions.txt > found.jsonl        # a line for each query; - for stdin
+    imagebind retrieve photos.h5 --queries captions.txt > found.jsonl
     imagebind retrieve sounds.h5 captions.h5 --pairs truth.jsonl             # recall, median rank, mAP, nDCG
 """
 
+query_option = partial(typer.Option, rich_help_panel="Queries")
+search_option = partial(typer.Option, rich_help_panel="Search")
+page_option = partial(typer.Option, rich_help_panel="Page")
+evaluation_option = partial(typer.Option, rich_help_panel="Evaluation")
 
-class QueryCommand(TyperCommand):
-    """Remembers in which order queries were given, which is that of the weights, and lets --weights take all numbers that follow it."""
+
+class QueryCommand(HeadedCommand):
+    """A command that keeps the order of its queries, which is that of their weights. --weights takes all numbers that follow it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        args = _with_joined_weights(args)
+        args = _with_joined_weights(plain_help(ctx, args))
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))
         ctx.meta["order"] = [parameter.name for parameter in order]
         return super().parse_args(ctx, args)
@@ -76,67 +90,66 @@ def _is_number(text: str) -> bool:
 
 
 def with_query_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command a repeatable option for each modality; they come in its `**chosen`."""
+    """Give a command a repeatable option for each modality; their values come in its `**chosen`."""
     signature = inspect.signature(command, eval_str=True)
     context, stores, *others = signature.parameters.values()
-    made = []
+    queries = []
     for name in registry.MODALITIES:
-        is_text = registry.face(name).text
-        what = "A sentence" if is_text else f"A file, read as {name}"
-        kind = Annotated[
-            list[str] | None, typer.Option(metavar="SENTENCE" if is_text else "FILE", help=f"Query: {what[0].lower()}{what[1:]}.")
-        ]
-        made.append(stores.replace(name=name, default=None, annotation=kind))
-    command.__signature__ = signature.replace(parameters=[context, stores, *made, *others])  # type: ignore[attr-defined]
+        metavar, help = ("SENTENCE", "A sentence.") if registry.face(name).text else ("FILE", f"A file, read as {name}.")
+        flag = Annotated[list[str] | None, query_option(metavar=metavar, help=help)]
+        queries.append(stores.replace(name=name, default=None, annotation=flag))
+    command.__signature__ = signature.replace(parameters=[context, stores, *queries, *others])  # type: ignore[attr-defined]
     return command
 
 
 @with_reading_flags
 @with_query_flags
-def retrieve(
+def retrieve_command(
     context: typer.Context,
     stores: Annotated[
-        list[str], typer.Argument(metavar="STORE...", help="Stores of one model; a pattern in quotes is one store.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="STORE...", help="Stores of one model; a pattern in quotes is one store.", show_default=False, rich_help_panel="Queries"
+        ),
     ],
-    like: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="Query: an item of the stores, by its id; it is no answer itself.")
-    ] = None,
-    vector: Annotated[list[str] | None, typer.Option(metavar="FILE", help="Query: the one vector in a .npy, .jsonl or store.")] = None,
+    like: Annotated[list[str] | None, query_option(metavar="ID", help="An item of the stores, which is not among its own answers.")] = None,
+    vector: Annotated[list[str] | None, query_option(metavar="FILE", help="The one vector in a .npy, .jsonl or store.")] = None,
     weights: Annotated[
-        str | None,
-        typer.Option(metavar="W W...", help="A number for each query, in their order; below 0 to take it away. Equal if not given."),
+        str | None, query_option(metavar="W W...", help="A number for each query, in their order; negative to subtract it. Default: equal.")
     ] = None,
     queries: Annotated[
         Path | None,
-        typer.Option(metavar="FILE|STORE", help="Many queries: a store, an array, or lines of sentences or JSON objects; - for stdin."),
+        query_option(metavar="FILE|STORE", help="Many queries: a store, an array, or lines of sentences or JSON objects; - for stdin."),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Answers to each query.")] = 10,
-    threshold: Annotated[float | None, typer.Option(help="No answers with a lower cosine.")] = None,
-    modality: Annotated[list[Modality] | None, typer.Option(help="Search stores of this modality only; may come again.")] = None,
-    per_modality: Annotated[
-        bool, typer.Option("--per-modality", help="So many answers of each modality, and not of all together.")
-    ] = False,
+    errors: Annotated[Path | None, query_option(metavar="FILE", help="Write a JSON line for each failed query to this file.")] = None,
+    k: Annotated[int, search_option("-k", metavar="N", min=1, help="Answers to each query.")] = 10,
+    threshold: Annotated[float | None, search_option(metavar="COSINE", help="Leave out answers with a lower cosine.")] = None,
+    modality: Annotated[
+        list[Modality] | None, search_option(metavar="MODALITY", help="Search only stores of this modality. Repeatable.")
+    ] = None,
+    per_modality: Annotated[bool, search_option("--per-modality", help="Give -k answers of each modality.")] = False,
     index: Annotated[
-        Index | None, typer.Option(help="Search by a FAISS index beside each store, made when missing: approximate, except flat.")
+        Index | None, search_option(help="Search approximately (flat: exactly) by a FAISS index, built beside each store if missing.")
     ] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="A table for people.")] = False,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with pictures, sounds and scores, too.")] = None,
-    root: Annotated[Path, typer.Option(metavar="FOLDER", help="Where relative paths among ids start, for --html.")] = Path(),
+    plain: Annotated[bool, search_option("--plain", help="Print a table instead of JSON.")] = False,
+    html: Annotated[Path | None, page_option(metavar="FILE", help="Also write a page with pictures, players and scores.")] = None,
+    root: Annotated[
+        Path, page_option(metavar="FOLDER", show_default=False, help="Folder that relative paths among the ids start from.")
+    ] = Path(),
     pairs: Annotated[
-        str | None, typer.Option(metavar="FILE|ids", help="Evaluate: what belongs together in two stores, as JSON lines, or equal ids.")
+        str | None,
+        evaluation_option(metavar="FILE|ids", help="Score two stores on each other: a JSON line for each pair of ids, or equal ids."),
     ] = None,
-    draws: Annotated[int, typer.Option(min=0, help="Bootstrap draws behind each interval of --pairs; 0 for none.")] = 1000,
-    errors: Errors = None,
+    draws: Annotated[int, evaluation_option(metavar="N", min=0, help="Bootstrap draws behind each interval; 0 for none.")] = 1000,
     model: ModelName = None,
-    config: Annotated[str | None, typer.Option(help="JSON file that says what a bare weight file is.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[
-        Dtype, typer.Option(help="auto: float32 on CPU, the weights' own elsewhere. int8: for CPUs, faster, a little off.")
-    ] = Dtype.auto,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips to the encoder at once; halves itself when memory runs out.")] = None,
+    config: Config = None,
+    device: Device = "auto",
+    dtype: Precision = Dtype.auto,
+    batch_size: BatchSize = None,
     workers: Workers = None,
     **chosen: Any,
 ) -> None:
+    """Answer queries from stores, or evaluate two stores on each other."""
     given = {**{name: chosen.pop(name) for name in registry.MODALITIES}, LIKE: like, VECTOR: vector}
     parts = _in_order(context.meta["order"], given)
     if sum((bool(parts), queries is not None, pairs is not None)) != 1:
@@ -175,9 +188,6 @@ def retrieve(
             _print_answers(answers, finder, plain, html, root, talk)
     if talk.failed:
         raise typer.Exit(1)
-
-
-retrieve.__doc__ = HELP
 
 
 def _in_order(order: Iterable[str], given: dict[str, list[str] | None]) -> tuple[tuple[str, str], ...]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import enum
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imagebind_cli.cli.flags import ArrayType
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, printable, say
 from imagebind_cli.errors import UsageError, UserError
@@ -23,7 +23,6 @@ app = typer.Typer(
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="NAME.h5, .store, .npy, .safetensors or .jsonl, or a pattern in quotes.")]
 StorePaths = Annotated[list[Path], typer.Argument(metavar="STORE...", help="As NAME.h5, or a pattern in quotes.")]
-ArrayType = enum.StrEnum("ArrayType", ["float32", "float16"])
 Array = Annotated[ArrayType | None, typer.Option(help="Number type of the vectors; as they are, if not given.", show_default=False)]
 NAMED = 5
 """Ids in several stores that are named one by one."""

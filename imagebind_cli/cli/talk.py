@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagebind_cli.cli.output import StdoutClosed
 from imagebind_cli.cli.pace import Pace
 from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import Others
@@ -117,6 +118,23 @@ class Talk(Listener):
                 self._progress.update(self._task, description=text)
             else:
                 say(text)
+
+
+@contextmanager
+def summary_at_end(output: Path | str, talk: Talk, continues: str | None = "here") -> Iterator[None]:
+    """Report the counts of a run at its end, also after Ctrl-C; not after an error, which has its own line.
+
+    continues: from where the same command continues after it was stopped; None where it starts again.
+    """
+    try:
+        yield
+    except (Exception, StdoutClosed):
+        raise
+    except BaseException:
+        remedy = f": run the same command to continue from {continues}" if continues else ""
+        say(f"{output}: {talk.summary()}; stopped{remedy}")
+        raise
+    say(f"{output}: {talk.summary()}")
 
 
 def _failure_file(path: Path) -> FailureFile:

@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagebind_cli.cli.embed import Modality, Pool
-from imagebind_cli.cli.flags import Dtype, Errors, Manifest, Null, Strict, Workers, reading_options, with_reading_flags
+from imagebind_cli.cli.command import modality_group
+from imagebind_cli.cli.flags import (
+    BatchSize,
+    Column,
+    Config,
+    Device,
+    Dtype,
+    Errors,
+    Include,
+    Manifest,
+    Modality,
+    Null,
+    OptionalModality,
+    Pool,
+    Precision,
+    Strict,
+    Workers,
+    column_names,
+    input_argument,
+    model_option,
+    output_option,
+    reading_options,
+    with_reading_flags,
+)
 from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.option_groups import with_option_groups
@@ -36,22 +58,22 @@ if TYPE_CHECKING:
 NamesRule = enum.StrEnum("NamesRule", ["max", "mean"])
 Metric = enum.StrEnum("Metric", ["top1", "map"])
 
-HELP = """Classify inputs, or stored vectors, by class names or by examples of each class: a JSON line each with the best classes.
+HELP = """Classify inputs, or stored vectors, by class names or examples: a JSON line for each with the best classes.
 
-INPUT is as for `embed`, or a store that `embed -o` wrote. Classes are --labels, in text, or --classes, examples in any modality.
-With --truth the scores of the run are printed on stderr, and written to the files of --report, --html and --plot.
+With --truth the scores are printed on stderr, and written to the files of --report, --html and --plot.
 
 \b
     imagebind zeroshot image photos/ --labels 'cat,dog,car|automobile'
     imagebind zeroshot audio sounds.h5 --labels labels.txt --truth folder --report scores.json
-    imagebind zeroshot image photos.h5 --classes calls/ --class-modality audio   # a folder of sounds for each class
-    imagebind zeroshot audio sounds.h5 --truth folder --shots 4                  # linear probe on 4 examples of each class
+    imagebind zeroshot image photos.h5 --classes calls/ --class-modality audio    # a folder for each class
+    imagebind zeroshot audio sounds.h5 --truth folder --shots 4                   # linear probe on 4 of each class
     imagebind zeroshot --suite esc50 --root ESC-50-master
 """
 
-
-def _option(*names: str, panel: str, help: str, **settings: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
+class_option = partial(typer.Option, rich_help_panel="Classes")
+truth_option = partial(typer.Option, rich_help_panel="Truth and report")
+probe_option = partial(typer.Option, rich_help_panel="Linear probe")
+suite_option = partial(typer.Option, rich_help_panel="Published suites")
 
 
 @dataclass(frozen=True)
@@ -119,88 +141,79 @@ class ReportFiles:
 CLASS_FLAGS = {
     "labels": Annotated[
         str | None,
-        _option(panel="Classes", metavar="A,B,C|FILE", help="Class names: `a,b|other name for b`, or a text, JSON, TOML, CSV or TSV file."),
+        class_option(metavar="A,B,C|FILE", help="Class names, `a,b|other name for b`, or a text, JSON, TOML, CSV or TSV file."),
     ],
     "classes": Annotated[
-        Path | None,
-        _option(panel="Classes", metavar="STORE|DIR", help="Classes by example: a store, or a folder with a folder for each class."),
+        Path | None, class_option(metavar="STORE|DIR", help="Examples: a store, or a folder with a folder for each class.")
     ],
     "class_modality": Annotated[
-        Modality | None, _option(panel="Classes", help="What the files in the folder --classes are; as the inputs if not given.")
+        Modality | None, class_option(metavar="MODALITY", help="Modality of the files in --classes DIR; by default that of the inputs.")
     ],
     "class_by": Annotated[
-        str | None,
-        _option(
-            panel="Classes", help="Which class a row of --classes is: folder, id, or a column of its manifest. Default class, else id."
-        ),
+        str | None, class_option(metavar="folder|id|COLUMN", help="What names the class of each example. Default: class, else id.")
     ],
-    "save_classes": Annotated[
-        Path | None, _option(panel="Classes", metavar="STORE", help="Write the class vectors, for --classes of later runs.")
-    ],
+    "save_classes": Annotated[Path | None, class_option(metavar="STORE", help="Store the class vectors, for --classes of later runs.")],
     "templates": Annotated[
         str | None,
-        _option(
-            panel="Classes",
-            help="Prompts: clip (the default), plain, audio, video, depth, thermal, imu, or a FILE with {} for the name.",
-        ),
+        class_option(metavar="NAME|FILE", show_default="clip", help="Prompts: clip, plain, a modality's, or a file with {} in its lines."),
     ],
     "names": Annotated[
-        NamesRule | None,
-        _option(
-            panel="Classes",
-            help="A class with several names or examples: the best counts, or their mean. Default: names max, examples mean.",
-        ),
+        NamesRule | None, class_option(help="Several names or examples of a class: the best counts (names), or the mean (examples).")
     ],
     "scale": Annotated[
-        float | None, _option(panel="Classes", min=1e-6, help="Factor before the softmax, in place of the modality's logit scale.")
+        float | None,
+        class_option(metavar="FACTOR", min=1e-6, hidden=True, help="Factor before the softmax, instead of the modality's logit scale."),
     ],
 }
 TRUTH_FLAGS = {
     "truth": Annotated[
         str | None,
-        _option(
-            panel="Truth", metavar="folder|FILE|COLUMN", help="What the inputs are: by folder name, a file of id and label, or a column."
-        ),
+        truth_option(metavar="folder|FILE|COLUMN", help="True labels: the folder's name, a file of id and label, or a column."),
     ],
-    "metric": Annotated[
-        Metric | None, _option(panel="Truth", help="top1: one label an item. map: several. By the file of --truth if not given.")
-    ],
+    "metric": Annotated[Metric | None, truth_option(help="One label for each input (top1), or several (map). Default: as in --truth.")],
 }
 REPORT_FLAGS = {
-    "top": Annotated[int, _option("-k", "--top", panel="Output", min=1, help="Classes in each row.")],
-    "draws": Annotated[int, _option(panel="Truth", min=0, help="Bootstrap draws behind each interval; 0 for none.")],
+    "top": Annotated[int, output_option("-k", "--top", metavar="N", min=1, help="Classes shown for each input.")],
+    "draws": Annotated[int, truth_option(metavar="N", min=0, hidden=True, help="Bootstrap draws behind each interval; 0 for none.")],
     "report": Annotated[
-        Path | None,
-        _option(panel="Truth", help="Write scores and what they were made from as JSON; - for stdout, without the rows."),
+        Path | None, truth_option(metavar="FILE", help="Write scores and their origin as JSON; - for stdout, instead of the rows.")
     ],
-    "html": Annotated[Path | None, _option(panel="Truth", help="Write them as one page.")],
-    "plot": Annotated[Path | None, _option(panel="Truth", help="Draw the confusion matrix to FILE.png; needs matplotlib.")],
+    "html": Annotated[Path | None, truth_option(metavar="FILE", help="Write the scores as a page.")],
+    "plot": Annotated[Path | None, truth_option(metavar="FILE.png", help="Draw the confusion matrix; needs matplotlib.")],
 }
 PROBE_FLAGS = {
     "shots": Annotated[
-        int | None,
-        _option(panel="Probe", min=1, help="Train a linear probe on this many examples of each class, and test it on the rest."),
+        int | None, probe_option(metavar="N", min=1, help="Train a linear probe on N examples of each class and test it on the rest.")
     ],
-    "shots_from": Annotated[
-        Path | None, _option(panel="Probe", metavar="STORE", help="Take the examples from this store, and test on all inputs.")
+    "shots_from": Annotated[Path | None, probe_option(metavar="STORE", help="Take the examples from this store; test on all inputs.")],
+    "seed": Annotated[
+        int | None, probe_option(metavar="N", min=0, show_default="0", hidden=True, help="Which examples, and in which order.")
     ],
-    "seed": Annotated[int | None, _option(panel="Probe", min=0, help="Which examples, and in which order. Default 0.")],
-    "epochs": Annotated[int | None, _option(panel="Probe", min=1, help="Passes over the examples. Default as published: 50; depth 60.")],
-    "learning_rate": Annotated[float | None, _option(panel="Probe", min=0, help="Default as published: 0.0016; depth 0.01.")],
-    "weight_decay": Annotated[float | None, _option(panel="Probe", min=0, help="Default as published: 0.05; depth 0.")],
-    "shot_batch": Annotated[int | None, _option(panel="Probe", min=1, help="Examples in a training step. Not published; default 16.")],
+    "epochs": Annotated[int | None, probe_option(metavar="N", min=1, hidden=True, help="Passes over the examples. Default: 50; depth 60.")],
+    "learning_rate": Annotated[
+        float | None, probe_option(metavar="RATE", min=0, hidden=True, help="Learning rate. Default: 0.0016; depth 0.01.")
+    ],
+    "weight_decay": Annotated[
+        float | None, probe_option(metavar="DECAY", min=0, hidden=True, help="Weight decay. Default: 0.05; depth 0.")
+    ],
+    "shot_batch": Annotated[
+        int | None, probe_option(metavar="N", min=1, show_default="16", hidden=True, help="Examples in a training step.")
+    ],
 }
 SUITE_FLAGS = {
-    "suite": Annotated[str | None, _option(panel="Suite", help="A published evaluation: esc50, audioset, …; an unknown name lists them.")],
-    "root": Annotated[Path | None, _option(panel="Suite", help="Folder of the suite's dataset.")],
-    "suite_option": Annotated[
-        list[str] | None, _option(panel="Suite", metavar="NAME=VALUE", help="Option of the suite; may be given several times.")
+    "suite": Annotated[
+        str | None, suite_option(metavar="NAME|FILE", help="A published evaluation: esc50, audioset, …; an unknown name lists them.")
     ],
+    "root": Annotated[Path | None, suite_option(metavar="FOLDER", help="Folder of the suite's dataset.")],
+    "suite_option": Annotated[list[str] | None, suite_option(metavar="NAME=VALUE", hidden=True, help="Option of the suite. Repeatable.")],
     "shots_option": Annotated[
         list[str] | None,
-        _option(panel="Suite", metavar="NAME=VALUE", help="Option of the suite that the examples of --shots come from: split=train."),
+        suite_option(metavar="NAME=VALUE", hidden=True, help="Option of the suite that --shots takes its examples from: split=train."),
     ],
-    "fold": Annotated[str | None, _option(panel="Suite", help="Test --shots on this fold, and train on the others. Default 1.")],
+    "fold": Annotated[
+        str | None,
+        suite_option(metavar="N", show_default="1", hidden=True, help="Fold to test --shots on; the others are trained on."),
+    ],
 }
 
 
@@ -213,25 +226,30 @@ def zeroshot_command(
     report_files: ReportFiles,
     probe_options: ProbeOptions,
     suite_options: SuiteOptions,
-    modality: Annotated[Modality | None, typer.Argument(help="What the inputs are; a suite knows.", show_default=False)] = None,
+    modality: OptionalModality = None,
     inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, - for stdin; or stores.")
+        list[str] | None, input_argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, - for stdin; or stores.")
     ] = None,
     manifest: Manifest = None,
+    column: Column = None,
+    include: Include = None,
     nul: Null = False,
     strict: Strict = False,
+    pool: Annotated[Pool, output_option(help="Classify each input as a whole, or (none) each of its windows.")] = Pool.mean,
     errors: Errors = None,
-    model: Annotated[str | None, typer.Option(envvar="IMAGEBIND_MODEL", help="As for embed; that of the stores if not given.")] = None,
-    config: Annotated[str | None, typer.Option(help="JSON file that says what a bare weight file is.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[
-        Dtype, typer.Option(help="auto: float32 on CPU, the weights' own elsewhere. int8: for CPUs, faster, a little off.")
-    ] = Dtype.auto,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips to the encoder at once; halves itself when memory runs out.")] = None,
+    model: Annotated[
+        str | None,
+        model_option(envvar="IMAGEBIND_MODEL", metavar="MODEL", help="As for embed; by default the model of the stores."),
+    ] = None,
+    config: Config = None,
+    device: Device = "auto",
+    dtype: Precision = Dtype.auto,
+    batch_size: BatchSize = None,
     workers: Workers = None,
-    pool: Annotated[Pool, typer.Option(help="mean: an item as a whole. none: each of its windows, with its start and end.")] = Pool.mean,
     **chosen: Any,
 ) -> None:
+    """Classify inputs or stored vectors, or run a published suite."""
+    columns = column_names(column, manifest)
     _refuse_useless(class_options, truth_options, probe_options, suite_options, manifest)
     if pool == "none" and (suite_options.suite or probe_options.shots):
         raise UsageError("--pool none shows each window of an item, and the truth is of an item as a whole")
@@ -239,7 +257,7 @@ def zeroshot_command(
 
     from imagebind_cli import evaluation
 
-    others = Others(strict)
+    others = Others(strict, tuple(include or ()))
     shared: dict[str, Any] = {
         "model": Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory),
         "report": dataclasses.replace(report_options, confusion=report_files.plot is not None),
@@ -265,8 +283,8 @@ def zeroshot_command(
     elif modality is None:
         raise UsageError("say what the inputs are, or name a --suite")
     else:
-        name, reading = str(modality), reading_options(str(modality), chosen).choices()
-        given = _inputs(name, inputs or [], manifest, nul, chosen["fps"] is not None, others, truth_options.truth)
+        name, reading = modality, reading_options(modality, chosen).choices()
+        given = _inputs(name, inputs or [], manifest, columns, nul, chosen["fps"] is not None, others, truth_options.truth)
         if probe_options.shots:
             run = partial(evaluation.few_shot, given, name, truth_options, probe_options, labels=class_options.labels, reading=reading)
         else:
@@ -277,9 +295,6 @@ def zeroshot_command(
             report_files.write(result.report)
     if talk.failed or not (result.report is None or result.report.is_complete):
         raise typer.Exit(1)
-
-
-zeroshot_command.__doc__ = HELP
 
 
 def _refuse_useless(
@@ -325,7 +340,16 @@ def _open_suite(options: SuiteOptions, more: Sequence[str], modality: str | None
     return suite
 
 
-def _inputs(modality: str, inputs: list[str], manifest: Path | None, nul: bool, frames: bool, others: Others, truth: Any) -> JobInputs:
+def _inputs(
+    modality: str,
+    inputs: list[str],
+    manifest: Path | None,
+    columns: Mapping[str, str],
+    nul: bool,
+    frames: bool,
+    others: Others,
+    truth: Any,
+) -> JobInputs:
     """Return the inputs as the library takes them: stores by their paths, anything else as what yields the items."""
     from imagebind_cli.evaluation.truth import Truth, is_truth_file, refuse_column
     from imagebind_cli.store import is_store
@@ -334,7 +358,7 @@ def _inputs(modality: str, inputs: list[str], manifest: Path | None, nul: bool, 
         return inputs
     if truth and manifest is None and "-" not in (inputs or ["-"]) and not is_truth_file(truth):
         refuse_column(Truth(truth))
-    return find_items((modality,), inputs, manifest, nul, frames, others)
+    return find_items((modality,), inputs, manifest, nul, frames, others, columns)
 
 
 def _write_rows(rows: Rows) -> None:
@@ -343,3 +367,6 @@ def _write_rows(rows: Rows) -> None:
 
 def _ignore_rows(rows: Rows) -> None:
     """Take rows that are not asked for."""
+
+
+app = modality_group(zeroshot_command, HELP)

@@ -1,18 +1,31 @@
-"""The items of a job: each id once, only new ones where asked, and their number."""
+"""The items of a job: where they come from, each id once, those that are not there yet, and how many there are."""
 
 from __future__ import annotations
 
 import glob
+import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
 from imagebind_cli import registry
 from imagebind_cli.events import Listener
-from imagebind_cli.file_kinds import is_other
+from imagebind_cli.file_kinds import is_included, is_other
 from imagebind_cli.prepared.entries import Stretched, stretch_of
-from imagebind_cli.sources import Failure, Item
+from imagebind_cli.sources import Failure, Item, Passes, from_arguments, from_manifest
+
+# Files, folders, patterns or sentences; or a function that yields items, which asks of each file in a folder whether to skip it.
+Inputs = Iterable[str | Path] | Callable[[Passes], Iterator[Item | Failure]]
+
+
+def open_items(
+    modalities: tuple[str, ...], inputs: Inputs, manifest: Path | str | None, columns: Mapping[str, str] | None, passes: Passes
+) -> Iterator[Item | Failure]:
+    """Yield the items of a job: the rows of its manifest if there is one, else those of its inputs."""
+    if manifest is not None:
+        return from_manifest(Path(manifest), modalities, columns)
+    return inputs(passes) if callable(inputs) else from_arguments(map(str, inputs), modalities, io.BytesIO(), passes=passes)
 
 
 def new_items(
@@ -60,10 +73,13 @@ def _is_storable(id: str) -> bool:
         return False
 
 
-def count_items(modality: str, inputs: list[str], manifest: Path | None, frames: bool = False) -> int | None:
-    """Count the items roughly, where that is possible without reading them: None for stdin and archives.
+def count_items(modality: str, inputs: list[str], manifest: Path | None, frames: bool = False, include: Sequence[str] = ()) -> int | None:
+    """Estimate the number of items, where that is possible without reading them: None for stdin and archives.
 
-    modality: one, or several with commas. frames: see `sources`.
+    Args:
+        modality: one, or several joined by commas.
+        frames: a folder is one item, the frames of a video.
+        include: patterns of which a file in a folder must match one, see `file_kinds.is_included`.
     """
     if manifest is not None:
         if not manifest.is_file():  # a pipe
@@ -79,11 +95,12 @@ def count_items(modality: str, inputs: list[str], manifest: Path | None, frames:
         there = os.path.lexists(name)
         for path in [name] if there else glob.iglob(name, recursive=True):
             if frames or not os.path.isdir(path):
-                count += there or not is_other(path, modalities)
+                count += there or (is_included(path, include) and not is_other(path, modalities))
                 continue
             for _, folders, files in os.walk(path):
                 folders[:] = [name for name in folders if not name.startswith(".")]
-                count += sum(not (file.startswith(".") or is_other(file, modalities)) for file in files)
+                wanted = (file for file in files if is_included(file, include) and not file.startswith("."))
+                count += sum(not is_other(file, modalities) for file in wanted)
     return count
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import registry
 from imagebind_cli.corpus.failures import FailureFile
-from imagebind_cli.corpus.items import first_of
+from imagebind_cli.corpus.items import Inputs, first_of, open_items
 from imagebind_cli.corpus.resume import Resume
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.events import Listener
 from imagebind_cli.prepared import Prepared
-from imagebind_cli.sources import Failure, Item, Passes, from_arguments, from_manifest, kept_beside, whole_source
+from imagebind_cli.sources import Failure, Item, kept_beside, whole_source
 from imagebind_cli.store import Row, Store, check_writable
 
 if TYPE_CHECKING:
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 
 Keep = Callable[[list[Row], tuple[str, ...]], object]
 # Takes an item's rows, and what was assumed when it was read.
-
-Inputs = Iterable[str | Path] | Callable[[Passes], Iterator[Item | Failure]]
-# Files, folders, patterns or sentences; or a function that yields items and asks of each file in a folder whether to skip it.
 
 
 def embed(
@@ -36,6 +32,7 @@ def embed(
     output: Path | str | Keep,
     *,
     manifest: Path | str | None = None,
+    columns: Mapping[str, str] | None = None,
     errors: Path | str | None = None,
     retry_errors: bool = False,
     verify: bool = False,
@@ -51,7 +48,7 @@ def embed(
 
     Args:
         output: the store, in the format that its name ends in; or a function that takes each item's rows and the notes on how it was read.
-        manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`.
+        manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`. columns: its names of columns, see `sources.from_manifest`.
         errors: a file that keeps a JSON line for each failed input; these are not tried again until they change. retry_errors: try only these.
         verify: recognise changed and renamed files by a hash of their content, and not by size and time.
         share: the part of the inputs to take; see `Share.name` for what to call its store.
@@ -73,7 +70,7 @@ def embed(
             stack.callback(setattr, listener, "failures", listener.failures)
             listener.failures = failures
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
-        first, items = first_of(_items(modality, inputs, manifest, resume.passes))
+        first, items = first_of(open_items((modality,), inputs, manifest, columns, resume.passes))
         reading = registry.face(modality).read_options({**_prepared_options(first, modality), **options})
         processes = stack.enter_context(Processes([modality]))
         if callable(output):
@@ -96,12 +93,6 @@ def embed(
             keep([Row(item.id, part.vector, part.span, len(parts), beside, item.stamp) for part in parts], result.notes)
             listener.succeeded(item.id)
     return listener
-
-
-def _items(modality: str, inputs: Inputs, manifest: Path | str | None, passes: Passes) -> Iterator[Item | Failure]:
-    if manifest is not None:
-        return from_manifest(Path(manifest), (modality,))
-    return inputs(passes) if callable(inputs) else from_arguments(map(str, inputs), (modality,), io.BytesIO(), passes=passes)
 
 
 def _prepared_options(first: Item | Failure | None, modality: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from imagebind_cli.file_kinds import Others, is_other
+from imagebind_cli.file_kinds import Others, is_included, is_other
 from imagebind_cli.sources.archives import archive_fault, expand_archives, read_head, samples_in
 from imagebind_cli.sources.items import (
     Failure,
@@ -25,11 +25,14 @@ def from_files(
 
     frames: a folder is one item.
     """
-    skipped, first, nothing = 0, "", True
+    excluded, skipped, first, nothing = 0, 0, "", True
     for path in paths:
         walked = os.path.isdir(path) and not frames
         plain = path.rstrip("/") or path if os.path.isdir(path) else path  # a shell writes a folder with the slash or without
         for item in _below(path) if walked else [Item(plain, plain)]:
+            if isinstance(item, Item) and not is_included(item.id, others.include) and not (frames and os.path.isdir(item.id)):
+                excluded += 1
+                continue
             done = isinstance(item, Item) and passes is not None and passes(item.id)
             if isinstance(item, Item) and not done and _is_unmeant(item.id, walked, modalities):
                 skipped, first = skipped + 1, first or item.id
@@ -46,6 +49,8 @@ def from_files(
         fault = archive_fault(first, read_head(first), modalities)
         found = f"no {' or '.join(modalities)} among its files: {skipped:,} of other kinds, the first {first}"
         yield Failure(name, f"{found}: {fault}" if fault else found)
+    elif excluded and nothing:
+        yield Failure(name, f"none of its {excluded:,} files matches --include {' or '.join(others.include)}")
 
 
 def names_store(source: Any) -> bool:
