@@ -31,14 +31,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from imagebind_cli.encoder import Sample
-from imagebind_cli.encoders.audio import RATE, WINDOW_SECONDS, read, spectrograms
+from imagebind_cli.encoders.audio import RATE, WINDOW_SECONDS, read_audio, spectrograms
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.media.windows import windows
 from imagebind_cli.options import AudioOptions
 from imagebind_cli.readers import read_source
+from imagebind_cli.registry import face
 from imagebind_cli.weights import model_config
 
-CONFIG = model_config.named("huge").encoders["audio"]
+CONFIG = model_config.packaged_config("huge").encoders["audio"]
 LENGTH = RATE * WINDOW_SECONDS
 WINDOWS_A_FILE = 3  # of 5 seconds
 AHEAD = 16
@@ -101,7 +102,7 @@ def in_processes(processes: Processes, files: list[Path]) -> None:
 
     def hand_out() -> None:
         for path in files:
-            while (samples := processes.start(path)) is None:  # none is up yet, in the round that does not count
+            while (samples := processes.submit(path)) is None:  # none is up yet, in the round that does not count
                 time.sleep(0.1)
             under_way.put(samples)
         under_way.put(None)
@@ -172,7 +173,7 @@ def main() -> None:
             return spectrograms(waveforms, CONFIG)
 
         def read_file(path: Path) -> None:
-            list(read(path, CONFIG, AudioOptions()))
+            list(read_audio(path, CONFIG, AudioOptions()))
 
         def published_file(path: Path) -> None:
             published_input(published_windows(path))
@@ -185,7 +186,7 @@ def main() -> None:
             name = f"windows, {many} thread{'s' * (many > 1)}"
             made[name] = compare(name, sides | {"ours": (side_by_side, ours, sounds, many)}, count, turns)
         with Processes(["audio"]) as processes:
-            processes.begin(partial(read_source, "audio", config=CONFIG, options={}), threads)
+            processes.begin(partial(read_source, face("audio"), config=CONFIG, options=face("audio").options()), threads)
             sides = {
                 "soundfile and torchaudio": (one_by_one, published_file, files, threads),
                 "soundfile and torchaudio, files side by side": (side_by_side, published_file, files, threads),

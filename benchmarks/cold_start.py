@@ -87,7 +87,7 @@ def peer_environment(folder: Path) -> Path:
 def huge_weights(work: Path) -> Path:
     """A file of the published size and form, its weights made by rule; 4.8 GB, written once."""
     path = work / "imagebind_huge.pth"
-    return path if path.exists() else write_published_weights(path, published_shapes(model_config.named("huge")), seed=7)
+    return path if path.exists() else write_published_weights(path, published_shapes(model_config.packaged_config("huge")), seed=7)
 
 
 def run_beside_peer(module: str, work: Path) -> None:

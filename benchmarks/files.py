@@ -106,7 +106,7 @@ def pictures_to_input(files: list[Path], turns: int) -> dict[str, Any]:
     from torchvision import transforms
 
     import imagebind_cli as ib
-    from imagebind_cli.engine.processes import default_workers
+    from imagebind_cli.engine import default_workers
 
     model = ib.load("tiny", device="cpu")
     published = transforms.Compose(

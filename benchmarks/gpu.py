@@ -34,14 +34,16 @@ from benchmarks.machine import machine
 from benchmarks.published_weights import published_shapes, published_weights
 from benchmarks.training import take, tower_of
 from imagebind_cli import pipeline
+from imagebind_cli.engine import open_engine
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.evaluation.precision import generated
 from imagebind_cli.model import Model
 from imagebind_cli.readers import read_source
+from imagebind_cli.registry import face
 from imagebind_cli.sources import Item
 from imagebind_cli.training.loss import PairLoss
 from imagebind_cli.training.optimizer import make_optimizer
-from imagebind_cli.training.recipe import Optimizer, Pair
+from imagebind_cli.training.recipe import OptimizerRecipe, PairRecipe
 from imagebind_cli.weights import model_config
 
 GPU = torch.cuda.is_available()
@@ -71,7 +73,7 @@ def peak() -> float:
 
 def model_of_rule(modalities: list[str]) -> Model:
     """A model of the size with weights made by rule, of these modalities' encoders alone."""
-    config = model_config.named(SIZE)
+    config = model_config.packaged_config(SIZE)
     config = model_config.ModelConfig(SIZE, config.dim, {name: config.encoders[name] for name in [*modalities, "text"]})
     return ib.load(published_weights(published_shapes(config), seed=7), config=config, device=str(DEVICE), dtype=DTYPE)
 
@@ -99,7 +101,7 @@ def encoders(model: Model, modalities: list[str], turns: int) -> dict[str, Any]:
 def files(model: Model, count: int, turns: int) -> dict[str, Any]:
     """JPEG files to vectors, beside decoding alone."""
     workers = len(os.sched_getaffinity(0))
-    read = partial(read_source, "image", config=model.config("image"), options={})
+    read = partial(read_source, face("image"), config=model.config("image"), options=face("image").options())
     with tempfile.TemporaryDirectory() as folder:
         paths = make_pictures(Path(folder), min(count, 200))
         items = [Item(str(number), str(paths[number % len(paths)])) for number in range(count)]
@@ -107,7 +109,7 @@ def files(model: Model, count: int, turns: int) -> dict[str, Any]:
         def decode() -> None:
             with Processes(["image"]) as processes:
                 processes.launch()
-                for _ in pipeline.decode(items, read, workers=workers, ahead=model.batch_size("image"), processes=processes):
+                for _ in pipeline.decode(items, open_engine(read, workers, processes), ahead=model.batch_size("image")):
                     pass
 
         def embed() -> None:
@@ -126,12 +128,12 @@ def files(model: Model, count: int, turns: int) -> dict[str, Any]:
 
 def training(batch: int, micro_batch: int, turns: int) -> dict[str, Any]:
     """A step of the audio encoder in bfloat16, anchors from their cache and live."""
-    config = model_config.named(SIZE).encoders
+    config = model_config.packaged_config(SIZE).encoders
     precision: Literal["fp32", "bf16"] = "bf16" if GPU else "fp32"
     audio = tower_of("audio", config["audio"], "all", precision, DEVICE.type)
     sounds = torch.randn(batch, *config["audio"].shape)
-    loss = PairLoss(Pair(modalities=("image", "audio")), 1024).to(DEVICE)
-    adamw = make_optimizer({"audio": audio.encoder}, {"audio": audio.section}, nn.ModuleList([loss]), Optimizer())
+    loss = PairLoss(PairRecipe(modalities=("image", "audio")), 1024).to(DEVICE)
+    adamw = make_optimizer({"audio": audio.encoder}, {"audio": audio.recipe}, nn.ModuleList([loss]), OptimizerRecipe())
     found = {}
     for kind in ("cached", "live"):
         live = kind == "live"

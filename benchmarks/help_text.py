@@ -1,8 +1,8 @@
-"""How soon `imagebind --help` answers, beside Python with what any such command line imports, `typer` and `rich`.
+"""Time `imagebind --help` against importing `typer` and `rich`, which any such command line does.
 
     python -m benchmarks.help_text [--turns 15]
 
-Each is a new process; they take turns, after one run each that is not counted.
+Each run is a new process. The commands take turns, after one run of each that is not counted.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ import sys
 import time
 from pathlib import Path
 
+HELP = ["--help", "embed --help", "embed imu --help", "retrieve --help", "train --help", "zeroshot --help"]
 COMMANDS = {
     "python -c pass": [sys.executable, "-c", "pass"],
     "import typer, rich": [sys.executable, "-c", "import typer, rich"],
-    **{
-        " ".join(("imagebind", *words)): [sys.executable, "-m", "imagebind_cli", *words]
-        for words in (["--help"], ["embed", "--help"], ["train", "--help"], ["zeroshot", "--help"])
-    },
+    **{f"imagebind {words}": [sys.executable, "-m", "imagebind_cli", *words.split()] for words in HELP},
 }
 
 
@@ -37,7 +35,7 @@ def main() -> None:
                 taken[name].append(time.perf_counter() - start)
     print("| | median s | from | to | over the import |\n|---|---|---|---|---|")
     for name, seconds in taken.items():
-        ratio = statistics.median(own / other for own, other in zip(seconds, taken["import typer, rich"], strict=True))
+        ratio = statistics.median(one / other for one, other in zip(seconds, taken["import typer, rich"], strict=True))
         print(f"| `{name}` | {statistics.median(seconds):.3f} | {min(seconds):.3f} | {max(seconds):.3f} | {ratio:.2f} |")
     (Path(__file__).parent / "help_text.json").write_text(json.dumps({"seconds": taken}) + "\n")
 

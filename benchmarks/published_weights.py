@@ -97,4 +97,4 @@ def _is_layer_norm(key: str) -> bool:
 
 
 if __name__ == "__main__":
-    print(write_published_weights(Path(sys.argv[1]), published_shapes(model_config.named("huge")), seed=7))
+    print(write_published_weights(Path(sys.argv[1]), published_shapes(model_config.packaged_config("huge")), seed=7))

@@ -66,7 +66,7 @@ from imagebind_cli.store import open_store
 import imagebind_cli.store.hdf5, imagebind_cli.store.folder
 started = time.perf_counter()
 reader = open_store(sys.argv[1])
-len(reader), reader.made, reader.dim
+len(reader), reader.provenance, reader.dim
 print(time.perf_counter() - started)
 """
 

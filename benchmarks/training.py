@@ -27,15 +27,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import machine
 from imagebind_cli.encoder import EncoderConfig
-from imagebind_cli.training.batch import Batch
+from imagebind_cli.training.data import Batch
 from imagebind_cli.training.loss import PairLoss
 from imagebind_cli.training.optimizer import Optimizers, clip_gradients, make_optimizer
-from imagebind_cli.training.parallel import Tower, make_tower
-from imagebind_cli.training.recipe import Encoder as Section
-from imagebind_cli.training.recipe import Optimizer, Pair, Run
+from imagebind_cli.training.recipe import EncoderRecipe, OptimizerRecipe, PairRecipe, RunRecipe
 from imagebind_cli.training.start import encoder_with, fresh_weights
-from imagebind_cli.training.step import gradients
-from imagebind_cli.training.trainable import choose
+from imagebind_cli.training.step import compute_gradients
+from imagebind_cli.training.towers import Tower, make_tower, set_trainable
 from imagebind_cli.transformer import TrunkConfig
 from imagebind_cli.weights import model_config
 
@@ -70,9 +68,9 @@ MEMORY = "memory, cached over plain micro-batch and embeddings"
 def tower_of(name: str, config: EncoderConfig, train: str, precision: Literal["fp32", "bf16"] = "fp32", device: str = "cpu") -> Tower:
     """An encoder with fresh weights, ready for steps."""
     encoder = encoder_with(name, config, fresh_weights(name, config, 0))
-    section = Section(train=train)
-    choose(encoder, section, 0)
-    return make_tower(name, encoder, section, Run(precision=precision), torch.device(device))
+    section = EncoderRecipe(train=train)
+    set_trainable(encoder, section, 0)
+    return make_tower(name, encoder, section, RunRecipe(precision=precision), torch.device(device))
 
 
 def take(
@@ -87,7 +85,7 @@ def take(
 ) -> None:
     """One step as `imagebind train` takes it. parameters: what trains. embedded: the anchors are vectors already."""
     ids = tuple(map(str, range(len(inputs[0]))))
-    gradients(towers, loss, Batch(0, ids, torch.arange(len(ids)), inputs, embedded=embedded), 0, 0, micro_batch)
+    compute_gradients(towers, loss, Batch(0, ids, torch.arange(len(ids)), inputs, embedded=embedded), 0, 0, micro_batch)
     clip_gradients([parameters], 1.0)
     adamw.step()
     adamw.zero_grad()
@@ -96,11 +94,11 @@ def take(
 def pair_steps(kind: str, batch: int, micro_batch: int) -> Step:
     """A step of two small encoders that both train."""
     towers = tower_of("depth", SMALL, "all"), tower_of("thermal", SMALL, "all")
-    loss = PairLoss(Pair(modalities=("depth", "thermal")), 1024)
+    loss = PairLoss(PairRecipe(modalities=("depth", "thermal")), 1024)
     size = micro_batch if kind == "plain small" else batch
     inputs = torch.randn(size, *SMALL.shape), torch.randn(size, *SMALL.shape)
-    sections = {tower.name: tower.section for tower in towers}
-    adamw = make_optimizer({tower.name: tower.encoder for tower in towers}, sections, nn.ModuleList([loss]), Optimizer())
+    sections = {tower.name: tower.recipe for tower in towers}
+    adamw = make_optimizer({tower.name: tower.encoder for tower in towers}, sections, nn.ModuleList([loss]), OptimizerRecipe())
     parameters = [parameter for tower in towers for parameter in tower.encoder.parameters()]
     if kind == "by hand large":
         return lambda rows: _by_hand(towers, (inputs[0][:rows], inputs[1][:rows]), adamw)
@@ -131,15 +129,15 @@ def anchor_steps(kind: str) -> Step:
 
     By hand a picture is two equal frames, as in the published code.
     """
-    huge, size = model_config.named("huge").encoders, ANCHORS
+    huge, size = model_config.packaged_config("huge").encoders, ANCHORS
     precision: Literal["fp32", "bf16"] = "bf16" if kind.endswith("bf16") else "fp32"
     depth = tower_of("depth", huge["depth"], "all", precision)
     live = kind != "anchors cached"
     vision = tower_of("vision", huge["vision"], "none", precision) if live else depth  # not called with a cache
     anchors = torch.randn(size, 3, 224, 224) if live else F.normalize(torch.randn(size, 1024), dim=1)
     depths = torch.randn(size, *huge["depth"].shape)
-    loss = PairLoss(Pair(modalities=("image", "depth")), 1024)
-    adamw = make_optimizer({"depth": depth.encoder}, {"depth": depth.section}, nn.ModuleList([loss]), Optimizer())
+    loss = PairLoss(PairRecipe(modalities=("image", "depth")), 1024)
+    adamw = make_optimizer({"depth": depth.encoder}, {"depth": depth.recipe}, nn.ModuleList([loss]), OptimizerRecipe())
     if kind == "anchors by hand":
         frames = anchors[:, :, None].expand(-1, -1, 2, -1, -1)
         return lambda rows: _by_hand((vision, depth), (frames[:rows], depths[:rows]), adamw)

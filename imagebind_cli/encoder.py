@@ -1,4 +1,4 @@
-"""An encoder: stem -> trunk -> pool -> head -> unit vector, and the contract a modality's file fulfils.
+"""An encoder (stem, trunk, pool, head, unit vector), the samples it takes, and the contract that a modality's file fulfils.
 
 ImageBind section 3.3: one encoder per modality, each a transformer with a linear head into the joint space. The vector is
 normalised and never multiplied by the logit scale; the scale belongs to the model and is used for probabilities only.
@@ -20,26 +20,23 @@ from torch.overrides import TorchFunctionMode
 
 from imagebind_cli.transformer import Transformer, TrunkConfig
 
-STILL_FRAMES = 2
-"""A still picture stands for this many equal frames (published behaviour: the picture is repeated before the stem)."""
-
-Span = tuple[float, float] | None
-"""Start and end of a clip in seconds; None where time means nothing, as in a picture."""
+STILL_FRAMES = 2  # equal frames that a still picture stands for; the published code repeats the picture before the stem
+Span = tuple[float, float] | None  # start and end of a clip in seconds; None for input without time, such as a picture
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The shape of one encoder and the input it wants.
+    """The shape of one encoder and of the input it takes.
 
     dim: size of the joint space (e). shape: one clip, without batch: (3, 2, 224, 224), (77,), (1, 128, 204), (6, 2000).
     trunk: see `TrunkConfig`. patch, stride: kernel and step of the patch projection; empty for text.
-    stem_norm_eps: epsilon of the LayerNorm after the patch projection; None where there is none (vision, text).
+    stem_norm_eps: epsilon of the LayerNorm after the patch projection; None for a stem without one (vision, text).
     vocabulary: number of text tokens; 0 for other modalities. pool: `cls`, or `eos` for the end token of a text.
     head: `linear` as published, or `mlp`: a hidden layer of the trunk's width and GELU before the projection (the paper's ablation 5b).
     head_dropout: before the last projection, training only (IMU). patch_dropout: share of the patches left out of each input, training only
     (FLIP, arXiv 2212.00794): the trunk costs that much less.
-    scale: the logit scale a fresh encoder starts from; None where there is none (vision). learn_scale: whether training moves it.
-    mean, std: what the input is normalised with, per channel.
+    scale: the logit scale that a fresh encoder starts from; None for an encoder without one (vision). learn_scale: whether training moves it.
+    mean, std: of each channel, to normalise the input with.
     """
 
     dim: int
@@ -66,12 +63,12 @@ class EncoderConfig:
 
     @property
     def tokens(self) -> int:
-        """Tokens the trunk sees: the patches and the class token, or the context length of text."""
+        """Tokens that enter the trunk: the patches and the class token, or the context length of text."""
         return math.prod(self.grid) + 1 if self.patch else self.shape[0]
 
 
 class PatchStem(nn.Module):
-    """Pictures, clips or spectrograms to tokens: a strided convolution, the class token, learned positions."""
+    """Turns pictures, clips or spectrograms into tokens: a strided convolution, the class token, learned positions."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -98,7 +95,7 @@ class PatchStem(nn.Module):
 
 
 class Head(nn.Module):
-    """LayerNorm and projection into the joint space, on the one pooled token."""
+    """LayerNorm and projection of the pooled token into the joint space."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -127,10 +124,10 @@ class Encoder(nn.Module):
             self.log_scale = nn.Parameter(torch.empty(()), requires_grad=config.learn_scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Unit vectors (b, e) in float32 for clips (b, *shape); vision also takes still pictures (b, 3, h, w)."""
+        """Encode clips (b, *shape) to unit vectors (b, e) in float32; vision also takes still pictures (b, 3, h, w)."""
         tokens = self.stem(x)  # (b, n, d)
         if self.training and self.config.patch_dropout:
-            tokens = _some_patches(tokens, self.config.patch_dropout)
+            tokens = _drop_patches(tokens, self.config.patch_dropout)
         tokens = self.trunk(tokens)
         if self.config.pool == "eos":  # the end token has the highest id of the vocabulary
             pooled = tokens[torch.arange(len(x), device=x.device), x.argmax(dim=-1)]
@@ -140,17 +137,16 @@ class Encoder(nn.Module):
 
     @property
     def scale(self) -> float:
-        """The logit scale, 1 / temperature: what probabilities multiply cosines with. 1 for vision; never above 100."""
+        """The logit scale, 1 / temperature, by which cosines are multiplied to get logits. 1 for vision; at most 100."""
         if self.config.scale is None:
             return 1.0
-        return min(
-            float(f"{math.exp(self.log_scale.item()):.9g}"), 100.0
-        )  # all that float32 holds: stores compare it, and exp's end varies
+        # The nine digits that float32 holds: stores compare the scale, and the last bits of exp differ between machines.
+        return min(float(f"{math.exp(self.log_scale.item()):.9g}"), 100.0)
 
 
-def _some_patches(tokens: Tensor, dropped: float) -> Tensor:
-    """The class token and a random share of the patches of each input, (b, n, d) to (b, n', d); at least one patch stays."""
-    count = max(1, round((tokens.shape[1] - 1) * (1 - dropped)))
+def _drop_patches(tokens: Tensor, share: float) -> Tensor:
+    """Drop a random share of each input's patches, (b, n, d) to (b, n', d); the class token and at least one patch stay."""
+    count = max(1, round((tokens.shape[1] - 1) * (1 - share)))
     chosen = torch.rand(tokens.shape[0], tokens.shape[1] - 1, device=tokens.device).topk(count, dim=1).indices + 1  # (b, n' - 1)
     patches = tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[2]))
     return torch.cat([tokens[:, :1], patches], dim=1)
@@ -158,12 +154,12 @@ def _some_patches(tokens: Tensor, dropped: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Sample:
-    """One input, or a stretch of a long one, as the encoder takes it.
+    """One input, or a part of a long one, as the encoder takes it.
 
-    tensor: (clips, *shape); the clip axis is always there. spans: per clip, its seconds. A video's three crops are clips
-    with the same span. notes: what had to be assumed to read it, in words for the user. facts: what the file turned out to hold (rate,
-    channels, size, unit, …), in JSON's types, with the item's first sample. warnings: what is lost of this very item, said with its name.
-    modality: whose it is, where several of one item are read.
+    tensor: (clips, *shape); the clip axis is always there. spans: the seconds of each clip; a video's three crops are clips with the same
+    span. notes: what was assumed to read the input, in words for the user. facts: what the file turned out to hold (rate, channels, size,
+    unit, …), in JSON's types, with the item's first sample. warnings: what of this very item is lost; printed with its name.
+    modality: set where an item is read in several.
     """
 
     tensor: Tensor
@@ -174,37 +170,57 @@ class Sample:
     modality: str = ""
 
 
+# (source, encoder config, options) to the samples of one item, in time order. A source is a path, an open binary file, or the modality's
+# array. A long item is read as several samples, so that it is never in memory as a whole. Raises OSError or ValueError, with a reason in
+# words, for an input that cannot be read.
 Reader = Callable[[Any, EncoderConfig, Any], Iterator[Sample]]
-"""(source, encoder config, options) to the samples of one item, in time order.
-
-A source is a path, an open binary file, or the modality's array. A long item comes as several samples, so that it never lies
-in memory whole. Raises OSError or ValueError, with a reason in words, for an input that cannot be read.
-"""
 
 
 @dataclass(frozen=True)
 class Modality:
-    """An encoder file's whole contract.
+    """The contract of an encoder file, which assigns one to `MODALITY`.
 
-    name: as in the registry. stem: builds the stem from an EncoderConfig. readers: what a user may call this input, and how
-    each is read; the choices they take stand in `reading.OPTIONS`.
+    name: as in `registry.ENCODERS`. readers: how each of its faces is read, by the name that a user gives it; their options are in
+    `options.OPTIONS`. stem: builds the stem from a config. preview: how a clip of one channel is drawn: as a `map` from its smallest to its
+    largest value, as `levels` from 0 to 1, or as a `spectrogram`.
     """
 
     name: str
     readers: Mapping[str, Reader]
     stem: Callable[[EncoderConfig], nn.Module] = field(default=PatchStem)
+    preview: str = "map"
+
+
+def encode_texts(encoder: Encoder, texts: Tensor, tokens: int) -> Tensor:
+    """Encode token ids (b, n) to unit vectors (b, dim), about `tokens` tokens at a time: each different text once, with others of its length.
+
+    Nothing behind the end token is computed: under the causal mask it cannot reach it.
+    """
+    different, places = torch.unique(texts, dim=0, return_inverse=True)
+    ends, order = different.argmax(dim=-1).sort()  # the end token has the highest id of the vocabulary
+    lengths = (ends + 1).tolist()
+    vectors = torch.empty(len(different), encoder.config.dim, device=texts.device)
+    start = 0
+    while start < len(lengths):
+        stop = start + 1
+        while stop < len(lengths) and (stop + 1 - start) * lengths[stop] <= tokens:
+            stop += 1
+        batch = order[start:stop]
+        vectors[batch] = encoder(different[batch, : lengths[stop - 1]])
+        start = stop
+    return vectors[places]
 
 
 class _NoInitialisation(TorchFunctionMode):
-    """Leaves out `torch.nn.init` while modules are built: on the meta device it fills nothing, and imports a second's worth of compiler."""
+    """Skips `torch.nn.init` while modules are built: on the meta device it fills nothing, and it imports a compiler, which takes a second."""
 
-    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         if getattr(function, "__module__", None) == "torch.nn.init":
-            return arguments[0] if arguments else named["tensor"]
-        return function(*arguments, **(named or {}))
+            return arguments[0] if arguments else keywords["tensor"]
+        return function(*arguments, **(keywords or {}))
 
 
 def build_encoder(modality: Modality, config: EncoderConfig) -> Encoder:
-    """The encoder's modules on the meta device: shapes without memory. Load weights with `assign=True`."""
+    """Build an encoder's modules on the meta device: shapes without memory. Load weights with `assign=True`."""
     with torch.device("meta"), _NoInitialisation():
         return Encoder(config, modality.stem(config)).eval()

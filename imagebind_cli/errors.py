@@ -7,8 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EBADF, errno.ENAMETOOLONG, errno.ELOOP)
-"""A full disk, a quota, a folder that is not ours, a closed stdout, a name too long to be one: these are for the user to mend, and one line."""
+# What the system may refuse for reasons that the user can act on: a full disk, a broken one, a quota, a folder of somebody else, a closed stdout, a
+# name that is too long to be one. Each is reported in one line.
+REFUSED = (
+    errno.ENOSPC,
+    errno.EIO,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EBADF,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
 
 
 class UserError(Exception):

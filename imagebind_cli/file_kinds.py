@@ -1,12 +1,13 @@
-"""What kind of file a name or its first bytes say it is: which files in a folder are not meant, and what an archive is."""
+"""The kind of a file by its name or first bytes: which files of a folder are of other kinds, and what an archive is."""
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 import shlex
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 PICTURE = (
@@ -28,6 +29,7 @@ ARCHIVE = "zip gz tgz bz2 tbz tbz2 xz txz zst tzst lz4 7z rar"
 
 KNOWN = frozenset(" ".join((PICTURE, VIDEO, SOUND, TABLE, ARRAY, TEXT, RECORD, CODE, WEIGHTS, ARCHIVE)).split())
 MAP = f"{PICTURE} {ARRAY} {TABLE}"
+# Suffixes of the files that may be of each modality, readable or not.
 READ = {
     modality: frozenset(suffixes.split())
     for modality, suffixes in {
@@ -41,10 +43,11 @@ READ = {
         "text": "",
     }.items()
 }
-"""Suffixes of the files that may be of each modality, readable or not."""
 
+PLACED = frozenset({"depth", "imu"})  # modalities of which a file's name, or files beside it, may change how it is read
+
+# Names, without suffix or with that of a text, of the papers that come with a dataset.
 PAPERS = "readme license licence copying changelog notice authors contributing makefile dockerfile sha256sums md5sums"
-"""Names, without suffix or with that of a text, of what comes with a dataset."""
 
 COMPRESSED = {
     "gzip": (rb"\x1f\x8b", "gunzip -c"),
@@ -54,16 +57,26 @@ COMPRESSED = {
     "LZ4": (rb"\x04\x22\x4d\x18", "lz4 -dc"),
 }
 PACKED = {"ZIP": rb"PK(\x03\x04|\x05\x06)", "7-Zip": rb"7z\xbc\xaf\x27\x1c", "RAR": rb"Rar!\x1a\x07"}
-OFFICE = (b"[Content_Types].xml", b"_rels/", b"mimetype")
-"""First members of ZIP files that are documents."""
+OFFICE = (b"[Content_Types].xml", b"_rels/", b"mimetype")  # first members of ZIP files that are documents
 
 
 @dataclass
 class Others:
-    """The files of plainly another kind that folders and patterns brought along. strict: they are failures. count: how many were skipped."""
+    """What is not meant of the files in folders and patterns.
+
+    strict: files of plainly another kind are failures. include: patterns of which a file's name matches one, if there are any.
+    count: how many files of another kind were skipped.
+    """
 
     strict: bool = False
+    include: tuple[str, ...] = ()
     count: int = 0
+
+
+def is_included(path: str, patterns: Sequence[str]) -> bool:
+    """Check whether a file's name matches one of some patterns, in upper or lower case; without patterns every file does."""
+    name = os.path.basename(path).lower()
+    return not patterns or any(fnmatch.fnmatchcase(name, pattern.lower()) for pattern in patterns)
 
 
 def is_other(path: str, modalities: Iterable[str]) -> bool:
@@ -72,7 +85,12 @@ def is_other(path: str, modalities: Iterable[str]) -> bool:
     suffix = suffix[1:]
     if stem in PAPERS.split() and (not suffix or suffix in TEXT.split()):
         return True
-    return suffix in KNOWN and not all(suffix in READ[modality] for modality in modalities)
+    return suffix in KNOWN and not all(suffix in READ.get(modality, KNOWN) for modality in modalities)
+
+
+def may_be_zip(modalities: Iterable[str]) -> bool:
+    """Check whether a ZIP file may be an input of one of some modalities, and not an archive of inputs."""
+    return any("zip" in READ.get(modality, ()) for modality in modalities)
 
 
 def archive(head: bytes, name: str, then: str = "") -> str | None:

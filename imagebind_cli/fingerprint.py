@@ -1,4 +1,4 @@
-"""The fingerprint of an encoder's weights: how stores, runs and caches say which weights they were made with, and find out whether they still fit."""
+"""The fingerprint of an encoder's weights, by which stores, runs and caches recognise the weights that they were made with."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-RULE = "2:"
-"""Start of every fingerprint: which rule it follows. Those of the first rule had none, and changed with the processor."""
-
-VALUES = 16
-"""Values of a tensor that are looked at."""
+RULE = "2:"  # start of every fingerprint: the rule it follows; those of the first rule had none, and differed by processor
+VALUES = 16  # values of a tensor that are read
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """`2:` and 16 hex digits that tell one encoder's weights from another's, on every machine and in every file format.
+    """Return `2:` and 16 hex digits that tell one encoder's weights from another's, on every machine and in every file format.
 
-    A SHA-256 over every tensor's name and shape and 16 values spread over it, as float32: a few pages of a multi-gigabyte file are
-    touched, not all of it.
+    They are a SHA-256 of every tensor's name, shape and 16 of its values, evenly spread, as float32: of a multi-gigabyte file only a few
+    pages are read.
 
     Args:
         tensors: by our names, as `Checkpoint.read` gives them.
@@ -37,14 +34,14 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def positions(count: int) -> np.ndarray:
-    """Return which of `count` values are looked at, int64: the first, the last, and others evenly between.
+    """Return which of `count` values are read, int64: the first, the last, and others evenly between.
 
-    In whole numbers: float32 positions past 2**24 differ with the processor and may lie past the end.
+    They are computed in integers: float32 positions past 2**24 differ by processor and may be past the end.
     """
     shown = min(VALUES, count)
     return np.arange(shown) * (count - 1) // max(shown - 1, 1)
 
 
 def is_earlier(value: object) -> bool:
-    """Check whether a record holds a fingerprint of the first rule, which can be compared with no other machine's, nor with today's."""
+    """Check whether a value is a fingerprint of the first rule, which cannot be compared with those of other machines, nor with today's."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{16}", value) is not None

@@ -1,7 +1,7 @@
-"""An encoder's blocks in int8, for CPUs: a quarter of the memory and several times the products a second, for a small loss.
+"""Run an encoder's blocks in int8, for CPUs: a quarter of the memory and several times the speed of matrix products, for a small error.
 
-Weights are rounded once, with a scale for each output; what comes in is rounded as it comes, with a scale for each token. A token's rounding
-depends on nothing but itself, so that a vector does not change with the batch it is in. Stem, norms, attention and head stay float32.
+Weights are rounded once, with a scale per output; inputs are rounded in each call, with a scale per token. A token's rounding depends on the
+token alone, so that a vector does not change with the batch it is in. Stem, norms, attention and head stay float32.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SMALLEST = torch.finfo(torch.float32).tiny
 
 
 class Int8Linear(nn.Module):
-    """A linear layer whose weights are int8, (o, i) or packed as oneDNN wants them."""
+    """A linear layer whose weights are int8, (o, i) or packed for oneDNN."""
 
     weight: Tensor
     scale: Tensor
@@ -36,7 +36,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (…, i) to (…, o) float32
         rows = x.flatten(0, -2)
-        # As `abs().amax()`, which writes all of the rows once more.
+        # Equals `abs().amax()`, which would write all rows once more.
         largest = torch.maximum(rows.amax(dim=1, keepdim=True), rows.amin(dim=1, keepdim=True).neg_())
         size = largest.clamp_(min=SMALLEST).div_(LARGEST)  # (n, 1)
         product = self._product((rows / size).round_().to(torch.int8))
@@ -45,12 +45,12 @@ class Int8Linear(nn.Module):
     def _product(self, rounded: Tensor) -> Tensor:  # (n, i) int8 to (n, o) float32
         if self.packed:
             return _packed_product(rounded, self.weight, self.scale, self.zero)
-        # The weights as a view: contiguous ones are unpacked each time.
+        # The weights as a transposed view: contiguous ones are unpacked each time.
         return torch._int_mm(rounded, self.weight.T) * self.scale
 
 
 def _packed_product(rounded: Tensor, weight: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    """oneDNN's int8 product with a scale for each output, which writes no int32 in between."""
+    """Multiply with oneDNN's int8 product and a scale per output, which writes no int32 in between."""
     return torch.ops.onednn.qlinear_pointwise(  # type: ignore[no-any-return]
         rounded, 1.0, 0, weight, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
     )
@@ -58,17 +58,17 @@ def _packed_product(rounded: Tensor, weight: Tensor, scale: Tensor, zero: Tensor
 
 @cache
 def packs() -> bool:
-    """Whether oneDNN multiplies int8 exactly here: builds of torch for other processors lack it, and old ones saturate at 16 bits."""
+    """Check whether oneDNN multiplies int8 exactly here: torch for other processors lacks it, and old processors saturate at 16 bits."""
     rows, weight, scale = torch.full((4, 64), LARGEST, dtype=torch.int8), torch.full((16, 64), -LARGEST, dtype=torch.int8), torch.ones(16)
     try:
-        found = _packed_product(rows, torch.ops.onednn.qlinear_prepack(weight, None), scale, torch.zeros(16, dtype=torch.int32))
+        product = _packed_product(rows, torch.ops.onednn.qlinear_prepack(weight, None), scale, torch.zeros(16, dtype=torch.int32))
     except (RuntimeError, AttributeError):
         return False
-    return bool((found == -64 * LARGEST * LARGEST).all())
+    return bool((product == -64 * LARGEST * LARGEST).all())
 
 
 def narrow(encoder: Encoder) -> Encoder:
-    """The encoder, with int8 layers in place of all linear ones of its blocks."""
+    """Replace all linear layers of an encoder's blocks with int8 ones, in place, and return the encoder."""
     for block in encoder.trunk.blocks:
         for owner, name in ((block.attn, "qkv"), (block.attn, "out"), (block.mlp, "up"), (block.mlp, "down")):
             setattr(owner, name, Int8Linear(getattr(owner, name)))

@@ -1,4 +1,4 @@
-"""A model to work with: found by name, folder, file or hub address, its encoders loaded one by one, files to unit vectors."""
+"""`load` and `Model`: turn files into unit vectors with a checkpoint whose encoders are loaded one by one, when first used."""
 
 from __future__ import annotations
 
@@ -13,65 +13,64 @@ import torch
 from torch import Tensor
 
 from imagebind_cli import pipeline, registry
-from imagebind_cli.encoder import Encoder, EncoderConfig
-from imagebind_cli.engine.processes import Processes, default_workers
+from imagebind_cli.encoder import Encoder, EncoderConfig, encode_texts
+from imagebind_cli.engine import default_workers, open_engine
+from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.int8 import narrow
-from imagebind_cli.options import record
-from imagebind_cli.readers import modality_options, read_source
-from imagebind_cli.sources import Failure, Item, whole
+from imagebind_cli.options import ReadingOptions
+from imagebind_cli.readers import read_source
+from imagebind_cli.sources import Failure, Item, whole_source
 from imagebind_cli.weights import checkpoint, model_config
 from imagebind_cli.weights.checkpoint import Checkpoint
 from imagebind_cli.weights.find import ConfigLike, ModelLike, find_checkpoint, is_bundled
 
-SHORT_TEXT = 8
-"""Tokens of a short sentence: texts are taken in as if all were, and encoded by their true lengths."""
-BESIDE_A_GPU = 32
-"""Cores that read for a GPU at most, if the user does not say; a CPU that encodes has few to spare."""
+SHORT_TEXT = 8  # tokens of a short sentence: a batch of texts is counted as if all were short, and encoded by their true lengths
+BESIDE_A_GPU = 32  # items read at a time for a GPU, at most, if the user does not say; a CPU that encodes has few cores to spare
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """`cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes the first of CUDA, MPS and CPU that is there.
+    """Return the device of a name: `cpu`, `cuda`, `cuda:1`, `mps`, or for `auto` the first of CUDA, MPS and CPU that is present.
 
     Raises:
-        UserError: the device is not there.
+        UserError: unknown name, or the device is not present.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    devices = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(device for device, present in there.items() if present))
-    if name.partition(":")[0] not in there:
-        raise UsageError(f"unknown device {name!r}; choose from auto, {', '.join(there)}")
-    if not there[name.partition(":")[0]]:
-        raise UserError(f"no {name} device here; choose from {', '.join(device for device, present in there.items() if present)}")
+        return torch.device(next(device for device, present in devices.items() if present))
+    if name.partition(":")[0] not in devices:
+        raise UsageError(f"unknown device {name!r}; choose from auto, {', '.join(devices)}")
+    if not devices[name.partition(":")[0]]:
+        raise UserError(f"no {name} device here; choose from {', '.join(device for device, present in devices.items() if present)}")
     return torch.device(name)
 
 
 class Model:
     """A model whose encoders are loaded when first asked for. Get one from `load`."""
 
-    def __init__(self, found: Checkpoint, device: torch.device, dtype: torch.dtype | None) -> None:
-        self.checkpoint, self.device, self.dtype = found, device, dtype
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None) -> None:
+        self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
         self._encoders: dict[str, Encoder] = {}
 
     @property
     def name(self) -> str:
-        """What the model calls itself."""
+        """The name in its config."""
         return self.checkpoint.config.name
 
     @property
     def folder(self) -> str | None:
-        """Where the model lies, if its name alone does not lead there."""
-        named = is_bundled(self.name) or self.name in model_config.names()
-        return None if named or not os.path.exists(self.checkpoint.place) else os.path.abspath(self.checkpoint.place)
+        """The folder or file of its weights, unless the name alone leads there."""
+        is_known = is_bundled(self.name) or self.name in model_config.packaged_names()
+        return None if is_known or not os.path.exists(self.checkpoint.place) else os.path.abspath(self.checkpoint.place)
 
     @property
     def dim(self) -> int:
-        """Length of its vectors."""
+        """The length of its vectors."""
         return self.checkpoint.config.dim
 
     def config(self, modality: str) -> EncoderConfig:
-        """What the encoder of a modality is made of and wants as input; reads no weights.
+        """Return the shape of a modality's encoder and of the input it takes; reads no weights.
 
         Raises:
             UserError: unknown modality, or one this model has no encoder for.
@@ -79,12 +78,12 @@ class Model:
         return checkpoint.encoder_config(self.checkpoint, modality)
 
     def encoder(self, modality: str) -> Encoder:
-        """The encoder of a modality, loaded once; `image`, `video` and `vision` share one.
+        """Return the encoder of a modality, loaded once; `image`, `video` and `vision` share one.
 
         Raises:
             UserError: unknown modality, or weights that do not fit.
         """
-        name = registry.encoder_name(modality)
+        name = registry.face(modality).encoder
         if name not in self._encoders:
             if self.dtype is torch.int8:
                 self._encoders[name] = narrow(checkpoint.load_encoder(self.checkpoint, name, self.device, torch.float32))
@@ -93,11 +92,11 @@ class Model:
         return self._encoders[name]
 
     def scale(self, modality: str) -> float:
-        """The logit scale of a modality: what cosines are multiplied with before a softmax. Vectors never contain it. 1 for vision."""
+        """Return the logit scale of a modality: cosines are multiplied with it before a softmax, vectors never are. 1 for vision."""
         return self.encoder(modality).scale
 
     def encode(self, modality: str, tensor: Tensor) -> Tensor:
-        """Unit vectors (b, dim) float32, on the model's device, of tensors as the encoder takes them.
+        """Encode tensors, as the encoder takes them, to unit vectors (b, dim) float32 on the model's device.
 
         Args:
             tensor: one clip each, (b, *shape), or several, (b, clips, *shape), which are averaged and made unit vectors again. Vision takes
@@ -116,12 +115,12 @@ class Model:
             wanted = " or ".join(f"(b, {', '.join(map(str, shape))})" for shape in shapes)
             raise UserError(f"{modality}: tensor of shape {tuple(tensor.shape)}; {wanted} is needed, or with clips after b")
         with torch.inference_mode():
-            pinned = self.device.type == "cuda" and tensor.device.type == "cpu"  # only such memory is copied while Python goes on
-            tensor = tensor.pin_memory().to(self.device, non_blocking=True) if pinned else tensor.to(self.device)
+            to_pin = self.device.type == "cuda" and tensor.device.type == "cpu"  # pinned memory is copied while Python continues
+            tensor = tensor.pin_memory().to(self.device, non_blocking=True) if to_pin else tensor.to(self.device)
             if tensor.is_floating_point():
                 tensor = tensor.to(encoder.head.proj.weight.dtype)
             clips = tensor.flatten(0, extra - 1)  # (b * clips, *shape)
-            vectors = _encode_texts(encoder, clips, self._tokens) if encoder.config.vocabulary else encoder(clips)
+            vectors = encode_texts(encoder, clips, self._tokens) if encoder.config.vocabulary else encoder(clips)
             if extra == 2:
                 vectors = torch.nn.functional.normalize(vectors.unflatten(0, tensor.shape[:2]).mean(dim=1), dim=-1)
         return vectors
@@ -132,12 +131,12 @@ class Model:
         return 2048 if self.device.type == "cpu" else 65536
 
     def batch_size(self, modality: str) -> int:
-        """Clips to encode at once when the user does not say: about 2,000 tokens on a CPU, 64,000 elsewhere."""
+        """Return how many clips to encode at once when the user does not say: about 2,000 tokens on a CPU, 64,000 elsewhere."""
         config = self.encoder(modality).config
         return max(1, self._tokens // (SHORT_TEXT if config.vocabulary else config.tokens))
 
     def read(self, modality: str, source: Any, **options: Any) -> Iterator[Any]:
-        """The samples of one input as its encoder takes them (`Sample`: tensor (clips, *shape), spans, notes).
+        """Yield the samples of one input as its encoder takes them (`Sample`: tensor (clips, *shape), spans, notes).
 
         Args:
             source: a path, an open binary file, for text a sentence, or the modality's array; see the readers in `encoders/`.
@@ -145,97 +144,79 @@ class Model:
         Raises:
             UserError: an option this modality does not have. OSError, ValueError: the input cannot be read.
         """
-        return read_source(modality, source, self.config(modality), options)
+        face = registry.face(modality)
+        return read_source(face, source, self.config(modality), face.read_options(options))
 
     def embed_items(
         self,
         modality: str,
         items: Iterable[Item | Failure],
         *,
+        options: ReadingOptions | None = None,
         pool: str = "mean",
         batch_size: int | None = None,
         workers: int | None = None,
         processes: Processes | None = None,
-        **options: Any,
     ) -> Iterator[tuple[Item, pipeline.Embedded | Failure]]:
-        """Embed a stream of items in order, as `pipeline.embed` says: each beside its embeddings or its failure.
+        """Embed a stream of items in order: yield each with its embeddings or its failure, as `pipeline.embed_items` does.
 
-        processes: `Processes([modality])` where reading is what takes the time, as of many short files beside a GPU.
+        Args:
+            options: how the inputs are read, from `registry.face(modality).read_options({"clips": 3})`; None for the defaults.
+            pool: `mean` for one vector per item, `none` for one per time window.
+            processes: `Processes([modality])` where reading is what takes the time, as of many short files beside a GPU.
         """
-        modality_options(modality, options)  # a wrong name is told before anything is loaded
+        face = registry.face(modality)
         self.encoder(modality)
-        return pipeline.embed(
-            items,
-            read=partial(read_source, modality, config=self.config(modality), options=options),
-            encode=partial(self.encode, modality),
-            batch_size=batch_size or self.batch_size(modality),
-            workers=workers or (default_workers() if self.device.type == "cpu" else default_workers(BESIDE_A_GPU)),
-            pool=pool,
-            processes=processes,
+        read = partial(read_source, face, config=self.config(modality), options=options or face.options())
+        workers = workers or (default_workers() if self.device.type == "cpu" else default_workers(BESIDE_A_GPU))
+        engine = open_engine(read, workers, processes)
+        return pipeline.embed_items(
+            items, engine, partial(self.encode, modality), batch_size=batch_size or self.batch_size(modality), pool=pool
         )
 
     def embed(
         self, modality: str, inputs: Sequence[Any], *, batch_size: int | None = None, workers: int | None = None, **options: Any
     ) -> np.ndarray:
-        """Unit vectors, float32 (n, dim), one row per input in order.
+        """Embed inputs to unit vectors float32 (n, dim), a row per input in order.
 
         Args:
             inputs: paths, for text sentences, or arrays. Image: (h, w, 3) uint8. Video: (frames (t, h, w, 3) uint8, frames a second) or one
                 clip's frames alone. Audio: (waveform, rate in Hz), or a waveform alone at 16 kHz. Depth: (h, w), float metres or uint16
-                millimetres. Thermal: (h, w). IMU: (6, t). A single path or sentence is taken for a list of one.
+                millimetres. Thermal: (h, w). IMU: (6, t). A single path or sentence counts as a list of one.
                 Of a sound, a video or a motion recording also a `Stretch`: the part of it between two times.
             options: fields of the modality's options, e.g. `clips=3`.
         Raises:
             UserError: an input cannot be read (its place and the reason), or an option does not exist.
         """
+        resolved = registry.face(modality).read_options(options)
         if isinstance(inputs, str | os.PathLike):
             inputs = [inputs]
-        named = (given if isinstance(given := whole(payload), str | os.PathLike) else f"input {i}" for i, payload in enumerate(inputs))
-        items = (Item(str(name), payload) for name, payload in zip(named, inputs, strict=True))
+        sources = ((i, payload, whole_source(payload)) for i, payload in enumerate(inputs))
+        items = (Item(str(path) if isinstance(path, str | os.PathLike) else f"input {i}", payload) for i, payload, path in sources)
         rows = []
-        for item, result in self.embed_items(modality, items, batch_size=batch_size, workers=workers, **options):
+        for item, result in self.embed_items(modality, items, options=resolved, batch_size=batch_size, workers=workers):
             if isinstance(result, Failure):
                 raise UserError(f"{item.id}: {result.reason.removeprefix(f'{item.id}: ')}")
             rows += [embedding.vector for embedding in result.embeddings]
         return np.stack(rows) if rows else np.empty((0, self.dim), np.float32)
 
-    def made(self, modality: str, pool: str = "mean", **options: Any) -> dict[str, Any]:
-        """How this model makes embeddings of a modality, for the record every store carries."""
-        name = registry.encoder_name(modality)
+    def record(self, modality: str, options: ReadingOptions | None = None, pool: str = "mean") -> dict[str, Any]:
+        """Describe how this model makes embeddings of a modality: the record that every store carries."""
+        face = registry.face(modality)
         return {
             "modality": modality,
             "model": self.name,
             **({} if self.folder is None else {"folder": self.folder}),
-            "weights": checkpoint.fingerprint(self.checkpoint, name),
+            "weights": self.checkpoint.fingerprint(face.encoder),
             "untrained": self.checkpoint.untrained,
             "licence": self.checkpoint.config.licence,
             "dim": self.dim,
             "scale": self.scale(modality),
             "dtype": str(self.dtype or self.encoder(modality).head.proj.weight.dtype).removeprefix("torch."),
             "pool": pool,
-            "options": record(modality_options(modality, options)),
+            "options": (options or face.options()).record(),
             "version": metadata.version("imagebind-cli"),
         }
-
-
-def _encode_texts(encoder: Encoder, texts: Tensor, tokens: int) -> Tensor:
-    """Unit vectors (b, dim) of token ids (b, n), about `tokens` of them at a time: every text once, each with others of its length.
-
-    Nothing behind the end token is computed: under the causal mask it cannot reach it.
-    """
-    different, places = torch.unique(texts, dim=0, return_inverse=True)
-    ends, order = different.argmax(dim=-1).sort()  # the end token has the highest id of the vocabulary
-    lengths = (ends + 1).tolist()
-    vectors = torch.empty(len(different), encoder.config.dim, device=texts.device)
-    start = 0
-    while start < len(lengths):
-        stop = start + 1
-        while stop < len(lengths) and (stop + 1 - start) * lengths[stop] <= tokens:
-            stop += 1
-        some = order[start:stop]
-        vectors[some] = encoder(different[some, : lengths[stop - 1]])
-        start = stop
-    return vectors[places]
 
 
 def load(
@@ -246,15 +227,15 @@ def load(
     dtype: str = "auto",
     config: ConfigLike | None = None,
 ) -> Model:
-    """A model to embed with.
+    """Find a model and return it, with no weights read yet but those of `modalities`.
 
     Args:
         model: a name (`huge`, `tiny`), a folder, a published `.pth` as it is, `hf://owner/repo`, or published-format tensors by name.
             None takes `IMAGEBIND_MODEL`, else the default.
-        modalities: encoders to load now; others are loaded when first used.
+        modalities: those whose encoders to load now; others are loaded when first used.
         device: `auto`, `cpu`, `cuda`, `mps`. dtype: `auto` (float32 on CPU, the weights' own elsewhere), `fp32`, `bf16`, `fp16`,
-            `int8` (on CPUs: faster, and a little off; `imagebind weights verify --dtype int8` says how much).
-        config: what the weights are, where they do not say so: the published constructor's arguments, or a JSON file.
+            `int8` (on CPUs: faster and slightly less exact; `imagebind weights verify --dtype int8` measures by how much).
+        config: describes weights that do not describe themselves: the published constructor's arguments, or a JSON file.
     Raises:
         UserError: no such model, modality, device or dtype, or weights that do not fit their config.
     """
@@ -262,10 +243,10 @@ def load(
         raise UsageError(f"unknown dtype {dtype!r}; choose from auto, {', '.join(DTYPES)}")
     modalities = [modalities] if isinstance(modalities, str) else modalities
     for modality in modalities or ():
-        registry.encoder_name(modality)
+        registry.face(modality)
     place = choose_device("cpu" if (device, dtype) == ("auto", "int8") else device)
     if dtype == "int8" and place.type != "cpu":
-        raise UsageError(f"int8 is for CPUs, not {place.type}; bf16 is the fast one there")
+        raise UsageError(f"int8 is for CPUs, not {place.type}; use bf16 there")
     loaded = Model(find_checkpoint(model, config), place, DTYPES.get(dtype))
     for modality in modalities or ():
         loaded.encoder(modality)

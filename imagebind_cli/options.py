@@ -1,137 +1,189 @@
 """What a user may choose about reading each modality's files: one frozen dataclass each, from which the command line's flags are made.
 
-Imports nothing heavy, so that `--help` can show the choices. A modality with no choices has no entry.
+A new option is a field here, with a default, and its use in the modality's reader; flags, checks, records and the resuming of older stores
+follow. Imports nothing heavy, so that `--help` can show the choices. A modality without choices has no entry in `OPTIONS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, ClassVar
 
 from imagebind_cli.errors import UsageError
 
+Floats = Sequence[float]
 
-def choice(
-    default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None, moving: bool = False, later: bool = False
-) -> Any:
-    """A dataclass field that is also a flag: what it means, which values it takes, and whether still pictures have none of it.
 
-    later: it came after outputs were made without it. At its default it is left out of records, so that those outputs can be added to.
+def choice(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None, only: str = "") -> Any:
+    """Define a dataclass field that is also a flag.
+
+    Args:
+        default: stays what it is once stores have been made with it: a record without the option means this value.
+        help: what the option means. choices: the values it takes, if they are few. minimum: its smallest value.
+        only: for an option that still pictures do not have, the words that say so after "which".
     """
-    metadata = {"help": help, "choices": choices, "minimum": minimum, "moving": moving, "later": later}
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata={"help": help, "choices": choices, "minimum": minimum, "only": only})
 
 
-HIDDEN = {"hidden": True, "choices": (), "minimum": None, "moving": False, "later": False}
-"""Of a dataclass field that is no flag and stands in no record: what belongs to one sample alone."""
+PER_ITEM = {"per_item": True}  # metadata of a field that is neither a flag nor recorded: it is set item by item, with `dataclasses.replace`
 
-
-CLIPS = "Windows per item, evenly spaced; as many as cover it if not given. Released code: audio 3, video 5."
-
-TRACK = "Which of a file's sound or video tracks, from 1, covers left out; if not given, the one flagged default, else the first."
-
-
-EXCLUSIVE = ({"clips", "hop", "centres"}, {"rate", "time_column"}, {"rate", "time_unit"})
-"""Options of which one alone may be given."""
+# Records leave these out at their defaults, as those from before the options existed do. Add nothing: records are compared by
+# `with_defaults`, so that an older one, which lacks a new option, equals one that has it at its default.
+UNRECORDED_DEFAULTS = frozenset({"track"})
 
 
 @dataclass(frozen=True)
-class VisionOptions:
+class ReadingOptions:
+    """What the options of all modalities have in common. Get checked ones from `registry.Face.read_options`.
+
+    chosen: names of the options that were set, even if to their defaults. Prepared samples must agree with these alone.
+    augmentations: fields of a training recipe's `augment` that fit, besides those of pictures where there is a `view`.
+    """
+
+    augmentations: ClassVar[tuple[str, ...]] = ()
+
+    chosen: frozenset[str] = field(default=frozenset(), kw_only=True, compare=False, metadata=PER_ITEM)
+
+    @classmethod
+    def flags(cls) -> list[Field[Any]]:
+        """Return the fields that a user may choose."""
+        return [entry for entry in fields(cls) if "help" in entry.metadata]
+
+    @classmethod
+    def names(cls, still: bool = False) -> list[str]:
+        """Return the names of the options; still: of those that still pictures have."""
+        return [entry.name for entry in cls.flags() if not (still and entry.metadata["only"])]
+
+    @classmethod
+    def has(cls, name: str) -> bool:
+        """Check whether the reader takes a `view`, a `moment` or a `stretch` for each item."""
+        return any(entry.name == name and "per_item" in entry.metadata for entry in fields(cls))
+
+    @classmethod
+    def with_defaults(cls, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Complete a record, which may have been made before some of the options existed, with their defaults."""
+        return {entry.name: entry.default for entry in cls.flags()} | dict(record)
+
+    def choices(self) -> dict[str, Any]:
+        """Return the options that were set, by name."""
+        return {name: getattr(self, name) for name in self.names() if name in self.chosen}
+
+    def record(self) -> dict[str, Any]:
+        """Return all options by name, for what is written beside outputs."""
+        values = ((entry, getattr(self, entry.name)) for entry in self.flags())
+        return {entry.name: value for entry, value in values if not (entry.name in UNRECORDED_DEFAULTS and value == entry.default)}
+
+    @classmethod
+    def normalisation(cls, record: Mapping[str, Any], mean: Floats, std: Floats) -> tuple[Floats, Floats]:
+        """Return the mean and deviation per channel that samples of such a record are normalised with."""
+        return mean, std
+
+
+CLIPS = "Evenly spaced windows per input; by default as many as cover it."
+TRACK = "Track of the file, from 1; by default the one that it marks, else the first."
+FOR_VIDEOS = "is for videos: name the modality video, or vision for both"
+
+EXCLUSIVE = ({"clips", "hop", "centres"}, {"rate", "time_column"}, {"rate", "time_unit"})  # of each set one option alone may be given
+
+
+@dataclass(frozen=True)
+class VisionOptions(ReadingOptions):
     """Pictures and videos."""
 
-    clips: int | None = choice(None, CLIPS, minimum=1, moving=True)
+    clips: int | None = choice(None, CLIPS, minimum=1, only=FOR_VIDEOS)
     crops: str = choice(
-        "3", "Views of each video clip: its ends and middle, as published (3), or the middle alone.", choices=("3", "1"), moving=True
+        "3", "Views of each video clip: both ends and the middle, as published, or the middle alone.", choices=("3", "1"), only=FOR_VIDEOS
     )
     fps: float | None = choice(
         None,
-        "Frames a second of folders of pictures: each folder given is then one video, and not every file below it. 25 if not given.",
+        "Read each folder given as one video, its pictures as frames at this rate.",
         minimum=0.001,
-        moving=True,
+        only=FOR_VIDEOS,
     )
-    track: int | None = choice(None, TRACK, minimum=1, moving=True, later=True)
-    view: Any = field(default=None, metadata=HIDDEN)  # media.views.View, in place of the centre crop
-    moment: Any = field(default=None, metadata=HIDDEN)  # media.windows.Moment, in place of windows that cover the item
-    stretch: Any = field(default=None, metadata=HIDDEN)  # (start, end) in seconds: all that is read of the item; see sources.Stretch
+    track: int | None = choice(None, TRACK, minimum=1, only=FOR_VIDEOS)
+    view: Any = field(default=None, metadata=PER_ITEM)  # media.views.View, in place of the centre crop
+    moment: Any = field(default=None, metadata=PER_ITEM)  # media.windows.Moment, in place of windows that cover the item
+    stretch: Any = field(default=None, metadata=PER_ITEM)  # (start, end) in seconds: the part of the item that is read; see sources.Stretch
 
 
 @dataclass(frozen=True)
-class AudioOptions:
+class AudioOptions(ReadingOptions):
     """Sounds."""
 
+    augmentations = ("frequency_mask",)
+
     clips: int | None = choice(None, CLIPS, minimum=1)
-    channels: str = choice("first", "What is heard of a sound: its first channel, or all of them mixed.", choices=("first", "mix"))
-    track: int | None = choice(None, TRACK, minimum=1, later=True)
-    moment: Any = field(default=None, metadata=HIDDEN)
-    stretch: Any = field(default=None, metadata=HIDDEN)
+    channels: str = choice("first", "Use the first channel, or all channels mixed.", choices=("first", "mix"))
+    track: int | None = choice(None, TRACK, minimum=1)
+    moment: Any = field(default=None, metadata=PER_ITEM)
+    stretch: Any = field(default=None, metadata=PER_ITEM)
 
 
-DATASET = (
-    "Dataset of an HDF5 or NPZ file, for IMU a group, a MATLAB variable or a table of a zip file too, or channel of an OpenEXR file. "
-    "If not given: depth, depths, thermal, Z or Y, or the only one."
-)
-FRAME = "Which frame of an HDF5 depth or thermal file with many, or page of a TIFF."
+DATASET = "Name of the dataset, group, variable or channel to read from an HDF5, NPZ, MATLAB, zip or OpenEXR file."
+FRAME = "Frame of an HDF5 file with several, or page of a TIFF, from 0."
 
 
 @dataclass(frozen=True)
-class DepthOptions:
+class DepthOptions(ReadingOptions):
     """Depth maps. The defaults are the first Kinect's, which NYU Depth v2 and part of SUN RGB-D were taken with."""
 
     depth_format: str | None = choice(
         None,
-        "What the numbers of depth files are; by their type if not given: whole numbers millimetres, others metres. "
-        "sunrgbd: millimetres rotated left by 3 bits. disparity: in pixels. relative: as a monocular network gives it.",
+        "What the numbers are; by default whole numbers are millimetres, others metres.",
         choices=("metres", "mm", "sunrgbd", "disparity", "relative"),
     )
-    sensor: str | None = choice(None, "Depth camera, for its baseline.", choices=("kv1", "kv1_b", "kv2", "realsense", "xtion"))
+    sensor: str | None = choice(None, "Depth camera, which sets the baseline.", choices=("kv1", "kv1_b", "kv2", "realsense", "xtion"))
     focal: float | None = choice(
-        None, "Focal length of the depth camera, in pixels; from a SUN RGB-D folder's intrinsics.txt, else 518.86.", minimum=1e-6
+        None, "Focal length of the depth camera in pixels; by default from intrinsics.txt, else 518.86.", minimum=1e-6
     )
-    baseline: float | None = choice(None, "Distance between the depth sensor's eyes, in metres; by the sensor, else 0.075.", minimum=1e-6)
+    baseline: float | None = choice(
+        None, "Distance between the two eyes of the sensor in metres; by default --sensor's, else 0.075.", minimum=1e-6
+    )
     fill: str = choice(
         "nearest",
-        "What a pixel without depth takes: the nearest known pixel's, the farthest depth, or none (infinitely far). Default nearest.",
+        "Depth of a pixel without one: that of the nearest known pixel, the farthest, or none (infinitely far).",
         choices=("nearest", "far", "none"),
     )
-    depth_clamp: float = choice(75.0, "Largest disparity, in pixels: cut off there and divided by it.", minimum=1)
+    depth_clamp: float = choice(75.0, "Largest disparity in pixels: values are cut off there and divided by it.", minimum=1)
     depth_normalise: str = choice(
         "omnivore",
-        "omnivore: mean 0.0418, deviation 0.0295, as its released inference code. none: 0 and 1, as its training configuration. "
-        "Default omnivore.",
+        "Normalise as Omnivore's inference code does (mean 0.0418, deviation 0.0295), or not at all.",
         choices=("omnivore", "none"),
     )
     dataset: str | None = choice(None, DATASET)
     frame: int = choice(0, FRAME, minimum=0)
-    view: Any = field(default=None, metadata=HIDDEN)
+    view: Any = field(default=None, metadata=PER_ITEM)
+
+    @classmethod
+    def normalisation(cls, record: Mapping[str, Any], mean: Floats, std: Floats) -> tuple[Floats, Floats]:
+        """Return the encoder's mean and deviation, or 0 and 1 where the record says so."""
+        return ((0.0,), (1.0,)) if record.get("depth_normalise") == "none" else (mean, std)
 
 
-DEGREES = {"C": (1.0, 0.0), "K": (1.0, 273.15), "F": (1.8, 32.0)}
-"""Letter of a unit of temperature to its steps in a degree Celsius, and its number at 0 °C."""
+DEGREES = {"C": (1.0, 0.0), "K": (1.0, 273.15), "F": (1.8, 32.0)}  # a unit's steps in a degree Celsius, and its number at 0 °C
 
 
 @dataclass(frozen=True)
-class ThermalOptions:
+class ThermalOptions(ReadingOptions):
     """Thermal pictures."""
 
     thermal_unit: str | None = choice(
         None,
-        "Unit of thermal files; if not given, whole numbers of more than 8 bits are counts and others plain numbers.",
+        "Unit of thermal files; by default whole numbers of more than 8 bits are counts, others plain numbers.",
         choices=("counts", "centikelvin", "celsius", "kelvin"),
     )
     thermal_range: str = choice(
         "auto",
-        "What becomes 0 and 1. auto: 0 to 255 for 8 bits, else the picture's own smallest and largest. percentile: its 1st and 99th. "
-        "20C:40C, in degrees Celsius (or K, or F): files without temperatures are refused. MIN:MAX: in degrees Celsius where the unit "
-        "is a temperature, else in the file's numbers.",
+        "What becomes 0 and 1: auto, percentile (1st to 99th), degrees (20C:40C, also K and F) or MIN:MAX. See docs/thermal.md.",
     )
-    thermal_invert: bool = choice(False, "The picture is black-hot: turn it round.")
+    thermal_invert: bool = choice(False, "Invert the picture, which is black-hot.")
     palette: str | None = choice(
-        None, "Palette a false-colour picture was painted with, to be undone.", choices=("grey", "iron", "rainbow", "jet", "hot")
+        None, "Palette of a false-colour picture, to be undone.", choices=("grey", "iron", "rainbow", "jet", "hot")
     )
     dataset: str | None = choice(None, DATASET)
     frame: int = choice(0, FRAME, minimum=0)
-    view: Any = field(default=None, metadata=HIDDEN)
+    view: Any = field(default=None, metadata=PER_ITEM)
 
     def __post_init__(self) -> None:
         if self.thermal_range not in ("auto", "percentile"):
@@ -145,7 +197,7 @@ class ThermalOptions:
                 )
 
     def limits(self) -> tuple[float, float, bool]:
-        """The two ends of a `thermal_range` that has some, and whether they are temperatures, which come in degrees Celsius.
+        """Return the two ends of a `thermal_range` that has some, and whether they are temperatures, then in degrees Celsius.
 
         Raises:
             ValueError: they are not numbers, or only the first has a unit.
@@ -160,33 +212,35 @@ class ThermalOptions:
 
 
 @dataclass(frozen=True)
-class IMUOptions:
+class IMUOptions(ReadingOptions):
     """IMU recordings."""
 
+    augmentations = ("turn",)
+
     clips: int | None = choice(None, CLIPS, minimum=1)
-    hop: float | None = choice(None, "Seconds from one IMU window to the next, in place of evenly spaced ones.", minimum=0.01)
-    centres: str | None = choice(None, "IMU windows around these seconds: T,T,... or a file with one a line.")
-    rate: float | None = choice(None, "Rate of the IMU recording in Hz, and not by its timestamps; 400 if it has none.", minimum=0.1)
-    columns: str | None = choice(None, "Six names or positions (from 1): accelerometer x,y,z, gyroscope x,y,z.")
+    hop: float | None = choice(None, "Seconds from one window to the next, instead of evenly spaced ones.", minimum=0.01)
+    centres: str | None = choice(None, "Take windows around these seconds: T,T,... or a file with one on each line.")
+    rate: float | None = choice(None, "Rate in Hz, instead of timestamps; 400 where there are none.", minimum=0.1)
+    columns: str | None = choice(None, "Six columns by name or position from 1: accelerometer x,y,z, gyroscope x,y,z.")
     dataset: str | None = choice(None, DATASET)
-    time_column: str | None = choice(None, "Name or position of the timestamps; by its name if not given.")
+    time_column: str | None = choice(None, "Column of the timestamps; by default found by its name.")
     time_unit: str | None = choice(None, "Unit of the timestamps.", choices=("s", "ms", "us", "ns", "iso"))
-    accel: str | None = choice(None, "Unit of the accelerometer; by its columns' names if not given.", choices=("g", "m/s2"))
-    gyro: str | None = choice(None, "Unit of the gyroscope; by its columns' names if not given.", choices=("deg/s", "rad/s"))
+    accel: str | None = choice(None, "Unit of the accelerometer; by default read from its columns' names.", choices=("g", "m/s2"))
+    gyro: str | None = choice(None, "Unit of the gyroscope; by default read from its columns' names.", choices=("deg/s", "rad/s"))
     max_gap: float = choice(
-        0.1, "Seconds without readings that are bridged by a straight line; windows with longer ones are left out.", minimum=0
+        0.1, "Bridge gaps of up to this many seconds by a straight line; windows with longer ones are left out.", minimum=0
     )
     imu_layout: str = choice(
         "auto",
-        "Kind of IMU file. Default auto: by its content or name.",
+        "Kind of file; auto recognises it by content and name.",
         choices=("auto", "plain", "ego4d", "ucihar", "hapt", "pamap2"),
     )
-    placement: str = choice("hand", "Which sensor of a PAMAP2 recording. Default hand.", choices=("hand", "chest", "ankle"))
-    row: int = choice(0, "Which window of UCI HAR's files, from 0.", minimum=0)
-    remove_gravity: bool = choice(False, "Subtract what of the accelerometer changes more slowly than 0.3 Hz.")
-    standardise: bool = choice(False, "Every IMU channel to mean 0 and deviation 1 over the recording.")
-    moment: Any = field(default=None, metadata=HIDDEN)
-    stretch: Any = field(default=None, metadata=HIDDEN)
+    placement: str = choice("hand", "Sensor of a PAMAP2 recording.", choices=("hand", "chest", "ankle"))
+    row: int = choice(0, "Window of a UCI HAR file, from 0.", minimum=0)
+    remove_gravity: bool = choice(False, "Subtract from the accelerometer what changes more slowly than 0.3 Hz.")
+    standardise: bool = choice(False, "Scale each channel to mean 0 and deviation 1 over the recording.")
+    moment: Any = field(default=None, metadata=PER_ITEM)
+    stretch: Any = field(default=None, metadata=PER_ITEM)
 
     def __post_init__(self) -> None:
         chosen = [name for name in ("clips", "hop", "centres") if getattr(self, name) is not None]
@@ -199,22 +253,22 @@ class IMUOptions:
 
 
 @dataclass(frozen=True)
-class TextOptions:
+class TextOptions(ReadingOptions):
     """Sentences."""
 
     long_text: str = choice(
         "truncate",
-        "Text of more than 75 tokens: cut it, saying so, average windows of it, or fail.",
+        "Text of more than 75 tokens: cut it with a warning, average windows of it, or fail.",
         choices=("truncate", "window", "error"),
     )
 
 
 @dataclass(frozen=True)
-class NoOptions:
+class NoOptions(ReadingOptions):
     """A modality whose reading has no choices."""
 
 
-OPTIONS: dict[str, type] = {
+OPTIONS: dict[str, type[ReadingOptions]] = {  # by encoder name
     "vision": VisionOptions,
     "text": TextOptions,
     "audio": AudioOptions,
@@ -222,53 +276,48 @@ OPTIONS: dict[str, type] = {
     "thermal": ThermalOptions,
     "imu": IMUOptions,
 }
-"""Encoder name to its dataclass."""
 
 
-def flags() -> dict[str, Any]:
-    """Every option once, by name: the dataclass field that describes it."""
-    return {entry.name: entry for kind in OPTIONS.values() for entry in fields(kind) if "hidden" not in entry.metadata}
+# Modality to what its files are, for the list in help. One that is not here is listed by its name alone.
+SUMMARIES = {
+    "image": "pictures",
+    "video": "videos, animations, and folders of frames (--fps)",
+    "vision": "pictures and videos together",
+    "text": "sentences",
+    "audio": "sounds, and the sound of videos",
+    "depth": "depth maps, in metres, millimetres or disparity",
+    "thermal": "thermal pictures",
+    "imu": "motion recordings: accelerometer and gyroscope",
+}
 
 
-def names(encoder: str) -> list[str]:
-    """The options an encoder's readers take."""
-    return [entry.name for entry in fields(OPTIONS.get(encoder, NoOptions)) if "hidden" not in entry.metadata]
+def flags() -> dict[str, Field[Any]]:
+    """Return every option once, by name: the dataclass field that describes it."""
+    return {entry.name: entry for kind in OPTIONS.values() for entry in kind.flags()}
 
 
-def is_drawn(encoder: str, what: str) -> bool:
-    """Check whether an encoder's files take a `view`, a `moment` or a `stretch` of their own."""
-    return any(entry.name == what and "hidden" in entry.metadata for entry in fields(OPTIONS.get(encoder, NoOptions)))
+def read_options(kind: type[ReadingOptions], modality: str, chosen: Mapping[str, Any], still: bool = False) -> ReadingOptions:
+    """Return options with the chosen ones set; see `registry.Face.read_options`.
 
-
-def record(options: Any) -> dict[str, Any]:
-    """A modality's options by name, for what is written beside outputs."""
-    made = {}
-    for entry in fields(options):
-        value = getattr(options, entry.name)
-        if "hidden" not in entry.metadata and not (entry.metadata["later"] and value == entry.default):
-            made[entry.name] = value
-    return made
-
-
-def read_options(encoder: str, modality: str, chosen: Mapping[str, Any]) -> Any:
-    """A modality's options with the chosen ones set.
-
+    Args:
+        modality: as the user calls it, for the messages. still: whether it is one of pictures that never move.
     Raises:
-        UserError: a name it does not have, or a value that is none of its choices or too small.
+        UsageError: a name that the modality does not have, or a value that is not one of its choices or too small.
     """
-    kind = OPTIONS.get(encoder, NoOptions)
-    known, defaults = ({entry.name: getattr(entry, what) for entry in fields(kind)} for what in ("metadata", "default"))
+    known = {entry.name: entry for entry in fields(kind) if entry.name != "chosen"}
     for name, value in chosen.items():
-        if modality == "image" and name in known and known[name]["moving"] and value != defaults[name]:  # a store's record has all
-            raise UsageError(f"image has no option {name!r}, which is for videos: name the modality video, or vision for both")
-        if name not in known:
-            own = [each for each in names(encoder) if not (known[each]["moving"] and modality == "image")]
-            raise UsageError(f"{modality} has no option {name!r}; it has {', '.join(own) or 'none'}")
-        choices, minimum = known[name]["choices"], known[name]["minimum"]
+        entry = known.get(name)
+        if entry is None:
+            raise UsageError(f"{modality} has no option {name!r}; it has {', '.join(kind.names(still)) or 'none'}")
+        if "per_item" in entry.metadata:
+            continue
+        if still and entry.metadata["only"] and value != entry.default:  # the record of a store names them all
+            raise UsageError(f"{modality} has no option {name!r}, which {entry.metadata['only']}")
+        choices, minimum = entry.metadata["choices"], entry.metadata["minimum"]
         if value is not None and choices and value not in choices:
             raise UsageError(f"unknown {name} {value!r}; choose from {', '.join(choices)}")
         if value is not None and minimum is not None and not isinstance(value, int | float):
             raise UsageError(f"{name} is {value!r}; a number is needed")
         if value is not None and minimum is not None and value < minimum:
             raise UsageError(f"{name} is {value}; at least {minimum:g} is needed")
-    return kind(**chosen)
+    return kind(**chosen, chosen=frozenset(chosen).intersection(kind.names()))

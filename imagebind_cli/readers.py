@@ -1,114 +1,113 @@
-"""A payload to its samples: by the modality's reader, from a part of a file, or from what `preprocess` made of it."""
+"""Turn a payload into samples: with the modality's reader, from a part of a file, or from what `preprocess` made of it."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
-from imagebind_cli import registry
 from imagebind_cli.encoder import EncoderConfig, Sample
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.windows import Times, within
-from imagebind_cli.options import read_options, record
+from imagebind_cli.options import ReadingOptions
 from imagebind_cli.prepared import Prepared
-from imagebind_cli.sources import Stretch, is_timed, names_store, reason, whole
+from imagebind_cli.registry import Face
+from imagebind_cli.sources import Stretch, names_store, reason, whole_source
 
 
-def modality_options(modality: str, chosen: Mapping[str, Any]) -> Any:
-    """The options of a modality's readers with the chosen ones set; see `reading.read_options`."""
-    return read_options(registry.encoder_name(modality), modality, chosen)
+def read_source(face: Face, source: Any, config: EncoderConfig, options: ReadingOptions) -> Iterator[Sample]:
+    """Return the samples of one input, or of what `preprocess` made of it, as the encoder with this config takes them; see `Model.read`.
 
-
-def read_source(modality: str, source: Any, config: EncoderConfig, options: Mapping[str, Any]) -> Iterator[Sample]:
-    """The samples of one input, or of what `preprocess` made of it, as the encoder with this config takes them; see `Model.read`."""
+    Raises:
+        UserError: it is a stretch of something without seconds. The iterator raises what reading raises.
+    """
     if isinstance(source, Stretch):
-        if not is_timed(modality):
-            raise UserError(f"{modality} has no seconds; start and end are of sounds, videos and motion recordings")
+        if not face.timed:
+            raise UserError(f"{face.name} has no seconds; start and end are of sounds, videos and motion recordings")
         times = source.start, source.end
         if isinstance(source.source, Prepared):
-            return _within(prepared_samples(source.source, modality, config, options), source.source.spans, times)
-        return read_source(modality, source.source, config, {**options, "stretch": times})
-    if modality != "text" and names_store(source):
+            return _within(prepared_samples(source.source, face, config, options), source.source.spans, times)
+        return read_source(face, source.source, config, replace(options, stretch=times))  # type: ignore[call-arg]
+    if not face.text and names_store(source):
         return _refused("a store of vectors; give the files that they are of")
     if callable(source):  # a part of a file
-        return _in_its_turn(modality, source, config, options)
+        return _when_due(face, source, config, options)
     if isinstance(source, Prepared):
-        return prepared_samples(source, modality, config, options)
-    return registry.get(modality).readers[modality](source, config, modality_options(modality, options))
+        return prepared_samples(source, face, config, options)
+    return face.reader(source, config, options)
 
 
 def _refused(reason: str) -> Iterator[Sample]:
-    """No samples: the item fails when its turn comes."""
+    """Fail with the first sample, when the item's turn comes."""
     raise ValueError(reason)
     yield
 
 
-def _in_its_turn(modality: str, source: Callable[[], Any], config: EncoderConfig, options: Mapping[str, Any]) -> Iterator[Sample]:
-    """The samples of what a function gives, which is called with the first of them, so that its errors are the item's."""
-    yield from read_source(modality, source(), config, options)
+def _when_due(face: Face, source: Callable[[], Any], config: EncoderConfig, options: ReadingOptions) -> Iterator[Sample]:
+    """Read what a function returns, which is called with the first sample, so that its errors are the item's."""
+    yield from read_source(face, source(), config, options)
 
 
 def _within(samples: Iterable[Sample], spans: Sequence[Any], times: Times) -> Iterator[Sample]:
-    """Of prepared samples, the clips within a stretch. spans: of all of them.
+    """Yield the clips of prepared samples that lie within a stretch. spans: of all clips.
 
     Raises:
         ValueError: there are none.
     """
     wanted = within(spans, times)
     for sample in samples:
-        kept = [number for number, span in enumerate(sample.spans) if span in wanted]
-        if kept:
-            yield dataclasses.replace(sample, tensor=sample.tensor[kept], spans=[sample.spans[number] for number in kept])
+        numbers = [number for number, span in enumerate(sample.spans) if span in wanted]
+        if numbers:
+            yield replace(sample, tensor=sample.tensor[numbers], spans=[sample.spans[number] for number in numbers])
 
 
-def read_sources(payload: Any, configs: Mapping[str, EncoderConfig], options: Mapping[str, Mapping[str, Any]]) -> Iterator[Sample]:
-    """The samples of one item in every modality there is a config for, each with its modality's name; as `read_source`."""
-    for modality, config in configs.items():
-        source = payload if len(configs) == 1 else payload[modality]
+def read_sources(payload: Any, configs: Mapping[Face, EncoderConfig], options: Mapping[Face, ReadingOptions]) -> Iterator[Sample]:
+    """Yield the samples of one item in every modality that has a config, each with its modality's name; see `read_source`."""
+    for face, config in configs.items():
+        source = payload if len(configs) == 1 else payload[face.name]
         try:
-            for sample in read_source(modality, source, config, options[modality]):
-                yield dataclasses.replace(sample, modality=modality)
+            for sample in read_source(face, source, config, options[face]):
+                yield replace(sample, modality=face.name)
         except (OSError, ValueError) as error:
             if len(configs) == 1:
                 raise
-            file = f" {whole(source)}" if isinstance(whole(source), str) and modality != "text" else ""
-            raise ValueError(f"{modality}{file}: {reason(error)}") from error
+            file = f" {whole_source(source)}" if isinstance(whole_source(source), str) and not face.text else ""
+            raise ValueError(f"{face.name}{file}: {reason(error)}") from error
 
 
-def input_record(config: EncoderConfig, modality: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """How samples of a modality are made for an encoder, in JSON's types: enough to tell whether another encoder can take them."""
-    made = record(modality_options(modality, options))
-    return {"shape": list(config.shape), "mean": list(config.mean), "std": list(config.std), "options": made}
+def input_record(config: EncoderConfig, options: ReadingOptions) -> dict[str, Any]:
+    """Describe in JSON's types how samples are made for an encoder: enough to tell whether another encoder can take them."""
+    return {"shape": list(config.shape), "mean": list(config.mean), "std": list(config.std), "options": options.record()}
 
 
-def prepared_samples(source: Prepared, modality: str, config: EncoderConfig, options: Mapping[str, Any]) -> Iterator[Sample]:
-    """Samples from prepared arrays, as the reader gave them. `options` chosen now must be those they were made with.
+def prepared_samples(source: Prepared, face: Face, config: EncoderConfig, options: ReadingOptions) -> Iterator[Sample]:
+    """Yield samples from prepared arrays, as the reader gave them. Options that were chosen must be those they were prepared with.
 
     Raises:
-        UserError: they were made for an encoder that wants other input. ValueError: an array is torn, or not what that encoder takes.
+        UserError: they were prepared for an encoder that wants other input, or with other options.
+        ValueError: an array is torn, or not what the encoder takes.
     """
-    theirs, ours = source.made["inputs"][modality], input_record(config, modality, {})
+    record, wanted = source.provenance["inputs"][face.name], input_record(config, options)
     for key in ("shape", "mean", "std"):
-        had = theirs.get(key) if isinstance(theirs, dict) else None
-        if had != ours[key]:
-            raise UserError(f"prepared {modality} has {key} {had}; this model's encoder wants {ours[key]}")
-    made_with = theirs["options"]
-    for name, value in options.items():
-        if name in made_with and made_with[name] != value:
-            wanted = f"prepared with {name} {made_with[name]}; {value} is asked for"
-            raise UserError(f"{modality} was {wanted}; prepare it again, or leave the option out".replace("_", "-"))
+        value = record.get(key) if isinstance(record, dict) else None
+        if value != wanted[key]:
+            raise UserError(f"prepared {face.name} has {key} {value}; this model's encoder wants {wanted[key]}")
+    prepared_with = face.options.with_defaults(record["options"])
+    for name, value in options.choices().items():
+        if prepared_with[name] != value:
+            difference = f"prepared with {name} {prepared_with[name]}; {value} is asked for"
+            raise UserError(f"{face.name} was {difference}; prepare it again, or leave the option out".replace("_", "-"))
     spans = iter(source.spans)
     for array in source.arrays():
         _check_prepared(array, config)
-        some = [tuple(span) if span else None for span in islice(spans, len(array))]
-        if len(some) < len(array):
+        clip_spans = [tuple(span) if span else None for span in islice(spans, len(array))]
+        if len(clip_spans) < len(array):
             raise ValueError(f"prepared with spans for {len(source.spans)} clips only")
-        yield Sample(torch.from_numpy(array), some, source.notes)
+        yield Sample(torch.from_numpy(array), clip_spans, source.notes)
 
 
 def _check_prepared(array: np.ndarray, config: EncoderConfig) -> None:

@@ -1,17 +1,21 @@
-"""Which encoders exist, as names only: looking one up imports that file and no other.
+"""Which modalities and encoders there are, as names: looking one up imports that file and no other.
 
-A new modality is one file in `encoders/` and one line in `ENCODERS`.
+A new modality is one file in `encoders/` and one line in `ENCODERS`; one line in `PICTURES` shows its files on pages.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imagebind_cli.errors import UsageError
+from imagebind_cli.options import OPTIONS, NoOptions, ReadingOptions, read_options
 
 if TYPE_CHECKING:
-    from imagebind_cli.encoder import Modality
+    from imagebind_cli.encoder import Modality, Reader
 
 ENCODERS = {
     "vision": "imagebind_cli.encoders.vision",
@@ -22,25 +26,127 @@ ENCODERS = {
     "imu": "imagebind_cli.encoders.imu",
 }
 
-FACES = {"image": "vision", "video": "vision"}
-"""Names of inputs that share an encoder: a picture and a clip are two faces of `vision`."""
+# What draws a file of a modality on a page; one without a line is shown by its name. Strings, because a page needs no torch.
+PICTURES = {
+    "image": "imagebind_cli.pages.pictures:photo",
+    "video": "imagebind_cli.pages.pictures:film",
+    "vision": "imagebind_cli.pages.pictures:photo_or_film",
+    "audio": "imagebind_cli.pages.pictures:sound",
+    "depth": "imagebind_cli.pages.pictures:depth_map",
+    "thermal": "imagebind_cli.pages.pictures:thermal_map",
+    "imu": "imagebind_cli.pages.pictures:motion",
+}
 
-MODALITIES = (*FACES, *ENCODERS)
-"""Every name a user may give, e.g. to `imagebind embed`."""
+TEXT = "text"  # the modality of sentences: of class names, captions and queries in words
 
 
-def encoder_name(modality: str) -> str:
-    """The encoder behind a modality: `vision` for `image`, `video` and `vision`, else the name itself.
+@dataclass(frozen=True)
+class Face:
+    """A name that a user may give an input, and all that code for every modality asks about it. Get one from `face`.
+
+    name: as the user says it. encoder: whose input it is; a picture and a clip are two faces of `vision`.
+    still: an input never has a duration, though others of its encoder do. mixed: whether it has one is seen when it is read.
+    text: an input is a sentence, and not a file. scaled: its encoder has a logit scale.
+    """
+
+    name: str
+    encoder: str
+    still: bool = False
+    mixed: bool = False
+    text: bool = False
+    scaled: bool = True
+
+    @cached_property
+    def options(self) -> type[ReadingOptions]:
+        """What may be chosen about reading it."""
+        return OPTIONS.get(self.encoder, NoOptions)
+
+    @cached_property
+    def timed(self) -> bool:
+        """Whether an input may have seconds, of which a row's `start` and `end` choose some. Elsewhere these are columns like any."""
+        return self.options.has("stretch") and not self.still
+
+    @cached_property
+    def windowed(self) -> bool:
+        """Whether every input has seconds, so that training takes a window at a random moment."""
+        return self.options.has("moment") and not (self.still or self.mixed)
+
+    @cached_property
+    def drawn(self) -> bool:
+        """Whether an input is a picture or a map, which can be cropped and mirrored."""
+        return self.options.has("view")
+
+    @property
+    def module(self) -> str:
+        """The module of its encoder's file."""
+        return ENCODERS[self.encoder]
+
+    @cached_property
+    def contract(self) -> Modality:
+        """What its encoder's file provides, imported only now."""
+        modality: Modality = import_module(self.module).MODALITY
+        return modality
+
+    @property
+    def reader(self) -> Reader:
+        """What turns an input into samples."""
+        return self.contract.readers[self.name]
+
+    def read_options(self, chosen: Mapping[str, Any]) -> ReadingOptions:
+        """Check the options that a user or a record names, once per command or call, and return them with the others at their defaults.
+
+        Raises:
+            UsageError: an option that it does not have, or a value that is not one of the choices or too small.
+        """
+        return read_options(self.options, self.name, chosen, self.still)
+
+
+# What of a face is not as its encoder's name and its options say. An encoder without an entry here is its own one face.
+_FACES = {
+    face.name: face
+    for face in (
+        Face("image", "vision", still=True, scaled=False),
+        Face("video", "vision", scaled=False),
+        Face("vision", "vision", mixed=True, scaled=False),
+        Face(TEXT, "text", text=True),
+    )
+}
+
+MODALITIES = tuple(dict.fromkeys((*_FACES, *ENCODERS)))  # every name a user may give, e.g. to `imagebind embed`
+
+
+def face(name: str) -> Face:
+    """Look up a modality.
 
     Raises:
         UsageError: for an unknown name, with the known ones.
     """
-    name = FACES.get(modality, modality)
-    if name not in ENCODERS:
-        raise UsageError(f"unknown modality {modality!r}; choose from {', '.join(MODALITIES)}")
-    return name
+    if name not in MODALITIES:
+        raise UsageError(f"unknown modality {name!r}; choose from {', '.join(MODALITIES)}")
+    if name not in _FACES:
+        _FACES[name] = Face(name, name)
+    return _FACES[name]
+
+
+def encoder_name(modality: str) -> str:
+    """Return the name of the encoder behind a modality: `vision` for `image`, `video` and `vision`, else the name itself.
+
+    Raises:
+        UsageError: as `face`.
+    """
+    return face(modality).encoder
 
 
 def get(modality: str) -> Modality:
-    """The contract of a modality (see `imagebind_cli.encoder.Modality`), importing its file only now."""
-    return import_module(ENCODERS[encoder_name(modality)]).MODALITY
+    """Return what the encoder file of a modality provides, importing it only now."""
+    return face(modality).contract
+
+
+def with_default_options(modality: str, record: Any) -> Any:
+    """Complete a record of options with the defaults of those it lacks, so that it compares with one made before or after they existed.
+
+    A record of a modality that is not known here, or that is not a record, is returned as it is.
+    """
+    if modality not in MODALITIES or not isinstance(record, Mapping):
+        return record
+    return face(modality).options.with_defaults(record)

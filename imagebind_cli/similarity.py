@@ -16,29 +16,21 @@ from typing import TypeVar
 
 import numpy as np
 
-PIECE = 4096
-"""Rows looked at at once: large enough that Python does not count, small enough to stay bounded with any block."""
-PRODUCT = 8192
-"""Rows in one matrix product of many queries: with a store's blocks of 1,024 the matrix units lose a third of their speed."""
-GROUP = 256
-"""Queries scored at once."""
-FEW = 8
-"""Up to so many queries, reading the rows is what takes the time, and threads that read are faster than a matrix product."""
-TOGETHER = 4
-"""Pieces that a thread reads in one go: each handing over waits for the interpreter."""
-TIED = 1e-12
-"""Scores this near are equal when many are ranked: a float64 matrix product may give equal rows sums that differ by 1e-13."""
-MERGED = 512
-"""Rows that wait until they are sorted into the best: sorting costs much the same for one as for all of these."""
-HELD = 1 << 25
-"""Scores held at once when many are ranked."""
+PIECE = 4096  # rows scored at once: large enough that Python's time does not matter, small enough to stay bounded with any block
+PRODUCT = 8192  # rows in one matrix product of many queries: with a store's blocks of 1,024 the matrix units lose a third of their speed
+GROUP = 256  # queries scored at once
+FEW = 8  # up to so many queries, reading the rows is what takes the time, and threads that read are faster than a matrix product
+TOGETHER = 4  # pieces that a thread reads in one go: each handing over waits for the interpreter
+TIED = 1e-12  # scores this near are equal when many are ranked: a float64 matrix product may give equal rows sums that differ by 1e-13
+MERGED = 512  # rows that wait until they are sorted into the best: sorting costs much the same for one as for all of these
+HELD = 1 << 25  # scores held at once when many are ranked
 
 Blocks = Iterable[np.ndarray]
 Names = Callable[[np.ndarray], Sequence[str]]
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """The vectors (…, dim) at length 1, float64.
+    """Scale vectors (…, dim) to length 1, float64.
 
     Raises:
         ValueError: one of them has no direction: it is zero, or not finite.
@@ -51,7 +43,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def combine(vectors: np.ndarray, weights: Sequence[float] | np.ndarray | None = None) -> np.ndarray:
-    """One unit vector (dim,) float64 from several (n, dim): each made a unit vector, their weighted sum, made one again.
+    """Combine vectors (n, dim) into one unit vector (dim,) float64: the weighted sum of their unit vectors, scaled to length 1.
 
     weights: n numbers, below 0 to take something away; equal if not given. Raises ValueError if the sum is zero.
     """
@@ -60,7 +52,7 @@ def combine(vectors: np.ndarray, weights: Sequence[float] | np.ndarray | None = 
 
 
 def top_k(blocks: Blocks, queries: np.ndarray, k: int, names: Names | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The k rows with the highest inner product with each query, best first.
+    """Find the k rows with the highest inner product with each query, best first.
 
     Args:
         blocks: arrays (rows, dim), unit vectors in float32 or float16; read once, one after the other.
@@ -72,9 +64,9 @@ def top_k(blocks: Blocks, queries: np.ndarray, k: int, names: Names | None = Non
     queries = np.asarray(queries, np.float64)
     groups = [_Best(queries[start : start + GROUP], k, names) for start in range(0, len(queries), GROUP)]
     rows = 0
-    for start, piece, scores in _scored(blocks, [group.queries.astype(np.float32) for group in groups]):
-        for group, own in zip(groups, scores, strict=True):
-            group.add(start, piece, own)
+    for start, piece, scores in _score(blocks, [group.queries.astype(np.float32) for group in groups]):
+        for group, group_scores in zip(groups, scores, strict=True):
+            group.add(start, piece, group_scores)
         rows = start + len(piece)
     for group in groups:
         group.merge()
@@ -84,30 +76,30 @@ def top_k(blocks: Blocks, queries: np.ndarray, k: int, names: Names | None = Non
     return np.concatenate([group.rows[:, :k] for group in groups]), np.concatenate([group.scores[:, :k] for group in groups])
 
 
-def places(ids: Sequence[str]) -> np.ndarray:
-    """Where each row stands when rows are sorted by id, those of one id in their own order: int64 (rows,)."""
+def positions_by_id(ids: Sequence[str]) -> np.ndarray:
+    """Return the position of each row when rows are sorted by id, those of one id in their own order: int64 (rows,)."""
     place = np.empty(len(ids), np.int64)
     place[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
     return place
 
 
 def ranks(blocks: Callable[[], Blocks], queries: np.ndarray, relevant: Sequence[np.ndarray], place: np.ndarray) -> list[np.ndarray]:
-    """For each query, where its relevant rows stand among all rows: ranks from 0, in rising order.
+    """Rank the relevant rows of each query among all rows: ranks from 0, in rising order.
 
     Args:
         blocks: gives the rows from the first, each time it is called: once for every `HELD` scores.
-        queries: (queries, dim). relevant: row numbers for each, at least one. place: of each row, as `places` gives it: of two rows
+        queries: (queries, dim). relevant: row numbers for each, at least one. place: of each row, as `positions_by_id` gives it: of two rows
             of equal score the one with the lower place comes first.
     """
     size = min(GROUP, max(1, HELD // max(1, len(place))))
-    found: list[np.ndarray] = []
+    ranked: list[np.ndarray] = []
     for first in range(0, len(queries), size):
-        some = np.asarray(queries[first : first + size], np.float64)
-        scores = np.empty((len(some), len(place)))
+        group = np.asarray(queries[first : first + size], np.float64)
+        scores = np.empty((len(group), len(place)))
         for start, piece in _pieces(blocks()):
-            scores[:, start : start + len(piece)] = some @ piece.astype(np.float64).T
-        found += [_ranks(own, rows, place) for own, rows in zip(scores, relevant[first : first + size], strict=True)]
-    return found
+            scores[:, start : start + len(piece)] = group @ piece.astype(np.float64).T
+        ranked += [_ranks(row, rows, place) for row, rows in zip(scores, relevant[first : first + size], strict=True)]
+    return ranked
 
 
 def _ranks(scores: np.ndarray, relevant: np.ndarray, place: np.ndarray) -> np.ndarray:
@@ -132,7 +124,7 @@ class _Best:
         self.doubt = 2 * queries.shape[1] * 2.0**-24 * np.linalg.norm(queries, axis=1)
 
     def add(self, start: int, piece: np.ndarray, scores: np.ndarray) -> None:
-        """Take in rows `start` and on: piece (rows, dim), with their float32 scores (rows, queries), which are no longer true then."""
+        """Add rows from number `start` on: piece (rows, dim), with their float32 scores (rows, queries), which are overwritten."""
         least = (self.scores[:, -1] - self.doubt).astype(np.float32)
         hits = scores >= least
         if not hits.any():
@@ -142,8 +134,8 @@ class _Best:
             among = np.partition(scores, len(piece) - self.k, axis=0)[len(piece) - self.k]
             hits &= scores >= (among - 2 * self.doubt).astype(np.float32)
         places, queries = np.divmod(np.flatnonzero(hits), len(least))  # nonzero itself takes ten times as long
-        for some in range(0, len(places), 2 * MERGED):  # rows that are all alike are all hits
-            place, query = places[some : some + 2 * MERGED], queries[some : some + 2 * MERGED]
+        for first in range(0, len(places), 2 * MERGED):  # rows that are all alike are all hits
+            place, query = places[first : first + 2 * MERGED], queries[first : first + 2 * MERGED]
             # The same sum for equal rows wherever they are, which a matrix product does not promise.
             exact = np.einsum("nd,nd->n", piece[place].astype(np.float64), self.queries[query])
             self._waiting.append((query, start + place, np.where(np.isfinite(exact), exact, -np.inf)))
@@ -151,7 +143,7 @@ class _Best:
                 self.merge()
 
     def merge(self) -> None:
-        """Take over what has come in."""
+        """Merge the waiting rows into the best."""
         if not self._waiting:
             return
         query, rows, scores = (np.concatenate(column) for column in zip(*self._waiting, strict=True))
@@ -170,7 +162,7 @@ class _Best:
         self.rows[asking], self.scores[asking] = rows[best], scores[best]
 
     def _by_name(self, rows: np.ndarray, tied: np.ndarray) -> np.ndarray:
-        """A key that puts the tied entries in the order of their names; rows of one name, as the windows of a sound, in their own."""
+        """Return a key that sorts the tied entries by name; rows of one name, as the windows of a sound, by number."""
         assert self.names is not None
         which, entry = np.unique(rows[tied], return_inverse=True)
         names = self.names(which)
@@ -182,7 +174,7 @@ class _Best:
 
 
 def _pieces(blocks: Blocks) -> Iterator[tuple[int, np.ndarray]]:
-    """The blocks cut into at most `PIECE` rows each, with the number of their first row."""
+    """Cut the blocks into at most `PIECE` rows each, with the number of their first row."""
     start = 0
     for block in blocks:
         for at in range(0, len(block), PIECE):
@@ -191,22 +183,22 @@ def _pieces(blocks: Blocks) -> Iterator[tuple[int, np.ndarray]]:
             start += len(piece)
 
 
-def _scored(blocks: Blocks, groups: list[np.ndarray]) -> Iterator[tuple[int, np.ndarray, Iterable[np.ndarray]]]:
-    """Pieces of rows with their first row's number and, for each group of queries (queries, dim), their float32 scores (rows, queries)."""
+def _score(blocks: Blocks, groups: list[np.ndarray]) -> Iterator[tuple[int, np.ndarray, Iterable[np.ndarray]]]:
+    """Yield pieces of rows with their first row's number and, for each group of queries (queries, dim), their float32 scores (rows, queries)."""
     if len(groups) == 1 and len(groups[0]) <= FEW:
         # A product for each row and query lets go of the interpreter and reads memory at full speed; a matrix-vector product does not.
         pieces = _pieces(blocks)
         together = iter(lambda: list(islice(pieces, TOGETHER)), [])
-        for some in _in_threads(lambda some: [(*piece, [_dots(piece[1], groups[0])]) for piece in some], together):
-            yield from some
+        for scored in _in_threads(lambda pieces: [(*piece, [_dots(piece[1], groups[0])]) for piece in pieces], together):
+            yield from scored
     else:
         scores = np.empty((PRODUCT, max(map(len, groups), default=0)), np.float32)
-        for start, rows in _ahead(_gathered(blocks)):
+        for start, rows in _ahead(_gather(blocks)):
             yield start, rows, (_quiet(np.matmul, rows, group.T, out=scores[: len(rows), : len(group)]) for group in groups)
 
 
-def _gathered(blocks: Blocks) -> Iterator[tuple[int, np.ndarray]]:
-    """The rows as float32, `PRODUCT` at a time, with the number of the first; each array is used again for the one after the next."""
+def _gather(blocks: Blocks) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the rows as float32, `PRODUCT` at a time, with the number of the first; each array is reused for the one after the next."""
     start = filled = 0
     gathered, other = np.empty((0, 0), np.float32), np.empty((0, 0), np.float32)
     for _, piece in _pieces(blocks):
@@ -215,18 +207,18 @@ def _gathered(blocks: Blocks) -> Iterator[tuple[int, np.ndarray]]:
         if filled + len(piece) > PRODUCT:
             yield start, gathered[:filled]
             start, filled, gathered, other = start + filled, 0, other, gathered
-        gathered[filled : filled + len(piece)] = _widened(piece)
+        gathered[filled : filled + len(piece)] = _widen(piece)
         filled += len(piece)
     if filled:
         yield start, gathered[:filled]
 
 
 def _dots(rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    return _quiet(np.vecdot, _widened(rows)[:, None], queries)
+    return _quiet(np.vecdot, _widen(rows)[:, None], queries)
 
 
 def _quiet(product: Callable[..., np.ndarray], left: np.ndarray, right: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    with np.errstate(invalid="ignore"):  # a row that is no number has no score
+    with np.errstate(invalid="ignore"):  # a row that is not numbers has no score
         return product(left, right, out=out)
 
 
@@ -235,7 +227,7 @@ R = TypeVar("R")
 
 
 def _in_threads(function: Callable[[T], R], entries: Iterable[T]) -> Iterator[R]:
-    """The function of every entry, in order; entries are taken as they are needed, since each may hold memory."""
+    """Apply a function to every entry, in order; entries are taken as they are needed, since each may hold memory."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(count) as threads:
@@ -248,7 +240,7 @@ def _in_threads(function: Callable[[T], R], entries: Iterable[T]) -> Iterator[R]
 
 
 def _ahead(entries: Iterator[T]) -> Iterator[T]:
-    """The entries, each made in another thread while the one before it is used."""
+    """Yield the entries, each made in another thread while the one before it is used."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, entries, None)
         while (entry := coming.result()) is not None:
@@ -256,8 +248,8 @@ def _ahead(entries: Iterator[T]) -> Iterator[T]:
             yield entry
 
 
-def _widened(piece: np.ndarray) -> np.ndarray:
-    """Rows as float32. Finite float16 takes a third of the time of numpy's conversion: its bits in place, then the exponent put right."""
+def _widen(piece: np.ndarray) -> np.ndarray:
+    """Convert rows to float32. Finite float16 takes a third of the time of numpy's conversion: its bits in place, then the exponent put right."""
     if piece.dtype != np.float16:
         return np.asarray(piece, np.float32)
     wide = np.empty(piece.shape, np.float32)

@@ -1,4 +1,4 @@
-"""Rows of CSV, TSV and JSON Lines files, read strictly: what may be meant otherwise than it would be read is refused with its line."""
+"""Rows of CSV, TSV and JSON Lines files, read strictly: anything ambiguous is refused with its line."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import csv
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.file_kinds import archive
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -40,23 +40,57 @@ def is_table(path: Path | str) -> bool:
     return Path(path).suffix.lower() in DELIMITERS
 
 
-def read_rows(path: Path, required: Iterable[str] = ()) -> Iterator[tuple[int, Row | BadRow]]:
+def read_rows(path: Path, required: Iterable[str] = (), columns: Mapping[str, str] | None = None) -> Iterator[tuple[int, Row | BadRow]]:
     """The rows of a file, each with the line it begins on: CSV or TSV with a line of column names, else JSON Lines.
 
     Empty cells are left out of a row.
 
     Args:
         required: columns a table must have.
+        columns: names to give to columns, as `parse_columns` returns them: `{"image": "file_name"}` reads the column `file_name` as `image`.
+            A table must have each of them.
     Raises:
         UserError: the file cannot be read, is not UTF-8, or what follows some line cannot be told; a missing or repeated column; a line that
             is not a JSON object.
     """
-    lines = read_lines(path)
+    lines, columns = read_lines(path), columns or {}
     if not is_table(path):
-        yield from _json_rows(lines, path)
+        for number, row in _json_rows(lines, path):
+            yield number, row if isinstance(row, BadRow) else _renamed(row, columns)
         return
+    required = [*(columns.get(name, name) for name in required), *columns.values()]
     for number, row in table_rows(lines, path, DELIMITERS[path.suffix.lower()], required=required):
-        yield number, row if isinstance(row, BadRow) else {name: cell for name, cell in row.items() if cell}
+        if isinstance(row, BadRow):
+            yield number, BadRow(row.reason, _renamed(row.cells, columns))
+        else:
+            yield number, _renamed({name: cell for name, cell in row.items() if cell}, columns)
+
+
+def parse_columns(texts: Iterable[str]) -> dict[str, str]:
+    """Read names of columns from flags: `image=file_name` says that the column `file_name` holds what is called `image` elsewhere.
+
+    A column may have several names: `image=file_name` and `id=file_name`.
+
+    Raises:
+        UsageError: not NAME=COLUMN, or one name twice.
+    """
+    columns: dict[str, str] = {}
+    for text in texts:
+        name, equals, column = text.partition("=")
+        if not equals or not name or not column:
+            raise UsageError(f"--column {text!r}: NAME=COLUMN is needed, as in image=file_name")
+        if name in columns:
+            raise UsageError(f"--column {text}: {name} is given twice")
+        columns[name] = column
+    return columns
+
+
+def _renamed(row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Give columns their new names; a column that has such a name already is left out."""
+    if not columns:
+        return row
+    others = {name: value for name, value in row.items() if name not in columns and name not in columns.values()}
+    return others | {name: row[column] for name, column in columns.items() if column in row}
 
 
 def read_good_rows(path: Path, required: Iterable[str] = ()) -> Iterator[tuple[int, Row]]:

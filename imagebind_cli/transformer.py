@@ -19,7 +19,7 @@ from torch.nn import functional as F
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    # OpenAI's CLIP and its descendants; feeding such weights to the exact GELU is off by a few per cent and says nothing.
+    # OpenAI's CLIP and its descendants; with the exact GELU such weights run without an error and are off by a few per cent.
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
 }
 
@@ -119,7 +119,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.pre_norm else nn.Identity()
-        # In Python numbers: a tensor schedule cannot be read on the meta device, where encoders are built.
+        # Python numbers: a tensor schedule cannot be read on the meta device, where encoders are built.
         rates = [config.drop_path * i / max(config.layers - 1, 1) for i in range(config.layers)]
         self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
 

@@ -15,16 +15,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from imagebind_cli.encoder import EncoderConfig
-from imagebind_cli.training import gather, state
-from imagebind_cli.training.batch import Batch
+from imagebind_cli.training import distributed
+from imagebind_cli.training import folder as run_folder
+from imagebind_cli.training.data import Batch
+from imagebind_cli.training.distributed import join_processes
 from imagebind_cli.training.loss import PairLoss, has_negatives
 from imagebind_cli.training.optimizer import clip_gradients, make_optimizer
-from imagebind_cli.training.parallel import Tower, make_tower, processes
-from imagebind_cli.training.recipe import Encoder as Section
-from imagebind_cli.training.recipe import Optimizer, Pair, Run
+from imagebind_cli.training.recipe import EncoderRecipe, OptimizerRecipe, PairRecipe, RunRecipe
 from imagebind_cli.training.start import encoder_with, fresh_weights
-from imagebind_cli.training.step import gradients
-from imagebind_cli.training.trainable import choose, whole
+from imagebind_cli.training.step import compute_gradients
+from imagebind_cli.training.towers import Tower, gather_tensor, make_tower, set_trainable
 from imagebind_cli.transformer import TrunkConfig
 
 ROWS = 12  # two and three processes share them evenly
@@ -40,7 +40,7 @@ CONFIGS = {
 
 def part(tensor: Tensor) -> Tensor:
     """This process's rows."""
-    return tensor.chunk(gather.world())[gather.rank()]
+    return tensor.chunk(distributed.world())[distributed.rank()]
 
 
 def unit_rows(seed: int) -> Tensor:
@@ -49,16 +49,16 @@ def unit_rows(seed: int) -> Tensor:
 
 
 def make_loss(kind: str = "infonce", chunk: int = 1024) -> PairLoss:
-    return PairLoss(Pair(modalities=("depth", "imu"), loss=kind, learn_temperature=kind != "regression"), chunk).double()
+    return PairLoss(PairRecipe(modalities=("depth", "imu"), loss=kind, learn_temperature=kind != "regression"), chunk).double()
 
 
-def make_towers(run: Run, **choices: object) -> tuple[Tower, Tower]:
+def make_towers(run: RunRecipe, **choices: object) -> tuple[Tower, Tower]:
     """In float64: what differs by more than rounding is another algorithm."""
     towers = []
     for name, config in CONFIGS.items():
         encoder = encoder_with(name, config, fresh_weights(name, config, seed=3)).double()
-        section = Section(train="all", **choices)
-        choose(encoder, section, seed=0)
+        section = EncoderRecipe(train="all", **choices)
+        set_trainable(encoder, section, seed=0)
         towers.append(make_tower(name, encoder, section, run, torch.device("cpu")))
     return towers[0], towers[1]
 
@@ -81,32 +81,32 @@ def of_losses() -> dict[str, Tensor]:
             value = loss(anchor, other, part(GROUPS))
             value.backward()
             place = f"{kind} in chunks of {chunk}"
-            found[f"{place}: loss"] = gather.mean(value)
-            found[f"{place}: anchor"], found[f"{place}: other"] = anchor.grad / gather.world(), other.grad / gather.world()
+            found[f"{place}: loss"] = distributed.mean_over_processes(value)
+            found[f"{place}: anchor"], found[f"{place}: other"] = anchor.grad / distributed.world(), other.grad / distributed.world()
             if kind != "regression":
-                found[f"{place}: log_scale"] = gather.mean(loss.log_scale.grad)
+                found[f"{place}: log_scale"] = distributed.mean_over_processes(loss.log_scale.grad)
     found["negatives"] = torch.tensor(
         [
             has_negatives(part(GROUPS)),
-            has_negatives(part(torch.arange(gather.world()).repeat_interleave(ROWS // gather.world()))),
+            has_negatives(part(torch.arange(distributed.world()).repeat_interleave(ROWS // distributed.world()))),
             has_negatives(part(torch.zeros(ROWS, dtype=torch.int64))),
         ]
     )
     return found
 
 
-def of_steps(run: Run, micro_batch: int | None, folder: Path | None = None) -> dict[str, Tensor]:
+def of_steps(run: RunRecipe, micro_batch: int | None, folder: Path | None = None) -> dict[str, Tensor]:
     """Gradients of a first step, and weights after some; a checkpoint of them, if asked."""
     towers, loss = make_towers(run), make_loss()
     encoders = nn.ModuleDict({tower.name: tower.encoder for tower in towers})
     losses = nn.ModuleList([loss])
-    adamw = make_optimizer(encoders, {tower.name: tower.section for tower in towers}, losses, Optimizer(lr=1e-3))
+    adamw = make_optimizer(encoders, {tower.name: tower.recipe for tower in towers}, losses, OptimizerRecipe(lr=1e-3))
     found = {}
     for step in range(STEPS):
-        outcome = gradients(towers, loss, make_batch(step), 7, step, micro_batch)
+        outcome = compute_gradients(towers, loss, make_batch(step), 7, step, micro_batch)
         if step == 0:
             trained = [*encoders.named_parameters(), ("log_scale", loss.log_scale)]
-            found |= {f"gradient {name}": whole(own.grad) for name, own in trained if own.grad is not None}
+            found |= {f"gradient {name}": gather_tensor(own.grad) for name, own in trained if own.grad is not None}
             found |= {
                 "loss": torch.tensor(outcome.loss),
                 "alignment": torch.tensor(outcome.alignment),
@@ -115,37 +115,39 @@ def of_steps(run: Run, micro_batch: int | None, folder: Path | None = None) -> d
         found[f"norm {step}"] = torch.tensor(clip_gradients(([*encoders.parameters()], [*losses.parameters()]), 1.0))
         adamw.step()
         adamw.zero_grad()
-    found |= {f"weight {name}": whole(own) for name, own in encoders.named_parameters()} | {"scale": loss.log_scale.detach()}
+    found |= {f"weight {name}": gather_tensor(own) for name, own in encoders.named_parameters()} | {"scale": loss.log_scale.detach()}
     if folder is not None:
         folder.mkdir(exist_ok=True)
-        state.save(folder, state.Progress(step=STEPS), nn.ModuleDict({"encoders": encoders, "losses": losses}), adamw)
-        gather.wait()
+        run_folder.save_checkpoint(folder, run_folder.Progress(step=STEPS), nn.ModuleDict({"encoders": encoders, "losses": losses}), adamw)
+        distributed.barrier()
         again, other_loss = make_towers(run), make_loss()
         restored = nn.ModuleDict(
             {"encoders": nn.ModuleDict({tower.name: tower.encoder for tower in again}), "losses": nn.ModuleList([other_loss])}
         )
-        adamw = make_optimizer(restored["encoders"], {tower.name: tower.section for tower in again}, restored["losses"], Optimizer(lr=1e-3))
-        state.restore(folder, restored, adamw)
-        gradients(again, other_loss, make_batch(STEPS), 7, STEPS, micro_batch)
+        adamw = make_optimizer(
+            restored["encoders"], {tower.name: tower.recipe for tower in again}, restored["losses"], OptimizerRecipe(lr=1e-3)
+        )
+        run_folder.restore_checkpoint(folder, restored, adamw)
+        compute_gradients(again, other_loss, make_batch(STEPS), 7, STEPS, micro_batch)
         adamw.step()
-        found |= {f"went on {name}": whole(own) for name, own in restored["encoders"].named_parameters()}
+        found |= {f"went on {name}": gather_tensor(own) for name, own in restored["encoders"].named_parameters()}
     return found
 
 
 def not_finite() -> list[str]:
     """The ids that a step names when the last process's last sample has no numbers."""
     batch = make_batch()
-    if gather.rank() == gather.world() - 1:
+    if distributed.rank() == distributed.world() - 1:
         batch.inputs[1][-1] = torch.nan
-    return list(gradients(make_towers(Run()), make_loss(), batch, 7, 0, 2).not_finite)
+    return list(compute_gradients(make_towers(RunRecipe()), make_loss(), batch, 7, 0, 2).not_finite)
 
 
 def everything(folder: Path) -> dict[str, Tensor]:
     found = of_losses()
     for name, run, micro_batch in (
-        ("ddp", Run(), None),
-        ("ddp cached", Run(), 2),
-        ("fsdp cached", Run(sharding="fsdp"), 2),
+        ("ddp", RunRecipe(), None),
+        ("ddp cached", RunRecipe(), 2),
+        ("fsdp cached", RunRecipe(sharding="fsdp"), 2),
     ):
         own = of_steps(run, micro_batch, folder / name if micro_batch else None)
         found |= {f"{name}: {key}": tensor for key, tensor in own.items()}
@@ -155,6 +157,6 @@ def everything(folder: Path) -> dict[str, Tensor]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with processes(torch.device("cpu")):
+    with join_processes(torch.device("cpu")):
         tensors = everything(Path(sys.argv[1]))
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, Path(sys.argv[1]) / f"{gather.rank()}.safetensors")
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, Path(sys.argv[1]) / f"{distributed.rank()}.safetensors")

@@ -21,9 +21,10 @@ from torchaudio.compliance.kaldi import fbank
 from torchaudio.functional import resample
 
 from imagebind_cli.encoders import audio
-from imagebind_cli.media import audio as audio_files
+from imagebind_cli.engine import open_engine
 from imagebind_cli.media import resampling
-from imagebind_cli.media.audio import Sound
+from imagebind_cli.media.audio.sound import Sound
+from imagebind_cli.media.audio.sound_file import SoundFile
 from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.windows import windows
 from imagebind_cli.pipeline import decode
@@ -127,7 +128,7 @@ def test_decoding_threads_leave_torch_its_own(tiny: Any, tmp_path: Path) -> None
 
     torch.set_num_threads(3)
     try:
-        assert len(list(decode([Item("a", str(path)), Item("b", str(path))], read_one, workers=2, ahead=2))) == 4
+        assert len(list(decode([Item("a", str(path)), Item("b", str(path))], open_engine(read_one, 2), ahead=2))) == 4
         with ThreadPoolExecutor(1) as later:
             assert later.submit(torch.get_num_threads).result() == 3
         assert torch.get_num_threads() == 3
@@ -216,7 +217,7 @@ def test_a_window_far_in_is_the_same_after_seeking(tiny: Any, tmp_path: Path, mo
     else:
         soundfile.write(path, samples, 22_050)
     sought, spans, _ = read(tiny, str(path), clips=3)
-    monkeypatch.setattr("imagebind_cli.media.audio.SKIP_SECONDS", 1e9)
+    monkeypatch.setattr("imagebind_cli.media.audio.sound.SKIP_SECONDS", 1e9)
     decoded, same_spans, _ = read(tiny, str(path), clips=3)
     assert spans == same_spans
     difference = (sought - decoded).abs()
@@ -696,7 +697,7 @@ def test_a_stretch_late_in_a_long_file_is_not_read_from_its_beginning(tiny: Any,
     path = tmp_path / "night.wav"
     soundfile.write(path, np.zeros(1000 * RATE, np.int16), RATE)
     taken: list[int] = []
-    more = audio_files.SoundFile.more
-    monkeypatch.setattr(audio_files.SoundFile, "more", lambda self, count: taken.append(count) or more(self, count))
+    more = SoundFile.more
+    monkeypatch.setattr(SoundFile, "more", lambda self, count: taken.append(count) or more(self, count))
     read(tiny, Stretch(str(path), 900, 905))
     assert sum(taken) <= 6 * RATE

@@ -8,18 +8,19 @@ from generate import audio, pixels, video
 from PIL import Image, ImageEnhance, ImageOps
 from torchvision.transforms import RandomErasing, RandomResizedCrop
 
-from imagebind_cli import options as reading
 from imagebind_cli.media.picture_operations import COLOURS, DISTORTIONS
 from imagebind_cli.media.views import Crop, View
 from imagebind_cli.media.windows import Moment, windows
+from imagebind_cli.options import OPTIONS, flags
 from imagebind_cli.readers import input_record, read_source
+from imagebind_cli.registry import face
 from imagebind_cli.training.augment import AMOUNTS, draw_place, draw_view, mask_frequencies, turn_sensors
-from imagebind_cli.training.recipe import Augment
+from imagebind_cli.training.recipe import AugmentRecipe
 from imagebind_cli.weights import model_config
 
-TINY = model_config.named("tiny").encoders
-STRONG = Augment(crop=0.2, flip=0.5, randaugment=(9, 0.5), colour_jitter=0.4, erase=0.25)
-PLACES_ONLY = Augment(crop=0.2, flip=0.5, randaugment=(9, 0.5))
+TINY = model_config.packaged_config("tiny").encoders
+STRONG = AugmentRecipe(crop=0.2, flip=0.5, randaugment=(9, 0.5), colour_jitter=0.4, erase=0.25)
+PLACES_ONLY = AugmentRecipe(crop=0.2, flip=0.5, randaugment=(9, 0.5))
 
 
 def picture(values):
@@ -50,13 +51,13 @@ def scene(tmp_path_factory):
     return folder
 
 
+def read_as(modality, source, **options):
+    return read_source(face(modality), source, TINY[face(modality).encoder], face(modality).read_options(options))
+
+
 def read(modality, path, view, **options):
-    (sample,) = read_source(modality, str(path), TINY[reading_name(modality)], {**options, "view": view})
+    (sample,) = read_as(modality, str(path), **options, view=view)
     return sample.tensor[0]
-
-
-def reading_name(modality):
-    return {"image": "vision", "video": "vision"}.get(modality, modality)
 
 
 def colours(tensor):
@@ -118,7 +119,7 @@ def test_crops_are_spread_as_torchvisions():
     torch.manual_seed(0)
     blank = Image.new("L", (320, 240))
     theirs = np.array([RandomResizedCrop.get_params(blank, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(3000)], float)  # top, left, h, w
-    views = [draw_view(Augment(crop=0.08), 0, number) for number in range(3000)]
+    views = [draw_view(AugmentRecipe(crop=0.08), 0, number) for number in range(3000)]
     ours = np.array([view._box(320, 240) for view in views])
     ours = np.stack([ours[:, 1], ours[:, 0], ours[:, 3] - ours[:, 1], ours[:, 2] - ours[:, 0]], axis=1)
     levels = np.linspace(0.05, 0.95, 10)
@@ -220,7 +221,7 @@ def test_rectangles_are_spread_as_torchvisions():
     torch.manual_seed(0)
     blank = torch.zeros(1, 224, 224)
     theirs = np.array([RandomErasing.get_params(blank, (0.02, 0.33), (0.3, 3.3), [0.0])[:4] for _ in range(3000)]) / 224  # top, left, h, w
-    drawn = [draw_view(Augment(erase=1.0), 0, number).erased for number in range(3000)]
+    drawn = [draw_view(AugmentRecipe(erase=1.0), 0, number).erased for number in range(3000)]
     ours = np.array([(top, left, bottom - top, right - left) for left, top, right, bottom in drawn])
     levels = np.linspace(0.05, 0.95, 10)
     for column in range(4):
@@ -324,8 +325,8 @@ def test_sound_and_pictures_of_a_file_get_the_same_times(tmp_path):
     path = str(video(tmp_path / "a.mp4", seconds=6, sound=True))
     for place in (0.0, 0.37, 0.99):
         moment = {"moment": Moment(place)}
-        (sound,) = read_source("audio", path, TINY["audio"], moment)
-        (seen,) = read_source("video", path, TINY["vision"], {**moment, "crops": "1"})
+        (sound,) = read_as("audio", path, **moment)
+        (seen,) = read_as("video", path, **moment, crops="1")
         assert sound.spans == seen.spans
         assert sound.spans[0][0] == pytest.approx(4 * place, abs=0.05)
         assert (sound.tensor.shape, seen.tensor.shape) == ((1, 1, 128, 204), (1, 3, 2, 224, 224))
@@ -337,8 +338,8 @@ def test_a_window_is_the_files_own(tmp_path):
 
     path = audio(tmp_path / "a.wav", seconds=6)
     samples, rate = soundfile.read(path, dtype="float32")
-    (sample,) = read_source("audio", str(path), TINY["audio"], {"moment": Moment(0.25)})
-    (alone,) = read_source("audio", (samples[rate : 3 * rate], rate), TINY["audio"], {})
+    (sample,) = read_as("audio", str(path), moment=Moment(0.25))
+    (alone,) = read_as("audio", (samples[rate : 3 * rate], rate))
     assert sample.spans == [(1.0, 3.0)]
     assert torch.allclose(sample.tensor, alone.tensor, atol=1e-4)
 
@@ -347,7 +348,7 @@ def test_a_stretch_of_a_recording_on_its_own_clock(tmp_path):
     times = 100 + np.arange(20 * 400) / 400
     values = np.repeat(np.arange(20), 400)[:, None] + np.zeros((1, 6))  # each second its number
     np.savetxt(tmp_path / "a.csv", np.column_stack([times, values]), "%.6f", delimiter=",", header="time,ax,ay,az,gx,gy,gz", comments="")
-    (sample,) = read_source("imu", str(tmp_path / "a.csv"), TINY["imu"], {"moment": Moment(0.3, 107.0, 112.0)})
+    (sample,) = read_as("imu", str(tmp_path / "a.csv"), moment=Moment(0.3, 107.0, 112.0))
     assert sample.spans == [(107.0, 112.0)]
     assert sample.tensor[0, 0].round().tolist() == pytest.approx(np.repeat(np.arange(7, 12), 400).tolist(), abs=1)
 
@@ -355,17 +356,17 @@ def test_a_stretch_of_a_recording_on_its_own_clock(tmp_path):
 def test_frames_of_a_clip_share_their_view(tmp_path):
     path = str(video(tmp_path / "a.mp4", seconds=3))
     view = View((Crop(0.3, 1.0, 0.2, 0.8),), mirror=True, erased=(0.1, 0.1, 0.4, 0.4))
-    (sample,) = read_source("video", path, TINY["vision"], {"view": view, "moment": Moment(0.5)})
+    (sample,) = read_as("video", path, view=view, moment=Moment(0.5))
     assert sample.tensor.shape == (1, 3, 2, 224, 224)
     black = (sample.tensor[0] - (-torch.tensor(TINY["vision"].mean) / torch.tensor(TINY["vision"].std)).view(3, 1, 1, 1)).abs() < 1e-6
     assert black[:, :, 23:89, 23:89].all()
 
 
 def test_what_training_draws_is_no_option():
-    assert not {"view", "moment"} & {name for name in reading.flags()}
-    for encoder in reading.OPTIONS:
-        assert not {"view", "moment"} & set(reading.names(encoder))
-    made = input_record(TINY["depth"], "depth", {"view": View()})["options"]
+    assert not {"view", "moment"} & set(flags())
+    for kind in OPTIONS.values():
+        assert not {"view", "moment"} & set(kind.names())
+    made = input_record(TINY["depth"], face("depth").read_options({"view": View()}))["options"]
     assert "view" not in made
     assert "fill" in made
 

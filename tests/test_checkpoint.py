@@ -17,7 +17,7 @@ import imagebind_cli as ib
 from benchmarks.published_weights import published_shapes, published_weights
 from imagebind_cli.errors import UserError
 from imagebind_cli.fingerprint import positions
-from imagebind_cli.weights import checkpoint, model_config, tensor_names
+from imagebind_cli.weights import checkpoint, foreign_config, model_config, tensor_files, tensor_names
 from imagebind_cli.weights.find import find_checkpoint
 
 SMALL = {"out_embed_dim": 16} | {
@@ -25,7 +25,7 @@ SMALL = {"out_embed_dim": 16} | {
     for modality in ("vision", "text", "audio", "depth", "thermal", "imu")
     for key, value in (("embed_dim", 16), ("num_blocks", 1), ("num_heads", 2))
 }
-CONFIG = model_config.from_published(SMALL)
+CONFIG = foreign_config.from_published(SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def picture():
 
 
 def test_key_tables_invert_exactly():
-    shapes = published_shapes(model_config.named("huge"))
+    shapes = published_shapes(model_config.packaged_config("huge"))
     for published in shapes:
         ours, _ = tensor_names.rename(published, tensor_names.PUBLISHED)
         if ours is not None:
@@ -55,7 +55,7 @@ def test_a_published_file_a_converted_folder_and_a_state_dict_are_one_model(weig
     checkpoint.convert(from_file.checkpoint, tmp_path / "folder", {"from": "small.pth"})
     models = [from_file, ib.load(weights, config=SMALL, device="cpu"), ib.load(tmp_path / "folder", device="cpu")]
     for name in CONFIG.encoders:
-        assert len({checkpoint.fingerprint(model.checkpoint, name) for model in models}) == 1
+        assert len({model.checkpoint.fingerprint(name) for model in models}) == 1
     vectors = [model.encode("image", picture) for model in models]
     assert torch.equal(vectors[0], vectors[1])
     assert torch.equal(vectors[0], vectors[2])
@@ -63,7 +63,7 @@ def test_a_published_file_a_converted_folder_and_a_state_dict_are_one_model(weig
 
 def test_the_fingerprint_tells_weights_apart(weights):
     changed = weights | {"modality_heads.vision.2.weight": weights["modality_heads.vision.2.weight"] * 1.001}
-    prints = [checkpoint.fingerprint(checkpoint.from_tensors(tensors, CONFIG, "x"), "vision") for tensors in (weights, changed)]
+    prints = [checkpoint.from_tensors(tensors, CONFIG, "x").fingerprint("vision") for tensors in (weights, changed)]
     assert prints[0] != prints[1]
 
 
@@ -104,18 +104,18 @@ def rising(shape):
 @pytest.mark.parametrize("name", ["tiny", "mini"])
 def test_fingerprints_are_known(name):
     found = find_checkpoint(name)
-    assert {encoder: checkpoint.fingerprint(found, encoder) for encoder in found.config.encoders} == PRINTS[name]
+    assert {encoder: found.fingerprint(encoder) for encoder in found.config.encoders} == PRINTS[name]
 
 
 def test_fingerprints_are_known_at_every_published_shape(weights):
-    config = model_config.named("huge")
+    config = model_config.packaged_config("huge")
     tensors = {key: rising(shape) for key, shape in published_shapes(config).items()}
     found = checkpoint.from_tensors(tensors, config, "huge")
-    assert {encoder: checkpoint.fingerprint(found, encoder) for encoder in config.encoders} == PRINTS["huge"]
+    assert {encoder: found.fingerprint(encoder) for encoder in config.encoders} == PRINTS["huge"]
 
 
 def test_the_fingerprint_looks_at_whole_number_places_of_every_published_shape():
-    counts = {math.prod(shape) for shape in published_shapes(model_config.named("huge")).values()}
+    counts = {math.prod(shape) for shape in published_shapes(model_config.packaged_config("huge")).values()}
     assert 49408 * 1024 in counts
     for count in counts | {2, 3, 15, 16, 17, 2**24 + 1, 2**31 + 7, 2**53 + 1}:
         shown = min(16, count)
@@ -130,7 +130,7 @@ def test_the_fingerprint_is_the_same_with_one_thread_and_with_two():
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            assert {name: checkpoint.fingerprint(found, name) for name in found.config.encoders} == PRINTS["mini"]
+            assert {name: found.fingerprint(name) for name in found.config.encoders} == PRINTS["mini"]
     finally:
         torch.set_num_threads(threads)
 
@@ -142,20 +142,20 @@ def test_the_fingerprint_is_of_values_and_not_of_their_type(weights, dtype):
     strided = {key: tensor.T.contiguous().T if tensor.dim() == 2 else tensor for key, tensor in wide.items()}
     found = [checkpoint.from_tensors(tensors, CONFIG, "x") for tensors in (given, wide, strided)]
     for name in CONFIG.encoders:
-        assert len({checkpoint.fingerprint(one, name) for one in found}) == 1
+        assert len({one.fingerprint(name) for one in found}) == 1
 
 
 def test_int8_rows_and_what_they_are_converted_to_have_one_fingerprint(tmp_path):
     rows = find_checkpoint("mini")
     checkpoint.convert(rows, tmp_path / "wide", {})
     wide = checkpoint.open_folder(tmp_path / "wide")
-    held = checkpoint.read_tensors(Path(str(model_config.CONFIGS)) / "mini" / "depth.safetensors")
+    held = tensor_files.read_tensors(Path(str(model_config.CONFIGS)) / "mini" / "depth.safetensors")
     assert torch.int8 in {tensor.dtype for tensor in held.values()}
-    assert {name: checkpoint.fingerprint(wide, name) for name in wide.config.encoders} == PRINTS["mini"]
+    assert {name: wide.fingerprint(name) for name in wide.config.encoders} == PRINTS["mini"]
 
 
 def test_unknown_tensors_are_named(weights):
-    with pytest.raises(UserError, match=r"no part of this model: modality_heads\.smell\.2\.weight"):
+    with pytest.raises(UserError, match=r"not part of this model: modality_heads\.smell\.2\.weight"):
         checkpoint.from_tensors(weights | {"modality_heads.smell.2.weight": torch.ones(1)}, CONFIG, "x")
 
 
@@ -225,7 +225,7 @@ def test_encoders_are_built_without_memory():
     from imagebind_cli import registry
     from imagebind_cli.encoder import build_encoder
 
-    for name, config in model_config.named("huge").encoders.items():
+    for name, config in model_config.packaged_config("huge").encoders.items():
         encoder = build_encoder(registry.get(name), config)
         assert {parameter.device.type for parameter in encoder.parameters()} == {"meta"}
 
@@ -244,18 +244,18 @@ def test_a_config_with_an_unknown_key_names_the_nearest(change):
 
 
 def test_configs_survive_json():
-    for name in model_config.names():
-        config = model_config.named(name)
+    for name in model_config.packaged_names():
+        config = model_config.packaged_config(name)
         assert model_config.from_json(config.to_json(), "x") == config
 
 
 def test_published_arguments_are_checked():
     with pytest.raises(UserError, match="unknown key 'audio_num_head'; did you mean 'audio_num_heads'"):
-        model_config.from_published({"audio_num_head": 3})
+        foreign_config.from_published({"audio_num_head": 3})
 
 
 def test_a_model_inside_the_package_is_the_default(tmp_path, monkeypatch, weights):
-    for name in model_config.names():
+    for name in model_config.packaged_names():
         (tmp_path / f"{name}.json").write_text((model_config.CONFIGS / f"{name}.json").read_text())
     checkpoint.convert(checkpoint.from_tensors(weights, CONFIG, "x"), tmp_path / "mini", {})
     monkeypatch.setattr(model_config, "CONFIGS", tmp_path)
@@ -345,11 +345,11 @@ def test_openclip_without_config_is_refused_and_takes_a_name(tmp_path):
 def test_openclip_towers_of_another_kind_are_refused_by_name(change, named):
     values = OPENCLIP | {key: OPENCLIP.get(key, {}) | value for key, value in change.items()}
     with pytest.raises(UserError, match=named):
-        model_config.from_openclip(values, "x")
+        foreign_config.from_openclip(values, "x")
 
 
 def test_vit_h_14_of_openclip_has_the_shapes_of_huge():
-    huge, openclip = model_config.named("huge"), checkpoint.openclip_config("ViT-H-14")
+    huge, openclip = model_config.packaged_config("huge"), foreign_config.openclip_config("ViT-H-14")
     for name in ("vision", "text"):
         trunk = dataclasses.replace(openclip.encoders[name].trunk, norm_eps=1e-6)
         assert trunk == huge.encoders[name].trunk
@@ -368,7 +368,7 @@ def test_int8_rows_come_back_within_half_a_step(tmp_path):
     rows = plain["stem.tokens.weight"].clone()
     rows[3] = 0
     rows[5] *= 1e-6
-    values, scales = checkpoint.to_int8(rows)
+    values, scales = tensor_files.to_int8(rows)
     assert values.dtype == torch.int8
     save_file({**plain, "stem.tokens.weight": values, "stem.tokens.weight.scale": scales}, tmp_path / "tiny" / "text.safetensors")
     back = checkpoint.open_folder(tmp_path / "tiny").read("text")
@@ -383,7 +383,7 @@ def test_int8_without_its_scale_is_refused(tmp_path):
     from safetensors.torch import save_file
 
     found = model_folder(tmp_path / "tiny")
-    values, _ = checkpoint.to_int8(found.read("text")["stem.tokens.weight"])
+    values, _ = tensor_files.to_int8(found.read("text")["stem.tokens.weight"])
     save_file({**found.read("text"), "stem.tokens.weight": values}, tmp_path / "tiny" / "text.safetensors")
     with pytest.raises(UserError, match="stem.tokens.weight holds torch.int8; floating-point numbers are needed"):
         checkpoint.load_encoder(checkpoint.open_folder(tmp_path / "tiny"), "text", torch.device("cpu"))

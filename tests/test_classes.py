@@ -79,7 +79,7 @@ def test_classes_read_the_same_from_every_file(folder: Path, name: str, text: st
     (folder / name).write_text(text)
     wanted = [labels.Label("dog", ("dog", "puppy")), labels.Label("cat", ("cat",))]
     assert labels.read_labels(name) == labels.read_labels("dog|puppy, cat") == wanted
-    assert labels.digest(labels.read_labels(name)) == labels.digest(wanted)
+    assert labels.labels_digest(labels.read_labels(name)) == labels.labels_digest(wanted)
 
 
 def test_names_in_json_are_taken_as_they_are(folder: Path) -> None:
@@ -98,7 +98,7 @@ def test_names_in_json_are_taken_as_they_are(folder: Path) -> None:
         ("a.txt", "\n\n", "no classes; at least two"),
         ("a.txt", "dog\n", "1 class; at least two"),
         ("a.json", "{", "a.json: "),
-        ("a.json", "[1, 2]", "1 is no name"),
+        ("a.json", "[1, 2]", "1 is not a name"),
         ("a.json", '"dog"', "a list of names"),
         ("a.toml", "dog", "a.toml: "),
         ("a.csv", "label\ndog\n", "no column 'class'; it has label"),
@@ -119,7 +119,7 @@ def test_each_sentence_is_embedded_once_and_averaged_over_templates() -> None:
         given.extend(sentences)
         return iter(vector_of[sentence] for sentence in sentences)
 
-    lines = prompts.checked("mine", ["a {}", "the {}", "one {} more"])
+    lines = prompts.check_templates("mine", ["a {}", "the {}", "one {} more"])
     classes = [labels.Label("dog", ("dog", "puppy")), labels.Label("pet", ("dog", "cat"))]
     sentences = [sentence for name in ("dog", "puppy", "cat") for sentence in lines.fill(name)]
     vector_of = dict(zip(sentences, unit_rows(9), strict=True))

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from imagebind_cli import corpus
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener
 from imagebind_cli.retrieval.find import find
 from imagebind_cli.similarity import combine
 from imagebind_cli.store import Row, open_store
 
+TITLES = ("A folder into a store", "Preparing inputs")
 PAGE = Path(__file__).parent.parent / "docs" / "python.md"
 
 
@@ -54,6 +55,42 @@ def test_the_page_works_as_it_stands(photos: Path, tiny: Any, capsys: pytest.Cap
     order = np.argsort(-(store.vectors() @ query))
     for rank, (line, row) in enumerate(zip((first, second), order[:2], strict=True), start=1):
         assert line == f"{rank} {store.ids[row]} {round(float(store.vectors()[row] @ query), 3)}"
+
+
+def test_the_page_prepares_inputs(photos: Path, tiny: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    printer, code = (re.findall(r"```python\n(.*?)```", PAGE.read_text().split(f"## {title}")[1], re.DOTALL)[0] for title in TITLES)
+    names: dict[str, Any] = {"model": tiny}
+    exec(printer.split("done =")[0], names)
+    exec(code, names)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("photos/broken.png: not a readable picture")
+    assert lines[1:] == ["3 1 0", "[3, 224, 224] []"]
+    corpus.embed(tiny, "image", ["photos"], "direct.h5")
+    assert np.array_equal(open_store("from-tar.h5").vectors(), open_store("direct.h5").vectors())
+    assert counts(corpus.preprocess("image", ["photos"], "photos-%06d.tar")) == (0, 1, 3, 0)
+
+
+def test_what_cannot_be_prepared_is_a_usage_error(photos: Path) -> None:
+    for modalities, output, options, why in (
+        ("image", "a.zip", {}, "must end in .tar or .h5"),
+        ("smell", "a.tar", {}, "unknown modality 'smell'"),
+        (["image", "audio"], "a.tar", {"audio": {"focal": 3}}, "audio has no option 'focal'"),
+        ("image", "a.tar", {"audio": {"clips": 3}}, "options of audio, which is not asked for"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            corpus.preprocess(modalities, ["photos"], output, options=options)
+    assert not list(Path().glob("a.*"))
+
+
+def test_several_modalities_of_a_table_are_prepared_to_a_stream(photos: Path, tiny: Any) -> None:
+    Path("t.csv").write_text("file,caption\nphotos/0.png,a dog\nphotos/none.png,a cat\n")
+    columns = {"image": "file", "text": "caption", "id": "caption"}
+    with open("a.tar", "wb") as stream:
+        heard = corpus.preprocess(["image", "text"], (), stream, manifest="t.csv", columns=columns, errors="e.jsonl")
+    assert counts(heard) == (1, 1, 0, 0)
+    assert '"a cat"' in Path("e.jsonl").read_text()
+    corpus.embed(tiny, "text", ["a.tar"], "words.h5")
+    assert open_store("words.h5").ids == ["a dog"]
 
 
 def test_a_query_that_cannot_be_read_is_one_error(photos: Path, tiny: Any) -> None:

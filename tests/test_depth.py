@@ -20,18 +20,19 @@ from PIL import Image, TiffImagePlugin
 from imagebind_cli.encoder import Sample
 from imagebind_cli.encoders import depth
 from imagebind_cli.errors import UserError
+from imagebind_cli.media.maps.formats import read_map
 from imagebind_cli.media.maps.holes import fill_nearest
-from imagebind_cli.media.maps.pixel_map import PixelMap, read_map
-from imagebind_cli.options import read_options
+from imagebind_cli.media.maps.pixel_map import PixelMap
+from imagebind_cli.registry import face
 from imagebind_cli.weights import model_config
 
-CONFIG = model_config.named("tiny").encoders["depth"]
+CONFIG = model_config.packaged_config("tiny").encoders["depth"]
 SIZE = CONFIG.shape[-1]
 SENSORS = {"kv1": 0.075, "kv1_b": 0.075, "kv2": 0.075, "realsense": 0.095, "xtion": 0.095}
 
 
 def read(source: Any, **options: Any) -> Sample:
-    (sample,) = depth.read(source, CONFIG, read_options("depth", "depth", options))
+    (sample,) = depth.read_depth(source, CONFIG, face("depth").read_options(options))
     return sample
 
 
@@ -179,7 +180,7 @@ def test_datasets_are_found_by_name_and_plain_hdf5_is_not_turned(tmp_path: Path)
     np.testing.assert_array_equal(read_map(tmp_path / "a.h5", dataset="sensor/range").values, scene(6, 8))
     refused(tmp_path / "a.h5", "holds other, sensor, words; choose one with --dataset")
     refused(tmp_path / "a.h5", "no dataset range; it holds other, sensor, words", dataset="range")
-    refused(tmp_path / "a.h5", "sensor is no dataset; name one with --dataset", dataset="sensor")
+    refused(tmp_path / "a.h5", "sensor is not a dataset; name one with --dataset", dataset="sensor")
     refused(
         tmp_path / "a.h5",
         "dataset words holds object of shape (); numbers (height, width) or (frames, height, width) are needed",
@@ -542,7 +543,7 @@ def test_an_exr_that_cannot_be_read_says_so(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ValueError, match="100000 x 100000 pixels; at most 32,000,000 are unpacked|not a readable OpenEXR file: "):
         read(tmp_path / "huge.exr")
     monkeypatch.setitem(sys.modules, "OpenEXR", None)
-    refused(whole, "an OpenEXR file, which takes another library: pip install 'imagebind-cli[exr]'")
+    refused(whole, "an OpenEXR file, which needs another library: pip install 'imagebind-cli[exr]'")
 
 
 # Refusals

@@ -95,13 +95,13 @@ SLOW = """
 import time
 
 def gradients(*arguments):
-    time.sleep(0.05 * gather.rank())
+    time.sleep(0.05 * distributed.rank())
     return plain(*arguments)
 
 if __name__ == "__main__":  # and not in the processes that read files
     from imagebind_cli.cli import main
-    from imagebind_cli.training import gather, loop
-    plain, loop.gradients = loop.gradients, gradients
+    from imagebind_cli.training import distributed, run
+    plain, run.compute_gradients = run.compute_gradients, gradients
     main()
 """
 
@@ -154,5 +154,5 @@ def test_a_signal_to_one_stops_all_and_another_number_goes_on(scenes, tmp_path, 
     assert stopped < steps
     done = imagebind(*arguments(scenes, out, steps, way))
     assert done.code == 0, done.err
-    assert f"goes on after step {stopped} of {steps}" in done.err
+    assert f"continues after step {stopped} of {steps}" in done.err
     assert len((out / "metrics.jsonl").read_text().splitlines()) == steps

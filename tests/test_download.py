@@ -28,10 +28,10 @@ from urllib.request import Request
 import pytest
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.weights import download
+from imagebind_cli.weights import download, fetch, origin
 
-CONTENT = random.Random(0).randbytes(300_000)
-OTHER = random.Random(1).randbytes(300_000)
+CONTENT = b"PK\x03\x04" + random.Random(0).randbytes(299_996)  # begins as a file of PyTorch does
+OTHER = b"PK\x03\x04" + random.Random(1).randbytes(299_996)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -182,7 +182,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(("IMAGEBIND_", "HF_", "XDG_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("IMAGEBIND_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(download, "PAUSES", (0.0,) * 5)
+    monkeypatch.setattr(fetch, "PAUSES", (0.0,) * 5)
 
 
 def quiet(name: str, done: int, total: int | None) -> None:
@@ -197,7 +197,7 @@ def cut_short(site: Site, folder: Path, have: int = 100_000, **options: Any) -> 
     """Leave `have` bytes in the folder, as a run does whose connection breaks and does not come back."""
     site.cuts = [have]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(download, "PAUSES", ())
+        patch.setattr(fetch, "PAUSES", ())
         with pytest.raises(UserError):
             pull(site, folder, **options)
     assert (folder / "model.pth.partial").stat().st_size == have
@@ -243,11 +243,11 @@ def test_folder_of_refuses(place: str) -> None:
 
 def test_pulled(site: Site) -> None:
     folder = download.folder_of("huge")
-    assert download.pulled("huge") is None
+    assert download.pulled_folder("huge") is None
     cut_short(site, folder)
-    assert download.pulled("huge") is None
+    assert download.pulled_folder("huge") is None
     pull(site, folder)
-    assert download.pulled("huge") == folder
+    assert download.pulled_folder("huge") == folder
 
 
 def test_import_is_light() -> None:
@@ -293,21 +293,21 @@ def test_file_from_another_address_is_fetched_again(site: Site, tmp_path: Path) 
     pull(site, tmp_path)
     path = download.pull_address(f"{site.address}/b/model.pth", tmp_path, progress=quiet)
     assert path.read_bytes() == OTHER
-    assert download.verify(tmp_path) == []
+    assert origin.check_origin(tmp_path) == []
 
 
 def test_file_with_another_sha256_is_fetched_again(site: Site, tmp_path: Path) -> None:
     pull(site, tmp_path)
     site.files["/a/model.pth"] = OTHER
     assert pull(site, tmp_path, sha256=sha256(OTHER)).read_bytes() == OTHER
-    assert download.verify(tmp_path) == []
+    assert origin.check_origin(tmp_path) == []
 
 
 def test_file_that_lost_its_record_is_not_fetched_again(site: Site, tmp_path: Path) -> None:
     (tmp_path / "model.pth").write_bytes(CONTENT)
     pull(site, tmp_path, sha256=sha256(CONTENT))
     assert site.seen == []
-    assert download.verify(tmp_path) == []
+    assert origin.check_origin(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_not_found(site: Site, tmp_path: Path) -> None:
 
 
 def test_unreachable_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "PAUSES", (1000.0,))
+    monkeypatch.setattr(fetch, "PAUSES", (1000.0,))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: refused
         with pytest.raises(UserError, match="cannot be reached"):
@@ -339,8 +339,8 @@ def test_unreachable_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_passing_trouble_is_waited_out(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(download, "PAUSES", (1.0, 2.0, 3.0))
-    monkeypatch.setattr(download.time, "sleep", waits.append)
+    monkeypatch.setattr(fetch, "PAUSES", (1.0, 2.0, 3.0))
+    monkeypatch.setattr(fetch.time, "sleep", waits.append)
     site.passing = [503, 429]
     assert pull(site, tmp_path).read_bytes() == CONTENT
     assert waits == [1.0, 2.0]
@@ -389,7 +389,7 @@ def test_redirect_resumes(site: Site, other_site: Site, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("new", "refused"), [("http://b/x", True), ("ftp://b/x", True), ("https://b/x", False)])
 def test_redirect_from_https(new: str, refused: bool) -> None:
     def redirect() -> Request | None:
-        return download._Redirects().redirect_request(Request("https://a/x"), BytesIO(), 302, "Found", HTTPMessage(), new)
+        return fetch._Redirects().redirect_request(Request("https://a/x"), BytesIO(), 302, "Found", HTTPMessage(), new)
 
     if refused:
         with pytest.raises(UserError, match="not followed from https"):
@@ -410,7 +410,7 @@ def test_resume_asks_for_the_rest_only(site: Site, tmp_path: Path) -> None:
     assert seen.headers["Range"] == "bytes=100000-"
     assert seen.headers["If-Range"] == f'"{sha256(CONTENT)[:8]}"'
     assert seen.sent == len(CONTENT) - 100_000
-    assert download.verify(tmp_path) == []
+    assert origin.check_origin(tmp_path) == []
 
 
 def test_resume_needs_room_for_the_rest_only(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,13 +420,13 @@ def test_resume_needs_room_for_the_rest_only(site: Site, tmp_path: Path, monkeyp
     assert pull(site, tmp_path).read_bytes() == CONTENT
 
 
-def test_damaged_part_is_noticed(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"sha256": sha256(CONTENT)}], ids=["unknown", "known"])
+def test_damaged_part_is_not_continued(site: Site, tmp_path: Path, options: dict[str, str]) -> None:
     cut_short(site, tmp_path)
     partial = tmp_path / "model.pth.partial"
     partial.write_bytes(b"?" + partial.read_bytes()[1:])
-    with pytest.raises(UserError, match="SHA-256"):
-        pull(site, tmp_path, sha256=sha256(CONTENT))
-    assert pull(site, tmp_path, sha256=sha256(CONTENT)).read_bytes() == CONTENT
+    assert pull(site, tmp_path, **options).read_bytes() == CONTENT
+    assert site.ranges_seen() == [None]
 
 
 def test_server_without_ranges(site: Site, tmp_path: Path) -> None:
@@ -434,7 +434,7 @@ def test_server_without_ranges(site: Site, tmp_path: Path) -> None:
     site.ranges = False
     assert pull(site, tmp_path).read_bytes() == CONTENT
     assert site.ranges_seen() == ["bytes=100000-"]
-    assert download.verify(tmp_path) == []
+    assert origin.check_origin(tmp_path) == []
 
 
 def test_content_changed_between(site: Site, tmp_path: Path) -> None:
@@ -442,7 +442,7 @@ def test_content_changed_between(site: Site, tmp_path: Path) -> None:
     site.files["/a/model.pth"] = OTHER
     assert pull(site, tmp_path).read_bytes() == OTHER
     assert len(site.seen) == 1
-    assert download.verify(tmp_path) == []
+    assert origin.check_origin(tmp_path) == []
 
 
 @pytest.mark.parametrize("new", [OTHER, CONTENT + OTHER, OTHER[:50_000], OTHER[:100_000]], ids=["same", "longer", "shorter", "at"])
@@ -452,7 +452,7 @@ def test_content_changed_and_if_range_ignored(site: Site, tmp_path: Path, new: b
     site.if_range = False
     assert pull(site, tmp_path).read_bytes() == new
     assert site.ranges_seen() == ["bytes=100000-", None]
-    assert download.verify(tmp_path) == []
+    assert origin.check_origin(tmp_path) == []
 
 
 def test_content_changed_during_the_download(site: Site, tmp_path: Path) -> None:
@@ -491,7 +491,7 @@ def test_validator(headers: dict[str, str], validator: str | None) -> None:
 
     response: Any = Response()
     response.headers = headers
-    assert download._validator(response) == validator
+    assert fetch._validator(response) == validator
 
 
 def test_broken_connection_is_resumed(site: Site, tmp_path: Path) -> None:
@@ -510,7 +510,7 @@ def test_reset_connection_is_resumed(site: Site, tmp_path: Path) -> None:
 
 def test_truncated_for_good_then_finished(site: Site, tmp_path: Path) -> None:
     site.cuts = [100_000, 0, 0, 0, 0, 0]
-    with pytest.raises(UserError, match="100000 of 300000 bytes are here and the same command goes on"):
+    with pytest.raises(UserError, match="100000 of 300000 bytes are here, and the same command continues from there"):
         pull(site, tmp_path)
     assert len(site.seen) == 6
     assert names_in(tmp_path) == {"model.pth.partial", "model.pth.partial.json"}
@@ -554,13 +554,13 @@ def test_ended_just_before_the_renaming(site: Site, tmp_path: Path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(download.os, "replace", fail)
+        patch.setattr(fetch, "put_in_place", fail)
         with pytest.raises(UserError, match="No space left"):
             pull(site, tmp_path)
     assert names_in(tmp_path) == {"model.pth.partial", "model.pth.partial.json"}
     assert pull(site, tmp_path).read_bytes() == CONTENT
     assert len(site.seen) == 1
-    assert download.verify(tmp_path) == []
+    assert origin.check_origin(tmp_path) == []
 
 
 # Processes
@@ -700,18 +700,127 @@ def test_proxy(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_verify(site: Site, tmp_path: Path) -> None:
     path = pull(site, tmp_path)
-    assert download.verify(tmp_path) == []
+    assert origin.check_origin(tmp_path) == []
     flipped = bytearray(CONTENT)
     flipped[150_000] ^= 1
     path.write_bytes(flipped)
-    assert download.verify(tmp_path) == [f"model.pth: SHA-256 {sha256(bytes(flipped))}, not {sha256(CONTENT)}"]
+    assert origin.check_origin(tmp_path) == [f"model.pth: SHA-256 {sha256(bytes(flipped))}, not {sha256(CONTENT)}"]
     path.write_bytes(CONTENT[:-1])
-    assert download.verify(tmp_path) == ["model.pth: 299999 bytes, not 300000"]
+    assert origin.check_origin(tmp_path) == ["model.pth: 299999 bytes, not 300000"]
     path.unlink()
-    assert download.verify(tmp_path) == ["model.pth: missing"]
+    assert origin.check_origin(tmp_path) == ["model.pth: missing"]
     (tmp_path / "origin.json").unlink()
     with pytest.raises(UserError, match=r"no origin\.json"):
-        download.verify(tmp_path)
+        origin.check_origin(tmp_path)
+
+
+# What came
+
+
+@pytest.mark.parametrize("ends", [0, 1000])
+def test_what_came_after_the_last_record_is_kept_only_where_a_sha256_will_tell(site: Site, tmp_path: Path, ends: int) -> None:
+    """As after a kill or a power cut, which may leave zeros at the end."""
+    for known in (False, True):
+        cut_short(site, tmp_path)
+        with open(tmp_path / "model.pth.partial", "ab") as partial:
+            partial.write(CONTENT[100_000 : 100_000 + ends])
+        options = {"sha256": sha256(CONTENT)} if known else {}
+        assert pull(site, tmp_path, **options).read_bytes() == CONTENT
+        assert site.ranges_seen() == [f"bytes={100_000 + (ends if known else 0)}-"]
+        for path in tmp_path.iterdir():
+            path.unlink()
+
+
+def test_a_part_without_its_record_is_started_over(site: Site, tmp_path: Path) -> None:
+    cut_short(site, tmp_path)
+    sidecar = tmp_path / "model.pth.partial.json"
+    sidecar.write_text(json.dumps({key: value for key, value in json.loads(sidecar.read_text()).items() if key != "part"}))
+    assert pull(site, tmp_path).read_bytes() == CONTENT
+    assert site.ranges_seen() == [None]
+
+
+SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("model.pth", b"<!DOCTYPE html><title>Log in</title>", "came as an HTML page"),
+        ("model.safetensors", b"\n <HTML>", "came as an HTML page"),
+        ("model.pth", b"\x1f\x8b" + CONTENT, "came compressed with gzip"),
+        ("model.pth", b"version https://git-lfs.github.com/spec/v1", "does not begin as one of PyTorch's"),
+        ("model.safetensors", b"\xff" * 100, "does not begin as a safetensors file"),
+        ("model.safetensors", (3).to_bytes(8, "little") + b"{}", "does not begin as a safetensors file"),
+        ("model.bin", b"", "does not begin as one of PyTorch's"),
+        ("model.pth", b"\x80\x02pickle", ""),
+        ("model.safetensors", SAFETENSORS, ""),
+        ("model.dat", b"anything", ""),
+    ],
+)
+def test_a_file_must_begin_as_its_name_says(site: Site, tmp_path: Path, name: str, content: bytes, fault: str) -> None:
+    site.files[f"/a/{name}"] = content
+    address = f"{site.address}/a/{name}"
+    if not fault:
+        assert download.pull_address(address, tmp_path, progress=quiet).read_bytes() == content
+        return
+    with pytest.raises(UserError, match=fault):
+        download.pull_address(address, tmp_path, progress=quiet)
+    assert names_in(tmp_path) == set()
+
+
+def test_an_encoded_body_is_refused(site: Site, tmp_path: Path) -> None:
+    site.answers["/a/model.pth"] = (200, {"Content-Encoding": "gzip"}, CONTENT)
+    with pytest.raises(UserError, match=r"the server sends it encoded \(gzip\)"):
+        pull(site, tmp_path)
+    assert names_in(tmp_path) == set()
+    assert site.seen[0].headers["Accept-Encoding"] == "identity"
+
+
+# Secrets, and what servers say
+
+
+def test_tokens_are_in_no_message_and_no_record(site: Site, other_site: Site, tmp_path: Path) -> None:
+    signed = f"{other_site.address}/stored/7f?X-Amz-Signature=hidden&part=1"
+    site.answers["/a/model.pth"] = (302, {"Location": signed}, b"")
+    address = f"{site.address}/a/model.pth?token=hidden&version=1"
+    for reached in (False, True):
+        if reached:
+            other_site.files["/stored/7f"] = CONTENT
+            download.pull_address(address, tmp_path, progress=quiet)
+            download.pull_address(address, tmp_path, progress=quiet)  # it is there
+            assert len(other_site.seen) == 2
+            assert json.loads((tmp_path / "origin.json").read_text())["address"] == f"{site.address}/a/model.pth?token=…&version=1"
+        else:
+            with pytest.raises(UserError, match=r"model\.pth\?token=…&version=1: the server answered 404") as caught:
+                download.pull_address(address, tmp_path, progress=quiet)
+            assert "hidden" not in str(caught.value)
+        assert all(b"hidden" not in path.read_bytes() for path in tmp_path.iterdir() if path.suffix == ".json")
+
+
+def test_tokens_are_in_no_part_that_is_left(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.cuts = [100_000]
+    monkeypatch.setattr(fetch, "PAUSES", ())
+    for token in ("hidden", "hidden", "another"):
+        with pytest.raises(UserError, match="bytes are here") as caught:
+            site.cuts = [1000]
+            download.pull_address(f"{site.address}/a/model.pth?token={token}", tmp_path, progress=quiet)
+        assert token not in str(caught.value)
+        assert token not in (tmp_path / "model.pth.partial.json").read_text()
+    assert site.ranges_seen() == [None, "bytes=1000-", None]  # what another token gives may be another file
+
+
+@pytest.mark.parametrize("address", ["http://me:hidden@127.0.0.1:1/a", "https://hidden@a b/model.pth", "http://me:hidden@h/a?token=hidden"])
+def test_passwords_are_in_no_message(address: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not an http or https address") as caught:
+        download.pull_address(address, tmp_path, progress=quiet)
+    assert "hidden" not in str(caught.value)
+
+
+def test_control_characters_of_a_server_are_escaped(site: Site, tmp_path: Path) -> None:
+    site.answers["/a/model.pth"] = (403, {"X-Error-Message": "no\x1b[2Jway\x07"}, b"")
+    with pytest.raises(UserError) as caught:
+        pull(site, tmp_path)
+    assert str(caught.value).endswith("the server answered 403 no\\x1b[2Jway\\x07")
 
 
 # The hub
@@ -757,7 +866,7 @@ def test_hub(hub: Site) -> None:
     record = json.loads((folder / "origin.json").read_text())
     assert (record["address"], record["revision"]) == ("hf://me/clip", COMMIT)
     assert record["files"]["config.json"] == {"size": 2, "sha256": sha256(b"{}")}
-    assert download.verify(folder) == []
+    assert origin.check_origin(folder) == []
     assert ("model.safetensors", len(CONTENT), len(CONTENT)) in steps
     assert hub.seen[0].path == "/api/models/me/clip?blobs=true"
     assert {seen.headers["Authorization"] for seen in hub.seen} == {"Bearer hf_secret"}
@@ -774,7 +883,7 @@ def test_hub_revision(hub: Site) -> None:
     assert folder.name == "me--clip@v1"
     assert hub.seen[0].path == "/api/models/me/clip/revision/v1?blobs=true"
     assert (folder / "model.safetensors").read_bytes() == OTHER
-    assert download.pulled("hf://me/clip") is None
+    assert download.pulled_folder("hf://me/clip") is None
 
 
 def test_hub_takes_pickles_only_where_it_must(hub: Site) -> None:
@@ -784,7 +893,7 @@ def test_hub_takes_pickles_only_where_it_must(hub: Site) -> None:
     )
     folder = download.pull_hub("hf://me/clip", progress=quiet)
     assert names_in(folder) == {"part/a.bin", "b.pth", "LICENSE", "merges.txt", "origin.json"}
-    assert download.verify(folder) == []
+    assert origin.check_origin(folder) == []
 
 
 def test_hub_takes_openclips_own_weights_only(hub: Site) -> None:
@@ -813,14 +922,14 @@ def test_hub_with_a_wrong_sha256(hub: Site) -> None:
     offer(hub, {"model.safetensors": CONTENT, "config.json": b"{}"}, model={"lfs": lfs})
     with pytest.raises(UserError, match=sha256(OTHER)):
         download.pull_hub("hf://me/clip", progress=quiet)
-    assert download.pulled("hf://me/clip") is None
+    assert download.pulled_folder("hf://me/clip") is None
 
 
 def test_hub_with_a_wrong_size(hub: Site) -> None:
     offer(hub, {"model.safetensors": CONTENT, "config.json": b"{}"}, config={"size": 3})
     with pytest.raises(UserError, match="offers 2 bytes, the hub lists 3"):
         download.pull_hub("hf://me/clip", progress=quiet)
-    assert download.pulled("hf://me/clip") is None
+    assert download.pulled_folder("hf://me/clip") is None
 
 
 @pytest.mark.parametrize(
@@ -871,13 +980,13 @@ def test_hub_is_recorded_only_when_all_is_there(hub: Site) -> None:
     text = hub.files.pop(readme)
     with pytest.raises(UserError, match="404"):
         download.pull_hub("hf://me/clip", progress=quiet)
-    assert download.pulled("hf://me/clip") is None
+    assert download.pulled_folder("hf://me/clip") is None
     hub.files[readme] = text
     hub.seen.clear()
     folder = download.pull_hub("hf://me/clip", progress=quiet)
-    assert download.pulled("hf://me/clip") == folder
+    assert download.pulled_folder("hf://me/clip") == folder
     assert not any("safetensors" in path for path in fetched(hub))  # its SHA-256 was known and found right
-    assert download.verify(folder) == []
+    assert origin.check_origin(folder) == []
 
 
 def test_hub_needs_room_for_all(hub: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -891,11 +1000,11 @@ def test_hub_needs_room_for_all(hub: Site, tmp_path: Path, monkeypatch: pytest.M
 def test_hub_resumes_and_needs_room_for_the_rest_only(hub: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.cuts = [100_000]
     with monkeypatch.context() as patch:
-        patch.setattr(download, "PAUSES", ())
+        patch.setattr(fetch, "PAUSES", ())
         with pytest.raises(UserError, match="100000 of 300000 bytes are here"):
             download.pull_hub("hf://me/clip", progress=quiet)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=200_008))
     folder = download.pull_hub("hf://me/clip", progress=quiet)
     assert "bytes=100000-" in hub.ranges_seen()
-    assert download.verify(folder) == []
+    assert origin.check_origin(folder) == []

@@ -30,7 +30,7 @@ from stores import store
 
 from imagebind_cli import registry
 from imagebind_cli.store import FORMATS, is_store, open_store
-from imagebind_cli.weights import checkpoint, model_config
+from imagebind_cli.weights import checkpoint, model_config, rule
 
 ENDINGS = list(FORMATS)
 ONE_BY_ONE = ("--batch-size", 1)  # the last bits of a vector depend on the batch it was in
@@ -549,9 +549,9 @@ def test_a_name_that_is_not_there_fails_and_the_rest_goes_on(embed: Run, folder:
 @pytest.fixture(scope="module")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of the same name and shape as `tiny`, with other weights."""
-    config = dataclasses.replace(model_config.named("tiny"), rule_seed=2)
+    config = dataclasses.replace(model_config.packaged_config("tiny"), rule_seed=2)
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    checkpoint.convert(checkpoint.by_rule(config), folder, {})
+    checkpoint.convert(rule.checkpoint_by_rule(config), folder, {})
     return folder
 
 
@@ -741,8 +741,7 @@ def test_an_option_of_another_modality_is_a_usage_error(embed: Run, folder: Path
 def test_an_unknown_modality_is_a_usage_error_that_lists_the_known(imagebind: Run) -> None:
     run = imagebind("embed", "smell", "rose.png")
     assert (run.code, run.out) == (2, b"")
-    assert "'smell'" in run.err
-    assert all(f"'{modality}'" in run.err for modality in registry.MODALITIES)
+    assert f"imagebind: unknown modality 'smell'; choose from {', '.join(registry.MODALITIES)}\n" in run.err
 
 
 def test_inputs_beside_a_manifest_are_a_usage_error(embed: Run, folder: Path) -> None:

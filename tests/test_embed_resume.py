@@ -111,6 +111,43 @@ def test_content_that_changes_behind_size_and_time_is_seen_by_verify_alone(embed
     assert counts(embed(*command, "--verify")) == "1 embedded"
 
 
+@pytest.mark.parametrize("ending", [".h5", ".store", ".npy", ".jsonl", ".safetensors"])
+def test_a_renamed_file_keeps_its_vectors_with_verify_alone(embed: Run, folder: Path, ending: str) -> None:
+    names = pictures(folder, 3)
+    for store, options, wanted in [
+        (f"a{ending}", (), "2 embedded, 2 there already"),
+        (f"b{ending}", ("--verify",), "1 embedded, 3 there already"),
+    ]:
+        assert counts(embed("image", "in", "-o", store, *options)) == "3 embedded"
+        (folder / "in/0.png").rename(folder / "in/new.PNG")
+        (folder / "in/other.bmp").write_bytes((folder / "in/1.png").read_bytes())  # the same content under another kind of name
+        run = embed("image", "in", "-o", store, *options)
+        assert counts(run) == wanted
+        assert [line for line in run.notices if "in/new.PNG: its content was embedded under another name" in line] == run.notices[
+            :1
+        ] or not options
+        reader = open_store(folder / store)
+        assert sorted(reader.ids) == sorted([*names, "in/new.PNG", "in/other.bmp"])
+        renamed, before = reader.rows([reader.ids.index("in/new.PNG"), reader.ids.index("in/0.png")])
+        assert renamed.tobytes() == before.tobytes() or not options
+        assert counts(embed("image", "in", "-o", store, *options)) == "0 embedded, 4 there already"
+        (folder / "in/new.PNG").rename(folder / "in/0.png")
+        (folder / "in/other.bmp").unlink()
+
+
+def test_the_windows_of_a_renamed_recording_come_along(embed: Run, folder: Path) -> None:
+    generate.audio(folder / "a.wav", seconds=7)
+    command = ("--pool", "none", "-o", "a.h5", "--verify")
+    embed("audio", "a.wav", *command)
+    (folder / "a.wav").rename(folder / "b.wav")
+    assert counts(embed("audio", "b.wav", *command)) == "0 embedded, 1 there already"
+    first, second = open_store(folder / "a.h5").items()
+    assert len(first) == len(second) > 1
+    assert [(row.span, row.windows, row.vector.tobytes()) for row in first] == [
+        (row.span, row.windows, row.vector.tobytes()) for row in second
+    ]
+
+
 def test_verify_on_a_store_without_hashes_says_that_it_embeds_again(embed: Run, folder: Path) -> None:
     pictures(folder, 2)
     embed("image", "in", "-o", "a.h5")
@@ -224,7 +261,7 @@ def test_a_failure_file_is_refused_if_it_is_none_and_healed_if_it_is_torn(embed:
     (folder / "mine.jsonl").write_text("shopping list\n")
     refused = embed("text", "a", "--errors", "mine.jsonl")
     assert (refused.code, refused.out) == (1, b"")
-    assert "mine.jsonl: line 1 is no failure" in refused.notices[0]
+    assert "mine.jsonl: line 1 is not a failure" in refused.notices[0]
     (folder / "e.jsonl").write_text('{"id": "x", "reason": "y"}\n{"id": "z", "rea')
     assert embed("image", "gone.png", "--errors", "e.jsonl").code == 1
     assert [json.loads(line)["id"] for line in (folder / "e.jsonl").read_text().splitlines()] == ["x", "gone.png"]
@@ -379,7 +416,7 @@ def test_ctrl_c_says_how_far_it_is_and_the_same_command_goes_on(start: Start, em
     assert process.wait(10) == 130
     last = process.stderr.read().decode().splitlines()[-1]
     assert last.startswith("imagebind: s.h5: 5 embedded (")
-    assert last.endswith("; stopped: the same command goes on from here")
+    assert last.endswith("; stopped: run the same command to continue from here")
     assert counts(embed("text", "-o", "s.h5", stdin=b"sentence 4\nsentence 5\n")) == "1 embedded, 1 there already"
 
 

@@ -8,13 +8,13 @@ import torch
 from stores import DIM, unit_rows
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.evaluation import few_shot
+from imagebind_cli.evaluation import probe
 
 
 def test_the_probe_trains_as_torch_does() -> None:
     vectors, true = unit_rows(50, seed=5), np.random.default_rng(6).integers(0, 4, 50)
-    how = few_shot.Training(5, learning_rate=0.01, weight_decay=0.3, epochs=7, batch_size=16, seed=3)
-    found = few_shot.train(vectors, true, 4, how)
+    how = probe.ProbeTraining(5, learning_rate=0.01, weight_decay=0.3, epochs=7, batch_size=16, seed=3)
+    found = probe.train_probe(vectors, true, 4, how)
     layer = torch.nn.Linear(DIM, 4, dtype=torch.float64)
     torch.nn.init.zeros_(layer.weight)
     torch.nn.init.zeros_(layer.bias)
@@ -32,23 +32,24 @@ def test_the_probe_trains_as_torch_does() -> None:
 
 def test_shots_are_drawn_per_class_and_the_rest_is_tested() -> None:
     true = np.array([0, 1, 0, 1, -1, 0, 1, 0])
-    how = few_shot.Training(2)
-    learnt, tested = few_shot.split(true, ["a", "b"], how, [], "1")
+    how = probe.ProbeTraining(2)
+    learnt, tested = probe.draw_examples(true, ["a", "b"], how, [], "1")
     assert true[learnt].tolist() == [0, 0, 1, 1]
     assert sorted([*learnt, *tested]) == list(range(8))
-    assert few_shot.split(true, ["a", "b"], how, [], "1")[0].tolist() == learnt.tolist()
+    assert probe.draw_examples(true, ["a", "b"], how, [], "1")[0].tolist() == learnt.tolist()
     assert any(
-        few_shot.split(true, ["a", "b"], few_shot.Training(2, seed=seed), [], "1")[0].tolist() != learnt.tolist() for seed in range(1, 9)
+        probe.draw_examples(true, ["a", "b"], probe.ProbeTraining(2, seed=seed), [], "1")[0].tolist() != learnt.tolist()
+        for seed in range(1, 9)
     )
     folds = ["1", "1", "2", "2", "2", "2", "2", "1"]
-    learnt, tested = few_shot.split(true, ["a", "b"], how, folds, "1")
+    learnt, tested = probe.draw_examples(true, ["a", "b"], how, folds, "1")
     assert (sorted(learnt.tolist()), tested.tolist()) == ([2, 3, 5, 6], [0, 1, 7])
     with pytest.raises(UserError, match="class 'a' has 2 items to learn from; 3 shots"):
-        few_shot.split(true, ["a", "b"], few_shot.Training(3), folds, "1")
+        probe.draw_examples(true, ["a", "b"], probe.ProbeTraining(3), folds, "1")
     with pytest.raises(UserError, match="no item is in fold '9'; choose from 1, 2"):
-        few_shot.split(true, ["a", "b"], how, folds, "9")
+        probe.draw_examples(true, ["a", "b"], how, folds, "9")
 
 
 def test_published_training_is_that_of_the_paper() -> None:
-    assert few_shot.published("audio") == few_shot.Training(1, 1.6e-3, 0.05, 50)
-    assert few_shot.published("depth") == few_shot.Training(1, 1e-2, 0.0, 60)
+    assert probe.published_training("audio") == probe.ProbeTraining(1, 1.6e-3, 0.05, 50)
+    assert probe.published_training("depth") == probe.ProbeTraining(1, 1e-2, 0.0, 60)

@@ -11,7 +11,7 @@ import imagebind_cli as ib
 from benchmarks.published_weights import published_shapes, published_weights
 from imagebind_cli import registry
 from imagebind_cli.media.windows import seconds, windows
-from imagebind_cli.weights import model_config
+from imagebind_cli.weights import foreign_config, model_config
 
 DATA = Path(__file__).parent / "data"
 META = json.loads((DATA / "small_seed7.json").read_text())
@@ -47,12 +47,12 @@ def inputs(model):
 
 
 def test_the_config_has_exactly_the_published_tensors():
-    shapes = published_shapes(model_config.from_published(META["config"]))
+    shapes = published_shapes(foreign_config.from_published(META["config"]))
     assert {key: list(shape) for key, shape in shapes.items()} == META["state_dict"]
 
 
 def test_huge_has_the_published_number_of_tensors_and_parameters():
-    shapes = published_shapes(model_config.named("huge"))
+    shapes = published_shapes(model_config.packaged_config("huge"))
     assert len(shapes) == 1311
     parameters = sum(int(np.prod(shape)) for key, shape in shapes.items() if not key.endswith("text.mask"))
     assert round(parameters / 1e6, 1) == 1200.8
@@ -172,7 +172,7 @@ def test_log_mel_is_kaldis(model):
 def test_every_encoder_loads_alone_and_strictly(weights):
     from imagebind_cli.weights.checkpoint import from_tensors
 
-    config = model_config.from_published(META["config"])
+    config = foreign_config.from_published(META["config"])
     for name in registry.ENCODERS:
         some = {key: tensor for key, tensor in weights.items() if f".{name}." in key}
         assert list(from_tensors(some, config, "part").config.encoders) == [name]

@@ -17,9 +17,10 @@ import pytest
 from conftest import Run
 
 from imagebind_cli import UserError
-from imagebind_cli.media.motion import tables
 from imagebind_cli.media.motion.recordings import read_recording
-from imagebind_cli.media.motion.signals import regular, resample, slow_part, usual_step
+from imagebind_cli.media.motion.signals import resample, slow_part, to_even_grid, usual_step
+from imagebind_cli.media.motion.tables import table as tables
+from imagebind_cli.media.motion.tables import zipped
 from imagebind_cli.sources import Stretch
 
 NAMES = ["ax", "ay", "az", "gx", "gy", "gz"]
@@ -180,12 +181,21 @@ def test_matlab_7_3_is_hdf5_behind_a_header(read: Read, tmp_path: Path) -> None:
     assert read(tmp_path / "a.mat", time_unit="s").facts["rate"] == pytest.approx(200)
 
 
-def test_matlab_5_needs_scipy(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matlab_5_is_read_without_scipy(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scipy = pytest.importorskip("scipy.io")
     scipy.savemat(tmp_path / "a.mat", {"acc": ramp()[:, :3], "gyr": ramp()[:, 3:], "name": "walk", "fs": 400})
-    np.testing.assert_allclose(read(tmp_path / "a.mat").tensor[0], ramp().T, atol=1e-6)
+    scipy.savemat(
+        tmp_path / "b.mat",
+        {"acc": ramp()[:, :3], "gyr": ramp()[:, 3:], "z": 1j, "cell": np.array([[1], ["a"]], object)},
+        do_compression=True,
+    )
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    assert "pip install scipy" in refusal(read, tmp_path / "a.mat")
+    for name in "a.mat", "b.mat":
+        np.testing.assert_allclose(read(tmp_path / name).tensor[0], ramp().T, atol=1e-6)
+    data = (tmp_path / "b.mat").read_bytes()
+    for stop in range(0, len(data), 997):
+        (tmp_path / "c.mat").write_bytes(data[:stop])
+        refusal(read, tmp_path / "c.mat")
 
 
 def test_parquet_needs_pyarrow(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +353,7 @@ def test_other_zip_files(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyP
     np.testing.assert_allclose(read(two, dataset="run.csv").tensor[0], ramp().T, atol=1e-6)
     assert refusal(read, archive("c.zip", **{"xl/workbook.xml": "x"})) == "is an Excel workbook; save the sheet as CSV"
     assert "no table that ends in .csv" in refusal(read, archive("d.zip", **{"a.json": "{}"}))
-    monkeypatch.setattr(tables, "MAX_BYTES", 1000)
+    monkeypatch.setattr(zipped, "MAX_BYTES", 1000)
     assert "walk.csv unpacks to" in refusal(read, two, dataset="walk.csv")
     (tmp_path / "e.zip").write_bytes(b"PK\x03\x04" + bytes(99))
     assert "not a readable zip file" in refusal(read, tmp_path / "e.zip")
@@ -524,8 +534,8 @@ def test_iso_times(read: Read, tmp_path: Path) -> None:
     assert found.spans[0] == (0.0, 5.0)
     assert found.facts["start"] == 1772409590
     rows[7][0] = "yesterday"
-    assert "line 9: 'yesterday' is no ISO 8601 time" in refusal(read, table(path, rows, ["time", *NAMES]))
-    assert "no ISO 8601" in refusal(read, table(path, ramp(9, 7), ["time", *NAMES]), time_unit="iso")
+    assert "line 9: 'yesterday' is not an ISO 8601 time" in refusal(read, table(path, rows, ["time", *NAMES]))
+    assert "not ISO 8601" in refusal(read, table(path, ramp(9, 7), ["time", *NAMES]), time_unit="iso")
 
 
 def test_a_unit_of_time_that_nothing_tells_is_not_guessed(read: Read, tmp_path: Path) -> None:
@@ -832,7 +842,7 @@ def test_a_warning_names_the_windows_on_stderr(embed: Run, tmp_path: Path) -> No
 def test_noise_does_not_swing_out_over_a_gap() -> None:
     times = np.delete(np.arange(400) / 400, np.arange(100, 130))
     noise = np.random.default_rng(0).uniform(-1, 1, (len(times), 6))
-    made, rate, even = regular(times, noise, 0.1, NAMES)
+    made, rate, even = to_even_grid(times, noise, 0.1, NAMES)
     assert (made.shape, rate, even) == ((400, 6), pytest.approx(400), False)
     assert np.abs(made[100:130]).max() <= 1
 
@@ -1054,8 +1064,9 @@ def test_tables_of_too_many_values_are_refused_before_they_are_read(read: Read, 
     scipy.savemat(tmp_path / "a.mat", {"data": ramp()})
     importlib.import_module("pyarrow.parquet").write_table(pyarrow.table(dict(zip(NAMES, ramp().T, strict=True))), tmp_path / "a.parquet")
     assert "promises (2000, 6) values; at most 5,000" in refusal(read, tmp_path / "a.npy")
-    for path in table(tmp_path / "a.csv", ramp()), tmp_path / "a.mat", tmp_path / "a.parquet":
+    for path in table(tmp_path / "a.csv", ramp()), tmp_path / "a.parquet":
         assert refusal(read, path) == "more than 5,000 values"
+    assert refusal(read, tmp_path / "a.mat") == "more than 5,000 values; --dataset names a part"
 
 
 def test_the_command_line(embed: Run, tmp_path: Path) -> None:

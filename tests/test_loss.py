@@ -7,13 +7,13 @@ import torch
 from torch.nn import functional as F
 
 from imagebind_cli.training.loss import LARGEST_SCALE, PairLoss, has_negatives
-from imagebind_cli.training.recipe import Pair
+from imagebind_cli.training.recipe import PairRecipe
 
 KINDS = ("infonce", "sigmoid", "regression")
 
 
 def make_loss(chunk=1024, **choices):
-    return PairLoss(Pair(modalities=("vision", "depth"), **choices), chunk).double()
+    return PairLoss(PairRecipe(modalities=("vision", "depth"), **choices), chunk).double()
 
 
 def unit_rows(count, seed, dim=16):

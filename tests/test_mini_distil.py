@@ -112,7 +112,7 @@ def test_colours_are_drawn_anew_and_shapes_stay() -> None:
 
 def test_furniture_alone_is_recoloured() -> None:
     torch.manual_seed(0)
-    shape = distil.checkpoint.read_config(distil.CONFIG).encoders["vision"]
+    shape = distil.foreign_config.read_config(distil.CONFIG).encoders["vision"]
     kept = torch.tensor([200, 60, 20], dtype=torch.uint8).view(1, 3, 1, 1).expand(64, 3, 96, 96).contiguous()
     furniture = torch.arange(64) >= 32
     seen = distil.Pictures(kept, furniture, shape)
@@ -124,7 +124,7 @@ def test_furniture_alone_is_recoloured() -> None:
 
 def test_what_is_wanted_of_furniture_is_the_mean_over_its_colourings() -> None:
     torch.manual_seed(0)
-    shape = distil.checkpoint.read_config(distil.CONFIG).encoders["vision"]
+    shape = distil.foreign_config.read_config(distil.CONFIG).encoders["vision"]
     kept = torch.tensor([200, 60, 20], dtype=torch.uint8).view(1, 3, 1, 1).expand(4, 3, 96, 96).contiguous()
 
     class Colour(torch.nn.Module):

@@ -11,7 +11,7 @@ import torch
 
 import imagebind_cli as ib
 from imagebind_cli.evaluation.precision import cosines
-from imagebind_cli.weights import checkpoint
+from imagebind_cli.weights import checkpoint, foreign_config, rule
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini" / "train"))
 
@@ -22,12 +22,12 @@ MINI = package.HERE
 
 def test_the_model_is_put_together_from_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(package, "HERE", tmp_path / "train")
-    config = checkpoint.read_config(MINI / "mini.json")
+    config = foreign_config.read_config(MINI / "mini.json")
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "mini.json").write_text(config.to_json())
     (tmp_path / "CARD.md").write_text("# what it is\n")
     runs = tmp_path / "work" / "runs"
-    checkpoint.convert(checkpoint.by_rule(replace(config, rule_seed=1)), runs / "one", {})
+    checkpoint.convert(rule.checkpoint_by_rule(replace(config, rule_seed=1)), runs / "one", {})
     for run in set(package.RUNS.values()):
         (runs / run).symlink_to(runs / "one")
 

@@ -64,3 +64,26 @@ def test_what_the_page_shows_works(place, monkeypatch):
 def test_it_is_offered(place):
     done = subprocess.run([sys.executable, "-m", "imagebind_cli", "embed", "smell", "x"], cwd=place, capture_output=True, text=True)
     assert (done.returncode, "touch" in done.stderr) == (2, True), done.stderr
+
+
+WITH_OPTION = """
+import dataclasses, sys
+from imagebind_cli import options
+load = options.choice(4095, "Number that a fully loaded sensor gives.", minimum=1)
+options.OPTIONS["touch"] = dataclasses.make_dataclass("TouchOptions", [("full_load", int, load)], frozen=True)
+from imagebind_cli.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("command", ["embed", "preprocess", "zeroshot"])
+def test_its_subcommand_and_flags_appear_by_themselves(place, command):
+    def shown(*words):
+        done = subprocess.run([sys.executable, "-c", WITH_OPTION, command, *words], cwd=place, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    listed, own, other = shown("--help"), shown("touch", "--help"), shown("audio", "--help")
+    assert "\n  touch\n" in listed
+    assert "Reading touch:\n  --full-load N  Number that a fully loaded sensor gives. [default: 4095]" in own
+    assert "full-load" not in listed + other

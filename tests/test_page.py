@@ -1,8 +1,10 @@
-"""The page of `retrieve --html` in a real browser: pictures have pixels, sounds play, nothing complains, nothing comes from elsewhere."""
+"""Pages in a real browser: pictures have pixels, sounds play, nothing complains, nothing comes from elsewhere, and all stand on one base."""
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from stores import store
 
 from imagebind_cli import registry
+from imagebind_cli.pages import base
+from imagebind_cli.pages.curves import chart
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +117,7 @@ def test_names_are_text_whatever_they_hold(imagebind: Run, driver: Chrome, tmp_p
     assert page.find_elements(By.TAG_NAME, "script") == []
     assert measured(page) == []  # no such files
     seen = page.execute_script("return [...document.querySelectorAll('li')].map(item => item.querySelector('blockquote, div').textContent)")
-    assert sorted(seen) == sorted(3 * [name.encode("utf-8", "replace").decode() for name in HOSTILE[1:]])
+    assert sorted(seen) == sorted(3 * [name.encode("utf-8", "backslashreplace").decode() for name in HOSTILE[1:]])
     assert "(cannot be shown: No such file or directory)" in page.find_element(By.TAG_NAME, "main").text
     assert complaints(page) == []
 
@@ -164,6 +168,60 @@ def test_a_run_that_fails_leaves_the_page_that_was_there(imagebind: Run, tmp_pat
     assert [path.name for path in tmp_path.glob(".page*")] == []
     run = imagebind("retrieve", place, "--like", "dog.png", "--html", tmp_path / "none" / "page.html")
     assert (run.code, len(run.notices)) == (1, 1)
-    assert "No such file or directory" in run.err
+    assert "there is no folder" in run.err
     run = imagebind("retrieve", place, "--like", "dog.png", "--html", tmp_path)
     assert (run.code, run.notices) == (1, [f"imagebind: {tmp_path}: is a folder; give the page a file name"])
+
+
+def test_an_index_of_previews_shows_the_pictures_beside_it(imagebind: Run, driver: Chrome, tmp_path: Path) -> None:
+    names = [generate.sample(modality, tmp_path) for modality in ("image", "audio")]
+    odd = generate.picture(tmp_path / "<b>#?.png")
+    for modality, name in (("image", odd), ("audio", names[1])):
+        folder = tmp_path / modality
+        assert imagebind("preprocess", modality, name, "--preview", folder).code == 0
+        page = shown(driver, folder / "index.html")
+        assert [picture["width"] > 30 for picture in measured(page)] == [True]
+        assert page.find_element(By.TAG_NAME, "h2").text == str(name)
+        assert complaints(page) == []
+
+
+PAGES = Path(base.__file__).parent
+MAKERS = [path for path in [*PAGES.glob("*.py"), PAGES.parent / "training" / "report.py"] if path.name != "base.py"]
+
+
+@pytest.mark.parametrize("path", MAKERS, ids=lambda path: path.name)
+def test_every_page_stands_on_the_one_base(path: Path) -> None:
+    """Escaping, policy and style are in `base.py` alone."""
+    text = path.read_text()
+    for own in ("<!doctype", "<style", "Content-Security-Policy", "html.escape", "<script"):
+        assert own not in text
+
+
+def test_what_comes_from_outside_is_text_in_every_part_of_a_page(driver: Chrome, tmp_path: Path) -> None:
+    cells = [[name, name] for name in HOSTILE]
+    body = base.table([HOSTILE[0], HOSTILE[1]], cells) + chart(HOSTILE[0], {name: [(0, 1), (1, 2)] for name in HOSTILE})
+    base.write_page(tmp_path / "page.html", HOSTILE[1], body)
+    page = shown(driver, tmp_path / "page.html")
+    assert page.title == " ".join(HOSTILE[1].split())
+    seen = page.execute_script("return [...document.querySelectorAll('td')].map(cell => cell.textContent)")
+    assert seen == [name.encode("utf-8", "backslashreplace").decode() for name in HOSTILE for _ in range(2)]
+    assert (page.find_elements(By.TAG_NAME, "script"), measured(page)) == ([], [])
+    assert complaints(page) == []
+
+
+def test_a_page_that_fails_leaves_what_was_there_and_a_pipe_is_never_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("before")
+    with pytest.raises(RuntimeError), base.PageFile(page, "title") as file:
+        file.write("half")
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    assert page.read_text() == "before"
+    os.mkfifo(tmp_path / "pipe")
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
+    read: list[str] = []
+    reader.start()
+    base.write_page(tmp_path / "pipe", "title", "body")
+    reader.join(10)
+    assert read[0].endswith("body</main></body></html>\n")
+    assert not (tmp_path / "pipe").is_file()

@@ -5,22 +5,23 @@ from __future__ import annotations
 import pytest
 import torch
 
-from imagebind_cli.encoder import EncoderConfig, _some_patches
+from imagebind_cli.encoder import EncoderConfig, _drop_patches
 from imagebind_cli.errors import UserError
+from imagebind_cli.training.plan import run_config
 from imagebind_cli.training.recipe import read_recipe
-from imagebind_cli.training.start import config_of, encoder_with, fresh_weights
+from imagebind_cli.training.start import encoder_with, fresh_weights
 from imagebind_cli.transformer import TrunkConfig
 
 
 def test_the_class_token_stays_and_patches_are_chosen_for_each_input() -> None:
     tokens = torch.arange(10.0).expand(64, 10)[..., None]
-    some = _some_patches(tokens, 0.5)[..., 0]
+    some = _drop_patches(tokens, 0.5)[..., 0]
     assert some.shape == (64, 1 + round(9 * 0.5))
     assert (some[:, 0] == 0).all()
     assert all(len(set(row.tolist())) == len(row) for row in some)
     assert set(some[:, 1:].flatten().tolist()) == set(range(1, 10))
     assert len({tuple(sorted(row.tolist())) for row in some}) > 10
-    assert _some_patches(tokens, 0.999).shape[1] == 2
+    assert _drop_patches(tokens, 0.999).shape[1] == 2
 
 
 def test_only_training_leaves_patches_out() -> None:
@@ -37,6 +38,6 @@ def test_only_training_leaves_patches_out() -> None:
 def test_a_recipe_asks_for_it() -> None:
     changes = ["encoders.vision.train=all", "encoders.vision.patch_dropout=0.5"]
     recipe = read_recipe(None, changes, model="tiny", pairs=[{"modalities": ("image", "text")}])
-    assert config_of(recipe).encoders["vision"].patch_dropout == 0.5
+    assert run_config(recipe).encoders["vision"].patch_dropout == 0.5
     with pytest.raises(UserError, match="text.patch_dropout: this encoder has no patches"):
-        config_of(read_recipe(None, ["encoders.text.patch_dropout=0.5"], model="tiny", pairs=[{"modalities": ("image", "text")}]))
+        run_config(read_recipe(None, ["encoders.text.patch_dropout=0.5"], model="tiny", pairs=[{"modalities": ("image", "text")}]))

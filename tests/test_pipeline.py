@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 
 from imagebind_cli import pipeline
 from imagebind_cli.encoder import Sample
+from imagebind_cli.engine import open_engine
 from imagebind_cli.errors import UserError
 from imagebind_cli.pipeline import Embedded
 from imagebind_cli.sources import Failure, Item
@@ -39,7 +40,8 @@ def run(
     items: Iterable[Item | Failure], encode: Callable[[Tensor], Tensor] = encode, **options: Any
 ) -> Iterator[tuple[Item, Embedded | Failure]]:
     settings = {"read": read, "batch_size": 4, "workers": 2} | options
-    return pipeline.embed(items, encode=encode, **settings)
+    engine = open_engine(settings.pop("read"), settings.pop("workers"))
+    return pipeline.embed_items(items, engine, encode, **settings)
 
 
 def angles(results: Iterable[tuple[Item, Embedded | Failure]]) -> list[float]:

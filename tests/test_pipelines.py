@@ -161,7 +161,7 @@ def test_watch_embeds_what_comes_until_it_is_ended(folder: Path, watching: subpr
     ((_, code, words),) = log("photos.log")
     assert code == "143"
     assert words.startswith("imagebind: photos.h5: 3 embedded, 1 failed")
-    assert words.endswith("stopped: the same command goes on from here")
+    assert words.endswith("stopped: run the same command to continue from here")
     assert (folder / "photos.errors.jsonl").read_text() == ""
 
 

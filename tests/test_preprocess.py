@@ -139,7 +139,7 @@ def test_several_modalities_stay_together(here: Run, files: dict[str, list[str]]
     assert list(first.parts) == ["image.npy", "depth.npy", "json"]
     assert first.about()["id"] == "pair 0"
     assert first.about()["scene"] == "hall"
-    assert first.made["inputs"]["depth"]["options"]["focal"] == 500
+    assert first.provenance["inputs"]["depth"]["options"]["focal"] == 500
     assert first.key != second.key
     depth = here("embed", "depth", "p.tar")
     assert vectors(depth.out).keys() == {"pair 0", "pair 1"}
@@ -365,9 +365,10 @@ import json, os, sys
 from imagebind_cli import cli
 from imagebind_cli.prepared import hdf5
 from imagebind_cli.readers import read_source
+from imagebind_cli.registry import face
 from imagebind_cli.weights.find import input_configs
 hdf5.PART_BYTES = {PART}
-list(read_source("text", "words", input_configs("tiny", ["text"])["text"], {{}}))
+list(read_source(face("text"), "words", input_configs("tiny", ["text"])["text"], face("text").options()))
 for line in sys.stdin:
     if (child := os.fork()) == 0:
         sys.argv = ["imagebind", *json.loads(line)]

@@ -20,9 +20,12 @@ from family import family, gone
 
 from imagebind_cli import pipeline
 from imagebind_cli.encoder import Sample
+from imagebind_cli.engine import open_engine
+from imagebind_cli.engine import processes as engine_processes
 from imagebind_cli.engine.processes import POSSIBLE, READY, Processes
 from imagebind_cli.errors import UserError
 from imagebind_cli.readers import read_source
+from imagebind_cli.registry import face
 from imagebind_cli.sources import Failure, Item
 
 pytestmark = pytest.mark.skipif(not POSSIBLE, reason="processes are for Linux")
@@ -67,9 +70,9 @@ def read(payload: Any) -> Iterator[Sample]:  # noqa: PLR0912
 
 
 def started(processes: Processes, payload: Any) -> Iterator[Sample]:
-    """`start`, waiting until the workers are up."""
+    """`submit`, waiting until the workers are up."""
     deadline = time.monotonic() + 60
-    while (samples := processes.start(payload)) is None:
+    while (samples := processes.submit(payload)) is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return samples
@@ -163,7 +166,7 @@ def test_closing_before_they_are_up_is_no_wait() -> None:
     began = time.monotonic()
     both.close()
     assert time.monotonic() - began < 5
-    assert both.start("angle:1") is None
+    assert both.submit("angle:1") is None
     both.close()
     both.launch()
     assert both._server is None or both._server.returncode is not None
@@ -190,13 +193,13 @@ def test_a_server_in_the_middle_of_its_imports_ends_with_its_parent(tmp_path: Pa
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "WORTH_SECONDS", -1.0)
+    monkeypatch.setattr(engine_processes, "WORTH_SECONDS", -1.0)
 
 
 def test_decoding_in_processes_is_decoding_in_threads(at_once: None) -> None:
     payloads = ["angle:1", "half:", "few:3", "missing:", "angle:2", "nap:0.01"]
     endless = (Item(str(number), payloads[number % 6]) for number in itertools.count())
-    steps = pipeline.decode(endless, read, workers=2, ahead=4, processes=Processes([]))
+    steps = pipeline.decode(endless, open_engine(read, 2, Processes([])), ahead=4)
     seen: list[list[Any]] = []
     readers: set[int] = set()
     rounds_elsewhere = 0
@@ -224,7 +227,7 @@ def test_decoding_in_processes_is_decoding_in_threads(at_once: None) -> None:
 
 def test_few_items_start_no_process() -> None:
     with Processes([]) as both:
-        steps = list(pipeline.decode([Item("1", "angle:1")], read, workers=2, ahead=4, processes=both))
+        steps = list(pipeline.decode([Item("1", "angle:1")], open_engine(read, 2, both), ahead=4))
         assert len(steps) == 2
         assert not both.launched
 
@@ -232,9 +235,9 @@ def test_few_items_start_no_process() -> None:
 def test_what_is_at_hand_already_goes_to_no_process() -> None:
     from imagebind_cli.prepared import Prepared
 
-    assert pipeline._at_hand(Prepared([], [], (), {}))
-    assert pipeline._at_hand({"audio": "x.wav", "image": lambda: None})
-    assert not pipeline._at_hand({"audio": "x.wav", "image": "x.png"})
+    assert engine_processes._is_in_memory(Prepared([], [], (), {}))
+    assert engine_processes._is_in_memory({"audio": "x.wav", "image": lambda: None})
+    assert not engine_processes._is_in_memory({"audio": "x.wav", "image": "x.png"})
 
 
 def test_what_processes_read_of_sounds_is_to_the_bit_what_threads_do(tiny: Any, tmp_path: Path) -> None:
@@ -244,7 +247,7 @@ def test_what_processes_read_of_sounds_is_to_the_bit_what_threads_do(tiny: Any, 
     paths = [str(tmp_path / f"{number}.wav") for number in range(12)]
     for number, path in enumerate(paths):
         soundfile.write(path, 0.1 * random.standard_normal(4_000 + 90_000 * number), 22_050)
-    reading = partial(read_source, "audio", config=tiny.config("audio"), options={})
+    reading = partial(read_source, face("audio"), config=tiny.config("audio"), options=face("audio").options())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the command does: how a sum is cut in two shows in its last bit
     expected = [list(reading(path)) for path in paths]
@@ -260,8 +263,8 @@ def test_what_processes_read_of_sounds_is_to_the_bit_what_threads_do(tiny: Any, 
 class Patient(Processes):
     """Waits until the workers are up, so that threads read nothing."""
 
-    def start(self, payload: Any) -> Iterator[Sample] | None:
-        while (samples := super().start(payload)) is None and not self._closed:
+    def submit(self, payload: Any) -> Iterator[Sample] | None:
+        while (samples := super().submit(payload)) is None and not self._closed:
             time.sleep(0.02)
         return samples
 

@@ -19,7 +19,7 @@ from imagebind_cli.demo import SAMPLES
 from imagebind_cli.store import open_store
 from imagebind_cli.weights import checkpoint, model_config
 
-HUGE = model_config.named("huge")
+HUGE = model_config.packaged_config("huge")
 INPUTS = {
     "image": [SAMPLES / "image" / "house.png"],
     "video": [SAMPLES / "video" / "walk-in-the-rain.mp4", "--clips", "1", "--crops", "1"],
@@ -56,7 +56,7 @@ def test_info_counts_and_fingerprints_every_encoder(imagebind: Run, huge: Path) 
     }  # fmt: skip
     found = checkpoint.open_file(huge)
     assert {name: encoder["fingerprint"] for name, encoder in about["encoders"].items()} == {
-        name: checkpoint.fingerprint(found, name) for name in HUGE.encoders
+        name: found.fingerprint(name) for name in HUGE.encoders
     }
     assert len({encoder["fingerprint"] for encoder in about["encoders"].values()}) == 6
 
@@ -75,8 +75,8 @@ def test_a_store_is_gone_on_with_searched_and_classified(imagebind: Run, huge: P
     assert imagebind("embed", "text", "a room", "stairs", "-o", words, "--model", huge, "--device", "cpu").code == 0
     found = checkpoint.open_file(huge)
     for store, encoder, scale in ((maps, "depth", 5.0), (words, "text", 14.2857143)):
-        made = open_store(store).made
-        assert made["weights"] == checkpoint.fingerprint(found, encoder)
+        made = open_store(store).provenance
+        assert made["weights"] == found.fingerprint(encoder)
         assert (made["model"], made["dim"], made["dtype"], made["untrained"]) == (found.config.name, 1024, "float32", False)
         assert made["scale"] == pytest.approx(scale, rel=1e-6)
     hits = imagebind("retrieve", maps, words, "--text", "stairs", "-k", "1", "--model", huge, "--device", "cpu")

@@ -17,12 +17,13 @@ import torch
 from imagebind_cli.errors import UserError
 from imagebind_cli.training import manifests
 from imagebind_cli.training.data import open_pairs
-from imagebind_cli.training.recipe import RECIPES, names, read_recipe
-from imagebind_cli.training.sides import sides_of
+from imagebind_cli.training.inputs import pair_inputs
+from imagebind_cli.training.plan import data_lines
+from imagebind_cli.training.recipe import RECIPES, read_recipe, recipe_names
 from imagebind_cli.weights import model_config
 from tests import generate, trees
 
-TINY = model_config.named("tiny").encoders
+TINY = model_config.packaged_config("tiny").encoders
 SHAPES = {
     "image": (3, 224, 224),
     "video": (3, 2, 224, 224),
@@ -114,7 +115,7 @@ def data(tmp_path_factory):
         rows = manifests.DATASETS[name][0](folder / name, SPLITS.get(name, "train"))
         made[name] = folder / "manifests" / f"{name}.jsonl"
         made[name].parent.mkdir(exist_ok=True)
-        manifests.write(rows, made[name])
+        manifests.write_manifest(rows, made[name])
     captioned(folder / "captioned")
     return made | {"captioned": folder / "captioned/*.tar"}
 
@@ -127,14 +128,14 @@ def changes(name, data):
 
 
 def test_every_recipe_is_tried():
-    assert set(DATA) == set(names())
+    assert set(DATA) == set(recipe_names())
 
 
 @pytest.mark.parametrize("name", sorted(DATA))
 def test_a_recipe_gives_batches_of_its_dataset(name, data):
     recipe = read_recipe(name, changes(name, data))
     pairs = open_pairs(recipe, TINY)
-    assert all(f"{pair.name}: " in line for pair, line in zip(recipe.pairs, pairs.lines(), strict=False) if len(recipe.pairs) == 1)
+    assert all(f"{pair.name}: " in line for pair, line in zip(recipe.pairs, data_lines(pairs), strict=False) if len(recipe.pairs) == 1)
     seen = set()
     for batch in pairs.batches(0, 1 if len(recipe.pairs) == 1 else 60):
         if batch.pair in seen:
@@ -231,7 +232,7 @@ def test_the_lines_of_the_ablations_are_understood():
         name = "video-audio" if "audio" in "".join(given) or "video" in "".join(given) else "image-depth"
         recipe = read_recipe(name, given)
         assert recipe != read_recipe(name)
-        sides_of(recipe.pairs[0], TINY)
+        pair_inputs(recipe.pairs[0], TINY)
 
 
 # -- the manifests
@@ -247,7 +248,7 @@ def test_audioset_pairs_a_clip_with_its_own_sound(data, capsys):
     assert found[0]["video"] == found[0]["audio"] == "../audioset/clips/a/-0RWZT-miFs_420000_430000.mp4"
     assert found[1]["image"] == "../audioset/frames/zzbTaK7CXJY.jpg"
     list(manifests.audioset(data["audioset"].parent.parent / "audioset", "train"))
-    assert "1 of 3 clips are not there, as GoneGoneGon_1.5" in capsys.readouterr().err
+    assert "1 of 3 clips are missing, as GoneGoneGon_1.5" in capsys.readouterr().err
 
 
 def test_sunrgbd_takes_the_filled_depth_of_the_split(data):
@@ -255,7 +256,7 @@ def test_sunrgbd_takes_the_filled_depth_of_the_split(data):
     assert [row["id"] for row in found] == list(trees.SUN_SAMPLES)
     assert found[1]["depth"] == f"../sunrgbd/SUNRGBD/{found[1]['id']}/depth_bfx/0000103.png"
     assert [row["label"] for row in found] == ["kitchen", "living room", "idk", "office"]
-    assert len(list(manifests.sunrgbd(data["sunrgbd"].parent.parent / "sunrgbd", "train"))) == 1
+    assert len(list(manifests.sunrgbd_rows(data["sunrgbd"].parent.parent / "sunrgbd", "train"))) == 1
 
 
 def test_ego4d_centres_its_stretches_on_narrations(data):
@@ -266,7 +267,7 @@ def test_ego4d_centres_its_stretches_on_narrations(data):
         assert row["start"] == max(0, float(time) - 2.5)
         assert row["end"] - row["start"] == 5
         assert (row["video"], row["imu"]) == (f"../ego4d/v2/full_scale/{video}.mp4", f"../ego4d/v2/imu/{video}.csv")
-    tested = {item["id"] for item in manifests.ego4d(data["ego4d"].parent.parent / "ego4d", "test")}
+    tested = {item["id"] for item in manifests.ego4d_rows(data["ego4d"].parent.parent / "ego4d", "test")}
     assert not tested & {row["id"] for row in found}
 
 
@@ -311,5 +312,5 @@ def test_a_sample_that_is_not_whole_is_told(data):
     held = missing.read_bytes()
     missing.unlink()
     with pytest.raises(UserError, match=r"no image/\*.jpg or no depth_bfx/\*.png in"):
-        list(manifests.sunrgbd(root, "test"))
+        list(manifests.sunrgbd_rows(root, "test"))
     missing.write_bytes(held)

@@ -7,6 +7,8 @@ import generate
 import pytest
 from conftest import PROGRAM, UNTRAINED, Run
 
+from imagebind_cli.prepared import member_key
+
 NAMES = b"\n".join(b"gone%d.png" % number for number in range(100))
 
 
@@ -17,7 +19,7 @@ NAMES = b"\n".join(b"gone%d.png" % number for number in range(100))
         (("embed", "image", "a.png", "-o", "v.safetensors"), "v.safetensors"),
         (("embed", "image", "--errors", "failed.jsonl"), "failed.jsonl"),
         (("preprocess", "image", "a.png", "-o", "s.tar"), "s.tar"),
-        (("preprocess", "image", "a.png", "--preview", "look"), "look"),
+        (("preprocess", "image", "a.png", "--preview", "look"), f"look/{member_key('a.png')}.image.png"),
         (("retrieve", "photos.h5", "--like", "a.png", "--html", "near.html"), "near.html"),
     ],
 )
@@ -39,7 +41,7 @@ def test_a_folder_that_is_not_ours_is_told_in_one_line(imagebind: Run, tmp_path:
     assert (run.code, len(run.notices)) == (1, 1)
     assert run.notices[0].startswith("imagebind: /sys/look: ")
     run = imagebind("preprocess", "image", tmp_path / "a.png", "--preview", tmp_path / "a.png")
-    assert (run.code, run.notices) == (1, [f"imagebind: {tmp_path / 'a.png'}: exists and is no folder"])
+    assert (run.code, run.notices) == (1, [f"imagebind: {tmp_path / 'a.png'}: exists and is not a folder"])
 
 
 def test_a_page_of_previews_takes_names_that_are_no_text(imagebind: Run, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,8 +19,14 @@ import soundfile
 from conftest import Finished, Run, Start
 from stores import DIM, store, unit_rows
 
+from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.events import Listener
+from imagebind_cli.retrieval.find import Finder
+from imagebind_cli.retrieval.requests import QueryRequest
 from imagebind_cli.similarity import combine, unit
 from imagebind_cli.store import FORMATS
+
+PYTHON = Path(__file__).parent.parent / "docs" / "python.md"
 
 
 @pytest.fixture
@@ -282,6 +289,46 @@ def test_a_query_is_read_as_the_items_of_its_modality_were(embed: Run, retrieve:
     assert embed("depth", "a.png", "-o", "depth.npy", "--focal", 300, "--sensor", "xtion").code == 0
     assert told(retrieve("depth.npy", "--depth", "a.png")) == [("a.png", pytest.approx(1, abs=1e-6))]
     assert told(retrieve("depth.npy", "--depth", "a.png", "--focal", 900))[0][1] < 0.99999
+
+
+# From Python
+
+
+def test_the_python_page_does_what_the_command_does(
+    imagebind: Run, retrieve: Run, folder: Path, tiny: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "photos").mkdir()
+    for number in range(3):
+        generate.picture(folder / f"photos/{number}.png", number)
+        generate.audio(folder / f"{number}.wav", seed=number)
+    assert imagebind("embed", "image", "photos", "--model", "tiny", "-o", "photos.h5").code == 0
+    assert imagebind("embed", "audio", *(f"{number}.wav" for number in range(3)), "--model", "tiny", "-o", "sounds.h5").code == 0
+    Path("queries.jsonl").write_text('{"text": "a dog"}\n{"audio": "1.wav", "text": "rain", "weights": [1, 0.5]}\n')
+    Path("pairs.csv").write_text("image,audio\n" + "".join(f"photos/{number}.png,{number}.wav\n" for number in range(3)))
+    section = PYTHON.read_text().split("## Searching stores")[1].split("\n## ")[0]
+    exec(re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0], {"model": tiny})
+    *hits, recall = capsys.readouterr().out.splitlines()
+    stores = ("photos.h5", "sounds.h5")
+    run = retrieve(*stores, "--text", "snow", "--like", "photos/0.png", "--weights", 1, -0.5, "-k", 1, "--per-modality")
+    assert hits == [f"{row['modality']} {row['rank']} {row['id']}" for row in run.rows]
+    assert [row["modality"] for row in run.rows] == ["image", "audio"]
+    assert retrieve(*stores, "--queries", "queries.jsonl", "-k", 2, "--html", "command.html").code == 0
+    assert Path("near.html").read_text() == Path("command.html").read_text()
+    (scores,) = retrieve(*stores, "--pairs", "pairs.csv", "--draws", 0).rows
+    assert float(recall) == scores["directions"][0]["R@1"]["value"]
+
+
+def test_from_python_a_query_that_fails_raises_or_is_heard_of(folder: Path) -> None:
+    place = store(Path("a.npy"), "image", names(3))
+    finder = Finder([place])
+    requests = [QueryRequest("short", (), vector=(1.0, 0.0)), QueryRequest("right", (("like", "item001"),))]
+    with pytest.raises(UserError, match="short: a vector of 2 numbers"):
+        list(finder.answer(requests))
+    listener = Listener()
+    ((query, hits),) = finder.answer(requests, 1, listener=listener)
+    assert (query.id, len(hits), listener.done, listener.failed) == ("right", 1, 1, 1)
+    with pytest.raises(UsageError, match="2 weights for 1 queries"):
+        finder.find(like="item001", weights=(1, 2))
 
 
 # What it does without

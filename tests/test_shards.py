@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.prepared import Entry, Part, Prepared, ShardWriter, index, is_own, key_of, open_writer, read_hdf5, read_shard
+from imagebind_cli.prepared import Entry, Member, Prepared, ShardWriter, belongs_to, index, member_key, open_writer, read_hdf5, read_shard
 from imagebind_cli.prepared import hdf5 as hdf5_module
 from imagebind_cli.sources import Failure, Item, from_arguments
 
@@ -39,7 +39,7 @@ def about(number: int) -> dict[str, Any]:
 def write(path: Path, numbers: Iterator[int] | range, made: dict[str, Any] = MADE) -> None:
     with open_writer(str(path), made, 20_000) as writer:
         for number in numbers:
-            key = key_of(about(number)["id"])
+            key = member_key(about(number)["id"])
             if about(number)["id"] in writer.ids:
                 continue
             for name, stretches in sample(number).items():
@@ -59,7 +59,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def check(entry: Entry, number: int) -> None:
-    assert entry.key == key_of(about(number)["id"])
+    assert entry.key == member_key(about(number)["id"])
     assert entry.about() == about(number)
     for name, stretches in sample(number).items():
         prepared = entry.payload(name, entry.about())
@@ -132,10 +132,10 @@ def test_a_sample_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), open_writer(str(tmp_path / "x.h5"), MADE) as writer:
         for number in range(3):
             for name, stretches in sample(number).items():
-                writer.add(key_of(about(number)["id"]), name, stretches[0])
+                writer.add(member_key(about(number)["id"]), name, stretches[0])
             if number == 2:
                 raise KeyboardInterrupt
-            writer.finish(key_of(about(number)["id"]), about(number))
+            writer.finish(member_key(about(number)["id"]), about(number))
     (part,) = (tmp_path / "x.h5.partial").glob("*.tar")
     assert [entry.about()["id"] for entry in index(part)] == [about(number)["id"] for number in range(2)]
 
@@ -149,7 +149,7 @@ def test_samples_made_otherwise_are_not_mixed(path: Path) -> None:
 def test_a_sample_that_breaks_midway_leaves_nothing(path: Path) -> None:
     with open_writer(str(path), MADE, 10**9) as writer:
         for number in range(3):
-            key = key_of(about(number)["id"])
+            key = member_key(about(number)["id"])
             for name, stretches in sample(number).items():
                 for stretch in stretches:
                     writer.add(key, name, stretch)
@@ -370,22 +370,22 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_an_output_knows_its_own_files(output: str, own: list[str], other: list[str]) -> None:
-    assert all(is_own(path, output) for path in own)
-    assert not any(is_own(path, output) for path in other)
+    assert all(belongs_to(path, output) for path in own)
+    assert not any(belongs_to(path, output) for path in other)
 
 
 def test_pickled_arrays_are_refused() -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.array([print], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="allow_pickle"):
-        list(Prepared([Part("x", buffer.getvalue())], [], (), {}).arrays())
+        list(Prepared([Member("x", buffer.getvalue())], [], (), {}).arrays())
 
 
 def test_members_are_named_as_webdataset_names_them(tmp_path: Path) -> None:
     write(tmp_path / "x.tar", range(3))
     with tarfile.open(tmp_path / "x.tar") as archive:
         names = archive.getnames()
-    key = key_of(about(2)["id"])
+    key = member_key(about(2)["id"])
     assert names[0] == "__made__"
     assert [name for name in names if name.startswith(key)] == [
         f"{key}.audio.npy",

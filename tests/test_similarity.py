@@ -136,7 +136,7 @@ def test_a_row_that_is_no_number_is_never_found(queries: int) -> None:
 def test_half_floats_are_widened_to_the_bit() -> None:
     halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)].reshape(-1, 2)
-    assert similarity._widened(halves).tobytes() == halves.astype(np.float32).tobytes()
+    assert similarity._widen(halves).tobytes() == halves.astype(np.float32).tobytes()
 
 
 @pytest.mark.parametrize("queries", [1, 64])

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.training.choices import requested
+from imagebind_cli.training.inputs import pair_inputs
+from imagebind_cli.training.overrides import resolve_recipe
+from imagebind_cli.training.plan import encoder_recipes, run_config
 from imagebind_cli.training.recipe import Recipe
-from imagebind_cli.training.sides import sides_of
-from imagebind_cli.training.start import begin, config_of, fresh_weights, sections
+from imagebind_cli.training.start import fresh_weights, initial_encoder
 from imagebind_cli.weights import model_config
 
-HUGE = model_config.named("huge").encoders
+HUGE = model_config.packaged_config("huge").encoders
 
 
 def shallow(name):
@@ -69,18 +70,18 @@ def recipe(**given):
 
 def test_anchors_are_frozen_and_others_train_where_nothing_is_said():
     made = recipe(pairs=[{"modalities": ("video", "imu")}, {"modalities": ("image", "text")}, {"modalities": ("text", "audio")}])
-    found = {name: section.train for name, section in sections(made).items()}
+    found = {name: section.train for name, section in encoder_recipes(made).items()}
     assert found == {"vision": "none", "text": "all", "imu": "all", "audio": "all"}
 
 
 def test_weights_for_an_anchor_do_not_make_it_train():
     made = recipe(encoders={"vision": {"init": "tiny"}, "depth": {"lr": 1e-4}})
-    assert {name: section.train for name, section in sections(made).items()} == {"vision": "none", "depth": "all"}
+    assert {name: section.train for name, section in encoder_recipes(made).items()} == {"vision": "none", "depth": "all"}
 
 
 def test_zero_shot_needs_text_and_its_modality_frozen():
     made = recipe(zeroshot=[{"modality": "audio", "data": "labels.csv"}])
-    assert {name: section.train for name, section in sections(made).items()} == {
+    assert {name: section.train for name, section in encoder_recipes(made).items()} == {
         "vision": "none",
         "depth": "all",
         "audio": "none",
@@ -90,17 +91,17 @@ def test_zero_shot_needs_text_and_its_modality_frozen():
 
 def test_drop_path_and_head_are_built_as_the_recipe_says():
     made = recipe(encoders={"depth": {"drop_path": 0.3, "head": "mlp"}})
-    config = config_of(made)
+    config = run_config(made)
     assert (config.encoders["depth"].trunk.drop_path, config.encoders["depth"].head) == (0.3, "mlp")
-    assert config.encoders["audio"] == model_config.named("tiny").encoders["audio"]
-    start = begin(made, "depth", config.encoders["depth"])
+    assert config.encoders["audio"] == model_config.packaged_config("tiny").encoders["audio"]
+    start = initial_encoder(made, "depth", config.encoders["depth"])
     assert start.fresh == {"head.norm.weight", "head.norm.bias", "head.up.weight", "head.up.bias", "head.proj.weight"}
     assert start.base["model"] == "tiny"
 
 
 def test_a_config_without_weights_asks_for_fresh_ones():
     with pytest.raises(UserError, match=r"no weights are published for it; for fresh weights: --set encoders.depth.init=random"):
-        begin(recipe(model="base"), "depth", config_of(recipe(model="base")).encoders["depth"])
+        initial_encoder(recipe(model="base"), "depth", run_config(recipe(model="base")).encoders["depth"])
 
 
 # -- from the command line
@@ -123,20 +124,20 @@ train = "head"
 [optimizer]
 lr = 0.01
 """)
-    both = requested(str(file), data=["image-depth=d.jsonl"], batch=8, micro_batch=2, changes=["optimizer.lr=0.5", "pairs.1.batch=16"])
+    both = resolve_recipe(str(file), data=["image-depth=d.jsonl"], batch=8, micro_batch=2, changes=["optimizer.lr=0.5", "pairs.1.batch=16"])
     assert [(pair.name, pair.data, pair.batch) for pair in both.pairs] == [
         ("image-depth", ("d.jsonl",), 8),
         ("image-audio", ("a.jsonl",), 16),
     ]
     assert (both.run.micro_batch, both.optimizer.lr) == (2, 0.5)
-    one = requested(str(file), pairs=["image-depth"], data=["x.jsonl", "y.jsonl"], val=["v.jsonl"], init="random")
+    one = resolve_recipe(str(file), pairs=["image-depth"], data=["x.jsonl", "y.jsonl"], val=["v.jsonl"], init="random")
     assert [(pair.name, pair.temperature, pair.data, pair.val) for pair in one.pairs] == [
         ("image-depth", 0.2, ("x.jsonl", "y.jsonl"), ("v.jsonl",))
     ]
-    assert {name: (section.train, section.init) for name, section in sections(one).items()} == {
+    assert {name: (section.train, section.init) for name, section in encoder_recipes(one).items()} == {
         "vision": ("head", "random"), "depth": ("all", "random")
     }  # fmt: skip
-    new = requested(str(file), pairs=["text-audio"], zeroshot=["audio:labels.csv"])
+    new = resolve_recipe(str(file), pairs=["text-audio"], zeroshot=["audio:labels.csv"])
     assert new.pairs[0].modalities == ("text", "audio")
     assert new.encoders["audio"].drop_path == 0.1
     assert new.zeroshot[0].data == "labels.csv"
@@ -145,11 +146,11 @@ lr = 0.01
 def test_a_pair_in_the_place_of_a_recipes_keeps_what_fits(monkeypatch):
     monkeypatch.delenv("IMAGEBIND_MODEL", raising=False)
     said = []
-    made = requested("fine-tune", pairs=["image-text"], data=["x.jsonl"], say=said.append)
+    made = resolve_recipe("fine-tune", pairs=["image-text"], data=["x.jsonl"], notify=said.append)
     (pair,) = made.pairs
     assert (pair.batch, pair.temperature, pair.data) == (64, 0.05, ("x.jsonl",))
     assert {name: augment.model_dump(exclude_unset=True) for name, augment in pair.augment.items()} == {"image": {"crop": 0.5, "flip": 0.5}}
-    assert {name: (section.train, section.layer_decay) for name, section in sections(made).items()} == {
+    assert {name: (section.train, section.layer_decay) for name, section in encoder_recipes(made).items()} == {
         "vision": ("none", 1.0), "text": ("all", 0.75)
     }  # fmt: skip
     assert made.optimizer.lr == 2e-5
@@ -157,15 +158,15 @@ def test_a_pair_in_the_place_of_a_recipes_keeps_what_fits(monkeypatch):
 
 
 def test_a_picture_in_the_place_of_a_sound_is_cropped_with_its_anchor():
-    (pair,) = requested("fine-tune", pairs=["image-depth"]).pairs
+    (pair,) = resolve_recipe("fine-tune", pairs=["image-depth"]).pairs
     assert pair.augment["depth"].model_dump(exclude_unset=True) == {"crop": 0.5, "flip": 0.5}
-    sides_of(pair, model_config.named("tiny").encoders)
+    pair_inputs(pair, model_config.packaged_config("tiny").encoders)
 
 
 def test_weights_of_an_encoder_are_not_those_of_the_one_in_its_place(monkeypatch):
     monkeypatch.delenv("IMAGEBIND_MODEL", raising=False)
     said = []
-    made = requested("locked-image", pairs=["depth-text"], say=said.append)
+    made = resolve_recipe("locked-image", pairs=["depth-text"], notify=said.append)
     assert made.encoders["depth"].init is None
     assert said == ["depth-text takes the place and the settings of the recipe's image-text, but not encoders.vision.init"]
 
@@ -173,18 +174,18 @@ def test_weights_of_an_encoder_are_not_those_of_the_one_in_its_place(monkeypatch
 def test_a_pair_the_other_way_round_or_beside_several_does_not_take_settings_in_silence(monkeypatch):
     monkeypatch.delenv("IMAGEBIND_MODEL", raising=False)
     for pair in ("audio-image", "text-image", "audio-text"):
-        with pytest.raises(UserError, match=r"the other way round is another recipe"):
-            requested("fine-tune", pairs=[pair])
+        with pytest.raises(UserError, match=r"for the reverse, copy the recipe and change it"):
+            resolve_recipe("fine-tune", pairs=[pair])
     said = []
-    assert requested("imagebind", pairs=["image-text"], say=said.append).pairs[0].temperature == 0.07
+    assert resolve_recipe("imagebind", pairs=["image-text"], notify=said.append).pairs[0].temperature == 0.07
     assert said[0].startswith("image-text: not in the recipe, which has video-audio, image-depth, image-thermal, video-imu;")
 
 
 def test_a_model_in_place_of_the_recipes_is_said():
     said = []
-    assert requested(None, pairs=["image-text"], model="tiny", say=said.append).model == "tiny"
-    assert requested("fine-tune", say=said.append).model == "huge"
+    assert resolve_recipe(None, pairs=["image-text"], model="tiny", notify=said.append).model == "tiny"
+    assert resolve_recipe("fine-tune", notify=said.append).model == "huge"
     assert said == []
-    assert requested("fine-tune", model="mini", say=said.append).model == "mini"
-    assert requested("fine-tune", changes=["model=tiny"], say=said.append).model == "tiny"
+    assert resolve_recipe("fine-tune", model="mini", notify=said.append).model == "mini"
+    assert resolve_recipe("fine-tune", changes=["model=tiny"], notify=said.append).model == "tiny"
     assert said == ["model mini takes the place of the recipe's huge"]

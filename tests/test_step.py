@@ -8,15 +8,13 @@ from torch import nn
 
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.training import optimizer
-from imagebind_cli.training.batch import Batch
+from imagebind_cli.training.compute import precision_lines
+from imagebind_cli.training.data import Batch
 from imagebind_cli.training.loss import PairLoss
-from imagebind_cli.training.parallel import make_tower
-from imagebind_cli.training.precision import finer
-from imagebind_cli.training.recipe import Encoder as Section
-from imagebind_cli.training.recipe import Optimizer, Pair, Run
+from imagebind_cli.training.recipe import EncoderRecipe, OptimizerRecipe, PairRecipe, RunRecipe
 from imagebind_cli.training.start import encoder_with, fresh_weights
-from imagebind_cli.training.step import gradients
-from imagebind_cli.training.trainable import choose
+from imagebind_cli.training.step import compute_gradients
+from imagebind_cli.training.towers import make_tower, set_trainable
 from imagebind_cli.transformer import TrunkConfig
 
 CPU = torch.device("cpu")
@@ -38,9 +36,9 @@ def small_tower(name, train="all", drop=False, run=None, **choices):
     encoder = encoder_with(name, config, fresh_weights(name, config, seed=3)).to(
         torch.float32 if run and run.precision == "bf16" else torch.float64
     )
-    section = Section(train=train, **choices)
-    choose(encoder, section, seed=0)
-    return make_tower(name, encoder, section, run or Run(), CPU)
+    section = EncoderRecipe(train=train, **choices)
+    set_trainable(encoder, section, seed=0)
+    return make_tower(name, encoder, section, run or RunRecipe(), CPU)
 
 
 def make_batch(dtype=torch.float64):
@@ -50,13 +48,13 @@ def make_batch(dtype=torch.float64):
 
 
 def make_loss(kind="infonce"):
-    return PairLoss(Pair(modalities=("depth", "imu"), loss=kind, learn_temperature=True), 1024)
+    return PairLoss(PairRecipe(modalities=("depth", "imu"), loss=kind, learn_temperature=True), 1024)
 
 
 def run_step(micro_batch, batch=None, loss=None, towers=None, step=0):
     towers = towers or (small_tower("depth"), small_tower("imu"))
     loss = loss or make_loss()
-    outcome = gradients(towers, loss, batch or make_batch(), 7, step, micro_batch)
+    outcome = compute_gradients(towers, loss, batch or make_batch(), 7, step, micro_batch)
     trained = [*towers[0].encoder.named_parameters(), *towers[1].encoder.named_parameters(), *loss.named_parameters()]
     return outcome, [(name, parameter.grad) for name, parameter in trained if parameter.requires_grad]
 
@@ -147,7 +145,7 @@ def test_anchors_from_a_cache_are_taken_as_they_are():
 
 def test_activation_checkpointing_changes_nothing():
     _, plain = run_step(None, towers=(small_tower("depth", drop=True), small_tower("imu", drop=True)))
-    run = Run(checkpointing=True)
+    run = RunRecipe(checkpointing=True)
     _, ours = run_step(None, towers=(small_tower("depth", drop=True, run=run), small_tower("imu", drop=True, run=run)))
     assert_equal(ours, plain)
 
@@ -156,14 +154,14 @@ def test_activation_checkpointing_changes_nothing():
 def test_bf16_is_near_float32_weights_stay_float32_and_no_cpu_imitates_it(capability, lowest, highest, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     _, plain = run_step(4)
-    run = Run(precision="bf16")
+    run = RunRecipe(precision="bf16")
     towers = small_tower("depth", run=run), small_tower("imu", run=run)
     _, ours = run_step(4, batch=make_batch(torch.float32), towers=towers)
     flat = [torch.cat([gradient.flatten() for _, gradient in some]).double() for some in (ours, plain)]
     assert lowest < torch.cosine_similarity(*flat, dim=0) <= highest + 1e-12
     assert {gradient.dtype for _, gradient in ours} == {torch.float32}
-    assert len(list(finer(run, CPU))) == (capability == "AVX2")
-    assert not list(finer(Run(), CPU))
+    assert len(list(precision_lines(run, CPU))) == (capability == "AVX2")
+    assert not list(precision_lines(RunRecipe(), CPU))
 
 
 @pytest.mark.parametrize("where", [0, 1])
@@ -217,8 +215,8 @@ def test_rates_and_decay_of_each_parameter():
     towers = {"depth": small_tower("depth", layer_decay=0.5, lr=1e-2), "imu": small_tower("imu", weight_decay=0.5)}
     encoders = {name: tower.encoder for name, tower in towers.items()}
     loss = make_loss()
-    settings = Optimizer(lr=1e-3, weight_decay=0.2)
-    made = optimizer.make_optimizer(encoders, {name: tower.section for name, tower in towers.items()}, nn.ModuleList([loss]), settings)
+    settings = OptimizerRecipe(lr=1e-3, weight_decay=0.2)
+    made = optimizer.make_optimizer(encoders, {name: tower.recipe for name, tower in towers.items()}, nn.ModuleList([loss]), settings)
     names = {own: f"{name}.{key}" for name, encoder in encoders.items() for key, own in encoder.named_parameters()} | {
         loss.log_scale: "scale"
     }
@@ -240,8 +238,8 @@ def test_muon_steps_the_matrices_of_the_blocks_orthogonally_and_adamw_the_rest()
     tower = small_tower("imu")
     trained = {name: own for name, own in tower.encoder.named_parameters() if own.requires_grad}
     before = {name: own.detach().clone() for name, own in trained.items()}
-    settings = Optimizer(name="muon", lr=1e-2, weight_decay=0.0)
-    made = optimizer.make_optimizer({"imu": tower.encoder}, {"imu": tower.section}, nn.ModuleList([]), settings)
+    settings = OptimizerRecipe(name="muon", lr=1e-2, weight_decay=0.0)
+    made = optimizer.make_optimizer({"imu": tower.encoder}, {"imu": tower.recipe}, nn.ModuleList([]), settings)
     optimizer.set_rate(made, 1.0)
     random = torch.Generator().manual_seed(1)
     for own in trained.values():
@@ -264,9 +262,9 @@ def test_muon_steps_the_matrices_of_the_blocks_orthogonally_and_adamw_the_rest()
 @pytest.mark.parametrize(("capability", "lowest", "highest"), [("AVX512", 1e-3, 0.1), ("AVX2", 0, 1e-5)])
 def test_muon_does_not_imitate_bfloat16(capability, lowest, highest, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    tower = small_tower("imu", run=Run(precision="bf16"))  # weights in float32
+    tower = small_tower("imu", run=RunRecipe(precision="bf16"))  # weights in float32
     made = optimizer.make_optimizer(
-        {"imu": tower.encoder}, {"imu": tower.section}, nn.ModuleList([]), Optimizer(name="muon", lr=1e-2, weight_decay=0.0)
+        {"imu": tower.encoder}, {"imu": tower.recipe}, nn.ModuleList([]), OptimizerRecipe(name="muon", lr=1e-2, weight_decay=0.0)
     )
     optimizer.set_rate(made, 1.0)
     for own in tower.encoder.parameters():
@@ -288,13 +286,13 @@ def test_muon_does_not_imitate_bfloat16(capability, lowest, highest, monkeypatch
 
 
 def test_warm_up_and_cosine():
-    rates = [optimizer.rate_at(step, 100, 10, Optimizer()) for step in range(100)]
+    rates = [optimizer.rate_at(step, 100, 10, OptimizerRecipe()) for step in range(100)]
     assert rates[0] == 0.1
     assert rates[9] == rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5)
     assert 0 < rates[99] < 0.001
-    assert optimizer.rate_at(55, 100, 10, Optimizer(final=0.2)) == pytest.approx(0.6)
-    assert optimizer.rate_at(99, 100, 10, Optimizer(schedule="constant")) == 1.0
+    assert optimizer.rate_at(55, 100, 10, OptimizerRecipe(final=0.2)) == pytest.approx(0.6)
+    assert optimizer.rate_at(99, 100, 10, OptimizerRecipe(schedule="constant")) == 1.0
 
 
 def test_gradients_are_clipped_together():

@@ -113,7 +113,7 @@ def test_merge_joins_what_was_made_alike_and_adds_only_what_is_new(imagebind: Ru
     assert reader.ids == ["1.png", "2.png", "4.png", "3.png", "5.png"]
     assert reader.vectors().tobytes() == np.stack([vector(number) for number in (1, 2, 4, 1003, 5)]).tobytes()
     assert reader.meta(1) == {"label": "dog"}
-    assert reader.made["assumptions"] == ["a note"]
+    assert reader.provenance["assumptions"] == ["a note"]
     assert imagebind("store", "check", "all.store").code == 0
 
 
@@ -205,7 +205,7 @@ def test_export_to_every_format_of_ours_and_back_loses_nothing(imagebind: Run, s
     assert theirs.spans == pytest.approx(ours.spans, nan_ok=True)
     assert [theirs.meta(number) for number in range(4)] == [ours.meta(number) for number in range(4)]
     assert theirs.stamps.tobytes() == ours.stamps.tobytes()
-    assert {**theirs.made, "array": ""} == {**ours.made, "array": ""}
+    assert {**theirs.provenance, "array": ""} == {**ours.provenance, "array": ""}
 
 
 def test_export_to_safetensors_is_read_by_its_library(imagebind: Run, store: Path) -> None:
@@ -277,12 +277,12 @@ def test_compact_drops_replaced_rows_and_nothing_else(imagebind: Run, folder: Pa
     path = write(Path(f"s{ending}"), *(row(number, meta={"n": number}) for number in range(20)))
     write(path, *(row(number, version=1) for number in range(0, 20, 2)))
     before = open_store(path)
-    wanted = (before.ids, before.vectors(), before.made, [before.meta(number) for number in range(20)], before.stamps.tobytes())
+    wanted = (before.ids, before.vectors(), before.provenance, [before.meta(number) for number in range(20)], before.stamps.tobytes())
     run = imagebind("store", "compact", path)
     assert run.code == 0
     assert f"{0 if ending == '.safetensors' else 10} replaced rows dropped" in run.err
     after = open_store(path)
-    assert (after.replaced, after.ids, after.made) == (0, wanted[0], wanted[2])
+    assert (after.replaced, after.ids, after.provenance) == (0, wanted[0], wanted[2])
     assert after.vectors().tobytes() == wanted[1].tobytes()
     assert [after.meta(number) for number in range(20)] == wanted[3]
     assert after.stamps.tobytes() == wanted[4]
@@ -444,3 +444,39 @@ def test_the_real_command_answers_quickly_and_survives_head(folder: Path) -> Non
     assert time.monotonic() - started < 5
     assert run.stdout.splitlines()[0] == "store        s.h5"
     assert run.stderr == ""
+
+
+# prune
+
+
+@pytest.mark.parametrize("ending", [".h5", ".store", ".jsonl", ".safetensors"])
+def test_prune_drops_the_items_whose_file_is_gone_and_nothing_else(imagebind: Run, folder: Path, ending: str) -> None:
+    path, files = folder / f"p{ending}", [folder / name for name in ("a.png", "b.png", "c.png")]
+    with Store(path, {"model": "m", "weights": "0123", "modality": "image", "dim": 4, "pool": "mean", "version": "1"}) as new:
+        for number, file in enumerate(files):
+            file.write_bytes(b"x")
+            stamp = Stamp(size=1, mtime=file.stat().st_mtime_ns)
+            meta = {"image": str(file)} if number else {}
+            new.append([Row(f"row {number}" if number else str(file), np.eye(4, dtype=np.float32)[number], meta=meta, stamp=stamp)])
+        new.append([Row("in an archive", np.eye(4, dtype=np.float32)[3], stamp=Stamp(hash=b"h" * 16))])
+    files[1].unlink()
+    before = open_store(path)
+    dry = imagebind("store", "prune", path, "--missing", "--dry-run")
+    assert (dry.code, dry.out) == (0, b"row 1\n")
+    assert f"{path}: 1 of 4 items (1 rows) would be dropped" in dry.err
+    assert open_store(path).ids == before.ids
+    run = imagebind("store", "prune", path, "--missing", "--json")
+    assert json.loads(run.out) == {"store": str(path), "items": 4, "missing": ["row 1"], "rows": 1, "dry_run": False}
+    after = open_store(path)
+    assert after.ids == [str(files[0]), "row 2", "in an archive"]
+    assert after.provenance == before.provenance
+    np.testing.assert_array_equal(after.vectors(), np.eye(4)[[0, 2, 3]])
+    assert after.meta(1) == {"image": str(files[2])}
+    assert imagebind("store", "check", path).code == 0
+    for file in (files[0], files[2]):
+        file.unlink()
+    refused = imagebind("store", "prune", path, "--missing")
+    assert refused.code == 1
+    assert "none of its 2 files exists from here" in refused.err
+    assert imagebind("store", "prune", path).code == 2
+    assert len(open_store(path)) == 3

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store import FORMATS, STAMP, Row, Stamp, Store, folder_writer, is_store, key_of, open_store, source
-from imagebind_cli.store.finished import Finished
+from imagebind_cli.store import FORMATS, STAMP, Row, Stamp, Store, folder, id_hash, is_store, open_store, source
+from imagebind_cli.store.writer import StoredIds
 
 DIM = 8
 MADE = {"model": "m", "weights": "0123", "modality": "audio", "dim": DIM, "pool": "none", "scale": 20.0, "version": "1"}
@@ -62,14 +62,14 @@ def test_a_reader_gives_back_all_that_was_written(path: Path) -> None:
     ]
     reader = open_store(write(path, written))
     assert (len(reader), reader.modality, reader.dim, reader.replaced) == (4, "audio", DIM, 0)
-    assert reader.made["scale"] == 20.0
+    assert reader.provenance["scale"] == 20.0
     assert reader.ids == ODD_IDS
     assert [reader.id(2), reader.id(3)] == ODD_IDS[2:]
     assert reader.spans is not None
     assert np.isnan(reader.spans).tolist() == [[False] * 2, [True] * 2, [False] * 2, [True] * 2]
     assert reader.spans[2].tolist() == [1.5, 3.5]
     assert [reader.meta(row) for row in range(4)] == [dict(row.meta) for row in written]
-    assert reader.stamps["key"].tolist() == [key_of(id) for id in ODD_IDS]
+    assert reader.stamps["key"].tolist() == [id_hash(id) for id in ODD_IDS]
     assert [int(size) for size in reader.stamps["size"]] == [5, -1, -1, 1 << 40]
     assert int(reader.stamps["mtime"][3]) == 1_700_000_000_123_456_789
     assert reader.stamps["hash"][3].tobytes() == b"\1" * 16
@@ -128,7 +128,7 @@ def test_replaced_rows_are_out_of_sight_everywhere(path: Path) -> None:
 
 
 def test_a_folder_of_many_parts_is_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_writer, "PART_BYTES", 7 * 4 * DIM)  # seven rows
+    monkeypatch.setattr(folder, "PART_BYTES", 7 * 4 * DIM)  # seven rows
     path = tmp_path / "a.store"
     for start in (0, 5, 14, 15, 40):  # in the middle of a part, at its end, over several
         write(path, rows(60)[start : {0: 5, 5: 14, 14: 15, 15: 40, 40: 60}[start]])
@@ -268,17 +268,17 @@ def test_a_pattern_over_two_models_is_refused(tmp_path: Path) -> None:
 def test_finished_finds_every_id_in_any_order_and_no_other() -> None:
     random = np.random.default_rng(0)
     ids = [f"id {number}" for number in range(5000)]
-    stamps = np.array([(key_of(id), number, number * 2, bytes(16)) for number, id in enumerate(ids)], STAMP)
+    stamps = np.array([(id_hash(id), number, number * 2, bytes(16)) for number, id in enumerate(ids)], STAMP)
     hidden = np.sort(random.choice(5000, 500, replace=False))
-    finished = Finished(stamps, hidden)
+    finished = StoredIds(stamps, hidden)
     assert len(finished) == 4500
     for row in [*range(100), *random.permutation(5000)]:
         wanted = None if row in hidden else Stamp(row, row * 2)
         assert finished.stamp(ids[row]) == wanted
         assert finished.rows(ids[row]) == ([] if wanted is None else [row])
     assert finished.stamp("another") is None
-    assert Finished(stamps[:0], hidden[:0]).stamp("a") is None
-    windows = Finished(np.concatenate([stamps[:3], stamps[1:2]]), np.empty(0, np.int64))
+    assert StoredIds(stamps[:0], hidden[:0]).stamp("a") is None
+    windows = StoredIds(np.concatenate([stamps[:3], stamps[1:2]]), np.empty(0, np.int64))
     assert windows.rows("id 1") == [1, 3]
 
 

@@ -19,9 +19,10 @@ import scipy.io
 from PIL import Image
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.evaluation.suites import LAYOUTS, Suite, names, open_suite, read_recipe
-from imagebind_cli.evaluation.suites.payloads import Crop, Moment
+from imagebind_cli.evaluation.suites import LAYOUTS, Suite, open_suite, read_suite_recipe, suite_names
+from imagebind_cli.evaluation.suites.payloads import PictureCrop, RecordingClip
 from imagebind_cli.evaluation.suites.recipe import RECIPES
+from imagebind_cli.registry import face
 from imagebind_cli.sources import Failure, Item
 from tests import trees
 
@@ -123,13 +124,13 @@ def notes(suite: Suite) -> str:
 
 
 def test_every_suite_has_a_recipe_a_layout_and_a_miniature():
-    assert names() == sorted(LAYOUTS) == sorted(trees.TREES) == sorted(PUBLISHED)
-    assert [read_recipe(name).layout for name in names()] == names()
+    assert suite_names() == sorted(LAYOUTS) == sorted(trees.TREES) == sorted(PUBLISHED)
+    assert [read_suite_recipe(name).layout for name in suite_names()] == suite_names()
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_the_published_figures_and_counts_are_the_papers(name, opened):
-    suite, recipe = opened(name), read_recipe(name)
+    suite, recipe = opened(name), read_suite_recipe(name)
     assert suite.published == PUBLISHED[name]
     assert ("ImageBind" in suite.source) == bool(PUBLISHED[name])
     assert all(figure.when.keys() <= recipe.options.keys() for figure in recipe.figures)
@@ -156,8 +157,8 @@ def test_the_recipes_go_out_with_the_package():
 
 def test_opening_suites_imports_no_torch(miniatures):
     code = (
-        "import sys; from imagebind_cli.evaluation.suites import open_suite, names\n"
-        "for name in names():\n"
+        "import sys; from imagebind_cli.evaluation.suites import open_suite, suite_names\n"
+        "for name in suite_names():\n"
         f"    root = {str(miniatures)!r} + '/' + name\n"
         "    list(open_suite(name, root, {'names': root + '/names.txt'} if name == 'imagenet' else {}).items())\n"
         "sys.exit('torch' in sys.modules)"
@@ -173,7 +174,7 @@ def test_every_input_is_embedded(name, opened, tiny):
     assert len({item.id for item in items}) == suite.count
     for modality in suite.weights or [suite.modality]:
         own = (Item(item.id, item.payload[modality] if suite.weights else item.payload) for item in items)
-        results = list(tiny.embed_items(modality, own, workers=2, **suite.reading))
+        results = list(tiny.embed_items(modality, own, workers=2, options=face(modality).read_options(suite.reading)))
         assert [result.reason for _, result in results if isinstance(result, Failure)] == []
         assert np.abs([np.linalg.norm(result.embeddings[0].vector) - 1 for _, result in results]).max() < 1e-5
     again = [item for item, _, _ in suite.items()]
@@ -237,7 +238,7 @@ def test_audioset_has_several_classes_a_sound(opened, miniatures):
     data = miniatures / "audioset/data"
     expected = ["--4gqARaEJE_0_10000.flac", "more/Y-0RWZT-miFs.wav", "zzbTaK7CXJY_30.wav"]
     assert list(payloads(suite).values()) == [str(data / name) for name in expected]
-    assert "1 of 4 clips are not there, as GoneGoneGon_1.5" in suite.notes
+    assert "1 of 4 clips are missing, as GoneGoneGon_1.5" in suite.notes
     assert suite.metric == "map"
     assert opened("audioset", synonyms="split").classes[1] == ("Male speech, man speaking", ["Male speech", "man speaking"])
     assert opened("audioset", clips="data/more").count == 1
@@ -273,7 +274,7 @@ def test_audiocaps_groups_captions_by_clip(opened):
         ("6BJ455B1aAs_30#1", "A rocket flies", "6BJ455B1aAs_30"),
     ]
     assert "captions of test.csv" in suite.notes
-    assert "1 of 3 clips are not there, as GoneGoneGon_30" in suite.notes
+    assert "1 of 3 clips are missing, as GoneGoneGon_30" in suite.notes
 
 
 def test_audiocaps_prefers_the_list_of_the_retrieval_benchmark(tmp_path):
@@ -290,7 +291,7 @@ def test_kinetics400(opened, miniatures):
     suite = opened("kinetics400")
     assert answers(suite) == {"---QUuC4vJs_84": (["testifying"], None), "--3ouPhoy2A_20": (["eating spaghetti"], None)}
     assert suite.classes == [("eating spaghetti", ["eating spaghetti"]), ("testifying", ["testifying"])]
-    assert "1 of 3 clips are not there, as --gone-gone_0" in suite.notes
+    assert "1 of 3 clips are missing, as --gone-gone_0" in suite.notes
     assert suite.reading == {"clips": 5, "crops": "3"}
 
 
@@ -421,8 +422,8 @@ def test_llvip_crops_people_and_as_much_background(opened, miniatures):
     assert all(suite.classes[truth[0]][0] == item.id.split("/")[1] for item, truth, _ in suite.items())
     whole = np.asarray(Image.open(miniatures / "llvip/infrared/test/190001.jpg"))[..., 0]
     assert np.array_equal(payloads(suite)["190001/person/1"](), whole[20:60, 50:70])
-    with pytest.raises(ValueError, match=r"has 100 x 80 pixels; box \(90, 0, 101, 5\) lies outside"):
-        Crop(miniatures / "llvip/infrared/test/190001.jpg", (90, 0, 101, 5))()
+    with pytest.raises(ValueError, match=r"has 100 x 80 pixels; box \(90, 0, 101, 5\) reaches outside"):
+        PictureCrop(miniatures / "llvip/infrared/test/190001.jpg", (90, 0, 101, 5))()
 
 
 def test_llvip_draws_the_same_boxes_for_a_seed(opened):
@@ -493,14 +494,14 @@ def test_ego4d_reads_the_seconds_around_the_time(opened, tiny):
 
 def test_ego4d_fills_up_where_the_recording_ends(opened):
     path = next(iter(payloads(opened("ego4d")).values())).path
-    early = Moment(path, 1.25)()  # reaches 1.25 s before the first reading
+    early = RecordingClip(path, 1.25)()  # reaches 1.25 s before the first reading
     assert not early[:, :500].any()
     assert np.abs(early[:, 520:] - trees.motion(np.arange(20, 1500) / 400).T).max() < 1e-2
-    late = Moment(path, 19.0)()  # and 1.5 s past the last
+    late = RecordingClip(path, 19.0)()  # and 1.5 s past the last
     assert late[:, 1390].any()
     assert not late[:, 1401:].any()
     with pytest.raises(ValueError, match=r"no readings within 2\.5 s of 40 s"):
-        Moment(path, 40.0)()
+        RecordingClip(path, 40.0)()
 
 
 # What is wrong with a tree
@@ -579,8 +580,8 @@ def test_a_wrong_column_is_named_with_those_there_are(name, path, column, copied
         ("esc50", "meta/esc50.csv", "airplane", "zeppelin", "row 2: unknown category 'zeppelin'"),
         ("esc50", "meta/esc50.csv", ",airplane,False,100032,A", "", "row 2 has no category"),
         ("audioset", "eval_segments.csv", "/m/03k3r", "/m/none", "row 2: label '/m/none' is not in class_labels_indices.csv"),
-        ("audioset", "eval_segments.csv", "420.000", "soon", "row 2: start is 'soon', no number"),
-        ("audiocaps", "test.csv", "7fmOlUlwoNg,0", "7fmOlUlwoNg,x", "row 1: start_time is 'x', no number"),
+        ("audioset", "eval_segments.csv", "420.000", "soon", "row 2: start is 'soon', which is not a number"),
+        ("audiocaps", "test.csv", "7fmOlUlwoNg,0", "7fmOlUlwoNg,x", "row 1: start_time is 'x', which is not a number"),
         ("ego4d", "ego4d.json", "has_imu", "has_eyes", "video_uid, scenarios and has_imu"),
         ("ego4d", "ego4d.json", "{", "", "not JSON"),
         ("ego4d", "v2/annotations/narration.json", "timestamp_sec", "time", "a narration without timestamp_sec"),
@@ -691,7 +692,7 @@ def test_a_recipe_of_ones_own(miniatures, tmp_path):
 
 def test_the_page_names_every_suite_and_option():
     page = (Path(__file__).parent.parent / "docs/suites.md").read_text()
-    for name in names():
+    for name in suite_names():
         assert f"`{name}`" in page
-        assert all(f"`{option}`" in page for option in read_recipe(name).options)
+        assert all(f"`{option}`" in page for option in read_suite_recipe(name).options)
         assert all(str(value) in page for value in PUBLISHED[name].values())

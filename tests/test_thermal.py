@@ -19,18 +19,19 @@ from imagebind_cli.encoder import Sample
 from imagebind_cli.encoders import thermal
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.maps import palettes
-from imagebind_cli.options import OPTIONS, ThermalOptions, read_options
+from imagebind_cli.options import OPTIONS, ThermalOptions
 from imagebind_cli.pages import preview
+from imagebind_cli.registry import face
 from imagebind_cli.weights import model_config
 
-CONFIG = model_config.named("tiny").encoders["thermal"]
+CONFIG = model_config.packaged_config("tiny").encoders["thermal"]
 SIZE = CONFIG.shape[-1]
 R1, B, F, O, R2 = 17000.0, 1435.0, 1.0, -5000, 0.0125  # noqa: E741 - the constants' published names
 EMISSIVITY, REFLECTED = 0.9, 300.0
 
 
 def read(source: Any, **options: Any) -> Sample:
-    (sample,) = thermal.read(source, CONFIG, read_options("thermal", "thermal", options))
+    (sample,) = thermal.read_thermal(source, CONFIG, face("thermal").read_options(options))
     return sample
 
 
@@ -428,7 +429,7 @@ def test_a_palette_is_undone(tmp_path: Path, name: str) -> None:
         assert sample.facts["palette"] == name
         message = "a false-colour picture; name its palette with --palette: grey, iron, rainbow, jet, hot"
         refused(tmp_path / "a.png", message)
-        with pytest.raises(ValueError, match=r"^its colours are not the palette grey's: \d+ away on the mean, 30 at most$"):
+        with pytest.raises(ValueError, match=r"^its colours are not the palette grey's: \d+ away on average, 30 at most$"):
             read(tmp_path / "a.png", palette="grey")
         refused(tmp_path / "a.png", "a false-colour picture has no unit; leave --thermal-unit out", palette=name, thermal_unit="celsius")
 

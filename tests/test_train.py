@@ -19,11 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from imagebind_cli import load
 from imagebind_cli.errors import UserError
-from imagebind_cli.training import loop
-from imagebind_cli.training.choices import requested
-from imagebind_cli.training.step import Outcome
+from imagebind_cli.training import run as training_run
+from imagebind_cli.training.overrides import resolve_recipe
+from imagebind_cli.training.step import StepOutcome
 from imagebind_cli.training.validate import Score
-from imagebind_cli.weights.checkpoint import fingerprint
 
 STEPS = 6
 
@@ -149,9 +148,9 @@ def test_other_encoders_come_from_a_trained_model_by_name_and_fingerprint(imageb
     assert imagebind("embed", "text", "a dog", "--model", out).code == 0
     (out / "config.json").write_text(whole_config)
     shutil.rmtree(base)
-    assert "lies over the weights of" in imagebind("embed", "text", "a dog", "--model", out).err
+    assert "text encoder needs the weights of" in imagebind("embed", "text", "a dog", "--model", out).err
     (out / "config.json").write_text((out / "config.json").read_text().replace("../../base", "../depth"))  # as after a renaming
-    assert "text encoder lies over this same folder" in imagebind("embed", "text", "a dog", "--model", out).err
+    assert "the base of its text encoder is this same folder" in imagebind("embed", "text", "a dog", "--model", out).err
     assert load(str(whole), device="cpu").embed("text", ["a dog"]).shape == (1, 64)  # stands alone
 
 
@@ -174,7 +173,7 @@ def test_adapters_are_merged_when_they_are_read(imagebind, flags, tmp_path, scen
             exact = exact + torch.outer(tensors[f"{name}.lora_b"][:, rank].double(), tensors[f"{name}.lora_a"][rank].double())
         assert torch.equal(after[f"{name}.weight"], exact.float())
     assert imagebind("weights", "convert", out, tmp_path / "whole").code == 0
-    prints = {fingerprint(load(str(folder)).checkpoint, "depth") for folder in (out, tmp_path / "whole")}
+    prints = {load(str(folder)).checkpoint.fingerprint("depth") for folder in (out, tmp_path / "whole")}
     assert len(prints) == 1
     same = set(before) - {f"{name}.weight" for name in names} - {"log_scale"}
     assert all(torch.equal(before[name], after[name]) for name in same)
@@ -186,15 +185,15 @@ def test_adapters_beside_a_torchaudio_of_another_torch_get_one_line(flags, tmp_p
     code = "import sys; sys.path.insert(0, '.'); from imagebind_cli.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, *command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "adapters need peft, whose import fails: undefined symbol: torch_library_impl; imagebind doctor" in done.stderr
+    assert "adapters need peft, but its import fails: undefined symbol: torch_library_impl; run `imagebind doctor`" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_merged_adapters_are_the_ones_that_trained(monkeypatch, imagebind, flags, tmp_path, scenes):
     """The run's own encoder, adapters beside its layers, beside the one that `embed` reads."""
     kept = {}
-    plain = loop.build
-    monkeypatch.setattr(loop, "build", lambda *arguments: kept.setdefault("machinery", plain(*arguments)))
+    plain = training_run.build_components
+    monkeypatch.setattr(training_run, "build_components", lambda *arguments: kept.setdefault("machinery", plain(*arguments)))
     out = tmp_path / "run"
     assert imagebind("train", *flags, *settings("encoders.depth.train=lora", "optimizer.lr=0.05"), "--out", out).code == 0
     tower = kept["machinery"].towers["depth"]
@@ -268,8 +267,8 @@ def unbroken(scenes, tmp_path_factory):
     """What such a run leaves that nobody disturbs."""
     out = tmp_path_factory.mktemp("unbroken")
     files = {"data": [str(scenes / "train.jsonl")], "val": [str(scenes / "val.jsonl")]}
-    recipe = requested(None, pairs=["image-depth"], model="tiny", init="random", batch=4, changes=HURRIED, **files)
-    loop.train(recipe, out, torch.device("cpu"), lambda line: None)
+    recipe = resolve_recipe(None, pairs=["image-depth"], model="tiny", init="random", batch=4, changes=HURRIED, **files)
+    training_run.train(recipe, out, torch.device("cpu"), lambda line: None)
     return left_by(out)
 
 
@@ -301,7 +300,7 @@ def test_killed_anywhere_the_result_is_the_same_to_the_bit(imagebind, hurried, u
         process.communicate()
     done = imagebind("train", *hurried, "--out", out)
     assert done.code == 0, done.err
-    assert "goes on after step" in done.err
+    assert "continues after step" in done.err
     assert left_by(out) == unbroken
 
 
@@ -315,11 +314,11 @@ def test_a_signal_saves_the_last_step_and_the_run_goes_on(imagebind, hurried, un
     process.send_signal(number)
     _, talk = process.communicate()
     assert process.returncode == code
-    stopped = int(re.search(r"stopped after step (\d+); the same command goes on", talk.decode())[1])
+    stopped = int(re.search(r"stopped after step (\d+); the same command continues it", talk.decode())[1])
     assert stopped >= 3
     assert b"Traceback" not in talk
     done = imagebind("train", *hurried, "--out", out)
-    assert f"goes on after step {stopped} of 14" in done.err
+    assert f"continues after step {stopped} of 14" in done.err
     assert left_by(out) == unbroken
 
 
@@ -340,7 +339,7 @@ def test_a_run_that_was_stopped_before_it_wrote_a_model_says_so(imagebind, flags
         done = imagebind(*command, *([out] if command[0] == "weights" else ["--model", out]))
         assert done.code == 1
         assert re.search(
-            rf"{out}: an unfinished run, saved after step \d+, and no model; the same `imagebind train` command continues it", done.err
+            rf"{out}: an unfinished run, saved after step \d+, and no model yet; the same `imagebind train` command continues it", done.err
         )
     shutil.rmtree(out / "checkpoints")
     assert "an unfinished run that has saved nothing yet" in imagebind("weights", "info", out).err
@@ -356,7 +355,7 @@ def test_the_model_of_an_unfinished_run_says_of_which_step_it_is_and_is_not_trai
     assert "unfinished an unfinished run" in imagebind("weights", "info", out).out.decode()
     refused = imagebind("train", *flags, "--model", out, "--out", later)
     assert refused.code == 1
-    assert "finish it first, or copy what it has: imagebind weights convert" in refused.err
+    assert "finish it first, or copy its present state: imagebind weights convert" in refused.err
     assert imagebind("weights", "convert", out, tmp_path / "copy").code == 0
     assert imagebind("train", *flags, "--model", tmp_path / "copy", "--out", later).code == 0
     assert "unfinished" not in imagebind("embed", "depth", scenes / "0.npy", "--model", later).err
@@ -375,7 +374,7 @@ def test_the_number_of_threads_is_found_once_and_kept(flags, tmp_path):
     count = json.loads((out / "run.json").read_text())["threads"]
     if len(os.sched_getaffinity(0)) > 1:  # else there is nothing to choose
         assert re.search(rf"computes on {count} threads?: a step takes [\d,]+ ms on 1, ", talk[0])
-    assert re.search(rf"computes on {count} threads?, as it was begun\n", talk[1])
+    assert re.search(rf"computes on {count} threads?, as when it was begun\n", talk[1])
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -389,13 +388,13 @@ def test_a_torn_checkpoint_is_passed_over(imagebind, flags, tmp_path, optimizer)
     checkpoints[-1].write_bytes(checkpoints[-1].read_bytes()[:-100])
     done = imagebind("train", *flags, *keep, "--out", torn)
     assert done.code == 0, done.err
-    assert "goes on after step" in done.err
+    assert "continues after step" in done.err
     assert (torn / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     assert (torn / "checkpoints" / checkpoints[-1].name).read_bytes() == (whole / "checkpoints" / checkpoints[-1].name).read_bytes()
 
 
 def test_one_run_in_a_folder_at_a_time(flags, tmp_path):
-    with loop._alone_in(tmp_path), pytest.raises(UserError, match="another run is at work here"), loop._alone_in(tmp_path):
+    with training_run._locked(tmp_path), pytest.raises(UserError, match="another run is at work here"), training_run._locked(tmp_path):
         pass
 
 
@@ -442,7 +441,7 @@ def test_changed_data_or_weights_are_refused(imagebind, flags, tmp_path, scenes)
     again = imagebind("train", *flags, "--out", out)
     assert again.code == 1
     assert "was begun by an earlier version of imagebind" in again.err
-    assert f"write '{present}' for '{'0' * 16}' into its run.json" in again.err
+    assert f"replace '{'0' * 16}' with '{present}' in its run.json" in again.err
 
 
 def test_a_run_whose_samples_were_varied_by_other_rules_is_refused(imagebind, flags, tmp_path):
@@ -454,7 +453,7 @@ def test_a_run_whose_samples_were_varied_by_other_rules_is_refused(imagebind, fl
         (out / "run.json").write_text(json.dumps({key: value for key, value in made.items() if key != "augmentation"} | rules))
         done = imagebind("train", *flags, *varied, "--out", out)
         assert done.code == 1
-        assert f"{out} was begun by a version of imagebind that augments otherwise; choose another --out" in done.err
+        assert f"{out} was begun by a version of imagebind with other augmentations; choose another --out" in done.err
     plain = tmp_path / "plain"
     imagebind("train", *flags, "--out", plain)
     made = json.loads((plain / "run.json").read_text())
@@ -464,7 +463,7 @@ def test_a_run_whose_samples_were_varied_by_other_rules_is_refused(imagebind, fl
 
 def test_a_folder_of_something_else_is_refused(imagebind, flags, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    assert "is not empty and holds no run" in imagebind("train", *flags, "--out", tmp_path).err
+    assert "is not empty and is not a run folder" in imagebind("train", *flags, "--out", tmp_path).err
     assert "is a file" in imagebind("train", *flags, "--out", tmp_path / "notes.txt").err
 
 
@@ -475,13 +474,13 @@ def test_a_folder_of_something_else_is_refused(imagebind, flags, tmp_path):
 def breaking(monkeypatch):
     """Steps whose loss is made not finite."""
     steps = set()
-    plain = loop.gradients
+    plain = training_run.compute_gradients
 
     def gradients(towers, loss, batch, seed, step, micro_batch):
         outcome = plain(towers, loss, batch, seed, step, micro_batch)
-        return Outcome(float("nan"), 0.0, (0.0, 0.0), batch.ids[:2]) if step in steps else outcome
+        return StepOutcome(float("nan"), 0.0, (0.0, 0.0), batch.ids[:2]) if step in steps else outcome
 
-    monkeypatch.setattr(loop, "gradients", gradients)
+    monkeypatch.setattr(training_run, "compute_gradients", gradients)
     return steps
 
 
@@ -504,7 +503,7 @@ def test_three_in_a_row_stop_the_run(imagebind, flags, tmp_path, breaking):
 
 
 def test_a_gradient_that_is_not_finite_moves_nothing(imagebind, flags, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "clip_gradients", lambda groups, largest: float("inf"))
+    monkeypatch.setattr(training_run, "clip_gradients", lambda groups, largest: float("inf"))
     out = tmp_path / "run"
     done = imagebind("train", *flags, "--set", "run.steps=2", "--out", out)
     assert "step 1 skipped: its gradient is not finite; look at scene" in done.err
@@ -530,7 +529,7 @@ def test_nothing_learnt_is_said_aloud(imagebind, flags, tmp_path):
     change = settings("run.steps=24", "optimizer.warmup=0", "optimizer.lr=1e-12", "pairs.0.temperature=1")
     done = imagebind("train", *flags, *change, "--init", "random", "--out", tmp_path / "run")
     assert len(re.findall(r"the loss stays at 1\.3\d+, ln\(batch\) = 1\.386: nothing is learnt", done.err)) == 1
-    assert len(re.findall(r"embeddings of depth have collapsed: the mean cosine of different ones is (0\.99|1\.0)", done.err)) == 1
+    assert len(re.findall(r"embeddings of depth have collapsed: different ones have a mean cosine of (0\.99|1\.0)", done.err)) == 1
 
 
 def test_a_batch_without_negatives_is_said_aloud(imagebind, flags, tmp_path, scenes):
@@ -594,7 +593,7 @@ def test_the_best_is_kept_by_a_named_score(imagebind, flags, tmp_path, scenes, m
         value = next(values)
         return {"image-depth/R@1": Score(value, value, value, 0.1)}
 
-    monkeypatch.setattr(loop.Validation, "__call__", scored)
+    monkeypatch.setattr(training_run.Validation, "__call__", scored)
     out = tmp_path / "run"
     done = imagebind(
         "train", *flags, "--val", scenes / "val.jsonl", "--out", out, *settings("run.validate_every=2", "run.best=image-depth/R@1")
@@ -611,7 +610,8 @@ def test_the_report_stands_alone(imagebind, flags, tmp_path, scenes):
     imagebind("train", *flags, "--val", scenes / "val.jsonl", "--out", out)
     page = (out / "report.html").read_text()
     assert page.count("<svg") == 9  # seven curves and two ways
-    assert "http" not in page
+    assert page.count("http") == page.count("http-equiv") == 1
+    assert "default-src 'none'" in page
     assert "src=" not in page
     for title in ("Loss", "Temperature", "Alignment", "Validation: image-depth", "Validation: depth-image", "before training"):
         assert title in page
@@ -638,6 +638,28 @@ def test_a_dry_run_prints_the_plan_and_touches_nothing(imagebind, flags, tmp_pat
     assert "batch 4 in micro-batches of 2, infonce, temperature 0.07" in plan
     assert re.search(r"about \d+\.\d\d GB of memory a process", plan)
     assert not out.exists()
+
+
+def test_people_s_own_table_is_trained_on_with_a_part_of_it_held_out(imagebind, scenes, tmp_path):
+    rows = [json.loads(line) for line in (scenes / "train.jsonl").read_text().splitlines()]
+    table = tmp_path / "photos.csv"
+    table.write_text("file_name,caption,kind\n" + "".join(f"{scenes / row['image']},{row['text']},{row['label']}\n" for row in rows))
+    flags = ["--pairs", "image-text", "--model", "tiny", "--data", table, "--val", "0.25", "--batch", 3, "--device", "cpu",
+             "--zeroshot", f"image:{table}", "--column", "image=file_name", "--column", "text=caption", "--column", "label=kind",
+             *settings("run.workers=0", "run.steps=2"), "--out", tmp_path / "run"]  # fmt: skip
+    plan = imagebind("train", *flags, "--dry-run")
+    assert plan.code == 0, plan.err
+    assert f"image-text: 9 pairs from {table}, without those held out for validation" in plan.out.decode()
+    assert f"validation: image-text: 3 pairs held out of {table}: 0.25 of them, whole groups, by run.seed" in plan.out.decode()
+    assert "validation: zero-shot image, 12 items of 2 classes" in plan.out.decode()
+    done = imagebind("train", *flags)
+    assert done.code == 0, done.err
+    assert {"image-text/R@1", "image/accuracy"} <= set(done.rows[0]["validation"])
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert recorded["recipe"]["pairs"][0]["val_fraction"] == 0.25
+    assert recorded["data"]["image-text"]["pairs"] == 9
+    other = imagebind("train", *[0.5 if flag == "0.25" else flag for flag in flags])
+    assert "was begun with pairs.0.val_fraction = 0.25, not 0.5" in other.err
 
 
 def test_the_plan_says_rates_and_augmentation(imagebind, scenes):
@@ -685,7 +707,7 @@ def test_a_profile_names_each_phase(imagebind, flags, tmp_path):
         (["--pairs", "imagedepth", "--out", "x"], 2, "two modalities are needed"),
         (["--pairs", "image-image", "--out", "x"], 2, "not image twice"),
         (["--pairs", "image-dept", "--out", "x"], 2, "unknown modality 'dept'"),
-        (["--pairs", "image-depth,image-audio", "--data", "a.jsonl", "--out", "x"], 2, "say of which pair it is: image-depth=a.jsonl"),
+        (["--pairs", "image-depth,image-audio", "--data", "a.jsonl", "--out", "x"], 2, "name its pair, as in image-depth=a.jsonl"),
         (["--pairs", "image-depth", "--data", "nowhere.jsonl", "--out", "x"], 1, "nowhere.jsonl"),
         (["--pairs", "image-depth", "--zeroshot", "audio", "--out", "x"], 2, "MODALITY:FILE is needed"),
         (["--pairs", "image-depth", "--recipe", "nothing", "--out", "x"], 1, "no recipe 'nothing'"),
@@ -702,6 +724,11 @@ def test_a_profile_names_each_phase(imagebind, flags, tmp_path):
         (["--pairs", "image-depth", "--set", "encoders.depth.train=none", "--out", "x"], 1, "nothing trains"),
         (["--pairs", "image-depth", "--set", "run.anchor_cache=true", "--out", "x"], 1, "set pairs.0.views"),
         (["--pairs", "image-depth", "--device", "tpu", "--out", "x"], 2, "unknown device 'tpu'"),
+        (["--pairs", "image-depth", "--val", "1.5", "--out", "x"], 2, "--val 1.5: a fraction of the training rows is between 0 and 1"),
+        (["--pairs", "image-depth", "--val", "0.2", "--val", "a.jsonl", "--out", "x"], 2, "give files, or one fraction"),
+        (["--pairs", "image-depth,image-text", "--val", "0.2", "--out", "x"], 2, "name its pair, as in image-depth=0.2"),
+        (["--pairs", "image-depth", "--column", "image", "--out", "x"], 2, "--column 'image': NAME=COLUMN is needed"),
+        (["--pairs", "image-depth", "--column", "audio=wav", "--out", "x"], 2, "nothing reads 'audio'; choose from depth, image, id"),
     ],
 )
 def test_bad_requests_are_one_line(imagebind, tmp_path, monkeypatch, arguments, code, told):
@@ -773,9 +800,9 @@ def test_a_package_built_for_another_pytorch_is_one_line(scenes, tmp_path, broke
 
     done = trained("--set", f"pairs.0.augment.{augment}")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
-    versions = f"augmentation needs {package} {metadata.version(package)} beside torch {metadata.version('torch')}, and its import fails: {reason};"
+    versions = f"augmentation needs {package} {metadata.version(package)}, but its import fails beside torch {metadata.version('torch')}: {reason};"
     assert versions in done.stderr
-    assert re.search(r"install versions that belong together: pip install 'torch\S* 'torchvision\S* 'torchaudio\S*'$", done.stderr.strip())
+    assert re.search(r"install versions that fit each other: pip install 'torch\S* 'torchvision\S* 'torchaudio\S*'$", done.stderr.strip())
     assert not (tmp_path / "run").exists()
     if not workers:
         done = trained()
@@ -850,7 +877,7 @@ def test_a_store_of_a_run_names_the_folder_to_give(imagebind, flags, tmp_path, s
     run = imagebind("retrieve", "s.h5", "--depth", scenes / "3.npy")
     assert (run.code, len(run.notices)) == (1, 1)
     assert (
-        f"s.h5: its vectors are of model 'depth', which lay in {tmp_path}/runs/depth: --model {tmp_path}/runs/depth, or where it lies now"
+        f"s.h5: its vectors are of model 'depth', which was in {tmp_path}/runs/depth: --model {tmp_path}/runs/depth, or where it is now"
         in run.err
     )
     (found,) = imagebind("retrieve", "s.h5", "--depth", scenes / "3.npy", "--model", "runs/depth").rows

@@ -73,6 +73,22 @@ def test_recipes_touch_no_private_name_of_the_package(path: Path) -> None:
     assert not list(private_uses(ast.parse(path.read_text())))
 
 
+@pytest.mark.parametrize("path", [path for path in PROGRAMS if "mini" in path.parts], ids=lambda path: path.name)
+def test_programs_of_mini_use_only_what_the_page_documents(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    documented = set(re.findall(r"[A-Za-z_]\w*", " ".join(re.findall(r"`([^`]+)`", PAGE))))
+    own = [(name, bound) for _, name, bound in imports(tree) if name.split(".")[0] == "imagebind_cli"]
+    modules = {bound for name, bound in own if name == "imagebind_cli.weights.checkpoint"}
+    used = {name.rpartition(".")[2] for name, _ in own}
+    used |= {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
+    }
+    assert used <= documented
+    assert {name.rpartition(".")[2] for name, _ in own if name.startswith("imagebind_cli.training.")} <= set(training.__all__)
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -80,9 +96,9 @@ def test_recipes_touch_no_private_name_of_the_package(path: Path) -> None:
         "from imagebind_cli import _inner",
         "import imagebind_cli._inner",
         "from imagebind_cli._inner import read",
-        "from imagebind_cli.training import start; start._fill(1)",
+        "from imagebind_cli.training import start; start._initialise(1)",
         "import imagebind_cli as ib; ib._PUBLIC",
-        "import imagebind_cli.training.start; imagebind_cli.training.start._fill",
+        "import imagebind_cli.training.start; imagebind_cli.training.start._initialise",
         "import imagebind_cli as ib; ib.load('tiny')._encoders",
     ],
 )

@@ -17,18 +17,23 @@ from PIL import Image
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.windows import Moment
 from imagebind_cli.readers import read_source
+from imagebind_cli.registry import face
 from imagebind_cli.training import anchors
 from imagebind_cli.training import rows as rows_module
-from imagebind_cli.training.anchors import AnchorCache
 from imagebind_cli.training.augment import draw_view
-from imagebind_cli.training.data import leaks, open_pairs
-from imagebind_cli.training.recipe import Augment, Recipe
-from imagebind_cli.training.rows import Packed, read_data
-from imagebind_cli.training.samples import clip_number
+from imagebind_cli.training.data import open_pairs
+from imagebind_cli.training.plan import data_lines, leak_lines
+from imagebind_cli.training.recipe import AugmentRecipe, Recipe
+from imagebind_cli.training.rows import PackedRows, read_pair_rows
+from imagebind_cli.training.samples import clip_at
 from imagebind_cli.weights import model_config
 
-TINY = model_config.named("tiny").encoders
+TINY = model_config.packaged_config("tiny").encoders
 SQUARES = {"image": {"crop": 0.3, "flip": 0.5, "erase": 0.5}, "depth": {"crop": 0.3, "flip": 0.5}}
+
+
+def read_as(modality, source, **options):
+    return read_source(face(modality), source, TINY[face(modality).encoder], face(modality).read_options(options))
 
 
 def manifest(path, rows):
@@ -136,7 +141,7 @@ def test_pairs_take_turns_by_weight(folder):
         {"modalities": ["audio", "text"], "data": [str(folder / "scenes.jsonl")], "batch": 3, "weight": 1},
     ]
     data = open_pairs(Recipe.model_validate({"model": "tiny", "pairs": pairs, "run": {"workers": 0}}), TINY)
-    turns = [data._turn(step) for step in range(4000)]
+    turns = [data._pair_of(step) for step in range(4000)]
     assert np.mean(turns) == pytest.approx(0.25, abs=0.03)
     assert data.steps_per_epoch() == round(11 / 2 / 0.75)
     at = 2500  # each pair goes on where it was: a batch there holds what a run from the start would bring
@@ -198,14 +203,14 @@ def test_groups_are_rows_alike_in_id_group_or_caption(tmp_path):
         row["image"] = picture(tmp_path / f"{number}.png", number).name
     data = opened(manifest(tmp_path / "a.jsonl", rows), ("image", "text"))
     assert data.groups(0).tolist() == [0, 0, 0, 3, 4, 3, 6]
-    told = "4 groups, the largest of 3 pairs: pairs of one id, group, image or text are no negatives of each other"
-    assert f"image-text: {told}" in data.lines()
+    told = "4 groups, the largest of 3 pairs: pairs of the same id, group, image or text are not negatives of each other"
+    assert f"image-text: {told}" in data_lines(data)
     code = f"""if True:
         from imagebind_cli.weights import model_config
-        from imagebind_cli.training.data import leaks, open_pairs
+        from imagebind_cli.training.data import open_pairs
         from imagebind_cli.training.recipe import Recipe
         pair = dict(modalities=["image", "text"], data=[{str(tmp_path / "a.jsonl")!r}], batch=4)
-        print(open_pairs(Recipe(model="tiny", pairs=[pair]), model_config.named("tiny").encoders).groups(0).tolist())"""
+        print(open_pairs(Recipe(model="tiny", pairs=[pair]), model_config.packaged_config("tiny").encoders).groups(0).tolist())"""
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "7"})
     assert json.loads(told.stdout) == data.groups(0).tolist()
     batch = next(data.batches(0, 1))
@@ -230,7 +235,7 @@ def test_one_picture_is_one_group_however_its_path_is_written(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     data = opened("a.jsonl", ("image", "text"), batch=2)
     assert data.groups(0).tolist() == [0, 0, 0, 0, 0, 0, 6, 7, 8]
-    assert "image-text: 67% of the pairs are in one group: little can be learnt or scored where so few are told apart" in data.lines()
+    assert "image-text: 67% of the pairs are in one group: few pairs are negatives, so little can be learnt or measured" in data_lines(data)
 
 
 @pytest.mark.parametrize("modalities", [("audio", "text"), ("text", "audio")])
@@ -263,8 +268,8 @@ def test_one_file_in_a_tar_is_one_group(tmp_path):
                     about = tarfile.TarInfo(name)
                     about.size = len(content)
                     tar.addfile(about, io.BytesIO(content))
-    assert read_data([str(tmp_path / "mp3.tar")], ("audio", "text")).groups.tolist() == [0, 0, 2, 3]
-    assert read_data([str(tmp_path / "png.tar")], ("image", "text")).groups.tolist() == [0, 0, 2]
+    assert read_pair_rows([str(tmp_path / "mp3.tar")], ("audio", "text")).groups.tolist() == [0, 0, 2, 3]
+    assert read_pair_rows([str(tmp_path / "png.tar")], ("image", "text")).groups.tolist() == [0, 0, 2]
 
 
 def test_files_that_are_trained_on_are_counted_in_a_validation(folder, tmp_path):
@@ -273,19 +278,75 @@ def test_files_that_are_trained_on_are_counted_in_a_validation(folder, tmp_path)
     rows[0]["image"] = str(picture(tmp_path / "new.png", 99))
     rows[7]["id"] = rows[6]["id"]
     val = opened(folder / "scenes.jsonl", val=[str(manifest(folder / "val.jsonl", rows))], split="val")
-    told = "R@1 counts any pair of one id, group, image or depth as found, where `retrieve --pairs ids` counts one id alone"
-    assert f"image-depth: 7 groups, the largest of 2 pairs: {told}" in val.lines()
-    assert list(leaks(data, val)) == [
-        "image-depth: 7 of 8 have the image of a pair that is trained on; their scores are too high",
-        "image-depth: 6 of 8 have the depth of a pair that is trained on; their scores are too high",
+    told = "R@1 counts any pair of the same id, group, image or depth as correct; `retrieve --pairs ids` counts only the same id"
+    assert f"image-depth: 7 groups, the largest of 2 pairs: {told}" in data_lines(val)
+    assert list(leak_lines(data, val)) == [
+        "image-depth: 7 of 8 have the image of a training pair; their scores are too high",
+        "image-depth: 6 of 8 have the depth of a training pair; their scores are too high",
     ]
 
 
 def test_packed_rows_are_what_was_put_in():
     rows = [{"id": "ä", "image": "\udcff.png"}, {}, {"start": 1.5}]
-    packed = Packed(json.dumps(row).encode() for row in rows)
+    packed = PackedRows(json.dumps(row).encode() for row in rows)
     assert [packed[number] for number in range(len(packed))] == rows
-    assert len(Packed([])) == 0
+    assert len(PackedRows([])) == 0
+
+
+# -- rows held out, and columns of other names
+
+
+def held_out_rows(path, fraction=0.3, **options):
+    """Ids to train on and to validate on."""
+    data, val = (opened(path, ("image", "text"), val_fraction=fraction, split=split, **options) for split in ("data", "val"))
+    return data, val
+
+
+def test_a_fraction_is_held_out_by_whole_groups_and_by_the_seed(tmp_path):
+    rows = [{"id": f"{number}", "text": f"words {number}", "image": f"{number // 2}.png"} for number in range(40)]
+    for number in range(20):
+        picture(tmp_path / f"{number}.png", number, (16, 16))
+    path = manifest(tmp_path / "a.jsonl", rows)
+    data, val = held_out_rows(path)
+    assert sorted(data.ids(0) + val.ids(0)) == sorted(row["id"] for row in rows)
+    assert len(val.ids(0)) == 12
+    assert not {int(id) // 2 for id in data.ids(0)} & {int(id) // 2 for id in val.ids(0)}
+    assert data.groups(0).bincount().max() == 2
+    assert not list(leak_lines(data, val))
+    assert held_out_rows(path)[1].ids(0) == val.ids(0)
+    assert held_out_rows(path, seed=1)[1].ids(0) != val.ids(0)
+    assert f"image-text: 12 pairs held out of {path}: 0.3 of them, whole groups, by run.seed" in data_lines(val)
+    assert f"image-text: 28 pairs from {path}, without those held out for validation" in data_lines(data)
+    batch = next(data.batches(0, 1))
+    assert set(batch.ids) <= set(data.ids(0))
+
+
+def test_one_group_is_not_split(tmp_path):
+    picture(tmp_path / "0.png", 0, (16, 16))
+    path = manifest(tmp_path / "a.jsonl", [{"id": f"{number}", "text": f"words {number}", "image": "0.png"} for number in range(8)])
+    with pytest.raises(UserError, match=r"image-text: cannot hold out 0.3 of .*a.jsonl: all rows are one group"):
+        held_out_rows(path)
+
+
+def test_files_and_a_fraction_to_validate_on_exclude_each_other():
+    with pytest.raises(ValueError, match="give one of them"):
+        recipe("a.jsonl", val=["b.jsonl"], val_fraction=0.2)
+
+
+def test_columns_may_have_other_names(folder, tmp_path):
+    lines = ["file_name,caption,image,key", *(f"{folder / f'{number}.png'},sentence {number},other,k{number}" for number in range(5))]
+    table = tmp_path / "a.csv"
+    table.write_text("\n".join(lines) + "\n")
+    names = {"image": "file_name", "text": "caption", "id": "key"}
+    data = opened(table, ("image", "text"), columns=names)
+    assert data.ids(0) == [f"k{number}" for number in range(5)]
+    assert next(iter(data.samples(0, [1]))).ids == ("k1",)
+    objects = manifest(tmp_path / "a.jsonl", [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]])
+    assert opened(objects, ("image", "text"), columns=names).ids(0) == data.ids(0)
+    with pytest.raises(UserError, match="no column 'path'; it has file_name, caption, image, key"):
+        opened(table, ("image", "text"), columns={"image": "path"})
+    with pytest.raises(ValueError, match=r"columns\.audio: not a column of this pair's rows"):
+        opened(table, ("image", "text"), columns={"audio": "path"})
 
 
 # -- what cannot be read
@@ -303,14 +364,12 @@ def test_a_row_that_cannot_be_read_gives_its_place_to_another(folder):
 
 def test_when_nothing_can_be_read_it_is_told_in_one_line(folder, tmp_path):
     rows = [{"id": str(number), "image": str(folder / "0.png"), "depth": "gone.npy"} for number in range(20)]
-    with pytest.raises(UserError, match=r"nothing of its first 5 rows can be read; 0: depth: No such file"):
+    with pytest.raises(UserError, match=r"none of its first 5 rows can be read; 0: depth: No such file"):
         opened(manifest(tmp_path / "all.jsonl", rows))
     rows[0]["depth"] = str(folder / "0.npy")
     for workers in (0, 1):
         data = opened(manifest(tmp_path / "most.jsonl", rows), workers=workers)
-        with pytest.raises(
-            UserError, match=r"^11 samples one after another cannot be read; the last, \d+: depth: No such file or directory$"
-        ):
+        with pytest.raises(UserError, match=r"^11 samples in a row cannot be read; the last, \d+: depth: No such file or directory$"):
             list(data.batches(0, 20))
 
 
@@ -319,7 +378,7 @@ def test_evaluation_leaves_out_what_cannot_be_read(folder):
     batches = list(data.samples(0, range(11)))
     assert [id for batch in batches for id in batch.ids] == [f"scene{number}" for number in range(11) if number != 3]
     assert [failure.id for batch in batches for failure in batch.failures] == ["scene3"]
-    expected = next(read_source("image", str(folder / "5.png"), TINY["vision"], {})).tensor[0]
+    expected = next(read_as("image", str(folder / "5.png"))).tensor[0]
     assert torch.equal(torch.cat([batch.inputs[0] for batch in batches])[4], expected)  # nothing varied
     with pytest.raises(UserError, match="none of 1 samples can be read; the first, scene3: image: No such file"):
         list(data.samples(0, [3]))
@@ -338,9 +397,9 @@ def test_a_pair_may_lack_validation_data(folder):
         ({"batch": 12}, r"11 pairs and a batch of 12; set pairs\.0\.batch to no more"),
         ({"modalities": ["image", "imu"]}, "no row has both image and imu: .*no 'imu' in this row; it has id, text, image, depth, audio"),
         ({"augment": {"audio": {"crop": 0.5}}}, "augment for 'audio'; the pair has image and depth"),
-        ({"augment": {"depth": {"frequency_mask": 3}}}, "frequency_mask does not fit depth; crop, interpolation, flip"),
-        ({"augment": {"image": {"turn": 9}}}, "turn does not fit image; crop, interpolation, flip"),
-        ({"modalities": ["image", "text"], "augment": {"text": {"flip": 0.5}}}, "flip does not fit text; nothing does"),
+        ({"augment": {"depth": {"frequency_mask": 3}}}, "frequency_mask does not apply to depth; crop, interpolation, flip"),
+        ({"augment": {"image": {"turn": 9}}}, "turn does not apply to image; crop, interpolation, flip"),
+        ({"modalities": ["image", "text"], "augment": {"text": {"flip": 0.5}}}, "flip does not apply to text; nothing does"),
         ({"augment": {"image": {"crop": 0.5}}}, r"aligned pictures need the same crop; image has 0\.5, depth 1"),
         ({"options": {"depth": {"sensr": "kv1"}}}, "depth has no option 'sensr' in training; it has depth_format, sensor"),
         ({"options": {"depth": {"sensor": "kv9"}}}, "unknown sensor 'kv9'; choose from kv1"),
@@ -366,7 +425,7 @@ def test_a_table_without_the_column_says_which_it_has(tmp_path):
 def test_a_row_without_an_id_is_known_by_its_file(folder, tmp_path):
     rows = [{"text": "a caption that two share", "image": str(folder / f"{seed}.png")} for seed in (0, 1)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = read_data([str(tmp_path / "pairs.jsonl")], ("text", "image"))
+    data = read_pair_rows([str(tmp_path / "pairs.jsonl")], ("text", "image"))
     assert [data.id(number) for number in (0, 1)] == [row["image"] for row in rows]
 
 
@@ -374,7 +433,7 @@ def test_rows_without_a_modality_are_counted(folder, tmp_path):
     rows = [json.loads(line) for line in (folder / "scenes.jsonl").read_text().splitlines()]
     rows = [{**row, "image": str(folder / row["image"]), "depth": str(folder / row["depth"])} for row in rows]
     del rows[1]["depth"], rows[2]["depth"]
-    lines = opened(manifest(tmp_path / "a.jsonl", rows)).lines()
+    lines = data_lines(opened(manifest(tmp_path / "a.jsonl", rows)))
     assert f"image-depth: 9 pairs from {tmp_path}/a.jsonl" in lines
     assert any(line.startswith("image-depth: 2 left out, the first scene1: ") and "no 'depth'" in line for line in lines)
     assert "image-depth: depth: depth read as metres, focal 518.86 px, baseline 0.075 m" in lines
@@ -384,7 +443,7 @@ def test_a_row_may_be_a_stretch_of_a_recording(tmp_path):
     path = str(video(tmp_path / "a.mp4", seconds=8, sound=True))
     rows = [{"id": str(number), "video": path, "audio": path, "start": 2 * number, "end": 2 * number + 2.0} for number in range(4)]
     data = opened(manifest(tmp_path / "a.jsonl", rows), ("video", "audio"))
-    covered = next(read_source("audio", path, TINY["audio"], {"clips": 4})).tensor
+    covered = next(read_as("audio", path, clips=4)).tensor
     for batch in data.batches(0, 2):
         for id, heard in zip(batch.ids, batch.inputs[1], strict=True):
             assert torch.allclose(heard, covered[int(id)], atol=1e-3)
@@ -441,7 +500,7 @@ def test_media_in_tar_shards(folder, tmp_path, monkeypatch):
     files = opened(folder / "scenes.jsonl", augment=SQUARES)
     assert shards.counts == [11]
     monkeypatch.setattr(rows_module, "MANY_BYTES", 0)  # their headers read by two processes
-    assert opened(tmp_path / "s-*.tar", workers=2).reader(0).data.digest() == shards.reader(0).data.digest()
+    assert opened(tmp_path / "s-*.tar", workers=2).reader(0).rows.digest() == shards.reader(0).rows.digest()
     assert all(same(one, other) for one, other in zip(shards.batches(0, 3), files.batches(0, 3), strict=True))
     assert shards.groups(0).tolist() == [0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10]
     texts = opened(tmp_path / "s-*.tar", ("image", "text"))
@@ -464,8 +523,8 @@ def test_prepared_samples(folder, tmp_path, imagebind, output):
         opened(path, ("image", "text"))
 
     sounds = opened(path, ("image", "audio"))
-    assert "image-audio: audio: windows are drawn from the prepared ones" in sounds.lines()
-    windows = [next(read_source("audio", str(folder / f"{number}.wav"), TINY["audio"], {})).tensor for number in range(11)]
+    assert "image-audio: audio: windows are drawn from the prepared ones" in data_lines(sounds)
+    windows = [next(read_as("audio", str(folder / f"{number}.wav"))).tensor for number in range(11)]
     drawn = set()
     for batch in sounds.batches(0, 4):
         for id, heard in zip(batch.ids, batch.inputs[1], strict=True):
@@ -479,7 +538,7 @@ def test_prepared_squares_are_looked_at_in_views(folder, tmp_path, imagebind):
     made = ["--manifest", folder / "scenes.jsonl", "-o", tmp_path / "p.h5", "--model", "tiny"]
     assert imagebind("preprocess", "image,depth", *made).code == 0
     data = opened(tmp_path / "p.h5", augment=SQUARES)
-    assert "image-depth: image: crops are taken from prepared squares of 224 x 224" in data.lines()
+    assert "image-depth: image: crops are taken from prepared squares of 224 x 224" in data_lines(data)
     batch = next(data.batches(0, 1))
     for number, modality in enumerate(("image", "depth")):
         config = TINY["vision" if number == 0 else "depth"]
@@ -487,7 +546,7 @@ def test_prepared_squares_are_looked_at_in_views(folder, tmp_path, imagebind):
         for id, seen in zip(batch.ids, batch.inputs[number], strict=True):
             row = int(id.removeprefix("scene"))
             plain = next(data.samples(0, [row])).inputs[number][0] * std + mean  # (c, 224, 224) in [0, 1]
-            view = draw_view(Augment(**SQUARES[modality]), 0, 0, row, 0)
+            view = draw_view(AugmentRecipe(**SQUARES[modality]), 0, 0, row, 0)
             if number == 0:
                 square = Image.fromarray((plain * 255).round().byte().permute(1, 2, 0).numpy())
                 expected = torch.from_numpy(np.array(view.picture(square, 224))).permute(2, 0, 1).float() / 255
@@ -505,11 +564,11 @@ def test_shards_prepared_otherwise_are_refused(folder, tmp_path, imagebind):
 
 def test_of_prepared_clips_the_middle_crop_of_a_window():
     crops = [[0, 2]] * 3 + [[2, 4]] * 3 + [[4, 6]] * 3
-    assert [clip_number(crops, Moment(place)) for place in (0.0, 0.32, 0.34, 0.99)] == [1, 1, 4, 7]
-    assert clip_number(crops, Moment(0.0, 3.0, 9.0)) == 4
-    assert clip_number([None, None], Moment(0.7)) == 0
+    assert [clip_at(crops, Moment(place)) for place in (0.0, 0.32, 0.34, 0.99)] == [1, 1, 4, 7]
+    assert clip_at(crops, Moment(0.0, 3.0, 9.0)) == 4
+    assert clip_at([None, None], Moment(0.7)) == 0
     with pytest.raises(ValueError, match="no prepared window between 8 and 9 s"):
-        clip_number(crops, Moment(0.0, 8.0, 9.0))
+        clip_at(crops, Moment(0.0, 8.0, 9.0))
 
 
 # -- the anchor cache
@@ -525,7 +584,7 @@ def test_cached_anchors_are_the_live_ones(folder, tmp_path, monkeypatch):
     """View for view, across files of the cache, with a row whose anchor cannot be read."""
     monkeypatch.setattr(anchors, "ROWS", 4)
     data = opened(folder / "broken.jsonl", augment=SQUARES, views=3)
-    cache = AnchorCache(tmp_path / "cache", data, 0, "weights")
+    cache = data.anchor_cache(0, tmp_path / "cache", "weights")
     assert cache.missing() == 33
     told = []
     cache.fill(encode, report=lambda done, total: told.append((done, total)))
@@ -546,7 +605,7 @@ def test_cached_anchors_are_the_live_ones(folder, tmp_path, monkeypatch):
 def test_filling_goes_on_after_a_kill(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(anchors, "ROWS", 4)
     data = opened(folder / "scenes.jsonl", augment=SQUARES, views=2)
-    AnchorCache(tmp_path / "whole", data, 0, "weights").fill(encode)
+    data.anchor_cache(0, tmp_path / "whole", "weights").fill(encode)
     calls = []
 
     def killed(pictures):
@@ -556,10 +615,10 @@ def test_filling_goes_on_after_a_kill(folder, tmp_path, monkeypatch):
         return encode(pictures)
 
     with pytest.raises(KeyboardInterrupt):
-        AnchorCache(tmp_path / "part", data, 0, "weights").fill(killed)
-    assert AnchorCache(tmp_path / "part", data, 0, "weights").missing() == 22 - 8
+        data.anchor_cache(0, tmp_path / "part", "weights").fill(killed)
+    assert data.anchor_cache(0, tmp_path / "part", "weights").missing() == 22 - 8
     calls = [0] * 3
-    cache = AnchorCache(tmp_path / "part", data, 0, "weights")
+    cache = data.anchor_cache(0, tmp_path / "part", "weights")
     cache.fill(killed)
     assert sum(calls) == 22 - 8
     whole = {path.name: path.read_bytes() for path in sorted((tmp_path / "whole").rglob("*.npy"))}
@@ -571,7 +630,7 @@ def test_processes_share_the_filling(folder, tmp_path, monkeypatch):
     data = opened(folder / "scenes.jsonl", views=2)
     counts = []
     for rank in range(2):
-        cache = AnchorCache(tmp_path / "cache", data, 0, "weights")
+        cache = data.anchor_cache(0, tmp_path / "cache", "weights")
         before = cache.missing()
         cache.fill(encode, rank=rank, world=2)
         counts.append(before - cache.missing())
@@ -582,7 +641,7 @@ def test_processes_share_the_filling(folder, tmp_path, monkeypatch):
 def test_anchors_made_otherwise_are_refused(folder, tmp_path):
     def cache(weights="weights", path="scenes.jsonl", **options):
         data = opened(folder / path, **{"augment": SQUARES, "views": 2, **options})
-        return AnchorCache(tmp_path / "cache", data, 0, weights)
+        return data.anchor_cache(0, tmp_path / "cache", weights)
 
     cache().fill(encode)
     assert cache(batch=3, replicate=4).missing() == 0  # these have nothing to do with it
@@ -594,19 +653,23 @@ def test_anchors_made_otherwise_are_refused(folder, tmp_path):
         ({"path": "broken.jsonl"}, "rows"),
         ({"augment": {name: {**given, "crop": 0.5} for name, given in SQUARES.items()}}, "augmentation"),
     ):
-        with pytest.raises(UserError, match=f"cache: anchors made with other {told}; name another folder, or delete this one"):
+        with pytest.raises(
+            UserError, match=f"cache: the anchors were computed with other {told}; choose another folder, or delete this one"
+        ):
             cache(**change)
-    with pytest.raises(UserError, match=r"set pairs\.0\.views to how many"):
+    with pytest.raises(UserError, match=r"set pairs\.0\.views to their number"):
         cache(views=0)
     made = tmp_path / "cache" / "made.json"
     made.write_text(made.read_text().replace('"weights": "weights"', f'"weights": "{"0" * 16}"'))
-    with pytest.raises(UserError, match="cache: anchors made by an earlier version of imagebind; delete this folder to compute them again"):
+    with pytest.raises(
+        UserError, match="cache: the anchors were computed by an earlier version of imagebind; delete this folder to compute them again"
+    ):
         cache()
 
 
 def test_anchors_of_a_version_that_augments_otherwise_are_refused(folder, tmp_path):
     def cache(**options):
-        return AnchorCache(tmp_path / "cache", opened(folder / "scenes.jsonl", views=2, **options), 0, "weights")
+        return opened(folder / "scenes.jsonl", views=2, **options).anchor_cache(0, tmp_path / "cache", "weights")
 
     made = tmp_path / "cache" / "made.json"
     for options in ({"augment": SQUARES}, {}):
@@ -614,7 +677,7 @@ def test_anchors_of_a_version_that_augments_otherwise_are_refused(folder, tmp_pa
         made.write_text(json.dumps({key: value for key, value in json.loads(made.read_text()).items() if key != "augmentation rules"}))
         if options:
             with pytest.raises(
-                UserError, match="cache: anchors made with other augmentation rules; name another folder, or delete this one"
+                UserError, match="cache: the anchors were computed with other augmentation rules; choose another folder, or delete this one"
             ):
                 cache(**options)
             shutil.rmtree(tmp_path / "cache")
@@ -625,13 +688,13 @@ def test_anchors_of_a_version_that_augments_otherwise_are_refused(folder, tmp_pa
 def test_an_anchor_that_is_not_finite_stops_the_filling(folder, tmp_path):
     data = opened(folder / "scenes.jsonl", views=1)
     with pytest.raises(UserError, match="not finite"):
-        AnchorCache(tmp_path / "cache", data, 0, "weights").fill(lambda pictures: encode(pictures) / 0)
+        data.anchor_cache(0, tmp_path / "cache", "weights").fill(lambda pictures: encode(pictures) / 0)
 
 
 def test_reading_before_filling_is_told(folder, tmp_path):
     data = opened(folder / "scenes.jsonl", views=1)
     with pytest.raises(UserError, match="fill the cache first"):
-        AnchorCache(tmp_path / "cache", data, 0, "weights").read([0], [0])
+        data.anchor_cache(0, tmp_path / "cache", "weights").read([0], [0])
 
 
 # -- workers
@@ -639,14 +702,14 @@ def test_reading_before_filling_is_told(folder, tmp_path):
 JOB = """if True:
     import os, signal, sys, torch
     from imagebind_cli.weights import model_config
-    from imagebind_cli.training.data import leaks, open_pairs
+    from imagebind_cli.training.data import open_pairs
     from imagebind_cli.training.recipe import Recipe
     if __name__ == "__main__":
         os.setpgrp()
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: None)
         pair = dict(modalities=["image", "text"], data=[sys.argv[1]], batch=4)
-        data = open_pairs(Recipe(model="tiny", pairs=[pair], run=dict(workers=2)), model_config.named("tiny").encoders)
+        data = open_pairs(Recipe(model="tiny", pairs=[pair], run=dict(workers=2)), model_config.packaged_config("tiny").encoders)
         batches = data.batches(0, 1000)
         next(batches)
         os.killpg(0, signal.SIGINT)
@@ -670,6 +733,6 @@ def test_no_room_in_shared_memory_is_one_line(folder, tmp_path):
     command += ["--set", "run.workers=1", "--set", "run.steps=2", "--out", tmp_path / "run"]
     done = subprocess.run([sys.executable, "-c", limited, *map(str, command)], capture_output=True, text=True, timeout=100)
     assert done.returncode == 1
-    assert "imagebind: no shared memory for what a process read (" in done.stderr
+    assert "imagebind: no shared memory for the samples that a worker read (" in done.stderr
     assert done.stderr.rstrip().endswith("give it --shm-size 8g, or set run.workers=0")
     assert "Traceback" not in done.stderr

@@ -5,18 +5,18 @@ import itertools
 import numpy as np
 import pytest
 
-from imagebind_cli.training.recipe import Pair
-from imagebind_cli.training.report import POINTS, chart, thinned
-from imagebind_cli.training.step import Outcome
-from imagebind_cli.training.validate import _guessed, ranks_of
-from imagebind_cli.training.watch import WINDOW, Watch
+from imagebind_cli.pages.curves import POINTS, chart, downsample
+from imagebind_cli.training.log import WINDOW, LearningMonitor
+from imagebind_cli.training.recipe import PairRecipe
+from imagebind_cli.training.step import StepOutcome
+from imagebind_cli.training.validate import _chance_of_hit, group_ranks
 
 
 def test_ranks_are_those_of_a_plain_loop():
     random = np.random.default_rng(0)
     queries, found = random.standard_normal((2, 700, 4)).astype(np.float32)  # more than are scored at once
     groups = random.integers(0, 300, 700)
-    ranks = list(ranks_of(queries, found, groups))
+    ranks = list(group_ranks(queries, found, groups))
     assert len(ranks) == 700
     for query in (0, 5, 511, 512, 699):
         scores = [float(queries[query] @ row) for row in found]
@@ -28,19 +28,19 @@ def test_ranks_are_those_of_a_plain_loop():
 @pytest.mark.parametrize(("relevant", "among", "top"), [(1, 5, 1), (2, 5, 1), (2, 5, 3), (3, 6, 5), (1, 4, 10), (5, 5, 1)])
 def test_chance_is_the_share_of_all_orders(relevant, among, top):
     orders = [set(order[:top]) & set(range(relevant)) for order in itertools.permutations(range(among))]
-    assert _guessed(relevant, among, top) == pytest.approx(sum(map(bool, orders)) / len(orders))
+    assert _chance_of_hit(relevant, among, top) == pytest.approx(sum(map(bool, orders)) / len(orders))
 
 
 def said(outcomes, warmup=0, frozen=()):
     lines = []
-    watch = Watch(warmup, lines.append, frozen)
+    watch = LearningMonitor(warmup, lines.append, frozen)
     for step, outcome in enumerate(outcomes, start=1):
-        watch.outcome(step, Pair(modalities=("image", "depth"), batch=64), outcome)
+        watch.check_outcome(step, PairRecipe(modalities=("image", "depth"), batch=64), outcome)
     return lines
 
 
 def outcome(loss=1.0, spread=(0.1, 0.1)):
-    return Outcome(loss, 0.5, spread)
+    return StepOutcome(loss, 0.5, spread)
 
 
 def test_what_does_not_learn_is_said_once_and_again_when_it_comes_back():
@@ -63,10 +63,10 @@ def test_a_frozen_anchor_has_not_collapsed_however_alike_its_embeddings_are():
 
 def test_curves_are_thinned_by_means_and_drawn_with_their_names():
     points = [(float(x), float(x % 2)) for x in range(4 * POINTS)]
-    some = thinned(points)
+    some = downsample(points)
     assert len(some) == POINTS
     assert some[0] == (1.5, 0.5)
-    assert thinned(points[:7]) == points[:7]
+    assert downsample(points[:7]) == points[:7]
     image = chart("A <title>", {"image-depth": points, "none": []})
     assert "A &lt;title&gt;" in image
     assert image.count("<polyline") == 1

@@ -70,7 +70,7 @@ def even(seconds: float, rate: int = 25) -> list[int]:
 def numbers(path: Path, clips: int | None = None, count: int = 2) -> list[list[int]]:
     """The numbers of the frames that each window shows."""
     with Video(str(path)) as video:
-        shown = video.clips(windows(video.duration, 2, clips), count)
+        shown = list(video.clips(windows(video.duration, 2, clips), count))
     return [[number_of(frame) for frame in clip] for clip in shown]
 
 
@@ -225,7 +225,7 @@ def test_a_display_matrix_turns_and_mirrors_the_frames(tmp_path: Path, tiny: Any
     """A phone held upright stores its frames lying, a selfie camera may store them mirrored. Every pixel is looked up by itself."""
     plain, path = generate.video(tmp_path / "plain.mp4"), displayed(tmp_path / "film.mp4", matrix)
     with Video(str(plain)) as film, Video(str(path)) as turned:
-        stored, shown = film.clips(windows(3, 2), 2)[0][0], turned.clips(windows(3, 2), 2)[0][0]
+        stored, shown = next(film.clips(windows(3, 2), 2))[0], next(turned.clips(windows(3, 2), 2))[0]
     a, b, c, d = matrix
     y, x = np.mgrid[: stored.shape[0], : stored.shape[1]]
     across, down = a * x + c * y, b * x + d * y
@@ -267,7 +267,7 @@ def test_pixels_become_square(tmp_path: Path, tiny: Any, ending: str, pixel: str
     """PAL widescreen and the like: nothing is cropped, and a ramp is a ramp from edge to edge."""
     path = stretched(tmp_path / f"film.{ending}", Fraction(pixel.replace(":", "/")), size)
     with Video(str(path)) as video:
-        frame = video.clips(windows(1, 2), 2)[0][0].astype(float)
+        frame = next(video.clips(windows(1, 2), 2))[0].astype(float)
     assert frame.shape == (shown[1], shown[0], 3)
     ramps = np.stack(np.meshgrid(*(np.linspace(0, 255, side) for side in shown)), axis=-1)
     assert np.abs(frame[..., :2] - ramps).mean() < 2.5
@@ -315,7 +315,7 @@ def test_an_animation_goes_by_its_own_durations(tmp_path: Path, tiny: Any, endin
     assert is_animation(str(path))
     with Animation(str(path)) as moving:
         assert moving.duration == 6.5
-        clips = moving.clips(windows(6.5, 2), 2)
+        clips = list(moving.clips(windows(6.5, 2), 2))
     levels = [[round((float(frame.mean()) - 10) / 40) for frame in clip] for clip in clips]
     assert levels == [[0, 2], [3, 3], [3, 3], [4, 4]]
     tensor, spans, facts = read(tiny, path)
@@ -355,7 +355,7 @@ def test_exif_of_a_jpeg_turns_it_as_a_video_too(tmp_path: Path, tiny: Any, orien
     frames = []
     for each in (path, plain):
         with open_video(str(each)) as video:
-            frames.append(video.clips([(Fraction(0), Fraction(2))], 2)[0][0])
+            frames.append(next(video.clips([(Fraction(0), Fraction(2))], 2))[0])
     turned = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.get(orientation)
     expected = frames[1] if turned is None else np.asarray(Image.fromarray(frames[1]).transpose(Image.Transpose(turned)))
     assert np.array_equal(frames[0], expected)
@@ -457,7 +457,7 @@ def test_the_tiles_of_a_heic_picture_are_put_together(tiny: Any) -> None:
     """All four: each has pixels of its own, and none is the whole."""
     pytest.importorskip("pi_heif")
     with open_video(str(GRID)) as video:
-        shown = video.clips([(Fraction(0), Fraction(2))], 2)[0][0]
+        shown = next(video.clips([(Fraction(0), Fraction(2))], 2))[0]
     assert shown.shape == (384, 512, 3)
     (picture,) = tiny.read("image", str(GRID))
     assert picture.facts["size"] == [512, 384]
@@ -604,7 +604,7 @@ def test_frames_come_in_the_order_of_their_numbers_at_the_stated_rate(tmp_path: 
     with open_video(folder, fps=29.97) as video:
         assert video.duration == float(12 / Fraction("29.97"))
         starts = [number / Fraction("29.97") for number in range(12)]
-        shown = video.clips([(starts[2], starts[3]), (starts[2], starts[11])], 2)
+        shown = list(video.clips([(starts[2], starts[3]), (starts[2], starts[11])], 2))
     assert [[number_of(frame) for frame in clip] for clip in shown] == [[2, 2], [2, 10]]
 
 

@@ -21,7 +21,7 @@ from selenium.webdriver.common.by import By
 from sklearn import metrics as sklearn
 from stores import store, unit_rows
 
-from imagebind_cli.evaluation import few_shot
+from imagebind_cli.evaluation import probe
 from imagebind_cli.store import open_store
 
 CLASSES = ["ant", "bee", "cow"]
@@ -103,7 +103,7 @@ def test_class_vectors_kept_in_a_store_give_the_same_rows(zeroshot: Run, embed: 
     reader = open_store("names.npy")
     assert reader.ids == ["dog", "dog=puppy", "a bee", "pet=dog", "pet=cat"]
     assert [reader.meta(row)["class"] for row in range(5)] == ["dog", "dog", "a bee", "pet", "pet"]
-    assert reader.made["templates"]["name"] == "audio"
+    assert reader.provenance["templates"]["name"] == "audio"
     mixed = zeroshot(
         "audio", "sounds.h5", "--labels", "dog|puppy,a bee,pet=dog|cat", "--templates", "audio", "--device", "cpu", "--batch-size", 1
     )  # model from the store
@@ -314,7 +314,7 @@ def test_a_probe_of_a_few_examples(zeroshot: Run, toy: tuple[np.ndarray, np.ndar
     assert len(examples) == len(set(examples)) == 12
     assert sorted(run.ids) == sorted(set(ids) - set(examples))
     rows = [ids.index(id) for id in examples]
-    found = few_shot.train(vectors[rows], true[rows], 3, few_shot.Training(4, learning_rate=0.05, batch_size=6))
+    found = probe.train_probe(vectors[rows], true[rows], 3, probe.ProbeTraining(4, learning_rate=0.05, batch_size=6))
     rest = [ids.index(id) for id in run.ids]
     logits = found.scores(vectors[rest])
     assert [CLASSES.index(row["top"][0]["class"]) for row in run.rows] == logits.argmax(axis=1).tolist()

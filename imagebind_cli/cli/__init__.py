@@ -18,6 +18,7 @@ import typer
 
 import imagebind_cli
 from imagebind_cli.cli import demo, doctor, embed, preprocess, retrieve, store, train, weights, zeroshot
+from imagebind_cli.cli.command import HeadedCommand, RootGroup
 from imagebind_cli.cli.output import StdoutClosed, open_standard_streams
 from imagebind_cli.cli.talk import printable, say
 from imagebind_cli.errors import REFUSED, UsageError, UserError
@@ -27,18 +28,19 @@ app = typer.Typer(
     help="One embedding space for image, video, text, audio, depth, thermal and IMU: files in, unit vectors out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     rich_markup_mode=None,  # plain help: the boxes cost as much time as all the rest
+    cls=RootGroup,
 )
-app.command("embed")(embed.embed)
-app.command("preprocess")(preprocess.preprocess)
-app.command("train")(train.train)
-app.command("zeroshot")(zeroshot.zeroshot)
-app.command("retrieve", cls=retrieve.QueryCommand)(retrieve.retrieve)
+app.add_typer(embed.app, name="embed")
+app.add_typer(preprocess.app, name="preprocess")
+app.command("train", cls=HeadedCommand)(train.train_command)
+app.add_typer(zeroshot.app, name="zeroshot")
+app.command("retrieve", cls=retrieve.QueryCommand, help=retrieve.HELP)(retrieve.retrieve_command)
 app.add_typer(store.app, name="store")
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)
-app.command("demo")(demo.demo)
+app.command("demo")(demo.demo_command)
 
 
 def _version(asked: bool) -> None:

@@ -21,7 +21,7 @@ INTRODUCTION = "One space for pictures, sounds, movements and words: related thi
 NEXT = "mini knows drawings and a few sounds. For your own files take the published model: imagebind weights pull huge"
 
 
-def demo(
+def demo_command(
     html: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the page.")] = Path("imagebind-demo.html"),
 ) -> None:
     """Find pictures by sounds and movements by words: six searches among samples inside the package.
@@ -31,15 +31,15 @@ def demo(
     from imagebind_cli.demo import MODEL, SAMPLES, chapters
     from imagebind_cli.errors import writing
     from imagebind_cli.model import load
-    from imagebind_cli.pages.search import Page
-    from imagebind_cli.retrieval.search import Part
+    from imagebind_cli.pages.search import SearchPage
+    from imagebind_cli.retrieval.stored_items import Exhibit
 
-    with writing(html), Page(html, TITLE, INTRODUCTION, SAMPLES, options=lambda modality: {}) as page:
+    with writing(html), SearchPage(html, TITLE, INTRODUCTION, SAMPLES) as page:
         _print(INTRODUCTION)
         for number, chapter in enumerate(chapters(load(MODEL, device="cpu")), 1):
             heading = f"{number}. {chapter.title}"
             _print("", f"{heading:<44} {_search(chapter)}", *_bars(chapter), f"   {chapter.words}")
-            page.section(heading, [Part(*part) for part in chapter.query], _cards(chapter), chapter.words, kind="chapter")
+            page.section(heading, [Exhibit(*part) for part in chapter.query], _cards(chapter), chapter.words, kind="chapter")
     _print("", f"See and hear it: {html.resolve()}", NEXT)
 
 
@@ -50,7 +50,7 @@ def _search(chapter: Chapter) -> str:
 
 
 def _bars(chapter: Chapter) -> list[str]:
-    """The best answers, the first with its mark."""
+    """Return a bar for each of the best answers, the first with its mark."""
     marks = ["✓" if chapter.is_right else "✗", *" " * (SHOWN - 1)]
     return [
         f" {mark} {answer.name:<18} {'█' * round(BAR * max(0.0, answer.score)):<{BAR}} {answer.score:5.2f}"
@@ -59,13 +59,13 @@ def _bars(chapter: Chapter) -> list[str]:
 
 
 def _cards(chapter: Chapter) -> list[Card]:
-    """The same answers for the page."""
+    """Return the same answers for the page."""
     from imagebind_cli.pages.search import Card
-    from imagebind_cli.retrieval.search import Part
+    from imagebind_cli.retrieval.stored_items import Exhibit
 
     verdicts = ["right" if chapter.is_right else "wrong", *[""] * (SHOWN - 1)]
     return [
-        Card(Part(answer.modality, answer.file), rank, answer.score, (verdict,))
+        Card(Exhibit(answer.modality, answer.file), rank, answer.score, (verdict,))
         for rank, (answer, verdict) in enumerate(zip(chapter.answers, verdicts, strict=False), 1)
     ]
 

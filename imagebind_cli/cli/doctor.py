@@ -10,19 +10,17 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import import_module, metadata
+from importlib import metadata
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from packaging.requirements import Requirement
+from imagebind_cli.libraries import TORCH_FAMILY, import_fault, install_command, requirement
 
-TORCH = ["torch", "torchvision", "torchaudio"]
-NEEDED = [*TORCH, "numpy", "pillow", "soundfile", "av", "h5py", "safetensors", "open-clip-torch"]
+NEEDED = [*TORCH_FAMILY, "numpy", "pillow", "soundfile", "av", "h5py", "safetensors", "open-clip-torch"]
 IMPORTED = {"pillow": "PIL", "open-clip-torch": None}  # found, not imported: that takes seconds
-EXTRAS = {"pyarrow": "Parquet recordings", "scipy": "MATLAB recordings before 7.3", "OpenEXR": "OpenEXR depth maps"}
+EXTRAS = {"pyarrow": "Parquet recordings", "scipy": "MATLAB files of suites", "OpenEXR": "OpenEXR depth maps"}
 CODECS = {"video": ["h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"], "audio": ["aac", "mp3", "opus", "vorbis", "flac", "pcm_s16le"]}
 
 
@@ -58,37 +56,19 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="JSON and no tab
 
 
 def _package(name: str) -> Check:
-    """Check whether a package is there and can be imported beside the others."""
+    """Check whether a package is installed and can be imported beside the others."""
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Check(name, "not installed", False, _install(name))
-    wanted = _requirement(name).specifier
-    try:
-        module = IMPORTED.get(name, name)
-        if module:
-            import_module(module)
-    except Exception as error:  # a package built for another torch fails with whatever its loader raises
-        beside = f" beside torch {metadata.version('torch')}" if name in TORCH[1:] and find_spec("torch") else ""
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        again = " --force-reinstall" if wanted.contains(version, prereleases=True) else ""
-        return Check(name, f"{version}, but its import fails{beside}: {why}", False, _install(name, again))
+        return Check(name, "not installed", False, install_command(name))
+    wanted = requirement(name).specifier
+    module = IMPORTED.get(name, name)
+    fault = import_fault(module) if module else None
+    if fault:
+        flag = " --force-reinstall" if wanted.contains(version, prereleases=True) else ""
+        return Check(name, f"{version}, but {fault}", False, install_command(name, flag))
     outside = "" if wanted.contains(version, prereleases=True) else f", which imports but is not tested here; asked for is {wanted}"
     return Check(name, version + outside, True)
-
-
-def _requirement(name: str) -> Requirement:
-    """Return what this package asks for, as it is declared."""
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    declared = map(Requirement, metadata.requires("imagebind-cli") or [])
-    return next((one for one in declared if canonicalize_name(one.name) == name and one.marker is None), Requirement(name))
-
-
-def _install(name: str, flag: str = "") -> str:
-    """The command that installs a package as declared; one of torch's together with the others, because they must fit each other."""
-    return f"pip install{flag} " + " ".join(f"'{_requirement(one)}'" for one in (TORCH if name in TORCH else [name]))
 
 
 def _devices() -> Check:
@@ -122,11 +102,11 @@ def _codecs() -> list[Check]:
 
 
 def _models() -> list[Check]:
-    from imagebind_cli.weights import download, model_config
+    from imagebind_cli.weights import download, model_config, origin
     from imagebind_cli.weights.find import default_name
 
-    pulled = [name for name in model_config.names() if download.pulled(name)]
-    pulled += [json.loads(path.read_text())["address"] for path in sorted((download.home() / "hf").glob(f"*/{download.ORIGIN}"))]
+    pulled = [name for name in model_config.packaged_names() if download.pulled_folder(name)]
+    pulled += [json.loads(path.read_text())["address"] for path in sorted((download.home() / "hf").glob(f"*/{origin.ORIGIN}"))]
     return [Check("default model", default_name()), Check("fetched models", f"{', '.join(pulled) or 'none'} in {download.home()}")]
 
 

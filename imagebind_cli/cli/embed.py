@@ -1,21 +1,42 @@
-"""`imagebind embed`: files in, unit vectors out."""
+"""`imagebind embed`: files or sentences in, unit vectors out."""
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagebind_cli import registry
-from imagebind_cli.cli.flags import Dtype, Errors, Inputs, Manifest, ModelName, Null, Strict, Workers, reading_options, with_reading_flags
+from imagebind_cli.cli.command import modality_group
+from imagebind_cli.cli.flags import (
+    ArrayType,
+    BatchSize,
+    Column,
+    Config,
+    Device,
+    Dtype,
+    Errors,
+    Include,
+    Inputs,
+    Manifest,
+    ModalityName,
+    ModelName,
+    Null,
+    Pool,
+    Precision,
+    Strict,
+    Workers,
+    column_names,
+    input_option,
+    output_option,
+    reading_options,
+    with_reading_flags,
+)
 from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
-from imagebind_cli.cli.talk import Talk, say
+from imagebind_cli.cli.talk import Talk, say, summary_at_end
 from imagebind_cli.errors import UsageError
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.space import load_model
@@ -23,69 +44,59 @@ from imagebind_cli.space import load_model
 if TYPE_CHECKING:
     from imagebind_cli.corpus import Share
 
-Modality = enum.StrEnum("Modality", list(registry.MODALITIES))  # type: ignore[misc]
-Pool = enum.StrEnum("Pool", ["mean", "none"])
-ArrayType = enum.StrEnum("ArrayType", ["float32", "float16"])
-
-HELP = """Embed files, or sentences, of one modality: a JSON line with a unit vector each, in input order.
-
-INPUT is a file, a folder (every file below it), a pattern in quotes, or `-` for stdin; for text it is the sentence itself.
-On stdin, one path (or sentence) a line, or one JSON object a line: `{"id": "a1", "audio": "dog.wav"}`.
-A file that cannot be read gets one line on stderr and the rest goes on; the exit code is then 1.
+HELP = """Embed files or sentences of one modality: a JSON line with a unit vector for each, in input order.
 
 \b
     imagebind embed audio dog.wav rain.mp3 > vectors.jsonl
-    imagebind embed image photos/ -o photos.h5      # the same again goes on where it stopped
-    find . -name '*.mp4' -print0 | imagebind embed video -0 --pool none
-    imagebind embed text "a dog barking" | jq .embedding[0]
+    imagebind embed image photos/ -o photos.h5      # run it again to continue where it stopped
 """
 
 
 @with_reading_flags
-def embed(
-    modality: Annotated[Modality, typer.Argument(help="What the inputs are.", show_default=False)],
+def embed_command(
+    modality: ModalityName,
     inputs: Inputs = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write to NAME.h5, .store, .npy, .safetensors or .jsonl and not to stdout.")
-    ] = None,
     manifest: Manifest = None,
+    column: Column = None,
+    include: Include = None,
     nul: Null = False,
     strict: Strict = False,
-    errors: Errors = None,
-    retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Try only those in --errors FILE; else they wait until they change.")
-    ] = False,
+    retry_errors: Annotated[bool, input_option("--retry-errors", help="Take only the inputs that --errors FILE lists.")] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Tell a changed input by a hash of its content, and not by size and time.")
+        bool, input_option("--verify", help="Recognise a changed input by a hash of its content, not by size and time.")
     ] = False,
     shard: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Take the I-th of N shares of the inputs, into NAME-0000I-of-0000N; auto in a Slurm job array."),
+        input_option(metavar="I/N", help="Take the I-th of N shares of the inputs; auto for a task of a Slurm job array."),
     ] = None,
-    array: Annotated[ArrayType, typer.Option(help="Number type of the vectors in a store; float16 halves its size.")] = ArrayType.float32,
+    output: Annotated[
+        Path | None,
+        output_option("-o", "--output", metavar="STORE", help="Write to NAME.h5, .store, .npy, .safetensors or .jsonl, not to stdout."),
+    ] = None,
+    array: Annotated[ArrayType, output_option(help="Number type of the vectors in a store.")] = ArrayType.float32,
+    pool: Annotated[Pool, output_option(help="One vector for each input, or (none) one for each of its windows.")] = Pool.mean,
+    errors: Errors = None,
     model: ModelName = None,
-    config: Annotated[str | None, typer.Option(help="JSON file that says what a bare weight file is.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[
-        Dtype, typer.Option(help="auto: float32 on CPU, the weights' own elsewhere. int8: for CPUs, faster, a little off.")
-    ] = Dtype.auto,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips to the encoder at once; halves itself when memory runs out.")] = None,
+    config: Config = None,
+    device: Device = "auto",
+    dtype: Precision = Dtype.auto,
+    batch_size: BatchSize = None,
     workers: Workers = None,
-    pool: Annotated[Pool, typer.Option(help="mean: one vector per item. none: one per window, with its start and end.")] = Pool.mean,
     **chosen: Any,
 ) -> None:
-    frames, others = chosen["fps"] is not None, Others(strict)
-    options = reading_options(str(modality), chosen)
+    """Embed inputs and write each vector to a store or to stdout."""
+    frames, others = chosen["fps"] is not None, Others(strict, tuple(include or ()))
+    options, columns = reading_options(modality, chosen), column_names(column, manifest)
     if retry_errors and errors is None:
-        raise UsageError("--retry-errors tries those inputs again that --errors FILE lists; name that file")
+        raise UsageError("--retry-errors takes the inputs that --errors FILE lists; give --errors FILE")
     if retry_errors and not inputs and manifest is None:
-        raise UsageError("--retry-errors tries those of the inputs that are in --errors FILE; give the same inputs again, or - for stdin")
+        raise UsageError("--retry-errors selects among the inputs; give the same inputs again, or - for stdin")
     if verify and output is None:
-        raise UsageError("--verify compares with what is in the store: give -o")
+        raise UsageError("--verify compares inputs with what a store holds; give -o STORE")
     if array is not ArrayType.float32 and output is None:
-        raise UsageError("--array is the number type of a store: give -o")
-    # What is wrong about the inputs is told before the model is loaded.
-    find = find_items((str(modality),), inputs or [], manifest, nul, frames, others)
+        raise UsageError("--array is the number type of a store; give -o STORE")
+    # Before the model is loaded, so that wrong inputs are reported at once.
+    find = find_items((modality,), inputs or [], manifest, nul, frames, others, columns)
 
     from imagebind_cli import corpus
     from imagebind_cli.corpus.items import count_items
@@ -101,15 +112,15 @@ def embed(
     loaded = load_model(model, device, str(dtype), config, say)
 
     def count() -> int | None:
-        found = count_items(str(modality), inputs or [], manifest, frames)
-        return found if found is None or share is None else found // share.count
+        total = count_items(modality, inputs or [], manifest, frames, others.include)
+        return total if total is None or share is None else total // share.count
 
-    with Talk(others=others, count=count) as talk, _summed_up(output, talk):
+    with Talk(others=others, count=count) as talk, summary_at_end(output, talk) if output else nullcontext():
         corpus.embed(
             loaded,
-            str(modality),
+            modality,
             find,
-            output or (lambda rows, _: write(*(json_line(row, str(modality)) for row in rows))),
+            output or (lambda rows, _: write(*(json_line(row, modality) for row in rows))),
             errors=errors,
             retry_errors=retry_errors,
             verify=verify,
@@ -119,7 +130,7 @@ def embed(
             batch_size=batch_size,
             workers=workers,
             listener=talk,
-            **options,
+            **options.choices(),
         )
     if talk.failed or talk.left:
         raise typer.Exit(1)
@@ -130,25 +141,10 @@ def _share(shard: str | None, reads_stdin: bool) -> Share | None:
 
     share = chosen_share(shard)
     if share is None and (task := array_task()):
-        say(f"this is {task} of a job array; all inputs are taken, not its share of them: --shard auto")
+        say(f"this is {task} of a job array and takes all inputs; for its share alone: --shard auto")
     if share is not None and share.local is not None and reads_stdin:
-        raise UsageError("the processes of torchrun cannot share stdin; give files or --manifest")
+        raise UsageError("the processes of torchrun cannot share stdin; give files, folders or --manifest")
     return share
 
 
-@contextmanager
-def _summed_up(output: Path | None, talk: Talk) -> Iterator[None]:
-    """Say at the end, also one by Ctrl-C, how far the store is."""
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException:
-        if output is not None:
-            say(f"{output}: {talk.summary()}; stopped: the same command goes on from here")
-        raise
-    if output is not None:
-        say(f"{output}: {talk.summary()}")
-
-
-embed.__doc__ = HELP
+app = modality_group(embed_command, HELP)

@@ -1,71 +1,148 @@
-"""The flags several commands share. Those about reading are made from `reading.OPTIONS`: a new choice there is a new flag everywhere."""
+"""The flags that several commands share, each declared once. Those about reading come from `options.OPTIONS`: a new option is a new flag."""
 
 from __future__ import annotations
 
 import enum
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import Field, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import Field
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NoReturn, get_type_hints
 
 import typer
 
 from imagebind_cli import options as reading
 from imagebind_cli import registry
-from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.errors import UsageError
+from imagebind_cli.tabular import parse_columns
 
-Inputs = Annotated[list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, or - for stdin.")]
-Manifest = Annotated[Path | None, typer.Option(help="Take inputs from a JSONL, CSV or TSV file with a column per modality.")]
-Null = Annotated[bool, typer.Option("-0", "--null", help="Entries on stdin end with a NUL byte, as `find -print0` writes.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Files of other kinds in a folder or a pattern fail, and are not skipped.")]
-Errors = Annotated[Path | None, typer.Option(help="Keep a JSON line for each failed input in this file.")]
+MODALITY = "modality"  # the parameter of a command that becomes a group of modalities
+
+input_argument = partial(typer.Argument, rich_help_panel="Input")
+input_option = partial(typer.Option, rich_help_panel="Input")
+output_option = partial(typer.Option, rich_help_panel="Output")
+model_option = partial(typer.Option, rich_help_panel="Model")
+
+Modality = enum.StrEnum("Modality", list(registry.MODALITIES))  # type: ignore[misc]
+Dtype = enum.StrEnum("Dtype", ["auto", "fp32", "bf16", "fp16", "int8"])
+Pool = enum.StrEnum("Pool", ["mean", "none"])
+ArrayType = enum.StrEnum("ArrayType", ["float32", "float16"])
+
+ModalityName = Annotated[str, typer.Argument(show_default=False)]  # of a `modality_group`
+OptionalModality = Annotated[str | None, typer.Argument(show_default=False)]
+Inputs = Annotated[list[str] | None, input_argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, or - for stdin.")]
+Manifest = Annotated[
+    Path | None, input_option(metavar="FILE", help="Read inputs from a JSONL, CSV or TSV file with a column for each modality.")
+]
+Column = Annotated[
+    list[str] | None,
+    input_option(
+        "--column", metavar="NAME=COLUMN", help="Column of the manifest that holds a modality, id, label: image=file_name. Repeatable."
+    ),
+]
+Include = Annotated[
+    list[str] | None,
+    input_option("--include", metavar="PATTERN", help="Of folders and patterns, take only matching files: '*.jpg'. Repeatable."),
+]
+Null = Annotated[bool, input_option("-0", "--null", help="Entries on stdin end with a NUL byte, as from `find -print0`.")]
+Strict = Annotated[bool, input_option("--strict", help="Fail on files of other kinds in folders and patterns instead of skipping them.")]
+Errors = Annotated[Path | None, output_option(metavar="FILE", help="Write a JSON line for each failed input to this file.")]
 ModelName = Annotated[
     str | None,
-    typer.Option(envvar="IMAGEBIND_MODEL", help="Name, folder, .pth file or hf://owner/repo. `imagebind weights list` shows names."),
+    model_option(
+        envvar="IMAGEBIND_MODEL", metavar="MODEL", help="Name, folder, .pth file or hf://owner/repo; see `imagebind weights list`."
+    ),
 ]
-Dtype = enum.StrEnum("Dtype", ["auto", "fp32", "bf16", "fp16", "int8"])
-Workers = Annotated[int | None, typer.Option(min=1, help="Items read at a time; if not given one per core, 8 at most, 32 beside a GPU.")]
-PreprocessWorkers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Items read at a time; if not given one per core, 8 at most.")
+Config = Annotated[str | None, model_option(metavar="FILE", hidden=True, help="JSON file that describes a bare weight file.")]
+Device = Annotated[str, model_option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[Dtype, model_option(help="auto: float32 on CPUs, else as the weights. int8: faster on CPUs.")]
+BatchSize = Annotated[int | None, model_option(metavar="N", min=1, help="Clips in one step of the encoder; halved when memory runs out.")]
+Workers = Annotated[
+    int | None, model_option(metavar="N", min=1, help="Inputs read at a time; by default one per core, at most 8, or 32 beside a GPU.")
 ]
 
 
 def with_reading_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace a command's `**chosen` by one flag per reading option, unset unless given."""
+    """Replace a command's `**chosen` by a flag for each reading option, None unless given; help shows them where they apply."""
     signature = inspect.signature(command, eval_str=True)
     plain = [parameter for parameter in signature.parameters.values() if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
     types = {name: kind for options in reading.OPTIONS.values() for name, kind in get_type_hints(options).items()}
-    made = [
+    flags = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_flag(entry, types[name]))
         for name, entry in reading.flags().items()
     ]
-    command.__signature__ = signature.replace(parameters=[*plain, *made])  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*plain, *made)}
+    command.__signature__ = signature.replace(parameters=[*plain, *flags])  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*plain, *flags)}
     return command
 
 
-def reading_options(modality: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given, checked against the modality.
+def reading_options(modality: str, chosen: Mapping[str, Any]) -> reading.ReadingOptions:
+    """Return the options that the flags choose, checked against the modality.
 
     Raises:
-        UsageError: one that this modality does not have, or a value it does not take.
+        UsageError: the modality has no such option, or the option does not take this value.
     """
     given = {name: str(value) if isinstance(value, enum.Enum) else value for name, value in chosen.items() if value is not None}
     try:
-        reading.read_options(registry.encoder_name(modality), modality, given)
-    except UserError as error:
+        return registry.face(modality).read_options(given)
+    except UsageError as error:
         raise UsageError(str(error).replace("_", "-")) from None
-    return given
+
+
+def modality_flags(modalities: Sequence[str]) -> set[str]:
+    """Return the names of the reading options that any of some modalities has.
+
+    Raises:
+        UsageError: one of them is unknown.
+    """
+    return {name for face in map(registry.face, modalities) for name in face.options.names(face.still)}
+
+
+def refuse_flag(modalities: Sequence[str], name: str) -> NoReturn:
+    """Raise what is wrong about a reading option that none of these modalities has.
+
+    Raises:
+        UsageError: always.
+    """
+    if len(modalities) == 1:
+        reading_options(modalities[0], {name: _NO_VALUE})
+    raise UsageError(f"none of {', '.join(modalities)} has an option {name.replace('_', '-')!r}")
+
+
+def column_names(columns: Iterable[str] | None, manifest: Path | None) -> dict[str, str]:
+    """Return the names of --column, which need a manifest; see `tabular.parse_columns`.
+
+    Raises:
+        UsageError: a malformed one, a name that no row of a manifest can have a use for, or no manifest.
+    """
+    names, known = parse_columns(columns or ()), (*registry.MODALITIES, "id", "label", "class", "group", "start", "end")
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
+        raise UsageError(f"--column {unknown}={names[unknown]}: unknown name {unknown!r}; choose from {', '.join(known)}")
+    if names and manifest is None:
+        raise UsageError("--column names columns of a --manifest; give that file")
+    return names
+
+
+_NO_VALUE = object()  # differs from every default
 
 
 def _flag(entry: Field[Any], kind: Any) -> Any:
     help, choices, minimum = (entry.metadata[key] for key in ("help", "choices", "minimum"))
-    owners = [name for name, options in reading.OPTIONS.items() if entry.name in {field.name for field in fields(options)}]
-    help = f"{', '.join(owners)}: {help}"
+    owners = ", ".join(name for name, options in reading.OPTIONS.items() if entry.name in options.names())
     if choices:
         kind = enum.StrEnum(entry.name, list(choices)) | None  # type: ignore[misc, operator]
     elif entry.default is not None:
-        help += f" Default {entry.default:g}." if isinstance(entry.default, float) else f" Default {entry.default}."
         kind = kind | None
-    return Annotated[kind, typer.Option(help=help, min=minimum, show_default=False)]
+    default = f"{entry.default:g}" if isinstance(entry.default, float) else str(entry.default)
+    return Annotated[
+        kind,
+        typer.Option(
+            help=f"{owners}: {help}",
+            min=minimum,
+            show_default=False if entry.default in (None, False) else default,
+            hidden=True,
+            rich_help_panel="Reading",
+        ),
+    ]

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import enum
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imagebind_cli.cli.flags import ArrayType
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, printable, say
-from imagebind_cli.errors import UsageError, UserError, writing
+from imagebind_cli.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from imagebind_cli.store import StoreReader
-    from imagebind_cli.store.merge import Merged
+    from imagebind_cli.store.maintenance import MergeCounts
 
-app = typer.Typer(help="Describe, merge, export, compact and check stores of embeddings.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Describe, merge, export, compact, prune and check stores of embeddings.", no_args_is_help=True, rich_markup_mode=None
+)
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="NAME.h5, .store, .npy, .safetensors or .jsonl, or a pattern in quotes.")]
 StorePaths = Annotated[list[Path], typer.Argument(metavar="STORE...", help="As NAME.h5, or a pattern in quotes.")]
-ArrayType = enum.StrEnum("ArrayType", ["float32", "float16"])
 Array = Annotated[ArrayType | None, typer.Option(help="Number type of the vectors; as they are, if not given.", show_default=False)]
 NAMED = 5
 """Ids in several stores that are named one by one."""
 AsJSON = Annotated[bool, typer.Option("--json", help="JSON and no table.")]
 
 
-@app.command()
-def info(paths: StorePaths, as_json: AsJSON = False) -> None:
+@app.command("info")
+def info_command(paths: StorePaths, as_json: AsJSON = False) -> None:
     """What stores hold, and how they were made.
 
     \b
@@ -48,8 +49,8 @@ def info(paths: StorePaths, as_json: AsJSON = False) -> None:
             write("".join(lines).encode("utf-8", "surrogateescape"))
 
 
-@app.command()
-def merge(
+@app.command("merge")
+def merge_command(
     paths: StorePaths,
     output: Annotated[Path, typer.Option("-o", "--output", help="Store to add to, made if it is not there.", show_default=False)],
     array: Array = None,
@@ -62,15 +63,15 @@ def merge(
         imagebind store merge photos-*-of-00004.h5 -o photos.h5
     """
     from imagebind_cli.store import open_store
-    from imagebind_cli.store.merge import merge as merge_stores
+    from imagebind_cli.store.maintenance import merge
 
     readers = [open_store(path) for path in paths]
     with Talk(done="added") as talk:
 
-        def tell(merged: Merged) -> None:
+        def tell(merged: MergeCounts) -> None:
             talk.done, talk.skipped = merged.added + merged.replaced, merged.same
 
-        merged = merge_stores(readers, output, array and str(array), tell)
+        merged = merge(readers, output, array and str(array), tell)
     for id in merged.twice[:NAMED]:
         say(f"{printable(id)}: in several of these stores; the first one's rows are kept")
     if len(merged.twice) > NAMED:
@@ -78,8 +79,8 @@ def merge(
     say(f"{output}: {talk.summary()}{f', {merged.replaced:,} of them in place of older ones' if merged.replaced else ''}")
 
 
-@app.command()
-def export(
+@app.command("export")
+def export_command(
     path: StorePath,
     output: Annotated[Path, typer.Option("-o", "--output", help="New file or folder.", show_default=False)],
     array: Annotated[ArrayType, typer.Option(help="Number type of the vectors.")] = ArrayType.float32,
@@ -94,43 +95,61 @@ def export(
         imagebind store export photos.h5 -o photos.parquet --array float16       # needs pyarrow
         imagebind store export photos.h5 -o photos-clip/ --clip-retrieval
     """
-    from imagebind_cli.store import FORMATS, open_store
-    from imagebind_cli.store import export as forms
-    from imagebind_cli.store.merge import merge as merge_stores
+    from imagebind_cli.store import open_store
+    from imagebind_cli.store.export import export
 
     reader = open_store(path)
-    if output.exists():
-        raise UserError(f"{output}: exists; name another, or remove it")
-    if not clip_retrieval and output.suffix not in (*FORMATS, ".parquet"):
-        raise UsageError(f"{output}: unknown ending {output.suffix!r}; choose from {', '.join(FORMATS)}, .parquet")
-    with writing(output):
-        if clip_retrieval:
-            forms.to_clip_retrieval(reader, output, str(array))
-        elif output.suffix == ".parquet":
-            forms.to_parquet(reader, output, str(array))
-        else:
-            merge_stores([reader], output, str(array))
+    export(reader, output, str(array), clip_retrieval)
     say(f"{output}: {len(reader):,} rows")
 
 
-@app.command()
-def compact(path: StorePath) -> None:
+@app.command("compact")
+def compact_command(path: StorePath) -> None:
     """Write a store anew without the rows that were replaced because their input changed. Readers are not disturbed.
 
     \b
         imagebind store compact photos.h5
     """
-    from imagebind_cli.store.compact import compact as compact_store
+    from imagebind_cli.store.maintenance import compact
 
     if not path.exists():
         raise UserError(f"{path}: no such store")
     before = _bytes(path)
-    dropped = compact_store(path)
+    dropped = compact(path)
     say(f"{path}: {dropped:,} replaced rows dropped, {before / 1e6:,.1f} MB before, {_bytes(path) / 1e6:,.1f} MB now")
 
 
-@app.command()
-def check(paths: StorePaths) -> None:
+@app.command("prune")
+def prune_command(
+    path: StorePath,
+    missing: Annotated[bool, typer.Option("--missing", help="Drop the items whose file does not exist any more.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the ids of these items, a line each, and drop nothing.")] = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Drop items whose file was deleted or renamed. Run it in the folder in which they were embedded: their paths may be relative.
+
+    \b
+        imagebind store prune photos.h5 --missing --dry-run
+        imagebind store prune photos.h5 --missing
+    """
+    from imagebind_cli.store.maintenance import prune
+
+    if not missing:
+        raise UsageError("say what to drop: --missing")
+    if not path.exists():
+        raise UserError(f"{path}: no such store")
+    counts = prune(path, dry_run)
+    if as_json:
+        about = {"store": str(path), "items": counts.items, "missing": counts.missing, "rows": counts.rows, "dry_run": dry_run}
+        write(json.dumps(about).encode() + b"\n")
+    elif dry_run:
+        write("".join(f"{printable(id)}\n" for id in counts.missing).encode())
+    dropped = f"{len(counts.missing):,} of {counts.items:,} items ({counts.rows:,} rows)"
+    say(f"{path}: {dropped} {'would be dropped: their files do' if dry_run else 'dropped: their files did'} not exist")
+
+
+@app.command("check")
+def check_command(paths: StorePaths) -> None:
     """Look at every row: finite, of length 1, with an id of its own, and nothing left torn. A line for each finding, and exit code 1.
 
     \b
@@ -164,7 +183,7 @@ def _about(reader: StoreReader) -> dict[str, Any]:
         "array": str(block.dtype),
         "windows": reader.spans is not None,
         "bytes": sum(_bytes(part) for part in reader.paths),
-        "made": {key: value for key, value in reader.made.items() if key != "array"},
+        "made": {key: value for key, value in reader.provenance.items() if key != "array"},
     }
 
 

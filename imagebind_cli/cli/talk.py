@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagebind_cli.cli.output import StdoutClosed
 from imagebind_cli.cli.pace import Pace
 from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import Others
@@ -44,11 +45,11 @@ class Talk(Listener):
             errors: the file of failed inputs, see `FailureFile`. done: what has happened to the others, in a word.
             others: files of other kinds, that were skipped. count: finds out how many inputs there are, if that can be told.
         """
-        super().__init__()
+        self._failure_file = _failure_file(errors) if errors else None
+        super().__init__(failures=self._failure_file)
         self._word = done
         self.others = others or Others()
         self._has_summed_up = False
-        self._failures = _failure_file(errors) if errors else None
         self._count = count
         self._said: set[str] = set()
         self._pace = Pace()
@@ -67,8 +68,8 @@ class Talk(Listener):
         self._over.set()
         if self._progress:
             self._progress.stop()
-        if self._failures:
-            self._failures.close()
+        if self._failure_file:
+            self._failure_file.close()
         if self.others.count and not self._has_summed_up:
             say(self.summary())
 
@@ -81,17 +82,10 @@ class Talk(Listener):
         if count is not None:
             threading.Thread(target=lambda: self._pace.expect(count(), stored), name="count", daemon=True).start()
 
-    def succeeded(self, id: str) -> None:
-        super().succeeded(id)
-        if self._failures:
-            self._failures.done(id)
-
     def failure(self, id: str, reason: str) -> None:
         """Report an input that could not be used at once, and keep it in the file of failures."""
         super().failure(id, reason)
         say(f"{printable(id) or repr(id)}: {printable(reason)}")
-        if self._failures:
-            self._failures.add(id, reason, None)
 
     def remarks(self, id: str, notes: Iterable[str], warnings: Iterable[str]) -> None:
         """What was assumed to read an input, said the first time it is met, and what was lost of it, said with its name."""
@@ -124,6 +118,23 @@ class Talk(Listener):
                 self._progress.update(self._task, description=text)
             else:
                 say(text)
+
+
+@contextmanager
+def summary_at_end(output: Path | str, talk: Talk, continues: str | None = "here") -> Iterator[None]:
+    """Report the counts of a run at its end, also after Ctrl-C; not after an error, which has its own line.
+
+    continues: from where the same command continues after it was stopped; None where it starts again.
+    """
+    try:
+        yield
+    except (Exception, StdoutClosed):
+        raise
+    except BaseException:
+        remedy = f": run the same command to continue from {continues}" if continues else ""
+        say(f"{output}: {talk.summary()}; stopped{remedy}")
+        raise
+    say(f"{output}: {talk.summary()}")
 
 
 def _failure_file(path: Path) -> FailureFile:

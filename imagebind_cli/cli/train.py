@@ -1,4 +1,4 @@
-"""`imagebind train`: encoders bound to each other on pairs, by a recipe, resumable."""
+"""`imagebind train`: train encoders on pairs of modalities, by a recipe, resumable."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import typer
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import say
 from imagebind_cli.errors import UsageError, writing
+from imagebind_cli.tabular import parse_columns
 
 HELP = """Train encoders on pairs of two modalities: in ImageBind, an anchor that is frozen, and another that is bound to it.
 
-A recipe says everything: `--recipe NAME` or a TOML file; flags and `--set` change it. Without one, its defaults hold.
+A recipe holds all settings: `--recipe NAME` or a TOML file; flags and `--set` change it. Without one, its defaults apply.
 DATA are JSONL, CSV or TSV manifests with a column per modality, tar shards, or what `preprocess` wrote.
-The same command goes on where it was stopped or killed, and ends with the same weights. The run folder is a model for every other command.
+The same command continues a run that was stopped or killed, and ends with the same weights. The run folder is a model for every other command.
 
 \b
-    imagebind train --pairs image-depth --data pairs.jsonl --val val.jsonl --out runs/depth --init random
+    imagebind train --pairs image-depth --data pairs.jsonl --val 0.1 --out runs/depth --init random
+    imagebind train --pairs image-text --data photos.csv --column image=file_name --column text=caption --out runs/photos
     imagebind train --recipe image-depth --data pairs.jsonl --out runs/depth --set optimizer.lr=1e-4
     imagebind train --recipe image-depth --data pairs.jsonl --dry-run       # check everything and print the plan
     imagebind train --recipe image-depth --data pairs.jsonl --overfit 8     # can it learn at all?
@@ -27,23 +29,34 @@ The same command goes on where it was stopped or killed, and ends with the same 
 """
 
 
-def train(
-    pairs: Annotated[
-        list[str] | None, typer.Option(metavar="A-B", help="Pair to bind, the anchor first: image-depth. May come again.")
-    ] = None,
+def train_command(
+    pairs: Annotated[list[str] | None, typer.Option(metavar="A-B", help="Pair to bind, the anchor first: image-depth. Repeatable.")] = None,
     data: Annotated[list[str] | None, typer.Option(help="Files of pairs, or patterns; with several pairs, image-depth=FILE.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder: made, or gone on with.")] = None,
-    recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="A recipe that comes with the program, or a TOML file.")] = None,
-    val: Annotated[list[str] | None, typer.Option(help="Files of pairs that are not trained on, for R@1, 5 and 10.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder, new or to be continued.")] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="A recipe of the package, or a TOML file.")] = None,
+    val: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE|FRACTION",
+            help="Files of pairs to validate on (R@1, 5 and 10), or a fraction of the training rows to hold out, as 0.2: whole groups.",
+        ),
+    ] = None,
     zeroshot: Annotated[
-        list[str] | None, typer.Option(metavar="MODALITY:FILE", help="Also score classification by `label`, as text, of these items.")
+        list[str] | None,
+        typer.Option(metavar="MODALITY:FILE", help="Also score the classification of these items by their `label`, as text."),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=COLUMN", help="Column of the manifests that holds a modality, id, group, label: image=file_name. Repeatable."
+        ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(envvar="IMAGEBIND_MODEL", help="Model whose encoders these are, or a config JSON. Default: the recipe's, else huge."),
     ] = None,
     init: Annotated[
-        str | None, typer.Option(help="What the encoders that train begin as: `random`, or any model. Default: --model.")
+        str | None, typer.Option(help="Initial weights of the encoders that train: `random`, or any model. Default: --model.")
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Pairs in a mini-batch, over all processes.")] = None,
     micro_batch: Annotated[
@@ -53,62 +66,57 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, train nothing.")] = False,
     overfit: Annotated[
-        int | None, typer.Option(min=2, metavar="N", help="Train on N pairs alone until all are found first; exit 1 if they never are.")
+        int | None, typer.Option(min=2, metavar="N", help="Train on N pairs alone until R@1 is 100 % both ways; exit 1 if it never is.")
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Time a few steps, write OUT.trace.json, keep nothing.")] = False,
 ) -> None:
     if not pairs and recipe is None:
         raise UsageError("nothing to train: give --pairs image-depth, or --recipe")
     if sum((dry_run, overfit is not None, profile)) > 1:
-        raise UsageError("--dry-run, --overfit and --profile are different runs; choose one")
+        raise UsageError("--dry-run, --overfit and --profile exclude each other; choose one")
     if out is None and not dry_run and overfit is None:
         raise UsageError("--out, the run folder, is missing")
 
     from imagebind_cli.model import choose_device
-    from imagebind_cli.training.choices import requested
+    from imagebind_cli.training import run, trials
+    from imagebind_cli.training.overrides import resolve_recipe
 
-    made = requested(
+    resolved = resolve_recipe(
         recipe,
         pairs=pairs or (),
         data=data or (),
         val=val or (),
         zeroshot=zeroshot or (),
+        columns=parse_columns(column or ()),
         model=model,
         init=init,
         batch=batch,
         micro_batch=micro_batch,
         changes=changes or (),
-        say=say,
+        notify=say,
     )
-    chosen = choose_device(device)
+    chosen_device = choose_device(device)
     if dry_run:
-        from imagebind_cli.training.loop import check
-
-        for line in check(made, chosen, out):
+        for line in run.check_run(resolved, chosen_device, out):
             write(line.encode("utf-8", "surrogateescape") + b"\n")
-    elif overfit is not None:
-        from imagebind_cli.training.overfit import overfit as learn_by_heart
-
-        learnt = learn_by_heart(made, overfit, chosen, say)
+        return
+    if overfit is not None:
+        learnt = trials.overfit(resolved, overfit, chosen_device, say)
         say("learnt by heart" if learnt else "not learnt: look at the data and at optimizer.lr")
         if not learnt:
             raise typer.Exit(1)
-    elif profile:
-        from imagebind_cli.training.profile import profile_steps
-
-        assert out is not None
-        profile_steps(made, out.with_name(f"{out.name}.trace.json"), chosen, say)
-    else:
-        from imagebind_cli.training.loop import train as run
-
-        assert out is not None
-        with writing(out):
-            done = run(made, out, chosen, say)
-        if done.summary:
-            write(json.dumps({"model": str(out), **done.summary}).encode() + b"\n")
-        if done.failed:
-            say(f"{done.failed:,} samples could not be read; {out / 'errors.jsonl'} names them")
-            raise typer.Exit(1)
+        return
+    assert out is not None
+    if profile:
+        trials.profile_steps(resolved, out.with_name(f"{out.name}.trace.json"), chosen_device, say)
+        return
+    with writing(out):
+        result = run.train(resolved, out, chosen_device, say)
+    if result.summary:
+        write(json.dumps({"model": str(out), **result.summary}).encode() + b"\n")
+    if result.failed:
+        say(f"{result.failed:,} samples could not be read; {out / 'errors.jsonl'} names them")
+        raise typer.Exit(1)
 
 
-train.__doc__ = HELP
+train_command.__doc__ = HELP

@@ -17,7 +17,7 @@ from imagebind_cli.cli.talk import say
 from imagebind_cli.errors import UsageError, UserError
 
 if TYPE_CHECKING:
-    from imagebind_cli.weights.download import Progress
+    from imagebind_cli.weights.fetch import Progress
 
 CARD = "CARD.md"
 """What a model can do, what it learnt from and what binds its user, in a model's folder."""
@@ -39,24 +39,25 @@ AsJSON = Annotated[bool, typer.Option("--json", help="JSON and no table.")]
 @app.command("list")
 def list_models(as_json: AsJSON = False) -> None:
     """The models known by name and those fetched from a hub, and which of them are on this machine."""
-    from imagebind_cli.weights import checkpoint, download, model_config
+    from imagebind_cli.weights import download, foreign_config, model_config
     from imagebind_cli.weights.find import BUNDLED, default_name, is_bundled
+    from imagebind_cli.weights.origin import ORIGIN
 
     rows: list[dict[str, Any]] = []
-    for name in model_config.names():
-        config = model_config.named(name)
+    for name in model_config.packaged_names():
+        config = model_config.packaged_config(name)
         if config.rule_seed is not None:
             state = "ready, made by rule, untrained"
         elif config.address is None:
             state = "config only, to train from"
         else:
-            state = "fetched" if download.pulled(name) else f"not here; imagebind weights pull {name}"
+            state = "fetched" if download.pulled_folder(name) else f"not here; imagebind weights pull {name}"
         rows.append({"name": name, "state": state, "licence": config.licence, "about": config.about})
     if is_bundled(BUNDLED):
-        bundled = checkpoint.read_config(Path(str(model_config.CONFIGS / BUNDLED / "config.json")))
+        bundled = foreign_config.read_config(Path(str(model_config.CONFIGS / BUNDLED / "config.json")))
         rows.append({"name": BUNDLED, "state": "ready, inside the package", "licence": bundled.licence, "about": bundled.about})
-    for origin in sorted((download.home() / "hf").glob(f"*/{download.ORIGIN}")):
-        address = json.loads(origin.read_text())["address"]
+    for record in sorted((download.home() / "hf").glob(f"*/{ORIGIN}")):
+        address = json.loads(record.read_text())["address"]
         rows.append({"name": address, "state": "fetched", "licence": None, "about": ""})
     for row in rows:
         row["default"] = row["name"] == default_name()
@@ -73,7 +74,7 @@ def pull(
     sha256: Annotated[str | None, typer.Option(help="Refuse the file unless its SHA-256 is this.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network; fail if the model is not here.")] = False,
 ) -> None:
-    """Fetch a model, whole or not at all, and print its folder. The same command goes on with a broken download.
+    """Fetch a model, whole or not at all, and print its folder. The same command continues a broken download.
 
     Environment: `IMAGEBIND_HOME` (where to), `IMAGEBIND_MIRROR` and `HF_ENDPOINT` (from where), `https_proxy`, `HF_TOKEN`,
     `IMAGEBIND_OFFLINE`.
@@ -84,6 +85,7 @@ def pull(
     """
     from imagebind_cli.weights import download, model_config
     from imagebind_cli.weights.find import is_bundled
+    from imagebind_cli.weights.origin import ORIGIN
 
     with _progress() as progress:
         if name.startswith("hf://"):
@@ -91,18 +93,18 @@ def pull(
                 raise UsageError("--sha256 is for single files; the hub states its own")
             folder = download.pull_hub(name, progress=progress, offline=offline)
         else:
-            config = model_config.named(name) if name in model_config.names() else None
+            config = model_config.packaged_config(name) if name in model_config.packaged_names() else None
             if config is None or config.address is None:
                 if is_bundled(name):
                     raise UserError(f"{name!r} is inside this package: there is nothing to fetch")
-                known = [known for known in model_config.names() if model_config.named(known).address]
+                known = [known for known in model_config.packaged_names() if model_config.packaged_config(known).address]
                 raise UserError(f"nothing to fetch for {name!r}; choose from {', '.join(known)}, hf://owner/repo")
             if config.licence:
                 say(f"{name}: its weights are under {config.licence}")
             folder = download.pull_address(
                 config.address, download.folder_of(name), sha256=sha256, progress=progress, offline=offline
             ).parent
-    for file, record in json.loads((folder / download.ORIGIN).read_text())["files"].items():
+    for file, record in json.loads((folder / ORIGIN).read_text())["files"].items():
         say(f"{file}: {record['size']:,} bytes, SHA-256 {record['sha256']}")
     print(folder)  # noqa: T201
 
@@ -116,11 +118,12 @@ def convert(
     """Turn foreign weights into a model folder, exactly: every tensor is accounted for, or nothing is written."""
     from imagebind_cli.weights import checkpoint
     from imagebind_cli.weights.find import find_checkpoint
+    from imagebind_cli.weights.origin import file_hash
 
     found = find_checkpoint(source, config)
     origin: dict[str, Any] = {"from": found.place}
     if Path(source).is_file():
-        origin["sha256"] = checkpoint.file_hash(Path(source))
+        origin["sha256"] = file_hash(Path(source))
     made = checkpoint.convert(found, folder, origin)
     say(f"{folder}: {', '.join(made.encoders)}")
     print(folder)  # noqa: T201
@@ -131,7 +134,6 @@ def info(model: ModelName = None, config: Config = None, as_json: AsJSON = False
     """What a model is made of: parameters and fingerprint per encoder, licence, where it comes from; then its model card, if it has one."""
     from imagebind_cli import registry
     from imagebind_cli.encoder import build_encoder
-    from imagebind_cli.weights import checkpoint
     from imagebind_cli.weights.find import find_checkpoint
 
     found = find_checkpoint(model, config)
@@ -144,7 +146,7 @@ def info(model: ModelName = None, config: Config = None, as_json: AsJSON = False
             "layers": encoder.trunk.layers,
             "heads": encoder.trunk.heads,
             "input": list(encoder.shape),
-            "fingerprint": checkpoint.fingerprint(found, name),
+            "fingerprint": found.fingerprint(name),
         }
     about = {
         "name": found.config.name,
@@ -186,21 +188,21 @@ def verify(
 ) -> None:
     """Read every byte of a model again and compare with what was recorded when it was fetched or converted. Exit 1 if it differs."""
     from imagebind_cli.model import load
-    from imagebind_cli.weights import checkpoint, download
     from imagebind_cli.weights.find import find_checkpoint
+    from imagebind_cli.weights.origin import ORIGIN, check_origin, file_hash
 
     found = find_checkpoint(model)
     folder = Path(found.place)
     folder = folder if folder.is_dir() else folder.parent
     bad, checked = [], 0
-    if (folder / download.ORIGIN).is_file():
-        bad += download.verify(folder)
-        checked += len(json.loads((folder / download.ORIGIN).read_text())["files"])
+    if (folder / ORIGIN).is_file():
+        bad += check_origin(folder)
+        checked += len(json.loads((folder / ORIGIN).read_text())["files"])
     for name, record in found.config.files.items():
         path = folder / name
         if not path.is_file():
             bad.append(f"{name}: missing")
-        elif path.stat().st_size != record["size"] or checkpoint.file_hash(path) != record["sha256"]:
+        elif path.stat().st_size != record["size"] or file_hash(path) != record["sha256"]:
             bad.append(f"{name}: differs from its record")
         checked += 1
     for line in bad:

@@ -4,205 +4,335 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagebind_cli.cli.classification import Outputs, check_new
-from imagebind_cli.cli.embed import Modality, Pool
-from imagebind_cli.cli.flags import Dtype, Errors, Manifest, Null, Strict, Workers, reading_options, with_reading_flags
+from imagebind_cli.cli.command import modality_group
+from imagebind_cli.cli.flags import (
+    BatchSize,
+    Column,
+    Config,
+    Device,
+    Dtype,
+    Errors,
+    Include,
+    Manifest,
+    Modality,
+    Null,
+    OptionalModality,
+    Pool,
+    Precision,
+    Strict,
+    Workers,
+    column_names,
+    input_argument,
+    model_option,
+    output_option,
+    reading_options,
+    with_reading_flags,
+)
 from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.memory import keep_freed_memory
-from imagebind_cli.cli.protocols import ByPrototype, Task, few_shot, find_captions, zero_shot
+from imagebind_cli.cli.option_groups import with_option_groups
+from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, ReportOptions, TruthOptions
 from imagebind_cli.file_kinds import Others
-from imagebind_cli.space import Inputs, Space, store_readers
+from imagebind_cli.files import write_text
+from imagebind_cli.space import Space
 
 if TYPE_CHECKING:
+    from imagebind_cli.evaluation import Classification, Report
+    from imagebind_cli.evaluation.job import Inputs as JobInputs
     from imagebind_cli.evaluation.suites import Suite
+    from imagebind_cli.evaluation.task import Rows
 
-Names = enum.StrEnum("Names", ["max", "mean"])
+NamesRule = enum.StrEnum("NamesRule", ["max", "mean"])
 Metric = enum.StrEnum("Metric", ["top1", "map"])
 
-HELP = """Classify inputs, or stored vectors, by class names or by examples of each class: a JSON line each with the best classes.
+HELP = """Classify inputs, or stored vectors, by class names or examples: a JSON line for each with the best classes.
 
-INPUT is as for `embed`, or a store that `embed -o` wrote. Classes are --labels, in text, or --classes, examples in any modality.
-With --truth the scores of the run are said on stderr, and written where --report, --html and --plot say.
+With --truth the scores are printed on stderr, and written to the files of --report, --html and --plot.
 
 \b
     imagebind zeroshot image photos/ --labels 'cat,dog,car|automobile'
     imagebind zeroshot audio sounds.h5 --labels labels.txt --truth folder --report scores.json
-    imagebind zeroshot image photos.h5 --classes calls/ --class-modality audio   # a folder of sounds for each class
-    imagebind zeroshot audio sounds.h5 --truth folder --shots 4                  # linear probe on 4 examples of each class
+    imagebind zeroshot image photos.h5 --classes calls/ --class-modality audio    # a folder for each class
+    imagebind zeroshot audio sounds.h5 --truth folder --shots 4                   # linear probe on 4 of each class
     imagebind zeroshot --suite esc50 --root ESC-50-master
 """
 
+class_option = partial(typer.Option, rich_help_panel="Classes")
+truth_option = partial(typer.Option, rich_help_panel="Truth and report")
+probe_option = partial(typer.Option, rich_help_panel="Linear probe")
+suite_option = partial(typer.Option, rich_help_panel="Published suites")
+
+
+@dataclass(frozen=True)
+class SuiteOptions:
+    """A published evaluation, and what is left open in it."""
+
+    suite: str | None = None
+    root: Path | None = None
+    suite_option: list[str] | None = None
+    shots_option: list[str] | None = None
+    fold: str | None = None
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where the report goes: as JSON, as a page, and its confusion matrix as a picture."""
+
+    report: Path | None = None
+    html: Path | None = None
+    plot: Path | None = None
+
+    @property
+    def replaces_rows(self) -> bool:
+        """Whether stdout is for the report, and not for the rows."""
+        return self.report == Path("-")
+
+    def check(self, has_truth: bool) -> None:
+        """Refuse files that could not be written at the end of the run.
+
+        Raises:
+            UsageError: there is no truth to report on. UserError: a folder does not exist, or matplotlib is missing.
+        """
+        for path in filter(None, (self.report, self.html, self.plot)):
+            if not has_truth:
+                raise UsageError("--report, --html and --plot compare with the truth; give --truth")
+            if not path.parent.is_dir():
+                raise UserError(f"{path}: there is no folder {path.parent}")
+            if path != Path("-") and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+                raise UserError(f"{path}: cannot be written to")
+        if self.plot:
+            from imagebind_cli.pages.classification import check_plot
+
+            check_plot()
+
+    def write(self, report: Report) -> None:
+        """Write the files.
+
+        Raises:
+            UserError: one of them cannot be written.
+        """
+        if self.replaces_rows:
+            write(report.as_json().encode())
+        elif self.report:
+            write_text(self.report, report.as_json())
+        if self.html:
+            from imagebind_cli.pages.classification import write_report_page
+
+            write_report_page(self.html, report.document)
+        if self.plot and report.confusion is not None:
+            from imagebind_cli.pages.classification import plot
+
+            plot(report.confusion, report.classes, self.plot)
+
+
+CLASS_FLAGS = {
+    "labels": Annotated[
+        str | None,
+        class_option(metavar="A,B,C|FILE", help="Class names, `a,b|other name for b`, or a text, JSON, TOML, CSV or TSV file."),
+    ],
+    "classes": Annotated[
+        Path | None, class_option(metavar="STORE|DIR", help="Examples: a store, or a folder with a folder for each class.")
+    ],
+    "class_modality": Annotated[
+        Modality | None, class_option(metavar="MODALITY", help="Modality of the files in --classes DIR; by default that of the inputs.")
+    ],
+    "class_by": Annotated[
+        str | None, class_option(metavar="folder|id|COLUMN", help="What names the class of each example. Default: class, else id.")
+    ],
+    "save_classes": Annotated[Path | None, class_option(metavar="STORE", help="Store the class vectors, for --classes of later runs.")],
+    "templates": Annotated[
+        str | None,
+        class_option(metavar="NAME|FILE", show_default="clip", help="Prompts: clip, plain, a modality's, or a file with {} in its lines."),
+    ],
+    "names": Annotated[
+        NamesRule | None, class_option(help="Several names or examples of a class: the best counts (names), or the mean (examples).")
+    ],
+    "scale": Annotated[
+        float | None,
+        class_option(metavar="FACTOR", min=1e-6, hidden=True, help="Factor before the softmax, instead of the modality's logit scale."),
+    ],
+}
+TRUTH_FLAGS = {
+    "truth": Annotated[
+        str | None,
+        truth_option(metavar="folder|FILE|COLUMN", help="True labels: the folder's name, a file of id and label, or a column."),
+    ],
+    "metric": Annotated[Metric | None, truth_option(help="One label for each input (top1), or several (map). Default: as in --truth.")],
+}
+REPORT_FLAGS = {
+    "top": Annotated[int, output_option("-k", "--top", metavar="N", min=1, help="Classes shown for each input.")],
+    "draws": Annotated[int, truth_option(metavar="N", min=0, hidden=True, help="Bootstrap draws behind each interval; 0 for none.")],
+    "report": Annotated[
+        Path | None, truth_option(metavar="FILE", help="Write scores and their origin as JSON; - for stdout, instead of the rows.")
+    ],
+    "html": Annotated[Path | None, truth_option(metavar="FILE", help="Write the scores as a page.")],
+    "plot": Annotated[Path | None, truth_option(metavar="FILE.png", help="Draw the confusion matrix; needs matplotlib.")],
+}
+PROBE_FLAGS = {
+    "shots": Annotated[
+        int | None, probe_option(metavar="N", min=1, help="Train a linear probe on N examples of each class and test it on the rest.")
+    ],
+    "shots_from": Annotated[Path | None, probe_option(metavar="STORE", help="Take the examples from this store; test on all inputs.")],
+    "seed": Annotated[
+        int | None, probe_option(metavar="N", min=0, show_default="0", hidden=True, help="Which examples, and in which order.")
+    ],
+    "epochs": Annotated[int | None, probe_option(metavar="N", min=1, hidden=True, help="Passes over the examples. Default: 50; depth 60.")],
+    "learning_rate": Annotated[
+        float | None, probe_option(metavar="RATE", min=0, hidden=True, help="Learning rate. Default: 0.0016; depth 0.01.")
+    ],
+    "weight_decay": Annotated[
+        float | None, probe_option(metavar="DECAY", min=0, hidden=True, help="Weight decay. Default: 0.05; depth 0.")
+    ],
+    "shot_batch": Annotated[
+        int | None, probe_option(metavar="N", min=1, show_default="16", hidden=True, help="Examples in a training step.")
+    ],
+}
+SUITE_FLAGS = {
+    "suite": Annotated[
+        str | None, suite_option(metavar="NAME|FILE", help="A published evaluation: esc50, audioset, …; an unknown name lists them.")
+    ],
+    "root": Annotated[Path | None, suite_option(metavar="FOLDER", help="Folder of the suite's dataset.")],
+    "suite_option": Annotated[list[str] | None, suite_option(metavar="NAME=VALUE", hidden=True, help="Option of the suite. Repeatable.")],
+    "shots_option": Annotated[
+        list[str] | None,
+        suite_option(metavar="NAME=VALUE", hidden=True, help="Option of the suite that --shots takes its examples from: split=train."),
+    ],
+    "fold": Annotated[
+        str | None,
+        suite_option(metavar="N", show_default="1", hidden=True, help="Fold to test --shots on; the others are trained on."),
+    ],
+}
+
 
 @with_reading_flags
-def zeroshot(
-    modality: Annotated[Modality | None, typer.Argument(help="What the inputs are; a suite knows.", show_default=False)] = None,
+@with_option_groups({**CLASS_FLAGS, **TRUTH_FLAGS, **REPORT_FLAGS, **PROBE_FLAGS, **SUITE_FLAGS})
+def zeroshot_command(
+    class_options: ClassOptions,
+    truth_options: TruthOptions,
+    report_options: ReportOptions,
+    report_files: ReportFiles,
+    probe_options: ProbeOptions,
+    suite_options: SuiteOptions,
+    modality: OptionalModality = None,
     inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, - for stdin; or stores.")
+        list[str] | None, input_argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, - for stdin; or stores.")
     ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(metavar="A,B,C|FILE", help="Class names: `a,b|other name for b`, or a text, JSON, TOML, CSV or TSV file."),
-    ] = None,
-    classes: Annotated[
-        Path | None, typer.Option(metavar="STORE|DIR", help="Classes by example: a store, or a folder with a folder for each class.")
-    ] = None,
-    class_modality: Annotated[
-        Modality | None, typer.Option(help="What the files in the folder --classes are; as the inputs if not given.")
-    ] = None,
-    class_by: Annotated[
-        str | None, typer.Option(help="Which class a row of --classes is: folder, id, or a column of its manifest. Default class, else id.")
-    ] = None,
-    save_classes: Annotated[Path | None, typer.Option(metavar="STORE", help="Keep the class vectors, for --classes of later runs.")] = None,
-    templates: Annotated[
-        str | None,
-        typer.Option(help="Prompts: clip (the default), plain, audio, video, depth, thermal, imu, or a FILE with {} for the name."),
-    ] = None,
-    names: Annotated[
-        Names | None,
-        typer.Option(help="A class with several names or examples: the best counts, or their mean. Default: names max, examples mean."),
-    ] = None,
-    scale: Annotated[
-        float | None, typer.Option(min=1e-6, help="Factor before the softmax, in place of the modality's logit scale.")
-    ] = None,
-    top: Annotated[int, typer.Option("-k", "--top", min=1, help="Classes shown for each input.")] = 5,
-    truth: Annotated[
-        str | None,
-        typer.Option(metavar="folder|FILE|COLUMN", help="What the inputs are: by folder name, a file of id and label, or a column."),
-    ] = None,
-    metric: Annotated[
-        Metric | None, typer.Option(help="top1: one label an item. map: several. By the file of --truth if not given.")
-    ] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="Write scores and what they were made from as JSON; - for stdout, without the rows.")
-    ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write them as one page.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the confusion matrix to FILE.png; needs matplotlib.")] = None,
-    draws: Annotated[int, typer.Option(min=0, help="Bootstrap draws behind each interval; 0 for none.")] = 1000,
-    shots: Annotated[
-        int | None, typer.Option(min=1, help="Train a linear probe on this many examples of each class, and test it on the rest.")
-    ] = None,
-    shots_from: Annotated[Path | None, typer.Option(metavar="STORE", help="Take the examples from here, and test on all inputs.")] = None,
-    shots_option: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of the suite that gives the examples: split=train.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the probe: which examples, in which order. Default 0.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of the probe. Default as published: 50; depth 60.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0, help="Of the probe. Default as published: 0.0016; depth 0.01.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(min=0, help="Of the probe. Default as published: 0.05; depth 0.")] = None,
-    shot_batch: Annotated[int | None, typer.Option(min=1, help="Of the probe: examples in a step. Not published; default 16.")] = None,
-    suite: Annotated[str | None, typer.Option(help="A published evaluation: esc50, audioset, …; an unknown name lists them.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder of the suite's dataset.")] = None,
-    suite_option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of the suite; may come again.")] = None,
-    fold: Annotated[str | None, typer.Option(help="Of the suite, for --shots: tested on it, trained on the others. Default 1.")] = None,
     manifest: Manifest = None,
+    column: Column = None,
+    include: Include = None,
     nul: Null = False,
     strict: Strict = False,
+    pool: Annotated[Pool, output_option(help="Classify each input as a whole, or (none) each of its windows.")] = Pool.mean,
     errors: Errors = None,
-    model: Annotated[str | None, typer.Option(envvar="IMAGEBIND_MODEL", help="As for embed; that of the stores if not given.")] = None,
-    config: Annotated[str | None, typer.Option(help="JSON file that says what a bare weight file is.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[
-        Dtype, typer.Option(help="auto: float32 on CPU, the weights' own elsewhere. int8: for CPUs, faster, a little off.")
-    ] = Dtype.auto,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips to the encoder at once; halves itself when memory runs out.")] = None,
+    model: Annotated[
+        str | None,
+        model_option(envvar="IMAGEBIND_MODEL", metavar="MODEL", help="As for embed; by default the model of the stores."),
+    ] = None,
+    config: Config = None,
+    device: Device = "auto",
+    dtype: Precision = Dtype.auto,
+    batch_size: BatchSize = None,
     workers: Workers = None,
-    pool: Annotated[Pool, typer.Option(help="mean: an item as a whole. none: each of its windows, with its start and end.")] = Pool.mean,
     **chosen: Any,
 ) -> None:
-    stated = {"learning_rate": learning_rate, "weight_decay": weight_decay, "epochs": epochs, "batch_size": shot_batch, "seed": seed}
-    of_shots: dict[str, object] = {
-        "--shots-from": shots_from,
-        "--shots-option": shots_option,
-        "--fold": fold,
-        "--seed": seed,
-        "--epochs": epochs,
-    }
-    of_shots |= {"--learning-rate": learning_rate, "--weight-decay": weight_decay, "--shot-batch": shot_batch}
-    prototypes = {"--classes": classes, "--save-classes": save_classes, "--templates": templates, "--names": names, "--scale": scale}
-    _refuse(suite, {"--labels": labels, "--truth": truth, "--metric": metric, "--manifest": manifest}, "a suite has its own")
-    of_suite = {"--root": root, "--suite-option": suite_option, "--shots-option": shots_option, "--fold": fold}
-    _refuse(not suite, of_suite, "only a --suite takes it")
-    _refuse(not classes, {"--class-modality": class_modality, "--class-by": class_by}, "it belongs to --classes")
-    _refuse(not shots, of_shots, "it belongs to --shots")
-    _refuse(shots, prototypes, "a probe has no use for it")
-    if not suite:
-        _check_asked(modality, labels, classes, truth, shots)
-    if pool == "none" and (suite or truth or shots):
+    """Classify inputs or stored vectors, or run a published suite."""
+    columns = column_names(column, manifest)
+    _refuse_useless(class_options, truth_options, probe_options, suite_options, manifest)
+    if pool == "none" and (suite_options.suite or probe_options.shots):
         raise UsageError("--pool none shows each window of an item, and the truth is of an item as a whole")
-    outputs = Outputs(report, html, plot, draws, top)
-    outputs.check(bool(suite or truth))
-    if save_classes:
-        check_new(save_classes)
+    report_files.check(bool(suite_options.suite or truth_options.truth))
 
-    others = Others(strict)
-    space = Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory)
-    if suite:
-        opened = _open_suite(suite, root, suite_option or [], modality)
-        task = _suite_task(opened, space, inputs or [], reading_options(opened.modality, chosen), outputs)
+    from imagebind_cli import evaluation
+
+    others = Others(strict, tuple(include or ()))
+    shared: dict[str, Any] = {
+        "model": Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory),
+        "report": dataclasses.replace(report_options, confusion=report_files.plot is not None),
+        "output": _ignore_rows if report_files.replaces_rows else _write_rows,
+        "others": others,
+    }
+    run: Callable[..., Classification]
+    if suite_options.suite:
+        suite = _open_suite(suite_options, (), modality)
+        if suite.metric == "recall":
+            for options in (probe_options, class_options):
+                _refuse(options, vars(options), "captions find their items here, and nothing is classified")
+        run = partial(
+            evaluation.run_suite,
+            suite,
+            stores=inputs or [],
+            classes=class_options if class_options != ClassOptions() else None,
+            probe=probe_options if probe_options.shots else None,
+            examples=_open_suite(suite_options, suite_options.shots_option, modality) if suite_options.shots_option else None,
+            fold=suite_options.fold,
+            reading=reading_options(suite.modality, chosen).choices(),
+        )
+    elif modality is None:
+        raise UsageError("say what the inputs are, or name a --suite")
     else:
-        name, readers = str(modality), store_readers(inputs or [])
-        items = [] if readers else find_items((name,), inputs or [], manifest, nul, chosen["fps"] is not None, others)(None)
-        given = Inputs(space, name, readers, items, str(pool), reading_options(name, chosen))
-        task = _plain_task(given, labels, truth, metric and str(metric), outputs)
-        rows = readers or manifest or "-" in (inputs or ["-"])
-        if task.truth and task.truth.by_id is None and task.truth.how not in ("folder", "id") and not rows:
-            raise UserError(f"--truth {truth}: no such file, and no column: files have none, rows of a manifest or a store do")
-    _refuse(task.metric == "recall", {"--shots": shots, **prototypes}, "captions find their items here, and nothing is classified")
-    support = None
-    if shots_option:
-        other = _open_suite(str(suite), root, [*(suite_option or []), *shots_option], modality)
-        support = _suite_task(other, space, [str(shots_from)] if shots_from else [], reading_options(other.modality, chosen), outputs)
-    elif shots_from:
-        from imagebind_cli.store import open_store
-
-        support = dataclasses.replace(task, given=Inputs(space, task.given.modality, [open_store(shots_from)], []))
-    with Talk(errors, "classified", others) as talk:
-        if task.metric == "recall":
-            whole = find_captions(task, talk)
-        elif shots:
-            whole = few_shot(task, talk, shots, stated, support, fold or "1")
+        name, reading = modality, reading_options(modality, chosen).choices()
+        given = _inputs(name, inputs or [], manifest, columns, nul, chosen["fps"] is not None, others, truth_options.truth)
+        if probe_options.shots:
+            run = partial(evaluation.few_shot, given, name, truth_options, probe_options, labels=class_options.labels, reading=reading)
         else:
-            files = str(class_modality or task.given.modality)
-            whole = zero_shot(task, talk, ByPrototype(classes, class_by, files, templates, names and str(names), scale, save_classes))
-    if talk.failed or not whole:
+            run = partial(evaluation.classify, given, name, class_options, truth_options, pool=str(pool), reading=reading)
+    with Talk(errors, "classified", others) as talk:
+        result = run(listener=talk, **shared)
+        if result.report:
+            report_files.write(result.report)
+    if talk.failed or not (result.report is None or result.report.is_complete):
         raise typer.Exit(1)
 
 
-def _refuse(when: object, options: Mapping[str, object], why: str) -> None:
-    """Refuse the first of these options that was given, under a condition."""
-    for name, value in options.items():
-        if when and value is not None:
-            raise UsageError(f"{name}: {why}")
+def _refuse_useless(
+    class_options: ClassOptions, truth_options: TruthOptions, probe: ProbeOptions, suite: SuiteOptions, manifest: Path | None
+) -> None:
+    """Refuse options that what is asked for has no use for."""
+    if suite.suite:
+        _refuse(class_options, ["labels"], "a suite has its own")
+        _refuse(truth_options, ["truth", "metric"], "a suite has its own")
+        if manifest is not None:
+            raise UsageError("--manifest: a suite has its own")
+    else:
+        _refuse(suite, vars(suite), "only a --suite takes it")
+    if probe.shots:
+        _refuse(class_options, vars(class_options).keys() - {"labels"}, "a probe has no use for it")
+    else:
+        _refuse(probe, vars(probe), "it belongs to --shots")
+        _refuse(suite, ["shots_option", "fold"], "it belongs to --shots")
 
 
-def _check_asked(modality: str | None, labels: str | None, classes: Path | None, truth: str | None, shots: int | None) -> None:
-    if modality is None:
-        raise UsageError("say what the inputs are, or name a --suite")
-    if labels is not None and classes is not None:
-        raise UsageError("--labels and --classes exclude each other: names in text, or classes by example")
-    if shots is None and labels is None and classes is None:
-        raise UsageError("say what to tell apart: either --labels in text, or --classes by example")
-    if shots and not truth:
-        raise UsageError("--shots learns from the truth; give --truth")
+def _refuse(options: object, names: Iterable[str], why: str) -> None:
+    """Refuse the first of these options that was given."""
+    for name in names:
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')}: {why}")
 
 
-def _open_suite(name: str, root: Path | None, options: list[str], modality: str | None) -> Suite:
-    from imagebind_cli.evaluation.suites import open_suite
+def _open_suite(options: SuiteOptions, more: Sequence[str], modality: str | None) -> Suite:
+    from imagebind_cli.evaluation import open_suite
 
-    if root is None:
+    name = str(options.suite)
+    if options.root is None:
         raise UsageError("--suite needs --root, the folder of its dataset")
-    wrong = next((option for option in options if "=" not in option), None)
-    if wrong is not None:
-        raise UsageError(f"--suite-option {wrong!r}: NAME=VALUE is needed")
-    suite = open_suite(name, root, dict(option.split("=", 1) for option in options))
+    pairs = [*(options.suite_option or []), *more]
+    malformed = next((pair for pair in pairs if "=" not in pair), None)
+    if malformed is not None:
+        raise UsageError(f"--suite-option {malformed!r}: NAME=VALUE is needed")
+    suite = open_suite(name, options.root, dict(pair.split("=", 1) for pair in pairs))
     if modality is not None and modality != suite.modality:
         raise UsageError(f"suite {name} is of {suite.modality}, not {modality}")
     for note in suite.notes:
@@ -210,28 +340,33 @@ def _open_suite(name: str, root: Path | None, options: list[str], modality: str 
     return suite
 
 
-def _plain_task(given: Inputs, labels: str | None, truth: str | None, metric: str | None, outputs: Outputs) -> Task:
-    from imagebind_cli.evaluation.labels import read_labels
-    from imagebind_cli.evaluation.truth import open_truth
+def _inputs(
+    modality: str,
+    inputs: list[str],
+    manifest: Path | None,
+    columns: Mapping[str, str],
+    nul: bool,
+    frames: bool,
+    others: Others,
+    truth: Any,
+) -> JobInputs:
+    """Return the inputs as the library takes them: stores by their paths, anything else as what yields the items."""
+    from imagebind_cli.evaluation.truth import Truth, is_truth_file, refuse_column
+    from imagebind_cli.store import is_store
 
-    return Task(given, read_labels(labels) if labels is not None else None, open_truth(truth) if truth else None, metric, outputs)
-
-
-def _suite_task(suite: Suite, space: Space, inputs: list[str], options: Mapping[str, Any], outputs: Outputs) -> Task:
-    from imagebind_cli.evaluation.labels import Label, checked
-    from imagebind_cli.evaluation.truth import Truth
-
-    readers = store_readers(inputs)
-    if len(readers) < len(inputs):
-        raise UsageError("with a suite, INPUT can only be a store of its items")
-    items = (item for item, _, _ in suite.items())
-    given = Inputs(space, suite.modality, readers, items, "mean", {**suite.reading, **options}, suite.weights)
-    if suite.metric == "recall":
-        return Task(given, None, None, "recall", outputs, suite)
-    names = [name for name, _ in suite.classes]
-    truth = Truth(f"suite {suite.name}", {item.id: [names[place] for place in places] for item, places, _ in suite.items()})
-    labels = checked(suite.name, [Label(name, tuple(several)) for name, several in suite.classes])
-    return Task(given, labels, truth, suite.metric, outputs, suite)
+    if any(path != "-" and is_store(path) for path in inputs):
+        return inputs
+    if truth and manifest is None and "-" not in (inputs or ["-"]) and not is_truth_file(truth):
+        refuse_column(Truth(truth))
+    return find_items((modality,), inputs, manifest, nul, frames, others, columns)
 
 
-zeroshot.__doc__ = HELP
+def _write_rows(rows: Rows) -> None:
+    write(*(json.dumps(row.as_json()).encode() + b"\n" for row in rows))
+
+
+def _ignore_rows(rows: Rows) -> None:
+    """Take rows that are not asked for."""
+
+
+app = modality_group(zeroshot_command, HELP)

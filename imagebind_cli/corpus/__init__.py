@@ -1,6 +1,7 @@
-"""A whole embedding job from Python: inputs to a store, resumed, shared out among machines, with a file of what failed."""
+"""A whole job: inputs embedded into a store or prepared for later runs, resumed, divided among machines, with a file of failures."""
 
 from imagebind_cli.corpus.job import embed
+from imagebind_cli.corpus.preprocess import Inspection, inspect_inputs, preprocess
 from imagebind_cli.corpus.share import Share
 
-__all__ = ["Share", "embed"]
+__all__ = ["Inspection", "Share", "embed", "inspect_inputs", "preprocess"]

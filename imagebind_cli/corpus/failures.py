@@ -1,18 +1,18 @@
-"""The file of `--errors`: a JSON line for each input that failed and was not done since, with the reason and what the input was."""
+"""The file of `--errors`: a JSON line for each input that failed and has not succeeded since, with the reason and what the input was."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from imagebind_cli.errors import UserError, writing
-from imagebind_cli.store import Stamp
+from imagebind_cli.files import write_text
+from imagebind_cli.store import UNKNOWN, Stamp
 
 
 class FailureFile:
-    """Failures of this run and of those before. A line is added at once; at the end those of inputs done since are taken out.
+    """Failures of this run and of earlier ones. A line is added at once; at the end those of inputs that have succeeded are removed.
 
     Raises:
         UserError: it cannot be written, or holds something else.
@@ -21,6 +21,7 @@ class FailureFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, dict[str, Any]] = {}
+        self._stamps: dict[str, Stamp] = {}
         self._stale = False
         try:
             self._file = open(path, "a+b")  # noqa: SIM115 - closed in close
@@ -39,25 +40,30 @@ class FailureFile:
                 row = json.loads(line)
                 self._known[row["id"]] = row
             except (ValueError, KeyError, TypeError):
-                raise UserError(f"{self._path}: line {number} is no failure of an earlier run; give --errors another file") from None
+                raise UserError(f"{self._path}: line {number} is not a failure of an earlier run; give --errors another file") from None
             length += len(line)
 
     def __contains__(self, id: str) -> bool:
         return id in self._known
 
     def failed_as(self, id: str, stamp: Stamp) -> bool:
-        """Whether this very input failed before. One of which nothing but the name is known may have changed."""
+        """Check whether this very input failed before. One of which only the name is known may have changed."""
         row = self._known.get(id)
         if row is None or ("size" not in row and "hash" not in row):
             return False
         return Stamp(row.get("size", -1), row.get("mtime", -1), bytes.fromhex(row.get("hash", ""))).is_of(stamp)
 
-    def add(self, id: str, reason: str, stamp: Stamp | None) -> None:
-        """A failure of this run."""
+    def begin(self, id: str, stamp: Stamp) -> None:
+        """Remember what an input is that is being tried, until `add` or `done`."""
+        self._stamps[id] = stamp
+
+    def add(self, id: str, reason: str) -> None:
+        """Record a failure of this run."""
+        stamp = self._stamps.pop(id, UNKNOWN)
         row: dict[str, Any] = {"id": id, "reason": reason}
-        if stamp is not None and stamp.size >= 0:
+        if stamp.size >= 0:
             row |= {"size": stamp.size, "mtime": stamp.mtime}
-        if stamp is not None and stamp.hash:
+        if stamp.hash:
             row["hash"] = stamp.hash.hex()
         self._stale = self._stale or id in self._known
         self._known[id] = row
@@ -66,14 +72,13 @@ class FailureFile:
             self._file.flush()
 
     def done(self, id: str) -> None:
-        """An input that is no failure any more."""
+        """Remove an input that has succeeded."""
+        self._stamps.pop(id, None)
         self._stale = self._known.pop(id, None) is not None or self._stale
 
     def close(self) -> None:
-        """Close the file; each input that still fails has one line."""
+        """Close the file, with one line for each input that still fails."""
         with writing(self._path):
             self._file.close()
         if self._stale:
-            building = self._path.with_name(f".{self._path.name}.partial")
-            building.write_text("".join(json.dumps(row) + "\n" for row in self._known.values()), encoding="utf-8")
-            os.replace(building, self._path)
+            write_text(self._path, "".join(json.dumps(row) + "\n" for row in self._known.values()))

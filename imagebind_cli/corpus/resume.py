@@ -1,4 +1,4 @@
-"""Which inputs a run of `embed` takes up: those of its share that are not done yet, or have changed since."""
+"""Choose the inputs of a run of `embed`: those of its share that are not done yet, or have changed since."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from typing import Any
 
 from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.items import distinct
+from imagebind_cli.corpus.renamed import StoredContents
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.events import Listener
+from imagebind_cli.file_kinds import PLACED
 from imagebind_cli.media.video.frame_folder import frame_names
 from imagebind_cli.prepared import Prepared
-from imagebind_cli.sources import Failure, Item, Stretch
-from imagebind_cli.store import Stamp, Store, content_hash
+from imagebind_cli.registry import Face, face
+from imagebind_cli.sources import Failure, Item, Stretch, whole_source
+from imagebind_cli.store import Stamp, Store, content_hash, open_store
 
 
 @dataclass
 class Resume:
-    """The choice of inputs; each that is taken up carries what it is now.
+    """The choice of inputs; each chosen one carries its stamp.
 
-    modality: what they are. share: which of them are this run's. failures: those of earlier runs. retry: take only these. verify: tell a
-    changed file by its content, and not by size and time. store: where rows go; None until it is open, and where there is none.
+    modality: what they are. share: which of them are this run's. failures: those of earlier runs. retry: choose only these. verify: recognise
+    changed and renamed files by content, and not by size and time. store: where rows go; None until it is open, and where there is none.
     """
 
     listener: Listener
@@ -37,19 +40,21 @@ class Resume:
     store: Store | None = None
     _came: dict[int, int] = field(default_factory=dict)
     _said: bool = False
+    _said_renamed: bool = False
+    _contents: StoredContents | None = None
 
     def __post_init__(self) -> None:
-        self._stamp = stamper(self.modality, self.verify)
+        self._stamp = stamper(face(self.modality), self.verify)
 
     def passes(self, path: str) -> bool:
-        """Whether a file is done, told before it is looked into. Whether it is asked for is not: it may be an archive of items that are."""
+        """Check whether a file is done, before it is opened. Shares and retries are not considered: it may be an archive of items that are due."""
         if self.store is None or not self._is_done(path, path):
             return False
         self.listener.skipped += self._is_asked(path)
         return True
 
     def choose(self, items: Iterable[Item | Failure]) -> Iterator[Item | Failure]:
-        """The items to do, in order. Another thread may draw them."""
+        """Yield the items to do, in order. Another thread may iterate."""
         asked = (item for item in items if self._is_asked(item.id))
         for item in asked if self.store is None else distinct(asked, self.listener, self._came):
             if isinstance(item, Failure):
@@ -58,18 +63,22 @@ class Resume:
             if self.store is not None and self._is_done(item.id, item.payload):
                 self.listener.skipped += 1
                 continue
-            stamp = self._stamp(item.payload)
-            if self.failures and not self.retry and self.failures.failed_as(item.id, stamp):
+            stamped = replace(item, stamp=self._stamp(item.payload))
+            if self._is_renamed(stamped):
+                self.listener.skipped += 1
+            elif self.failures and not self.retry and self.failures.failed_as(item.id, stamped.stamp):
                 self.listener.left += 1
             else:
-                yield replace(item, stamp=stamp)
+                if self.failures:
+                    self.failures.begin(item.id, stamped.stamp)
+                yield stamped
 
     def failed(self, id: str) -> None:
         """Let an item that failed come again: a file that is named a second time may be whole by then."""
         self._came.pop(hash(id), None)
 
     def _is_done(self, id: str, payload: Any) -> bool:
-        """Whether the store has this very input."""
+        """Check whether the store has this very input."""
         assert self.store is not None
         before = self.store.stamp(id)
         if before is None or not self._stamp(payload).is_of(before, by_content=self.verify):
@@ -83,13 +92,35 @@ class Resume:
             self.failures.done(id)
         return True
 
+    def _is_renamed(self, item: Item) -> bool:
+        """Check whether the store has a file's content under another name; if so, add its vectors under this one."""
+        path = whole_source(item.payload)
+        if not (self.verify and self.store and self.store.stored and item.stamp.hash and isinstance(path, str)):
+            return False
+        if self.modality == "text" or self.modality in PLACED:
+            return False
+        if self._contents is None:
+            self._contents = StoredContents(open_store(self.store.path))
+        rows = self._contents.find(item)
+        if not rows:
+            return False
+        self.store.append(rows)
+        if self.failures:
+            self.failures.done(item.id)
+        if not self._said_renamed:
+            self.listener.note(
+                f"{item.id}: its content was embedded under another name; the vectors of such files are taken from the store"
+            )
+            self._said_renamed = True
+        return True
+
     def _is_asked(self, id: str) -> bool:
         mine = self.share is None or self.share.holds(id)
         return mine and not (self.retry and self.failures and id not in self.failures)
 
 
-def stamper(modality: str, verify: bool) -> Callable[[Any], Stamp]:
-    """What tells what an input is now, from its payload. Of one that cannot be looked at nothing is known; its reader says why."""
+def stamper(face: Face, verify: bool) -> Callable[[Any], Stamp]:
+    """Return a function from a payload to the stamp of what the input is now. One that cannot be examined has none; its reader reports why."""
 
     def stamp(payload: Any) -> Stamp:
         if not isinstance(payload, Stretch):
@@ -99,7 +130,7 @@ def stamper(modality: str, verify: bool) -> Callable[[Any], Stamp]:
 
     def whole_stamp(payload: Any) -> Stamp:
         try:
-            if isinstance(payload, str) and modality == "text":
+            if isinstance(payload, str) and face.text:
                 return Stamp(hash=content_hash(payload.encode("utf-8", "surrogatepass")))
             if isinstance(payload, str):
                 status = os.stat(payload)
@@ -118,7 +149,7 @@ def stamper(modality: str, verify: bool) -> Callable[[Any], Stamp]:
 
 
 def _frames_stamp(folder: str, verify: bool) -> Stamp:
-    """Of a folder of frames: their bytes together, the latest change of one or of the folder, and a hash of all names and contents."""
+    """Return the stamp of a folder of frames: their total bytes, the latest change of one or of the folder, and a hash of all names and contents."""
     names = frame_names(folder)
     paths = [os.path.join(folder, name) for name in names]
     found = [os.stat(path) for path in paths]

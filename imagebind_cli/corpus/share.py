@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagebind_cli.errors import UsageError
-from imagebind_cli.store import key_of
+from imagebind_cli.store import id_hash
 
 ARRAY = "SLURM_ARRAY_TASK_"
 
 
 @dataclass(frozen=True)
 class Share:
-    """Share `number` of `count`, from 1: the inputs whose ids hash to it, so that each keeps its own while a folder grows.
+    """Share `number` of `count`, from 1: the inputs whose ids hash to it, so that shares stay the same while a folder grows.
 
-    local: the process's place among those on this machine, where torchrun started it.
+    local: the process's number on this machine, where torchrun started it.
     """
 
     number: int
@@ -25,15 +25,15 @@ class Share:
     local: int | None = None
 
     def holds(self, id: str) -> bool:
-        """Whether an input is of this share."""
-        return key_of(id) % self.count == self.number - 1
+        """Check whether an input belongs to this share."""
+        return id_hash(id) % self.count == self.number - 1
 
     def name(self, path: Path) -> Path:
-        """A file's name for this share: `photos.h5` as `photos-00001-of-00004.h5`."""
+        """Return a file's name for this share: `photos.h5` as `photos-00001-of-00004.h5`."""
         return path.with_name(f"{path.stem}-{self.number:05}-of-{self.count:05}{path.suffix}")
 
     def device(self, given: str) -> str:
-        """The device of this process: under torchrun, if none is given, a GPU of its own where there is one."""
+        """Return the device of this process: under torchrun, if none is given, a GPU of its own where there is one."""
         if given != "auto" or self.local is None:
             return given
         import torch
@@ -42,10 +42,10 @@ class Share:
 
 
 def chosen_share(given: str | None, environment: Mapping[str, str] = os.environ) -> Share | None:
-    """The share that `--shard` asks for (`I/N`, or `auto`: of a Slurm job array); torchrun's if nothing is asked for; None for all inputs.
+    """Return the share that `--shard` asks for (`I/N`, or `auto` in a Slurm job array), torchrun's if not given, or None for all inputs.
 
     Raises:
-        UsageError: it is no share, or nothing here says which.
+        UsageError: it is not a share, or the environment does not say which.
     """
     if given is None:
         return _torchrun(environment)
@@ -61,7 +61,7 @@ def chosen_share(given: str | None, environment: Mapping[str, str] = os.environ)
 
 
 def array_task(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Which task of a job array this process is, in words; None if it is none."""
+    """Return which task of a job array this process is, in words; None if it is not one."""
     share = _array(environment)
     return None if share is None or share.count == 1 else f"task {share.number} of {share.count}"
 

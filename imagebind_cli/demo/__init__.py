@@ -1,6 +1,6 @@
 """The demo: six searches in which the bundled model finds pictures by sounds, movements by words and films by a picture and a sound.
 
-The samples are beside this file; `recipes/demo/make_samples.py` makes them by rule.
+The samples are in `samples/`, made by rule by `recipes/demo/make_samples.py`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 SAMPLES = Path(__file__).parent / "samples"
 MODEL = "mini"
-Query = tuple[tuple[str, str], ...]
-"""Pairs of a modality and a sentence or a path below `SAMPLES`."""
+QueryParts = tuple[tuple[str, str], ...]
+"""Modality, and sentence or path below `SAMPLES`, of each part of a query."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Chapter:
     """
 
     title: str
-    query: Query
+    query: QueryParts
     answers: tuple[Answer, ...]
     expected: tuple[str, ...]
     words: str
@@ -65,8 +65,8 @@ class _Gallery:
         self.files = [f"{modality}/{path.name}" for path in sorted((SAMPLES / modality).iterdir())]
         self.vectors = model.embed(modality, [SAMPLES / file for file in self.files])  # (n, dim)
 
-    def search(self, query: Query) -> tuple[Answer, ...]:
-        """All samples, the nearest to the parts of the query together first."""
+    def search(self, query: QueryParts) -> tuple[Answer, ...]:
+        """Return all samples, the nearest to the combined query first."""
         parts = [self.model.embed(kind, [given if kind == "text" else SAMPLES / given])[0] for kind, given in query]
         (rows,), (scores,) = top_k([self.vectors], combine(np.stack(parts))[None], len(self.files))
         return tuple(Answer(self.modality, self.files[row], float(score)) for row, score in zip(rows, scores, strict=True))
@@ -76,11 +76,11 @@ def chapters(model: Model) -> Iterator[Chapter]:
     """Search the samples, chapter by chapter.
 
     Args:
-        model: `load("mini")`; what the chapters say is about this model.
+        model: `load("mini")`, whose answers the chapters explain.
     """
     pictures, recordings, films = (_Gallery(model, modality) for modality in ("image", "imu", "video"))
 
-    def chapter(title: str, gallery: _Gallery, query: Query, expected: tuple[str, ...], words: str) -> Chapter:
+    def chapter(title: str, gallery: _Gallery, query: QueryParts, expected: tuple[str, ...], words: str) -> Chapter:
         return Chapter(title, query, gallery.search(query), expected, words)
 
     yield chapter(

@@ -1,1 +1,1 @@
-"""One file per modality: how its input is read, its stem where `PatchStem` does not fit, and its `MODALITY` literal."""
+"""One file per modality: how its input is read, its stem where `PatchStem` does not fit, and `MODALITY`, its entry for the registry."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
-from imagebind_cli.media.audio import Excerpt, Recording, Sound
+from imagebind_cli.media.audio.sound import Excerpt, Sound, Waveform
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.windows import cut, seconds, windows
@@ -25,21 +25,21 @@ from imagebind_cli.options import AudioOptions
 RATE = 16_000
 WINDOW_SECONDS = 2
 FRAME, HOP = RATE * 25 // 1000, RATE * 10 // 1000  # 400 and 160 samples: 25 ms every 10 ms
-STEP = 80  # the largest count of samples that both are made of
+STEP = 80  # samples: the greatest common divisor of both
 FFT = 512
 PREEMPHASIS = 0.97
 LOWEST_HERTZ = 20.0
 WINDOWS_AT_ONCE = 16
-LARGEST = 2.0  # decoders and masters go past full scale, 1, but not by so much
+LARGEST = 2.0  # decoders and masters exceed full scale, 1, but not by this much
 SILENT, AUDIBLE = 1e-4, 10**-2.5  # root mean square: -80 and -50 dB of full scale
-TOGETHER = 4  # windows whose spectra are filtered at once, while they lie in the cache
+TOGETHER = 4  # windows whose spectra are filtered at once, while they are in the cache
 
 
 @cache
 def mel_filters(bins: int) -> Tensor:
-    """Kaldi's triangular filters, sparse (bins, FFT / 2 + 1) float32: equal steps on mel = 1127 ln(1 + f / 700) from 20 Hz to half the rate.
+    """Return Kaldi's triangular filters, sparse (bins, FFT / 2 + 1) float32: equal steps on mel = 1127 ln(1 + f / 700) from 20 Hz to half the rate.
 
-    A frequency feeds two of them at most. Rounded to float32 at each step, as the published ones are.
+    Each frequency feeds at most two of them. Rounded to float32 at each step, as the published ones are.
     """
     low, high = (1127 * math.log(1 + hertz / 700) for hertz in (LOWEST_HERTZ, RATE / 2))
     step = (high - low) / (bins + 1)
@@ -51,7 +51,7 @@ def mel_filters(bins: int) -> Tensor:
 
 @cache
 def hann() -> Tensor:
-    """The analysis window, (FRAME,) float64. The paper says Hamming; the released code, which made the weights, says Hann."""
+    """Return the analysis window, (FRAME,) float64. The paper says Hamming; the released code, which made the weights, uses Hann."""
     return torch.hann_window(FRAME, periodic=False, dtype=torch.float64)
 
 
@@ -59,7 +59,7 @@ class Filterbank:
     """Log-mel energies of waveforms of one length, a few at a time: Kaldi's `fbank` with `htk_compat`, no dither, no energy term.
 
     Computed in float64 up to the power spectrum: in quiet bands (all above 4 kHz of a telephone recording) the float32 rounding of a loud
-    one would show. What it writes to is made once, since fresh memory costs as much as the transform. Not for several threads at once.
+    band would show. Its buffers are allocated once, since fresh memory costs as much as the transform; one thread at a time may use them.
 
     Dimensions: w waveforms, n samples, f frames, k frequencies.
     """
@@ -82,13 +82,13 @@ class Filterbank:
         self._energies = torch.empty(bins, count * frames)
         self._filters = mel_filters(bins)
         self._window = hann()
-        # What pre-emphasis leaves of a frame's mean; Kaldi takes the mean away before it.
+        # What pre-emphasis leaves of a frame's mean, which Kaldi subtracts before it.
         self._share = torch.full((STEP,), (1 - PREEMPHASIS) / FRAME, dtype=torch.float64)
         self._sums = torch.empty(samples // STEP, dtype=torch.float64)
         self._summed, self._left = self._sums.unfold(0, FRAME // STEP, HOP // STEP), torch.empty(frames, 1, dtype=torch.float64)
 
     def __call__(self, waveforms: Sequence[Tensor]) -> Tensor:
-        """(n,) each, at 16 kHz in [-1, 1], to (w, bins, f) float32, which the next call overwrites."""
+        """Compute energies (w, bins, f) float32, which the next call overwrites, of waveforms (n,) at 16 kHz in [-1, 1]."""
         for waveform, power in zip(waveforms, self._powers, strict=False):
             self._transform(waveform, power)
         used = len(waveforms) * self.frames
@@ -98,9 +98,9 @@ class Filterbank:
         return energies.view(-1, len(waveforms), self.frames).transpose(0, 1)
 
     def _transform(self, waveform: Tensor, power: Tensor) -> None:
-        """One waveform's power spectrum, (f, k)."""
+        """Write a waveform's power spectrum to `power`, (f, k)."""
         self._waveform.copy_(waveform)
-        # Pre-emphasis of all samples at once. Kaldi treats the first sample of a frame in its own way, but there the window is 0.
+        # Pre-emphasis of all samples at once. Kaldi treats the first sample of a frame differently, but the window is 0 there.
         torch.sub(self._now, self._before, alpha=PREEMPHASIS, out=self._emphasised)
         torch.mv(self._steps, self._share, out=self._sums)
         torch.sum(self._summed, -1, keepdim=True, out=self._left)  # (f, 1)
@@ -112,32 +112,32 @@ class Filterbank:
 
 @lru_cache(maxsize=16)
 def _filterbank(thread: int, samples: int, bins: int) -> Filterbank:
-    """A thread's own."""
+    """Return the filterbank of a thread."""
     return Filterbank(samples, bins, TOGETHER)
 
 
 @cache
 def _silence(mean: float, deviation: float) -> Tensor:
-    """What 0 becomes when it is normalised."""
+    """Return what 0 becomes when it is normalised."""
     return torch.tensor(-mean / deviation)
 
 
 def whole_frames(waveform: Tensor, most: int | None = None) -> Tensor:
-    """A waveform (samples,) without what lies past its last frame, or past as many frames."""
+    """Cut a waveform (samples,) after its last whole frame, or after `most` frames."""
     frames = (len(waveform) - FRAME) // HOP + 1
     return waveform[: ((frames if most is None else min(frames, most)) - 1) * HOP + FRAME]
 
 
 def log_mel(waveform: Tensor, bins: int) -> Tensor:
-    """Log-mel energies (bins, frames) float32 of a waveform (samples,) at 16 kHz in [-1, 1]."""
+    """Return log-mel energies (bins, frames) float32 of a waveform (samples,) at 16 kHz in [-1, 1]."""
     waveform = whole_frames(waveform)
     return Filterbank(len(waveform), bins)([waveform])[0]
 
 
 def spectrograms(waveforms: Sequence[Tensor], config: EncoderConfig) -> Tensor:
-    """The encoder's input (windows, 1, bins, frames) for windows (samples,) at 16 kHz.
+    """Return the encoder's input (windows, 1, bins, frames) for windows (samples,) at 16 kHz.
 
-    A window of fewer frames is padded on the right with zeros before it is normalised, a longer one is cut, as published.
+    A window of fewer frames is padded on the right with zeros before it is normalised, and a longer one is cut, as published.
     """
     _, bins, frames = config.shape
     result = torch.empty(len(waveforms), bins, frames)
@@ -145,16 +145,20 @@ def spectrograms(waveforms: Sequence[Tensor], config: EncoderConfig) -> Tensor:
     start = 0
     for samples, alike in groupby((whole_frames(waveform, frames) for waveform in waveforms), len):
         bank = _filterbank(get_ident(), samples, bins)
-        while some := list(islice(alike, TOGETHER)):
-            places = result[start : start + len(some)]
-            torch.add(silence, bank(some), alpha=1 / config.std[0], out=places[..., : bank.frames])
+        while group := list(islice(alike, TOGETHER)):
+            places = result[start : start + len(group)]
+            torch.add(silence, bank(group), alpha=1 / config.std[0], out=places[..., : bank.frames])
             places[..., bank.frames :].fill_(silence)
-            start += len(some)
+            start += len(group)
     return result.unsqueeze(1)
 
 
-def read(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderConfig, options: AudioOptions) -> Iterator[Sample]:
-    """A sound file, or (waveform (samples,) or (channels, samples) in [-1, 1], rate in Hz), or a waveform alone, at 16 kHz."""
+def read_audio(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderConfig, options: AudioOptions) -> Iterator[Sample]:
+    """Read a sound file, or (waveform (samples,) or (channels, samples) in [-1, 1], rate in Hz), or a waveform alone, at 16 kHz.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or is too short.
+    """
     levels = Levels()
     with _open(source, options.track) as whole:
         sound, begin, lacks = _part(whole, options)
@@ -163,19 +167,19 @@ def read(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderCo
 
         def rows(start: int, stop: int) -> Tensor:
             samples = sound.read(start, stop)
-            kept = _rows(samples, options.channels)
-            levels.add(samples, kept[0])
-            return kept
+            result = _rows(samples, options.channels)
+            levels.add(samples, result[0])
+            return result
 
         resampled = Resampled(rows, sound.length, sound.rate, RATE)
         spans = windows(_covered(sound, resampled.length), WINDOW_SECONDS, options.clips, options.moment)
         facts: dict[str, Any] = sound.facts | {"heard": options.channels, "windows": len(spans)}
         clips = _clips(resampled, spans)
         for i in range(0, len(spans), WINDOWS_AT_ONCE):
-            some = list(islice(clips, WINDOWS_AT_ONCE))
+            batch = list(islice(clips, WINDOWS_AT_ONCE))
             is_last = i + WINDOWS_AT_ONCE >= len(spans)
             yield Sample(
-                spectrograms(some, config),
+                spectrograms(batch, config),
                 seconds(spans[i : i + WINDOWS_AT_ONCE], begin),
                 () if i else sound.notes,
                 {} if i else facts,
@@ -183,25 +187,25 @@ def read(source: Source | np.ndarray | tuple[np.ndarray, int], config: EncoderCo
             )
 
 
-def _part(whole: Sound | Recording, options: AudioOptions) -> tuple[Sound | Recording | Excerpt, Fraction, tuple[str, ...]]:
-    """Return what is asked for of a sound, when it begins in it, and what it lacks, in words."""
+def _part(whole: Sound | Waveform, options: AudioOptions) -> tuple[Sound | Waveform | Excerpt, Fraction, tuple[str, ...]]:
+    """Return the part of a sound that is asked for, when it begins, and in words what of it is missing."""
     if options.stretch is None:
         return whole, Fraction(0), ()
     begin, end, lacks = cut(options.stretch, whole.length / whole.rate if whole.seconds is None else whole.seconds)
     return Excerpt(whole, begin, end), begin, lacks
 
 
-def _open(source: Source | np.ndarray | tuple[np.ndarray, int], track: int | None) -> Sound | Recording:
+def _open(source: Source | np.ndarray | tuple[np.ndarray, int], track: int | None) -> Sound | Waveform:
     if isinstance(source, np.ndarray):
-        return Recording(source, RATE)
-    return Recording(*source) if isinstance(source, tuple) else Sound(source, track)
+        return Waveform(source, RATE)
+    return Waveform(*source) if isinstance(source, tuple) else Sound(source, track)
 
 
-def _covered(sound: Sound | Recording | Excerpt, length: int) -> float:
-    """Seconds that windows cover. length: samples at 16 kHz.
+def _covered(sound: Sound | Waveform | Excerpt, length: int) -> float:
+    """Return the seconds that windows cover. length: samples at 16 kHz.
 
-    What goes past the last whole window is left out if it may be what an encoder filled its last packet with: the same sound has as many
-    windows as a WAV file and as AAC.
+    A remainder after the last whole window is left out if it may be the filling of a codec's last packet, so that the same sound has as
+    many windows as a WAV file and as AAC.
     """
     if sound.seconds is not None:
         return sound.seconds
@@ -210,23 +214,23 @@ def _covered(sound: Sound | Recording | Excerpt, length: int) -> float:
 
 
 class Levels:
-    """How loud the channels of what was read are, to say where that cannot be meant."""
+    """Measures how loud the channels are, to warn of what cannot be intended."""
 
     def __init__(self) -> None:
         self._peak, self._count = 0.0, 0
-        self._energies: np.ndarray | float = 0.0  # of each channel, and last of what is heard of them
+        self._energies: np.ndarray | float = 0.0  # of each channel, and last of the mono sound that is used
 
     def add(self, samples: np.ndarray, heard: Tensor) -> None:
-        """Samples (channels, n) in [-1, 1], and what is heard of them, (n,)."""
+        """Add samples (channels, n) in [-1, 1], and the mono sound (n,) that is used of them."""
         with np.errstate(over="ignore"):  # samples that large are refused later
             squares = np.square(samples)
-            energies = np.ones(samples.shape[1], np.float32) @ squares.T  # several times as fast as a sum where channels alternate
+            energies = np.ones(samples.shape[1], np.float32) @ squares.T  # several times as fast as a sum over interleaved channels
         self._energies = self._energies + np.append(energies, torch.dot(heard, heard)).astype(np.float64)
         self._count += samples.shape[1]
         self._peak = max(self._peak, float(squares.max(initial=0)) ** 0.5)
 
     def warnings(self, channels: str) -> tuple[str, ...]:
-        """Return what is out of the usual. channels: `first` or `mix`, which is heard."""
+        """Return the warnings. channels: `first` or `mix`, as the option says."""
         found = []
         if self._peak > LARGEST:
             found.append(
@@ -245,19 +249,18 @@ class Levels:
 
 
 def _rows(samples: np.ndarray, channels: str) -> Tensor:
-    """What is kept of a sound's channels: the one that is heard, and their mean, where that is another."""
+    """Return the channel that is used, and the mean of all, where that is another."""
     if len(samples) == 1:
-        return torch.from_numpy(samples[0])[None]  # and not `samples`: torch takes ten times as long to copy a row whose stride is 1
+        return torch.from_numpy(samples[0])[None]  # not `samples`: torch takes ten times as long to copy a row whose stride is 1
     mean = sum(samples[1:], samples[0]) / np.float32(len(samples))  # three times as fast as `samples.mean(axis=0)`
     return torch.from_numpy(np.stack([mean] if channels == "mix" else [samples[0], mean]))
 
 
 def _clips(resampled: Resampled, spans: Iterable[tuple[Fraction, Fraction]]) -> Iterator[Tensor]:
-    """Each window (samples,), less the mean of all channels.
+    """Yield each window (samples,), less the mean of all channels.
 
-    The mean is taken away in place, as published: where windows overlap, the next one starts from what this one left. It shows only in
-    the frame that straddles the seam, where it is worth up to 0.002 of the input's standard deviation. So the stretch that the next
-    window shares is kept.
+    The mean is subtracted in place, as published: where windows overlap, the next one starts from what this one left. This shows only in
+    the frame across the seam, by up to 0.002 of the input's standard deviation. So the part that the next window shares is kept.
     """
     held, at = torch.empty(0, 0), 0
     for start, end in spans:
@@ -269,4 +272,4 @@ def _clips(resampled: Resampled, spans: Iterable[tuple[Fraction, Fraction]]) -> 
         yield held[0]
 
 
-MODALITY = Modality(name="audio", readers={"audio": read})
+MODALITY = Modality(name="audio", readers={"audio": read_audio}, preview="spectrogram")

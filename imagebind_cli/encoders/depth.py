@@ -12,20 +12,22 @@ import numpy as np
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.maps.fitting import fit_square
+from imagebind_cli.media.maps.formats import read_map
 from imagebind_cli.media.maps.holes import fill_nearest
-from imagebind_cli.media.maps.pixel_map import CODES, PixelMap, coded_as_missing, read_map, stretched_range
+from imagebind_cli.media.maps.missing import CODES, coded_as_missing, stretched_range
+from imagebind_cli.media.maps.pixel_map import PixelMap
 from imagebind_cli.options import DepthOptions
 
 NEAREST, FARTHEST = 0.01, 50.0  # metres; OMNIVORE clips depth here
 SMALLEST_DISPARITY = 0.01  # pixels; and disparity here
 FOCAL, BASELINE = 518.86, 0.075  # pixels and metres: a first Kinect
 BASELINES = {"kv1": 0.075, "kv1_b": 0.075, "kv2": 0.075, "realsense": 0.095, "xtion": 0.095}  # metres; OMNIVORE's for SUN RGB-D's sensors
-LARGEST_COUNT = 65535  # of 16 bits; some cameras write it for nothing
+LARGEST_COUNT = 65535  # of 16 bits; some cameras write it for no reading
 UNITS = ("metres", "mm", "sunrgbd", "disparity", "relative")
 
 
-def read(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptions) -> Iterator[Sample]:
-    """A depth file (16-bit PNG or TIFF, float TIFF, PFM, NPY, HDF5, text, …), or an array (h, w), as one clip.
+def read_depth(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptions) -> Iterator[Sample]:
+    """Read a depth file (16-bit PNG or TIFF, float TIFF, PFM, NPY, HDF5, text, …), or an array (h, w), as one clip.
 
     Raises:
         OSError, ValueError: the file cannot be read, holds no depth, or its unit cannot be what it is read as.
@@ -34,8 +36,8 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptio
 
 
 def _sample(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptions) -> Sample:
-    """Apart from `read`, which waits with what it holds until its one sample is used: the map in full size would wait, too."""
-    found = _found(source, options)
+    """Make the sample. Not inside `read_depth`, whose local variables, and so the map in full size, would live until the sample is used."""
+    found = _map(source, options)
     values, notes = found.values, list(found.notes)
     unit = options.depth_format or ("metres" if values.dtype.kind == "f" else "mm")
     if unit not in UNITS:
@@ -71,12 +73,12 @@ def _sample(source: Source | np.ndarray, config: EncoderConfig, options: DepthOp
 
 
 def disparity(metres: np.ndarray, focal: float, baseline: float, largest: float) -> np.ndarray:
-    """Scaled disparity in (0, 1], baseline * focal / depth / largest, of depth in metres (h, w) with focal and largest in pixels."""
+    """Return scaled disparity in (0, 1], baseline * focal / depth / largest, of depth in metres (h, w) with focal and largest in pixels."""
     return np.clip(baseline * focal / np.clip(metres, NEAREST, FARTHEST), SMALLEST_DISPARITY, largest) / largest
 
 
-def _found(source: Source | np.ndarray, options: DepthOptions) -> PixelMap:
-    """The numbers of a file or array, (h, w), or (h, w, 3) for a coloured picture of relative depth."""
+def _map(source: Source | np.ndarray, options: DepthOptions) -> PixelMap:
+    """Return the numbers of a file or array, (h, w), or (h, w, 3) for a coloured picture of relative depth."""
     if not isinstance(source, np.ndarray):
         return read_map(source, dataset=options.dataset, frame=options.frame, colours=options.depth_format == "relative")
     if source.ndim != 2 or not source.size:
@@ -85,13 +87,13 @@ def _found(source: Source | np.ndarray, options: DepthOptions) -> PixelMap:
 
 
 def _relative(found: PixelMap, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Relative inverse depth (h, w) or (h, w, 3), scaled from its smallest to its largest into [0, 1], and which pixels have any."""
+    """Scale relative inverse depth (h, w) or (h, w, 3) from its smallest and largest value to [0, 1]; return also which pixels have any."""
     values, known = found.values, found.known
     notes.append("relative depth has no scale: taken from the picture's own smallest value (far) to its largest (near)")
     if values.ndim == 3:
         values = values @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
         notes.append("a colour picture's brightness taken for relative depth: right for grey, or for a palette that only brightens")
-    known = known & ~coded_as_missing(values, known, CODES, notes)  # zero and less are values like any other
+    known = known & ~coded_as_missing(values, known, CODES, notes)  # zero and negative numbers are values like any other
     inside = values[known].astype(np.float64)
     if not inside.size:
         raise ValueError("no pixel has a depth")
@@ -108,7 +110,7 @@ def _relative(found: PixelMap, notes: list[str]) -> tuple[np.ndarray, np.ndarray
 
 
 def _metres(values: np.ndarray, unit: str) -> np.ndarray:
-    """Values (h, w) in a metric unit as float64 metres."""
+    """Convert values (h, w) in a metric unit to float64 metres."""
     if unit == "sunrgbd":
         if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 65535:
             raise ValueError(f"sunrgbd depth is whole numbers of 16 bits; this file holds {values.dtype}")
@@ -118,7 +120,7 @@ def _metres(values: np.ndarray, unit: str) -> np.ndarray:
 
 
 def _reach(metres: np.ndarray, unit: str, notes: list[str]) -> dict[str, float]:
-    """Nearest and farthest of the known depths."""
+    """Return the nearest and the farthest known depth."""
     if not metres.size:
         return {}
     beyond = metres > FARTHEST
@@ -132,7 +134,7 @@ def _reach(metres: np.ndarray, unit: str, notes: list[str]) -> dict[str, float]:
 
 
 def _filled(plane: np.ndarray, known: np.ndarray, fill: str) -> tuple[np.ndarray, str]:
-    """Scaled disparity (h, w) without holes, and how it came about, in words."""
+    """Fill the holes of scaled disparity (h, w), and say how."""
     if fill == "nearest":
         return fill_nearest(plane, known), "each takes the nearest known pixel's"
     if fill == "far":
@@ -141,7 +143,7 @@ def _filled(plane: np.ndarray, known: np.ndarray, fill: str) -> tuple[np.ndarray
 
 
 def _camera(source: Source | np.ndarray, options: DepthOptions, unit: str, notes: list[str]) -> dict[str, Any]:
-    """Sensor, focal length (pixels) and baseline (metres): as chosen, else from a SUN RGB-D sample's folder, else the defaults."""
+    """Return sensor, focal length (pixels) and baseline (metres): as chosen, else from a SUN RGB-D sample's folder, else the defaults."""
     focal, baseline, sensor = options.focal, options.baseline, options.sensor
     sample = _sunrgbd_sample(source)
     assumed = [] if options.depth_format else [f"depth read as {unit}"]
@@ -164,7 +166,7 @@ def _camera(source: Source | np.ndarray, options: DepthOptions, unit: str, notes
 
 
 def _sunrgbd_sample(source: Source | np.ndarray) -> Path | None:
-    """The folder of a SUN RGB-D sample: `intrinsics.txt` lies in it, beside `depth` or `depth_bfx` with the file. None elsewhere."""
+    """Return the folder of a SUN RGB-D sample, which holds `intrinsics.txt` beside `depth` or `depth_bfx` with the file; None elsewhere."""
     if not isinstance(source, str | os.PathLike):
         return None
     folder = Path(source).absolute().parent
@@ -172,7 +174,7 @@ def _sunrgbd_sample(source: Source | np.ndarray) -> Path | None:
 
 
 def _focal(intrinsics: Path) -> float:
-    """The first number of a 3 x 3 camera matrix in a text file."""
+    """Read the first number of a 3 x 3 camera matrix in a text file."""
     with open(intrinsics, "rb") as file:
         text = file.read(4096)
     try:
@@ -184,4 +186,4 @@ def _focal(intrinsics: Path) -> float:
     return matrix[0]
 
 
-MODALITY = Modality(name="depth", readers={"depth": read})
+MODALITY = Modality(name="depth", readers={"depth": read_depth})

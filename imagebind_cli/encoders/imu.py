@@ -21,26 +21,21 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.motion.columns import CHANNELS
 from imagebind_cli.media.motion.recordings import Recording, in_standard_units, read_recording
-from imagebind_cli.media.motion.signals import Gap, gaps, regular, resample, slow_part
+from imagebind_cli.media.motion.signals import Gap, gaps, resample, slow_part, to_even_grid
 from imagebind_cli.media.windows import cut, seconds, windows
 from imagebind_cli.options import IMUOptions
 
 WINDOW_SECONDS = 5
 WINDOWS_AT_ONCE = 64
-WINDOWS_NAMED = 6
-"""In a warning about those that are left out."""
-
-MAX_VALUES = 100_000_000
-"""Of a whole recording at the encoder's rate: 11 hours at 400 Hz."""
-
+WINDOWS_NAMED = 6  # at most, in a warning about windows that are left out
+MAX_VALUES = 100_000_000  # of a whole recording at the encoder's rate: 11 hours at 400 Hz
 MARGIN_SECONDS = 0.5
 CLOCK_SECONDS = 1e-6  # a reading this close before a stretch is at its start
-GRAVITY_HERTZ = 0.3
-"""What of the accelerometer is slower is taken for gravity, as in UCI HAR."""
+GRAVITY_HERTZ = 0.3  # what the accelerometer measures below this is taken for gravity, as in UCI HAR
 
 
 class IMUStem(nn.Module):
-    """Readings (b, 6, t) to tokens (b, n, d): stretches of `patch` time steps, flattened channel by channel, and projected."""
+    """Turns readings (b, 6, t) into tokens (b, n, d): stretches of `patch` time steps, flattened channel by channel, and projected."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -56,10 +51,13 @@ class IMUStem(nn.Module):
         return x + self.pos
 
 
-def read(source: Source | np.ndarray, config: EncoderConfig, options: IMUOptions) -> Iterator[Sample]:
-    """A recording in a table (CSV, NPY, HDF5, MATLAB, Parquet), or an array (6, t) or (t, 6): accelerometer and gyroscope x, y, z.
+def read_imu(source: Source | np.ndarray, config: EncoderConfig, options: IMUOptions) -> Iterator[Sample]:
+    """Read a recording in a table (CSV, NPY, HDF5, MATLAB, Parquet), or an array (6, t) or (t, 6): accelerometer and gyroscope x, y, z.
 
-    Window times are in seconds on the recording's own clock; one that counts from 1970, and no clock at all, start at its first reading.
+    Window times are in seconds on the recording's own clock; on one that counts from 1970, and without a clock, the first reading is at 0.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or has too few readings. UserError: `centres` is neither times nor a file of them.
     """
     target, length = config.shape[1] // WINDOW_SECONDS, config.shape[1]
     recording, origin, lacks = _cut(_near(in_standard_units(_recording(source, options)), options), options, target)
@@ -113,7 +111,7 @@ def _recording(source: Source | np.ndarray, options: IMUOptions) -> Recording:
 
 
 def _near(recording: Recording, options: IMUOptions) -> Recording:
-    """The readings in the stretch that is wanted of a timed recording, and beside it, so that its ends are resampled from true neighbours."""
+    """Return the readings in the stretch that training wants of a timed recording, with a margin from which its ends are resampled."""
     moment, times = options.moment, recording.times
     if moment is None or times is None or (moment.start, moment.end) == (None, None):
         return recording
@@ -125,7 +123,7 @@ def _near(recording: Recording, options: IMUOptions) -> Recording:
 
 
 def _cut(recording: Recording, options: IMUOptions, target: int) -> tuple[Recording, float, tuple[str, ...]]:
-    """The readings in the stretch that is all to be read, the time of the first where they have none, and what is missing, in words."""
+    """Return the readings in the stretch that is read, the time of the first if they carry none, and in words what of it is missing."""
     if options.stretch is None or len(recording.values) < 2:
         return recording, 0.0, ()
     count, times = len(recording.values), recording.times
@@ -144,7 +142,7 @@ def _cut(recording: Recording, options: IMUOptions, target: int) -> tuple[Record
 def _even(
     recording: Recording, options: IMUOptions, target: int, origin: float
 ) -> tuple[np.ndarray, list[Gap], np.ndarray, float, list[str]]:
-    """Times (t,) of the readings, where too many are missing, evenly spaced readings (t', 6), their rate in Hz, and what had to be assumed."""
+    """Return times (t,) of the readings, the gaps, evenly spaced readings (t', 6), their rate in Hz, and what was assumed."""
     notes = list(recording.notes)
     times = recording.times
     if times is None:
@@ -155,7 +153,7 @@ def _even(
     if (times[-1] - times[0]) * target * len(CHANNELS) > MAX_VALUES:
         raise ValueError(f"lasts {times[-1] - times[0]:.4g} s; more than {MAX_VALUES:,} values at {target} Hz")
     lost = gaps(times, recording.values, options.max_gap, CHANNELS)
-    even, rate, as_it_was = regular(times, recording.values, inf, CHANNELS)
+    even, rate, as_it_was = to_even_grid(times, recording.values, inf, CHANNELS)
     if np.isnan(recording.values).any():
         notes.append("missing readings interpolated")
     if not as_it_was and recording.times is not None:
@@ -164,7 +162,7 @@ def _even(
 
 
 def _treated(signal: np.ndarray, rate: float, options: IMUOptions, lost: list[tuple[float, float]]) -> np.ndarray:
-    """The signal (6, t) without gravity, standardised, or as it is. lost: seconds from its beginning that say nothing about it."""
+    """Remove gravity from the signal (6, t) and standardise it, as the options say. lost: seconds from its beginning without readings."""
     if options.remove_gravity:
         signal = np.concatenate([signal[:3] - slow_part(signal[:3], rate, GRAVITY_HERTZ), signal[3:]])
     if options.standardise:
@@ -177,7 +175,7 @@ def _treated(signal: np.ndarray, rate: float, options: IMUOptions, lost: list[tu
 
 
 def _windows(duration: float, start: float, options: IMUOptions) -> list[tuple[Fraction, Fraction]]:
-    """Start and end of each window, on the recording's clock.
+    """Return start and end of each window, on the recording's clock.
 
     Raises:
         ValueError: a window lies wholly outside the recording. UserError: `centres` is neither times nor a file of them.
@@ -202,7 +200,7 @@ def _windows(duration: float, start: float, options: IMUOptions) -> list[tuple[F
 def _unbroken(
     spans: list[tuple[Fraction, Fraction]], lost: list[Gap], step: float, largest: float
 ) -> tuple[list[tuple[Fraction, Fraction]], tuple[str, ...]]:
-    """The windows in which no reading is missing for long, and a warning that names the others. step: seconds that a reading stands for.
+    """Return the windows without a long gap, and a warning that names the others. step: seconds that a reading covers.
 
     Raises:
         ValueError: there is no such window.
@@ -225,7 +223,7 @@ def _unbroken(
 
 
 def _centres(text: str) -> list[Fraction]:
-    """Times in seconds from `T,T,…`, or from a file with one a line."""
+    """Parse times in seconds from `T,T,…`, or from a file with one per line."""
     try:
         return [Fraction(time.strip()) for time in text.split(",")]
     except (ValueError, ZeroDivisionError):
@@ -243,7 +241,7 @@ def _centres(text: str) -> list[Fraction]:
 
 
 def _clip(readings: Tensor, first: int, length: int) -> Tensor:
-    """A stretch (6, length) from a sample on, zeros where it sticks out."""
+    """Cut a window (6, length) that starts at a reading, with zeros where it reaches past the recording."""
     begin, end = max(first, 0), min(first + length, readings.shape[1])
     return F.pad(readings[:, begin:end], (begin - first, first + length - end))
 
@@ -256,7 +254,7 @@ def _padding_notes(firsts: list[int], length: int, samples: int) -> list[str]:
 
 
 def _coverage(firsts: list[int], length: int, samples: int) -> float:
-    """The share of the recording that lies in windows."""
+    """Return the share of the recording that windows cover."""
     covered = np.zeros(samples, dtype=bool)
     for first in firsts:
         covered[max(first, 0) : first + length] = True
@@ -264,7 +262,7 @@ def _coverage(firsts: list[int], length: int, samples: int) -> float:
 
 
 def _facts(recording: Recording, rate: float, expected: int) -> dict[str, Any]:
-    """What the file turned out to hold; `missing` is the share of readings that had to be made up."""
+    """Describe what the file turned out to hold; `missing` is the share of readings that were interpolated."""
     there = int(np.isfinite(recording.values).sum())
     return {
         "layout": recording.layout,
@@ -276,4 +274,4 @@ def _facts(recording: Recording, rate: float, expected: int) -> dict[str, Any]:
     }
 
 
-MODALITY = Modality(name="imu", readers={"imu": read}, stem=IMUStem)
+MODALITY = Modality(name="imu", readers={"imu": read_imu}, stem=IMUStem)

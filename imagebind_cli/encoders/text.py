@@ -19,14 +19,14 @@ from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.errors import UserError
 from imagebind_cli.options import TextOptions
 
-MERGES = 49152 - 256 - 2  # the published vocabulary ends here; the file goes on
+MERGES = 49152 - 256 - 2  # the published vocabulary ends here; the file continues
 START, END = 49406, 49407
 WORDS = regex.compile(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", regex.IGNORECASE)
 
 
 @cache
 def _byte_letters() -> dict[int, str]:
-    """A printable letter for every byte: itself where it prints, else the next one from 256 on (GPT-2's table)."""
+    """Map every byte to a printable letter: itself if it prints, else the next one from 256 on (GPT-2's table)."""
     printing = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printing]
     return {byte: chr(byte) for byte in printing} | {byte: chr(256 + i) for i, byte in enumerate(others)}
@@ -34,7 +34,7 @@ def _byte_letters() -> dict[int, str]:
 
 @cache
 def _vocabulary() -> tuple[dict[tuple[str, str], int], dict[str, int]]:
-    """The rank of every merge and the id of every token, from the vocabulary file inside the open_clip package."""
+    """Read the rank of every merge and the id of every token from the vocabulary file inside the open_clip package."""
     package = find_spec("open_clip")  # found, not imported: that would take seconds
     if package is None or package.origin is None:
         raise UserError("the text vocabulary comes with open-clip-torch, which is not installed: pip install open-clip-torch")
@@ -47,7 +47,7 @@ def _vocabulary() -> tuple[dict[tuple[str, str], int], dict[str, int]]:
 
 
 def _word_tokens(word: str) -> tuple[int, ...]:
-    """Token ids of one word: its bytes, merged pair by pair, the best-ranked pair first.
+    """Return the token ids of one word: its bytes, merged pair by pair, the best-ranked pair first.
 
     Each round merges every occurrence of one pair, from left to right. A pair's occurrences are kept by its rank, so that a word of a
     million letters takes seconds and not days.
@@ -114,13 +114,13 @@ def token_texts() -> list[str]:
 
 
 def framed(words: list[int], context: int) -> Tensor:
-    """Token ids (context,) int64: start token, as many words as fit, end token, zeros."""
+    """Return token ids (context,) int64: start token, as many words as fit, end token, zeros."""
     tokens = [START, *words[: context - 2], END]
     return torch.tensor(tokens + [0] * (context - len(tokens)))
 
 
 class TextStem(nn.Module):
-    """Token ids (b, n) to token vectors (b, n, d) with learned positions."""
+    """Turns token ids (b, n) into token vectors (b, n, d) with learned positions."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class TextStem(nn.Module):
         return self.tokens(x) + self.pos[:, : x.shape[1]]
 
 
-def read(source: str, config: EncoderConfig, options: TextOptions) -> Iterator[Sample]:
+def read_text(source: str, config: EncoderConfig, options: TextOptions) -> Iterator[Sample]:
     """Read a sentence.
 
     Raises:
@@ -155,4 +155,4 @@ def read(source: str, config: EncoderConfig, options: TextOptions) -> Iterator[S
         yield Sample(framed(words, context).unsqueeze(0), [None], facts=facts, warnings=(warning,))
 
 
-MODALITY = Modality(name="text", readers={"text": read}, stem=TextStem)
+MODALITY = Modality(name="text", readers={"text": read_text}, stem=TextStem)

@@ -13,9 +13,11 @@ import numpy as np
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.maps.fitting import fit_square
+from imagebind_cli.media.maps.formats import read_map
 from imagebind_cli.media.maps.holes import fill_nearest
+from imagebind_cli.media.maps.missing import CODES, coded_as_missing, stretched_range
 from imagebind_cli.media.maps.palettes import PALETTES, undo_palette
-from imagebind_cli.media.maps.pixel_map import CODES, PixelMap, coded_as_missing, read_map, stretched_range
+from imagebind_cli.media.maps.pixel_map import PixelMap
 from imagebind_cli.media.maps.telemetry import picture_rows
 from imagebind_cli.media.maps.thermal_jpeg import ZERO_CELSIUS, Thermogram, is_from_dji, read_thermogram
 from imagebind_cli.options import ThermalOptions
@@ -27,8 +29,8 @@ COLDEST = -273.0  # °C; what is called kelvin and holds 0 has nothing there
 DJI = "have DJI's Thermal SDK write its temperatures (dji_irp -a measure) and save them as NPY, with --thermal-unit celsius"
 
 
-def read(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOptions) -> Iterator[Sample]:
-    """A grey picture (8 or 16 bits, float TIFF), a file of numbers (NPY, HDF5, text, …), a FLIR radiometric JPEG, or an array (h, w), as one clip.
+def read_thermal(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOptions) -> Iterator[Sample]:
+    """Read a grey picture (8 or 16 bits, float TIFF), a file of numbers, a FLIR radiometric JPEG, or an array (h, w), as one clip.
 
     Raises:
         OSError, ValueError: the file cannot be read, is in colours that nothing explains, or shows one value only.
@@ -37,19 +39,19 @@ def read(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOpt
 
 
 def _sample(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOptions) -> Sample:
-    """Apart from `read`, which waits with what it holds until its one sample is used: the picture in full size would wait, too."""
+    """Make the sample. Not inside `read_thermal`, whose local variables, and so the picture in full size, would live until it is used."""
     scaled, notes, facts = scale(source, options)
     square = fit_square(scaled, config.shape[-1], options.view)
     return Sample(((square - config.mean[0]) / config.std[0])[None, None], [None], notes, facts)
 
 
 def scale(source: Source | np.ndarray, options: ThermalOptions) -> tuple[np.ndarray, tuple[str, ...], dict[str, Any]]:
-    """Scale a thermal file to [0, 1] as its options say: what the encoder sees before it is cropped, and what a thumbnail shows.
+    """Scale a thermal file to [0, 1] as its options say, for the encoder and for thumbnails.
 
     Returns:
-        (h, w) float64, holes filled from their nearest neighbours; what was assumed; what was found.
+        (h, w) float64, holes filled from their nearest neighbours; what was assumed, in words; facts about the file.
     Raises:
-        OSError, ValueError: as `read`.
+        OSError, ValueError: as `read_thermal`.
     """
     notes: list[str] = []
     thermogram = None if isinstance(source, np.ndarray) else read_thermogram(source)
@@ -72,7 +74,7 @@ def scale(source: Source | np.ndarray, options: ThermalOptions) -> tuple[np.ndar
 
 
 def _measured(thermogram: Thermogram, options: ThermalOptions, notes: list[str]) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """The degrees Celsius of a radiometric JPEG, or its counts if that is the unit chosen, and which pixels have any."""
+    """Return the degrees Celsius of a radiometric JPEG, or its counts if that unit is chosen, which pixels have any, and facts."""
     calibration, counts = thermogram.calibration, thermogram.counts
     facts = {"size": list(counts.shape), "bits": 16, "unit": COUNTS, "camera": thermogram.camera}
     if options.thermal_unit == COUNTS:
@@ -86,7 +88,7 @@ def _measured(thermogram: Thermogram, options: ThermalOptions, notes: list[str])
 
 
 def _pictured(source: Source | np.ndarray, options: ThermalOptions, notes: list[str]) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """The numbers (h, w) of a picture or array, float64, in degrees Celsius where the unit chosen is a temperature, and which are known."""
+    """Return the numbers (h, w) of a picture or array, float64, in °C if the chosen unit is a temperature, which are known, and facts."""
     if isinstance(source, np.ndarray):
         if source.ndim != 2 or not source.size:
             raise ValueError(f"shape {source.shape}; (height, width) is needed")
@@ -123,7 +125,7 @@ def _pictured(source: Source | np.ndarray, options: ThermalOptions, notes: list[
 
 
 def _unpainted(values: np.ndarray, options: ThermalOptions, source: Source | np.ndarray) -> np.ndarray:
-    """A false-colour picture (h, w, 3) back to the places of its colours on their palette, (h, w) uint8."""
+    """Convert a false-colour picture (h, w, 3) to the positions of its colours on their palette, (h, w) uint8."""
     if options.palette is None:
         otherwise = f"; or {DJI}" if _from_dji(source) else ""
         raise ValueError(f"a false-colour picture; name its palette with --palette: {', '.join(PALETTES)}{otherwise}")
@@ -145,7 +147,7 @@ def _from_dji(source: Source | np.ndarray) -> bool:
 
 
 def _remedy(source: Source | np.ndarray) -> str:
-    """Return what to do about grey levels where temperatures were asked for."""
+    """Say what to do about grey levels where temperatures were asked for."""
     return DJI if _from_dji(source) else "give the camera's radiometric file"
 
 
@@ -156,7 +158,7 @@ def _kelvin_perhaps(known: np.ndarray, unit: str) -> str:
 
 
 def _limits(known: np.ndarray, unit: str, options: ThermalOptions, notes: list[str], source: Source | np.ndarray) -> tuple[float, float]:
-    """The values that become 0 and 1."""
+    """Return the values that become 0 and 1."""
     smallest, largest = float(known.min()), float(known.max())
     chosen = options.thermal_range
     if chosen == "auto" and unit == GREY:
@@ -192,4 +194,4 @@ def _limits(known: np.ndarray, unit: str, options: ThermalOptions, notes: list[s
     return low, high
 
 
-MODALITY = Modality(name="thermal", readers={"thermal": read})
+MODALITY = Modality(name="thermal", readers={"thermal": read_thermal}, preview="levels")

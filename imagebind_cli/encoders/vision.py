@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source, decoding
 from imagebind_cli.media.image import exif_orientation, middle, open_image, upright
-from imagebind_cli.media.kinds import UnsupportedKind
+from imagebind_cli.media.picture_kinds import UnsupportedKind
 from imagebind_cli.media.video.clips import is_folder, open_video
 from imagebind_cli.media.video.frame_folder import FPS, FrameFolder
 from imagebind_cli.media.views import View
@@ -27,11 +28,11 @@ from imagebind_cli.options import VisionOptions
 CLIP_SECONDS = 2
 CLIPS_AT_ONCE = 8
 PIXELS_AT_ONCE = 64_000_000  # of decoded frames: 190 MB
-BITS = {"1": 1, "I": 32, "F": 32}  # Pillow's mode to bits a channel; 8 in the others
+BITS = {"1": 1, "I": 32, "F": 32}  # bits per channel of Pillow's modes; 8 in the others
 
 
 def picture_tensor(picture: Image.Image, config: EncoderConfig, view: View | None = None) -> Tensor:
-    """A picture in RGB as the encoder takes it, (3, h, w): short side to h bicubic, centre crop, or as a view has it, normalised."""
+    """Turn a picture in RGB into the encoder's input (3, h, w): short side scaled to h, bicubic; centre crop, or a view; normalised."""
     height, width = config.shape[-2:]
     if view is not None:
         picture = view.picture(picture, height)
@@ -45,9 +46,9 @@ def picture_tensor(picture: Image.Image, config: EncoderConfig, view: View | Non
 
 
 def clip_tensor(frames: Tensor, config: EncoderConfig, crops: int = 3, view: View | None = None) -> Tensor:
-    """A clip's frames (t, h, w, 3) uint8 as views (crops, 3, t, h, w): short side scaled, normalised, cropped at its ends and middle.
+    """Turn a clip's frames (t, h, w, 3) uint8 into views (crops, 3, t, h, w): short side scaled, normalised, cropped at both ends and middle.
 
-    Bilinear and not antialiased, unlike pictures: published behaviour. view: for all frames, in place of the crops, (1, 3, t, h, w).
+    Bilinear and not antialiased, unlike pictures: published behaviour. view: of all frames, in place of the crops, (1, 3, t, h, w).
     """
     if view is not None:
         return torch.stack([picture_tensor(Image.fromarray(frame), config, view) for frame in frames.numpy()], dim=1)[None]
@@ -73,7 +74,11 @@ def _normalise(pixels: Tensor, config: EncoderConfig) -> Tensor:
 
 
 def read_picture(source: Source | np.ndarray | Image.Image, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
-    """A picture file, a Pillow image, or an array (h, w, 3) uint8 in RGB."""
+    """Read a picture file, a Pillow image, or an array (h, w, 3) uint8 in RGB.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or the array has another shape.
+    """
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[-1] != 3 or source.dtype != np.uint8 or not source.size:
             raise ValueError(f"shape {source.shape} of {source.dtype}; (height, width, 3) of uint8 is needed")
@@ -83,12 +88,12 @@ def read_picture(source: Source | np.ndarray | Image.Image, config: EncoderConfi
     else:
         picture, facts = _read_file(source)
     tensor = picture_tensor(picture, config, options.view).unsqueeze(0)
-    del picture, source  # a sample may wait its turn; its full-size pixels need not
+    del picture, source  # a sample may wait to be used; its full-size pixels need not
     yield Sample(tensor, [None], facts=facts)
 
 
 def picture_facts(image: Image.Image) -> dict[str, Any]:
-    """What a picture is before it is turned and converted: size, Pillow's mode, bits a channel, EXIF orientation (1: upright)."""
+    """Describe a picture before it is rotated and converted: size, Pillow's mode, bits per channel, EXIF orientation (1: upright)."""
     return {
         "size": list(image.size),
         "mode": image.mode,
@@ -98,7 +103,7 @@ def picture_facts(image: Image.Image) -> dict[str, Any]:
 
 
 def _read_file(source: Source) -> tuple[Image.Image, dict[str, Any]]:
-    """A file's picture, and what it was."""
+    """Read a file's picture upright, and what the file holds."""
     image = open_image(source)
     with decoding("picture"):
         facts = {"format": (image.format or "").lower(), **picture_facts(image)}
@@ -106,7 +111,11 @@ def _read_file(source: Source) -> tuple[Image.Image, dict[str, Any]]:
 
 
 def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
-    """A video file, an animated picture, a folder of frames, (frames (t, h, w, 3) uint8 in RGB, frames a second), or one clip's frames alone."""
+    """Read a video file, an animated picture, a folder of frames, (frames (t, h, w, 3) uint8 in RGB, rate in Hz), or a 2-second clip's frames.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or the array has another shape.
+    """
     if isinstance(source, np.ndarray):
         source = source, len(source) / CLIP_SECONDS
     if isinstance(source, tuple):
@@ -118,18 +127,19 @@ def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: E
             assumed = (*assumed, f"folder of frames: other files in the folder left out: {video.others}")
         spans, shown, lacks = _spans(video.duration, options)
         at_once = max(1, min(CLIPS_AT_ONCE, PIXELS_AT_ONCE // (config.shape[1] * max(video.pixels, 1))))
+        clips = video.clips(shown, config.shape[1])
         for i in range(0, len(spans), at_once):
-            some = spans[i : i + at_once]
-            clips = [torch.from_numpy(np.stack(frames)) for frames in video.clips(shown[i : i + at_once], count=config.shape[1])]
+            batch = spans[i : i + at_once]
+            tensors = [torch.from_numpy(np.stack(frames)) for frames in islice(clips, at_once)]
             facts = {} if i else video.facts | {"windows": len(spans)}
-            yield replace(_views(clips, some, config, options, facts, assumed + video.notes), warnings=() if i else lacks)
+            yield replace(_views(tensors, batch, config, options, facts, assumed + video.notes), warnings=() if i else lacks)
 
 
 Windows = list[tuple[Fraction, Fraction]]
 
 
 def _spans(duration: float, options: VisionOptions) -> tuple[Windows, Windows, tuple[str, ...]]:
-    """The windows of what is asked for of a video, the same as far as they lie in it, and what it lacks, in words."""
+    """Return the windows of the part of a video that is asked for, the same cut at its end, and in words what of it is missing."""
     if options.stretch is None:
         spans = windows(duration, CLIP_SECONDS, options.clips, options.moment)
         return spans, spans, ()
@@ -164,8 +174,12 @@ def _views(
     return Sample(views, [span for span in seconds(spans) for _ in range(crops)], notes, facts)
 
 
-def read(source: Any, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
-    """A picture or a video, whichever the file turns out to hold."""
+def read_picture_or_video(source: Any, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
+    """Read a picture or a video, whichever the file turns out to hold.
+
+    Raises:
+        OSError, ValueError: it holds neither.
+    """
     if isinstance(source, tuple) or getattr(source, "ndim", 0) == 4:
         yield from read_video(source, config, options)
         return
@@ -182,4 +196,4 @@ def read(source: Any, config: EncoderConfig, options: VisionOptions) -> Iterator
         raise ValueError(f"neither picture nor video: {not_a_picture}; {error}") from None
 
 
-MODALITY = Modality(name="vision", readers={"image": read_picture, "video": read_video, "vision": read})
+MODALITY = Modality(name="vision", readers={"image": read_picture, "video": read_video, "vision": read_picture_or_video})

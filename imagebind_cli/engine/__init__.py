@@ -1,1 +1,49 @@
-"""Reading many items at once, in processes."""
+"""Read many items at once: threads and processes behind one protocol. A further engine is one more file here and one more case in `open_engine`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from imagebind_cli.encoder import Sample
+    from imagebind_cli.engine.processes import Processes
+
+    Read = Callable[[Any], Iterator[Sample]]  # a payload to the samples of its item, in time order
+
+
+class Engine(Protocol):
+    """Reads items in the background.
+
+    One thread submits items; another may take their samples, item by item in the order of submission, each item to its end.
+    """
+
+    workers: int  # items that are read at a time
+
+    def submit(self, payload: Any) -> Iterator[Sample]:
+        """Begin to read an item. The iterator gives its samples and raises what reading raised; only the next few are read ahead."""
+
+    def close(self) -> None:
+        """Stop at once, whatever is being read."""
+
+
+def open_engine(read: Read, workers: int, processes: Processes | None = None) -> Engine:
+    """Return threads that read, or, where `processes` are at hand, an engine that moves on to these once they are worth their start.
+
+    Args:
+        read: for `processes` a function of a module, or a `partial` of one.
+        workers: items to read at a time.
+    """
+    if processes is None or workers == 1:
+        from imagebind_cli.engine.threads import ThreadEngine
+
+        return ThreadEngine(read, workers)
+    from imagebind_cli.engine.processes import ProcessEngine
+
+    return ProcessEngine(read, workers, processes)
+
+
+def default_workers(most: int = 8) -> int:
+    """Return how many items to read at a time when the user does not say: one per core this process may use, but at most `most`."""
+    return min(most, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -1,8 +1,8 @@
-"""Reading items in processes of their own. Threads that take short steps mostly wait for Python's one lock; processes each have one.
+"""Read items in separate processes: threads that take short steps mostly wait for Python's one lock, of which each process has its own.
 
-A server process imports the readers once and forks a worker for every socket it is sent. A worker asks for an item as soon as it begins
-another, so that none waits for the slowest. Nothing outlives the parent: a worker ends when its socket does, in the middle of an item, too.
-Imports no torch, so that the server can be launched before the parent has it.
+A server process imports the readers once and forks a worker for every socket it receives. A worker asks for its next item as soon as it
+begins one, so that none waits for the slowest. Nothing outlives the parent: a worker ends when its socket closes, even in the middle of an
+item. This file imports no torch, so that the server can be launched before the parent has imported it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from importlib import import_module
@@ -28,44 +28,75 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from imagebind_cli import registry
 from imagebind_cli.errors import UserError
-from imagebind_cli.sources import reason
+from imagebind_cli.prepared import Prepared
+from imagebind_cli.registry import face
+from imagebind_cli.sources import reason, whole_source
 
 if TYPE_CHECKING:
     from imagebind_cli.encoder import Sample
+    from imagebind_cli.engine import Read
 
-    Read = Callable[[Any], Iterator[Sample]]
     Message = tuple[Sample, bool] | Exception | None
 
-POSSIBLE = sys.platform == "linux"
-"""Whether a process that has imported torch may fork: the libraries of macOS do not allow it."""
-
-READY = 4
-"""Samples a worker keeps ready, beyond what its socket holds."""
-
+POSSIBLE = sys.platform == "linux"  # whether a process that has imported torch may fork: the libraries of macOS do not allow it
+WORTH_SECONDS = 2.0  # about what it costs to start processes
+READY = 4  # samples a worker keeps ready, beyond what its socket holds
 MODEL = "imagebind_cli.model"
 SOCKET_BYTES = 1 << 20
 WAIT_SECONDS = 0.2
 WATCH_SECONDS = 0.05
-ALONE = 0xFFFF  # the number of a worker for one item, which asks for no other
+ALONE = 0xFFFF  # the number of a worker for a single item, which asks for no other
 SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from imagebind_cli.engine.processes import serve; serve(*sys.argv[2:])"
 
 
-def default_workers(most: int = 8) -> int:
-    """Items read at a time when the user does not say: one per core this process may use, up to so many."""
-    return min(most, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+class ProcessEngine:
+    """Reads in threads first, and in processes once these are worth what it costs to start them.
+
+    Whoever waits for threads as long as processes take to start, and only then starts them, waits at most twice the least possible. A slow
+    encoder, which never waits for its input, keeps its memory and its cores to itself. What no process could read stays with the threads.
+    """
+
+    def __init__(self, read: Read, workers: int, processes: Processes) -> None:
+        """processes: are used at once if they were launched before; they are closed with the engine."""
+        from imagebind_cli.engine.threads import ThreadEngine
+
+        self.workers = workers
+        self._read, self._processes, self._began = read, processes, False
+        self._threads = ThreadEngine(read, workers)
+
+    def submit(self, payload: Any) -> Iterator[Sample]:
+        """Begin to read an item; see `Engine`."""
+        if not _is_in_memory(payload):
+            if not self._began and (self._processes.launched or self._threads.waited > WORTH_SECONDS):
+                self._processes.begin(self._read, self.workers)
+                self._began = True
+            samples = self._processes.submit(payload) if self._began else None
+            if samples is not None:
+                return samples
+        return self._threads.submit(payload)
+
+    def close(self) -> None:
+        """Stop the threads and end the processes, whatever is being read."""
+        self._threads.close()
+        self._processes.close()
+
+
+def _is_in_memory(payload: Any) -> bool:
+    """Check whether a payload is in the memory of this process alone, or has been read already: sending it would cost more than it gains."""
+    parts = map(whole_source, payload.values() if isinstance(payload, dict) else (payload,))
+    return any(isinstance(part, Prepared) or callable(part) for part in parts)
 
 
 class Processes:
-    """Workers that read items; which of them takes an item is theirs to say.
+    """Worker processes that read items: whichever asks first gets the next item. Nothing is started before `launch` or `begin`.
 
-    `start` is for one thread. What it returns is for another, which takes all samples of each item, in the order the items were started.
+    One thread calls `submit`; another takes the samples, as `Engine` says.
     """
 
     def __init__(self, modalities: Sequence[str]) -> None:
-        """modalities: whose readers are imported, once for all workers. Nothing is started yet."""
-        self._modules = [MODEL, *(registry.ENCODERS[registry.encoder_name(modality)] for modality in modalities)]
+        """modalities: those whose readers are imported, once for all workers."""
+        self._modules = [MODEL, *(face(modality).module for modality in modalities)]
         self._server: subprocess.Popen[bytes] | None = None
         self._workers: list[_Worker] = []
         self._changing = threading.Lock()
@@ -79,11 +110,11 @@ class Processes:
 
     @property
     def launched(self) -> bool:
-        """Whether the server runs."""
+        """Whether the server was started."""
         return self._server is not None
 
     def launch(self) -> None:
-        """Start the server, if it does not run yet. It takes seconds to import what it needs; nothing waits for it."""
+        """Start the server, unless it runs. It takes seconds to import what it needs; the caller need not wait for it."""
         with self._changing:
             if not self.launched and not self._closed and POSSIBLE:
                 self._launch()
@@ -98,14 +129,14 @@ class Processes:
             [sys.executable, "-c", SERVE, json.dumps(sys.path), str(theirs.fileno()), str(asking), *self._modules],
             pass_fds=(theirs.fileno(), asking),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # who waits for the end of the data must not wait for us
+            stdout=subprocess.DEVNULL,  # whoever reads the parent's stdout to its end must not wait for the server
             start_new_session=True,  # Ctrl-C is for the parent alone
         )
         theirs.close()
         os.close(asking)
 
     def begin(self, read: Read, count: int) -> None:
-        """Have that many workers for a reader: payload to samples, a function of a module or a `partial` of one. They are not up at once."""
+        """Order `count` workers that read with `read`, a function of a module or a `partial` of one. They need a while to come up."""
         self.launch()
         with self._changing, suppress(ConnectionError):
             if self._closed or not self.launched:
@@ -114,22 +145,22 @@ class Processes:
                 control.send(read)
             for number in range(count):
                 self._workers.append(_Worker(self._control, number))
-                self._events.register(self._workers[-1].descriptor, 0)  # hanging up is told in any case
+                self._events.register(self._workers[-1].descriptor, 0)  # a hang-up is reported in any case
 
-    def start(self, payload: Any) -> Iterator[Sample] | None:
-        """The samples of an item, which a worker begins to read now; None where no worker is up yet, or none is left.
+    def submit(self, payload: Any) -> Iterator[Sample] | None:
+        """Have a worker read an item from now on, and return its samples; None while no worker is up, and when none is left.
 
-        The iterator raises what reading raised: ValueError with the reason where something is wrong with the input, `UserError`, or for
-        a bug RuntimeError with the worker's traceback. Where a worker dies over an item, that is a ValueError, too.
+        The iterator raises what reading raised: ValueError with the reason where something is wrong with the input, `UserError`, and for
+        a bug RuntimeError with the worker's traceback. An item over which a worker dies raises ValueError, too.
         """
         while (worker := self._who_asks()) is not None:
-            with suppress(ConnectionError):  # it has died since it asked
+            with suppress(ConnectionError):  # the worker has died since it asked
                 worker.connection.send(payload)
                 return self._samples(worker, payload)
         return None
 
     def close(self) -> None:
-        """End all processes, whatever they are doing."""
+        """End all processes at once, whatever they are doing."""
         with self._changing:
             self._closed = True
             if self._server is None:
@@ -139,10 +170,10 @@ class Processes:
             self._control.close()
             if not self._up:
                 self._server.kill()  # in the middle of its imports
-            self._server.wait()  # and it for the workers, so that their processor time counts as that of this process's children
+            self._server.wait()  # it waits for the workers, so that their processor time counts as that of this process's children
 
     def _who_asks(self) -> _Worker | None:
-        """A worker that asks for an item; once they are up it is waited for. Those that have died are replaced."""
+        """Return a worker that asks for an item, waiting for one once they are up, and replace those that have died."""
         while self._workers and not self._closed and not self._failed:
             events = self._events.poll(WAIT_SECONDS * 1000 if self._up else 0)
             if (self._asked.fileno(), select.POLLIN) in events:
@@ -156,7 +187,7 @@ class Processes:
         return None
 
     def _replace(self, descriptor: int) -> None:
-        """A new worker for the one whose socket this is, which has hung up. One that did so before it ever asked would do so again."""
+        """Replace the worker whose socket hung up. One that dies before it has ever asked would do so again, and ends the use of processes."""
         with self._changing:
             if self._closed:
                 return
@@ -180,7 +211,7 @@ class Processes:
             yield from islice(self._again(payload), taken, None)
 
     def _again(self, payload: Any) -> Iterator[Sample]:
-        """The samples of an item whose worker died, over this item or another, from a worker that reads nothing else."""
+        """Read an item whose worker died, over this item or another, in a worker that reads nothing else."""
         with suppress(EOFError, ConnectionError):
             alone = _Worker(self._control, ALONE)
             try:
@@ -196,7 +227,14 @@ class _Worker:
     """The parent's end of a worker."""
 
     def __init__(self, control: socket.socket, number: int) -> None:
-        """control: where the server takes orders; ConnectionError where it is gone. number: what the worker asks for items with."""
+        """Order a worker from the server.
+
+        Args:
+            control: where the server takes orders.
+            number: with which the worker asks for items.
+        Raises:
+            ConnectionError: the server is gone.
+        """
         self._socket, theirs = socket.socketpair()
         with theirs:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
@@ -210,10 +248,10 @@ class _Worker:
         self.asked = False
 
     def samples(self) -> Iterator[Sample]:
-        """The samples of the next item it was sent.
+        """Receive the samples of the next item that was sent to it.
 
         Raises:
-            EOFError, ConnectionError: it died. Else what reading raised.
+            EOFError, ConnectionError: the worker died. Otherwise what reading raised.
         """
         import torch
 
@@ -236,14 +274,14 @@ class _Worker:
             view = view[count:]
 
     def close(self) -> None:
-        """End it. Another thread may be sending to it, so that its connection is cut, and closed later."""
+        """End the worker. Another thread may be sending to it: the connection is shut down here and closed when nobody uses it."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
 
 def serve(control_descriptor: str, asking_descriptor: str, *modules: str) -> None:
-    """The server's whole life: import the readers, then fork a worker for each socket that comes, until the parent is gone."""
+    """Run the server: import the readers, then fork a worker for each socket that arrives, until the parent is gone."""
     warnings.simplefilter("ignore")
     control, asking = socket.socket(fileno=int(control_descriptor)), int(asking_descriptor)
     with _ending_with_the_parent(control):
@@ -267,17 +305,17 @@ def serve(control_descriptor: str, asking_descriptor: str, *modules: str) -> Non
     for worker in workers:
         os.kill(worker, signal.SIGKILL)
         os.waitpid(worker, 0)
-    os._exit(0)  # Python would tidy up for a second
+    os._exit(0)  # Python's own clean-up takes a second
 
 
 @contextmanager
 def _ending_with_the_parent(control: socket.socket) -> Iterator[None]:
-    """End the server as soon as its parent is gone. For its imports: they take seconds, on a busy machine many, and read no socket.
+    """End the server as soon as its parent is gone, while it imports: that takes seconds, on a busy machine many, and reads no socket.
 
-    The thread that watches has ended when this has, since a process with threads must not fork.
+    The watching thread has ended when this context has, since a process with threads must not fork.
     """
     hung_up, over = select.poll(), threading.Event()
-    hung_up.register(control, 0)  # hanging up is told in any case
+    hung_up.register(control, 0)  # a hang-up is reported in any case
 
     def watch() -> None:
         while not over.is_set():
@@ -294,7 +332,7 @@ def _ending_with_the_parent(control: socket.socket) -> Iterator[None]:
 
 
 def _work(connection: Connection, asking: int, number: int, read: Read) -> None:
-    """A worker's whole life. Its main thread takes items in, so that it notices at once when the parent goes."""
+    """Run a worker. Its main thread receives items, so that it notices at once when the parent is gone."""
     import torch
 
     payloads: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -326,24 +364,24 @@ def _work(connection: Connection, asking: int, number: int, read: Read) -> None:
 
 
 def _messages(read: Read, payload: Any) -> Iterator[Message]:
-    """What a worker has to say of an item: its samples, and whether each is the last; None where there is none; or what went wrong."""
-    held: Sample | None = None
-    wrong: Exception | None = None
+    """Yield what a worker sends for an item: each sample with whether it is the last, None for an item without samples, or the error."""
+    previous: Sample | None = None
+    failure: Exception | None = None
     try:
         for sample in read(payload):
-            if held is not None:
-                yield held, False
-            held = sample
+            if previous is not None:
+                yield previous, False
+            previous = sample
     except UserError as error:
-        wrong = error
+        failure = error
     except (OSError, ValueError, MemoryError) as error:
-        wrong = ValueError(reason(error))
+        failure = ValueError(reason(error))
     except Exception:
-        wrong = RuntimeError(f"in a decoding process:\n{traceback.format_exc()}")
-    if held is not None:
-        yield held, wrong is None
-    if held is None or wrong is not None:
-        yield wrong
+        failure = RuntimeError(f"in a decoding process:\n{traceback.format_exc()}")
+    if previous is not None:
+        yield previous, failure is None
+    if previous is None or failure is not None:
+        yield failure
 
 
 def _send(connection: Connection, message: Message) -> None:

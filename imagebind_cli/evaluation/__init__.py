@@ -1,1 +1,39 @@
-"""Zero-shot and few-shot classification: class names and prompts, prototypes, scores, reports, and the suites the field compares by."""
+"""Zero-shot and few-shot classification and the suites the field compares by: class names and prompts, prototypes, scores, reports."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imagebind_cli.evaluation.job import Classification, classify, few_shot, run_suite
+    from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, ReportOptions, TruthOptions
+    from imagebind_cli.evaluation.report import Report
+    from imagebind_cli.evaluation.suites import open_suite
+
+__all__ = [
+    "ClassOptions",
+    "Classification",
+    "ProbeOptions",
+    "Report",
+    "ReportOptions",
+    "TruthOptions",
+    "classify",
+    "few_shot",
+    "open_suite",
+    "run_suite",
+]
+
+_PUBLIC = {
+    **dict.fromkeys(("Classification", "classify", "few_shot", "run_suite"), "job"),
+    **dict.fromkeys(("ClassOptions", "ProbeOptions", "ReportOptions", "TruthOptions"), "options"),
+    "Report": "report",
+    "open_suite": "suites",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are first used (PEP 562), so that the command line's help needs no numpy."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"imagebind_cli.evaluation.{_PUBLIC[name]}"), name)

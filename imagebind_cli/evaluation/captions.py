@@ -1,4 +1,4 @@
-"""Captions that look for their items, and items for their captions: the retrieval suites."""
+"""Captions that search for their items, and items for their captions: the retrieval suites."""
 
 from __future__ import annotations
 
@@ -9,45 +9,71 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli import metrics
-from imagebind_cli.similarity import places, ranks, top_k
+from imagebind_cli.similarity import positions_by_id, ranks, top_k
 
 
 @dataclass(frozen=True)
-class Side:
-    """What is asked, or searched: ids, unit vectors (n, dim), and for each the rows of the other side that belong to it."""
+class Gallery:
+    """Items or captions, to search with or to be searched.
+
+    ids: of each row. vectors: unit rows (n, dim). partners: for each row, the rows of the other gallery that belong to it.
+    """
 
     ids: list[str]
     vectors: np.ndarray
     partners: list[np.ndarray]
 
 
-def sides(item_ids: Sequence[str], items: np.ndarray, captions: Sequence[tuple[str, str, str]], texts: np.ndarray) -> tuple[Side, Side]:
-    """Items (n, dim) and captions (m, dim) as two sides. captions: id, text and the id of its item, for each row of `texts`.
+@dataclass(frozen=True)
+class CaptionMatch:
+    """What a caption found, or an item in the other direction.
 
-    Captions of items that are not there are left out, and items without a caption as well.
+    direction: as `text->audio`. top: ids and cosines, best first. truth: the ids that belong to it.
+    """
+
+    direction: str
+    id: str
+    top: list[tuple[str, float]]
+    truth: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row that `imagebind zeroshot` writes."""
+        top = [{"id": id, "score": score} for id, score in self.top]
+        return {"direction": self.direction, "id": self.id, "top": top, "truth": self.truth}
+
+
+def galleries(
+    item_ids: Sequence[str], items: np.ndarray, captions: Sequence[tuple[str, str, str]], texts: np.ndarray
+) -> tuple[Gallery, Gallery]:
+    """Build the galleries of items (n, dim) and of captions (m, dim).
+
+    Captions without their item, and items without a caption, are left out.
+
+    Args:
+        captions: id, text and the id of its item, for each row of `texts`.
     """
     described = {item for _, _, item in captions}
     rows = [row for row, id in enumerate(item_ids) if id in described]
     place = {item_ids[row]: number for number, row in enumerate(rows)}
-    kept = [number for number, (_, _, item) in enumerate(captions) if item in place]
-    of_item: list[list[int]] = [[] for _ in rows]
-    of_caption = [np.array([place[captions[number][2]]]) for number in kept]
-    for row, partners in enumerate(of_caption):
-        of_item[partners[0]].append(row)
+    present = [number for number, (_, _, item) in enumerate(captions) if item in place]
+    captions_of_item: list[list[int]] = [[] for _ in rows]
+    item_of_caption = [np.array([place[captions[number][2]]]) for number in present]
+    for row, partners in enumerate(item_of_caption):
+        captions_of_item[partners[0]].append(row)
     return (
-        Side([item_ids[row] for row in rows], items[rows], [np.array(own) for own in of_item]),
-        Side([captions[number][0] for number in kept], texts[kept], of_caption),
+        Gallery([item_ids[row] for row in rows], items[rows], [np.array(numbers) for numbers in captions_of_item]),
+        Gallery([captions[number][0] for number in present], texts[present], item_of_caption),
     )
 
 
-def ask(queries: Side, gallery: Side) -> dict[str, np.ndarray]:
-    """Scores of each query, as `metrics.retrieval` gives them. Among equal scores the first by id comes first."""
-    return metrics.retrieval(ranks(lambda: [gallery.vectors], queries.vectors, queries.partners, places(gallery.ids)))
+def retrieval_values(queries: Gallery, targets: Gallery) -> dict[str, np.ndarray]:
+    """Compute the scores of each query, as `metrics.retrieval` gives them. Of equal cosines, the first id comes first."""
+    return metrics.retrieval(ranks(lambda: [targets.vectors], queries.vectors, queries.partners, positions_by_id(targets.ids)))
 
 
-def answers(queries: Side, gallery: Side, k: int) -> Iterator[dict[str, Any]]:
-    """For each query what it finds, best first, and what it should."""
-    rows, scores = top_k([gallery.vectors], queries.vectors, k, lambda rows: [gallery.ids[row] for row in rows])
-    for id, partners, found, own in zip(queries.ids, queries.partners, rows, scores, strict=True):
-        top = [{"id": gallery.ids[row], "score": float(f"{score:.9g}")} for row, score in zip(found, own, strict=True)]
-        yield {"id": id, "top": top, "truth": [gallery.ids[row] for row in partners]}
+def caption_matches(direction: str, queries: Gallery, targets: Gallery, k: int) -> Iterator[CaptionMatch]:
+    """Yield for each query the k nearest targets, best first, and those it should find."""
+    rows, scores = top_k([targets.vectors], queries.vectors, k, lambda rows: [targets.ids[row] for row in rows])
+    for id, partners, nearest, cosines in zip(queries.ids, queries.partners, rows, scores, strict=True):
+        top = [(targets.ids[row], float(f"{score:.9g}")) for row, score in zip(nearest, cosines, strict=True)]
+        yield CaptionMatch(direction, id, top, [targets.ids[row] for row in partners])

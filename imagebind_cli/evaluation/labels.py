@@ -1,7 +1,7 @@
 """Lists of classes, and the names each has: typed, or a text, JSON, TOML, CSV or TSV file.
 
-A class is typed as `name`, or `name|other name`, or `class=name|other name` where it is called otherwise than any of its names; what holds a
-comma stands between quotation marks: `"table, wooden",chair`. JSON and TOML take names as they are, with any characters.
+A class is typed as `name`, `name|other name`, or `class=name|other name` where the class is called something else than its names. An entry
+with a comma is put between quotation marks: `"table, wooden",chair`. JSON and TOML take names as they are, with any characters.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,38 +19,43 @@ from typing import Any
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.tabular import is_table, read_good_rows, read_lines
 
+# Entries with commas between quotation marks that are not taken as such.
 CURLY = re.compile("(?:^|,)\\s*(?:'[^',]*,[^']*'|“[^”]*,[^”]*”|‘[^’,]*,[^’]*’|„[^“,]*,[^“]*“)\\s*(?:,|$)")
-"""Entries with commas between quotation marks that are not taken as such."""
 TYPED = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]*))\s*(?:,|$)')
 
 
 @dataclass(frozen=True)
 class Label:
-    """A class: what it is called in outputs and in the truth, and the names it goes by in prompts."""
+    """A class: its name in outputs and in the truth, and the names it has in prompts."""
 
     name: str
     names: tuple[str, ...]
 
 
-def read_labels(given: str) -> list[Label]:
-    """The classes of `a,b,c` or of a file, in its order.
+def read_labels(given: str | Sequence[Any] | Mapping[str, Any]) -> list[Label]:
+    """Read the classes of `a,b,c`, of a file, of a list of names or of lists of names, or of a mapping of class to name or names.
 
     Raises:
-        UserError: no such file, not of its format, fewer than two classes, a class or one of its names twice, an empty name.
+        UserError: no such file, or not of its format; fewer than two classes; a class, or one of its names, appears twice or is empty.
     """
-    if not os.path.isfile(given):  # which, unlike Path.is_file, a list of any length may be asked
+    if not isinstance(given, str):
+        try:
+            return check_labels("labels", _from_values(dict(given) if isinstance(given, Mapping) else list(given)))
+        except ValueError as error:
+            raise UserError(f"labels: {error}") from None
+    if not os.path.isfile(given):  # which, unlike Path.is_file, takes a string of any length
         if "," not in given:
             raise UserError(f"labels {given!r:.80}: no such file, and one class alone decides nothing; give a,b,c or a file")
-        return checked("labels", [_typed(entry) for entry in _entries(given)])
+        return check_labels("labels", [_typed(entry) for entry in _entries(given)])
     path = Path(given)
     try:
-        return checked(given, _from_table(path) if is_table(path) else _parse(path.suffix.lower(), read_lines(path)))
+        return check_labels(given, _from_table(path) if is_table(path) else _parse(path.suffix.lower(), read_lines(path)))
     except ValueError as error:  # JSON and TOML errors are ValueErrors
         raise UserError(f"{given}: {error}") from None
 
 
-def checked(place: str, labels: Sequence[Label]) -> list[Label]:
-    """These classes, if they can be told apart; see `read_labels`. `place` names their source in messages."""
+def check_labels(place: str, labels: Sequence[Label]) -> list[Label]:
+    """Return the classes if they differ from each other, else raise as `read_labels` does. `place` names their source in messages."""
     if len(labels) < 2:
         raise UserError(f"{place}: {len(labels) or 'no'} class{'' if labels else 'es'}; at least two are needed")
     seen: set[str] = set()
@@ -66,7 +71,7 @@ def checked(place: str, labels: Sequence[Label]) -> list[Label]:
 
 
 def shared_names(labels: Iterable[Label]) -> list[str]:
-    """Names that several classes go by: prompts cannot tell these classes apart."""
+    """List the names that several classes have: prompts cannot tell these classes apart."""
     owners: dict[str, int] = {}
     for label in labels:
         for name in label.names:
@@ -74,8 +79,8 @@ def shared_names(labels: Iterable[Label]) -> list[str]:
     return [name for name, count in owners.items() if count > 1]
 
 
-def digest(labels: Iterable[Label]) -> str:
-    """SHA-256 of classes and names in order, whatever file they came from."""
+def labels_digest(labels: Iterable[Label]) -> str:
+    """Compute the SHA-256 of classes and names in order; it does not depend on the kind of file."""
     return hashlib.sha256(json.dumps([[label.name, *label.names] for label in labels]).encode()).hexdigest()
 
 
@@ -88,11 +93,11 @@ def _parse(suffix: str, lines: Iterable[str]) -> list[Label]:
 
 
 def _entries(given: str) -> list[str]:
-    """The entries of a typed list, quotation marks undone; empty ones are left out."""
+    """Split a typed list into its entries, without quotation marks; empty ones are left out."""
     if CURLY.search(given):
-        raise UsageError(f'labels {given!r:.80}: what holds a comma stands between straight double quotation marks: "a, b"')
+        raise UsageError(f'labels {given!r:.80}: an entry with a comma is put between straight double quotation marks: "a, b"')
     if "\n" in given:
-        raise UsageError("labels: line breaks in a typed list; name the file itself, with a class on each line")
+        raise UsageError("labels: line breaks in a typed list; give the file itself, with a class on each line")
     entries, place = [], 0
     while place < len(given):
         entry = TYPED.match(given, place)
@@ -108,15 +113,15 @@ def _entries(given: str) -> list[str]:
 
 
 def _unquoted(line: str) -> str:
-    """A line that stands between quotation marks as a whole, as one typed with a comma must, without them."""
+    """Remove the quotation marks around a whole line, which a typed entry with a comma needs."""
     entry = TYPED.fullmatch(line)
     return line if entry is None or entry[1] is None else entry[1].replace('""', '"')
 
 
 def _typed(entry: str) -> Label:
     name, equals, names = entry.rpartition("=")
-    found = tuple(part.strip() for part in names.split("|"))
-    return Label(name.strip() if equals else found[0], found)
+    parts = tuple(part.strip() for part in names.split("|"))
+    return Label(name.strip() if equals else parts[0], parts)
 
 
 def _from_values(values: Any) -> list[Label]:
@@ -130,18 +135,18 @@ def _from_values(values: Any) -> list[Label]:
 def _names(value: Any) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{json.dumps(value, default=str)[:80]} is no name or list of names")
+        raise ValueError(f"{json.dumps(value, default=str)[:80]} is not a name or a list of names")
     return tuple(name.strip() for name in names)
 
 
 def _from_table(path: Path) -> list[Label]:
-    """Column `class`, and `name` if classes have other names or several: a row each, or with |."""
-    found: dict[str, list[str]] = {}
+    """Read the column `class`, and `name` where classes have other or several names: in a row each, or with | between them."""
+    names_of: dict[str, list[str]] = {}
     rows = [row for _, row in read_good_rows(path, ("class",))]
-    named = any("name" in row for row in rows)
+    has_names = any("name" in row for row in rows)
     for row in rows:
         name = row.get("class", "").strip()
-        if name in found and not named:
+        if name in names_of and not has_names:
             raise ValueError(f"class {name!r} is there twice")
-        found.setdefault(name, []).extend(part.strip() for part in row.get("name", name).split("|"))
-    return [Label(name, tuple(names)) for name, names in found.items()]
+        names_of.setdefault(name, []).extend(part.strip() for part in row.get("name", name).split("|"))
+    return [Label(name, tuple(names)) for name, names in names_of.items()]

@@ -1,4 +1,4 @@
-"""How far a model's vectors move when it computes in another type: measured on the weights at hand, as they decide."""
+"""How far a model's vectors move when it computes in another number type, measured with its own weights."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.model import Model
 
-ITEMS = 16
-FEWEST_TOKENS = 5
+ITEMS = 16  # inputs to compare
+FEWEST_TOKENS = 5  # of a generated sentence
 
 
 def generated(config: EncoderConfig, count: int, seed: int = 0) -> Tensor:
-    """Inputs (count, *shape) an encoder takes: sums of waves with noise, each another; sentences of random words for text."""
+    """Generate inputs (count, *shape) of an encoder, all different: sums of waves with noise, or for text sentences of random words."""
     random = torch.Generator().manual_seed(seed)
     if config.vocabulary:
         (length,) = config.shape
@@ -36,15 +36,18 @@ def generated(config: EncoderConfig, count: int, seed: int = 0) -> Tensor:
 
 
 def cosines(model: Model, other: Model, modality: str, count: int = ITEMS) -> Tensor:
-    """Cosines (count,) between two models' vectors of the same inputs.
+    """Compute the cosines (count,) between two models' vectors of the same generated inputs.
 
     Args:
-        model, other: the same weights in two types.
+        model, other: the same weights in two number types.
     Raises:
         UserError: the model has no such encoder.
     """
     inputs = generated(model.config(modality), count)
     size = min(model.batch_size(modality), other.batch_size(modality))
     return torch.cat(
-        [F.cosine_similarity(model.encode(modality, some), other.encode(modality, some)).clamp(-1, 1) for some in torch.split(inputs, size)]
+        [
+            F.cosine_similarity(model.encode(modality, batch), other.encode(modality, batch)).clamp(-1, 1)
+            for batch in torch.split(inputs, size)
+        ]
     )

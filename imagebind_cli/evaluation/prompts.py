@@ -1,7 +1,7 @@
-"""Sentences around class names, as CLIP's zero-shot classification has them: a file of templates, one a line, `{}` for the name.
+"""Prompts for class names, as in CLIP's zero-shot classification: a file of templates, one a line, with `{}` for the name.
 
-`clip` is the set of 80 that CLIP was published with for ImageNet; ImageBind uses it for every modality (arXiv 2305.05665, B.3). The sets
-named after a modality, and `plain`, the name alone, are this project's own.
+`clip` is the set of 80 that CLIP published for ImageNet; ImageBind uses it for every modality (arXiv 2305.05665, B.3). The sets named after
+a modality, and `plain`, the name alone, are this project's.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ DEFAULT = "clip"
 
 @dataclass(frozen=True)
 class Templates:
-    """A set of templates. `name`: how it was asked for."""
+    """A set of templates. name: the set or file it was read from."""
 
     name: str
     lines: tuple[str, ...]
 
     def fill(self, name: str) -> list[str]:
-        """Every template with this name in place of `{}`."""
+        """Put a class name into every template."""
         return [line.replace("{}", name) for line in self.lines]
 
     def record(self) -> dict[str, str | int]:
-        """What a report says about the set: which, how many, and a hash of their text."""
+        """Return what a report says about the set: its name, its size, and a hash of the text."""
         return {"name": self.name, "count": len(self.lines), "sha256": hashlib.sha256("\n".join(self.lines).encode()).hexdigest()}
 
 
 def template_sets() -> list[str]:
-    """The sets in the package."""
+    """List the sets in the package."""
     return sorted(entry.name.removesuffix(".txt") for entry in TEMPLATES.iterdir() if entry.name.endswith(".txt"))
 
 
 def read_templates(chosen: str = DEFAULT) -> Templates:
-    """A set by name, or of a file with a template a line.
+    """Read a set by name, or a file with a template a line.
 
     Raises:
-        UserError: neither, an empty file, a template without `{}` or one that is there twice.
+        UserError: there is no such set or file, the file is empty, a template has no `{}` or appears twice.
     """
     known = template_sets()
     if chosen not in known and not os.path.lexists(chosen):
         raise UserError(f"templates {chosen!r}: no such file, and not one of {', '.join(known)}")
     lines = (TEMPLATES / f"{chosen}.txt").read_text().splitlines() if chosen in known else read_lines(Path(chosen))
-    return checked(chosen, [line.strip() for line in lines if line.strip()])
+    return check_templates(chosen, [line.strip() for line in lines if line.strip()])
 
 
-def checked(name: str, lines: list[str]) -> Templates:
-    """These templates as a set; see `read_templates`."""
+def check_templates(name: str, lines: list[str]) -> Templates:
+    """Return lines as a set of templates; raise as `read_templates` does."""
     if not lines:
         raise UserError(f"{name}: no templates in it")
     for number, line in enumerate(lines):

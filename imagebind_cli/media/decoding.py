@@ -1,4 +1,4 @@
-"""The fence around third-party decoders: whatever they raise on hostile bytes becomes one kind of error."""
+"""Around every decoder: what a reader may be given, and the fence that turns a decoder's exceptions into one kind."""
 
 from __future__ import annotations
 
@@ -9,33 +9,44 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-Source = str | os.PathLike[str] | BinaryIO
-"""A path, or an open binary file that can seek."""
+Source = str | os.PathLike[str] | BinaryIO  # a path, or an open binary file that can seek
 
 
 @contextmanager
 def decoding(kind: str) -> Iterator[None]:
-    """Turn anything a decoder raises on a bad file into `ValueError("not a readable KIND: …")`.
+    """Turn whatever is raised on a bad file into `ValueError("not a readable KIND: …")`. As a decorator it fences a whole function.
 
-    `OSError` with an errno (no such file, permission, I/O error) passes: its own words are better. So do memory and interrupts.
+    Three kinds of exception pass: the readers' own, which are plain `ValueError`s or classes of this package; the system's `OSError`s (no
+    such file, no permission, a broken disk), whose words are better; and `MemoryError`.
     """
     try:
         yield
-    except (MemoryError, ValueError) as error:
-        if isinstance(error, MemoryError) or not type(error).__module__.startswith("av."):
-            raise
-        raise ValueError(f"not a readable {kind}: {_first_line(error)}") from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno and type(error).__module__ == "builtins":
+        if _is_telling(error):
             raise
         raise ValueError(f"not a readable {kind}: {_first_line(error)}") from error
+
+
+def _is_telling(error: Exception) -> bool:
+    """Check whether an exception's own words are for the user."""
+    if isinstance(error, OSError) and error.errno and type(error).__module__ == "builtins":
+        return True
+    return type(error) is ValueError or isinstance(error, MemoryError) or type(error).__module__.startswith("imagebind_cli.")
+
+
+def _first_line(error: Exception) -> str:
+    """The reason an exception gives, without the name of the file, which the caller adds."""
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "of no known kind"
+    text = str(getattr(error, "strerror", None) or error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def check_file(source: Source) -> None:
     """Refuse what no decoder should be given: an empty file, a folder, a pipe that would block.
 
     Raises:
-        OSError: the file cannot be reached. ValueError: it is not a regular file, or holds nothing.
+        OSError: the file cannot be reached. ValueError: it is not a regular file, or is empty.
     """
     if not isinstance(source, str | os.PathLike):
         return
@@ -46,9 +57,19 @@ def check_file(source: Source) -> None:
         raise ValueError("the file is empty")
 
 
-def _first_line(error: Exception) -> str:
-    """What went wrong, without the name of the file, which the caller says."""
-    if type(error).__name__ == "UnidentifiedImageError":
-        return "of no known kind"
-    text = str(getattr(error, "strerror", None) or error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+@contextmanager
+def opened(source: Source) -> Iterator[BinaryIO]:
+    """Open a file at its first byte. One that was open already stays open, and is left at its first byte."""
+    if isinstance(source, str | os.PathLike):
+        with open(source, "rb") as file:
+            yield file
+    else:
+        source.seek(0)
+        yield source
+        source.seek(0)
+
+
+def first_bytes(source: Source, count: int) -> bytes:
+    """Read the first bytes of a file, which reveal its format more reliably than its name."""
+    with opened(source) as file:
+        return file.read(count)

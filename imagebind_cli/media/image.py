@@ -2,53 +2,66 @@
 
 from __future__ import annotations
 
-import struct
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from imagebind_cli.media.arrays import head
-from imagebind_cli.media.decoding import Source, check_file, decoding
+from imagebind_cli.media.decoding import Source, check_file, decoding, first_bytes
 from imagebind_cli.media.essential import JPEG, PNG, essential_jpeg, essential_png
-from imagebind_cli.media.kinds import HEAD, HEIF, HEIF_SEQUENCE, RAW, UnsupportedKind, check_kind
+from imagebind_cli.media.picture_kinds import HEAD, HEIF, HEIF_SEQUENCE, RAW, UnsupportedKind, check_kind
 
-MAX_PIXELS = 200_000_000
-"""A header that promises more is refused before anything is unpacked."""
-
-
+MAX_PIXELS = 200_000_000  # a header that promises more is refused before memory is reserved
+MAX_PAGES = 10_000  # of a TIFF file; Pillow's time grows with the square of their number
+# Of a picture longer than this many times its short side, only the middle is kept: scaled to the encoder's square it would not fit into
+# memory, and the crop takes the middle anyway.
 LONGEST = 32
-"""Of a picture longer than this many times its short side, only the middle is kept: scaled to the encoder's square it would not fit into
-memory, and the crop takes the middle anyway."""
 
 
+@decoding("picture")
 def open_image(source: Source, most: int = MAX_PIXELS, page: int = 0, transparent: bool = False) -> Image.Image:
-    """A picture as its file holds it: first frame, or that page of a TIFF, own mode, pixels read. transparent: with a PNG's mark of clear pixels.
+    """Read a picture in its own mode: the first frame, or that page of a TIFF. transparent: keep a PNG's mark of clear pixels.
 
     Raises:
-        OSError, ValueError: the file cannot be read, is no picture, or would unpack to more than `most` pixels.
+        OSError, ValueError: the file cannot be read, is not a picture, or would unpack to more than `most` pixels.
     """
     check_file(source)
-    with decoding("picture"):
-        image = identify(source, transparent=transparent)
-        if page and image.format == "TIFF":
-            if page >= (pages := getattr(image, "n_frames", 1)):
-                raise ValueError(f"no page {page}; it has {pages}, counted from 0")
-            image.seek(page)
-        if image.width * image.height > most:
-            raise ValueError(f"{image.width} x {image.height} pixels; at most {most:,} are unpacked")
-        image.load()
+    image = identify(source, transparent=transparent)
+    if page and image.format == "TIFF":
+        if page >= (pages := count_pages(source)):
+            raise ValueError(f"no page {page}; it has {pages}, counted from 0")
+        image.seek(page)
+    if image.width * image.height > most:
+        raise ValueError(f"{image.width} x {image.height} pixels; at most {most:,} are unpacked")
+    image.load()
     return image
 
 
-def identify(source: Source, moving: bool = False, transparent: bool = False) -> Image.Image:
-    """A picture of which nothing is unpacked yet, without what no pixel depends on. moving: with an animation's frames. transparent: see above.
+@decoding("picture")
+def count_pages(source: Source) -> int:
+    """Count the pages of a TIFF file.
 
     Raises:
-        OSError, ValueError: the file cannot be read. UnsupportedKind: it is of a kind that is known and not read.
+        ValueError: there are more than `MAX_PAGES`.
     """
-    start = head(source, HEAD)
+    image = identify(source)
+    for page in range(1, MAX_PAGES + 1):
+        try:
+            image.seek(page)
+        except EOFError:
+            return page
+    raise ValueError(f"a TIFF file of more than {MAX_PAGES:,} pages; split it")
+
+
+@decoding("picture")
+def identify(source: Source, moving: bool = False, transparent: bool = False) -> Image.Image:
+    """Open a picture without unpacking its pixels. moving: with an animation's frames. transparent: as `open_image`'s.
+
+    Raises:
+        OSError, ValueError: the file cannot be read. UnsupportedKind: it is of a kind that is recognised but not read.
+    """
+    start = first_bytes(source, HEAD)
     try:
         image = Image.open(essential_png(source, moving, transparent) if start.startswith(PNG) else source)
     except UnidentifiedImageError:
@@ -63,7 +76,7 @@ def identify(source: Source, moving: bool = False, transparent: bool = False) ->
             raise
         image = Image.open(essential_jpeg(source))
     if image.format == "EPS":  # Pillow would hand it to Ghostscript, and it may be a program that never ends
-        raise ValueError("an EPS file, which is a program and no picture; make it a PNG first")
+        raise ValueError("an EPS file, which is a program and not a picture; make it a PNG first")
     if image.format == "TIFF" and _is_raw(image):
         image.close()
         raise UnsupportedKind(f"{RAW[0]} is not supported, its first picture is a preview; {RAW[1]}")
@@ -79,7 +92,7 @@ def _is_raw(image: Any) -> bool:
 
 
 def _open_heif(source: Source) -> Image.Image | None:
-    """A HEIC picture, its tiles assembled and turned upright; None without the extra."""
+    """Open a HEIC picture, its tiles assembled and turned upright; None without the extra."""
     try:
         from pi_heif import open_heif
     except ImportError:
@@ -97,20 +110,21 @@ def _open_heif(source: Source) -> Image.Image | None:
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """EXIF's orientation; 1, upright, where there is none or it cannot be read."""
+    """Return EXIF's orientation; 1, upright, where there is none or it cannot be read."""
     with suppress(Exception):  # whatever Pillow's parser meets in damaged data
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     return 1
 
 
 def middle(side: int, other: int) -> slice:
-    """What of a side of a picture is kept beside the other one: all, or the middle of one more than `LONGEST` times as long."""
+    """Return the part of a side that is kept: all of it, or the middle where it is more than `LONGEST` times as long as the other."""
     spare = max(0, side - LONGEST * other) // 2
     return slice(spare, side - spare)
 
 
+@decoding("picture")
 def read_image(source: Source) -> Image.Image:
-    """A picture file as `upright` gives it.
+    """Read a picture file as RGB, upright.
 
     Raises:
         OSError, ValueError: as `open_image` and `upright`.
@@ -118,26 +132,26 @@ def read_image(source: Source) -> Image.Image:
     return upright(open_image(source))
 
 
+@decoding("picture")
 def upright(image: Image.Image) -> Image.Image:
-    """A picture as RGB with 8 bits a channel: turned upright by its EXIF orientation, 16 bits scaled down, CMYK and palette converted.
+    """Convert a picture to RGB with 8 bits a channel, turned upright by its EXIF orientation, 16 bits scaled down.
 
-    Transparency is dropped, as in the published code. The picture itself may be turned, too.
+    Transparency is dropped, as in the published code. The picture passed may itself be turned.
 
     Raises:
         ValueError: a floating-point picture, whose range nothing says.
     """
-    with decoding("picture"):
-        if exif_orientation(image) != 1:
-            with suppress(ValueError, TypeError, KeyError, struct.error):  # it is turned before what is left of its EXIF is written anew
-                ImageOps.exif_transpose(image, in_place=True)  # a large picture is never copied without need
-        across, down = middle(image.width, image.height), middle(image.height, image.width)
-        if (across.start, down.start) != (0, 0):
-            image = image.crop((across.start, down.start, across.stop, down.stop))
-        if image.mode.startswith("I"):  # Pillow would clip 16 bits to white
-            values = np.asarray(image)
-            if values.min() < 0 or values.max() > 65535:
-                raise ValueError(f"32-bit picture with values from {values.min()} to {values.max()}; 0 to 65535 are understood")
-            image = Image.fromarray((values >> 8).astype(np.uint8))
-        elif image.mode == "F":
-            raise ValueError("a floating-point picture has no stated range; save it with 8 or 16 bits")
-        return image if image.mode == "RGB" else image.convert("RGB")
+    if exif_orientation(image) != 1:
+        with suppress(Exception):  # it is turned before Pillow writes what is left of its EXIF, which may fail
+            ImageOps.exif_transpose(image, in_place=True)  # a large picture is never copied without need
+    across, down = middle(image.width, image.height), middle(image.height, image.width)
+    if (across.start, down.start) != (0, 0):
+        image = image.crop((across.start, down.start, across.stop, down.stop))
+    if image.mode.startswith("I"):  # Pillow would clip 16 bits to white
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"32-bit picture with values from {values.min()} to {values.max()}; 0 to 65535 are understood")
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("a floating-point picture has no stated range; save it with 8 or 16 bits")
+    return image if image.mode == "RGB" else image.convert("RGB")

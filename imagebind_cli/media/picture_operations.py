@@ -1,6 +1,6 @@
-"""What is done to a picture in training: mirrored, distorted, its colours changed, as torchvision's functionals do it to Pillow pictures.
+"""Mirroring, distortions and changes of colour in training, by torchvision's functionals on Pillow pictures.
 
-Import this where a picture is varied and nowhere else: torchvision takes a second or two, and `embed` does without it.
+Import this only where a picture is varied: torchvision takes a second or two, and `embed` does without it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-GREY = 128
-"""What shows of a colour picture where a distortion moved it away; of a map it is 0, which is nothing known."""
+GREY = 128  # fills a colour picture where a distortion moved it away; in a map it is 0, which means nothing known
 
 Operation = Callable[[Image.Image, float], Image.Image]
 
 
 def mirror(picture: Image.Image) -> Image.Image:
-    """A picture with left and right exchanged."""
+    """Exchange left and right."""
     return F.horizontal_flip(picture)
 
 
@@ -55,6 +54,7 @@ def _solarize_add(picture: Image.Image, amount: float) -> Image.Image:
     return picture.point([min(255, level + int(amount)) if level < 128 else level for level in range(256)] * 3)
 
 
+# Operations that move pixels.
 DISTORTIONS: dict[str, Operation] = {
     "rotate": _rotate,  # degrees
     "shear_x": lambda picture, slope: _affine(picture, shear=(slope, 0.0)),
@@ -62,8 +62,8 @@ DISTORTIONS: dict[str, Operation] = {
     "translate_x": lambda picture, share: _affine(picture, translate=(share, 0.0)),
     "translate_y": lambda picture, share: _affine(picture, translate=(0.0, share)),
 }
-"""What moves pixels."""
 
+# Operations that change colours.
 COLOURS: dict[str, Operation] = {
     "brightness": F.adjust_brightness,
     "contrast": F.adjust_contrast,
@@ -77,4 +77,3 @@ COLOURS: dict[str, Operation] = {
     "solarize": F.solarize,
     "solarize_add": _solarize_add,
 }
-"""What changes them where they are."""

@@ -19,12 +19,11 @@ from torch.nn import functional as F
 CROSSINGS = 6
 ROLLOFF = 0.99
 
-PHASES_AT_ONCE = 32
-"""Neighbouring outputs reach nearly the same inputs: this many are one matrix product, at all periods of a block."""
+PHASES_AT_ONCE = 32  # neighbouring outputs reach nearly the same inputs: this many are one matrix product, at all periods of a block
 
+# About so many outputs are computed at once, at places that do not depend on what is asked for: the same sample is always the same
+# number. A product of another size rounds in another way, which shows in bands that hold nothing but rounding.
 BLOCK = 65_536
-"""About so many outputs are computed at once, at places that do not depend on what is asked for: the same sample is always the same
-number. A product of another size rounds in another way, which shows in bands that hold nothing but rounding."""
 
 
 class Resampled:
@@ -46,7 +45,7 @@ class Resampled:
         self._latest = -1, torch.empty(0)  # the first output of the block computed last, and the block
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Samples [start, stop) at the new rate, (r, stop - start); each call goes on where the last one stopped, or later."""
+        """Return samples [start, stop) at the new rate, (r, stop - start); each call starts where the last one stopped, or later."""
         if stop <= start or self._same:
             return self._read(start, stop)
         firsts = range(start // self._size * self._size, stop, self._size)
@@ -54,45 +53,45 @@ class Resampled:
 
     def _block(self, first: int) -> Tensor:
         if self._latest[0] != first:
-            self._latest = first, self._computed(first)
+            self._latest = first, self._compute(first)
         return self._latest[1]
 
-    def _computed(self, first: int) -> Tensor:
-        """The block from output `first` on, (r, m p); the last one ends with the period that ends the sound."""
+    def _compute(self, first: int) -> Tensor:
+        """Compute the block from output `first` on, (r, m p); the last one ends with the period that ends the sound."""
         old, new = self._old, self._new
         periods = -(-min(self._size, self.length - first) // new)
         start = first // new * old - self._reach
-        samples = self._padded(start, start + (periods + 1) * old)
+        samples = self._pad(start, start + (periods + 1) * old)
         outputs = samples.new_empty(len(samples), periods, new)
-        for row, made in zip(samples, outputs, strict=True):
+        for row, output in zip(samples, outputs, strict=True):
             for phase, offset, filters in self._filters:
                 taps = row[offset:].as_strided((periods, len(filters)), (old, 1))
-                torch.mm(taps, filters, out=made[:, phase : phase + filters.shape[1]])
+                torch.mm(taps, filters, out=output[:, phase : phase + filters.shape[1]])
         return outputs.flatten(1)
 
-    def _padded(self, start: int, stop: int) -> Tensor:
-        """The sound's samples [start, stop), with zeros before its beginning and past its end."""
+    def _pad(self, start: int, stop: int) -> Tensor:
+        """Return the sound's samples [start, stop), with zeros before its beginning and past its end."""
         first = max(start, 0)
         last = max(min(stop, self._length), first)
         return F.pad(self._read(first, last), (first - start, stop - last))
 
 
 def width(old: int, new: int) -> int:
-    """Samples of the input to each side of an output that its filter reaches."""
+    """Return how many samples of the input to each side of an output its filter reaches."""
     return math.ceil(CROSSINGS * old / (min(old, new) * ROLLOFF))
 
 
 @lru_cache(maxsize=4)
 def filters_of(old: int, new: int, periods: int) -> list[tuple[int, int, Tensor]]:
-    """For each product over some periods: its first phase, its first tap's place past `width` before them, and its filters (t, p)."""
-    made = []
+    """Return, for each product over a number of periods: its first phase, its first tap's place past `width` before them, and its filters (t, p)."""
+    products = []
     for phase in range(0, new * periods, PHASES_AT_ONCE):
         phases = torch.arange(phase, min(phase + PHASES_AT_ONCE, new * periods))
         first, last = (int(phases[i]) * old // new for i in (0, -1))
         places = torch.arange(first - width(old, new), last + width(old, new) + 2)
         # Counted from each output's own period, as torchaudio does: rounded to float32, a later one's times would differ.
-        made.append((phase, first, _filters(old, new, phases % new, places[:, None] - phases // new * old)))
-    return made
+        products.append((phase, first, _filters(old, new, phases % new, places[:, None] - phases // new * old)))
+    return products
 
 
 def _filters(old: int, new: int, phases: Tensor, places: Tensor) -> Tensor:

@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 
 def open_container(source: Source) -> InputContainer:
-    """The container, read from its beginning."""
+    """Open a container at its beginning."""
     import av
 
     if hasattr(source, "seek"):
         source.seek(0)
-    # A colon in a name is no protocol: `12:30.mp4` is a file.
+    # A colon in a name does not name a protocol: `12:30.mp4` is a file.
     return av.open(f"file:{os.fspath(source)}" if isinstance(source, str | os.PathLike) else source, mode="r")
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The one of several tracks that is read.
+class TrackChoice:
+    """Which of several tracks is read.
 
     index: its place among all of the container's. number: counted from 1 among those of its kind, of which there are `count`.
     notes: why this one, where there are several and none was asked for.
@@ -47,12 +47,12 @@ class Chosen:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Which one of how many, where there are several."""
+        """The track and how many there are, where there are several."""
         return {"track": self.number, "tracks": self.count} if self.count > 1 else {}
 
 
 def open_tracks(source: Source) -> tuple[InputContainer, list[VideoStream]]:
-    """The container at its beginning, and its tracks of moving pictures: a cover, which may be a single picture beside sound, is none."""
+    """Open a container at its beginning, and find its tracks of moving pictures; a cover, which may be a single picture beside sound, is not one."""
     from av.stream import Disposition
 
     container = open_container(source)
@@ -60,20 +60,20 @@ def open_tracks(source: Source) -> tuple[InputContainer, list[VideoStream]]:
     tracks = [stream for stream in container.streams.video if not stream.disposition & covers]
     if not container.streams.audio:
         return container, tracks
-    found = Counter({stream.index: stream.frames for stream in tracks})
+    pictures = Counter({stream.index: stream.frames for stream in tracks})
     uncounted = [stream for stream in tracks if not stream.frames]
-    if uncounted:  # Matroska and transport streams do not say how many pictures there are
+    if uncounted:  # Matroska and transport streams do not count their pictures
         for packet in packets(container, *uncounted):
-            found[packet.stream_index] += 1
-            if all(found[stream.index] > 1 for stream in uncounted):
+            pictures[packet.stream_index] += 1
+            if all(pictures[stream.index] > 1 for stream in uncounted):
                 break
         container.close()
         container = open_container(source)
-    return container, [stream for stream in container.streams.video if found[stream.index] > 1]
+    return container, [stream for stream in container.streams.video if pictures[stream.index] > 1]
 
 
-def choose(tracks: Sequence[Stream], number: int | None, kind: str) -> Chosen:
-    """The track asked for by its number, from 1; else the one flagged default, else the first.
+def choose_track(tracks: Sequence[Stream], number: int | None, kind: str) -> TrackChoice:
+    """Choose the track asked for by its number, from 1; else the one flagged default, else the first.
 
     A track for commentary or for the impaired is taken only where there is no other, and so is one that cannot be decoded.
 
@@ -98,23 +98,23 @@ def choose(tracks: Sequence[Stream], number: int | None, kind: str) -> Chosen:
         flagged = [bool(track.disposition & Flag.default) for track in tracks]
         reason = "flagged default" if flagged[at] and not all(flagged) else "the first" if at == 0 else "the first of the main ones"
         notes = (f"{kind} track {at + 1} of {len(tracks)}, {reason}; --track takes another",)
-    return Chosen(tracks[at].index, at + 1, len(tracks), notes)
+    return TrackChoice(tracks[at].index, at + 1, len(tracks), notes)
 
 
 def tick(stream: Stream) -> Fraction:
-    """Seconds per unit of the track's time stamps."""
+    """Return the seconds per unit of the track's time stamps."""
     return stream.time_base or Fraction(1, 1_000_000)
 
 
 def start_seconds(stream: Stream) -> Fraction:
-    """When the track starts, in the container's time."""
+    """Return when the track starts, in the container's time."""
     return (stream.start_time or 0) * tick(stream)
 
 
 def picture_seconds(container: InputContainer, stream: VideoStream) -> float:
-    """From the first picture to the end of the last one: the track's own word, else the container's, else its packets'.
+    """Return the seconds from the first picture to the end of the last one, as the track says, else the container, else its packets.
 
-    Leaves the container anywhere.
+    The container is left at any place.
     """
     if stream.duration:
         return float(stream.duration * tick(stream))
@@ -124,12 +124,12 @@ def picture_seconds(container: InputContainer, stream: VideoStream) -> float:
 
 
 def end_seconds(container: InputContainer, stream: Stream) -> Fraction:
-    """When the last packet ends, in the container's time, by reading all of them; nothing is decoded."""
+    """Return when the last packet ends, in the container's time, by reading all of them; nothing is decoded."""
     return max(((packet.pts or 0) + (packet.duration or 0) for packet in packets(container, stream)), default=0) * tick(stream)
 
 
 def packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Any]]:
-    """The tracks' packets to the end, or to where the file is damaged; the last, empty ones, which flush decoders, are left out."""
+    """Yield the tracks' packets up to the end, or to where the file is damaged; the empty ones at the end, which flush decoders, are skipped."""
     import av
 
     try:
@@ -141,13 +141,13 @@ def packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Any]
 
 
 def frame_seconds(stream: VideoStream) -> float:
-    """How long a picture lasts on average; 1/25 s where nothing says."""
+    """Return how long a picture lasts on average; 1/25 s where nothing says."""
     rate = stream.average_rate or stream.guessed_rate
     return float(1 / rate) if rate else 0.04
 
 
 def frames(container: InputContainer, stream: Any) -> Iterator[Any]:
-    """The track's frames from here on, in display order; a damaged packet is left out."""
+    """Yield the track's frames from here on, in display order; damaged packets are skipped."""
     import av
 
     for packet in chain(packets(container, stream), [None]):

@@ -2,10 +2,10 @@
 
 Crop and erasing as torchvision's RandomResizedCrop and RandomErasing, distortions and colours as RandAugment's operations (Cubuk et al.
 2019). Colour pictures and maps of one number per pixel go through the same steps with the same box and the same matrix, so that a depth map
-stays over its picture; colours are for pictures alone.
+stays aligned with its picture; colours are for pictures alone.
 
 Two steps are not torchvision's. A crop's box is in fractions of a pixel: rounded to whole pixels, as there, a map of a quarter of its picture's
-size would lie 2 pixels of 224 beside it, and up to 7. Erasing is a paste: through a tensor and back takes a hundred times as long.
+size would be off by 2 pixels of 224, and by up to 7. Erasing is a paste: through a tensor and back takes a hundred times as long.
 """
 
 from __future__ import annotations
@@ -16,11 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom."""
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
-RATIOS = 3 / 4, 4 / 3
-"""Width over height of a crop, in pixels."""
+RATIOS = 3 / 4, 4 / 3  # width over height of a crop, in pixels
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Crop:
     top: float
 
     def box(self, width: int, height: int) -> Box | None:
-        """In pixels of a picture; None where it does not fit in."""
+        """Return it in pixels of a picture; None where it does not fit."""
         across = math.sqrt(self.area * width * height * self.ratio)
         down = math.sqrt(self.area * width * height / self.ratio)
         if across > width or down > height:
@@ -58,7 +56,7 @@ class View:
     erased: Box | None = None
 
     def picture(self, picture: Image.Image, size: int) -> Image.Image:
-        """A picture in RGB, or of one floating-point number per pixel (mode F), as (size, size)."""
+        """Apply the view to a picture in RGB, or of one float per pixel (mode F): (size, size)."""
         from imagebind_cli.media.picture_operations import COLOURS, DISTORTIONS, mirror  # only here: torchvision takes long to import
 
         resampling = Image.Resampling.BICUBIC if self.bicubic else Image.Resampling.BILINEAR
@@ -75,7 +73,7 @@ class View:
         return picture
 
     def plane(self, values: np.ndarray, size: int) -> np.ndarray:
-        """A map (h, w) as (size, size) float32."""
+        """Apply the view to a map (h, w): (size, size) float32."""
         return np.asarray(self.picture(Image.fromarray(values.astype(np.float32)), size))
 
     def _box(self, width: int, height: int) -> Box:
@@ -86,7 +84,7 @@ class View:
 
 
 def _middle(width: int, height: int, ratio: float) -> Box:
-    """The largest box of a ratio in the middle."""
+    """Return the largest box of a ratio in the middle."""
     across, down = min(width, height * ratio), min(height, width / ratio)
     left, top = (width - across) / 2, (height - down) / 2
     return left, top, left + across, top + down

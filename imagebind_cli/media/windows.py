@@ -1,4 +1,4 @@
-"""Where the windows of a long item lie in time, and which frames are seen in one.
+"""The windows of a long item in time, and which frames belong to one.
 
 ImageBind appendix B.1: as many windows as cover the input, evenly spaced; the released code: a fixed number.
 """
@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-Times = tuple[float | None, float | None]
-"""Start and end of a stretch of an item in seconds; None for its beginning, and for its end."""
+Times = tuple[float | None, float | None]  # start and end of a stretch of an item in seconds; None for its beginning, and for its end
 
-SAID_SECONDS = 0.05
-"""A stretch that reaches further than this past its item is told."""
+REPORTED_SECONDS = 0.05  # a stretch that reaches further than this past its item is reported
 
-MAX_WINDOWS = 1_000_000
-"""An item whose header promises more (23 days of 2-second windows) is refused."""
+MAX_WINDOWS = 1_000_000  # an item whose header promises more (23 days of 2-second windows) is refused
 
 
 @dataclass(frozen=True)
@@ -34,11 +31,11 @@ class Moment:
     end: float | None = None
 
     def since(self, time: float) -> Moment:
-        """The same on a clock that starts at a time."""
+        """Return the same moment on a clock that starts at a time."""
         return Moment(self.place, None if self.start is None else self.start - time, None if self.end is None else self.end - time)
 
     def window(self, duration: float, length: float) -> tuple[Fraction, Fraction]:
-        """Start and end in seconds. A stretch shorter than the window gets one that reaches past its end.
+        """Return start and end in seconds. A stretch shorter than the window gets one that reaches past its end.
 
         Raises:
             ValueError: the stretch lies outside the item.
@@ -51,7 +48,7 @@ class Moment:
 
 
 def windows(duration: float, length: float, clips: int | None = None, moment: Moment | None = None) -> list[tuple[Fraction, Fraction]]:
-    """Start and end, in seconds, of evenly spaced windows from the first to the last second of an item.
+    """Return start and end, in seconds, of evenly spaced windows from the first to the last second of an item.
 
     Args:
         duration: of the item, in seconds.
@@ -77,12 +74,12 @@ def windows(duration: float, length: float, clips: int | None = None, moment: Mo
 
 
 def seconds(spans: Iterable[tuple[Fraction, Fraction]], origin: Fraction = Fraction(0)) -> list[tuple[float, float] | None]:
-    """The same windows as plain numbers, for outputs. origin: what they count from, on the file's clock."""
+    """Return windows as plain numbers, for outputs. origin: what they count from, on the file's clock."""
     return [(float(start + origin), float(end + origin)) for start, end in spans]
 
 
 def cut(times: Times, duration: float, first: float = 0.0) -> tuple[Fraction, Fraction, tuple[str, ...]]:
-    """Return what there is of a stretch in an item that lasts from `first` for `duration`: from when to when, and what it lacks, in words.
+    """Return the part of a stretch that an item has which lasts from `first` for `duration`: its start and end, and what is lacking, in words.
 
     Raises:
         ValueError: nothing of it is there.
@@ -101,14 +98,14 @@ def cut(times: Times, duration: float, first: float = 0.0) -> tuple[Fraction, Fr
             else f"between {low:.10g} and {high:.10g} s"
         )
         raise ValueError(f"nothing {asked}; it lasts from {first:.10g} to {last:.10g} s")
-    missing = low < first - SAID_SECONDS or high > last + SAID_SECONDS
+    missing = low < first - REPORTED_SECONDS or high > last + REPORTED_SECONDS
     lacks = (f"only {max(low, first):.10g} to {min(high, last):.10g} s of {low:.10g} to {high:.10g} s are there",) if missing else ()
     # The decimals that were written: the float 14.4 lies a hair past the frame that starts there.
     return Fraction(str(max(low, first))), Fraction(str(min(high, last))), lacks
 
 
 def within(spans: Iterable[Sequence[float] | None], times: Times) -> list[tuple[float, float]]:
-    """The different windows whose middle lies in a stretch, in order; in one too short for any, those that begin in it.
+    """Return the different windows whose middle lies in a stretch, in order; in one too short for any, those that begin in it.
 
     Raises:
         ValueError: there is none.
@@ -122,7 +119,7 @@ def within(spans: Iterable[Sequence[float] | None], times: Times) -> list[tuple[
 
 
 def seen(times: Sequence[Any], start: Any, end: Any, count: int) -> list[int]:
-    """Numbers of `count` frames for the window [start, end): evenly spaced from the first to the last frame that starts in it.
+    """Return the numbers of `count` frames for the window [start, end): evenly spaced from the first to the last frame that starts in it.
 
     Where none starts, the one that is still on screen; [] before the first. As the published sampler: linspace(0, n - 1, count), cut to
     integers. times: when each frame starts, sorted.

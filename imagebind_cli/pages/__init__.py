@@ -1,1 +1,9 @@
-"""Every HTML page and picture that the program makes."""
+"""Every HTML page and picture that the program makes, all on the base in `base.py`.
+
+base.py             what every page shares: escaping, security policy, style, tables, and writing a page whole
+search.py           answers to queries, with pictures and players
+classification.py   the report of a classification, and a picture of its confusion matrix
+curves.py           line charts as SVG, for the report of a training run
+preview.py          samples as their encoder sees them, and a page to look through them
+pictures.py         a small picture of any file, and its sound
+"""

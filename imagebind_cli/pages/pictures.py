@@ -1,12 +1,16 @@
-"""What of a file can be shown on a page: a small picture of anything, and the sound of what can be heard. As bytes that need no other file."""
+"""A small picture of any file, and the sound of what can be heard, as bytes that stand in a page.
+
+`registry.PICTURES` names the function for each modality. Each takes (path, span, options), as `picture` does.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
@@ -14,19 +18,18 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from imagebind_cli.media.audio import Sound
+from imagebind_cli.media.audio.sound import Sound
 from imagebind_cli.media.image import read_image
+from imagebind_cli.media.maps.formats import read_map
 from imagebind_cli.media.maps.palettes import ramp
-from imagebind_cli.media.maps.pixel_map import read_map
 from imagebind_cli.media.motion.recordings import read_recording
 from imagebind_cli.media.video.clips import open_video
 from imagebind_cli.options import ThermalOptions
 from imagebind_cli.pages.preview import grey, traces
+from imagebind_cli.registry import PICTURES
 
-SIDE = 240
-"""Pixels of the longer side of a picture."""
-SHORT_SECONDS, EXCERPT_SECONDS = 30, 10
-"""A sound, or a stretch of one, up to the first is played whole; of a longer one so much of its beginning."""
+SIDE = 240  # pixels of the longer side of a picture
+SHORT_SECONDS, EXCERPT_SECONDS = 30, 10  # sounds up to the first are played whole; of longer ones, so much of the beginning
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 WINDOW_SECONDS, HIGHEST_HERTZ, RANGE_DECIBELS = 0.025, 8000, 80
 
@@ -35,98 +38,99 @@ Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """picture, sound: `data:` addresses. about: what is shown of the whole, in words."""
+class Picture:
+    """What a page shows of a file. image, sound: `data:` addresses. about: which part of the file is shown, in words."""
 
-    picture: str
+    image: str
     sound: str | None = None
     about: str = ""
 
 
-def show(modality: str, path: str, span: Span = None, options: Options = MappingProxyType({})) -> Shown:
-    """A file, or of a longer one the seconds of `span`, read with the `options` it was embedded with.
+def picture(modality: str, path: str, span: Span = None, options: Options = MappingProxyType({})) -> Picture:
+    """Return what a page shows of a file, or of some seconds of a longer one.
 
+    Args:
+        modality: one of `registry.PICTURES`. span: start and end in seconds. options: how the file was read when it was embedded.
     Raises:
-        OSError, ValueError: it cannot be read.
+        OSError, ValueError: the file cannot be read.
     """
-    if modality == "audio":
-        return _sound(path, span)
-    return Shown(_picture_address(PICTURES[modality](path, span, options)))
+    module, _, function = PICTURES[modality].partition(":")
+    made: Picture = getattr(import_module(module), function)(path, span, options)
+    return made
 
 
-def _image(path: str, span: Span, options: Options) -> Image.Image:
-    return read_image(path)
+def photo(path: str, span: Span, options: Options) -> Picture:
+    """Show a picture."""
+    return _of(read_image(path))
 
 
-def _video(path: str, span: Span, options: Options) -> Image.Image:
-    """The frame in the middle."""
+def film(path: str, span: Span, options: Options) -> Picture:
+    """Show the frame in the middle."""
     with open_video(path) as video:
         start, end = (Fraction(time) for time in span or (0.0, video.duration))
-        return Image.fromarray(video.clips([((start + end) / 2, end)], count=1)[0][0])
+        return _of(Image.fromarray(next(video.clips([((start + end) / 2, end)], count=1))[0]))
 
 
-def _vision(path: str, span: Span, options: Options) -> Image.Image:
+def photo_or_film(path: str, span: Span, options: Options) -> Picture:
+    """Show a picture, or a frame of a video."""
     try:
-        return _image(path, span, options)
+        return photo(path, span, options)
     except ValueError:
-        return _video(path, span, options)
+        return film(path, span, options)
 
 
-def _depth(path: str, span: Span, options: Options) -> Image.Image:
+def depth_map(path: str, span: Span, options: Options) -> Picture:
+    """Show a map in false colours, from its smallest to its largest value."""
     found = read_map(path, dataset=options.get("dataset"), frame=options.get("frame", 0), colours=True)
     if found.values.ndim == 3:
-        return Image.fromarray(found.values)
+        return _of(Image.fromarray(found.values))
     known = found.known
     smallest = found.values[known].min() if known.any() else 0
-    return Image.fromarray(_painted(np.where(known, found.values.astype(np.float64), smallest), "jet"))
+    return _of(Image.fromarray(_painted(np.where(known, found.values.astype(np.float64), smallest), "jet")))
 
 
-def _thermal(path: str, span: Span, options: Options) -> Image.Image:
-    """As the encoder sees it: in the range, from the dataset and by the palette that the options name."""
+def thermal_map(path: str, span: Span, options: Options) -> Picture:
+    """Show a map as the encoder sees it: in the range, from the dataset and by the palette that the options name."""
     from imagebind_cli.encoders import thermal
 
-    own = {entry.name: options[entry.name] for entry in fields(ThermalOptions) if entry.name in options}
-    scaled = thermal.scale(path, ThermalOptions(**own))[0]
-    return Image.fromarray(ramp("iron")[(scaled * 255).round().astype(np.uint8)].round().clip(0, 255).astype(np.uint8))
+    known = {entry.name: options[entry.name] for entry in fields(ThermalOptions) if entry.name in options}
+    scaled = thermal.scale(path, ThermalOptions(**known))[0]
+    return _of(Image.fromarray(ramp("iron")[(scaled * 255).round().astype(np.uint8)].round().clip(0, 255).astype(np.uint8)))
 
 
-def _imu(path: str, span: Span, options: Options) -> Image.Image:
+def motion(path: str, span: Span, options: Options) -> Picture:
+    """Show the traces of a motion recording."""
     recording = read_recording(path)
     values, times = recording.values, recording.times
     if span is not None and times is not None:
         inside = (times >= span[0]) & (times < span[1])
         values = values[inside] if inside.any() else values
-    return traces(np.nan_to_num(values).T)
+    return _of(traces(np.nan_to_num(values).T))
 
 
-PICTURES: dict[str, Callable[[str, Span, Options], Image.Image]] = {
-    "image": _image,
-    "video": _video,
-    "vision": _vision,
-    "depth": _depth,
-    "thermal": _thermal,
-    "imu": _imu,
-}
+def sound(path: str, span: Span, options: Options) -> Picture:
+    """Show the spectrogram of a sound, with a player."""
+    with Sound(path) as opened:
+        length = opened.length / opened.rate
+        start, end = span or (0.0, length)
+        if end - start > SHORT_SECONDS:
+            end = start + EXCERPT_SECONDS
+        samples = opened.read(int(start * opened.rate), min(int(end * opened.rate), opened.length))[0]
+        rate = opened.rate
+    about = "" if end - start >= length else f"{start:.1f} to {end:.1f} of {length:.1f} s"
+    return Picture(_picture_address(_spectrogram(samples, rate)), _sound_address(samples, rate), about)
+
+
+def _of(image: Image.Image) -> Picture:
+    return Picture(_picture_address(image))
 
 
 def _painted(values: np.ndarray, palette: str) -> np.ndarray:
     return ramp(palette)[grey(values)].round().clip(0, 255).astype(np.uint8)
 
 
-def _sound(path: str, span: Span) -> Shown:
-    with Sound(path) as sound:
-        whole = sound.length / sound.rate
-        start, end = span or (0.0, whole)
-        if end - start > SHORT_SECONDS:
-            end = start + EXCERPT_SECONDS
-        samples = sound.read(int(start * sound.rate), min(int(end * sound.rate), sound.length))[0]
-        rate = sound.rate
-    about = "" if end - start >= whole else f"{start:.1f} to {end:.1f} of {whole:.1f} s"
-    return Shown(_picture_address(_spectrogram(samples, rate)), _sound_address(samples, rate), about)
-
-
 def _spectrogram(samples: np.ndarray, rate: int) -> Image.Image:
-    """Time to the right, 0 to 8 kHz up, the loudest bright, 80 dB below it black."""
+    """Draw time to the right and 0 to 8 kHz upwards; the loudest is bright, 80 dB below it is black."""
     length = max(16, int(WINDOW_SECONDS * rate))
     padded = np.pad(samples, (0, max(0, length - len(samples))))
     starts = np.arange(SIDE) * (len(padded) - length) // (SIDE - 1)

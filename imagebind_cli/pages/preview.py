@@ -1,17 +1,20 @@
-"""A look at a sample as its encoder will see it: a PNG per item, and a page to leaf through them.
+"""Samples as their encoder sees them: a picture of each, and a page to look through them.
 
-Works on the tensors alone, undoing the encoder's normalisation: what is drawn is what goes in.
+Drawn from the tensors alone, with the encoder's normalisation undone: what is drawn is what goes in.
 """
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from imagebind_cli import registry
+from imagebind_cli.pages.base import escape, table, write_page
 
 if TYPE_CHECKING:
     from imagebind_cli.encoder import EncoderConfig, Sample
@@ -22,10 +25,13 @@ TRACES = ["#c0392b", "#27ae60", "#2980b9"]  # x, y, z
 
 
 def draw(sample: Sample, encoder: str, config: EncoderConfig, most: int = 6) -> Image.Image:
-    """The first clips of a sample side by side, with their times.
+    """Draw the first clips of a sample side by side, each under its seconds.
 
-    Pictures and frames as they are cropped; a spectrogram with mel bins up and seconds along; depth as a grey map from its smallest to its
-    largest, thermal from 0 to 1; IMU as traces of accelerometer and gyroscope; text as its tokens.
+    Text is drawn as the numbers of its tokens, six channels over time as traces, three channels as frames, and one channel by the panel that
+    the encoder's `Modality` names.
+
+    Args:
+        encoder: its name in the registry. most: clips drawn at most.
     """
     clips = sample.tensor[:most].float().numpy()
     panels = [_panel(clip, encoder, config) for clip in clips]
@@ -51,21 +57,17 @@ def _panel(clip: np.ndarray, encoder: str, config: EncoderConfig) -> Image.Image
         frames = values[:, None] if values.ndim == 3 else values  # (3, t, h, w)
         pixels = np.concatenate(list(frames.transpose(1, 2, 3, 0)), axis=1)
         return Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
-    if encoder == "audio":
-        return _spectrogram(values[0])
-    if encoder == "thermal":  # already scaled to its range, which may be wider than this picture's
-        return Image.fromarray((values[0] * 255).round().clip(0, 255).astype(np.uint8))
-    return Image.fromarray(grey(values[0]))
+    return PANELS[registry.get(encoder).preview](values[0])
 
 
 def grey(values: np.ndarray) -> np.ndarray:
-    """Values as grey levels, uint8: the smallest black, the largest white."""
+    """Return values as grey levels, uint8: the smallest black, the largest white."""
     low, high = float(values.min()), float(values.max())
     return ((values - low) / (high - low or 1) * 255).astype(np.uint8)
 
 
 def _spectrogram(values: np.ndarray) -> Image.Image:
-    """(bins, frames) in log energy, low sounds at the bottom; every frame is 10 ms."""
+    """Draw log energies (bins, frames), low sounds at the bottom; every frame is 10 ms."""
     bins, frames = values.shape
     sheet = Image.new("RGB", (MARGIN + 2 * frames, 2 * bins + 20), PAPER)
     picture = Image.fromarray(grey(values[::-1])).resize((2 * frames, 2 * bins), Image.Resampling.NEAREST)
@@ -79,7 +81,7 @@ def _spectrogram(values: np.ndarray) -> Image.Image:
 
 
 def traces(values: np.ndarray) -> Image.Image:
-    """(6, t): accelerometer above, gyroscope below, x red, y green, z blue, each group on its own scale."""
+    """Draw readings (6, t): accelerometer above, gyroscope below, each on its own scale; x is red, y green, z blue."""
     sheet = Image.new("RGB", (MARGIN + 500, 240), PAPER)
     pen = ImageDraw.Draw(sheet)
     for group, (name, top) in enumerate((("accel", 0), ("gyro", 120))):
@@ -102,13 +104,17 @@ def _tokens(clip: np.ndarray) -> Image.Image:
     return sheet
 
 
+PANELS: dict[str, Callable[[np.ndarray], Image.Image]] = {
+    "map": lambda values: Image.fromarray(grey(values)),
+    "levels": lambda values: Image.fromarray((values * 255).round().clip(0, 255).astype(np.uint8)),
+    "spectrogram": _spectrogram,
+}  # how one channel (h, w) is drawn, by `Modality.preview`
+
+
 def write_index(folder: Path, entries: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
-    """`index.html` for the pictures of a folder: (file name, id, what was read and assumed) each."""
-    rows = []
+    """Write `index.html` for the pictures of a folder. entries: for each its file name, the item's id, and what was read and assumed."""
+    body = []
     for name, id, about in entries:
-        facts = "".join(f"<tr><td>{html.escape(str(key))}</td><td>{html.escape(str(value))}</td></tr>" for key, value in about.items())
-        shown = html.escape(id)
-        rows.append(f'<section><h2>{shown}</h2><img src="{html.escape(name)}" alt=""><table>{facts}</table></section>')
-    style = "body{font:14px sans-serif}h2{font-size:1em;word-break:break-all}img{max-width:100%;border:1px solid #ccc}td{padding:0 1em 0 0}"
-    page = f"<!doctype html><meta charset=utf-8><title>As the encoder sees it</title><style>{style}</style>{''.join(rows)}\n"
-    (folder / "index.html").write_text(page, encoding="utf-8", errors="backslashreplace")  # bytes of a name that are no text
+        facts = table(["", ""], [[str(key), str(value)] for key, value in about.items()], words=(0, 1))
+        body.append(f'<section><h2>{escape(id)}</h2><img src="{escape(quote(name))}" alt="">{facts}</section>')
+    write_page(folder / "index.html", "As the encoder sees it", "".join(body))

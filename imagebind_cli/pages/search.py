@@ -1,149 +1,113 @@
-"""Search results as one page: pictures, sounds and scores in a single file that needs no network, no script and no other file.
-
-Whatever comes from outside (names, sentences, paths) is escaped, and the page's own policy lets a browser load nothing but what is in it.
-"""
+"""Answers to queries as one page: pictures, sounds and scores in a single file that needs no network and no other file."""
 
 from __future__ import annotations
 
-import html
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from imagebind_cli.errors import UserError
-from imagebind_cli.pages.pictures import EXCERPT_SECONDS, PICTURES, Shown, Span, show
-from imagebind_cli.retrieval.search import Hit, Part, Query, stored_part
-from imagebind_cli.sources import Stretch, whole
+from imagebind_cli.events import Listener
+from imagebind_cli.pages.base import PageFile, escape
+from imagebind_cli.pages.pictures import EXCERPT_SECONDS, Picture, Span, picture
+from imagebind_cli.registry import PICTURES
+from imagebind_cli.retrieval.search import Hit, Query
+from imagebind_cli.retrieval.stored_items import Exhibit, stored_exhibit
+from imagebind_cli.sources import Stretch, whole_source
 
-POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
-STYLE = """
-:root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif }
-body { margin: 0 auto; max-width: 90rem; padding: 1rem }
-h2 { font-size: 1.1rem; overflow-wrap: anywhere }
-ol { list-style: none; padding: 0; display: grid; grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr)); gap: 1rem }
-li, .asked > div { border: 1px solid #8886; border-radius: 6px; padding: .6rem; overflow-wrap: anywhere }
-.asked { display: flex; flex-wrap: wrap; gap: 1rem }
-.asked > div { max-width: 16rem }
-img { display: block; max-width: 100%; height: auto; margin-bottom: .4rem }
-audio { width: 100% }
-meter { width: 100% }
-small { opacity: .8 }
-blockquote { margin: 0 0 .4rem; font-size: 1.05rem }
-.chapter { display: grid; grid-template-columns: 17rem 1fr; gap: 0 1.5rem; align-items: start }
-.chapter > h2, .chapter > p { grid-column: 1 / -1; margin: 1rem 0 .5rem }
-.chapter > ol { margin: 0 }
-@media (max-width: 50rem) { .chapter { display: block } }
-:focus-visible { outline: 3px solid Highlight }
-"""
+if TYPE_CHECKING:
+    from imagebind_cli.retrieval.find import Finder
 
 
 @dataclass(frozen=True)
 class Card:
     """An answer as the page shows it. facts: lines about it. options: how its file is read."""
 
-    part: Part
+    exhibit: Exhibit
     rank: int
     score: float
     facts: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Page:
-    """A page being written, one query after the other. Use it as a context manager; the file is there when it is whole.
+class SearchPage(PageFile):
+    """A page of queries and their answers, written query by query.
 
-    title: what it is about. about: how the vectors were made, in words. root: where relative paths among the ids start.
-    options: how a modality's queries are read.
+    Args:
+        title: of the page. about: how the vectors were made, in words. root: where relative paths among the ids start.
+        options: how files of queries are read, by modality.
     """
 
-    def __init__(self, path: Path, title: str, about: str, root: Path, options: Callable[[str], Mapping[str, Any]]) -> None:
-        if path.is_dir():
-            raise UserError(f"{path}: is a folder; give the page a file name")
-        self._path, self._building, self._root, self._options = path, path.with_name(f".{path.name}.partial"), root, options
-        try:
-            self._file = open(self._building, "w", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed in __exit__
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}") from None
-        self._file.write(
-            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><meta name="viewport" content="width=device-width">\n'
-            f'<link rel="icon" href="data:,"><style>{STYLE}</style></head>\n<body><main><h1>{_text(title)}</h1><p>{_text(about)}</p>\n'
-        )
+    def __init__(
+        self, path: Path, title: str, about: str, root: Path, options: Callable[[str], Mapping[str, Any]] = lambda modality: {}
+    ) -> None:
+        super().__init__(path, title)
+        self._root, self._options = root, options
+        self.write(f"<p>{escape(about)}</p>\n")
 
-    def __enter__(self) -> Page:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self._file.write("</main></body></html>\n")
-        self._file.close()
-        if kind is None:
-            os.replace(self._building, self._path)
-        else:
-            self._building.unlink(missing_ok=True)
+    @classmethod
+    def of(cls, path: Path, finder: Finder, root: Path = Path(), listener: Listener | None = None) -> SearchPage:
+        """Return a page for the answers of a finder, as `imagebind retrieve --html` writes it."""
+        made = finder.stores[0].provenance
+        about = f"Nearest in {', '.join(str(store.path) for store in finder.stores)}, by cosine. Model {made['model']}"
+        about += ", untrained." if made.get("untrained") else "."
+        return cls(path, "imagebind retrieve", about, root, finder.encoder(listener or Listener()).reading_options)
 
     def add(self, query: Query, hits: Sequence[Hit]) -> None:
-        """A query and its answers."""
-        self.section(query.id, query.parts, [_card(hit) for hit in hits])
+        """Add a query and its answers."""
+        self.section(query.id, query.exhibits, [_card(hit) for hit in hits])
 
-    def section(self, heading: str, parts: Sequence[Part], cards: Sequence[Card], words: str = "", kind: str = "") -> None:
-        """Write what was searched for and the answers, then `words` about them. kind: the section's style."""
-        self._file.write((f'<section class="{kind}">' if kind else "<section>") + f"<h2>{_text(heading)}</h2>\n")
-        asked = "".join(
-            f"<div>{self._body(part, 'query', self._options(part.kind) if part.kind in PICTURES else {})}</div>" for part in parts
-        )
-        self._file.write(f'<div class="asked">{asked}</div>\n' if asked else "")
-        firsts = [place for place, card in enumerate(cards) if card.rank == 1]  # several where modalities are ranked apart
+    def section(self, heading: str, asked: Sequence[Exhibit], cards: Sequence[Card], words: str = "", kind: str = "") -> None:
+        """Add what was searched for and the answers, then `words` about them. kind: the section's class in the style sheet."""
+        self.write((f'<section class="{kind}">' if kind else "<section>") + f"<h2>{escape(heading)}</h2>\n")
+        shown = (self._body(exhibit, "query", self._options(exhibit.kind) if exhibit.kind in PICTURES else {}) for exhibit in asked)
+        self.write(f'<div class="asked">{"".join(f"<div>{body}</div>" for body in shown)}</div>\n' if asked else "")
+        firsts = [place for place, card in enumerate(cards) if card.rank == 1]  # several where modalities are ranked separately
         for first, stop in pairwise([*firsts, len(cards)]):
-            subheading = f"<h3>{_text(cards[first].part.kind)}</h3>" if len(firsts) > 1 else ""
-            self._file.write(f"{subheading}<ol>{''.join(map(self._item, cards[first:stop]))}</ol>\n")
-        self._file.write("" if cards else "<p>Nothing found.</p>")
-        self._file.write(f"<p>{_text(words)}</p></section>\n" if words else "</section>\n")
+            subheading = f"<h3>{escape(cards[first].exhibit.kind)}</h3>" if len(firsts) > 1 else ""
+            self.write(f'{subheading}<ol class="cards">{"".join(map(self._item, cards[first:stop]))}</ol>\n')
+        self.write("" if cards else "<p>Nothing found.</p>")
+        self.write(f"<p>{escape(words)}</p></section>\n" if words else "</section>\n")
 
     def _item(self, card: Card) -> str:
-        label = f"score of {card.part.name or whole(card.part.source)}"
-        score = f'<meter min="0" max="1" value="{max(0.0, card.score):.4f}" aria-label="{_text(label)}"></meter>'
-        facts = f"<strong>{card.rank}.</strong> {card.score:.4f} <small>{'<br>'.join(map(_text, card.facts))}</small>"
-        return f"<li>{self._body(card.part, f'result {card.rank}', card.options)}{score}{facts}</li>\n"
+        label = f"score of {card.exhibit.name or whole_source(card.exhibit.source)}"
+        score = f'<meter min="0" max="1" value="{max(0.0, card.score):.4f}" aria-label="{escape(label)}"></meter>'
+        facts = f"<strong>{card.rank}.</strong> {card.score:.4f} <small>{'<br>'.join(map(escape, card.facts))}</small>"
+        return f"<li>{self._body(card.exhibit, f'result {card.rank}', card.options)}{score}{facts}</li>\n"
 
-    def _body(self, part: Part, role: str, options: Mapping[str, Any]) -> str:
-        """Return what one thing looks and sounds like, over its name; options: how its file is read."""
-        kind, source = part.kind, part.source
-        path, name, span = whole(source), part.name or whole(source), part.span
+    def _body(self, exhibit: Exhibit, role: str, options: Mapping[str, Any]) -> str:
+        """Return a picture, a player or the words of an exhibit, over its name. options: how its file is read."""
+        kind, source, span = exhibit.kind, exhibit.source, exhibit.span
+        path = whole_source(source)
+        name = exhibit.name or path
         if kind == "text":
-            return f"<blockquote>{_text(path)}</blockquote>" + (f"<div>{_text(name)}</div>" if name != path else "")
+            return f"<blockquote>{escape(path)}</blockquote>" + (f"<div>{escape(name)}</div>" if name != path else "")
         if span is None and isinstance(source, Stretch):
             start = source.start or 0.0
             span = start, start + EXCERPT_SECONDS if source.end is None else source.end
         body, about = "", "" if span is None else f"{span[0]:.2f} to {span[1]:.2f} s"
-        if kind == "audio" or kind in PICTURES:
+        if kind in PICTURES:
             try:
-                shown = _shown(kind, os.path.join(self._root, path), span, tuple(sorted(options.items())))
+                shown = _cached(kind, os.path.join(self._root, path), span, tuple(sorted(options.items())))
             except (OSError, ValueError) as error:
                 about = f"{about} (cannot be shown: {getattr(error, 'strerror', None) or error})".strip()
             else:
-                body = f'<img src="{shown.picture}" alt="{_text(f"{role}: {kind} {name}")}">'
+                body = f'<img src="{shown.image}" alt="{escape(f"{role}: {kind} {name}")}">'
                 if shown.sound:
-                    body += f'<audio controls preload="metadata" src="{shown.sound}" aria-label="{_text(f"play {name}")}"></audio>'
+                    body += f'<audio controls preload="metadata" src="{shown.sound}" aria-label="{escape(f"play {name}")}"></audio>'
                 about = shown.about or about
-        return f"{body}<div>{_text(name)}</div>" + (f"<small>{_text(about)}</small>" if about else "")
+        return f"{body}<div>{escape(name)}</div>" + (f"<small>{escape(about)}</small>" if about else "")
 
 
 def _card(hit: Hit) -> Card:
     meta = (f"{key}: {value}" for key, value in hit.store.meta(hit.row).items())
     facts = (f"{hit.store.modality}, {hit.store.path}", *meta)
-    return Card(stored_part(hit.store, hit.row), hit.rank, hit.score, facts, hit.store.made.get("options", {}))
+    return Card(stored_exhibit(hit.store, hit.row), hit.rank, hit.score, facts, hit.store.provenance.get("options", {}))
 
 
 @lru_cache(maxsize=1000)
-def _shown(kind: str, path: str, span: Span, options: tuple[tuple[str, Any], ...]) -> Shown:
-    return show(kind, path, span, dict(options))
-
-
-def _text(text: str) -> str:
-    """Text for anywhere in the page; what no character stands for becomes a question mark."""
-    return html.escape(text.encode("utf-8", "replace").decode())
+def _cached(kind: str, path: str, span: Span, options: tuple[tuple[str, Any], ...]) -> Picture:
+    return picture(kind, path, span, dict(options))

@@ -1,10 +1,11 @@
-"""Samples as they lie in shards: members that share a key, among them the prepared arrays of one or several modalities."""
+"""The samples of a shard: members that share a key, among them the prepared arrays of one or several modalities."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.registry import with_default_options
 
 ENDINGS = {
     "image": "jpg jpeg png webp bmp gif tif tiff ppm",
@@ -24,15 +26,15 @@ ENDINGS = {
 }
 BY_ENDING = {ending: modality for modality, endings in ENDINGS.items() for ending in endings.split()}
 
-SMALL, BLOCKS, BLOCK = 65_536, 16, 4096
-"""Bytes of which an excerpt is all; of more, how many blocks of how many bytes it takes."""
+SMALL = 65_536  # bytes up to which an excerpt is everything
+BLOCKS, BLOCK = 16, 4096  # of larger members, how many blocks of how many bytes it takes
 
 
 def _excerpt(size: int, read: Callable[[int, int], bytes]) -> bytes:
-    """Enough of `size` bytes to tell members apart: all of a few; else their number, and blocks from the first to the last.
+    """Return enough of `size` bytes to tell members apart: all of a few; else their number, and blocks from the first to the last.
 
     Args:
-        read: bytes from a place, so many.
+        read: takes an offset and a number of bytes.
     """
     if size <= SMALL:
         return read(0, size)
@@ -41,14 +43,14 @@ def _excerpt(size: int, read: Callable[[int, int], bytes]) -> bytes:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Bytes of a member: in memory where they came through a pipe, else where they lie."""
+class Member:
+    """A member's bytes: in memory if they came through a pipe, else a file, an offset and a size."""
 
     name: str
     place: bytes | tuple[str, int, int]
 
     def read(self) -> bytes:
-        """The member's bytes."""
+        """Read the member's bytes."""
         if isinstance(self.place, bytes):
             return self.place
         path, offset, size = self.place
@@ -57,7 +59,7 @@ class Part:
             return file.read(size)
 
     def excerpt(self) -> bytes:
-        """Enough of its bytes to tell it from another member, without reading all of a large one."""
+        """Return enough of its bytes to tell it from other members, without reading all of a large one."""
         if isinstance(self.place, bytes):
             data = self.place
             return _excerpt(len(data), lambda start, count: data[start : start + count])
@@ -66,10 +68,10 @@ class Part:
             return _excerpt(size, lambda start, count: os.pread(file.fileno(), count, offset + start))
 
     def array(self) -> np.ndarray:
-        """The array in a member that is a `.npy` file.
+        """Read the array of a member that is a `.npy` file.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is not one.
         """
         try:
             return np.lib.format.read_array(io.BytesIO(self.read()), allow_pickle=False)
@@ -79,39 +81,39 @@ class Part:
 
 @dataclass(frozen=True)
 class Rows:
-    """Clips that follow each other in a mapped file. rows: a view (clips, *shape) of it; nothing is read before it is looked at."""
+    """Consecutive clips of a mapped file. rows: a view (clips, *shape) of it, read when it is accessed."""
 
     name: str
     rows: np.ndarray = field(repr=False, compare=False)
 
     def read(self) -> bytes:
-        """The numbers as bytes."""
+        """Return the numbers as bytes."""
         return self.rows.tobytes()
 
     def excerpt(self) -> bytes:
-        """As `Part.excerpt`."""
+        """As `Member.excerpt`."""
         data = self.rows.reshape(-1).view(np.uint8)
         return _excerpt(len(data), lambda start, count: data[start : start + count].tobytes())
 
     def array(self) -> np.ndarray:
-        """A copy in memory."""
+        """Return a copy in memory."""
         return self.rows.copy()
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One modality of a sample as its encoder takes it: arrays (clips, *shape) in time order, their spans, and how they were made."""
+    """One modality of a sample as its encoder takes it: arrays (clips, *shape) in time order, their spans, and their provenance."""
 
-    parts: Sequence[Part | Rows]
+    parts: Sequence[Member | Rows]
     spans: list[Any]
     notes: tuple[str, ...]
-    made: Mapping[str, Any]
+    provenance: Mapping[str, Any]
 
     def arrays(self) -> Iterator[np.ndarray]:
-        """Each stretch as float32 (text: integers), in memory of its own.
+        """Yield each stretch as float32 (text: integers), in memory of its own.
 
         Raises:
-            ValueError: a part is no array of numbers.
+            ValueError: a part is not an array of numbers.
         """
         for part in self.parts:
             array = part.array()
@@ -122,15 +124,15 @@ class Prepared:
 
 @dataclass
 class Entry:
-    """All members of one key. fault: why they cannot be told apart, in words."""
+    """All members of one key. fault: why they are ambiguous, in words."""
 
     key: str
-    parts: dict[str, Part | Rows] = field(default_factory=dict)
-    made: Mapping[str, Any] = field(default_factory=dict)
+    parts: dict[str, Member | Rows] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     fault: str = ""
 
     def about(self) -> dict[str, Any]:
-        """The sample's JSON; empty where it has none.
+        """Read the sample's JSON; empty where it has none.
 
         Raises:
             ValueError: it cannot be read, or the sample has a fault.
@@ -145,12 +147,12 @@ class Entry:
             raise ValueError(f"its JSON is broken: {error}") from None
         return value if isinstance(value, dict) else {}
 
-    def arrays(self, modality: str) -> list[Part | Rows]:
-        """The stretches of a modality's prepared arrays, in the order they were written, which is that of time."""
+    def arrays(self, modality: str) -> list[Member | Rows]:
+        """Return the prepared arrays of a modality, in the order they were written, which is that of time."""
         return [part for name, part in self.parts.items() if re.fullmatch(rf"{modality}(\.\d+)?\.npy", name)]
 
-    def media(self, modality: str) -> Part | Rows | None:
-        """The member that is a modality's media file, or its sentence.
+    def media(self, modality: str) -> Member | Rows | None:
+        """Return the member that is a modality's media file, or its sentence; None where there is none.
 
         Raises:
             ValueError: several may be it.
@@ -161,17 +163,17 @@ class Entry:
         return found[0] if found else None
 
     def payload(self, modality: str, about: Mapping[str, Any]) -> Prepared | io.BytesIO | str | None:
-        """One modality of this sample: prepared arrays, a media file in memory, or for text the sentence; None where it has none.
+        """Return one modality of this sample: prepared arrays, a media file in memory, or for text the sentence; None where it has none.
 
         Raises:
             ValueError: its spans or its sentence are broken, or several members may be it.
         """
         ours = self.arrays(modality)
-        if ours and modality in self.made.get("inputs", {}):
+        if ours and modality in self.provenance.get("inputs", {}):
             spans, notes = (_listed(about, name, modality) for name in ("spans", "notes"))
             if not all(span is None or (isinstance(span, list) and len(span) == 2) for span in spans):
                 raise ValueError("its spans are broken")
-            return Prepared(ours, spans, tuple(map(str, notes)), self.made)
+            return Prepared(ours, spans, tuple(map(str, notes)), self.provenance)
         member = self.media(modality)
         if member is None:
             return None
@@ -195,41 +197,71 @@ def _sentence(data: bytes) -> str:
 
 
 Stretched = tuple[float | None, float | None]
-"""Start and end in seconds of what a sample is of."""
+# Start and end in seconds of what a sample is of.
 
 
 def stretch_of(about: Mapping[str, Any]) -> Stretched:
-    """The seconds of a recording that a sample is of, as its JSON, or a manifest's row, says; None for the beginning, and for the end.
+    """Return the seconds of a recording that a sample is of, from its JSON or a manifest's row; None for the beginning, and for the end.
 
-    What is no number is no stretch: a column of another meaning.
+    A value that is not a number is a column of another meaning, and not a stretch.
     """
     try:
-        start, end = (None if about.get(name) is None else float(about[name]) for name in ("start", "end"))
-    except (TypeError, ValueError):
+        return as_seconds(about.get("start")), as_seconds(about.get("end"))
+    except ValueError:
         return None, None
-    return start, end
 
 
-def key_of(id: str) -> str:
-    """A member key for an id: its last letters and digits, for people, and a hash, so that no two ids share one."""
+def as_seconds(value: Any) -> float | None:
+    """Read seconds from a number or its text; None where there is no value.
+
+    Raises:
+        ValueError: it is not a finite number.
+    """
+    if value is None:
+        return None
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value) + 0.0  # -0.0 is 0.0
+    except (TypeError, OverflowError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise ValueError(f"{value!r} is not a number of seconds")
+    return seconds
+
+
+def member_key(id: str) -> str:
+    """Return the member key of an id: its last letters and digits, for people, and a hash, so that no two ids share one."""
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(id).stem)[-40:].strip("-")
     return f"{readable}-{hashlib.sha256(id.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}".strip("-")
 
 
-def check_same(path: Path, before: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+def check_prepared_alike(path: Path, before: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
     """Refuse to add samples to those that were made in another way; the version of this program may be another.
+
+    An option that a record lacks, because it did not exist yet, was at its default.
 
     Raises:
         UserError: names the first thing that differs, and both its values.
     """
-    differs = _difference({**before, "version": None}, {**made, "version": None})
+    one, other = ({**record, "version": None, "inputs": _inputs_of(record)} for record in (before, provenance))
+    differs = _difference(one, other)
     if differs is not None:
         name, theirs, ours = differs
         raise UserError(f"{path}: made with {name} {theirs!r}; this run has {ours!r}; write to another file")
 
 
+def _inputs_of(record: Mapping[str, Any]) -> Any:
+    """Return how each modality's samples were made, options that did not exist then at their defaults."""
+    inputs = record.get("inputs")
+    if not isinstance(inputs, Mapping):
+        return inputs
+    return {
+        name: {**made, "options": with_default_options(name, made.get("options"))} if isinstance(made, Mapping) else made
+        for name, made in inputs.items()
+    }
+
+
 def _difference(one: Any, other: Any, name: str = "") -> tuple[str, Any, Any] | None:
-    """Where two records differ first, as `inputs.audio.options.channels`, and what stands there in each."""
+    """Return where two records differ first, as `inputs.audio.options.channels`, and the value of each."""
     if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
         return None if one == other else (name, one, other)
     inside = (_difference(one.get(key), other.get(key), f"{name}.{key}".lstrip(".")) for key in {**one, **other})

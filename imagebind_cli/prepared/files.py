@@ -1,4 +1,4 @@
-"""Files of prepared samples of either kind: which one a name or its content stands for."""
+"""Open prepared samples of either format: to write by name, to read by content."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 from imagebind_cli.errors import UserError
 from imagebind_cli.file_kinds import archive
 from imagebind_cli.prepared.entries import Entry, Stretched
-from imagebind_cli.prepared.hdf5 import HDF5Writer, PreparedHDF5, is_hdf5
+from imagebind_cli.prepared.hdf5 import PreparedHDF5, PreparedHDF5Writer, is_hdf5
 from imagebind_cli.prepared.tar import ShardWriter, is_shard, read_shard
 
 SHARD_BYTES = 500_000_000
 
 
 class Writer(Protocol):
-    """What takes samples, piece by piece. ids: of the samples it holds, each with the seconds of a recording that it is of."""
+    """A writer of samples, piece by piece. ids: of the samples that it has, each with the seconds of a recording that it is of."""
 
     ids: dict[str, Stretched]
 
@@ -31,29 +31,29 @@ class Writer(Protocol):
     def drop(self) -> None: ...
 
 
-def open_writer(output: str, made: Mapping[str, Any], shard_bytes: int | None = None, stream: BinaryIO | None = None) -> Writer:
-    """A writer for `NAME.h5`, `out-%06d.tar`, `out.tar`, or `-`, one tar on `stream`.
+def open_writer(output: str, provenance: Mapping[str, Any], shard_bytes: int | None = None, stream: BinaryIO | None = None) -> Writer:
+    """Return a writer for `NAME.h5`, `out-%06d.tar`, `out.tar`, or `-`, one tar on `stream`.
 
     Raises:
-        UserError: as theirs, or there is no such folder.
+        UserError: as the writers, or the folder does not exist.
     """
     if stream is None and not Path(output).parent.is_dir():
         raise UserError(f"{output}: there is no folder {Path(output).parent}")
     if output.endswith(".h5"):
-        return HDF5Writer(Path(output), made)
-    return ShardWriter(output, made, shard_bytes or SHARD_BYTES, stream)
+        return PreparedHDF5Writer(Path(output), provenance)
+    return ShardWriter(output, provenance, shard_bytes or SHARD_BYTES, stream)
 
 
-def is_own(path: str, output: str) -> bool:
-    """Whether a file is one of an output's: a shard of it, or what it is being built from. In a folder of inputs it is none of them."""
+def belongs_to(path: str, output: str) -> bool:
+    """Check whether a file belongs to an output, as a shard or a part being built, and is no input where both share a folder."""
     name = "\\d+".join(re.escape(part) for part in re.split(r"%0?\d*d", os.path.abspath(output)))
     return re.fullmatch(rf"{name}(\.partial(/.*)?)?", os.path.abspath(path)) is not None
 
 
 def index(path: str | Path) -> Sequence[Entry]:
-    """The samples of a tar shard or a prepared HDF5 file by number, for reading in any order. No array is read before it is asked for.
+    """Return the samples of a tar shard or a prepared HDF5 file by number, for reading in any order. Arrays are read on access.
 
-    A tar's headers are read once, and nothing else of it. A file's entries stay good as long as it is as it was.
+    Only the headers of a tar are read. The entries are valid as long as the file does not change.
 
     Raises:
         UserError: it is neither, or not whole.

@@ -19,48 +19,47 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.prepared.entries import Entry, Part, Rows, Stretched, check_same, key_of, stretch_of
+from imagebind_cli.files import being_written, open_locked, put_in_place
+from imagebind_cli.prepared.entries import Entry, Member, Rows, Stretched, check_prepared_alike, member_key, stretch_of
 from imagebind_cli.prepared.tar import ShardWriter, read_shard
-from imagebind_cli.store.disk import open_locked
 
 if TYPE_CHECKING:
     import h5py
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ALIGNMENT = 64
-PART_BYTES = 64_000_000
-"""A killed run loses the part it was in."""
+PART_BYTES = 64_000_000  # a killed run loses the part that it was writing
 
 
 def is_hdf5(head: bytes) -> bool:
-    """Whether a file's first bytes are those of an HDF5 file."""
+    """Check whether a file's first bytes are those of an HDF5 file."""
     return head.startswith(SIGNATURE)
 
 
 def is_foreign_hdf5(path: str | Path) -> bool:
-    """Whether an HDF5 file is whole and holds something else than prepared samples."""
+    """Check whether an HDF5 file is whole and holds something other than prepared samples."""
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
-            return not isinstance(_made(file).get("inputs"), dict)
+            return not isinstance(_provenance(file).get("inputs"), dict)
     except OSError:
         return False
 
 
-def _made(file: h5py.File) -> dict[str, Any]:
+def _provenance(file: h5py.File) -> dict[str, Any]:
     try:
-        made = json.loads(file.attrs.get("made", "{}"))
+        provenance = json.loads(file.attrs.get("made", "{}"))
     except (ValueError, TypeError, RecursionError):
         return {}
-    return made if isinstance(made, dict) else {}
+    return provenance if isinstance(provenance, dict) else {}
 
 
 class PreparedHDF5(Sequence[Entry]):
-    """The samples of a file by number, taken from the mapped file: opening reads no arrays, whatever their number.
+    """The samples of a file by number, mapped into memory: opening reads no arrays.
 
     Raises:
-        UserError: the file is torn, or holds something else.
+        UserError: the file is not whole, or holds something else.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -69,18 +68,18 @@ class PreparedHDF5(Sequence[Entry]):
         self.path = Path(path)
         try:
             with h5py.File(path, "r") as file:
-                self.made = _made(file)
-                if not isinstance(self.made.get("inputs"), dict):
+                self.provenance = _provenance(file)
+                if not isinstance(self.provenance.get("inputs"), dict):
                     raise UserError(f"{path}: an HDF5 file, but not of imagebind preprocess")
                 self._text = self._column(file, "about", "text")
-                self._clips = {name: self._column(file, name, "clips") for name in self.made["inputs"]}
+                self._clips = {name: self._column(file, name, "clips") for name in self.provenance["inputs"]}
         except OSError as error:
             raise UserError(f"{path}: not a readable HDF5 file: {str(error).splitlines()[0]}") from None
         if len({len(first) for _, first in (self._text, *self._clips.values())}) != 1:
             raise UserError(f"{path}: its modalities have different numbers of samples")
 
     def _column(self, file: h5py.File, group: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """All rows, mapped, and where each sample's begin."""
+        """Map all rows, and read where each sample's begin."""
         try:
             rows, first = file[group][name], file[group]["first"][:]
             offset = rows.id.get_offset()
@@ -103,24 +102,24 @@ class PreparedHDF5(Sequence[Entry]):
         return len(self._text[1]) - 1
 
     def __getitem__(self, number: Any) -> Any:
-        """The entry of this number; entries for a slice."""
+        """Return the entry of this number; entries for a slice."""
         if isinstance(number, slice):
             return [self[i] for i in range(len(self))[number]]
         number = range(len(self))[number]
-        text = Part(f"sample {number}", _slice(self._text, number).tobytes())
-        parts: dict[str, Part | Rows] = {
+        text = Member(f"sample {number}", _slice(self._text, number).tobytes())
+        parts: dict[str, Member | Rows] = {
             f"{name}.npy": Rows(f"{name} of sample {number} of {self.path}", _slice(column, number)) for name, column in self._clips.items()
         }
-        entry = Entry(text.name, parts | {"json": text}, self.made)
-        with suppress(ValueError, KeyError):  # who takes the sample will say so, under its number
-            entry.key = key_of(entry.about()["id"])
+        entry = Entry(text.name, parts | {"json": text}, self.provenance)
+        with suppress(ValueError, KeyError):  # reported under its number when the sample is taken
+            entry.key = member_key(entry.about()["id"])
         return entry
 
     def __iter__(self) -> Iterator[Entry]:
         return map(self.__getitem__, range(len(self)))
 
     def ids(self) -> dict[str, Stretched]:
-        """The ids of all samples, with the stretch of each.
+        """Return the ids of all samples, with the stretch of each.
 
         Raises:
             UserError: a sample has none.
@@ -137,33 +136,33 @@ def _slice(column: tuple[np.ndarray, np.ndarray], number: int) -> np.ndarray:
 
 
 def read_hdf5(path: str | Path) -> Iterator[Entry]:
-    """The entries of a prepared HDF5 file in order; errors as `PreparedHDF5`."""
+    """Yield the entries of a prepared HDF5 file in order; errors as `PreparedHDF5`."""
     yield from PreparedHDF5(path)
 
 
-class HDF5Writer:
+class PreparedHDF5Writer:
     """`NAME.h5` being written: tar shards in the folder `NAME.h5.partial` until all samples are there, then one file, put in place at once.
 
-    HDF5's own files do not survive a kill in the middle of a write, and one that grows is cut into chunks, which cannot be mapped. Use it
-    as a context manager; what an exception ends stays in the folder, and the next run goes on from there.
+    HDF5's own files do not survive a kill during a write, and one that grows consists of chunks, which cannot be mapped as one. Use it as a
+    context manager; after an exception the samples stay in the folder, and the next run continues from there.
 
     Raises:
-        UserError: the file that is there was made otherwise, or is none of ours.
+        UserError: the existing file has another provenance, or holds something else.
     """
 
-    def __init__(self, path: Path, made: Mapping[str, Any]) -> None:
-        self._path, self._made, self._folder = path, dict(made), Path(f"{path}.partial")
+    def __init__(self, path: Path, provenance: Mapping[str, Any]) -> None:
+        self._path, self._provenance, self._folder = path, dict(provenance), Path(f"{path}.partial")
         self._stored = PreparedHDF5(path) if path.exists() else None
         if self._stored is not None:
-            check_same(path, self._stored.made, made)
+            check_prepared_alike(path, self._stored.provenance, provenance)
         self._stored_ids = {} if self._stored is None else self._stored.ids()
         try:
             self._folder.mkdir(exist_ok=True)
-            self._lock = open_locked(self._folder / "lock", path)
+            self._lock = open_locked(self._folder / "lock", being_written(path))
         except OSError as error:
             raise UserError(f"{self._folder}: {error.strerror}") from None
         try:
-            self._parts = ShardWriter(str(self._folder / "%06d.tar"), made, PART_BYTES)
+            self._parts = ShardWriter(str(self._folder / "%06d.tar"), provenance, PART_BYTES)
         except BaseException:
             os.close(self._lock)
             raise
@@ -184,17 +183,17 @@ class HDF5Writer:
             os.close(self._lock)
 
     def _join(self) -> None:
-        """Make one file of the parts, and of what was there before them."""
+        """Make one file of the parts, and of the samples before them."""
         if len(self.ids) > len(self._stored_ids):
             building = self._folder / "whole.h5"
-            write_hdf5(building, self._made, self._entries)
-            os.replace(building, self._path)
+            write_hdf5(building, self._provenance, self._entries)
+            put_in_place(building, self._path)
         for part in reversed(list(self._parts.shards())):  # the first last: a run that finds it finds all that are left
             part.unlink()
         shutil.rmtree(self._folder)
 
     def finish(self, key: str, about: Mapping[str, Any]) -> None:
-        """The sample is whole. `about`: its id, spans and notes."""
+        """End a sample. about: its id, spans and notes."""
         self._parts.finish(key, about)
         self.ids[about["id"]] = stretch_of(about)
 
@@ -207,9 +206,9 @@ class HDF5Writer:
                         yield entry
 
 
-def write_hdf5(path: Path, made: Mapping[str, Any], entries: Callable[[], Iterable[Entry]]) -> None:
-    """A prepared HDF5 file of samples, which are gone through twice: to count the clips, and to copy them."""
-    firsts = {name: array("q", [0]) for name in ("about", *made["inputs"])}
+def write_hdf5(path: Path, provenance: Mapping[str, Any], entries: Callable[[], Iterable[Entry]]) -> None:
+    """Write a prepared HDF5 file of samples, in two passes: to count the clips, and to copy them."""
+    firsts = {name: array("q", [0]) for name in ("about", *provenance["inputs"])}
     kinds = {"about": np.empty(0, np.uint8)}  # an empty array of each column's shape and type
     for entry in entries():
         spans = entry.about()["spans"]
@@ -217,19 +216,17 @@ def write_hdf5(path: Path, made: Mapping[str, Any], entries: Callable[[], Iterab
             first.append(first[-1] + len(_line(entry) if name == "about" else spans[name]))
             if name not in kinds:
                 kinds[name] = entry.arrays(name)[0].array()[:0]
-    places = _allocate(path, made, firsts, kinds)
+    places = _allocate(path, provenance, firsts, kinds)
     with open(path, "r+b") as file:
         for number, entry in enumerate(entries()):
             for name, (place, row_bytes) in places.items():
                 file.seek(place + firsts[name][number] * row_bytes)
                 for block in _blocks(entry, name):
                     file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _blocks(entry: Entry, name: str) -> Iterator[bytes | memoryview]:
-    """The bytes of a sample's rows in a column."""
+    """Yield the bytes of a sample's rows in a column."""
     if name == "about":
         yield _line(entry)
     else:
@@ -238,14 +235,14 @@ def _blocks(entry: Entry, name: str) -> Iterator[bytes | memoryview]:
 
 
 def _line(entry: Entry) -> bytes:
-    """The sample's JSON; a newline makes all of them JSON Lines."""
+    """Return the sample's JSON with a newline, so that all of them are JSON Lines."""
     return entry.parts["json"].read().rstrip() + b"\n"
 
 
 def _allocate(
-    path: Path, made: Mapping[str, Any], firsts: Mapping[str, array[int]], kinds: Mapping[str, np.ndarray]
+    path: Path, provenance: Mapping[str, Any], firsts: Mapping[str, array[int]], kinds: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[int, int]]:
-    """A file with room for all rows: for each column where they go, and the bytes of one."""
+    """Create a file with room for all rows. Returns for each column where they go, and the bytes of one."""
     import h5py
 
     at_once = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -253,7 +250,7 @@ def _allocate(
     at_once.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     places = {}
     with h5py.File(path, "w", alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT) as file:
-        file.attrs["made"] = json.dumps(made)
+        file.attrs["made"] = json.dumps(provenance)
         for name, first in firsts.items():
             kind, rows_of = kinds[name], "text" if name == "about" else "clips"
             rows = file.create_dataset(f"{name}/{rows_of}", (first[-1], *kind.shape[1:]), kind.dtype, dcpl=at_once)

@@ -1,8 +1,8 @@
 """Tar shards in WebDataset's naming, on disk or through a pipe.
 
 A sample's members share a key: `KEY.audio.npy` (clips, *shape), `KEY.audio.0001.npy` and on for further stretches of a long item, and last
-`KEY.json` with its id, spans and notes; a key without its JSON is not whole. `__made__` says how the shard was made. Members are read where
-they lie; nothing is ever unpacked to disk.
+`KEY.json` with its id, spans and notes; a key without its JSON is not whole. `__made__` is the shard's provenance. Members are read in
+place; nothing is unpacked to disk.
 """
 
 from __future__ import annotations
@@ -21,19 +21,17 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from imagebind_cli.errors import UsageError, UserError
-from imagebind_cli.prepared.entries import Entry, Part, Stretched, check_same, stretch_of
-from imagebind_cli.store.disk import open_locked
+from imagebind_cli.files import being_written, open_locked, put_in_place
+from imagebind_cli.prepared.entries import Entry, Member, Stretched, check_prepared_alike, stretch_of
 
 MADE = "__made__"  # WebDataset passes over names like this
 BLOCK = tarfile.BLOCKSIZE
-END = 2 * BLOCK
-"""Zeros that end an archive."""
-MAX_MEMBER = 4 << 30
-"""Bytes; a member that promises more is refused."""
+END = 2 * BLOCK  # zeros that end an archive
+MAX_MEMBER = 4 << 30  # bytes; a larger member is refused
 
 
-class _Member(tarfile.TarInfo):
-    """A member's header. One that is broken or torn is an error; `tarfile` itself takes it for the archive's end, except the first."""
+class _Header(tarfile.TarInfo):
+    """A member's header. A broken or torn one is an error; `tarfile` itself takes it for the archive's end, unless it is the first."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -41,7 +39,7 @@ class _Member(tarfile.TarInfo):
 
     @classmethod
     def _plain(cls, header: bytes | bytearray, encoding: str, errors: str) -> Self | None:
-        """A file's header as nearly all are, of which name and size are all that matters: a fraction of the time, for millions of them."""
+        """Parse the header of an ordinary file, of which only name and size matter, in a fraction of the time; None for any other."""
         name, size, check, kind, prefix = header[:100], header[124:136], header[148:156], header[156:157], header[345:346]
         try:
             plain = kind == tarfile.REGTYPE and prefix == b"\0" and sum(header) - sum(check) + 256 == int(check.rstrip(b"\0 "), 8)
@@ -63,34 +61,34 @@ class _Member(tarfile.TarInfo):
 
 
 def is_shard(head: bytes) -> bool:
-    """Whether a file's first 512 bytes are those of a tar archive."""
+    """Check whether a file's first 512 bytes are those of a tar archive."""
     return head[257:262] == b"ustar"
 
 
 def read_shard(stream: BinaryIO, place: str) -> Iterator[Entry]:
-    """The entries of a tar archive, one key after another.
+    """Yield the entries of a tar archive, one key after another.
 
     Args:
-        stream: the archive; where it is a file named `place`, headers alone are read and members left in it, else members are taken into
-            memory as they come by.
+        stream: the archive. If it is the file named `place`, only headers are read and members stay in it; else members are read into
+            memory as they come.
         place: for messages.
     Raises:
-        UserError: torn or no tar, or a member of more than `MAX_MEMBER` bytes.
+        UserError: it is torn or not a tar, or a member has more than `MAX_MEMBER` bytes.
     """
     path = place if stream.seekable() and os.path.isfile(place) else None
     entry: Entry | None = None
     names: set[int] = set()  # hashes, since there may be millions
-    made: Mapping[str, Any] = {}
+    provenance: Mapping[str, Any] = {}
     try:
-        with tarfile.open(fileobj=stream, mode="r:" if path else "r|", tarinfo=_Member) as archive:
+        with tarfile.open(fileobj=stream, mode="r:" if path else "r|", tarinfo=_Header) as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # or an endless stream fills the memory with headers
+                archive.members.clear()  # type: ignore[attr-defined]  # or an endless stream would fill the memory with headers
                 if not member.isfile():
                     continue
                 if member.size > MAX_MEMBER:
                     raise UserError(f"{place}: member {member.name!r} promises {member.size:,} bytes; at most {MAX_MEMBER:,} are read")
                 if member.name == MADE:
-                    made = _read_made(_content(archive, member), place)
+                    provenance = _read_provenance(_content(archive, member), place)
                     continue
                 folder, _, base = member.name.rpartition("/")
                 stem, _, ending = base.partition(".")
@@ -101,14 +99,14 @@ def read_shard(stream: BinaryIO, place: str) -> Iterator[Entry]:
                 if entry is None or entry.key != key:
                     if entry is not None:
                         yield entry
-                    entry = Entry(key, made=made)
+                    entry = Entry(key, provenance=provenance)
                 where = (path, member.offset_data, member.size) if path is not None else _content(archive, member)
                 if hash(member.name) in names:
                     entry.fault = f"member {member.name} is in the archive twice; keep one"
                 elif ending in entry.parts:
                     entry.fault = f"members {entry.parts[ending].name} and {member.name} are the same part of it; keep one"
                 names.add(hash(member.name))
-                entry.parts.setdefault(ending, Part(member.name, where))
+                entry.parts.setdefault(ending, Member(member.name, where))
     except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         raise UserError(f"{place}: not a whole tar archive: {error}") from None
     if entry is not None:
@@ -120,29 +118,29 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return held.read() if held else b""
 
 
-def _read_made(data: bytes, place: str) -> dict[str, Any]:
-    made = json.loads(data)
-    if not isinstance(made, dict) or not isinstance(made.get("inputs", {}), dict):
+def _read_provenance(data: bytes, place: str) -> dict[str, Any]:
+    provenance = json.loads(data)
+    if not isinstance(provenance, dict) or not isinstance(provenance.get("inputs", {}), dict):
         raise UserError(f"{place}: its {MADE} does not say how it was made")
-    return made
+    return provenance
 
 
 class ShardWriter:
     """Shards being written, each `NAME.partial` until it is whole. Use it as a context manager.
 
-    ids: what the whole shards hold already, with the stretch of each. A run that was killed loses the shard it was in, and the next one
-    writes it again, the same to the byte. A single shard that is whole is written anew, with the new samples behind the others.
+    ids: of the samples in whole shards, with the stretch of each. A killed run loses the shard that it was writing, and the next one writes
+    it again, the same to the byte. A single shard that is whole is written anew, with the new samples behind the others.
 
     Args:
         pattern: `out-%06d.tar` for numbered shards, `out.tar` for a single one, `-` for one on `stream`.
         made: how the samples are made, written into every shard.
         shard_bytes: a shard is closed once it holds this many.
     Raises:
-        UserError: shards that are there were made otherwise, or the pattern cannot be one; later, another run writes the same shard.
+        UserError: existing shards have another provenance, or the pattern is malformed; later, another run writes the same shard.
     """
 
-    def __init__(self, pattern: str, made: Mapping[str, Any], shard_bytes: int, stream: BinaryIO | None = None) -> None:
-        self._pattern, self._made, self._limit, self._stream = pattern, dict(made), shard_bytes, stream
+    def __init__(self, pattern: str, provenance: Mapping[str, Any], shard_bytes: int, stream: BinaryIO | None = None) -> None:
+        self._pattern, self._provenance, self._limit, self._stream = pattern, dict(provenance), shard_bytes, stream
         self._numbered = "%" in pattern
         if self._numbered and not re.fullmatch(r"[^%]*%0?\d*d[^%]*", pattern):
             raise UsageError(f"{pattern}: one number such as %06d is needed")
@@ -172,12 +170,12 @@ class ShardWriter:
             self._closing.result()
 
     def shards(self) -> Iterator[Path]:
-        """The shards that are whole, in order."""
+        """Yield the shards that are whole, in order."""
         for number in range(self._number):
             yield self._path(number)
 
     def add(self, key: str, modality: str, array: np.ndarray) -> None:
-        """The next stretch (clips, *shape) of one modality of a sample."""
+        """Add the next stretch (clips, *shape) of one modality of a sample."""
         if not self._stretches:
             self._open()
             self._began = self._written
@@ -190,7 +188,7 @@ class ShardWriter:
         self._member(f"{key}.{ending}", header.getvalue(), array.reshape(-1).view(np.uint8).data)
 
     def finish(self, key: str, about: Mapping[str, Any]) -> None:
-        """The sample is whole. `about`: its id, spans and notes."""
+        """End a sample. about: its id, spans and notes."""
         self._member(f"{key}.json", json.dumps(about).encode())
         self.ids[about["id"]] = stretch_of(about)
         self._stretches, self._whole = {}, self._written
@@ -198,13 +196,13 @@ class ShardWriter:
             self._close()
 
     def cut(self) -> None:
-        """Close the shard that was begun, with the samples that are finished, in the middle of whatever came next."""
+        """Close the current shard with the samples that are finished, without the one that has begun."""
         if self._file is not None and self._whole:
             self._back_to(self._whole)
             self._close()
 
     def drop(self) -> None:
-        """The sample broke midway: take back what is there of it. On a pipe it stays, without its JSON, and readers pass over it."""
+        """Remove what was written of a sample that failed. On a pipe it stays, without its JSON, and readers skip it."""
         if self._stretches and self._stream is None and self._file is not None:
             self._back_to(self._began)
         self._stretches = {}
@@ -219,7 +217,7 @@ class ShardWriter:
         while (path := self._path(self._number)).exists():
             with open(path, "rb") as file:
                 for entry in read_shard(file, str(path)):
-                    check_same(path, entry.made, self._made)
+                    check_prepared_alike(path, entry.provenance, self._provenance)
                     about = entry.about()
                     self.ids[about["id"]] = stretch_of(about)
             self._number += 1
@@ -235,12 +233,12 @@ class ShardWriter:
         self._file = self._new_file() if self._stream is None else self._stream
         self._written = self._whole = self._file.tell() if self._stream is None else 0
         if not self._written:
-            self._member(MADE, json.dumps(self._made).encode())
+            self._member(MADE, json.dumps(self._provenance).encode())
 
     def _new_file(self) -> BinaryIO:
         path, building = self._path(self._number), Path(f"{self._path(self._number)}.partial")
         try:
-            file = open(open_locked(building, path), "wb")  # noqa: SIM115 - closed in _close
+            file = open(open_locked(building, being_written(path), os.O_NOFOLLOW), "wb")  # noqa: SIM115 - closed in _close
         except OSError as error:
             raise UserError(f"{building}: {error.strerror}") from None
         file.truncate(0)
@@ -280,8 +278,7 @@ class ShardWriter:
 
 
 def _put_in_place(file: BinaryIO, path: Path) -> None:
-    """Wait until a shard is on the disk, and give it its name."""
+    """Close a shard and give it its name."""
     with file:
         file.flush()
-        os.fsync(file.fileno())
-        os.replace(f"{path}.partial", path)
+        put_in_place(Path(f"{path}.partial"), path)

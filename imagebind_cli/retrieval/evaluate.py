@@ -1,11 +1,11 @@
-"""How well one store finds its partners in another, both ways: the field's retrieval scores with bootstrap intervals."""
+"""Scores of two stores whose items belong together, in both directions: recall, median rank, mAP, nDCG, with bootstrap intervals."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -14,53 +14,87 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli import metrics
-from imagebind_cli.errors import UserError
-from imagebind_cli.similarity import places, ranks
-from imagebind_cli.store import StoreReader
+from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.similarity import positions_by_id, ranks
+from imagebind_cli.space import Space
+from imagebind_cli.store import StoreReader, open_store
 from imagebind_cli.tabular import Row, read_good_rows
 
-QUERIES = 4096
-"""Queries held at once."""
-SCORES: dict[str, tuple[str, Callable[[np.ndarray], float]]] = {
-    "R@1": ("R@1", np.mean),
-    "R@5": ("R@5", np.mean),
-    "R@10": ("R@10", np.mean),
-    "median rank": ("rank", np.median),
-    "mAP": ("AP", np.mean),
-    "nDCG@10": ("nDCG@10", np.mean),
-}
-"""What is told, the values of each query behind it, and how they become one figure."""
+QUERIES = 4096  # queries that are ranked together
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What belongs together: pairs of an id of one store and one of the other. record: where they are from."""
+    """Pairs of an id of one store and an id of the other that belong together. record: where they are from, for the report."""
 
     pairs: set[tuple[str, str]]
     record: dict[str, Any]
 
 
-def equal_ids(first: StoreReader, second: StoreReader) -> Pairs:
-    """Rows of one id belong together."""
+def evaluate_pairs(
+    stores: Sequence[str | Path],
+    pairs: str | Path = "ids",
+    draws: int = 1000,
+    note: Callable[[str], None] = lambda text: None,
+    space: Space | None = None,
+) -> dict[str, Any]:
+    """Score how well the items of two stores find each other, as `imagebind retrieve --pairs` does.
+
+    Every row is a query, and every row is an answer: windows of a sound count one by one. Rows without a partner are answers only.
+
+    Args:
+        stores: two, of one model. pairs: a file as `read_pairs` takes it, or `ids`: rows of one id belong together.
+        draws: of the bootstrap; 0 for no intervals. note: called with a line of text where pairs are left out.
+        space: checks that both stores are of one model.
+    Returns:
+        `directions`: for each of both its `query` and `target`, and each of `SCORES` as `value` with `low` and `high`. `pairs` and `stores`: what
+        was compared, with SHA-256 of pairs, ids and vectors.
+    Raises:
+        UserError: no such store, stores of different models, pairs that cannot be read, or none with both its ids in the stores.
+        UsageError: not two stores.
+    """
+    if len(stores) != 2:
+        raise UsageError(f"--pairs is of two stores; {len(stores)} are given")
+    space = space or Space()
+    first, second = (space.admit(open_store(path)) for path in stores)
+    truth = pairs_by_id(first, second) if str(pairs) == "ids" else read_pairs(Path(pairs), first, second)
+    rows = [_rows_by_id(first), _rows_by_id(second)]
+    usable = {(one, other) for one, other in truth.pairs if one in rows[0] and other in rows[1]}
+    if not usable:
+        raise UserError(_nothing_in_common(first, second, truth))
+    if len(usable) < len(truth.pairs):
+        note(f"{pairs}: {len(truth.pairs) - len(usable):,} of {len(truth.pairs):,} pairs name an id that is in neither store")
+    return {
+        "pairs": truth.record | {"used": len(usable)},
+        "stores": [_record(store) for store in (first, second)],
+        "directions": [
+            _direction(first, second, rows, usable, draws),
+            _direction(second, first, rows[::-1], {(other, one) for one, other in usable}, draws),
+        ],
+    }
+
+
+def pairs_by_id(first: StoreReader, second: StoreReader) -> Pairs:
+    """Pair rows of one id."""
     return Pairs({(id, id) for id in set(first.ids) & set(second.ids)}, {"by": "ids"})
 
 
 def read_pairs(path: Path, first: StoreReader, second: StoreReader) -> Pairs:
-    """Pairs from JSON Lines, CSV or TSV: an id of either store, or a list of them, under the store's modality, or `query` and `target`.
+    """Read pairs from JSON Lines, CSV or TSV: an id, or a list of ids, under each store's modality, or under `query` and `target`.
 
     Raises:
-        UserError: as `read_good_rows`, or a row says something else.
+        UserError: as `read_good_rows`, or a row without these keys.
     """
-    names = ("query", "target") if first.modality == second.modality else (first.modality, second.modality)
+    keys = ("query", "target") if first.modality == second.modality else (first.modality, second.modality)
     pairs: set[tuple[str, str]] = set()
     for number, row in read_good_rows(path):
-        pairs |= _pairs_of(row, names, f"{path}:{number}")
+        pairs |= _pairs_of(row, keys, f"{path}:{number}")
     return Pairs(pairs, {"by": str(path), "sha256": hashlib.sha256(json.dumps(sorted(pairs)).encode()).hexdigest(), "pairs": len(pairs)})
 
 
-def _pairs_of(row: Row, names: tuple[str, str], place: str) -> set[tuple[str, str]]:
+def _pairs_of(row: Row, keys: tuple[str, str], place: str) -> set[tuple[str, str]]:
     ids: list[list[str]] = []
-    for key in ("query", "target") if "query" in row else names:
+    for key in ("query", "target") if "query" in row else keys:
         side = [row[key]] if isinstance(row.get(key), str) else row.get(key)
         if not isinstance(side, list) or not all(isinstance(id, str) for id in side):
             raise UserError(f"{place}: an id, or a list of ids, is needed under {key!r}; the line has {', '.join(row) or 'nothing'}")
@@ -68,55 +102,31 @@ def _pairs_of(row: Row, names: tuple[str, str], place: str) -> set[tuple[str, st
     return set(product(*ids))  # type: ignore[arg-type]
 
 
-def evaluate(first: StoreReader, second: StoreReader, truth: Pairs, draws: int = 1000) -> dict[str, Any]:
-    """The scores of both directions, with what they were made from.
-
-    Each row asks, and each row is an answer: windows of a sound count one by one. Rows without a partner are asked for, but ask nothing.
-
-    Args:
-        draws: of the bootstrap; 0 for no intervals.
-    Raises:
-        UserError: no pair has both its ids in the stores.
-    """
-    rows = [_rows_by_id(first), _rows_by_id(second)]
-    there = {(one, other) for one, other in truth.pairs if one in rows[0] and other in rows[1]}
-    if not there:
-        raise UserError(_nothing_in_common(first, second, truth))
-    return {
-        "pairs": truth.record | {"used": len(there)},
-        "stores": [_record(store) for store in (first, second)],
-        "directions": [
-            _direction(first, second, rows, there, draws),
-            _direction(second, first, rows[::-1], {(other, one) for one, other in there}, draws),
-        ],
-    }
-
-
 def _direction(
     queries: StoreReader, targets: StoreReader, rows: list[dict[str, list[int]]], pairs: set[tuple[str, str]], draws: int
 ) -> dict[str, Any]:
+    """Return the scores of one store's rows that look for their partners in the other. rows: of each id, in both stores."""
     partners: dict[str, list[int]] = defaultdict(list)
     for one, other in pairs:
         partners[one] += rows[1][other]
     asking = sorted(row for id in partners for row in rows[0][id])
-    place = places(targets.ids)
+    positions = positions_by_id(targets.ids)
     values: dict[str, list[np.ndarray]] = defaultdict(list)
     for start in range(0, len(asking), QUERIES):
-        some = asking[start : start + QUERIES]
-        relevant = [np.array(partners[queries.ids[row]]) for row in some]
-        found = ranks(targets.blocks, queries.rows(np.array(some)), relevant, place)
-        for name, scores in metrics.retrieval(found).items():
+        batch = asking[start : start + QUERIES]
+        relevant = [np.array(partners[queries.ids[row]]) for row in batch]
+        for name, scores in metrics.retrieval(ranks(targets.blocks, queries.rows(np.array(batch)), relevant, positions)).items():
             values[name].append(scores)
-    told: dict[str, Any] = {
+    direction: dict[str, Any] = {
         "query": {"store": str(queries.path), "modality": queries.modality, "rows": len(asking)},
         "target": {"store": str(targets.path), "modality": targets.modality, "rows": len(targets)},
     }
-    for name, (source, statistic) in SCORES.items():
-        own = np.concatenate(values[source])
-        told[name] = {"value": float(statistic(own))}
+    for name, (source, statistic) in metrics.RETRIEVAL_FIGURES.items():
+        scores = np.concatenate(values[source])
+        direction[name] = {"value": float(statistic(scores))}
         if draws:
-            told[name]["low"], told[name]["high"] = metrics.interval(own, statistic, draws)
-    return told
+            direction[name]["low"], direction[name]["high"] = metrics.interval(scores, statistic, draws)
+    return direction
 
 
 def _rows_by_id(store: StoreReader) -> dict[str, list[int]]:
@@ -127,11 +137,11 @@ def _rows_by_id(store: StoreReader) -> dict[str, list[int]]:
 
 
 def _record(store: StoreReader) -> dict[str, Any]:
-    """What a store is: its path, how it was made, and the hash of its ids and vectors."""
+    """Describe a store: its path, how it was made, and the hash of its ids and vectors."""
     digest = hashlib.sha256(json.dumps(store.ids).encode())
     for block in store.blocks():
         digest.update(np.ascontiguousarray(block).data)
-    return {"path": str(store.path), "rows": len(store), "sha256": digest.hexdigest(), "made": store.made}
+    return {"path": str(store.path), "rows": len(store), "sha256": digest.hexdigest(), "made": store.provenance}
 
 
 def _nothing_in_common(first: StoreReader, second: StoreReader, truth: Pairs) -> str:

@@ -1,24 +1,30 @@
-"""Find what in stores is nearest to a query: what `imagebind retrieve` does with one, from Python."""
+"""Search stores as `imagebind retrieve` does, from Python: `find` for one query, `Finder` for many."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from imagebind_cli.errors import UserError
+from imagebind_cli import registry
+from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener
 from imagebind_cli.retrieval.queries import QueryEncoder
-from imagebind_cli.retrieval.requests import Request, named
-from imagebind_cli.retrieval.search import Hit, search
+from imagebind_cli.retrieval.requests import QueryRequest, combined_request, read_requests, request_batches
+from imagebind_cli.retrieval.search import Hit, Nearest, Query, search
+from imagebind_cli.retrieval.stored_items import window_seconds
+from imagebind_cli.retrieval.vector_files import holds_vectors
 from imagebind_cli.space import Space
-from imagebind_cli.store import open_store
+from imagebind_cli.store import StoreReader, open_store
 
 if TYPE_CHECKING:
     from imagebind_cli.model import Model
+    from imagebind_cli.sources import Failure
 
 
-class _Strict(Listener):
+class Strict(Listener):
     """Raises what a query fails with."""
 
     def failure(self, id: str, reason: str) -> None:
@@ -31,23 +37,161 @@ def find(
     k: int = 10,
     weights: Sequence[float] | None = None,
     per_modality: bool = False,
+    threshold: float = float("-inf"),
     model: Model | str | None = None,
     **query: str | Path,
 ) -> list[Hit]:
-    """The rows of some stores that are nearest to a query, best first, exactly.
+    """Find the rows of some stores that are nearest to one query, best first, exactly.
 
     Args:
-        query: by modality a sentence or a file (`text="snow"`, `image="dog.jpg"`), `like=` the id of a row, `vector=` a file of one vector.
-            Several are combined: each made a unit vector, their weighted sum, made one again. weights: a number for each, in their order.
-        per_modality: k of each modality. model: what encodes sentences and files; that of the stores if not given.
+        stores: of one model. model: what encodes sentences and files; the stores' own if not given.
+        k, weights, per_modality, threshold, query: as `Finder.find` takes them.
     Raises:
         UserError: no such store, stores of different models, or a query that cannot be read.
     """
-    space = Space(model)
-    opened = [space.admit(open_store(store)) for store in stores]
-    parts = tuple((kind, str(value)) for kind, value in query.items())
-    if not parts:
-        raise UserError("a query is needed, as in text='a dog'")
-    request = Request(named(parts, weights), parts, tuple(weights) if weights is not None else None)
-    queries = QueryEncoder(space, opened, {}, _Strict()).queries([request])
-    return search(opened, queries, k, per_modality=per_modality)[0]
+    return Finder(stores, space=Space(model)).find(k=k, weights=weights, per_modality=per_modality, threshold=threshold, **query)
+
+
+class Finder:
+    """Stores of one joint space that are searched as one.
+
+    Args:
+        stores: paths; a pattern is one store.
+        space: holds the model, and how it runs; by default the stores' own model. Its `note` hears of empty stores and of indexes.
+        modalities: search only the stores of these; `vision` means pictures and videos.
+        index: `flat`, `hnsw` or `ivfpq`, to search by a FAISS index beside each store; exact if not given.
+        options: how files of queries are read, by name (`clips=3`); by default as the stores' files were.
+    Raises:
+        UserError: no such store, stores of different models, none of the modalities, or FAISS is not installed.
+        UsageError: a store is named twice.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[str | Path],
+        *,
+        space: Space | None = None,
+        modalities: Sequence[str] = (),
+        index: str | None = None,
+        options: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self.space, self.options = space or Space(), options
+        opened = [self.space.admit(open_store(path)) for path in stores]
+        for number, path in enumerate(stores):
+            if os.path.realpath(path) in map(os.path.realpath, stores[:number]):
+                raise UsageError(f"{path} is named twice: every answer in it would come twice")
+        self.stores = _of_modalities(opened, modalities)
+        self._nearest = _index(index, self.space) if index is not None else None
+
+    def find(
+        self,
+        *,
+        k: int = 10,
+        weights: Sequence[float] | None = None,
+        per_modality: bool = False,
+        threshold: float = float("-inf"),
+        **query: str | Path,
+    ) -> list[Hit]:
+        """Find the rows nearest to one query, best first.
+
+        Args:
+            k: answers. per_modality: so many of each modality, and not of all together. threshold: the lowest cosine of an answer.
+            query: by modality a sentence or a file (`text="snow"`, `image="dog.jpg"`), `like=` the id of an item of the stores, `vector=` a
+                file of one vector. Several are combined: each made a unit vector, their weighted sum, made one again.
+            weights: a number for each part of the query, in their order; below 0 to take it away.
+        Raises:
+            UserError: a query that cannot be read.
+        """
+        parts = tuple((kind, str(value)) for kind, value in query.items())
+        if not parts:
+            raise UserError("a query is needed, as in text='a dog'")
+        request = combined_request(parts, weights)
+        ((_, hits),) = self.answer([request], k, per_modality=per_modality, threshold=threshold)
+        return hits
+
+    def answer(
+        self,
+        requests: Iterable[QueryRequest | Failure],
+        k: int = 10,
+        *,
+        per_modality: bool = False,
+        threshold: float = float("-inf"),
+        listener: Listener | None = None,
+        waiting: bool = False,
+    ) -> Iterator[tuple[Query, list[Hit]]]:
+        """Answer requests, in order.
+
+        Args:
+            k, per_modality, threshold: as in `find`. listener: hears of requests that fail, which are then left out; by default one raises.
+            waiting: answer each request as soon as it is there, for a source that may wait for the answer before it asks again.
+        """
+        listener = listener or Strict()
+        batches = map(self.encoder(listener).encode, request_batches(requests, waiting))
+        return self._answer(batches, k, per_modality, threshold, listener)
+
+    def answer_file(
+        self,
+        path: Path,
+        k: int = 10,
+        *,
+        per_modality: bool = False,
+        threshold: float = float("-inf"),
+        listener: Listener | None = None,
+        exhibits: bool = False,
+    ) -> Iterator[tuple[Query, list[Hit]]]:
+        """Answer every query of a file: lines of sentences or JSON objects, a table, a store, an array; `-` for lines on stdin.
+
+        Args:
+            k, per_modality, threshold, listener: as in `answer`. exhibits: whether a page shows the queries.
+        """
+        listener = listener or Strict()
+        if str(path) == "-" or not holds_vectors(path):
+            requests = read_requests(path, self.space.note)
+            return self.answer(requests, k, per_modality=per_modality, threshold=threshold, listener=listener, waiting=str(path) == "-")
+        return self._answer(self.encoder(listener).encode_rows(path, exhibits), k, per_modality, threshold, listener)
+
+    def encoder(self, listener: Listener) -> QueryEncoder:
+        """Return what turns requests into queries on these stores."""
+        return QueryEncoder(self.space, self.stores, self.options, listener)
+
+    def _answer(
+        self, batches: Iterable[list[Query]], k: int, per_modality: bool, threshold: float, listener: Listener
+    ) -> Iterator[tuple[Query, list[Hit]]]:
+        for store in self.stores:
+            if not len(store):
+                self.space.note(f"{store.path}: holds nothing yet")
+        rows = sum(map(len, self.stores))
+        for queries in filter(None, batches):
+            answers = search(self.stores, queries, k, per_modality=per_modality, threshold=threshold, nearest=self._nearest)
+            for query, hits in zip(queries, answers, strict=True):
+                if query.rows and len(query.rows) == rows:
+                    hint = self._one_window(query)
+                    listener.failure(query.id, f"every row of the stores is of this item, which is no answer to itself{hint}")
+                    continue
+                yield query, hits
+                listener.succeeded(query.id)
+
+    def _one_window(self, query: Query) -> str:
+        """Return how to ask for one window of an item that has several, so that its others are answers."""
+        number, row = min(query.rows)
+        store = self.stores[number]
+        span = window_seconds(store, row)
+        if span is None or len(query.rows) == 1:
+            return ""
+        return f"; one of its windows: --like '{store.id(row)}#{span[0]:.10g}-{span[1]:.10g}'"
+
+
+def _of_modalities(stores: list[StoreReader], modalities: Sequence[str]) -> list[StoreReader]:
+    if not modalities:
+        return stores
+    chosen = [store for store in stores if store.modality in modalities or registry.face(store.modality).encoder in modalities]
+    if not chosen:
+        there = ", ".join(dict.fromkeys(store.modality for store in stores))
+        raise UserError(f"no store of {', '.join(modalities)} among these; they hold {there}")
+    return chosen
+
+
+def _index(kind: str, space: Space) -> Nearest:
+    from imagebind_cli.retrieval.index import Indexes
+
+    return Indexes(kind, space.note)

@@ -1,7 +1,7 @@
-"""Approximate search with FAISS: an index in a file beside its store, made again when the store has changed.
+"""Approximate search with FAISS: an index in a file beside its store, built again when the store has changed.
 
     NAME.hnsw.faiss         the index, as FAISS writes it
-    NAME.hnsw.faiss.json    what it was made from, and the share of the true answers that it finds
+    NAME.hnsw.faiss.json    what it was built from, and the share of the exact answers that it finds
 
 An index only proposes rows. They are scored from the store itself, so that every score shown is exact.
 """
@@ -19,36 +19,37 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.files import replacing, write_json
 from imagebind_cli.similarity import top_k
 from imagebind_cli.store import StoreReader
 
 KINDS = ("flat", "ivfpq", "hnsw")
-PROPOSED = 10
-"""Rows an index proposes for each one asked for, 100 at least."""
-TRAINED = 9_984
-"""Rows that the 256 centres of a product quantiser want to be placed: 39 each."""
-LINKS, BUILD_BREADTH, SEARCH_BREADTH = 32, 200, 256
-SAMPLE, SAMPLE_K = 100, 10
+PROPOSED = 10  # rows that an index proposes for each answer, 100 at least
+TRAINED = 9_984  # rows that a product quantiser needs to place its 256 centres: 39 each
+LINKS, BUILD_BREADTH, SEARCH_BREADTH = 32, 200, 256  # of an HNSW graph
+SAMPLE, SAMPLE_K = 100, 10  # rows by which recall is measured, and answers to each
 
 
 class Indexes:
-    """The indexes of some stores, built where there is none or an old one. Call it to search one of them.
+    """The indexes of some stores, built where they are missing or of another state of the store. Call it to search one of them.
 
-    kind: `flat` for all rows, `ivfpq` for the smallest, `hnsw` for the fastest. say: is told what is built, and how much an index finds.
+    Args:
+        kind: `flat` for all rows, `ivfpq` for the smallest, `hnsw` for the fastest.
+        note: called with a line of text when an index is built, and with how much it finds.
     Raises:
         UserError: FAISS is not installed.
     """
 
-    def __init__(self, kind: str, say: Callable[[str], None]) -> None:
+    def __init__(self, kind: str, note: Callable[[str], None]) -> None:
         try:
             import faiss
         except ImportError:
             raise UserError("--index needs FAISS, which is not installed; fetch it with: pip install 'imagebind-cli[faiss]'") from None
-        self._faiss, self._kind, self._say = faiss, kind, say
+        self._faiss, self._kind, self._note = faiss, kind, note
         self._opened: dict[Path, Any] = {}
 
     def __call__(self, store: StoreReader, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The rows nearest to queries (queries, dim): int64 (queries, k), -1 where there are no more, and their scores, float64."""
+        """Find the rows nearest to queries (queries, dim): int64 (queries, k), -1 where there are no more, and their scores, float64."""
         if not len(store):
             return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
         if store.path not in self._opened:
@@ -60,38 +61,40 @@ class Indexes:
         which, place = np.unique(proposed, return_inverse=True)
         vectors = store.rows(np.maximum(which, 0)).astype(np.float64)
         found, exact = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf)
-        for number, (query, rows, own) in enumerate(zip(queries, proposed, place.reshape(proposed.shape), strict=True)):
-            scores = np.where(rows < 0, -np.inf, np.einsum("nd,d->n", vectors[own], query))
+        for number, (query, rows, places) in enumerate(zip(queries, proposed, place.reshape(proposed.shape), strict=True)):
+            scores = np.where(rows < 0, -np.inf, np.einsum("nd,d->n", vectors[places], query))
             best = np.lexsort((rows, -scores))[:k]
             found[number, : len(best)], exact[number, : len(best)] = rows[best], scores[best]
         return found, exact
 
     def _open(self, store: StoreReader) -> Any:
         if not store.path.exists():
-            raise UserError(f"{store.path}: an index lies beside one store, and this is a pattern; make one of them: imagebind store merge")
+            raise UserError(
+                f"{store.path}: an index is beside one store, and this is a pattern of several; merge them: imagebind store merge"
+            )
         path = store.path.with_name(f"{store.path.name}.{self._kind}.faiss")
         record = _read_record(path)
         if record is None:
-            self._say(f"{path}: building it from {len(store):,} rows")
+            self._note(f"{path}: building it from {len(store):,} rows")
         elif not _is_of(record, store):
-            self._say(f"{path}: {store.path} has changed since; building it again from {len(store):,} rows")
+            self._note(f"{path}: {store.path} has changed since; building it again from {len(store):,} rows")
             record = None
         index = None
         if record is not None:
             try:
                 index = self._faiss.read_index(os.fspath(path))
             except RuntimeError:
-                self._say(f"{path}: not whole; building it again")
+                self._note(f"{path}: not whole; building it again")
         if index is None or index.ntotal != len(store):
-            index = self._built(store)
+            index = self._build(store)
             record = {"store": _state(store), "digest": _digest(store), "recall": round(self._recall(index, store), 4)}
             self._write(path, index, record)
         assert record is not None
-        self._say(f"{path}: finds {record['recall']:.1%} of the exact 10 nearest, by {min(SAMPLE, len(store))} of its own rows")
+        self._note(f"{path}: finds {record['recall']:.1%} of the exact 10 nearest, by {min(SAMPLE, len(store))} of its own rows")
         self._widen_search(index)
         return index
 
-    def _built(self, store: StoreReader) -> Any:
+    def _build(self, store: StoreReader) -> Any:
         faiss, dim, rows = self._faiss, store.dim, len(store)
         if self._kind == "flat":
             index = faiss.IndexFlatIP(dim)
@@ -100,7 +103,7 @@ class Indexes:
             index.hnsw.efConstruction = BUILD_BREADTH
         else:
             if rows < TRAINED:
-                raise UserError(f"{store.path}: {rows:,} rows; an ivfpq index needs {TRAINED:,} to learn from; take --index flat, or none")
+                raise UserError(f"{store.path}: {rows:,} rows; an ivfpq index needs {TRAINED:,} to learn from; use --index flat, or none")
             lists = min(int(4 * math.sqrt(rows)), rows // 39)
             pieces = next(count for count in range(max(1, dim // 8), 0, -1) if dim % count == 0)
             index = faiss.index_factory(dim, f"IVF{lists},PQ{pieces}", faiss.METRIC_INNER_PRODUCT)
@@ -118,28 +121,26 @@ class Indexes:
             index.nprobe = max(8, index.nlist // 8)
 
     def _recall(self, index: Any, store: StoreReader) -> float:
-        """Of the exact 10 nearest of some rows, themselves left out, the share that the index finds."""
+        """Return the share of the exact 10 nearest of some rows, themselves left out, that the index finds."""
         sample = np.random.default_rng(0).choice(len(store), min(SAMPLE, len(store)), replace=False)
         queries = store.rows(sample).astype(np.float64)
         k = min(SAMPLE_K + 1, len(store))
         exact, _ = top_k(store.blocks(), queries, k)
         found, _ = self._search(index, store, queries, k)
         shares = [
-            np.isin(np.setdiff1d(wanted, [row]), own).mean() if len(wanted) > 1 else 1.0
-            for row, wanted, own in zip(sample, exact, found, strict=True)
+            np.isin(np.setdiff1d(nearest, [row]), proposed).mean() if len(nearest) > 1 else 1.0
+            for row, nearest, proposed in zip(sample, exact, found, strict=True)
         ]
         return float(np.mean(shares))
 
     def _write(self, path: Path, index: Any, record: dict[str, Any]) -> None:
-        """The record last: without it the index does not count."""
-        building = path.with_name(f".{path.name}.partial")
+        """Write an index, and its record last: without a record an index is not used."""
         try:
             _record_path(path).unlink(missing_ok=True)
-            self._faiss.write_index(index, os.fspath(building))
-            os.replace(building, path)
-            _record_path(path).write_text(json.dumps(record) + "\n")
+            with replacing(path) as place:
+                self._faiss.write_index(index, os.fspath(place))
+            write_json(_record_path(path), record, indent=None)
         except (OSError, RuntimeError) as error:
-            building.unlink(missing_ok=True)
             raise UserError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or 'no room, or no right to'}") from None
 
 
@@ -156,20 +157,20 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 
 def _is_of(record: dict[str, Any], store: StoreReader) -> bool:
-    """Whether an index was made of the store as it is. Only where its files were touched are the vectors looked at."""
+    """Check whether an index was built from the store as it is. Its vectors are read only where its files were touched."""
     return record["store"] == _state(store) or record["digest"] == _digest(store)
 
 
 def _state(store: StoreReader) -> list[int]:
-    """How many rows, and size and time of change of the store's files."""
+    """Return the number of rows, and size and time of change of the store's files."""
     files = [store.path] if store.path.is_file() else [path for path in store.path.iterdir() if path.is_file()]
     stats = [path.stat() for path in files]
     return [len(store), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)]
 
 
 def _digest(store: StoreReader) -> int:
-    """A checksum of all vectors in their order."""
-    sum = len(store)
+    """Return a checksum of all vectors in their order."""
+    checksum = len(store)
     for block in store.blocks():
-        sum = zlib.crc32(np.ascontiguousarray(block).view(np.uint8).data, sum)
-    return sum
+        checksum = zlib.crc32(np.ascontiguousarray(block).view(np.uint8).data, checksum)
+    return checksum

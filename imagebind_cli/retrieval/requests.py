@@ -1,4 +1,4 @@
-"""The queries of `retrieve` as they are asked for: by flags, or line by line in a file or on stdin."""
+"""Queries as they are asked for, before they have vectors: in a call, by flags, or line by line in a file or on stdin."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from imagebind_cli.tabular import Row, json_object
 if TYPE_CHECKING:
     from imagebind_cli.sources import Failure, Stretch
 
-LIKE, VECTOR = "like", "vector"
-BATCH = 256
+LIKE, VECTOR = "like", "vector"  # kinds of parts beside the modalities: an item of the stores, a file of one vector
+BATCH = 256  # requests that are embedded and searched together
 
 
 @dataclass(frozen=True)
-class Request:
-    """A query before it has a vector. parts: kind (a modality, `like` or `vector`) and sentence, path, stretch of a file, or id. weights: of
-    each; equal if None.
+class QueryRequest:
+    """A query before it has a vector.
 
-    vector: where it has one already, as a line of `imagebind embed` does.
+    parts: for each its kind (a modality, `like` or `vector`) and its sentence, path, stretch of a file, or id.
+    weights: a number for each part; equal if None. vector: the query itself, where a line has an `embedding`; `parts` is then empty.
     """
 
     id: str
@@ -36,11 +36,33 @@ class Request:
     vector: tuple[float, ...] | None = None
 
 
-def read_weights(text: str, parts: int) -> tuple[float, ...]:
-    """`0.5,-0.5` as numbers, one for each part.
+def combined_request(
+    parts: Sequence[tuple[str, str | Stretch]], weights: Sequence[float] | None = None, id: str | None = None
+) -> QueryRequest:
+    """Return a request of several parts, called by their names if it has no id.
 
     Raises:
-        UsageError: something else.
+        UsageError: weights that are not one for each part.
+    """
+    if weights is not None and len(weights) != len(parts):
+        raise UsageError(f"{len(weights)} weights for {len(parts)} queries; one for each is needed, in their order")
+    return QueryRequest(describe(parts, weights) if id is None else id, tuple(parts), tuple(weights) if weights is not None else None)
+
+
+def describe(parts: Sequence[tuple[str, str | Stretch]], weights: Sequence[float] | None = None) -> str:
+    """Return the name of a combined query, as in `0.5 a dog - 1 snow`."""
+    names = [source if isinstance(source, str) else f"{source.source}{source.label}" for _, source in parts]
+    if weights is None:
+        return " + ".join(names)
+    terms = [f"{'-' if weight < 0 else '+'} {abs(weight):g} {name}" for name, weight in zip(names, weights, strict=True)]
+    return " ".join(terms).removeprefix("+ ")
+
+
+def read_weights(text: str, parts: int) -> tuple[float, ...]:
+    """Read `0.5,-0.5` as numbers, one for each part.
+
+    Raises:
+        UsageError: not numbers, or not one for each part.
     """
     try:
         weights = tuple(float(number) for number in text.replace(",", " ").split())
@@ -51,28 +73,17 @@ def read_weights(text: str, parts: int) -> tuple[float, ...]:
     return weights
 
 
-def named(parts: Sequence[tuple[str, str | Stretch]], weights: Sequence[float] | None) -> str:
-    """A combined query in words."""
-    names = [value if isinstance(value, str) else f"{value.source}{value.label}" for _, value in parts]
-    if weights is None:
-        return " + ".join(names)
-    terms = [f"{'-' if weight < 0 else '+'} {abs(weight):g} {name}" for name, weight in zip(names, weights, strict=True)]
-    return " ".join(terms).removeprefix("+ ")
+def read_requests(path: Path, note: Callable[[str], None] = lambda text: None) -> Iterator[QueryRequest | Failure]:
+    """Read a query from each line of a file, or of stdin, `-`.
 
+    A line is a sentence, or a JSON object with a key for each modality, or with `embedding`. CSV and TSV have a row for each query and a column
+    for each key. Several keys in one line are combined, by `weights` if there are any. `start` and `end` are seconds of the query's sounds,
+    videos and motion recordings. Relative paths start at the file's folder. A line that is none of these is a `Failure`.
 
-def read_requests(path: Path, note: Callable[[str], None] = lambda text: None) -> Iterator[Request | Failure]:
-    """A query for each line of a file, or of stdin, `-`: a sentence, or a JSON object with a key for each modality, or `embedding`.
-    CSV and TSV have a row for each query, with a column for each modality.
-
-    `start` and `end` are seconds of its sounds, videos and motion recordings.
-
-    note: is given a line where there is nothing to ask.
-
-    Relative paths start at the file's folder. Several keys in one line are combined, with `weights` if there are any. A line that is none of
-    these is a `Failure`.
-
+    Args:
+        note: called with a line of text where there is no query.
     Raises:
-        UserError: the file cannot be read, or no text in UTF-16 or UTF-32 is it.
+        UserError: the file cannot be read, or is UTF-16 or UTF-32.
     """
     from imagebind_cli.tabular import is_table
 
@@ -86,7 +97,7 @@ def read_requests(path: Path, note: Callable[[str], None] = lambda text: None) -
         note(f"{path}: holds no queries")
 
 
-def _table_requests(path: Path) -> Iterator[Request | Failure]:
+def _table_requests(path: Path) -> Iterator[QueryRequest | Failure]:
     from imagebind_cli.sources import Failure
     from imagebind_cli.tabular import BadRow, read_rows
 
@@ -98,7 +109,7 @@ def _table_requests(path: Path) -> Iterator[Request | Failure]:
             yield Failure(place, str(error))
 
 
-def _line_requests(path: Path) -> Iterator[Request | Failure]:
+def _line_requests(path: Path) -> Iterator[QueryRequest | Failure]:
     from imagebind_cli.sources import Failure
     from imagebind_cli.tabular import encoding_fault
 
@@ -108,7 +119,7 @@ def _line_requests(path: Path) -> Iterator[Request | Failure]:
             for number, line in enumerate(file, start=1):
                 place = f"{path}:{number}"
                 if fault := encoding_fault(line.encode("utf-8", "surrogateescape"), name):
-                    if number == 1 and "\0" in line:  # and so will be all others
+                    if number == 1 and "\0" in line:  # every other line will be as bad
                         raise UserError(f"{place}: {fault}")
                     yield Failure(place, fault)
                     continue
@@ -121,16 +132,16 @@ def _line_requests(path: Path) -> Iterator[Request | Failure]:
         raise UserError(f"{path}: {error.strerror}") from None
 
 
-def _request(line: str, place: str, folder: str) -> Request:
+def _request(line: str, place: str, folder: str) -> QueryRequest:
     if not line.startswith("{"):
-        return Request(line, (("text", line),))
+        return QueryRequest(line, (("text", line),))
     row = json_object(line)
     if not isinstance(row, dict):
         raise ValueError(row.reason if row else "not a JSON object")
     return _request_of(row, place, folder)
 
 
-def _request_of(row: Row, place: str, folder: str) -> Request:
+def _request_of(row: Row, place: str, folder: str) -> QueryRequest:
     from imagebind_cli.sources import stretched
 
     given = {key: row[key] for key in row if key in registry.MODALITIES}
@@ -141,43 +152,46 @@ def _request_of(row: Row, place: str, folder: str) -> Request:
     if wrong:
         raise ValueError(f"{wrong[0]} is {row[wrong[0]]!r:.60}; a string is needed, or for embedding and weights numbers")
     if vector is not None:
-        return Request(str(row.get("id", place)), (), None, tuple(vector))
+        return QueryRequest(str(row.get("id", place)), (), None, tuple(vector))
     if not given:
         raise ValueError(f"no {', '.join(registry.MODALITIES)} or embedding in this line; it has {', '.join(row) or 'nothing'}")
     files = {key: value if key == "text" else os.path.join(folder, value) for key, value in given.items()}
     parts = tuple((key, stretched(file, key, row)) for key, file in files.items())
-    weights = tuple(weights) if weights is not None else None
-    return Request(str(row.get("id", named(parts, weights))), parts, weights)
+    return combined_request(parts, weights, str(row["id"]) if "id" in row else None)
 
 
 def _are_numbers(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(number, int | float) for number in value)
 
 
-def batches(requests: Iterable[Request | Failure], waiting: bool) -> Iterator[list[Request | Failure]]:
-    """Requests, several at once. waiting: as many as are there, since whoever asks may wait for the answer before asking again."""
+def request_batches(requests: Iterable[QueryRequest | Failure], waiting: bool) -> Iterator[list[QueryRequest | Failure]]:
+    """Group requests into batches.
+
+    Args:
+        waiting: hand over as many as are there, since the source may wait for an answer before it asks again.
+    """
     if not waiting:
         requests = iter(requests)
-        while some := list(islice(requests, BATCH)):
-            yield some
+        while batch := list(islice(requests, BATCH)):
+            yield batch
         return
-    came: queue.Queue[Request | Failure | BaseException | None] = queue.Queue(BATCH)
+    arrived: queue.Queue[QueryRequest | Failure | BaseException | None] = queue.Queue(BATCH)
 
     def read() -> None:
         try:
             for request in requests:
-                came.put(request)
-            came.put(None)
+                arrived.put(request)
+            arrived.put(None)
         except BaseException as error:
-            came.put(error)
+            arrived.put(error)
 
     threading.Thread(target=read, name="queries", daemon=True).start()
-    last: Request | Failure | BaseException | None
+    last: QueryRequest | Failure | BaseException | None
     while True:
-        ready: list[Request | Failure] = []
-        while (last := came.get()) is not None and not isinstance(last, BaseException):
+        ready: list[QueryRequest | Failure] = []
+        while (last := arrived.get()) is not None and not isinstance(last, BaseException):
             ready.append(last)
-            if len(ready) == BATCH or came.empty():
+            if len(ready) == BATCH or arrived.empty():
                 break
         if ready:
             yield ready

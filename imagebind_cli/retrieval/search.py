@@ -1,68 +1,39 @@
-"""Search over several stores as over one: exact, or through an index; all together, or so many of each modality."""
+"""The nearest rows of several stores, which are searched as one: exact or by an index, of all modalities together or of each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from imagebind_cli.retrieval.stored_items import Exhibit, RowPlace, window_seconds
 from imagebind_cli.similarity import top_k
-from imagebind_cli.sources import Stretch, stretched
 from imagebind_cli.store import StoreReader
 
 Nearest = Callable[[StoreReader, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
-"""What an index does: of a store the rows nearest to queries (queries, dim), int64 (queries, k), -1 for none, and their scores."""
-
-
-class Part(NamedTuple):
-    """One thing as a page shows it. kind: its modality, or `vector`. source: its path or sentence, or a `Stretch` of a file. name: what it is
-    called, where that is something else. span: the seconds of a window.
-    """
-
-    kind: str
-    source: str | Stretch
-    name: str = ""
-    span: tuple[float, float] | None = None
-
-
-def stored_part(store: StoreReader, row: int) -> Part:
-    """A row of a store: of the file that its record names, else of its id."""
-    id, meta, span = store.id(row), store.meta(row), row_span(store, row)
-    path = meta.get(store.modality)
-    source = path if isinstance(path, str) else id
-    with suppress(ValueError):  # columns that are no seconds, in a store of before
-        source = stretched(source, store.modality, meta)
-    return Part(store.modality, source, id, span)
-
-
-def row_span(store: StoreReader, row: int) -> tuple[float, float] | None:
-    """The seconds that a row stands for, if it is a window of its item."""
-    spans = store.spans
-    if spans is None or np.isnan(spans[row]).any():
-        return None
-    return float(spans[row][0]), float(spans[row][1])
+"""An index: (store, queries (queries, dim), k) to row numbers int64 (queries, k), -1 where there are no more, and their scores."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is searched for. vector: (dim,), of length 1. parts: what it was made from.
+    """What is searched for.
 
-    own: rows of the searched stores that are the query itself, by number of the store and row; they are no answers.
+    vector: (dim,), of length 1. exhibits: what a page shows of its parts.
+    rows: rows of the searched stores that are the query itself; they are no answers.
     """
 
     id: str
     vector: np.ndarray
-    parts: tuple[Part, ...] = ()
-    own: frozenset[tuple[int, int]] = field(default_factory=frozenset)
+    exhibits: tuple[Exhibit, ...] = ()
+    rows: frozenset[RowPlace] = frozenset()
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer: a row of a store. rank: from 1. score: the cosine, from -1 to 1."""
+    """An answer: a row of a store. rank: from 1. score: the cosine, from -1 to 1."""
 
     store: StoreReader
     row: int
@@ -71,16 +42,16 @@ class Hit:
 
     @property
     def id(self) -> str:
-        """Of the item."""
+        """The item's id."""
         return self.store.id(self.row)
 
     @property
     def span(self) -> tuple[float, float] | None:
-        """The seconds it stands for, if it is a window of the item."""
-        return row_span(self.store, self.row)
+        """Start and end in seconds, if the row is a window of its item."""
+        return window_seconds(self.store, self.row)
 
     def as_json(self, query: str) -> dict[str, Any]:
-        """The line that says it."""
+        """Return the line that `imagebind retrieve` prints."""
         span, meta = self.span, self.store.meta(self.row)
         return {
             "query": query,
@@ -103,20 +74,20 @@ def search(
     threshold: float = -np.inf,
     nearest: Nearest | None = None,
 ) -> list[list[Hit]]:
-    """The best k rows for each query, best first; among equal scores the first by id.
+    """Find the k nearest rows for each query, best first; among equal scores the first by id.
 
     Args:
-        stores: of one model. per_modality: k of each modality, ranked apart, in the order in which the modalities first come.
-        threshold: no answer has a lower score. nearest: an index; exact if not given.
+        stores: of one model. per_modality: k of each modality, ranked separately, in the order of the stores.
+        threshold: the lowest score of an answer. nearest: an index; exact if not given.
     """
     numbered = list(enumerate(stores))
     kinds = dict.fromkeys(store.modality for store in stores) if per_modality else [None]
-    groups = [[entry for entry in numbered if kind in (None, entry[1].modality)] for kind in kinds]
-    found: list[list[Hit]] = [[] for _ in queries]
-    for group in groups:
-        for hits, more in zip(found, _search(group, queries, k, threshold, nearest), strict=True):
+    answers: list[list[Hit]] = [[] for _ in queries]
+    for kind in kinds:
+        group = [(number, store) for number, store in numbered if kind in (None, store.modality)]
+        for hits, more in zip(answers, _search(group, queries, k, threshold, nearest), strict=True):
             hits.extend(more)
-    return found
+    return answers
 
 
 def _search(
@@ -130,19 +101,19 @@ def _search(
         return number, int(row - first[number])
 
     def names(rows: np.ndarray) -> list[str]:
-        return [stores[number].id(own) for number, own in map(place, rows.tolist())]
+        return [stores[number].id(inside) for number, inside in map(place, rows.tolist())]
 
     vectors = np.stack([query.vector for query in queries])
-    wanted = min(k + max(len(query.own) for query in queries), int(first[-1]))
+    wanted = min(k + max(len(query.rows) for query in queries), int(first[-1]))
     if nearest is None:
-        found: Iterable[Any] = zip(*top_k(chain.from_iterable(store.blocks() for store in stores), vectors, wanted, names), strict=True)
+        ranked: Iterable[Any] = zip(*top_k(chain.from_iterable(store.blocks() for store in stores), vectors, wanted, names), strict=True)
     else:
-        found = _merged([nearest(store, vectors, wanted) for store in stores], first, names)
-    for query, (rows, scores) in zip(queries, found, strict=True):
+        ranked = _merged([nearest(store, vectors, wanted) for store in stores], first, names)
+    for query, (rows, scores) in zip(queries, ranked, strict=True):
         hits: list[Hit] = []
         for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
             number, inside = place(row)
-            if len(hits) < k and score >= threshold and np.isfinite(score) and (group[number][0], inside) not in query.own:
+            if len(hits) < k and score >= threshold and np.isfinite(score) and (group[number][0], inside) not in query.rows:
                 cosine = max(-1.0, min(1.0, score))  # a rounded row is a little longer or shorter than 1
                 hits.append(Hit(stores[number], inside, len(hits) + 1, cosine))
         yield hits
@@ -151,7 +122,7 @@ def _search(
 def _merged(
     parts: list[tuple[np.ndarray, np.ndarray]], first: np.ndarray, names: Callable[[np.ndarray], list[str]]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The rows of several stores with their scores, for each query the best first."""
+    """Join the rows of several stores, for each query the best first."""
     merged = []
     for query in range(len(parts[0][0])):
         rows = np.concatenate(

@@ -1,10 +1,10 @@
-"""Embeddings on disk and on the wire. Never imports torch.
+"""Embeddings on disk and as lines of JSON, without torch.
 
-`Store` writes: an ending names the format. `open_store` reads: the content does.
+`Store` writes in the format that a name's ending says; `open_store` reads what a file's content shows it to be.
 """
 
 from imagebind_cli.store.reader import StoreReader, is_store, open_store
-from imagebind_cli.store.row import STAMP, UNKNOWN, Row, Stamp, content_hash, json_line, key_of
+from imagebind_cli.store.row import STAMP, UNKNOWN, Row, Stamp, content_hash, id_hash, json_line
 from imagebind_cli.store.writer import FORMATS, Store, check_writable
 
 __all__ = [
@@ -17,8 +17,8 @@ __all__ = [
     "StoreReader",
     "check_writable",
     "content_hash",
+    "id_hash",
     "is_store",
     "json_line",
-    "key_of",
     "open_store",
 ]

@@ -1,4 +1,4 @@
-"""What may be wrong with a store, looked for row by row."""
+"""Check a store row by row for everything that may be wrong with it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ import numpy as np
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.journal import journal_of, read_journal
 from imagebind_cli.store.reader import StoreReader, lacks_vectors, open_store
-from imagebind_cli.store.row import key_of
-from imagebind_cli.store.table import read_table
+from imagebind_cli.store.row import id_hash
+from imagebind_cli.store.source import read_row_table
 
 WANTED = ("modality", "model", "weights", "dim", "pool")
-CLOSE = {"float32": 1e-4, "float16": 2e-3}
-"""How far from 1 the length of a row of some number type may be."""
-NAMED = 5
-"""How many rows of a kind are named; of the others the number."""
+CLOSE = {"float32": 1e-4, "float16": 2e-3}  # how far from 1 the length of a row may be, by number type
+NAMED = 5  # rows that are named for each kind of finding; the others are counted
 
 
 def findings(path: Path) -> Iterator[str]:
-    """Everything that is wrong with a store, a line each; nothing where it is whole and clean. The ids beside a `.npy` stand for it."""
+    """Yield a line for each finding; none for a store that is whole and clean. The `.jsonl` beside a `.npy` is taken for that store."""
     try:
         if path.suffix == ".jsonl" and path.is_file() and (vectors := lacks_vectors(path)) and vectors.exists():
             path = vectors
@@ -36,25 +34,25 @@ def findings(path: Path) -> Iterator[str]:
 
 
 def _torn(path: Path) -> Iterator[str]:
-    """What a killed run left behind; the next one would mend it."""
+    """Yield what a killed run left behind; the next run repairs it."""
     journal = journal_of(path)
     if journal.exists():
         file = os.open(journal, os.O_RDONLY)
         if read_journal(file)[1] is not None:
-            yield f"{journal.name}: the last write was broken off; the next run undoes it"
+            yield f"{journal.name}: the last write was interrupted; the next run undoes it"
         os.close(file)
     lines = path.with_suffix(".jsonl")
     if path.suffix in (".jsonl", ".npy") and path.is_file():
-        table, starts = read_table(lines)
+        table, starts = read_row_table(lines)
         if starts[-1] < lines.stat().st_size:
             yield f"{lines.name}: ends in the middle of an item after {len(table):,} rows; the next run cuts that off"
         elif path.suffix == ".npy" and len(table) != (rows := len(np.load(path, mmap_mode="r"))):
-            yield f"{rows:,} vectors and {len(table):,} ids; the next run cuts off what has not both"
+            yield f"{rows:,} vectors and {len(table):,} ids; the next run cuts off rows that lack either"
 
 
 def _unnamed(reader: StoreReader) -> Iterator[str]:
     for key in WANTED:
-        if key not in reader.made:
+        if key not in reader.provenance:
             yield f"does not say with what {key} it was made"
 
 
@@ -65,7 +63,7 @@ def _bad_vectors(reader: StoreReader) -> Iterator[str]:
             yield f"vectors of {block.shape[1]} numbers; it says {reader.dim}"
             return
         lengths = np.linalg.norm(block.astype(np.float32), axis=1)
-        close = CLOSE[reader.made["array"]]
+        close = CLOSE[reader.provenance["array"]]
         for row in np.flatnonzero(~(np.abs(lengths - 1) < close)):
             total += 1
             if total <= NAMED:
@@ -79,10 +77,10 @@ def _bad_vectors(reader: StoreReader) -> Iterator[str]:
 
 
 def _bad_rows(reader: StoreReader) -> Iterator[str]:
-    """Ids and windows that come twice, windows that run backwards, ids that are not found by their hash."""
+    """Yield ids and windows that come twice, windows that end before they start, and ids whose hash is wrong."""
     ids, keys = reader.ids, reader.stamps["key"]
     spans = np.full((len(ids), 2), -1.0) if reader.spans is None else np.nan_to_num(reader.spans, nan=-1.0)
-    bad = [f"row {row} ({id!r}): its hash is another id's" for row, id in enumerate(ids) if key_of(id) != keys[row]]
+    bad = [f"row {row} ({id!r}): its hash is another id's" for row, id in enumerate(ids) if id_hash(id) != keys[row]]
     items = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
     bad += [f"{ids[items[place]]!r} comes {times} times" for place, times in _repeated(keys[items])]
     numbers = np.searchsorted(items, np.arange(len(ids)), side="right")
@@ -95,6 +93,6 @@ def _bad_rows(reader: StoreReader) -> Iterator[str]:
 
 
 def _repeated(values: np.ndarray) -> list[tuple[int, int]]:
-    """Of each value that comes more than once, its first place and how often it comes."""
+    """Return the first position and the count of each value that comes more than once."""
     _, first, count = np.unique(values, return_index=True, return_counts=True)
     return [(int(place), int(times)) for place, times in zip(first, count, strict=True) if times > 1]

@@ -1,39 +1,60 @@
-"""Stores in the forms that other programs read: Parquet, and the folder that clip-retrieval and autofaiss take. These need pyarrow.
-
-The formats that `Store` writes are exported by merging into them.
-"""
+"""Export a store to a new file: to the formats that `Store` writes, and with pyarrow to Parquet and the folder of clip-retrieval and autofaiss."""
 
 from __future__ import annotations
 
 import json
+import os
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.files import replacing
+from imagebind_cli.store.maintenance import merge
 from imagebind_cli.store.reader import StoreReader
 from imagebind_cli.store.row import Row
+from imagebind_cli.store.writer import FORMATS
 
 GROUP_ROWS = 16384
 PART_ROWS = 1_000_000
 
 
-def to_parquet(reader: StoreReader, path: Path, array: str) -> None:
-    """One Parquet file: `id`, `start`, `end`, `meta` (JSON) and `embedding`, a list of fixed length; how it was made is in its metadata.
+def export(reader: StoreReader, path: Path, array: str, clip_retrieval: bool = False) -> None:
+    """Write a store to a new file or folder, in the format that its ending names. It appears once it is whole.
 
+    Args:
+        array: number type of the vectors. clip_retrieval: write the folder that clip-retrieval and autofaiss take.
     Raises:
-        UserError: pyarrow is not installed.
+        UserError: something is at `path`, or beside it where it would be taken for part of it; pyarrow is needed and not installed.
+        UsageError: an unknown ending.
     """
+    beside = [path.with_suffix(ending) for ending in (".npy", ".jsonl") if path.suffix in (".npy", ".jsonl")]
+    if there := next((each for each in (path, *beside) if os.path.lexists(each)), None):
+        raise UserError(f"{there}: exists; name another, or remove it")
+    if clip_retrieval:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    elif path.suffix not in (*FORMATS, ".parquet"):
+        raise UsageError(f"{path}: unknown ending {path.suffix!r}; choose from {', '.join(FORMATS)}, .parquet")
+    with replacing(path) as place:
+        if clip_retrieval:
+            _write_clip_retrieval(reader, place, array)
+        elif path.suffix == ".parquet":
+            _write_parquet(reader, place, array)
+        else:
+            merge([reader], place, array)
+
+
+def _write_parquet(reader: StoreReader, path: Path, array: str) -> None:
+    """Write columns `id`, `modality`, `start`, `end`, `meta` (JSON) and `embedding`, a list of fixed length; the metadata holds the provenance."""
     arrow, parquet = _pyarrow()
     numbers = arrow.list_(arrow.from_numpy_dtype(array), reader.dim)
     text, seconds = arrow.string(), arrow.float64()
     fields = [("id", text), ("modality", text), ("start", seconds), ("end", seconds), ("meta", text), ("embedding", numbers)]
-    schema = arrow.schema(fields, metadata={"made": json.dumps(reader.made)})
-    building = path.with_name(f".{path.name}.partial")
+    schema = arrow.schema(fields, metadata={"made": json.dumps(reader.provenance)})
     every = (row for item in reader.items() for row in item)
-    with parquet.ParquetWriter(building, schema) as writer:
+    with parquet.ParquetWriter(path, schema) as writer:
         while rows := list(islice(every, GROUP_ROWS)):
             vectors = np.stack([row.vector for row in rows]).astype(array)
             spans = [row.span or (None, None) for row in rows]
@@ -46,31 +67,28 @@ def to_parquet(reader: StoreReader, path: Path, array: str) -> None:
                 arrow.FixedSizeListArray.from_arrays(vectors.reshape(-1), reader.dim),
             ]
             writer.write_table(arrow.table(dict(zip(schema.names, columns, strict=True)), schema=schema))
-    building.replace(path)
 
 
-def to_clip_retrieval(reader: StoreReader, folder: Path, array: str) -> None:
-    """The folder that `clip-retrieval index` takes: `img_emb/img_emb_0.npy` (`text_emb/` for text) and `metadata/metadata_0.parquet`.
-
-    Raises:
-        UserError: pyarrow is not installed.
-    """
+def _write_clip_retrieval(reader: StoreReader, folder: Path, array: str) -> None:
+    """Write the folder that `clip-retrieval index` takes: `img_emb/img_emb_0.npy` (`text_emb/` for text) and `metadata/metadata_0.parquet`."""
     arrow, parquet = _pyarrow()
     kind = "text_emb" if reader.modality == "text" else "img_emb"
     for name in (kind, "metadata"):
         (folder / name).mkdir(parents=True)
+    dtype = np.dtype(array)
     rows = (row for item in reader.items() for row in item)
     starts = range(0, max(1, len(reader)), PART_ROWS)
     schema = arrow.schema([(name, arrow.string()) for name in ("image_path", "caption", "metadata")])
     for number, start in enumerate(starts):
         digits, count = f"{number:0{len(str(len(starts) - 1))}}", min(PART_ROWS, len(reader) - start)
-        vectors = np.lib.format.open_memmap(folder / kind / f"{kind}_{digits}.npy", "w+", array, shape=(count, reader.dim))
-        with parquet.ParquetWriter(folder / "metadata" / f"metadata_{digits}.parquet", schema) as writer:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count, reader.dim)}
+        metadata = parquet.ParquetWriter(folder / "metadata" / f"metadata_{digits}.parquet", schema)
+        with open(folder / kind / f"{kind}_{digits}.npy", "wb") as vectors, metadata as writer:
+            np.lib.format.write_array_header_1_0(vectors, header)
             for done in range(0, count, GROUP_ROWS):
                 some = list(islice(rows, min(GROUP_ROWS, count - done)))
-                vectors[done : done + len(some)] = np.stack([row.vector for row in some])
+                vectors.write(np.stack([row.vector for row in some]).astype(dtype).data)
                 writer.write_table(arrow.Table.from_pylist([_about(row, reader.modality) for row in some], schema))
-        vectors.flush()
 
 
 def _about(row: Row, modality: str) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """The folder store, `NAME.store/`, for the largest: parts that are only ever appended to, of formats that everybody reads.
 
-    made.json               how it was made, and how many rows a part has
+    made.json               its provenance, and how many rows a part has
     vectors-00000.npy       float32 or float16 (rows, dim)
     rows-00000.jsonl        the id of each row and what belongs to it
-    index-00000.npy         the same in records of fixed length (`INDEX`), to look up a million rows at once
-    replaced-00000.npy      numbers of rows that do not count any more, because their input changed and was embedded again
+    index-00000.npy         the same as records of fixed length (`INDEX`), to look up a million rows at once
+    replaced-00000.npy      numbers of replaced rows: their input changed and was embedded again
     commits                 a record for each commit: how much of all these is valid
 
-What lies behind the last commit is passed over by readers and cut off by the next writer, so that there is nothing to repair.
-Compacting writes new parts behind the old ones; the commit that counts from them on is one record.
+Readers ignore what comes after the last commit, and the next writer cuts it off, so that there is nothing to repair.
+Compacting writes new parts behind the old ones; one commit then makes them the first that count.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,18 +26,20 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.growing import HEADER, mapped
-from imagebind_cli.store.row import STAMP
+from imagebind_cli.files import being_written, open_locked, sync, write_all, write_json
+from imagebind_cli.store.growing import HEADER, GrowingLines, GrowingNPY, map_npy
+from imagebind_cli.store.provenance import check_resumable
+from imagebind_cli.store.row import STAMP, Row, row_line, stamp_record
 from imagebind_cli.store.source import Views
 
 INDEX = np.dtype([*STAMP.descr, ("start", "<f8"), ("end", "<f8"), ("line", "<i8")])
-"""A row's `STAMP`, its span, and where its line starts in its part's `rows`."""
+# A row's `STAMP`, its span, and where its line starts in its part's `rows`.
 RECORD = struct.Struct("<QQQQI")
 
 
 @dataclass(frozen=True)
 class Commit:
-    """How much is valid: rows from part `first` on, bytes of the last part's lines, and replaced rows."""
+    """How much of a store is valid: rows from part `first` on, bytes of the last part's lines, and replaced rows."""
 
     first: int = 0
     rows: int = 0
@@ -45,13 +47,13 @@ class Commit:
     replaced: int = 0
 
     def pack(self) -> bytes:
-        """As a record of `commits`."""
+        """Return the record of `commits`."""
         values = (self.first, self.rows, self.line_bytes, self.replaced)
         return RECORD.pack(*values, zlib.crc32(RECORD.pack(*values, 0)))
 
 
 def last_commit(path: Path) -> tuple[Commit, int]:
-    """The last whole record of `commits`, and where the next one goes."""
+    """Read the last whole record of `commits`, and where the next one goes."""
     with open(path, "rb") as file:
         records = file.seek(0, os.SEEK_END) // RECORD.size
         while records:
@@ -64,48 +66,48 @@ def last_commit(path: Path) -> tuple[Commit, int]:
 
 
 @dataclass(frozen=True)
-class Names:
+class FolderFiles:
     """A folder store's files."""
 
     folder: Path
 
     def part(self, kind: str, number: int) -> Path:
-        """One part of `vectors`, `rows`, `index` or `replaced`."""
+        """Return a part of `vectors`, `rows`, `index` or `replaced`."""
         return self.folder / f"{kind}-{number:05}.{'jsonl' if kind == 'rows' else 'npy'}"
 
     @property
-    def made(self) -> Path:
-        """How it was made."""
+    def provenance(self) -> Path:
+        """The file of its provenance."""
         return self.folder / "made.json"
 
     @property
     def commits(self) -> Path:
-        """What is valid; the file that a writer locks."""
+        """The file of commits, which a writer locks."""
         return self.folder / "commits"
 
 
-def read_made(names: Names) -> tuple[dict[str, Any], int]:
-    """How a folder store was made, and how many rows a part has.
+def read_provenance(names: FolderFiles) -> tuple[dict[str, Any], int]:
+    """Read the provenance of a folder store, and how many rows a part has.
 
     Raises:
-        UserError: it does not say so.
+        UserError: it cannot be read.
     """
     try:
-        made = json.loads(names.made.read_text())
-        return made, int(made.pop("part_rows"))
+        provenance = json.loads(names.provenance.read_text())
+        return provenance, int(provenance.pop("part_rows"))
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{names.folder}: not a store of imagebind embed: {names.made.name}: {error}") from None
+        raise UserError(f"{names.folder}: not a store of imagebind embed: {names.provenance.name}: {error}") from None
 
 
 class FolderSource:
-    """A folder store being read, also while another process writes to it; `Source` says what its methods do."""
+    """A folder store being read, also while another process writes to it; `Source` describes the methods."""
 
     def __init__(self, path: Path) -> None:
-        self._names = Names(path)
-        self.made, self._part_rows = read_made(self._names)
+        self._names = FolderFiles(path)
+        self.provenance, self._part_rows = read_provenance(self._names)
         self._commit = last_commit(self._names.commits)[0]
         self.count, self._first = self._commit.rows, self._commit.first
-        self._dtype, self._dim = np.dtype(self.made["array"]), int(self.made["dim"])
+        self._dtype, self._dim = np.dtype(self.provenance["array"]), int(self.provenance["dim"])
         self._check_sizes()
         self.hidden = np.sort(self._mapped("replaced", self._first, self._commit.replaced, np.int64))
 
@@ -144,7 +146,7 @@ class FolderSource:
                 yield from map(json.loads, file.read(end - index["line"][0]).splitlines())
 
     def _stretches(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray, int]]:
-        """Some rows, by part: its number, their records, and where the last one's line ends."""
+        """Yield a range of rows by part: its number, their records, and where the last one's line ends."""
         for part, rows in self._parts():
             before = (part - self._first) * self._part_rows
             first, last = max(start - before, 0), min(stop - before, rows)
@@ -157,18 +159,18 @@ class FolderSource:
         return self._commit.line_bytes if part == last else self._names.part("rows", part).stat().st_size
 
     def _parts(self) -> Iterator[tuple[int, int]]:
-        """The number of each part, and how many rows count of it."""
+        """Yield the number of each part, and how many of its rows are valid."""
         for before in range(0, self.count, self._part_rows):
             yield self._first + before // self._part_rows, min(self._part_rows, self.count - before)
 
     def _mapped(self, kind: str, part: int, rows: int, dtype: Any, shape: tuple[int, ...] = ()) -> np.ndarray:
         try:
-            return mapped(self._names.part(kind, part), rows, dtype, shape)
+            return map_npy(self._names.part(kind, part), rows, dtype, shape)
         except (OSError, ValueError) as error:
             raise UserError(f"{self._names.folder}: not a whole store: {self._names.part(kind, part).name}: {error}") from None
 
     def _check_sizes(self) -> None:
-        """That all is there that was committed; a copy may have been broken off."""
+        """Check that everything that was committed exists; a copy may have been interrupted."""
         for part, rows in self._parts():
             for kind, wanted in (
                 ("vectors", HEADER + rows * self._dim * self._dtype.itemsize),
@@ -179,3 +181,159 @@ class FolderSource:
                 there = path.stat().st_size if path.exists() else 0
                 if there < wanted:
                     raise UserError(f"{self._names.folder}: not a whole store: {path.name} has {there:,} bytes of {wanted:,}")
+
+
+PART_BYTES = 1 << 30
+
+
+class FolderPart:
+    """The files of one part, being appended to."""
+
+    def __init__(self, names: FolderFiles, number: int, provenance: Mapping[str, Any]) -> None:
+        self.number = number
+        self._vectors = GrowingNPY(names.part("vectors", number), provenance["array"], (int(provenance["dim"]),))
+        self._index = GrowingNPY(names.part("index", number), INDEX)
+        self._lines = GrowingLines(names.part("rows", number))
+
+    @property
+    def rows(self) -> int:
+        """Rows in it."""
+        return self._index.rows
+
+    @property
+    def line_bytes(self) -> int:
+        """Bytes of its lines."""
+        return self._lines.length
+
+    def truncate(self, rows: int, line_bytes: int) -> None:
+        """Keep this many rows, and bytes of lines."""
+        self._vectors.truncate(rows)
+        self._index.truncate(rows)
+        self._lines.truncate(line_bytes)
+
+    def append(self, rows: list[Row]) -> None:
+        """Add rows."""
+        lines = [row_line(row) for row in rows]
+        starts = self.line_bytes + np.cumsum([0, *map(len, lines)])[:-1]
+        records = [
+            (*stamp_record(row.id, row.stamp), *(row.span or (np.nan, np.nan)), start) for row, start in zip(rows, starts, strict=True)
+        ]
+        self._vectors.append(np.stack([row.vector for row in rows]))
+        self._index.append(np.array(records, INDEX))
+        self._lines.append(b"".join(lines))
+
+    def sync(self) -> None:
+        """Wait until all of it is on the disk."""
+        for file in (self._vectors, self._index, self._lines):
+            file.sync()
+
+    def close(self) -> None:
+        """Close its files."""
+        for file in (self._vectors, self._index, self._lines):
+            file.close()
+
+
+class FolderWriter:
+    """A folder store being appended to; `Format` describes the methods."""
+
+    def __init__(self, path: Path, provenance: dict[str, Any]) -> None:
+        self.files, self._names, self._provenance = [path], FolderFiles(path), provenance
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path}: exists and is not a folder; write to another")
+        if path.is_dir() and not self._names.provenance.exists() and {entry.name for entry in path.iterdir()} - {self._names.commits.name}:
+            raise UserError(f"{path}: exists and was not made by imagebind embed; write to another folder")
+        path.mkdir(exist_ok=True)
+        self._opened: list[GrowingNPY | FolderPart] = []  # the replaced rows, then the last part
+        self._lock = open_locked(self._names.commits, being_written(path))
+        try:
+            if self._names.provenance.exists():
+                before, self._part_rows = read_provenance(self._names)
+                check_resumable(path, before, provenance)
+            else:
+                self._part_rows = max(1, PART_BYTES // (int(provenance["dim"]) * np.dtype(provenance["array"]).itemsize))
+                self.describe(provenance)
+            self._commit, self._place = last_commit(self._names.commits)
+            self._restore()
+            source = FolderSource(path)
+            self.stamps, self.hidden = source.stamps(0, source.count), source.hidden
+        except BaseException:
+            self.release()
+            raise
+
+    def describe(self, provenance: Mapping[str, Any]) -> None:
+        write_json(self._names.provenance, {**provenance, "part_rows": self._part_rows})
+
+    def write(self, rows: list[Row], replaced: list[int]) -> None:
+        try:
+            self._append(rows, replaced)
+            self._record()
+        except OSError:
+            self._restore()
+            raise
+
+    def rewrite(self, batches: Iterable[list[Row]]) -> None:
+        """Make these the store's only rows: in new parts behind the old ones, which are removed once the new ones are whole."""
+        try:
+            self._move_to(Commit(first=self._part.number + 1))
+            for rows in batches:
+                self._append(rows, [])
+            self._record()
+        finally:
+            self._restore()
+
+    def close(self) -> None:
+        """Do nothing: every commit is whole."""
+
+    def release(self) -> None:
+        self._close_to(0)
+        os.close(self._lock)
+
+    def _append(self, rows: list[Row], replaced: list[int]) -> None:
+        self._replaced.append(np.array(replaced, np.int64))
+        while rows:
+            room = self._part_rows - self._part.rows
+            if room == 0:
+                self._part.sync()
+                self._open_part(self._part.number + 1, 0, 0)
+            else:
+                self._part.append(rows[:room])
+                rows = rows[room:]
+
+    def _record(self) -> None:
+        """Commit what was appended."""
+        self._part.sync()
+        self._replaced.sync()
+        rows = (self._part.number - self._first) * self._part_rows + self._part.rows
+        commit = Commit(self._first, rows, self._part.line_bytes, self._replaced.rows)
+        write_all(self._lock, commit.pack(), self._place)
+        os.fsync(self._lock)
+        self._commit, self._place = commit, self._place + RECORD.size
+
+    def _restore(self) -> None:
+        """Open the parts that the last commit counts, and remove the others."""
+        os.ftruncate(self._lock, self._place)
+        self._move_to(self._commit)
+        for path in self._names.folder.iterdir():
+            kind, _, number = path.stem.partition("-")
+            if number.isdecimal() and not self._first <= int(number) <= (self._first if kind == "replaced" else self._part.number):
+                path.unlink()
+
+    def _move_to(self, commit: Commit) -> None:
+        self._close_to(0)
+        self._first = commit.first
+        self._replaced = GrowingNPY(self._names.part("replaced", commit.first), np.int64)
+        self._opened.append(self._replaced)
+        self._replaced.truncate(commit.replaced)
+        last = max(0, commit.rows - 1) // self._part_rows
+        self._open_part(commit.first + last, commit.rows - last * self._part_rows, commit.line_bytes)
+
+    def _open_part(self, number: int, rows: int, line_bytes: int) -> None:
+        self._close_to(1)
+        self._part = FolderPart(self._names, number, self._provenance)
+        self._opened.append(self._part)
+        self._part.truncate(rows, line_bytes)
+        sync(self._names.folder)
+
+    def _close_to(self, count: int) -> None:
+        while len(self._opened) > count:
+            self._opened.pop().close()

@@ -1,4 +1,4 @@
-"""Files that are appended to: NPY behind a header of fixed length that is written anew, so that `numpy.load` reads it at any time, and lines."""
+"""Files that are appended to: lines, and NPY with a header of fixed length, which is rewritten so that `numpy.load` reads it at any time."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.disk import open_locked, write_all
+from imagebind_cli.files import being_written, open_locked, write_all
 
 HEADER = 256
 HEAD = b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little")
 
 
 class GrowingNPY:
-    """An NPY file being appended to, made if it is not there.
+    """An NPY file being appended to, created if it does not exist.
 
     Args:
-        dtype: of its values; records, too. shape: of a row. lock_for: the store to lock it for, if it is the one file that tells writers apart.
+        dtype: of its values; may be a record. shape: of a row. lock_for: the store whose lock this file is; None locks nothing.
     """
 
     def __init__(self, path: Path, dtype: Any, shape: tuple[int, ...] = (), lock_for: Path | None = None) -> None:
@@ -33,13 +33,13 @@ class GrowingNPY:
         self.rows = max(0, size - HEADER) // self._row_bytes
 
     def truncate(self, rows: int) -> None:
-        """Keep so many rows."""
+        """Keep this many rows."""
         os.ftruncate(self._file, HEADER + rows * self._row_bytes)
         self.rows = rows
         self._write_header()
 
     def append(self, values: np.ndarray) -> None:
-        """Add rows. Where the disk is full, what was written of them does not count."""
+        """Add rows. On a full disk, what was written of them does not count."""
         data = np.ascontiguousarray(values, self._dtype).reshape(-1).view(np.uint8).data
         write_all(self._file, data, HEADER + self.rows * self._row_bytes)
         self.rows += len(values)
@@ -50,7 +50,7 @@ class GrowingNPY:
         os.fsync(self._file)
 
     def close(self) -> None:
-        """Close the file, and with it its lock."""
+        """Close the file, which ends its lock."""
         os.close(self._file)
 
     def _write_header(self) -> None:
@@ -60,19 +60,19 @@ class GrowingNPY:
 
 
 class GrowingLines:
-    """A file of lines being appended to, made if it is not there. lock_for: as for `GrowingNPY`."""
+    """A file of lines being appended to, created if it does not exist. lock_for: as for `GrowingNPY`."""
 
     def __init__(self, path: Path, lock_for: Path | None = None) -> None:
         self._file = _opened(path, lock_for)
         self.length = os.fstat(self._file).st_size
 
     def truncate(self, length: int) -> None:
-        """Keep so many bytes."""
+        """Keep this many bytes."""
         os.ftruncate(self._file, length)
         self.length = length
 
     def append(self, data: bytes) -> None:
-        """Add some lines. Where the disk is full, what was written of them does not count."""
+        """Add lines. On a full disk, what was written of them does not count."""
         write_all(self._file, data, self.length)
         self.length += len(data)
 
@@ -86,9 +86,9 @@ class GrowingLines:
 
 
 def _opened(path: Path, lock_for: Path | None) -> int:
-    return open_locked(path, lock_for) if lock_for else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    return open_locked(path, being_written(lock_for)) if lock_for else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
 
-def mapped(path: Path, rows: int, dtype: Any, shape: tuple[int, ...] = ()) -> np.ndarray:
-    """The first rows of such a file, on the file itself."""
+def map_npy(path: Path, rows: int, dtype: Any, shape: tuple[int, ...] = ()) -> np.ndarray:
+    """Map the first rows of an NPY file with such a header."""
     return np.memmap(path, dtype, "r", HEADER, (rows, *shape)) if rows else np.empty((0, *shape), dtype)

@@ -19,8 +19,8 @@ import numpy as np
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.journal import PAGE, JournaledFile, Snapshot
-from imagebind_cli.store.made import check_same
-from imagebind_cli.store.row import STAMP, Row, decoded, encoded, stamp_record
+from imagebind_cli.store.provenance import check_resumable
+from imagebind_cli.store.row import STAMP, Row, decode_id, encode_id, stamp_record
 from imagebind_cli.store.source import Views
 
 CHUNK_ROWS = 1024
@@ -29,13 +29,13 @@ WAIT_SECONDS = 30.0
 T = TypeVar("T")
 
 
-def columns(made: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """The datasets: shape of a row, and type."""
+def columns(provenance: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Return the datasets: shape of a row, and type."""
     import h5py
 
     text = h5py.string_dtype()
     return {
-        "embeddings": ((int(made["dim"]),), np.dtype(made["array"])),
+        "embeddings": ((int(provenance["dim"]),), np.dtype(provenance["array"])),
         "ids": ((), text),
         "spans": ((2,), np.dtype("f8")),
         "meta": ((), text),
@@ -44,10 +44,10 @@ def columns(made: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtyp
     }
 
 
-class HDF5Writer:
-    """A `.h5` file being appended to; `Format` says what its methods do."""
+class StoreHDF5Writer:
+    """A `.h5` file being appended to; `Format` describes the methods."""
 
-    def __init__(self, path: Path, made: dict[str, Any]) -> None:
+    def __init__(self, path: Path, provenance: dict[str, Any]) -> None:
         import h5py
 
         if path.is_dir():
@@ -61,9 +61,9 @@ class HDF5Writer:
             try:
                 self._file = h5py.File(self._disk, "r+" if self._disk.length else "w", **access)
                 if self._disk.length:
-                    check_same(path, json.loads(self._file.attrs["made"]), made)
+                    check_resumable(path, json.loads(self._file.attrs["made"]), provenance)
                 else:
-                    self._create(made)
+                    self._create(provenance)
                 self.stamps, self.hidden = self._file["inputs"][:], np.sort(self._file["replaced"][:])
             except (OSError, KeyError, ValueError, RuntimeError) as error:
                 raise UserError(f"{path}: not a store of imagebind embed, or not whole: {str(error).splitlines()[0]}") from None
@@ -71,21 +71,21 @@ class HDF5Writer:
             self.release()
             raise
 
-    def _create(self, made: Mapping[str, Any]) -> None:
-        for name, (shape, dtype) in columns(made).items():
+    def _create(self, provenance: Mapping[str, Any]) -> None:
+        for name, (shape, dtype) in columns(provenance).items():
             rows = CHUNK_ROWS if name == "embeddings" else 4 * CHUNK_ROWS
             self._file.create_dataset(name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape))
-        self.describe(made)
+        self.describe(provenance)
         self._file.flush()
         self._disk.commit()
 
-    def describe(self, made: Mapping[str, Any]) -> None:
-        self._file.attrs["made"] = json.dumps(made)
+    def describe(self, provenance: Mapping[str, Any]) -> None:
+        self._file.attrs["made"] = json.dumps(provenance)
 
     def write(self, rows: list[Row], replaced: list[int]) -> None:
         columns: dict[str, Any] = {
             "embeddings": np.stack([row.vector for row in rows]),
-            "ids": [encoded(row.id) for row in rows],
+            "ids": [encode_id(row.id) for row in rows],
             "spans": [row.span or (np.nan, np.nan) for row in rows],
             "meta": [json.dumps(dict(row.meta)) if row.meta else "" for row in rows],
             "inputs": np.array([stamp_record(row.id, row.stamp) for row in rows], STAMP),
@@ -110,23 +110,23 @@ class HDF5Writer:
 
 
 class HDF5Source:
-    """A `.h5` file being read, also while another process writes to it; `Source` says what its methods do."""
+    """A `.h5` file being read, also while another process writes to it; `Source` describes the methods."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
         def describe(file: Any, _: Snapshot) -> tuple[dict[str, Any], int, np.ndarray]:
-            made, rows = json.loads(file.attrs["made"]), len(file["embeddings"])
-            for name, (shape, dtype) in columns(made).items():
+            provenance, rows = json.loads(file.attrs["made"]), len(file["embeddings"])
+            for name, (shape, dtype) in columns(provenance).items():
                 data = file[name]
                 if name != "replaced" and (data.shape, data.dtype) != ((rows, *shape), dtype):
                     raise ValueError(f"its {name} are {data.dtype} {data.shape}; {dtype} {(rows, *shape)} is needed")
-            return made, rows, np.sort(file["replaced"][:])
+            return provenance, rows, np.sort(file["replaced"][:])
 
-        self.made, self.count, self.hidden = self._read(describe)
+        self.provenance, self.count, self.hidden = self._read(describe)
 
     def ids(self, start: int, stop: int) -> list[str]:
-        return [decoded(id) for some in self._column("ids", start, stop) for id in some]
+        return [decode_id(id) for some in self._column("ids", start, stop) for id in some]
 
     def spans(self, start: int, stop: int) -> np.ndarray:
         return np.concatenate([*self._column("spans", start, stop), np.empty((0, 2))])
@@ -144,7 +144,7 @@ class HDF5Source:
         return self._views.rows(indices)
 
     def _column(self, name: str, start: int, stop: int) -> Iterator[np.ndarray]:
-        """A stretch of a dataset in slices, each as of one commit; rows that are there never change, so that they fit together."""
+        """Yield a range of a dataset in slices, each as of one commit; committed rows never change, so that the slices fit together."""
         while start < stop:
             end = min(start + SLICE_ROWS, stop)
             yield self._read(partial(_slice, name=name, start=start, stop=end))
@@ -152,10 +152,12 @@ class HDF5Source:
 
     @cached_property
     def _views(self) -> Views:
-        return self._read(lambda file, snapshot: Views(list(_mapped(file["embeddings"], self.count, snapshot)), int(self.made["dim"])))
+        return self._read(
+            lambda file, snapshot: Views(list(_mapped(file["embeddings"], self.count, snapshot)), int(self.provenance["dim"]))
+        )
 
     def _read(self, take: Callable[[Any, Snapshot], T]) -> T:
-        """What `take` gets out of the file, asked again where a commit came in between."""
+        """Return what `take` reads from the file; it is called again if there was a commit in between."""
         import h5py
 
         deadline = time.monotonic() + WAIT_SECONDS
@@ -166,7 +168,7 @@ class HDF5Source:
                         taken = take(file, snapshot)
                     if not snapshot.disturbed():
                         return taken
-                except Exception:  # half of one state and half of another is anything
+                except Exception:  # half of one state and half of another may be anything
                     if not snapshot.disturbed():
                         raise
             if time.monotonic() > deadline:
@@ -178,7 +180,7 @@ def _slice(file: Any, _: Snapshot, name: str, start: int, stop: int) -> np.ndarr
 
 
 def _mapped(data: Any, count: int, snapshot: Snapshot) -> Iterator[np.ndarray]:
-    """The vectors as arrays on the file itself: one for each run of chunks that lie behind one another."""
+    """Yield the vectors as arrays mapped from the file: one for each run of adjacent chunks."""
     if not count:
         return
     if data.chunks is None or data.compression is not None:

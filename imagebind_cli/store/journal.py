@@ -1,9 +1,8 @@
-"""A file that changes in whole steps or not at all, under any library that takes a file object: here HDF5, whose own files do not survive a
-kill in the middle of a write.
+"""A file that changes in whole steps or not at all, for libraries that take a file object: HDF5's own files do not survive a kill during a write.
 
-It works as SQLite's rollback journal. Writes wait in memory as pages. A commit saves the file's length and the old content of the pages it
-will change in `NAME.journal`, then changes the file, then marks the journal as done. A whole journal that is not done is played back; a
-torn one means that the file was not touched yet. The journal is the writer's lock, too, and is gone once the file is closed.
+It works like SQLite's rollback journal. Writes wait in memory as pages. A commit saves the file's length and the old content of the pages that it
+will change in `NAME.journal`, changes the file, and marks the journal as done. A whole journal that is not done is played back; a torn one means
+that the file was not touched yet. The journal is also the writer's lock, and is removed when the file is closed.
 """
 
 from __future__ import annotations
@@ -16,29 +15,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imagebind_cli.store.disk import open_locked, sync_folder, write_all
+from imagebind_cli.files import being_written, open_locked, sync, write_all
 
 PAGE = 4096
 MAGIC = b"imagebind undo 1"
 HEADER = struct.Struct("<16sQ?QQII")
-"""Magic, number of the commit, whether it is under way, the file's length before it, how many pages are saved, their CRC, the header's own."""
+# Magic, number of the commit, whether it is under way, the file's length before it, how many pages are saved, their CRC, the header's own.
 
 
 @dataclass(frozen=True)
 class Undo:
-    """What takes a file back to its last commit: its length then, and the old content of pages by their number."""
+    """What restores a file to its last commit: its length then, and the old content of pages by their number."""
 
     length: int
     pages: dict[int, bytes]
 
 
 def journal_of(path: Path) -> Path:
-    """Where a file's journal lies."""
+    """Return the path of a file's journal."""
     return path.with_name(f"{path.name}.journal")
 
 
 def read_journal(descriptor: int) -> tuple[int, Undo | None]:
-    """The number of the commit that a journal was last used for, and how to undo it; None where there is nothing to undo."""
+    """Return the number of the commit that a journal was last used for, and how to undo it; None where there is nothing to undo."""
     header = os.pread(descriptor, HEADER.size, 0)
     if len(header) < HEADER.size or zlib.crc32(header[:-4]) != int.from_bytes(header[-4:], "little"):
         return 0, None
@@ -61,13 +60,13 @@ class JournaledFile:
 
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, -1
-        self._journal = open_locked(journal_of(path), path)
+        self._journal = open_locked(journal_of(path), being_written(path))
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             self._number, undo = read_journal(self._journal)
-            if undo is not None:
+            if undo is not None and undo.length <= os.fstat(self._file).st_size:  # else the journal outlived another file of this name
                 self._roll_back(undo)
-            sync_folder(path.parent)  # else a power cut may lose the journal's name and keep what it should undo
+            sync(path.parent)  # else a power cut may lose the journal's name and keep what it should undo
         except BaseException:
             self._release()
             raise
@@ -80,7 +79,7 @@ class JournaledFile:
         """Bytes as of the last commit."""
         return self._length
 
-    # What HDF5 asks of a file object
+    # What HDF5 needs of a file object
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._end}[whence]
@@ -113,12 +112,12 @@ class JournaledFile:
         return self._end
 
     def flush(self) -> None:
-        """Nothing: HDF5 flushes when it likes, and half a change is no commit."""
+        """Do nothing: HDF5 flushes at any time, and half a change is not a commit."""
 
     # What keeps it whole
 
     def commit(self) -> None:
-        """Bring all that was written to the disk, in one step.
+        """Bring all that was written to the disk in one step.
 
         Raises:
             OSError: the disk is full or broken. The file is as it was before.
@@ -179,7 +178,7 @@ class JournaledFile:
             write_all(self._file, data[: self._end - page * PAGE], page * PAGE)
 
     def _roll_back(self, undo: Undo) -> None:
-        """Make the file as it was; called again, it does the same."""
+        """Restore the file; a second call does the same."""
         os.ftruncate(self._file, undo.length)  # first, since a full disk gets room by it
         for page, image in undo.pages.items():
             old = image[: undo.length - page * PAGE]
@@ -196,7 +195,7 @@ class JournaledFile:
 
 
 class Snapshot:
-    """A file object for reading: a journaled file as of its last commit, also while it is being written, without waiting for anyone."""
+    """A journaled file as of its last commit, as a file object for reading; a writer neither disturbs it nor waits for it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -225,7 +224,7 @@ class Snapshot:
         return self._file
 
     def disturbed(self) -> bool:
-        """Whether a commit came since this was opened, so that what was read may be of both sides of it."""
+        """Check whether there was a commit since this was opened, so that what was read may be from both sides of it."""
         return self._look()[0] != self._state
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -245,7 +244,7 @@ class Snapshot:
         return bytes(buffer[: self.readinto(buffer)])
 
     def flush(self) -> None:
-        """Nothing: nothing is written."""
+        """Do nothing: nothing is written."""
 
     def _look(self) -> tuple[object, Undo | None]:
         named = os.stat(self._path)
@@ -262,7 +261,7 @@ class Snapshot:
 
 
 def _read(file: int, length: int, pages: Mapping[int, bytes | bytearray], place: int, view: memoryview) -> int:
-    """Fill `view` from `place` on: from the pages in memory, else from the file, zeros behind its end. Returns how many bytes that is."""
+    """Fill `view` with the bytes from `place` on: from pages in memory, else from the file, zeros behind its end. Returns their number."""
     inside = max(0, min(len(view), length - place))
     data = os.pread(file, inside, place)
     view[: len(data)] = data
@@ -275,7 +274,7 @@ def _read(file: int, length: int, pages: Mapping[int, bytes | bytearray], place:
 
 
 def _pieces(place: int, length: int) -> Iterator[tuple[int, int, int, int]]:
-    """The pages that some bytes of a file lie on: the page's number, where on it they start and stop, and which of the bytes is the first."""
+    """Yield the pages that a range of bytes covers: number, start and stop in the page, and which of the bytes comes first there."""
     at = 0
     while at < length:
         page, start = divmod(place + at, PAGE)

@@ -1,6 +1,6 @@
-"""The plain formats: `.jsonl`, a line for each embedding, and `.npy` with the lines beside it. How they were made is in `NAME.made.json`.
+"""The plain formats: `.jsonl`, a line for each embedding, and `.npy` with lines beside it. Their provenance is in `NAME.made.json`.
 
-Where an id comes again later, its input had changed: the later rows count.
+An id that comes again later was embedded again, because its input had changed: the later rows count.
 """
 
 from __future__ import annotations
@@ -13,36 +13,35 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.disk import write_json
+from imagebind_cli.files import write_json
 from imagebind_cli.store.growing import GrowingLines, GrowingNPY
-from imagebind_cli.store.made import beside, resume_beside
+from imagebind_cli.store.provenance import check_provenance_file, provenance_path
 from imagebind_cli.store.row import Row, row_line, stored_line
-from imagebind_cli.store.source import Views
-from imagebind_cli.store.table import TableSource, read_table
+from imagebind_cli.store.source import TableSource, Views, read_row_table
 
 BLOCK_LINES = 1024
 
 
 class JSONLinesWriter:
-    """A `.jsonl` file being appended to; `Format` says what its methods do."""
+    """A `.jsonl` file being appended to; `Format` describes the methods."""
 
-    def __init__(self, path: Path, made: dict[str, Any]) -> None:
+    def __init__(self, path: Path, provenance: dict[str, Any]) -> None:
         if path.with_suffix(".npy").exists():
             raise UserError(f"{path}: holds the ids of {path.with_suffix('.npy')}; write to another file")
-        self.files = [path, beside(path)]
-        self._modality = made["modality"]
+        self.files = [path, provenance_path(path)]
+        self._modality = provenance["modality"]
         self._lines = GrowingLines(path, lock_for=path)
         try:
-            resume_beside(path, made)
-            table, starts = read_table(path)
+            check_provenance_file(path, provenance)
+            table, starts = read_row_table(path)
             self._lines.truncate(int(starts[-1]))
         except BaseException:
             self._lines.close()
             raise
         self.stamps, self.hidden = table.stamps(), table.hidden()
 
-    def describe(self, made: Mapping[str, Any]) -> None:
-        write_json(self.files[1], made)
+    def describe(self, provenance: Mapping[str, Any]) -> None:
+        write_json(self.files[1], provenance)
 
     def write(self, rows: list[Row], replaced: list[int]) -> None:
         length = self._lines.length
@@ -60,23 +59,23 @@ class JSONLinesWriter:
 
 
 class NPYWriter:
-    """A `.npy` file being appended to, with its lines; `Format` says what its methods do."""
+    """A `.npy` file being appended to, with its lines; `Format` describes the methods."""
 
-    def __init__(self, path: Path, made: dict[str, Any]) -> None:
+    def __init__(self, path: Path, provenance: dict[str, Any]) -> None:
         lines = path.with_suffix(".jsonl")
         if lines.exists() and not path.exists():
             raise UserError(f"{lines}: exists, and would hold the ids of {path}; write to another file")
-        self.files = [path, lines, beside(path)]
-        self._vectors = GrowingNPY(path, made["array"], (int(made["dim"]),), lock_for=path)
+        self.files = [path, lines, provenance_path(path)]
+        self._vectors = GrowingNPY(path, provenance["array"], (int(provenance["dim"]),), lock_for=path)
         try:
-            resume_beside(path, made)
+            check_provenance_file(path, provenance)
             self._lines = GrowingLines(lines)
         except BaseException:
             self._vectors.close()
             raise
         try:
-            # Vectors are written before their lines: what has a line is whole, what has none is forgotten.
-            table, starts = read_table(lines, self._vectors.rows)
+            # Vectors are written before their lines: a row with a line is whole, one without is dropped.
+            table, starts = read_row_table(lines, self._vectors.rows)
             self._cut(len(table), int(starts[-1]))
         except BaseException:
             self.release()
@@ -87,8 +86,8 @@ class NPYWriter:
         self._vectors.truncate(rows)
         self._lines.truncate(length)
 
-    def describe(self, made: Mapping[str, Any]) -> None:
-        write_json(self.files[2], made)
+    def describe(self, provenance: Mapping[str, Any]) -> None:
+        write_json(self.files[2], provenance)
 
     def write(self, rows: list[Row], replaced: list[int]) -> None:
         whole, length = self._vectors.rows, self._lines.length
@@ -109,41 +108,41 @@ class NPYWriter:
 
 
 def open_lines(path: Path) -> TableSource:
-    """A `.jsonl` file to read."""
-    made = _made(path)
-    table, starts = read_table(path)
-    return TableSource(made, table, LineVectors(path, starts, int(made["dim"])))
+    """Open a `.jsonl` file to read."""
+    provenance = _provenance(path)
+    table, starts = read_row_table(path)
+    return TableSource(provenance, table, LineVectors(path, starts, int(provenance["dim"])))
 
 
 def open_npy(path: Path) -> TableSource:
-    """A `.npy` file to read."""
-    made = _made(path)
+    """Open a `.npy` file to read."""
+    provenance = _provenance(path)
     vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    table, _ = read_table(path.with_suffix(".jsonl"), len(vectors))
-    return TableSource(made, table, Views([vectors[: len(table)]], int(made["dim"])))
+    table, _ = read_row_table(path.with_suffix(".jsonl"), len(vectors))
+    return TableSource(provenance, table, Views([vectors[: len(table)]], int(provenance["dim"])))
 
 
-def _made(path: Path) -> dict[str, Any]:
-    record = beside(path)
+def _provenance(path: Path) -> dict[str, Any]:
+    record = provenance_path(path)
     if not record.exists():
         raise ValueError(f"there is no {record.name} beside it, which would say how it was made; write it with -o")
     return json.loads(record.read_text())
 
 
 class LineVectors:
-    """The vectors of lines of JSON: read where they lie, a block at a time."""
+    """The vectors in lines of JSON, parsed a block at a time."""
 
     def __init__(self, path: Path, starts: np.ndarray, dim: int) -> None:
         self._starts, self._dim = starts, dim
         self._bytes = np.memmap(path, np.uint8, "r") if starts[-1] else np.empty(0, np.uint8)
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All vectors in order, float32 (k, dim)."""
+        """Yield all vectors in order, float32 (k, dim)."""
         for start in range(0, len(self._starts) - 1, BLOCK_LINES):
             yield self.rows(np.arange(start, min(start + BLOCK_LINES, len(self._starts) - 1)))
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Some vectors, float32 (k, dim)."""
+        """Return the vectors of some rows, float32 (k, dim)."""
         lines = (self._bytes[self._starts[row] : self._starts[row + 1]].tobytes() for row in indices)
         vectors = [json.loads(line)["embedding"] for line in lines]
         return np.array(vectors, np.float32).reshape(len(indices), self._dim)

@@ -1,4 +1,4 @@
-"""`open_store`: stores of every format to read, told by their content; rows that were replaced by later ones are left out."""
+"""`open_store`: stores of every format to read, recognised by their content; replaced rows are left out."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import numpy as np
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.journal import Snapshot
-from imagebind_cli.store.made import beside, check_alike
+from imagebind_cli.store.provenance import check_alike, provenance_path
 from imagebind_cli.store.row import Row, stamp_of
-from imagebind_cli.store.source import Source
-from imagebind_cli.store.table import VECTOR
+from imagebind_cli.store.source import VECTOR, Source
 
+# Ending to the module and function that reads it.
 READERS = {
     ".jsonl": "lines:open_lines",
     ".npy": "lines:open_npy",
@@ -28,31 +28,30 @@ READERS = {
     ".h5": "hdf5:HDF5Source",
     ".store": "folder:FolderSource",
 }
-"""Ending to the module and function that reads it."""
+# What the standard library, numpy and h5py raise for files that are broken.
 BROKEN = (OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError, TokenError)
-"""What the standard library, numpy and h5py raise for those."""
 HDF5, NPY = b"\x89HDF\r\n\x1a\n", b"\x93NUMPY"
 
 
 class StoreReader:
     """A store being read. Get one from `open_store`.
 
-    path: as it was given. paths: the stores themselves, several where it is a pattern. made: how it was made. modality: what its items
-    are. dim: length of its vectors.
+    path: as it was given. paths: the stores themselves, several for a pattern. provenance: how its vectors were made. modality: of its items.
+    dim: length of its vectors.
     """
 
     def __init__(self, path: Path, source: Source, paths: Sequence[Path] = ()) -> None:
-        self.path, self.paths, self.made, self._source = path, list(paths or [path]), source.made, source
+        self.path, self.paths, self.provenance, self._source = path, list(paths or [path]), source.provenance, source
         with _whole(path):
-            self.modality, self.dim = str(self.made["modality"]), int(self.made["dim"])
+            self.modality, self.dim = str(self.provenance["modality"]), int(self.provenance["dim"])
 
     def __len__(self) -> int:
-        """How many rows count."""
+        """The number of rows without replaced ones."""
         return self._source.count - len(self._source.hidden)
 
     @property
     def replaced(self) -> int:
-        """How many rows lie in the file and do not count any more, because their input was embedded again."""
+        """How many rows of the file were replaced, because their input was embedded again."""
         return len(self._source.hidden)
 
     @cached_property
@@ -63,7 +62,7 @@ class StoreReader:
         return [ids[row] for row in self._numbers] if self.replaced else ids
 
     def id(self, index: int) -> str:
-        """The id of one row, without reading all."""
+        """Return the id of one row without reading all."""
         row = self._row(index)
         with _whole(self.path):
             return self._source.ids(row, row + 1)[0]
@@ -77,18 +76,18 @@ class StoreReader:
 
     @cached_property
     def stamps(self) -> np.ndarray:
-        """What each row's input was, `STAMP` (n,)."""
+        """The stamp of each row's input, `STAMP` (n,)."""
         with _whole(self.path):
             return self._source.stamps(0, self._source.count)[self._numbers]
 
     def meta(self, index: int) -> dict[str, Any]:
-        """What a row's manifest said besides; {} if nothing."""
+        """Return the other columns of a row's manifest; {} if there are none."""
         row = self._row(index)
         with _whole(self.path):
             return self._source.metas(row, row + 1)[0]
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All rows in order, as float32 or float16 (k, dim); on the file itself where the format allows it and no row was replaced."""
+        """Yield all rows in order, float32 or float16 (k, dim), mapped from the file where the format allows it and no row was replaced."""
         start = 0
         for block in self._blocks():
             hidden = self._hidden(start, start + len(block))
@@ -98,11 +97,11 @@ class StoreReader:
                 yield counting
 
     def vectors(self) -> np.ndarray:
-        """All rows, float32 (n, dim), in memory."""
+        """Return all rows, float32 (n, dim), in memory."""
         return np.concatenate([*self.blocks(), np.empty((0, self.dim), np.float32)], dtype=np.float32)
 
     def rows(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Some rows, float32 (k, dim)."""
+        """Return some rows, float32 (k, dim)."""
         numbers = self._numbers[np.asarray(indices, np.int64)]
         with _whole(self.path):
             return self._source.rows(numbers).astype(np.float32)
@@ -112,7 +111,7 @@ class StoreReader:
             yield from self._source.blocks()
 
     def items(self) -> Iterator[list[Row]]:
-        """Every item's rows, with all that belongs to them, in order."""
+        """Yield each item's rows in order, with everything that is stored of them."""
         item: list[Row] = []
         for row in self._embeddings():
             if item and row.id != item[0].id:
@@ -136,7 +135,7 @@ class StoreReader:
 
     @cached_property
     def _numbers(self) -> np.ndarray:
-        """Where each row that counts lies."""
+        """The number in the file of each row that was not replaced."""
         numbers = np.arange(self._source.count)
         return np.delete(numbers, self._source.hidden) if self.replaced else numbers
 
@@ -153,12 +152,12 @@ def _with_windows(item: list[Row]) -> list[Row]:
 
 
 class _Joined:
-    """Several stores as one, such as those of a job array; `Source` says what its methods do."""
+    """Several stores as one, such as those of a job array; `Source` describes the methods."""
 
     def __init__(self, sources: list[Source]) -> None:
         self._sources = sources
         self._starts = np.cumsum([0, *(source.count for source in sources)])
-        self.made, self.count = sources[0].made, int(self._starts[-1])
+        self.provenance, self.count = sources[0].provenance, int(self._starts[-1])
         self.hidden = np.concatenate([source.hidden + start for source, start in zip(sources, self._starts[:-1], strict=True)])
 
     def ids(self, start: int, stop: int) -> list[str]:
@@ -178,7 +177,7 @@ class _Joined:
             yield from source.blocks()
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        found = np.empty((len(indices), int(self.made["dim"])), np.float32)
+        found = np.empty((len(indices), int(self.provenance["dim"])), np.float32)
         for source, start, stop in zip(self._sources, self._starts, self._starts[1:], strict=False):
             mine = (indices >= start) & (indices < stop)
             found[mine] = source.rows(indices[mine] - start)
@@ -190,10 +189,10 @@ class _Joined:
 
 
 def open_store(path: Path | str) -> StoreReader:
-    """A store of any format to read, or those that a pattern names, `photos-*-of-00004.h5`, as one.
+    """Open a store of any format to read, or those that match a pattern, `photos-*-of-00004.h5`, as one.
 
     Raises:
-        UserError: it is not there, is not a store of `imagebind embed`, or is not whole; several were made differently.
+        UserError: it does not exist, is not a store of `imagebind embed`, or is not whole; the provenance of several differs.
     """
     path = Path(path)
     if path.exists() or not glob.has_magic(str(path)):
@@ -203,12 +202,12 @@ def open_store(path: Path | str) -> StoreReader:
         raise UserError(f"{path}: no store matches this pattern")
     sources = [_open(each) for each in paths]
     for each, source in zip(paths, sources, strict=True):
-        check_alike(each, source.made, paths[0], sources[0].made)
+        check_alike(each, source.provenance, paths[0], sources[0].provenance)
     return StoreReader(path, _Joined(sources), paths)
 
 
 def is_store(path: Path | str) -> bool:
-    """Whether a store lies at a path, whole or not, told by its content."""
+    """Check whether a path is that of a store, whole or not, by its content."""
     return _kind(Path(path)) is not None
 
 
@@ -226,7 +225,7 @@ def _open(path: Path) -> Source:
 
 
 def lacks_vectors(path: Path) -> Path | None:
-    """The `.npy` that has the vectors, where a file of lines holds ids alone."""
+    """Return the `.npy` that has the vectors, where a file of lines holds ids alone; else None."""
     with open(path, "rb") as file:
         head = file.read(65536)
     return path.with_suffix(".npy") if path.suffix == ".jsonl" and head and VECTOR not in head else None
@@ -234,7 +233,7 @@ def lacks_vectors(path: Path) -> Path | None:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[None]:
-    """Bytes that do not fit together are told in one line."""
+    """Report bytes that do not fit together in one line."""
     try:
         yield
     except BROKEN as error:
@@ -242,7 +241,7 @@ def _whole(path: Path) -> Iterator[None]:
 
 
 def _kind(path: Path) -> str | None:
-    """The ending of the format that lies at a path; None if it is no store."""
+    """Return the ending of the format of what is at a path; None if it is not a store."""
     try:
         if path.is_dir():
             return ".store" if (path / "commits").exists() and (path / "made.json").exists() else None
@@ -253,10 +252,10 @@ def _kind(path: Path) -> str | None:
     if head.startswith(HDF5):
         return ".h5" if _is_hdf5_store(path, head) else None
     if head.startswith(NPY):
-        return ".npy" if beside(path).exists() else None
+        return ".npy" if provenance_path(path).exists() else None
     if head[8:].startswith(b'{"__metadata__": {"made": '):
         return ".safetensors"
-    return ".jsonl" if VECTOR in head or (path.suffix == ".jsonl" and beside(path).exists()) else None
+    return ".jsonl" if VECTOR in head or (path.suffix == ".jsonl" and provenance_path(path).exists()) else None
 
 
 def _is_hdf5_store(path: Path, head: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""One row of a store: as a line of JSON, and as fixed records to look up a million of them."""
+"""One row of a store, as a line of JSON and as a record of fixed length, by which a million rows are looked up."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import numpy as np
 
 KEY = np.dtype("<u8")
 STAMP = np.dtype([("key", KEY), ("size", "<i8"), ("mtime", "<i8"), ("hash", "V16")])
-"""A row's id as a hash, and its input's `Stamp`; -1 and zeros where that is not known."""
+# A row's id as a hash, and its input's `Stamp`; -1 and zeros where that is not known.
 NO_HASH = bytes(16)
 
 
 class Stamp(NamedTuple):
-    """What an input was when it was embedded: size in bytes and time of change in nanoseconds of a file, -1 if it is none; hash of its
-    content, empty if that was not asked for.
+    """What an input was when it was embedded.
+
+    size, mtime: bytes and time of change in nanoseconds of a file, -1 for other inputs. hash: of its content, empty if that was not computed.
     """
 
     size: int = -1
@@ -26,7 +27,7 @@ class Stamp(NamedTuple):
     hash: bytes = b""
 
     def is_of(self, other: Stamp, by_content: bool = False) -> bool:
-        """Whether two stamps are of the same input. What only one of them knows says nothing, except the hash where `by_content` asks."""
+        """Check whether two stamps are of the same input. What only one of them knows is ignored, except the hash with `by_content`."""
         if self.hash and other.hash:
             return self.hash == other.hash
         if by_content:
@@ -39,9 +40,9 @@ UNKNOWN = Stamp()
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a store: a unit vector (dim,) float32 and what is kept beside it.
+    """A unit vector (dim,) float32 and what is stored beside it.
 
-    span: the seconds it stands for, where windows are kept apart. windows: how many of them the item has. meta: the other columns of its
+    span: the seconds that it stands for, where each window has a row. windows: how many rows the item has. meta: the other columns of its
     manifest row. stamp: what its input was.
     """
 
@@ -54,53 +55,53 @@ class Row:
 
 
 def content_hash(data: Any) -> bytes:
-    """The hash of an input's content: BLAKE2b in 16 bytes."""
+    """Return the hash of an input's content: BLAKE2b in 16 bytes."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def encoded(id: str) -> bytes:
-    """An id as bytes; a file name's own where it is no valid UTF-8."""
+def encode_id(id: str) -> bytes:
+    """Return an id as bytes; of a file name that is not valid UTF-8, its own."""
     return id.encode("utf-8", "surrogateescape")
 
 
-def decoded(id: bytes) -> str:
-    """The id of these bytes."""
+def decode_id(id: bytes) -> str:
+    """Return the id that these bytes stand for."""
     return id.decode("utf-8", "surrogateescape")
 
 
-def key_of(id: str) -> int:
-    """An id's hash: BLAKE2b in 8 bytes. Two of a billion ids share one with a chance of 3 %; of a million, 1 in 37 million."""
+def id_hash(id: str) -> int:
+    """Return an id's hash: BLAKE2b in 8 bytes. Two of a billion ids share one with a chance of 3 %; of a million, 1 in 37 million."""
     return int.from_bytes(hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def stamp_record(id: str, stamp: Stamp) -> tuple[int, int, int, bytes]:
-    """A row of `STAMP`."""
-    return key_of(id), stamp.size, stamp.mtime, stamp.hash.ljust(16, b"\0")
+    """Return a record of `STAMP`."""
+    return id_hash(id), stamp.size, stamp.mtime, stamp.hash.ljust(16, b"\0")
 
 
 def stamp_of(record: np.void) -> Stamp:
-    """The stamp in a row of `STAMP`."""
+    """Return the stamp in a record of `STAMP`."""
     hash = record["hash"].tobytes()
     return Stamp(int(record["size"]), int(record["mtime"]), b"" if hash == NO_HASH else hash)
 
 
 def json_line(row: Row, modality: str) -> bytes:
-    """One line of JSON, newline included. Numbers have the 9 digits that give the same float32 back; any file name survives."""
+    """Return a line of JSON with its newline. Numbers have the 9 digits that give the same float32 back; any file name survives."""
     return _with_vector({"id": row.id, "modality": modality} | _span(row) | _meta(row), row.vector)
 
 
 def stored_line(row: Row, modality: str) -> bytes:
-    """`json_line` with the stamp, as a store has it."""
+    """Return `json_line` with the stamp, as a store keeps it."""
     return _with_vector({"id": row.id, "modality": modality} | _beside(row), row.vector)
 
 
 def row_line(row: Row) -> bytes:
-    """What a store keeps of a row beside its vector, as a line of JSON."""
+    """Return what a store keeps of a row beside its vector, as a line of JSON."""
     return json.dumps({"id": row.id} | _beside(row)).encode() + b"\n"
 
 
 def row_stamp(row: Mapping[str, Any]) -> Stamp:
-    """The stamp in a row's JSON."""
+    """Return the stamp in a row's JSON."""
     return Stamp(row.get("size", -1), row.get("mtime", -1), bytes.fromhex(row.get("hash", "")))
 
 

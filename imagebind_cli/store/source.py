@@ -1,63 +1,199 @@
-"""What a format's reader offers; `StoreReader` does the rest. Rows are counted as they lie in the file, those that do not count any more included."""
+"""What the reader of each format offers: the `Source` protocol, and sources whose rows are held in memory as columns.
+
+Rows are counted as they are in the file, replaced ones included; `StoreReader` leaves those out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from sys import maxsize
 from typing import Any, Protocol
 
 import numpy as np
 
-BLOCK_ROWS = 8192
-"""The most rows of a block, where the format does not say."""
+from imagebind_cli.errors import UserError
+from imagebind_cli.store.row import STAMP, row_stamp, stamp_record
+
+BLOCK_ROWS = 8192  # most rows of a block, where the format does not say
 
 
 class Source(Protocol):
     """A store's file, open for reading.
 
-    made: how it was made. count: how many rows it has. hidden: which of them were replaced by later ones, in rising order.
+    provenance: how its vectors were made. count: how many rows it has. hidden: numbers of the replaced rows, in rising order.
     """
 
-    made: dict[str, Any]
+    provenance: dict[str, Any]
     count: int
     hidden: np.ndarray
 
     def ids(self, start: int, stop: int) -> list[str]:
-        """Ids of a stretch of rows."""
+        """Return the ids of a range of rows."""
 
     def spans(self, start: int, stop: int) -> np.ndarray:
-        """Their seconds, float64 (n, 2), NaN where a row has none."""
+        """Return their seconds, float64 (n, 2), NaN where a row has none."""
 
     def stamps(self, start: int, stop: int) -> np.ndarray:
-        """Their inputs, `STAMP` (n,)."""
+        """Return the stamps of their inputs, `STAMP` (n,)."""
 
     def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
-        """What their manifest said besides."""
+        """Return the other columns of their manifest rows."""
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All vectors in order, float32 or float16 (k, dim), as they lie in the file where that can be."""
+        """Yield all vectors in order, float32 or float16 (k, dim), mapped from the file where possible."""
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Some vectors, (k, dim)."""
+        """Return the vectors of some rows, (k, dim)."""
 
 
 class Views:
-    """The vectors of a file as memory-mapped arrays (k, dim) that follow one another."""
+    """The vectors of a file as consecutive memory-mapped arrays (k, dim)."""
 
     def __init__(self, arrays: Sequence[np.ndarray], dim: int) -> None:
         self._arrays, self._dim = arrays, dim
         self._starts = np.cumsum([0, *(len(array) for array in arrays)])
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Each array, cut into pieces of at most `BLOCK_ROWS`."""
+        """Yield each array in pieces of at most `BLOCK_ROWS`."""
         for array in self._arrays:
             for start in range(0, len(array), BLOCK_ROWS):
                 yield array[start : start + BLOCK_ROWS]
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Copies of some rows, (k, dim)."""
+        """Return copies of some rows, (k, dim)."""
         found = np.empty((len(indices), self._dim), self._arrays[0].dtype if self._arrays else np.float32)
         which = np.searchsorted(self._starts, indices, side="right") - 1
         for number in np.unique(which):
             mine = which == number
             found[mine] = self._arrays[number][indices[mine] - self._starts[number]]
         return found
+
+
+VECTOR = b', "embedding": ['
+# Where a line's vector begins; it comes last, so that the rest can be read without it.
+
+
+@dataclass
+class RowTable:
+    """Rows as columns."""
+
+    ids: list[str] = field(default_factory=list)
+    spans: list[tuple[float, float]] = field(default_factory=list)
+    windows: list[int] = field(default_factory=list)
+    records: list[tuple[int, int, int, bytes]] = field(default_factory=list)
+    metas: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add a row.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not a row.
+        """
+        windows = int(row.get("windows", 1))
+        if windows < 1:
+            raise ValueError
+        self.records.append(stamp_record(row["id"], row_stamp(row)))
+        self.ids.append(row["id"])
+        self.spans.append((row.get("start", np.nan), row.get("end", np.nan)))
+        self.windows.append(windows)
+        if row.get("meta"):
+            self.metas[len(self) - 1] = row["meta"]
+
+    def truncate(self, rows: int) -> None:
+        """Keep this many rows."""
+        for column in (self.ids, self.spans, self.windows, self.records):
+            del column[rows:]
+        self.metas = {row: meta for row, meta in self.metas.items() if row < rows}
+
+    def items(self) -> Iterator[range]:
+        """Yield the rows of each item; those of the last may be fewer than its windows."""
+        row = 0
+        while row < len(self):
+            yield range(row, min(len(self), row + self.windows[row]))
+            row += self.windows[row]
+
+    def count_whole(self) -> int:
+        """Count the rows without those of a last item of which some windows are missing."""
+        return next((item.start for item in self.items() if len(item) < self.windows[item.start]), len(self))
+
+    def hidden(self) -> np.ndarray:
+        """Return the rows that a later item of the same id replaces."""
+        latest: dict[str, range] = {}
+        hidden: list[int] = []
+        for item in self.items():
+            hidden += latest.get(self.ids[item.start], ())
+            latest[self.ids[item.start]] = item
+        return np.array(sorted(hidden), np.int64)
+
+    def stamps(self) -> np.ndarray:
+        """Return the stamps of the rows' inputs, `STAMP` (n,)."""
+        return np.array(self.records, STAMP)
+
+
+def read_row_table(path: Path, at_most: int = maxsize) -> tuple[RowTable, np.ndarray]:
+    """Read the rows of a file of JSON lines, and where each line starts, with the end of the last, (n + 1,).
+
+    What a killed run left torn is left out: a last line without its newline, and an item that lacks some windows.
+
+    Raises:
+        UserError: a line is not a row.
+    """
+    table, ends = RowTable(), [0]
+    with open(path, "rb") as file:
+        for line in file:
+            if not line.endswith(b"\n") or len(table) == at_most:
+                break
+            cut = line.rfind(VECTOR)
+            try:
+                table.add(json.loads(line if cut < 0 else line[:cut] + b"}"))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise UserError(f"{path}: line {len(table) + 1} is not a row of imagebind embed") from None
+            ends.append(ends[-1] + len(line))
+    rows = table.count_whole()
+    table.truncate(rows)
+    return table, np.array(ends[: rows + 1], np.int64)
+
+
+def rows_table(rows: Iterable[Mapping[str, Any]]) -> RowTable:
+    """Return parsed rows as a table."""
+    table = RowTable()
+    for row in rows:
+        table.add(row)
+    return table
+
+
+class Vectors(Protocol):
+    """Where a store's vectors are read from."""
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield all vectors in order, (k, dim)."""
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Return some vectors, (k, dim)."""
+
+
+class TableSource:
+    """A store whose table is in memory; `Source` describes the methods."""
+
+    def __init__(self, provenance: dict[str, Any], table: RowTable, vectors: Vectors) -> None:
+        self.provenance, self.count, self.hidden = provenance, len(table), table.hidden()
+        self.blocks, self.rows = vectors.blocks, vectors.rows
+        self._table = table
+
+    def ids(self, start: int, stop: int) -> list[str]:
+        return self._table.ids[start:stop]
+
+    def spans(self, start: int, stop: int) -> np.ndarray:
+        return np.array(self._table.spans[start:stop], np.float64).reshape(-1, 2)
+
+    def stamps(self, start: int, stop: int) -> np.ndarray:
+        return np.array(self._table.records[start:stop], STAMP)
+
+    def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
+        return [self._table.metas.get(row, {}) for row in range(start, stop)]

@@ -1,4 +1,4 @@
-"""The safetensors store: tensors `embeddings` (n, dim) and `rows`, what lies beside them as bytes of JSON; metadata `made`.
+"""The safetensors store: tensors `embeddings` (n, dim) and `rows`, the rest of each row as bytes of JSON; metadata `made`, its provenance.
 
 It is held in memory and written whole at the end. `rows` is a tensor because a header has room for some 100 MB only.
 """
@@ -7,70 +7,70 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.disk import open_locked, write_all
-from imagebind_cli.store.made import check_same
+from imagebind_cli.files import being_written, open_locked, replacing
+from imagebind_cli.store.provenance import check_resumable
 from imagebind_cli.store.row import STAMP, Row, row_line, row_stamp, stamp_record
-from imagebind_cli.store.source import Views
-from imagebind_cli.store.table import TableSource, rows_table
+from imagebind_cli.store.source import TableSource, Views, rows_table
 
 DTYPES = {"F32": "<f4", "F16": "<f2", "U8": "|u1"}
 
 
 class SafetensorsWriter:
-    """A `.safetensors` file in the making; `Format` says what its methods do."""
+    """A `.safetensors` file that is written at the end; `Format` describes the methods."""
 
-    def __init__(self, path: Path, made: dict[str, Any]) -> None:
+    def __init__(self, path: Path, provenance: dict[str, Any]) -> None:
         if path.is_dir():
             raise IsADirectoryError("is a folder")
-        self._path, self._building = path, path.with_name(f".{path.name}.partial")
+        self._path, self._lock_path = path, path.with_name(f".{path.name}.lock")
         self.files = [path]
-        self._file, self._placed = open_locked(self._building, path), False
+        self._lock = open_locked(self._lock_path, being_written(path), os.O_NOFOLLOW)
         try:
-            self._rows = list(_embeddings(path, made)) if path.exists() else []
+            self._rows = list(_embeddings(path, provenance)) if path.exists() else []
         except BaseException:
             self.release()
             raise
-        self._made: Mapping[str, Any] = made
+        self._provenance: Mapping[str, Any] = provenance
         self._replaced: set[int] = set()
         self.stamps = np.array([stamp_record(row.id, row.stamp) for row in self._rows], STAMP)
         self.hidden = np.empty(0, np.int64)
 
-    def describe(self, made: Mapping[str, Any]) -> None:
-        self._made = made
+    def describe(self, provenance: Mapping[str, Any]) -> None:
+        self._provenance = provenance
 
     def write(self, rows: list[Row], replaced: list[int]) -> None:
         self._rows += rows
         self._replaced.update(replaced)
 
+    def rewrite(self, batches: Iterable[list[Row]]) -> None:
+        """Make these the store's only rows."""
+        self._rows, self._replaced = [row for rows in batches for row in rows], set()
+
     def close(self) -> None:
         rows = [row for number, row in enumerate(self._rows) if number not in self._replaced]
-        dtype = np.dtype(self._made["array"])
-        vectors = np.stack([row.vector for row in rows]).astype(dtype) if rows else np.empty((0, self._made["dim"]), dtype)
+        dtype = np.dtype(self._provenance["array"])
+        vectors = np.stack([row.vector for row in rows]).astype(dtype) if rows else np.empty((0, self._provenance["dim"]), dtype)
         beside = np.frombuffer(b"[" + b",".join(map(row_line, rows)) + b"]", np.uint8)
-        os.ftruncate(self._file, 0)
-        write_all(self._file, _header({"embeddings": vectors, "rows": beside}, self._made) + vectors.tobytes() + beside.tobytes(), 0)
-        os.fsync(self._file)
-        os.replace(self._building, self._path)
-        self._placed = True
+        with replacing(self._path) as place, open(place, "wb") as file:
+            for data in (_header({"embeddings": vectors, "rows": beside}, self._provenance), vectors.data, beside.data):
+                file.write(data)
 
     def release(self) -> None:
-        if not self._placed:  # else another run's may lie there by now
-            self._building.unlink(missing_ok=True)
-        os.close(self._file)
+        self._lock_path.unlink(missing_ok=True)  # while it is locked, so that nobody else's is removed
+        os.close(self._lock)
 
 
 def open_tensors(path: Path) -> TableSource:
-    """A `.safetensors` file to read.
+    """Open a `.safetensors` file to read.
 
     Raises:
-        KeyError, TypeError, ValueError: it is none of ours, or not whole.
+        KeyError, TypeError, ValueError: it is not a store, or not whole.
     """
     return _open(path)[0]
 
@@ -79,15 +79,15 @@ def _open(path: Path) -> tuple[TableSource, list[dict[str, Any]]]:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= path.stat().st_size:
-            raise ValueError("no safetensors file")
+            raise ValueError("not a safetensors file")
         header = json.loads(file.read(length))
-    made = json.loads(header["__metadata__"]["made"])
+    provenance = json.loads(header["__metadata__"]["made"])
     vectors, beside = (_tensor(path, header[name], 8 + length) for name in ("embeddings", "rows"))
     rows = json.loads(beside.tobytes())
     table = rows_table(rows)
     if len(table) != len(vectors):
         raise ValueError(f"it has {len(table)} ids for {len(vectors)} vectors")
-    return TableSource(made, table, Views([vectors], int(made["dim"]))), rows
+    return TableSource(provenance, table, Views([vectors], int(provenance["dim"]))), rows
 
 
 def _tensor(path: Path, entry: Mapping[str, Any], base: int) -> np.ndarray:
@@ -98,20 +98,20 @@ def _tensor(path: Path, entry: Mapping[str, Any], base: int) -> np.ndarray:
     return np.memmap(path, dtype, "r", base + start, shape) if stop > start else np.empty(shape, dtype)
 
 
-def _embeddings(path: Path, made: dict[str, Any]) -> Iterator[Row]:
+def _embeddings(path: Path, provenance: dict[str, Any]) -> Iterator[Row]:
     try:
         source, rows = _open(path)
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: exists and was not made by imagebind embed; write to another file") from None
-    check_same(path, source.made, made)
+    check_resumable(path, source.provenance, provenance)
     for row, vector in zip(rows, source.rows(np.arange(source.count)), strict=True):
         span = (row["start"], row["end"]) if "start" in row else None
         yield Row(row["id"], vector, span, row.get("windows", 1), meta=row.get("meta", {}), stamp=row_stamp(row))
 
 
-def _header(tensors: Mapping[str, np.ndarray], made: Mapping[str, Any]) -> bytes:
-    """The format's head: its length in 8 bytes, then JSON padded so that the tensors start at a multiple of 8."""
-    entries: dict[str, Any] = {"__metadata__": {"made": json.dumps(made)}}
+def _header(tensors: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> bytes:
+    """Return the format's header: its length in 8 bytes, then JSON, padded so that the tensors start at a multiple of 8."""
+    entries: dict[str, Any] = {"__metadata__": {"made": json.dumps(provenance)}}
     start = 0
     names = {dtype: name for name, dtype in DTYPES.items()}
     for name, tensor in tensors.items():

@@ -1,7 +1,7 @@
-"""`Store`: embeddings being written, to a format that the ending names.
+"""`Store`: embeddings being written, in the format that the ending says.
 
-Every store carries how it was made. Opening one that exists goes on where it stopped; one made with another model, modality or choice is
-refused, and so is a second writer.
+Every store carries its provenance. Opening one that exists continues it; one of another model, modality or option is refused, and so is a
+second writer.
 """
 
 from __future__ import annotations
@@ -20,68 +20,65 @@ from typing import Any, Protocol
 import numpy as np
 
 from imagebind_cli.errors import UsageError, UserError, writing
-from imagebind_cli.store.finished import Finished
-from imagebind_cli.store.row import Row, Stamp
+from imagebind_cli.store.row import NO_HASH, Row, Stamp, id_hash
 
 FLUSH_ROWS, FLUSH_SECONDS = 1024, 2.0
 
+# File ending to the module and class that writes it.
 FORMATS = {
     ".jsonl": "lines:JSONLinesWriter",
     ".npy": "lines:NPYWriter",
     ".safetensors": "tensors:SafetensorsWriter",
-    ".h5": "hdf5:HDF5Writer",
-    ".store": "folder_writer:FolderWriter",
+    ".h5": "hdf5:StoreHDF5Writer",
+    ".store": "folder:FolderWriter",
 }
-"""File ending to the module and class that writes it."""
 
 
 class Format(Protocol):
-    """What the writer of each format does; `Store` does the rest. It is made from a path and how its rows are made.
+    """What the writer of each format does; `Store` does the rest. It is constructed from a path and the provenance.
 
-    files: what it makes. stamps: `STAMP` of the rows that are there. hidden: those of them that do not count any more.
+    files: what it writes. stamps: `STAMP` of the rows that are there. hidden: numbers of the replaced ones.
     """
 
     files: list[Path]
     stamps: np.ndarray
     hidden: np.ndarray
 
-    def describe(self, made: Mapping[str, Any]) -> None:
-        """Say anew how it is made; with the next rows."""
+    def describe(self, provenance: Mapping[str, Any]) -> None:
+        """Record a changed provenance, with the next rows at the latest."""
 
     def write(self, rows: list[Row], replaced: list[int]) -> None:
-        """Add rows, all or, where that fails, none; rows of these numbers do not count any more."""
+        """Add all rows or, on an error, none, and mark the rows of some numbers as replaced."""
 
     def close(self) -> None:
-        """Bring to the disk what is not there yet."""
+        """Bring what is still in memory to the disk."""
 
     def release(self) -> None:
-        """Let go of the files and the lock."""
+        """Close the files and release the lock."""
 
 
 class Store:
     """A store of embeddings being written. Use it as a context manager.
 
-    format: what writes its files. made: how it was made, as `made` given at the start plus the assumptions met on the way; `array` in it
-    is the number type, float32 or float16.
+    format: what writes its files. provenance: as given, plus the assumptions met on the way; its `array` is the number type, float32 or float16.
 
     Raises:
-        UserError: see `check_writable`; the store exists and was made otherwise, or not by this program; another process
-            is writing to it.
+        UserError: see `check_writable`; the store exists and has another provenance, or is not a store; another process is writing to it.
     """
 
-    def __init__(self, path: Path, made: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, provenance: Mapping[str, Any]) -> None:
         check_writable(path)
-        self.path, self.made = path, {"array": "float32"} | dict(made) | {"assumptions": []}
+        self.path, self.provenance = path, {"array": "float32"} | dict(provenance) | {"assumptions": []}
         self._is_new = not path.exists()
         try:
-            self.format = _writer(path.suffix)(path, self.made)
+            self.format = _writer(path.suffix)(path, self.provenance)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}") from None
-        self._finished = Finished(self.format.stamps, self.format.hidden)
+        self._finished = StoredIds(self.format.stamps, self.format.hidden)
         self._pending: list[Row] = []
         self._replaced: list[int] = []
         self._ever_replaced: set[int] = set()
-        self._described = json.dumps(self.made)
+        self._described = json.dumps(self.provenance)
         self._grew = False
         self._failure: BaseException | None = None
         self._writing, self._over = threading.Lock(), threading.Event()
@@ -104,19 +101,19 @@ class Store:
 
     @property
     def stored(self) -> int:
-        """How many rows counted when it was opened."""
+        """How many rows it had when it was opened, without replaced ones."""
         return len(self._finished)
 
     def stamp(self, id: str) -> Stamp | None:
-        """What an id's input was when it was embedded; None if the store did not hold the id when it was opened."""
+        """Return what an id's input was when it was embedded; None if the store did not have the id when it was opened."""
         return self._finished.stamp(id)
 
     def assume(self, notes: Iterable[str]) -> None:
-        """Record what was assumed to read inputs; it goes to the disk with the next rows."""
-        self.made["assumptions"] += dict.fromkeys(note for note in notes if note not in self.made["assumptions"])
+        """Record what was assumed when inputs were read; it is written with the next rows."""
+        self.provenance["assumptions"] += dict.fromkeys(note for note in notes if note not in self.provenance["assumptions"])
 
     def append(self, rows: Iterable[Row], notes: Iterable[str] = ()) -> None:
-        """Add one item's rows; those that the store had of it do not count any more. notes: what was assumed to read it.
+        """Add one item's rows in place of those that the store had of it. notes: what was assumed when it was read.
 
         They reach the disk within `FLUSH_SECONDS` or `FLUSH_ROWS` rows, or on leaving.
 
@@ -135,11 +132,11 @@ class Store:
                 self._flush()
 
     def _rounded(self, row: Row) -> Row:
-        array = np.dtype(self.made["array"])
+        array = np.dtype(self.provenance["array"])
         return row if row.vector.dtype == array else replace(row, vector=row.vector.astype(array))
 
     def _flush_now_and_then(self) -> None:
-        """Thread: rows reach the disk also while the next input is waited for."""
+        """Flush every few seconds, in a thread, also while the next input is waited for."""
         while not self._over.wait(FLUSH_SECONDS):
             with self._writing, suppress(Exception):  # the next call raises it
                 self._flush()
@@ -149,9 +146,9 @@ class Store:
             raise self._failure
         try:
             with writing(self.path):
-                described = json.dumps(self.made)
+                described = json.dumps(self.provenance)
                 if described != self._described:
-                    self.format.describe(self.made)
+                    self.format.describe(self.provenance)
                     self._described = described
                 if self._pending:
                     self.format.write(self._pending, self._replaced)
@@ -170,10 +167,10 @@ class Store:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a path that no store can be written to.
+    """Refuse a path to which no store can be written.
 
     Raises:
-        UserError: its ending is none of `FORMATS`, or its folder is not there.
+        UserError: its ending is not in `FORMATS`, or its folder does not exist.
     """
     if path.suffix not in FORMATS:
         raise UsageError(f"{path}: unknown ending {path.suffix!r}; choose from {', '.join(FORMATS)}")
@@ -188,7 +185,7 @@ def _writer(ending: str) -> Callable[[Path, dict[str, Any]], Format]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM until a write is whole: an exception in its middle would leave rows twice, or ids without vectors."""
+    """Hold back Ctrl-C and SIGTERM until a write is whole: an exception during it could leave rows twice, or ids without vectors."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -201,3 +198,57 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
         if came:
             signal.raise_signal(came[0])
+
+
+class StoredIds:
+    """Which inputs a store holds: sorted arrays, 64 MB for a million rows, asked one by one as the inputs come.
+
+    Args:
+        stamps: `STAMP` records of all rows. hidden: numbers of the replaced rows.
+    """
+
+    def __init__(self, stamps: np.ndarray, hidden: np.ndarray) -> None:
+        self._count = len(stamps) - len(hidden)
+        live = np.setdiff1d(np.arange(len(stamps)), hidden, assume_unique=True)
+        order = live[np.argsort(stamps["key"][live], kind="stable")]
+        # Hashes are spread evenly, so that their first bits lead to a bucket of about one.
+        self._shift = 64 - max(1, len(live)).bit_length()
+        buckets = np.arange(2 ** (64 - self._shift) + 1, dtype=np.uint64)
+        starts = np.searchsorted(stamps["key"][order] >> np.uint64(self._shift), buckets)
+        # Reading single values from numpy arrays takes ten times as long.
+        columns = (starts, order, *(stamps[name] for name in ("key", "size", "mtime")))
+        self._starts, self._order, self._keys, self._sizes, self._mtimes = (
+            memoryview(np.ascontiguousarray(column))  # type: ignore[arg-type]
+            for column in columns
+        )
+        self._hashes = stamps["hash"].tobytes()
+        self._hidden = set(hidden.tolist())
+        self._next = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def rows(self, id: str) -> list[int]:
+        """Return the rows of an id, one a window."""
+        key = id_hash(id)
+        bucket = key >> self._shift
+        return [row for row in self._order[self._starts[bucket] : self._starts[bucket + 1]] if self._keys[row] == key]
+
+    def stamp(self, id: str) -> Stamp | None:
+        """Return the stamp of an id's input; None if the store does not have the id."""
+        key, row = id_hash(id), self._next
+        if not (row < len(self._keys) and self._keys[row] == key and row not in self._hidden):  # most come in the order of the last run
+            row = self._first(key)
+            if row < 0:
+                return None
+        self._next = row + 1
+        hash = self._hashes[16 * row : 16 * row + 16]
+        return Stamp(self._sizes[row], self._mtimes[row], b"" if hash == NO_HASH else hash)
+
+    def _first(self, key: int) -> int:
+        """Return the first row of a key, -1 if there is none."""
+        bucket = key >> self._shift
+        for place in range(self._starts[bucket], self._starts[bucket + 1]):
+            if self._keys[self._order[place]] == key:
+                return self._order[place]
+        return -1

@@ -1,7 +1,33 @@
-"""Training on pairs of modalities: data and augmentation, contrastive loss, the loop, and what a run leaves behind.
+"""Training on pairs of modalities. The files, in the order of a run:
 
-What a training program of one's own builds on stands here by name (docs/python.md): fresh weights, encoders that hold given weights, towers,
-optimizers and their rates. Its settings are those of a recipe, `imagebind_cli.training.recipe`.
+    manifests      rows for the recipes' datasets, from the folders in which their authors distribute them
+    recipe         the settings of a run, validated
+    overrides      the flags of `imagebind train`, applied to a recipe
+    inputs         how each modality of a pair is read and augmented
+    rows           the rows of a pair's data, and their groups
+    augment        the random view and time of a sample
+    samples        a row to its two samples
+    workers        processes that read ahead
+    anchors        the cache of a frozen anchor's embeddings
+    data           which rows a step takes, and the mini-batch made of them
+    zeroshot       labelled items that a validation classifies
+    distributed    the processes of a run
+    compute        precision and threads
+    towers         encoders as a run trains them
+    plan           all that a run will do, before weights are read
+    loss           InfoNCE and others
+    start          the initial weights, and everything built from them
+    optimizer      AdamW or Muon, learning rates, clipping
+    step           the gradients of a mini-batch
+    validate       retrieval and zero-shot scores
+    folder         what a run folder holds: the run, its checkpoints, its model
+    log            metrics, unreadable samples, warnings
+    report         the curves as a page
+    interruption   signals while a run trains
+    run            the run itself
+    trials         `--overfit` and `--profile`
+
+The names below are for training programs with a loss or a teacher of their own (docs/python.md).
 """
 
 from __future__ import annotations
@@ -10,27 +36,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from imagebind_cli.training.folder import Progress, read_progress
     from imagebind_cli.training.optimizer import Optimizers, clip_gradients, make_optimizer, rate_at, set_rate
-    from imagebind_cli.training.parallel import Tower, make_tower
+    from imagebind_cli.training.recipe import EncoderRecipe, OptimizerRecipe, RunRecipe
     from imagebind_cli.training.start import encoder_with, fresh_weights
-    from imagebind_cli.training.state import Progress, read_progress
+    from imagebind_cli.training.towers import Tower, make_tower
 
 __all__ = [
-    "Optimizers", "Progress", "Tower", "clip_gradients", "encoder_with", "fresh_weights", "make_optimizer", "make_tower", "rate_at",
-    "read_progress", "set_rate",
+    "EncoderRecipe", "OptimizerRecipe", "Optimizers", "Progress", "RunRecipe", "Tower", "clip_gradients", "encoder_with", "fresh_weights",
+    "make_optimizer", "make_tower", "rate_at", "read_progress", "set_rate",
 ]  # fmt: skip
 
-_PLACES = {
+_MODULES = {
+    "folder": ("Progress", "read_progress"),
     "optimizer": ("Optimizers", "clip_gradients", "make_optimizer", "rate_at", "set_rate"),
-    "parallel": ("Tower", "make_tower"),
+    "recipe": ("EncoderRecipe", "OptimizerRecipe", "RunRecipe"),
     "start": ("encoder_with", "fresh_weights"),
-    "state": ("Progress", "read_progress"),
+    "towers": ("Tower", "make_tower"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import public names when they are first used (PEP 562): reading a recipe needs no torch."""
-    for module, names in _PLACES.items():
+    """Import a public name when it is first used (PEP 562): reading a recipe needs no torch."""
+    for module, names in _MODULES.items():
         if name in names:
             return getattr(import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,14 +1,14 @@
-"""Embeddings of a frozen anchor's fixed views, computed once and read from then on: in the paper the image and text encoders never change.
+"""The anchor cache: embeddings of a frozen anchor's fixed views, computed once and read from then on.
 
-A folder for a pair: `made.json` says of what they are; `view-000/000000.npy` holds the vectors of view 0 of the first rows, and so on. A file is
-whole or not there at all, so that filling can be killed and goes on with what is missing, on any number of processes.
+In the paper the image and text encoders never change. A pair's folder holds `made.json`, a record of what the embeddings depend on, and
+`view-000/000000.npy`, the embeddings of view 0 of the first rows, and so on. Each file is whole or absent, so a killed run continues with
+the files that are missing, on any number of processes.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -19,44 +19,42 @@ import torch
 from torch import Tensor
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.files import replacing, write_json
 from imagebind_cli.fingerprint import is_earlier
-from imagebind_cli.options import read_options, record
+from imagebind_cli.registry import with_default_options
 from imagebind_cli.training.augment import RULES
-from imagebind_cli.training.data import PairData
-from imagebind_cli.training.samples import Chunk
+from imagebind_cli.training.samples import PairReader, SampleChunk
 
-ROWS = 1024
-"""Vectors in a file; a killed run computes at most these again."""
+ROWS = 1024  # embeddings in a file: a killed run computes at most these again
+AT_ONCE = 4  # chunks of samples in one batch of the encoder
 
-AT_ONCE = 4
-"""Chunks of samples the encoder is given."""
+ReadAnchors = Callable[[Iterable[tuple[int, range]]], Iterator[Iterator[SampleChunk]]]  # chunks of the anchors of each (view, rows)
 
 
 class AnchorCache:
-    """The anchors of one pair in all their views. `fill` it, then hand it to `PairData.batches`.
+    """The embeddings of one pair's anchors in all their views. Get one from `PairData.anchor_cache` and `fill` it before batches are read.
 
     Args:
-        folder: where the vectors lie, or will. Runs with the same anchors may share it.
-        data: whose rows they belong to. pair: its number in the recipe.
+        folder: of the embeddings. Runs with the same anchors may share it.
+        reader: of the pair's rows.
+        views: number of fixed views of each row.
+        read: reads the anchors of some rows in a view.
         fingerprint: of the anchor encoder's weights.
     Raises:
-        UserError: the pair has no fixed views, or the folder holds anchors made otherwise.
+        UserError: the folder holds other anchors.
     """
 
-    def __init__(self, folder: str | Path, data: PairData, pair: int, fingerprint: str) -> None:
-        self._folder, self._data, self._pair = Path(folder), data, pair
-        self._views, count = data.views(pair), data.counts[pair]
-        if not self._views:
-            raise UserError(f"an anchor cache holds fixed views: set pairs.{pair}.views to how many")
-        self._pieces = [(view, first) for view in range(self._views) for first in range(0, count, ROWS)]
-        self._made = self._record(fingerprint)
-        self._files: dict[tuple[int, int], np.ndarray] = {}
+    def __init__(self, folder: str | Path, reader: PairReader, views: int, read: ReadAnchors, fingerprint: str) -> None:
+        self._folder, self._reader, self._views, self._read_anchors = Path(folder), reader, views, read
+        self._files_of = [(view, first) for view in range(views) for first in range(0, len(reader.rows), ROWS)]
+        self._record = self._describe(fingerprint)
+        self._open: dict[tuple[int, int], np.ndarray] = {}
         if (self._folder / "made.json").exists():
             self._check(json.loads((self._folder / "made.json").read_text()))
 
     def missing(self) -> int:
-        """How many vectors are still to be computed."""
-        return sum(len(self._rows(piece)) for piece in self._pieces if not self._path(piece).exists())
+        """Count the embeddings that still have to be computed."""
+        return sum(len(self._rows(file)) for file in self._files_of if not self._path(file).exists())
 
     def fill(
         self,
@@ -69,113 +67,104 @@ class AnchorCache:
         """Compute what is missing. With several processes, none may read before all have returned.
 
         Args:
-            encode: samples (b, *shape) to unit vectors (b, dim).
-            rank, world: this process of how many; each computes its share of the files.
-            report: called with the vectors there are and the vectors needed, after each file of this process.
+            encode: turns samples (b, *shape) into unit vectors (b, dim).
+            rank, world: number of this process and of all; each computes its share of the files.
+            report: called with the embeddings done and the total, after each file of this process.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        _put(self._folder / "made.json", json.dumps(self._made, indent=1).encode())
-        mine = [piece for piece in self._pieces[rank::world] if not self._path(piece).exists()]
-        total = self._views * self._data.counts[self._pair]
-        wanted = [(piece[0], self._rows(piece)) for piece in mine]
-        for piece, chunks in zip(mine, self._data.anchors(self._pair, wanted), strict=True):
-            self._write(piece, chunks, encode)
+        write_json(self._folder / "made.json", self._record, indent=1)
+        files = [file for file in self._files_of[rank::world] if not self._path(file).exists()]
+        total = self._views * len(self._reader.rows)
+        wanted = [(file[0], self._rows(file)) for file in files]
+        for file, chunks in zip(files, self._read_anchors(wanted), strict=True):
+            self._write(file, chunks, encode)
             report(total - self.missing(), total)
 
     def read(self, rows: Sequence[int], views: Sequence[int]) -> Tensor:
-        """Unit vectors (b, dim) float32 of some rows, each in a view.
+        """Return unit vectors (b, dim) float32 of rows, each in a view.
 
         Raises:
             UserError: they have not been computed.
         """
-        return torch.from_numpy(
-            np.stack([self._file((view, row // ROWS * ROWS))[row % ROWS] for row, view in zip(rows, views, strict=True)])
-        )
+        vectors = [self._vectors((view, row // ROWS * ROWS))[row % ROWS] for row, view in zip(rows, views, strict=True)]
+        return torch.from_numpy(np.stack(vectors))
 
     @cached_property
     def unreadable(self) -> dict[tuple[int, int], str]:
-        """Rows and views whose anchor could not be read, and why. Ask after filling."""
-        found: dict[tuple[int, int], str] = {}
-        for view, first in self._pieces:
+        """By row and view, why an anchor could not be read. Valid after `fill`."""
+        reasons: dict[tuple[int, int], str] = {}
+        for view, first in self._files_of:
             path = self._path((view, first)).with_suffix(".json")
             if path.exists():
-                found |= {(int(row), view): reason for row, reason in json.loads(path.read_text()).items()}
-        return found
+                reasons |= {(int(row), view): reason for row, reason in json.loads(path.read_text()).items()}
+        return reasons
 
-    def _record(self, fingerprint: str) -> dict[str, Any]:
-        """What the vectors depend on."""
-        reader = self._data.reader(self._pair)
-        side = reader.sides[0]
-        made = {
+    def _describe(self, fingerprint: str) -> dict[str, Any]:
+        """Return everything the embeddings depend on."""
+        reader, source = self._reader, self._reader.inputs[0]
+        record_ = {
             "weights": fingerprint,
-            "modality": side.modality,
-            "input": [side.config.shape, side.config.mean, side.config.std],
-            "options": record(read_options(side.encoder, side.modality, side.options)),
-            "augmentation": side.augment and side.augment.model_dump(),
-            "augmentation rules": side.augment and RULES,
+            "modality": source.modality,
+            "input": [source.config.shape, source.config.mean, source.config.std],
+            "options": source.options.record(),
+            "augmentation": source.augment and source.augment.model_dump(),
+            "augmentation rules": source.augment and RULES,
             "alignment": reader.aligned,
             "seed": reader.seed,
-            "pair number": self._pair,
+            "pair number": reader.number,
             "views": self._views,
-            "rows": reader.data.digest(),
+            "rows": reader.rows.digest(),
         }
-        return json.loads(json.dumps(made))
+        return json.loads(json.dumps(record_))
 
-    def _check(self, theirs: dict[str, Any]) -> None:
-        for key, value in self._made.items():
-            if theirs.get(key) != value and key == "weights" and is_earlier(theirs.get(key)):
-                raise UserError(
-                    f"{self._folder}: anchors made by an earlier version of imagebind; delete this folder to compute them again"
-                )
-            if theirs.get(key) != value:
-                raise UserError(f"{self._folder}: anchors made with other {key}; name another folder, or delete this one")
+    def _check(self, before: dict[str, Any]) -> None:
+        # An option that older anchors do not record, because it did not exist yet, was at its default.
+        before, now = (
+            {**record, "options": with_default_options(record.get("modality", ""), record.get("options"))}
+            for record in (before, self._record)
+        )
+        for key, value in now.items():
+            if before.get(key) == value:
+                continue
+            if key == "weights" and is_earlier(before.get(key)):
+                why = "the anchors were computed by an earlier version of imagebind; delete this folder to compute them again"
+                raise UserError(f"{self._folder}: {why}")
+            raise UserError(f"{self._folder}: the anchors were computed with other {key}; choose another folder, or delete this one")
 
-    def _rows(self, piece: tuple[int, int]) -> range:
-        return range(piece[1], min(piece[1] + ROWS, self._data.counts[self._pair]))
+    def _rows(self, file: tuple[int, int]) -> range:
+        return range(file[1], min(file[1] + ROWS, len(self._reader.rows)))
 
-    def _path(self, piece: tuple[int, int]) -> Path:
-        return self._folder / f"view-{piece[0]:03d}" / f"{piece[1] // ROWS:06d}.npy"
+    def _path(self, file: tuple[int, int]) -> Path:
+        return self._folder / f"view-{file[0]:03d}" / f"{file[1] // ROWS:06d}.npy"
 
-    def _file(self, piece: tuple[int, int]) -> np.ndarray:
-        if piece not in self._files:
+    def _vectors(self, file: tuple[int, int]) -> np.ndarray:
+        if file not in self._open:
             try:
-                self._files[piece] = np.load(self._path(piece), mmap_mode="r")
+                self._open[file] = np.load(self._path(file), mmap_mode="r")
             except OSError as error:
-                raise UserError(f"{self._path(piece)}: {error.strerror or error}; fill the cache first") from None
-        return self._files[piece]
+                raise UserError(f"{self._path(file)}: {error.strerror or error}; fill the cache first") from None
+        return self._open[file]
 
-    def _write(self, piece: tuple[int, int], chunks: Iterator[Chunk], encode: Callable[[Tensor], Tensor]) -> None:
-        """One file. A row that cannot be read stays zero and is named beside it."""
-        rows = self._rows(piece)
+    def _write(self, file: tuple[int, int], chunks: Iterator[SampleChunk], encode: Callable[[Tensor], Tensor]) -> None:
+        """Compute one file. A row that cannot be read stays zero and is named in a JSON file beside it."""
+        rows = self._rows(file)
         vectors: np.ndarray | None = None
         failures: dict[int, str] = {}
-        while some := list(islice(chunks, AT_ONCE)):
-            read = [row - rows.start for chunk in some for row in chunk.rows]
-            lost = [row for chunk in some for row in chunk.lost]
-            failures |= dict(zip(lost, [failure.reason for chunk in some for failure in chunk.failures], strict=True))
-            if read:
-                found = encode(torch.cat([chunk.tensors[0] for chunk in some if chunk.rows])).float().cpu().numpy()
-                vectors = np.zeros((len(rows), found.shape[1]), np.float32) if vectors is None else vectors
-                vectors[read] = found
+        while batch := list(islice(chunks, AT_ONCE)):
+            lost = [row for chunk in batch for row in chunk.lost]
+            failures |= dict(zip(lost, [failure.reason for chunk in batch for failure in chunk.failures], strict=True))
+            places = [row - rows.start for chunk in batch for row in chunk.rows]
+            if places:
+                embeddings = encode(torch.cat([chunk.tensors[0] for chunk in batch if chunk.rows])).float().cpu().numpy()
+                vectors = np.zeros((len(rows), embeddings.shape[1]), np.float32) if vectors is None else vectors
+                vectors[places] = embeddings
         if vectors is None:
             raise UserError(f"{self._folder}: none of {len(rows)} anchors can be read; the first: {next(iter(failures.values()))}")
         if not np.isfinite(vectors).all():
-            raise UserError(f"{self._folder}: the anchor encoder gives numbers that are not finite")
-        path = self._path(piece)
+            raise UserError(f"{self._folder}: the anchor encoder returns numbers that are not finite; check its weights")
+        path = self._path(file)
         path.parent.mkdir(exist_ok=True)
-        if failures:  # before the vectors: they say that the file is whole
-            _put(path.with_suffix(".json"), json.dumps(failures).encode())
-        _put(path, vectors)
-
-
-def _put(path: Path, content: bytes | np.ndarray) -> None:
-    """A file all at once; several processes may put the same one."""
-    building = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(building, "wb") as file:
-        if isinstance(content, bytes):
-            file.write(content)
-        else:
-            np.lib.format.write_array(file, content, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(building, path)
+        if failures:  # before the embeddings, whose file marks the part as complete
+            write_json(path.with_suffix(".json"), failures, indent=None)
+        with replacing(path) as place:
+            np.save(place, vectors, allow_pickle=False)

@@ -1,8 +1,8 @@
-"""What is drawn for each sample: its view, its moment, what of its spectrogram is masked (ImageBind table 9), how its sensors are turned.
+"""Random augmentation of each sample: its view, its time, masked mel bins (ImageBind table 9) and rotated sensor axes.
 
-RandAugment in the form the table's `9/0.5` stands for: two of fifteen operations, each carried out half of the time, at a level of 10 drawn
-from a normal distribution of that mean and deviation; stronger with the level throughout. OMNIVORE, whose training the paper follows for
-depth, names the same setting. Every draw follows from numbers that say what it is for; no generator's state is carried along.
+RandAugment with the table's `9/0.5` means: two of fifteen operations, each applied with probability 0.5, at a level out of 10 drawn from a
+normal distribution of that mean and deviation, stronger with the level throughout. OMNIVORE, whose training the paper follows for depth, names
+the same setting. Every draw has a generator of its own, made from the seed and the purpose; no generator's state is kept.
 """
 
 from __future__ import annotations
@@ -16,19 +16,14 @@ import torch
 from torch import Tensor
 
 from imagebind_cli.media.views import RATIOS, Box, Crop, View
-from imagebind_cli.training.recipe import Augment
+from imagebind_cli.training.recipe import AugmentRecipe
 
-RULES = 2
-"""Raised when one seed would draw something else, or an operation give other pixels: a run begun before is then not continued otherwise."""
+RULES = 2  # increased when a seed draws something else or an operation gives other pixels: such a run is then refused, not continued
+TRIES = 10  # crops, and rectangles to erase, to draw until one fits, as in torchvision
+ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)  # limits of the fraction of the area, and of the aspect ratio: torchvision's
+OPERATIONS, PROBABILITY = 2, 0.5  # of RandAugment
 
-TRIES = 10
-"""Crops, and rectangles to erase, that are drawn before one fits, as in torchvision."""
-
-ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)
-"""Smallest and largest share of the picture, and ratio of the sides: torchvision's."""
-
-OPERATIONS, CHANCE = 2, 0.5
-
+# Amount of each operation at a level from 0 to 1.
 AMOUNTS: dict[str, Callable[[float, int], float]] = {
     "autocontrast": lambda level, sign: 0,
     "equalize": lambda level, sign: 0,
@@ -46,16 +41,15 @@ AMOUNTS: dict[str, Callable[[float, int], float]] = {
     "translate_x": lambda level, sign: sign * 0.45 * level,
     "translate_y": lambda level, sign: sign * 0.45 * level,
 }
-"""Operation to its amount at a level from 0 to 1."""
 
 
 def random(seed: int, purpose: str, *place: int) -> np.random.Generator:
-    """Random numbers for one purpose at one place (pair, sample, pass, …), the same on every machine and in every process."""
+    """Return the generator for one purpose at one place (pair, sample, pass, …), the same on every machine and in every process."""
     return np.random.default_rng([seed, zlib.crc32(purpose.encode()), *place])
 
 
-def draw_view(augment: Augment, seed: int, *place: int) -> View:
-    """One view. Each of its parts is drawn for itself, if it is asked for: leaving one out of a recipe leaves the others as they are."""
+def draw_view(augment: AugmentRecipe, seed: int, *place: int) -> View:
+    """Draw a view. Its parts are drawn independently, so that removing one from a recipe leaves the others unchanged."""
     return View(
         crops=() if augment.crop == 1 else tuple(_crops(augment.crop, random(seed, "crop", *place))),
         bicubic=augment.interpolation == "bicubic",
@@ -69,16 +63,16 @@ def draw_view(augment: Augment, seed: int, *place: int) -> View:
 
 
 def draw_place(seed: int, *place: int) -> float:
-    """Where in its spare time the window of a sample lies, in [0, 1)."""
+    """Draw the position of a sample's window within the time it can start in, in [0, 1)."""
     return float(random(seed, "moment", *place).random())
 
 
 def mask_frequencies(spectrogram: Tensor, widest: int, seed: int, *place: int) -> Tensor:
-    """A normalised spectrogram (…, bins, frames) with up to `widest` neighbouring mel bins at its mean, 0 (SpecAugment, Park et al. 2019)."""
-    from torchaudio.functional import mask_along_axis  # only here: nothing else may depend on torchaudio
+    """Set up to `widest` neighbouring mel bins of a normalised spectrogram (…, bins, frames) to its mean, 0 (SpecAugment, Park et al. 2019)."""
+    from torchaudio.functional import mask_along_axis  # imported here: nothing else needs torchaudio
 
     bins_axis = spectrogram.dim() - 2
-    before = torch.get_rng_state()  # torchaudio draws from the process's generator, which is the training's
+    before = torch.get_rng_state()  # torchaudio draws from the process's generator, which belongs to the training
     torch.default_generator.manual_seed(int(random(seed, "frequencies", *place).integers(2**63)))
     try:
         return mask_along_axis(
@@ -89,10 +83,11 @@ def mask_frequencies(spectrogram: Tensor, widest: int, seed: int, *place: int) -
 
 
 def turn_sensors(readings: Tensor, deviation: float, mean: Sequence[float], std: Sequence[float], seed: int, *place: int) -> Tensor:
-    """Normalised readings (…, 6, t) of a device worn a little differently: accelerometer and gyroscope turned together.
+    """Rotate the axes of normalised readings (…, 6, t), accelerometer and gyroscope together, as of a device worn a little differently.
 
     Args:
-        deviation: in degrees, of the normally distributed angle; its axis may be any. mean, std: what the readings were normalised with.
+        deviation: standard deviation of the angle, in degrees; the axis is uniform.
+        mean, std: with which the readings were normalised.
     """
     numbers = random(seed, "turn", *place)
     axis, angle = numbers.normal(size=3), math.radians(numbers.normal(0, deviation))
@@ -113,14 +108,14 @@ def _crops(smallest: float, numbers: np.random.Generator) -> Iterator[Crop]:
 def _randaugment(mean: float, deviation: float, numbers: np.random.Generator) -> Iterator[tuple[str, float]]:
     for _ in range(OPERATIONS):
         name = list(AMOUNTS)[numbers.integers(len(AMOUNTS))]
-        carried_out, sign = numbers.random() < CHANCE, 1 if numbers.random() < 0.5 else -1
+        applied, sign = numbers.random() < PROBABILITY, 1 if numbers.random() < 0.5 else -1
         level = min(max(numbers.normal(mean, deviation), 0.0), 10.0) / 10
-        if carried_out:
+        if applied:
             yield name, AMOUNTS[name](level, sign)
 
 
 def _jitter(most: float, numbers: np.random.Generator) -> Iterator[tuple[str, float]]:
-    """Brightness, contrast, saturation and hue in any order, each by up to as much."""
+    """Yield brightness, contrast, saturation and hue in random order, each changed by up to `most`."""
     amounts = numbers.uniform(-most, most, 4).tolist()
     for number in numbers.permutation(4).tolist():
         name = ("brightness", "contrast", "saturation", "hue")[number]

@@ -1,7 +1,7 @@
-"""SIGTERM and SIGINT while a run trains: the state is saved first, then the signal does what it always does.
+"""SIGTERM and SIGINT while a run trains: the state is saved first, then the signal has its usual effect.
 
-A process that trains alone is stopped where it is, but for the moments in which weights or files change: no step is half done. Several stop
-together, at the end of a step. A second signal is not waited for.
+A process that trains alone stops at once, except while weights or files change, so that no step is half done. Several processes stop
+together, at the end of a step. A second signal takes effect immediately.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(BaseException):
-    """A signal came; everything is as after the last whole step."""
+    """A signal was received; the state is that after the last whole step."""
 
 
 class Interruption:
-    """Use it as a context manager. received: the signal that came. alone: whether this is the only process."""
+    """Receives signals while it is entered. received: the signal, if one came. alone: this is the only process."""
 
     def __init__(self, alone: bool) -> None:
         self.received: int | None = None
         self._alone = alone
-        self._held = False
+        self._delaying = False
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
-        else:  # Python hands signals to its main thread alone
+        else:  # Python delivers signals only to its main thread
             self._before = {}
         return self
 
@@ -39,13 +39,13 @@ class Interruption:
             signal.signal(number, handler)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """A stretch that is not cut short: a signal in it takes effect at its end."""
-        self._held = True
+    def delayed(self) -> Iterator[None]:
+        """Delay signals to the end of a block, which must not be interrupted."""
+        self._delaying = True
         try:
             yield
         finally:
-            self._held = False
+            self._delaying = False
         if self._alone and self.received is not None:
             raise Stopped
 
@@ -54,5 +54,5 @@ class Interruption:
             signal.signal(number, self._before[signal.Signals(number)])
             signal.raise_signal(number)
         self.received = number
-        if self._alone and not self._held:
+        if self._alone and not self._delaying:
             raise Stopped

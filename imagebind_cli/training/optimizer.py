@@ -1,8 +1,8 @@
-"""AdamW over parameter groups, a rate for each layer, warm-up and cosine (ImageBind table 9; what it leaves open stands in the recipe's defaults).
+"""AdamW over parameter groups, with a learning rate for each layer, warm-up and cosine (ImageBind table 9).
 
-No weight decay on biases, norms, class token, positions and temperatures. With layer decay, a block learns at `layer_decay` times the rate of
-the block behind it, the stem at that of a block before the first (BEiT's rule). On request Muon for the matrices of the blocks: their steps
-are made orthogonal, and as large as AdamW's, so that both take the same rates (Liu et al. 2025, "Muon is scalable for LLM training").
+Biases, norms, class token, positions and temperatures have no weight decay. With layer decay, a block learns at `layer_decay` times the rate
+of the next block, and the stem at that of a block before the first (BEiT's rule). On request Muon trains the matrices of the blocks: its
+steps are orthogonal and as large as AdamW's, so that both take the same rates (Liu et al. 2025, "Muon is scalable for LLM training").
 """
 
 from __future__ import annotations
@@ -16,42 +16,43 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from imagebind_cli.training.precision import natural
-from imagebind_cli.training.recipe import Encoder as Section
-from imagebind_cli.training.recipe import Optimizer as Settings
+from imagebind_cli.training.compute import avoid_emulated_bfloat16
+from imagebind_cli.training.recipe import EncoderRecipe, OptimizerRecipe
 
 UNDECAYED = ("bias", "cls", "pos", "bias_k", "bias_v", "log_scale")
 
 
 class Optimizers:
-    """Optimizers of different parameters, as one. `state`: of every parameter; `param_groups`: of all."""
+    """Several optimizers of different parameters, used as one. state: of every parameter. param_groups: of all optimizers."""
 
-    def __init__(self, some: Sequence[torch.optim.Optimizer]) -> None:
-        self._some = some
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        self._optimizers = optimizers
         self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
-        for one in some:
-            one.state = self.state  # type: ignore[assignment]
-        self.param_groups = [group for one in some for group in one.param_groups]
+        for optimizer in optimizers:
+            optimizer.state = self.state  # type: ignore[assignment]
+        self.param_groups = [group for optimizer in optimizers for group in optimizer.param_groups]
 
     def step(self) -> None:
-        """Change all parameters by their gradients."""
+        """Update all parameters from their gradients."""
         device = self.param_groups[0]["params"][0].device
-        with natural(device):
-            for one in self._some:
-                one.step()
+        with avoid_emulated_bfloat16(device):
+            for optimizer in self._optimizers:
+                optimizer.step()
 
     def zero_grad(self) -> None:
-        """Let go of all gradients."""
-        for one in self._some:
-            one.zero_grad()
+        """Release all gradients."""
+        for optimizer in self._optimizers:
+            optimizer.zero_grad()
 
 
-def make_optimizer(encoders: Mapping[str, nn.Module], sections: Mapping[str, Section], losses: nn.Module, settings: Settings) -> Optimizers:
+def make_optimizer(
+    encoders: Mapping[str, nn.Module], recipes: Mapping[str, EncoderRecipe], losses: nn.Module, settings: OptimizerRecipe
+) -> Optimizers:
     """Make the optimizer of every parameter that requires a gradient.
 
     Args:
         encoders: by name.
-        sections: what the recipe says of each encoder, by the same names: its own rate, weight decay and layer decay.
+        recipes: of each encoder, by the same names: its learning rate, weight decay and layer decay.
         losses: a module whose parameters train as well, without weight decay, such as learnt temperatures; an empty one if there are none.
         settings: the recipe's optimizer.
     Returns:
@@ -62,22 +63,22 @@ def make_optimizer(encoders: Mapping[str, nn.Module], sections: Mapping[str, Sec
         for key, parameter in encoder.named_parameters():
             if parameter.requires_grad:
                 orthogonal = settings.name == "muon" and parameter.ndim == 2 and key.startswith("trunk.blocks.")
-                groups.setdefault((orthogonal, *_rates(key, encoder, sections[name], settings)), []).append(parameter)
+                groups.setdefault((orthogonal, *_rates(key, encoder, recipes[name], settings)), []).append(parameter)
     if temperatures := [parameter for parameter in losses.parameters() if parameter.requires_grad]:
         groups.setdefault((False, settings.lr, 0.0), []).extend(temperatures)
     tables: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
-    for (orthogonal, peak, decay), some in groups.items():
-        tables[orthogonal].append({"params": some, "peak": peak, "weight_decay": decay})
-    made: list[torch.optim.Optimizer] = []
+    for (orthogonal, peak, decay), parameters in groups.items():
+        tables[orthogonal].append({"params": parameters, "peak": peak, "weight_decay": decay})
+    optimizers: list[torch.optim.Optimizer] = []
     if tables[False]:
-        made.append(torch.optim.AdamW(tables[False], lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps))
+        optimizers.append(torch.optim.AdamW(tables[False], lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps))
     if tables[True]:
-        made.append(torch.optim.Muon(tables[True], lr=settings.lr, momentum=settings.momentum, adjust_lr_fn="match_rms_adamw"))
-    return Optimizers(made)
+        optimizers.append(torch.optim.Muon(tables[True], lr=settings.lr, momentum=settings.momentum, adjust_lr_fn="match_rms_adamw"))
+    return Optimizers(optimizers)
 
 
-def _rates(key: str, encoder: nn.Module, section: Section, settings: Settings) -> tuple[float, float]:
-    """Peak learning rate and weight decay of a parameter."""
+def _rates(key: str, encoder: nn.Module, recipe: EncoderRecipe, settings: OptimizerRecipe) -> tuple[float, float]:
+    """Return the peak learning rate and weight decay of a parameter."""
     blocks = len(encoder.trunk.blocks)  # type: ignore[union-attr, arg-type]
     place = key.split(".")
     if place[0] == "head":
@@ -87,15 +88,15 @@ def _rates(key: str, encoder: nn.Module, section: Section, settings: Settings) -
     else:
         below = blocks + 1
     owner = encoder.get_submodule(key.rpartition(".")[0])
-    still = place[-1] in UNDECAYED or isinstance(owner, nn.LayerNorm)
-    decay = settings.weight_decay if section.weight_decay is None else section.weight_decay
-    return (section.lr or settings.lr) * section.layer_decay**below, 0.0 if still else decay
+    undecayed = place[-1] in UNDECAYED or isinstance(owner, nn.LayerNorm)
+    decay = settings.weight_decay if recipe.weight_decay is None else recipe.weight_decay
+    return (recipe.lr or settings.lr) * recipe.layer_decay**below, 0.0 if undecayed else decay
 
 
-def rate_at(step: int, steps: int, warmup: int, settings: Settings) -> float:
-    """Return the learning rate of a step as a share of its peak, in [0, 1].
+def rate_at(step: int, steps: int, warmup: int, settings: OptimizerRecipe) -> float:
+    """Return the learning rate of a step as a fraction of its peak, in [0, 1].
 
-    It rises in even parts to 1 at the end of the warm-up, then falls as a cosine to `settings.final`, or stays where the schedule is constant.
+    It rises linearly to 1 at the end of the warm-up, then falls as a cosine to `settings.final`, or stays where the schedule is constant.
 
     Args:
         step: 0 for the first.
@@ -112,7 +113,7 @@ def rate_at(step: int, steps: int, warmup: int, settings: Settings) -> float:
 
 
 def set_rate(optimizer: Optimizers, rate: float) -> None:
-    """Set the learning rate of every group to `rate`, a share in [0, 1], of the group's own peak."""
+    """Set the learning rate of every group to `rate`, a fraction in [0, 1], of the group's own peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * rate
 
@@ -121,20 +122,21 @@ def clip_gradients(groups: Iterable[Iterable[Tensor]], largest: float) -> float:
     """Scale all gradients so that their common norm is at most `largest`.
 
     Args:
-        groups: groups of parameters; those whose gradients are shared out among processes form a group of their own.
-        largest: the norm allowed.
+        groups: groups of parameters; those whose gradients are sharded among processes form a group of their own.
+        largest: the largest norm allowed.
     Returns:
         The norm before scaling. Where it is not finite, gradients stay as they are.
     """
-    some = [own for group in groups if (own := [parameter for parameter in group if parameter.grad is not None])]
-    norms = [_whole(get_total_norm([parameter.grad for parameter in own if parameter.grad is not None])) for own in some]
+    with_gradients = [[parameter for parameter in group if parameter.grad is not None] for group in groups]
+    with_gradients = [group for group in with_gradients if group]
+    norms = [_full(get_total_norm([parameter.grad for parameter in group if parameter.grad is not None])) for group in with_gradients]
     norm = torch.stack(norms).norm()
     if norm.isfinite():
-        for own in some:
-            clip_grads_with_norm_(own, largest, norm)
+        for group in with_gradients:
+            clip_grads_with_norm_(group, largest, norm)
     return float(norm)
 
 
-def _whole(norm: Tensor) -> Tensor:
-    whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    return whole
+def _full(norm: Tensor) -> Tensor:
+    full: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return full

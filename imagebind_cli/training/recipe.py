@@ -1,4 +1,4 @@
-"""A training recipe: validated TOML, one section for each thing a run has to decide (ImageBind table 9 names most of them).
+"""A training recipe: validated TOML, one table for each thing a run has to decide (ImageBind table 9 names most of them).
 
 Every key has its default here and nowhere else. An unknown key is an error that names the nearest known one.
 """
@@ -18,51 +18,56 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from imagebind_cli.errors import UsageError, UserError
 
 RECIPES = resources.files("imagebind_cli") / "recipes"
+ROW_COLUMNS = ("id", "group", "start", "end")  # of a manifest, beside one column for each modality
 
 Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Section(BaseModel):
-    """A table of a recipe: frozen, and no key beyond its own."""
+class RecipeTable(BaseModel):
+    """One table of a recipe: immutable, without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Augment(Section):
-    """How one modality's samples are varied, every time anew; nothing is, where this is left out.
+class AugmentRecipe(RecipeTable):
+    """The augmentation of one modality's samples, drawn anew for each sample; the defaults change nothing.
 
-    crop: smallest share of the area a random crop keeps (RandomResizedCrop's scale; its aspect ratio goes from 3/4 to 4/3); 1 for the middle.
-    flip: chance of a mirror image. colour_jitter: brightness, contrast, saturation, hue. randaugment: [magnitude, deviation] of two
-    random operations. erase: chance that a rectangle is erased. frequency_mask: widest band of mel bins that is masked (audio).
-    turn: deviation, in degrees, of a random turn of the sensors' axes (IMU).
+    crop: smallest fraction of the area that a random crop keeps (RandomResizedCrop's scale; aspect ratio 3/4 to 4/3); 1 for the centre crop.
+    flip: probability of mirroring. colour_jitter: for brightness, contrast, saturation and hue. randaugment: [magnitude, deviation] of two
+    random operations. erase: probability of erasing a rectangle. frequency_mask: largest number of mel bins to mask (audio).
+    turn: standard deviation, in degrees, of a random rotation of the sensor axes (IMU).
     """
 
     crop: Annotated[float, Field(gt=0, le=1)] = 1.0
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    flip: Share = 0.0
+    flip: Fraction = 0.0
     colour_jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     randaugment: tuple[float, float] | None = None
-    erase: Share = 0.0
+    erase: Fraction = 0.0
     frequency_mask: Annotated[int, Field(ge=0)] = 0
     turn: Annotated[float, Field(ge=0, le=180)] = 0.0
 
 
-class Pair(Section):
-    """Two modalities that are bound, the anchor first.
+class PairRecipe(RecipeTable):
+    """Two modalities to bind, the anchor first, with their data, loss and augmentation.
 
-    data: manifests (JSONL, CSV, TSV), tar shards or prepared `.h5`, as paths or patterns. weight: share of the mini-batches, over all pairs'.
-    batch: pairs in a mini-batch, over all processes. replicate: how often each pair comes in an epoch (ImageBind's sample replication).
-    temperature: fixed, or what it starts from where it is learnt; no lower than 0.01. clip: largest norm of the gradient in this pair's steps,
-    in place of the optimizer's. aligned: one crop, mirror and moment for both samples of a pair.
-    views: 0 for fresh augmentation every time; K for K fixed views of each pair, which an anchor cache can hold.
-    augment: by modality. options: how its files are read, by modality, as the flags of `embed`.
+    data: manifests (JSONL, CSV, TSV), tar shards or prepared `.h5`, as paths or patterns. val: the same for validation. val_fraction: hold
+    out this fraction of `data` for validation, whole groups at a time, in place of `val`. columns: in manifests, the column that holds a
+    modality, `id`, `group`, `start` or `end`, where its name differs. weight: relative number of this pair's mini-batches.
+    batch: pairs in a mini-batch, over all processes. replicate: how often each row is used in an epoch (ImageBind's sample replication).
+    temperature: fixed, or the initial value of a learnt one; at least 0.01. clip: largest gradient norm in this pair's steps, in place of
+    the optimizer's. aligned: use the same crop, mirroring and time for both samples of a pair.
+    views: 0 to augment anew every time; K to use K fixed views of each row, which an anchor cache can hold.
+    augment: by modality. options: how to read the files, by modality, named as the flags of `embed`.
     """
 
     modalities: tuple[str, str]
     data: tuple[str, ...] = ()
     val: tuple[str, ...] = ()
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    columns: Mapping[str, str] = {}
     weight: Positive = 1.0
     batch: Count = 64
     replicate: Positive = 1.0
@@ -72,32 +77,51 @@ class Pair(Section):
     loss: Literal["infonce", "sigmoid", "regression"] = "infonce"
     aligned: bool = True
     views: Annotated[int, Field(ge=0)] = 0
-    augment: Mapping[str, Augment] = {}
+    augment: Mapping[str, AugmentRecipe] = {}
     options: Mapping[str, Mapping[str, Any]] = {}
 
     @field_validator("modalities")
     @classmethod
-    def _two(cls, modalities: tuple[str, str]) -> tuple[str, str]:
+    def _differ(cls, modalities: tuple[str, str]) -> tuple[str, str]:
         if modalities[0] == modalities[1]:
-            raise ValueError(f"two different modalities are bound to each other, not {modalities[0]} twice")
+            raise ValueError(f"a pair binds two different modalities, not {modalities[0]} twice")
         return modalities
+
+    @model_validator(mode="after")
+    def _one_validation(self) -> PairRecipe:
+        if self.val and self.val_fraction is not None:
+            raise ValueError("val names validation files and val_fraction holds out training rows; give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _known_columns(self) -> PairRecipe:
+        known = (*self.modalities, *ROW_COLUMNS)
+        for name in self.columns:
+            if name not in known:
+                raise ValueError(f"columns.{name}: not a column of this pair's rows; it has {', '.join(known)}")
+        return self
 
     @property
     def name(self) -> str:
-        """As on the command line: `image-depth`."""
+        """The pair's name on the command line, such as `image-depth`."""
         return "-".join(self.modalities)
 
+    @property
+    def is_validated(self) -> bool:
+        """Whether the pair has validation rows."""
+        return bool(self.val) or self.val_fraction is not None
 
-class Encoder(Section):
-    """What of one encoder trains.
 
-    train: the whole encoder, its head, low-rank adapters, the last `blocks` blocks with head, or nothing; where it is left out, nothing of an
-    anchor, and all of what is bound to one.
-    blocks: how many of the last blocks train or carry adapters; None for one with `last`, all with `lora`.
-    lr, weight_decay: of this encoder, in place of the optimizer's.
-    layer_decay: learning rate of a block over that of the block behind it. head: linear as published, or an MLP (the paper's ablation).
-    rank, alpha, targets: of the adapters. init: weights to start from; fresh ones if `random`.
-    drop_path, patch_dropout: over the model config's own.
+class EncoderRecipe(RecipeTable):
+    """What to train of one encoder, and what to start from.
+
+    train: the whole encoder, its head, low-rank adapters, the last `blocks` blocks with the head, or nothing. By default anchors are
+    frozen and encoders bound to an anchor train whole.
+    blocks: number of last blocks that train or carry adapters; None for one with `last` and all with `lora`.
+    lr, weight_decay: for this encoder, in place of the optimizer's.
+    layer_decay: ratio of a block's learning rate to that of the next block. head: linear as published, or an MLP (the paper's ablation).
+    rank, alpha, targets: of the adapters. init: the model whose weights to start from, or `random`.
+    drop_path, patch_dropout: in place of the model config's.
     """
 
     train: Literal["all", "head", "lora", "last", "none"] | None = None
@@ -109,47 +133,50 @@ class Encoder(Section):
     alpha: Positive = 16.0
     targets: tuple[str, ...] = ("qkv", "out")
     init: str | None = None
-    drop_path: Share | None = None
+    drop_path: Fraction | None = None
     patch_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     head: Literal["linear", "mlp"] = "linear"
 
 
-class ZeroShot(Section):
-    """Classification by names, as a test of what was never paired: items of a modality with a `label` each, told apart by the names as text.
+class ZeroShotRecipe(RecipeTable):
+    """A zero-shot classification test: labelled items of one modality, classified by the text embeddings of the label names.
 
-    data: a manifest with a column for the modality and `label`. templates: sentences with `{}` for the name; their vectors are averaged.
+    data: a manifest with a column for the modality and one named `label`. columns: the columns that hold the modality, `id` or `label`, where
+    their names differ. templates: sentences with `{}` for the name; their embeddings are averaged.
     """
 
     modality: str
     data: str
+    columns: Mapping[str, str] = {}
     templates: tuple[str, ...] = ("{}",)
 
 
-class Optimizer(Section):
-    """Peak learning rate, after `warmup` epochs from 0, then a cosine to `final` times the peak.
+class OptimizerRecipe(RecipeTable):
+    """The optimizer and its learning rate: a linear warm-up of `warmup` epochs to the peak `lr`, then a cosine down to `final` times the peak.
 
-    name: `adamw`, or `muon` for the blocks' matrices with `momentum`, and AdamW for the rest.
+    name: `adamw`, or `muon` for the matrices of the blocks (with `momentum`) and AdamW for everything else.
     """
 
     name: Literal["adamw", "muon"] = "adamw"
     lr: Positive = 5e-4
-    beta1: Share = 0.9
-    beta2: Share = 0.95
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.95
     eps: Positive = 1e-8
-    momentum: Share = 0.95
+    momentum: Fraction = 0.95
     weight_decay: Annotated[float, Field(ge=0)] = 0.2
     clip: Positive = 1.0
     warmup: Annotated[float, Field(ge=0)] = 2.0
     schedule: Literal["cosine", "constant"] = "cosine"
-    final: Share = 0.0
+    final: Fraction = 0.0
 
 
-class Run(Section):
-    """How long, how, and what is written.
+class RunRecipe(RecipeTable):
+    """The length of a run, how it computes, and what it saves.
 
-    epochs: passes over the first pair's replicated data. steps: in place of epochs. micro_batch: samples in memory at once (gradient
-    caching); None for the whole batch. anchor_cache: store the frozen anchor's embeddings of a pair's fixed views and read them.
-    checkpoint_minutes: by the clock. validate_every: steps; 0 for the end only. best: the metric that chooses the best checkpoint.
+    epochs: passes over the first pair's replicated rows. steps: in place of epochs. micro_batch: samples in memory at once (gradient
+    caching); None for the whole batch. chunk: rows scored at once by the loss. anchor_cache: store the frozen anchor's embeddings of a pair's
+    fixed views and read them from there. checkpoint_minutes: time between checkpoints. validate_every: in steps; 0 for the end only.
+    best: the score that selects the published weights. keep: number of checkpoints to keep.
     """
 
     epochs: Positive = 10.0
@@ -169,96 +196,100 @@ class Run(Section):
     keep: Count = 1
 
 
-class Recipe(Section):
-    """A whole run. `model`: whose encoders and input sizes; `encoders`: by registry name, `none` trained for those left out but the non-anchors."""
+class Recipe(RecipeTable):
+    """A whole run.
+
+    model: whose encoders and input sizes to use. encoders: by encoder name; an encoder without a table has the defaults of `EncoderRecipe`.
+    """
 
     model: str = "huge"
     about: str = ""
-    pairs: tuple[Pair, ...] = ()
-    encoders: Mapping[str, Encoder] = {}
-    zeroshot: tuple[ZeroShot, ...] = ()
-    optimizer: Optimizer = Optimizer()
-    run: Run = Run()
+    pairs: tuple[PairRecipe, ...] = ()
+    encoders: Mapping[str, EncoderRecipe] = {}
+    zeroshot: tuple[ZeroShotRecipe, ...] = ()
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    run: RunRecipe = RunRecipe()
 
     @model_validator(mode="after")
-    def _pairs_once(self) -> Recipe:
+    def _unique_pairs(self) -> Recipe:
         names = [pair.name for pair in self.pairs]
         if len(set(names)) < len(names):
-            raise ValueError("a pair stands twice; give it all its data at once")
+            raise ValueError("the same pair is listed twice; list it once, with all its data")
         return self
 
     @model_validator(mode="after")
-    def _whole_matrices(self) -> Recipe:
+    def _unsharded_muon(self) -> Recipe:
         if self.optimizer.name == "muon" and self.run.sharding == "fsdp":
-            raise ValueError("optimizer.name = muon needs whole matrices, which run.sharding = fsdp cuts up; use ddp")
+            raise ValueError("optimizer.name = muon needs whole matrices, which run.sharding = fsdp splits; use ddp")
         return self
 
 
-def names() -> list[str]:
-    """The recipes in the package."""
+def recipe_names() -> list[str]:
+    """List the recipes that come with the package."""
     return sorted(entry.name.removesuffix(".toml") for entry in RECIPES.iterdir() if entry.name.endswith(".toml"))
 
 
-def read_recipe(name: str | None, changes: Iterable[str] = (), **given: Any) -> Recipe:
-    """A recipe from a TOML file, or one of `names()`, with changes laid over it.
+def read_recipe(name: str | None, changes: Iterable[str] = (), **replacements: Any) -> Recipe:
+    """Read a recipe from a TOML file or from the package, and apply changes to it.
 
     Args:
+        name: a file, or one of `recipe_names()`; None for the defaults.
         changes: `optimizer.lr=1e-4`, `pairs.0.batch=512`: the path of a key, and a TOML value (a bare word is a string).
-        given: top-level keys in place of the recipe's own.
+        replacements: top-level keys to replace; None keeps the recipe's own.
     Raises:
-        UserError: no such recipe, not TOML, an unknown key (with the nearest), a value that does not fit.
+        UserError: the recipe does not exist, is not TOML, has an unknown key (the nearest is named) or a value that does not fit.
     """
     values: dict[str, Any] = {}
     if name is not None:
         path = Path(name)
-        is_file, is_packaged = os.path.isfile(name), name in names()
+        is_file, is_packaged = os.path.isfile(name), name in recipe_names()
         if not is_file and not is_packaged:
-            near = difflib.get_close_matches(name, names(), n=1)
-            raise UserError(
-                f"no recipe {name!r}: no file, and none of {', '.join(names())}" + (f"; did you mean {near[0]}?" if near else "")
-            )
+            near = difflib.get_close_matches(name, recipe_names(), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"no recipe {name!r}: it is neither a file nor one of {', '.join(recipe_names())}{hint}")
         try:
             values = tomllib.loads((path if is_file else RECIPES / f"{name}.toml").read_text())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{name}: not TOML: {error}") from None
-    values |= {key: value for key, value in given.items() if value is not None}
+    values |= {key: value for key, value in replacements.items() if value is not None}
     for change in changes:
-        _change(values, change)
+        _apply_change(values, change)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{name or 'recipe'}: {_told(error)}") from None
+        raise UserError(f"{name or 'recipe'}: {_explain(error)}") from None
 
 
-def _change(values: dict[str, Any], change: str) -> None:
-    path, equals, text = change.partition("=")
+def _apply_change(values: dict[str, Any], change: str) -> None:
+    key_path, equals, text = change.partition("=")
     if not equals:
         raise UsageError(f"--set {change!r}: KEY=VALUE is needed, as in optimizer.lr=1e-4")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    *parents, last = path.split(".")
-    place: Any = values
+    *parents, last = key_path.split(".")
+    table: Any = values
     try:
         for key in parents:
-            place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
-        if isinstance(place, list):
-            place[int(last)] = value
+            table = table[int(key)] if isinstance(table, list) else table.setdefault(key, {})
+        if isinstance(table, list):
+            table[int(last)] = value
         else:
-            place[last] = value
+            table[last] = value
     except (IndexError, ValueError, AttributeError, TypeError):
-        raise UsageError(f"--set {change!r}: the recipe has no {path}") from None
+        raise UsageError(f"--set {change!r}: the recipe has no {key_path}") from None
 
 
-def _told(error: ValidationError) -> str:
-    """The first thing wrong, with the nearest known key where one is unknown."""
+def _explain(error: ValidationError) -> str:
+    """Describe the first mistake; for an unknown key, name the nearest known one."""
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
     if first["type"] != "extra_forbidden":
         return f"{place}: {first['msg'].removeprefix('Value error, ')}" if place else first["msg"].removeprefix("Value error, ")
-    last = str(first["loc"][-1])
-    elsewhere = [f"{section}.{last}" for section, kind in (("run", Run), ("optimizer", Optimizer)) if last in kind.model_fields]
-    known = {name for kind in (Recipe, Pair, Augment, Encoder, ZeroShot, Optimizer, Run) for name in kind.model_fields}
-    near = elsewhere or difflib.get_close_matches(last, sorted(known), n=1, cutoff=0.5)  # as rl is to lr
+    key = str(first["loc"][-1])
+    tables = (Recipe, PairRecipe, AugmentRecipe, EncoderRecipe, ZeroShotRecipe, OptimizerRecipe, RunRecipe)
+    elsewhere = [f"{name}.{key}" for name, table in (("run", RunRecipe), ("optimizer", OptimizerRecipe)) if key in table.model_fields]
+    known = sorted({name for table in tables for name in table.model_fields})
+    near = elsewhere or difflib.get_close_matches(key, known, n=1, cutoff=0.5)  # as rl is to lr
     return f"unknown key {place!r}" + (f"; did you mean {near[0]!r}?" if near else "")

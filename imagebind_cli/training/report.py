@@ -1,27 +1,22 @@
-"""`report.html`: a run's curves in one file that needs nothing else, drawn from `metrics.jsonl`.
+"""`report.html`: a run's curves in one file that works offline, drawn from `metrics.jsonl`.
 
-A series of its own for each pair; each score beside the one before the first step, which is the untrained or original model's.
+Each pair has its own curve. Each score is shown beside that before the first step, of the untrained or original model.
 """
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from imagebind_cli.files import write_text
+from imagebind_cli.pages.base import document, escape, table
+from imagebind_cli.pages.curves import Point, chart
+from imagebind_cli.training.log import read_metrics
 from imagebind_cli.training.recipe import Recipe
-from imagebind_cli.training.records import read_metrics
-from imagebind_cli.weights.run_folder import replace_file
 
 Line = Mapping[str, Any]
-Point = tuple[float, float]
-Series = Mapping[str, Sequence[Point]]
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 260, 64, 34, 12
-POINTS = 400
-"""Points of a curve at most; each is the mean of its stretch."""
-COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 CURVES = {
     "loss": "Loss",
     "temperature": "Temperature",
@@ -31,24 +26,23 @@ CURVES = {
     "norm": "Norm of the gradient",
     "learning_rate": "Learning rate",
 }
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2em auto;padding:0 1em;color:#111;background:#fff}
-figure{display:inline-block;margin:0 1em 1.5em 0;vertical-align:top}figcaption{font-weight:600}table{border-collapse:collapse;margin:1em 0}
-td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}th:first-child,td:first-child{text-align:left}
-.key{font-size:13px}.key span{margin-right:1em;white-space:nowrap}.key i{display:inline-block;width:14px;height:3px;margin-right:4px}
-@media(prefers-color-scheme:dark){body{color:#eee;background:#161616}td,th{border-color:#444}}"""
 
 
 def write_report(folder: Path, recipe: Recipe, steps: int, plan: Sequence[str]) -> None:
-    """Draw the report of a run folder anew. plan: lines that say what the run does."""
+    """Write the report of a run folder.
+
+    Args:
+        steps: of the whole run.
+        plan: the plan in words.
+    """
     lines = read_metrics(folder)
     done = max((line["step"] for line in lines), default=0)
     skipped = sum("skipped" in line for line in lines)
-    title = html.escape(folder.resolve().name)
     about = f"{', '.join(pair.name for pair in recipe.pairs)}: step {done:,} of {steps:,}" + (f", {skipped:,} skipped" if skipped else "")
-    planned = "".join(f"<li>{html.escape(line)}" for line in plan)
-    parts = [f"<h1>{title}</h1><p>{html.escape(about)}</p><ul>{planned}</ul>", _table(lines), *_validations(lines), *_trainings(lines)]
-    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>{"".join(parts)}</html>\n'
-    replace_file(folder / "report.html", lambda place: place.write_text(page, encoding="utf-8"))
+    planned = "".join(f"<li>{escape(line)}</li>" for line in plan)
+    parts = [f"<p>{escape(about)}</p><ul>{planned}</ul>", _table(lines), *_validations(lines), *_trainings(lines)]
+    page = document(folder.resolve().name, "".join(parts))
+    write_text(folder / "report.html", page)
 
 
 def _trainings(lines: Sequence[Line]) -> list[str]:
@@ -64,7 +58,7 @@ def _by_pair(lines: Sequence[Line], key: str) -> dict[str, list[Point]]:
 
 
 def _validations(lines: Sequence[Line]) -> list[str]:
-    """One chart for each way of asking, its recalls together."""
+    """Draw a chart for each direction of retrieval and each test."""
     ways: dict[str, dict[str, list[Point]]] = {}
     for line in lines:
         for name, value in line.get("validation", {}).items():
@@ -74,61 +68,18 @@ def _validations(lines: Sequence[Line]) -> list[str]:
 
 
 def _table(lines: Sequence[Line]) -> str:
-    """Each score before the first step, at its best, and last."""
-    found: list[tuple[int, dict[str, float], dict[str, list[float]]]] = [
+    """Make a table of each score before the first step, at its best, and last."""
+    validations: list[tuple[int, dict[str, float], dict[str, list[float]]]] = [
         (line["step"], line["validation"], line["ranges"]) for line in lines if "validation" in line
     ]
-    if not found:
+    if not validations:
         return ""
     rows = []
-    for name in found[0][1]:
-        best = max(found, key=lambda entry: entry[1][name])
-        cells = [
-            f"{entry[1][name]:.3f} <small>({entry[2][name][0]:.3f} to {entry[2][name][1]:.3f})</small>"
-            for entry in (found[0], best, found[-1])
-        ]
-        row = [html.escape(name), f"{found[0][2][name][2]:.3f}", cells[0], f"{cells[1]} at step {best[0]:,}", cells[2]]
-        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>")
-    head = "".join(f"<th>{cell}</th>" for cell in ("score", "by chance", "before training", "best", "last"))
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
-
-
-def chart(title: str, series: Series) -> str:
-    """A line chart as SVG with its title and key; nothing where there is nothing to draw."""
-    series = {name: thinned(points) for name, points in series.items() if points}
-    if not series:
-        return ""
-    xs, ys = ([point[axis] for points in series.values() for point in points] for axis in (0, 1))
-    x0, x1, y0, y1 = min(xs), max(xs), min(ys), max(ys)
-    x1, y1 = (x1 if x1 > x0 else x0 + 1), (y1 if y1 > y0 else y0 + (abs(y0) or 1) * 0.1)
-
-    def place(point: Point) -> str:
-        x = LEFT + (point[0] - x0) / (x1 - x0) * (WIDTH - LEFT - 10)
-        y = TOP + (y1 - point[1]) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
-        return f"{x:.1f},{y:.1f}"
-
-    drawn = []
-    for i in range(5):
-        value = y0 + (y1 - y0) * i / 4
-        y = place((x0, value)).split(",")[1]
-        drawn.append(f'<path d="M{LEFT} {y}H{WIDTH - 10}" stroke="currentColor" stroke-opacity=".15"/>')
-        drawn.append(f'<text x="{LEFT - 6}" y="{y}" dy="4" text-anchor="end">{value:.3g}</text>')
-    for x, anchor in ((x0, "start"), (x1, "end")):
-        drawn.append(f'<text x="{place((x, y0)).split(",")[0]}" y="{HEIGHT - 12}" text-anchor="{anchor}">step {x:,.0f}</text>')
-    keys = []
-    for (name, points), colour in zip(series.items(), COLOURS * (1 + len(series) // len(COLOURS)), strict=False):
-        line = " ".join(map(place, points))
-        drawn.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
-        drawn += [
-            f'<circle cx="{at.split(",")[0]}" cy="{at.split(",")[1]}" r="2.5" fill="{colour}"/>' for at in line.split() if len(points) < 40
-        ]
-        keys.append(f'<span><i style="background:{colour}"></i>{html.escape(name)}: {points[-1][1]:.4g}</span>')
-    image = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" font-size="12" fill="currentColor" role="img">{"".join(drawn)}</svg>'
-    return f'<figure><figcaption>{html.escape(title)}</figcaption>{image}<div class="key">{"".join(keys)}</div></figure>'
-
-
-def thinned(points: Sequence[Point]) -> list[Point]:
-    """At most `POINTS` points, each the mean of as many neighbours."""
-    size = -(-len(points) // POINTS)
-    some = [points[i : i + size] for i in range(0, len(points), size)]
-    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in some]
+    for name in validations[0][1]:
+        best = max(validations, key=lambda entry: entry[1][name])
+        first, highest, last = (
+            f"{scores[name]:.3f} ({ranges[name][0]:.3f} to {ranges[name][1]:.3f})"
+            for _, scores, ranges in (validations[0], best, validations[-1])
+        )
+        rows.append([name, f"{validations[0][2][name][2]:.3f}", first, f"{highest} at step {best[0]:,}", last])
+    return table(["score", "by chance", "before training", "best", "last"], rows)

@@ -1,6 +1,6 @@
-"""The rows of a pair's data, by number: of manifests, tar shards and prepared HDF5 files. What of them must not become each other's negatives.
+"""The rows of a pair's data, by number: rows of manifests, samples of tar shards and of prepared HDF5 files, and which of them form a group.
 
-Every row can be read at any time, so no order of samples, no number of processes and no uneven shard can lose, repeat or wait for one.
+Every row can be read at any time. No order of samples, number of processes or uneven shard can lose, repeat or wait for a row.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,23 +22,19 @@ import torch
 from torch import Tensor
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.prepared import Entry, Part, index
-from imagebind_cli.sources import Failure, Stretch, from_manifest, stretched, whole
-from imagebind_cli.training.server import context
-from imagebind_cli.training.sides import TIMED
+from imagebind_cli.prepared import Entry, Member, index
+from imagebind_cli.sources import Failure, Stretch, from_manifest, stretched, whole_source
+from imagebind_cli.training.inputs import TIMED
+from imagebind_cli.training.workers import worker_context
 
 MANIFESTS = (".jsonl", ".csv", ".tsv")
-
-KEYS = 4
-ANCHOR_AND_OTHER = (2, 3)
-"""Numbers by which rows may be alike, of id, group, anchor and other; the places of the last two."""
-
-MANY_BYTES = 1_000_000_000
-"""Of shards, whose headers are read by several processes."""
+KEYS = 4  # that rows may have in common: id, group, anchor and other
+MODALITY_KEYS = (2, 3)  # columns of the last two
+MANY_BYTES = 1_000_000_000  # of shards, from which several processes read their headers
 
 
-class Packed:
-    """JSON objects in two tensors: millions take the memory of their text, and processes share it."""
+class PackedRows:
+    """JSON objects in two tensors: millions of rows take the memory of their text, and processes share it."""
 
     def __init__(self, lines: Iterable[bytes]) -> None:
         text, ends = bytearray(), array("q", [0])
@@ -52,45 +48,50 @@ class Packed:
         return len(self._ends) - 1
 
     def __getitem__(self, number: int) -> dict[str, Any]:
+        return json.loads(self.line(number))
+
+    def line(self, number: int) -> bytes:
+        """Return the text of one row."""
         start, end = self._ends[number : number + 2].tolist()
-        return json.loads(self._text[start:end].numpy().tobytes())
+        return self._text[start:end].numpy().tobytes()
 
     def bytes(self) -> memoryview:
-        """Their text, one after another."""
+        """Return the text of all rows, without separators."""
         return self._text.numpy().data
 
 
 @dataclass(frozen=True)
-class Data:
+class PairRows:
     """One pair's rows.
 
-    rows: each an id, and paths and sentences by modality, or where it lies in which shard. keys: (n, 4) int64, of id, group, anchor and other;
-    equal where these are, 0 where a row has none. groups: (n,) int64; equal for rows that any key connects. files: read. made: how the shards
-    among them were prepared, by file. left_out: how many rows cannot be used; the first of them.
+    rows: an id each, with paths and sentences by modality, or with the place of the sample in its shard. keys: (n, 4) int64, of id, group,
+    anchor and other: equal where these are equal, 0 where a row has none. groups: (n,) int64, equal for rows that any key connects.
+    files: that were read. preparations: how the samples of each file were prepared; empty for other files. unusable: number of rows that
+    cannot be used; first_unusable: the first of them.
     """
 
-    rows: Packed
+    rows: PackedRows
     keys: Tensor
     groups: Tensor
     files: tuple[str, ...]
-    made: tuple[Mapping[str, Any], ...]
-    left_out: int
-    first_left_out: Failure | None
+    preparations: tuple[Mapping[str, Any], ...]
+    unusable: int
+    first_unusable: Failure | None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def id(self, number: int) -> str:
-        """A row's id."""
+        """Return a row's id."""
         return self.rows[number]["id"]
 
     def digest(self) -> str:
-        """The same for the same rows in the same order, in shards of the same names."""
+        """Return a hash that is equal for the same rows in the same order, in shards of the same names."""
         shards = json.dumps([file for file in self.files if Path(file).suffix.lower() not in MANIFESTS])
         return hashlib.sha256(shards.encode() + self.rows.bytes()).hexdigest()
 
     def payloads(self, row: Mapping[str, Any], modalities: Sequence[str]) -> dict[str, Any]:
-        """What a modality's reader takes, for each of some modalities of a row: a path, a sentence, an open file, or prepared arrays.
+        """Return what a modality's reader takes, for each of these modalities: a path, a sentence, an open file, or prepared arrays.
 
         Raises:
             OSError, ValueError: its shard cannot be read.
@@ -99,63 +100,92 @@ class Data:
             return {modality: row[modality] for modality in modalities}
         path = self.files[row["file"]]
         if "parts" in row:
-            parts = {ending: Part(name, (path, offset, size)) for ending, (name, offset, size) in row["parts"].items()}
-            entry = Entry(row["id"], dict(parts), self.made[row["file"]])
+            parts = {ending: Member(name, (path, offset, size)) for ending, (name, offset, size) in row["parts"].items()}
+            entry = Entry(row["id"], dict(parts), self.preparations[row["file"]])
         else:
             entry = _index(path)[row["number"]]
         about = entry.about()
         return {modality: entry.payload(modality, about) for modality in modalities}
 
+    def hold_out(self, fraction: float, random: np.random.Generator) -> tuple[PairRows, PairRows]:
+        """Split the rows into two, to train on and to validate on. Rows of one group stay together.
+
+        Groups are shuffled and held out until they have at least the fraction of the rows, but never the last group.
+
+        Raises:
+            ValueError: all rows are one group.
+        """
+        first_rows, sizes = torch.unique(self.groups, return_counts=True)
+        if len(first_rows) < 2:
+            raise ValueError("all rows are one group, and a group is not split")
+        order = random.permutation(len(first_rows))
+        before = np.cumsum(sizes.numpy()[order]) - sizes.numpy()[order]  # rows in the groups before each
+        held = order[:-1][before[:-1] < fraction * len(self)]
+        is_held = torch.isin(self.groups, first_rows[torch.from_numpy(held)])
+        return self._select(~is_held), self._select(is_held)
+
+    def _select(self, mask: Tensor) -> PairRows:
+        numbers = mask.nonzero()[:, 0]
+        rows = PackedRows(self.rows.line(number) for number in numbers.tolist())
+        keys = self.keys[numbers]
+        return replace(self, rows=rows, keys=keys, groups=_groups(keys.numpy()))
+
+
+NO_ROWS = PairRows(PackedRows(()), torch.empty((0, KEYS), dtype=torch.int64), torch.empty(0, dtype=torch.int64), (), (), 0, None)
 
 _index = lru_cache(maxsize=None)(index)
 
 
-def read_data(patterns: Sequence[str], modalities: tuple[str, str], workers: int = 0) -> Data:
-    """The rows that have both modalities.
+def read_pair_rows(
+    patterns: Sequence[str], modalities: tuple[str, str], workers: int = 0, columns: Mapping[str, str] | None = None
+) -> PairRows:
+    """Read the rows that have both modalities.
 
     Args:
-        patterns: paths, or patterns such as `train-*.jsonl`. workers: processes that may read the headers of many shards.
+        patterns: paths, or patterns such as `train-*.jsonl`.
+        workers: processes that may read the headers of many shards.
+        columns: in manifests, the name of a column that differs, as in `from_manifest`.
     Raises:
-        UserError: no such file, one of another kind, or no usable row, with the columns there are.
+        UserError: a file is missing or of another kind, or no row is usable; the columns are named.
     """
     files = [file for pattern in patterns for file in _matching(pattern)]
-    found = list(_read_files(files, modalities, workers))
-    rows = Packed(line for one in found for line in one.lines)
-    first_left_out = next((one.first_left_out for one in found if one.first_left_out), None)
+    parts = list(_read_files(files, modalities, workers, columns or {}))
+    rows = PackedRows(line for part in parts for line in part.lines)
+    first_unusable = next((part.first_unusable for part in parts if part.first_unusable), None)
     if not len(rows):
-        why = f": {first_left_out.reason}" if first_left_out else ""
+        why = f": {first_unusable.reason}" if first_unusable else ""
         raise UserError(f"{', '.join(patterns)}: no row has both {' and '.join(modalities)}{why}")
-    made, left_out = tuple(one.made for one in found), sum(one.left_out for one in found)
-    keys = np.concatenate([np.frombuffer(one.keys, np.int64) for one in found]).reshape(-1, KEYS)
-    return Data(rows, torch.from_numpy(keys), _groups(keys), tuple(files), made, left_out, first_left_out)
+    preparations, unusable = tuple(part.preparation for part in parts), sum(part.unusable for part in parts)
+    keys = np.concatenate([np.frombuffer(part.keys, np.int64) for part in parts]).reshape(-1, KEYS)
+    return PairRows(rows, torch.from_numpy(keys), _groups(keys), tuple(files), preparations, unusable, first_unusable)
 
 
 def _matching(pattern: str) -> list[str]:
-    found = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else [pattern]
-    if not found:
+    files = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else [pattern]
+    if not files:
         raise UserError(f"{pattern}: no file matches this pattern")
-    return found
+    return files
 
 
 @dataclass
-class _Found:
-    """What one file holds: a JSON object for each usable row, and its keys, numbers of 64 bits."""
+class _FileRows:
+    """The rows of one file: a JSON object for each usable row, and its keys, numbers of 64 bits."""
 
     lines: list[bytes] = field(default_factory=list)
     keys: array[int] = field(default_factory=lambda: array("q"))
-    made: Mapping[str, Any] = field(default_factory=dict)
-    left_out: int = 0
-    first_left_out: Failure | None = None
+    preparation: Mapping[str, Any] = field(default_factory=dict)
+    unusable: int = 0
+    first_unusable: Failure | None = None
 
     def add(self, row: Mapping[str, Any], keys: Mapping[str, str | bytes | None]) -> None:
-        """Add a usable row. keys: what makes it the same as another, by kind: `id`, `group` and both modalities."""
+        """Add a usable row. keys: by kind (`id`, `group` and both modalities), what it may have in common with others."""
         self.keys.extend(0 if key is None else _number(kind, key) for kind, key in keys.items())
         self.lines.append(json.dumps(row).encode())
 
-    def leave_out(self, failure: Failure) -> None:
+    def skip(self, failure: Failure) -> None:
         """Count a row that cannot be used."""
-        self.left_out += 1
-        self.first_left_out = self.first_left_out or failure
+        self.unusable += 1
+        self.first_unusable = self.first_unusable or failure
 
 
 def _number(kind: str, key: str | bytes) -> int:
@@ -164,7 +194,7 @@ def _number(kind: str, key: str | bytes) -> int:
 
 
 def _groups(keys: np.ndarray) -> Tensor:
-    """(n,) int64: for all rows that any key of (n, 4) connects, the number of the first."""
+    """Return (n,) int64: for each row, the number of the first row that any keys of (n, 4) connect with it."""
     numbers = np.arange(len(keys))
     columns = [np.unique(np.where(column == 0, -1 - numbers, column), return_inverse=True)[1] for column in keys.T]
     while True:
@@ -177,76 +207,80 @@ def _groups(keys: np.ndarray) -> Tensor:
             return torch.from_numpy(numbers)
 
 
-def _read_files(files: Sequence[str], modalities: tuple[str, str], workers: int) -> Iterator[_Found]:
+def _read_files(files: Sequence[str], modalities: tuple[str, str], workers: int, columns: Mapping[str, str]) -> Iterator[_FileRows]:
     shards = [file for file in files if Path(file).suffix.lower() not in MANIFESTS]
     few = sum(os.path.getsize(file) for file in shards if os.path.isfile(file)) < MANY_BYTES
     if workers < 2 or len(shards) < 2 or few:
-        yield from (_read_file(number, file, modalities) for number, file in enumerate(files))
+        yield from (_read_file(number, file, modalities, columns) for number, file in enumerate(files))
         return
-    with ProcessPoolExecutor(min(workers, len(shards)), context()) as processes:
-        yield from processes.map(_read_file, range(len(files)), files, [modalities] * len(files))
+    with ProcessPoolExecutor(min(workers, len(shards)), worker_context()) as processes:
+        yield from processes.map(_read_file, range(len(files)), files, [modalities] * len(files), [columns] * len(files))
 
 
-def _read_file(number: int, file: str, modalities: tuple[str, str]) -> _Found:
-    found = _Found()
+def _read_file(number: int, file: str, modalities: tuple[str, str], columns: Mapping[str, str]) -> _FileRows:
     if Path(file).suffix.lower() in MANIFESTS:
-        files_first = tuple(sorted(modalities, key="text".__eq__))  # a row without an id is known by its file, not by its sentence
-        for item in from_manifest(Path(file), files_first):
-            if isinstance(item, Failure):
-                found.leave_out(item)
-                continue
-            paths = {name: whole(part) for name, part in item.payload.items()}
-            stretch = _stretch(item.payload.values())
-            contents = {name: _sentence(paths[name]) if name == "text" else _real(paths[name]) for name in modalities}
-            first = item.payload[files_first[0]]
-            named = os.path.join(Path(file).parent, item.id) != paths[files_first[0]] + (first.label if isinstance(first, Stretch) else "")
-            # and not by its file, of which there may be stretches
-            found.add({"id": item.id, **paths, **stretch}, _keys(item.id if named else None, item.meta, contents, stretch))
-        return found
-    entries = index(file)
-    found.made = entries[0].made if len(entries) else {}
+        return _read_manifest(file, modalities, columns)
+    rows, entries = _FileRows(), index(file)
+    rows.preparation = entries[0].provenance if len(entries) else {}
     for place, entry in enumerate(entries):
-        _take_entry(found, entry, (number, place), file, modalities)
-    return found
+        _add_entry(rows, entry, (number, place), file, modalities)
+    return rows
 
 
-def _take_entry(found: _Found, entry: Entry, place: tuple[int, int], file: str, modalities: tuple[str, str]) -> None:
-    """A row of a shard. place: the file's number, and the entry's in it."""
+def _read_manifest(file: str, modalities: tuple[str, str], columns: Mapping[str, str]) -> _FileRows:
+    rows = _FileRows()
+    files_first = tuple(sorted(modalities, key="text".__eq__))  # the id of a row without one is its file, not its sentence
+    for item in from_manifest(Path(file), files_first, columns):
+        if isinstance(item, Failure):
+            rows.skip(item)
+            continue
+        paths = {name: whole_source(part) for name, part in item.payload.items()}
+        stretch = _stretch(item.payload.values())
+        contents = {name: _sentence(paths[name]) if name == "text" else _real(paths[name]) for name in modalities}
+        first = item.payload[files_first[0]]
+        path_id = paths[files_first[0]] + (first.label if isinstance(first, Stretch) else "")
+        has_id = os.path.join(Path(file).parent, item.id) != path_id  # a path alone is no id: it may have several stretches
+        rows.add({"id": item.id, **paths, **stretch}, _keys(item.id if has_id else None, item.meta, contents, stretch))
+    return rows
+
+
+def _add_entry(rows: _FileRows, entry: Entry, place: tuple[int, int], file: str, modalities: tuple[str, str]) -> None:
+    """Add a sample of a shard. place: number of the file, and of the entry in it."""
     prepared = {name: entry.arrays(name) for name in modalities}
     try:
         about = entry.about()
         members = {name: parts or [part for part in [entry.media(name)] if part] for name, parts in prepared.items()}
         missing = [name for name, parts in members.items() if not parts]
         if missing:
-            found.leave_out(Failure(entry.key, f"no {missing[0]} in this sample of {file}; it has {', '.join(entry.parts)}"))
+            rows.skip(Failure(entry.key, f"no {missing[0]} in this sample of {file}; it has {', '.join(entry.parts)}"))
             return
         contents = {name: _content(parts, name == "text" and not prepared[name]) for name, parts in members.items()}
         stretch = _stretch(stretched("", name, about) for name in modalities)
     except (OSError, ValueError) as error:
-        found.leave_out(Failure(entry.key, f"this sample of {file}: {error}"))
+        rows.skip(Failure(entry.key, f"this sample of {file}: {error}"))
         return
     if not about and any(prepared.values()):
-        found.leave_out(Failure(entry.key, f"this sample of {file} is not whole"))
+        rows.skip(Failure(entry.key, f"this sample of {file} is incomplete"))
         return
     id = str(about.get("id", entry.key))
-    kept = {part.name for parts in members.values() for part in parts}
-    row = {"id": id, "file": place[0], **_place(entry, kept, place[1]), **stretch}
-    found.add(row, _keys(id, about, contents, stretch))
+    needed = {part.name for parts in members.values() for part in parts}
+    row = {"id": id, "file": place[0], **_place(entry, needed, place[1]), **stretch}
+    rows.add(row, _keys(id, about, contents, stretch))
 
 
-def _place(entry: Entry, kept: set[str], number: int) -> dict[str, Any]:
-    """Where an entry's members lie in a tar; its number in a file that can be read by number."""
+def _place(entry: Entry, needed: set[str], number: int) -> dict[str, Any]:
+    """Return where an entry's members are in a tar file, or its number in a file that can be read by number."""
     parts = {}
     for ending, part in entry.parts.items():
-        if not isinstance(part, Part) or isinstance(part.place, bytes):
+        if not isinstance(part, Member) or isinstance(part.place, bytes):
             return {"number": number}
-        if ending == "json" or part.name in kept:
+        if ending == "json" or part.name in needed:
             parts[ending] = (part.name, *part.place[1:])
     return {"parts": parts}
 
 
 def _stretch(payloads: Iterable[Any]) -> dict[str, float]:
-    """The seconds of a long recording that a row is, where it says so."""
+    """Return the start and end, in seconds, of the part of a long recording that is a row; empty for a whole one."""
     part = next((payload for payload in payloads if isinstance(payload, Stretch)), None)
     return {} if part is None else {name: time for name, time in (("start", part.start), ("end", part.end)) if time is not None}
 
@@ -254,7 +288,7 @@ def _stretch(payloads: Iterable[Any]) -> dict[str, float]:
 def _keys(
     id: str | None, about: Mapping[str, Any], contents: Mapping[str, str | bytes], stretch: Mapping[str, float]
 ) -> dict[str, str | bytes | None]:
-    """Return what makes a row the same as another: its id, its group, and what each modality is, of a recording with its stretch."""
+    """Return a row's keys: its id, its group, and the content of each modality, of a timed one with the stretch."""
     group = about.get("group")
     keys: dict[str, str | bytes | None] = {"id": id, "group": None if group is None else str(group)}
     part = f"\0{stretch.get('start', 0.0)} {stretch.get('end')}" if stretch else ""
@@ -267,17 +301,17 @@ def _keys(
 
 
 def _sentence(text: str) -> str:
-    """A sentence without what tells no two apart: case and spacing."""
+    """Normalise case and spacing, in which equal sentences may differ."""
     return " ".join(text.split()).lower()
 
 
 def _real(path: str) -> str:
-    """The absolute path of a file, links resolved: its folder's once for all files in it."""
+    """Return a file's absolute path with links resolved; its folder is resolved once for all files in it."""
     folder, name = os.path.split(path.rstrip("/"))
     try:
         real = os.path.join(_real_folder(folder), name)
         return os.path.realpath(real) if os.path.islink(real) else real
-    except ValueError:  # a NUL, which its reader refuses
+    except ValueError:  # a NUL, which the reader refuses
         return path
 
 
@@ -285,7 +319,7 @@ _real_folder = lru_cache(maxsize=65_536)(os.path.realpath)
 
 
 def _content(parts: Sequence[Any], sentence: bool) -> str | bytes:
-    """A sentence, or a digest of a media file or of prepared arrays."""
+    """Return a sentence, or a digest of a media file or of prepared arrays."""
     if sentence:
         return _sentence(parts[0].read().decode(errors="replace"))
     return hashlib.blake2b(b"".join(part.excerpt() for part in parts), digest_size=16).digest()

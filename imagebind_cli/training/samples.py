@@ -1,9 +1,9 @@
-"""Both samples of a pair's row, as their encoders take them, and chunks of rows read in worker processes."""
+"""Both samples of a pair's row, as their encoders take them, and chunks of rows as a worker process reads them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,169 +20,213 @@ from imagebind_cli.prepared import Prepared
 from imagebind_cli.readers import read_source
 from imagebind_cli.sources import Failure
 from imagebind_cli.training import augment
-from imagebind_cli.training.rows import Data
-from imagebind_cli.training.sides import PICTURES, TIMED, Side
+from imagebind_cli.training.inputs import PICTURES, TIMED, PairInput
+from imagebind_cli.training.rows import PairRows
 
 MIDDLE = 0.5
-
-ATTEMPTS = 10
-"""Other rows that are tried for one that cannot be read."""
+ATTEMPTS = 10  # other rows to try in place of one that cannot be read
+CHECKED = 5  # rows to try before a modality counts as unreadable
 
 
 @dataclass(frozen=True)
 class PairReader:
     """Reads rows of one pair.
 
-    number: the pair's in the recipe. aligned: one crop, mirror and moment for both sides. unreadable: rows, by view, whose anchor is known
-    to be broken, and why; they are not tried.
+    number: the pair's in the recipe. inputs: the anchor's and the other's. aligned: use one crop, mirroring and time for both.
+    unreadable: by row and view, why an anchor cannot be read; such rows are not tried again.
     """
 
     number: int
-    data: Data
-    sides: tuple[Side, Side]
+    rows: PairRows
+    inputs: tuple[PairInput, PairInput]
     seed: int
     aligned: bool
     unreadable: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
-    def read(self, row: int, view: int | None, sides: Sequence[int] = (0, 1)) -> list[Sample]:
-        """A sample of one clip, (1, *shape), for each side asked for.
+    def read(self, row: int, view: int | None, which: Sequence[int] = (0, 1)) -> list[Sample]:
+        """Read a sample of one clip, (1, *shape), of each input asked for.
 
         Args:
             view: number of the augmentation; None for the middle of everything.
+            which: 0 for the anchor, 1 for the other.
         Raises:
-            OSError, ValueError: a side cannot be read; the reason begins with its modality.
+            OSError, ValueError: an input cannot be read; the reason begins with its modality.
         """
         if view is not None and (row, view) in self.unreadable:
             raise ValueError(self.unreadable[row, view])
-        given = self.data.rows[row]
-        payloads = self.data.payloads(given, [self.sides[number].modality for number in sides])
-        return [self._sample(number, row, given, payloads[self.sides[number].modality], view) for number in sides]
+        content = self.rows.rows[row]
+        payloads = self.rows.payloads(content, [self.inputs[number].modality for number in which])
+        return [self._sample(number, row, content, payloads[self.inputs[number].modality], view) for number in which]
 
-    def _sample(self, number: int, row: int, given: Mapping[str, Any], payload: Any, view: int | None) -> Sample:
-        side = self.sides[number]
+    def _sample(self, number: int, row: int, content: Mapping[str, Any], payload: Any, view: int | None) -> Sample:
+        source = self.inputs[number]
         place = (self.number, row, 0 if view is None else view, *(() if self.aligned else (number,)))
         chosen: dict[str, Any] = {}
-        if side.modality in TIMED:
+        if source.face.windowed:
             where = MIDDLE if view is None else augment.draw_place(self.seed, *place)
-            chosen["moment"] = Moment(where, given.get("start"), given.get("end"))
-        if side.augment and view is not None and side.encoder in PICTURES:
-            chosen["view"] = augment.draw_view(side.augment, self.seed, *place)
-        elif side.modality == "video":
+            chosen["moment"] = Moment(where, content.get("start"), content.get("end"))
+        if source.augment and view is not None and source.face.drawn:
+            chosen["view"] = augment.draw_view(source.augment, self.seed, *place)
+        elif source.face.windowed and "crops" in source.options.names():  # the middle one of a clip's views
             chosen["crops"] = "1"
         try:
             if isinstance(payload, Prepared):
-                sample = prepared_sample(payload, side, chosen.get("moment"), chosen.get("view"))
+                sample = prepared_sample(payload, source, chosen.get("moment"), chosen.get("view"))
             else:
-                sample = next(read_source(side.modality, payload, side.config, {**side.options, **chosen}))
+                sample = next(read_source(source.face, payload, source.config, dataclasses.replace(source.options, **chosen)))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{side.modality}: {getattr(error, 'strerror', None) or error}") from None
-        if not side.augment or view is None:
+            raise ValueError(f"{source.modality}: {getattr(error, 'strerror', None) or error}") from None
+        if not source.augment or view is None:
             return sample
         tensor = sample.tensor
-        if side.augment.frequency_mask:
-            tensor = augment.mask_frequencies(tensor, side.augment.frequency_mask, self.seed, *place)
-        if side.augment.turn:
-            tensor = augment.turn_sensors(tensor, side.augment.turn, side.config.mean, side.config.std, self.seed, *place)
+        if source.augment.frequency_mask:
+            tensor = augment.mask_frequencies(tensor, source.augment.frequency_mask, self.seed, *place)
+        if source.augment.turn:
+            tensor = augment.turn_sensors(tensor, source.augment.turn, source.config.mean, source.config.std, self.seed, *place)
         return dataclasses.replace(sample, tensor=tensor)
 
 
-def prepared_sample(source: Prepared, side: Side, moment: Moment | None, view: View | None) -> Sample:
-    """One clip of prepared ones: the window at a moment, of a video's crops the middle one; its square looked at in a view."""
-    wanted = clip_number(source.spans, moment)
-    for sample in read_source(side.modality, source, side.config, side.options):
-        if wanted < len(sample.tensor):
-            clip = sample.tensor[wanted]
+def prepared_sample(prepared: Prepared, source: PairInput, moment: Moment | None, view: View | None) -> Sample:
+    """Pick the window at `moment` (the middle crop for video), then apply `view`."""
+    number = clip_at(prepared.spans, moment)
+    for sample in read_source(source.face, prepared, source.config, source.options):
+        if number < len(sample.tensor):
+            clip = sample.tensor[number]
             if view is not None:
-                normalised = source.made["inputs"][side.modality]["options"].get("depth_normalise") != "none"
-                clip = looked_at(clip, view, *((side.config.mean, side.config.std) if normalised else ((0.0,), (1.0,))))
-            return dataclasses.replace(sample, tensor=clip.unsqueeze(0), spans=sample.spans[wanted : wanted + 1])
-        wanted -= len(sample.tensor)
+                record = prepared.provenance["inputs"][source.modality]["options"]
+                clip = apply_view(clip, view, *source.face.options.normalisation(record, source.config.mean, source.config.std))
+            return dataclasses.replace(sample, tensor=clip.unsqueeze(0), spans=sample.spans[number : number + 1])
+        number -= len(sample.tensor)
     raise ValueError("prepared with fewer clips than spans")
 
 
-def clip_number(spans: Sequence[Any], moment: Moment | None) -> int:
-    """Which of the prepared clips a moment means: of the windows, evenly, those within its stretch; of a window's crops the middle one.
+def clip_at(spans: Sequence[Any], moment: Moment | None) -> int:
+    """Return the number of the prepared clip at a moment: of the windows within its stretch; of a window's crops the middle one.
 
     Raises:
-        ValueError: none lies in the stretch.
+        ValueError: no window is within the stretch.
     """
     if moment is None or not all(spans):
         return 0
     inside = within(spans, (moment.start, moment.end))
-    chosen = inside[int(moment.place * len(inside))]
-    crops = [number for number, span in enumerate(spans) if tuple(span) == chosen]
+    window = inside[int(moment.place * len(inside))]
+    crops = [number for number, span in enumerate(spans) if tuple(span) == window]
     return crops[len(crops) // 2]
 
 
-def looked_at(clip: Tensor, view: View, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """A prepared square (c, h, w), or frames (3, t, h, w), in a view: its normalisation is undone and done again."""
+def apply_view(clip: Tensor, view: View, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Apply a view to a prepared square (c, h, w), or frames (3, t, h, w): undo the normalisation, crop and augment, and normalise again."""
     size = clip.shape[-1]
     centre, scale = (torch.tensor(values).view(-1, *[1] * (clip.dim() - 1)) for values in (mean, std))
     values = clip * scale + centre
     if len(clip) == 1:
         return (torch.from_numpy(view.plane(values[0].numpy(), size).copy())[None] - centre) / scale
     frames = (values.reshape(3, -1, size, size) * 255).round().clamp(0, 255).byte().permute(1, 2, 3, 0)  # (t, h, w, 3)
-    seen = np.stack([np.asarray(view.picture(Image.fromarray(frame.numpy()), size)) for frame in frames])
-    return (torch.from_numpy(seen).permute(3, 0, 1, 2).reshape(clip.shape).float() / 255 - centre) / scale
+    viewed = np.stack([np.asarray(view.picture(Image.fromarray(frame.numpy()), size)) for frame in frames])
+    return (torch.from_numpy(viewed).permute(3, 0, 1, 2).reshape(clip.shape).float() / 255 - centre) / scale
+
+
+def check_first_rows(reader: PairReader) -> Iterator[str]:
+    """Read one row of each modality and yield what was assumed to read it.
+
+    Raises:
+        UserError: none of the first few rows can be read.
+    """
+    for number, source in enumerate(reader.inputs):
+        failure = ""
+        for row in range(min(CHECKED, len(reader.rows))):
+            try:
+                (sample,) = reader.read(row, 0, (number,))
+                break
+            except (OSError, ValueError) as error:
+                failure = failure or f"{reader.rows.id(row)}: {error}"
+        else:
+            count = min(CHECKED, len(reader.rows))
+            raise UserError(f"{reader.rows.files[0]}: none of its first {count} rows can be read; {failure}")
+        if failure:
+            yield f"cannot be read: {failure}"
+        for note in (*sample.notes, *sample.warnings):
+            yield f"{source.modality}: {note}"
+        content = reader.rows.rows[row]
+        if "file" in content and isinstance(reader.rows.payloads(content, (source.modality,))[source.modality], Prepared):
+            how = "windows are drawn from the prepared ones" if source.modality in TIMED else "read as prepared"
+            if source.augment and source.encoder in PICTURES:
+                how = f"crops are taken from prepared squares of {source.config.shape[-1]} x {source.config.shape[-1]}"
+            yield f"{source.modality}: {how}"
 
 
 @dataclass(frozen=True)
-class Request:
-    """Rows to read, each in a view. replace: take another row for one that cannot be read, and not leave it out."""
+class ReadRequest:
+    """Rows for a worker to read.
+
+    views: one for each row. which: 0 for the anchor, 1 for the other. replace: read another row in place of one that cannot be read,
+    instead of leaving it out.
+    """
 
     pair: int
     rows: tuple[int, ...]
     views: tuple[int | None, ...]
-    sides: tuple[int, ...] = (0, 1)
+    which: tuple[int, ...] = (0, 1)
     replace: bool = True
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """What was read: of `rows`, tensors (c, *shape) for each side. What could not be: `lost`, and why."""
+class SampleChunk:
+    """What a worker read.
+
+    rows, views, ids: of the c samples. tensors: (c, *shape) for each input. lost: rows that could not be read; failures: the reason for each.
+    """
 
     rows: tuple[int, ...]
     views: tuple[int | None, ...]
-    lost: tuple[int, ...]
     ids: tuple[str, ...]
     tensors: tuple[Tensor, ...]
+    lost: tuple[int, ...]
     failures: tuple[Failure, ...]
 
 
-def read_chunk(reader: PairReader, request: Request) -> Chunk:
-    """Carry out a request.
+@dataclass(frozen=True)
+class ChunkReader:
+    """Reads chunks of all pairs. A worker process holds one."""
 
-    Raises:
-        UserError: a row and all that were tried in its place cannot be read, or shards do not fit the encoder.
-    """
-    rows: list[int] = []
-    views: list[int | None] = []
-    lost: list[int] = []
-    read: list[list[Tensor]] = []
-    failures: list[Failure] = []
-    for wanted, view in zip(request.rows, request.views, strict=True):
-        row = wanted
-        for attempt in range(ATTEMPTS + 1 if request.replace else 1):
-            if attempt:
-                row = other_row(reader, wanted, view or 0, attempt)
-            try:
-                samples = reader.read(row, view, request.sides)
-            except (OSError, ValueError) as error:
-                lost.append(row)
-                failures.append(Failure(reader.data.id(row), str(error)))
+    readers: Sequence[PairReader]
+
+    def __call__(self, request: ReadRequest) -> SampleChunk:
+        """Read the rows of a request.
+
+        Raises:
+            UserError: a row and all that were tried in its place cannot be read, or shards do not fit the encoder.
+        """
+        reader = self.readers[request.pair]
+        rows: list[int] = []
+        views: list[int | None] = []
+        lost: list[int] = []
+        samples: list[list[Tensor]] = []
+        failures: list[Failure] = []
+        for first, view in zip(request.rows, request.views, strict=True):
+            row = first
+            for attempt in range(ATTEMPTS + 1 if request.replace else 1):
+                if attempt:
+                    row = replacement_row(reader, first, view or 0, attempt)
+                try:
+                    pair = reader.read(row, view, request.which)
+                except (OSError, ValueError) as error:
+                    lost.append(row)
+                    failures.append(Failure(reader.rows.id(row), str(error)))
+                else:
+                    rows.append(row)
+                    views.append(view)
+                    samples.append([sample.tensor[0] for sample in pair])
+                    break
             else:
-                rows.append(row)
-                views.append(view)
-                read.append([sample.tensor[0] for sample in samples])
-                break
-        else:
-            if request.replace:
-                last = f"{failures[-1].id}: {failures[-1].reason}"
-                raise UserError(f"{ATTEMPTS + 1} samples one after another cannot be read; the last, {last}")
-    stacked = tuple(torch.stack(side) for side in zip(*read, strict=True))
-    return Chunk(tuple(rows), tuple(views), tuple(lost), tuple(reader.data.id(row) for row in rows), stacked, tuple(failures))
+                if request.replace:
+                    last = f"{failures[-1].id}: {failures[-1].reason}"
+                    raise UserError(f"{ATTEMPTS + 1} samples in a row cannot be read; the last, {last}")
+        tensors = tuple(torch.stack(tensors) for tensors in zip(*samples, strict=True))
+        ids = tuple(reader.rows.id(row) for row in rows)
+        return SampleChunk(tuple(rows), tuple(views), ids, tensors, tuple(lost), tuple(failures))
 
 
-def other_row(reader: PairReader, row: int, view: int, attempt: int) -> int:
-    """The row that stands in for one that cannot be read."""
-    return int(augment.random(reader.seed, "replacement", reader.number, row, view, attempt).integers(len(reader.data)))
+def replacement_row(reader: PairReader, row: int, view: int, attempt: int) -> int:
+    """Draw the row to read in place of one that cannot be read."""
+    return int(augment.random(reader.seed, "replacement", reader.number, row, view, attempt).integers(len(reader.rows)))

@@ -1,15 +1,16 @@
-"""What each encoder of a run begins as: a model's weights, or fresh ones by the published initialisation.
+"""The initial weights of a run's encoders, a model's or fresh ones, and the components built from them.
 
-Fresh trunks are the released code's: Xavier-uniform linear layers, no biases; class token and positions normal with deviation 1 / sqrt(width), or
-0.01 for text and IMU. Stems and heads keep PyTorch's own. Each tensor is drawn from the seed and its own name.
+Fresh trunks are initialised as in the released code: linear layers Xavier-uniform, biases zero; class token and positions normal with
+deviation 1 / sqrt(width), or 0.01 for text and IMU. Stems and heads keep PyTorch's defaults. Each tensor is drawn from the seed and its name.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,21 +18,21 @@ from torch import Tensor, nn
 from imagebind_cli import registry
 from imagebind_cli.encoder import Encoder, EncoderConfig, PatchStem, build_encoder
 from imagebind_cli.errors import UserError
-from imagebind_cli.training import recipe as recipes
+from imagebind_cli.training.loss import PairLoss
+from imagebind_cli.training.plan import RANDOM, Plan, encoder_recipes
 from imagebind_cli.training.recipe import Recipe
+from imagebind_cli.training.towers import Tower, make_tower, set_trainable
 from imagebind_cli.weights import checkpoint
 from imagebind_cli.weights.checkpoint import Checkpoint
-from imagebind_cli.weights.find import find_checkpoint, shape_of
-from imagebind_cli.weights.model_config import ModelConfig
-
-RANDOM = "random"
+from imagebind_cli.weights.find import find_checkpoint
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialEncoder:
     """An encoder before its first step, on the CPU in float32.
 
-    base: the model its weights came from and their fingerprint; None for fresh ones. fresh: names of the tensors that came from no model.
+    base: `model` and `weights` (a fingerprint) of the model its weights came from; None for fresh ones. fresh: names of the tensors that came
+    from no model.
     """
 
     encoder: Encoder
@@ -39,133 +40,109 @@ class Start:
     fresh: frozenset[str]
 
 
-def sections(recipe: Recipe) -> dict[str, recipes.Encoder]:
-    """What the recipe says of every encoder it needs; where it does not say what trains, anchors are frozen and what is bound to them trains.
+@dataclass(frozen=True)
+class Components:
+    """The modules of a run.
+
+    towers, initial: by encoder name. encoders: those that train. losses: by the pair's number.
+    """
+
+    towers: Mapping[str, Tower]
+    initial: Mapping[str, InitialEncoder]
+    encoders: nn.ModuleDict
+    losses: nn.ModuleList
+
+    def loss(self, pair: int) -> PairLoss:
+        """Return the loss of a pair."""
+        return cast(PairLoss, self.losses[pair])
+
+    @property
+    def trained(self) -> nn.Module:
+        """Everything that trains, under the names of a checkpoint."""
+        return nn.ModuleDict({"encoders": self.encoders, "losses": self.losses})
+
+    def pair_towers(self, recipe: Recipe, pair: int) -> tuple[Tower, Tower]:
+        """Return the anchor's and the other's tower of a pair."""
+        anchor, other = (self.towers[registry.encoder_name(modality)] for modality in recipe.pairs[pair].modalities)
+        return anchor, other
+
+
+def build_components(plan: Plan, device: torch.device) -> Components:
+    """Read the weights, choose what trains, and put the encoders on their device.
 
     Raises:
-        UserError: a modality or encoder that does not exist, or a section for one that nothing needs.
+        UserError: weights are missing or do not fit.
     """
-    anchors, others = ([registry.encoder_name(pair.modalities[side]) for pair in recipe.pairs] for side in (0, 1))
-    tested = [name for test in recipe.zeroshot for name in (registry.encoder_name(test.modality), "text")]
-    needed = dict.fromkeys([*anchors, *others, *tested])
-    for name in recipe.encoders:
-        if name not in needed:
-            raise UserError(f"encoders.{name}: nothing in this recipe needs it; it needs {', '.join(needed)}")
-    given = {name: recipe.encoders.get(name, recipes.Encoder()) for name in needed}
-    usual = {name: "all" if name in others else "none" for name in needed}
-    return {name: section.model_copy(update={"train": section.train or usual[name]}) for name, section in given.items()}
+    recipe = plan.recipe
+    initial = {name: initial_encoder(recipe, name, plan.config.encoders[name]) for name in plan.encoders}
+    for name, table in plan.encoders.items():
+        set_trainable(initial[name].encoder, table, recipe.run.seed)
+    towers = {name: make_tower(name, initial[name].encoder, table, recipe.run, device) for name, table in plan.encoders.items()}
+    losses = nn.ModuleList(PairLoss(pair, recipe.run.chunk) for pair in recipe.pairs).to(device)
+    encoders = nn.ModuleDict({name: tower.encoder for name, tower in towers.items() if tower.trained})
+    return Components(towers, initial, encoders, losses)
 
 
-def config_of(recipe: Recipe) -> ModelConfig:
-    """The config of the recipe's model, as this run builds its encoders. A named model need not be on this machine.
+def initial_encoder(recipe: Recipe, name: str, config: EncoderConfig) -> InitialEncoder:
+    """Build one encoder with the weights that the recipe asks for.
 
     Raises:
-        UserError: no such model, or an encoder it does not have.
+        UserError: the weights are not here, or do not fit.
     """
-    config = shape_of(recipe.model)
-    built = dict(config.encoders)
-    for name, section in sections(recipe).items():
-        if name not in built:
-            raise UserError(f"{recipe.model}: this model has no {name} encoder; it has {', '.join(built)}")
-        trunk = built[name].trunk
-        if section.drop_path is not None:
-            trunk = replace(trunk, drop_path=section.drop_path)
-        dropped = built[name].patch_dropout if section.patch_dropout is None else section.patch_dropout
-        if dropped and not built[name].patch:
-            raise UserError(f"encoders.{name}.patch_dropout: this encoder has no patches")
-        built[name] = replace(built[name], trunk=trunk, head=section.head, patch_dropout=dropped)
-    return replace(config, encoders=built)
-
-
-def untouched(recipe: Recipe) -> dict[str, tuple[EncoderConfig, Mapping[str, str]]]:
-    """Encoders that the run does not need and that share its space: their config, model and fingerprint.
-
-    The space is that of the frozen encoders, so the others of the models these come from belong to it; with none frozen, those of the recipe's
-    model. None where a model has no trained weights here.
-    """
-    own = sections(recipe)
-    models = {section.init or recipe.model for section in own.values() if section.train == "none"} or {recipe.model}
-    kept: dict[str, tuple[EncoderConfig, Mapping[str, str]]] = {}
-    for name in sorted(models):
-        try:
-            found = find_checkpoint(name)
-        except UserError:
-            continue
-        if not found.untrained:
-            others = [encoder for encoder in found.config.encoders if encoder not in own]
-            kept |= {
-                other: (found.config.encoders[other], {"model": name, "weights": checkpoint.fingerprint(found, other)}) for other in others
-            }
-    return kept
-
-
-def licences(models: Iterable[str]) -> str | None:
-    """Of all weights that a run began from; None where none is stated."""
-    found = dict.fromkeys(find_checkpoint(name).config.licence for name in models)
-    return " and ".join(licence for licence in found if licence) or None
-
-
-def begin(recipe: Recipe, name: str, config: EncoderConfig) -> Start:
-    """One encoder with the weights its section asks for.
-
-    Raises:
-        UserError: no such weights here, or they do not fit.
-    """
-    source = sections(recipe)[name].init or recipe.model
+    source = encoder_recipes(recipe)[name].init or recipe.model
     if source == RANDOM:
         tensors = fresh_weights(name, config, recipe.run.seed)
-        return Start(encoder_with(name, config, tensors), None, frozenset(tensors))
-    found = _weights(source, name)
-    theirs = checkpoint.encoder_config(found, name)
-    new = fresh_weights(name, config, recipe.run.seed) if theirs.head != config.head else {}
+        return InitialEncoder(encoder_with(name, config, tensors), None, frozenset(tensors))
+    found = _find_weights(source, name)
+    new = fresh_weights(name, config, recipe.run.seed) if checkpoint.encoder_config(found, name).head != config.head else {}
     new = {key: tensor for key, tensor in new.items() if key.startswith("head.")}
     tensors = {key: tensor for key, tensor in found.read(name).items() if not (new and key.startswith("head."))} | new
     adjusted = replace(found, config=replace(found.config, encoders={**found.config.encoders, name: config}), read=lambda _: tensors)
     encoder = checkpoint.load_encoder(adjusted, name, torch.device("cpu"), torch.float32)
-    base = {"model": source, "weights": checkpoint.fingerprint(found, name)}
-    return Start(_apart(encoder), base, frozenset(new))
+    base = {"model": source, "weights": found.fingerprint(name)}
+    return InitialEncoder(_unmapped(encoder), base, frozenset(new))
 
 
 def check_weights(recipe: Recipe) -> None:
-    """Whether the weights that every encoder begins with are on this machine.
+    """Check that the initial weights of every encoder are on this machine.
 
     Raises:
         UserError: some are not.
     """
-    for name, section in sections(recipe).items():
-        if (section.init or recipe.model) != RANDOM:
-            checkpoint.encoder_config(_weights(section.init or recipe.model, name), name)
+    for name, table in encoder_recipes(recipe).items():
+        if (table.init or recipe.model) != RANDOM:
+            checkpoint.encoder_config(_find_weights(table.init or recipe.model, name), name)
 
 
-def _weights(source: str, name: str) -> Checkpoint:
+def _find_weights(source: str, name: str) -> Checkpoint:
     try:
         found = find_checkpoint(source)
     except UserError as error:
         raise UserError(f"{error}; for fresh weights: --set encoders.{name}.init={RANDOM}") from None
     if found.unfinished:
-        copy = f"finish it first, or copy what it has: imagebind weights convert {source} FOLDER"
-        raise UserError(f"{source}: {found.unfinished}; what is trained over it would not fit once it goes on: {copy}")
+        advice = f"finish it first, or copy its present state: imagebind weights convert {source} FOLDER"
+        raise UserError(f"{source}: {found.unfinished}; weights trained on top of it will not fit once it continues: {advice}")
     return found
 
 
-def _apart(encoder: Encoder) -> Encoder:
-    """Weights in memory of their own: those of a file are mapped, and training writes to them."""
+def _unmapped(encoder: Encoder) -> Encoder:
+    """Copy the weights into memory: those of a file are mapped, and training writes to them."""
     for parameter in encoder.parameters():
         parameter.data = parameter.data.clone()
     return encoder
 
 
 def encoder_with(name: str, config: EncoderConfig, tensors: Mapping[str, Tensor]) -> Encoder:
-    """Build an encoder that holds these tensors: the very ones, not copies.
+    """Build an encoder that holds these tensors themselves, not copies.
 
     Args:
         name: the encoder's name, such as `vision`.
         config: its size and input shape.
-        tensors: every tensor of it by name, as `fresh_weights` draws them and `Checkpoint.read` reads them.
+        tensors: all of its tensors by name, as `fresh_weights` draws them and `Checkpoint.read` reads them.
     Returns:
         The encoder in training mode, on the device and in the type of its tensors.
     Raises:
-        RuntimeError: a tensor is missing, too many or of another shape.
+        RuntimeError: a tensor is missing, unknown or of another shape.
     """
     encoder = build_encoder(registry.get(name), config)
     encoder.load_state_dict(dict(tensors), strict=True, assign=True)
@@ -178,7 +155,7 @@ def fresh_weights(name: str, config: EncoderConfig, seed: int) -> dict[str, Tens
     Args:
         name: the encoder's name, such as `vision`.
         config: its size and input shape.
-        seed: each tensor is drawn from it and the tensor's own name, so that one does not depend on another.
+        seed: each tensor is drawn from it and the tensor's name, so that none depends on another.
     Returns:
         Tensors by name, float32 on the CPU; `log_scale`, where there is one, holds log(config.scale).
     Raises:
@@ -194,13 +171,13 @@ def fresh_weights(name: str, config: EncoderConfig, seed: int) -> dict[str, Tens
         if key == "log_scale":
             tensor.fill_(math.log(config.scale or 1.0))
         else:
-            _fill(tensor, kind, modules[owner], generator, trunk=owner.startswith("trunk."))
+            _initialise(tensor, kind, modules[owner], generator, trunk=owner.startswith("trunk."))
         tensors[key] = tensor
     return tensors
 
 
-def _fill(tensor: Tensor, kind: str, owner: nn.Module, generator: torch.Generator, trunk: bool) -> None:
-    """One tensor of a module, which is zero so far; biases of the trunk stay so."""
+def _initialise(tensor: Tensor, kind: str, owner: nn.Module, generator: torch.Generator, trunk: bool) -> None:
+    """Fill one tensor of a module, zero so far; biases of the trunk stay zero."""
     width = tensor.shape[-1]
     if isinstance(owner, nn.LayerNorm):
         tensor.fill_(1.0 if kind == "weight" else 0.0)

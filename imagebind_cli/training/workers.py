@@ -1,4 +1,7 @@
-"""Chunks of samples read ahead in worker processes, in the order they were asked for."""
+"""Worker processes that read samples ahead, in the order in which they were requested.
+
+Workers are forked from a server that has imported PyTorch once and holds neither a GPU nor threads.
+"""
 
 from __future__ import annotations
 
@@ -6,39 +9,74 @@ import atexit
 import gc
 import multiprocessing
 import os
+import signal
+import sys
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
+from multiprocessing import forkserver, resource_tracker
+from typing import Any, Protocol, TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.training.samples import Chunk, PairReader, Request, read_chunk
-from imagebind_cli.training.server import context
 
-ROOM = "where shared memory is small, as in a container, give it --shm-size 8g, or set run.workers=0"
+SHARED_MEMORY_HINT = "where shared memory is small, as in a container, give it --shm-size 8g, or set run.workers=0"
+PRELOADED = "imagebind_cli.training.samples"  # imported by the server, once for all workers
+PICTURE_OPERATIONS = "imagebind_cli.media.picture_operations"  # as well, where pictures are augmented: it imports torchvision
 
 
-def read_ahead(readers: Sequence[PairReader], requests: Iterator[Request], workers: int, ahead: int) -> Iterator[Chunk]:
-    """The chunk of each request, in order.
+class HasTensors(Protocol):
+    """What a worker returns."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]: ...
+
+
+Request = TypeVar("Request")
+Chunk = TypeVar("Chunk", bound=HasTensors)
+
+
+def worker_context() -> Any:
+    """Return the multiprocessing context that starts workers: never forked from this process, which may hold a GPU and threads.
+
+    Ctrl-C and SIGTERM reach all processes of a job. Workers block them, because the process that trains still needs its batch.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return torch.multiprocessing.get_context("spawn")
+    context = torch.multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([PRELOADED, *([PICTURE_OPERATIONS] if "torchvision" in sys.modules else [])])
+    resource_tracker.ensure_running()  # which forkserver would do, and unblock the signals
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # inherited by the server and its workers
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return context
+
+
+def read_ahead(read: Callable[[Request], Chunk], requests: Iterator[Request], workers: int, ahead: int) -> Iterator[Chunk]:
+    """Yield the chunk of each request, in order.
 
     Args:
-        readers: by pair. workers: processes; 0 for this one. ahead: requests each of them may have taken beyond those asked for.
+        read: turns a request into a chunk; it is pickled where there are workers.
+        workers: number of processes; 0 to read in this one.
+        ahead: requests that each worker may read in advance.
     Raises:
-        UserError: as `read_chunk`.
+        UserError: raised by `read`, or a worker ended.
     """
-    options: dict[str, Any] = {"prefetch_factor": ahead, "multiprocessing_context": context()} if workers else {}
-    loader: DataLoader[Chunk | UserError] = DataLoader(
-        _Chunks(readers),
+    options: dict[str, Any] = {"prefetch_factor": ahead, "multiprocessing_context": worker_context()} if workers else {}
+    loader: DataLoader[Any] = DataLoader(
+        _RequestDataset(read),
         batch_size=None,
-        sampler=_Once(requests),
+        sampler=_RequestSampler(requests),
         num_workers=workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=_start,
-        generator=torch.Generator(),  # and not the process's own, whose state is the training's
+        collate_fn=_unchanged,
+        worker_init_fn=_watch_parent,
+        generator=torch.Generator(),  # not the process's own, whose state belongs to the training
         **options,
     )
     chunks = iter(loader)
@@ -52,63 +90,63 @@ def read_ahead(readers: Sequence[PairReader], requests: Iterator[Request], worke
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise UserError(f"a process that reads samples ended ({str(error).splitlines()[0]}); {ROOM}") from None
+        raise UserError(f"a worker process ended ({str(error).splitlines()[0]}); {SHARED_MEMORY_HINT}") from None
     finally:
         if workers:
-            _end(chunks)
+            _end_workers(chunks)
         del chunks, loader
-        gc.collect()  # an error that is on its way out may end the process before its semaphores are given back, which Python then tells people
+        gc.collect()  # an error on its way out may end the process before its semaphores are released, about which Python would warn
 
 
-class _Chunks(Dataset[Chunk | UserError]):
-    """Request to chunk. A `UserError` comes back as a value: raised, it would become a traceback on its way."""
+class _RequestDataset(Dataset[Any]):
+    """Maps a request to its chunk. A `UserError` is returned as a value: raised in a worker, it would become a traceback."""
 
-    def __init__(self, readers: Sequence[PairReader]) -> None:
-        self._readers = readers
+    def __init__(self, read: Callable[[Any], HasTensors]) -> None:
+        self._read = read
 
-    def __getitem__(self, request: Request) -> Chunk | UserError:
+    def __getitem__(self, request: Any) -> HasTensors | UserError:
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # small work on many threads is slower, and rounds differently than in a worker process
+        torch.set_num_threads(1)  # small work on many threads is slower, and rounds differently from a worker process
         try:
-            return _shared(read_chunk(self._readers[request.pair], request))
+            return _move_to_shared_memory(self._read(request))
         except UserError as error:
             return error
         finally:
             torch.set_num_threads(threads)
 
 
-def _shared(chunk: Chunk) -> Chunk:
-    """In a worker, move the tensors to shared memory now: PyTorch would do it in a thread whose errors nobody hears, and the run would wait for ever.
+def _move_to_shared_memory(chunk: HasTensors) -> HasTensors:
+    """In a worker, move the tensors to shared memory now. PyTorch would do so in a thread whose errors are lost, and the run would hang.
 
     Raises:
-        UserError: there is no room.
+        UserError: shared memory is full.
     """
     if get_worker_info() is not None:
         try:
             for tensor in chunk.tensors:
                 tensor.share_memory_()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
-            raise UserError(f"no shared memory for what a process read ({error}); {ROOM}") from None
+            raise UserError(f"no shared memory for the samples that a worker read ({error}); {SHARED_MEMORY_HINT}") from None
     return chunk
 
 
-class _Once:
-    """An iterator in the place of a sampler."""
+class _RequestSampler:
+    """An iterator of requests in place of a sampler."""
 
-    def __init__(self, requests: Iterator[Request]) -> None:
+    def __init__(self, requests: Iterator[Any]) -> None:
         self._requests = requests
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[Any]:
         return self._requests
 
 
-def _as_it_is(chunk: Any) -> Any:
-    """In place of PyTorch's conversions."""
+def _unchanged(chunk: Any) -> Any:
+    """Return a chunk as it is, in place of PyTorch's collation."""
     return chunk
 
 
-def _start(_: int) -> None:
-    """In a worker: end with the process that trains, even where that is killed. PyTorch watches the server, which outlives it for the workers."""
+def _watch_parent(_: int) -> None:
+    """In a worker, end with the process that trains, even if it is killed. PyTorch watches the server, which outlives it."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -119,24 +157,24 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _end(chunks: Any) -> None:
-    """End its workers, and those by force that PyTorch leaves running, whose SIGTERM does not reach them; then the threads that fed them."""
+def _end_workers(chunks: Any) -> None:
+    """End the workers of an iterator, by force those that PyTorch leaves running since they block SIGTERM; then the threads that fed them."""
     chunks._shutdown_workers()
     for worker in chunks._workers:
         worker.kill()
     for queue in chunks._index_queues:
-        if queue._thread is not None:  # it holds semaphores for as long as it runs
+        if queue._thread is not None:  # it holds semaphores while it runs
             queue._thread.join(1)
 
 
 @cache
 def _running() -> weakref.WeakSet[Any]:
-    """Iterators with workers, to be ended before Python itself would send them SIGTERM, and wait."""
+    """Return the set of iterators with workers. At exit they are ended before Python itself would send SIGTERM and wait."""
     running: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def end() -> None:
         for chunks in list(running):
-            _end(chunks)
+            _end_workers(chunks)
 
     atexit.register(end)
     return running

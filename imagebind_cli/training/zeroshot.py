@@ -1,6 +1,7 @@
-"""Classification by names: how near each item is to its class's name as text, where text and that modality need never have met.
+"""Zero-shot classification tests of a run: labelled items, classified by the text embeddings of the label names.
 
-A class is the mean of its name's vectors in all templates, made a unit vector again (CLIP's prompt ensemble).
+Text and the items' modality need never have been paired in training. A class is the normalised mean of its name's embeddings in all templates
+(CLIP's prompt ensemble).
 """
 
 from __future__ import annotations
@@ -15,24 +16,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from imagebind_cli import pipeline
+from imagebind_cli import pipeline, registry
 from imagebind_cli.encoder import Sample
-from imagebind_cli.engine import processes
+from imagebind_cli.engine import default_workers, open_engine
 from imagebind_cli.errors import UserError
 from imagebind_cli.readers import read_source
 from imagebind_cli.sources import Failure, Item, from_manifest
-from imagebind_cli.training.parallel import Tower
-from imagebind_cli.training.recipe import ZeroShot
+from imagebind_cli.training.recipe import ZeroShotRecipe
+from imagebind_cli.training.towers import Tower
 
-CLIPS = 16
-"""Clips to an encoder at once, always: figures must not depend on how fast files are read."""
+CLIPS = 16  # in a batch, always: scores must not depend on how fast files are read
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """The items of a test, the number of each one's class, and the classes' names in order."""
+class ZeroShotTest:
+    """A test's items, the number of each item's class, and the names of the classes in order. sentences: every name in every template."""
 
     modality: str
     items: tuple[Item, ...]
@@ -40,24 +40,24 @@ class Labelled:
     classes: tuple[str, ...]
     sentences: tuple[Item, ...]
 
-    def class_vectors(self, text: Tower, say: Say) -> np.ndarray:
-        """(classes, e) unit vectors."""
-        rows = torch.from_numpy(embed(text, "text", self.sentences, say))  # (classes * templates, e)
+    def class_vectors(self, text: Tower, notify: Notify) -> np.ndarray:
+        """Embed the classes as (classes, e) unit vectors."""
+        rows = torch.from_numpy(embed_items(text, "text", self.sentences, notify))  # (classes * templates, e)
         return F.normalize(rows.view(len(self.classes), -1, rows.shape[1]).mean(dim=1), dim=1).numpy()
 
-    def item_vectors(self, tower: Tower, say: Say) -> np.ndarray:
-        """(items, e) unit vectors; not numbers for an item that cannot be read."""
-        return embed(tower, self.modality, self.items, say)
+    def item_vectors(self, tower: Tower, notify: Notify) -> np.ndarray:
+        """Embed the items as (items, e) unit vectors; NaN for an item that cannot be read."""
+        return embed_items(tower, self.modality, self.items, notify)
 
 
-def read_test(test: ZeroShot) -> Labelled:
-    """A test's items.
+def read_zeroshot_test(test: ZeroShotRecipe) -> ZeroShotTest:
+    """Read the manifest of a test.
 
     Raises:
-        UserError: no such file or column, or fewer than two classes.
+        UserError: a file or column is missing, or there are fewer than two classes.
     """
     items, labels = [], []
-    for item in from_manifest(Path(test.data), (test.modality,)):
+    for item in from_manifest(Path(test.data), (test.modality,), test.columns):
         if isinstance(item, Failure):
             raise UserError(f"{test.data}: {item.id}: {item.reason}")
         if "label" not in item.meta:
@@ -68,35 +68,35 @@ def read_test(test: ZeroShot) -> Labelled:
     if len(classes) < 2:
         raise UserError(f"{test.data}: {len(classes)} different labels; at least 2 are needed")
     sentences = tuple(Item(name, template.replace("{}", name)) for name in classes for template in test.templates)
-    return Labelled(test.modality, tuple(items), tuple(classes.index(label) for label in labels), classes, sentences)
+    return ZeroShotTest(test.modality, tuple(items), tuple(classes.index(label) for label in labels), classes, sentences)
 
 
-def embed(tower: Tower, modality: str, items: Iterable[Item], say: Say) -> np.ndarray:
-    """Unit vectors (n, e) float32 of items, each the mean of its clips'; not numbers for one that cannot be read, which is said."""
-    items, config = list(items), tower.encoder.config
+def embed_items(tower: Tower, modality: str, items: Iterable[Item], notify: Notify) -> np.ndarray:
+    """Embed items as unit vectors (n, e) float32, each the mean of its clips'; NaN for an item that cannot be read, which is reported."""
+    items, config, face = list(items), tower.encoder.config, registry.face(modality)
+    options = face.options()
     sums = torch.zeros(len(items), config.dim)
-    steps = pipeline.decode(
-        items, lambda payload: read_source(modality, payload, config, {}), workers=processes.default_workers(), ahead=CLIPS
-    )
-    for _, clips in groupby(_clips(steps, sums, say), key=lambda entry: entry[1].shape):  # a picture and a video differ in shape
-        while some := list(islice(clips, CLIPS)):
-            owners = torch.tensor([owner for owner, _ in some])
-            sums.index_add_(0, owners, tower.call(torch.stack([clip for _, clip in some])).cpu())
+    engine = open_engine(lambda payload: read_source(face, payload, config, options), default_workers())
+    steps = pipeline.decode(items, engine, ahead=CLIPS)
+    for _, clips in groupby(_clips(steps, sums, notify), key=lambda entry: entry[1].shape):  # pictures and videos differ in shape
+        while batch := list(islice(clips, CLIPS)):
+            owners = torch.tensor([owner for owner, _ in batch])
+            sums.index_add_(0, owners, tower.call(torch.stack([clip for _, clip in batch])).cpu())
     norms = sums.norm(dim=1, keepdim=True)
     return (sums / norms.where(norms > 0, torch.nan)).numpy()
 
 
-def _clips(steps: Iterable[pipeline.Step | None], sums: Tensor, say: Say) -> Iterator[tuple[int, Tensor]]:
-    """Each clip with its item's number; an item that breaks midway is taken out again."""
+def _clips(steps: Iterable[pipeline.Step | None], sums: Tensor, notify: Notify) -> Iterator[tuple[int, Tensor]]:
+    """Yield each clip with its item's number; the sum of an item that fails midway becomes NaN."""
     number = 0
     for step in steps:
         if step is None:
             continue
-        item, came = step
-        if isinstance(came, Sample):
-            yield from ((number, clip) for clip in came.tensor)
+        item, outcome = step
+        if isinstance(outcome, Sample):
+            yield from ((number, clip) for clip in outcome.tensor)
             continue
-        if came is not None:
-            say(f"{item.id}: {came.reason}")
+        if outcome is not None:
+            notify(f"{item.id}: {outcome.reason}")
             sums[number] = torch.nan
         number += 1

@@ -1,4 +1,4 @@
-"""Which weights a name, folder, file or address stands for, and what they want as input; no weights are read."""
+"""Which weights a name, folder, file or address stands for, and what their encoders take as input; no weights are read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from imagebind_cli import registry
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UserError
-from imagebind_cli.weights import checkpoint, download, model_config, run_folder
+from imagebind_cli.weights import checkpoint, download, foreign_config, model_config, rule, run_folder
 from imagebind_cli.weights.checkpoint import Checkpoint
 from imagebind_cli.weights.model_config import ModelConfig
 
@@ -23,30 +23,30 @@ ConfigLike = ModelConfig | Mapping[str, Any] | str | os.PathLike[str]
 
 
 def default_name() -> str:
-    """The model used when none is named: `IMAGEBIND_MODEL`, else the trained one inside the package, else `tiny`, which is untrained."""
+    """Return the model that is used when none is named: `IMAGEBIND_MODEL`, else the trained one in the package, else the untrained `tiny`."""
     return os.environ.get("IMAGEBIND_MODEL") or (BUNDLED if is_bundled(BUNDLED) else UNTRAINED)
 
 
 def is_bundled(name: str) -> bool:
-    """Whether a trained model of this name lies inside the package."""
+    """Check whether a trained model of this name is inside the package."""
     return (model_config.CONFIGS / name / "config.json").is_file()
 
 
 def find_checkpoint(model: ModelLike | None = None, config: ConfigLike | None = None) -> Checkpoint:
-    """The checkpoint behind any form of `--model`; nothing is read from it yet.
+    """Find the checkpoint behind any form of `--model`; nothing is read from it yet.
 
     Args:
         model: a name (`huge`, `tiny`, …), a folder, a weight file, `hf://owner/repo`, or published-format tensors by name.
-            None for the default.
+            By default that of `default_name`.
         config: what the weights are, where they do not say so: a `ModelConfig`, the published constructor's arguments, or a JSON file.
     Raises:
         UserError: no such model, or one that is not on this machine yet, with the command that fetches it.
     """
     if isinstance(config, str | os.PathLike):
         path = Path(config)
-        config = checkpoint.read_config(path) if os.path.isfile(path) else checkpoint.openclip_config(str(config))
+        config = foreign_config.read_config(path) if os.path.isfile(path) else foreign_config.openclip_config(str(config))
     elif isinstance(config, Mapping):
-        config = model_config.from_published(config)
+        config = foreign_config.from_published(config)
     if isinstance(model, Mapping):
         return checkpoint.from_tensors(model, config, "state dict")
     name = os.fspath(model) if model is not None else default_name()
@@ -63,51 +63,52 @@ def find_checkpoint(model: ModelLike | None = None, config: ConfigLike | None = 
 def _named(name: str, config: ModelConfig | None) -> Checkpoint:
     if is_bundled(name):
         return _folder(Path(str(model_config.CONFIGS / name)), config)
-    if name not in model_config.names():
-        known = ", ".join([*filter(is_bundled, [BUNDLED]), *model_config.names()])
+    if name not in model_config.packaged_names():
+        known = ", ".join([*filter(is_bundled, [BUNDLED]), *model_config.packaged_names()])
         raise UserError(f"no model {name!r}: not a folder, not a file, not hf://owner/repo, and not one of {known}")
-    named = model_config.named(name)
+    named = model_config.packaged_config(name)
     if named.rule_seed is not None:
-        return checkpoint.by_rule(named)
+        return rule.checkpoint_by_rule(named)
     if named.address is None:
         raise UserError(f"{name} is a config to train from; no weights are published for it")
     return dataclasses.replace(_pulled(name, config or named), config=config or named)
 
 
 def _pulled(place: str, config: ModelConfig | None) -> Checkpoint:
-    folder = download.pulled(place)
+    folder = download.pulled_folder(place)
     if folder is None:
         raise UserError(f"{place} is not on this machine; fetch it with: imagebind weights pull {place}")
     return _folder(folder, config)
 
 
 def _folder(folder: Path, config: ModelConfig | None) -> Checkpoint:
-    unfinished = run_folder.unfinished(folder)
+    unfinished = run_folder.unfinished_state(folder)
     if unfinished and not (folder / "config.json").exists():
-        raise UserError(f"{folder}: {unfinished}, and no model; the same `imagebind train` command continues it")
-    found = dataclasses.replace(checkpoint.open_folder(folder, config), unfinished=unfinished)
-    return run_folder.completed(found, folder, find_checkpoint)
+        raise UserError(f"{folder}: {unfinished}, and no model yet; the same `imagebind train` command continues it")
+    opened = dataclasses.replace(checkpoint.open_folder(folder, config), unfinished=unfinished)
+    return run_folder.with_base_weights(opened, folder, find_checkpoint)
 
 
 def shape_of(model: str) -> ModelConfig:
-    """What a model is made of, where its weights are not needed: a config JSON is enough, and a named model need not be on this machine.
+    """Return what a model is made of, without its weights: a config JSON is enough, and a named model need not be on this machine.
 
     Raises:
         UserError: no such model, or no config.
     """
     path = Path(model)
     if path.suffix == ".json" and os.path.isfile(path):
-        return checkpoint.read_config(path)
-    if model in model_config.names() and not os.path.exists(path):
-        return model_config.named(model)
+        return foreign_config.read_config(path)
+    if model in model_config.packaged_names() and not os.path.exists(path):
+        return model_config.packaged_config(model)
     return find_checkpoint(model).config
 
 
 def input_configs(model: str | None, modalities: Sequence[str]) -> dict[str, EncoderConfig]:
-    """What a model's encoders want as input, by modality; as `shape_of`, no weights are read."""
+    """Return what a model's encoders take as input, by modality; like `shape_of`, without weights."""
     name = model or default_name()
     encoders = shape_of(name).encoders
-    missing = [modality for modality in modalities if registry.encoder_name(modality) not in encoders]
+    faces = [registry.face(modality) for modality in modalities]
+    missing = [face.name for face in faces if face.encoder not in encoders]
     if missing:
         raise UserError(f"{name}: this model has no encoder for {missing[0]}; it has {', '.join(encoders)}")
-    return {modality: encoders[registry.encoder_name(modality)] for modality in modalities}
+    return {face.name: encoders[face.encoder] for face in faces}

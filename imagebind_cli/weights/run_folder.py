@@ -1,8 +1,8 @@
-"""A training run's folder as a model: what training changed, laid over the weights it began from.
+"""A training run's folder as a model: the tensors that training changed, and for all others the model that it began from.
 
-`config.json` names a file of changed tensors for each encoder that trained, and for every encoder the model underneath with its fingerprint.
-It is replaced last and at once, so that the folder is one model or the one before it. Adapters lie in the files as `NAME.lora_a` and
-`NAME.lora_b` and are added to their layer's weight when it is read.
+`config.json` names a file of changed tensors for each encoder that was trained, and for every encoder its base model with a fingerprint. It is
+written last, so that the folder is always one whole model. Adapters are in the files as `NAME.lora_a` and `NAME.lora_b`, and are added to
+their layer's weight when it is read.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from typing import Any
 from torch import Tensor
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.files import write_text
 from imagebind_cli.fingerprint import fingerprint, is_earlier
-from imagebind_cli.weights.checkpoint import Checkpoint, file_hash, read_tensors, write_tensors
+from imagebind_cli.weights.checkpoint import Checkpoint
 from imagebind_cli.weights.model_config import ModelConfig
+from imagebind_cli.weights.origin import file_hash
+from imagebind_cli.weights.tensor_files import read_tensors, write_tensors
 
-RUN, CHECKPOINTS = "run.json", "checkpoints"
-"""Of a run: what it is, and the states it can go on from."""
+RUN, CHECKPOINTS = "run.json", "checkpoints"  # in a run folder: what the run is, and the states it can continue from
 
 
-def unfinished(folder: Path) -> str:
-    """Return what to say of a run that has not come to its end; nothing of one that has, and of a folder that is no run's."""
+def unfinished_state(folder: Path) -> str:
+    """Return how far a run is that has not ended, in words; "" for one that has, and for a folder that is not a run's."""
     if not (folder / RUN).is_file():
         return ""
     states = sorted((folder / CHECKPOINTS).glob("step-*.safetensors"), reverse=True)
@@ -37,7 +39,7 @@ def unfinished(folder: Path) -> str:
 
 
 def _progress(path: Path) -> dict[str, Any]:
-    """Return how far a run was when it saved a state; nothing where that cannot be read."""
+    """Return how far a run was when it saved a state; {} where that cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -48,13 +50,13 @@ def _progress(path: Path) -> dict[str, Any]:
         return {}
 
 
-def completed(found: Checkpoint, folder: Path, find: Callable[[str], Checkpoint]) -> Checkpoint:
-    """A model folder's checkpoint with what a run left out of it; the same one where the folder is no run's.
+def with_base_weights(found: Checkpoint, folder: Path, find: Callable[[str], Checkpoint]) -> Checkpoint:
+    """Complete a run folder's checkpoint by the weights of its base models; any other folder's checkpoint is returned as it is.
+
+    Reading an encoder raises a UserError where its base model is missing or has other weights than when the run began.
 
     Args:
-        find: the checkpoint behind a model's name.
-    Raises (when an encoder is read):
-        UserError: the model underneath is not there, or is another than it was.
+        find: returns the checkpoint behind a model's name.
     """
     files = {record["encoder"]: folder / name for name, record in found.config.files.items() if "encoder" in record}
     if not files:
@@ -62,16 +64,16 @@ def completed(found: Checkpoint, folder: Path, find: Callable[[str], Checkpoint]
 
     def read(encoder: str) -> Mapping[str, Tensor]:
         if encoder in files and not files[encoder].exists() and found.unfinished:
-            raise UserError(f"{folder}: the run that is at work there wrote a later model while this one was read; try again")
+            raise UserError(f"{folder}: a running training wrote a newer model while this one was read; try again")
         changed = read_tensors(files[encoder]) if encoder in files else {}
         base = found.config.bases.get(encoder)
-        return laid_over(_underneath(base, encoder, folder, find), changed) if base else changed
+        return apply_changes(_underneath(base, encoder, folder, find), changed) if base else changed
 
     return replace(found, read=read)
 
 
-def laid_over(base: Mapping[str, Tensor], changed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors with the changed ones in their place, and adapters added. A changed head replaces all of the other."""
+def apply_changes(base: Mapping[str, Tensor], changed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Replace the changed tensors of a base model, and add adapters. A changed head replaces the whole head."""
     new_head = "head.proj.weight" in changed
     tensors = {name: tensor for name, tensor in base.items() if not (new_head and name.startswith("head."))}
     for name, tensor in changed.items():
@@ -84,7 +86,7 @@ def laid_over(base: Mapping[str, Tensor], changed: Mapping[str, Tensor]) -> dict
 
 
 def _adapted(weight: Tensor, lora_b: Tensor, lora_a: Tensor) -> Tensor:
-    """weight + lora_b @ lora_a, in float32, the same to the bit on every machine, because its fingerprint must be.
+    """Compute weight + lora_b @ lora_a in float32, bit for bit the same on every machine, because its fingerprint must be.
 
     A matrix product adds in an order that differs by processor, build and threads. Here one rank is added after the other, in float64,
     which holds a product of two float32 numbers exactly.
@@ -96,70 +98,45 @@ def _adapted(weight: Tensor, lora_b: Tensor, lora_a: Tensor) -> Tensor:
 
 
 def _underneath(base: Mapping[str, str], encoder: str, folder: Path, find: Callable[[str], Checkpoint]) -> Mapping[str, Tensor]:
-    """The tensors of the model that a run began from."""
+    """Read the tensors of the model that a run began from."""
     beside = folder / base["model"]
     if beside.exists() and beside.samefile(folder):
-        raise UserError(f"{folder}: its {encoder} encoder lies over this same folder; if it was renamed, mend `bases` in its config.json")
+        raise UserError(
+            f"{folder}: the base of its {encoder} encoder is this same folder; if it was renamed, correct `bases` in its config.json"
+        )
     try:
         found = find(str(beside) if beside.exists() else base["model"])
     except UserError as error:
-        raise UserError(f"{folder}: its {encoder} encoder lies over the weights of {base['model']}: {error}") from None
+        raise UserError(f"{folder}: its {encoder} encoder needs the weights of {base['model']}: {error}") from None
     tensors = found.read(encoder)
-    came = fingerprint(tensors)  # of what was read: each run of a chain would read all below it twice
+    current = fingerprint(tensors)  # not by `Checkpoint.fingerprint`, which would read all bases of a chain of runs again
     if is_earlier(base["weights"]):
         raise UserError(
             f"{folder}: trained over {base['model']} by an earlier version of imagebind, whose fingerprints of weights cannot be compared; "
-            f"if {base['model']} is still the same, write {came!r} for {base['weights']!r} into its config.json"
+            f"if {base['model']} is still the same, write {current!r} for {base['weights']!r} into its config.json"
         )
-    if came != base["weights"]:
-        raise UserError(f"{folder}: trained over {base['model']} with {encoder} weights {base['weights']}; here it has {came}")
+    if current != base["weights"]:
+        raise UserError(f"{folder}: trained over {base['model']} with {encoder} weights {base['weights']}; here it has {current}")
     return tensors
 
 
-def reference(model: str, folder: Path) -> str:
-    """How a run folder names a model underneath: a path as seen from the folder, any other name as it is."""
+def base_reference(model: str, folder: Path) -> str:
+    """Return how a run folder names its base model: a path relative to the folder, any other name as it is."""
     return os.path.relpath(model, folder) if os.path.exists(model) else model
 
 
-def write(folder: Path, config: ModelConfig, changed: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
-    """Make a run folder the model of this step: files first, `config.json` last, then away with the files of the step before."""
-    sweep(folder)
+def write_run_model(folder: Path, config: ModelConfig, changed: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
+    """Make a run folder the model of a step: write its files, then `config.json`, then remove the files of the step before.
+
+    Args:
+        changed: the tensors that training changed, by encoder.
+    """
     files = {}
     for encoder, tensors in changed.items():
         path = folder / f"{encoder}-{step:06d}.safetensors"
-        replace_file(path, lambda place, tensors=tensors: write_tensors(tensors, place))  # type: ignore[misc]
+        write_tensors(tensors, path)
         files[path.name] = {"size": path.stat().st_size, "sha256": file_hash(path), "encoder": encoder}
-    text = replace(config, files=files).to_json()
-    replace_file(folder / "config.json", lambda place: place.write_text(text))
+    write_text(folder / "config.json", replace(config, files=files).to_json())
     for old in folder.glob("*-[0-9]*.safetensors"):
         if old.name not in files:
             old.unlink()
-
-
-def sweep(folder: Path) -> None:
-    """Away with what a killed run left half written in a folder, under our names or the temporary ones of safetensors."""
-    for torn in (*folder.glob(".*.new"), *folder.glob(".tmp*")):
-        torn.unlink()
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Put a file in its place at once, and on the disk before that: a kill or a power cut leaves the old one or the new one.
-
-    Raises:
-        UserError: safetensors could not write it, as when the disk is full. OSError: another could not.
-    """
-    from safetensors import SafetensorError
-
-    new = path.with_name(f".{path.name}.new")
-    try:
-        write(new)
-    except SafetensorError as error:
-        raise UserError(f"{path}: {error}") from None
-    with open(new, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(new, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

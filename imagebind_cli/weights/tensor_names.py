@@ -1,6 +1,6 @@
 """What tensors are called in foreign weight files: the published model's names and OpenCLIP's, as two tables.
 
-Whatever a table does not know is an error that names it; the first row that fits wins, in both directions.
+A name that a table does not have is an error; the first row that matches wins, in both directions.
 """
 
 from __future__ import annotations
@@ -88,12 +88,12 @@ PLACES = {
 
 
 def rename(key: str, table: str, backwards: bool = False) -> tuple[str | None, str | None]:
-    """A tensor's name on the other side of a table, and the name of the change made on the way.
+    """Return a tensor's name on the other side of a table, and the name of the change made on the way.
 
-    (None, None) for a name the table drops.
-
+    Returns:
+        (None, None) for a name that the table drops.
     Raises:
-        KeyError: for a name the table does not know.
+        KeyError: the table does not have the name.
     """
     for pattern, template, change in _rows(table, backwards):
         if match := pattern.fullmatch(key):

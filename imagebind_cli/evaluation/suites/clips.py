@@ -1,6 +1,6 @@
-"""Clips cut out of YouTube videos, found by the names that AudioSet's authors and the usual downloaders give them.
+"""Clips cut from YouTube videos, found by the names that AudioSet's authors and common downloaders give them.
 
-Videos leave YouTube, so a copy is never whole: what is missing is counted and said.
+Videos disappear from YouTube, so that no copy is complete: missing clips are counted and reported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from imagebind_cli.evaluation.suites.tree import Tree
 
 
 class Segment(NamedTuple):
-    """A video's id, and where the clip starts and ends in seconds."""
+    """A video's id, and the start and end of the clip in seconds."""
 
     id: str
     start: float
@@ -24,7 +24,7 @@ class Segment(NamedTuple):
         return f"{self.id}_{self.start:.10g}"
 
     def stems(self) -> Iterator[str]:
-        """Names its file may have, without the ending; a video's bare name last, which tells no time."""
+        """Yield the names its file may have, without the ending; the video's bare id, which has no time, comes last."""
         for scale in (1000, 1):
             start, end = round(self.start * scale), round(self.end * scale)
             yield f"{self.id}_{start}_{end}"
@@ -38,22 +38,23 @@ class Segment(NamedTuple):
 
 
 def find_clips(tree: Tree, segments: Sequence[Segment], folder: str) -> tuple[dict[Segment, Path], list[str]]:
-    """The files of the segments that have one, and what there is to say about the others.
+    """Find the files of segments; return them with a note about the segments without one.
 
-    folder: where to look, from the root; empty for all below it.
+    Args:
+        folder: where to look, from the root; empty for all below it.
     Raises:
-        UserError: not one is there.
+        UserError: no segment has a file.
     """
     files = tree.clips(folder)
-    found: dict[Segment, Path] = {}
+    files_of: dict[Segment, Path] = {}
     for segment in segments:
         stem = next((stem for stem in segment.stems() if stem in files), None)
         if stem is not None:
-            found[segment] = files[stem]
-    missing = [segment for segment in dict.fromkeys(segments) if segment not in found]
-    if missing and not found:
+            files_of[segment] = files[stem]
+    missing = [segment for segment in dict.fromkeys(segments) if segment not in files_of]
+    if missing and not files_of:
         names = " or ".join(dict.fromkeys(missing[0].stems()))
         raise UserError(
             f"{tree.suite}: none of its {len(missing):,} clips is below {tree.root / folder}; the first would be called {names}"
         )
-    return found, [f"{len(missing):,} of {len(missing) + len(found):,} clips are not there, as {missing[0]}"] if missing else []
+    return files_of, [f"{len(missing):,} of {len(missing) + len(files_of):,} clips are missing, as {missing[0]}"] if missing else []

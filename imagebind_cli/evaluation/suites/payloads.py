@@ -1,4 +1,4 @@
-"""Inputs that are a part of a file: read when their turn comes, in a decoding thread, by calling them."""
+"""Inputs that are a part of a file. They are called in a decoding thread when their samples are needed."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ if TYPE_CHECKING:
 
     from imagebind_cli.media.motion.recordings import Recording
 
-Box = tuple[int, int, int, int]
-"""Left, top, right and bottom in pixels; right and bottom lie outside."""
+Box = tuple[int, int, int, int]  # left, top, right and bottom in pixels; right and bottom are outside
 
 CLIP_SECONDS = 5
 CLIP_RATE = 400
-MARGIN_SECONDS = 0.5  # read beside a clip, so that its ends are resampled from true neighbours
+MARGIN_SECONDS = 0.5  # read on both sides of a clip, so that its ends are resampled from real neighbours
 
 
 @dataclass(frozen=True)
-class Crop:
-    """A part of a grey picture of 8 bits; of one saved in colours, its brightness."""
+class PictureCrop:
+    """A part of an 8-bit grey picture; of a colour picture, its brightness."""
 
     path: Path
     box: Box
 
     def __call__(self) -> np.ndarray:
-        """(h, w) uint8. OSError, ValueError: the picture cannot be read, or the box lies outside."""
+        """Read it, (h, w) uint8.
+
+        Raises:
+            OSError, ValueError: the picture cannot be read, or the box reaches outside it.
+        """
         import numpy as np
 
         from imagebind_cli.media.image import open_image
@@ -37,7 +40,7 @@ class Crop:
         left, top, right, bottom = self.box
         picture = open_image(self.path)
         if not (0 <= left < right <= picture.width and 0 <= top < bottom <= picture.height):
-            raise ValueError(f"{self.path} has {picture.width} x {picture.height} pixels; box {self.box} lies outside")
+            raise ValueError(f"{self.path} has {picture.width} x {picture.height} pixels; box {self.box} reaches outside")
         return np.asarray(picture.crop(self.box).convert("L"))
 
 
@@ -50,29 +53,33 @@ class Frame:
     number: int
 
     def __call__(self) -> np.ndarray:
-        """(h, w). OSError, ValueError: it cannot be read."""
-        from imagebind_cli.media.maps.pixel_map import read_map
+        """Read it, (h, w).
+
+        Raises:
+            OSError, ValueError: it cannot be read.
+        """
+        from imagebind_cli.media.maps.formats import read_map
 
         return read_map(self.path, dataset=self.dataset, frame=self.number).values
 
 
 @dataclass(frozen=True)
-class Moment:
-    """Five seconds of a recording of motion around a time in seconds on its own clock."""
+class RecordingClip:
+    """Five seconds of a motion recording around a time in seconds on its own clock."""
 
     path: Path
     centre: float
 
     def __call__(self) -> np.ndarray:
-        """(6, 2000): m/s² and rad/s at 400 Hz, zeros where the clip reaches past the recording.
+        """Read it, (6, 2000): m/s² and rad/s at 400 Hz, zeros where the clip reaches past the recording.
 
         Raises:
-            OSError, ValueError: the file cannot be read, or has no readings there.
+            OSError, ValueError: the file cannot be read, or has no readings at this time.
         """
         import numpy as np
 
         from imagebind_cli.media.motion.columns import CHANNELS
-        from imagebind_cli.media.motion.signals import regular, resample
+        from imagebind_cli.media.motion.signals import resample, to_even_grid
         from imagebind_cli.options import IMUOptions
 
         recording = _recording(self.path)
@@ -83,7 +90,7 @@ class Moment:
         times = recording.times[first:stop]
         if len(times) < 2 or times[-1] < start or times[0] > start + CLIP_SECONDS:
             raise ValueError(f"no readings within {CLIP_SECONDS / 2:g} s of {self.centre:g} s")
-        even, rate, _ = regular(times, recording.values[first:stop], IMUOptions().max_gap, CHANNELS)
+        even, rate, _ = to_even_grid(times, recording.values[first:stop], IMUOptions().max_gap, CHANNELS)
         signal = resample(even.T, rate, CLIP_RATE)
         ahead = round((start - times[0]) * CLIP_RATE)
         clip = np.zeros((len(CHANNELS), CLIP_SECONDS * CLIP_RATE))
@@ -96,7 +103,7 @@ _reading = Lock()
 
 
 def _recording(path: Path) -> Recording:
-    """A recording in m/s² and rad/s. Clips of one come one after the other, in several threads: it is read once."""
+    """Read a recording in m/s² and rad/s. Its clips come one after the other in several threads; it is read once."""
     with _reading:
         return _read(path)
 

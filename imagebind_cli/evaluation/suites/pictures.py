@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.evaluation.suites.recipe import Recipe
-from imagebind_cli.evaluation.suites.suite import Classes, Contents, Labelled
+from imagebind_cli.evaluation.suites.recipe import SuiteRecipe
+from imagebind_cli.evaluation.suites.suite import Classes, Contents, LabelledItem
 from imagebind_cli.evaluation.suites.tree import Tree
 from imagebind_cli.sources import Item
 
 
-def imagenet(tree: Tree, recipe: Recipe, options: Mapping[str, Any]) -> Contents:
-    """The validation pictures: a folder per synset, or all in one with `LOC_val_solution.csv`."""
+def imagenet_contents(tree: Tree, recipe: SuiteRecipe, options: Mapping[str, Any]) -> Contents:
+    """Read the validation pictures: a folder for each synset, or all in one folder with `LOC_val_solution.csv`."""
     folder = tree.find("ILSVRC/Data/CLS-LOC/val", "val")
     folders = sorted(path.name for path in folder.glob("n????????") if path.is_dir())
     synonyms = _synonyms(tree) if tree.has("LOC_synset_mapping.txt") or not folders else {}
@@ -31,18 +31,18 @@ def imagenet(tree: Tree, recipe: Recipe, options: Mapping[str, Any]) -> Contents
     unknown = [synset for _, synset in paths if synset not in numbers]
     if unknown:
         raise UserError(f"{tree.suite}: synset {unknown[0]} is not in LOC_synset_mapping.txt")
-    items: list[Labelled] = [(Item(path.name, str(path)), (numbers[synset],), None) for path, synset in paths]
+    items: list[LabelledItem] = [(Item(path.name, str(path)), (numbers[synset],), None) for path, synset in paths]
     return Contents(items, _imagenet_names(tree, options["names"], synsets, synonyms))
 
 
-def places365(tree: Tree, recipe: Recipe, options: Mapping[str, Any]) -> Contents:
-    """The validation pictures of `places365_val.txt`."""
+def places365_contents(tree: Tree, recipe: SuiteRecipe, options: Mapping[str, Any]) -> Contents:
+    """Read the validation pictures of `places365_val.txt`."""
     folder = tree.find("val_256", "val_large")
     categories = dict(_pairs(tree, tree.find("categories_places365.txt")))
     classes = [(name, [" ".join(name.split("/")[2:]).replace("_", " ")]) for name in sorted(categories, key=categories.__getitem__)]
     if sorted(categories.values()) != list(range(len(categories))):
-        raise UserError(f"{tree.files[-1]}: its numbers are not 0 to {len(categories) - 1}")
-    items: list[Labelled] = []
+        raise UserError(f"{tree.files[-1]}: the numbers must be 0 to {len(categories) - 1}")
+    items: list[LabelledItem] = []
     for name, number in _pairs(tree, tree.find("places365_val.txt")):
         if number >= len(classes):
             raise UserError(f"{tree.files[-1]}: {name} is of class {number}; there are {len(classes)}")
@@ -52,7 +52,7 @@ def places365(tree: Tree, recipe: Recipe, options: Mapping[str, Any]) -> Content
 
 
 def _pairs(tree: Tree, path: Path) -> list[tuple[str, int]]:
-    """The lines of a file with a name and a number on each."""
+    """Read the lines of a file that has a name and a number on each."""
     pairs = []
     for count, line in enumerate(tree.text(path).splitlines(), start=1):
         name, _, number = line.strip().rpartition(" ")
@@ -63,14 +63,14 @@ def _pairs(tree: Tree, path: Path) -> list[tuple[str, int]]:
 
 
 def _synonyms(tree: Tree) -> dict[str, list[str]]:
-    """The names of each synset, in the order of the file."""
+    """Read the names of each synset, in the order of the file."""
     lines = tree.text(tree.find("LOC_synset_mapping.txt")).splitlines()
     pairs = (line.partition(" ") for line in lines if line.strip())
     return {synset: list(dict.fromkeys(name.strip() for name in names.split(","))) for synset, _, names in pairs}
 
 
 def _imagenet_names(tree: Tree, chosen: str, synsets: list[str], synonyms: Mapping[str, list[str]]) -> Classes:
-    """What each synset is called: as in OpenCLIP, its first synonym, all of them, or as in a file with a name a line, or JSON."""
+    """Name each synset: as in OpenCLIP, by its first synonym, by all of them, or as in a file with a name a line, or JSON."""
     if chosen in ("first", "synonyms"):
         if not synonyms:
             tree.find("LOC_synset_mapping.txt")
@@ -95,7 +95,7 @@ def _names_of(tree: Tree, path: Path) -> list[str]:
 
 
 def _openclip_names() -> list[str]:
-    """OpenCLIP's names for the thousand classes, read out of its package without importing it."""
+    """Read OpenCLIP's names of the thousand classes from its package, without importing it."""
     package = find_spec("open_clip")
     if package is None or package.origin is None:
         raise UserError(

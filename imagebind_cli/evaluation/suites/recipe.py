@@ -1,4 +1,4 @@
-"""A suite's recipe: a TOML file with what is data about it: names, options and their defaults, assumptions, published figures."""
+"""A suite's recipe, a TOML file: class names, options with defaults, assumptions, published figures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Strict(BaseModel):
 
 
 class Option(_Strict):
-    """What a user may choose. Its default tells its type. minimum: the least a number may be."""
+    """An option of a suite. The type of its default is that of its values. minimum: the smallest number allowed."""
 
     help: str
     default: int | float | str
@@ -33,18 +33,18 @@ class Option(_Strict):
 
 
 class Figures(_Strict):
-    """Published figures, in percent by metric, where they stand, and the options they hold for."""
+    """Published figures, in percent by metric, their source, and the options they are valid for."""
 
     source: str
     values: dict[str, float]
     when: dict[str, str] = {}
 
 
-class Recipe(_Strict):
+class SuiteRecipe(_Strict):
     """One suite; see `Suite`.
 
-    layout: which of `LAYOUTS` reads it. tree: what its folder holds, in words. paper_items, paper_classes: how many the paper counts.
-    classes: each class with its names, in order, where the dataset's own files do not tell.
+    layout: which of `LAYOUTS` reads it. tree: the files its folder must hold. paper_items, paper_classes: the counts in the paper.
+    classes: each class with its names, in order, where the dataset's own files do not name them.
     """
 
     about: str
@@ -64,33 +64,33 @@ class Recipe(_Strict):
     classes: dict[str, list[str]] = {}
 
     def figures_for(self, options: Mapping[str, Value]) -> Figures | None:
-        """The published figures that these options are comparable with."""
+        """Return the published figures that a run with these options can be compared with."""
         return next((figures for figures in self.figures if figures.when.items() <= options.items()), None)
 
     def named_classes(self, options: Mapping[str, Value]) -> Classes:
-        """Its classes; with the option `names` at `dataset`, under the dataset's own names, underscores and all."""
+        """Return the classes; with the option `names` at `dataset`, under the dataset's own names, with underscores."""
         if options.get("names") == "dataset":
             return [(name, [name]) for name in self.classes]
         return [(name, list(names)) for name, names in self.classes.items()]
 
 
-def names() -> list[str]:
-    """The suites in the package."""
+def suite_names() -> list[str]:
+    """List the suites in the package."""
     return sorted(entry.name.removesuffix(".toml") for entry in RECIPES.iterdir() if entry.name.endswith(".toml"))
 
 
-def read_recipe(name: str) -> Recipe:
-    """A recipe of the package by name, or a `.toml` file of the user's own.
+def read_suite_recipe(name: str) -> SuiteRecipe:
+    """Read a recipe of the package by name, or a `.toml` file of the user's.
 
     Raises:
-        UserError: no such recipe, not TOML, an unknown key (the nearest known one is named), or a value of another kind.
+        UserError: no such recipe, not TOML, an unknown key (the message names the nearest known one), or a value of the wrong type.
     """
-    own = name.endswith(".toml")
-    if not own and name not in names():
-        raise UserError(f"unknown suite {name!r}; choose from {', '.join(names())}, or give a .toml file")
-    place = Path(name) if own else RECIPES / f"{name}.toml"
+    is_file = name.endswith(".toml")
+    if not is_file and name not in suite_names():
+        raise UserError(f"unknown suite {name!r}; choose from {', '.join(suite_names())}, or give a .toml file")
+    place = Path(name) if is_file else RECIPES / f"{name}.toml"
     try:
-        return Recipe.model_validate(tomllib.loads(place.read_text(encoding="utf-8")))
+        return SuiteRecipe.model_validate(tomllib.loads(place.read_text(encoding="utf-8")))
     except ValidationError as error:
         raise UserError(f"{name}: {_first_fault(error)}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -99,21 +99,21 @@ def read_recipe(name: str) -> Recipe:
 
 def _first_fault(error: ValidationError) -> str:
     faults = error.errors()
-    fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])  # a wrong name makes another missing
+    fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])  # a misspelt key makes another one missing
     where = ".".join(map(str, fault["loc"]))
     if fault["type"] != "extra_forbidden":
         return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
     parts: dict[Any, type[BaseModel]] = {"options": Option, "figures": Figures}
-    known = parts.get(fault["loc"][0], Recipe).model_fields
+    known = parts.get(fault["loc"][0], SuiteRecipe).model_fields
     nearest = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.0)
     return f"unknown key {where!r}; the nearest known one is {nearest[0]!r}"
 
 
-def chosen_options(name: str, recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Value]:
-    """Every option of a suite: as given, a string where it was typed, else its default.
+def chosen_options(name: str, recipe: SuiteRecipe, given: Mapping[str, Any]) -> dict[str, Value]:
+    """Return every option of a suite: the given value, which may be a string, else its default.
 
     Raises:
-        UserError: an option the suite does not have, a value that is none of its choices, no number, or too small.
+        UsageError: the suite has no such option, or a value is not one of its choices, not a number, or too small.
     """
     for option in given:
         if option not in recipe.options:

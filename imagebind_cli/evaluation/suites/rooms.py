@@ -1,4 +1,4 @@
-"""Scenes by their depth alone: NYU Depth v2 (Silberman et al. 2012) and SUN RGB-D (Song et al. 2015)."""
+"""Scenes by their depth maps: NYU Depth v2 (Silberman et al. 2012) and SUN RGB-D (Song et al. 2015)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.evaluation.suites.payloads import Frame
-from imagebind_cli.evaluation.suites.recipe import Recipe
-from imagebind_cli.evaluation.suites.suite import Contents, Labelled
+from imagebind_cli.evaluation.suites.recipe import SuiteRecipe
+from imagebind_cli.evaluation.suites.suite import Contents, LabelledItem
 from imagebind_cli.evaluation.suites.tree import Tree
 from imagebind_cli.sources import Item
 
@@ -18,12 +18,12 @@ NYU_SPLITS = {"train": "trainNdxs", "test": "testNdxs"}
 SUN_SPLITS = {"train": "alltrain", "test": "alltest"}
 
 
-def nyud(tree: Tree, recipe: Recipe, options: Mapping[str, Any]) -> Contents:
-    """The in-filled depth maps of one split of `nyu_depth_v2_labeled.mat`, whose 27 kinds of scene make ten classes."""
+def nyud_contents(tree: Tree, recipe: SuiteRecipe, options: Mapping[str, Any]) -> Contents:
+    """Read the in-filled depth maps of one split of `nyu_depth_v2_labeled.mat`, whose 27 scene types make ten classes."""
     path = tree.find("nyu_depth_v2_labeled.mat")
     scenes = _scene_types(tree, path)
     numbers = {name.replace(" ", "_"): number for number, names in enumerate(recipe.classes.values()) for name in names}
-    items: list[Labelled] = []
+    items: list[LabelledItem] = []
     split = _matlab(tree, tree.find("splits.mat"), NYU_SPLITS[options["split"]])
     for index in sorted(int(index) for index in split.ravel()):
         if not 1 <= index <= len(scenes):
@@ -34,11 +34,11 @@ def nyud(tree: Tree, recipe: Recipe, options: Mapping[str, Any]) -> Contents:
     return Contents(items)
 
 
-def sunrgbd(tree: Tree, recipe: Recipe, options: Mapping[str, Any]) -> Contents:
-    """The in-filled depth maps of one split whose `scene.txt` names one of the 19 scenes."""
+def sunrgbd_contents(tree: Tree, recipe: SuiteRecipe, options: Mapping[str, Any]) -> Contents:
+    """Read the in-filled depth maps of one split whose `scene.txt` names one of the 19 scenes."""
     numbers = {name: number for number, name in enumerate(recipe.classes)}
     samples, names = sun_samples(tree, options["split"])
-    items: list[Labelled] = []
+    items: list[LabelledItem] = []
     for name in names:
         scene = (samples / name / "scene.txt").read_text(errors="replace").strip()
         if scene in numbers:
@@ -51,16 +51,16 @@ def sunrgbd(tree: Tree, recipe: Recipe, options: Mapping[str, Any]) -> Contents:
 
 
 def sun_samples(tree: Tree, split: str) -> tuple[Path, list[str]]:
-    """The folder of SUN RGB-D's samples, and the names of those of a split."""
+    """Return the folder of SUN RGB-D's samples, and the names of the samples of a split."""
     samples = tree.find("SUNRGBD")
     cells = _matlab(tree, tree.find("SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"), SUN_SPLITS[split])
-    names = [str(cell.item()).rpartition("SUNRGBD/")[2].strip("/") for cell in cells.ravel()]  # with the path of the authors' machine
+    names = [str(cell.item()).rpartition("SUNRGBD/")[2].strip("/") for cell in cells.ravel()]  # the list has paths of the authors' machine
     tree.all_there(samples / name / "scene.txt" for name in names)
     return samples, names
 
 
 def _scene_types(tree: Tree, path: Path) -> list[str]:
-    """The scene type of each picture, as MATLAB 7.3 keeps a cell array of strings: references to arrays of character codes."""
+    """Read the scene type of each picture. MATLAB 7.3 stores a cell array of strings as references to arrays of character codes."""
     import h5py
 
     try:
@@ -73,7 +73,7 @@ def _scene_types(tree: Tree, path: Path) -> list[str]:
 
 
 def _matlab(tree: Tree, path: Path, name: str) -> Any:
-    """An array of a MATLAB 5 file."""
+    """Read an array of a MATLAB 5 file."""
     tree.files.append(path)
     try:
         matlab = importlib.import_module("scipy.io")

@@ -1,4 +1,4 @@
-"""What an evaluation suite is: a dataset's inputs with their truth, the names to tell apart, and how the result is measured."""
+"""What an evaluation suite holds: a dataset's inputs with their truth, the class names, and the metric."""
 
 from __future__ import annotations
 
@@ -9,36 +9,35 @@ from typing import Any
 
 from imagebind_cli.sources import Item
 
-Labelled = tuple[Item, tuple[int, ...], str | None]
-"""An item; the numbers of its classes, none in a retrieval suite; and the fold it belongs to, where there are folds."""
+# An item; the numbers of its classes, none in a retrieval suite; and the fold it belongs to, where there are folds.
+LabelledItem = tuple[Item, tuple[int, ...], str | None]
 
+# The name of each class, and its names in prompts.
 Classes = list[tuple[str, list[str]]]
-"""For each class what it is called, and the names that stand for it in prompts."""
 
-Caption = tuple[str, str, str]
-"""A caption's id, its text, and the id of the item it describes."""
+Caption = tuple[str, str, str]  # a caption's id, its text, and the id of the item it describes
 
 
 @dataclass(frozen=True)
 class Suite:
     """A dataset on disk, ready to be run.
 
-    name, about: of its recipe. modality: what every item is; where `weights` is not empty, an item's payload is a dict by modality, and
-    its vector the weighted sum of theirs, each of length 1, made a unit vector again. reading: options for the modality's reader.
+    name, about: of its recipe. modality: of every item; where `weights` is not empty, an item's payload is a dict by modality, and
+    its vector the weighted sum of their unit vectors, made a unit vector again. reading: options for the modality's reader.
     classes, names_rule: see `Classes`; whether a class scores by the `max` or the `mean` of its names. templates: None for the default set.
-    items: gives them in order, as often as it is called. A payload may be a function that reads it when its turn comes. count: how many.
-    captions, directions: of a retrieval suite: `text->audio` has the captions as queries.
+    items: returns them in order, each time it is called. A payload may be a function that reads the input. count: the number of items.
+    captions, directions: of a retrieval suite; in `text->audio` the captions are the queries.
     metric: `top1` (the mean over folds where there are any), `map` (several classes an item) or `recall`.
-    published: figures in percent, by metric (`top1`, `map`, `R@1`), and `source`, where they stand; empty where none is published.
-    notes: in words: what was assumed, what the paper leaves open (NOT STATED), how this copy differs from the paper's.
-    options: every option of the suite with its value. files: those that the labels were read from.
+    published: figures in percent, by metric (`top1`, `map`, `R@1`), empty where none is published; source: where they are from.
+    notes: what was assumed, what the paper leaves open (NOT STATED), and how this copy differs from the paper's.
+    options: every option of the suite with its value. files: the files that the labels were read from.
     """
 
     name: str
     about: str
     modality: str
     metric: str
-    items: Callable[[], Iterator[Labelled]]
+    items: Callable[[], Iterator[LabelledItem]]
     count: int
     classes: Classes = field(default_factory=list)
     names_rule: str = "max"
@@ -56,12 +55,12 @@ class Suite:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a layout found in a dataset's folder; where it says nothing, the recipe holds.
+    """What a layout read from a dataset's folder; a field that is empty is taken from the recipe.
 
-    notes: what is special about this copy.
+    notes: about this copy.
     """
 
-    items: list[Labelled]
+    items: list[LabelledItem]
     classes: Classes = field(default_factory=list)
     captions: list[Caption] = field(default_factory=list)
     modality: str = ""

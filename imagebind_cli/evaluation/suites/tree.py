@@ -1,4 +1,4 @@
-"""A dataset's folder: its label files read strictly, its media found by name, and one clear line for whatever is missing."""
+"""A dataset's folder: label files are read strictly, media are found by name, and what is missing is one clear error line."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from typing import Any
 from imagebind_cli.errors import UserError
 from imagebind_cli.tabular import BadRow, table_rows
 
-Row = tuple[str, dict[str, str]]
-"""Where a row stands, for messages, and its cells by column."""
+Row = tuple[str, dict[str, str]]  # the place of a row, for messages, and its cells by column
 
 
 class Tree:
-    """The folder of an unpacked dataset. `files`: those that were read so far."""
+    """The folder of an unpacked dataset. files: the label files read so far."""
 
     def __init__(self, root: Path, suite: str, layout: Sequence[str]) -> None:
         self.root, self.suite, self.layout = root, suite, layout
@@ -26,10 +25,10 @@ class Tree:
             raise UserError(f"{suite}: {root}: no such folder; the unpacked dataset is needed: {', '.join(layout)}")
 
     def find(self, *names: str) -> Path:
-        """The first of these files and folders that is there.
+        """Return the first of these files and folders that exists.
 
         Raises:
-            UserError: none is; if one lies a folder deeper, that folder is named.
+            UserError: none does; if one is a folder deeper, the message names that folder.
         """
         for name in names:
             if (self.root / name).exists():
@@ -39,11 +38,11 @@ class Tree:
         raise UserError(f"{self.suite}: no {' or '.join(names)} in {self.root}, which must hold {', '.join(self.layout)}{hint}")
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file or folder."""
+        """Check whether there is such a file or folder."""
         return (self.root / name).exists()
 
     def text(self, path: Path) -> str:
-        """A label file's text."""
+        """Read the text of a label file."""
         self.files.append(path)
         try:
             return path.read_text(encoding="utf-8-sig")
@@ -53,16 +52,16 @@ class Tree:
             raise UserError(f"{path}: {error.strerror}") from None
 
     def json(self, path: Path) -> Any:
-        """A label file in JSON."""
+        """Read a label file in JSON."""
         try:
             return json.loads(self.text(path))
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: not JSON: {error}") from None
 
     def rows(self, path: Path, columns: Sequence[str], *, header: bool = True, comment: str | None = None) -> Iterator[Row]:
-        """The rows of a CSV file that has at least these columns; without a header, exactly these.
+        """Read the rows of a CSV file that has at least these columns; without a header, exactly these.
 
-        comment: what lines to be left out start with.
+        comment: the beginning of lines to leave out.
         Raises:
             UserError: a column is missing, or a row is short.
         """
@@ -79,21 +78,25 @@ class Tree:
             yield place, row
 
     def clips(self, folder: str) -> dict[str, Path]:
-        """Every file below the folder that was named, else below the root, by its name without ending."""
+        """Find every file below a folder, or below the root if it is empty, by name without ending."""
         top = self.root / folder
         if not top.is_dir():
             raise UserError(f"{self.suite}: no folder {folder} in {self.root}")
-        found: dict[str, Path] = {}
+        files_by_name: dict[str, Path] = {}
         seen: set[str] = set()
         for place, folders, files in os.walk(top, followlinks=True):
-            folders[:] = sorted(folders) if os.path.realpath(place) not in seen else []  # a link back to a folder above it
+            folders[:] = sorted(folders) if os.path.realpath(place) not in seen else []  # a link may lead back to a folder above it
             seen.add(os.path.realpath(place))
             for name in sorted(files):
-                found.setdefault(Path(name).stem, Path(place, name))
-        return found
+                files_by_name.setdefault(Path(name).stem, Path(place, name))
+        return files_by_name
 
     def all_there(self, paths: Iterable[Path]) -> None:
-        """Refuse a tree in which one of these files is missing."""
+        """Check that all of these files exist.
+
+        Raises:
+            UserError: one is missing.
+        """
         paths = list(paths)
         missing = [path for path in paths if not path.exists()]
         if missing:
@@ -101,8 +104,12 @@ class Tree:
 
 
 def number(place: str, name: str, text: str) -> float:
-    """A cell as a number."""
+    """Parse a cell as a number.
+
+    Raises:
+        UserError: it is not a number.
+    """
     try:
         return float(text)
     except ValueError:
-        raise UserError(f"{place}: {name} is {text!r}, no number") from None
+        raise UserError(f"{place}: {name} is {text!r}, which is not a number") from None

@@ -5,34 +5,32 @@ Its older interface is used: the newer one unpacks every channel, and prints on 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from imagebind_cli.media.decoding import Source, decoding
+from imagebind_cli.media.decoding import Source, decoding, opened
 
 MAGIC = b"\x76\x2f\x31\x01"
 TYPES = {"HALF": np.float16, "FLOAT": np.float32, "UINT": np.uint32}
-USUAL_CHANNELS = "Z", "Y"
-"""Depth, and what a picture of one channel is called."""
+USUAL_CHANNELS = "Z", "Y"  # depth, and the name of a picture's only channel
+Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; the last two past the end
 
 
 def read_exr(source: Source, channel: str | None, most: int) -> np.ndarray:
-    """A channel (h, w) of a file's first part, in its own number type: the one named, or the depth, or the only one.
+    """Read a channel (h, w) of a file's first part, in its own number type: the one named, or the depth, or the only one.
 
-    Pixels of the picture that the file holds nothing for are NaN, or 0 in whole numbers.
+    Pixels of the picture outside the file's data are NaN, or 0 in whole numbers.
 
     Raises:
-        OSError, ValueError: the file cannot be read, has no such channel, promises more than `most` pixels, or the library is not there.
+        OSError, ValueError: the file cannot be read, has no such channel, promises more than `most` pixels, or the library is missing.
     """
     try:
         import OpenEXR
     except ImportError:
-        raise ValueError("an OpenEXR file, which takes another library: pip install 'imagebind-cli[exr]'") from None
-    with decoding("OpenEXR file"), open(source, "rb") if isinstance(source, str | os.PathLike) else source as stream:
-        stream.seek(0)
+        raise ValueError("an OpenEXR file, which needs another library: pip install 'imagebind-cli[exr]'") from None
+    with decoding("OpenEXR file"), opened(source) as stream:
         file = OpenEXR.InputFile(stream)
         header = file.header()
         names = header["channels"]
@@ -46,23 +44,19 @@ def read_exr(source: Source, channel: str | None, most: int) -> np.ndarray:
             if (right - left) * (bottom - top) > most:
                 raise ValueError(f"{right - left} x {bottom - top} pixels; at most {most:,} are unpacked")
         if sampling != (1, 1):
-            raise ValueError(f"channel {channel} has one value for {sampling[0]} x {sampling[1]} pixels; one for each is needed")
+            raise ValueError(f"channel {channel} has one value for {sampling[0]} x {sampling[1]} pixels; one value per pixel is needed")
         values = np.frombuffer(file.channel(channel), kind).reshape(there[3] - there[1], there[2] - there[0])
     return values if there == shown else _placed(values, there, shown)
 
 
 def _usual(names: Iterable[str]) -> str | None:
-    """The channel that is meant where none is named: Z or Y, of a layer too, if it is the only one, or the only channel."""
+    """Choose a channel where none is named: Z or Y, of a layer too, if it is the only one, or the only channel."""
     for usual in USUAL_CHANNELS:
-        found = [name for name in names if name.rpartition(".")[2] == usual]
-        if usual in found or len(found) == 1:
-            return usual if usual in found else found[0]
+        matching = [name for name in names if name.rpartition(".")[2] == usual]
+        if usual in matching or len(matching) == 1:
+            return usual if usual in matching else matching[0]
     only, *others = names
     return None if others else only
-
-
-Rectangle = tuple[int, int, int, int]
-"""Left, top, right, bottom; the last two past the end."""
 
 
 def _rectangle(window: Any) -> Rectangle:
@@ -70,7 +64,7 @@ def _rectangle(window: Any) -> Rectangle:
 
 
 def _placed(values: np.ndarray, there: Rectangle, shown: Rectangle) -> np.ndarray:
-    """What of the values lies within the picture that is shown, at its place."""
+    """Put the values that lie within the picture that is shown at their place in it."""
     picture = np.full((shown[3] - shown[1], shown[2] - shown[0]), np.nan if values.dtype.kind == "f" else 0, values.dtype)
     left, top, right, bottom = (edge(a, b) for edge, a, b in zip((max, max, min, min), there, shown, strict=True))
     if left < right and top < bottom:

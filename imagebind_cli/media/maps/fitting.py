@@ -12,7 +12,7 @@ from imagebind_cli.media.views import View
 
 
 def fit_square(values: np.ndarray, size: int, view: View | None = None) -> Tensor:
-    """A map (h, w) as (size, size) float32: short side scaled to size (bilinear, antialiased), the middle kept; or as a view has it."""
+    """Scale a map (h, w) to (size, size) float32: short side to size (bilinear, antialiased), then the middle; or as a view says."""
     values = values[middle(*values.shape), middle(*values.shape[::-1])]
     if view is not None:
         return torch.from_numpy(view.plane(values, size).copy())

@@ -1,38 +1,34 @@
-"""Netpbm's grey maps (PGM and PAM) to the numbers that stand in them.
+"""Netpbm's grey maps (PGM and PAM), with the numbers as they are in the file.
 
-Pillow stretches what has another largest value than 255 or 65535 to fill the type, so that millimetres would no longer be millimetres.
+Pillow scales a map whose largest value is neither 255 nor 65535 to fill the type, so that millimetres would no longer be millimetres.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from contextlib import nullcontext
 
 import numpy as np
 
-from imagebind_cli.media.decoding import Source, decoding
+from imagebind_cli.media.decoding import Source, decoding, opened
 
 GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
 GREY_MAP = re.compile(rb"P([25])" + GAP + rb"(\d{1,9})" + GAP + rb"(\d{1,9})" + GAP + rb"(\d{1,9})\s")
 COLOUR_MAP = re.compile(rb"P[36]" + GAP + rb"\d{1,9}" + GAP + rb"\d{1,9}" + GAP + rb"(\d{1,9})\s")
 ARBITRARY_MAP = re.compile(rb"P7\s.*?ENDHDR[ \t]*\r?\n", re.DOTALL)
-LONGEST_NUMBER = 16
-"""Bytes of one number in a plain-text map, the space around it and its share of comments included."""
+LONGEST_NUMBER = 16  # bytes of one number in a plain-text map, with the space around it and its share of comments
 
 
 def read_netpbm(source: Source, most: int) -> tuple[np.ndarray, tuple[str, ...]] | None:
-    """The numbers (h, w) of a PGM file, or of a PAM file with one channel, uint8 or uint16, and what was assumed.
+    """Read the numbers (h, w) of a PGM file, or of a PAM file with one channel, uint8 or uint16, and what was assumed.
 
     Args:
-        most: pixels that are unpacked at the most.
+        most: pixels that are unpacked.
     Returns:
         None for every other file.
     Raises:
         OSError, ValueError: the file cannot be read, promises more, or ends early.
     """
-    with decoding("PGM file"), open(source, "rb") if isinstance(source, str | os.PathLike) else nullcontext(source) as file:
-        file.seek(0)
+    with decoding("PGM file"), opened(source) as file:
         start = file.read(4096)
         if header := GREY_MAP.match(start):
             plain = header[1] == b"2"
@@ -43,7 +39,6 @@ def read_netpbm(source: Source, most: int) -> tuple[np.ndarray, tuple[str, ...]]
             if channels != 1:
                 raise ValueError(f"a PAM file of {channels} channels; one value per pixel is needed")
         else:
-            file.seek(0)
             return None
         if not 0 < largest < 65536:
             raise ValueError(f"a largest value of {largest}; 1 to 65535 is needed")

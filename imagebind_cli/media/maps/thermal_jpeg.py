@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from typing import BinaryIO
 
 import numpy as np
 
-from imagebind_cli.media.decoding import Source, check_file
+from imagebind_cli.media.decoding import Source, check_file, decoding, first_bytes, opened
 from imagebind_cli.media.image import open_image
 
 RAW_DATA, CAMERA_INFO = 0x01, 0x20  # record types
@@ -37,11 +34,11 @@ class Calibration:
     reflected: float
 
     def celsius(self, counts: np.ndarray) -> np.ndarray:
-        """Temperatures of objects seen through fully transparent air, in degrees; NaN where the constants give none."""
+        """Return temperatures of objects seen through fully transparent air, in degrees; NaN where the constants give none."""
         mirrored = self.r1 / (self.r2 * (math.exp(self.b / self.reflected) - self.f)) - self.o
-        own = (counts - (1 - self.emissivity) * mirrored) / self.emissivity
+        emitted = (counts - (1 - self.emissivity) * mirrored) / self.emissivity
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            kelvin = self.b / np.log(self.r1 / (self.r2 * (own + self.o)) + self.f)
+            kelvin = self.b / np.log(self.r1 / (self.r2 * (emitted + self.o)) + self.f)
         return np.where(kelvin > 0, kelvin, np.nan) - ZERO_CELSIUS
 
 
@@ -54,14 +51,15 @@ class Thermogram:
     camera: str
 
 
+@decoding("thermal picture")
 def read_thermogram(source: Source) -> Thermogram | None:
-    """The thermal record of a radiometric JPEG; None for every other file.
+    """Read the thermal record of a radiometric JPEG; None for every other file.
 
     Raises:
-        OSError, ValueError: the file cannot be read, or the record is broken.
+        OSError, ValueError: the file cannot be read, or the record is damaged.
     """
     check_file(source)
-    with _opened(source) as file:
+    with opened(source) as file:
         container = _container(file)
     if container is None:
         return None
@@ -77,27 +75,15 @@ def read_thermogram(source: Source) -> Thermogram | None:
         raise ValueError(f"broken FLIR record: {error}") from None
 
 
+@decoding("thermal picture")
 def is_from_dji(source: Source) -> bool:
-    """Check whether a file is a JPEG of a DJI camera, whose thermal record is not read here."""
-    with _opened(source) as file:
-        start = file.read(65536)
+    """Check whether a file is a JPEG of a DJI camera, whose thermal record is not read."""
+    start = first_bytes(source, 65536)
     return start.startswith(b"\xff\xd8") and b"DJI" in start
 
 
-@contextmanager
-def _opened(source: Source) -> Iterator[BinaryIO]:
-    """A file to read from its start; one that was open already stays so, and goes back there."""
-    if isinstance(source, str | os.PathLike):
-        with open(source, "rb") as file:
-            yield file
-    else:
-        source.seek(0)
-        yield source
-        source.seek(0)
-
-
 def _container(file: BinaryIO) -> bytes | None:
-    """The parts of the FLIR segments before the picture itself, put together; None where there is none."""
+    """Join the parts of the FLIR segments before the picture itself; None where there is none."""
     parts: dict[int, bytes] = {}
     last = -1
     if file.read(2) != b"\xff\xd8":
@@ -116,7 +102,7 @@ def _container(file: BinaryIO) -> bytes | None:
 
 
 def _records(container: bytes) -> dict[int, bytes]:
-    """The records of an FFF container by type, each the first of its kind."""
+    """Return the records of an FFF container by type, the first of each."""
     if not container.startswith((b"FFF\0", b"AFF\0")):
         raise ValueError("no FFF container")
     for order in ">", "<":
@@ -136,12 +122,12 @@ def _records(container: bytes) -> dict[int, bytes]:
 
 
 def _order(record: bytes) -> str:
-    """Byte order of a record: its first number is a two."""
+    """Return the byte order of a record, whose first number is a two."""
     return "<" if struct.unpack_from("<H", record)[0] == 2 else ">"
 
 
 def _counts(record: bytes) -> np.ndarray:
-    """The raw data record as (h, w) uint16: plain numbers, or a 16-bit PNG."""
+    """Read the raw data record as (h, w) uint16: plain numbers, or a 16-bit PNG."""
     order = _order(record)
     width, height = struct.unpack_from(order + "HH", record, 2)
     body = record[32:]
@@ -165,7 +151,7 @@ def _roughness(counts: np.ndarray) -> float:
 
 
 def _camera(record: bytes) -> tuple[Calibration | None, str]:
-    """Calibration and name from the camera record; None where it is not there or its numbers make no sense."""
+    """Read calibration and name from the camera record; None where it is missing or its numbers make no sense."""
     if len(record) < 0x310:
         return None, ""
     order = _order(record)

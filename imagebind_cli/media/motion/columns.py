@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from imagebind_cli.media.motion.clocks import MOST_LABELS, counts_rows, has_rest, is_clock
-from imagebind_cli.media.motion.tables import Table
+from imagebind_cli.media.motion.tables.table import Table
+from imagebind_cli.media.motion.time_columns import MOST_LABELS, counts_rows, has_fraction, is_clock
 
 CHANNELS = tuple(f"{sensor} {axis}" for sensor in ("accelerometer", "gyroscope") for axis in "xyz")
 
@@ -25,10 +25,9 @@ UNITS_IN_NAMES = {
     },
 }
 
-GRAVITY = 9.80665, 1.0, 1000.0
-"""What an accelerometer's three axes come to together, in m/s², g and mg."""
+GRAVITY = 9.80665, 1.0, 1000.0  # what an accelerometer's three axes come to together, in m/s², g and mg
 
-# Columns that are not the plain accelerometer: without gravity, or the phone's estimate. Taken where there is nothing better.
+# Columns that are not the plain accelerometer: without gravity, or the phone's estimate. Taken where there is no other.
 DERIVED = re.compile(r"lin|user|body|free|motion")
 SENSORS = {
     "accelerometer": re.compile(r"(total)?a|arss|.*acc.*|gf|gforce"),
@@ -37,10 +36,10 @@ SENSORS = {
 
 
 def find_channels(table: Table, time: Sequence[int]) -> list[int]:
-    """The six columns by their names, or the only six there are.
+    """Find the six columns by their names, or take the only six there are.
 
     Raises:
-        ValueError: they are not to be found, or there are several; the message lists the columns there are.
+        ValueError: they cannot be found, or there are several candidates; the message lists the columns.
     """
     groups: dict[str, dict[str, dict[str, int]]] = {sensor: {} for sensor in SENSORS}
     for column, name in enumerate(table.names):
@@ -51,8 +50,8 @@ def find_channels(table: Table, time: Sequence[int]) -> list[int]:
                 break
     picked: list[int] = []
     missing: list[str] = []
-    for sensor, found in groups.items():
-        whole = {stem: axes for stem, axes in found.items() if len(axes) == 3}
+    for sensor, stems in groups.items():
+        whole = {stem: axes for stem, axes in stems.items() if len(axes) == 3}
         best = {stem: axes for stem, axes in whole.items() if not DERIVED.search(stem)} or whole
         if len(best) > 1:
             several = " or ".join(table.names[axes["x"]] for axes in best.values())
@@ -65,12 +64,12 @@ def find_channels(table: Table, time: Sequence[int]) -> list[int]:
     if len(unnamed) == 6 and not picked and not any(is_clock(table, column) for column in unnamed):
         return unnamed
     if not any(table.names):
-        raise ValueError(f"{len(table.names)} columns without names; six channels are needed{_which(table, time)}")
+        raise ValueError(f"{len(table.names)} columns without names; six channels are needed{_suggest_flags(table, time)}")
     raise ValueError(f"no {' or '.join(missing)} x, y, z among the columns {table.listing()}; --columns names six")
 
 
 def axes_of(table: Table, without: Sequence[int]) -> list[int]:
-    """The columns x, y, z of a table of one sensor. without: columns that are not looked at.
+    """Find the columns x, y, z of a table of one sensor. without: columns that are ignored.
 
     Raises:
         ValueError: there is none, or there are several, for an axis.
@@ -81,22 +80,22 @@ def axes_of(table: Table, without: Sequence[int]) -> list[int]:
     return [axes.index(axis) for axis in "xyz"]
 
 
-def _which(table: Table, time: Sequence[int]) -> str:
-    """The flags that read a table without names, as far as its columns tell what they are; nothing where they do not."""
+def _suggest_flags(table: Table, time: Sequence[int]) -> str:
+    """Suggest flags that read a table without names, as far as its numbers show which columns are which."""
     columns = [column for column in range(len(table.names)) if column not in time]
     clock = next((column for column in columns if is_clock(table, column)), None)
     numbers = [column for column in columns if column not in table.words and column != clock and not counts_rows(table, column)]
     kinds = {column: len(np.unique(table.values[:, column])) for column in numbers}
     sensors = [column for column in numbers if kinds[column] > min(MOST_LABELS, max(kinds.values()) / 10)]
     sensors = sensors if len(sensors) >= 6 else numbers
-    if clock is not None and has_rest(table, clock):
+    if clock is not None and has_fraction(table, clock):
         return (
             f"; columns {clock + 1} and {clock + 2} look like seconds and the rest of them; name all columns, these secs and nsecs or usecs"
         )
     flags = "" if clock is None else f"--time-column {clock + 1} "
-    told = "" if clock is None else f"; column {clock + 1} looks like a clock"
+    hint = "" if clock is None else f"; column {clock + 1} looks like a clock"
     if len(sensors) < 6:
-        return told
+        return hint
     triples = [sensors[i : i + 3] for i in range(0, len(sensors) - 2, 3)]
     heavy = [triple for triple in triples if _is_gravity(table, triple)]
     first = (heavy or triples)[0]
@@ -104,7 +103,7 @@ def _which(table: Table, time: Sequence[int]) -> str:
     second = next((triple for triple in others if triple not in heavy), others[0])
     flags += f"--columns {','.join(str(column + 1) for column in (*first, *second))}"
     flags += " --rate HZ" if clock is None and not time else ""
-    return f"{told}; {flags} takes accelerometer x, y, z, then gyroscope x, y, z"
+    return f"{hint}; {flags} takes accelerometer x, y, z, then gyroscope x, y, z"
 
 
 def _is_gravity(table: Table, columns: Iterable[int]) -> bool:
@@ -114,13 +113,13 @@ def _is_gravity(table: Table, columns: Iterable[int]) -> bool:
 
 
 def _bare(name: str) -> str:
-    """A column's name in lower case without its unit: `Accelerometer X (g)`, `acc_x_g` and `gyro x [dps]` lose theirs."""
+    """Return a column's name in lower case without its unit: `Accelerometer X (g)`, `acc_x_g` and `gyro x [dps]` lose theirs."""
     name = re.sub(r"[(\[].*?[)\]]", " ", name.lower())
     return re.sub(r"[_ ](mg|g|m_?p?_?s(ec)?-?2|m?dps|(deg|rad)_?p?(s|sec)?)\s*$", "", name).strip()
 
 
 def _axis(name: str) -> tuple[str, str]:
-    """What is left of a bare name without its axis, letters only, and the axis: x, y, z, or nothing."""
+    """Split a bare name into its letters without the axis, and the axis: x, y, z, or nothing."""
     match = re.search(r"(?<![a-z])[xyz](?![a-z])", name) or re.search(r"[xyz](?![a-z])", name)
     if not match:
         return name, ""
@@ -128,6 +127,6 @@ def _axis(name: str) -> tuple[str, str]:
 
 
 def unit_of(names: Sequence[str], sensor: str) -> str | None:
-    """The unit that all three names of a sensor tell."""
-    found = {next((unit for unit, pattern in UNITS_IN_NAMES[sensor].items() if re.search(pattern, name.lower())), None) for name in names}
-    return found.pop() if len(found) == 1 else None
+    """Return the unit that all three names of a sensor state, else None."""
+    units = {next((unit for unit, pattern in UNITS_IN_NAMES[sensor].items() if re.search(pattern, name.lower())), None) for name in names}
+    return units.pop() if len(units) == 1 else None

@@ -1,4 +1,4 @@
-"""Kinds of recordings that are known by their files: Ego4D, PAMAP2, HAPT, UCI HAR, as their data sets' descriptions have them; zips of phones."""
+"""Layouts of published recordings (Ego4D, PAMAP2, HAPT, UCI HAR, after their data sets' descriptions) and of phones' zip files."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from imagebind_cli.media.decoding import Source
-from imagebind_cli.media.motion.clocks import find_times, in_order, seconds_of
 from imagebind_cli.media.motion.columns import DERIVED, axes_of
 from imagebind_cli.media.motion.signals import on_one_clock
-from imagebind_cli.media.motion.tables import Table, read_table, zipped_tables
+from imagebind_cli.media.motion.tables.formats import read_table
+from imagebind_cli.media.motion.tables.table import Table
+from imagebind_cli.media.motion.tables.zipped import zipped_tables
+from imagebind_cli.media.motion.time_columns import find_time_columns
+from imagebind_cli.media.motion.time_order import order_by_time
+from imagebind_cli.media.motion.time_units import seconds_of
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the kind of a file tells about it; a user's own choices come first.
+    """What is known of a file by its layout; a user's own choices come first.
 
     columns: names or positions, in the order of CHANNELS. rate: in Hz, of files without timestamps.
     unordered: rows are known to come out of order, or without a time.
@@ -46,8 +50,8 @@ EGO4D = Layout(
 SMARTPHONE = {"accelerometer": "g", "gyroscope": "rad/s"}
 UCIHAR = Layout("ucihar", units=SMARTPHONE, rate=50.0)
 HAPT = Layout("hapt", units=SMARTPHONE, rate=50.0)
+# PAMAP2: the first column of each sensor, counted from 1: its temperature, accelerometer ±16 g, ±6 g, gyroscope.
 PLACEMENTS = {"hand": 4, "chest": 21, "ankle": 38}
-"""PAMAP2: the first column of each sensor, counted from 1: its temperature, accelerometer ±16 g, ±6 g, gyroscope."""
 
 PHONE = Layout(PLAIN.name, tuple("234567"), "1", "s")
 PHONE_FILES = {
@@ -68,7 +72,7 @@ def find_layout(
     row: int,
     time_unit: str | None = None,
 ) -> tuple[Table, Layout]:
-    """A file's table, and what its kind tells about it. Arguments as `recordings.read_recording`'s.
+    """Read a file's table and recognise its layout. Arguments as `recordings.read_recording`'s.
 
     Raises:
         OSError, ValueError: the file, or one that belongs to it, cannot be read.
@@ -97,7 +101,7 @@ def _by_columns(table: Table, layout: str, columns: tuple[str, ...] | None, plac
 
 
 def _read_hapt(source: Source | np.ndarray, name: str) -> Table:
-    """HAPT's raw data: `acc_expXX_userYY.txt` and the gyroscope's file beside it."""
+    """Read HAPT's raw data: `acc_expXX_userYY.txt` and the gyroscope's file beside it."""
     match = HAPT_NAME.fullmatch(name)
     if not match or not isinstance(source, str | os.PathLike):
         raise ValueError("a HAPT recording goes by its acc_expXX_userYY.txt, which takes the gyro_ file beside it along")
@@ -109,7 +113,7 @@ def _read_hapt(source: Source | np.ndarray, name: str) -> Table:
 
 
 def _read_ucihar(source: Source | np.ndarray, name: str, row: int) -> Table:
-    """One row of UCI HAR's `Inertial Signals`: 128 readings, 2.56 s, of each of six files that lie side by side."""
+    """Read one row of UCI HAR's `Inertial Signals`: 128 readings, 2.56 s, of each of six files in one folder."""
     match = UCIHAR_NAME.fullmatch(name)
     if not match or not isinstance(source, str | os.PathLike):
         raise ValueError("a UCI HAR recording goes by its total_acc_x_ or body_acc_x_ file, which takes the others along")
@@ -127,12 +131,12 @@ def _read_ucihar(source: Source | np.ndarray, name: str, row: int) -> Table:
 
 
 def _phone_files(names: list[str]) -> dict[str, str]:
-    """The accelerometer's and the gyroscope's table among those in a zip file, as phyphox and Sensor Logger write them; none if not both.
+    """Find the accelerometer's and the gyroscope's table in a zip file, as phyphox and Sensor Logger write them; none if not both.
 
     Raises:
         ValueError: there are several of one sensor.
     """
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     for sensor, pattern in PHONE_FILES.items():
         stems = {name: re.sub(r"[^a-z]", "", Path(name).stem.lower()) for name in names if Path(name).parent.name != "meta"}
         whole = {name: stem for name, stem in stems.items() if pattern.fullmatch(stem)}
@@ -141,43 +145,43 @@ def _phone_files(names: list[str]) -> dict[str, str]:
         if len(best) > 1:
             raise ValueError(f"its {sensor} may be {' or '.join(best[:4])}; a zip file of one {sensor} is needed")
         if best:
-            found[sensor] = best[0]
-    return found if len(found) == len(PHONE_FILES) else {}
+            files[sensor] = best[0]
+    return files if len(files) == len(PHONE_FILES) else {}
 
 
 def _read_phone(source: Source | np.ndarray, files: Mapping[str, str], time_unit: str | None) -> Table:
-    """Two tables of a zip file, each with its own clock, on that of the faster sensor: times in seconds, then six channels."""
+    """Read two tables of a zip file, put on the clock of the faster sensor: times in seconds, then six channels."""
     times: list[np.ndarray] = []
     values: list[np.ndarray] = []
     names = ["time (s)"]
     notes: list[str] = []
     warnings: list[str] = []
     for file in files.values():
-        own, changed = list[str](), list[str]()
+        assumed, changed = list[str](), list[str]()
         try:
             table = read_table(source, file)
-            own += table.notes
-            clock = find_times(table)
+            assumed += table.notes
+            clock = find_time_columns(table)
             if clock is None:
                 raise ValueError(f"no column of times among {table.listing()}")
             picked = axes_of(table, clock)
-            seconds, origin, name = seconds_of(table, clock, time_unit, own)
-            ordered, readings, start = in_order(seconds, origin, table.numbers(picked), name, table.place, False, own, changed)
+            seconds, origin, name = seconds_of(table, clock, time_unit, assumed)
+            ordered, readings, start = order_by_time(seconds, origin, table.numbers(picked), name, table.place, False, assumed, changed)
         except ValueError as error:
             raise ValueError(f"{file} in it: {error}") from None
         times.append(ordered + start)
         values.append(readings)
         names += [f"{Path(file).stem}: {table.names[column]}" for column in picked]
-        notes += [f"{file}: {note}" for note in own]
+        notes += [f"{file}: {note}" for note in assumed]
         warnings += [f"{file}: {warning}" for warning in changed]
     together, joined = on_one_clock(times, values)
-    if not all(np.array_equal(together, own) for own in times):
+    if not all(np.array_equal(together, clock) for clock in times):
         notes.append(f"{' and '.join(files.values())} put on one clock")
     return Table(tuple(names), np.column_stack([together, joined]), notes=tuple(notes), warnings=tuple(warnings))
 
 
 def _beside(path: str | os.PathLike[str], name: str) -> Table:
-    """The table of this name in the same folder."""
+    """Read the table of this name in the same folder."""
     try:
         return read_table(Path(path).with_name(name))
     except (OSError, ValueError) as error:

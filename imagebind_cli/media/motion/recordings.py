@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from imagebind_cli.media.decoding import Source
-from imagebind_cli.media.motion.clocks import find_times, in_order, is_clock, seconds_of
+from imagebind_cli.media.decoding import Source, decoding
 from imagebind_cli.media.motion.columns import CHANNELS, find_channels, unit_of
 from imagebind_cli.media.motion.layouts import PHONE, PLAIN, Layout, find_layout
-from imagebind_cli.media.motion.tables import Table
+from imagebind_cli.media.motion.tables.table import Table
+from imagebind_cli.media.motion.time_columns import find_time_columns, is_clock
+from imagebind_cli.media.motion.time_order import order_by_time
+from imagebind_cli.media.motion.time_units import seconds_of
 
+# Factors of each unit to m/s² or rad/s.
 TO_STANDARD = {"g": 9.80665, "mg": 0.00980665, "m/s2": 1.0, "deg/s": np.pi / 180, "mdeg/s": np.pi / 180_000, "rad/s": 1.0}
-"""What a reading in each unit is multiplied by to be in m/s² or rad/s."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Recording:
     warnings: tuple[str, ...] = ()
 
 
+@decoding("recording")
 def read_recording(
     source: Source | np.ndarray,
     *,
@@ -50,14 +53,14 @@ def read_recording(
     row: int = 0,
     timed: bool = True,
 ) -> Recording:
-    """A recording as its file has it, in its own units and at its own times.
+    """Read a recording as it is in its file, in its own units and at its own times.
 
     Args:
         layout: `auto`, or the name of one. columns, time_column: names, or positions counted from 1. time_unit: s, ms, us, ns, iso.
         units: per sensor, where they are not to be read from names. placement: PAMAP2's hand, chest or ankle. row: UCI HAR's window.
-        timed: whether its timestamps are to be used.
+        timed: whether to use its timestamps.
     Raises:
-        OSError, ValueError: the file cannot be read, or does not say what its columns or its times are.
+        OSError, ValueError: the file cannot be read, or its columns or times cannot be identified.
     """
     table, kind = find_layout(source, layout, dataset, columns, placement or "hand", row, time_unit)
     notes = [*table.notes]
@@ -69,7 +72,7 @@ def read_recording(
 
 
 def in_standard_units(recording: Recording) -> Recording:
-    """The same in m/s² and rad/s, as far as its units are known."""
+    """Convert a recording to m/s² and rad/s, as far as its units are known."""
     notes = list(recording.notes)
     factors = np.ones(6)
     for sensor, part, standard in (("accelerometer", slice(0, 3), "m/s2"), ("gyroscope", slice(3, 6), "rad/s")):
@@ -92,11 +95,11 @@ def _pick(
     units: Mapping[str, str | None],
     timed: bool,
 ) -> Recording:
-    """The recording in a table: its six columns, their units, its times."""
+    """Pick the six columns of a table, their units and its times."""
     notes: list[str] = []
     warnings = [*table.warnings]
     wanted = time_column or layout.time_column
-    time = (table.find(wanted),) if wanted else (find_times(table) or ()) if layout.rate is None else ()
+    time = (table.find(wanted),) if wanted else (find_time_columns(table) or ()) if layout.rate is None else ()
     if columns or layout.columns:
         picked = [table.find(name) for name in columns or layout.columns or ()]
     else:
@@ -106,18 +109,18 @@ def _pick(
     values = table.numbers(picked)
     if np.isinf(values).any():
         raise ValueError(f"{table.place(int(np.isinf(values).any(axis=1).argmax()))}: an infinite reading")
-    found = {
+    sensor_units = {
         sensor: units.get(sensor) or layout.units.get(sensor) or unit_of([table.names[column] for column in part], sensor)
         for sensor, part in (("accelerometer", picked[:3]), ("gyroscope", picked[3:]))
     }
     labels = tuple(table.names[column] or f"column {column + 1}" for column in picked)
-    recording = Recording(values, None, found, labels, layout.name, layout.rate)
+    recording = Recording(values, None, sensor_units, labels, layout.name, layout.rate)
     if time and not timed:
         notes.append("timestamps not used, as a rate was given")
     elif time:
-        own_unit = time_unit or (layout.time_unit if time_column is None else None)
-        times, origin, name = seconds_of(table, time, own_unit, notes)
-        times, values, start = in_order(times, origin, values, name, table.place, layout.unordered, notes, warnings)
+        unit = time_unit or (layout.time_unit if time_column is None else None)
+        times, origin, name = seconds_of(table, time, unit, notes)
+        times, values, start = order_by_time(times, origin, values, name, table.place, layout.unordered, notes, warnings)
         recording = replace(recording, values=values, times=times, start=start)
     elif timed and layout.rate is None:
         _check_for_clock(table, picked)

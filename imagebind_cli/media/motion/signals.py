@@ -1,4 +1,4 @@
-"""Readings over time: irregular ones onto an even grid, one rate to another, the slow part of a signal."""
+"""Readings over time: put on an even grid, resampled, and their slow part."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-EVEN = 0.01
-"""Timestamps this close to an even grid, as a share of its step, are taken for it, and the readings are left as they are."""
+EVEN = 0.01  # timestamps this close to an even grid, as a share of its step, are taken for it, and the readings are left as they are
 
-MISSED = 1.5
-"""Two readings further apart than this many usual steps have one missing between them."""
+MISSED = 1.5  # two readings further apart than this many usual steps have one missing between them
 
 ZERO_CROSSINGS = 32
 ROLLOFF = 0.9
@@ -20,7 +18,7 @@ VALUES_AT_ONCE = 1_000_000
 
 
 def usual_step(times: np.ndarray) -> float:
-    """Seconds from reading to reading (t,) where none is missing: the mean of the steps up to `MISSED` medians.
+    """Return the seconds between readings (t,) where none is missing: the mean of the steps up to `MISSED` medians.
 
     The median alone is wrong for a clock coarser than the readings: 400 Hz in whole milliseconds steps by 2 and 3 in turn.
     """
@@ -28,10 +26,10 @@ def usual_step(times: np.ndarray) -> float:
     return float(steps[steps <= MISSED * np.median(steps)].mean())
 
 
-def regular(times: np.ndarray, values: np.ndarray, largest_gap: float, names: Sequence[str]) -> tuple[np.ndarray, float, bool]:
-    """Readings (t, channels) at increasing times (t,) in seconds, on an even grid: (t', channels), rate in Hz, whether they lay so.
+def to_even_grid(times: np.ndarray, values: np.ndarray, largest_gap: float, names: Sequence[str]) -> tuple[np.ndarray, float, bool]:
+    """Put readings (t, channels) at increasing times (t,) in seconds on an even grid: (t', channels), rate in Hz, whether they were on one.
 
-    Between neighbours a cubic is laid, over missing readings (NaN, or no row at all) a straight line.
+    Between neighbours a cubic is fitted, over missing readings (NaN, or no row at all) a straight line.
 
     Raises:
         ValueError: readings are missing for longer than `largest_gap`, in seconds, or altogether.
@@ -39,17 +37,17 @@ def regular(times: np.ndarray, values: np.ndarray, largest_gap: float, names: Se
     step, even = _step(times)
     if even and not np.isnan(values).any():
         return values, 1 / step, True
-    lost = gaps(times, values, largest_gap, names)
-    if lost:
-        raise ValueError(f"{max(lost, key=lambda gap: gap.seconds)}; --max-gap is {largest_gap:g} s")
+    missing = gaps(times, values, largest_gap, names)
+    if missing:
+        raise ValueError(f"{max(missing, key=lambda gap: gap.seconds)}; --max-gap is {largest_gap:g} s")
     grid = times[0] + step * np.arange(math.floor((times[-1] - times[0]) / step + 1e-6) + 1)
-    made = np.empty((len(grid), values.shape[1]))
+    gridded = np.empty((len(grid), values.shape[1]))
     for channel, name in enumerate(names):
         there = ~np.isnan(values[:, channel])
         if there.sum() < 2:
             raise ValueError(f"{name} holds nothing but NaN" if not there.any() else f"{name} holds one reading; at least 2 are needed")
-        made[:, channel] = _curve(times[there], values[there, channel], grid, step)
-    return made, 1 / step, False
+        gridded[:, channel] = _curve(times[there], values[there, channel], grid, step)
+    return gridded, 1 / step, False
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Gap:
 
     @property
     def end(self) -> float:
-        """When readings come again."""
+        """The time of the next reading."""
         return self.start + self.seconds
 
     def __str__(self) -> str:
@@ -70,15 +68,15 @@ class Gap:
 
 
 def gaps(times: np.ndarray, values: np.ndarray, largest: float, names: Sequence[str]) -> list[Gap]:
-    """Where readings (t, channels) at times (t,) are missing for longer than `largest`, in seconds; a channel without any has no gaps."""
+    """Find where readings (t, channels) at times (t,) are missing for longer than `largest`, in seconds; a channel without any has no gaps."""
     step, _ = _step(times)
-    found = _gaps(times, times, largest, step)
-    of_all = set(found)
+    wide = _gaps(times, times, largest, step)
+    of_all = set(wide)
     for name, channel in zip(names, values.T, strict=True):
         there = times[~np.isnan(channel)]
         if 0 < len(there) < len(times):
-            found += [gap for gap in _gaps(times, there, largest, step, name) if replace(gap, channel="") not in of_all]
-    return found
+            wide += [gap for gap in _gaps(times, there, largest, step, name) if replace(gap, channel="") not in of_all]
+    return wide
 
 
 def _gaps(times: np.ndarray, there: np.ndarray, largest: float, step: float, name: str = "") -> list[Gap]:
@@ -89,21 +87,21 @@ def _gaps(times: np.ndarray, there: np.ndarray, largest: float, step: float, nam
 
 
 def _step(times: np.ndarray) -> tuple[float, bool]:
-    """Seconds from reading to reading, and whether they are as good as even."""
+    """Return the seconds between readings, and whether they are as good as even."""
     step = float(times[-1] - times[0]) / (len(times) - 1)
     even = bool(np.abs(times - (times[0] + step * np.arange(len(times)))).max() <= EVEN * step)
     return step if even else usual_step(times), even
 
 
 def _curve(times: np.ndarray, values: np.ndarray, grid: np.ndarray, step: float) -> np.ndarray:
-    """Values (t,) at times (t,), at the times of a grid: cubic Hermite with three-point slopes, straight over gaps, level past the ends."""
+    """Interpolate values (t,) at times (t,) at the times of a grid: cubic Hermite with three-point slopes, straight over gaps, level at the ends."""
     width = np.diff(times)
     slope = np.diff(values) / width
     inner = (width[1:] * slope[:-1] + width[:-1] * slope[1:]) / (width[1:] + width[:-1])
     tangent = np.concatenate([slope[:1], inner, slope[-1:]])
     at = np.clip(np.searchsorted(times, grid, side="right") - 1, 0, len(width) - 1)
     width, slope = width[at], slope[at]
-    # A slope found within a few milliseconds says nothing about the next tenth of a second: held there, noise would swing out.
+    # A slope measured over a few milliseconds says nothing about the next tenth of a second: held there, noise would swing out.
     gap = width > MISSED * step
     left, right = np.where(gap, 0, tangent[at] - slope), np.where(gap, 0, slope - tangent[at + 1])
     u = np.clip((grid - times[at]) / width, 0, 1)
@@ -111,9 +109,9 @@ def _curve(times: np.ndarray, values: np.ndarray, grid: np.ndarray, step: float)
 
 
 def on_one_clock(times: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Sensors' readings (t, channels) at their own increasing times (t,), in seconds, at those times of the fastest that all have.
+    """Put sensors' readings (t, channels) at their own increasing times (t,), in seconds, on the times of the fastest sensor that all cover.
 
-    Between neighbours a cubic is laid; where a sensor's readings are missing, its channels are NaN.
+    Between neighbours a cubic is fitted; where a sensor's readings are missing, its channels are NaN.
 
     Returns:
         times (t',) and values (t', all channels).
@@ -122,28 +120,28 @@ def on_one_clock(times: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> t
     """
     if min(map(len, times)) < 2:
         raise ValueError("a sensor with fewer than 2 readings")
-    steps = [usual_step(own) for own in times]
+    steps = [usual_step(clock) for clock in times]
     fastest = times[int(np.argmin(steps))]
-    begin, end = (pick(own[place] for own in times) for pick, place in ((max, 0), (min, -1)))
+    begin, end = (pick(clock[place] for clock in times) for pick, place in ((max, 0), (min, -1)))
     slack = max(steps)  # the sensors are not started and stopped in the same moment
     together = fastest[(fastest >= begin - slack) & (fastest <= end + slack)]
     if len(together) < 2:
-        spans = " and ".join(f"{own[0]:.3f} to {own[-1]:.3f} s" for own in times)
+        spans = " and ".join(f"{clock[0]:.3f} to {clock[-1]:.3f} s" for clock in times)
         raise ValueError(f"accelerometer and gyroscope have no time in common: {spans}")
     channels: list[np.ndarray] = []
-    for own, readings, step in zip(times, values, steps, strict=True):
-        at = np.clip(np.searchsorted(own, together, side="right") - 1, 0, len(own) - 2)
-        apart = (own[at + 1] - own[at] > MISSED * step) & (own[at] != together) & (own[at + 1] != together)
+    for clock, readings, step in zip(times, values, steps, strict=True):
+        at = np.clip(np.searchsorted(clock, together, side="right") - 1, 0, len(clock) - 2)
+        apart = (clock[at + 1] - clock[at] > MISSED * step) & (clock[at] != together) & (clock[at + 1] != together)
         for channel in readings.T:
             there = ~np.isnan(channel)
-            laid = _curve(own[there], channel[there], together, step) if there.sum() > 1 else np.full(len(together), np.nan)
+            curve = _curve(clock[there], channel[there], together, step) if there.sum() > 1 else np.full(len(together), np.nan)
             lost = apart | np.isnan(channel[at]) | np.isnan(channel[at + 1])
-            channels.append(np.where(lost, np.nan, laid))
+            channels.append(np.where(lost, np.nan, curve))
     return together, np.stack(channels, axis=1)
 
 
 def resample(signal: np.ndarray, rate: float, target: float) -> np.ndarray:
-    """A signal (channels, t) at any rate, at another, in Hz: a sinc under a Blackman window, cut off at 0.9 of the lower half rate.
+    """Resample a signal (channels, t) from one rate to another, in Hz: a sinc under a Blackman window, cut off at 0.9 of the lower half rate.
 
     32 zero crossings to each side: flat to 0.8 of that half rate, aliases more than 70 dB down. Past its ends the signal is
     taken to stay level, so that gravity does not ring there.
@@ -156,23 +154,23 @@ def resample(signal: np.ndarray, rate: float, target: float) -> np.ndarray:
     taps = np.arange(1 - reach, reach + 1)
     padded = np.pad(signal, ((0, 0), (reach - 1, reach + 1)), mode="edge")
     stretches = np.lib.stride_tricks.sliding_window_view(padded, len(taps), axis=1)  # (channels, t + 1, taps)
-    made = np.empty((len(signal), max(1, round(signal.shape[1] * target / rate))))
+    output = np.empty((len(signal), max(1, round(signal.shape[1] * target / rate))))
     at_once = max(1, VALUES_AT_ONCE // len(taps))
-    for start in range(0, made.shape[1], at_once):
-        position = np.arange(start, min(start + at_once, made.shape[1])) * (rate / target)
+    for start in range(0, output.shape[1], at_once):
+        position = np.arange(start, min(start + at_once, output.shape[1])) * (rate / target)
         whole = np.floor(position).astype(np.int64)
-        distance = taps - (position - whole)[:, None]  # (some, taps)
+        distance = taps - (position - whole)[:, None]  # (positions, taps)
         turn = np.pi / half * distance
         window = np.where(np.abs(distance) < half, 0.42 + 0.5 * np.cos(turn) + 0.08 * np.cos(2 * turn), 0)
         weights = np.sinc(cutoff * distance) * window
         weights /= weights.sum(axis=1, keepdims=True)
         for channel in range(len(signal)):
-            made[channel, start : start + len(position)] = np.einsum("pk,pk->p", stretches[channel, whole], weights)
-    return made
+            output[channel, start : start + len(position)] = np.einsum("pk,pk->p", stretches[channel, whole], weights)
+    return output
 
 
 def slow_part(signal: np.ndarray, rate: float, cutoff: float) -> np.ndarray:
-    """What changes more slowly than `cutoff` Hz in a signal (channels, t): a Gaussian low pass, 3 dB down there, without delay."""
+    """Return what changes more slowly than `cutoff` Hz in a signal (channels, t): a Gaussian low pass, 3 dB down there, without delay."""
     deviation = math.sqrt(math.log(2)) / (2 * math.pi * cutoff)  # in seconds
     reach = math.ceil(4 * deviation * rate)
     padded = np.pad(signal, ((0, 0), (reach, reach)), mode="edge")

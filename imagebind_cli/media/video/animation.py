@@ -1,34 +1,33 @@
-"""Animated pictures (GIF, WebP, PNG, AVIF) as videos, with Pillow, by the durations their frames carry; and still ones of one frame."""
+"""Animated pictures (GIF, WebP, PNG, AVIF) as videos, by the durations of their frames, and still pictures as videos of one frame."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from imagebind_cli.media.arrays import head
-from imagebind_cli.media.decoding import Source, check_file, decoding
+from imagebind_cli.media.decoding import Source, check_file, decoding, first_bytes
 from imagebind_cli.media.image import MAX_PIXELS, identify, upright
-from imagebind_cli.media.kinds import AVIF, HEAD, HEIF
+from imagebind_cli.media.picture_kinds import AVIF, HEAD, HEIF
+from imagebind_cli.media.video.gif_durations import gif_durations
+from imagebind_cli.media.video.reading_order import read_clips
 from imagebind_cli.media.windows import seen
 
+# Pictures that Pillow reads wherever they are given: of some, FFmpeg shows the first tile, layer or preview, and damaged profiles crash it.
 PICTURES = re.compile(rb"GIF8|RIFF....WEBP|\x89PNG|II[*+]\0|MM\0[*+]|8BPS|" + AVIF.pattern + b"|" + HEIF.pattern, re.DOTALL)
-"""Pictures that Pillow reads wherever they are given: of some FFmpeg shows the first tile, layer or preview, and damaged profiles crash it."""
-
-ANIMATED = "GIF", "WEBP", "PNG", "AVIF"
-"""Formats whose pictures follow one another in time; those of the others are pages, layers or thumbnails."""
-
-NO_DURATION = 100
-"""Milliseconds for a frame that says 0, as browsers have it."""
+ANIMATED = "GIF", "WEBP", "PNG", "AVIF"  # pictures that follow one another in time; those of other formats are pages, layers or thumbnails
+NO_DURATION = 100  # milliseconds of a frame that says 0, as in browsers
+# Every frame is drawn on the whole canvas, however little of it changes: a file of 2 MB may ask for days of drawing.
+MAX_FRAMES = 200_000
+MAX_DRAWN_PIXELS = 10_000_000_000  # of all frames together: about 10 s of work, twice
 
 
 class Animation:
-    """An open animated picture, with the same face as `Video`. still: of a file with several pictures, the first alone."""
+    """An open animated picture, with the interface of `Video`. still: only the first of several pictures is read."""
 
     notes = ()
 
@@ -40,7 +39,10 @@ class Animation:
             self.pixels = self._image.width * self._image.height
             if self.pixels > MAX_PIXELS:
                 raise ValueError(f"{self._image.width} x {self._image.height} pixels; at most {MAX_PIXELS:,} are unpacked")
-            self._ends = [Fraction(end) / 1000 for end in accumulate(map(self._milliseconds, range(self._count)))]
+            if self._count > MAX_FRAMES or self._count * self.pixels > MAX_DRAWN_PIXELS:
+                size = f"{self._count:,} frames of {self._image.width} x {self._image.height} pixels"
+                raise ValueError(f"{size} take too long to draw; make it a video (ffmpeg -i IN OUT.mp4)")
+            self._ends = [Fraction(end) / 1000 for end in accumulate(self._durations(source))]
         self._starts = [Fraction(0), *self._ends[:-1]]
         self.duration = float(self._ends[-1])
 
@@ -48,10 +50,17 @@ class Animation:
     def _count(self) -> int:
         return 1 if self._still else int(getattr(self._image, "n_frames", 1))
 
+    def _durations(self, source: Source) -> list[int]:
+        """Return the milliseconds of each frame."""
+        durations = gif_durations(source) if self._image.format == "GIF" else []
+        if len(durations) != self._count:
+            durations = [self._milliseconds(number) for number in range(self._count)]
+        return [duration or NO_DURATION for duration in durations]
+
     def _milliseconds(self, number: int) -> int:
         self._image.seek(number)
         self._image.load()  # a WebP picture knows its duration only then
-        return round(self._image.info.get("duration") or 0) or NO_DURATION
+        return round(self._image.info.get("duration") or 0)
 
     def __enter__(self) -> Animation:
         return self
@@ -61,7 +70,7 @@ class Animation:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the file turned out to hold."""
+        """What the file holds."""
         lengths = {end - start for start, end in zip(self._starts, self._ends, strict=True)}
         return {
             "codec": (self._image.format or "").lower(),
@@ -75,12 +84,10 @@ class Animation:
             "pixel_aspect": "1:1",
         }
 
-    def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> list[list[np.ndarray]]:
+    def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> Iterator[list[np.ndarray]]:
         """As `Video.clips`."""
-        wanted = [seen(self._starts, start, end, count) for start, end in spans]
         with decoding(self._kind):
-            frames = {number: self._frame(number) for number in sorted({number for clip in wanted for number in clip})}
-        return [[frames[number] for number in clip] for clip in wanted]
+            yield from read_clips([seen(self._starts, start, end, count) for start, end in spans], self._frame)
 
     def _frame(self, number: int) -> np.ndarray:
         self._image.seek(number)
@@ -89,18 +96,18 @@ class Animation:
 
 def is_picture(source: Source) -> bool:
     """Check whether a file is a picture, moving or still, as its first bytes say; JPEG is none here, as a video may be made of JPEGs."""
-    return PICTURES.match(head(source, HEAD)) is not None
+    return PICTURES.match(first_bytes(source, HEAD)) is not None
 
 
+@decoding("animation")
 def is_animation(source: Source) -> bool:
-    """Whether a file is a picture of several frames; its first bytes tell most files apart."""
+    """Check whether a file is a picture of several frames.
+
+    Raises:
+        OSError, ValueError: it is damaged, or promises too many pixels.
+    """
     check_file(source)
     if not is_picture(source):
         return False
-    try:
-        with identify(source, moving=True) as image:
-            return image.format in ANIMATED and bool(getattr(image, "is_animated", False))
-    except Image.DecompressionBombError as error:
-        raise ValueError(str(error).partition(",")[0]) from None
-    except (OSError, ValueError, SyntaxError):  # the reader that comes next says what is wrong
-        return False
+    with identify(source, moving=True) as image:
+        return image.format in ANIMATED and bool(getattr(image, "is_animated", False))

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import numpy as np
 
-from imagebind_cli.media.arrays import head
-from imagebind_cli.media.decoding import Source, check_file, decoding
-from imagebind_cli.media.kinds import HEAD, UnsupportedKind, check_kind
+from imagebind_cli.media.decoding import Source, check_file, decoding, first_bytes
+from imagebind_cli.media.picture_kinds import HEAD, UnsupportedKind, check_kind
 from imagebind_cli.media.tracks import (
-    choose,
+    choose_track,
     frame_seconds,
     frames,
     open_container,
@@ -29,6 +28,7 @@ from imagebind_cli.media.tracks import (
 from imagebind_cli.media.video.animation import Animation, is_animation, is_picture
 from imagebind_cli.media.video.display import Orientation, orientation, square_size
 from imagebind_cli.media.video.frame_folder import FPS, FrameFolder
+from imagebind_cli.media.video.reading_order import read_clips
 from imagebind_cli.media.windows import seen
 
 if TYPE_CHECKING:
@@ -37,19 +37,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_PIXELS = 50_000_000
-"""Per frame; 8K is 33 million."""
-
+MAX_PIXELS = 50_000_000  # of a frame; 8K has 33 million
+# Seconds before a frame to start decoding at, tried in turn: a container's index may point past the frame by its decoder's delay, and
+# frames that depend on pictures before an open group's key frame cannot be decoded from it.
 MARGINS = 1.0, 10.0, float("inf")
-"""Seconds before a frame to start decoding at, tried in turn: a container's index may point past the frame by its decoder's delay,
-and frames that lean on the pictures before an open group's key frame cannot be decoded from it."""
-
-AHEAD_SECONDS = 4
-"""A frame at most this far ahead is reached by decoding on, a later one by seeking."""
+AHEAD_SECONDS = 4  # a frame at most this far ahead is reached by decoding on, a later one by seeking
 
 
 def open_video(source: Source, fps: float | None = None, track: int | None = None) -> Video | Animation | FrameFolder:
-    """Moving pictures of any kind: a video file, an animated picture, or a folder of frames, of which `fps` come in a second.
+    """Open moving pictures: a video file, an animated picture, or a folder of frames at `fps` frames a second.
 
     track: which one of several video tracks, from 1; if not given, the one flagged default, else the first.
 
@@ -72,12 +68,12 @@ def open_video(source: Source, fps: float | None = None, track: int | None = Non
 def _open_file(source: Source, track: int | None) -> Animation | Video:
     if is_picture(source):
         return Animation(source, still=not is_animation(source))
-    check_kind(head(source, HEAD))
+    check_kind(first_bytes(source, HEAD))
     return Video(source, track)
 
 
 def is_folder(source: object) -> TypeGuard[str | os.PathLike[str]]:
-    """Whether a source is the path of a folder, whose files are the frames of a video."""
+    """Check whether a source is the path of a folder, whose files are the frames of a video."""
     return isinstance(source, str | os.PathLike) and os.path.isdir(source)
 
 
@@ -95,9 +91,9 @@ class Video:
             try:
                 if not tracks:
                     raise ValueError("has a cover and no video" if self._container.streams.video else "holds no picture track")
-                self._chosen = choose(tracks, track, "video")
+                self._chosen = choose_track(tracks, track, "video")
                 self._begin()
-            except ValueError:
+            except Exception:
                 self._container.close()
                 raise
             self.notes = self._chosen.notes
@@ -123,7 +119,7 @@ class Video:
         self._at: float = math.inf  # stamp of the last frame played; nothing lies ahead of infinity
 
     def _count_untimed(self) -> int:
-        """How many packets there are, if they have no time stamps; else 0."""
+        """Count the packets, if they have no time stamps; else return 0."""
         track = packets(self._container, self._stream)
         first = next(track, None)
         return 1 + sum(1 for _ in track) if first is not None and first.pts is None and first.dts is None else 0
@@ -136,7 +132,7 @@ class Video:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the file turned out to hold; how it is turned and whether its rate varies as far as clips have been read."""
+        """What the file holds; how it is turned and whether its rate varies, as far as clips have been read."""
         return {
             "codec": self._stream.codec_context.name,
             "size": list(self._size[:: -1 if self._orientation.lying else 1]),
@@ -150,19 +146,17 @@ class Video:
             **self._chosen.facts,
         }
 
-    def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> list[list[np.ndarray]]:
-        """For each span in seconds, `count` frames (h, w, 3) uint8 as they are to be seen, evenly spaced from its first frame to its last.
+    def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> Iterator[list[np.ndarray]]:
+        """Yield, for each span in seconds, `count` frames (h, w, 3) uint8 as they are to be seen, evenly spaced from its first frame to its last.
 
         A span's frames are those that start in [start, end), or the one still on screen where none does. The last frame is repeated
         where there are fewer than `count`.
         """
         with decoding("video"):
-            wanted = [self._stamps(start, end, count) for start, end in spans]
-            frames = {stamp: self._frame(stamp) for stamp in sorted({stamp for clip in wanted for stamp in clip})}
-        return [[frames[stamp] for stamp in clip] for clip in wanted]
+            yield from read_clips([self._stamps(start, end, count) for start, end in spans], self._frame)
 
     def _stamps(self, start: Fraction, end: Fraction, count: int) -> list[int]:
-        """Time stamps of a clip's frames, found without decoding any."""
+        """Return the time stamps of a clip's frames, without decoding any."""
         first, stop = ((time + self._start) / self._tick for time in (start, end))
         if self._untimed:
             stamps, shown = list(range(self._untimed)), True
@@ -174,7 +168,7 @@ class Video:
         return chosen
 
     def _listed(self, start: Fraction, first: Fraction, stop: Fraction) -> tuple[list[int], bool]:
-        """Stamps from before `first` up to `stop`, sorted, and whether the last one before `first` stays on screen until then."""
+        """Return stamps from before `first` up to `stop`, sorted, and whether the last one before `first` stays on screen until then."""
         stamps, shown_until = [], first
         for packet in self._from(start, lambda: packets(self._container, self._stream), _stamp, first):
             stamp = _stamp(packet)
@@ -191,7 +185,7 @@ class Video:
         return stamps, shown_until > first
 
     def _frame(self, stamp: int) -> np.ndarray:
-        """The frame of a time stamp, or where it cannot be decoded the next one that can."""
+        """Return the frame of a time stamp, or where it cannot be decoded the next one that can."""
         if not self._at < stamp <= self._at + AHEAD_SECONDS / self._tick:
             self._playing = self._from(stamp * self._tick - self._start, self._decoded, itemgetter(0), Fraction(stamp))
         for at, frame in self._playing:
@@ -205,17 +199,17 @@ class Video:
     def _from(
         self, seconds: Fraction, read: Callable[[], Iterator[T]], stamp_of: Callable[[T], int | None], first: Fraction
     ) -> Iterator[T]:
-        """What `read` gives from the latest place at which it gives something with a stamp of at most `first`."""
+        """Yield what `read` gives from the latest place at which it gives something with a stamp of at most `first`."""
         for margin in MARGINS:
             self._seek(float(seconds) - margin)
-            found = read()
-            head = next(found, None)
+            items = read()
+            head = next(items, None)
             if head is not None and (stamp := stamp_of(head)) is not None and stamp <= first:
                 break
-        return chain([] if head is None else [head], found)
+        return chain([] if head is None else [head], items)
 
     def _decoded(self) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames in display order with their stamps; a damaged packet is left out."""
+        """Yield frames in display order with their stamps; damaged packets are skipped."""
         for number, frame in enumerate(frames(self._container, self._stream)):
             stamp = number if self._untimed else frame.pts
             if stamp is not None:

@@ -13,11 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     import av
 
-UNEVEN = 32
-"""Pixels more than this many times as wide as high, or as high as wide, are taken for damage."""
-
-TOLERANCE = 1.0
-"""Degrees that a display matrix may lie beside a quarter turn."""
+UNEVEN = 32  # pixels more than this many times as wide as high, or as high as wide, are taken for damage
+TOLERANCE = 1.0  # degrees that a display matrix may differ from a quarter turn
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,12 @@ class Orientation:
         return self.quarters % 2 == 1
 
     def upright(self, picture: np.ndarray) -> np.ndarray:
-        """A picture (h, w, 3) as it is to be seen."""
+        """Turn a picture (h, w, 3) as it is to be seen."""
         return np.ascontiguousarray(np.rot90(picture[:, ::-1] if self.mirrored else picture, self.quarters))
 
 
 def orientation(frame: av.VideoFrame) -> Orientation:
-    """What the frame's display matrix asks for.
+    """Return what the frame's display matrix asks for.
 
     Raises:
         ValueError: something else than quarter turns and mirroring.
@@ -68,7 +65,7 @@ def _side_data(frame: av.VideoFrame) -> Any:
 
 
 def _without(frame: av.VideoFrame, kind: int) -> av.VideoFrame:
-    """A frame without side data of one kind, by FFmpeg's number for it; its pixels are shared."""
+    """Return a frame without side data of one kind, by FFmpeg's number for it; its pixels are shared."""
     from av.filter import Graph
 
     graph = Graph()
@@ -79,7 +76,7 @@ def _without(frame: av.VideoFrame, kind: int) -> av.VideoFrame:
 
 
 def square_size(width: int, height: int, pixel: Fraction) -> tuple[int, int]:
-    """Width and height in square pixels of a picture whose pixels are `pixel` times as wide as high: nothing of it is made smaller.
+    """Return width and height in square pixels of a picture whose pixels are `pixel` times as wide as high; neither side shrinks.
 
     Raises:
         ValueError: no pixels have such a shape.

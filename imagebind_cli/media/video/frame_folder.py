@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from imagebind_cli.file_kinds import is_other
+from imagebind_cli.media.decoding import decoding
 from imagebind_cli.media.image import open_image, upright
+from imagebind_cli.media.video.reading_order import read_clips
 from imagebind_cli.media.windows import seen
 
-FPS = 25
-"""Frames a second where nothing says how many, as FFmpeg takes them for numbered pictures."""
+FPS = 25  # frames a second where nothing says how many, as FFmpeg assumes for numbered pictures
 
 
 class FrameFolder:
-    """A folder of frames, with the same face as `Video`: its files in natural order of their names, `f2` before `f10`.
+    """A folder of frames, with the interface of `Video`: its files in natural order of their names, `f2` before `f10`.
 
     Names that start with a dot, folders in it and files plainly of another kind are left out. The
     rate is exactly the decimal number `fps` is written as.
@@ -57,7 +58,7 @@ class FrameFolder:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the folder turned out to hold."""
+        """What the folder holds."""
         return {
             "codec": self._format,
             "size": list(self._size or ()),
@@ -70,12 +71,11 @@ class FrameFolder:
             "pixel_aspect": "1:1",
         }
 
-    def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> list[list[np.ndarray]]:
+    def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> Iterator[list[np.ndarray]]:
         """As `Video.clips`; but a frame that cannot be read, or is of another size than the first, is an error with its name."""
-        wanted = [seen(self._starts, start, end, count) for start, end in spans]
-        frames = {number: self._frame(number) for number in sorted({number for clip in wanted for number in clip})}
-        return [[frames[number] for number in clip] for clip in wanted]
+        yield from read_clips([seen(self._starts, start, end, count) for start, end in spans], self._frame)
 
+    @decoding("picture")
     def _frame(self, number: int) -> np.ndarray:
         name = self._names[number]
         try:

@@ -30,26 +30,24 @@ from pathlib import Path
 from typing import Any
 
 import resvg_py
-from pairing import write_rows
+from pairing import stamp_sentence, write_rows
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 TRAINING = ("noto", "noto-v1", "twemoji", "emojione", "emojione-v1", "fluent-emoji-flat")
 TESTS = ("fxemoji", "openmoji")
 SETS = TRAINING + TESTS
-LEAST_SETS = 4
-"""A concept is used if at least this many sets draw it."""
+LEAST_SETS = 4  # a concept is used if at least this many sets draw it
 SIZE = 128
 NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-CLIP_ART_EVERY = 3
-"""One captioned piece of clip art in this many is kept: most show what no other drawing does."""
-VARIATIONS = 5
-"""Further renderings of each drawing of a training set."""
+CLIP_ART_EVERY = 3  # one captioned piece of clip art in this many is kept: most show what no other drawing does
+VARIATIONS = 5  # further renderings of each drawing of a training set
+# Concepts that sounds and motion are bound to: never held out, since their names must have been seen with pictures.
 ALWAYS_SEEN = frozenset(
     {"1FA97", "1FA88", "1F3B8", "1F3BB", "1F9CD", "1F9CD-200D-2640-FE0F", "1F42E", "1F411", "1F405", "1F43B", "1F983", "1F6CC", "1F6CF"}
     | {"1FA91", "1F4BA", "1F6B6", "1F3C3", "1F3F8", "1F476"}
 )
-"""Concepts that sounds and motion are bound to: never held out, since their names must have been seen with pictures."""
+# Captions written for this recipe, in words that the drawings' keywords lack. Class names of the tests are among them.
 EXTRA_CAPTIONS = {
     "1F6CC": ("a person lying down", "lying", "lying in bed", "lie down"),
     "1F6CF": ("lying down", "lying", "a bed to lie on"),
@@ -73,13 +71,12 @@ EXTRA_CAPTIONS = {
     "1F413": ("rooster", "a rooster crowing", "cock"),
     "1F681": ("helicopter", "a helicopter flying"),
 }
-"""Captions written for this recipe, in words that the drawings' keywords lack. Class names of the tests are among them."""
+# Widths of the outlines that a varied drawing may get, as shares of the picture: some sets draw outlines, others do not.
 OUTLINES = (0.0, 0.0, 0.0, 0.015, 0.03)
-"""Widths of the outlines that a varied drawing may get, as shares of the picture: some sets draw outlines, others do not."""
+# Names of drawings whose mirror image shows something else.
 NEVER_MIRRORED = re.compile(
     r"\b(left|right|clockwise|back|next|last|forward|reverse|o’clock|o'clock|thirty|flag|button|keycap|letter|input|latin|play|rewind)\b"
 )
-"""Names of drawings whose mirror image shows something else."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +150,7 @@ def render_svg(svg: str, outline: float = 0.0) -> Image.Image:
     return Image.open(io.BytesIO(bytes(data))).convert("RGBA")
 
 
-UNITS = {"": 1.0, "px": 1.0, "pt": 4 / 3, "pc": 16.0, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96.0}
-"""Lengths of SVG units in pixels."""
+UNITS = {"": 1.0, "px": 1.0, "pt": 4 / 3, "pc": 16.0, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96.0}  # lengths of SVG units in pixels
 
 
 def with_view_box(svg: str) -> str:
@@ -254,7 +250,7 @@ def stamps(sources: Path) -> Iterator[tuple[str, str]]:
         for ending in (".png", ".svg"):
             picture = path.with_suffix(ending)
             if picture.exists():
-                yield str(picture), path.read_text(errors="replace").split("\n")[0].strip().rstrip(".")
+                yield str(picture), stamp_sentence(path)
                 break
 
 

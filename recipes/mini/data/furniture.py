@@ -23,6 +23,7 @@ from typing import Any
 
 import meshes
 import numpy as np
+from pairing import write_rows
 from PIL import Image
 from render import Camera, Rendering, plane_depth, render
 from shading import holes, shade
@@ -264,7 +265,7 @@ def write_manifests(out: Path, models: list[meshes.Entry], family: np.ndarray, t
         "image-text": [pair for row in rows["train"] for pair in text_pairs(row)],
     }
     for name, lines in manifests.items():
-        (out / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_rows(out / f"{name}.jsonl", lines)
     for split in ("train", "test"):
         for (source, licence, split_name), count in sorted(Counter((r["source"], r["licence"], split) for r in rows[split]).items()):
             print(f"furniture {split_name}: {source} ({licence}): {count // VIEWS} models, {count} views", file=sys.stderr)

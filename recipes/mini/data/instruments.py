@@ -16,8 +16,8 @@ from scipy.signal import fftconvolve, resample_poly
 
 RATE = 16_000
 SECONDS = 4.0
+# The synthesiser reads its samples without a low-pass filter, so it plays at twice the rate and the filter comes after.
 PLAYED_AT = 2 * RATE
-"""The synthesiser reads its samples without a low-pass filter, so it plays at twice the rate and the filter comes after."""
 
 
 @dataclass(frozen=True)

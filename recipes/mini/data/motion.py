@@ -33,12 +33,12 @@ BASIC_MOTIONS = "aeon/aeon/datasets/data/BasicMotions/BasicMotions_TRAIN.ts"
 
 RATE, WATCH_RATE = 50, 10
 GRAVITY = 9.80665
-TEST_PEOPLE = (2, 4, 9, 10, 12, 13, 18, 20, 24)
-"""HAPT's own test part: nine of 30 people."""
+TEST_PEOPLE = (2, 4, 9, 10, 12, 13, 18, 20, 24)  # HAPT's own test part: nine of 30 people
 
+# HAPT's numbers; 2 and 3 are stairs up and down, 7 to 12 changes of posture.
 ACTIVITIES = {1: "walking", 2: "climbing", 3: "climbing", 4: "sitting", 5: "standing", 6: "lying"}
-"""HAPT's numbers; 2 and 3 are stairs up and down, 7 to 12 changes of posture."""
 
+# No emoji sits or lies: a chair and a bed stand for it, as their keywords say (sit; bed, night).
 PICTURES = {
     "walking": ("1F6B6", "1F6B6-200D-2642-FE0F", "1F6B6-200D-2640-FE0F"),
     "standing": ("1F9CD", "1F9CD-200D-2642-FE0F", "1F9CD-200D-2640-FE0F"),
@@ -48,7 +48,6 @@ PICTURES = {
     "running": ("1F3C3", "1F3C3-200D-2642-FE0F", "1F3C3-200D-2640-FE0F"),
     "badminton": ("1F3F8",),
 }
-"""No emoji sits or lies: a chair and a bed stand for it, as their keywords say (sit; bed, night)."""
 
 NAMES = {
     "names": {"walking": "walking", "standing": "standing", "sitting": "sitting", "lying": "lying"},
@@ -58,8 +57,7 @@ NAMES = {
 
 TEST_SECONDS = 5
 SHORTEST = TEST_SECONDS * RATE
-COPIES = 3
-"""Pictures that each stretch of HAPT is paired with; the few of BasicMotions get ten times as many."""
+COPIES = 3  # pictures that each stretch of HAPT is paired with; the few of BasicMotions get ten times as many
 
 
 class PandasObject:
@@ -93,6 +91,7 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+# All that the file may name. Nothing else is looked up, and no code of pandas runs.
 ALLOWED: dict[tuple[str, str], Any] = {
     ("copy_reg", "_reconstructor"): _reconstruct_object,
     ("__builtin__", "object"): object,
@@ -107,7 +106,6 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
 }
-"""All that the file may name. Nothing else is looked up, and no code of pandas runs."""
 
 
 class ClosedUnpickler(pickle.Unpickler):

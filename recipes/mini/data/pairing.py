@@ -1,4 +1,4 @@
-"""Pair recordings with pictures of their class; sounds.py and motion.py use it.
+"""Pair recordings with pictures of their class (for sounds.py and motion.py), and write rows as all programs of this folder do.
 
 No package holds sounds or movements that were recorded together with a picture. So each recording is paired with drawings of its class, drawn at
 random among those that the image encoder was trained on, and rows of one class are not negatives of each other.
@@ -15,14 +15,11 @@ from typing import Any
 
 import numpy as np
 
-UNSEEN_SETS = ("fxemoji", "openmoji")
-"""Sets of drawings that no encoder is trained on."""
+UNSEEN_SETS = ("fxemoji", "openmoji")  # sets of drawings that no encoder is trained on
 
-IMAGE_TEXT = ("drawings/train.jsonl", "furniture/image-text.jsonl")
-"""Manifests of pictures and words, under WORK/data."""
+IMAGE_TEXT = ("drawings/train.jsonl", "furniture/image-text.jsonl")  # manifests of pictures and words, under WORK/data
 
-Row = dict[str, Any]
-"""A line of a manifest."""
+Row = dict[str, Any]  # a line of a manifest
 
 
 def pictures_by_group(work: Path) -> dict[str, list[str]]:
@@ -100,6 +97,11 @@ def ceiling_rows(work: Path, codes: Mapping[str, Sequence[str]], folder: Path) -
                 if image.exists():
                     rows.append({"id": f"{name}/{code}", "image": os.path.relpath(image, folder), "label": label, "source": name})
     return rows
+
+
+def stamp_sentence(path: Path) -> str:
+    """Return the sentence that describes a Tux Paint stamp, from the text file beside its picture and sound."""
+    return path.read_text(errors="replace").split("\n")[0].strip().rstrip(".")
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:

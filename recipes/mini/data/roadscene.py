@@ -8,10 +8,11 @@ into blocks; each fold holds some blocks out for testing.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
+
+from pairing import write_rows
 
 BLOCKS = 15
 FOLDS = 3
@@ -37,7 +38,7 @@ def main() -> None:
         splits[f"train-{fold}"] = [row for row in rows if row["block"] not in held]
         splits[f"test-{fold}"] = [row for row in rows if row["block"] in held]
     for name, lines in splits.items():
-        (out / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_rows(out / f"{name}.jsonl", lines)
     print(f"roadscene: {len(rows)} pairs in {BLOCKS} blocks; " + ", ".join(f"{k} {len(v)}" for k, v in splits.items()), file=sys.stderr)
 
 

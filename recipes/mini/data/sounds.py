@@ -28,22 +28,20 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from instruments import INSTRUMENTS, RATE, STYLES, Soundfont, add_room, equalise, scale_to_peak, score
-from pairing import Row, ceiling_rows, pair_with_pictures, pictures_by_group, pictures_of, shuffle_pictures, write_rows
+from pairing import Row, ceiling_rows, pair_with_pictures, pictures_by_group, pictures_of, shuffle_pictures, stamp_sentence, write_rows
 from qt_resources import resources
 from scipy.signal import resample_poly
 
-TRAINING_CLIPS, TEST_CLIPS = 216, 20
-"""Clips of each instrument for training and for the test."""
-MOST_SEMITONES = 5
-"""Most semitones by which a training instrument is made larger or smaller."""
-HEARINGS = 6
-"""Variations of each real training recording."""
+TRAINING_CLIPS, TEST_CLIPS = 216, 20  # clips of each instrument for training and for the test
+MOST_SEMITONES = 5  # most semitones by which a training instrument is made larger or smaller
+HEARINGS = 6  # variations of each real training recording
 
 TRAINING_FONT = "fluid-soundfont-gm/usr/share/sounds/sf2/FluidR3_GM.sf2"
 TEST_FONT = "minuet-data/usr/share/minuet/soundfonts/GeneralUser-v1.47.sf2"
 GCOMPRIS = "gcompris-qt-data/usr/share/gcompris-qt/rcc"
 STAMPS = "tuxpaint-stamps-default/usr/share/tuxpaint/stamps"
 
+# The codes of the emoji that draw each class.
 PICTURES = {
     # instruments
     "accordion": ("1FA97",), "banjo": ("1FA95",), "bell": ("1F514",), "drum": ("1F941",), "flute": ("1FA88",), "guitar": ("1F3B8",),
@@ -57,7 +55,6 @@ PICTURES = {
     "door": ("1F6AA",), "duck": ("1F986",), "frog": ("1F438",), "heart": ("2764", "1F493"), "horse": ("1F40E", "1F434"), "owl": ("1F989",),
     "pig": ("1F416", "1F437"), "sheep": ("1F411", "1F40F"), "telephone": ("260E", "1F4DE"), "train": ("1F682", "1F686"),
 }  # fmt: skip
-"""The codes of the emoji that draw each class."""
 
 ESC10 = {
     "001 - Dog bark": "dog", "002 - Rain": "rain", "003 - Sea waves": "sea waves", "004 - Baby cry": "crying baby",
@@ -65,12 +62,12 @@ ESC10 = {
     "009 - Rooster": "rooster", "010 - Fire crackling": "crackling fire",
 }  # fmt: skip
 
+# The class of each gcompris recording of an instrument; it has no bell.
 REAL_INSTRUMENTS = {
     "accordion": "accordion", "banjo": "banjo", "drum_kit": "drum", "electric_guitar": "guitar", "flute_traversiere": "flute",
     "guitar": "guitar", "maracas": "maracas", "piano": "piano", "saxophone": "saxophone", "snare_drum": "drum", "trumpet": "trumpet",
     "violin": "violin",
 }  # fmt: skip
-"""The class of each gcompris recording of an instrument; it has no bell."""
 
 GCOMPRIS_EFFECTS = {
     "cat": "cat", "chickens": "chicken", "cow": "cow", "dog": "dog", "duck": "duck", "horse": "horse", "owl": "owl", "pig": "pig",
@@ -78,11 +75,11 @@ GCOMPRIS_EFFECTS = {
     "LRFrogsInPondDuringStormLACut": "frog", "LRApplauses_1_LA_cut": "applause", "LRDoor_Open_2_LA": "door", "LRHeart_beat_01_LA": "heart",
     "LRStartAndStopCarEngine1LACut": "car", "LRTrain_slowing_down_01_LA_cut": "train", "LRRing_01_LA": "telephone",
 }  # fmt: skip
+# Stamps that are paired with all emoji of a class; the others are paired with their own picture.
 STAMP_EFFECTS = {
     "dog": "dog", "rooster": "rooster", "cow": "cow", "cow_white": "cow", "pig": "pig", "sheep": "sheep", "sheep_lamb": "sheep", "duck": "duck",
     "drake": "duck", "frog": "frog", "horse": "horse", "owl": "owl", "hen": "chicken", "blackcat": "cat",
 }  # fmt: skip
-"""Stamps that are paired with all emoji of a class; the others are paired with their own picture."""
 
 
 def read_sound(file: Path | io.BytesIO) -> np.ndarray:
@@ -165,7 +162,7 @@ def stamps(sources: Path) -> Iterator[tuple[str, str, np.ndarray]]:
         spoken = re.search(r"_desc|_[a-z]{2}(_[A-Za-z]{2})?$", path.stem) or place.parts[0] == "symbols" or "hanukkah" in place.parts
         if spoken or "music" in place.parts or not path.with_suffix(".txt").exists():
             continue
-        sentence = path.with_suffix(".txt").read_text(errors="replace").split("\n")[0].strip().rstrip(".")
+        sentence = stamp_sentence(path.with_suffix(".txt"))
         sound = read_sound(path)
         if len(sound) >= RATE // 4:
             yield path.stem, STAMP_EFFECTS.get(path.stem, f"stamp {sentence}"), sound

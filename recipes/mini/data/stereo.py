@@ -9,11 +9,11 @@ which opencv-doc has, comes without its calibration and is left out.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
+from pairing import write_rows
 from PIL import Image
 
 FOCAL, BASELINE, BETWEEN_CENTRES = 994.978, 0.193001, 31.086  # pixels, metres, pixels: as scikit-image's documentation has them
@@ -29,7 +29,7 @@ def main() -> None:
     Image.fromarray(np.where(known, np.round(metres * 1000), 0).astype(np.uint16)).save(out / "motorcycle-depth.png")
     Image.open(source / "motorcycle_left.png").save(out / "motorcycle.png")
     row = {"id": "motorcycle", "image": "motorcycle.png", "depth": "motorcycle-depth.png", "label": "motorbike"}
-    (out / "real.jsonl").write_text(json.dumps(row) + "\n")
+    write_rows(out / "real.jsonl", [row])
     near, far, focal = metres[known].min(), metres[known].max(), FOCAL * 128 / min(disparity.shape)
     print(f"stereo: 1 real pair, {near:.2f} to {far:.2f} m, focal {focal:.0f} px at 128 px", file=sys.stderr)
 

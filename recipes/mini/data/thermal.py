@@ -26,6 +26,7 @@ import meshes
 import numpy as np
 from furniture import halve, to_bytes
 from meshes import Material, Mesh
+from pairing import write_rows
 from PIL import Image
 from render import Camera, plane_depth, render
 from shading import colours, holes, normals
@@ -401,7 +402,7 @@ def main() -> None:
             | {"image": f"../furniture/{row['image']}", "thermal": f"thermal/{row['id']}.png", "source": row["source"]}
             for row in room_rows
         ]
-        (out / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_rows(out / f"{split}.jsonl", lines)
         print(f"thermal {split}: {count} streets, {len(room_rows)} views of furniture, all synthetic", file=sys.stderr)
 
 

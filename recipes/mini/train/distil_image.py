@@ -33,12 +33,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig
-from imagebind_cli.training import clip_gradients, encoder_with, fresh_weights, make_optimizer, make_tower, rate_at, recipe, set_rate
-from imagebind_cli.weights import checkpoint
+from imagebind_cli.training import (
+    EncoderRecipe,
+    OptimizerRecipe,
+    RunRecipe,
+    clip_gradients,
+    encoder_with,
+    fresh_weights,
+    make_optimizer,
+    make_tower,
+    rate_at,
+    set_rate,
+)
+from imagebind_cli.weights import foreign_config
 from imagebind_cli.weights.find import find_checkpoint
 
-TEACHER_SIZE, KEPT_SIZE = 160, 96
-"""Pixels of a side: of what the teacher sees, and of what is kept to cut the encoder's crops of 64 from."""
+TEACHER_SIZE, KEPT_SIZE = 160, 96  # pixels of a side: of what the teacher sees, and of what is kept to cut the encoder's crops of 64 from
 BATCH, WARMUP = 256, 50
 
 
@@ -58,19 +68,16 @@ class Round:
     recoloured: float = 0.0
 
 
+# The rounds by the folder that each writes.
 ROUNDS = {
     "start-image-imitation": Round(2700, 3e-3),
     "start-image-concepts": Round(2000, 1.5e-3, concepts=0.1),
     "start-image": Round(450, 1e-3, concepts=0.1, furniture=8, recoloured=0.7),
 }
-"""The rounds by the folder that each writes."""
-COLOURINGS = 9
-"""Colourings over which a view of furniture is averaged: its own, and random ones."""
-SHARPNESS, SMOOTHING = 20.0, 0.1
-"""Factor of the cosines to concepts, and label smoothing over them."""
-ENCODER_SETTINGS = recipe.Encoder(train="all", patch_dropout=0.5)
-SMALLEST, RATIO = 0.5, 4 / 3
-"""Smallest share of the area that a crop keeps, and its most extreme aspect ratio."""
+COLOURINGS = 9  # colourings over which a view of furniture is averaged: its own, and random ones
+SHARPNESS, SMOOTHING = 20.0, 0.1  # factor of the cosines to concepts, and label smoothing over them
+ENCODER_SETTINGS = EncoderRecipe(train="all", patch_dropout=0.5)
+SMALLEST, RATIO = 0.5, 4 / 3  # smallest share of the area that a crop keeps, and its most extreme aspect ratio
 SEED = 0
 
 
@@ -222,7 +229,7 @@ class Pictures:
 def main(work: Path) -> None:
     if all((work / name / "config.json").exists() for name in ROUNDS):
         return
-    config = checkpoint.read_config(CONFIG)
+    config = foreign_config.read_config(CONFIG)
     shape = config.encoders["vision"]
     paths, furniture, concept_numbers = pictures(work)
     images = Pictures(torch.from_numpy(np.stack([read_picture(path, KEPT_SIZE) for path in paths])).permute(0, 3, 1, 2), furniture, shape)
@@ -236,8 +243,8 @@ def main(work: Path) -> None:
                 wanted = targets(teacher_vectors(work, paths), config.dim)
             concepts = Concepts(wanted, concept_numbers)
             encoder = encoder_with("vision", replace(shape, patch_dropout=ENCODER_SETTINGS.patch_dropout or 0.0), tensors)
-            tower = make_tower("vision", encoder, ENCODER_SETTINGS, recipe.Run(precision="bf16"), torch.device("cpu"))
-            settings = recipe.Optimizer(name="muon", lr=round_.rate, beta2=0.98, weight_decay=0.1, final=0.01)
+            tower = make_tower("vision", encoder, ENCODER_SETTINGS, RunRecipe(precision="bf16"), torch.device("cpu"))
+            settings = OptimizerRecipe(name="muon", lr=round_.rate, beta2=0.98, weight_decay=0.1, final=0.01)
             optimizer = make_optimizer(
                 {"vision": encoder}, {"vision": ENCODER_SETTINGS}, concepts if round_.concepts else nn.Module(), settings
             )

@@ -27,12 +27,11 @@ from transformers import AutoModel
 
 from imagebind_cli.encoders.text import END, START, token_ids, token_texts
 from imagebind_cli.training import encoder_with, fresh_weights
-from imagebind_cli.weights import checkpoint
+from imagebind_cli.weights import foreign_config
 
 TEMPLATES = ("a {}", "a drawing of {}", "a picture of a {}", "a photo of a {}", "the sound of {}", "{} and {}", "a person {}", "this is {}")
 STEPS, BATCH, RATE = 1500, 384, 2e-3
-LONGEST = 12
-"""Most tokens of a phrase: the encoder is meant for names and short sentences."""
+LONGEST = 12  # most tokens of a phrase: the encoder is meant for names and short sentences
 SEED = 0
 CAPTIONS = ("drawings/train.jsonl", "furniture/image-text.jsonl")  # manifests under WORK/data
 
@@ -129,7 +128,7 @@ def main(work: Path) -> None:
     if (folder / "config.json").exists():
         return
     torch.manual_seed(SEED)
-    config = checkpoint.read_config(CONFIG)
+    config = foreign_config.read_config(CONFIG)
     shape = config.encoders["text"]
     texts, token_vectors, targets = teacher_targets(work, config.dim)
     tensors = fresh_weights("text", shape, SEED)

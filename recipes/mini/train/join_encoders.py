@@ -13,7 +13,7 @@ from pathlib import Path
 
 from model_folder import CONFIG, write_model
 
-from imagebind_cli.weights import checkpoint
+from imagebind_cli.weights import foreign_config
 from imagebind_cli.weights.find import find_checkpoint
 
 
@@ -22,7 +22,7 @@ def main(folder: Path, parts: dict[str, str]) -> None:
         return
     sources = {name: find_checkpoint(part) for name, part in parts.items()}
     steps = {name: part.config.origin.get("steps") if part.config.origin else None for name, part in sources.items()}
-    config = replace(checkpoint.read_config(CONFIG), origin={"steps": steps})
+    config = replace(foreign_config.read_config(CONFIG), origin={"steps": steps})
     write_model(folder, config, {name: part.read(name) for name, part in sources.items()}, "joined encoders")
 
 

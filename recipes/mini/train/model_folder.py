@@ -8,11 +8,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from imagebind_cli.weights.checkpoint import write_tensors
 from imagebind_cli.weights.model_config import ModelConfig
+from imagebind_cli.weights.tensor_files import write_tensors
 
-CONFIG = Path(__file__).with_name("mini.json")
-"""The config of imagebind-mini."""
+CONFIG = Path(__file__).with_name("mini.json")  # the config of imagebind-mini
 
 
 def write_model(folder: Path, config: ModelConfig, encoders: Mapping[str, Mapping[str, Tensor]], about: str) -> None:

@@ -17,14 +17,16 @@ from pathlib import Path
 
 import torch
 
-from imagebind_cli.weights import checkpoint
-from imagebind_cli.weights.checkpoint import INT8_SCALE
+from imagebind_cli.weights import foreign_config, tensor_files
 from imagebind_cli.weights.find import find_checkpoint
+from imagebind_cli.weights.origin import file_hash
+from imagebind_cli.weights.tensor_files import INT8_SCALE
 
 HERE = Path(__file__).parent
 RUNS = {"vision": "image-text", "text": "image-text", "audio": "audio", "imu": "imu-0", "depth": "depth-0", "thermal": "thermal-0"}
+# Pattern, by encoder, of the names of the matrices that are stored as int8 rows.
 INT8 = {"text": "stem.tokens.weight", "depth": "trunk.blocks.*.weight", "thermal": "trunk.blocks.*.weight"}
-"""Pattern, by encoder, of the names of the matrices that are stored as int8 rows."""
+# What CARD.md says of data that evaluation suites are made of; `zeroshot --suite` prints it beside its scores.
 TRAINED_ON = {
     "vision": {"imagenet": "imitates EfficientNet-Lite0, which learnt from its training photos and classes"},
     "audio": {
@@ -32,9 +34,7 @@ TRAINED_ON = {
         "esc50": "learnt from its ESC-10 part, folds 1 to 4: 320 of the 2,000 sounds",
     },
 }
-"""What CARD.md says of data that evaluation suites are made of; `zeroshot --suite` prints it beside its scores."""
-MOST_BYTES = 30e6
-"""Most bytes of the whole folder."""
+MOST_BYTES = 30e6  # most bytes of the whole folder
 
 
 def main(work: Path, folder: Path) -> None:
@@ -46,7 +46,7 @@ def main(work: Path, folder: Path) -> None:
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    config = checkpoint.read_config(HERE / "mini.json")
+    config = foreign_config.read_config(HERE / "mini.json")
     encoders, files, steps = {}, {}, {}
     for name, run in RUNS.items():
         if not (work / "runs" / run / "config.json").exists():
@@ -56,12 +56,12 @@ def main(work: Path, folder: Path) -> None:
         tensors: dict[str, torch.Tensor] = {}
         for key, tensor in run_model.read(name).items():
             if tensor.dim() == 2 and fnmatch(key, INT8.get(name, "")):
-                tensors[key], tensors[key + INT8_SCALE] = checkpoint.to_int8(tensor)
+                tensors[key], tensors[key + INT8_SCALE] = tensor_files.to_int8(tensor)
             else:
                 tensors[key] = tensor.float() if key == "log_scale" else tensor.half().contiguous()
         path = part / f"{name}.safetensors"
-        checkpoint.write_tensors(tensors, path)
-        files[path.name] = {"size": path.stat().st_size, "sha256": checkpoint.file_hash(path)}
+        tensor_files.write_tensors(tensors, path)
+        files[path.name] = {"size": path.stat().st_size, "sha256": file_hash(path)}
         steps[run] = run_model.config.origin.get("steps") if run_model.config.origin else None
     origin = {"recipe": "recipes/mini", "steps": steps, "version": metadata.version("imagebind-cli")}
     (part / "config.json").write_text(replace(config, encoders=encoders, files=files, origin=origin, trained_on=TRAINED_ON).to_json())

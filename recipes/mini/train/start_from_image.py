@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.training import encoder_with, fresh_weights
-from imagebind_cli.weights import checkpoint
+from imagebind_cli.weights import foreign_config
 from imagebind_cli.weights.find import find_checkpoint
 
 BOUND = ("audio", "depth", "thermal")
@@ -54,7 +54,7 @@ def initial_tensors(name: str, shape: EncoderConfig, vision: dict[str, Tensor], 
 def main(vision: Path, folder: Path) -> None:
     if (folder / "config.json").exists():
         return
-    config, source = checkpoint.read_config(CONFIG), find_checkpoint(vision)
+    config, source = foreign_config.read_config(CONFIG), find_checkpoint(vision)
     tensors = dict(source.read("vision"))
     encoders = {
         name: encoder_with(

@@ -1,0 +1,200 @@
+"""How commands show their help, under headings, and how a command that works on modalities becomes a group of one subcommand for each."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from imagebind_cli import options as reading
+from imagebind_cli.cli.flags import MODALITY, modality_flags, refuse_flag
+from imagebind_cli.errors import UsageError
+from imagebind_cli.registry import MODALITIES
+
+SHOW_ALL = "--help-all"
+NAME_WIDTH = 34  # columns for an option and its value, before its text starts on a line of its own
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # what the parser raises for wrong options; typer does not export it
+TYPES = {"int": "N", "float": "NUMBER", "str": "TEXT", "Path": "PATH"}  # annotation to what help calls a value
+
+
+class HeadedCommand(TyperCommand):
+    """A command whose options stand under headings (`rich_help_panel`). Hidden ones are listed by --help-all."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, plain_help(ctx, args))
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[OPTIONS]", *(parameter.metavar or f"[{parameter.name}]" for parameter in self.params if _is_argument(parameter))]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        if write_sections(self.params, ctx, formatter):
+            formatter.write(f"\nFurther options: {ctx.command_path} {SHOW_ALL}\n")
+
+
+class RootGroup(TyperGroup):
+    """The command line as a whole."""
+
+    def get_params(self, ctx: Any) -> Any:
+        parameters = super().get_params(ctx)
+        for parameter in parameters:
+            if getattr(parameter, "is_flag", False) and parameter.default is None:
+                parameter.default = False  # typer imports pydantic, a third of the time of help, to convert None
+        return parameters
+
+
+class ModalityGroup(TyperGroup):
+    """A group with a subcommand for each modality, which has the common options and those of its own readers.
+
+    Typer builds the parameters of the whole command once; each subcommand takes its share of them. Options may come before the modality, too.
+    Several modalities, joined by commas, are a subcommand of their own.
+    """
+
+    def __init__(self, *, params: Sequence[Any], callback: Callable[..., Any], help: str, **attributes: Any) -> None:
+        parameters = [parameter for parameter in params if parameter.name != MODALITY]
+        options = [parameter for parameter in parameters if not _is_argument(parameter)]
+        super().__init__(params=options, callback=callback, help=help, **attributes)
+        self._parameters, self._callback = parameters, callback
+        self._is_optional = any(parameter.name == MODALITY and not parameter.required for parameter in params)
+        self.commands = {name: self._subcommand(name) for name in MODALITIES}
+
+    def _subcommand(self, modality: str) -> HeadedCommand:
+        """Return the command on one modality, or on several joined by commas."""
+        flags = modality_flags(modality.split(","))
+        known = reading.flags()
+        parameters = [
+            _shown(parameter, f"Reading {modality}") if parameter.name in flags else parameter
+            for parameter in self._parameters
+            if parameter.name not in known or parameter.name in flags
+        ]
+        return _ModalityCommand(
+            modality,
+            params=parameters,
+            callback=partial(self._callback, **{MODALITY: modality}),
+            help=_help_of(self.help or "", f" {self.name} {modality} "),
+            short_help=reading.SUMMARIES.get(modality, ""),
+            rich_markup_mode=None,
+        )
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        args = plain_help(ctx, args)
+        _, rest, _ = self.make_parser(ctx).parse_args(args=list(args))
+        if not rest:
+            return super().parse_args(ctx, args)
+        before = args[: len(args) - len(rest)]
+        ctx.args = [rest[0], *before, *rest[1:]]
+        return ctx.args
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in self.commands:
+            return self.commands[cmd_name]
+        if ctx.resilient_parsing:  # of a completion, which must not fail
+            return None
+        modality_flags(cmd_name.split(","))  # refuses an unknown one
+        return self._subcommand(cmd_name)
+
+    def invoke(self, ctx: Any) -> Any:
+        if ctx.args:
+            name, command, args = self.resolve_command(ctx, ctx.args)
+            assert command is not None
+            with ctx, command.make_context(name, args, parent=ctx) as context:
+                return command.invoke(context)
+        if not self._is_optional:
+            raise UsageError(f"the modality is missing; choose from {', '.join(self.commands)}")
+        return ctx.invoke(self._callback, **ctx.params, **{MODALITY: None})
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Modalities"):
+            formatter.write_dl([(name, command.short_help or "") for name, command in self.commands.items()])
+        write_sections(self.params, ctx, formatter)
+        formatter.write(f"\nOptions of a modality: {ctx.command_path} {next(iter(self.commands))} --help. All options: {SHOW_ALL}\n")
+
+
+class _ModalityCommand(HeadedCommand):
+    """A subcommand of a modality, which says so when it is given an option of another."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except USAGE_ERROR as error:
+            name = str(getattr(error, "option_name", "")).lstrip("-").replace("-", "_")
+            if name in reading.flags() and name not in {parameter.name for parameter in self.params}:
+                refuse_flag(str(self.name).split(","), name)
+            raise
+
+
+def modality_group(command: Callable[..., None], help: str) -> typer.Typer:
+    """Return a command with a `modality` among its arguments as a group of one subcommand for each modality."""
+    group = typer.Typer(cls=ModalityGroup, help=help, subcommand_metavar="MODALITY [INPUT]...", rich_markup_mode=None)
+    group.callback()(command)
+    return group
+
+
+def write_sections(parameters: Iterable[Any], ctx: Any, formatter: Any) -> bool:
+    """Write arguments and options under their headings: input first, others in their order of appearance, those without a heading last.
+
+    Returns:
+        Whether some were left out, as hidden.
+    """
+    sections: dict[str, list[tuple[str, str]]] = {}
+    parameters = list(parameters)
+    rest = "Other" if any(parameter.rich_help_panel for parameter in parameters) else "Options"
+    shown = [parameter for parameter in parameters if ctx.meta.get(SHOW_ALL) or not parameter.hidden]
+    for parameter in shown:
+        heading = parameter.rich_help_panel or ("Arguments" if _is_argument(parameter) else rest)
+        sections.setdefault(heading, []).append(_row(parameter))
+    for heading in sorted(sections, key=lambda heading: (heading == rest) - (heading == "Input")):
+        with formatter.section(heading):
+            formatter.write_dl(sections[heading], col_max=NAME_WIDTH)
+    return len(shown) < len(parameters)
+
+
+def _row(parameter: Any) -> tuple[str, str]:
+    """An argument or option with what it takes, and its text with its default."""
+    text = parameter.help or ""
+    default = parameter.show_default if isinstance(parameter.show_default, str) else parameter.default if parameter.show_default else None
+    if default not in (None, False):
+        text += f" [default: {default}]"
+    if _is_argument(parameter):
+        return parameter.metavar or parameter.name, text
+    names = ", ".join(sorted(parameter.opts, key=len))
+    return names if parameter.is_flag else f"{names} {parameter.metavar or _value(parameter)}", text
+
+
+def _value(parameter: Any) -> str:
+    """What an option's value is called: its choices, or its type."""
+    kind = parameter.type_descriptor
+    if kind.is_choice:
+        return "|".join(str(getattr(choice, "value", choice)) for choice in kind.choices)
+    name = parameter.bare_type().removeprefix("list[").removesuffix("]")
+    return TYPES.get(name, name.upper())
+
+
+def _is_argument(parameter: Any) -> bool:
+    return bool(parameter.param_type_name == "argument")
+
+
+def _shown(parameter: Any, heading: str) -> Any:
+    """A reading option under the heading of the modality that it is of."""
+    parameter = copy.copy(parameter)
+    parameter.hidden, parameter.rich_help_panel = False, heading
+    parameter.help = reading.flags()[parameter.name].metadata["help"]
+    return parameter
+
+
+def plain_help(ctx: Any, args: list[str]) -> list[str]:
+    """Return the arguments with --help in place of --help-all, which the context remembers."""
+    if SHOW_ALL not in args:
+        return args
+    ctx.meta[SHOW_ALL] = True
+    return ["--help" if argument == SHOW_ALL else argument for argument in args]
+
+
+def _help_of(help: str, words: str) -> str:
+    """The first paragraph of a command's help, and those of its examples that have some words."""
+    introduction, *_ = help.split("\n\n", 1)
+    examples = [f"    {line.strip()}" for line in help.splitlines() if words in line]
+    return "\n\n".join([introduction, *(["\b\n" + "\n".join(examples)] if examples else [])])

@@ -1,0 +1,273 @@
+"""Decode and transform inputs once, for later runs to read in their place: what `imagebind preprocess` does, without a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import imagebind_cli
+from imagebind_cli import registry
+from imagebind_cli.corpus.failures import FailureFile
+from imagebind_cli.corpus.items import Inputs, new_items, open_items
+from imagebind_cli.engine import default_workers, open_engine
+from imagebind_cli.engine.processes import Processes
+from imagebind_cli.errors import UsageError, writing
+from imagebind_cli.events import Listener
+from imagebind_cli.options import ReadingOptions
+from imagebind_cli.prepared import Writer, belongs_to, member_key, open_writer
+from imagebind_cli.registry import Face
+from imagebind_cli.sources import Failure, Item, kept_beside
+
+if TYPE_CHECKING:
+    from imagebind_cli.encoder import EncoderConfig, Sample
+    from imagebind_cli.pipeline import Step
+
+Options = Mapping[str, Mapping[str, Any]]  # modality to the fields of its options dataclass that were chosen
+Reading = Mapping[Face, ReadingOptions]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was read of an item in one modality.
+
+    record: its id, modality, facts of the file, number and shape of clips, seconds, and assumptions, ready for JSON. sample: its first
+    stretch, as the encoder with this config takes it.
+    """
+
+    record: dict[str, Any]
+    sample: Sample
+    config: EncoderConfig
+
+
+def preprocess(
+    modalities: str | Sequence[str],
+    inputs: Inputs,
+    output: str | Path | BinaryIO,
+    *,
+    model: str | None = None,
+    manifest: Path | str | None = None,
+    columns: Mapping[str, str] | None = None,
+    errors: Path | str | None = None,
+    array: str = "float32",
+    shard_bytes: int | None = None,
+    workers: int | None = None,
+    processes: Processes | None = None,
+    listener: Listener | None = None,
+    options: Options | None = None,
+) -> Listener:
+    """Write inputs, decoded and transformed, to tar shards or an HDF5 file. The same call again adds those that are not there yet.
+
+    Args:
+        modalities: one, or several that stay together under one id, as the picture and the sound of a video.
+        inputs: files, folders, patterns or sentences, or a function that yields items, see `corpus.embed`.
+        output: `out-%06d.tar` for numbered shards, `out.tar`, `out.h5`, or a binary stream for one tar.
+        model: whose input sizes and constants to use; the default model's if not given. Its weights need not be present.
+        manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`. columns: its names of columns, see `sources.from_manifest`.
+        errors: a file that keeps a JSON line for each failed input.
+        array: `float32` or `float16`, the number type of the arrays. shard_bytes: size at which a numbered shard is closed.
+        workers: inputs read at a time; one per core, 8 at most, if not given. processes: to read with, where they are launched already.
+        listener: hears what happens, and counts it.
+        options: by modality the options of its readers, e.g. `{"audio": {"clips": 3}}`.
+    Returns:
+        The listener, with its counts.
+    Raises:
+        UsageError: the output's name, a modality or an option is wrong.
+        UserError: the output was made otherwise or is in use; the model has no such encoder; a manifest cannot be read. A single bad input
+            is a failure that the listener hears of.
+    """
+    names = (modalities,) if isinstance(modalities, str) else tuple(modalities)
+    reading = _reading(names, options)
+    stream, place = (None, str(output)) if isinstance(output, str | Path) else (output, "-")
+    check_prepared_output(place, names, shard_bytes)
+    listener = Listener() if listener is None else listener
+    workers = workers or default_workers()
+    with ExitStack() as stack:
+        if errors is not None:
+            failures = FailureFile(Path(errors))
+            stack.callback(failures.close)
+            stack.callback(setattr, listener, "failures", listener.failures)
+            listener.failures = failures
+        if processes is None:
+            processes = stack.enter_context(Processes(names))
+        items = open_items(names, inputs, manifest, columns, lambda path: belongs_to(path, place))
+        listener.begin(0)
+        configs = _configs(model, reading)
+        record = _record(configs, reading, array)
+        stack.enter_context(writing("stdout" if stream else place))
+        writer = stack.enter_context(open_writer(place, record, shard_bytes, stream))
+        new = new_items(items, writer.ids, listener, any(face.timed for face in reading))
+        hint = _pairing_hint(names) if len(names) > 1 and manifest is None else None
+        for item, result in _write(_decode(new, configs, reading, workers, processes), writer, names, array, listener):
+            if result is None:
+                listener.succeeded(item.id)
+                continue
+            listener.failure(item.id, result.reason)
+            if hint and not listener.done:
+                listener.note(hint)
+                hint = None
+    return listener
+
+
+def inspect_inputs(
+    modalities: str | Sequence[str],
+    inputs: Inputs,
+    *,
+    model: str | None = None,
+    manifest: Path | str | None = None,
+    columns: Mapping[str, str] | None = None,
+    workers: int | None = None,
+    listener: Listener | None = None,
+    options: Options | None = None,
+) -> Iterator[list[Inspection]]:
+    """Read inputs as `preprocess` would, and yield for each what was read and assumed, by modality. Nothing is written.
+
+    Args and Raises: as `preprocess`.
+    """
+    names = (modalities,) if isinstance(modalities, str) else tuple(modalities)
+    reading = _reading(names, options)
+    listener = Listener() if listener is None else listener
+    listener.begin(0)
+    configs = _configs(model, reading)
+    inspections: dict[str, Inspection] = {}
+    items = open_items(names, inputs, manifest, columns, lambda path: False)
+    for item, result in _decode(items, configs, reading, workers or default_workers()):
+        if isinstance(result, Failure):
+            listener.failure(item.id, result.reason)
+        elif result is None:
+            yield list(inspections.values())
+            listener.succeeded(item.id)
+        else:
+            listener.remarks(item.id, (), result.warnings)
+            name = result.modality
+            if name in inspections:
+                _extend(inspections[name].record, result)
+            else:
+                inspections[name] = Inspection(_describe(item.id, result), result, configs[registry.face(name)])
+            continue
+        inspections = {}
+
+
+def check_prepared_output(output: str, modalities: Sequence[str], shard_bytes: int | None = None) -> None:
+    """Check that the name of an output fits what shall be written to it.
+
+    Args:
+        output: as for `preprocess`; `-` for a stream.
+    Raises:
+        UsageError: it does not.
+    """
+    if output != "-" and not output.endswith((".tar", ".h5")):
+        raise UsageError(f"{output}: the name must end in .tar or .h5, or be -")
+    if shard_bytes is not None and "%" not in output:
+        raise UsageError(f"--shard-size is for numbered shards such as out-%06d.tar; {output} is one file")
+    if output.endswith(".h5") and "%" in output:
+        raise UsageError(f"{output}: an .h5 is one file and takes no number; tar shards do")
+    if output.endswith(".h5") and "vision" in modalities:
+        raise UsageError("an .h5 holds clips of one shape, which pictures and videos differ in: name image or video, or write a .tar")
+
+
+def _reading(modalities: Sequence[str], options: Options | None) -> dict[Face, ReadingOptions]:
+    """Return each modality with its options.
+
+    Raises:
+        UsageError: a modality or an option is unknown.
+    """
+    options = options or {}
+    for name in options:
+        if name not in modalities:
+            raise UsageError(f"options of {name}, which is not asked for; choose from {', '.join(modalities)}")
+    return {face: face.read_options(options.get(face.name, {})) for face in map(registry.face, modalities)}
+
+
+def _configs(model: str | None, faces: Iterable[Face]) -> dict[Face, EncoderConfig]:
+    """What the encoders take, by modality. Called late: it imports torch, which takes seconds."""
+    import torch
+
+    from imagebind_cli.weights.find import input_configs
+
+    torch.set_num_threads(1)  # the readers share the cores
+    faces = tuple(faces)
+    return dict(zip(faces, input_configs(model, [face.name for face in faces]).values(), strict=True))
+
+
+def _record(configs: Mapping[Face, EncoderConfig], reading: Reading, array: str) -> dict[str, Any]:
+    """How the samples were made, for whoever reads them."""
+    from imagebind_cli.readers import input_record
+
+    inputs = {face.name: input_record(config, reading[face]) for face, config in configs.items()}
+    return {"inputs": inputs, "array": array, "version": imagebind_cli.__version__}
+
+
+def _decode(
+    items: Iterable[Item | Failure],
+    configs: Mapping[Face, EncoderConfig],
+    reading: Reading,
+    workers: int,
+    processes: Processes | None = None,
+) -> Iterator[Step]:
+    """The samples of items, in order; see `pipeline.decode`."""
+    from imagebind_cli import pipeline
+    from imagebind_cli.readers import read_sources
+
+    read = partial(read_sources, configs=configs, options=reading)
+    return pipeline.decode(items, open_engine(read, workers, processes), ahead=4 * workers)  # type: ignore[return-value]
+
+
+def _write(
+    steps: Iterable[Step], writer: Writer, modalities: Sequence[str], array: str, listener: Listener
+) -> Iterator[tuple[Item, Failure | None]]:
+    """Write samples, and yield each item once all of it is written, or its failure."""
+    spans: dict[str, list[Any]] = {}
+    notes: dict[str, list[str]] = {}
+    for item, sample in steps:
+        if isinstance(sample, Failure):
+            writer.drop()
+            yield item, sample
+        elif sample is not None:
+            name, values = sample.modality, sample.tensor.numpy()
+            writer.add(member_key(item.id), name, values.astype(array if values.dtype.kind == "f" else "int32", copy=False))
+            spans.setdefault(name, []).extend(sample.spans)
+            listener.remarks(item.id, sample.notes, sample.warnings)
+            notes.setdefault(name, []).extend(note for note in sample.notes if note not in notes.get(name, []))
+            continue
+        elif spans:
+            beside = {key: value for key, value in kept_beside(item, tuple(modalities)).items() if key not in ("spans", "notes")}
+            writer.finish(member_key(item.id), {**beside, "id": item.id, "spans": spans, "notes": notes})
+            yield item, None
+        else:
+            yield item, Failure(item.id, "holds nothing to prepare")
+        spans, notes = {}, {}
+
+
+def _pairing_hint(modalities: Sequence[str]) -> str:
+    """What to do where no file has all of several modalities."""
+    names, rows = " and ".join(modalities), ", ".join(f'"{name}": ...' for name in modalities)
+    return f"{names} were both looked for in each file, as in a video with its sound; to pair files, give --manifest with rows {{{rows}}}"
+
+
+def _describe(id: str, sample: Sample) -> dict[str, Any]:
+    """What was read of an item, from its first sample in a modality."""
+    return {
+        "id": id,
+        "modality": sample.modality,
+        **sample.facts,
+        "clips": len(sample.tensor),
+        "shape": list(sample.tensor.shape[1:]),
+        "start": sample.spans[0][0] if sample.spans[0] else None,
+        "end": _end(sample),
+        "assumed": list(sample.notes),
+    }
+
+
+def _extend(record: dict[str, Any], sample: Sample) -> None:
+    """Add a further sample of the same item to its record."""
+    record["clips"] += len(sample.tensor)
+    record["end"] = _end(sample)
+
+
+def _end(sample: Sample) -> float | None:
+    span = sample.spans[-1]
+    return span[1] if span else None

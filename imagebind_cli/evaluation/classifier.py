@@ -1,0 +1,87 @@
+"""From unit vectors to predictions: scores of classes, probabilities, and the best classes of each item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from imagebind_cli.evaluation.vectors import ItemVectors
+from imagebind_cli.registry import face
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Anything that scores classes: prototypes, or a trained probe.
+
+    score: unit vectors (k, dim) to float64 (k, c). scale: the factor on scores before a softmax.
+    """
+
+    classes: list[str]
+    score: Callable[[np.ndarray], np.ndarray]
+    scale: float
+
+
+class ClassScore(NamedTuple):
+    """A class with its probability and its score: the cosine, or a probe's logit."""
+
+    name: str
+    probability: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best classes of an item, or of one window of it.
+
+    span: start and end of the window in seconds. top: best first. truth: the item's labels, None where they are not known.
+    """
+
+    id: str
+    top: list[ClassScore]
+    truth: list[str] | None = None
+    span: tuple[float, float] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row that `imagebind zeroshot` writes."""
+        seconds = {"start": self.span[0], "end": self.span[1]} if self.span else {}
+        top = [{"class": entry.name, "probability": entry.probability, "score": entry.score} for entry in self.top]
+        return {"id": self.id, **seconds, "top": top, **({} if self.truth is None else {"truth": self.truth})}
+
+
+def pair_scale(item_made: Mapping[str, Any], class_made: Mapping[str, Any]) -> float:
+    """Return the factor on cosines before a softmax: the logit scale of the items' modality, for vision that of the classes'.
+
+    Every modality was trained against vision, at its own scale, and vision has none: the scale is that of a pair with vision. No scale was
+    trained for other pairs.
+    """
+    return float((item_made if face(item_made["modality"]).scaled else class_made).get("scale", 1))
+
+
+def probabilities(scores: np.ndarray, scale: float) -> np.ndarray:
+    """Compute the softmax over classes of scores (k, c) times the scale, in float64."""
+    logits = scores * scale
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def predictions(
+    classifier: Classifier, batch: ItemVectors, scores: np.ndarray, truths: Sequence[Sequence[str] | None], k: int
+) -> Iterator[Prediction]:
+    """Yield the k best classes of each item by its scores (n, c). Of equal scores, the class that comes first wins.
+
+    Args:
+        truths: the labels of each item, None where they are not known.
+    """
+    shares = probabilities(scores, classifier.scale)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    for row, places in enumerate(order):
+        top = [ClassScore(classifier.classes[place], _short(shares[row, place]), _short(scores[row, place])) for place in places]
+        truth = truths[row]
+        yield Prediction(batch.ids[row], top, None if truth is None else list(truth), batch.spans[row])
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.9g}")

@@ -1,0 +1,147 @@
+"""One classification task: what is classified, what is known of it, who listens, and the report at its end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.evaluation.captions import CaptionMatch
+from imagebind_cli.evaluation.classifier import Classifier, Prediction, predictions
+from imagebind_cli.evaluation.labels import Label
+from imagebind_cli.evaluation.options import ReportOptions
+from imagebind_cli.evaluation.report import Report, measure
+from imagebind_cli.evaluation.tally import Tally
+from imagebind_cli.evaluation.truth import Truth
+from imagebind_cli.evaluation.vectors import ItemVectors, VectorSource, concatenate_batches
+from imagebind_cli.events import Listener
+from imagebind_cli.registry import encoder_name
+
+if TYPE_CHECKING:
+    from imagebind_cli.evaluation.suites import Suite
+
+NAMES_SHOWN = 5  # classes without items that a note lists
+
+Rows = list[Prediction] | list[CaptionMatch]
+RowOutput = Callable[[Rows], object]  # takes rows as soon as they are known
+
+
+@dataclass(frozen=True)
+class Task:
+    """Vectors to classify, what is known of them, and who hears of it.
+
+    metric: `top1`, `map` or `recall`; None for what the truth calls for. output: takes the rows as they come, which are then not kept.
+    """
+
+    source: VectorSource
+    labels: list[Label] | None
+    truth: Truth | None
+    metric: str | None
+    options: ReportOptions
+    output: RowOutput | None
+    listener: Listener
+    suite: Suite | None = None
+    rows: list[Any] = field(default_factory=list)  # where no output takes them
+
+    @property
+    def folds(self) -> dict[str, str | None]:
+        """The fold of each item of a suite, by id."""
+        return {item.id: fold for item, _, fold in self.suite.items()} if self.suite else {}
+
+    def emit(self, rows: Rows) -> None:
+        """Hand rows to the output, or keep them."""
+        if self.output:
+            self.output(rows)
+        else:
+            self.rows.extend(rows)
+
+    def tally(self, classes: list[str]) -> Tally:
+        """Start a tally, with its truth checked against the classes."""
+        tally = Tally(classes, self.truth, self.metric, self.folds)
+        self.options.check_metric(tally.metric)
+        return tally
+
+    def gather(self, failed: list[str]) -> ItemVectors:
+        """Read all items; the ids of those that cannot be read are added to `failed`."""
+        metas = self.truth is not None and self.truth.needs_metas
+        return concatenate_batches(list(self.source.batches(self.listener, failed.append, metas)))
+
+    def score(self, batch: ItemVectors, classifier: Classifier, tally: Tally) -> None:
+        """Classify a batch: rows to the output, counts to the tally."""
+        scores = classifier.score(batch.vectors)
+        truths = tally.add(batch, scores)
+        self.emit(list(predictions(classifier, batch, scores, truths, self.options.top)))
+        for id in batch.ids:
+            self.listener.succeeded(id)
+
+    def conclude(self, kind: str, tally: Tally, record: Mapping[str, Any]) -> Report | None:
+        """Report on a tally; None where there is no truth.
+
+        Raises:
+            UserError: no item has truth.
+        """
+        if self.truth is None:
+            return None
+        note_gaps(tally, self.listener)
+        items = {
+            "scored": tally.scored,
+            "failed": tally.failed,
+            "without_truth": tally.without_truth,
+            "truth_without_item": len(self.truth.missed()),
+            "sha256": tally.sha256(),
+        }
+        return self.report(kind, items, measure(tally, self.options.draws), record)
+
+    def report(self, kind: str, items: Mapping[str, Any], measured: Mapping[str, Any], record: Mapping[str, Any]) -> Report:
+        """Assemble the report and note its scores. kind: the protocol, as `zero-shot`."""
+        document: dict[str, Any] = {
+            "title": f"{self.suite.name if self.suite else self.source.modality} {kind}",
+            "items": items,
+            **measured,
+            **(self._suite_record(self.suite) if self.suite else {}),
+            **record,
+            **({"truth": self.truth.record()} if self.truth else {}),
+            "made": self.source.made(),
+            "version": sys.modules["imagebind_cli"].__version__,
+        }
+        report = Report(document)
+        if "seen" in document:
+            self.listener.note(f"{report.title}: not a held-out score: {document['seen']}")
+        self.listener.note(report.summary())
+        return report
+
+    def _suite_record(self, suite: Suite) -> dict[str, Any]:
+        files = [str(path) for path in suite.files]
+        record = {"suite": suite.name, "about": suite.about, "options": suite.options, "files": files, "notes": suite.notes}
+        seen = self._seen(suite)
+        return record | {"published": suite.published, "published_in": suite.source} | ({"seen": seen} if seen else {})
+
+    def _seen(self, suite: Suite) -> str:
+        """Return in words what the model has seen of the suite's data in training; empty where nothing is known."""
+        trained_on = self.source.space.trained_on()
+        used = map(encoder_name, (*(suite.weights or [self.source.modality]), "text"))
+        known = {name: trained_on.get(name, {}).get(suite.name) for name in used}
+        return "; ".join(f"the model has seen this data: its {name} encoder {what}" for name, what in known.items() if what)
+
+
+def note_gaps(tally: Tally, listener: Listener) -> None:
+    """Note where the truth and the items do not match.
+
+    Raises:
+        UserError: no item has truth.
+    """
+    assert tally.truth is not None
+    missed, how = tally.truth.missed(), tally.truth.how
+    if not tally.scored:
+        example = f"; it has ids as {missed[0]!r}" if missed else ""
+        raise UserError(f"{how}: no truth for any of {tally.items:,} items{example}")
+    if missed:
+        listener.note(f"{how}: truth for {len(missed):,} id{'s' * (len(missed) > 1)} that no item has, the first {missed[0]!r}")
+    if tally.without_truth:
+        listener.note(f"{tally.without_truth:,} of {tally.items:,} items have no truth and are not in the scores")
+    absent = tally.absent()
+    if absent:
+        names = ", ".join(absent[:NAMES_SHOWN]) + (", …" if len(absent) > NAMES_SHOWN else "")
+        listener.note(f"{len(absent):,} of {len(tally.classes):,} classes have no item and are not in the means over classes: {names}")

@@ -1,0 +1,240 @@
+"""How every file of the program is written: whole or not at all, on the disk before it counts, and by one process at a time.
+
+A file or folder is built in a folder `.NAME.RANDOM.partial` beside its place and then renamed. Its writer holds a lock in that folder while it
+lives, so that the next writer there can tell what a killed one left behind, and remove it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from imagebind_cli.errors import UserError, writing
+
+BUILDING = re.compile(r"\..+\.[0-9a-f]{16}\.partial", re.DOTALL)  # names of the folders in which files are built
+LOCK = ".imagebind.lock"  # the file in such a folder that its writer keeps locked
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # what some network file systems answer when asked to sync a folder
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path to build a file or folder at, and move it to `path` once the block has ended without an error.
+
+    Until then an old file stays as it is. What the block writes beside the yielded path goes beside `path`, before it. The target of a symbolic
+    link is replaced, not the link. A device or pipe, such as `/dev/stdout`, is yielded itself.
+
+    Raises:
+        UserError: `path` is a folder, or its folder does not exist. OSError: the disk is full or refuses otherwise; it names `path`.
+    """
+    if _is_special(path):
+        with writing(path):
+            yield path
+        return
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise UserError(f"{path}: is a folder; a file name is needed")
+    if not target.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}")
+    sweep(target.parent)
+    try:
+        folder, lock = _building_folder(target)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    try:
+        with _naming(path, folder):
+            yield folder / path.name
+            for built in folder.iterdir():
+                if built.name not in (LOCK, path.name):
+                    put_in_place(built, target.with_name(built.name))
+            put_in_place(folder / path.name, target)
+    finally:
+        try:
+            _remove(folder)
+        finally:
+            os.close(lock)
+
+
+def write_text(path: Path, text: str, errors: str = "strict") -> None:
+    """Replace a file by text in UTF-8, as `replacing`. errors: what to do with characters that UTF-8 lacks, as in `str.encode`."""
+    with replacing(path) as place:
+        place.write_text(text, encoding="utf-8", errors=errors)
+
+
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    """Replace a file by JSON and a newline, as `replacing`."""
+    write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def put_in_place(built: Path, path: Path) -> None:
+    """Rename a file or folder to `path` once all of it is on the disk; a file that was there is replaced at once."""
+    for each in [*built.rglob("*"), built] if built.is_dir() else [built]:
+        sync(each)
+    os.replace(built, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes | memoryview, place: int) -> None:
+    """Write all of `data` at byte `place` of an open file; the system may take it in parts."""
+    while data:
+        written = os.pwrite(descriptor, data, place)
+        data, place = data[written:], place + written
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left half built in a folder. What may belong to a running one stays."""
+    with suppress(OSError), os.scandir(folder) as entries:  # a folder that may be written to but not listed
+        for entry in entries:
+            if BUILDING.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                _remove_unlocked(Path(entry.path))
+
+
+def open_locked(path: Path, busy: str | None, flags: int = 0) -> int:
+    """Open a file for reading and writing, create it where it is missing, and lock it until it is closed.
+
+    The lock belongs to the process and ends with it, so that none is ever left behind.
+
+    Args:
+        busy: the message where another process holds it; None waits for that process. flags: more of them for `os.open`.
+    Returns:
+        The file descriptor.
+    Raises:
+        UserError: another process holds the lock.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o666)
+        try:
+            try:
+                _lock(descriptor, wait=busy is None)
+            except BlockingIOError:
+                raise UserError(busy or "") from None
+            if _is_still(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold the lock of a file that exists for this alone. busy: as for `open_locked`."""
+    descriptor = open_locked(path, busy)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def being_written(path: Path) -> str:
+    """Return the message for a store or shard that another process has locked."""
+    return f"{path}: another run is writing to it; wait for that one, or write to another file"
+
+
+def _lock(descriptor: int, wait: bool = False) -> bool:
+    """Lock an open file. Returns whether that was possible: some file systems, as of clusters, have no locks.
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise BlockingIOError from None
+        return False
+    return True
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    """Check whether a path still names an open file: whoever held the lock before may have removed or replaced it."""
+    try:
+        named = os.stat(path)
+    except FileNotFoundError:
+        return False
+    ours = os.fstat(descriptor)
+    return (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def _is_special(path: Path) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _building_folder(target: Path) -> tuple[Path, int]:
+    """Create a folder to build `target` in, which only this user may enter, and lock it. Returns it and the lock's descriptor."""
+    name = os.fsdecode(os.fsencode(target.name)[:200])  # a file name has at most 255 bytes
+    while True:
+        folder = target.with_name(f".{name}.{secrets.token_hex(8)}.partial")
+        folder.mkdir(0o700)
+        with suppress(FileNotFoundError, UserError):  # swept by another process before it was locked
+            return folder, open_locked(folder / LOCK, busy="")
+
+
+def _remove_unlocked(folder: Path) -> None:
+    try:
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:  # killed before the lock was made, or about to make it, which then takes another name
+        with suppress(OSError):
+            folder.rmdir()
+        return
+    except OSError:  # of another user
+        return
+    try:
+        if _lock(lock):
+            _remove(folder)
+    except BlockingIOError:  # its writer is alive
+        pass
+    finally:
+        os.close(lock)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder in which a file was built; the lock goes last, so that a kill in between leaves what can be swept."""
+    with suppress(OSError):
+        for entry in folder.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != LOCK:
+                os.unlink(entry)
+        os.unlink(folder / LOCK)
+        folder.rmdir()
+
+
+@contextmanager
+def _naming(path: Path, folder: Path) -> Iterator[None]:
+    """Name `path` in errors, and not the place in `folder` where it is built."""
+    try:
+        with writing(path):
+            yield
+    except UserError as error:
+        raise type(error)(str(error).replace(str(folder / path.name), str(path))) from error.__cause__
+    except OSError as error:
+        if str(error.filename or "").startswith(str(folder)):
+            error.filename, error.filename2 = str(path), None
+        raise

@@ -1,0 +1,41 @@
+"""What a library that decodes sound gives to `Sound`."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+RATES = 1_000, 768_000  # Hz; a header that says less or more is taken for damaged
+PREROLL_SECONDS = 1  # decoders of compressed sound need what comes before; it is decoded and thrown away
+
+
+class Decoder(Protocol):
+    """An open sound as one library sees it.
+
+    length: samples in each channel. promised: as many as the file itself says. seconds: set where the pictures beside it say how long it lasts.
+    notes: what was assumed. filling: samples of the last packet, as an encoder fills it up and need not say so. left_out: seconds of sound
+    that lie outside the pictures.
+    """
+
+    rate: int
+    channels: int
+    length: int
+    promised: int
+    seconds: float | None
+    facts: dict[str, Any]
+    notes: tuple[str, ...]
+    filling: int
+    left_out: float
+
+    def seek(self, sample: int) -> None: ...
+
+    def more(self, count: int) -> np.ndarray: ...  # up to count samples (n, channels) float32; none at the end
+
+    def close(self) -> None: ...
+
+
+def check_rate(rate: float) -> None:
+    """Refuse a rate no sound is recorded at."""
+    if not RATES[0] <= rate <= RATES[1] or rate != int(rate):
+        raise ValueError(f"sound at {rate:,} Hz; whole numbers from {RATES[0]:,} to {RATES[1]:,} Hz are understood")

@@ -1,0 +1,99 @@
+"""Sounds that libsndfile knows, and of which it knows the length."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+import soundfile
+
+from imagebind_cli.media.audio.decoder import PREROLL_SECONDS
+from imagebind_cli.media.decoding import Source
+from imagebind_cli.media.tracks import end_seconds, open_container, start_seconds
+
+# libsndfile's remark on a header whose count of bytes is not what follows.
+PROMISE = re.compile(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
+UNKNOWN = 2**31 - 2**16  # programs that do not know how many bytes there are write this or more
+
+
+class DoubtfulLength(Exception):
+    """libsndfile knows the format but not, or wrongly, how long the sound is. promised: samples that its header says; 0 if that is a guess."""
+
+    def __init__(self, promised: int) -> None:
+        self.promised = promised
+
+
+class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
+    """A sound file that is read on from where it is. Its base class seeks to that place after each read, where an MP3's decoder begins anew."""
+
+    def seekable(self) -> bool:
+        """Return False, for the base class; `seek` works."""
+        return False
+
+
+class SoundFile:
+    """libsndfile's view, taken only if the length it promises is there."""
+
+    notes: tuple[str, ...] = ()
+    filling, left_out = 0, 0.0
+
+    def __init__(self, source: Source) -> None:
+        if hasattr(source, "seek"):
+            source.seek(0)
+        self._file = _ForwardFile(os.fsencode(source) if isinstance(source, str | os.PathLike) else source)  # any bytes in its name
+        self.rate, self.channels, self.length = self._file.samplerate, self._file.channels, self._file.frames
+        self.seconds: float | None = None
+        self.facts = {"format": self._file.format.lower(), "codec": self._file.subtype.lower()}
+        guessed = self._file.subtype.startswith("MPEG")  # in a WAV file, too, whose header counts the encoder's delay
+        if not (self._agrees_with_packets(source) if guessed else self._reaches_its_end()):
+            self._file.close()
+            raise DoubtfulLength(0 if guessed else self.length)
+        self.promised = self._promised()
+
+    def _promised(self) -> int:
+        """Samples that the header promises: libsndfile gives as many as are there, and tells of the rest in its log alone."""
+        remark = PROMISE.search(self._file.extra_info)
+        if remark is None:
+            return self.length
+        said, found = map(int, remark.groups())
+        return round(self.length * said / found) if 0 < found < said < UNKNOWN else self.length
+
+    def _reaches_its_end(self) -> bool:
+        """Whether the last sample promised can be read. A count of zero may be a header never completed."""
+        try:
+            self._file.seek(max(self.length - 1, 0))
+            found = len(self._file.read(1))
+            self._file.seek(0)
+        except soundfile.LibsndfileError:
+            return False
+        return found == 1
+
+    def _agrees_with_packets(self, source: Source) -> bool:
+        """Whether an MP3's packets last as long as promised: without a table of its own the promise is a guess from the first one.
+
+        Its end is not sought, as libmpg123 writes lines of its own to stderr where a seek meets a frame it does not like.
+        """
+        place = source.tell() if hasattr(source, "tell") else None
+        with open_container(source) as container:
+            stream = container.streams.audio[0]
+            seconds = float(end_seconds(container, stream) - start_seconds(stream))
+        if place is not None:
+            source.seek(place)  # type: ignore[union-attr]
+        return abs(seconds - self.length / self.rate) < 0.2
+
+    def seek(self, sample: int) -> None:
+        """Go to a sample."""
+        before = max(sample - PREROLL_SECONDS * self.rate, 0)
+        self._file.seek(before)
+        self._file.read(sample - before, dtype="float32")
+
+    def more(self, count: int) -> np.ndarray:
+        """The next samples, (n, channels)."""
+        if self._file.subtype == "PCM_16":  # the same numbers in a fifth of the time libsndfile takes for them
+            return self._file.read(count, dtype="int16", always_2d=True) * np.float32(2.0**-15)
+        return self._file.read(count, dtype="float32", always_2d=True)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()

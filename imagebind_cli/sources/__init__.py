@@ -1,0 +1,38 @@
+"""What goes in: arguments, folders, patterns, lines on stdin, manifests, prepared samples. One item at a time, in a stable order."""
+
+from imagebind_cli.sources.archives import from_shard
+from imagebind_cli.sources.arguments import from_arguments, from_lines, from_stream
+from imagebind_cli.sources.folders import names_store
+from imagebind_cli.sources.items import (
+    Failure,
+    Item,
+    Modalities,
+    Passes,
+    Stretch,
+    as_sentence,
+    kept_beside,
+    reason,
+    stretched,
+    whole_source,
+)
+from imagebind_cli.sources.manifests import from_manifest, from_row
+
+__all__ = [
+    "Failure",
+    "Item",
+    "Modalities",
+    "Passes",
+    "Stretch",
+    "as_sentence",
+    "from_arguments",
+    "from_lines",
+    "from_manifest",
+    "from_row",
+    "from_shard",
+    "from_stream",
+    "kept_beside",
+    "names_store",
+    "reason",
+    "stretched",
+    "whole_source",
+]

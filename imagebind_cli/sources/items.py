@@ -1,0 +1,125 @@
+"""What goes in, item by item: an input, a stretch of one, or the reason why it cannot be used."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from imagebind_cli.prepared import as_seconds
+from imagebind_cli.registry import face
+from imagebind_cli.store import UNKNOWN, Stamp
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input. It travels through the pipeline with all that belongs to it, and comes out beside its result.
+
+    payload: a path, for text the sentence itself, from a shard an open file in memory or `Prepared` arrays, a function that gives
+    one of these or an array, or a `Stretch` of one; where several modalities were asked for, such a thing for each by name. None for what
+    could not be named. meta: the other columns of its manifest row. stamp: what the input was when it was taken up, for a store to
+    recognise it by.
+    """
+
+    id: str
+    payload: Any
+    meta: dict[str, Any] = field(default_factory=dict)
+    stamp: Stamp = UNKNOWN
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a sound, a video or a motion recording. Nothing else of it is read: it equals a file cut to that part.
+
+    source: what the whole is read from. start, end: seconds of the file, of motion on the recording's own clock, as numbers or their text;
+    None for the beginning, and for the end.
+
+    Raises:
+        ValueError: they are not seconds, or not in this order.
+    """
+
+    source: Any
+    start: float | None = None
+    end: float | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            start, end = as_seconds(self.start), as_seconds(self.end)
+            if not 0 <= (start or 0.0) < (math.inf if end is None else end):
+                raise ValueError
+        except ValueError:
+            given = ", ".join(f"{name} {value!r}" for name in ("start", "end") if (value := getattr(self, name)) is not None)
+            raise ValueError(f"start and end are seconds, as 90.5, from 0 on and the start before the end; this has {given}") from None
+        object.__setattr__(self, "start", start)
+        object.__setattr__(self, "end", end)
+
+    @property
+    def label(self) -> str:
+        """`#10-15.5`, what tells it from others of the same file; `#10-` without an end, `#-15.5` without a start."""
+        start, end = ("" if time is None else str(time).removesuffix(".0") for time in (self.start, self.end))
+        return f"#{start}-{end}"
+
+
+def whole_source(source: Any) -> Any:
+    """Return what a stretch is a part of; any other source as it is."""
+    return source.source if isinstance(source, Stretch) else source
+
+
+def stretched(source: Any, modality: str, about: Mapping[str, Any]) -> Any:
+    """The source of a row, or the stretch of it that the row's `start` and `end` say.
+
+    Raises:
+        ValueError: as `Stretch`.
+    """
+    start, end = about.get("start"), about.get("end")
+    return source if (start is None and end is None) or not face(modality).timed else Stretch(source, start, end)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One input that could not be embedded, and why, in words."""
+
+    id: str
+    reason: str
+
+
+def as_sentence(text: str) -> Item | Failure:
+    """A sentence as an item. One without words is a failure: the model would give it a vector, which means nothing."""
+    if not html.unescape(text).strip():
+        return Failure(text, "an empty sentence: there are no words to embed")
+    return Item(text, text)
+
+
+def reason(error: BaseException) -> str:
+    """Why an input failed, in one line and without its name, which the caller prints."""
+    if isinstance(error, MemoryError):
+        return "does not fit into memory"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[0].lower() + error.strerror[1:]
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+Modalities = tuple[str, ...]
+"""What is wanted of each input: nearly always one."""
+
+
+def are_sentences(modalities: Modalities) -> bool:
+    """Check whether an input is a sentence itself, and not the name of a file."""
+    return len(modalities) == 1 and face(modalities[0]).text
+
+
+Passes = Callable[[str], bool]
+"""Whether a file found in a folder or named on a line is to be passed over, as one that was done before: asked before anything else."""
+
+
+def kept_beside(item: Item, modalities: Modalities) -> dict[str, Any]:
+    """Return what is stored beside an item's id: the rest of its row, and by modality each path or sentence that the id does not say."""
+    given = item.payload if isinstance(item.payload, dict) else {modalities[0]: item.payload}
+    read = {modality: whole_source(part) for modality, part in given.items()}
+    return {modality: part for modality, part in read.items() if isinstance(part, str) and part != item.id} | item.meta
+
+
+def payload_of(given: dict[str, Any]) -> Any:
+    return next(iter(given.values())) if len(given) == 1 else given

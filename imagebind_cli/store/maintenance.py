@@ -1,0 +1,163 @@
+"""Merge stores, compact one, and prune one: whole stores written from whole stores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.files import replacing
+from imagebind_cli.store.folder import FolderWriter
+from imagebind_cli.store.provenance import check_alike, provenance_path
+from imagebind_cli.store.reader import StoreReader, open_store
+from imagebind_cli.store.row import Row, id_hash
+from imagebind_cli.store.tensors import SafetensorsWriter
+from imagebind_cli.store.writer import FLUSH_ROWS, Store
+
+
+@dataclass
+class MergeCounts:
+    """What a merge did.
+
+    added, replaced: items that are new, and that took the place of one with another input. same: items that were there. twice: ids in several of
+    the merged stores.
+    """
+
+    added: int = 0
+    same: int = 0
+    replaced: int = 0
+    twice: list[str] = field(default_factory=list)
+
+
+def merge(
+    readers: Sequence[StoreReader], path: Path, array: str | None = None, report: Callable[[MergeCounts], None] = lambda so_far: None
+) -> MergeCounts:
+    """Add the items of some stores to a target, which is created if it does not exist. The same call again adds nothing.
+
+    Of an id in several stores the first one's rows are taken. An id that the target has with another input is replaced.
+
+    Args:
+        array: number type of a new target; that of the stores if not given. report: called with the counts so far.
+    Raises:
+        UserError: their provenance differs, or the target's does, or the target is one of them.
+    """
+    provenance = {key: value for key, value in readers[0].provenance.items() if key not in ("assumptions", "array")}
+    for reader in readers:
+        check_alike(reader.path, {**reader.provenance, "array": ""}, readers[0].path, {**provenance, "array": ""})
+        if path.exists() and reader.path.exists() and path.samefile(reader.path):
+            raise UserError(f"{path}: is both the target and among the stores to merge; leave it out of these")
+    done, came = MergeCounts(), set[int]()
+    with Store(path, provenance | {"array": array or readers[0].provenance.get("array", "float32")}) as store:
+        for reader in readers:
+            store.assume(reader.provenance.get("assumptions", []))
+            for rows in reader.items():
+                key, before = id_hash(rows[0].id), store.stamp(rows[0].id)
+                if key in came:
+                    done.twice.append(rows[0].id)
+                elif before is not None and rows[0].stamp.is_of(before):
+                    done.same += 1
+                else:
+                    store.append(rows)
+                    done.added += before is None
+                    done.replaced += before is not None
+                came.add(key)
+                report(done)
+    return done
+
+
+def compact(path: Path) -> int:
+    """Write a store anew without replaced rows. Until the new one is whole the old one counts; readers are not disturbed.
+
+    Returns:
+        How many replaced rows were dropped.
+    Raises:
+        UserError: it is not a store of one file or folder, or another process writes to it.
+    """
+    return _rewrite(path, lambda rows: True).replaced
+
+
+@dataclass
+class PruneCounts:
+    """What a prune found. items: items of the store. missing: ids of those to drop. rows: how many rows these have."""
+
+    items: int = 0
+    rows: int = 0
+    missing: list[str] = field(default_factory=list)
+
+
+def prune(path: Path, dry_run: bool = False) -> PruneCounts:
+    """Write a store anew without the items whose file does not exist any more. Sentences and members of archives have no file and stay.
+
+    Args:
+        dry_run: count them alone.
+    Raises:
+        UserError: as `compact`; or none of the files exists, as in another folder than that in which they were embedded.
+    """
+    _check_rewritable(path)
+    reader = open_store(path)
+    counts, files = PruneCounts(), 0
+    for rows in reader.items():
+        counts.items += 1
+        file = _file(rows[0], reader.modality)
+        files += file is not None
+        if file is not None and _is_missing(file):
+            counts.missing.append(rows[0].id)
+            counts.rows += len(rows)
+    if files and len(counts.missing) == files:
+        raise UserError(f"{path}: none of its {files:,} files exists from here; run this in the folder in which they were embedded")
+    if counts.missing and not dry_run:
+        missing = set(counts.missing)
+        _rewrite(path, lambda rows: rows[0].id not in missing)
+    return counts
+
+
+def _file(row: Row, modality: str) -> str | None:
+    """Return the path of the file that a row was embedded from; None where it was none."""
+    recorded = row.meta.get(modality)
+    return None if row.stamp.size < 0 else recorded if isinstance(recorded, str) else row.id
+
+
+def _is_missing(path: str) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):  # it cannot be looked at, which is another matter
+        return False
+    return False
+
+
+def _check_rewritable(path: Path) -> None:
+    if path.suffix == ".npy":
+        raise UserError(f"{path}: two files cannot be replaced at once; write another without these rows: imagebind store export")
+
+
+def _rewrite(path: Path, keeps: Callable[[list[Row]], bool]) -> StoreReader:
+    """Write a store anew with the items to keep, and return the reader of the old one."""
+    provenance = open_store(path).provenance
+    _check_rewritable(path)
+    with Store(path, provenance) as store:  # keeps other writers out
+        reader = open_store(path)
+        items = filter(keeps, reader.items())
+        if isinstance(store.format, FolderWriter | SafetensorsWriter):
+            store.format.rewrite(_batches(items))
+        else:
+            _replace(path, reader, items)
+        return reader
+
+
+def _replace(path: Path, reader: StoreReader, items: Iterable[list[Row]]) -> None:
+    with replacing(path) as place:
+        with Store(place, reader.provenance) as store:
+            store.assume(reader.provenance.get("assumptions", []))
+            for rows in items:
+                store.append(rows)
+        provenance_path(place).unlink(missing_ok=True)  # the record beside the old file is the same
+
+
+def _batches(items: Iterator[list[Row]]) -> Iterator[list[Row]]:
+    while batch := [row for rows in islice(items, FLUSH_ROWS) for row in rows]:
+        yield batch

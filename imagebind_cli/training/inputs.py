@@ -1,0 +1,103 @@
+"""How to read and augment each modality of a pair, checked against its encoder before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from imagebind_cli import libraries, registry
+from imagebind_cli.encoder import EncoderConfig
+from imagebind_cli.errors import UserError
+from imagebind_cli.options import ReadingOptions
+from imagebind_cli.training.recipe import AugmentRecipe, PairRecipe
+
+FACES = tuple(map(registry.face, registry.MODALITIES))
+PICTURES = tuple(dict.fromkeys(face.encoder for face in FACES if face.drawn))  # encoders whose inputs can be cropped
+TIMED = tuple(face.name for face in FACES if face.windowed)  # modalities of which one window is read
+WINDOWS = ("clips", "hop", "centres", "crops")  # options that choose windows and crops, which training draws at random
+GEOMETRY = ("crop", "flip", "randaugment")  # augmentations that move pixels: two aligned pictures need the same
+
+
+@dataclass(frozen=True)
+class PairInput:
+    """How to read one modality of a pair.
+
+    config: of its encoder. options: of its reader. augment: None to change nothing.
+    """
+
+    modality: str
+    config: EncoderConfig
+    options: ReadingOptions
+    augment: AugmentRecipe | None
+
+    @property
+    def face(self) -> registry.Face:
+        """Its modality."""
+        return registry.face(self.modality)
+
+    @property
+    def encoder(self) -> str:
+        """The name of its encoder."""
+        return self.face.encoder
+
+
+def pair_inputs(pair: PairRecipe, configs: Mapping[str, EncoderConfig]) -> tuple[PairInput, PairInput]:
+    """Return the anchor's and the other modality's input of a pair.
+
+    Args:
+        configs: by encoder name.
+    Raises:
+        UserError: no such encoder, an option or augmentation that does not fit, or a missing package.
+    """
+    for key, table in (("augment", pair.augment), ("options", pair.options)):
+        for modality in table:
+            if modality not in pair.modalities:
+                raise UserError(f"{pair.name}: {key} for {modality!r}; the pair has {' and '.join(pair.modalities)}")
+    anchor, other = (_pair_input(pair, modality, configs) for modality in pair.modalities)
+    if pair.aligned and anchor.encoder in PICTURES and other.encoder in PICTURES:
+        default = AugmentRecipe()
+        for name in GEOMETRY:
+            values = [getattr(each.augment or default, name) for each in (anchor, other)]
+            if values[0] != values[1]:
+                difference = f"{anchor.modality} has {values[0]}, {other.modality} {values[1]}"
+                raise UserError(f"{pair.name}: aligned pictures need the same {name}; {difference}")
+    for each in (anchor, other):
+        if each.augment and each.encoder in PICTURES:
+            libraries.require("torchvision", "augmentation")
+        if each.augment and each.augment.frequency_mask:
+            libraries.require("torchaudio", "augmentation")
+    return anchor, other
+
+
+def _pair_input(pair: PairRecipe, modality: str, configs: Mapping[str, EncoderConfig]) -> PairInput:
+    encoder = registry.encoder_name(modality)
+    if encoder not in configs:
+        raise UserError(f"{pair.name}: this model has no encoder for {modality}; it has {', '.join(configs)}")
+    given, known = dict(pair.options.get(modality, {})), recipe_options(modality)
+    for name in given:
+        if name not in known:
+            raise UserError(f"{pair.name}: {modality} has no option {name!r} in training; it has {', '.join(known) or 'none'}")
+    if given.get("long_text") == "window":
+        raise UserError(f"{pair.name}: long_text = 'window' averages windows; training takes one: truncate or error")
+    chosen = registry.face(modality).read_options(given)
+    augment = pair.augment.get(modality)
+    _check_augment(pair, modality, augment or AugmentRecipe())
+    return PairInput(modality, configs[encoder], chosen, augment)
+
+
+def augment_keys(modality: str) -> list[str]:
+    """List the keys of an augmentation that apply to a modality."""
+    face, special = registry.face(modality), {name for other in FACES for name in other.options.augmentations}
+    fitting = {*face.options.augmentations, *(set(AugmentRecipe.model_fields) - special if face.drawn else ())}
+    return [name for name in AugmentRecipe.model_fields if name in fitting]
+
+
+def recipe_options(modality: str) -> list[str]:
+    """List the options of a modality's reader that a recipe may set."""
+    return [name for name in registry.face(modality).options.names() if name not in WINDOWS]
+
+
+def _check_augment(pair: PairRecipe, modality: str, augment: AugmentRecipe) -> None:
+    fitting = augment_keys(modality)
+    for name in sorted(augment.model_fields_set.difference(fitting)):
+        raise UserError(f"{pair.name}: {name} does not apply to {modality}; {', '.join(fitting) or 'nothing'} does")

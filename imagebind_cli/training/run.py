@@ -1,0 +1,334 @@
+"""A training run from its first step, or from its last checkpoint, to its end. Reads top to bottom.
+
+Everything that determines a step follows from the recipe and the step's number. A run that was killed at any time and continued ends with the
+same weights and the same `metrics.jsonl`, bit for bit on a CPU in float32.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from imagebind_cli import registry
+from imagebind_cli.errors import UserError
+from imagebind_cli.files import locked
+from imagebind_cli.training import compute, distributed, folder
+from imagebind_cli.training.anchors import AnchorCache
+from imagebind_cli.training.data import Batch
+from imagebind_cli.training.interruption import Interruption, Stopped
+from imagebind_cli.training.log import LearningMonitor, RunLog, read_failures, read_metrics
+from imagebind_cli.training.loss import has_negatives
+from imagebind_cli.training.optimizer import clip_gradients, make_optimizer, rate_at, set_rate
+from imagebind_cli.training.plan import Plan, make_plan, plan_lines
+from imagebind_cli.training.recipe import Recipe
+from imagebind_cli.training.report import write_report
+from imagebind_cli.training.start import Components, build_components, check_weights
+from imagebind_cli.training.step import StepOutcome, compute_gradients
+from imagebind_cli.training.validate import Validation, score_lines, score_names
+
+Notify = Callable[[str], None]
+
+BROKEN = 3  # steps in a row without finite gradients, after which a run stops
+LINE_SECONDS = 30.0  # between lines of progress
+NAMED = 8  # ids in a message; `metrics.jsonl` has all of them
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    summary: steps, the last scores, and the best score where `run.best` names one; None in all processes except the first. failed: number
+    of samples that could not be read.
+    """
+
+    summary: dict[str, Any] | None
+    failed: int
+
+
+def check_run(recipe: Recipe, device: torch.device, place: Path | None = None) -> Iterator[str]:
+    """Yield the plan of a run line by line, and check that it could begin.
+
+    Args:
+        place: the run folder, if it is known.
+    Raises:
+        UserError: whatever `train` would raise before its first step.
+    """
+    plan = make_plan(recipe)
+    _check_best(plan)
+    yield from plan_lines(plan, device)
+    if place is not None:
+        folder.check_folder(place, plan)
+    check_weights(recipe)
+
+
+def train(recipe: Recipe, place: Path, device: torch.device, notify: Notify) -> RunResult:
+    """Train in a run folder, or continue the run in it.
+
+    Args:
+        place: the run folder.
+        notify: receives each line for the user, in the first process only.
+    Raises:
+        UserError: a mistake in recipe, data, weights or folder, before the first step; or the loss stopped being finite.
+    """
+    with distributed.join_processes(device) as own_device:
+        notify = _ignore if distributed.rank() else notify
+        plan = make_plan(recipe)
+        _check_best(plan)
+        folder.check_folder(place, plan)
+        if folder.read_progress(place).finished:
+            notify(f"{place}: all {plan.steps:,} steps are done")
+            return _result(place)
+        lines = plan_lines(plan, own_device)
+        for line in lines:
+            notify(line)
+        place.mkdir(parents=True, exist_ok=True)
+        with _locked(place):
+            components = build_components(plan, own_device)
+            folder.record_run(place, plan, components)
+            with compute.restore_threads():
+                Run(plan, lines, components, place, own_device, notify).run()
+            distributed.barrier()
+            return _result(place)
+
+
+def _result(place: Path) -> RunResult:
+    if distributed.rank():
+        return RunResult(None, 0)
+    progress, lines = folder.read_progress(place), read_metrics(place)
+    scores = next((line["validation"] for line in reversed(lines) if "validation" in line), None)
+    best = {"best": progress.best, "best_step": progress.best_step} if progress.best is not None else {}
+    return RunResult({"steps": progress.step, **({"validation": scores} if scores else {}), **best}, len(read_failures(place)))
+
+
+class Run:
+    """A run in progress: weights, optimizer, log, and how far it is."""
+
+    def __init__(self, plan: Plan, lines: Sequence[str], components: Components, place: Path, device: torch.device, notify: Notify) -> None:
+        """Restore the run from its last checkpoint. lines: the plan in words, for the report."""
+        self._plan, self._lines, self._components, self._folder, self._device, self._notify = plan, lines, components, place, device, notify
+        recipe = plan.recipe
+        encoders = {name: tower.encoder for name, tower in components.towers.items()}
+        self._optimizer = make_optimizer(encoders, plan.encoders, components.losses, recipe.optimizer)
+        self._groups = [*components.encoders.parameters()], [*components.losses.parameters()]
+        self._progress = folder.restore_checkpoint(place, components.trained, self._optimizer)
+        self._log = RunLog(place, self._progress.metrics_bytes, self._progress.step)
+        self._validation = Validation(plan, components, notify)
+        frozen = [name for name, tower in components.towers.items() if not tower.trained]
+        self._monitor = LearningMonitor(plan.warmup, notify, frozen)
+        self._saved = self._notified = time.monotonic()
+        self._pairs = 0  # since `_notified`
+        self._stopped_by: int | None = None
+
+    def run(self) -> None:
+        """Take all steps that are left."""
+        if self._progress.step:
+            self._notify(f"{self._folder}: continues after step {self._progress.step:,} of {self._plan.steps:,}")
+        anchors = self._fill_anchor_caches()
+        with Interruption(alone=distributed.world() == 1) as self._interruption:
+            try:
+                self._take_steps(anchors)
+            except Stopped:
+                self._stopped_by = self._stopped_by or self._interruption.received
+                self._save()
+                self._notify(f"{self._folder}: stopped after step {self._progress.step:,}; the same command continues it")
+            finally:
+                self._log.close()
+        if self._stopped_by is not None:
+            distributed.barrier()  # the first process to end closes the others' connections
+            signal.raise_signal(self._stopped_by)
+
+    def _take_steps(self, anchors: dict[int, AnchorCache]) -> None:
+        progress, run = self._progress, self._plan.recipe.run
+        batches = self._plan.data.batches(progress.step, self._plan.steps, distributed.rank(), distributed.world(), anchors)
+        for batch in self._with_threads(batches):
+            if progress.step == 0 or (run.validate_every and progress.step % run.validate_every == 0):
+                self._validate()
+            self._step(batch)
+            self._stopped_by, due = self._agree(self._interruption.received, self._checkpoint_is_due())
+            if self._stopped_by is not None:
+                raise Stopped
+            if due:
+                self._checkpoint()
+        self._validate()
+        with self._interruption.delayed():
+            if self._plan.recipe.run.best is None:
+                folder.publish_model(self._folder, self._plan, self._components, progress.step)
+            progress.finished = True
+            self._save()
+            self._write_report()
+
+    def _with_threads(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield the batches. On a CPU, set the number of threads first; a new run measures it while more batches are read."""
+        if self._device.type != "cpu" or distributed.world() > 1:
+            yield from batches
+            return
+        recorded = folder.recorded_threads(self._folder)
+        if recorded is not None and recorded != torch.get_num_threads():
+            self._notify(f"computes on {compute.format_threads(recorded)}, as when it was begun")
+            torch.set_num_threads(recorded)
+        for number, batch in enumerate(batches):
+            if number == 0 and recorded is None and self._progress.step == 0:
+                if compute.may_choose_threads():
+                    self._notify(f"computes on {compute.choose_threads(partial(self._try_step, batch))}")
+                folder.record_threads(self._folder, torch.get_num_threads())
+            yield batch
+
+    def _try_step(self, batch: Batch) -> None:
+        """Take a step that changes nothing."""
+        self._gradients(batch, 0)
+        self._optimizer.zero_grad()
+
+    def _gradients(self, batch: Batch, step: int) -> StepOutcome:
+        recipe = self._plan.recipe
+        towers, loss = self._components.pair_towers(recipe, batch.pair), self._components.loss(batch.pair)
+        return compute_gradients(towers, loss, batch, recipe.run.seed, step, recipe.run.micro_batch)
+
+    def _step(self, batch: Batch) -> None:
+        recipe, progress, step = self._plan.recipe, self._progress, self._progress.step
+        pair, loss = recipe.pairs[batch.pair], self._components.loss(batch.pair)
+        for failure in self._log.record_failures(batch.failures):
+            self._notify(f"{failure.id}: {failure.reason}; another sample takes its place")
+        self._monitor.check_batch(step + 1, pair, has_negatives(batch.groups))
+        outcome = self._gradients(batch, step)
+        line: dict[str, Any] = {"step": step + 1, "pair": pair.name}
+        broken, norm = ("loss", math.nan) if outcome.not_finite else ("", clip_gradients(self._groups, pair.clip or recipe.optimizer.clip))
+        if not broken and not math.isfinite(norm):
+            broken = "gradient"
+        ids = outcome.not_finite
+        if broken and not ids:
+            ids = tuple(id for batch_ids in distributed.gather_objects(batch.ids) for id in batch_ids)
+        with self._interruption.delayed():
+            if broken:
+                line |= {"skipped": broken, "ids": list(ids)}
+            else:
+                rate = rate_at(step, self._plan.steps, self._plan.warmup, recipe.optimizer)
+                line |= {"loss": outcome.loss, "temperature": 1 / loss.scale, "learning_rate": recipe.optimizer.lr * rate, "norm": norm}
+                line |= {"alignment": outcome.alignment, "spread": outcome.spread[0], "other_spread": outcome.spread[1]}
+                set_rate(self._optimizer, rate)
+                self._optimizer.step()
+                loss.clip()
+            self._optimizer.zero_grad()
+            progress.step += 1
+            progress.broken = progress.broken + 1 if broken else 0
+            self._log.write(line)
+        if broken:
+            self._report_skipped(broken, ids)
+        else:
+            self._monitor.check_outcome(step + 1, pair, outcome)
+            self._report_progress(pair.batch, f"{pair.name} loss {outcome.loss:.4f}")
+
+    def _report_skipped(self, broken: str, ids: tuple[str, ...]) -> None:
+        step = self._progress.step
+        names = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else "")
+        self._notify(f"step {step:,} skipped: its {broken} is not finite; look at {names}")
+        if self._progress.broken >= BROKEN:
+            raise UserError(f"{self._folder}: stopped at step {step:,}: {BROKEN} steps in a row without a finite loss or gradient")
+
+    def _validate(self) -> None:
+        """Score the encoders, unless that was done at this step, and publish them if they are the best so far."""
+        progress, best = self._progress, self._plan.recipe.run.best
+        if progress.validated == progress.step or not (self._plan.val or self._plan.tests):
+            return
+        scores = self._validation()
+        with self._interruption.delayed():
+            for line in score_lines(scores):
+                self._notify(f"step {progress.step:,}: {line}")
+            if best is not None and (progress.best is None or scores[best].value > progress.best):
+                folder.publish_model(self._folder, self._plan, self._components, progress.step)
+                progress.best, progress.best_step = scores[best].value, progress.step
+            values = {name: score.value for name, score in scores.items()}
+            ranges = {name: [score.low, score.high, score.chance] for name, score in scores.items()}
+            self._log.write({"step": progress.step, "validation": values, "ranges": ranges})
+            progress.validated = progress.step
+            self._write_report()
+
+    def _fill_anchor_caches(self) -> dict[int, AnchorCache]:
+        """Fill the caches of the pairs that read their anchors from one, and return them by pair."""
+        caches = {}
+        for number, pair in enumerate(self._plan.recipe.pairs):
+            name = registry.encoder_name(pair.modalities[0])
+            if not (self._plan.recipe.run.anchor_cache and pair.views):
+                continue
+            tower, base = self._components.towers[name], self._components.initial[name].base
+            fingerprint = base["weights"] if base else f"fresh {self._plan.recipe.run.seed}"
+            cache = self._plan.data.anchor_cache(number, self._folder / "anchors" / pair.name, fingerprint)
+            if missing := cache.missing():
+                self._notify(f"{pair.name}: {missing:,} anchors to embed, once")
+            with torch.no_grad():
+                cache.fill(tower.call, rank=distributed.rank(), world=distributed.world(), report=self._anchor_progress(pair.name))
+            distributed.barrier()
+            caches[number] = cache
+        return caches
+
+    def _anchor_progress(self, name: str) -> Callable[[int, int], None]:
+        def report(done: int, total: int) -> None:
+            if time.monotonic() - self._notified > LINE_SECONDS:
+                self._notify(f"{name}: {done:,} of {total:,} anchors embedded")
+                self._notified = time.monotonic()
+
+        return report
+
+    def _checkpoint_is_due(self) -> bool:
+        return time.monotonic() - self._saved > 60 * self._plan.recipe.run.checkpoint_minutes
+
+    def _agree(self, stop: int | None, due: bool) -> tuple[int | None, bool]:
+        """Let all processes do what any of them wants: end by a signal that it received, write a checkpoint."""
+        if distributed.world() == 1:
+            return stop, due
+        flags = torch.tensor([stop or 0, due], dtype=torch.int32, device=next(self._components.trained.parameters()).device)
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return int(flags[0]) or None, bool(flags[1])
+
+    def _checkpoint(self) -> None:
+        with self._interruption.delayed():
+            self._save()
+            if self._plan.recipe.run.best is None:
+                folder.publish_model(self._folder, self._plan, self._components, self._progress.step)
+            self._write_report()
+
+    def _save(self) -> None:
+        self._progress.metrics_bytes = self._log.length
+        folder.save_checkpoint(self._folder, self._progress, self._components.trained, self._optimizer, self._plan.recipe.run.keep)
+        self._saved = time.monotonic()
+
+    def _write_report(self) -> None:
+        if distributed.rank() == 0:
+            write_report(self._folder, self._plan.recipe, self._plan.steps, self._lines)
+
+    def _report_progress(self, pairs: int, loss: str) -> None:
+        """Report now and then how far the run is."""
+        self._pairs += pairs
+        seconds, step = time.monotonic() - self._notified, self._progress.step
+        if seconds > LINE_SECONDS or step == self._plan.steps:
+            self._notify(f"step {step:,} of {self._plan.steps:,}: {loss}, {self._pairs / seconds:.1f} pairs a second")
+            self._notified, self._pairs = time.monotonic(), 0
+
+
+def _check_best(plan: Plan) -> None:
+    best, names = plan.recipe.run.best, score_names(plan.recipe)
+    if best is not None and best not in names:
+        raise UserError(f"run.best = {best!r}: a validation of this recipe gives {', '.join(names) or 'nothing; name data with --val'}")
+
+
+def _ignore(text: str) -> None:
+    """Drop a line: the first process reports for all."""
+
+
+@contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    """Keep other runs out of the folder."""
+    if distributed.rank():
+        yield
+        return
+    with locked(place / ".lock", busy=f"{place}: another run is at work here"):
+        yield

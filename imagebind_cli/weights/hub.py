@@ -1,0 +1,74 @@
+"""Models on the Hugging Face hub: `hf://owner/repo[@revision]`, the commit behind it, and which of its files are taken."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.weights.fetch import TIMEOUT, RemoteFile, is_safe_name, printable_text
+from imagebind_cli.weights.origin import ORIGIN
+
+NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+PLACE = re.compile(r"hf://(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>[^/@]+))?")
+BESIDE = (".json", ".txt", "README.md", "LICENSE", "LICENSE.md")  # taken together with the weights
+
+
+def split_place(place: str) -> tuple[str, str | None]:
+    """Split `hf://owner/repo[@revision]` into repository and revision.
+
+    Raises:
+        UserError: it is something else.
+    """
+    parts = PLACE.fullmatch(place)
+    if parts:
+        repository, revision = parts["repository"], parts["revision"]
+        # As on the hub, no "--" in names: a folder's name stands for one repository only.
+        if all(NAME.fullmatch(part) for part in (*repository.split("/"), revision or "main")) and "--" not in repository:
+            return repository, revision
+    raise UserError(f"{place!r} is not hf://owner/repository or hf://owner/repository@revision")
+
+
+def list_files(place: str) -> tuple[str, list[RemoteFile]]:
+    """Return the commit behind a place on the hub, and the files to take: weights, JSON, text, licence.
+
+    `.pth` and `.bin` are taken only where there is no `.safetensors`, and of an OpenCLIP repository only OpenCLIP's own weights.
+
+    Raises:
+        UserError: no such repository or revision, no access, no weights, an unsafe file name, or no answer.
+    """
+    from huggingface_hub import HfApi, hf_hub_url
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    repository, revision = split_place(place)
+    hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT", "").rstrip("/") or None)  # the library reads it at its import only
+    try:
+        model = hub.model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT)
+    except GatedRepoError as problem:
+        raise UserError(f"{place}: access is granted on {hub.endpoint}/{repository}; then `hf auth login`") from problem
+    except RepositoryNotFoundError as problem:
+        raise UserError(f"{place}: no such model, or a private one and no `hf auth login`") from problem
+    except RevisionNotFoundError as problem:
+        raise UserError(f"{place}: the model has no revision {revision}") from problem
+    except Exception as problem:  # its HTTP client's own errors (the client has changed before), or an answer of another shape
+        reason = printable_text(" ".join(str(problem).split())) or type(problem).__name__
+        raise UserError(f"{place}: {hub.endpoint} gave no list of files ({reason})") from problem
+    listed = {file.rfilename: file for file in model.siblings or []}
+    for name in listed:
+        if not is_safe_name(name):
+            raise UserError(f"{place}: the unsafe file name {name!r}; nothing was downloaded")
+    if "open_clip_config.json" in listed:  # such a repository often holds the same weights again for another library
+        listed = {name: file for name, file in listed.items() if name.startswith("open_clip_") or name.endswith(BESIDE)}
+    endings = ".safetensors" if any(name.endswith(".safetensors") for name in listed) else (".pth", ".bin")
+    if not model.sha or not any(name.endswith(endings) for name in listed):
+        raise UserError(f"{place}: no weights (.safetensors, .pth, .bin) in this repository")
+    return model.sha, [
+        RemoteFile(
+            name,
+            hf_hub_url(repository, name, revision=model.sha, endpoint=hub.endpoint),
+            size=file.size,
+            sha256=file.lfs.sha256 if file.lfs else None,
+        )
+        for name, file in listed.items()
+        if name.endswith(endings) or (name.endswith(BESIDE) and name != ORIGIN)
+    ]

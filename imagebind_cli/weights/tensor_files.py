@@ -1,0 +1,89 @@
+"""Tensors in files: safetensors and PyTorch's own, memory-mapped; matrices may be stored as int8 rows, in half the room of float16."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.files import replacing
+
+INT8_SCALE = ".scale"  # ending of the tensor that holds the scales of an int8 matrix, one for each row, beside it in a file
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Map a file's tensors by name, without reading them yet. Any pickled object other than a plain tensor is refused.
+
+    Raises:
+        UserError: the file cannot be read or holds anything but tensors.
+    """
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        values = torch.load(path, mmap=zipfile.is_zipfile(path), weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except UnpicklingError:
+        with open(path, "rb") as file:
+            pickled = file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+        why = "refused: it holds pickled objects other than plain tensors" if pickled else "not a weight file"
+        raise UserError(f"{path}: {why}") from None
+    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
+        raise UserError(
+            f"{path}: not a readable weight file: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from None
+    if isinstance(values, dict) and isinstance(values.get("state_dict"), dict):  # OpenCLIP's training checkpoints
+        values = {key.removeprefix("module."): value for key, value in values["state_dict"].items()}
+    if not isinstance(values, dict) or not all(isinstance(value, Tensor) for value in values.values()):
+        raise UserError(f"{path}: refused: not a dictionary of tensors")
+    return values
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file, whole or not at all, with the permissions of any new file; the library's own are for its owner alone.
+
+    Raises:
+        UserError: it cannot be written, as when the disk is full.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with replacing(path) as place:
+        place.touch()
+        rights = place.stat().st_mode & 0o777
+        try:
+            save_file(dict(tensors), place, metadata=dict(metadata) if metadata else None)
+        except SafetensorError as error:
+            raise UserError(f"{path}: {error}") from None
+        place.chmod(rights)
+
+
+def to_int8(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Round a matrix (n, m) to int8 rows; return them and a float16 scale for each row (n, 1).
+
+    That takes half the room of float16; each number is off by at most 1/254 of its row's largest. In a file, the scales have the matrix's name
+    + `INT8_SCALE`; `from_int8` reads both back.
+    """
+    scale = (tensor.float().abs().amax(dim=1, keepdim=True) / 127).clamp(min=2**-14).half()
+    return (tensor.float() / scale.float()).round().clamp(-127, 127).to(torch.int8), scale
+
+
+def from_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a file's tensors by name, int8 rows multiplied by their scales to float32, all others as they are."""
+    scales = {name + INT8_SCALE for name, tensor in tensors.items() if tensor.dtype == torch.int8}
+    return {
+        name: tensor.float() * tensors[name + INT8_SCALE].float()
+        if name + INT8_SCALE in scales and name + INT8_SCALE in tensors
+        else tensor
+        for name, tensor in tensors.items()
+        if name not in scales
+    }
