@@ -4,7 +4,8 @@
 
 Never: a signal, a traceback, an exit code other than 0 and 1, a file that takes over 20 seconds or over 2 GB, a good file that is not
 embedded. Damaged inputs go in batches between two good files; a batch that breaks a rule is taken apart, and the file that broke it is
-kept in the folder of findings, made as small as the same fault allows. Own formats are damaged one at a time and given to the commands that read them.
+kept in the folder of findings, made as small as the same fault allows. Own formats are damaged one at a time and given to the commands
+that read them.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def fork(
         sys.argv = ["imagebind", *map(str, arguments)]
         sys.stdin, sys.stdout, sys.stderr = open(0, closefd=False), open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         cli.main()
-    except BaseException:  # noqa: BLE001 - what the program let through is what is looked for
+    except BaseException:
         import traceback
 
         traceback.print_exc()

@@ -47,7 +47,12 @@ def _texts(name: str) -> tuple[str, ...]:
     return ("embed", "text", "a dog", "a cat", "a bird", "-o", name, *MODEL)
 
 
-PREPARED = (("embed", "image", "{}", *MODEL),)
+def _failures(folder: Path) -> None:
+    _made()(folder)
+    (folder / "bad.png").write_bytes(b"no picture")
+    run(("embed", "image", "bad.png", "a.png", "-o", "s.h5", "--errors", "e.jsonl", *MODEL), folder=folder, limit=60)
+
+
 OWN = [
     Own("jsonl", "s.jsonl", _made(_texts("s.jsonl")), _store("s.jsonl")),
     Own("jsonl-made", "s.made.json", _made(_texts("s.jsonl")), _store("s.jsonl")),
@@ -76,14 +81,8 @@ OWN = [
     Own(
         "errors",
         "e.jsonl",
-        lambda folder: _failures(folder),
+        _failures,
         (("embed", "image", "bad.png", "a.png", "-o", "s.h5", "--errors", "e.jsonl", *MODEL),),
     ),
 ]
 """Formats of ours."""
-
-
-def _failures(folder: Path) -> None:
-    _made()(folder)
-    (folder / "bad.png").write_bytes(b"no picture")
-    run(("embed", "image", "bad.png", "a.png", "-o", "s.h5", "--errors", "e.jsonl", *MODEL), folder=folder, limit=60)

@@ -41,7 +41,7 @@ def picture(mode: str, size: tuple[int, int] = (40, 30)) -> Image.Image:
     y, x = np.mgrid[:height, :width]
     values = np.stack([x * 255 // width, y * 255 // height, (x + y) * 255 // (width + height)], -1).astype(np.uint8)
     if mode == "I;16":
-        return Image.fromarray((values[..., 0].astype(np.uint16) * 200 + 1))
+        return Image.fromarray(values[..., 0].astype(np.uint16) * 200 + 1)
     return Image.fromarray(values).convert(mode)
 
 
@@ -130,7 +130,7 @@ def _matlab(path: Path) -> None:
 
 def _parquet(path: Path) -> None:
     import pyarrow as arrow
-    import pyarrow.parquet as parquet
+    from pyarrow import parquet
 
     parquet.write_table(arrow.table(dict(zip(AXES, readings().T, strict=True))), path)
 

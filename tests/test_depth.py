@@ -20,6 +20,7 @@ from PIL import Image, TiffImagePlugin
 from imagebind_cli.encoder import Sample
 from imagebind_cli.encoders import depth
 from imagebind_cli.errors import UserError
+from imagebind_cli.media.maps.exr import read_channel, read_exr
 from imagebind_cli.media.maps.formats import read_map
 from imagebind_cli.media.maps.holes import fill_nearest
 from imagebind_cli.media.maps.pixel_map import PixelMap
@@ -600,3 +601,23 @@ def test_transparency_beside_grey_is_dropped(tmp_path: Path) -> None:
     found = read_map(tmp_path / "a.png")
     assert isinstance(found, PixelMap)
     np.testing.assert_array_equal(found.values, grey)
+
+
+def test_a_file_that_crashes_its_library_costs_one_file(embed: Any, tmp_path: Path) -> None:
+    good = [exr(tmp_path / name, {"Z": scene()}) for name in ("a.exr", "c.exr")]
+    crash = Path(__file__).parent / "data" / "damaged" / "crash.exr"
+    run = embed("depth", good[0], crash, good[1])
+    assert (run.code, run.ids) == (1, [str(path) for path in good]), run.err
+    assert f"imagebind: {crash}: its library crashed on it (signal 11)" in run.notices
+
+
+def test_what_is_read_in_a_process_apart_is_what_is_read_here(tmp_path: Path) -> None:
+    path = exr(tmp_path / "a.exr", {"Z": scene(), "A": scene()})
+    for source in (path, io.BytesIO(path.read_bytes())):
+        apart, here = read_exr(source, "Z", 10**6), read_channel(source, "Z", 10**6)
+        assert apart.dtype == here.dtype
+        assert np.array_equal(apart, here)
+    with pytest.raises(ValueError, match="no channel B; it holds"):
+        read_exr(path, "B", 10**6)
+    with pytest.raises(FileNotFoundError):
+        read_exr(tmp_path / "missing.exr", None, 10**6)

@@ -6,11 +6,13 @@ Its older interface is used: the newer one unpacks every channel, and prints on 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from imagebind_cli.media.decoding import Source, decoding, opened
+from imagebind_cli.media.isolation import call_apart
 
 MAGIC = b"\x76\x2f\x31\x01"
 TYPES = {"HALF": np.float16, "FLOAT": np.float32, "UINT": np.uint32}
@@ -19,17 +21,26 @@ Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; the last two 
 
 
 def read_exr(source: Source, channel: str | None, most: int) -> np.ndarray:
+    """Call `read_channel` in a process of its own, since damaged files crash OpenEXR.
+
+    Raises:
+        ValueError: the library is not installed, or as `read_channel`.
+    """
+    if find_spec("OpenEXR") is None:
+        raise ValueError("an OpenEXR file, which needs another library: pip install 'imagebind-cli[exr]'")
+    return call_apart("imagebind_cli.media.maps.exr:read_channel", source, channel, most)
+
+
+def read_channel(source: Source, channel: str | None, most: int) -> np.ndarray:
     """Read a channel (h, w) of a file's first part, in its own number type: the one named, or the depth, or the only one.
 
     Pixels of the picture outside the file's data are NaN, or 0 in whole numbers.
 
     Raises:
-        OSError, ValueError: the file cannot be read, has no such channel, promises more than `most` pixels, or the library is missing.
+        OSError, ValueError: the file cannot be read, has no such channel, or promises more than `most` pixels.
     """
-    try:
-        import OpenEXR
-    except ImportError:
-        raise ValueError("an OpenEXR file, which needs another library: pip install 'imagebind-cli[exr]'") from None
+    import OpenEXR
+
     with decoding("OpenEXR file"), opened(source) as stream:
         file = OpenEXR.InputFile(stream)
         header = file.header()

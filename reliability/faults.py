@@ -1,0 +1,302 @@
+"""Break every command that writes: killed with -9, out of disk, refused by fsync; then the same command again, compared with an unbroken run.
+
+    python -m reliability.faults [--kills 100] [--full 30] [--errors 20] [--seed 0] [--writers export,pull] [--work DIR]
+
+After each fault, what bears a final name must be whole: a file equal to that of the unbroken run, or, where a store grows in place, one that
+`imagebind store check` passes. Then the same command runs once more, and everything must equal the unbroken run. Full disks are small
+tmpfs mounts, which only root may make.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import functools
+import http.server
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.store import is_store, open_store
+from reliability.nursery import fork, run, warm
+from reliability.seeds import picture
+
+MODEL = ("--model", "tiny", "--device", "cpu")
+TEXTS = 3000
+LIMIT = 120.0
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A command that writes.
+
+    prepare: commands that make its inputs, in the folder. outputs: names of what it leaves. grows: its output is written in place, row by row.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    outputs: tuple[str, ...]
+    prepare: tuple[tuple[str, ...], ...] = ()
+    grows: bool = False
+
+
+EMBED_A = ("embed", "text", "--manifest", "texts.jsonl", "-o", "a.h5", *MODEL)
+EMBED_B = ("embed", "text", "--manifest", "more.jsonl", "-o", "b.h5", *MODEL)
+
+
+def _export(ending: str, *arguments: str) -> Writer:
+    output = f"out{ending}"
+    beside = {".npy": ("out.jsonl", "out.made.json"), ".jsonl": ("out.made.json",)}.get(ending, ())
+    return Writer(f"export {ending or 'folder'}", ("store", "export", "a.h5", "-o", output, *arguments), (output, *beside), (EMBED_A,))
+
+
+WRITERS = [
+    *(
+        Writer(f"embed {ending}", (*EMBED_A[:5], f"out{ending}", *MODEL), (f"out{ending}",), grows=True)
+        for ending in (".h5", ".store", ".jsonl", ".npy", ".safetensors")
+    ),
+    *(_export(ending) for ending in (".h5", ".npy", ".store", ".safetensors", ".jsonl", ".parquet")),
+    _export("", "--clip-retrieval"),
+    Writer("merge", ("store", "merge", "a.h5", "b.h5", "-o", "out.h5"), ("out.h5",), (EMBED_A, EMBED_B), grows=True),
+    Writer("compact", ("store", "compact", "a.h5"), ("a.h5",), (EMBED_A,), grows=True),
+    Writer("index", ("retrieve", "a.h5", "--like", "0", "--index", "hnsw"), ("a.h5.hnsw.faiss",), (EMBED_A,)),
+    Writer("retrieve page", ("retrieve", "a.h5", "--like", "0", "--html", "out.html"), ("out.html",), (EMBED_A,)),
+    Writer(
+        "zeroshot reports",
+        (
+            "zeroshot",
+            "image",
+            "pictures",
+            "--labels",
+            "names.txt",
+            "--truth",
+            "folder",
+            "--report",
+            "out.json",
+            "--html",
+            "out.html",
+            *MODEL,
+        ),
+        ("out.json", "out.html"),
+    ),
+    Writer("preprocess .tar", ("preprocess", "image", "pictures", "-o", "out.tar", "--model", "tiny"), ("out.tar",)),
+    Writer("preprocess .h5", ("preprocess", "image", "pictures", "-o", "out.h5", "--model", "tiny"), ("out.h5",)),
+    Writer("convert", ("weights", "convert", "tiny", "out"), ("out",)),
+    Writer("pull", ("weights", "pull", "{server}/weights.safetensors"), ("home",)),
+]
+
+
+def make_inputs(folder: Path) -> None:
+    """Write what the commands read."""
+    folder.mkdir(parents=True)
+    for name, count in (("texts", TEXTS), ("more", 2 * TEXTS)):
+        start = 0 if name == "texts" else TEXTS
+        lines = (json.dumps({"id": str(number), "text": f"sentence {number}"}) for number in range(start, count))
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "names.txt").write_text("a dog\na cat\n")
+    for number in range(40):
+        file = folder / "pictures" / ("a dog", "a cat")[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture("RGB").rotate(9 * number).save(file)
+
+
+def content(path: Path) -> object:
+    """What an output holds, in a form that two runs can be compared by; None where it is missing."""
+    if not path.exists():
+        return None
+    with suppress(UserError):  # the ids beside a .npy are lines as well
+        if is_store(path):
+            reader = open_store(path)
+            return [reader.ids, np.asarray(reader.vectors()).tobytes()]
+    if path.is_dir():
+        names = sorted(
+            str(file.relative_to(path)) for file in path.rglob("*") if file.is_file() and not file.name.startswith((".", "origin"))
+        )
+        return [(name, (path / name).read_bytes()) for name in names]
+    return path.read_bytes()
+
+
+class Bench:
+    """Folders in which a writer is broken, and what it leaves when nothing breaks it."""
+
+    def __init__(self, writer: Writer, work: Path, server: str) -> None:
+        self.writer, self.work = writer, work
+        self.command = tuple(word.format(server=server) for word in writer.command)
+        self.inputs = work / "inputs"
+        make_inputs(self.inputs)
+        for command in writer.prepare:
+            self._must(command, self.inputs)
+        whole = self.fresh(work / "whole")
+        warm(self.command, self.fresh(work / "warm"))
+        started = time.monotonic()
+        self._must(self.command, whole)
+        self.seconds = time.monotonic() - started
+        self.expected = {name: content(whole / name) for name in writer.outputs}
+        missing = [name for name, held in self.expected.items() if held is None]
+        if missing:
+            raise RuntimeError(f"{writer.name}: the unbroken run left no {missing}")
+
+    def fresh(self, folder: Path) -> Path:
+        """Make a folder with the inputs."""
+        if folder.exists():
+            shutil.rmtree(folder)
+        shutil.copytree(self.inputs, folder)
+        return folder
+
+    def _must(self, command: tuple[str, ...], folder: Path) -> None:
+        os.environ["IMAGEBIND_HOME"] = str(folder / "home")
+        result = run(command, folder=folder, limit=LIMIT)
+        if result.code:
+            raise RuntimeError(f"imagebind {' '.join(command)}: exit {result.code}: {result.err}")
+
+    def check(self, folder: Path) -> str | None:
+        """Name what is wrong with what a broken run left under final names."""
+        for name, expected in self.expected.items():
+            path = folder / name
+            if not path.exists():
+                continue
+            if self.writer.grows:
+                if is_store(path) and run(("store", "check", name), folder=folder, limit=LIMIT).code:
+                    return f"{name} does not pass store check"
+            elif name != "home" and content(path) != expected:
+                return f"{name} is cut under its final name"
+        return None
+
+    def again(self, folder: Path) -> str | None:
+        """Run the command once more and name how the result differs from the unbroken run."""
+        os.environ["IMAGEBIND_HOME"] = str(folder / "home")
+        before = {name: content(folder / name) for name in self.writer.outputs}
+        result = run(self.command, folder=folder, limit=LIMIT)
+        if result.is_traceback:
+            return f"traceback: {result.err.splitlines()[-1]}"
+        if result.code and before != self.expected:  # where all is there already, a command may say so
+            return f"exit {result.code}: {result.err.splitlines()[-1] if result.err else ''}"
+        return next((f"{name} differs" for name in self.writer.outputs if content(folder / name) != self.expected[name]), None)
+
+    def start(self, folder: Path, prepare: Callable[[], None] | None = None) -> int:
+        """Start the command in a folder."""
+        os.environ["IMAGEBIND_HOME"] = str(folder / "home")
+        return fork(self.command, folder=folder, err=folder / ".said", prepare=prepare)
+
+    def killed(self, draw: random.Random) -> str | None:
+        """Kill a run at a random moment, and check; None as well where it had ended before."""
+        folder = self.fresh(self.work / "run")
+        child = self.start(folder)
+        time.sleep(draw.uniform(0, self.seconds))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return self.check(folder) or self.again(folder)
+
+    def full_disk(self, draw: random.Random) -> str | None:
+        """Run on a disk with too little room, check, make room and check again."""
+        folder = self.work / "mount"
+        folder.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], check=True)
+        try:
+            inside = self.fresh(folder / "run")
+            free = shutil.disk_usage(folder).free
+            needed = max(1, sum(len(str(held)) // 2 if not isinstance(held, bytes) else len(held) for held in self.expected.values()))
+            ballast = folder / "ballast"
+            ballast.write_bytes(bytes(max(0, free - int(needed * draw.uniform(0, 0.9)) - 4096)))
+            _, status = os.waitpid(self.start(inside), 0)
+            said = (inside / ".said").read_text(errors="replace") if (inside / ".said").exists() else ""
+            ballast.unlink()
+            code = os.waitstatus_to_exitcode(status)
+            if code < 0:
+                return f"signal {-code}"
+            if "Traceback" in said:
+                return f"traceback: {said.splitlines()[-1]}"
+            return self.check(inside) or self.again(inside)
+        finally:
+            subprocess.run(["umount", folder], check=True)
+
+    def refused(self, draw: random.Random) -> str | None:
+        """Let one fsync fail as a broken disk does, check, and run again."""
+        folder = self.fresh(self.work / "run")
+        chosen = draw.randrange(4)
+
+        def prepare() -> None:
+            sync, calls = os.fsync, iter(range(1 << 30))
+
+            def broken(file: int) -> None:
+                if next(calls) == chosen:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                sync(file)
+
+            os.fsync = broken  # type: ignore[assignment]
+
+        _, status = os.waitpid(self.start(folder, prepare), 0)
+        said = (folder / ".said").read_text(errors="replace")
+        code = os.waitstatus_to_exitcode(status)
+        if code not in (0, 1) or "Traceback" in said:
+            return f"exit {code}: {said.splitlines()[-1] if said else ''}"
+        return self.check(folder) or self.again(folder)
+
+
+def serve(folder: Path) -> str:
+    """Serve a folder on this machine and return its address."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+def main() -> None:
+    """Break every writer in turn; exit with 1 if anything was cut, lost or different."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--full", type=int, default=30)
+    parser.add_argument("--errors", type=int, default=20)
+    parser.add_argument("--seconds", type=float, help="stop after this time")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--writers", help="parts of names of writers, with commas between")
+    parser.add_argument("--work", type=Path)
+    chosen = parser.parse_args()
+    wanted = chosen.writers.split(",") if chosen.writers else [""]
+    writers = [writer for writer in WRITERS if any(part in writer.name for part in wanted)]
+    draw, rows, wrong = random.Random(chosen.seed), [], 0
+    until = time.monotonic() + (chosen.seconds or 1e9)
+    full = chosen.full if os.geteuid() == 0 else 0
+    with tempfile.TemporaryDirectory(dir=chosen.work) as work:
+        served = Path(work) / "served"
+        served.mkdir()
+        run(("weights", "convert", "tiny", "tiny"), folder=served, limit=LIMIT)
+        weights = next((served / "tiny").glob("*.safetensors"))
+        shutil.copy(weights, served / "weights.safetensors")
+        address = serve(served)
+        for number, writer in enumerate(writers):
+            if time.monotonic() > until:
+                break
+            bench = Bench(writer, Path(work) / str(number), address)
+            for fault, total in (("killed", chosen.kills), ("full_disk", full), ("refused", chosen.errors)):
+                share = total // len(writers) + (number < total % len(writers))
+                found = Counter(result for _ in range(share) if (result := getattr(bench, fault)(draw)) and time.monotonic() < until)
+                wrong += sum(found.values())
+                rows.append({"writer": writer.name, "fault": fault, "runs": share, "wrong": dict(found)})
+                print(json.dumps(rows[-1]), flush=True)
+            shutil.rmtree(bench.work)
+    print(json.dumps({"runs": sum(row["runs"] for row in rows), "wrong": wrong}))
+    raise SystemExit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
