@@ -31,7 +31,7 @@ def embed(
     output: Path | str | Keep,
     *,
     manifest: Path | str | None = None,
-    columns: Mapping[str, str] | None = None,
+    manifest_columns: Mapping[str, str] | None = None,
     errors: Path | str | None = None,
     retry_errors: bool = False,
     verify: bool = False,
@@ -47,7 +47,8 @@ def embed(
 
     Args:
         output: the store, in the format that its name ends in; or a function that takes each item's rows and the notes on how it was read.
-        manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`. columns: its names of columns, see `sources.from_manifest`.
+        manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`.
+        manifest_columns: names to give to its columns, as in `tabular.read_rows`: `{"image": "file_name"}`.
         errors: a file that keeps a JSON line for each failed input; those in it wait until they change. retry_errors: try only these.
         verify: tell a changed input by a hash of its content, and not by size and time.
         share: the part of the inputs to take; see `Share.name` for what to call its store.
@@ -67,7 +68,7 @@ def embed(
         if failures is not None:
             stack.callback(failures.close)
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
-        first, items = first_of(open_items((modality,), inputs, manifest, columns, resume.passes))
+        first, items = first_of(open_items((modality,), inputs, manifest, manifest_columns, resume.passes))
         settings: dict[str, Any] = {"pool": pool, **_prepared_options(first, modality), **options}
         processes = stack.enter_context(Processes([modality]))
         if callable(output):

@@ -47,7 +47,7 @@ def preprocess(
     *,
     model: str | None = None,
     manifest: Path | str | None = None,
-    columns: Mapping[str, str] | None = None,
+    manifest_columns: Mapping[str, str] | None = None,
     errors: Path | str | None = None,
     array: str = "float32",
     shard_bytes: int | None = None,
@@ -63,7 +63,8 @@ def preprocess(
         inputs: files, folders, patterns or sentences, or a function that yields items, see `corpus.embed`.
         output: `out-%06d.tar` for numbered shards, `out.tar`, `out.h5`, or a binary stream for one tar.
         model: whose input sizes and constants to use; the default model's if not given. Its weights need not be present.
-        manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`. columns: its names of columns, see `sources.from_manifest`.
+        manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`.
+        manifest_columns: names to give to its columns, as in `tabular.read_rows`: `{"image": "file_name"}`.
         errors: a file that keeps a JSON line for each failed input.
         array: `float32` or `float16`, the number type of the arrays. shard_bytes: size at which a numbered shard is closed.
         workers: inputs read at a time; one per core, 8 at most, if not given. processes: to read with, where they are launched already.
@@ -88,7 +89,7 @@ def preprocess(
             stack.callback(failures.close)
         if processes is None:
             processes = stack.enter_context(Processes(names))
-        items = open_items(names, inputs, manifest, columns, lambda path: is_own(path, place))
+        items = open_items(names, inputs, manifest, manifest_columns, lambda path: is_own(path, place))
         listener.begin(0)
         configs = _configs(model, names)
         record = _record(configs, options, array)
@@ -117,7 +118,7 @@ def inspect_inputs(
     *,
     model: str | None = None,
     manifest: Path | str | None = None,
-    columns: Mapping[str, str] | None = None,
+    manifest_columns: Mapping[str, str] | None = None,
     workers: int | None = None,
     listener: Listener | None = None,
     options: Options | None = None,
@@ -132,7 +133,7 @@ def inspect_inputs(
     listener.begin(0)
     configs = _configs(model, names)
     inspections: dict[str, Inspection] = {}
-    items = open_items(names, inputs, manifest, columns, lambda path: False)
+    items = open_items(names, inputs, manifest, manifest_columns, lambda path: False)
     for item, result in _decode(items, configs, options, workers or default_workers()):
         if isinstance(result, Failure):
             listener.failure(item.id, result.reason)
