@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import generate
 import numpy as np
 import pytest
 
-from imagebind_cli import corpus
+from imagebind_cli import corpus, options
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener
 from imagebind_cli.retrieval.find import find
@@ -71,14 +72,14 @@ def test_the_page_prepares_inputs(photos: Path, tiny: Any, capsys: pytest.Captur
 
 
 def test_what_cannot_be_prepared_is_a_usage_error(photos: Path) -> None:
-    for modalities, output, options, why in (
+    for modalities, output, chosen, why in (
         ("image", "a.zip", {}, "must end in .tar or .h5"),
         ("smell", "a.tar", {}, "unknown modality 'smell'"),
         (["image", "audio"], "a.tar", {"audio": {"focal": 3}}, "audio has no option 'focal'"),
         ("image", "a.tar", {"audio": {"clips": 3}}, "options of audio, which is not asked for"),
     ):
         with pytest.raises(UsageError, match=why):
-            corpus.preprocess(modalities, ["photos"], output, options=options)
+            corpus.preprocess(modalities, ["photos"], output, options=chosen)
     assert not list(Path().glob("a.*"))
 
 
@@ -86,7 +87,7 @@ def test_several_modalities_of_a_table_are_prepared_to_a_stream(photos: Path, ti
     Path("t.csv").write_text("file,caption\nphotos/0.png,a dog\nphotos/none.png,a cat\n")
     columns = {"image": "file", "text": "caption", "id": "caption"}
     with open("a.tar", "wb") as stream:
-        heard = corpus.preprocess(["image", "text"], (), stream, manifest="t.csv", columns=columns, errors="e.jsonl")
+        heard = corpus.preprocess(["image", "text"], (), stream, manifest="t.csv", manifest_columns=columns, errors="e.jsonl")
     assert counts(heard) == (1, 1, 0, 0)
     assert '"a cat"' in Path("e.jsonl").read_text()
     corpus.embed(tiny, "text", ["a.tar"], "words.h5")
@@ -129,6 +130,10 @@ def test_a_manifest_and_windows(photos: Path, tiny: Any) -> None:
     store = open_store("s.h5")
     assert store.ids == ["x", "x"]
     assert store.meta(0)["label"] == "dog"
+
+
+def test_no_reading_option_is_taken_for_a_setting_of_the_job() -> None:
+    assert not options.flags().keys() & inspect.signature(corpus.embed).parameters.keys()
 
 
 def test_no_terminal_is_imported(photos: Path) -> None:

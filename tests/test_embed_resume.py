@@ -364,7 +364,7 @@ def test_in_a_job_array_all_inputs_are_taken_unless_asked_and_that_is_said(embed
     monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
     run = embed("text", *map(str, range(6)))
     assert len(run.ids) == 6
-    assert run.notices == ["imagebind: this is task 2 of 2 of a job array; all inputs are taken, not its share of them: --shard auto"]
+    assert run.notices == ["imagebind: this is task 2 of 2 of a job array and takes all inputs; for its share alone: --shard auto"]
     assert 0 < len(embed("text", *map(str, range(6)), "--shard", "auto").ids) < 6
 
 

@@ -117,7 +117,7 @@ def preprocess_command(
         job: dict[str, Any] = {
             "model": model,
             "manifest": manifest,
-            "columns": columns,
+            "manifest_columns": columns,
             "workers": workers,
             "listener": talk,
             "options": options,

@@ -32,7 +32,7 @@ def embed(
     output: Path | str | Keep,
     *,
     manifest: Path | str | None = None,
-    columns: Mapping[str, str] | None = None,
+    manifest_columns: Mapping[str, str] | None = None,
     errors: Path | str | None = None,
     retry_errors: bool = False,
     verify: bool = False,
@@ -48,7 +48,8 @@ def embed(
 
     Args:
         output: the store, in the format that its name ends in; or a function that takes each item's rows and the notes on how it was read.
-        manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`. columns: its names of columns, see `sources.from_manifest`.
+        manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`.
+        manifest_columns: names to give to its columns, as in `tabular.read_rows`: `{"image": "file_name"}`.
         errors: a file that keeps a JSON line for each failed input; these are not tried again until they change. retry_errors: try only these.
         verify: recognise changed and renamed files by a hash of their content, and not by size and time.
         share: the part of the inputs to take; see `Share.name` for what to call its store.
@@ -70,7 +71,7 @@ def embed(
             stack.callback(setattr, listener, "failures", listener.failures)
             listener.failures = failures
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
-        first, items = first_of(open_items((modality,), inputs, manifest, columns, resume.passes))
+        first, items = first_of(open_items((modality,), inputs, manifest, manifest_columns, resume.passes))
         reading = registry.face(modality).read_options({**_prepared_options(first, modality), **options})
         processes = stack.enter_context(Processes([modality]))
         if callable(output):

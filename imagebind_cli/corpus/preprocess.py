@@ -50,7 +50,7 @@ def preprocess(
     *,
     model: str | None = None,
     manifest: Path | str | None = None,
-    columns: Mapping[str, str] | None = None,
+    manifest_columns: Mapping[str, str] | None = None,
     errors: Path | str | None = None,
     array: str = "float32",
     shard_bytes: int | None = None,
@@ -66,7 +66,8 @@ def preprocess(
         inputs: files, folders, patterns or sentences, or a function that yields items, see `corpus.embed`.
         output: `out-%06d.tar` for numbered shards, `out.tar`, `out.h5`, or a binary stream for one tar.
         model: whose input sizes and constants to use; the default model's if not given. Its weights need not be present.
-        manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`. columns: its names of columns, see `sources.from_manifest`.
+        manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`.
+        manifest_columns: names to give to its columns, as in `tabular.read_rows`: `{"image": "file_name"}`.
         errors: a file that keeps a JSON line for each failed input.
         array: `float32` or `float16`, the number type of the arrays. shard_bytes: size at which a numbered shard is closed.
         workers: inputs read at a time; one per core, 8 at most, if not given. processes: to read with, where they are launched already.
@@ -93,7 +94,7 @@ def preprocess(
             listener.failures = failures
         if processes is None:
             processes = stack.enter_context(Processes(names))
-        items = open_items(names, inputs, manifest, columns, lambda path: belongs_to(path, place))
+        items = open_items(names, inputs, manifest, manifest_columns, lambda path: belongs_to(path, place))
         listener.begin(0)
         configs = _configs(model, reading)
         record = _record(configs, reading, array)
@@ -118,7 +119,7 @@ def inspect_inputs(
     *,
     model: str | None = None,
     manifest: Path | str | None = None,
-    columns: Mapping[str, str] | None = None,
+    manifest_columns: Mapping[str, str] | None = None,
     workers: int | None = None,
     listener: Listener | None = None,
     options: Options | None = None,
@@ -133,7 +134,7 @@ def inspect_inputs(
     listener.begin(0)
     configs = _configs(model, reading)
     inspections: dict[str, Inspection] = {}
-    items = open_items(names, inputs, manifest, columns, lambda path: False)
+    items = open_items(names, inputs, manifest, manifest_columns, lambda path: False)
     for item, result in _decode(items, configs, reading, workers or default_workers()):
         if isinstance(result, Failure):
             listener.failure(item.id, result.reason)
