@@ -12,6 +12,7 @@ import numpy as np
 
 from imagebind_cli.media.decoding import Source, check_file, decoding, opened
 
+MAX_VALUES = 200_000_000  # of an array, where a reader sets no lower limit
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04", b"PK\x05\x06"  # the second is of an empty archive
 
@@ -69,7 +70,7 @@ def read_array(file: IO[bytes], length: int) -> np.ndarray:
 
 
 @decoding("NPY file")
-def read_npy(source: Source, most: int) -> np.ndarray:
+def read_npy(source: Source, most: int = MAX_VALUES) -> np.ndarray:
     """Read an NPY file's array of at most `most` numbers."""
     check_file(source)
     with opened(source) as file:
@@ -92,7 +93,7 @@ def npz_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 
 @decoding("NPZ file")
-def read_npz(source: Source, name: str | None, usual: Sequence[str], most: int) -> np.ndarray:
+def read_npz(source: Source, name: str | None, usual: Sequence[str], most: int = MAX_VALUES) -> np.ndarray:
     """Read one array of an NPZ file, of at most `most` numbers.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 from imagebind_cli.media.decoding import Source, check_file, decoding, first_bytes
 from imagebind_cli.media.image import MAX_PIXELS, identify, upright
 from imagebind_cli.media.picture_kinds import AVIF, HEAD, HEIF
-from imagebind_cli.media.video.gif_durations import gif_durations
+from imagebind_cli.media.video.frame_durations import frame_durations
 from imagebind_cli.media.video.reading_order import read_clips
 from imagebind_cli.media.windows import seen
 
@@ -21,9 +21,10 @@ from imagebind_cli.media.windows import seen
 PICTURES = re.compile(rb"GIF8|RIFF....WEBP|\x89PNG|II[*+]\0|MM\0[*+]|8BPS|" + AVIF.pattern + b"|" + HEIF.pattern, re.DOTALL)
 ANIMATED = "GIF", "WEBP", "PNG", "AVIF"  # pictures that follow one another in time; those of other formats are pages, layers or thumbnails
 NO_DURATION = 100  # milliseconds of a frame that says 0, as in browsers
-# Every frame is drawn on the whole canvas, however little of it changes: a file of 2 MB may ask for days of drawing.
+# Every frame is drawn on the whole canvas, however little of it changes: a file of 2 MB may ask for hours of drawing.
+MAX_FRAME_PIXELS = 50_000_000
 MAX_FRAMES = 200_000
-MAX_DRAWN_PIXELS = 10_000_000_000  # of all frames together: about 10 s of work, twice
+MAX_DRAWN_PIXELS = 4_000_000_000  # of all frames together: half a minute of work
 
 
 class Animation:
@@ -37,8 +38,9 @@ class Animation:
         with decoding(self._kind):
             self._image = identify(source, moving=True)
             self.pixels = self._image.width * self._image.height
-            if self.pixels > MAX_PIXELS:
-                raise ValueError(f"{self._image.width} x {self._image.height} pixels; at most {MAX_PIXELS:,} are unpacked")
+            most = MAX_PIXELS if self._count == 1 else MAX_FRAME_PIXELS
+            if self.pixels > most:
+                raise ValueError(f"{self._image.width} x {self._image.height} pixels; at most {most:,} are unpacked")
             if self._count > MAX_FRAMES or self._count * self.pixels > MAX_DRAWN_PIXELS:
                 size = f"{self._count:,} frames of {self._image.width} x {self._image.height} pixels"
                 raise ValueError(f"{size} take too long to draw; make it a video (ffmpeg -i IN OUT.mp4)")
@@ -52,7 +54,7 @@ class Animation:
 
     def _durations(self, source: Source) -> list[int]:
         """Return the milliseconds of each frame."""
-        durations = gif_durations(source) if self._image.format == "GIF" else []
+        durations = [] if self._still else frame_durations(source)
         if len(durations) != self._count:
             durations = [self._milliseconds(number) for number in range(self._count)]
         return [duration or NO_DURATION for duration in durations]
