@@ -40,7 +40,7 @@ def headings(lines: list[str]) -> list[str]:
 
 
 def own_flags(modality: str) -> set[str]:
-    return {name.replace("_", "-") for name in options.modality_names(registry.encoder_name(modality), modality)}
+    return {name.replace("_", "-") for name in registry.face(modality).options.names(registry.face(modality).still)}
 
 
 READING = {name.replace("_", "-") for name in options.flags()}

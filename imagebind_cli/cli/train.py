@@ -21,7 +21,7 @@ The same command continues a run that was stopped or killed, and ends with the s
 
 \b
     imagebind train --pairs image-depth --data pairs.jsonl --val 0.1 --out runs/depth --init random
-    imagebind train --pairs image-text --data photos.csv --column image=file_name --column text=caption --out runs/photos
+    imagebind train --pairs image-text --data photos.csv --column image=file_name --column text=caption --out runs/a
     imagebind train --recipe image-depth --data pairs.jsonl --out runs/depth --set optimizer.lr=1e-4
     imagebind train --recipe image-depth --data pairs.jsonl --dry-run       # check everything and print the plan
     imagebind train --recipe image-depth --data pairs.jsonl --overfit 8     # can it learn at all?
