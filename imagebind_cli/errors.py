@@ -1,4 +1,4 @@
-"""What goes wrong through nobody's bug: the exception whose message is meant for the person at the terminal, and what the system refuses."""
+"""Errors that are no bug of ours: exceptions whose message is meant for the user, and what the operating system refuses."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# A full disk, a quota, a folder of another user, a closed stdout, a name that is too long: the user can fix these, and reads one line.
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EBADF, errno.ENAMETOOLONG, errno.ELOOP)
-"""A full disk, a quota, a folder that is not ours, a closed stdout, a name too long to be one: these are for the user to mend, and one line."""
 
 
 class UserError(Exception):
     """A request that cannot be carried out, with a reason the user can act on.
 
     `main()` prints it as one line on stderr and exits 1. Raise it for a bad request (a model, a store, a whole
-    command); a single bad input file raises `OSError` or `ValueError` in its reader instead and the run goes on.
+    command); a single bad input file raises `OSError` or `ValueError` in its reader instead, and the run continues.
     """
 
 
 class UsageError(UserError):
-    """A request whose own words are wrong: a value outside a fixed list, a malformed one, options that exclude each other.
+    """A request that is worded wrongly: a value outside a fixed list, a malformed one, options that exclude each other.
 
-    `main()` prints it as one line on stderr and exits 2. What is looked for and not found (a file, a model, a suite) is a plain
-    `UserError`: it may be there tomorrow.
+    `main()` prints it as one line on stderr, with a hint, and exits 2. What is looked for and not found (a file, a model, a store) is a
+    plain `UserError`: it may be there tomorrow.
     """
 
 
 @contextmanager
 def writing(place: Path | str) -> Iterator[None]:
-    """Name what is written in the system's refusal, which names no file once that is open. `main()` prints it as one line."""
+    """Add the name of what is written to an error of the operating system, which names no file once it is open."""
     try:
         yield
     except OSError as error:

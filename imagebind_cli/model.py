@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from importlib import metadata
@@ -28,6 +30,7 @@ SHORT_TEXT = 8
 """Tokens of a short sentence: texts are taken in as if all were, and encoded by their true lengths."""
 BESIDE_A_GPU = 32
 """Cores that read for a GPU at most, if the user does not say; a CPU that encodes has few to spare."""
+LOG = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 
 
@@ -86,10 +89,13 @@ class Model:
         """
         name = registry.encoder_name(modality)
         if name not in self._encoders:
+            started = time.monotonic()
             if self.dtype is torch.int8:
                 self._encoders[name] = narrow(checkpoint.load_encoder(self.checkpoint, name, self.device, torch.float32))
             else:
                 self._encoders[name] = checkpoint.load_encoder(self.checkpoint, name, self.device, self.dtype)
+            seconds, weight = time.monotonic() - started, self._encoders[name].head.proj.weight
+            LOG.debug("encoder %s of %s loaded to %s in %.2f s", name, self.checkpoint.place, weight.device, seconds)
         return self._encoders[name]
 
     def scale(self, modality: str) -> float:
@@ -164,12 +170,16 @@ class Model:
         """
         modality_options(modality, options)  # a wrong name is told before anything is loaded
         self.encoder(modality)
+        batch_size = batch_size or self.batch_size(modality)
+        workers = workers or (default_workers() if self.device.type == "cpu" else default_workers(BESIDE_A_GPU))
+        reader = registry.get(modality).readers[modality]
+        LOG.debug("%s: read by %s, %d at a time; encoded in batches of %d clips", modality, reader.__module__, workers, batch_size)
         return pipeline.embed(
             items,
             read=partial(read_source, modality, config=self.config(modality), options=options),
             encode=partial(self.encode, modality),
-            batch_size=batch_size or self.batch_size(modality),
-            workers=workers or (default_workers() if self.device.type == "cpu" else default_workers(BESIDE_A_GPU)),
+            batch_size=batch_size,
+            workers=workers,
             pool=pool,
             processes=processes,
         )

@@ -70,6 +70,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("IMAGEBIND_HOME", str(folder))
     monkeypatch.setenv("IMAGEBIND_MODEL", "tiny")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
     return folder
 
 

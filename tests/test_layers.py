@@ -22,7 +22,7 @@ ROWS = [
     ["space"],
     ["retrieval"],
     ["pages"],
-    ["demo"],
+    ["demo", "installation"],
     ["training"],
     ["cli"],
     ["__main__"],

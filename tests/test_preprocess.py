@@ -321,7 +321,7 @@ def test_doctor_says_how_to_mend_what_is_missing(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "no library here" in done.stdout
-    assert "mend it: pip install --force-reinstall 'soundfile>=0.12.1'" in done.stdout
+    assert "fix it: pip install --force-reinstall 'soundfile>=0.12.1'" in done.stdout
 
 
 def test_doctor_names_a_torchaudio_of_another_torch_and_what_fits(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_doctor_names_a_torchaudio_of_another_torch_and_what_fits(tmp_path: Path
     assert f"but its import fails beside torch {metadata.version('torch')}: undefined symbol: torch_library_impl" in lines[at]
     declared = [text for text in metadata.requires("imagebind-cli") or [] if text.startswith("torch")]
     assert len(declared) == 3
-    assert lines[at + 1].startswith("    mend it: pip install")
+    assert lines[at + 1].startswith("    fix it: pip install")
     assert lines[at + 1].endswith(" ".join(f"'{text}'" for text in declared))
 
 

@@ -74,8 +74,8 @@ def embed(
     pool: Annotated[Pool, typer.Option(help="mean: one vector per item. none: one per window, with its start and end.")] = Pool.mean,
     **chosen: Any,
 ) -> None:
-    frames, others = chosen["fps"] is not None, Others(strict)
     options = reading_options(str(modality), chosen)
+    frames, others = "fps" in options, Others(strict)
     if retry_errors and errors is None:
         raise UsageError("--retry-errors tries those inputs again that --errors FILE lists; name that file")
     if retry_errors and not inputs and manifest is None:

@@ -13,6 +13,8 @@ import typer
 
 from imagebind_cli import options as reading
 from imagebind_cli import registry
+from imagebind_cli.cli.configuration import is_set_elsewhere
+from imagebind_cli.cli.talk import detail
 from imagebind_cli.errors import UsageError, UserError
 
 Inputs = Annotated[list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, or - for stdin.")]
@@ -51,7 +53,11 @@ def reading_options(modality: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: one that this modality does not have, or a value it does not take.
     """
+    known = reading.names(registry.encoder_name(modality))
     given = {name: str(value) if isinstance(value, enum.Enum) else value for name, value in chosen.items() if value is not None}
+    for name in [name for name in given if name not in known and is_set_elsewhere(name)]:
+        detail(f"{name.replace('_', '-')} is not an option of {modality}: skipped, since it was not typed")
+        del given[name]
     try:
         reading.read_options(registry.encoder_name(modality), modality, given)
     except UserError as error:

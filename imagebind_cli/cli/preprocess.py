@@ -16,6 +16,7 @@ import typer
 import imagebind_cli
 from imagebind_cli import options as reading
 from imagebind_cli import registry
+from imagebind_cli.cli.configuration import is_set_elsewhere
 from imagebind_cli.cli.flags import (
     Errors,
     Inputs,
@@ -93,7 +94,7 @@ def preprocess(
     from imagebind_cli.prepared import is_own
     from imagebind_cli.sources import is_timed
 
-    frames = chosen["fps"] is not None
+    frames = any("fps" in given for given in options.values())
     others = Others(strict)
     items = find_items(modalities, inputs or [], manifest, nul, frames, others)(lambda path: output is not None and is_own(path, output))
     at_once = workers or default_workers()
@@ -195,7 +196,7 @@ def _options(modalities: tuple[str, ...], chosen: dict[str, Any]) -> dict[str, d
         for name in modalities
     }
     for key in given:
-        if not any(key in names for names in known.values()):
+        if not any(key in names for names in known.values()) and not is_set_elsewhere(key):
             raise UsageError(f"none of {', '.join(modalities)} has an option {key.replace('_', '-')!r}")
     return shared
 

@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 
 from imagebind_cli import options as reading
 from imagebind_cli import registry
+from imagebind_cli.cli.configuration import is_set_elsewhere
 from imagebind_cli.cli.embed import Modality
 from imagebind_cli.cli.flags import Dtype, Errors, ModelName, Workers, reading_options, with_reading_flags
 from imagebind_cli.cli.memory import keep_freed_memory
@@ -146,7 +147,7 @@ def retrieve(
     if weights is not None and not parts:
         raise UsageError("--weights are of queries given as options; a line of --queries has its own")
     for name in SEARCHES if pairs is not None else ():
-        if context.get_parameter_source(name).name == "COMMANDLINE":  # type: ignore[union-attr]
+        if context.get_parameter_source(name).name != "DEFAULT":  # type: ignore[union-attr]
             flag = "-k" if name == "k" else f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag} is of a search, and --pairs gives scores alone; to see answers: retrieve A --queries B {flag} …")
     options = _reading_options(None if queries else {kind for kind, _ in parts}, chosen)
@@ -184,7 +185,8 @@ retrieve.__doc__ = HELP
 def _in_order(order: Iterable[str], given: dict[str, list[str] | None]) -> tuple[tuple[str, str], ...]:
     """The queries as they stand on the command line."""
     left = {kind: iter(values or []) for kind, values in given.items()}
-    return tuple((kind, next(left[kind])) for kind in order if kind in left)
+    typed = [(kind, value) for kind in order if kind in left and (value := next(left[kind], None)) is not None]
+    return (*typed, *((kind, value) for kind, values in left.items() for value in values))  # those of variables and files come last
 
 
 def _reading_options(kinds: set[str] | None, chosen: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +198,7 @@ def _reading_options(kinds: set[str] | None, chosen: dict[str, Any]) -> dict[str
         own = {key: given[key] for key in reading.names(registry.encoder_name(name)) if key in given}
         options |= reading_options(name, own)
     for key in given:
-        if key not in options:
+        if key not in options and not is_set_elsewhere(key):
             raise UsageError(f"no query here has an option {key.replace('_', '-')!r}")
     return options
 

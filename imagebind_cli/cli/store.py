@@ -1,20 +1,18 @@
-"""`imagebind store`: look at stores, join them, give them to other programs, tidy and check them. No model is needed."""
+"""`imagebind store`: describe, merge, export, compact and check stores. No model is needed."""
 
 from __future__ import annotations
 
 import enum
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagebind_cli.cli.output import write
+from imagebind_cli.cli.output import AsJSON, write_json, write_lines
 from imagebind_cli.cli.talk import Talk, printable, say
 from imagebind_cli.errors import UsageError, UserError, writing
 
 if TYPE_CHECKING:
-    from imagebind_cli.store import StoreReader
     from imagebind_cli.store.merge import Merged
 
 app = typer.Typer(help="Describe, merge, export, compact and check stores of embeddings.", no_args_is_help=True, rich_markup_mode=None)
@@ -23,69 +21,72 @@ StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="NAME.h5, .stor
 StorePaths = Annotated[list[Path], typer.Argument(metavar="STORE...", help="As NAME.h5, or a pattern in quotes.")]
 ArrayType = enum.StrEnum("ArrayType", ["float32", "float16"])
 Array = Annotated[ArrayType | None, typer.Option(help="Number type of the vectors; as they are, if not given.", show_default=False)]
-NAMED = 5
-"""Ids in several stores that are named one by one."""
-AsJSON = Annotated[bool, typer.Option("--json", help="JSON and no table.")]
+NAMED = 5  # ids in several stores that are named one by one
 
 
-@app.command()
-def info(paths: StorePaths, as_json: AsJSON = False) -> None:
-    """What stores hold, and how they were made.
+@app.command("info")
+def info_command(paths: StorePaths, as_json: AsJSON = False) -> None:
+    """Describe what stores hold, and how they were made. With --json, a line for each store.
 
     \b
         imagebind store info photos.h5
         imagebind store info 'photos-*-of-00004.h5' --json | jq .rows
     """
     from imagebind_cli.store import open_store
+    from imagebind_cli.store.describe import describe_store
 
     for path in paths:
-        about = _about(open_store(path))
+        about = describe_store(open_store(path))
         if as_json:
-            write(json.dumps(about).encode() + b"\n")
+            write_json(about)
         else:
             made = about.pop("made")
-            lines = [f"{name:<12} {_plain(value)}\n" for name, value in {**about, **made}.items()]
-            write("".join(lines).encode("utf-8", "surrogateescape"))
+            write_lines(f"{name:<12} {_plain(value)}" for name, value in {**about, **made}.items())
 
 
-@app.command()
-def merge(
+@app.command("merge")
+def merge_command(
     paths: StorePaths,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Store to add to, made if it is not there.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Store to add to; a new one if it is not there.", show_default=False)],
     array: Array = None,
+    as_json: AsJSON = False,
 ) -> None:
     """Join stores that were made alike, such as the shares of a job array. The same command again adds what is new.
 
-    An id that several stores have counts as the first of them has it, and is told.
+    Of an id that several stores have, the rows of the first store are kept, and a notice names it.
 
     \b
         imagebind store merge photos-*-of-00004.h5 -o photos.h5
     """
     from imagebind_cli.store import open_store
-    from imagebind_cli.store.merge import merge as merge_stores
+    from imagebind_cli.store.merge import merge
 
     readers = [open_store(path) for path in paths]
     with Talk(done="added") as talk:
 
-        def tell(merged: Merged) -> None:
+        def count(merged: Merged) -> None:
             talk.done, talk.skipped = merged.added + merged.replaced, merged.same
 
-        merged = merge_stores(readers, output, array and str(array), tell)
+        merged = merge(readers, output, array and str(array), count)
     for id in merged.twice[:NAMED]:
         say(f"{printable(id)}: in several of these stores; the first one's rows are kept")
     if len(merged.twice) > NAMED:
         say(f"{len(merged.twice) - NAMED:,} more ids in several stores")
     say(f"{output}: {talk.summary()}{f', {merged.replaced:,} of them in place of older ones' if merged.replaced else ''}")
+    if as_json:
+        counts = {"added": merged.added, "replaced": merged.replaced, "same": merged.same}
+        write_json({"store": str(output), **counts, "in_several": list(merged.twice)})
 
 
-@app.command()
-def export(
+@app.command("export")
+def export_command(
     path: StorePath,
     output: Annotated[Path, typer.Option("-o", "--output", help="New file or folder.", show_default=False)],
     array: Annotated[ArrayType, typer.Option(help="Number type of the vectors.")] = ArrayType.float32,
     clip_retrieval: Annotated[
         bool, typer.Option("--clip-retrieval", help="Write the folder that clip-retrieval and autofaiss take (needs pyarrow).")
     ] = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Write a store in another form: .npy with ids in .jsonl (FAISS takes it as it is), .safetensors, .jsonl, .h5, .store, .parquet.
 
@@ -96,7 +97,7 @@ def export(
     """
     from imagebind_cli.store import FORMATS, open_store
     from imagebind_cli.store import export as forms
-    from imagebind_cli.store.merge import merge as merge_stores
+    from imagebind_cli.store.merge import merge
 
     reader = open_store(path)
     if output.exists():
@@ -109,63 +110,56 @@ def export(
         elif output.suffix == ".parquet":
             forms.to_parquet(reader, output, str(array))
         else:
-            merge_stores([reader], output, str(array))
+            merge([reader], output, str(array))
     say(f"{output}: {len(reader):,} rows")
+    if as_json:
+        write_json({"store": str(output), "rows": len(reader), "array": str(array)})
 
 
-@app.command()
-def compact(path: StorePath) -> None:
-    """Write a store anew without the rows that were replaced because their input changed. Readers are not disturbed.
+@app.command("compact")
+def compact_command(path: StorePath, as_json: AsJSON = False) -> None:
+    """Rewrite a store without the rows that were replaced because their input changed. Readers are not disturbed.
 
     \b
         imagebind store compact photos.h5
     """
-    from imagebind_cli.store.compact import compact as compact_store
+    from imagebind_cli.store.compact import compact
+    from imagebind_cli.store.describe import bytes_on_disk
 
     if not path.exists():
         raise UserError(f"{path}: no such store")
-    before = _bytes(path)
-    dropped = compact_store(path)
-    say(f"{path}: {dropped:,} replaced rows dropped, {before / 1e6:,.1f} MB before, {_bytes(path) / 1e6:,.1f} MB now")
+    before = bytes_on_disk(path)
+    dropped = compact(path)
+    after = bytes_on_disk(path)
+    say(f"{path}: {dropped:,} replaced rows dropped, {before / 1e6:,.1f} MB before, {after / 1e6:,.1f} MB now")
+    if as_json:
+        write_json({"store": str(path), "dropped": dropped, "bytes_before": before, "bytes": after})
 
 
-@app.command()
-def check(paths: StorePaths) -> None:
-    """Look at every row: finite, of length 1, with an id of its own, and nothing left torn. A line for each finding, and exit code 1.
+@app.command("check")
+def check_command(paths: StorePaths, as_json: AsJSON = False) -> None:
+    """Check every row: finite, of length 1, with an id of its own, and nothing torn. Prints a line for each finding; exit 1 if there are any.
 
     \b
         imagebind store check photos.h5
     """
     from imagebind_cli.store.check import findings
 
-    clean = True
+    reports = []
     for path in paths:
-        found = 0
+        lines = []
         for line in findings(path):
-            write(f"{path}: {line}\n".encode("utf-8", "surrogateescape"))
-            found += 1
-        if not found:
+            lines.append(line)
+            if not as_json:
+                write_lines([f"{path}: {line}"])
+        if not lines:
             say(f"{path}: clean")
-        clean = clean and not found
+        reports.append({"store": str(path), "ok": not lines, "findings": lines})
+    clean = all(report["ok"] for report in reports)
+    if as_json:
+        write_json({"ok": clean, "stores": reports})
     if not clean:
         raise typer.Exit(1)
-
-
-def _about(reader: StoreReader) -> dict[str, Any]:
-    import numpy as np
-
-    block = next(reader.blocks(), np.empty((0, reader.dim), np.float32))
-    keys = reader.stamps["key"]
-    return {
-        "store": str(reader.path),
-        "rows": len(reader),
-        "items": int(np.count_nonzero(keys[1:] != keys[:-1])) + bool(len(keys)),
-        "replaced": reader.replaced,
-        "array": str(block.dtype),
-        "windows": reader.spans is not None,
-        "bytes": sum(_bytes(part) for part in reader.paths),
-        "made": {key: value for key, value in reader.made.items() if key != "array"},
-    }
 
 
 def _plain(value: Any) -> str:
@@ -174,8 +168,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return "; ".join(map(str, value)) or "none"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _bytes(path: Path) -> int:
-    files = [path, *path.rglob("*")] if path.is_dir() else [path]
-    return sum(file.stat().st_blocks * 512 for file in files)

@@ -148,9 +148,9 @@ def zeroshot(
         opened = _open_suite(suite, root, suite_option or [], modality)
         task = _suite_task(opened, space, inputs or [], reading_options(opened.modality, chosen), outputs)
     else:
-        name, readers = str(modality), store_readers(inputs or [])
-        items = [] if readers else find_items((name,), inputs or [], manifest, nul, chosen["fps"] is not None, others)(None)
-        given = Inputs(space, name, readers, items, str(pool), reading_options(name, chosen))
+        name, readers, options = str(modality), store_readers(inputs or []), reading_options(str(modality), chosen)
+        items = [] if readers else find_items((name,), inputs or [], manifest, nul, "fps" in options, others)(None)
+        given = Inputs(space, name, readers, items, str(pool), options)
         task = _plain_task(given, labels, truth, metric and str(metric), outputs)
         rows = readers or manifest or "-" in (inputs or ["-"])
         if task.truth and task.truth.by_id is None and task.truth.how not in ("folder", "id") and not rows:

@@ -111,6 +111,22 @@ def pulled(place: str) -> Path | None:
     return folder if (folder / ORIGIN).exists() else None
 
 
+def read_origin(folder: Path) -> dict[str, Any]:
+    """Return where a fetched model is from: address, revision and time, as far as they are recorded; {} for a folder that was not fetched."""
+    record = _read_record(folder / ORIGIN)
+    return {key: record[key] for key in ("address", "revision", "fetched") if key in record}
+
+
+def recorded_files(folder: Path) -> int:
+    """Return how many files of a fetched model have a record; 0 for a folder that was not fetched."""
+    return len(_read_record(folder / ORIGIN).get("files", ()))
+
+
+def pulled_addresses() -> list[str]:
+    """Return the hub addresses of the models on this machine."""
+    return [_read_record(origin).get("address", "") for origin in sorted((home() / "hf").glob(f"*/{ORIGIN}"))]
+
+
 def pull_address(address: str, folder: Path, *, sha256: str | None = None, progress: Progress, offline: bool = False) -> Path:
     """Download one file into `folder`, unless it is there whole already, and return its path. `sha256`: its right one, in hex.
 
