@@ -34,7 +34,7 @@ def _recipes(typed: str) -> Iterable[str]:
 
 
 def _templates(typed: str) -> Iterable[str]:
-    return ["plain", *sorted(path.stem for path in PACKAGE.glob("evaluation/templates/*.txt"))]
+    return sorted(path.stem for path in PACKAGE.glob("evaluation/templates/*.txt"))
 
 
 def _pairs(typed: str) -> Iterable[str]:
@@ -53,6 +53,8 @@ def _modalities(typed: str) -> Iterable[str]:
 VALUES: dict[str, Callable[[str], Iterable[str]]] = {
     "model": _models,
     "init": _models,
+    "weights pull name": _models,
+    "weights convert source": _models,
     "suite": _suites,
     "recipe": _recipes,
     "train pairs": _pairs,

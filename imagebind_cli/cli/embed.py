@@ -5,16 +5,18 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from imagebind_cli import registry
+from imagebind_cli.cli.estimate import write_estimate
 from imagebind_cli.cli.flags import Dtype, Errors, Inputs, Manifest, ModelName, Null, Strict, Workers, reading_options, with_reading_flags
 from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.memory import keep_freed_memory
-from imagebind_cli.cli.output import write
+from imagebind_cli.cli.output import AsJSON, write
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UsageError
 from imagebind_cli.file_kinds import Others
@@ -72,6 +74,10 @@ def embed(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Clips to the encoder at once; halves itself when memory runs out.")] = None,
     workers: Workers = None,
     pool: Annotated[Pool, typer.Option(help="mean: one vector per item. none: one per window, with its start and end.")] = Pool.mean,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count the inputs, read the first, estimate the time, and write nothing.")
+    ] = False,
+    as_json: AsJSON = False,
     **chosen: Any,
 ) -> None:
     options = reading_options(str(modality), chosen)
@@ -84,6 +90,8 @@ def embed(
         raise UsageError("--verify compares with what is in the store: give -o")
     if array is not ArrayType.float32 and output is None:
         raise UsageError("--array is the number type of a store: give -o")
+    if as_json and not dry_run:
+        raise UsageError("--json is the form of --dry-run; vectors on stdout are JSON lines anyway")
     # What is wrong about the inputs is told before the model is loaded.
     find = find_items((str(modality),), inputs or [], manifest, nul, frames, others)
 
@@ -98,6 +106,27 @@ def embed(
     if output is not None:
         check_writable(output)
     keep_freed_memory()
+    if dry_run:
+        write_estimate(
+            partial(load_model, model, device, str(dtype), config, say),
+            model,
+            str(modality),
+            find,
+            output,
+            as_json,
+            **{
+                "errors": errors,
+                "retry_errors": retry_errors,
+                "verify": verify,
+                "share": share,
+                "array": str(array),
+                "pool": str(pool),
+                "batch_size": batch_size,
+                "workers": workers,
+                **options,
+            },
+        )
+        return
     loaded = load_model(model, device, str(dtype), config, say)
 
     def count() -> int | None:

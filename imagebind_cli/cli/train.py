@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imagebind_cli.cli.output import write
+from imagebind_cli.cli.output import write, write_json
 from imagebind_cli.cli.talk import say
 from imagebind_cli.errors import UsageError, writing
+
+if TYPE_CHECKING:
+    import torch
+
+    from imagebind_cli.training.recipe import Recipe
 
 HELP = """Train encoders on pairs of two modalities: in ImageBind, an anchor that is frozen, and another that is bound to it.
 
@@ -52,6 +57,7 @@ def train(
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: optimizer.lr=1e-4.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, train nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print the plan as JSON.")] = False,
     overfit: Annotated[
         int | None, typer.Option(min=2, metavar="N", help="Train on N pairs alone until all are found first; exit 1 if they never are.")
     ] = None,
@@ -61,6 +67,8 @@ def train(
         raise UsageError("nothing to train: give --pairs image-depth, or --recipe")
     if sum((dry_run, overfit is not None, profile)) > 1:
         raise UsageError("--dry-run, --overfit and --profile are different runs; choose one")
+    if as_json and not dry_run:
+        raise UsageError("--json is for --dry-run; a run prints its summary as JSON anyway")
     if out is None and not dry_run and overfit is None:
         raise UsageError("--out, the run folder, is missing")
 
@@ -82,10 +90,7 @@ def train(
     )
     chosen = choose_device(device)
     if dry_run:
-        from imagebind_cli.training.loop import check
-
-        for line in check(made, chosen, out):
-            write(line.encode("utf-8", "surrogateescape") + b"\n")
+        _write_plan(made, chosen, out, as_json)
     elif overfit is not None:
         from imagebind_cli.training.overfit import overfit as learn_by_heart
 
@@ -109,6 +114,17 @@ def train(
         if done.failed:
             say(f"{done.failed:,} samples could not be read; {out / 'errors.jsonl'} names them")
             raise typer.Exit(1)
+
+
+def _write_plan(recipe: Recipe, device: torch.device, out: Path | None, as_json: bool) -> None:
+    from imagebind_cli.training.loop import check
+
+    lines = check(recipe, device, out)
+    if as_json:
+        write_json({"model": recipe.model, "pairs": [pair.name for pair in recipe.pairs], "plan": list(lines)})
+        return
+    for line in lines:
+        write(line.encode("utf-8", "surrogateescape") + b"\n")
 
 
 train.__doc__ = HELP

@@ -69,11 +69,11 @@ class FailureFile:
         """An input that is no failure any more."""
         self._stale = self._known.pop(id, None) is not None or self._stale
 
-    def close(self) -> None:
-        """Close the file; each input that still fails has one line."""
+    def close(self, tidy: bool = True) -> None:
+        """Close the file. tidy: leave one line for each input that still fails."""
         with writing(self._path):
             self._file.close()
-        if self._stale:
+        if tidy and self._stale:
             building = self._path.with_name(f".{self._path.name}.partial")
             building.write_text("".join(json.dumps(row) + "\n" for row in self._known.values()), encoding="utf-8")
             os.replace(building, self._path)

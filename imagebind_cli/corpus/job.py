@@ -70,15 +70,15 @@ def embed(
         if failures is not None:
             stack.callback(failures.close)
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
-        first, items = first_of(_items(modality, inputs, manifest, resume.passes))
-        settings: dict[str, Any] = {"pool": pool, **_prepared_options(first, modality), **options}
+        first, items = first_of(job_items(modality, inputs, manifest, resume.passes))
+        settings: dict[str, Any] = {"pool": pool, **prepared_options(first, modality), **options}
         processes = stack.enter_context(Processes([modality]))
         if callable(output):
-            keep = output
+            keep, stored = output, 0
         else:
-            resume.store = stack.enter_context(Store(Path(output), model.made(modality, **settings) | {"array": array}))
-            keep = resume.store.append
-        listener.begin(resume.store.stored if resume.store else 0)
+            resume.store = store = stack.enter_context(Store(Path(output), model.made(modality, **settings) | {"array": array}))
+            keep, stored = store.append, store.stored
+        listener.begin(stored)
         chosen = resume.choose(items)
         for item, result in model.embed_items(modality, chosen, batch_size=batch_size, workers=workers, processes=processes, **settings):
             if isinstance(result, Failure):
@@ -96,13 +96,14 @@ def embed(
     return listener
 
 
-def _items(modality: str, inputs: Inputs, manifest: Path | str | None, passes: Passes) -> Iterator[Item | Failure]:
+def job_items(modality: str, inputs: Inputs, manifest: Path | str | None, passes: Passes) -> Iterator[Item | Failure]:
+    """Yield the inputs of a job as items. passes: whether a file in a folder is to be passed over, as one that was done before."""
     if manifest is not None:
         return from_manifest(Path(manifest), (modality,))
     return inputs(passes) if callable(inputs) else from_arguments(map(str, inputs), (modality,), io.BytesIO(), passes=passes)
 
 
-def _prepared_options(first: Item | Failure | None, modality: str) -> dict[str, Any]:
+def prepared_options(first: Item | Failure | None, modality: str) -> dict[str, Any]:
     """The options that prepared samples were read with, as the first of them says; others that are asked for are refused with it."""
     payload = whole(getattr(first, "payload", None))
     return payload.made["inputs"][modality]["options"] if isinstance(payload, Prepared) else {}

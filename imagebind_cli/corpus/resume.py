@@ -8,7 +8,8 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.items import distinct
@@ -17,7 +18,16 @@ from imagebind_cli.events import Listener
 from imagebind_cli.media.video.frame_folder import frame_names
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.sources import Failure, Item, Stretch
-from imagebind_cli.store import Stamp, Store, content_hash
+from imagebind_cli.store import Stamp, content_hash
+
+
+class Stored(Protocol):
+    """A store that knows what its inputs were."""
+
+    path: Path
+
+    def stamp(self, id: str) -> Stamp | None:
+        """Return what an id's input was; None if the store does not hold it."""
 
 
 @dataclass
@@ -34,7 +44,7 @@ class Resume:
     failures: FailureFile | None = None
     retry: bool = False
     verify: bool = False
-    store: Store | None = None
+    store: Stored | None = None
     _came: dict[int, int] = field(default_factory=dict)
     _said: bool = False
 
