@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# A full disk, a quota, a folder of another user, a closed stdout, a name that is too long: the user can fix these, and reads one line.
-REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EBADF, errno.ENAMETOOLONG, errno.ELOOP)
+# A full disk, a quota, a folder of another user, a closed stdout, a name that is too long or leads nowhere: the user can fix these, and reads
+# one line.
+REFUSED = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EBADF),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+)
 
 
 class UserError(Exception):

@@ -84,7 +84,7 @@ def main() -> NoReturn:
     settings = configuration.use(typer.main.get_command(app))
     code = 1
     try:
-        code = settings.root(standalone_mode=False) or 0
+        code = settings.root(prog_name="imagebind", standalone_mode=False) or 0
         if settings.context:
             detail(f"done after {time.monotonic() - started:.2f} s")
     except SystemExit as error:

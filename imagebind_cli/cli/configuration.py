@@ -20,7 +20,7 @@ import typer
 
 from imagebind_cli.cli.completion import complete
 from imagebind_cli.cli.talk import Level, choose_level, detail
-from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.errors import UserError
 
 FILE = "imagebind.toml"
 PREFIX = "IMAGEBIND"
@@ -55,14 +55,14 @@ def read_settings(file: Path) -> list[Setting]:
     """Read the values of one file, those of outer sections first.
 
     Raises:
-        UserError: it cannot be read. UsageError: it is not TOML.
+        UserError: it cannot be read, or is not TOML.
     """
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None
     except ValueError as error:  # not UTF-8, or not TOML
-        raise UsageError(f"{file}: is not TOML: {error}") from None
+        raise UserError(f"{file}: not TOML: {error}") from None
     return sorted(_flat(file, (), content), key=lambda setting: len(setting.section))
 
 
@@ -160,7 +160,7 @@ class Configuration:
         """The values of all files, checked; of two for the same option the later one wins.
 
         Raises:
-            UsageError: a key that no command has, or a value of the wrong type, with the file and the nearest known name.
+            UserError: a key that no command has, or a value of the wrong type, with the file and the nearest known name.
         """
         settings = [setting for file in reversed(configuration_files()) for setting in read_settings(file)]
         if settings:
@@ -226,7 +226,7 @@ def _check_setting(setting: Setting, commands: Mapping[CommandPath, Any]) -> Non
     section = setting.section
     if section not in commands:
         known = [" ".join(path) for path in commands if path]
-        raise UsageError(f"{setting.file}: [{' '.join(section)}]: no such command{_nearest(' '.join(section), known)}")
+        raise UserError(f"{setting.file}: [{' '.join(section)}]: no such command{_nearest(' '.join(section), known)}")
     options = [
         (command, parameter)
         for path, command in commands.items()
@@ -236,7 +236,7 @@ def _check_setting(setting: Setting, commands: Mapping[CommandPath, Any]) -> Non
     fitting = [(command, parameter) for command, parameter in options if option_key(parameter) == setting.key]
     if not fitting:
         known = sorted({key for _, parameter in options if (key := option_key(parameter))})
-        raise UsageError(f"{setting}: no such option{_nearest(setting.key, known)}")
+        raise UserError(f"{setting}: no such option{_nearest(setting.key, known)}")
     for command, parameter in fitting:
         _check_value(setting, command, parameter)
 
@@ -251,14 +251,14 @@ def _check_value(setting: Setting, command: Any, parameter: Any) -> None:
     value = setting.value
     values = value if isinstance(value, list) else [value]
     if isinstance(value, list) and not parameter.multiple:
-        raise UsageError(f"{setting}: one value is needed, not a list")
+        raise UserError(f"{setting}: one value is needed, not a list")
     try:
         taken = parameter.process_value(typer.Context(command), _as_typed(parameter, value))
     except PARSER_ERROR as error:
-        raise UsageError(f"{setting}: {shorten(error.message)}") from None
+        raise UserError(f"{setting}: {shorten(error.message)}") from None
     for given, made in zip(values, taken if parameter.multiple else [taken], strict=True):
         if _kind(given) != _kind(made):
-            raise UsageError(f"{setting}: {_kind(made)} is needed, not {_kind(given)}: {given!r}")
+            raise UserError(f"{setting}: {_kind(made)} is needed, not {_kind(given)}: {given!r}")
 
 
 def _as_typed(parameter: Any, value: Any) -> Any:
@@ -277,8 +277,9 @@ def _kind(value: Any) -> str:
 
 
 def shorten(message: str) -> str:
-    """Return a message of the parser as ours are: one line, no capital, and not the words of the library that checked the value."""
+    """Return a message of the parser in the style of ours: one line, no capital, and not the words of the library that checked the value."""
     message = " ".join(message.split()).replace("Value error, ", "").rstrip(".")
+    message = re.sub(r"\bInput should be (.*?)(, unable to .*)?$", r"\1 is needed", message).replace("(Possible", "(possible")
     return message[:1].lower() + message[1:]
 
 

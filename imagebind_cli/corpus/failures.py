@@ -10,6 +10,8 @@ from typing import Any
 from imagebind_cli.errors import UserError, writing
 from imagebind_cli.store import Stamp
 
+BEGINNING = b'{"id": "'  # of every line
+
 
 class FailureFile:
     """Failures of this run and of those before. A line is added at once; at the end those of inputs done since are taken out.
@@ -32,14 +34,14 @@ class FailureFile:
         self._file.seek(0)
         length = 0
         for number, line in enumerate(self._file, start=1):
-            if not line.endswith(b"\n"):  # torn by a kill
+            if not line.endswith(b"\n") and line[: len(BEGINNING)] == BEGINNING[: len(line)]:  # torn by a kill
                 self._file.truncate(length)
                 break
             try:
                 row = json.loads(line)
                 self._known[row["id"]] = row
             except (ValueError, KeyError, TypeError):
-                raise UserError(f"{self._path}: line {number} is no failure of an earlier run; give --errors another file") from None
+                raise UserError(f"{self._path}: line {number} is not a failure of an earlier run; give --errors another file") from None
             length += len(line)
 
     def __contains__(self, id: str) -> bool:

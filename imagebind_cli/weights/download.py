@@ -24,7 +24,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 
 Progress = Callable[[str, int, int | None], None]
 """Told the file's name, the bytes of it that are here, and the bytes it has (None when the server does not say)."""
@@ -314,7 +314,7 @@ def _hub_parts(place: str) -> tuple[str, str | None]:
         # As on the hub, no "--" in names: the folder's name stands for one repository only.
         if all(NAME.fullmatch(part) for part in (*repository.split("/"), revision or "main")) and "--" not in repository:
             return repository, revision
-    raise UserError(f"{place!r} is not hf://owner/repository or hf://owner/repository@revision")
+    raise UsageError(f"{place!r} is not hf://owner/repository or hf://owner/repository@revision")
 
 
 def _hub_files(place: str) -> tuple[str, list[_File]]:
