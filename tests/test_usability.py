@@ -284,9 +284,9 @@ class TestEstimate:
     def test_says_what_is_assumed_and_what_cannot_be_read(self, here: Run) -> None:
         Path("bad.png").write_bytes(b"no picture")
         assert "first: bad.png: fails: " in here("embed image bad.png --dry-run").out.decode()
-        generate.picture(Path("grey.png"))
-        done = here("embed thermal grey.png --dry-run --json")
-        told = [line for line in here("embed thermal grey.png").notices if "assumed: " in line]
+        generate.depth(Path("room.png"))
+        done = here("embed depth room.png --dry-run --json")
+        told = [line for line in here("embed depth room.png").notices if "assumed: " in line]
         assert [f"imagebind: assumed: {note}" for note in json.loads(done.out)["assumed"]] == told
         assert told
 

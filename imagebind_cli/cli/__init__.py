@@ -40,7 +40,7 @@ app.command("retrieve", cls=retrieve.QueryCommand)(retrieve.retrieve)
 app.add_typer(store.app, name="store")
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor_command)
-app.command("demo")(demo.demo)
+app.command("demo")(demo.demo_command)
 
 
 def _print_version(asked: bool) -> None:

@@ -21,7 +21,7 @@ INTRODUCTION = "One space for pictures, sounds, movements and words: related thi
 NEXT = "mini knows drawings and a few sounds. For your own files take the published model: imagebind weights pull huge"
 
 
-def demo(
+def demo_command(
     html: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the page.")] = Path("imagebind-demo.html"),
     as_json: AsJSON = False,
 ) -> None:

@@ -17,7 +17,7 @@ AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON in place of tex
 
 
 class StdoutClosed(BaseException):
-    """The reader of stdout has gone away, as `head` does. Not an OSError, which typer would turn into exit code 1."""
+    """The reader of stdout has gone away, as `head` does. It is not an OSError, which typer would turn into exit code 1."""
 
 
 def write(*lines: bytes) -> None:
