@@ -41,7 +41,7 @@ def start(*arguments: object, stdin: Path | None = None, stderr: Path | None = N
         os.dup2(os.open(path or os.devnull, flags), number)
     sys.argv = ["imagebind", *map(str, arguments)]
     try:
-        cli.main()
+        cli.run_command_line()
     finally:
         os._exit(99)  # main leaves by itself
 

@@ -27,7 +27,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 SECONDS_BETWEEN = 0.05
 RATE = 16_000
 THREADS = "from imagebind_cli.engine import processes; processes.POSSIBLE = False"
-COMMAND = "import sys; {}; from imagebind_cli.cli import main; sys.argv[0] = 'imagebind'; main()"
+COMMAND = "import sys; {}; from imagebind_cli.cli import run_command_line; sys.argv[0] = 'imagebind'; run_command_line()"
 
 
 @dataclass

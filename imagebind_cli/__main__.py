@@ -7,14 +7,14 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command line. Ctrl-C while it is still being imported ends it, as it ends what is not written in Python."""
+    """Run the command line. Ctrl-C while it is still being imported ends the process without a traceback."""
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from imagebind_cli import cli
 
     signal.signal(signal.SIGINT, handler)
-    cli.main()
+    cli.run_command_line()
 
 
 if __name__ == "__main__":

@@ -174,6 +174,7 @@ class Sample:
 # array. A long item is read as several samples, so that it is never in memory as a whole. Raises OSError or ValueError, with a reason in
 # words, for an input that cannot be read.
 Reader = Callable[[Any, EncoderConfig, Any], Iterator[Sample]]
+Read = Callable[[Any], Iterator[Sample]]  # a reader with its config and options: an item's payload to its samples
 
 
 @dataclass(frozen=True)

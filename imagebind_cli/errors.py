@@ -1,4 +1,4 @@
-"""What goes wrong through nobody's bug: the exception whose message is meant for the person at the terminal, and what the system refuses."""
+"""Errors that are no bug of ours: exceptions whose message is meant for the user, and what the operating system refuses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # What the system may refuse for reasons that the user can act on: a full disk, a broken one, a quota, a folder of somebody else, a closed stdout, a
-# name that is too long to be one. Each is reported in one line.
+# name that is too long to be one or leads nowhere. Each is reported in one line.
 REFUSED = (
     errno.ENOSPC,
     errno.EIO,
@@ -20,28 +20,31 @@ REFUSED = (
     errno.EBADF,
     errno.ENAMETOOLONG,
     errno.ELOOP,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
 )
 
 
 class UserError(Exception):
     """A request that cannot be carried out, with a reason the user can act on.
 
-    `main()` prints it as one line on stderr and exits 1. Raise it for a bad request (a model, a store, a whole
-    command); a single bad input file raises `OSError` or `ValueError` in its reader instead and the run goes on.
+    `run_command_line` prints it as one line on stderr and exits 1. Raise it for a bad request (a model, a store, a whole
+    command); a single bad input file raises `OSError` or `ValueError` in its reader instead, and the run continues.
     """
 
 
 class UsageError(UserError):
-    """A request whose own words are wrong: a value outside a fixed list, a malformed one, options that exclude each other.
+    """A request that is worded wrongly: a value outside a fixed list, a malformed one, options that exclude each other.
 
-    `main()` prints it as one line on stderr and exits 2. What is looked for and not found (a file, a model, a suite) is a plain
-    `UserError`: it may be there tomorrow.
+    `run_command_line` prints it as one line on stderr, with a hint, and exits 2. What is looked for and not found (a file, a model, a store) is a
+    plain `UserError`: it may be there tomorrow.
     """
 
 
 @contextmanager
 def writing(place: Path | str) -> Iterator[None]:
-    """Name what is written in the system's refusal, which names no file once that is open. `main()` prints it as one line."""
+    """Add the name of what is written to an error of the operating system, which names no file once it is open."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What happens in a run, for whoever listens: a terminal, a server, a test. A library reports it here and knows no screen."""
+"""What happens in a run, for any listener: a terminal, a server, a test. Libraries report here and know no screen."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ class Listener:
     failures: FailureLog | None = None
 
     def note(self, text: str) -> None:
-        """Hear something about the run as a whole."""
+        """Report something about the run as a whole."""
 
     def remarks(self, id: str, notes: Iterable[str], warnings: Iterable[str]) -> None:
-        """Hear what was assumed to read an input, and what was lost of it."""
+        """Report what was assumed to read an input, and what of the input was lost."""
 
     def begin(self, stored: int) -> None:
-        """Hear that the first input is about to be read, and how many rows the store has already."""
+        """Report that the first input is about to be read, and how many rows the store has already."""
 
     def succeeded(self, id: str) -> None:
-        """Hear that an input is done."""
+        """Count an input that is done."""
         self.done += 1
         if self.failures is not None:
             self.failures.done(id)
 
     def failure(self, id: str, reason: str) -> None:
-        """Hear that an input could not be used, and why."""
+        """Count an input that could not be used, and report why."""
         self.failed += 1
         if self.failures is not None:
             self.failures.add(id, reason)

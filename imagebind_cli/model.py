@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from importlib import metadata
@@ -27,6 +29,7 @@ from imagebind_cli.weights.find import ConfigLike, ModelLike, find_checkpoint, i
 
 SHORT_TEXT = 8  # tokens of a short sentence: a batch of texts is counted as if all were short, and encoded by their true lengths
 BESIDE_A_GPU = 32  # items read at a time for a GPU, at most, if the user does not say; a CPU that encodes has few cores to spare
+LOG = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 
 
@@ -85,10 +88,13 @@ class Model:
         """
         name = registry.face(modality).encoder
         if name not in self._encoders:
+            started = time.monotonic()
             if self.dtype is torch.int8:
                 self._encoders[name] = narrow(checkpoint.load_encoder(self.checkpoint, name, self.device, torch.float32))
             else:
                 self._encoders[name] = checkpoint.load_encoder(self.checkpoint, name, self.device, self.dtype)
+            seconds, weight = time.monotonic() - started, self._encoders[name].head.proj.weight
+            LOG.debug("encoder %s of %s loaded to %s in %.2f s", name, self.checkpoint.place, weight.device, seconds)
         return self._encoders[name]
 
     def scale(self, modality: str) -> float:
@@ -169,10 +175,10 @@ class Model:
         self.encoder(modality)
         read = partial(read_source, face, config=self.config(modality), options=options or face.options())
         workers = workers or (default_workers() if self.device.type == "cpu" else default_workers(BESIDE_A_GPU))
+        batch_size = batch_size or self.batch_size(modality)
         engine = open_engine(read, workers, processes)
-        return pipeline.embed_items(
-            items, engine, partial(self.encode, modality), batch_size=batch_size or self.batch_size(modality), pool=pool
-        )
+        LOG.debug("%s: read by %s, %d at a time; encoded in batches of %d clips", modality, face.reader.__module__, workers, batch_size)
+        return pipeline.embed_items(items, engine, partial(self.encode, modality), batch_size=batch_size, pool=pool)
 
     def embed(
         self, modality: str, inputs: Sequence[Any], *, batch_size: int | None = None, workers: int | None = None, **options: Any

@@ -70,6 +70,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("IMAGEBIND_HOME", str(folder))
     monkeypatch.setenv("IMAGEBIND_MODEL", "tiny")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
     return folder
 
 
@@ -83,7 +84,7 @@ def tiny() -> Any:
 
 @pytest.fixture
 def imagebind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `imagebind ARGUMENTS` to its end: the real `main()` on real files as stdin, stdout and stderr, in this process.
+    """Run `imagebind ARGUMENTS` to its end: the real `run_command_line` on real files as stdin, stdout and stderr, in this process.
 
     A traceback of the program is one of the test. stdin: its bytes, None for a closed one. stdout: a path in place of a new file.
     """
@@ -117,7 +118,7 @@ def imagebind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", err)
             try:
-                cli.main()
+                cli.run_command_line()
             except Left as left:
                 code = left.args[0]
             finally:

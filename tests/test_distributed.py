@@ -99,10 +99,10 @@ def gradients(*arguments):
     return plain(*arguments)
 
 if __name__ == "__main__":  # and not in the processes that read files
-    from imagebind_cli.cli import main
+    from imagebind_cli.cli import run_command_line
     from imagebind_cli.training import distributed, run
     plain, run.compute_gradients = run.compute_gradients, gradients
-    main()
+    run_command_line()
 """
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from imagebind_cli import options, registry
+from imagebind_cli.cli.flags import modality_flags
 
 Run = Any
 GROUPS = ["embed", "preprocess", "zeroshot"]
@@ -40,7 +41,7 @@ def headings(lines: list[str]) -> list[str]:
 
 
 def own_flags(modality: str) -> set[str]:
-    return {name.replace("_", "-") for name in registry.face(modality).options.names(registry.face(modality).still)}
+    return {name.replace("_", "-") for name in modality_flags([modality])}
 
 
 READING = {name.replace("_", "-") for name in options.flags()}
@@ -93,7 +94,7 @@ def test_joined_modalities_have_the_options_of_each(help: Any) -> None:
 
 def test_retrieve_shows_its_parts_and_reading_flags_on_demand(help: Any) -> None:
     lines = help("retrieve")
-    assert headings(lines) == ["Queries", "Search", "Page", "Evaluation", "Model"]
+    assert headings(lines) == ["Queries", "Search", "Page", "Evaluation", "Model", "Other"]
     assert lines[-1].endswith("imagebind retrieve --help-all")
     everything = help("retrieve", flag="--help-all")
     assert flags(everything) - flags(lines) == READING | {"config"}

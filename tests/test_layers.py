@@ -1,6 +1,8 @@
 """The house: which module may import which, and what must not be imported at all."""
 
 import ast
+import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +26,7 @@ ROWS = [
     ["space"],
     ["evaluation", "retrieval"],
     ["pages"],
-    ["demo"],
+    ["demo", "installation"],
     ["training"],
     ["cli"],
     ["__main__"],
@@ -104,3 +106,36 @@ def test_the_files_of_training_import_each_other_in_no_circle():
         line.split()[0] for line in ast.get_docstring(ast.parse((folder / "__init__.py").read_text())).splitlines() if line[:4] == "    "
     ]
     assert sorted(described) == sorted(names)
+
+
+def module_name(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_import_circle_type_hints_included():
+    files = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+    graph = {name: set() for name in files}
+    for name, path in files.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("imagebind_cli"):
+                for alias in node.names:
+                    below = f"{node.module}.{alias.name}"
+                    graph[name].add(below if below in files else node.module)
+    sorter = graphlib.TopologicalSorter({name: needs - {name} for name, needs in graph.items()})
+    sorter.prepare()  # raises CycleError, which names the circle
+
+
+def test_no_two_public_classes_or_functions_share_a_name():
+    places = {}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module_name(path))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_typer_is_imported_by_the_command_line_alone():
+    for path in modules():
+        if "cli" not in path.relative_to(PACKAGE).parts:
+            assert not re.search(r"^\s*(import|from) (typer|click|rich)\b", path.read_text(), re.MULTILINE), path

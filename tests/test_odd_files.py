@@ -32,7 +32,7 @@ import torch
 from conftest import UNTRAINED, Run
 from PIL import Image
 
-from imagebind_cli.cli.talk import printable
+from imagebind_cli.cli.printable import printable
 from imagebind_cli.pipeline import reason
 
 SECONDS = 10

@@ -317,16 +317,16 @@ def test_doctor_finds_every_modality_well(here: Run, tmp_path: Path) -> None:
 
 def test_doctor_says_how_to_mend_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "soundfile.py").write_text("raise OSError('no library here')")
-    code = "import sys; sys.path.insert(0, '.'); from imagebind_cli.cli import main; sys.argv = ['imagebind', 'doctor']; main()"
+    code = "import sys; sys.path.insert(0, '.'); from imagebind_cli import cli; sys.argv = ['imagebind', 'doctor']; cli.run_command_line()"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "no library here" in done.stdout
-    assert "mend it: pip install --force-reinstall 'soundfile>=0.12.1'" in done.stdout
+    assert "fix it: pip install --force-reinstall 'soundfile>=0.12.1'" in done.stdout
 
 
 def test_doctor_names_a_torchaudio_of_another_torch_and_what_fits(tmp_path: Path) -> None:
     (tmp_path / "torchaudio.py").write_text("raise OSError('undefined symbol: torch_library_impl')")
-    code = "import sys; sys.path.insert(0, '.'); from imagebind_cli.cli import main; sys.argv = ['imagebind', 'doctor']; main()"
+    code = "import sys; sys.path.insert(0, '.'); from imagebind_cli import cli; sys.argv = ['imagebind', 'doctor']; cli.run_command_line()"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     lines = done.stdout.splitlines()
@@ -334,18 +334,18 @@ def test_doctor_names_a_torchaudio_of_another_torch_and_what_fits(tmp_path: Path
     assert f"but its import fails beside torch {metadata.version('torch')}: undefined symbol: torch_library_impl" in lines[at]
     declared = [text for text in metadata.requires("imagebind-cli") or [] if text.startswith("torch")]
     assert len(declared) == 3
-    assert lines[at + 1].startswith("    mend it: pip install")
+    assert lines[at + 1].startswith("    fix it: pip install")
     assert lines[at + 1].endswith(" ".join(f"'{text}'" for text in declared))
 
 
 EACH = """
 import json, os, sys
 sys.path.insert(0, ".")
-from imagebind_cli.cli import main
+from imagebind_cli.cli import run_command_line
 for modality, path in json.loads(sys.argv[1]).items():
     if (child := os.fork()) == 0:
         sys.argv = ["imagebind", "embed", modality, path, "--model", "tiny"]
-        main()
+        run_command_line()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, modality
 """
 
@@ -372,7 +372,7 @@ list(read_source(face("text"), "words", input_configs("tiny", ["text"])["text"],
 for line in sys.stdin:
     if (child := os.fork()) == 0:
         sys.argv = ["imagebind", *json.loads(line)]
-        cli.main()
+        cli.run_command_line()
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """

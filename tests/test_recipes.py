@@ -247,7 +247,7 @@ def test_audioset_pairs_a_clip_with_its_own_sound(data, capsys):
     assert [row["id"] for row in found] == ["-0RWZT-miFs_420", "zzbTaK7CXJY_30"]
     assert found[0]["video"] == found[0]["audio"] == "../audioset/clips/a/-0RWZT-miFs_420000_430000.mp4"
     assert found[1]["image"] == "../audioset/frames/zzbTaK7CXJY.jpg"
-    list(manifests.audioset(data["audioset"].parent.parent / "audioset", "train"))
+    list(manifests.audioset_rows(data["audioset"].parent.parent / "audioset", "train"))
     assert "1 of 3 clips are missing, as GoneGoneGon_1.5" in capsys.readouterr().err
 
 

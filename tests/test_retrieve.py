@@ -343,7 +343,7 @@ def leave(code):
     print("heavy:", *sorted(heavy), "code:", code, file=sys.stderr)
     raise SystemExit(9 if heavy else code)
 cli.leave = leave
-cli.main()
+cli.run_command_line()
 """
 
 
@@ -403,7 +403,7 @@ words = open("/proc/self/status").read().split()
 own = int(words[words.index("VmData:") + 1]) << 10
 limit = own + int(sys.argv.pop(1))
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-imagebind_cli.cli.main()
+imagebind_cli.cli.run_command_line()
 """
 
 
@@ -428,7 +428,9 @@ def test_a_store_twice_the_memory_limit_is_searched(folder: Path, asked: list[st
     wanted = np.argsort(-(unit_rows(8192, 512).astype(np.float64) @ unit_rows(1 if "--vector" in asked else 300, 512, seed=1)[0]))[0]
     assert sorted(ours) == sorted([str(wanted + 8192 * copy) for copy in range(24)])[:10]  # 24 copies of the nearest, by id
     greedy = "import numpy, sys; numpy.fromfile('a.npy', 'u1')\n"
-    assert subprocess.run([sys.executable, "-c", LIMITED.replace("imagebind_cli.cli.main()", greedy), str(limit)]).returncode != 0
+    assert (
+        subprocess.run([sys.executable, "-c", LIMITED.replace("imagebind_cli.cli.run_command_line()", greedy), str(limit)]).returncode != 0
+    )
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(start: Start, folder: Path) -> None:

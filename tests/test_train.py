@@ -182,7 +182,7 @@ def test_adapters_are_merged_when_they_are_read(imagebind, flags, tmp_path, scen
 def test_adapters_beside_a_torchaudio_of_another_torch_get_one_line(flags, tmp_path):
     (tmp_path / "torchaudio.py").write_text("raise OSError('undefined symbol: torch_library_impl')")
     command = ["train", *map(str, flags), *settings("encoders.depth.train=lora"), "--out", str(tmp_path / "run")]
-    code = "import sys; sys.path.insert(0, '.'); from imagebind_cli.cli import main; main()"
+    code = "import sys; sys.path.insert(0, '.'); from imagebind_cli.cli import run_command_line; run_command_line()"
     done = subprocess.run([sys.executable, "-c", code, *command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "adapters need peft, but its import fails: undefined symbol: torch_library_impl; run `imagebind doctor`" in done.stderr

@@ -1,4 +1,4 @@
-"""The command line: one file per subcommand, and `main()`, where everything a user can do wrong becomes one line.
+"""The command line: one file per command, and `run_command_line`, which prints anything a user can do wrong as one line.
 
 Only typer and the standard library are imported at the top of these files; what needs torch is imported inside the commands, so that
 `--help` answers at once.
@@ -9,18 +9,21 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+import traceback
 import warnings
 from contextlib import suppress
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-import imagebind_cli
-from imagebind_cli.cli import demo, doctor, embed, preprocess, retrieve, store, train, weights, zeroshot
+from imagebind_cli.cli import configuration, demo, doctor, embed, preprocess, retrieve, store, train, weights, zeroshot
 from imagebind_cli.cli.command import HeadedCommand, RootGroup
-from imagebind_cli.cli.output import StdoutClosed, open_standard_streams
-from imagebind_cli.cli.talk import printable, say
+from imagebind_cli.cli.configuration import PARSER_ERROR
+from imagebind_cli.cli.output import StdoutClosed, open_standard_streams, write
+from imagebind_cli.cli.printable import printable
+from imagebind_cli.cli.talk import detail, is_verbose, say_error, start_talking
 from imagebind_cli.errors import REFUSED, UsageError, UserError
 
 app = typer.Typer(
@@ -39,24 +42,27 @@ app.add_typer(zeroshot.app, name="zeroshot")
 app.command("retrieve", cls=retrieve.QueryCommand, help=retrieve.HELP)(retrieve.retrieve_command)
 app.add_typer(store.app, name="store")
 app.add_typer(weights.app, name="weights")
-app.command("doctor")(doctor.doctor)
+app.command("doctor")(doctor.doctor_command)
 app.command("demo")(demo.demo_command)
 
 
-def _version(asked: bool) -> None:
+def _print_version(asked: bool) -> None:
     if asked:
-        print(imagebind_cli.__version__)  # noqa: T201
+        from imagebind_cli.cli.version import version_lines
+
+        write("".join(f"{line}\n" for line in version_lines(is_verbose())).encode())
         raise typer.Exit
 
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, help="Print the version and exit; with -v, what it runs on, too.")
+    ] = False,
+    quiet: Annotated[bool, configuration.QUIET] = False,
+    verbose: Annotated[bool, configuration.VERBOSE] = False,
 ) -> None:
     pass
-
-
-PARSER_ERROR: Any = typer.BadParameter.__mro__[2]  # the base of whatever the parser raises; typer brings a click of its own
 
 
 class Terminated(BaseException):
@@ -67,31 +73,34 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
-def main() -> NoReturn:
+def run_command_line() -> NoReturn:
     """Run the command line. Exit codes: 0 done; 1 some input failed, or a request that cannot be carried out (one line says which);
-    2 bad usage; 130, 143, 141 ended by Ctrl-C, SIGTERM, or a reader that closed the pipe. A traceback is a bug of ours.
+    2 bad usage; 130, 143, 141 ended by Ctrl-C, SIGTERM, or a reader that closed the pipe. A traceback is a bug of ours, unless
+    IMAGEBIND_DEBUG=1 asks for the one behind an error line.
     """
     open_standard_streams()
     signal.signal(signal.SIGTERM, _terminate)
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # libraries' talk; ours goes through stderr in plain words
+        warnings.simplefilter("ignore")  # libraries' warnings; ours are printed in plain words
+    start_talking()
+    started = time.monotonic()
+    settings = configuration.use(typer.main.get_command(app))
     code = 1
     try:
-        code = app(standalone_mode=False) or 0
+        code = settings.root(prog_name="imagebind", standalone_mode=False) or 0
+        if settings.context:
+            detail(f"done after {time.monotonic() - started:.2f} s")
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except UserError as error:
-        say(str(error))
-        if isinstance(error, UsageError):
-            code = 2
-            say(_hint(sys.argv[1:]))
+        code = 2 if isinstance(error, UsageError) else 1
+        _report(str(error), settings if code == 2 else None)
     except PARSER_ERROR as error:
         code = error.exit_code
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()
         else:
-            say(_one_line(error.format_message()))
-            say(_hint(sys.argv[1:]))
+            _report(configuration.parser_message(error), settings)
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except Terminated:
@@ -101,14 +110,19 @@ def main() -> NoReturn:
     except OSError as error:
         if error.errno not in REFUSED:
             raise
-        say(f"{printable(str(error.filename or 'cannot write'))}: {os.strerror(error.errno)}")
+        _report(f"{printable(str(error.filename or 'cannot write'))}: {os.strerror(error.errno)}")
     leave(code)
 
 
-def _one_line(message: str) -> str:
-    """The parser's message as ours are: one line, no capital, and not the words of the library that checked the value."""
-    message = " ".join(message.split()).replace("Value error, ", "")
-    return message[:1].lower() + message[1:]
+def _report(message: str, settings: configuration.Configuration | None = None) -> None:
+    """Print the error that ended the command. settings: for wrong usage, which hints at the help and at options that were not typed."""
+    if os.environ.get("IMAGEBIND_DEBUG", "0") not in ("", "0"):
+        traceback.print_exc()
+    say_error(message)
+    if settings is not None:
+        if elsewhere := settings.sources(message):
+            say_error(f"hint: not from the command line: {'; '.join(elsewhere)}")
+        say_error(_hint(sys.argv[1:]))
 
 
 def _hint(words: list[str]) -> str:
@@ -123,7 +137,7 @@ def _hint(words: list[str]) -> str:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process now. A thread may be waiting for a line of stdin that never comes; nobody waits for it."""
+    """End the process now, without waiting for a thread that may wait for a line of stdin that never comes."""
     with suppress(ValueError, OSError):
         sys.stderr.flush()
     try:
@@ -132,6 +146,6 @@ def leave(code: int) -> NoReturn:
         code = code or 128 + signal.SIGPIPE
     except OSError as error:
         if not code:
-            say(f"stdout: {os.strerror(error.errno or 0)}")
+            say_error(f"stdout: {os.strerror(error.errno or 0)}")
         code = code or 1
     os._exit(code)

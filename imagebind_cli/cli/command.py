@@ -58,7 +58,7 @@ class ModalityGroup(TyperGroup):
         options = [parameter for parameter in parameters if not _is_argument(parameter)]
         super().__init__(params=options, callback=callback, help=help, **attributes)
         self._parameters, self._callback = parameters, callback
-        self._is_optional = any(parameter.name == MODALITY and not parameter.required for parameter in params)
+        self.invoke_without_command = any(parameter.name == MODALITY and not parameter.required for parameter in params)
         self.commands = {name: self._subcommand(name) for name in MODALITIES}
 
     def _subcommand(self, modality: str) -> HeadedCommand:
@@ -66,7 +66,7 @@ class ModalityGroup(TyperGroup):
         flags = modality_flags(modality.split(","))
         known = reading.flags()
         parameters = [
-            _shown(parameter, f"Reading {modality}") if parameter.name in flags else parameter
+            _shown(parameter, f"Reading {modality}") if parameter.name in flags else copy.copy(parameter)
             for parameter in self._parameters
             if parameter.name not in known or parameter.name in flags
         ]
@@ -96,13 +96,21 @@ class ModalityGroup(TyperGroup):
         modality_flags(cmd_name.split(","))  # refuses an unknown one
         return self._subcommand(cmd_name)
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """Complete a modality, also one behind others and a comma."""
+        before = incomplete[: incomplete.rfind(",") + 1]
+        items = [item for item in super().shell_complete(ctx, incomplete[len(before) :]) if item.value not in before.split(",")]
+        for item in items:
+            item.value = before + item.value
+        return items
+
     def invoke(self, ctx: Any) -> Any:
         if ctx.args:
             name, command, args = self.resolve_command(ctx, ctx.args)
             assert command is not None
             with ctx, command.make_context(name, args, parent=ctx) as context:
                 return command.invoke(context)
-        if not self._is_optional:
+        if not self.invoke_without_command:
             raise UsageError(f"the modality is missing; choose from {', '.join(self.commands)}")
         return ctx.invoke(self._callback, **ctx.params, **{MODALITY: None})
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagebind_cli.cli.output import write
+from imagebind_cli.cli.output import AsJSON, write, write_json_line
 
 if TYPE_CHECKING:
     from imagebind_cli.demo import Chapter
@@ -23,6 +23,7 @@ NEXT = "mini knows drawings and a few sounds. For your own files take the publis
 
 def demo_command(
     html: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the page.")] = Path("imagebind-demo.html"),
+    as_json: AsJSON = False,
 ) -> None:
     """Find pictures by sounds and movements by words: six searches among samples inside the package.
 
@@ -35,12 +36,25 @@ def demo_command(
     from imagebind_cli.retrieval.stored_items import Exhibit
 
     with writing(html), SearchPage(html, TITLE, INTRODUCTION, SAMPLES) as page:
-        _print(INTRODUCTION)
-        for number, chapter in enumerate(chapters(load(MODEL, device="cpu")), 1):
+        searches = list(enumerate(chapters(load(MODEL, device="cpu")), 1))
+        if as_json:
+            write_json_line({"page": str(html.resolve()), "searches": [_document(chapter) for _, chapter in searches]})
+        else:
+            _print(INTRODUCTION)
+        for number, chapter in searches:
             heading = f"{number}. {chapter.title}"
-            _print("", f"{heading:<44} {_search(chapter)}", *_bars(chapter), f"   {chapter.words}")
+            if not as_json:
+                _print("", f"{heading:<44} {_search(chapter)}", *_bars(chapter), f"   {chapter.words}")
             page.section(heading, [Exhibit(*part) for part in chapter.query], _cards(chapter), chapter.words, kind="chapter")
-    _print("", f"See and hear it: {html.resolve()}", NEXT)
+    if not as_json:
+        _print("", f"See and hear it: {html.resolve()}", NEXT)
+
+
+def _document(chapter: Chapter) -> dict[str, Any]:
+    """Return a search and its best answers as JSON has them."""
+    query = [{"modality": modality, "input": str(given)} for modality, given in chapter.query]
+    answers = [{"modality": answer.modality, "name": answer.name, "score": answer.score} for answer in chapter.answers[:SHOWN]]
+    return {"title": chapter.title, "query": query, "answers": answers, "right": chapter.is_right}
 
 
 def _search(chapter: Chapter) -> str:

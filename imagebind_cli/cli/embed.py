@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from imagebind_cli.cli.command import modality_group
+from imagebind_cli.cli.estimate import write_estimate
 from imagebind_cli.cli.flags import (
     ArrayType,
     BatchSize,
@@ -82,11 +84,15 @@ def embed_command(
     dtype: Precision = Dtype.auto,
     batch_size: BatchSize = None,
     workers: Workers = None,
+    dry_run: Annotated[
+        bool, output_option("--dry-run", help="Count the inputs, read the first, estimate the time, and write nothing.")
+    ] = False,
+    as_json: Annotated[bool, output_option("--json", help="With --dry-run: print the estimate as JSON.")] = False,
     **chosen: Any,
 ) -> None:
     """Embed inputs and write each vector to a store or to stdout."""
-    frames, others = chosen["fps"] is not None, Others(strict, tuple(include or ()))
-    options, columns = reading_options(modality, chosen), column_names(column, manifest)
+    options, columns = reading_options(modality, chosen).choices(), column_names(column, manifest)
+    frames, others = "fps" in options, Others(strict, tuple(include or ()))
     if retry_errors and errors is None:
         raise UsageError("--retry-errors takes the inputs that --errors FILE lists; give --errors FILE")
     if retry_errors and not inputs and manifest is None:
@@ -95,6 +101,8 @@ def embed_command(
         raise UsageError("--verify compares inputs with what a store holds; give -o STORE")
     if array is not ArrayType.float32 and output is None:
         raise UsageError("--array is the number type of a store; give -o STORE")
+    if as_json and not dry_run:
+        raise UsageError("--json is the form of --dry-run; vectors on stdout are JSON lines anyway")
     # Before the model is loaded, so that wrong inputs are reported at once.
     find = find_items((modality,), inputs or [], manifest, nul, frames, others, columns)
 
@@ -109,6 +117,25 @@ def embed_command(
     if output is not None:
         check_writable(output)
     keep_freed_memory()
+    if dry_run:
+        write_estimate(
+            partial(load_model, model, device, str(dtype), config, say),
+            model,
+            modality,
+            find,
+            output,
+            as_json,
+            errors=errors,
+            retry_errors=retry_errors,
+            verify=verify,
+            share=share,
+            array=str(array),
+            pool=str(pool),
+            batch_size=batch_size,
+            workers=workers,
+            **options,
+        )
+        return
     loaded = load_model(model, device, str(dtype), config, say)
 
     def count() -> int | None:
@@ -130,7 +157,7 @@ def embed_command(
             batch_size=batch_size,
             workers=workers,
             listener=talk,
-            **options.choices(),
+            **options,
         )
     if talk.failed or talk.left:
         raise typer.Exit(1)

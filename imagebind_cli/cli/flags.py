@@ -14,6 +14,8 @@ import typer
 
 from imagebind_cli import options as reading
 from imagebind_cli import registry
+from imagebind_cli.cli.configuration import OUTPUT, is_set_elsewhere
+from imagebind_cli.cli.talk import detail
 from imagebind_cli.errors import UsageError
 from imagebind_cli.tabular import parse_columns
 
@@ -21,7 +23,7 @@ MODALITY = "modality"  # the parameter of a command that becomes a group of moda
 
 input_argument = partial(typer.Argument, rich_help_panel="Input")
 input_option = partial(typer.Option, rich_help_panel="Input")
-output_option = partial(typer.Option, rich_help_panel="Output")
+output_option = partial(typer.Option, rich_help_panel=OUTPUT)
 model_option = partial(typer.Option, rich_help_panel="Model")
 
 Modality = enum.StrEnum("Modality", list(registry.MODALITIES))  # type: ignore[misc]
@@ -83,7 +85,11 @@ def reading_options(modality: str, chosen: Mapping[str, Any]) -> reading.Reading
     Raises:
         UsageError: the modality has no such option, or the option does not take this value.
     """
+    known = modality_flags([modality])
     given = {name: str(value) if isinstance(value, enum.Enum) else value for name, value in chosen.items() if value is not None}
+    for name in [name for name in given if name not in known and is_set_elsewhere(name)]:
+        detail(f"{name.replace('_', '-')} is not an option of {modality}: skipped, since it was not typed")
+        del given[name]
     try:
         return registry.face(modality).read_options(given)
     except UsageError as error:

@@ -1,22 +1,30 @@
-"""stdout as data: bytes out, and a reader that has gone away told from every other error."""
+"""stdout as data: bytes, JSON or tables out, and a reader that has gone away kept apart from every other error."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Iterable
+from typing import Annotated, Any
 
+import typer
+
+from imagebind_cli.cli.printable import escaped
 from imagebind_cli.errors import writing
+
+AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON in place of text.")]
 
 
 class StdoutClosed(BaseException):
-    """The reader of stdout has gone away, as `head` does. Not an OSError, which typer would turn into exit code 1."""
+    """The reader of stdout has gone away, as `head` does. It is not an OSError, which typer would turn into exit code 1."""
 
 
 def write(*lines: bytes) -> None:
     """Write to stdout and flush.
 
     Raises:
-        StdoutClosed: nobody reads any more.
+        StdoutClosed: nobody reads it any more.
     """
     try:
         with writing("stdout"):
@@ -27,10 +35,20 @@ def write(*lines: bytes) -> None:
         raise StdoutClosed from None
 
 
-def open_standard_streams() -> None:
-    """Open what the caller closed (`2>&-`, a daemon): else the next file would take its number, and what is written to it.
+def write_json_line(document: Any) -> None:
+    """Write one JSON document on one line."""
+    write(json.dumps(document).encode() + b"\n")
 
-    A closed stdin stays None, a closed stdout refuses to be written to, and what is said to a closed stderr is lost.
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Write lines of text for people, without what a terminal would act on."""
+    write(*(f"{escaped(line)}\n".encode() for line in lines))
+
+
+def open_standard_streams() -> None:
+    """Open what the caller closed (`2>&-`, a daemon): else the next file would get its number, and what is written to it.
+
+    A closed stdin stays None, a closed stdout refuses to be written to, and what is printed on a closed stderr is lost.
     """
     for number, (name, flags) in enumerate({"stdin": os.O_RDONLY, "stdout": os.O_RDONLY, "stderr": os.O_WRONLY}.items()):
         try:

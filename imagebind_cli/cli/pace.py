@@ -1,15 +1,15 @@
-"""How fast a run goes, and how long it will take."""
+"""How fast a run is, and how long the rest of it will take."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 
-RECENT_SECONDS = 60.0
+RECENT_SECONDS = 60.0  # of the run, from which the time left is estimated
 
 
 class Pace:
-    """The rate of a run over all of it, and of late, from which the time left is told."""
+    """The rate of a run since its start, and the recent rate, from which the time left is estimated."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -18,18 +18,18 @@ class Pace:
         self._stored = 0
 
     def expect(self, total: int | None, stored: int) -> None:
-        """How many inputs there are, None if that cannot be told, and how many of them were done before."""
+        """Take in how many inputs there are, None if that is unknown, and how many of them were done before."""
         self._total, self._stored = total, stored
 
     def overall(self, done: int) -> float:
-        """Inputs a second since the start."""
+        """Return the inputs per second since the start."""
         return done / max(time.monotonic() - self._started, 1e-9)
 
     def left(self, worked: int, passed: int) -> str | None:
-        """The time left, in words; None if it cannot be told.
+        """Return the time left, in words; None if it is unknown.
 
         Args:
-            worked: inputs that took time. passed: those that were there already.
+            worked: inputs that took time. passed: inputs that were there already.
         """
         now = time.monotonic()
         while len(self._marks) > 1 and now - self._marks[1][0] > RECENT_SECONDS:
@@ -43,7 +43,7 @@ class Pace:
 
 
 def in_words(seconds: float) -> str:
-    """A duration as a person would say it."""
+    """Return a duration in the unit a person would use."""
     minutes, hours = round(seconds / 60), round(seconds / 3600)
     if seconds < 90:
         return f"{round(seconds)} s"

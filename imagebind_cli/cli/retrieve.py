@@ -15,6 +15,7 @@ import typer
 
 from imagebind_cli import registry
 from imagebind_cli.cli.command import HeadedCommand, plain_help
+from imagebind_cli.cli.configuration import is_set_elsewhere
 from imagebind_cli.cli.flags import (
     BatchSize,
     Config,
@@ -29,7 +30,8 @@ from imagebind_cli.cli.flags import (
 )
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
-from imagebind_cli.cli.talk import Talk, printable, say
+from imagebind_cli.cli.printable import printable
+from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.retrieval.requests import LIKE, VECTOR, combined_request, read_weights
 from imagebind_cli.space import Space
@@ -157,7 +159,7 @@ def retrieve_command(
     if weights is not None and not parts:
         raise UsageError("--weights are of queries given as options; a line of --queries has its own")
     for name in SEARCHES if pairs is not None else ():
-        if context.get_parameter_source(name).name == "COMMANDLINE":  # type: ignore[union-attr]
+        if context.get_parameter_source(name).name != "DEFAULT":  # type: ignore[union-attr]
             flag = "-k" if name == "k" else f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag} is of a search, and --pairs gives scores alone; to see answers: retrieve A --queries B {flag} …")
     options = _reading_options(None if queries else {kind for kind, _ in parts}, chosen)
@@ -193,7 +195,8 @@ def retrieve_command(
 def _in_order(order: Iterable[str], given: dict[str, list[str] | None]) -> tuple[tuple[str, str], ...]:
     """The queries as they stand on the command line."""
     left = {kind: iter(values or []) for kind, values in given.items()}
-    return tuple((kind, next(left[kind])) for kind in order if kind in left)
+    typed = [(kind, value) for kind in order if kind in left and (value := next(left[kind], None)) is not None]
+    return (*typed, *((kind, value) for kind, values in left.items() for value in values))  # those of variables and files come last
 
 
 def _reading_options(kinds: set[str] | None, chosen: dict[str, Any]) -> dict[str, Any]:
@@ -204,7 +207,7 @@ def _reading_options(kinds: set[str] | None, chosen: dict[str, Any]) -> dict[str
     for face in faces:
         options |= reading_options(face.name, {key: given[key] for key in face.options.names() if key in given}).choices()
     for key in given:
-        if key not in options:
+        if key not in options and not is_set_elsewhere(key):
             raise UsageError(f"no query here has an option {key.replace('_', '-')!r}")
     return options
 

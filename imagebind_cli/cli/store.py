@@ -1,20 +1,19 @@
-"""`imagebind store`: look at stores, join them, give them to other programs, tidy and check them. No model is needed."""
+"""`imagebind store`: describe, merge, export, compact and check stores. No model is needed."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from imagebind_cli.cli.flags import ArrayType
-from imagebind_cli.cli.output import write
-from imagebind_cli.cli.talk import Talk, printable, say
+from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
+from imagebind_cli.cli.printable import printable
+from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UsageError, UserError
 
 if TYPE_CHECKING:
-    from imagebind_cli.store import StoreReader
     from imagebind_cli.store.maintenance import MergeCounts
 
 app = typer.Typer(
@@ -24,40 +23,39 @@ app = typer.Typer(
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="NAME.h5, .store, .npy, .safetensors or .jsonl, or a pattern in quotes.")]
 StorePaths = Annotated[list[Path], typer.Argument(metavar="STORE...", help="As NAME.h5, or a pattern in quotes.")]
 Array = Annotated[ArrayType | None, typer.Option(help="Number type of the vectors; as they are, if not given.", show_default=False)]
-NAMED = 5
-"""Ids in several stores that are named one by one."""
-AsJSON = Annotated[bool, typer.Option("--json", help="JSON and no table.")]
+NAMED = 5  # ids in several stores that are named one by one
 
 
 @app.command("info")
-def info_command(paths: StorePaths, as_json: AsJSON = False) -> None:
-    """What stores hold, and how they were made.
+def store_info_command(paths: StorePaths, as_json: AsJSON = False) -> None:
+    """Describe what stores hold, and how they were made. With --json, a line for each store.
 
     \b
         imagebind store info photos.h5
         imagebind store info 'photos-*-of-00004.h5' --json | jq .rows
     """
     from imagebind_cli.store import open_store
+    from imagebind_cli.store.describe import describe_store
 
     for path in paths:
-        about = _about(open_store(path))
+        about = describe_store(open_store(path))
         if as_json:
-            write(json.dumps(about).encode() + b"\n")
+            write_json_line(about)
         else:
             made = about.pop("made")
-            lines = [f"{name:<12} {_plain(value)}\n" for name, value in {**about, **made}.items()]
-            write("".join(lines).encode("utf-8", "surrogateescape"))
+            write_lines(f"{name:<12} {_plain(value)}" for name, value in {**about, **made}.items())
 
 
 @app.command("merge")
 def merge_command(
     paths: StorePaths,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Store to add to, made if it is not there.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Store to add to; a new one if it is not there.", show_default=False)],
     array: Array = None,
+    as_json: AsJSON = False,
 ) -> None:
     """Join stores that were made alike, such as the shares of a job array. The same command again adds what is new.
 
-    An id that several stores have counts as the first of them has it, and is told.
+    Of an id that several stores have, the rows of the first store are kept, and a notice names it.
 
     \b
         imagebind store merge photos-*-of-00004.h5 -o photos.h5
@@ -68,15 +66,18 @@ def merge_command(
     readers = [open_store(path) for path in paths]
     with Talk(done="added") as talk:
 
-        def tell(merged: MergeCounts) -> None:
+        def count(merged: MergeCounts) -> None:
             talk.done, talk.skipped = merged.added + merged.replaced, merged.same
 
-        merged = merge(readers, output, array and str(array), tell)
+        merged = merge(readers, output, array and str(array), count)
     for id in merged.twice[:NAMED]:
         say(f"{printable(id)}: in several of these stores; the first one's rows are kept")
     if len(merged.twice) > NAMED:
         say(f"{len(merged.twice) - NAMED:,} more ids in several stores")
     say(f"{output}: {talk.summary()}{f', {merged.replaced:,} of them in place of older ones' if merged.replaced else ''}")
+    if as_json:
+        counts = {"added": merged.added, "replaced": merged.replaced, "same": merged.same}
+        write_json_line({"store": str(output), **counts, "in_several": list(merged.twice)})
 
 
 @app.command("export")
@@ -87,6 +88,7 @@ def export_command(
     clip_retrieval: Annotated[
         bool, typer.Option("--clip-retrieval", help="Write the folder that clip-retrieval and autofaiss take (needs pyarrow).")
     ] = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Write a store in another form: .npy with ids in .jsonl (FAISS takes it as it is), .safetensors, .jsonl, .h5, .store, .parquet.
 
@@ -101,22 +103,28 @@ def export_command(
     reader = open_store(path)
     export(reader, output, str(array), clip_retrieval)
     say(f"{output}: {len(reader):,} rows")
+    if as_json:
+        write_json_line({"store": str(output), "rows": len(reader), "array": str(array)})
 
 
 @app.command("compact")
-def compact_command(path: StorePath) -> None:
-    """Write a store anew without the rows that were replaced because their input changed. Readers are not disturbed.
+def compact_command(path: StorePath, as_json: AsJSON = False) -> None:
+    """Rewrite a store without the rows that were replaced because their input changed. Readers are not disturbed.
 
     \b
         imagebind store compact photos.h5
     """
+    from imagebind_cli.store.describe import bytes_on_disk
     from imagebind_cli.store.maintenance import compact
 
     if not path.exists():
         raise UserError(f"{path}: no such store")
-    before = _bytes(path)
+    before = bytes_on_disk(path)
     dropped = compact(path)
-    say(f"{path}: {dropped:,} replaced rows dropped, {before / 1e6:,.1f} MB before, {_bytes(path) / 1e6:,.1f} MB now")
+    after = bytes_on_disk(path)
+    say(f"{path}: {dropped:,} replaced rows dropped, {before / 1e6:,.1f} MB before, {after / 1e6:,.1f} MB now")
+    if as_json:
+        write_json_line({"store": str(path), "dropped": dropped, "bytes_before": before, "bytes": after})
 
 
 @app.command("prune")
@@ -140,51 +148,37 @@ def prune_command(
         raise UserError(f"{path}: no such store")
     counts = prune(path, dry_run)
     if as_json:
-        about = {"store": str(path), "items": counts.items, "missing": counts.missing, "rows": counts.rows, "dry_run": dry_run}
-        write(json.dumps(about).encode() + b"\n")
+        write_json_line({"store": str(path), "items": counts.items, "missing": counts.missing, "rows": counts.rows, "dry_run": dry_run})
     elif dry_run:
-        write("".join(f"{printable(id)}\n" for id in counts.missing).encode())
+        write_lines(map(printable, counts.missing))
     dropped = f"{len(counts.missing):,} of {counts.items:,} items ({counts.rows:,} rows)"
     say(f"{path}: {dropped} {'would be dropped: their files do' if dry_run else 'dropped: their files did'} not exist")
 
 
 @app.command("check")
-def check_command(paths: StorePaths) -> None:
-    """Look at every row: finite, of length 1, with an id of its own, and nothing left torn. A line for each finding, and exit code 1.
+def check_command(paths: StorePaths, as_json: AsJSON = False) -> None:
+    """Check every row: finite, of length 1, with an id of its own, and nothing torn. Prints a line for each finding; exit 1 if there are any.
 
     \b
         imagebind store check photos.h5
     """
     from imagebind_cli.store.check import findings
 
-    clean = True
+    reports = []
     for path in paths:
-        found = 0
+        lines = []
         for line in findings(path):
-            write(f"{path}: {line}\n".encode("utf-8", "surrogateescape"))
-            found += 1
-        if not found:
+            lines.append(line)
+            if not as_json:
+                write_lines([f"{path}: {line}"])
+        if not lines:
             say(f"{path}: clean")
-        clean = clean and not found
+        reports.append({"store": str(path), "ok": not lines, "findings": lines})
+    clean = all(report["ok"] for report in reports)
+    if as_json:
+        write_json_line({"ok": clean, "stores": reports})
     if not clean:
         raise typer.Exit(1)
-
-
-def _about(reader: StoreReader) -> dict[str, Any]:
-    import numpy as np
-
-    block = next(reader.blocks(), np.empty((0, reader.dim), np.float32))
-    keys = reader.stamps["key"]
-    return {
-        "store": str(reader.path),
-        "rows": len(reader),
-        "items": int(np.count_nonzero(keys[1:] != keys[:-1])) + bool(len(keys)),
-        "replaced": reader.replaced,
-        "array": str(block.dtype),
-        "windows": reader.spans is not None,
-        "bytes": sum(_bytes(part) for part in reader.paths),
-        "made": {key: value for key, value in reader.provenance.items() if key != "array"},
-    }
 
 
 def _plain(value: Any) -> str:
@@ -193,8 +187,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return "; ".join(map(str, value)) or "none"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _bytes(path: Path) -> int:
-    files = [path, *path.rglob("*")] if path.is_dir() else [path]
-    return sum(file.stat().st_blocks * 512 for file in files)

@@ -1,9 +1,11 @@
-"""What a command says to people, on stderr: notices, failures, progress on a terminal. stdout is never touched."""
+"""What a command prints for people, on stderr: notices, errors, progress on a terminal. stdout is never touched."""
 
 from __future__ import annotations
 
+import enum
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from imagebind_cli.cli.output import StdoutClosed
 from imagebind_cli.cli.pace import Pace
+from imagebind_cli.cli.printable import escaped, printable
+from imagebind_cli.errors import UsageError
 from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import Others
 
@@ -19,14 +23,82 @@ if TYPE_CHECKING:
 
     from imagebind_cli.corpus.failures import FailureFile
 
-LINE_SECONDS = 60.0
+LINE_SECONDS = 60.0  # between lines of progress where stderr is not a terminal
+
+Level = enum.IntEnum("Level", ["QUIET", "NORMAL", "VERBOSE"])
+
+
+class _Chosen:
+    """How much is printed, and whether the command line asked for it."""
+
+    level = Level.NORMAL
+    typed = False
+
+
+def choose_level(level: Level, typed: bool = False) -> None:
+    """Choose how much is printed. What was typed wins over what a file or a variable asks for.
+
+    Raises:
+        UsageError: both --quiet and --verbose were typed.
+    """
+    if _Chosen.typed and typed and level is not _Chosen.level:
+        raise UsageError("--quiet and --verbose exclude each other")
+    if typed or not _Chosen.typed:
+        _Chosen.level, _Chosen.typed = level, typed
+        if level is Level.VERBOSE:
+            _show_log()
+
+
+def start_talking() -> None:
+    """Forget what an earlier command in this process asked for."""
+    _Chosen.level, _Chosen.typed = Level.NORMAL, False
+
+
+def is_quiet() -> bool:
+    """Whether errors and failures are all that is printed."""
+    return _Chosen.level is Level.QUIET
+
+
+def is_verbose() -> bool:
+    """Whether details are asked for."""
+    return _Chosen.level is Level.VERBOSE
 
 
 def say(text: str) -> None:
-    """One line on stderr, named as ours. Where it cannot be written, as to a full disk, it is lost: no data are lost for it."""
+    """Print a notice, unless the command is to be quiet."""
+    if not is_quiet():
+        _print_line(text)
+
+
+def say_error(text: str) -> None:
+    """Print an error, or that an input failed, however quiet the command is."""
+    _print_line(text)
+
+
+def detail(text: str) -> None:
+    """Print what only --verbose asks for."""
+    if is_verbose():
+        _print_line(text)
+
+
+def _print_line(text: str) -> None:
+    """Print one line on stderr. Where it cannot be written, as to a full disk, it is lost: no data are lost for it."""
     with suppress(OSError):
-        sys.stderr.write(f"imagebind: {text}\n")  # in one piece: threads talk, too
+        sys.stderr.write(f"imagebind: {escaped(text)}\n")  # in one piece: threads print, too
         sys.stderr.flush()
+
+
+def _show_log() -> None:
+    """Print what the libraries of this package log."""
+    import logging
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            detail(record.getMessage())
+
+    log = logging.getLogger("imagebind_cli")
+    log.handlers = [Lines()]
+    log.setLevel(logging.DEBUG)
 
 
 class Talk(Listener):
@@ -39,11 +111,11 @@ class Talk(Listener):
         others: Others | None = None,
         count: Callable[[], int | None] | None = None,
     ) -> None:
-        """Be quiet until something happens.
+        """Print nothing until something happens.
 
         Args:
             errors: the file of failed inputs, see `FailureFile`. done: what has happened to the others, in a word.
-            others: files of other kinds, that were skipped. count: finds out how many inputs there are, if that can be told.
+            others: files of other kinds that were skipped. count: returns how many inputs there are, or None if that is unknown.
         """
         self._failure_file = _failure_file(errors) if errors else None
         super().__init__(failures=self._failure_file)
@@ -51,13 +123,14 @@ class Talk(Listener):
         self.others = others or Others()
         self._has_summed_up = False
         self._count = count
-        self._said: set[str] = set()
+        self._noted: set[str] = set()
+        self._started = time.monotonic()
         self._pace = Pace()
         self._over = threading.Event()
         self._progress: Progress | None = None
 
     def __enter__(self) -> Talk:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not is_quiet():
             self._progress = _progress()
             self._task = self._progress.add_task("starting", total=None)
             self._progress.start()
@@ -77,27 +150,33 @@ class Talk(Listener):
         say(text)
 
     def begin(self, stored: int) -> None:
-        """Count the inputs in the background; so many rows are there already."""
+        """Count the inputs in the background; `stored` rows are there already."""
         count = self._count
         if count is not None:
             threading.Thread(target=lambda: self._pace.expect(count(), stored), name="count", daemon=True).start()
 
+    def succeeded(self, id: str) -> None:
+        super().succeeded(id)
+        if is_verbose():
+            detail(f"{printable(id)}: {self._word} after {time.monotonic() - self._started:.2f} s")
+
     def failure(self, id: str, reason: str) -> None:
         """Report an input that could not be used at once, and keep it in the file of failures."""
         super().failure(id, reason)
-        say(f"{printable(id) or repr(id)}: {printable(reason)}")
+        say_error(f"{printable(id) or repr(id)}: {printable(reason)}")
 
     def remarks(self, id: str, notes: Iterable[str], warnings: Iterable[str]) -> None:
-        """What was assumed to read an input, said the first time it is met, and what was lost of it, said with its name."""
+        """Print what was assumed to read an input the first time it is met (every time with --verbose), and what of the input was lost."""
         for note in notes:
-            if note not in self._said:
-                self._said.add(note)
+            if note not in self._noted:
+                self._noted.add(note)
                 say(f"assumed: {note}")
+            detail(f"{printable(id)}: {note}")
         for warning in warnings:
             say(f"{printable(id)}: {warning}")
 
     def summary(self, *more: str) -> str:
-        """The counts at the end of the run in words, with the rate and what else there is to say."""
+        """Return the counts at the end of the run in words, with the rate and whatever else is given."""
         self._has_summed_up = True
         return self._counts(*more)
 
@@ -110,7 +189,7 @@ class Talk(Listener):
         return f"{', '.join(parts)} ({', '.join([f'{self._pace.overall(self.done):.1f} a second', *more])})"
 
     def _tick(self) -> None:
-        """Thread: show how far it is, also while one input takes long."""
+        """Show progress from a thread, so that it moves while one input takes long."""
         while not self._over.wait(0.5 if self._progress else LINE_SECONDS):
             left = self._pace.left(self.done + self.failed, self.skipped + self.left)
             text = self._counts(left) if left else self._counts()
@@ -153,10 +232,3 @@ def _progress() -> Progress:
         SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
         console=console, redirect_stdout=False, redirect_stderr=True, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
-
-
-def printable(name: str) -> str:
-    """A name on one line: control characters and undecodable bytes as escapes, the middle of a long sentence left out."""
-    if len(name) > 300:
-        name = f"{name[:120]} … {name[-60:]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imagebind_cli.cli.output import write
+from imagebind_cli.cli.output import write, write_json_line
 from imagebind_cli.cli.talk import say
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.tabular import parse_columns
+
+if TYPE_CHECKING:
+    import torch
+
+    from imagebind_cli.training.recipe import Recipe
 
 HELP = """Train encoders on pairs of two modalities: in ImageBind, an anchor that is frozen, and another that is bound to it.
 
@@ -21,7 +25,7 @@ The same command continues a run that was stopped or killed, and ends with the s
 
 \b
     imagebind train --pairs image-depth --data pairs.jsonl --val 0.1 --out runs/depth --init random
-    imagebind train --pairs image-text --data photos.csv --column image=file_name --column text=caption --out runs/a
+    imagebind train --pairs image-text --data photos.csv --column image=file --column text=caption --out runs/text
     imagebind train --recipe image-depth --data pairs.jsonl --out runs/depth --set optimizer.lr=1e-4
     imagebind train --recipe image-depth --data pairs.jsonl --dry-run       # check everything and print the plan
     imagebind train --recipe image-depth --data pairs.jsonl --overfit 8     # can it learn at all?
@@ -65,6 +69,7 @@ def train_command(
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: optimizer.lr=1e-4.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, train nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print the plan as JSON.")] = False,
     overfit: Annotated[
         int | None, typer.Option(min=2, metavar="N", help="Train on N pairs alone until R@1 is 100 % both ways; exit 1 if it never is.")
     ] = None,
@@ -74,6 +79,8 @@ def train_command(
         raise UsageError("nothing to train: give --pairs image-depth, or --recipe")
     if sum((dry_run, overfit is not None, profile)) > 1:
         raise UsageError("--dry-run, --overfit and --profile exclude each other; choose one")
+    if as_json and not dry_run:
+        raise UsageError("--json is for --dry-run; a run prints its summary as JSON anyway")
     if out is None and not dry_run and overfit is None:
         raise UsageError("--out, the run folder, is missing")
 
@@ -97,8 +104,7 @@ def train_command(
     )
     chosen_device = choose_device(device)
     if dry_run:
-        for line in run.check_run(resolved, chosen_device, out):
-            write(line.encode("utf-8", "surrogateescape") + b"\n")
+        _write_plan(resolved, chosen_device, out, as_json)
         return
     if overfit is not None:
         learnt = trials.overfit(resolved, overfit, chosen_device, say)
@@ -113,10 +119,21 @@ def train_command(
     with writing(out):
         result = run.train(resolved, out, chosen_device, say)
     if result.summary:
-        write(json.dumps({"model": str(out), **result.summary}).encode() + b"\n")
+        write_json_line({"model": str(out), **result.summary})
     if result.failed:
         say(f"{result.failed:,} samples could not be read; {out / 'errors.jsonl'} names them")
         raise typer.Exit(1)
+
+
+def _write_plan(recipe: Recipe, device: torch.device, out: Path | None, as_json: bool) -> None:
+    from imagebind_cli.training.run import check_run
+
+    lines = check_run(recipe, device, out)
+    if as_json:
+        write_json_line({"model": recipe.model, "pairs": [pair.name for pair in recipe.pairs], "plan": list(lines)})
+        return
+    for line in lines:
+        write(line.encode("utf-8", "surrogateescape") + b"\n")
 
 
 train_command.__doc__ = HELP

@@ -10,6 +10,8 @@ from imagebind_cli.errors import UserError, writing
 from imagebind_cli.files import write_text
 from imagebind_cli.store import UNKNOWN, Stamp
 
+BEGINNING = b'{"id": "'  # of every line
+
 
 class FailureFile:
     """Failures of this run and of earlier ones. A line is added at once; at the end those of inputs that have succeeded are removed.
@@ -33,7 +35,7 @@ class FailureFile:
         self._file.seek(0)
         length = 0
         for number, line in enumerate(self._file, start=1):
-            if not line.endswith(b"\n"):  # torn by a kill
+            if not line.endswith(b"\n") and line[: len(BEGINNING)] == BEGINNING[: len(line)]:  # torn by a kill
                 self._file.truncate(length)
                 break
             try:
@@ -76,9 +78,9 @@ class FailureFile:
         self._stamps.pop(id, None)
         self._stale = self._known.pop(id, None) is not None or self._stale
 
-    def close(self) -> None:
-        """Close the file, with one line for each input that still fails."""
+    def close(self, tidy: bool = True) -> None:
+        """Close the file. tidy: leave one line for each input that still fails."""
         with writing(self._path):
             self._file.close()
-        if self._stale:
+        if tidy and self._stale:
             write_text(self._path, "".join(json.dumps(row) + "\n" for row in self._known.values()))

@@ -72,14 +72,14 @@ def embed(
             listener.failures = failures
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
         first, items = first_of(open_items((modality,), inputs, manifest, manifest_columns, resume.passes))
-        reading = registry.face(modality).read_options({**_prepared_options(first, modality), **options})
+        reading = registry.face(modality).read_options({**prepared_options(first, modality), **options})
         processes = stack.enter_context(Processes([modality]))
         if callable(output):
-            keep = output
+            keep, stored = output, 0
         else:
-            resume.store = stack.enter_context(Store(Path(output), model.record(modality, reading, pool) | {"array": array}))
-            keep = resume.store.append
-        listener.begin(resume.store.stored if resume.store else 0)
+            resume.store = store = stack.enter_context(Store(Path(output), model.record(modality, reading, pool) | {"array": array}))
+            keep, stored = store.append, store.stored
+        listener.begin(stored)
         chosen = resume.choose(items)
         embedded = model.embed_items(
             modality, chosen, options=reading, pool=pool, batch_size=batch_size, workers=workers, processes=processes
@@ -96,7 +96,7 @@ def embed(
     return listener
 
 
-def _prepared_options(first: Item | Failure | None, modality: str) -> dict[str, Any]:
+def prepared_options(first: Item | Failure | None, modality: str) -> dict[str, Any]:
     """Return the options that prepared samples were read with, according to the first; a run with others is refused."""
     payload = whole_source(getattr(first, "payload", None))
     return payload.provenance["inputs"][modality]["options"] if isinstance(payload, Prepared) else {}

@@ -8,7 +8,8 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.items import distinct
@@ -20,7 +21,23 @@ from imagebind_cli.media.video.frame_folder import frame_names
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face, face
 from imagebind_cli.sources import Failure, Item, Stretch, whole_source
-from imagebind_cli.store import Stamp, Store, content_hash, open_store
+from imagebind_cli.store import Row, Stamp, content_hash, open_store
+
+
+class Stored(Protocol):
+    """A store that knows what its inputs were."""
+
+    path: Path
+
+    @property
+    def stored(self) -> int:
+        """How many rows it has."""
+
+    def stamp(self, id: str) -> Stamp | None:
+        """Return what an id's input was; None if the store does not hold it."""
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Add the rows of inputs whose content it holds under another name."""
 
 
 @dataclass
@@ -37,7 +54,7 @@ class Resume:
     failures: FailureFile | None = None
     retry: bool = False
     verify: bool = False
-    store: Store | None = None
+    store: Stored | None = None
     _came: dict[int, int] = field(default_factory=dict)
     _said: bool = False
     _said_renamed: bool = False

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from imagebind_cli.encoder import Sample
+    from imagebind_cli.encoder import Read, Sample
     from imagebind_cli.engine.processes import Processes
-
-    Read = Callable[[Any], Iterator[Sample]]  # a payload to the samples of its item, in time order
 
 
 class Engine(Protocol):

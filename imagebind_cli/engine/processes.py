@@ -34,8 +34,7 @@ from imagebind_cli.registry import face
 from imagebind_cli.sources import reason, whole_source
 
 if TYPE_CHECKING:
-    from imagebind_cli.encoder import Sample
-    from imagebind_cli.engine import Read
+    from imagebind_cli.encoder import Read, Sample
 
     Message = tuple[Sample, bool] | Exception | None
 

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from imagebind_cli.encoder import Sample
+from imagebind_cli.encoder import Read, Sample
 
 if TYPE_CHECKING:
-    from imagebind_cli.engine import Read
-
     Step = tuple[Sample | None, Iterator[Sample]]  # the next sample of an item, None at its end, and the rest
 
 

@@ -42,12 +42,12 @@ class ZeroShotTest:
 
     def class_vectors(self, text: Tower, notify: Notify) -> np.ndarray:
         """Embed the classes as (classes, e) unit vectors."""
-        rows = torch.from_numpy(embed_items(text, "text", self.sentences, notify))  # (classes * templates, e)
+        rows = torch.from_numpy(embed_with_tower(text, "text", self.sentences, notify))  # (classes * templates, e)
         return F.normalize(rows.view(len(self.classes), -1, rows.shape[1]).mean(dim=1), dim=1).numpy()
 
     def item_vectors(self, tower: Tower, notify: Notify) -> np.ndarray:
         """Embed the items as (items, e) unit vectors; NaN for an item that cannot be read."""
-        return embed_items(tower, self.modality, self.items, notify)
+        return embed_with_tower(tower, self.modality, self.items, notify)
 
 
 def read_zeroshot_test(test: ZeroShotRecipe) -> ZeroShotTest:
@@ -71,7 +71,7 @@ def read_zeroshot_test(test: ZeroShotRecipe) -> ZeroShotTest:
     return ZeroShotTest(test.modality, tuple(items), tuple(classes.index(label) for label in labels), classes, sentences)
 
 
-def embed_items(tower: Tower, modality: str, items: Iterable[Item], notify: Notify) -> np.ndarray:
+def embed_with_tower(tower: Tower, modality: str, items: Iterable[Item], notify: Notify) -> np.ndarray:
     """Embed items as unit vectors (n, e) float32, each the mean of its clips'; NaN for an item that cannot be read, which is reported."""
     items, config, face = list(items), tower.encoder.config, registry.face(modality)
     options = face.options()

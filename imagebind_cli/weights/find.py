@@ -22,6 +22,10 @@ ModelLike = str | os.PathLike[str] | Mapping[str, Tensor]
 ConfigLike = ModelConfig | Mapping[str, Any] | str | os.PathLike[str]
 
 
+class NotFetched(UserError):
+    """A model whose weights are published and not on this machine yet."""
+
+
 def default_name() -> str:
     """Return the model that is used when none is named: `IMAGEBIND_MODEL`, else the trained one in the package, else the untrained `tiny`."""
     return os.environ.get("IMAGEBIND_MODEL") or (BUNDLED if is_bundled(BUNDLED) else UNTRAINED)
@@ -77,7 +81,7 @@ def _named(name: str, config: ModelConfig | None) -> Checkpoint:
 def _pulled(place: str, config: ModelConfig | None) -> Checkpoint:
     folder = download.pulled_folder(place)
     if folder is None:
-        raise UserError(f"{place} is not on this machine; fetch it with: imagebind weights pull {place}")
+        raise NotFetched(f"{place} is not on this machine; fetch it with: imagebind weights pull {place}")
     return _folder(folder, config)
 
 

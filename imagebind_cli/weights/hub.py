@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.weights.fetch import TIMEOUT, RemoteFile, is_safe_name, printable_text
 from imagebind_cli.weights.origin import ORIGIN
 
@@ -18,7 +18,7 @@ def split_place(place: str) -> tuple[str, str | None]:
     """Split `hf://owner/repo[@revision]` into repository and revision.
 
     Raises:
-        UserError: it is something else.
+        UsageError: it is something else.
     """
     parts = PLACE.fullmatch(place)
     if parts:
@@ -26,7 +26,7 @@ def split_place(place: str) -> tuple[str, str | None]:
         # As on the hub, no "--" in names: a folder's name stands for one repository only.
         if all(NAME.fullmatch(part) for part in (*repository.split("/"), revision or "main")) and "--" not in repository:
             return repository, revision
-    raise UserError(f"{place!r} is not hf://owner/repository or hf://owner/repository@revision")
+    raise UsageError(f"{place!r} is not hf://owner/repository or hf://owner/repository@revision")
 
 
 def list_files(place: str) -> tuple[str, list[RemoteFile]]:

@@ -33,6 +33,17 @@ def is_fetched(folder: Path, address: str, sha256: str | None = None) -> bool:
     )
 
 
+def read_origin(folder: Path) -> dict[str, Any]:
+    """Return where a fetched model is from: address, revision and time, as far as they are recorded; {} for a folder that was not fetched."""
+    record = read_record(folder / ORIGIN)
+    return {key: record[key] for key in ("address", "revision", "fetched") if key in record}
+
+
+def count_files(folder: Path) -> int:
+    """Return how many files of a fetched model have a record; 0 for a folder that was not fetched."""
+    return len(read_record(folder / ORIGIN).get("files", ()))
+
+
 def check_origin(folder: Path) -> list[str]:
     """Read every file that the record lists, and return a line for each that differs: `NAME: reason`.
 

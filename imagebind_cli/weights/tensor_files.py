@@ -37,6 +37,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             pickled = file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
         why = "refused: it holds pickled objects other than plain tensors" if pickled else "not a weight file"
         raise UserError(f"{path}: {why}") from None
+    except (LookupError, TypeError, AttributeError):  # what unpickling makes of other bytes
+        raise UserError(f"{path}: not a weight file") from None
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
         raise UserError(
             f"{path}: not a readable weight file: {str(error).splitlines()[0] if str(error) else type(error).__name__}"

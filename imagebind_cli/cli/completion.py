@@ -1,0 +1,64 @@
+"""What a shell completes behind options: names of models, suites, recipes and the like. Fast, since it runs at every press of Tab: no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from imagebind_cli import registry
+
+PACKAGE = Path(__file__).parent.parent
+
+
+def complete(parameter: Any, command: str) -> None:
+    """Let a parameter of a command complete to the values known for its name; where nothing is known, shells complete files."""
+    values = VALUES.get(f"{command} {parameter.name}") or VALUES.get(parameter.name)
+    if values is not None:
+        parameter._custom_shell_complete = lambda context, parameter, typed: [value for value in values(typed) if value.startswith(typed)]
+
+
+def _models(typed: str) -> Iterable[str]:
+    from imagebind_cli.weights import download
+
+    named = [path.stem for path in PACKAGE.glob("models/*.json")] + [path.parent.name for path in PACKAGE.glob("models/*/config.json")]
+    return sorted({*named, *download.pulled_addresses()})
+
+
+def _suites(typed: str) -> Iterable[str]:
+    return sorted(path.stem for path in PACKAGE.glob("evaluation/suites/recipes/*.toml"))
+
+
+def _recipes(typed: str) -> Iterable[str]:
+    return sorted(path.stem for path in PACKAGE.glob("recipes/*.toml"))
+
+
+def _templates(typed: str) -> Iterable[str]:
+    return sorted(path.stem for path in PACKAGE.glob("evaluation/templates/*.txt"))
+
+
+def _pairs(typed: str) -> Iterable[str]:
+    return [f"{anchor}-{other}" for anchor in registry.MODALITIES for other in registry.MODALITIES if other != anchor]
+
+
+def _devices(typed: str) -> Iterable[str]:
+    return ["auto", "cpu", "cuda", "mps"]
+
+
+def _modalities(typed: str) -> Iterable[str]:
+    before = typed[: typed.rfind(",") + 1]
+    return [before + name for name in registry.MODALITIES if name not in before.split(",")]
+
+
+VALUES: dict[str, Callable[[str], Iterable[str]]] = {
+    "model": _models,
+    "init": _models,
+    "weights pull name": _models,
+    "weights convert source": _models,
+    "suite": _suites,
+    "recipe": _recipes,
+    "train pairs": _pairs,
+    "templates": _templates,
+    "device": _devices,
+    "modality": _modalities,
+}  # by the name of the parameter, where needed with its command

@@ -1,0 +1,51 @@
+"""`imagebind embed --dry-run`: what a job would do, as lines or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imagebind_cli.cli.output import write_json_line, write_lines
+from imagebind_cli.cli.pace import in_words
+from imagebind_cli.cli.printable import printable
+from imagebind_cli.cli.talk import say
+
+if TYPE_CHECKING:
+    from imagebind_cli.corpus import Estimate
+    from imagebind_cli.corpus.items import Inputs
+    from imagebind_cli.model import Model
+
+
+def write_estimate(
+    load: Callable[[], Model], name: str | None, modality: str, inputs: Inputs, output: Path | None, as_json: bool, **job: Any
+) -> None:
+    """Write what a job would do. load: loads the model, whose first batch is measured; without its weights no time is estimated."""
+    from imagebind_cli.corpus import estimate
+    from imagebind_cli.weights.find import NotFetched
+
+    model: Model | str | None = name
+    try:
+        model = load()
+    except NotFetched as error:
+        say(f"no time is estimated: {error}")
+    plan = estimate(model, modality, inputs, output, **job)
+    if as_json:
+        write_json_line(asdict(plan))
+    else:
+        write_lines(_lines(plan))
+
+
+def _lines(plan: Estimate) -> Iterator[str]:
+    parts = [f"{plan.left:,} to do"]
+    parts += [f"{plan.bytes / 1e6:,.1f} MB"] if plan.bytes else []
+    parts += [f"{plan.done:,} there already"] if plan.done else []
+    parts += [f"{plan.failed_before:,} failed before"] if plan.failed_before else []
+    yield f"{plan.inputs:,} {plan.modality} input{'s' * (plan.inputs != 1)}: {', '.join(parts)}"
+    if plan.first is not None:
+        read = (plan.failure and f"fails: {plan.failure}") or "; ".join(["can be read", *(f"assumed: {note}" for note in plan.assumed)])
+        yield f"first: {printable(plan.first)}: {read}"
+    if plan.seconds is not None:
+        rate = plan.measured / max(plan.measured_seconds, 1e-9)
+        yield f"about {in_words(plan.seconds)} on {plan.device} ({plan.measured:,} measured, {rate:.1f} a second)"

@@ -1,0 +1,13 @@
+"""Names and texts without what a terminal would act on."""
+
+from __future__ import annotations
+
+
+def printable(name: str) -> str:
+    """Return a name on one line: control characters and undecodable bytes as escapes, the middle of a long sentence left out."""
+    return escaped(f"{name[:120]} … {name[-60:]}" if len(name) > 300 else name)
+
+
+def escaped(text: str) -> str:
+    """Return a text without what a terminal would act on: control characters and undecodable bytes as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -1,0 +1,86 @@
+"""Which models there are, what one is made of, and whether its files are still what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from imagebind_cli import registry
+from imagebind_cli.encoder import build_encoder
+from imagebind_cli.weights import download, foreign_config, model_config
+from imagebind_cli.weights.checkpoint import Checkpoint
+from imagebind_cli.weights.find import BUNDLED, default_name, is_bundled
+from imagebind_cli.weights.origin import check_origin, count_files, file_hash, read_origin
+
+CARD = "CARD.md"  # in a model's folder: what it can do, what it learnt from and what its user must know
+
+
+def known_models() -> list[dict[str, Any]]:
+    """Return the models known by name and those fetched from a hub: name, state, licence, about, and whether it is the default."""
+    rows: list[dict[str, Any]] = []
+    for name in model_config.packaged_names():
+        config = model_config.packaged_config(name)
+        if config.rule_seed is not None:
+            state = "ready, made by rule, untrained"
+        elif config.address is None:
+            state = "config only, to train from"
+        else:
+            state = "fetched" if download.pulled_folder(name) else f"not here; imagebind weights pull {name}"
+        rows.append({"name": name, "state": state, "licence": config.licence, "about": config.about})
+    if is_bundled(BUNDLED):
+        bundled = foreign_config.read_config(Path(str(model_config.CONFIGS / BUNDLED / "config.json")))
+        rows.append({"name": BUNDLED, "state": "ready, inside the package", "licence": bundled.licence, "about": bundled.about})
+    rows += [{"name": address, "state": "fetched", "licence": None, "about": ""} for address in download.pulled_addresses()]
+    return [{**row, "default": row["name"] == default_name()} for row in rows]
+
+
+def describe_model(found: Checkpoint) -> dict[str, Any]:
+    """Return what a model is made of: its origin and licence, and of each encoder the parameters, sizes and fingerprint; then its card."""
+    encoders: dict[str, dict[str, Any]] = {}
+    for name, encoder in found.config.encoders.items():
+        encoders[name] = {
+            "parameters": sum(tensor.numel() for tensor in build_encoder(registry.get(name), encoder).parameters()),
+            "width": encoder.trunk.width,
+            "layers": encoder.trunk.layers,
+            "heads": encoder.trunk.heads,
+            "input": list(encoder.shape),
+            "fingerprint": found.fingerprint(name),
+        }
+    card = Path(found.place) / CARD
+    return {
+        "name": found.config.name,
+        "about": found.config.about,
+        "place": found.place,
+        "licence": found.config.licence or "not stated",
+        "dim": found.config.dim,
+        "untrained": found.untrained,
+        **({"unfinished": found.unfinished} if found.unfinished else {}),
+        "origin": dict(found.config.origin) or read_origin(_folder_of(found)),
+        "parameters": sum(encoder["parameters"] for encoder in encoders.values()),
+        "encoders": encoders,
+        **({"card": card.read_text()} if card.is_file() else {}),
+    }
+
+
+def count_recorded_files(found: Checkpoint) -> int:
+    """Return how many files of a model have a record of their size and hash."""
+    return count_files(_folder_of(found)) + len(found.config.files)
+
+
+def differing_files(found: Checkpoint) -> Iterator[str]:
+    """Read every recorded file of a model, and yield a line for each that is not what was fetched or converted."""
+    folder = _folder_of(found)
+    if count_files(folder):
+        yield from check_origin(folder)
+    for name, record in found.config.files.items():
+        path = folder / name
+        if not path.is_file():
+            yield f"{name}: missing"
+        elif path.stat().st_size != record["size"] or file_hash(path) != record["sha256"]:
+            yield f"{name}: differs from its record"
+
+
+def _folder_of(found: Checkpoint) -> Path:
+    place = Path(found.place)
+    return place if place.is_dir() else place.parent
