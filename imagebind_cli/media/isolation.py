@@ -17,7 +17,7 @@ import numpy as np
 
 from imagebind_cli.media.decoding import Source
 
-SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from imagebind_cli.media.isolation import serve; serve()"
+SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from imagebind_cli.media.isolation import answer_calls; answer_calls()"
 
 _idle: list[_Worker] = []
 _lock = threading.Lock()
@@ -114,7 +114,7 @@ def _receive(stream: IO[bytes]) -> tuple[dict[str, Any], bytearray]:
     return header, data
 
 
-def serve() -> None:
+def answer_calls() -> None:
     """Answer calls on stdin until it is closed. What libraries print on stdout is dropped."""
     import io
 
