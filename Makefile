@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test oldest huge lint format bench clean
+.PHONY: demo test oldest huge fuzz faults lint format bench clean
 
 demo: .venv/installed
 	@$(BIN)/imagebind demo
@@ -24,6 +24,14 @@ oldest:
 # Every input by the command line, on weights of the published size made by rule: 4.8 GB in build/, before every release.
 huge: .venv/installed
 	$(BIN)/python -m benchmarks.published_size
+
+# Damaged inputs of every kind, a quarter of an hour; what breaks a rule is kept in build/findings.
+fuzz: .venv/installed
+	$(BIN)/python -m reliability.fuzz --seconds 900
+
+# Every command that writes, killed, out of disk (as root) and refused by fsync, and then run again.
+faults: .venv/installed
+	$(BIN)/python -m reliability.faults
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -96,7 +96,7 @@ WRITERS = [
     Writer("preprocess .tar", ("preprocess", "image", "pictures", "-o", "out.tar", "--model", "tiny"), ("out.tar",)),
     Writer("preprocess .h5", ("preprocess", "image", "pictures", "-o", "out.h5", "--model", "tiny"), ("out.h5",)),
     Writer("convert", ("weights", "convert", "tiny", "out"), ("out",)),
-    Writer("pull", ("weights", "pull", "{server}/weights.safetensors"), ("home",)),
+    Writer("pull", ("weights", "pull", "huge"), ("home",)),
 ]
 
 
@@ -133,9 +133,9 @@ def content(path: Path) -> object:
 class Bench:
     """Folders in which a writer is broken, and what it leaves when nothing breaks it."""
 
-    def __init__(self, writer: Writer, work: Path, server: str) -> None:
+    def __init__(self, writer: Writer, work: Path) -> None:
         self.writer, self.work = writer, work
-        self.command = tuple(word.format(server=server) for word in writer.command)
+        self.command = writer.command
         self.inputs = work / "inputs"
         make_inputs(self.inputs)
         for command in writer.prepare:
@@ -278,15 +278,14 @@ def main() -> None:
     full = chosen.full if os.geteuid() == 0 else 0
     with tempfile.TemporaryDirectory(dir=chosen.work) as work:
         served = Path(work) / "served"
-        served.mkdir()
-        run(("weights", "convert", "tiny", "tiny"), folder=served, limit=LIMIT)
-        weights = next((served / "tiny").glob("*.safetensors"))
-        shutil.copy(weights, served / "weights.safetensors")
-        address = serve(served)
+        weights = served / "imagebind" / "imagebind_huge.pth"
+        weights.parent.mkdir(parents=True)
+        weights.write_bytes(b"PK\x03\x04" + random.Random(0).randbytes(40_000_000))
+        os.environ["IMAGEBIND_MIRROR"] = serve(served)
         for number, writer in enumerate(writers):
             if time.monotonic() > until:
                 break
-            bench = Bench(writer, Path(work) / str(number), address)
+            bench = Bench(writer, Path(work) / str(number))
             for fault, total in (("killed", chosen.kills), ("full_disk", full), ("refused", chosen.errors)):
                 share = total // len(writers) + (number < total % len(writers))
                 found = Counter(result for _ in range(share) if (result := getattr(bench, fault)(draw)) and time.monotonic() < until)

@@ -62,7 +62,7 @@ def fork(
             prepare()
         sys.argv = ["imagebind", *map(str, arguments)]
         sys.stdin, sys.stdout, sys.stderr = open(0, closefd=False), open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-        cli.main()
+        cli.run_command_line()
     except BaseException:
         import traceback
 
