@@ -142,7 +142,7 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Any) -> None:
     rows = rows + 0.05 * unit_rows(20, rows.shape[1])
     ids = [f"{name}/{number}" for name in ("ant", "bee") for number in range(10)]
     vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    store(Path("items.h5"), ids=ids, vectors=vectors, **tiny.made("audio"))
+    store(Path("items.h5"), ids=ids, vectors=vectors, **tiny.record("audio"))
 
 
 @pytest.mark.usefixtures("named")
@@ -166,7 +166,7 @@ def test_a_probe_below_the_names_gets_a_hint(tiny: Any) -> None:
 
 @pytest.mark.usefixtures("named")
 def test_a_probe_needs_no_model_to_be_compared_with(tiny: Any) -> None:
-    made = {**tiny.made("audio"), "model": "gone"}
+    made = {**tiny.record("audio"), "model": "gone"}
     reader = open_store("items.h5")
     store(Path("other.h5"), ids=reader.ids, vectors=reader.vectors(), **made)
     notes = Notes()

@@ -70,7 +70,7 @@ WITH_OPTION = """
 import dataclasses, sys
 from imagebind_cli import options
 load = options.choice(4095, "Number that a fully loaded sensor gives.", minimum=1)
-options.OPTIONS["touch"] = dataclasses.make_dataclass("TouchOptions", [("full_load", int, load)], bases=(options.ReadingOptions,), frozen=True)
+options.OPTIONS["touch"] = dataclasses.make_dataclass("TouchOptions", [("full_load", int, load)], frozen=True, bases=(options.ReadingOptions,))
 from imagebind_cli.cli import run_command_line
 run_command_line()
 """
