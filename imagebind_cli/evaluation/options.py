@@ -45,10 +45,10 @@ class ClassOptions:
 
 @dataclass(frozen=True)
 class TruthOptions:
-    """What the inputs really are, and how a run is measured against it.
+    """The true labels of the inputs, and how a run is measured against them.
 
     truth: `folder` for the name of the folder an input is in, a file of ids and labels, a manifest column, or a mapping of id to label or
-    labels. metric: `top1` for one label an item, `map` for several; None for what the truth calls for.
+    labels. metric: `top1` for one label an item, `map` for several; None to let the truth decide.
     """
 
     truth: str | Mapping[str, Any] | None = None

@@ -21,8 +21,8 @@ from imagebind_cli.sources import Failure, Item, Stretch, as_sentence
 from imagebind_cli.space import Space
 from imagebind_cli.store import StoreReader, is_store, open_store
 
+# The vectors (dim,) of sentences and files, by modality and source.
 Embedded = Mapping[tuple[str, str | Stretch], np.ndarray | Failure]
-"""Sentences and files by modality and source, with their vectors (dim,)."""
 
 
 class QueryEncoder:

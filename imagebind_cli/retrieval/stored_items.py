@@ -21,8 +21,8 @@ from imagebind_cli.store import StoreReader
 SAME_WINDOW_SECONDS = 0.006  # people see and type the seconds of a window in hundredths
 SIMILAR_AMONG = 20_000  # ids that are compared with an unknown one, to name similar ones
 
+# The number of a searched store, and the number of a row in it.
 RowPlace = tuple[int, int]
-"""Number of a store among those that are searched, and number of a row in it."""
 
 
 class Exhibit(NamedTuple):

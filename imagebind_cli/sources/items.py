@@ -101,8 +101,7 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-Modalities = tuple[str, ...]
-"""What is wanted of each input: nearly always one."""
+Modalities = tuple[str, ...]  # to read of each input: nearly always one
 
 
 def are_sentences(modalities: Modalities) -> bool:
@@ -110,8 +109,8 @@ def are_sentences(modalities: Modalities) -> bool:
     return len(modalities) == 1 and face(modalities[0]).text
 
 
+# Decides, before anything else, whether to skip a file found in a folder or named on a line, because it is done.
 Passes = Callable[[str], bool]
-"""Whether a file found in a folder or named on a line is to be passed over, as one that was done before: asked before anything else."""
 
 
 def kept_beside(item: Item, modalities: Modalities) -> dict[str, Any]:

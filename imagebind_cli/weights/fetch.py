@@ -24,8 +24,8 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.files import put_in_place, write_json
 from imagebind_cli.weights.origin import file_hash, file_size, read_record
 
+# Called with a file's name, the bytes received, and the bytes in all, None where the server does not say.
 Progress = Callable[[str, int, int | None], None]
-"""Called with a file's name, the bytes of it that are here, and the bytes it has, None where the server does not say."""
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each new attempt after a broken connection
 BLOCK = 1 << 20

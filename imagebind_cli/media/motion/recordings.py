@@ -53,11 +53,11 @@ def read_recording(
     row: int = 0,
     timed: bool = True,
 ) -> Recording:
-    """Read a recording as it is in its file, in its own units and at its own times.
+    """Read a recording without converting its units or times.
 
     Args:
         layout: `auto`, or the name of one. columns, time_column: names, or positions counted from 1. time_unit: s, ms, us, ns, iso.
-        units: per sensor, where they are not to be read from names. placement: PAMAP2's hand, chest or ankle. row: UCI HAR's window.
+        units: per sensor, in place of those that names give. placement: PAMAP2's hand, chest or ankle. row: UCI HAR's window.
         timed: whether to use its timestamps.
     Raises:
         OSError, ValueError: the file cannot be read, or its columns or times cannot be identified.

@@ -92,7 +92,7 @@ class FrameFolder:
 
 
 def frame_names(folder: str) -> list[str]:
-    """The names of the files in a folder, without those plainly of another kind, in natural order: runs of digits count as numbers."""
+    """Return the names of a folder's files, without those plainly of another kind, in natural order: runs of digits count as numbers."""
     with os.scandir(folder) as entries:
         names = [
             entry.name for entry in entries if entry.is_file() and not (entry.name.startswith(".") or is_other(entry.name, ("image",)))
