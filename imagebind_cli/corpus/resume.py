@@ -64,7 +64,7 @@ class Resume:
         self._stamp = stamper(face(self.modality), self.verify)
 
     def passes(self, path: str) -> bool:
-        """Check whether a file is done, before it is opened. Shares and retries are not considered: it may be an archive of items that are still to do."""
+        """Check whether a file is done, before it is opened. Shares and retries are not considered: it may be an archive of unfinished items."""
         if self.store is None or not self._is_done(path, path):
             return False
         self.listener.skipped += self._is_asked(path)

@@ -52,7 +52,7 @@ class TrackChoice:
 
 
 def open_tracks(source: Source) -> tuple[InputContainer, list[VideoStream]]:
-    """Open a container at its beginning, and find its tracks of moving pictures; a cover, which may be a single picture in a sound file, is not one."""
+    """Open a container at its beginning, and find its tracks of moving pictures; a cover, such as a single picture in a sound file, is not one."""
     from av.stream import Disposition
 
     container = open_container(source)

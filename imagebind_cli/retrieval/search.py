@@ -19,10 +19,10 @@ Nearest = Callable[[StoreReader, np.ndarray, int], tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Query:
-    """What is searched for.
+    """A query with its vector.
 
-    vector: (dim,), of length 1. exhibits: what a page shows of its parts.
-    rows: rows of the searched stores that are the query itself; they are no answers.
+    vector: (dim,), of length 1. exhibits: its parts as a page shows them.
+    rows: rows of the searched stores that are the query itself; they are not answers.
     """
 
     id: str

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from imagebind_cli.errors import UsageError, UserError
 
 RECIPES = resources.files("imagebind_cli") / "recipes"
-ROW_COLUMNS = ("id", "group", "start", "end")  # of a manifest, beside one column for each modality
+ROW_COLUMNS = ("id", "group", "start", "end")  # of a manifest, besides one column for each modality
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -116,7 +116,7 @@ class EncoderRecipe(RecipeTable):
     """What to train of one encoder, and what to start from.
 
     train: the whole encoder, its head, low-rank adapters, the last `blocks` blocks with the head, or nothing. By default anchors are
-    frozen and encoders bound to an anchor train whole.
+    frozen and encoders bound to an anchor are trained in full.
     blocks: number of last blocks that train or carry adapters; None for one with `last` and all with `lora`.
     lr, weight_decay: for this encoder, in place of the optimizer's.
     layer_decay: ratio of a block's learning rate to that of the next block. head: linear as published, or an MLP (the paper's ablation).

@@ -116,7 +116,7 @@ class Waveform:
         return facts_of(self)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """As `Sound.read`."""
+        """See `Sound.read`."""
         samples = self._waveform[:, start:stop].astype(np.float32)
         check_numbers(samples)
         return pad_samples(samples, stop - start)
@@ -133,7 +133,7 @@ class Excerpt:
         self.seconds = None if sound.seconds is None else float(end - start)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """As `Sound.read`."""
+        """See `Sound.read`."""
         return self._sound.read(self._first + start, self._first + stop)
 
 

@@ -87,7 +87,7 @@ class Animation:
         }
 
     def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> Iterator[list[np.ndarray]]:
-        """As `Video.clips`."""
+        """See `Video.clips`."""
         with decoding(self._kind):
             yield from read_clips([seen(self._starts, start, end, count) for start, end in spans], self._frame)
 

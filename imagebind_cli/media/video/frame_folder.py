@@ -72,7 +72,7 @@ class FrameFolder:
         }
 
     def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> Iterator[list[np.ndarray]]:
-        """As `Video.clips`; but a frame that cannot be read, or is of another size than the first, is an error with its name."""
+        """See `Video.clips`; but a frame that cannot be read, or is of another size than the first, is an error with its name."""
         yield from read_clips([seen(self._starts, start, end, count) for start, end in spans], self._frame)
 
     @decoding("picture")
