@@ -1,4 +1,4 @@
-"""Write data to stdout: bytes, JSON or tables. A reader that has gone away is told apart from every other error."""
+"""Write data to stdout: bytes, JSON or tables. A reader that has gone away raises its own exception."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def check_labels(place: str, labels: Sequence[Label]) -> list[Label]:
 
 
 def shared_names(labels: Iterable[Label]) -> list[str]:
-    """List the names that several classes have: prompts cannot tell these classes apart."""
+    """List the names that several classes have: prompts cannot distinguish these classes."""
     owners: dict[str, int] = {}
     for label in labels:
         for name in label.names:

@@ -83,7 +83,7 @@ class ReportOptions:
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """A linear probe trained on a few examples. None stands for the published value, or for the default where none is published.
+    """A linear probe trained on a few examples. None means the published value, or for the default where none is published.
 
     shots: examples of each class. shots_from: a store to draw them from, so that all inputs are tested; None for the inputs themselves.
     seed: of the choice of examples and their order. shot_batch: examples in a training step.

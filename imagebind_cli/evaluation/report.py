@@ -159,7 +159,7 @@ def summary(scores: Mapping[str, Mapping[str, float]], published: Mapping[str, f
 
 
 def format_score(name: str, value: float) -> str:
-    """Format a score: in percent, or a rank as it is."""
+    """Format a score: in percent, or a rank unchanged."""
     return f"{value if is_rank(name) else 100 * value:.1f}"
 
 

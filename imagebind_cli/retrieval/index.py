@@ -1,4 +1,4 @@
-"""Approximate search with FAISS: an index in a file beside its store, built again when the store has changed.
+"""Approximate search with FAISS: an index in a file beside its store, rebuilt when the store has changed.
 
     NAME.hnsw.faiss         the index, as FAISS writes it
     NAME.hnsw.faiss.json    what it was built from, and its recall of the exact answers

@@ -165,6 +165,6 @@ def _profile_step(plan: Plan, components: Components, batch: Batch, optimizer: O
     _gradients(plan, components, batch, step)
     with record_function("update"):
         _clip(plan, components, batch)
-        set_rate(optimizer, 0.0)  # the weights stay as they are
+        set_rate(optimizer, 0.0)  # the weights do not change
         optimizer.step()
         optimizer.zero_grad()

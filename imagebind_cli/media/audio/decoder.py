@@ -15,7 +15,7 @@ class Decoder(Protocol):
 
     length: samples in each channel. promised: as many as the file itself states. seconds: its length as its pictures define it, if there are any.
     notes: what was assumed. filling: samples of the last packet, which an encoder may pad without saying so. left_out: seconds of sound
-    that lie outside the pictures.
+    outside the pictures.
     """
 
     rate: int

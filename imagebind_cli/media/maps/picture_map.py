@@ -1,4 +1,4 @@
-"""Pictures as maps of one number per pixel: bits and channels as they are in the file, GDAL's scale, pixels marked as transparent."""
+"""Pictures as maps of one number per pixel: bits and channels as in the file, GDAL's scale, pixels marked as transparent."""
 
 from __future__ import annotations
 

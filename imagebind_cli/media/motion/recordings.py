@@ -23,7 +23,7 @@ TO_STANDARD = {"g": 9.80665, "mg": 0.00980665, "m/s2": 1.0, "deg/s": np.pi / 180
 class Recording:
     """Readings (t, 6) float64 in the order of CHANNELS, NaN where one is missing.
 
-    times: (t,) increasing seconds, None where the file has none. rate: in Hz, where its kind tells. start: what was taken from
+    times: (t,) increasing seconds, None where the file has none. rate: in Hz, where its kind gives it. start: what was subtracted from
     the times, so that they count from the recording's start and not from 1970. units: per sensor, None where unknown.
     columns: what was picked. notes: what had to be assumed, in words. warnings: how much that changed in this recording.
     """

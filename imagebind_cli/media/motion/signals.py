@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-EVEN = 0.01  # timestamps this close to an even grid, as a share of its step, are taken for it, and the readings are left as they are
+EVEN = 0.01  # timestamps this close to an even grid, as a share of its step, are taken for it, and the readings are not changed
 
 MISSED = 1.5  # two readings further apart than this many usual steps have one missing between them
 
