@@ -27,7 +27,7 @@ _PUBLIC = {
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported when first used (PEP 562), so that importing the package costs no torch."""
+    """Import public names when they are first used (PEP 562), so that importing the package does not import torch."""
     if name == "__version__":
         return import_module("importlib.metadata").version("imagebind-cli")
     if name not in _PUBLIC:

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from imagebind_cli.transformer import Transformer, TrunkConfig
 
-STILL_FRAMES = 2  # equal frames that a still picture stands for; the published code repeats the picture before the stem
+STILL_FRAMES = 2  # equal frames that a still picture represents; the published code repeats the picture before the stem
 Span = tuple[float, float] | None  # start and end of a clip in seconds; None for input without time, such as a picture
 
 
@@ -158,7 +158,7 @@ class Sample:
 
     tensor: (clips, *shape); the clip axis is always there. spans: the seconds of each clip; a video's three crops are clips with the same
     span. notes: what was assumed to read the input, in words for the user. facts: what the file turned out to hold (rate, channels, size,
-    unit, …), in JSON's types, with the item's first sample. warnings: what of this very item is lost; printed with its name.
+    unit, …), in JSON's types, with the item's first sample. warnings: what is lost of this item; printed with its name.
     modality: set where an item is read in several.
     """
 
@@ -193,9 +193,9 @@ class Modality:
 
 
 def encode_texts(encoder: Encoder, texts: Tensor, tokens: int) -> Tensor:
-    """Encode token ids (b, n) to unit vectors (b, dim), about `tokens` tokens at a time: each different text once, with others of its length.
+    """Encode token ids (b, n) to unit vectors (b, dim), about `tokens` tokens at a time. Equal texts are encoded once, in batches of like length.
 
-    Nothing behind the end token is computed: under the causal mask it cannot reach it.
+    Nothing after the end token is computed: under the causal mask it cannot affect that token.
     """
     different, places = torch.unique(texts, dim=0, return_inverse=True)
     ends, order = different.argmax(dim=-1).sort()  # the end token has the highest id of the vocabulary

@@ -1,4 +1,4 @@
-"""Errors that are no bug of ours: exceptions whose message is meant for the user, and what the operating system refuses."""
+"""Errors that are not our bugs: exceptions whose message is meant for the user, and refusals of the operating system."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class UsageError(UserError):
 
 @contextmanager
 def writing(place: Path | str) -> Iterator[None]:
-    """Add the name of what is written to an error of the operating system, which names no file once it is open."""
+    """Add the name of what is written to an error of the operating system, which does not name an open file."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What happens in a run, for any listener: a terminal, a server, a test. Libraries report here and know no screen."""
+"""Events of a run, for any listener: a terminal, a server, a test. Libraries report here and know nothing of a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class FailureLog(Protocol):
-    """What keeps failed inputs from one run to the next."""
+    """Keeps failed inputs from one run to the next."""
 
     def add(self, id: str, reason: str) -> None:
         """Record a failure."""
@@ -21,7 +21,7 @@ class FailureLog(Protocol):
 class Listener:
     """Counts what happens to the inputs of a run. Subclass it to show or log it as well.
 
-    done, failed: inputs that could be used, and that could not. skipped: those that were there already. left: those that failed in an earlier
+    done, failed: inputs that could be used, and that could not. skipped: those that were done before. left: those that failed in an earlier
     run and were not tried again. failures: where failed inputs are recorded, if anywhere.
     """
 

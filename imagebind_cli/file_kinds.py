@@ -1,4 +1,4 @@
-"""The kind of a file by its name or first bytes: which files of a folder are of other kinds, and what an archive is."""
+"""The kind of a file by its name or first bytes: which files of a folder are of other kinds, and what an archive holds."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ OFFICE = (b"[Content_Types].xml", b"_rels/", b"mimetype")  # first members of ZI
 
 @dataclass
 class Others:
-    """What is not meant of the files in folders and patterns.
+    """Which files in folders and patterns are not meant as inputs.
 
     strict: files of plainly another kind are failures. include: patterns of which a file's name matches one, if there are any.
     count: how many files of another kind were skipped.
@@ -120,5 +120,5 @@ def is_npz(head: bytes) -> bool:
 def _holds_tar(head: bytes, name: str) -> bool:
     try:
         return zlib.decompressobj(wbits=31).decompress(head, 512)[257:262] == b"ustar"
-    except zlib.error:  # another compression, of which so few bytes tell nothing
+    except zlib.error:  # another compression: too few bytes to recognise its content
         return re.search(r"\.(tar\.\w+|t(gz|bz2?|xz|zst))$", name.lower()) is not None

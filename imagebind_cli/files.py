@@ -1,7 +1,7 @@
-"""How every file of the program is written: whole or not at all, on the disk before it counts, and by one process at a time.
+"""Write every file of the program: all or nothing, on the disk before it counts, and by one process at a time.
 
-A file or folder is built in a folder `.NAME.RANDOM.partial` beside its place and then renamed. Its writer holds a lock in that folder while it
-lives, so that the next writer there can tell what a killed one left behind, and remove it.
+A file or folder is built in a folder `.NAME.RANDOM.partial` beside its destination and then renamed. Its writer holds a lock in that folder while it
+lives, so that the next writer there can recognise and remove what a killed one left behind.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # what some network file systems answer
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path to build a file or folder at, and move it to `path` once the block has ended without an error.
 
-    Until then an old file stays as it is. What the block writes beside the yielded path goes beside `path`, before it. The target of a symbolic
+    Until then an old file is not touched. What the block writes beside the yielded path goes beside `path`, before it. The target of a symbolic
     link is replaced, not the link. A device or pipe, such as `/dev/stdout`, is yielded itself.
 
     Raises:
@@ -104,7 +104,7 @@ def write_all(descriptor: int, data: bytes | memoryview, place: int) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left half built in a folder. What may belong to a running one stays."""
+    """Remove the partial files that killed writers left in a folder. Files that may belong to a running writer stay."""
     with suppress(OSError), os.scandir(folder) as entries:  # a folder that may be written to but not listed
         for entry in entries:
             if BUILDING.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
@@ -114,7 +114,7 @@ def sweep(folder: Path) -> None:
 def open_locked(path: Path, busy: str | None, flags: int = 0) -> int:
     """Open a file for reading and writing, create it where it is missing, and lock it until it is closed.
 
-    The lock belongs to the process and ends with it, so that none is ever left behind.
+    The lock belongs to the process and ends with it, so that no stale lock remains.
 
     Args:
         busy: the message where another process holds it; None waits for that process. flags: more of them for `os.open`.
@@ -140,7 +140,7 @@ def open_locked(path: Path, busy: str | None, flags: int = 0) -> int:
 
 @contextmanager
 def locked(path: Path, busy: str | None = None) -> Iterator[None]:
-    """Hold the lock of a file that exists for this alone. busy: as for `open_locked`."""
+    """Hold the lock of a file that exists only for this. busy: as for `open_locked`."""
     descriptor = open_locked(path, busy)
     try:
         yield
@@ -228,7 +228,7 @@ def _remove(folder: Path) -> None:
 
 @contextmanager
 def _naming(path: Path, folder: Path) -> Iterator[None]:
-    """Name `path` in errors, and not the place in `folder` where it is built."""
+    """Name `path` in errors, instead of the path in `folder` where it is built."""
     try:
         with writing(path):
             yield

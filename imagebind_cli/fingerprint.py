@@ -17,7 +17,7 @@ VALUES = 16  # values of a tensor that are read
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """Return `2:` and 16 hex digits that tell one encoder's weights from another's, on every machine and in every file format.
+    """Return `2:` and 16 hex digits that identify an encoder's weights, on every machine and in every file format.
 
     They are a SHA-256 of every tensor's name, shape and 16 of its values, evenly spread, as float32: of a multi-gigabyte file only a few
     pages are read.

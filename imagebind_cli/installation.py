@@ -1,4 +1,4 @@
-"""What of the package's needs is installed here: versions, devices, codecs, models, room, and a self-test of every modality."""
+"""Check what the package needs on this machine: versions, devices, codecs, models, disk space, and a self-test of every modality."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CODECS = {"video": ["h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"], "audio": ["
 
 @dataclass
 class Check:
-    """One line of the report. ok: None where nothing is judged. mend: the command that fixes it."""
+    """One line of the report. ok: None where it is only information. mend: the command that fixes it."""
 
     name: str
     found: str
@@ -42,7 +42,7 @@ def check_installation() -> list[Check]:
 
 
 def _package(name: str) -> Check:
-    """Check whether a package is installed and can be imported beside the others."""
+    """Check whether a package is installed and can be imported together with the others."""
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:

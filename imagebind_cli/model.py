@@ -137,7 +137,7 @@ class Model:
         return 2048 if self.device.type == "cpu" else 65536
 
     def batch_size(self, modality: str) -> int:
-        """Return how many clips to encode at once when the user does not say: about 2,000 tokens on a CPU, 64,000 elsewhere."""
+        """Return the default number of clips to encode at once: about 2,000 tokens on a CPU, 64,000 elsewhere."""
         config = self.encoder(modality).config
         return max(1, self._tokens // (SHORT_TEXT if config.vocabulary else config.tokens))
 
@@ -169,7 +169,7 @@ class Model:
         Args:
             options: how the inputs are read, from `registry.face(modality).read_options({"clips": 3})`; None for the defaults.
             pool: `mean` for one vector per item, `none` for one per time window.
-            processes: `Processes([modality])` where reading is what takes the time, as of many short files beside a GPU.
+            processes: `Processes([modality])` where reading is the bottleneck, such as many short files with a GPU.
         """
         face = registry.face(modality)
         self.encoder(modality)
@@ -236,7 +236,7 @@ def load(
     """Find a model and return it, with no weights read yet but those of `modalities`.
 
     Args:
-        model: a name (`huge`, `tiny`), a folder, a published `.pth` as it is, `hf://owner/repo`, or published-format tensors by name.
+        model: a name (`huge`, `tiny`), a folder, a published `.pth`, `hf://owner/repo`, or published-format tensors by name.
             None takes `IMAGEBIND_MODEL`, else the default.
         modalities: those whose encoders to load now; others are loaded when first used.
         device: `auto`, `cpu`, `cuda`, `mps`. dtype: `auto` (float32 on CPU, the weights' own elsewhere), `fp32`, `bf16`, `fp16`,

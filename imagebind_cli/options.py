@@ -1,4 +1,4 @@
-"""What a user may choose about reading each modality's files: one frozen dataclass each, from which the command line's flags are made.
+"""The reading options of each modality: one frozen dataclass each, from which the command line's flags are made.
 
 A new option is a field here, with a default, and its use in the modality's reader; flags, checks, records and the resuming of older stores
 follow. Imports nothing heavy, so that `--help` can show the choices. A modality without choices has no entry in `OPTIONS`.
@@ -19,7 +19,7 @@ def choice(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: f
     """Define a dataclass field that is also a flag.
 
     Args:
-        default: stays what it is once stores have been made with it: a record without the option means this value.
+        default: must not change once stores have been made with it: a record without the option means this value.
         help: what the option means. choices: the values it takes, if they are few. minimum: its smallest value.
         only: for an option that still pictures do not have, the words that say so after "which".
     """
@@ -35,7 +35,7 @@ UNRECORDED_DEFAULTS = frozenset({"track"})
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """What the options of all modalities have in common. Get checked ones from `registry.Face.read_options`.
+    """The base of all modalities' options. Get checked ones from `registry.Face.read_options`.
 
     chosen: names of the options that were set, even if to their defaults. Prepared samples must agree with these alone.
     augmentations: fields of a training recipe's `augment` that fit, besides those of pictures where there is a `view`.
@@ -70,7 +70,7 @@ class ReadingOptions:
         return {name: getattr(self, name) for name in self.names() if name in self.chosen}
 
     def record(self) -> dict[str, Any]:
-        """Return all options by name, for what is written beside outputs."""
+        """Return all options by name, for the provenance of outputs."""
         values = ((entry, getattr(self, entry.name)) for entry in self.flags())
         return {entry.name: value for entry, value in values if not (entry.name in UNRECORDED_DEFAULTS and value == entry.default)}
 
@@ -197,7 +197,7 @@ class ThermalOptions(ReadingOptions):
                 )
 
     def limits(self) -> tuple[float, float, bool]:
-        """Return the two ends of a `thermal_range` that has some, and whether they are temperatures, then in degrees Celsius.
+        """Return the two ends of a `thermal_range` that gives them, and whether they are temperatures, then in degrees Celsius.
 
         Raises:
             ValueError: they are not numbers, or only the first has a unit.
@@ -265,7 +265,7 @@ class TextOptions(ReadingOptions):
 
 @dataclass(frozen=True)
 class NoOptions(ReadingOptions):
-    """A modality whose reading has no choices."""
+    """The options of a modality that has none."""
 
 
 OPTIONS: dict[str, type[ReadingOptions]] = {  # by encoder name

@@ -38,7 +38,7 @@ class Embedding:
 class Embedded:
     """The result of an item.
 
-    embeddings: one, or one per window. notes: what was assumed to read the item. warnings: what of the item was lost.
+    embeddings: one, or one per window. notes: assumptions made in reading the item. warnings: what of the item was lost.
     """
 
     embeddings: list[Embedding]
@@ -48,7 +48,7 @@ class Embedded:
 
 @dataclass
 class _Open:
-    """An item under way: the vectors of its clips so far, and whether more will come.
+    """An item in progress: the vectors of its clips so far, and whether more will come.
 
     vectors: float32, one after the other in one growing block. Small tensors that stay, allocated between batches that are freed, would
     keep the C library from using the memory of those batches again: gigabytes over a long item.
@@ -99,7 +99,7 @@ def embed_items(
                 if len(open_items) > 2 * batch_size:  # failures fill no batch, but wait behind one
                     batches.flush()
             yield from _finished(open_items, pool)
-    except (UserError, OSError):  # the input itself broke: what came before is still yielded
+    except (UserError, OSError):  # the input itself failed: what came before is still yielded
         batches.flush()
         yield from _finished(open_items, pool)
         raise
@@ -120,7 +120,7 @@ def decode(
 ) -> Iterator[Step | None]:
     """Read items in parallel and yield their samples in order, and None whenever nothing new came for `IDLE_SECONDS` while `impatient()`.
 
-    An item that breaks midway ends in a `Failure` of its id.
+    An item that fails midway ends in a `Failure` of its id.
 
     Args:
         engine: reads payloads; closed at the end. At most `engine.workers + ahead` items are submitted and not yielded yet.
@@ -241,7 +241,7 @@ class _Batches:
             self._settle()
 
     def _settle(self) -> None:
-        """Wait for the vectors under way and give them to their items."""
+        """Wait for the pending vectors and give them to their items."""
         if self.under_way is None:
             return
         items, vectors = self.under_way

@@ -42,18 +42,18 @@ def read_source(face: Face, source: Any, config: EncoderConfig, options: Reading
 
 
 def _refused(reason: str) -> Iterator[Sample]:
-    """Fail with the first sample, when the item's turn comes."""
+    """Raise the error with the first sample, when the item's turn comes."""
     raise ValueError(reason)
     yield
 
 
 def _when_due(face: Face, source: Callable[[], Any], config: EncoderConfig, options: ReadingOptions) -> Iterator[Sample]:
-    """Read what a function returns, which is called with the first sample, so that its errors are the item's."""
+    """Read what a function returns; it is called with the first sample, so that its errors are the item's."""
     yield from read_source(face, source(), config, options)
 
 
 def _within(samples: Iterable[Sample], spans: Sequence[Any], times: Times) -> Iterator[Sample]:
-    """Yield the clips of prepared samples that lie within a stretch. spans: of all clips.
+    """Yield the clips of prepared samples that are within a stretch. spans: of all clips.
 
     Raises:
         ValueError: there are none.
@@ -80,7 +80,7 @@ def read_sources(payload: Any, configs: Mapping[Face, EncoderConfig], options: M
 
 
 def input_record(config: EncoderConfig, options: ReadingOptions) -> dict[str, Any]:
-    """Describe in JSON's types how samples are made for an encoder: enough to tell whether another encoder can take them."""
+    """Describe in JSON's types how samples are made for an encoder: enough to decide whether another encoder can take them."""
     return {"shape": list(config.shape), "mean": list(config.mean), "std": list(config.std), "options": options.record()}
 
 

@@ -1,4 +1,4 @@
-"""Which modalities and encoders there are, as names: looking one up imports that file and no other.
+"""The names of modalities and encoders: looking one up imports that file and no other.
 
 A new modality is one file in `encoders/` and one line in `ENCODERS`; one line in `PICTURES` shows its files on pages.
 """
@@ -26,7 +26,7 @@ ENCODERS = {
     "imu": "imagebind_cli.encoders.imu",
 }
 
-# What draws a file of a modality on a page; one without a line is shown by its name. Strings, because a page needs no torch.
+# The function that draws a file of a modality on a page; without one, the page shows the name. Strings, because a page needs no torch.
 PICTURES = {
     "image": "imagebind_cli.pages.pictures:photo",
     "video": "imagebind_cli.pages.pictures:film",
@@ -42,7 +42,7 @@ TEXT = "text"  # the modality of sentences: of class names, captions and queries
 
 @dataclass(frozen=True)
 class Face:
-    """A name that a user may give an input, and all that code for every modality asks about it. Get one from `face`.
+    """A modality under one of the names a user may give: everything that shared code needs to know about it. Get one from `face`.
 
     name: as the user says it. encoder: whose input it is; a picture and a clip are two faces of `vision`.
     still: an input never has a duration, though others of its encoder do. mixed: whether it has one is seen when it is read.
@@ -101,7 +101,7 @@ class Face:
         return read_options(self.options, self.name, chosen, self.still)
 
 
-# What of a face is not as its encoder's name and its options say. An encoder without an entry here is its own one face.
+# How a face differs from its encoder's name and options. An encoder without an entry here has one face of its own name.
 _FACES = {
     face.name: face
     for face in (
@@ -145,7 +145,7 @@ def get(modality: str) -> Modality:
 def with_default_options(modality: str, record: Any) -> Any:
     """Complete a record of options with the defaults of those it lacks, so that it compares with one made before or after they existed.
 
-    A record of a modality that is not known here, or that is not a record, is returned as it is.
+    A record of an unknown modality, or a value that is not a record, is returned unchanged.
     """
     if modality not in MODALITIES or not isinstance(record, Mapping):
         return record

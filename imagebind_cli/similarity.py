@@ -1,4 +1,4 @@
-"""Nearness of unit vectors: combining them, the exact top k of any number of rows, and where known answers rank. numpy alone.
+"""Combine unit vectors, find the exact top k of any number of rows, and rank known answers. numpy alone.
 
 Rows come as a stream of blocks, so that a store larger than memory is searched without holding it. They are scored in float32, at the speed of
 memory for one query and of the matrix units for many; whatever float32 cannot rule out is scored again in float64, so the answer is that
@@ -19,9 +19,9 @@ import numpy as np
 PIECE = 4096  # rows scored at once: large enough that Python's time does not matter, small enough to stay bounded with any block
 PRODUCT = 8192  # rows in one matrix product of many queries: with a store's blocks of 1,024 the matrix units lose a third of their speed
 GROUP = 256  # queries scored at once
-FEW = 8  # up to so many queries, reading the rows is what takes the time, and threads that read are faster than a matrix product
-TOGETHER = 4  # pieces that a thread reads in one go: each handing over waits for the interpreter
-TIED = 1e-12  # scores this near are equal when many are ranked: a float64 matrix product may give equal rows sums that differ by 1e-13
+FEW = 8  # up to this many queries, reading the rows is the bottleneck, and threads that read are faster than a matrix product
+TOGETHER = 4  # pieces that a thread reads at a time: each handover waits for the interpreter
+TIED = 1e-12  # scores this close are equal when many are ranked: a float64 matrix product may give equal rows sums that differ by 1e-13
 MERGED = 512  # rows that wait until they are sorted into the best: sorting costs much the same for one as for all of these
 HELD = 1 << 25  # scores held at once when many are ranked
 
@@ -45,7 +45,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def combine(vectors: np.ndarray, weights: Sequence[float] | np.ndarray | None = None) -> np.ndarray:
     """Combine vectors (n, dim) into one unit vector (dim,) float64: the weighted sum of their unit vectors, scaled to length 1.
 
-    weights: n numbers, below 0 to take something away; equal if not given. Raises ValueError if the sum is zero.
+    weights: n numbers, below 0 to subtract; equal if not given. Raises ValueError if the sum is zero.
     """
     units = unit(vectors)
     return unit(np.ones(len(units)) @ units if weights is None else np.asarray(weights, np.float64) @ units)
@@ -186,7 +186,7 @@ def _pieces(blocks: Blocks) -> Iterator[tuple[int, np.ndarray]]:
 def _score(blocks: Blocks, groups: list[np.ndarray]) -> Iterator[tuple[int, np.ndarray, Iterable[np.ndarray]]]:
     """Yield pieces of rows with their first row's number and, for each group of queries (queries, dim), their float32 scores (rows, queries)."""
     if len(groups) == 1 and len(groups[0]) <= FEW:
-        # A product for each row and query lets go of the interpreter and reads memory at full speed; a matrix-vector product does not.
+        # A product for each row and query releases the interpreter and reads memory at full speed; a matrix-vector product does not.
         pieces = _pieces(blocks)
         together = iter(lambda: list(islice(pieces, TOGETHER)), [])
         for scored in _in_threads(lambda pieces: [(*piece, [_dots(piece[1], groups[0])]) for piece in pieces], together):

@@ -1,4 +1,4 @@
-"""Stores and a model of one joint space: what is compared must belong together, and the model is loaded only when it is needed."""
+"""Stores and a model of one joint space: their vectors must be comparable, and the model is loaded only when needed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PACKAGE = Path(__file__).parent
 
 
 def _give(made: Mapping[str, Any]) -> str:
-    """Return a hint which `--model` made some vectors."""
+    """Return a hint to give the `--model` that made some vectors."""
     folder = made.get("folder")
     return f"--model {folder}, or where it is now, names it" if folder else "--model must name the one that made them"
 
 
 def load_model(name: str | None, device: str, dtype: str, config: str | None, note: Callable[[str], None]) -> Model:
-    """Load a model as `model.load` does. note: called with a line of text where it is untrained or its training has not ended."""
+    """Load a model as `model.load` does. note: called with a line of text if it is untrained or its training has not ended."""
     from imagebind_cli.model import load
 
     model = load(name, device=device, dtype=dtype, config=config)
@@ -119,7 +119,7 @@ class Space:
             yield result.embeddings[0].vector
 
     def made_of(self, modality: str, pool: str = "mean", options: ReadingOptions | None = None) -> dict[str, Any]:
-        """How the model makes vectors of a modality, checked against the stores."""
+        """Return how the model makes vectors of a modality, checked against the stores."""
         made = self.loaded.record(modality, options, pool)
         self._check(f"model {self.loaded.name}", made)
         return made
@@ -137,7 +137,7 @@ class Space:
         self.made.append((place, made))
 
     def _check_weights(self, loaded: Model, place: str, made: Mapping[str, Any]) -> None:
-        """Compare weights: another run of training has the same name and other weights."""
+        """Compare weights: two training runs may have the same name but different weights."""
         from imagebind_cli.store.provenance import refuse_earlier
 
         own = loaded.checkpoint.fingerprint(registry.face(made["modality"]).encoder)
@@ -148,7 +148,7 @@ class Space:
             )
 
     def trained_on(self) -> Mapping[str, Mapping[str, str]]:
-        """Return `ModelConfig.trained_on` of the model; {} where vectors are of a model that is not on this machine."""
+        """Return `ModelConfig.trained_on` of the model; {} if that model is not on this machine."""
         if "loaded" in self.__dict__:
             return self.loaded.checkpoint.config.trained_on
         for _, made in self.made:  # without torch

@@ -41,7 +41,7 @@ def is_table(path: Path | str) -> bool:
 
 
 def read_rows(path: Path, required: Iterable[str] = (), columns: Mapping[str, str] | None = None) -> Iterator[tuple[int, Row | BadRow]]:
-    """The rows of a file, each with the line it begins on: CSV or TSV with a line of column names, else JSON Lines.
+    """Yield the rows of a file, each with the line it begins on: CSV or TSV with a line of column names, else JSON Lines.
 
     Empty cells are left out of a row.
 
@@ -50,7 +50,7 @@ def read_rows(path: Path, required: Iterable[str] = (), columns: Mapping[str, st
         columns: names to give to columns, as `parse_columns` returns them: `{"image": "file_name"}` reads the column `file_name` as `image`.
             A table must have each of them.
     Raises:
-        UserError: the file cannot be read, is not UTF-8, or what follows some line cannot be told; a missing or repeated column; a line that
+        UserError: the file cannot be read, is not UTF-8, or nothing after some line is certain; a missing or repeated column; a line that
             is not a JSON object.
     """
     lines, columns = read_lines(path), columns or {}
@@ -67,7 +67,7 @@ def read_rows(path: Path, required: Iterable[str] = (), columns: Mapping[str, st
 
 
 def parse_columns(texts: Iterable[str]) -> dict[str, str]:
-    """Read names of columns from flags: `image=file_name` says that the column `file_name` holds what is called `image` elsewhere.
+    """Read names of columns from flags: `image=file_name` means that the column `file_name` holds what is called `image` elsewhere.
 
     A column may have several names: `image=file_name` and `id=file_name`.
 
@@ -94,7 +94,7 @@ def _renamed(row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
 
 
 def read_good_rows(path: Path, required: Iterable[str] = ()) -> Iterator[tuple[int, Row]]:
-    """As `read_rows`, for files of which every row is needed.
+    """Yield rows like `read_rows`, for files of which every row is needed.
 
     Raises:
         UserError: as `read_rows`, or a row cannot be used.
@@ -106,7 +106,7 @@ def read_good_rows(path: Path, required: Iterable[str] = ()) -> Iterator[tuple[i
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file in UTF-8, with or without a byte order mark, as they come, with their ends.
+    """Yield the lines of a text file in UTF-8, with or without a byte order mark, as they come, with their ends.
 
     Raises:
         UserError: it cannot be read, or a line is not UTF-8: which one, and how to convert the file.
@@ -124,7 +124,7 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def encoding_fault(line: bytes, file: str = "FILE") -> str | None:
-    """Why a line is not text in UTF-8, with the command that converts its file; None if it is."""
+    """Return why a line is not text in UTF-8, with the command that converts its file; None if it is."""
     if line.isascii() and b"\0" not in line:
         return None
     encoding = next((name for mark, name in MARKS.items() if line.startswith(mark)), None)
@@ -151,12 +151,12 @@ def _conversion(encoding: str, file: str) -> str:
 def table_rows(
     lines: Iterable[str], place: Path, delimiter: str, names: Sequence[str] | None = None, required: Iterable[str] = ()
 ) -> Iterator[tuple[int, dict[str, str] | BadRow]]:
-    """The rows of a table, each with the line it begins on. In TSV quotation marks are characters like others. Blank rows are left out.
+    """Yield the rows of a table, each with the line it begins on. In TSV quotation marks are ordinary characters. Blank rows are left out.
 
     Args:
         names: the columns, if the first row is not that of their names. required: columns that must be there.
     Raises:
-        UserError: a column is missing or comes twice; a quotation mark is open at the end, or takes in other lines.
+        UserError: a column is missing or comes twice; a quotation mark is open at the end, or spans lines.
     """
     for number, cells in _cells(lines, place, delimiter):
         if isinstance(cells, list) and not any(cell.strip() for cell in cells):
@@ -172,7 +172,7 @@ def table_rows(
 
 
 def _cells(lines: Iterable[str], place: Path, delimiter: str) -> Iterator[tuple[int, list[str] | BadRow]]:
-    csv.field_size_limit(sys.maxsize)  # a long sentence is no error
+    csv.field_size_limit(sys.maxsize)  # a long sentence is not an error
     plain = delimiter == "\t"
     reader = csv.reader(
         lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL, skipinitialspace=not plain, strict=True
@@ -224,7 +224,7 @@ def _row(cells: list[str] | BadRow, names: Sequence[str], delimiter: str) -> dic
 
 
 def json_object(text: str) -> Row | BadRow | None:
-    """A line's JSON object; None if it is not one."""
+    """Return a line's JSON object; None if it is not one."""
     if not text.lstrip().startswith("{"):
         return None
     try:
@@ -237,7 +237,7 @@ def json_object(text: str) -> Row | BadRow | None:
 
 
 class _Twice(Exception):
-    """A key that comes twice in a JSON object."""
+    """A key occurs twice in a JSON object."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Row:

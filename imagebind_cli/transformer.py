@@ -106,7 +106,7 @@ class Block(nn.Module):
         return x + self._drop(self.mlp(self.norm2(x)))
 
     def _drop(self, x: Tensor) -> Tensor:
-        """Stochastic depth: in training, drop the branch for a random share of the batch and scale up the rest."""
+        """Apply stochastic depth: in training, drop the branch for a random share of the batch and scale up the rest."""
         if not self.training or not self.drop_path:
             return x
         keep = 1 - self.drop_path

@@ -75,7 +75,7 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 
 def run_command_line() -> NoReturn:
     """Run the command line. Exit codes: 0 done; 1 some input failed, or a request that cannot be carried out (one line says which);
-    2 bad usage; 130, 143, 141 ended by Ctrl-C, SIGTERM, or a reader that closed the pipe. A traceback is a bug of ours, unless
+    2 bad usage; 130, 143, 141 ended by Ctrl-C, SIGTERM, or a reader that closed the pipe. A traceback is our bug, unless
     IMAGEBIND_DEBUG=1 asks for the one behind an error line.
     """
     open_standard_streams()

@@ -22,7 +22,7 @@ TYPES = {"int": "N", "float": "NUMBER", "str": "TEXT", "Path": "PATH"}  # annota
 
 
 class HeadedCommand(TyperCommand):
-    """A command whose options stand under headings (`rich_help_panel`). Hidden ones are listed by --help-all."""
+    """A command whose options are listed under headings (`rich_help_panel`). Hidden ones are listed by --help-all."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, plain_help(ctx, args))
@@ -161,7 +161,7 @@ def write_sections(parameters: Iterable[Any], ctx: Any, formatter: Any) -> bool:
 
 
 def _row(parameter: Any) -> tuple[str, str]:
-    """An argument or option with what it takes, and its text with its default."""
+    """Return an argument or option with the values it takes, and its text with its default."""
     text = parameter.help or ""
     default = parameter.show_default if isinstance(parameter.show_default, str) else parameter.default if parameter.show_default else None
     if default not in (None, False):
@@ -173,7 +173,7 @@ def _row(parameter: Any) -> tuple[str, str]:
 
 
 def _value(parameter: Any) -> str:
-    """What an option's value is called: its choices, or its type."""
+    """Return the name of an option's value: its choices, or its type."""
     kind = parameter.type_descriptor
     if kind.is_choice:
         return "|".join(str(getattr(choice, "value", choice)) for choice in kind.choices)
@@ -186,7 +186,7 @@ def _is_argument(parameter: Any) -> bool:
 
 
 def _shown(parameter: Any, heading: str) -> Any:
-    """A reading option under the heading of the modality that it is of."""
+    """Return a reading option under the heading of its modality."""
     parameter = copy.copy(parameter)
     parameter.hidden, parameter.rich_help_panel = False, heading
     parameter.help = reading.flags()[parameter.name].metadata["help"]
@@ -202,7 +202,7 @@ def plain_help(ctx: Any, args: list[str]) -> list[str]:
 
 
 def _help_of(help: str, words: str) -> str:
-    """The first paragraph of a command's help, and those of its examples that have some words."""
+    """Return the first paragraph of a command's help, and those of its examples that contain some words."""
     introduction, *_ = help.split("\n\n", 1)
     examples = [f"    {line.strip()}" for line in help.splitlines() if words in line]
     return "\n\n".join([introduction, *(["\b\n" + "\n".join(examples)] if examples else [])])

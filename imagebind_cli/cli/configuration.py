@@ -1,7 +1,7 @@
-"""Options from the environment and from `imagebind.toml`: the command line wins over variables, and variables over files.
+"""Options from the environment and from `imagebind.toml`: the command line overrides variables, and variables override files.
 
 Every option of every command can be set in both, under the name of its long flag: `IMAGEBIND_EMBED_BATCH_SIZE=8`, or `batch_size = 8` in a
-section `[embed]`. Keys above all sections hold for every command that has such an option. Files are data: nothing in them is run.
+section `[embed]`. Keys above all sections hold for every command that has such an option. Files are data: nothing in them is executed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Setting:
 
 
 def configuration_files() -> list[Path]:
-    """Return the files that are there, the one that wins first: the working folder's, then the user's."""
+    """Return the files that exist, the one that wins first: the working folder's, then the user's."""
     folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return [path for path in (Path(FILE), folder / "imagebind" / FILE) if path.exists()]
 
@@ -77,7 +77,7 @@ def _flat(file: Path, section: CommandPath, content: Mapping[str, Any]) -> Itera
 
 
 def option_key(parameter: Any) -> str | None:
-    """Return what an option is called in files and variables: its long flag. None for arguments and what only a command line can ask for."""
+    """Return an option's name in files and variables: its long flag. None for arguments and for options of the command line alone."""
     if parameter.param_type_name != "option":
         return None
     key = max(parameter.opts, key=len).lstrip("-").replace("-", "_")
@@ -99,7 +99,7 @@ def use(root: Any) -> Configuration:
 
 
 def is_set_elsewhere(name: str) -> bool:
-    """Whether an option of the running command has its value from a variable or a file, where it may be meant for other modalities."""
+    """Check whether an option of the running command has its value from a variable or a file, where it may be meant for other modalities."""
     source: Any = _in_use and _in_use[0].context and _in_use[0].context.get_parameter_source(name)
     return bool(source) and source.name in ("ENVIRONMENT", "DEFAULT_MAP")
 
@@ -107,7 +107,7 @@ def is_set_elsewhere(name: str) -> bool:
 class Configuration:
     """The command tree with every option open to files and variables, and with --quiet and --verbose on every command.
 
-    Commands are taken in when they are resolved, so that a group may make its commands when they are asked for.
+    Commands are added when they are resolved, so that a group may make its commands on demand.
     """
 
     def __init__(self, root: Any) -> None:
@@ -137,12 +137,12 @@ class Configuration:
             command.invoke = partial(self._invoke, command.invoke, path)
 
     def _resolve(self, resolve: Callable[..., Any], path: CommandPath, context: Any, words: list[str]) -> Any:
-        """Resolve a subcommand as its group does, and lay the values of files below its options."""
+        """Resolve a subcommand as its group does, with the values of files as defaults of its options."""
         name, command, rest = resolve(context, words)
         if command is not None:
             below = (*path, name)
             self._adopt(command, below)
-            # Help and doctor answer also where a file is broken; doctor names what is wrong with it.
+            # Help and doctor also work where a file is broken; doctor names what is wrong with it.
             if context.resilient_parsing or below == ("doctor",) or HELP_FLAGS & {*words}:
                 return name, command, rest
             context.default_map = {name: self.defaults(command, below)}
@@ -184,7 +184,7 @@ class Configuration:
         }
 
     def sources(self, message: str | None = None) -> list[str]:
-        """Return which options of the running command are not from its command line, and where they are from.
+        """Return the options of the running command that are not from its command line, and where each is from.
 
         message: return only those that it names, or whose value it names.
         """
@@ -210,7 +210,7 @@ class Configuration:
 
 
 def set_variable(parameter: Any) -> str:
-    """Return which variable an option has its value from."""
+    """Return the variable that set an option."""
     return next(name for name in _named_variables(parameter) if os.environ.get(name))
 
 
@@ -282,14 +282,14 @@ def _kind(value: Any) -> str:
 
 
 def shorten(message: str) -> str:
-    """Return a message of the parser in the style of ours: one line, no capital, and not the words of the library that checked the value."""
+    """Return a message of the parser in our style: one line, no capital, without the words of the library that checked the value."""
     message = " ".join(message.split()).replace("Value error, ", "").rstrip(".")
     message = re.sub(r"\bInput should be (.*?)(, unable to .*)?$", r"\1 is needed", message).replace("(Possible", "(possible")
     return message[:1].lower() + message[1:]
 
 
 def parser_message(error: Any) -> str:
-    """Return what the parser refuses, with the variable in place of the option where the value is from there."""
+    """Return the parser's message, with the variable in place of the option where a variable set the value."""
     parameter, context = getattr(error, "param", None), getattr(error, "ctx", None)
     source = context and parameter is not None and context.get_parameter_source(parameter.name)
     if source and source.name == "ENVIRONMENT":
@@ -337,7 +337,7 @@ def verbosity_options(command: Any) -> list[Any]:
 
 
 def option_variables(root: Any) -> tuple[dict[str, str], list[str]]:
-    """Return the variables that start with IMAGEBIND_: those in force with their values, and those that mean nothing with the nearest name."""
+    """Return the variables that start with IMAGEBIND_: those in force with their values, and unknown ones with the nearest name."""
     known = {*NO_OPTIONS}
     for path, command in commands_below(root):
         for parameter in [*command.params, *verbosity_options(command)] if path else ():

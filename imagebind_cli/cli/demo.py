@@ -58,7 +58,7 @@ def _document(chapter: Chapter) -> dict[str, Any]:
 
 
 def _search(chapter: Chapter) -> str:
-    """Return what is searched with, and in how many samples."""
+    """Return the query, and how many samples it searches."""
     query = " + ".join(f'"{given}"' if modality == "text" else given for modality, given in chapter.query)
     return f"{query} → {len(chapter.answers)} {PLURALS[chapter.answers[0].modality]}"
 

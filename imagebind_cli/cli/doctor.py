@@ -34,7 +34,7 @@ def doctor_command(context: typer.Context, as_json: AsJSON = False) -> None:
 
 
 def _configuration(context: typer.Context) -> tuple[dict[str, Any], list[Check]]:
-    """Return what sets options, as a document and as lines of the report."""
+    """Return the sources of options, as a document and as lines of the report."""
     root = context.find_root().command
     files, (known, unknown) = configuration_files(), option_variables(root)
     settings, error = [], None

@@ -120,7 +120,7 @@ def column_names(columns: Iterable[str] | None, manifest: Path | None) -> dict[s
     """Return the names of --column, which need a manifest; see `tabular.parse_columns`.
 
     Raises:
-        UsageError: a malformed one, a name that no row of a manifest can have a use for, or no manifest.
+        UsageError: a malformed one, a name that no row of a manifest uses, or no manifest.
     """
     names, known = parse_columns(columns or ()), (*registry.MODALITIES, "id", "label", "class", "group", "start", "end")
     unknown = next((name for name in names if name not in known), None)

@@ -1,4 +1,4 @@
-"""How the C library gives memory to a command."""
+"""How the C library allocates a command's memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def keep_freed_memory(mapped: int = 256 << 20, spare: int = 512 << 20) -> None:
     of a step in float32, and up to two fifths in int8.
 
     Args:
-        mapped: size in bytes from which memory is still taken and given back with each use. spare: unused bytes that may be kept.
+        mapped: size in bytes from which memory is still requested and returned with each use. spare: unused bytes that may be kept.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,4 +1,4 @@
-"""stdout as data: bytes, JSON or tables out, and a reader that has gone away kept apart from every other error."""
+"""Write data to stdout: bytes, JSON or tables. A reader that has gone away raises its own exception."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write(*lines: bytes) -> None:
     """Write to stdout and flush.
 
     Raises:
-        StdoutClosed: nobody reads it any more.
+    StdoutClosed: its reader has gone away.
     """
     try:
         with writing("stdout"):
@@ -41,14 +41,14 @@ def write_json_line(document: Any) -> None:
 
 
 def write_lines(lines: Iterable[str]) -> None:
-    """Write lines of text for people, without what a terminal would act on."""
+    """Write lines of text for people, with control characters escaped."""
     write(*(f"{escaped(line)}\n".encode() for line in lines))
 
 
 def open_standard_streams() -> None:
-    """Open what the caller closed (`2>&-`, a daemon): else the next file would get its number, and what is written to it.
+    """Open what the caller closed (`2>&-`, a daemon): else the next file would get its number, and its output.
 
-    A closed stdin stays None, a closed stdout refuses to be written to, and what is printed on a closed stderr is lost.
+    A closed stdin stays None, a closed stdout refuses writes, and output to a closed stderr is lost.
     """
     for number, (name, flags) in enumerate({"stdin": os.O_RDONLY, "stdout": os.O_RDONLY, "stderr": os.O_WRONLY}.items()):
         try:

@@ -1,4 +1,4 @@
-"""How fast a run is, and how long the rest of it will take."""
+"""The rate of a run, and the time left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Pace:
         self._stored = 0
 
     def expect(self, total: int | None, stored: int) -> None:
-        """Take in how many inputs there are, None if that is unknown, and how many of them were done before."""
+        """Set how many inputs there are, None if that is unknown, and how many of them were done before."""
         self._total, self._stored = total, stored
 
     def overall(self, done: int) -> float:
@@ -29,7 +29,7 @@ class Pace:
         """Return the time left, in words; None if it is unknown.
 
         Args:
-            worked: inputs that took time. passed: inputs that were there already.
+            worked: inputs that took time. passed: inputs that were done before.
         """
         now = time.monotonic()
         while len(self._marks) > 1 and now - self._marks[1][0] > RECENT_SECONDS:

@@ -146,7 +146,7 @@ def _options(modalities: tuple[str, ...], chosen: dict[str, Any]) -> dict[str, d
 
 
 def _continues(output: str) -> str | None:
-    """Return from where the same command continues after it was stopped."""
+    """Return where the same command continues after it was stopped."""
     return "here" if output.endswith(".h5") else "the last whole shard" if "%" in output else None
 
 

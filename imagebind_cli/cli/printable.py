@@ -1,4 +1,4 @@
-"""Names and texts without what a terminal would act on."""
+"""Names and texts with what a terminal would act on escaped."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ def printable(name: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return a text without what a terminal would act on: control characters and undecodable bytes as escapes."""
+    """Return a text with control characters and undecodable bytes as escapes, so that a terminal does not act on them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

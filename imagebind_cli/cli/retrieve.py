@@ -1,4 +1,4 @@
-"""`imagebind retrieve`: what in some stores is nearest to a query, and how well two stores find each other's items."""
+"""`imagebind retrieve`: find what in stores is nearest to a query, or score how well two stores find each other's items."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 Index = enum.StrEnum("Index", ["flat", "ivfpq", "hnsw"])
 
+# Options that do not apply to --pairs, which only scores.
 SEARCHES = ("k", "threshold", "modality", "per_modality", "index", "html", "root", "errors")
-"""Options that --pairs, which only scores, has no use for."""
 
 HELP = """Find what in stores is nearest to a query, across modalities: a JSON line for each answer, best first.
 
@@ -193,14 +193,14 @@ def retrieve_command(
 
 
 def _in_order(order: Iterable[str], given: dict[str, list[str] | None]) -> tuple[tuple[str, str], ...]:
-    """The queries as they stand on the command line."""
+    """Return the queries in the order of the command line."""
     left = {kind: iter(values or []) for kind, values in given.items()}
     typed = [(kind, value) for kind in order if kind in left and (value := next(left[kind], None)) is not None]
     return (*typed, *((kind, value) for kind, values in left.items() for value in values))  # those of variables and files come last
 
 
 def _reading_options(kinds: set[str] | None, chosen: dict[str, Any]) -> dict[str, Any]:
-    """The reading flags that were given, each of a modality that is asked for; kinds: None where any may come."""
+    """Return the reading flags that were given, each of a queried modality; kinds: None where any may come."""
     faces = [registry.face(name) for name in registry.MODALITIES if kinds is None or name in kinds]
     given = {name: value for name, value in chosen.items() if value is not None}
     options: dict[str, Any] = {}

@@ -36,7 +36,7 @@ class _Chosen:
 
 
 def choose_level(level: Level, typed: bool = False) -> None:
-    """Choose how much is printed. What was typed wins over what a file or a variable asks for.
+    """Choose how much is printed. The command line overrides files and variables.
 
     Raises:
         UsageError: both --quiet and --verbose were typed.
@@ -50,17 +50,17 @@ def choose_level(level: Level, typed: bool = False) -> None:
 
 
 def start_talking() -> None:
-    """Forget what an earlier command in this process asked for."""
+    """Reset the level that an earlier command in this process chose."""
     _Chosen.level, _Chosen.typed = Level.NORMAL, False
 
 
 def is_quiet() -> bool:
-    """Whether errors and failures are all that is printed."""
+    """Check whether only errors and failures are printed."""
     return _Chosen.level is Level.QUIET
 
 
 def is_verbose() -> bool:
-    """Whether details are asked for."""
+    """Check whether details are printed."""
     return _Chosen.level is Level.VERBOSE
 
 
@@ -82,7 +82,7 @@ def detail(text: str) -> None:
 
 
 def _print_line(text: str) -> None:
-    """Print one line on stderr. Where it cannot be written, as to a full disk, it is lost: no data are lost for it."""
+    """Print one line on stderr. A line that cannot be written, as to a full disk, is dropped, so that no data is lost for it."""
     with suppress(OSError):
         sys.stderr.write(f"imagebind: {escaped(text)}\n")  # in one piece: threads print, too
         sys.stderr.flush()
@@ -114,7 +114,7 @@ class Talk(Listener):
         """Print nothing until something happens.
 
         Args:
-            errors: the file of failed inputs, see `FailureFile`. done: what has happened to the others, in a word.
+            errors: the file of failed inputs, see `FailureFile`. done: a word for what happened to the others.
             others: files of other kinds that were skipped. count: returns how many inputs there are, or None if that is unknown.
         """
         self._failure_file = _failure_file(errors) if errors else None
@@ -150,7 +150,7 @@ class Talk(Listener):
         say(text)
 
     def begin(self, stored: int) -> None:
-        """Count the inputs in the background; `stored` rows are there already."""
+        """Count the inputs in the background; `stored` rows exist already."""
         count = self._count
         if count is not None:
             threading.Thread(target=lambda: self._pace.expect(count(), stored), name="count", daemon=True).start()
@@ -166,7 +166,7 @@ class Talk(Listener):
         say_error(f"{printable(id) or repr(id)}: {printable(reason)}")
 
     def remarks(self, id: str, notes: Iterable[str], warnings: Iterable[str]) -> None:
-        """Print what was assumed to read an input the first time it is met (every time with --verbose), and what of the input was lost."""
+        """Print what was assumed to read an input the first time it occurs (every time with --verbose), and what of the input was lost."""
         for note in notes:
             if note not in self._noted:
                 self._noted.add(note)
@@ -176,7 +176,7 @@ class Talk(Listener):
             say(f"{printable(id)}: {warning}")
 
     def summary(self, *more: str) -> str:
-        """Return the counts at the end of the run in words, with the rate and whatever else is given."""
+        """Return the final counts of the run in words, with the rate and any further words given."""
         self._has_summed_up = True
         return self._counts(*more)
 
@@ -203,7 +203,7 @@ class Talk(Listener):
 def summary_at_end(output: Path | str, talk: Talk, continues: str | None = "here") -> Iterator[None]:
     """Report the counts of a run at its end, also after Ctrl-C; not after an error, which has its own line.
 
-    continues: from where the same command continues after it was stopped; None where it starts again.
+    continues: where the same command continues after it was stopped; None where it starts again.
     """
     try:
         yield

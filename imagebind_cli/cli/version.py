@@ -1,4 +1,4 @@
-"""`imagebind --version`, and with -v what it runs on: the lines that belong into a bug report."""
+"""`imagebind --version`, and with -v what it runs on: the lines that belong in a bug report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def version_lines(verbose: bool) -> list[str]:
 
 
 def _commit(package: Path) -> str | None:
-    """Return the commit of the checkout that the package lies in; None where it is installed without one, or git is not there."""
+    """Return the commit of the checkout that contains the package; None where it is installed without one, or git is missing."""
     if not (package.parent / ".git").exists():
         return None
     git = ["git", "-C", str(package.parent), "describe", "--always", "--dirty", "--abbrev=12"]

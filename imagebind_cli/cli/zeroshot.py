@@ -78,7 +78,7 @@ suite_option = partial(typer.Option, rich_help_panel="Published suites")
 
 @dataclass(frozen=True)
 class SuiteOptions:
-    """A published evaluation, and what is left open in it."""
+    """A published evaluation, and the settings that the paper leaves open."""
 
     suite: str | None = None
     root: Path | None = None
@@ -104,7 +104,7 @@ class ReportFiles:
         """Refuse files that could not be written at the end of the run.
 
         Raises:
-            UsageError: there is no truth to report on. UserError: a folder does not exist, or matplotlib is missing.
+        UsageError: without truth there is nothing to report on. UserError: a folder does not exist, or matplotlib is missing.
         """
         for path in filter(None, (self.report, self.html, self.plot)):
             if not has_truth:
@@ -300,7 +300,7 @@ def zeroshot_command(
 def _refuse_useless(
     class_options: ClassOptions, truth_options: TruthOptions, probe: ProbeOptions, suite: SuiteOptions, manifest: Path | None
 ) -> None:
-    """Refuse options that what is asked for has no use for."""
+    """Refuse options that do not apply to the request."""
     if suite.suite:
         _refuse(class_options, ["labels"], "a suite has its own")
         _refuse(truth_options, ["truth", "metric"], "a suite has its own")
@@ -350,7 +350,7 @@ def _inputs(
     others: Others,
     truth: Any,
 ) -> JobInputs:
-    """Return the inputs as the library takes them: stores by their paths, anything else as what yields the items."""
+    """Return the inputs as the library takes them: stores by their paths, anything else as a function that yields the items."""
     from imagebind_cli.evaluation.truth import Truth, is_truth_file, refuse_column
     from imagebind_cli.store import is_store
 
@@ -366,7 +366,7 @@ def _write_rows(rows: Rows) -> None:
 
 
 def _ignore_rows(rows: Rows) -> None:
-    """Take rows that are not asked for."""
+    """Ignore rows that nobody requested."""
 
 
 app = modality_group(zeroshot_command, HELP)

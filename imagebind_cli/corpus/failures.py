@@ -49,14 +49,14 @@ class FailureFile:
         return id in self._known
 
     def failed_as(self, id: str, stamp: Stamp) -> bool:
-        """Check whether this very input failed before. One of which only the name is known may have changed."""
+        """Check whether this very input failed before. An input known only by name may have changed."""
         row = self._known.get(id)
         if row is None or ("size" not in row and "hash" not in row):
             return False
         return Stamp(row.get("size", -1), row.get("mtime", -1), bytes.fromhex(row.get("hash", ""))).is_of(stamp)
 
     def begin(self, id: str, stamp: Stamp) -> None:
-        """Remember what an input is that is being tried, until `add` or `done`."""
+        """Remember what an input is while it is being tried, until `add` or `done`."""
         self._stamps[id] = stamp
 
     def add(self, id: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""The items of a job: where they come from, each id once, those that are not there yet, and how many there are."""
+"""The items of a job: where they come from, each id once, those that are not stored yet, and how many there are."""
 
 from __future__ import annotations
 

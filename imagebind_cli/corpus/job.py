@@ -54,12 +54,12 @@ def embed(
         verify: recognise changed and renamed files by a hash of their content, and not by size and time.
         share: the part of the inputs to take; see `Share.name` for what to call its store.
         array: `float32` or `float16`, the number type of the store. pool: `mean`, or `none` for a row for each window.
-        listener: hears what happens, and counts it. options: fields of the modality's options, e.g. `clips=3`.
+        listener: receives and counts what happens. options: fields of the modality's options, e.g. `clips=3`.
     Returns:
         The listener, with its counts.
     Raises:
         UserError: the store cannot be written to, or has another provenance; an option does not exist; a manifest cannot be read. A single bad
-            input is a failure that the listener hears of.
+            input is a failure, which the listener receives.
     """
     if not callable(output):
         check_writable(Path(output))

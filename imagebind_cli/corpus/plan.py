@@ -1,4 +1,4 @@
-"""What an embedding job would do, before it does it: how many inputs and bytes, what is done already, and about how long the rest takes."""
+"""Estimate what an embedding job would do: how many inputs and bytes, what is done already, and about how long the rest takes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from imagebind_cli.store.provenance import check_resumable
 from imagebind_cli.store.writer import StoredIds
 from imagebind_cli.weights.find import input_configs
 
-MEASURED = 32  # inputs that are embedded at most, to see how fast it goes
+MEASURED = 32  # inputs that are embedded at most, to measure the rate
 MEASURED_SECONDS = 10.0  # after which no further input is begun
 
 
@@ -38,7 +38,7 @@ class Estimate:
 
     inputs: all there are. bytes: of the files that are left to do. done: inputs that the store has. failed_before: those that an earlier run
     could not use. left: inputs to do. first: id of the first of them. vectors: how many it becomes. assumed: what was assumed to read it.
-    failure: why it could not be used. measured: inputs that were embedded to see how fast it goes, in `measured_seconds`. device: what they
+    failure: why it could not be used. measured: inputs that were embedded to measure the rate, in `measured_seconds`. device: what they
     were embedded on. seconds: the estimate for all that is left; None where nothing was measured.
     """
 
@@ -92,7 +92,7 @@ def estimate(
     listener: Listener | None = None,
     **options: Any,
 ) -> Estimate:
-    """Estimate what `embed` with the same arguments would do. Nothing is written; the first inputs are embedded to see how fast it goes.
+    """Estimate what `embed` with the same arguments would do. Nothing is written; the first inputs are embedded to measure the rate.
 
     Args:
         model: a loaded model; or only its name, None for the default, where its weights are not needed: then no time is estimated.

@@ -59,7 +59,7 @@ def preprocess(
     listener: Listener | None = None,
     options: Options | None = None,
 ) -> Listener:
-    """Write inputs, decoded and transformed, to tar shards or an HDF5 file. The same call again adds those that are not there yet.
+    """Write inputs, decoded and transformed, to tar shards or an HDF5 file. The same call again adds those that are missing.
 
     Args:
         modalities: one, or several that stay together under one id, as the picture and the sound of a video.
@@ -71,14 +71,14 @@ def preprocess(
         errors: a file that keeps a JSON line for each failed input.
         array: `float32` or `float16`, the number type of the arrays. shard_bytes: size at which a numbered shard is closed.
         workers: inputs read at a time; one per core, 8 at most, if not given. processes: to read with, where they are launched already.
-        listener: hears what happens, and counts it.
+        listener: receives and counts what happens.
         options: by modality the options of its readers, e.g. `{"audio": {"clips": 3}}`.
     Returns:
         The listener, with its counts.
     Raises:
         UsageError: the output's name, a modality or an option is wrong.
-        UserError: the output was made otherwise or is in use; the model has no such encoder; a manifest cannot be read. A single bad input
-            is a failure that the listener hears of.
+    UserError: the output has another provenance or is in use; the model has no such encoder; a manifest cannot be read. A single bad input
+            is a failure, which the listener receives.
     """
     names = (modalities,) if isinstance(modalities, str) else tuple(modalities)
     reading = _reading(names, options)
@@ -153,7 +153,7 @@ def inspect_inputs(
 
 
 def check_prepared_output(output: str, modalities: Sequence[str], shard_bytes: int | None = None) -> None:
-    """Check that the name of an output fits what shall be written to it.
+    """Check that the name of an output fits what will be written to it.
 
     Args:
         output: as for `preprocess`; `-` for a stream.
@@ -184,7 +184,7 @@ def _reading(modalities: Sequence[str], options: Options | None) -> dict[Face, R
 
 
 def _configs(model: str | None, faces: Iterable[Face]) -> dict[Face, EncoderConfig]:
-    """What the encoders take, by modality. Called late: it imports torch, which takes seconds."""
+    """Return the encoders' configs by modality. Call it late: it imports torch, which takes seconds."""
     import torch
 
     from imagebind_cli.weights.find import input_configs
@@ -195,7 +195,7 @@ def _configs(model: str | None, faces: Iterable[Face]) -> dict[Face, EncoderConf
 
 
 def _record(configs: Mapping[Face, EncoderConfig], reading: Reading, array: str) -> dict[str, Any]:
-    """How the samples were made, for whoever reads them."""
+    """Return the record of how the samples were made."""
     from imagebind_cli.readers import input_record
 
     inputs = {face.name: input_record(config, reading[face]) for face, config in configs.items()}
@@ -209,7 +209,7 @@ def _decode(
     workers: int,
     processes: Processes | None = None,
 ) -> Iterator[Step]:
-    """The samples of items, in order; see `pipeline.decode`."""
+    """Yield the samples of items, in order; see `pipeline.decode`."""
     from imagebind_cli import pipeline
     from imagebind_cli.readers import read_sources
 
@@ -244,13 +244,13 @@ def _write(
 
 
 def _pairing_hint(modalities: Sequence[str]) -> str:
-    """What to do where no file has all of several modalities."""
+    """Say what to do where no file has all of several modalities."""
     names, rows = " and ".join(modalities), ", ".join(f'"{name}": ...' for name in modalities)
     return f"{names} were both looked for in each file, as in a video with its sound; to pair files, give --manifest with rows {{{rows}}}"
 
 
 def _describe(id: str, sample: Sample) -> dict[str, Any]:
-    """What was read of an item, from its first sample in a modality."""
+    """Describe what was read of an item, from its first sample in a modality."""
     return {
         "id": id,
         "modality": sample.modality,

@@ -64,14 +64,14 @@ class Resume:
         self._stamp = stamper(face(self.modality), self.verify)
 
     def passes(self, path: str) -> bool:
-        """Check whether a file is done, before it is opened. Shares and retries are not considered: it may be an archive of items that are due."""
+        """Check whether a file is done, before it is opened. Shares and retries are not considered: it may be an archive of unfinished items."""
         if self.store is None or not self._is_done(path, path):
             return False
         self.listener.skipped += self._is_asked(path)
         return True
 
     def choose(self, items: Iterable[Item | Failure]) -> Iterator[Item | Failure]:
-        """Yield the items to do, in order. Another thread may iterate."""
+        """Yield the inputs to embed, in order. Another thread may iterate."""
         asked = (item for item in items if self._is_asked(item.id))
         for item in asked if self.store is None else distinct(asked, self.listener, self._came):
             if isinstance(item, Failure):
@@ -91,7 +91,7 @@ class Resume:
                 yield stamped
 
     def failed(self, id: str) -> None:
-        """Let an item that failed come again: a file that is named a second time may be whole by then."""
+        """Allow an item that failed to come again: a file named a second time may be complete by then."""
         self._came.pop(hash(id), None)
 
     def _is_done(self, id: str, payload: Any) -> bool:
@@ -137,7 +137,7 @@ class Resume:
 
 
 def stamper(face: Face, verify: bool) -> Callable[[Any], Stamp]:
-    """Return a function from a payload to the stamp of what the input is now. One that cannot be examined has none; its reader reports why."""
+    """Return a function from a payload to the stamp of what the input is now. Without one, the reader reports why."""
 
     def stamp(payload: Any) -> Stamp:
         if not isinstance(payload, Stretch):
@@ -158,7 +158,7 @@ def stamper(face: Face, verify: bool) -> Callable[[Any], Stamp]:
                 return Stamp(hash=content_hash(payload.getbuffer()))
             if isinstance(payload, Prepared):
                 return Stamp(hash=content_hash(b"".join(part.read() for part in payload.parts)))
-        except (OSError, ValueError):  # ValueError: a name with a NUL, or one that is no file name at all
+        except (OSError, ValueError):  # ValueError: a name with a NUL, or not a file name at all
             pass
         return Stamp()
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 SAMPLES = Path(__file__).parent / "samples"
 MODEL = "mini"
+# The modality of each part of a query, and its sentence or its path below `SAMPLES`.
 QueryParts = tuple[tuple[str, str], ...]
-"""Modality, and sentence or path below `SAMPLES`, of each part of a query."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Answer:
 class Chapter:
     """One search of the story.
 
-    query: what is searched with. answers: all samples of the modality that is searched, best first. expected: the names of the right ones.
+    query: its parts. answers: all samples of the modality that is searched, best first. expected: the names of the right ones.
     words: what the chapter shows.
     """
 

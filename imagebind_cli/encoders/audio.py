@@ -118,7 +118,7 @@ def _filterbank(thread: int, samples: int, bins: int) -> Filterbank:
 
 @cache
 def _silence(mean: float, deviation: float) -> Tensor:
-    """Return what 0 becomes when it is normalised."""
+    """Return the normalised value of 0."""
     return torch.tensor(-mean / deviation)
 
 
@@ -188,7 +188,7 @@ def read_audio(source: Source | np.ndarray | tuple[np.ndarray, int], config: Enc
 
 
 def _part(whole: Sound | Waveform, options: AudioOptions) -> tuple[Sound | Waveform | Excerpt, Fraction, tuple[str, ...]]:
-    """Return the part of a sound that is asked for, when it begins, and in words what of it is missing."""
+    """Return the requested part of a sound, when it begins, and in words what of it is missing."""
     if options.stretch is None:
         return whole, Fraction(0), ()
     begin, end, lacks = cut(options.stretch, whole.length / whole.rate if whole.seconds is None else whole.seconds)
@@ -214,7 +214,7 @@ def _covered(sound: Sound | Waveform | Excerpt, length: int) -> float:
 
 
 class Levels:
-    """Measures how loud the channels are, to warn of what cannot be intended."""
+    """Measures how loud the channels are, to warn of what is hardly intended."""
 
     def __init__(self) -> None:
         self._peak, self._count = 0.0, 0

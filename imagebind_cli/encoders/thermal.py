@@ -25,7 +25,7 @@ from imagebind_cli.options import ThermalOptions
 GREY, COUNTS, NUMBERS, CELSIUS = "grey levels", "counts", "numbers", "°C"
 TEMPERATURES = ("centikelvin", "kelvin", "celsius")
 NO_VALUE = (*CODES, 0, 9999, 65535)
-COLDEST = -273.0  # °C; what is called kelvin and holds 0 has nothing there
+COLDEST = -273.0  # °C; a 0 in kelvin means no value
 DJI = "have DJI's Thermal SDK write its temperatures (dji_irp -a measure) and save them as NPY, with --thermal-unit celsius"
 
 
@@ -46,7 +46,7 @@ def _sample(source: Source | np.ndarray, config: EncoderConfig, options: Thermal
 
 
 def scale(source: Source | np.ndarray, options: ThermalOptions) -> tuple[np.ndarray, tuple[str, ...], dict[str, Any]]:
-    """Scale a thermal file to [0, 1] as its options say, for the encoder and for thumbnails.
+    """Scale a thermal file to [0, 1] by its options, for the encoder and for thumbnails.
 
     Returns:
         (h, w) float64, holes filled from their nearest neighbours; what was assumed, in words; facts about the file.

@@ -139,7 +139,7 @@ Windows = list[tuple[Fraction, Fraction]]
 
 
 def _spans(duration: float, options: VisionOptions) -> tuple[Windows, Windows, tuple[str, ...]]:
-    """Return the windows of the part of a video that is asked for, the same cut at its end, and in words what of it is missing."""
+    """Return the windows of the requested part of a video, the same cut at its end, and in words what of it is missing."""
     if options.stretch is None:
         spans = windows(duration, CLIP_SECONDS, options.clips, options.moment)
         return spans, spans, ()

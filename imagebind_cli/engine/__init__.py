@@ -27,7 +27,7 @@ class Engine(Protocol):
 
 
 def open_engine(read: Read, workers: int, processes: Processes | None = None) -> Engine:
-    """Return threads that read, or, where `processes` are at hand, an engine that moves on to these once they are worth their start.
+    """Return threads that read, or, where `processes` are given, an engine that changes over to these once they are worth their start-up.
 
     Args:
         read: for `processes` a function of a module, or a `partial` of one.
@@ -43,5 +43,5 @@ def open_engine(read: Read, workers: int, processes: Processes | None = None) ->
 
 
 def default_workers(most: int = 8) -> int:
-    """Return how many items to read at a time when the user does not say: one per core this process may use, but at most `most`."""
+    """Return the default number of items to read at a time: one per core this process may use, but at most `most`."""
     return min(most, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

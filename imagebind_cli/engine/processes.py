@@ -50,10 +50,10 @@ SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from imagebind
 
 
 class ProcessEngine:
-    """Reads in threads first, and in processes once these are worth what it costs to start them.
+    """Reads in threads first, and in processes once they are worth their start-up.
 
     Whoever waits for threads as long as processes take to start, and only then starts them, waits at most twice the least possible. A slow
-    encoder, which never waits for its input, keeps its memory and its cores to itself. What no process could read stays with the threads.
+    encoder, which never waits for its input, keeps its memory and its cores to itself. Threads still read what no process can.
     """
 
     def __init__(self, read: Read, workers: int, processes: Processes) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ThreadEngine:
     """Threads that read items, one step at a time: the next sample of an item is read while the one before it is used.
 
-    waited: seconds for which samples were waited for; near 0 where reading is not what takes the time.
+    waited: seconds spent waiting for samples; near 0 where reading is not the bottleneck.
     """
 
     def __init__(self, read: Read, workers: int) -> None:
@@ -33,9 +33,9 @@ class ThreadEngine:
         return self._samples(self._threads.submit(self._step, self._read(payload)))
 
     def close(self) -> None:
-        """Stop, without waiting for the steps under way."""
+        """Stop, without waiting for the steps in progress."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        torch.set_num_threads(self._cores)  # the workers changed what later threads of this process start with
+        torch.set_num_threads(self._cores)  # the workers changed the default for later threads of this process
 
     def _step(self, samples: Iterator[Sample]) -> Step:
         return next(samples, None), samples

@@ -42,13 +42,13 @@ if TYPE_CHECKING:
     from imagebind_cli.evaluation.suites import Suite
     from imagebind_cli.model import Model
 
+# Stores; or files, folders, patterns or sentences; or a function that yields items, as `corpus.embed` takes it.
 Inputs = Iterable[str | Path] | Callable[[Passes | None], Iterator[Item | Failure]]
-"""Stores; or files, folders, patterns or sentences; or a function that yields items, as `corpus.embed` takes it."""
 
 
 @dataclass(frozen=True)
 class Classification:
-    """What came of a run. rows: one for each input, in order; empty where an output took them. report: None where no truth was given."""
+    """The result of a run. rows: one for each input, in order; empty where an output took them. report: None where no truth was given."""
 
     rows: list[Prediction] | list[CaptionMatch]
     report: Report | None
@@ -69,7 +69,7 @@ def classify(
     listener: Listener | None = None,
     others: Others | None = None,
 ) -> Classification:
-    """Give each input the classes it is nearest to, and report the scores where the truth is known.
+    """Find the classes nearest to each input, and report the scores where the truth is known.
 
     Args:
         inputs: stores of the modality, which are not embedded again; or what to embed, as for `corpus.embed`.
@@ -77,10 +77,10 @@ def classify(
         manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`. reading: fields of the modality's reading options.
         pool: `mean` for a row for each input; `none` for a row for each window, with its seconds.
         output: takes the rows as they come, batch by batch; None to keep them for the result.
-        listener: hears of each input, of assumptions, and of the scores. others: counts files of other kinds, which are skipped.
+        listener: receives each input, assumptions, and the scores. others: counts files of other kinds, which are skipped.
     Raises:
         UsageError: options that exclude each other. UserError: classes or truth that cannot be read, or do not fit each other; stores and a
-            model that do not belong together. An input that cannot be read is a failure that the listener hears of.
+            model that do not belong together. An input that cannot be read is a failure, which the listener receives.
     """
     if classes.labels is None and classes.classes is None:
         raise UsageError("say what to tell apart: either --labels in text, or --classes by example")
@@ -109,7 +109,7 @@ def few_shot(
     """Train a linear probe on a few examples of each class, and classify the other inputs.
 
     Args:
-        labels: the classes in their order; those of the truth if None. With labels, the same inputs are classified by these names too, and
+        labels: the classes in their order; those of the truth if None. With labels, the same inputs are also classified by these names, and
             a note says where that scores higher. The other arguments are those of `classify`.
     Raises:
         UserError: as `classify`; the truth has several labels for an item, or a class has too few items.
@@ -144,7 +144,7 @@ def run_suite(
         examples: the suite opened with other options, to draw the probe's examples from. fold: the one to test the probe on; 1 if None.
         The other arguments are those of `classify`.
     Raises:
-        UsageError: class options or a probe that the suite has no use for. UserError: as `classify` and `few_shot`.
+        UsageError: class options or a probe that do not apply to the suite. UserError: as `classify` and `few_shot`.
     """
     if suite.metric == "recall" and (classes or probe):
         raise UsageError(f"suite {suite.name}: captions find their items here, and nothing is classified")
@@ -370,7 +370,7 @@ def _zero_shot_accuracy(task: Task, batch: ItemVectors) -> float | None:
 
 
 def _drawn_first(examples: Task, training: ProbeTraining) -> Task:
-    """Reduce the items of a suite to those that are learned from, so that no others are embedded."""
+    """Reduce the items of a suite to the examples that the probe learns from, so that no others are embedded."""
     if examples.suite is None or examples.source.is_stored:
         return examples
     items = [(item, places) for item, places, _ in examples.suite.items()]

@@ -1,7 +1,7 @@
 """Lists of classes, and the names each has: typed, or a text, JSON, TOML, CSV or TSV file.
 
 A class is typed as `name`, `name|other name`, or `class=name|other name` where the class is called something else than its names. An entry
-with a comma is put between quotation marks: `"table, wooden",chair`. JSON and TOML take names as they are, with any characters.
+with a comma is put between quotation marks: `"table, wooden",chair`. JSON and TOML take names verbatim, with any characters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.tabular import is_table, read_good_rows, read_lines
 
-# Entries with commas between quotation marks that are not taken as such.
+# Entries with commas in quotation marks, whose quotation marks were not recognised.
 CURLY = re.compile("(?:^|,)\\s*(?:'[^',]*,[^']*'|“[^”]*,[^”]*”|‘[^’,]*,[^’]*’|„[^“,]*,[^“]*“)\\s*(?:,|$)")
 TYPED = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]*))\s*(?:,|$)')
 
@@ -71,7 +71,7 @@ def check_labels(place: str, labels: Sequence[Label]) -> list[Label]:
 
 
 def shared_names(labels: Iterable[Label]) -> list[str]:
-    """List the names that several classes have: prompts cannot tell these classes apart."""
+    """List the names that several classes have: prompts cannot distinguish these classes."""
     owners: dict[str, int] = {}
     for label in labels:
         for name in label.names:

@@ -45,10 +45,10 @@ class ClassOptions:
 
 @dataclass(frozen=True)
 class TruthOptions:
-    """What the inputs really are, and how a run is measured against it.
+    """The true labels of the inputs, and how a run is measured against them.
 
     truth: `folder` for the name of the folder an input is in, a file of ids and labels, a manifest column, or a mapping of id to label or
-    labels. metric: `top1` for one label an item, `map` for several; None for what the truth calls for.
+    labels. metric: `top1` for one label an item, `map` for several; None to let the truth decide.
     """
 
     truth: str | Mapping[str, Any] | None = None
@@ -83,7 +83,7 @@ class ReportOptions:
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """A linear probe trained on a few examples. None stands for the published value, or for the default where none is published.
+    """A linear probe trained on a few examples. None means the published value, or for the default where none is published.
 
     shots: examples of each class. shots_from: a store to draw them from, so that all inputs are tested; None for the inputs themselves.
     seed: of the choice of examples and their order. shot_batch: examples in a training step.

@@ -31,7 +31,7 @@ class Templates:
         return [line.replace("{}", name) for line in self.lines]
 
     def record(self) -> dict[str, str | int]:
-        """Return what a report says about the set: its name, its size, and a hash of the text."""
+        """Return a report's entry on the set: its name, its size, and a hash of the text."""
         return {"name": self.name, "count": len(self.lines), "sha256": hashlib.sha256("\n".join(self.lines).encode()).hexdigest()}
 
 

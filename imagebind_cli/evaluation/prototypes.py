@@ -31,7 +31,7 @@ class Prototypes:
     """Classes as vectors.
 
     classes: the name of each. vectors: unit rows (m, dim) float32. owners: the number of each row's class, (m,), in rising order.
-    names: the class name or the example that each row stands for. made: how the vectors were made, as a store records it.
+    names: the class name or the example of each row. made: how the vectors were made, as a store records it.
     """
 
     classes: list[str]

@@ -1,4 +1,4 @@
-"""The report of a run: its scores, each with its interval and what chance gives, and what they were made from."""
+"""The report of a run: its scores, each with its interval and the score of chance, and what they were made from."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def measure(tally: Tally, draws: int = 1000) -> dict[str, Any]:
 
 
 def bootstrap(draws: int, over: str) -> dict[str, Any]:
-    """Return what a report says about its intervals. over: what was drawn."""
+    """Return a report's entry on its intervals. over: what was drawn."""
     return {"draws": draws, "level": LEVEL, "seed": SEED, "over": over}
 
 
@@ -159,7 +159,7 @@ def summary(scores: Mapping[str, Mapping[str, float]], published: Mapping[str, f
 
 
 def format_score(name: str, value: float) -> str:
-    """Format a score: in percent, or a rank as it is."""
+    """Format a score: in percent, or a rank unchanged."""
     return f"{value if is_rank(name) else 100 * value:.1f}"
 
 

@@ -42,7 +42,7 @@ class Tally:
             self.places(labels, id)
 
     def add(self, batch: ItemVectors, scores: np.ndarray) -> list[Sequence[str] | None]:
-        """Take in items with their scores (k, c) and return the labels of each, None where they are not known."""
+        """Add items with their scores (k, c) and return the labels of each, None where they are not known."""
         for id, vector in zip(batch.ids, batch.vectors, strict=True):
             self._digest.update(id.encode("utf-8", "surrogatepass") + b"\0" + vector.astype("<f4").tobytes())
         self.items += len(batch.ids)
@@ -70,7 +70,7 @@ class Tally:
         self._scores.append(scores)
 
     def fail(self, id: str) -> None:
-        """Take in an item that could not be embedded, so that its truth does not count as missed."""
+        """Add an item that could not be embedded, so that its truth does not count as missed."""
         self.failed += 1
         if self.truth:
             self.truth.of(id, {})

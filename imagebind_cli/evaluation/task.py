@@ -30,9 +30,9 @@ RowOutput = Callable[[Rows], object]  # takes rows as soon as they are known
 
 @dataclass(frozen=True)
 class Task:
-    """Vectors to classify, what is known of them, and who hears of it.
+    """Vectors to classify, what is known of them, and the listener.
 
-    metric: `top1`, `map` or `recall`; None for what the truth calls for. output: takes the rows as they come, which are then not kept.
+    metric: `top1`, `map` or `recall`; None to let the truth decide. output: takes the rows as they come, which are then not kept.
     """
 
     source: VectorSource

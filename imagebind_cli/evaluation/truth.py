@@ -1,4 +1,4 @@
-"""What the inputs really are: by the folder each is in, by a manifest column, or by a file of ids and labels."""
+"""The true labels of the inputs: by the folder each is in, by a manifest column, or by a file of ids and labels."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Truth:
         return [id for id in self.by_id or {} if id not in self._seen]
 
     def record(self) -> dict[str, Any]:
-        """Return what a report says about it: the source, and a hash of the labels by id."""
+        """Return a report's entry on it: the source, and a hash of the labels by id."""
         if self.by_id is None:
             return {"by": self.how}
         rows = json.dumps(sorted((id, sorted(labels)) for id, labels in self.by_id.items()))

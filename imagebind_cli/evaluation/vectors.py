@@ -153,7 +153,7 @@ class VectorSource:
         """Yield the items in order, as soon as their vectors are known.
 
         Args:
-            listener: hears of items that cannot be read. failed: is called with the id of each of them.
+            listener: receives items that cannot be read. failed: is called with the id of each of them.
             metas: look up the manifest columns of a store's rows.
         """
         for reader in self._readers:

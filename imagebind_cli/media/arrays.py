@@ -19,7 +19,7 @@ ZIP_MAGIC = b"PK\x03\x04", b"PK\x05\x06"  # the second is of an empty archive
 
 @dataclass(frozen=True)
 class Header:
-    """What an NPY file promises about its array. end: where its numbers begin in the file."""
+    """What an NPY file states about its array. end: where its numbers begin in the file."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -54,7 +54,7 @@ def read_header(file: IO[bytes]) -> Header:
 
 
 def read_array(file: IO[bytes], length: int) -> np.ndarray:
-    """Read the array of an NPY file of `length` bytes, which must hold as much as its header promises.
+    """Read the array of an NPY file of `length` bytes, which must hold as much as its header states.
 
     Raises:
         ValueError: the file ends early, or holds Python objects.
@@ -112,10 +112,10 @@ def read_npz(source: Source, name: str | None, usual: Sequence[str], most: int =
 
 
 def choose_dataset(names: Iterable[str], name: str | None, usual: Sequence[str]) -> str:
-    """Return which of a file's arrays is meant: the one named, else the first that has a usual name, else the only one.
+    """Choose one of a file's arrays: the one named, else the first that has a usual name, else the only one.
 
     Raises:
-        ValueError: there is no such array, or several may be meant.
+    ValueError: no such array exists, or several may be meant.
     """
     present = list(names)
     chosen = name or next((each for each in usual if each in present), present[0] if len(present) == 1 else None)

@@ -1,4 +1,4 @@
-"""Around every decoder: what a reader may be given, and the fence that turns a decoder's exceptions into one kind."""
+"""Guard every decoder: check what a reader is given, and turn a decoder's exceptions into one kind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Source = str | os.PathLike[str] | BinaryIO  # a path, or an open binary file tha
 
 @contextmanager
 def decoding(kind: str) -> Iterator[None]:
-    """Turn whatever is raised on a bad file into `ValueError("not a readable KIND: …")`. As a decorator it fences a whole function.
+    """Turn whatever is raised on a bad file into `ValueError("not a readable KIND: …")`. As a decorator it guards a whole function.
 
     Three kinds of exception pass: the readers' own, which are plain `ValueError`s or classes of this package; the system's `OSError`s (no
     such file, no permission, a broken disk), whose words are better; and `MemoryError`.
@@ -35,7 +35,7 @@ def _is_telling(error: Exception) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    """The reason an exception gives, without the name of the file, which the caller adds."""
+    """Return an exception's reason without the name of the file, which the caller adds."""
     if type(error).__name__ == "UnidentifiedImageError":
         return "of no known kind"
     text = str(getattr(error, "strerror", None) or error).strip()
@@ -59,7 +59,7 @@ def check_file(source: Source) -> None:
 
 @contextmanager
 def opened(source: Source) -> Iterator[BinaryIO]:
-    """Open a file at its first byte. One that was open already stays open, and is left at its first byte."""
+    """Open a file at its first byte. A file that was open already stays open, at its first byte."""
     if isinstance(source, str | os.PathLike):
         with open(source, "rb") as file:
             yield file

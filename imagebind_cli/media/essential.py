@@ -16,7 +16,7 @@ MAX_TEXT_BYTES = 1_000_000  # of such a chunk, unpacked; Pillow's own limit
 
 
 def essential_png(source: Source, moving: bool = False, transparent: bool = False) -> BinaryIO:
-    """Return a PNG file with its critical chunks, and of the others those that are undamaged and say which way up it is.
+    """Return a PNG file with its critical chunks, and those undamaged others that give its orientation.
 
     moving: keep an animation's frames, too, and their transparency. transparent: keep a still picture's, which may mark missing pixels.
     """
@@ -42,7 +42,7 @@ def _is_whole(kind: bytes, body: bytes) -> bool:
 
 
 def _turns(kind: bytes, data: bytes) -> bool:
-    """Check whether a chunk may say which way up the picture is."""
+    """Check whether a chunk may give the picture's orientation."""
     if kind == b"eXIf" or (kind != b"zTXt" and data.startswith(ORIENTATION)):
         return True
     if not data.startswith(ORIENTATION):
@@ -56,7 +56,7 @@ def _turns(kind: bytes, data: bytes) -> bool:
 
 
 def essential_jpeg(source: Source) -> BinaryIO:
-    """Return a JPEG file with, of its application segments and comments, only those that say how colours are coded or which way up it is."""
+    """Return a JPEG file with, of its application segments and comments, only those that give the colour coding or the orientation."""
     with opened(source) as file:
         parts = [file.read(2)]
         while len(head := file.read(4)) == 4:

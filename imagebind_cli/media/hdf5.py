@@ -1,4 +1,4 @@
-"""HDF5 files, opened so that none of them reaches into another file or promises more than fits: for maps and recordings alike."""
+"""HDF5 files, opened so that none of them refers to another file or claims more than fits: for maps and recordings alike."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def open_hdf5(source: Source) -> Iterator[h5py.File]:
 
 
 def check_dataset(dataset: h5py.Dataset) -> None:
-    """Refuse a dataset whose values lie in other files, or in chunks too large to unpack.
+    """Refuse a dataset whose values are in other files, or in chunks too large to unpack.
 
     Raises:
         ValueError: it is external or virtual, or its chunks are too large.

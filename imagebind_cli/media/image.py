@@ -12,7 +12,7 @@ from imagebind_cli.media.decoding import Source, check_file, decoding, first_byt
 from imagebind_cli.media.essential import JPEG, PNG, essential_jpeg, essential_png
 from imagebind_cli.media.picture_kinds import HEAD, HEIF, HEIF_SEQUENCE, RAW, UnsupportedKind, check_kind
 
-MAX_PIXELS = 200_000_000  # a header that promises more is refused before memory is reserved
+MAX_PIXELS = 200_000_000  # a header that claims more is refused before memory is reserved
 MAX_PAGES = 10_000  # of a TIFF file; Pillow's time grows with the square of their number
 # Of a picture longer than this many times its short side, only the middle is kept: scaled to the encoder's square it would not fit into
 # memory, and the crop takes the middle anyway.
@@ -101,7 +101,7 @@ def _open_heif(source: Source) -> Image.Image | None:
         file = open_heif(source)
         pixels = file.size[0] * file.size[1]
         image = file.to_pillow() if pixels <= MAX_PIXELS else None
-    except ValueError as error:  # of the library; ours would pass the fence in its words
+    except ValueError as error:  # of the library; ours would pass the guard in its words
         raise OSError(str(error)) from None
     if image is None:
         raise ValueError(f"{pixels:,} pixels; at most {MAX_PIXELS:,} are unpacked")

@@ -1,4 +1,4 @@
-"""Calls into libraries that damaged files can crash, made in a process of their own, so that a crash costs one file.
+"""Calls into libraries that damaged files can crash, made in a separate process, so that a crash costs one file.
 
 The process imports NumPy and that library alone, a fraction of a second, and is kept for the next file. No PyTorch is needed in it.
 """
@@ -24,7 +24,7 @@ _lock = threading.Lock()
 
 
 def call_apart(function: str, source: Source, *arguments: Any) -> np.ndarray:
-    """Call a function on a file in a process of its own, and return the array that it returns.
+    """Call a function on a file in a separate process, and return the array that it returns.
 
     Args:
         function: `module:name`; it takes a file, then the arguments, which must be of JSON's types.

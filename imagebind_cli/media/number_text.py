@@ -1,4 +1,4 @@
-"""Numbers as they stand in text: in recordings' tables and in maps of one number per pixel."""
+"""Parse numbers in text: in recordings' tables and in maps of one number per pixel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MISSING = frozenset(("", "na", "n/a", "null", "none"))  # cells without a number
 
 
 def parse_number(cell: str) -> float | None:
-    """Return a cell's number, NaN if it is empty or says that there is none, None if it is a word."""
+    """Return a cell's number, NaN if it is empty or marks a missing number, None if it is a word."""
     cell = cell.strip()
     if cell.lower() in MISSING:
         return math.nan

@@ -12,13 +12,13 @@ from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-GREY = 128  # fills a colour picture where a distortion moved it away; in a map it is 0, which means nothing known
+GREY = 128  # fills a colour picture where a distortion moved it away; in a map the fill is 0, which means unknown
 
 Operation = Callable[[Image.Image, float], Image.Image]
 
 
 def mirror(picture: Image.Image) -> Image.Image:
-    """Exchange left and right."""
+    """Mirror left and right."""
     return F.horizontal_flip(picture)
 
 
@@ -45,7 +45,7 @@ def _affine(picture: Image.Image, *, shear: tuple[float, float] = (0.0, 0.0), tr
 
 
 def _posterize(picture: Image.Image, bits: float) -> Image.Image:
-    """0 bits, the strongest, leave black, as they did until Pillow 13, which refuses them."""
+    """Posterize; 0 bits, the strongest, give black, as they did until Pillow 13, which refuses them."""
     return F.posterize(picture, int(bits)) if bits >= 1 else Image.new(picture.mode, picture.size)
 
 

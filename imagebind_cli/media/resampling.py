@@ -21,7 +21,7 @@ ROLLOFF = 0.99
 
 PHASES_AT_ONCE = 32  # neighbouring outputs reach nearly the same inputs: this many are one matrix product, at all periods of a block
 
-# About so many outputs are computed at once, at places that do not depend on what is asked for: the same sample is always the same
+# About this many outputs are computed at once, at places that do not depend on the request: the same sample is always the same
 # number. A product of another size rounds in another way, which shows in bands that hold nothing but rounding.
 BLOCK = 65_536
 

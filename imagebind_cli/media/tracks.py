@@ -37,7 +37,7 @@ class TrackChoice:
     """Which of several tracks is read.
 
     index: its place among all of the container's. number: counted from 1 among those of its kind, of which there are `count`.
-    notes: why this one, where there are several and none was asked for.
+    notes: why this one, where there are several and none was requested.
     """
 
     index: int
@@ -52,7 +52,7 @@ class TrackChoice:
 
 
 def open_tracks(source: Source) -> tuple[InputContainer, list[VideoStream]]:
-    """Open a container at its beginning, and find its tracks of moving pictures; a cover, which may be a single picture beside sound, is not one."""
+    """Open a container at its beginning, and find its tracks of moving pictures; a cover, such as a single picture in a sound file, is not one."""
     from av.stream import Disposition
 
     container = open_container(source)
@@ -73,12 +73,12 @@ def open_tracks(source: Source) -> tuple[InputContainer, list[VideoStream]]:
 
 
 def choose_track(tracks: Sequence[Stream], number: int | None, kind: str) -> TrackChoice:
-    """Choose the track asked for by its number, from 1; else the one flagged default, else the first.
+    """Choose the track with the requested number, from 1; else the one flagged default, else the first.
 
-    A track for commentary or for the impaired is taken only where there is no other, and so is one that cannot be decoded.
+    A track for commentary or for the impaired, or one that cannot be decoded, is used only where no other exists.
 
     Raises:
-        ValueError: there is no such track, or it cannot be decoded.
+    ValueError: no such track exists, or it cannot be decoded.
     """
     from av.stream import Disposition as Flag
 

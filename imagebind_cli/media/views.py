@@ -23,7 +23,7 @@ RATIOS = 3 / 4, 4 / 3  # width over height of a crop, in pixels
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of a picture. area: its share of the whole. ratio: width over height. left, top: where it lies in the spare room, 0 to 1."""
+    """A part of a picture. area: its share of the whole. ratio: width over height. left, top: its position in the spare room, 0 to 1."""
 
     area: float
     ratio: float

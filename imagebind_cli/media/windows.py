@@ -16,14 +16,14 @@ Times = tuple[float | None, float | None]  # start and end of a stretch of an it
 
 REPORTED_SECONDS = 0.05  # a stretch that reaches further than this past its item is reported
 
-MAX_WINDOWS = 1_000_000  # an item whose header promises more (23 days of 2-second windows) is refused
+MAX_WINDOWS = 1_000_000  # an item whose header claims more (23 days of 2-second windows) is refused
 
 
 @dataclass(frozen=True)
 class Moment:
-    """One window anywhere, as training takes it. place: its share of the time to spare, 0 to 1.
+    """One window anywhere, as training takes it. place: its position in the time to spare, 0 to 1.
 
-    start, end: seconds of the item it lies within, for a pair that is a stretch of a long recording; from its first to its last if not given.
+    start, end: seconds of the item that contain it, for a pair that is a stretch of a long recording; from its first to its last if not given.
     """
 
     place: float
@@ -38,7 +38,7 @@ class Moment:
         """Return start and end in seconds. A stretch shorter than the window gets one that reaches past its end.
 
         Raises:
-            ValueError: the stretch lies outside the item.
+        ValueError: the stretch is outside the item.
         """
         start, end = self.start or 0.0, duration if self.end is None else min(self.end, duration)
         if end <= max(start, 0) and duration > 0:
@@ -57,7 +57,7 @@ def windows(duration: float, length: float, clips: int | None = None, moment: Mo
         moment: one window there, in place of them.
 
     The times are exact rationals, as the published sampler's are, and must stay so until a sample or frame is counted: 29.65 s
-    as a fraction of the float 61.3 lies a hair before sample 474,400 at 16 kHz, as a float right on it. `clips=3` (audio) and
+    as a fraction of the float 61.3 is just before sample 474,400 at 16 kHz, as a float exactly on it. `clips=3` (audio) and
     `clips=5` (video) give the released code's windows.
 
     Raises:
@@ -82,7 +82,7 @@ def cut(times: Times, duration: float, first: float = 0.0) -> tuple[Fraction, Fr
     """Return the part of a stretch that an item has which lasts from `first` for `duration`: its start and end, and what is lacking, in words.
 
     Raises:
-        ValueError: nothing of it is there.
+    ValueError: the item has nothing of it.
     """
     if not 0 <= duration < math.inf:
         raise ValueError(f"said to last {duration:g} s")
@@ -100,12 +100,12 @@ def cut(times: Times, duration: float, first: float = 0.0) -> tuple[Fraction, Fr
         raise ValueError(f"nothing {asked}; it lasts from {first:.10g} to {last:.10g} s")
     missing = low < first - REPORTED_SECONDS or high > last + REPORTED_SECONDS
     lacks = (f"only {max(low, first):.10g} to {min(high, last):.10g} s of {low:.10g} to {high:.10g} s are there",) if missing else ()
-    # The decimals that were written: the float 14.4 lies a hair past the frame that starts there.
+    # The decimals as written: the float 14.4 is just past the frame that starts there.
     return Fraction(str(max(low, first))), Fraction(str(min(high, last))), lacks
 
 
 def within(spans: Iterable[Sequence[float] | None], times: Times) -> list[tuple[float, float]]:
-    """Return the different windows whose middle lies in a stretch, in order; in one too short for any, those that begin in it.
+    """Return the distinct windows whose middle is in a stretch, in order; in one too short for any, those that begin in it.
 
     Raises:
         ValueError: there is none.

@@ -98,7 +98,7 @@ def document(title: str, body: str) -> str:
 
 
 def write_page(path: Path, title: str, body: str) -> None:
-    """Write a page that fits in memory, whole or not at all.
+    """Write a page that fits in memory, all or nothing.
 
     Raises:
         UserError, OSError: as `PageFile`.
@@ -108,7 +108,7 @@ def write_page(path: Path, title: str, body: str) -> None:
 
 
 class PageFile:
-    """A page that is written piece by piece. Use it as a context manager: the file is in its place once the page is whole.
+    """A page that is written piece by piece. Use it as a context manager: the file appears once the page is complete.
 
     Raises:
         UserError: the path is a folder, or its folder does not exist. OSError: it cannot be written to.

@@ -1,4 +1,4 @@
-"""Line charts as SVG, which stand in a page without a picture file."""
+"""Line charts as SVG, which need no picture file beside the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small picture of any file, and the sound of what can be heard, as bytes that stand in a page.
+"""A small picture of any file, and its sound if it has one, as bytes embedded in a page.
 
 `registry.PICTURES` names the function for each modality. Each takes (path, span, options), as `picture` does.
 """
@@ -39,7 +39,7 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Picture:
-    """What a page shows of a file. image, sound: `data:` addresses. about: which part of the file is shown, in words."""
+    """A file as a page shows it. image, sound: `data:` addresses. about: which part of the file is shown, in words."""
 
     image: str
     sound: str | None = None
@@ -47,7 +47,7 @@ class Picture:
 
 
 def picture(modality: str, path: str, span: Span = None, options: Options = MappingProxyType({})) -> Picture:
-    """Return what a page shows of a file, or of some seconds of a longer one.
+    """Return the picture or sound that a page shows of a file, or of some seconds of a longer one.
 
     Args:
         modality: one of `registry.PICTURES`. span: start and end in seconds. options: how the file was read when it was embedded.

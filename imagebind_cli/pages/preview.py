@@ -25,7 +25,7 @@ TRACES = ["#c0392b", "#27ae60", "#2980b9"]  # x, y, z
 
 
 def draw(sample: Sample, encoder: str, config: EncoderConfig, most: int = 6) -> Image.Image:
-    """Draw the first clips of a sample side by side, each under its seconds.
+    """Draw the first clips of a sample side by side, each with its seconds above it.
 
     Text is drawn as the numbers of its tokens, six channels over time as traces, three channels as frames, and one channel by the panel that
     the encoder's `Modality` names.

@@ -61,7 +61,7 @@ class SearchPage(PageFile):
         self.section(query.id, query.exhibits, [_card(hit) for hit in hits])
 
     def section(self, heading: str, asked: Sequence[Exhibit], cards: Sequence[Card], words: str = "", kind: str = "") -> None:
-        """Add what was searched for and the answers, then `words` about them. kind: the section's class in the style sheet."""
+        """Add a query and its answers, then `words` about them. kind: the section's class in the style sheet."""
         self.write((f'<section class="{kind}">' if kind else "<section>") + f"<h2>{escape(heading)}</h2>\n")
         shown = (self._body(exhibit, "query", self._options(exhibit.kind) if exhibit.kind in PICTURES else {}) for exhibit in asked)
         self.write(f'<div class="asked">{"".join(f"<div>{body}</div>" for body in shown)}</div>\n' if asked else "")

@@ -31,7 +31,7 @@ BLOCKS, BLOCK = 16, 4096  # of larger members, how many blocks of how many bytes
 
 
 def _excerpt(size: int, read: Callable[[int, int], bytes]) -> bytes:
-    """Return enough of `size` bytes to tell members apart: all of a few; else their number, and blocks from the first to the last.
+    """Return enough of `size` bytes to identify a member: all of a few; else their number, and blocks from the first to the last.
 
     Args:
         read: takes an offset and a number of bytes.
@@ -59,7 +59,7 @@ class Member:
             return file.read(size)
 
     def excerpt(self) -> bytes:
-        """Return enough of its bytes to tell it from other members, without reading all of a large one."""
+        """Return enough of its bytes to identify it, without reading all of a large member."""
         if isinstance(self.place, bytes):
             data = self.place
             return _excerpt(len(data), lambda start, count: data[start : start + count])
@@ -91,7 +91,7 @@ class Rows:
         return self.rows.tobytes()
 
     def excerpt(self) -> bytes:
-        """As `Member.excerpt`."""
+        """See `Member.excerpt`."""
         data = self.rows.reshape(-1).view(np.uint8)
         return _excerpt(len(data), lambda start, count: data[start : start + count].tobytes())
 
@@ -201,9 +201,9 @@ Stretched = tuple[float | None, float | None]
 
 
 def stretch_of(about: Mapping[str, Any]) -> Stretched:
-    """Return the seconds of a recording that a sample is of, from its JSON or a manifest's row; None for the beginning, and for the end.
+    """Return the seconds of a recording that a sample covers, from its JSON or a manifest's row; None for the beginning or the end.
 
-    A value that is not a number is a column of another meaning, and not a stretch.
+    A value that is not a number belongs to a column of another meaning.
     """
     try:
         return as_seconds(about.get("start")), as_seconds(about.get("end"))
@@ -235,7 +235,7 @@ def member_key(id: str) -> str:
 
 
 def check_prepared_alike(path: Path, before: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-    """Refuse to add samples to those that were made in another way; the version of this program may be another.
+    """Refuse to add samples to others of another provenance; the version of this program may differ.
 
     An option that a record lacks, because it did not exist yet, was at its default.
 
@@ -250,7 +250,7 @@ def check_prepared_alike(path: Path, before: Mapping[str, Any], provenance: Mapp
 
 
 def _inputs_of(record: Mapping[str, Any]) -> Any:
-    """Return how each modality's samples were made, options that did not exist then at their defaults."""
+    """Return how each modality's samples were made, with options that did not exist then at their defaults."""
     inputs = record.get("inputs")
     if not isinstance(inputs, Mapping):
         return inputs

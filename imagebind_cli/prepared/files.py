@@ -20,7 +20,7 @@ SHARD_BYTES = 500_000_000
 
 
 class Writer(Protocol):
-    """A writer of samples, piece by piece. ids: of the samples that it has, each with the seconds of a recording that it is of."""
+    """A writer of samples, piece by piece. ids: of its samples, each with the seconds of a recording that it covers."""
 
     ids: dict[str, Stretched]
 
@@ -45,7 +45,7 @@ def open_writer(output: str, provenance: Mapping[str, Any], shard_bytes: int | N
 
 
 def belongs_to(path: str, output: str) -> bool:
-    """Check whether a file belongs to an output, as a shard or a part being built, and is no input where both share a folder."""
+    """Check whether a file belongs to an output, as a shard or a part being built, and is not an input where both share a folder."""
     name = "\\d+".join(re.escape(part) for part in re.split(r"%0?\d*d", os.path.abspath(output)))
     return re.fullmatch(rf"{name}(\.partial(/.*)?)?", os.path.abspath(path)) is not None
 

@@ -141,7 +141,7 @@ def read_hdf5(path: str | Path) -> Iterator[Entry]:
 
 
 class PreparedHDF5Writer:
-    """`NAME.h5` being written: tar shards in the folder `NAME.h5.partial` until all samples are there, then one file, put in place at once.
+    """`NAME.h5` being written: tar shards in the folder `NAME.h5.partial` until all samples are written, then one file, moved into place at once.
 
     HDF5's own files do not survive a kill during a write, and one that grows consists of chunks, which cannot be mapped as one. Use it as a
     context manager; after an exception the samples stay in the folder, and the next run continues from there.

@@ -24,7 +24,7 @@ from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.files import being_written, open_locked, put_in_place
 from imagebind_cli.prepared.entries import Entry, Member, Stretched, check_prepared_alike, stretch_of
 
-MADE = "__made__"  # WebDataset passes over names like this
+MADE = "__made__"  # WebDataset skips names like this
 BLOCK = tarfile.BLOCKSIZE
 END = 2 * BLOCK  # zeros that end an archive
 MAX_MEMBER = 4 << 30  # bytes; a larger member is refused
@@ -129,7 +129,7 @@ class ShardWriter:
     """Shards being written, each `NAME.partial` until it is whole. Use it as a context manager.
 
     ids: of the samples in whole shards, with the stretch of each. A killed run loses the shard that it was writing, and the next one writes
-    it again, the same to the byte. A single shard that is whole is written anew, with the new samples behind the others.
+    it again, the same to the byte. A complete single shard is rewritten, with the new samples after the others.
 
     Args:
         pattern: `out-%06d.tar` for numbered shards, `out.tar` for a single one, `-` for one on `stream`.
@@ -162,8 +162,8 @@ class ShardWriter:
             if kind is None and (self._whole or self._stream is not None):
                 self._close()
             elif self._stream is None:
-                self._file.close()  # stays .partial: the next run makes it anew
-                if kind is None:  # every sample for it broke midway
+                self._file.close()  # stays .partial: the next run rewrites it
+                if kind is None:  # every sample for it failed midway
                     Path(f"{self._path(self._number)}.partial").unlink()
         self._closer.shutdown()
         if self._closing is not None and kind is None:

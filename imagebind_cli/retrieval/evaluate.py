@@ -40,7 +40,7 @@ def evaluate_pairs(
 ) -> dict[str, Any]:
     """Score how well the items of two stores find each other, as `imagebind retrieve --pairs` does.
 
-    Every row is a query, and every row is an answer: windows of a sound count one by one. Rows without a partner are answers only.
+    Every row is both a query and a candidate: windows of a sound count one by one. Rows without a partner are candidates only.
 
     Args:
         stores: two, of one model. pairs: a file as `read_pairs` takes it, or `ids`: rows of one id belong together.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Strict(Listener):
-    """Raises what a query fails with."""
+    """Raises the error of a query that fails."""
 
     def failure(self, id: str, reason: str) -> None:
         raise UserError(f"{id}: {reason}")
@@ -57,7 +57,7 @@ class Finder:
 
     Args:
         stores: paths; a pattern is one store.
-        space: holds the model, and how it runs; by default the stores' own model. Its `note` hears of empty stores and of indexes.
+        space: holds the model, and how it runs; by default the stores' own model. Its `note` receives lines on empty stores and on indexes.
         modalities: search only the stores of these; `vision` means pictures and videos.
         index: `flat`, `hnsw` or `ivfpq`, to search by a FAISS index beside each store; exact if not given.
         options: how files of queries are read, by name (`clips=3`); by default as the stores' files were.
@@ -95,10 +95,10 @@ class Finder:
         """Find the rows nearest to one query, best first.
 
         Args:
-            k: answers. per_modality: so many of each modality, and not of all together. threshold: the lowest cosine of an answer.
+            k: answers. per_modality: `k` of each modality instead of all together. threshold: the lowest cosine of an answer.
             query: by modality a sentence or a file (`text="snow"`, `image="dog.jpg"`), `like=` the id of an item of the stores, `vector=` a
-                file of one vector. Several are combined: each made a unit vector, their weighted sum, made one again.
-            weights: a number for each part of the query, in their order; below 0 to take it away.
+                file of one vector. Several are combined: the normalised weighted sum of their unit vectors.
+            weights: a number for each part of the query, in their order; below 0 to subtract it.
         Raises:
             UserError: a query that cannot be read.
         """
@@ -122,8 +122,8 @@ class Finder:
         """Answer requests, in order.
 
         Args:
-            k, per_modality, threshold: as in `find`. listener: hears of requests that fail, which are then left out; by default one raises.
-            waiting: answer each request as soon as it is there, for a source that may wait for the answer before it asks again.
+            k, per_modality, threshold: as in `find`. listener: receives requests that fail, which are then left out; by default a failure raises.
+            waiting: answer each request at once, for a source that may wait for the answer before its next request.
         """
         listener = listener or Strict()
         batches = map(self.encoder(listener).encode, request_batches(requests, waiting))
@@ -151,7 +151,7 @@ class Finder:
         return self._answer(self.encoder(listener).encode_rows(path, exhibits), k, per_modality, threshold, listener)
 
     def encoder(self, listener: Listener) -> QueryEncoder:
-        """Return what turns requests into queries on these stores."""
+        """Return the encoder that turns requests into queries on these stores."""
         return QueryEncoder(self.space, self.stores, self.options, listener)
 
     def _answer(
@@ -172,7 +172,7 @@ class Finder:
                 listener.succeeded(query.id)
 
     def _one_window(self, query: Query) -> str:
-        """Return how to ask for one window of an item that has several, so that its others are answers."""
+        """Return a hint to query one window of an item that has several, so that the others can be answers."""
         number, row = min(query.rows)
         store = self.stores[number]
         span = window_seconds(store, row)

@@ -1,7 +1,7 @@
-"""Approximate search with FAISS: an index in a file beside its store, built again when the store has changed.
+"""Approximate search with FAISS: an index in a file beside its store, rebuilt when the store has changed.
 
     NAME.hnsw.faiss         the index, as FAISS writes it
-    NAME.hnsw.faiss.json    what it was built from, and the share of the exact answers that it finds
+    NAME.hnsw.faiss.json    what it was built from, and its recall of the exact answers
 
 An index only proposes rows. They are scored from the store itself, so that every score shown is exact.
 """
@@ -31,11 +31,11 @@ SAMPLE, SAMPLE_K = 100, 10  # rows by which recall is measured, and answers to e
 
 
 class Indexes:
-    """The indexes of some stores, built where they are missing or of another state of the store. Call it to search one of them.
+    """The indexes of some stores, built where they are missing or outdated. Call it to search one of them.
 
     Args:
         kind: `flat` for all rows, `ivfpq` for the smallest, `hnsw` for the fastest.
-        note: called with a line of text when an index is built, and with how much it finds.
+        note: called with a line of text when an index is built, and with its recall.
     Raises:
         UserError: FAISS is not installed.
     """
@@ -49,7 +49,7 @@ class Indexes:
         self._opened: dict[Path, Any] = {}
 
     def __call__(self, store: StoreReader, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find the rows nearest to queries (queries, dim): int64 (queries, k), -1 where there are no more, and their scores, float64."""
+        """Find the rows nearest to queries (queries, dim): int64 (queries, k), padded with -1, and their scores, float64."""
         if not len(store):
             return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
         if store.path not in self._opened:
@@ -157,7 +157,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 
 def _is_of(record: dict[str, Any], store: StoreReader) -> bool:
-    """Check whether an index was built from the store as it is. Its vectors are read only where its files were touched."""
+    """Check whether an index was built from the store's present state. Vectors are read only where the files were touched."""
     return record["store"] == _state(store) or record["digest"] == _digest(store)
 
 

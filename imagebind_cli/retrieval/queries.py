@@ -21,8 +21,8 @@ from imagebind_cli.sources import Failure, Item, Stretch, as_sentence
 from imagebind_cli.space import Space
 from imagebind_cli.store import StoreReader, is_store, open_store
 
+# The vectors (dim,) of sentences and files, by modality and source.
 Embedded = Mapping[tuple[str, str | Stretch], np.ndarray | Failure]
-"""Sentences and files by modality and source, with their vectors (dim,)."""
 
 
 class QueryEncoder:
@@ -32,7 +32,7 @@ class QueryEncoder:
         space: has admitted the stores, and loads the model when a request needs it.
         stores: those that are searched.
         chosen: reading options by name; any other is as the stores' files were read.
-        listener: hears of requests that fail, and what was assumed to read others.
+        listener: receives requests that fail, and assumptions made in reading others.
     """
 
     def __init__(self, space: Space, stores: Sequence[StoreReader], chosen: Mapping[str, Any], listener: Listener) -> None:
@@ -57,10 +57,10 @@ class QueryEncoder:
         return queries
 
     def encode_rows(self, path: Path, exhibits: bool) -> Iterator[list[Query]]:
-        """Turn every row of a store, or of a plain .npy file, into a query; a row of a store that is searched is no answer to itself.
+        """Turn every row of a store, or of a plain .npy file, into a query; a row of a searched store is not an answer to itself.
 
         Args:
-            exhibits: whether a page shows the queries, so that what each row is of must be looked up.
+            exhibits: whether a page shows the queries, so that the source of each row must be looked up.
         """
         store = open_store(path) if exhibits and is_store(path) else None
         rows: dict[str, list[RowPlace]] = {}
@@ -125,7 +125,7 @@ class QueryEncoder:
         return embedded
 
     def reading_options(self, modality: str) -> dict[str, Any]:
-        """Return how files of a modality are read: as the stores' files were, where there are any, except for what was chosen."""
+        """Return how files of a modality are read: as the stores' files were, if there are any, except for the chosen options."""
         known = registry.face(modality).options.names()
         alike = [store for store in self._stores if store.modality == modality]
         stored: Mapping[str, Any] = alike[0].provenance.get("options", {}) if alike else {}

@@ -1,4 +1,4 @@
-"""Queries as they are asked for, before they have vectors: in a call, by flags, or line by line in a file or on stdin."""
+"""Queries before they have vectors: from a call, from flags, or line by line from a file or stdin."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from imagebind_cli.tabular import Row, json_object
 if TYPE_CHECKING:
     from imagebind_cli.sources import Failure, Stretch
 
-LIKE, VECTOR = "like", "vector"  # kinds of parts beside the modalities: an item of the stores, a file of one vector
+LIKE, VECTOR = "like", "vector"  # kinds of parts besides the modalities: an item of the stores, a file of one vector
 BATCH = 256  # requests that are embedded and searched together
 
 
@@ -39,7 +39,7 @@ class QueryRequest:
 def combined_request(
     parts: Sequence[tuple[str, str | Stretch]], weights: Sequence[float] | None = None, id: str | None = None
 ) -> QueryRequest:
-    """Return a request of several parts, called by their names if it has no id.
+    """Return a request of several parts, named after them if it has no id.
 
     Raises:
         UsageError: weights that are not one for each part.
@@ -119,7 +119,7 @@ def _line_requests(path: Path) -> Iterator[QueryRequest | Failure]:
             for number, line in enumerate(file, start=1):
                 place = f"{path}:{number}"
                 if fault := encoding_fault(line.encode("utf-8", "surrogateescape"), name):
-                    if number == 1 and "\0" in line:  # every other line will be as bad
+                    if number == 1 and "\0" in line:  # every other line will fail alike
                         raise UserError(f"{place}: {fault}")
                     yield Failure(place, fault)
                     continue
@@ -168,7 +168,7 @@ def request_batches(requests: Iterable[QueryRequest | Failure], waiting: bool) -
     """Group requests into batches.
 
     Args:
-        waiting: hand over as many as are there, since the source may wait for an answer before it asks again.
+        waiting: yield those that have come, since the source may wait for an answer before its next request.
     """
     if not waiting:
         requests = iter(requests)

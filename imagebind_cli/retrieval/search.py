@@ -13,16 +13,16 @@ from imagebind_cli.retrieval.stored_items import Exhibit, RowPlace, window_secon
 from imagebind_cli.similarity import top_k
 from imagebind_cli.store import StoreReader
 
+# An index: (store, queries (queries, dim), k) to row numbers int64 (queries, k), padded with -1, and their scores.
 Nearest = Callable[[StoreReader, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
-"""An index: (store, queries (queries, dim), k) to row numbers int64 (queries, k), -1 where there are no more, and their scores."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is searched for.
+    """A query with its vector.
 
-    vector: (dim,), of length 1. exhibits: what a page shows of its parts.
-    rows: rows of the searched stores that are the query itself; they are no answers.
+    vector: (dim,), of length 1. exhibits: its parts as a page shows them.
+    rows: rows of the searched stores that are the query itself; they are not answers.
     """
 
     id: str

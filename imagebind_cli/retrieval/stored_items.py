@@ -21,14 +21,14 @@ from imagebind_cli.store import StoreReader
 SAME_WINDOW_SECONDS = 0.006  # people see and type the seconds of a window in hundredths
 SIMILAR_AMONG = 20_000  # ids that are compared with an unknown one, to name similar ones
 
+# The number of a searched store, and the number of a row in it.
 RowPlace = tuple[int, int]
-"""Number of a store among those that are searched, and number of a row in it."""
 
 
 class Exhibit(NamedTuple):
-    """What a page shows of a query or of an answer.
+    """A query or an answer as a page shows it.
 
-    kind: the modality, or `vector`. source: a path or sentence, or a `Stretch` of a file. name: what it is called, if not by its source.
+    kind: the modality, or `vector`. source: a path or sentence, or a `Stretch` of a file. name: its name, if not its source.
     span: the seconds of a window.
     """
 
@@ -39,7 +39,7 @@ class Exhibit(NamedTuple):
 
 
 class QueryPart(NamedTuple):
-    """One part of a query: what a page shows of it, its vector (dim,), and the rows of the stores that are the part itself."""
+    """One part of a query: its exhibit, its vector (dim,), and the rows of the stores that are the part itself."""
 
     exhibit: Exhibit
     vector: np.ndarray
@@ -47,7 +47,7 @@ class QueryPart(NamedTuple):
 
 
 def stored_exhibit(store: StoreReader, row: int) -> Exhibit:
-    """Return what a page shows of a row: the file that its record names, else the one that its id names."""
+    """Return the exhibit of a row: the file that its record names, else the one that its id names."""
     id, meta = store.id(row), store.meta(row)
     path = meta.get(store.modality)
     source: str | Stretch = path if isinstance(path, str) else id
@@ -57,7 +57,7 @@ def stored_exhibit(store: StoreReader, row: int) -> Exhibit:
 
 
 def window_seconds(store: StoreReader, row: int) -> tuple[float, float] | None:
-    """Return start and end of the window that a row stands for; None where it stands for a whole item."""
+    """Return start and end of a row's window; None for a row of a whole item."""
     spans = store.spans
     if spans is None or np.isnan(spans[row]).any():
         return None
@@ -68,7 +68,7 @@ def stored_item(stores: Sequence[StoreReader], id: str) -> QueryPart:
     """Return an item of the stores as part of a query; its vector is the mean of its windows, where it has several.
 
     Raises:
-        UserError: there is no such item, with similar ids, or it has no such window.
+    UserError: no such item, with similar ids, or no such window of it.
     """
     places = rows_of(stores, id) or _rows_of_window(stores, id)
     if not places:

@@ -1,4 +1,4 @@
-"""What goes in: arguments, folders, patterns, lines on stdin, manifests, prepared samples. One item at a time, in a stable order."""
+"""The inputs: arguments, folders, patterns, lines on stdin, manifests, prepared samples. One item at a time, in a stable order."""
 
 from imagebind_cli.sources.archives import from_shard
 from imagebind_cli.sources.arguments import from_arguments, from_lines, from_stream

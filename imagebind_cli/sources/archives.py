@@ -20,7 +20,7 @@ from imagebind_cli.sources.items import (
 
 
 def from_shard(stream: BinaryIO, modalities: Modalities, place: str) -> Iterator[Item | Failure]:
-    """Items for the samples of a tar shard: prepared arrays, or media files in WebDataset's naming. A torn archive ends in a `Failure`."""
+    """Yield an item for each sample of a tar shard: prepared arrays, or media files in WebDataset's naming. A torn archive ends in a `Failure`."""
     yield from _samples(read_shard(stream, place), modalities, place)
 
 
@@ -54,18 +54,18 @@ def _sample(entry: Entry, modalities: Modalities, place: str) -> Item | Failure:
 
 
 def expand_archives(items: Iterable[Item | Failure], modalities: Modalities) -> Iterator[Item | Failure]:
-    """Files as they are; a tar shard or a prepared HDF5 file as the samples in it."""
+    """Yield files unchanged, and the samples in place of a tar shard or a prepared HDF5 file."""
     for item in items:
         if isinstance(item, Item) and (samples := samples_of(item.payload, modalities)) is not None:
             yield from samples
         elif isinstance(item, Item) and len(modalities) > 1:
-            yield Item(item.id, dict.fromkeys(modalities, item.payload), item.meta)  # one file for all, as a video with its sound
+            yield Item(item.id, dict.fromkeys(modalities, item.payload), item.meta)  # one file for all, such as a video with its sound
         else:
             yield item
 
 
 def samples_of(path: str, modalities: Modalities) -> Iterator[Item | Failure] | None:
-    """The samples in a file that is made of them, or a failure for an archive of another kind; None for any other file."""
+    """Return the samples in a file of samples, or a failure for an archive of another kind; None for any other file."""
     head = read_head(path)
     samples = samples_in(path, head, modalities)
     is_input = is_npz(head) or (may_be_zip(modalities) and head.startswith(b"PK"))  # an app's export may be a ZIP file
@@ -74,14 +74,14 @@ def samples_of(path: str, modalities: Modalities) -> Iterator[Item | Failure] | 
 
 
 def samples_in(path: str, head: bytes, modalities: Modalities) -> Iterator[Item | Failure] | None:
-    """The samples in a tar shard or a prepared HDF5 file."""
+    """Yield the samples in a tar shard or a prepared HDF5 file."""
     if is_shard(head):
         return _samples(_entries_of_shard(path), modalities, path)
     return _samples(read_hdf5(path), modalities, path) if is_hdf5(head) and not is_foreign_hdf5(path) else None
 
 
 def read_head(path: str) -> bytes:
-    """The first bytes of a file; none where it is not one, or cannot be opened, of which its reader says why."""
+    """Return the first bytes of a file; none where it is not one or cannot be opened, which its reader reports."""
     try:
         if not os.path.isfile(path):
             return b""

@@ -1,4 +1,4 @@
-"""What was typed, and the lines of stdin, as items."""
+"""Items from arguments and from the lines of stdin."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def from_arguments(
     others: Others | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Iterator[Item | Failure]:
-    """Items for what was typed: for text each argument is a sentence; else a file, a folder (all files below it) or a pattern.
+    """Yield the items of arguments: for text each argument is a sentence; else a file, a folder (all files below it) or a pattern.
 
-    A file that is a tar shard or a prepared HDF5 file stands for the samples in it. `-` anywhere stands for stdin: a tar archive, or
-    lines. A name that is nothing of these is a `Failure`, and the rest goes on. Files plainly of another kind that a folder or a pattern
+    A tar shard or a prepared HDF5 file means the samples in it. `-` anywhere means stdin: a tar archive, or
+    lines. A name that is none of these is a `Failure`, and the others continue. Files plainly of another kind that a folder or a pattern
     brings along are skipped.
 
     Args:
-        frames: a folder is one item, the frames of a video. others: counts what is skipped. warn: is given what is odd about stdin.
+        frames: a folder is one item, the frames of a video. others: counts what is skipped. warn: called with a line on anything odd about stdin.
     """
     others = others or Others()
     for argument in arguments:
@@ -65,12 +65,12 @@ def from_arguments(
 def from_stream(
     stream: BinaryIO, modalities: Modalities, nul: bool = False, passes: Passes | None = None, warn: Callable[[str], None] | None = None
 ) -> Iterator[Item | Failure]:
-    """Items of a stream as they come: the samples of a tar shard, or lines, as `from_lines`.
+    """Yield the items of a stream as they come: the samples of a tar shard, or lines, as `from_lines`.
 
     Raises:
         UserError: it is neither.
     """
-    head = stream.peek(1)[:512] if hasattr(stream, "peek") else b""  # what is there, without waiting for more
+    head = stream.peek(1)[:512] if hasattr(stream, "peek") else b""  # what has come, without waiting for more
     if warn and not head and hasattr(stream, "peek"):
         warn("stdin is empty: there was nothing to read")
     if not nul:
@@ -85,7 +85,7 @@ def from_stream(
 
 
 def from_lines(stream: BinaryIO, modalities: Modalities, nul: bool = False, passes: Passes | None = None) -> Iterator[Item | Failure]:
-    """Items for the lines of a stream as they come: a path each (for text a sentence), or a JSON object with a key per modality.
+    """Yield the items of a stream's lines as they come: a path each (for text a sentence), or a JSON object with a key per modality.
 
     nul: entries end with a NUL byte, as `find -print0` writes them, and not with a newline.
 

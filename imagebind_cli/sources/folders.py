@@ -21,7 +21,7 @@ from imagebind_cli.store import FORMATS, is_store
 def from_files(
     name: str, paths: Iterable[str], modalities: Modalities, passes: Passes | None, frames: bool, others: Others
 ) -> Iterator[Item | Failure]:
-    """Yield what lies at the paths that a folder's name or a pattern stands for, without files plainly of another kind, unless they are failures.
+    """Yield the files that a folder's name or a pattern means, without those plainly of another kind, unless they are failures.
 
     frames: a folder is one item.
     """
@@ -59,7 +59,7 @@ def names_store(source: Any) -> bool:
 
 
 def _is_unmeant(path: str, in_folder: bool, modalities: Modalities) -> bool:
-    """Check whether a file is hidden in a folder, a store, or plainly of another kind and no archive of samples."""
+    """Check whether a file is hidden, a store, or plainly of another kind and not an archive of samples."""
     if (in_folder and os.path.basename(path).startswith(".")) or names_store(path):
         return True
     is_meant = os.path.isdir(path) and not in_folder  # as the frames of a video
@@ -67,7 +67,7 @@ def _is_unmeant(path: str, in_folder: bool, modalities: Modalities) -> bool:
 
 
 def _below(folder: str) -> Iterator[Item | Failure]:
-    """Every file below a folder, sorted, links followed once, folders whose names start with a dot left out."""
+    """Yield every file below a folder, sorted, following links once, without folders whose names start with a dot."""
     seen: set[tuple[int, int]] = set()
     empty = True
 
@@ -97,6 +97,6 @@ def _below(folder: str) -> Iterator[Item | Failure]:
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        return entry.is_dir()  # of a million files as good as free, where os.path.isdir asks the system for each
+        return entry.is_dir()  # almost free for a million files, where os.path.isdir asks the system for each
     except OSError:  # a link to itself
         return False

@@ -1,4 +1,4 @@
-"""What goes in, item by item: an input, a stretch of one, or the reason why it cannot be used."""
+"""The inputs, item by item: an input, a stretch of one, or the reason why it cannot be used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imagebind_cli.store import UNKNOWN, Stamp
 
 @dataclass(frozen=True)
 class Item:
-    """One input. It travels through the pipeline with all that belongs to it, and comes out beside its result.
+    """One input. It passes through the pipeline with everything that belongs to it, and comes out with its result.
 
     payload: a path, for text the sentence itself, from a shard an open file in memory or `Prepared` arrays, a function that gives
     one of these or an array, or a `Stretch` of one; where several modalities were asked for, such a thing for each by name. None for what
@@ -31,7 +31,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of a sound, a video or a motion recording. Nothing else of it is read: it equals a file cut to that part.
+    """A part of a sound, a video or a motion recording. It equals a file cut to that part: nothing else is read.
 
     source: what the whole is read from. start, end: seconds of the file, of motion on the recording's own clock, as numbers or their text;
     None for the beginning, and for the end.
@@ -57,18 +57,18 @@ class Stretch:
 
     @property
     def label(self) -> str:
-        """`#10-15.5`, what tells it from others of the same file; `#10-` without an end, `#-15.5` without a start."""
+        """`#10-15.5`, which distinguishes it from others of the same file; `#10-` without an end, `#-15.5` without a start."""
         start, end = ("" if time is None else str(time).removesuffix(".0") for time in (self.start, self.end))
         return f"#{start}-{end}"
 
 
 def whole_source(source: Any) -> Any:
-    """Return what a stretch is a part of; any other source as it is."""
+    """Return the source of a stretch; any other source unchanged."""
     return source.source if isinstance(source, Stretch) else source
 
 
 def stretched(source: Any, modality: str, about: Mapping[str, Any]) -> Any:
-    """The source of a row, or the stretch of it that the row's `start` and `end` say.
+    """Return the source of a row, or the stretch of it that the row's `start` and `end` give.
 
     Raises:
         ValueError: as `Stretch`.
@@ -86,14 +86,14 @@ class Failure:
 
 
 def as_sentence(text: str) -> Item | Failure:
-    """A sentence as an item. One without words is a failure: the model would give it a vector, which means nothing."""
+    """Return a sentence as an item. One without words is a failure, since its vector would mean nothing."""
     if not html.unescape(text).strip():
         return Failure(text, "an empty sentence: there are no words to embed")
     return Item(text, text)
 
 
 def reason(error: BaseException) -> str:
-    """Why an input failed, in one line and without its name, which the caller prints."""
+    """Return why an input failed, in one line and without its name, which the caller prints."""
     if isinstance(error, MemoryError):
         return "does not fit into memory"
     if isinstance(error, OSError) and error.strerror:
@@ -101,8 +101,7 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-Modalities = tuple[str, ...]
-"""What is wanted of each input: nearly always one."""
+Modalities = tuple[str, ...]  # to read of each input: nearly always one
 
 
 def are_sentences(modalities: Modalities) -> bool:
@@ -110,12 +109,12 @@ def are_sentences(modalities: Modalities) -> bool:
     return len(modalities) == 1 and face(modalities[0]).text
 
 
+# Decides, before anything else, whether to skip a file found in a folder or named on a line, because it is done.
 Passes = Callable[[str], bool]
-"""Whether a file found in a folder or named on a line is to be passed over, as one that was done before: asked before anything else."""
 
 
 def kept_beside(item: Item, modalities: Modalities) -> dict[str, Any]:
-    """Return what is stored beside an item's id: the rest of its row, and by modality each path or sentence that the id does not say."""
+    """Return what is stored beside an item's id: the rest of its row, and by modality each path or sentence that the id does not give."""
     given = item.payload if isinstance(item.payload, dict) else {modalities[0]: item.payload}
     read = {modality: whole_source(part) for modality, part in given.items()}
     return {modality: part for modality, part in read.items() if isinstance(part, str) and part != item.id} | item.meta

@@ -21,7 +21,7 @@ from imagebind_cli.tabular import BadRow, read_rows
 
 
 def from_manifest(path: Path, modalities: Modalities, columns: Mapping[str, str] | None = None) -> Iterator[Item | Failure]:
-    """Items for the rows of a manifest: JSON Lines, or CSV or TSV with a line of column names. Relative paths start at its folder.
+    """Yield the items of a manifest's rows: JSON Lines, or CSV or TSV with a line of column names. Relative paths start at its folder.
 
     A row that cannot be used is a `Failure`.
 
@@ -34,12 +34,12 @@ def from_manifest(path: Path, modalities: Modalities, columns: Mapping[str, str]
         place = f"{path}:{number}"
         if isinstance(row, BadRow) and (not row.cells or row.cells.keys() >= set(modalities)):
             yield Failure(place, row.reason)
-        else:  # of a row that is too short, what it lacks is told with its id
+        else:  # for a row that is too short, the message names what it lacks and its id
             yield from_row(row.cells if isinstance(row, BadRow) else row, modalities, place, os.path.dirname(path))
 
 
 def from_row(row: dict[str, Any], modalities: Modalities, place: str, folder: str = "") -> Item | Failure:
-    """One manifest row as an item. Its id is its `id`, else the path or sentence, with its stretch. Relative paths start at `folder`."""
+    """Return one manifest row as an item. Its id is its `id`, else the path or sentence, with its stretch. Relative paths start at `folder`."""
     first = row.get(modalities[0])
     id = first if row.get("id") is None else row["id"]
     for modality in modalities:

@@ -1,6 +1,6 @@
 """Embeddings on disk and as lines of JSON, without torch.
 
-`Store` writes in the format that a name's ending says; `open_store` reads what a file's content shows it to be.
+`Store` writes the format of a name's ending; `open_store` recognises the format by a file's content.
 """
 
 from imagebind_cli.store.reader import StoreReader, is_store, open_store

@@ -1,4 +1,4 @@
-"""Check a store row by row for everything that may be wrong with it."""
+"""Check a store row by row for every known fault."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMED = 5  # rows that are named for each kind of finding; the others are counte
 
 
 def findings(path: Path) -> Iterator[str]:
-    """Yield a line for each finding; none for a store that is whole and clean. The `.jsonl` beside a `.npy` is taken for that store."""
+    """Yield a line for each finding; none for a store that is whole and clean. The `.jsonl` beside a `.npy` means that store."""
     try:
         if path.suffix == ".jsonl" and path.is_file() and (vectors := lacks_vectors(path)) and vectors.exists():
             path = vectors

@@ -1,4 +1,4 @@
-"""What a store holds, how it was made, and how much room it takes."""
+"""Describe what a store holds, how it was made, and how much space it takes."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def describe_store(reader: StoreReader) -> dict[str, Any]:
 
 
 def bytes_on_disk(path: Path) -> int:
-    """Return the room a file or a folder takes on the disk, in bytes."""
+    """Return the space a file or a folder takes on the disk, in bytes."""
     files = [path, *path.rglob("*")] if path.is_dir() else [path]
     return sum(file.stat().st_blocks * 512 for file in files)

@@ -27,7 +27,7 @@ def export(reader: StoreReader, path: Path, array: str, clip_retrieval: bool = F
     Args:
         array: number type of the vectors. clip_retrieval: write the folder that clip-retrieval and autofaiss take.
     Raises:
-        UserError: something is at `path`, or beside it where it would be taken for part of it; pyarrow is needed and not installed.
+    UserError: `path` exists, or a file beside it that would be taken for part of it; pyarrow is needed and not installed.
         UsageError: an unknown ending.
     """
     beside = [path.with_suffix(ending) for ending in (".npy", ".jsonl") if path.suffix in (".npy", ".jsonl")]
@@ -100,7 +100,7 @@ def _about(row: Row, modality: str) -> dict[str, Any]:
 
 
 def _valid(id: str) -> str:
-    """An id as Unicode, which Arrow's strings must be; bytes of a file name that are none become escapes."""
+    """Return an id as Unicode, as Arrow requires; invalid bytes of a file name become escapes."""
     return id.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

@@ -1,4 +1,4 @@
-"""The folder store, `NAME.store/`, for the largest: parts that are only ever appended to, of formats that everybody reads.
+"""The folder store, `NAME.store/`, for the largest stores: append-only parts in common formats.
 
     made.json               its provenance, and how many rows a part has
     vectors-00000.npy       float32 or float16 (rows, dim)
@@ -7,8 +7,8 @@
     replaced-00000.npy      numbers of replaced rows: their input changed and was embedded again
     commits                 a record for each commit: how much of all these is valid
 
-Readers ignore what comes after the last commit, and the next writer cuts it off, so that there is nothing to repair.
-Compacting writes new parts behind the old ones; one commit then makes them the first that count.
+Readers ignore what comes after the last commit, and the next writer cuts it off, so that nothing needs repair.
+Compacting writes new parts after the old ones; one commit then makes them the first that count.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ class FolderWriter:
             raise
 
     def rewrite(self, batches: Iterable[list[Row]]) -> None:
-        """Make these the store's only rows: in new parts behind the old ones, which are removed once the new ones are whole."""
+        """Make these the store's only rows: in new parts after the old ones, which are removed once the new ones are complete."""
         try:
             self._move_to(Commit(first=self._part.number + 1))
             for rows in batches:

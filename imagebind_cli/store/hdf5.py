@@ -1,7 +1,7 @@
 """The HDF5 store, `NAME.h5`: appended to in whole steps through a journal, read through memory maps. h5py alone reads it, too.
 
 Datasets: `embeddings` (n, dim) float32 or float16; `ids`; `spans` (n, 2) in seconds, NaN where a row has none; `meta`, JSON, empty where
-there is none; `inputs`, what the row's input was (`STAMP`); `replaced`, the numbers of rows that do not count any more, because their
+there is none; `inputs`, what the row's input was (`STAMP`); `replaced`, the numbers of rows that no longer count, because their
 input changed and was embedded again. Attribute `made` (JSON).
 """
 
@@ -168,7 +168,7 @@ class HDF5Source:
                         taken = take(file, snapshot)
                     if not snapshot.disturbed():
                         return taken
-                except Exception:  # half of one state and half of another may be anything
+                except Exception:  # a mixture of two states may be anything
                     if not snapshot.disturbed():
                         raise
             if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""A file that changes in whole steps or not at all, for libraries that take a file object: HDF5's own files do not survive a kill during a write.
+"""A file that changes in whole steps or not at all, for libraries that take a file object: plain HDF5 files do not survive a kill during a write.
 
 It works like SQLite's rollback journal. Writes wait in memory as pages. A commit saves the file's length and the old content of the pages that it
 will change in `NAME.journal`, changes the file, and marks the journal as done. A whole journal that is not done is played back; a torn one means
@@ -114,17 +114,17 @@ class JournaledFile:
     def flush(self) -> None:
         """Do nothing: HDF5 flushes at any time, and half a change is not a commit."""
 
-    # What keeps it whole
+    # How it stays consistent
 
     def commit(self) -> None:
-        """Bring all that was written to the disk in one step.
+        """Write everything to the disk in one step.
 
         Raises:
-            OSError: the disk is full or broken. The file is as it was before.
+            OSError: the disk is full or broken. The file is unchanged.
         """
         old = {page: self._on_disk(page) for page in self._pages if page * PAGE < self._length}
         new = {page: bytes(data) for page, data in sorted(self._pages.items()) if page * PAGE < self._end}
-        changed = {page: data for page, data in new.items() if data != old.get(page, bytes(PAGE))}  # what is zero stays a hole
+        changed = {page: data for page, data in new.items() if data != old.get(page, bytes(PAGE))}  # zeros stay a hole
         if not changed and self._end == self._length:
             self._pages.clear()
             return
@@ -138,7 +138,7 @@ class JournaledFile:
             raise
         try:
             os.ftruncate(self._file, self._end)
-            self._apply(sorted(changed.items(), reverse=True))  # the new end first: if the disk is full, nothing old was touched
+            self._apply(sorted(changed.items(), reverse=True))  # the new end first: if the disk is full, no old data was touched
             os.fsync(self._file)
         except OSError:
             self._roll_back(undo)
@@ -156,7 +156,7 @@ class JournaledFile:
     def close(self) -> None:
         """Close without a commit, and remove the journal, unless it is still needed."""
         if read_journal(self._journal)[1] is None:
-            journal_of(self._path).unlink(missing_ok=True)  # while it is locked, so that nobody else's is removed
+            journal_of(self._path).unlink(missing_ok=True)  # while it is locked, so that no other process's file is removed
         self._release()
 
     def _on_disk(self, page: int) -> bytes:
@@ -179,7 +179,7 @@ class JournaledFile:
 
     def _roll_back(self, undo: Undo) -> None:
         """Restore the file; a second call does the same."""
-        os.ftruncate(self._file, undo.length)  # first, since a full disk gets room by it
+        os.ftruncate(self._file, undo.length)  # first, since it frees room on a full disk
         for page, image in undo.pages.items():
             old = image[: undo.length - page * PAGE]
             if os.pread(self._file, len(old), page * PAGE) != old:
@@ -261,7 +261,7 @@ class Snapshot:
 
 
 def _read(file: int, length: int, pages: Mapping[int, bytes | bytearray], place: int, view: memoryview) -> int:
-    """Fill `view` with the bytes from `place` on: from pages in memory, else from the file, zeros behind its end. Returns their number."""
+    """Fill `view` with the bytes from `place` on: from pages in memory, else from the file, zeros past its end. Returns their number."""
     inside = max(0, min(len(view), length - place))
     data = os.pread(file, inside, place)
     view[: len(data)] = data

@@ -22,7 +22,7 @@ from imagebind_cli.store.writer import FLUSH_ROWS, Store
 class MergeCounts:
     """What a merge did.
 
-    added, replaced: items that are new, and that took the place of one with another input. same: items that were there. twice: ids in several of
+    added, replaced: new items, and those that replaced one with another input. same: items already in the target. twice: ids in several of
     the merged stores.
     """
 
@@ -69,7 +69,7 @@ def merge(
 
 
 def compact(path: Path) -> int:
-    """Write a store anew without replaced rows. Until the new one is whole the old one counts; readers are not disturbed.
+    """Rewrite a store without replaced rows. The old one counts until the new one is complete; readers are not disturbed.
 
     Returns:
         How many replaced rows were dropped.
@@ -89,10 +89,10 @@ class PruneCounts:
 
 
 def prune(path: Path, dry_run: bool = False) -> PruneCounts:
-    """Write a store anew without the items whose file does not exist any more. Sentences and members of archives have no file and stay.
+    """Rewrite a store without the items whose file no longer exists. Sentences and members of archives have no file and stay.
 
     Args:
-        dry_run: count them alone.
+        dry_run: only count them.
     Raises:
         UserError: as `compact`; or none of the files exists, as in another folder than that in which they were embedded.
     """
@@ -125,7 +125,7 @@ def _is_missing(path: str) -> bool:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return True
-    except (OSError, ValueError):  # it cannot be looked at, which is another matter
+    except (OSError, ValueError):  # it cannot be examined, which is a different error
         return False
     return False
 
@@ -136,7 +136,7 @@ def _check_rewritable(path: Path) -> None:
 
 
 def _rewrite(path: Path, keeps: Callable[[list[Row]], bool]) -> StoreReader:
-    """Write a store anew with the items to keep, and return the reader of the old one."""
+    """Rewrite a store with the items to keep, and return the reader of the old one."""
     provenance = open_store(path).provenance
     _check_rewritable(path)
     with Store(path, provenance) as store:  # keeps other writers out

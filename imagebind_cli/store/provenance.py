@@ -25,7 +25,7 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
 
 
 def check_alike(path: Path, provenance: Mapping[str, Any], first: Path, first_provenance: Mapping[str, Any]) -> None:
-    """Refuse to take two stores as one.
+    """Refuse two stores that cannot be joined.
 
     Raises:
         UserError: they were made with different models, modalities, number types or choices.
@@ -68,12 +68,12 @@ def refuse_earlier(*stores: tuple[Path | str, Mapping[str, Any]]) -> None:
 
 
 def provenance_path(path: Path) -> Path:
-    """Return where the provenance of a file is kept that has no room for it inside: `NAME.made.json`."""
+    """Return the path of the provenance of a file that cannot hold it: `NAME.made.json`."""
     return path.with_suffix(".made.json")
 
 
 def check_provenance_file(path: Path, provenance: dict[str, Any]) -> None:
-    """Check the record beside a file, or begin it."""
+    """Check the record beside a file, or create it."""
     record = provenance_path(path)
     if path.exists() and path.stat().st_size:
         if not record.exists():

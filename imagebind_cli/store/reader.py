@@ -69,7 +69,7 @@ class StoreReader:
 
     @cached_property
     def spans(self) -> np.ndarray | None:
-        """The seconds each row stands for, float64 (n, 2), NaN where a row has none; None where no row has any."""
+        """The seconds of each row, float64 (n, 2), NaN where a row has none; None where no row has any."""
         with _whole(self.path):
             spans = self._source.spans(0, self._source.count)[self._numbers]
         return None if np.isnan(spans).all() else spans
@@ -207,7 +207,7 @@ def open_store(path: Path | str) -> StoreReader:
 
 
 def is_store(path: Path | str) -> bool:
-    """Check whether a path is that of a store, whole or not, by its content."""
+    """Check whether a path is a store, complete or not, by its content."""
     return _kind(Path(path)) is not None
 
 
@@ -233,7 +233,7 @@ def lacks_vectors(path: Path) -> Path | None:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[None]:
-    """Report bytes that do not fit together in one line."""
+    """Report in one line bytes that do not fit together."""
     try:
         yield
     except BROKEN as error:

@@ -40,9 +40,9 @@ UNKNOWN = Stamp()
 
 @dataclass(frozen=True)
 class Row:
-    """A unit vector (dim,) float32 and what is stored beside it.
+    """A unit vector (dim,) float32 and what is stored with it.
 
-    span: the seconds that it stands for, where each window has a row. windows: how many rows the item has. meta: the other columns of its
+    span: its seconds, where each window has a row. windows: how many rows the item has. meta: the other columns of its
     manifest row. stamp: what its input was.
     """
 
@@ -60,12 +60,12 @@ def content_hash(data: Any) -> bytes:
 
 
 def encode_id(id: str) -> bytes:
-    """Return an id as bytes; of a file name that is not valid UTF-8, its own."""
+    """Return an id as bytes; for a file name that is not valid UTF-8, the original bytes."""
     return id.encode("utf-8", "surrogateescape")
 
 
 def decode_id(id: bytes) -> str:
-    """Return the id that these bytes stand for."""
+    """Return the id of these bytes."""
     return id.decode("utf-8", "surrogateescape")
 
 
@@ -96,7 +96,7 @@ def stored_line(row: Row, modality: str) -> bytes:
 
 
 def row_line(row: Row) -> bytes:
-    """Return what a store keeps of a row beside its vector, as a line of JSON."""
+    """Return what a store keeps with a row's vector, as a line of JSON."""
     return json.dumps({"id": row.id} | _beside(row)).encode() + b"\n"
 
 

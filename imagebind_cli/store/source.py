@@ -1,4 +1,4 @@
-"""What the reader of each format offers: the `Source` protocol, and sources whose rows are held in memory as columns.
+"""The interface of each format's reader: the `Source` protocol, and sources whose rows are held in memory as columns.
 
 Rows are counted as they are in the file, replaced ones included; `StoreReader` leaves those out.
 """
@@ -139,7 +139,7 @@ class RowTable:
 def read_row_table(path: Path, at_most: int = maxsize) -> tuple[RowTable, np.ndarray]:
     """Read the rows of a file of JSON lines, and where each line starts, with the end of the last, (n + 1,).
 
-    What a killed run left torn is left out: a last line without its newline, and an item that lacks some windows.
+    Torn ends of a killed run are left out: a last line without its newline, and an item that lacks some windows.
 
     Raises:
         UserError: a line is not a row.

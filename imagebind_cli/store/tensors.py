@@ -1,6 +1,6 @@
 """The safetensors store: tensors `embeddings` (n, dim) and `rows`, the rest of each row as bytes of JSON; metadata `made`, its provenance.
 
-It is held in memory and written whole at the end. `rows` is a tensor because a header has room for some 100 MB only.
+It is held in memory and written at the end. `rows` is a tensor because a header has room for some 100 MB only.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class SafetensorsWriter:
                 file.write(data)
 
     def release(self) -> None:
-        self._lock_path.unlink(missing_ok=True)  # while it is locked, so that nobody else's is removed
+        self._lock_path.unlink(missing_ok=True)  # while it is locked, so that no other process's file is removed
         os.close(self._lock)
 
 

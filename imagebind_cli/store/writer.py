@@ -1,4 +1,4 @@
-"""`Store`: embeddings being written, in the format that the ending says.
+"""`Store`: embeddings being written, in the format of the name's ending.
 
 Every store carries its provenance. Opening one that exists continues it; one of another model, modality or option is refused, and so is a
 second writer.
@@ -37,7 +37,7 @@ FORMATS = {
 class Format(Protocol):
     """What the writer of each format does; `Store` does the rest. It is constructed from a path and the provenance.
 
-    files: what it writes. stamps: `STAMP` of the rows that are there. hidden: numbers of the replaced ones.
+    files: what it writes. stamps: `STAMP` of the existing rows. hidden: numbers of the replaced ones.
     """
 
     files: list[Path]
@@ -51,7 +51,7 @@ class Format(Protocol):
         """Add all rows or, on an error, none, and mark the rows of some numbers as replaced."""
 
     def close(self) -> None:
-        """Bring what is still in memory to the disk."""
+        """Write what is still in memory to the disk."""
 
     def release(self) -> None:
         """Close the files and release the lock."""
@@ -60,7 +60,7 @@ class Format(Protocol):
 class Store:
     """A store of embeddings being written. Use it as a context manager.
 
-    format: what writes its files. provenance: as given, plus the assumptions met on the way; its `array` is the number type, float32 or float16.
+    format: what writes its files. provenance: as given, plus the assumptions made during the run; its `array` is the number type, float32 or float16.
 
     Raises:
         UserError: see `check_writable`; the store exists and has another provenance, or is not a store; another process is writing to it.
@@ -113,12 +113,12 @@ class Store:
         self.provenance["assumptions"] += dict.fromkeys(note for note in notes if note not in self.provenance["assumptions"])
 
     def append(self, rows: Iterable[Row], notes: Iterable[str] = ()) -> None:
-        """Add one item's rows in place of those that the store had of it. notes: what was assumed when it was read.
+        """Add one item's rows, replacing those that the store had of it. notes: what was assumed when it was read.
 
         They reach the disk within `FLUSH_SECONDS` or `FLUSH_ROWS` rows, or on leaving.
 
         Raises:
-            OSError: the disk is full. What was flushed before is whole; nothing more can be added.
+            OSError: the disk is full. What was flushed before is complete; nothing more can be added.
         """
         rows = [self._rounded(row) for row in rows]
         with _undisturbed(), self._writing:
@@ -136,7 +136,7 @@ class Store:
         return row if row.vector.dtype == array else replace(row, vector=row.vector.astype(array))
 
     def _flush_now_and_then(self) -> None:
-        """Flush every few seconds, in a thread, also while the next input is waited for."""
+        """Flush every few seconds, in a thread, even while the next input is awaited."""
         while not self._over.wait(FLUSH_SECONDS):
             with self._writing, suppress(Exception):  # the next call raises it
                 self._flush()

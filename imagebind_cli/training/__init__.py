@@ -27,7 +27,7 @@
     run            the run itself
     trials         `--overfit` and `--profile`
 
-The names below are for training programs with a loss or a teacher of their own (docs/python.md).
+The names below are for training programs with their own loss or teacher (docs/python.md).
 """
 
 from __future__ import annotations

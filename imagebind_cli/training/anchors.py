@@ -1,7 +1,7 @@
 """The anchor cache: embeddings of a frozen anchor's fixed views, computed once and read from then on.
 
 In the paper the image and text encoders never change. A pair's folder holds `made.json`, a record of what the embeddings depend on, and
-`view-000/000000.npy`, the embeddings of view 0 of the first rows, and so on. Each file is whole or absent, so a killed run continues with
+`view-000/000000.npy`, the embeddings of view 0 of the first rows, and so on. Each file is complete or absent, so a killed run continues with
 the files that are missing, on any number of processes.
 """
 

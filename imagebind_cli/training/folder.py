@@ -1,7 +1,7 @@
 """The run folder: what the run is, its checkpoints, and the model it publishes.
 
 `run.json` names the recipe, data and weights of the run; a folder continues only with the same. A checkpoint holds everything the next step
-depends on, in one safetensors file that is whole or absent: `weights/NAME` of what trains, and AdamW's `exp_avg/NAME`, `exp_avg_sq/NAME`,
+depends on, in one safetensors file that is complete or absent: `weights/NAME` of what trains, and AdamW's `exp_avg/NAME`, `exp_avg_sq/NAME`,
 `step/NAME` or Muon's `momentum_buffer/NAME`. Tensors are whole even where processes shard them, so that a run may continue with another
 number of processes. Its metadata is the `Progress`. Randomness needs no state: it follows from the seed and the step.
 """
@@ -134,7 +134,7 @@ def _flat(value: Any, place: str) -> Iterator[tuple[str, Any]]:
 
 @dataclass
 class Progress:
-    """How far a run is.
+    """The progress of a run.
 
     step: steps done. broken: number of steps skipped in a row up to now. validated: step of the last validation. best, best_step: of the
     score that `run.best` names. metrics_bytes: length of `metrics.jsonl`. finished: nothing is left to do.
@@ -185,7 +185,7 @@ def restore_checkpoint(folder: Path, trained: nn.Module, optimizer: Optimizers) 
 
 
 def read_progress(folder: Path) -> Progress:
-    """Return how far the run in `folder` is, by its newest checkpoint that can be read; step 0 without one."""
+    """Return the progress of the run in `folder`, by its newest checkpoint that can be read; step 0 without one."""
     return next((read[0] for path in _checkpoints(folder) if (read := _read_checkpoint(path)) is not None), Progress())
 
 

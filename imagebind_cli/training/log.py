@@ -1,4 +1,4 @@
-"""What a run writes and reports while it trains: `metrics.jsonl`, TensorBoard, unreadable samples, and warnings that nothing is learnt.
+"""Records and reports of a run while it trains: `metrics.jsonl`, TensorBoard, unreadable samples, and warnings that nothing is learnt.
 
 `metrics.jsonl` holds no times: a run that was killed and continued leaves the same bytes as one that was not.
 """

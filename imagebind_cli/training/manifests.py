@@ -24,7 +24,7 @@ from imagebind_cli.evaluation.suites.rooms import sun_samples
 from imagebind_cli.evaluation.suites.tree import Tree, number
 from imagebind_cli.files import write_text
 
-Row = dict[str, Any]  # paths as `Path`, everything else as it is
+Row = dict[str, Any]  # paths as `Path`, everything else unchanged
 
 AUDIOSET = {"train": "unbalanced_train_segments.csv", "balanced": "balanced_train_segments.csv", "test": "eval_segments.csv"}
 CLOTHO = {"train": "development", "val": "validation", "test": "evaluation"}

@@ -119,13 +119,13 @@ def set_rate(optimizer: Optimizers, rate: float) -> None:
 
 
 def clip_gradients(groups: Iterable[Iterable[Tensor]], largest: float) -> float:
-    """Scale all gradients so that their common norm is at most `largest`.
+    """Scale all gradients so that their joint norm is at most `largest`.
 
     Args:
         groups: groups of parameters; those whose gradients are sharded among processes form a group of their own.
         largest: the largest norm allowed.
     Returns:
-        The norm before scaling. Where it is not finite, gradients stay as they are.
+        The norm before scaling. Where it is not finite, gradients are not changed.
     """
     with_gradients = [[parameter for parameter in group if parameter.grad is not None] for group in groups]
     with_gradients = [group for group in with_gradients if group]

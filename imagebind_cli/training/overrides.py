@@ -12,7 +12,7 @@ from imagebind_cli.training.inputs import GEOMETRY, PICTURES, augment_keys, reci
 from imagebind_cli.training.plan import RANDOM, encoder_recipes
 from imagebind_cli.training.recipe import ROW_COLUMNS, PairRecipe, Recipe, read_recipe
 
-TEST_COLUMNS = ("id", "label")  # of a zero-shot manifest, beside its modality
+TEST_COLUMNS = ("id", "label")  # of a zero-shot manifest, besides its modality
 
 
 def resolve_recipe(

@@ -73,7 +73,7 @@ def make_plan(recipe: Recipe) -> Plan:
 
 
 def encoder_recipes(recipe: Recipe) -> dict[str, EncoderRecipe]:
-    """Return the recipe of every encoder that a run needs. By default anchors are frozen, and encoders bound to an anchor train whole.
+    """Return the recipe of every encoder that a run needs. By default anchors are frozen, and encoders bound to an anchor are trained in full.
 
     Raises:
         UserError: a modality or encoder does not exist, or nothing needs an encoder of the recipe.

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from imagebind_cli.errors import UsageError, UserError
 
 RECIPES = resources.files("imagebind_cli") / "recipes"
-ROW_COLUMNS = ("id", "group", "start", "end")  # of a manifest, beside one column for each modality
+ROW_COLUMNS = ("id", "group", "start", "end")  # of a manifest, besides one column for each modality
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -32,7 +32,7 @@ class RecipeTable(BaseModel):
 
 
 class AugmentRecipe(RecipeTable):
-    """The augmentation of one modality's samples, drawn anew for each sample; the defaults change nothing.
+    """The augmentation of one modality's samples, drawn again for each sample; the defaults change nothing.
 
     crop: smallest fraction of the area that a random crop keeps (RandomResizedCrop's scale; aspect ratio 3/4 to 4/3); 1 for the centre crop.
     flip: probability of mirroring. colour_jitter: for brightness, contrast, saturation and hue. randaugment: [magnitude, deviation] of two
@@ -59,7 +59,7 @@ class PairRecipe(RecipeTable):
     batch: pairs in a mini-batch, over all processes. replicate: how often each row is used in an epoch (ImageBind's sample replication).
     temperature: fixed, or the initial value of a learnt one; at least 0.01. clip: largest gradient norm in this pair's steps, in place of
     the optimizer's. aligned: use the same crop, mirroring and time for both samples of a pair.
-    views: 0 to augment anew every time; K to use K fixed views of each row, which an anchor cache can hold.
+    views: 0 to augment differently every time; K to use K fixed views of each row, which an anchor cache can hold.
     augment: by modality. options: how to read the files, by modality, named as the flags of `embed`.
     """
 
@@ -116,7 +116,7 @@ class EncoderRecipe(RecipeTable):
     """What to train of one encoder, and what to start from.
 
     train: the whole encoder, its head, low-rank adapters, the last `blocks` blocks with the head, or nothing. By default anchors are
-    frozen and encoders bound to an anchor train whole.
+    frozen and encoders bound to an anchor are trained in full.
     blocks: number of last blocks that train or carry adapters; None for one with `last` and all with `lora`.
     lr, weight_decay: for this encoder, in place of the optimizer's.
     layer_decay: ratio of a block's learning rate to that of the next block. head: linear as published, or an MLP (the paper's ablation).

@@ -239,7 +239,7 @@ def _read_manifest(file: str, modalities: tuple[str, str], columns: Mapping[str,
         contents = {name: _sentence(paths[name]) if name == "text" else _real(paths[name]) for name in modalities}
         first = item.payload[files_first[0]]
         path_id = paths[files_first[0]] + (first.label if isinstance(first, Stretch) else "")
-        has_id = os.path.join(Path(file).parent, item.id) != path_id  # a path alone is no id: it may have several stretches
+        has_id = os.path.join(Path(file).parent, item.id) != path_id  # a path alone is not an id: it may have several stretches
         rows.add({"id": item.id, **paths, **stretch}, _keys(item.id if has_id else None, item.meta, contents, stretch))
     return rows
 

@@ -306,7 +306,7 @@ class Run:
             write_report(self._folder, self._plan.recipe, self._plan.steps, self._lines)
 
     def _report_progress(self, pairs: int, loss: str) -> None:
-        """Report now and then how far the run is."""
+        """Report the progress of the run at intervals."""
         self._pairs += pairs
         seconds, step = time.monotonic() - self._notified, self._progress.step
         if seconds > LINE_SECONDS or step == self._plan.steps:

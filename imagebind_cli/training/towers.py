@@ -32,7 +32,7 @@ from imagebind_cli.training.distributed import world
 from imagebind_cli.training.recipe import EncoderRecipe, RunRecipe
 
 ADAPTED = re.compile(r"(.+)\.lora_(A|B)\.default\.weight")
-FEW_TOKENS = 64  # up to so many, on a CPU, plain matrix products take less than half the time of PyTorch's fused attention
+FEW_TOKENS = 64  # up to this many, on a CPU, plain matrix products take less than half the time of PyTorch's fused attention
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Runs that keep nothing: whether a recipe can learn at all, and where the time of a step goes.
 
-A recipe that cannot learn eight pairs by heart, without augmentation and dropout, has a mistake in its data, its loss or its learning rate.
+A recipe that cannot memorise eight pairs, without augmentation and dropout, has a mistake in its data, its loss or its learning rate.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def overfit(recipe: Recipe, count: int, device: torch.device, notify: Callable[[
         notify(line)
     components = build_components(plan, device)
     for tower in components.towers.values():
-        tower.eval()  # dropout would hinder learning by heart
+        tower.eval()  # dropout would hinder memorising
     batches = [_overfit_batch(plan, number, count) for number in range(len(pairs))]
     encoders = {name: tower.encoder for name, tower in components.towers.items()}
     steps = recipe.run.steps or OVERFIT_STEPS
@@ -165,6 +165,6 @@ def _profile_step(plan: Plan, components: Components, batch: Batch, optimizer: O
     _gradients(plan, components, batch, step)
     with record_function("update"):
         _clip(plan, components, batch)
-        set_rate(optimizer, 0.0)  # the weights stay as they are
+        set_rate(optimizer, 0.0)  # the weights do not change
         optimizer.step()
         optimizer.zero_grad()

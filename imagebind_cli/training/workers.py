@@ -30,7 +30,7 @@ PICTURE_OPERATIONS = "imagebind_cli.media.picture_operations"  # as well, where 
 
 
 class HasTensors(Protocol):
-    """What a worker returns."""
+    """The result of a worker."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]: ...
@@ -116,7 +116,7 @@ class _RequestDataset(Dataset[Any]):
 
 
 def _move_to_shared_memory(chunk: HasTensors) -> HasTensors:
-    """In a worker, move the tensors to shared memory now. PyTorch would do so in a thread whose errors are lost, and the run would hang.
+    """Move a worker's tensors to shared memory now. PyTorch would do so in a thread whose errors are lost, and the run would hang.
 
     Raises:
         UserError: shared memory is full.
@@ -141,12 +141,12 @@ class _RequestSampler:
 
 
 def _unchanged(chunk: Any) -> Any:
-    """Return a chunk as it is, in place of PyTorch's collation."""
+    """Return a chunk unchanged, in place of PyTorch's collation."""
     return chunk
 
 
 def _watch_parent(_: int) -> None:
-    """In a worker, end with the process that trains, even if it is killed. PyTorch watches the server, which outlives it."""
+    """End a worker with the process that trains, even if that is killed. PyTorch watches the server, which outlives it."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

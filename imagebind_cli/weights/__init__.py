@@ -1,14 +1,14 @@
-"""Model weights: which ones a name stands for, how they are read from files, and how they get to this machine. Imports nothing by itself.
+"""Model weights: find those that a name means, read them from files, and fetch them to this machine. Imports nothing by itself.
 
 find.py            a name, folder, file or address to its checkpoint
 checkpoint.py      the weights behind a model, one encoder read at a time; `convert` writes them as a model folder
-model_config.py    what a model is made of, and our JSON of it
+model_config.py    what a model consists of, and our JSON of it
 foreign_config.py  the published constructor's arguments and OpenCLIP's JSON as configs
-tensor_names.py    what tensors are called in the published files and in OpenCLIP's
+tensor_names.py    tensors' names in the published files and in OpenCLIP's
 tensor_files.py    tensors in safetensors and PyTorch files; matrices as int8 rows
 rule.py            weights made by rule, for models that need no file
 run_folder.py      a training run's folder as a model: what training changed, over the weights it began from
-download.py        models from an address or the hub, whole or not at all; without torch, as the three below
+download.py        models from an address or the hub, all or nothing; without torch, like the three below
 fetch.py           one file over HTTP: resumed, retried, checked
 hub.py             which files of a repository on the Hugging Face hub are taken
 origin.py          the record beside downloaded files, and checks against it

@@ -25,8 +25,8 @@ from imagebind_cli.weights.tensor_files import from_int8, read_tensors, write_te
 class Checkpoint:
     """A model whose weights can be read.
 
-    config: what it is made of. place: where it is, for messages and records. read: encoder name to its tensors under our names.
-    unfinished: how far a training run is that has not ended, in words.
+    config: what it consists of. place: where it is, for messages and records. read: encoder name to its tensors under our names.
+    unfinished: the progress of a training run that has not ended, in words.
     """
 
     config: ModelConfig
@@ -42,7 +42,7 @@ class Checkpoint:
     def fingerprint(self, encoder: str) -> str:
         """Return the fingerprint of one encoder's weights, which is the same for every file format.
 
-        It tells models apart; only `imagebind weights verify` finds a flipped bit.
+        It identifies models; only `imagebind weights verify` finds a flipped bit.
         """
         return fingerprint(self.read(encoder))
 
@@ -159,7 +159,7 @@ def _check_tensors(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], pl
 
 
 def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> ModelConfig:
-    """Write a checkpoint as a model folder, `config.json` and one safetensors file per encoder, whole or not at all.
+    """Write a checkpoint as a model folder, `config.json` and one safetensors file per encoder, all or nothing.
 
     Raises:
         UserError: the folder exists already, or the weights do not fit their config.

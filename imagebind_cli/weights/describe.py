@@ -1,4 +1,4 @@
-"""Which models there are, what one is made of, and whether its files are still what was recorded."""
+"""List models, describe one, and check that its files are still what was recorded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imagebind_cli.weights.checkpoint import Checkpoint
 from imagebind_cli.weights.find import BUNDLED, default_name, is_bundled
 from imagebind_cli.weights.origin import check_origin, count_files, file_hash, read_origin
 
-CARD = "CARD.md"  # in a model's folder: what it can do, what it learnt from and what its user must know
+CARD = "CARD.md"  # in a model's folder: what it can do, what it learned from and what its user must know
 
 
 def known_models() -> list[dict[str, Any]]:
@@ -36,7 +36,7 @@ def known_models() -> list[dict[str, Any]]:
 
 
 def describe_model(found: Checkpoint) -> dict[str, Any]:
-    """Return what a model is made of: its origin and licence, and of each encoder the parameters, sizes and fingerprint; then its card."""
+    """Describe a model: its origin and licence, and of each encoder the parameters, sizes and fingerprint; then its card."""
     encoders: dict[str, dict[str, Any]] = {}
     for name, encoder in found.config.encoders.items():
         encoders[name] = {

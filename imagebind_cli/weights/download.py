@@ -1,4 +1,4 @@
-"""Models from the network to this machine, whole or not at all: `pull_address` for one file, `pull_hub` for a repository on the hub.
+"""Download models to this machine, all or nothing: `pull_address` for one file, `pull_hub` for a repository on the hub.
 
 Proxies come from the usual variables (`https_proxy`, …), mirrors from `IMAGEBIND_MIRROR` and `HF_ENDPOINT`.
 """
@@ -55,7 +55,7 @@ def pulled_addresses() -> list[str]:
 
 
 def pull_address(address: str, folder: Path, *, sha256: str | None = None, progress: Progress, offline: bool = False) -> Path:
-    """Download one file into a folder, unless it is there whole already, and return its path.
+    """Download one file into a folder, unless it is there in full already, and return its path.
 
     `IMAGEBIND_MIRROR`, a base address, replaces scheme and host; `origin.json` then has both addresses, without their secrets.
 
@@ -87,7 +87,7 @@ def pull_address(address: str, folder: Path, *, sha256: str | None = None, progr
 def pull_hub(place: str, *, progress: Progress, offline: bool = False) -> Path:
     """Download a model from the Hugging Face hub, `hf://owner/repo[@revision]`, unless it is there already; return its folder.
 
-    A revision is resolved to its commit once; nothing is asked about a model that is there. `hub.list_files` says which files are taken.
+    A revision is resolved to its commit once; a model that is there causes no request. `hub.list_files` says which files are taken.
 
     Raises:
         UserError: as `pull_address`; no such repository or revision, no access to it, no weights in it, an unsafe file name.

@@ -1,7 +1,7 @@
-"""One file over HTTP: retried, continued where it broke off, and put in place once it is whole and checked.
+"""Fetch one file over HTTP: retried, continued where it broke off, and moved into place once it is complete and checked.
 
-It grows as `NAME.partial` beside `NAME.partial.json`, which records where it is from and the SHA-256 of what has come. What is continued is
-compared with that record first, so that a damaged part never becomes a file.
+It grows as `NAME.partial` beside `NAME.partial.json`, which records its address and the SHA-256 of what has come. A part is compared
+with that record before it is continued, so that a damaged part never becomes a file.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.files import put_in_place, write_json
 from imagebind_cli.weights.origin import file_hash, file_size, read_record
 
+# Called with a file's name, the bytes received, and the bytes in all, None where the server does not say.
 Progress = Callable[[str, int, int | None], None]
-"""Called with a file's name, the bytes of it that are here, and the bytes it has, None where the server does not say."""
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each new attempt after a broken connection
 BLOCK = 1 << 20
-RECORDED = 1 << 26  # bytes after which what has come is recorded; without a stated SHA-256, a kill loses no more
+RECORDED = 1 << 26  # bytes between records of what has come; without a stated SHA-256, a kill loses no more
 TIMEOUT = 60.0  # seconds without a byte
 PASSING = {408, 416, 425, 429, 500, 502, 503, 504}  # answers worth another attempt
 ADDRESS = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?(?:/[!-~]*)?", re.ASCII)
@@ -48,11 +48,11 @@ class RemoteFile:
 
 
 class _Broken(Exception):
-    """An attempt ended early; another may continue from what is here."""
+    """An attempt ended early; another may continue from what was received."""
 
 
 class _Changed(_Broken):
-    """What is here does not fit what the server has; another attempt starts over."""
+    """What was received does not fit the server's file; another attempt starts over."""
 
 
 class _Unreachable(_Broken):
@@ -98,10 +98,10 @@ def fetch_file(file: RemoteFile, folder: Path, headers: Mapping[str, str], progr
 
 
 def _receive(file: RemoteFile, partial: Path, sidecar: Path, headers: Mapping[str, str], progress: Progress) -> str:
-    """Make one attempt to complete `partial` from what is there, and return its SHA-256 in hex."""
+    """Make one attempt to complete `partial` from what was received, and return its SHA-256 in hex."""
     record = read_record(sidecar)
     validator = record.get("validator") if record.get("source") == _identity(file.address) else None
-    # The rest may be added only if something tells that it belongs to this part: the server's validator, or the SHA-256 to come.
+    # The rest may be added only if something shows that it belongs to this part: the server's validator, or the SHA-256 to come.
     have, digest = 0, hashlib.sha256()
     if validator or (file.sha256 and record.get("sha256") == file.sha256):
         have, digest = _checked_part(partial, record, file.sha256 is not None)
@@ -227,13 +227,13 @@ def _open(request: Request) -> HTTPResponse:
 
 def _block(response: HTTPResponse) -> bytes:
     try:
-        return response.read1(BLOCK)  # what has come, so that a cut loses none of it
+        return response.read1(BLOCK)  # what has come, so that a broken connection loses none of it
     except (OSError, HTTPException) as problem:
         raise _Broken(f"the connection broke ({printable_text(str(problem))})") from problem
 
 
 def _extent(response: HTTPResponse) -> tuple[int, int | None]:
-    """Return where the body starts in the file, -1 if that cannot be told, and the bytes of the whole file, where the server says."""
+    """Return where the body starts in the file, -1 if that is unknown, and the bytes of the whole file, where the server gives them."""
     if response.status == 206:
         stated = re.fullmatch(r"bytes (\d+)-\d+/(?:(\d+)|\*)", response.headers.get("Content-Range", "").strip())
         return (int(stated[1]), int(stated[2]) if stated[2] else None) if stated else (-1, None)
@@ -271,7 +271,7 @@ def public_address(address: str) -> str:
 
 
 def printable_text(text: str) -> str:
-    """Return what a server said with its control characters as escapes, at most 500 characters."""
+    """Return a server's text with control characters as escapes, at most 500 characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text[:500])
 
 

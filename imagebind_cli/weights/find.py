@@ -1,4 +1,4 @@
-"""Which weights a name, folder, file or address stands for, and what their encoders take as input; no weights are read."""
+"""Find the weights that a name, folder, file or address means, and what their encoders take as input; no weights are read."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def find_checkpoint(model: ModelLike | None = None, config: ConfigLike | None = 
     Args:
         model: a name (`huge`, `tiny`, …), a folder, a weight file, `hf://owner/repo`, or published-format tensors by name.
             By default that of `default_name`.
-        config: what the weights are, where they do not say so: a `ModelConfig`, the published constructor's arguments, or a JSON file.
+        config: describes weights that do not describe themselves: a `ModelConfig`, the published constructor's arguments, or a JSON file.
     Raises:
         UserError: no such model, or one that is not on this machine yet, with the command that fetches it.
     """
@@ -94,7 +94,7 @@ def _folder(folder: Path, config: ModelConfig | None) -> Checkpoint:
 
 
 def shape_of(model: str) -> ModelConfig:
-    """Return what a model is made of, without its weights: a config JSON is enough, and a named model need not be on this machine.
+    """Return what a model consists of, without its weights: a config JSON is enough, and a named model need not be on this machine.
 
     Raises:
         UserError: no such model, or no config.

@@ -23,7 +23,7 @@ def split_place(place: str) -> tuple[str, str | None]:
     parts = PLACE.fullmatch(place)
     if parts:
         repository, revision = parts["repository"], parts["revision"]
-        # As on the hub, no "--" in names: a folder's name stands for one repository only.
+        # As on the hub, no "--" in names: a folder's name means one repository only.
         if all(NAME.fullmatch(part) for part in (*repository.split("/"), revision or "main")) and "--" not in repository:
             return repository, revision
     raise UsageError(f"{place!r} is not hf://owner/repository or hf://owner/repository@revision")

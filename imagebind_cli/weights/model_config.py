@@ -1,4 +1,4 @@
-"""What a model is made of, as data: `ModelConfig`, our JSON of it, and the configs in the package."""
+"""What a model consists of, as data: `ModelConfig`, our JSON of it, and the configs in the package."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONFIGS = resources.files("imagebind_cli") / "models"
 class ModelConfig:
     """A model: its encoders and where it comes from.
 
-    name: what the model is called in outputs. dim: size of the joint space. encoders: by registry name; a model need not have all.
+    name: the model's name in outputs. dim: size of the joint space. encoders: by registry name; a model need not have all.
     about: one line for people. licence: of the weights; None where there are none. address: where the weights are published.
     rule_seed: the seed from which weights are made by rule, for a model that needs no file. origin: what a converted folder was made from.
     files: size and SHA-256 of the weight files beside a folder's `config.json`; in a training run's folder also their encoder.

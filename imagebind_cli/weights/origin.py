@@ -16,7 +16,7 @@ ORIGIN = "origin.json"
 
 
 def write_origin(folder: Path, about: Mapping[str, str], files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the record of a folder, last of all: a folder that has one is whole.
+    """Write the record of a folder, last of all: a folder that has one is complete.
 
     Args:
         about: where the files are from. files: `size` and `sha256` of each, by name.
@@ -48,7 +48,7 @@ def check_origin(folder: Path) -> list[str]:
     """Read every file that the record lists, and return a line for each that differs: `NAME: reason`.
 
     Raises:
-        UserError: there is no readable record.
+    UserError: no readable record exists.
     """
     files = read_record(folder / ORIGIN).get("files")
     if not files:

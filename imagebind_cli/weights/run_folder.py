@@ -28,7 +28,7 @@ RUN, CHECKPOINTS = "run.json", "checkpoints"  # in a run folder: what the run is
 
 
 def unfinished_state(folder: Path) -> str:
-    """Return how far a run is that has not ended, in words; "" for one that has, and for a folder that is not a run's."""
+    """Return the progress of an unfinished run, in words; "" for a finished one, and for a folder that is not a run's."""
     if not (folder / RUN).is_file():
         return ""
     states = sorted((folder / CHECKPOINTS).glob("step-*.safetensors"), reverse=True)
@@ -51,7 +51,7 @@ def _progress(path: Path) -> dict[str, Any]:
 
 
 def with_base_weights(found: Checkpoint, folder: Path, find: Callable[[str], Checkpoint]) -> Checkpoint:
-    """Complete a run folder's checkpoint by the weights of its base models; any other folder's checkpoint is returned as it is.
+    """Complete a run folder's checkpoint by the weights of its base models; any other folder's checkpoint is returned unchanged.
 
     Reading an encoder raises a UserError where its base model is missing or has other weights than when the run began.
 
@@ -121,7 +121,7 @@ def _underneath(base: Mapping[str, str], encoder: str, folder: Path, find: Calla
 
 
 def base_reference(model: str, folder: Path) -> str:
-    """Return how a run folder names its base model: a path relative to the folder, any other name as it is."""
+    """Return how a run folder names its base model: a path relative to the folder, any other name unchanged."""
     return os.path.relpath(model, folder) if os.path.exists(model) else model
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import replacing
 
-INT8_SCALE = ".scale"  # ending of the tensor that holds the scales of an int8 matrix, one for each row, beside it in a file
+INT8_SCALE = ".scale"  # suffix of the tensor that holds the scales of an int8 matrix, one for each row, in the same file
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -51,7 +51,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, whole or not at all, with the permissions of any new file; the library's own are for its owner alone.
+    """Write a safetensors file, all or nothing, with the permissions of any new file; the library's own are for its owner alone.
 
     Raises:
         UserError: it cannot be written, as when the disk is full.
@@ -80,7 +80,7 @@ def to_int8(tensor: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def from_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a file's tensors by name, int8 rows multiplied by their scales to float32, all others as they are."""
+    """Return a file's tensors by name, int8 rows multiplied by their scales to float32, all others unchanged."""
     scales = {name + INT8_SCALE for name, tensor in tensors.items() if tensor.dtype == torch.int8}
     return {
         name: tensor.float() * tensors[name + INT8_SCALE].float()

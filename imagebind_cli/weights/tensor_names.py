@@ -1,4 +1,4 @@
-"""What tensors are called in foreign weight files: the published model's names and OpenCLIP's, as two tables.
+"""Tensors' names in foreign weight files: the published model's names and OpenCLIP's, as two tables.
 
 A name that a table does not have is an error; the first row that matches wins, in both directions.
 """

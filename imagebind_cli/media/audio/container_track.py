@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class SoundTrack:
     """PyAV's view: one sound track of any container.
 
-    Samples are placed by their time stamps, a gap is silent. Beside moving pictures the sound starts and ends with them.
+    Samples are placed by their time stamps; a gap is silent. In a video the sound starts and ends with the pictures.
     """
 
     def __init__(self, source: Source, track: int | None = None, promised: int = 0) -> None:
@@ -80,7 +80,7 @@ class SoundTrack:
             self._reopen()
 
     def more(self, count: int) -> np.ndarray:
-        """The next samples, (n, channels)."""
+        """Return the next samples, (n, channels)."""
         blocks, wanted = [], count
         while wanted > 0 and (block := next(self._blocks, None)) is not None:
             blocks.append(block[:wanted])
@@ -90,7 +90,7 @@ class SoundTrack:
         return np.concatenate(blocks) if blocks else np.empty((0, self.channels), np.float32)
 
     def _from(self, sample: int) -> Iterator[np.ndarray]:
-        """Blocks (n, channels) from a sample on, without gaps, up to the length."""
+        """Yield blocks (n, channels) from a sample on, without gaps, up to the length."""
         placed = False
         for number, block in self._decoded():
             at = sample if placed and abs(number - sample) < self.rate // 10 else number  # containers' clocks are coarse
@@ -108,7 +108,7 @@ class SoundTrack:
             placed = True
 
     def _decoded(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Number of its first sample, as its time says, and samples (n, channels) of each frame; a damaged packet is left out."""
+        """Yield the number of each frame's first sample, by its time stamp, and its samples (n, channels); skip damaged packets."""
         number = 0
         for frame in frames(self._container, self._stream):
             if frame.sample_rate != self.rate:
@@ -120,12 +120,12 @@ class SoundTrack:
             number += len(block)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Release the file."""
         self._container.close()
 
 
 def _floats(frame: av.AudioFrame) -> np.ndarray:
-    """A frame's samples (n, channels) float32 in [-1, 1]."""
+    """Return a frame's samples (n, channels) float32 in [-1, 1]."""
     values = frame.to_ndarray()  # (channels, n), or (1, n * channels)
     values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
     if values.dtype.kind == "f":

@@ -6,16 +6,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-RATES = 1_000, 768_000  # Hz; a header that says less or more is taken for damaged
-PREROLL_SECONDS = 1  # decoders of compressed sound need what comes before; it is decoded and thrown away
+RATES = 1_000, 768_000  # Hz; a header outside this range is taken for damaged
+PREROLL_SECONDS = 1  # decoders of compressed sound need what comes before; it is decoded and discarded
 
 
 class Decoder(Protocol):
     """An open sound as one library sees it.
 
-    length: samples in each channel. promised: as many as the file itself says. seconds: set where the pictures beside it say how long it lasts.
-    notes: what was assumed. filling: samples of the last packet, as an encoder fills it up and need not say so. left_out: seconds of sound
-    that lie outside the pictures.
+    length: samples in each channel. promised: as many as the file itself states. seconds: its length as its pictures define it, if there are any.
+    notes: what was assumed. filling: samples of the last packet, which an encoder may pad without saying so. left_out: seconds of sound
+    outside the pictures.
     """
 
     rate: int

@@ -21,7 +21,7 @@ class Sound:
 
     rate: Hz. length: samples in each channel. seconds: how long the pictures of the same file last; None if there are none.
     track: which one of several sound tracks, from 1; if not given, the one flagged default, else the first. notes: which that is.
-    filling: this many samples at the end may not be sound, but what an encoder filled its last packet with.
+    filling: this many samples at the end may be padding of an encoder's last packet, and not sound.
 
     Raises:
         OSError, ValueError: the file cannot be read, holds no sound or no such track, or is of an absurd rate.
@@ -52,12 +52,12 @@ class Sound:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the file holds."""
+        """Facts about the file."""
         return self._decoder.facts | facts_of(self)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know: that the file ends before it says it does, or has more sound than pictures."""
+        """Warnings for the user: the file ends before its stated length, or has more sound than pictures."""
         warnings = []
         if (self._decoder.promised - self.length) * 100 > self.rate:  # 10 ms: a frame of some codecs
             warnings.append(f"cut short: {self.length / self.rate:.2f} s of {self._decoder.promised / self.rate:.2f} s are there")
@@ -112,11 +112,11 @@ class Waveform:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the waveform is."""
+        """Facts about the waveform."""
         return facts_of(self)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """As `Sound.read`."""
+        """See `Sound.read`."""
         samples = self._waveform[:, start:stop].astype(np.float32)
         check_numbers(samples)
         return pad_samples(samples, stop - start)
@@ -133,7 +133,7 @@ class Excerpt:
         self.seconds = None if sound.seconds is None else float(end - start)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """As `Sound.read`."""
+        """See `Sound.read`."""
         return self._sound.read(self._first + start, self._first + stop)
 
 

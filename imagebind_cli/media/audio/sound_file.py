@@ -1,4 +1,4 @@
-"""Sounds that libsndfile knows, and of which it knows the length."""
+"""Sounds that libsndfile can read and whose length it knows."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from imagebind_cli.media.tracks import end_seconds, open_container, start_second
 
 # libsndfile's remark on a header whose count of bytes is not what follows.
 PROMISE = re.compile(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
-UNKNOWN = 2**31 - 2**16  # programs that do not know how many bytes there are write this or more
+UNKNOWN = 2**31 - 2**16  # programs that do not know the number of bytes write this or more
 
 
 class DoubtfulLength(Exception):
-    """libsndfile knows the format but not, or wrongly, how long the sound is. promised: samples that its header says; 0 if that is a guess."""
+    """libsndfile knows the format but not, or wrongly, how long the sound is. promised: samples that its header states; 0 if that is a guess."""
 
     def __init__(self, promised: int) -> None:
         self.promised = promised
 
 
 class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
-    """A sound file that is read on from where it is. Its base class seeks to that place after each read, where an MP3's decoder begins anew."""
+    """A sound file that is read forwards. Its base class would seek to the current place after each read, where an MP3's decoder restarts."""
 
     def seekable(self) -> bool:
         """Return False, for the base class; `seek` works."""
@@ -33,7 +33,7 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
 
 
 class SoundFile:
-    """libsndfile's view, taken only if the length it promises is there."""
+    """libsndfile's view, used only if the sound has its stated length."""
 
     notes: tuple[str, ...] = ()
     filling, left_out = 0, 0.0
@@ -52,7 +52,7 @@ class SoundFile:
         self.promised = self._promised()
 
     def _promised(self) -> int:
-        """Samples that the header promises: libsndfile gives as many as are there, and tells of the rest in its log alone."""
+        """Return the samples that the header states: libsndfile counts those that exist, and mentions the rest only in its log."""
         remark = PROMISE.search(self._file.extra_info)
         if remark is None:
             return self.length
@@ -60,7 +60,7 @@ class SoundFile:
         return round(self.length * said / found) if 0 < found < said < UNKNOWN else self.length
 
     def _reaches_its_end(self) -> bool:
-        """Whether the last sample promised can be read. A count of zero may be a header never completed."""
+        """Check whether the last sample stated can be read. A count of zero may be a header never completed."""
         try:
             self._file.seek(max(self.length - 1, 0))
             found = len(self._file.read(1))
@@ -70,9 +70,9 @@ class SoundFile:
         return found == 1
 
     def _agrees_with_packets(self, source: Source) -> bool:
-        """Whether an MP3's packets last as long as promised: without a table of its own the promise is a guess from the first one.
+        """Check whether an MP3's packets last as long as stated: without a table the length is a guess from the first packet.
 
-        Its end is not sought, as libmpg123 writes lines of its own to stderr where a seek meets a frame it does not like.
+        It does not seek to the end, since libmpg123 writes its own lines to stderr where a seek meets a frame it dislikes.
         """
         place = source.tell() if hasattr(source, "tell") else None
         with open_container(source) as container:
@@ -89,11 +89,11 @@ class SoundFile:
         self._file.read(sample - before, dtype="float32")
 
     def more(self, count: int) -> np.ndarray:
-        """The next samples, (n, channels)."""
+        """Return the next samples, (n, channels)."""
         if self._file.subtype == "PCM_16":  # the same numbers in a fifth of the time libsndfile takes for them
             return self._file.read(count, dtype="int16", always_2d=True) * np.float32(2.0**-15)
         return self._file.read(count, dtype="float32", always_2d=True)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Release the file."""
         self._file.close()

@@ -21,7 +21,7 @@ Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; the last two 
 
 
 def read_exr(source: Source, channel: str | None, most: int) -> np.ndarray:
-    """Call `read_channel` in a process of its own, since damaged files crash OpenEXR.
+    """Call `read_channel` in a separate process, since damaged files crash OpenEXR.
 
     Raises:
         ValueError: the library is not installed, or as `read_channel`.
@@ -75,7 +75,7 @@ def _rectangle(window: Any) -> Rectangle:
 
 
 def _placed(values: np.ndarray, there: Rectangle, shown: Rectangle) -> np.ndarray:
-    """Put the values that lie within the picture that is shown at their place in it."""
+    """Place the values that are within the displayed picture."""
     picture = np.full((shown[3] - shown[1], shown[2] - shown[0]), np.nan if values.dtype.kind == "f" else 0, values.dtype)
     left, top, right, bottom = (edge(a, b) for edge, a, b in zip((max, max, min, min), there, shown, strict=True))
     if left < right and top < bottom:

@@ -15,7 +15,7 @@ from imagebind_cli.media.maps.netpbm import read_netpbm
 from imagebind_cli.media.maps.picture_map import read_picture_map
 from imagebind_cli.media.maps.pixel_map import MAX_PIXELS, PixelMap, equals_code
 
-# First bytes of formats that are not read here, or not rightly, and what to do.
+# First bytes of formats that are not read here, or not correctly, and what to do.
 UNREAD = {
     b"\xff\xd8\xff\xf7": "JPEG-LS is not supported; convert it to PNG (ffmpeg -i IN -pix_fmt gray16be OUT.png)",
     b"MATLAB 5.0": "a MATLAB 5 file is not supported; save it with -v7.3, or as NPY",
@@ -30,7 +30,7 @@ def read_map(source: Source, *, dataset: str | None = None, frame: int = 0, colo
     Args:
         dataset: which one of an HDF5 or NPZ file; if not given, one of `USUAL_DATASETS`, or the only one. Of OpenEXR, which channel.
         frame: which one of a three-dimensional dataset, or page of a TIFF.
-        colours: whether a picture with unequal channels is returned as it is; else it is refused.
+        colours: return a picture with unequal channels unchanged; else it is refused.
 
     Raises:
         OSError, ValueError: the file cannot be read, or holds something else.
@@ -40,7 +40,7 @@ def read_map(source: Source, *, dataset: str | None = None, frame: int = 0, colo
     for magic, reason in UNREAD.items():
         if start.startswith(magic):
             raise ValueError(reason)
-    if any(start[at : at + 8] == HDF5_MAGIC for at in (0, 512, 1024, 2048)):  # a user block may stand before it, as MATLAB's does
+    if any(start[at : at + 8] == HDF5_MAGIC for at in (0, 512, 1024, 2048)):  # a user block may precede it, as MATLAB's does
         content = read_hdf5_map(source, dataset, frame, matlab=start.startswith(MATLAB_MAGIC))
     elif start.startswith(NPY_MAGIC):
         content = PixelMap(_without_single(read_npy(source, MAX_PIXELS)))
@@ -61,7 +61,7 @@ def read_map(source: Source, *, dataset: str | None = None, frame: int = 0, colo
 
 
 def _without_single(values: np.ndarray) -> np.ndarray:
-    """Return an array (h, w, 1) or (1, h, w) as (h, w), every other as it is."""
+    """Return an array (h, w, 1) or (1, h, w) as (h, w), any other unchanged."""
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[-1]):
         return values.reshape(values.shape[1:] if values.shape[0] == 1 else values.shape[:2])
     return values

@@ -12,7 +12,7 @@ LONGEST_SIDE = 32_768  # of a longer map, only the middle that an encoder sees i
 def fill_nearest(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return a map (h, w) in which every pixel that is not known (h, w; bool) has the value of the nearest known one.
 
-    At least one pixel must be known. Of a map with a side longer than `LONGEST_SIDE`, the part outside `image.middle` stays as it is, and
+    At least one pixel must be known. Of a map with a side longer than `LONGEST_SIDE`, the part outside `image.middle` is not changed, and
     the middle is filled from known pixels within it, or where it has none from the one nearest to it.
     """
     if max(values.shape) <= LONGEST_SIDE:

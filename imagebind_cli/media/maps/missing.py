@@ -1,4 +1,4 @@
-"""Pixels without a value: by the codes that programs write where they have none, and by the few values that stretch a range."""
+"""Find pixels without a value: by the codes that programs write for them, and by the few values that stretch a range."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-# What programs write where they have no value, beside the largest numbers of a type.
+# What programs write where they have no value, besides the largest numbers of a type.
 CODES = -99999, -32768, -32767, -10000, -9999, -999, -273.15
 BEYOND_MEASURE = 1e20  # no depth or temperature is as large
 
 
 def coded_as_missing(values: np.ndarray, known: np.ndarray, codes: Iterable[float], notes: list[str]) -> np.ndarray:
-    """Find the pixels that hold one of the codes for no value, or an immense number, each only where it lies far from all other values.
+    """Find the pixels that hold one of the codes for no value, or an immense number, each only where it is far from all other values.
 
     Args:
         values: (h, w). known: (h, w) bool. notes: each code that was found is added to it.
@@ -43,7 +43,7 @@ def stretched_range(values: np.ndarray) -> tuple[float, float] | None:
     """Find the range of values (n,) without the few, or the one number at its end, that alone make it ten times as wide.
 
     Returns:
-        The range that nearly all lie in; None where it is as wide as that of all, within that factor.
+        The range of nearly all of them; None where it is as wide as that of all, within that factor.
     """
     smallest, largest = float(values.min()), float(values.max())
     inside = values[(values > smallest) & (values < largest)]

@@ -1,4 +1,4 @@
-"""Netpbm's grey maps (PGM and PAM), with the numbers as they are in the file.
+"""Netpbm's grey maps (PGM and PAM), with the numbers unscaled.
 
 Pillow scales a map whose largest value is neither 255 nor 65535 to fill the type, so that millimetres would no longer be millimetres.
 """

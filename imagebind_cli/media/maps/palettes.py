@@ -1,4 +1,4 @@
-"""False colours, and the values they stand for."""
+"""False colours, and the values they represent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures as maps of one number per pixel: bits and channels as they are in the file, GDAL's scale, pixels marked as transparent."""
+"""Pictures as maps of one number per pixel: bits and channels as in the file, GDAL's scale, pixels marked as transparent."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def read_picture_map(source: Source, start: bytes, frame: int, colours: bool) ->
 
 
 def _stored_depth(image: Image.Image, start: bytes) -> tuple[int, int]:
-    """Return bits of a number and channels of a pixel as they are in the file; Pillow gives colours 8 bits whatever they had."""
+    """Return bits per number and channels per pixel as in the file; Pillow gives colours 8 bits whatever they had."""
     channels = len(image.getbands())
     if image.format == "PNG":
         return start[24], PNG_CHANNELS.get(start[25], channels)

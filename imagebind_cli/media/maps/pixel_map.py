@@ -1,4 +1,4 @@
-"""What a map holds: one number per pixel, in the file's own type, and which pixels it marks as having none."""
+"""A map: one number per pixel, in the file's own type, and the pixels it marks as having none."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-MAX_PIXELS = 32_000_000  # a header that promises more is refused before memory is reserved: each pixel becomes several 64-bit numbers
+MAX_PIXELS = 32_000_000  # a header that claims more is refused before memory is reserved: each pixel becomes several 64-bit numbers
 
 
 @dataclass(frozen=True)
 class PixelMap:
-    """What a file holds for each pixel.
+    """The numbers of a map.
 
-    values: (h, w) in the file's own number type; (h, w, 3) uint8 where colours were allowed and are there.
+    values: (h, w) in the file's own number type; (h, w, 3) uint8 where colours were allowed and found.
     notes: what was assumed to read it.
     missing: (h, w) bool, the pixels that the file itself marks as having no value; None where it marks none.
     """

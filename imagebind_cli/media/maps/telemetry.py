@@ -8,7 +8,7 @@ import numpy as np
 ROWS = {(122, 160): 2, (63, 80): 3, (258, 320): 2, (514, 640): 2, (513, 640): 1, (257, 336): 1, (257, 324): 1}
 # Height and width of a Lepton's packets as they come over its wire, one or two in a row.
 PACKETS = {(60, 82), (63, 82), (240, 82), (244, 82), (120, 164), (122, 164)}
-FOREIGN_SHARE = 0.02  # share of the numbers in rows of telemetry that lie outside the picture's range
+FOREIGN_SHARE = 0.02  # share of the numbers in rows of telemetry that are outside the picture's range
 
 
 def picture_rows(values: np.ndarray, notes: list[str]) -> slice:
@@ -17,7 +17,7 @@ def picture_rows(values: np.ndarray, notes: list[str]) -> slice:
     Args:
         notes: what was cut off is added to it.
     Raises:
-        ValueError: the frame holds a Lepton's packets, whose numbers and checksums stand among the pixels.
+        ValueError: the frame holds a Lepton's packets, whose numbers and checksums are among the pixels.
     """
     height, width = values.shape
     if values.dtype.itemsize < 2:

@@ -27,7 +27,7 @@ UNITS_IN_NAMES = {
 
 GRAVITY = 9.80665, 1.0, 1000.0  # what an accelerometer's three axes come to together, in m/s², g and mg
 
-# Columns that are not the plain accelerometer: without gravity, or the phone's estimate. Taken where there is no other.
+# Columns that are not the plain accelerometer: without gravity, or the phone's estimate. Used only where no other exists.
 DERIVED = re.compile(r"lin|user|body|free|motion")
 SENSORS = {
     "accelerometer": re.compile(r"(total)?a|arss|.*acc.*|gf|gforce"),

@@ -23,7 +23,7 @@ from imagebind_cli.media.motion.time_units import seconds_of
 
 @dataclass(frozen=True)
 class Layout:
-    """What is known of a file by its layout; a user's own choices come first.
+    """Facts about a file that follow from its layout; the user's choices override them.
 
     columns: names or positions, in the order of CHANNELS. rate: in Hz, of files without timestamps.
     unordered: rows are known to come out of order, or without a time.

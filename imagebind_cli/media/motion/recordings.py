@@ -23,7 +23,7 @@ TO_STANDARD = {"g": 9.80665, "mg": 0.00980665, "m/s2": 1.0, "deg/s": np.pi / 180
 class Recording:
     """Readings (t, 6) float64 in the order of CHANNELS, NaN where one is missing.
 
-    times: (t,) increasing seconds, None where the file has none. rate: in Hz, where its kind tells. start: what was taken from
+    times: (t,) increasing seconds, None where the file has none. rate: in Hz, where its kind gives it. start: what was subtracted from
     the times, so that they count from the recording's start and not from 1970. units: per sensor, None where unknown.
     columns: what was picked. notes: what had to be assumed, in words. warnings: how much that changed in this recording.
     """
@@ -53,11 +53,11 @@ def read_recording(
     row: int = 0,
     timed: bool = True,
 ) -> Recording:
-    """Read a recording as it is in its file, in its own units and at its own times.
+    """Read a recording without converting its units or times.
 
     Args:
         layout: `auto`, or the name of one. columns, time_column: names, or positions counted from 1. time_unit: s, ms, us, ns, iso.
-        units: per sensor, where they are not to be read from names. placement: PAMAP2's hand, chest or ankle. row: UCI HAR's window.
+        units: per sensor, in place of those that names give. placement: PAMAP2's hand, chest or ankle. row: UCI HAR's window.
         timed: whether to use its timestamps.
     Raises:
         OSError, ValueError: the file cannot be read, or its columns or times cannot be identified.

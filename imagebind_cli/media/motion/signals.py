@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-EVEN = 0.01  # timestamps this close to an even grid, as a share of its step, are taken for it, and the readings are left as they are
+EVEN = 0.01  # timestamps this close to an even grid, as a share of its step, are taken for it, and the readings are not changed
 
 MISSED = 1.5  # two readings further apart than this many usual steps have one missing between them
 
@@ -87,7 +87,7 @@ def _gaps(times: np.ndarray, there: np.ndarray, largest: float, step: float, nam
 
 
 def _step(times: np.ndarray) -> tuple[float, bool]:
-    """Return the seconds between readings, and whether they are as good as even."""
+    """Return the seconds between readings, and whether they are practically even."""
     step = float(times[-1] - times[0]) / (len(times) - 1)
     even = bool(np.abs(times - (times[0] + step * np.arange(len(times)))).max() <= EVEN * step)
     return step if even else usual_step(times), even
@@ -101,7 +101,7 @@ def _curve(times: np.ndarray, values: np.ndarray, grid: np.ndarray, step: float)
     tangent = np.concatenate([slope[:1], inner, slope[-1:]])
     at = np.clip(np.searchsorted(times, grid, side="right") - 1, 0, len(width) - 1)
     width, slope = width[at], slope[at]
-    # A slope measured over a few milliseconds says nothing about the next tenth of a second: held there, noise would swing out.
+    # A slope measured over a few milliseconds says nothing about the next tenth of a second: extended there, noise would overshoot.
     gap = width > MISSED * step
     left, right = np.where(gap, 0, tangent[at] - slope), np.where(gap, 0, slope - tangent[at + 1])
     u = np.clip((grid - times[at]) / width, 0, 1)

@@ -16,14 +16,14 @@ TIME_NAMES = re.compile(
     r"(elapsed|utc|unix|epoch|since\w*|stamp|iso)*"
 )
 FEWEST_FOR_CLOCK = 8  # fewer rows may rise by chance
-MOST_LABELS = 20  # a column of no more whole numbers than this, beside others of many, holds labels and not readings
+MOST_LABELS = 20  # a column of no more whole numbers than this, among others of many, holds labels and not readings
 ODD_STEPS = 0.2  # share of a clock's steps that may be of another size than the others
 
 
 def find_time_columns(table: Table) -> tuple[int, ...] | None:
     """Find the column of the timestamps by its name; two where whole seconds and their fraction have a column each, as ROS writes them.
 
-    A column that holds one number throughout, as an unset stamp does, is taken only where there is no other.
+    A column that holds one number throughout, as an unset stamp does, is used only where no other exists.
     """
     parts = [time_name(name) for name in table.names]
     seconds = {stem: column for column, (stem, unit) in enumerate(parts) if unit == "s"}
@@ -68,7 +68,7 @@ def is_clock(table: Table, column: int) -> bool:
         return False
     stamps, counts = np.unique(values, return_counts=True)
     steps = np.diff(stamps)[1:] / counts[1:-1]
-    # Numbered activities, one after the other, rise too; a clock that does stands first.
+    # Numbered activities, one after the other, rise too; a clock comes first.
     numbers = column > 0 and len(stamps) <= MOST_LABELS and len(stamps) < len(values) / FEWEST_FOR_CLOCK
     if not steps.size or numbers or (np.abs(steps - np.median(steps)) <= 0.5 * np.median(steps)).mean() < 1 - ODD_STEPS:
         return False

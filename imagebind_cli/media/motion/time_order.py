@@ -1,4 +1,4 @@
-"""Readings in the order of their times, and what becomes of those that share one: averaged, or spread over the step to the next."""
+"""Sort readings by time, and average those that share a time, or spread them over the step to the next."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from imagebind_cli.media.motion.signals import MISSED
 from imagebind_cli.media.motion.time_units import SINCE_1970, exceeds_step, row_step
 
 ACCIDENTAL = 0.2  # up to this share of readings share a time by accident; above it, the clock is coarser than the readings
-MOST_SOURCES = 4  # so many sensors may be merged row by row under common times; more readings of one time are one sensor's
+MOST_SOURCES = 4  # up to this many sensors may be merged row by row under common times; more readings of one time are one sensor's
 
 
 def order_by_time(
@@ -26,7 +26,7 @@ def order_by_time(
     """Sort readings (t, channels) by their times (t,), rows without a time left out and no two of one time; return times, readings and start.
 
     Args:
-        times, origin: seconds after an origin. name: of the column they are from. place: where a row stands, for messages.
+        times, origin: seconds after an origin. name: of the column they are from. place: where a row is, for messages.
         unordered: whether time may go back. notes: what had to be assumed is added. warnings: how much that was in this recording is added.
     The start is taken from the times where they count from 1970; else it is 0. Rows of one time are averaged, or, where the clock is
     coarser than the readings, spread over the step to the next.
@@ -80,7 +80,7 @@ def _is_coarse(values: np.ndarray, first: np.ndarray, counts: np.ndarray) -> boo
     each = int(counts[0])
     if each > MOST_SOURCES or (counts != each).any():
         return True
-    # Of sensors in turn, a reading is nearer to its own sensor's last one than to the other's beside it.
+    # When sensors take turns, a reading is closer to its own sensor's last one than to the other's next to it.
     with np.errstate(invalid="ignore"):
         aside, same = (np.nansum((values[lag:] - values[:-lag]) ** 2, axis=0) for lag in (1, each))
     return bool(np.median(same[aside > 0] / aside[aside > 0]) > 0.25) if (aside > 0).any() else True
@@ -89,10 +89,10 @@ def _is_coarse(values: np.ndarray, first: np.ndarray, counts: np.ndarray) -> boo
 def _spread(times: np.ndarray, name: str) -> np.ndarray:
     """Move apart the times (t,) of a clock coarser than the readings: at an even rate where that fits, else evenly up to the next time.
 
-    The first and the last time may have fewer readings than the others, which are then taken to lie at its end and its beginning.
+    The first and the last time may have fewer readings than the others, which are then placed at its end and its beginning.
 
     Raises:
-        ValueError: there are too few times to tell the rate, or readings under them vary too much.
+    ValueError: there are too few times to find the rate, or readings under them vary too much.
     """
     stamps, counts = np.unique(times, return_counts=True)
     if len(stamps) < 3:

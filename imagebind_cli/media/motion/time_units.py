@@ -18,11 +18,11 @@ TIME_UNITS = {
     "ms": r"(ms|msecs?|millis|millisec(ond)?s?)",
     "s": r"(s|secs?|seconds?)",
 }
-# Seconds between readings that are believed where no unit is given: 2000 Hz to 5 Hz. No step lies within these in two units.
+# Seconds between readings that are plausible where no unit is given: 2000 Hz to 5 Hz. No step is within these in two units.
 FASTEST, SLOWEST = 5e-4, 0.2
 POSSIBLE_FASTEST, POSSIBLE_SLOWEST = 1e-4, 2.0  # seconds between readings that a unit may mean at all: 10 kHz to 0.5 Hz
 SINCE_1970 = 1e8  # seconds; a clock beyond this counts from 1970, and not from a recording's or a device's start
-THIS_CENTURY = 9.4e8, 4.2e9  # seconds since 1970: the years 2000 to 2103. No number lies within these in two units.
+THIS_CENTURY = 9.4e8, 4.2e9  # seconds since 1970: the years 2000 to 2103. No number is within these in two units.
 
 
 def time_name(name: str) -> tuple[str, str | None]:
@@ -69,7 +69,7 @@ def seconds_of(table: Table, columns: Sequence[int], unit: str | None, notes: li
 
 
 def _less_first(values: np.ndarray, exact: np.ndarray | None = None) -> tuple[np.ndarray, float]:
-    """Subtract the first number (t,) from all, and return both. exact: the same as whole numbers, for those that float64 cannot tell apart."""
+    """Subtract the first number (t,) from all, and return both. exact: the same as whole numbers, for those that float64 cannot distinguish."""
     there = np.isfinite(values)
     first = int(there.argmax())
     if exact is not None:

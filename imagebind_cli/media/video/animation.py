@@ -72,7 +72,7 @@ class Animation:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the file holds."""
+        """Facts about the file."""
         lengths = {end - start for start, end in zip(self._starts, self._ends, strict=True)}
         return {
             "codec": (self._image.format or "").lower(),
@@ -87,7 +87,7 @@ class Animation:
         }
 
     def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> Iterator[list[np.ndarray]]:
-        """As `Video.clips`."""
+        """See `Video.clips`."""
         with decoding(self._kind):
             yield from read_clips([seen(self._starts, start, end, count) for start, end in spans], self._frame)
 
@@ -97,7 +97,7 @@ class Animation:
 
 
 def is_picture(source: Source) -> bool:
-    """Check whether a file is a picture, moving or still, as its first bytes say; JPEG is none here, as a video may be made of JPEGs."""
+    """Check whether a file is a picture, moving or still, as its first bytes say; JPEG does not count, as a video may be made of JPEGs."""
     return PICTURES.match(first_bytes(source, HEAD)) is not None
 
 

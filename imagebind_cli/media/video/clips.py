@@ -116,7 +116,7 @@ class Video:
         if math.prod(self._size) > MAX_PIXELS:
             raise ValueError(f"{self._size[0]} x {self._size[1]} pixels a frame; at most {MAX_PIXELS:,} are unpacked")
         self._playing: Iterator[tuple[int, av.VideoFrame]] = iter(())
-        self._at: float = math.inf  # stamp of the last frame played; nothing lies ahead of infinity
+        self._at: float = math.inf  # stamp of the last frame played; nothing is ahead of infinity
 
     def _count_untimed(self) -> int:
         """Count the packets, if they have no time stamps; else return 0."""
@@ -147,7 +147,7 @@ class Video:
         }
 
     def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> Iterator[list[np.ndarray]]:
-        """Yield, for each span in seconds, `count` frames (h, w, 3) uint8 as they are to be seen, evenly spaced from its first frame to its last.
+        """Yield, for each span in seconds, `count` frames (h, w, 3) uint8 as displayed, evenly spaced from its first frame to its last.
 
         A span's frames are those that start in [start, end), or the one still on screen where none does. The last frame is repeated
         where there are fewer than `count`.
@@ -216,7 +216,7 @@ class Video:
                 yield stamp, frame
 
     def _seek(self, seconds: float) -> None:
-        """Go to the last key frame at or before a time; to the very beginning, if the time is there or the file cannot seek."""
+        """Go to the last key frame at or before a time; to the very beginning, if the time is before it or the file cannot seek."""
         self._playing, self._at = iter(()), math.inf
         try:
             if seconds <= 0 or self._untimed:

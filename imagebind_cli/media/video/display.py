@@ -1,4 +1,4 @@
-"""How a video asks its frames to be shown: mirrored and turned by its display matrix, with pixels that need not be square."""
+"""How a video's frames are displayed: mirrored and turned by its display matrix, with pixels that need not be square."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ TOLERANCE = 1.0  # degrees that a display matrix may differ from a quarter turn
 
 @dataclass(frozen=True)
 class Orientation:
-    """mirrored: left and right change places, before anything is turned. quarters: turns to the left."""
+    """mirrored: left and right are swapped before the turn. quarters: turns to the left."""
 
     mirrored: bool = False
     quarters: int = 0
 
     @property
     def lying(self) -> bool:
-        """Whether width and height change places."""
+        """Whether width and height are swapped."""
         return self.quarters % 2 == 1
 
     def upright(self, picture: np.ndarray) -> np.ndarray:
-        """Turn a picture (h, w, 3) as it is to be seen."""
+        """Turn a picture (h, w, 3) to its displayed orientation."""
         return np.ascontiguousarray(np.rot90(picture[:, ::-1] if self.mirrored else picture, self.quarters))
 
 
 def orientation(frame: av.VideoFrame) -> Orientation:
-    """Return what the frame's display matrix asks for.
+    """Return the orientation that the frame's display matrix gives.
 
     Raises:
         ValueError: something else than quarter turns and mirroring.
@@ -53,7 +53,7 @@ def orientation(frame: av.VideoFrame) -> Orientation:
 
 
 def _side_data(frame: av.VideoFrame) -> Any:
-    """Return what comes with a frame, by name. PyAV gives none of it where one kind (EXIF, views of a spatial video) is newer than itself."""
+    """Return a frame's side data by name. PyAV gives none where one kind (EXIF, views of a spatial video) is newer than itself."""
     while True:
         try:
             return frame.side_data

@@ -72,7 +72,7 @@ class FrameFolder:
         }
 
     def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> Iterator[list[np.ndarray]]:
-        """As `Video.clips`; but a frame that cannot be read, or is of another size than the first, is an error with its name."""
+        """See `Video.clips`; but a frame that cannot be read, or is of another size than the first, is an error with its name."""
         yield from read_clips([seen(self._starts, start, end, count) for start, end in spans], self._frame)
 
     @decoding("picture")
@@ -92,7 +92,7 @@ class FrameFolder:
 
 
 def frame_names(folder: str) -> list[str]:
-    """The names of the files in a folder, without those plainly of another kind, in natural order: runs of digits count as numbers."""
+    """Return the names of a folder's files, without those plainly of another kind, in natural order: runs of digits count as numbers."""
     with os.scandir(folder) as entries:
         names = [
             entry.name for entry in entries if entry.is_file() and not (entry.name.startswith(".") or is_other(entry.name, ("image",)))

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def read_clips(wanted: Sequence[Sequence[int]], read: Callable[[int], np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Yield the frames of each clip. A frame is held until the last clip that shows it has been yielded.
+    """Yield the frames of each clip. A frame is kept until the last clip that shows it has been yielded.
 
     Args:
         wanted: for each clip, its frames' numbers or time stamps. read: one to its frame; called in rising order.

@@ -72,7 +72,7 @@ def _read_cells(cells: Iterable[object], numbers: np.ndarray, memory: TextMemory
 
 
 def is_large(cells: np.ndarray) -> bool:
-    """Check whether a column holds whole numbers that int64 can tell apart and float64 cannot."""
+    """Check whether a column holds whole numbers that int64 can distinguish and float64 cannot."""
     cells = np.abs(cells[np.isfinite(cells)])
     return bool(cells.size and EXACT < cells.max() < 2**63 and (cells % 1 == 0).all())
 
@@ -83,10 +83,10 @@ def _time_first(values: np.ndarray) -> np.ndarray:
 
 
 def choose_arrays(arrays: Mapping[str, Entry], dataset: str | None) -> dict[str, Entry]:
-    """Return the arrays of a file that are to be read: the named one, those of the named group, or all.
+    """Return the arrays of a file to read: the named one, those of the named group, or all.
 
     Raises:
-        ValueError: there is none of that name.
+    ValueError: none has that name.
     """
     if dataset is None:
         return dict(arrays)

@@ -1,6 +1,6 @@
 """MATLAB 5 files of readings: their variables of real numbers. Cells, structures and text are left out.
 
-The format is read here, since SciPy reserves what a damaged file promises, and can crash on one.
+This reader exists because SciPy allocates what a damaged file claims, and can crash on one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Readable(Protocol):
 
 
 class Inflated:
-    """The bytes of a compressed element, inflated as far as they are asked for."""
+    """The bytes of a compressed element, inflated only as far as they are read."""
 
     def __init__(self, file: BinaryIO, length: int) -> None:
         self._file, self._left = file, length
@@ -133,7 +133,7 @@ def _part(content: Readable, order: str, most: int) -> tuple[int, bytes]:
     if len(tag) < 8:
         raise ValueError("not a readable MATLAB file: it ends early")
     kind, length = struct.unpack(f"{order}II", tag)
-    if kind >> 16:  # a small one stands in its tag
+    if kind >> 16:  # a small element is inside its tag
         return kind & 0xFFFF, tag[4 : 4 + min(kind >> 16, 4)]
     if length > most:
         raise ValueError(f"not a readable MATLAB file: a part of {length:,} bytes where at most {most:,} are expected")

@@ -12,7 +12,7 @@ import numpy as np
 # What one recording may take: numbers, text, and a copy of each on the way to the encoder stay below 2 GB.
 MAX_VALUES = 50_000_000  # numbers: 400 MB as float64
 MAX_TEXT_BYTES = 800_000_000  # of memory for the cells that are text
-CELL_BYTES = 150  # of memory for one such cell, beside its letters
+CELL_BYTES = 150  # of memory for one such cell, besides its letters
 
 EXACT = 2**53  # larger whole numbers are rounded in float64: nanoseconds since 1970 to 256
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?|[+-]?[1-9]\d{0,2}(\.\d{3})+,\d*")  # a comma or a point may part thousands

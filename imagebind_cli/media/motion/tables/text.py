@@ -20,7 +20,7 @@ from imagebind_cli.media.number_text import parse_number
 MAX_LINE = 1 << 20  # letters of a line, and of lines that quotation marks join
 
 DECIMAL_COMMA = re.compile(r"[+-]?(\d+,\d*|,\d+)(e[+-]?\d+)?", re.IGNORECASE)
-# A cell of a line of units, as it stands below a name.
+# A cell of a line of units, as found below a name.
 UNIT_CELL = re.compile(r"^([nuµμm]?s|m?g|m/s.*|rad/.*|m?deg/.*|m?dps|°/.*)$", re.IGNORECASE)
 # A line of decimal commas between commas, `0,010,9,81`: nothing but whole numbers, one of which begins with a zero.
 SPLIT_DECIMALS = re.compile(r"[\d,+ -]*,0\d+(,[\d,+ -]*)?")
@@ -107,7 +107,7 @@ def _check_for_table(start: str, delimiter: str | None) -> None:
     """Refuse what is not a table by the beginning of its text, with what to do.
 
     Raises:
-        ValueError: it is something else, or cells cannot be told apart.
+    ValueError: it is something else, or cells cannot be separated.
     """
     if "\0" in start[:4096]:
         raise ValueError("not a text file; a table is needed, best as CSV in UTF-8")
