@@ -296,6 +296,11 @@ def flags() -> dict[str, Field[Any]]:
     return {entry.name: entry for kind in OPTIONS.values() for entry in kind.flags()}
 
 
+def folders_are_frames(chosen: Mapping[str, Any]) -> bool:
+    """Check whether chosen options make a folder one item, whose pictures are the frames of a video."""
+    return chosen.get("fps") is not None
+
+
 def read_options(kind: type[ReadingOptions], modality: str, chosen: Mapping[str, Any], still: bool = False) -> ReadingOptions:
     """Return options with the chosen ones set; see `registry.Face.read_options`.
 
