@@ -14,7 +14,6 @@ from imagebind_cli.training.recipe import AugmentRecipe, PairRecipe
 FACES = tuple(map(registry.face, registry.MODALITIES))
 PICTURES = tuple(dict.fromkeys(face.encoder for face in FACES if face.drawn))  # encoders whose inputs can be cropped
 TIMED = tuple(face.name for face in FACES if face.windowed)  # modalities of which one window is read
-WINDOWS = ("clips", "hop", "centres", "crops")  # options that choose windows and crops, which training draws at random
 GEOMETRY = ("crop", "flip", "randaugment")  # augmentations that move pixels: two aligned pictures need the same
 
 
@@ -93,8 +92,8 @@ def augment_keys(modality: str) -> list[str]:
 
 
 def recipe_options(modality: str) -> list[str]:
-    """List the options of a modality's reader that a recipe may set."""
-    return [name for name in registry.face(modality).options.names() if name not in WINDOWS]
+    """List the options of a modality's reader that a recipe may set: all but those that choose windows."""
+    return [entry.name for entry in registry.face(modality).options.flags() if not entry.metadata["windows"]]
 
 
 def _check_augment(pair: PairRecipe, modality: str, augment: AugmentRecipe) -> None:
