@@ -12,7 +12,7 @@ from imagebind_cli.options import ReadingOptions
 from imagebind_cli.training.recipe import AugmentRecipe, PairRecipe
 
 FACES = tuple(map(registry.face, registry.MODALITIES))
-PICTURES = tuple(dict.fromkeys(face.encoder for face in FACES if face.drawn))  # encoders whose inputs can be cropped
+CROPPABLE = tuple(dict.fromkeys(face.encoder for face in FACES if face.drawn))  # encoders whose inputs can be cropped
 TIMED = tuple(face.name for face in FACES if face.windowed)  # modalities of which one window is read
 GEOMETRY = ("crop", "flip", "randaugment")  # augmentations that move pixels: two aligned pictures need the same
 
@@ -53,7 +53,7 @@ def pair_inputs(pair: PairRecipe, configs: Mapping[str, EncoderConfig]) -> tuple
             if modality not in pair.modalities:
                 raise UserError(f"{pair.name}: {key} for {modality!r}; the pair has {' and '.join(pair.modalities)}")
     anchor, other = (_pair_input(pair, modality, configs) for modality in pair.modalities)
-    if pair.aligned and anchor.encoder in PICTURES and other.encoder in PICTURES:
+    if pair.aligned and anchor.encoder in CROPPABLE and other.encoder in CROPPABLE:
         default = AugmentRecipe()
         for name in GEOMETRY:
             values = [getattr(each.augment or default, name) for each in (anchor, other)]
@@ -61,7 +61,7 @@ def pair_inputs(pair: PairRecipe, configs: Mapping[str, EncoderConfig]) -> tuple
                 difference = f"{anchor.modality} has {values[0]}, {other.modality} {values[1]}"
                 raise UserError(f"{pair.name}: aligned pictures need the same {name}; {difference}")
     for each in (anchor, other):
-        if each.augment and each.encoder in PICTURES:
+        if each.augment and each.encoder in CROPPABLE:
             libraries.require("torchvision", "augmentation")
         if each.augment and each.augment.frequency_mask:
             libraries.require("torchaudio", "augmentation")
