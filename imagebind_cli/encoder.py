@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from imagebind_cli.transformer import Transformer, TrunkConfig
 
+LARGEST_SCALE = 100.0  # CLIP's bound for 1 / temperature, which keeps a learnt one from diverging
 STILL_FRAMES = 2  # equal frames that a still picture represents; the published code repeats the picture before the stem
 Span = tuple[float, float] | None  # start and end of a clip in seconds; None for input without time, such as a picture
 
@@ -141,7 +142,7 @@ class Encoder(nn.Module):
         if self.config.scale is None:
             return 1.0
         # The nine digits that float32 holds: stores compare the scale, and the last bits of exp differ between machines.
-        return min(float(f"{math.exp(self.log_scale.item()):.9g}"), 100.0)
+        return min(float(f"{math.exp(self.log_scale.item()):.9g}"), LARGEST_SCALE)
 
 
 def _drop_patches(tokens: Tensor, share: float) -> Tensor:

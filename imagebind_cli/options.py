@@ -8,22 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args, get_type_hints
 
 from imagebind_cli.errors import UsageError
 
 Floats = Sequence[float]
 
 
-def choice(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None, only: str = "") -> Any:
+def choice(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    only: str = "",
+    windows: bool = False,
+) -> Any:
     """Define a dataclass field that is also a flag.
 
     Args:
         default: must not change once stores have been made with it: a record without the option means this value.
         help: what the option means. choices: the values it takes, if they are few. minimum: its smallest value.
         only: for an option that still pictures do not have, the words that say so after "which".
+        windows: it chooses windows or crops, which training draws at random, so that a recipe cannot set it.
     """
-    return field(default=default, metadata={"help": help, "choices": choices, "minimum": minimum, "only": only})
+    metadata = {"help": help, "choices": choices, "minimum": minimum, "only": only, "windows": windows}
+    return field(default=default, metadata=metadata)
 
 
 PER_ITEM = {"per_item": True}  # metadata of a field that is neither a flag nor recorded: it is set item by item, with `dataclasses.replace`
@@ -65,6 +75,13 @@ class ReadingOptions:
         """Complete a record, which may have been made before some of the options existed, with their defaults."""
         return {entry.name: entry.default for entry in cls.flags()} | dict(record)
 
+    def __post_init__(self) -> None:
+        """Check the options against each other."""
+        for group, fault in EXCLUSIVE.items():
+            given = [name for name in self.names() if name in group and getattr(self, name) is not None]
+            if len(given) > 1:
+                raise UsageError(fault.format(" and ".join(given)))
+
     def choices(self) -> dict[str, Any]:
         """Return the options that were set, by name."""
         return {name: getattr(self, name) for name in self.names() if name in self.chosen}
@@ -84,16 +101,27 @@ CLIPS = "Evenly spaced windows per input; by default as many as cover it."
 TRACK = "Track of the file, from 1; by default the one that it marks, else the first."
 FOR_VIDEOS = "is for videos: name the modality video, or vision for both"
 
-EXCLUSIVE = ({"clips", "hop", "centres"}, {"rate", "time_column"}, {"rate", "time_unit"})  # of each set one option alone may be given
+RATE_ALONE = "rate is in place of timestamps; it excludes time_column and time_unit"
+# Sets of options of which only one may be given, and the message about several, in which {} stands for their names.
+EXCLUSIVE = {
+    frozenset({"clips", "hop", "centres"}): "{} exclude each other",
+    frozenset({"rate", "time_column"}): RATE_ALONE,
+    frozenset({"rate", "time_unit"}): RATE_ALONE,
+}
+NEEDED = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}  # what an option of a type takes, in words
 
 
 @dataclass(frozen=True)
 class VisionOptions(ReadingOptions):
     """Pictures and videos."""
 
-    clips: int | None = choice(None, CLIPS, minimum=1, only=FOR_VIDEOS)
+    clips: int | None = choice(None, CLIPS, minimum=1, only=FOR_VIDEOS, windows=True)
     crops: str = choice(
-        "3", "Views of each video clip: both ends and the middle, as published, or the middle alone.", choices=("3", "1"), only=FOR_VIDEOS
+        "3",
+        "Views of each video clip: both ends and the middle, as published, or the middle alone.",
+        choices=("3", "1"),
+        only=FOR_VIDEOS,
+        windows=True,
     )
     fps: float | None = choice(
         None,
@@ -113,7 +141,7 @@ class AudioOptions(ReadingOptions):
 
     augmentations = ("frequency_mask",)
 
-    clips: int | None = choice(None, CLIPS, minimum=1)
+    clips: int | None = choice(None, CLIPS, minimum=1, windows=True)
     channels: str = choice("first", "Use the first channel, or all channels mixed.", choices=("first", "mix"))
     track: int | None = choice(None, TRACK, minimum=1)
     moment: Any = field(default=None, metadata=PER_ITEM)
@@ -186,6 +214,7 @@ class ThermalOptions(ReadingOptions):
     view: Any = field(default=None, metadata=PER_ITEM)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.thermal_range not in ("auto", "percentile"):
             try:
                 low, high, _ = self.limits()
@@ -217,9 +246,9 @@ class IMUOptions(ReadingOptions):
 
     augmentations = ("turn",)
 
-    clips: int | None = choice(None, CLIPS, minimum=1)
-    hop: float | None = choice(None, "Seconds from one window to the next, instead of evenly spaced ones.", minimum=0.01)
-    centres: str | None = choice(None, "Take windows around these seconds: T,T,... or a file with one on each line.")
+    clips: int | None = choice(None, CLIPS, minimum=1, windows=True)
+    hop: float | None = choice(None, "Seconds from one window to the next, instead of evenly spaced ones.", minimum=0.01, windows=True)
+    centres: str | None = choice(None, "Take windows around these seconds: T,T,... or a file with one on each line.", windows=True)
     rate: float | None = choice(None, "Rate in Hz, instead of timestamps; 400 where there are none.", minimum=0.1)
     columns: str | None = choice(None, "Six columns by name or position from 1: accelerometer x,y,z, gyroscope x,y,z.")
     dataset: str | None = choice(None, DATASET)
@@ -243,11 +272,7 @@ class IMUOptions(ReadingOptions):
     stretch: Any = field(default=None, metadata=PER_ITEM)
 
     def __post_init__(self) -> None:
-        chosen = [name for name in ("clips", "hop", "centres") if getattr(self, name) is not None]
-        if len(chosen) > 1:
-            raise UsageError(f"{' and '.join(chosen)} exclude each other")
-        if self.rate is not None and (self.time_column or self.time_unit):
-            raise UsageError("rate is in place of timestamps; it excludes time_column and time_unit")
+        super().__post_init__()
         if self.columns is not None and len(self.columns.split(",")) != 6:
             raise UsageError(f"columns names {len(self.columns.split(','))}; six are needed: accelerometer x,y,z, gyroscope x,y,z")
 
@@ -296,15 +321,20 @@ def flags() -> dict[str, Field[Any]]:
     return {entry.name: entry for kind in OPTIONS.values() for entry in kind.flags()}
 
 
+def folders_are_frames(chosen: Mapping[str, Any]) -> bool:
+    """Check whether chosen options make a folder one item, whose pictures are the frames of a video."""
+    return chosen.get("fps") is not None
+
+
 def read_options(kind: type[ReadingOptions], modality: str, chosen: Mapping[str, Any], still: bool = False) -> ReadingOptions:
     """Return options with the chosen ones set; see `registry.Face.read_options`.
 
     Args:
         modality: as the user calls it, for the messages. still: whether it is one of pictures that never move.
     Raises:
-        UsageError: a name that the modality does not have, or a value that is not one of its choices or too small.
+        UsageError: a name that the modality does not have, or a value of another type, not among the choices, or too small.
     """
-    known = {entry.name: entry for entry in fields(kind) if entry.name != "chosen"}
+    known, types = {entry.name: entry for entry in fields(kind) if entry.name != "chosen"}, get_type_hints(kind)
     for name, value in chosen.items():
         entry = known.get(name)
         if entry is None:
@@ -313,11 +343,19 @@ def read_options(kind: type[ReadingOptions], modality: str, chosen: Mapping[str,
             continue
         if still and entry.metadata["only"] and value != entry.default:  # the record of a store names them all
             raise UsageError(f"{modality} has no option {name!r}, which {entry.metadata['only']}")
+        accepted = get_args(types[name]) or (types[name],)
+        if not _is_one_of(value, accepted):
+            raise UsageError(f"{name} is {value!r}; {NEEDED[accepted[0]]} is needed")
         choices, minimum = entry.metadata["choices"], entry.metadata["minimum"]
         if value is not None and choices and value not in choices:
             raise UsageError(f"unknown {name} {value!r}; choose from {', '.join(choices)}")
-        if value is not None and minimum is not None and not isinstance(value, int | float):
-            raise UsageError(f"{name} is {value!r}; a number is needed")
         if value is not None and minimum is not None and value < minimum:
             raise UsageError(f"{name} is {value}; at least {minimum:g} is needed")
     return kind(**chosen, chosen=frozenset(chosen).intersection(kind.names()))
+
+
+def _is_one_of(value: Any, types: tuple[type, ...]) -> bool:
+    """Check a value's type; an int is also a float, and a bool is neither."""
+    if isinstance(value, bool):
+        return bool in types
+    return isinstance(value, types) or (float in types and isinstance(value, int))

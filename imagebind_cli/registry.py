@@ -1,6 +1,6 @@
 """The names of modalities and encoders: looking one up imports that file and no other.
 
-A new modality is one file in `encoders/` and one line in `ENCODERS`; one line in `PICTURES` shows its files on pages.
+A new modality is one file in `encoders/` and one line in `ENCODERS`; one line in `PAGE_PICTURES` shows its files on pages.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ENCODERS = {
 }
 
 # The function that draws a file of a modality on a page; without one, the page shows the name. Strings, because a page needs no torch.
-PICTURES = {
+PAGE_PICTURES = {
     "image": "imagebind_cli.pages.pictures:photo",
     "video": "imagebind_cli.pages.pictures:film",
     "vision": "imagebind_cli.pages.pictures:photo_or_film",

@@ -132,8 +132,30 @@ def test_a_manifest_and_windows(photos: Path, tiny: Any) -> None:
     assert store.meta(0)["label"] == "dog"
 
 
-def test_no_reading_option_is_taken_for_a_setting_of_the_job() -> None:
-    assert not options.flags().keys() & inspect.signature(corpus.embed).parameters.keys()
+@pytest.mark.parametrize("job", [corpus.embed, corpus.estimate])
+def test_no_reading_option_is_taken_for_a_setting_of_the_job(job: Any) -> None:
+    assert not options.flags().keys() & inspect.signature(job).parameters.keys()
+
+
+def test_an_estimate_reads_as_the_job_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("walk.csv").write_text("a,b,c,d,e,f\n" + "0,0,9.8,0,0,0\n" * 2000)
+    columns = {"columns": "ax,ay,az,gx,gy,gz"}
+    heard = corpus.embed(tiny, "imu", ["walk.csv"], "a.h5", **columns)
+    plan = corpus.estimate(tiny, "imu", ["walk.csv"], **columns)
+    assert heard.failed == 1
+    assert "ax" in str(plan.failure)
+
+
+def test_a_folder_of_frames_is_one_video(photos: Path, tiny: Any) -> None:
+    (photos / "broken.png").unlink()
+    assert corpus.estimate(tiny, "video", ["photos"], fps=2.0).inputs == 1
+    assert counts(corpus.embed(tiny, "video", ["photos"], "a.h5", fps=2.0)) == (1, 0, 0, 0)
+    assert open_store("a.h5").ids == ["photos"]
+    prepared = {"inputs": ["photos"], "options": {"video": {"fps": 2.0}}}
+    assert counts(corpus.preprocess("video", output="a.tar", **prepared)) == (1, 0, 0, 0)
+    (parts,) = corpus.inspect_inputs("video", **prepared)
+    assert parts[0].record["id"] == "photos"
 
 
 def test_no_terminal_is_imported(photos: Path) -> None:

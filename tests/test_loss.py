@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from imagebind_cli.training.loss import LARGEST_SCALE, PairLoss, has_negatives
+from imagebind_cli.encoder import LARGEST_SCALE
+from imagebind_cli.training.loss import PairLoss, has_negatives
 from imagebind_cli.training.recipe import PairRecipe
 
 KINDS = ("infonce", "sigmoid", "regression")
@@ -67,6 +68,12 @@ def test_regression_is_the_squared_distance():
     cosines = (anchor * other).sum(dim=1)
     loss = make_loss(loss="regression")(anchor, other, torch.arange(9))
     assert loss.item() == pytest.approx((2 - 2 * cosines).mean().item(), abs=1e-12)
+
+
+def test_an_unknown_loss_is_not_trained_as_another():
+    loss = PairLoss(PairRecipe(modalities=("vision", "depth")).model_copy(update={"loss": "hinge"}), 1024)
+    with pytest.raises(NotImplementedError, match="'hinge'"):
+        loss(unit_rows(3, 0).float(), unit_rows(3, 1).float(), groups_of(3))
 
 
 def test_a_duplicate_pushes_nothing_away():

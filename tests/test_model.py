@@ -5,6 +5,8 @@ import pytest
 import torch
 
 import imagebind_cli as ib
+from imagebind_cli.options import OPTIONS, flags
+from imagebind_cli.registry import face
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +61,39 @@ def test_a_bad_input_is_named(model):
 
 
 def test_an_unknown_option_is_named(model):
-    with pytest.raises(ib.UserError, match="clips is '3'; a number is needed"):
+    with pytest.raises(ib.UserError, match="clips is '3'; a whole number is needed"):
         list(model.read("audio", "a.wav", clips="3"))
     with pytest.raises(ib.UserError, match="image has no option 'focal'; it has none"):
         model.embed("image", [ARRAYS["image"]], focal=3)
+
+
+@pytest.mark.parametrize(
+    ("modality", "option", "value", "needed"),
+    [
+        ("imu", "remove_gravity", "no", "True or False"),
+        ("imu", "max_gap", True, "a number"),
+        ("imu", "row", None, "a whole number"),
+        ("audio", "clips", 2.5, "a whole number"),
+        ("depth", "dataset", 1, "text"),
+        ("video", "crops", 3, "text"),
+    ],
+)
+def test_an_option_of_a_wrong_type_is_named(modality, option, value, needed):
+    with pytest.raises(ib.UserError, match=f"^{option} is {value!r}; {needed} is needed$"):
+        face(modality).read_options({option: value})
+
+
+def test_options_take_whole_numbers_for_numbers():
+    assert face("imu").read_options({"rate": 100, "clips": None, "standardise": True}).rate == 100
+
+
+def test_options_of_one_name_mean_the_same_in_every_modality():
+    """One flag of the command line stands for all of them."""
+    for kind in OPTIONS.values():
+        for entry in kind.flags():
+            one = flags()[entry.name]
+            assert (entry.type, entry.default) == (one.type, one.default)
+            assert entry.metadata | {"only": ""} == one.metadata | {"only": ""}, entry.name  # `only` is about still pictures
 
 
 def test_a_wrong_shape_is_told(model):

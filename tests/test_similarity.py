@@ -172,7 +172,7 @@ def test_ranks_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch, held: i
     ids = [str(number) for number in random.permutation(400)]
     queries = rows(13, seed=1)
     relevant = [random.choice(400, size, replace=False) for size in [1, 2, 5, 400, *[3] * 9]]
-    found = similarity.ranks(lambda: cut(vectors, 33), queries, relevant, similarity.places(ids))
+    found = similarity.ranks(lambda: cut(vectors, 33), queries, relevant, similarity.positions_by_id(ids))
     assert [own.tolist() for own in found] == [
         brute_ranks(vectors, query, rows_of, ids) for query, rows_of in zip(queries, relevant, strict=True)
     ]

@@ -712,10 +712,15 @@ def test_a_profile_names_each_phase(imagebind, flags, tmp_path):
         (["--pairs", "image-depth", "--zeroshot", "audio", "--out", "x"], 2, "MODALITY:FILE is needed"),
         (["--pairs", "image-depth", "--recipe", "nothing", "--out", "x"], 1, "no recipe 'nothing'"),
         (["--pairs", "image-depth", "--model", "nothing", "--out", "x"], 1, "no model 'nothing'"),
-        (["--pairs", "image-depth", "--set", "optimizer.rate=1", "--out", "x"], 1, "unknown key 'optimizer.rate'"),
-        (["--pairs", "image-depth", "--set", "optimizer.rl=1", "--out", "x"], 1, "unknown key 'optimizer.rl'; did you mean 'lr'?"),
-        (["--pairs", "image-depth", "--set", "epochs=1", "--out", "x"], 1, "unknown key 'epochs'; did you mean 'run.epochs'?"),
-        (["--pairs", "image-depth", "--set", "foo.bar=1", "--out", "x"], 1, "unknown key 'foo'\n"),
+        (["--pairs", "image-depth", "--set", "optimizer.rate=1", "--out", "x"], 2, "unknown key 'optimizer.rate'"),
+        (
+            ["--pairs", "image-depth", "--set", "run.keep=0", "--out", "x"],
+            2,
+            "recipe: run.keep: Input should be greater than or equal to 1",
+        ),
+        (["--pairs", "image-depth", "--set", "optimizer.rl=1", "--out", "x"], 2, "unknown key 'optimizer.rl'; did you mean 'lr'?"),
+        (["--pairs", "image-depth", "--set", "epochs=1", "--out", "x"], 2, "unknown key 'epochs'; did you mean 'run.epochs'?"),
+        (["--pairs", "image-depth", "--set", "foo.bar=1", "--out", "x"], 2, "unknown key 'foo'\n"),
         (
             ["--pairs", "image-depth", "--set", "encoders.audio.train=all", "--out", "x"],
             1,
@@ -738,6 +743,14 @@ def test_bad_requests_are_one_line(imagebind, tmp_path, monkeypatch, arguments, 
     assert done.code == code
     assert told in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flags", [[], ["--set", "run.seed=1"], ["--set", "run.keep=2"]])
+def test_a_wrong_value_in_a_recipe_is_not_bad_usage(imagebind, tmp_path, flags):
+    (tmp_path / "keep.toml").write_text("[run]\nkeep = 0\n")
+    done = imagebind("train", "--recipe", tmp_path / "keep.toml", *flags, "--out", tmp_path / "x")
+    assert done.code == 1
+    assert "keep.toml: run.keep: Input should be greater than or equal to 1" in done.err
 
 
 def test_the_command_line_imports_no_torch():

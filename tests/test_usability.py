@@ -199,7 +199,7 @@ class TestJSON:
             ("store export good.h5 -o v.npy --json", {"store", "rows", "array"}),
             ("store compact good.h5 --json", {"store", "dropped", "bytes_before", "bytes"}),
             ("train --pairs image-text --data pairs.jsonl --batch 2 --dry-run --json", {"model", "pairs", "plan"}),
-            ("embed image a.png --dry-run --json", {"inputs", "bytes", "done", "left", "assumed", "seconds"}),
+            ("embed image a.png --dry-run --json", {"inputs", "bytes", "done", "remaining", "assumed", "seconds"}),
         ],
     )
     def test_every_read_out_is_one_document(self, files: Path, here: Run, line: str, keys: set[str] | None) -> None:
@@ -276,7 +276,7 @@ class TestEstimate:
         done = here("embed image 0.png 1.png 2.png 3.png -o v.h5 --errors failed.jsonl --dry-run --json")
         assert done.code == 0, done.err
         plan = json.loads(done.out)
-        assert (plan["inputs"], plan["done"], plan["left"], plan["measured"], plan["first"]) == (4, 2, 2, 2, "2.png")
+        assert (plan["inputs"], plan["done"], plan["remaining"], plan["measured"], plan["first"]) == (4, 2, 2, 2, "2.png")
         assert plan["bytes"] == sum(Path(f"{number}.png").stat().st_size for number in (2, 3))
         assert plan["seconds"] > 0
         assert here("embed image 2.png --dry-run -o w.h5").out.decode().startswith("1 image input: 1 to do, ")
@@ -304,7 +304,7 @@ class TestEstimate:
 
     def test_from_python(self, files: Path, tiny: object) -> None:
         plan = corpus.estimate(tiny, "image", ["a.png"], "good.h5")
-        assert (plan.inputs, plan.done, plan.left, plan.seconds) == (1, 1, 0, None)
+        assert (plan.inputs, plan.done, plan.remaining, plan.seconds) == (1, 1, 0, None)
 
 
 WRONG_WORDS = """

@@ -41,6 +41,7 @@ from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say, summary_at_end
 from imagebind_cli.errors import UsageError
 from imagebind_cli.file_kinds import Others
+from imagebind_cli.options import folders_are_frames
 from imagebind_cli.space import load_model
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def embed_command(
 ) -> None:
     """Embed inputs and write each vector to a store or to stdout."""
     options, columns = reading_options(modality, chosen).choices(), column_names(column, manifest)
-    frames, others = "fps" in options, Others(strict, tuple(include or ()))
+    frames, others = folders_are_frames(options), Others(strict, tuple(include or ()))
     if retry_errors and errors is None:
         raise UsageError("--retry-errors takes the inputs that --errors FILE lists; give --errors FILE")
     if retry_errors and not inputs and manifest is None:

@@ -38,7 +38,7 @@ def write_estimate(
 
 
 def _lines(plan: Estimate) -> Iterator[str]:
-    parts = [f"{plan.left:,} to do"]
+    parts = [f"{plan.remaining:,} to do"]
     parts += [f"{plan.bytes / 1e6:,.1f} MB"] if plan.bytes else []
     parts += [f"{plan.done:,} there already"] if plan.done else []
     parts += [f"{plan.failed_before:,} failed before"] if plan.failed_before else []

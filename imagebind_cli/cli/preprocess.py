@@ -36,6 +36,7 @@ from imagebind_cli.cli.talk import Talk, say, summary_at_end
 from imagebind_cli.errors import UsageError, UserError, writing
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.files import replacing
+from imagebind_cli.options import folders_are_frames
 
 if TYPE_CHECKING:
     from imagebind_cli.corpus import Inspection
@@ -86,7 +87,7 @@ def preprocess_command(
     """Prepare inputs, or show what is read of them."""
     modalities = tuple(modality.split(","))
     options = _options(modalities, chosen)
-    frames, columns = chosen["fps"] is not None, column_names(column, manifest)
+    frames, columns = any(map(folders_are_frames, options.values())), column_names(column, manifest)
     if preview is not None and preview.exists() and not preview.is_dir():
         raise UserError(f"{preview}: exists and is not a folder")
     if (output is None) == (not inspect and preview is None):

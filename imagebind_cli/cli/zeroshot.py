@@ -47,6 +47,7 @@ from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, ReportOptions, TruthOptions
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.files import write_text
+from imagebind_cli.options import folders_are_frames
 from imagebind_cli.space import Space
 
 if TYPE_CHECKING:
@@ -284,7 +285,7 @@ def zeroshot_command(
         raise UsageError("say what the inputs are, or name a --suite")
     else:
         name, reading = modality, reading_options(modality, chosen).choices()
-        given = _inputs(name, inputs or [], manifest, columns, nul, chosen["fps"] is not None, others, truth_options.truth)
+        given = _inputs(name, inputs or [], manifest, columns, nul, folders_are_frames(reading), others, truth_options.truth)
         if probe_options.shots:
             run = partial(evaluation.few_shot, given, name, truth_options, probe_options, labels=class_options.labels, reading=reading)
         else:

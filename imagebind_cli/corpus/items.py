@@ -20,12 +20,20 @@ Inputs = Iterable[str | Path] | Callable[[Passes], Iterator[Item | Failure]]
 
 
 def open_items(
-    modalities: tuple[str, ...], inputs: Inputs, manifest: Path | str | None, columns: Mapping[str, str] | None, passes: Passes
+    modalities: tuple[str, ...],
+    inputs: Inputs,
+    manifest: Path | str | None,
+    columns: Mapping[str, str] | None,
+    passes: Passes,
+    frames: bool,
 ) -> Iterator[Item | Failure]:
-    """Yield the items of a job: the rows of its manifest if there is one, else those of its inputs."""
+    """Yield the items of a job: the rows of its manifest if there is one, else those of its inputs.
+
+    frames: a folder among them is one item, see `options.folders_are_frames`; a function that yields items decides for itself.
+    """
     if manifest is not None:
         return from_manifest(Path(manifest), modalities, columns)
-    return inputs(passes) if callable(inputs) else from_arguments(map(str, inputs), modalities, io.BytesIO(), passes=passes)
+    return inputs(passes) if callable(inputs) else from_arguments(map(str, inputs), modalities, io.BytesIO(), passes=passes, frames=frames)
 
 
 def new_items(

@@ -14,6 +14,7 @@ from imagebind_cli.corpus.resume import Resume
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.events import Listener
+from imagebind_cli.options import folders_are_frames
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.sources import Failure, Item, kept_beside, whole_source
 from imagebind_cli.store import Row, Store, check_writable
@@ -71,7 +72,7 @@ def embed(
             stack.callback(setattr, listener, "failures", listener.failures)
             listener.failures = failures
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
-        first, items = first_of(open_items((modality,), inputs, manifest, manifest_columns, resume.passes))
+        first, items = first_of(open_items((modality,), inputs, manifest, manifest_columns, resume.passes, folders_are_frames(options)))
         reading = registry.face(modality).read_options({**prepared_options(first, modality), **options})
         processes = stack.enter_context(Processes([modality]))
         if callable(output):

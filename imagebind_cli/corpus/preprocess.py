@@ -17,7 +17,7 @@ from imagebind_cli.engine import default_workers, open_engine
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.events import Listener
-from imagebind_cli.options import ReadingOptions
+from imagebind_cli.options import ReadingOptions, folders_are_frames
 from imagebind_cli.prepared import Writer, belongs_to, member_key, open_writer
 from imagebind_cli.registry import Face
 from imagebind_cli.sources import Failure, Item, kept_beside
@@ -94,7 +94,7 @@ def preprocess(
             listener.failures = failures
         if processes is None:
             processes = stack.enter_context(Processes(names))
-        items = open_items(names, inputs, manifest, manifest_columns, lambda path: belongs_to(path, place))
+        items = open_items(names, inputs, manifest, manifest_columns, lambda path: belongs_to(path, place), _are_frames(options))
         listener.begin(0)
         configs = _configs(model, reading)
         record = _record(configs, reading, array)
@@ -134,7 +134,7 @@ def inspect_inputs(
     listener.begin(0)
     configs = _configs(model, reading)
     inspections: dict[str, Inspection] = {}
-    items = open_items(names, inputs, manifest, manifest_columns, lambda path: False)
+    items = open_items(names, inputs, manifest, manifest_columns, lambda path: False, _are_frames(options))
     for item, result in _decode(items, configs, reading, workers or default_workers()):
         if isinstance(result, Failure):
             listener.failure(item.id, result.reason)
@@ -181,6 +181,11 @@ def _reading(modalities: Sequence[str], options: Options | None) -> dict[Face, R
         if name not in modalities:
             raise UsageError(f"options of {name}, which is not asked for; choose from {', '.join(modalities)}")
     return {face: face.read_options(options.get(face.name, {})) for face in map(registry.face, modalities)}
+
+
+def _are_frames(options: Options | None) -> bool:
+    """Check whether the options of any modality make a folder one item."""
+    return any(map(folders_are_frames, (options or {}).values()))
 
 
 def _configs(model: str | None, faces: Iterable[Face]) -> dict[Face, EncoderConfig]:

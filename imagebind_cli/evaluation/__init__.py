@@ -1,4 +1,21 @@
-"""Zero-shot and few-shot classification and the suites the field compares by: class names and prompts, prototypes, scores, reports."""
+"""Zero-shot and few-shot classification and the suites the field compares by: class names and prompts, prototypes, scores, reports.
+
+options.py      what a user may choose; the flags are made from it
+job.py          `classify`, `few_shot` and `run_suite`
+suites/         published suites: their recipes and the layouts of their datasets
+truth.py        what the inputs really are
+vectors.py      the vectors to classify, from stores or from a model
+labels.py       the classes and their names
+prompts.py      the sentences that name them
+prototypes.py   class vectors from names or examples
+classifier.py   a vector to its best classes
+probe.py        a linear classifier trained on a few examples
+captions.py     items and captions that search each other
+task.py         one classification, from its vectors to its report
+tally.py        the outcome of each item
+report.py       the scores, with intervals
+precision.py    how far vectors move in another number type
+"""
 
 from __future__ import annotations
 

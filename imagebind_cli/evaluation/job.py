@@ -33,6 +33,7 @@ from imagebind_cli.evaluation.truth import FOLDER, Truth, open_truth, refuse_col
 from imagebind_cli.evaluation.vectors import ItemVectors, VectorSource, open_stores, stored_vectors
 from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import Others
+from imagebind_cli.options import folders_are_frames
 from imagebind_cli.registry import face
 from imagebind_cli.sources import Failure, Item, Passes, from_arguments, from_manifest
 from imagebind_cli.space import Space
@@ -186,7 +187,8 @@ def _source(
     if manifest is not None:
         items = from_manifest(Path(manifest), (modality,))
     else:
-        items = inputs(None) if callable(inputs) else from_arguments(paths, (modality,), io.BytesIO(), others=others)
+        frames = folders_are_frames(reading or {})
+        items = inputs(None) if callable(inputs) else from_arguments(paths, (modality,), io.BytesIO(), frames=frames, others=others)
     has_columns = bool(readers) or manifest is not None or callable(inputs)
     return VectorSource(space, modality, readers, items, pool, face(modality).read_options(reading or {}), has_columns=has_columns)
 

@@ -13,6 +13,9 @@ from imagebind_cli import metrics
 from imagebind_cli.evaluation.tally import Tally
 
 LEVEL, SEED = 0.95, 0
+# The figures of retrieval under their names in a report: `median_rank`, `map`.
+RETRIEVAL_SCORES = {name.replace(" ", "_").replace("mAP", "map"): figure for name, figure in metrics.RETRIEVAL_FIGURES.items()}
+RANKS = tuple(name for name, (source, _) in RETRIEVAL_SCORES.items() if source == "rank")
 AT_ONCE = 200  # bootstrap draws of average precision held in memory together
 
 
@@ -88,8 +91,8 @@ def bootstrap(draws: int, over: str) -> dict[str, Any]:
 
 def retrieval_scores(values: Mapping[str, np.ndarray], draws: int = 1000) -> dict[str, Any]:
     """Average the values of queries, as `metrics.retrieval` returns them, with intervals over queries."""
-    scores = {name.replace("AP", "map"): _score(of_queries, None, draws) for name, of_queries in values.items() if name != "rank"}
-    return scores | {"median_rank": _score(values["rank"], None, draws, np.median)}
+    figures = sorted(RETRIEVAL_SCORES.items(), key=lambda figure: is_rank(figure[0]))  # fractions first
+    return {name: _score(values[source], None, draws, statistic) for name, (source, statistic) in figures}
 
 
 def _top_k(tally: Tally, draws: int) -> dict[str, Any]:
@@ -165,4 +168,4 @@ def format_score(name: str, value: float) -> str:
 
 def is_rank(name: str) -> bool:
     """Check whether a score of this name is a rank, and not a fraction of 1."""
-    return name.startswith("median_rank")
+    return name.startswith(RANKS)

@@ -1,6 +1,6 @@
 """A small picture of any file, and its sound if it has one, as bytes embedded in a page.
 
-`registry.PICTURES` names the function for each modality. Each takes (path, span, options), as `picture` does.
+`registry.PAGE_PICTURES` names the function for each modality. Each takes (path, span, options), as `picture` does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from imagebind_cli.media.motion.recordings import read_recording
 from imagebind_cli.media.video.clips import open_video
 from imagebind_cli.options import ThermalOptions
 from imagebind_cli.pages.preview import grey, traces
-from imagebind_cli.registry import PICTURES
+from imagebind_cli.registry import PAGE_PICTURES
 
 SIDE = 240  # pixels of the longer side of a picture
 SHORT_SECONDS, EXCERPT_SECONDS = 30, 10  # sounds up to the first are played whole; of longer ones, so much of the beginning
@@ -50,11 +50,11 @@ def picture(modality: str, path: str, span: Span = None, options: Options = Mapp
     """Return the picture or sound that a page shows of a file, or of some seconds of a longer one.
 
     Args:
-        modality: one of `registry.PICTURES`. span: start and end in seconds. options: how the file was read when it was embedded.
+        modality: one of `registry.PAGE_PICTURES`. span: start and end in seconds. options: how the file was read when it was embedded.
     Raises:
         OSError, ValueError: the file cannot be read.
     """
-    module, _, function = PICTURES[modality].partition(":")
+    module, _, function = PAGE_PICTURES[modality].partition(":")
     made: Picture = getattr(import_module(module), function)(path, span, options)
     return made
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from imagebind_cli.events import Listener
 from imagebind_cli.pages.base import PageFile, escape
 from imagebind_cli.pages.pictures import EXCERPT_SECONDS, Picture, Span, picture
-from imagebind_cli.registry import PICTURES
+from imagebind_cli.registry import PAGE_PICTURES
 from imagebind_cli.retrieval.search import Hit, Query
 from imagebind_cli.retrieval.stored_items import Exhibit, stored_exhibit
 from imagebind_cli.sources import Stretch, whole_source
@@ -63,7 +63,7 @@ class SearchPage(PageFile):
     def section(self, heading: str, asked: Sequence[Exhibit], cards: Sequence[Card], words: str = "", kind: str = "") -> None:
         """Add a query and its answers, then `words` about them. kind: the section's class in the style sheet."""
         self.write((f'<section class="{kind}">' if kind else "<section>") + f"<h2>{escape(heading)}</h2>\n")
-        shown = (self._body(exhibit, "query", self._options(exhibit.kind) if exhibit.kind in PICTURES else {}) for exhibit in asked)
+        shown = (self._body(exhibit, "query", self._options(exhibit.kind) if exhibit.kind in PAGE_PICTURES else {}) for exhibit in asked)
         self.write(f'<div class="asked">{"".join(f"<div>{body}</div>" for body in shown)}</div>\n' if asked else "")
         firsts = [place for place, card in enumerate(cards) if card.rank == 1]  # several where modalities are ranked separately
         for first, stop in pairwise([*firsts, len(cards)]):
@@ -89,7 +89,7 @@ class SearchPage(PageFile):
             start = source.start or 0.0
             span = start, start + EXCERPT_SECONDS if source.end is None else source.end
         body, about = "", "" if span is None else f"{span[0]:.2f} to {span[1]:.2f} s"
-        if kind in PICTURES:
+        if kind in PAGE_PICTURES:
             try:
                 shown = _cached(kind, os.path.join(self._root, path), span, tuple(sorted(options.items())))
             except (OSError, ValueError) as error:

@@ -47,8 +47,8 @@ def evaluate_pairs(
         draws: of the bootstrap; 0 for no intervals. note: called with a line of text where pairs are left out.
         space: checks that both stores are of one model.
     Returns:
-        `directions`: for each of both its `query` and `target`, and each of `SCORES` as `value` with `low` and `high`. `pairs` and `stores`: what
-        was compared, with SHA-256 of pairs, ids and vectors.
+        `directions`: for each of both its `query` and `target`, and each of `metrics.RETRIEVAL_FIGURES` as `value` with `low` and `high`.
+        `pairs` and `stores`: what was compared, with SHA-256 of pairs, ids and vectors.
     Raises:
         UserError: no such store, stores of different models, pairs that cannot be read, or none with both its ids in the stores.
         UsageError: not two stores.

@@ -1,4 +1,11 @@
-"""The inputs: arguments, folders, patterns, lines on stdin, manifests, prepared samples. One item at a time, in a stable order."""
+"""What goes in: arguments, folders, patterns, lines on stdin, manifests, prepared samples. One item at a time, in a stable order.
+
+arguments.py   what was typed, and the lines of stdin
+folders.py     the files in a folder, or of a pattern
+manifests.py   the rows of a manifest
+archives.py    the samples in a tar shard or a prepared HDF5 file
+items.py       what all of these yield: an item, or why it cannot be used
+"""
 
 from imagebind_cli.sources.archives import from_shard
 from imagebind_cli.sources.arguments import from_arguments, from_lines, from_stream

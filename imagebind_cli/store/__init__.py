@@ -1,6 +1,22 @@
 """Embeddings on disk and as lines of JSON, without torch.
 
-`Store` writes the format of a name's ending; `open_store` recognises the format by a file's content.
+`Store` writes in the format that a name's ending says; `open_store` reads what a file's content shows it to be.
+
+row.py           one row, as a line of JSON and as a stamp by which it is looked up
+provenance.py    how a store's vectors were made, and the refusal to mix two kinds
+writer.py        `Store`, and the formats it writes
+lines.py         the formats `.jsonl` and `.npy`
+tensors.py       the format `.safetensors`
+hdf5.py          the format `.h5`
+folder.py        the format `.store`
+growing.py       files that are appended to, for `.jsonl`, `.npy` and `.store`
+journal.py       a file that changes in whole steps, for `.h5`
+source.py        what a format offers to its reader
+reader.py        `open_store`, and the formats it recognises
+describe.py      what a store holds
+check.py         whether every row of one is sound
+maintenance.py   merge, compact, prune
+export.py        the same rows in another format
 """
 
 from imagebind_cli.store.reader import StoreReader, is_store, open_store

@@ -10,12 +10,10 @@ from pathlib import Path
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import replacing
-from imagebind_cli.store.folder import FolderWriter
 from imagebind_cli.store.provenance import check_alike, provenance_path
 from imagebind_cli.store.reader import StoreReader, open_store
 from imagebind_cli.store.row import Row, id_hash
-from imagebind_cli.store.tensors import SafetensorsWriter
-from imagebind_cli.store.writer import FLUSH_ROWS, Store
+from imagebind_cli.store.writer import FLUSH_ROWS, Rewritable, Store
 
 
 @dataclass
@@ -142,7 +140,7 @@ def _rewrite(path: Path, keeps: Callable[[list[Row]], bool]) -> StoreReader:
     with Store(path, provenance) as store:  # keeps other writers out
         reader = open_store(path)
         items = filter(keeps, reader.items())
-        if isinstance(store.format, FolderWriter | SafetensorsWriter):
+        if isinstance(store.format, Rewritable):
             store.format.rewrite(_batches(items))
         else:
             _replace(path, reader, items)

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,7 +24,10 @@ from imagebind_cli.store.row import NO_HASH, Row, Stamp, id_hash
 
 FLUSH_ROWS, FLUSH_SECONDS = 1024, 2.0
 
-# File ending to the module and class that writes it.
+# File ending to the module and class that writes it. A new format also needs:
+# its line in reader.READERS, and in reader._kind how its content is recognised; a `rewrite` if two files of it cannot be swapped (Rewritable);
+# a folder's: sources/folders.py, which must not walk into it; the ending in file_kinds.py;
+# the help texts of `-o` in cli/embed.py and of STORE in cli/store.py; its row in docs/outputs.md.
 FORMATS = {
     ".jsonl": "lines:JSONLinesWriter",
     ".npy": "lines:NPYWriter",
@@ -55,6 +58,14 @@ class Format(Protocol):
 
     def release(self) -> None:
         """Close the files and release the lock."""
+
+
+@runtime_checkable
+class Rewritable(Protocol):
+    """A format that writes its rows anew by itself. Of any other, `compact` and `prune` write a second file and put it in its place."""
+
+    def rewrite(self, batches: Iterable[list[Row]]) -> None:
+        """Replace all rows by these. Until they are whole, the old ones count."""
 
 
 class Store:

@@ -12,9 +12,8 @@ from imagebind_cli.options import ReadingOptions
 from imagebind_cli.training.recipe import AugmentRecipe, PairRecipe
 
 FACES = tuple(map(registry.face, registry.MODALITIES))
-PICTURES = tuple(dict.fromkeys(face.encoder for face in FACES if face.drawn))  # encoders whose inputs can be cropped
+CROPPABLE = tuple(dict.fromkeys(face.encoder for face in FACES if face.drawn))  # encoders whose inputs can be cropped
 TIMED = tuple(face.name for face in FACES if face.windowed)  # modalities of which one window is read
-WINDOWS = ("clips", "hop", "centres", "crops")  # options that choose windows and crops, which training draws at random
 GEOMETRY = ("crop", "flip", "randaugment")  # augmentations that move pixels: two aligned pictures need the same
 
 
@@ -54,7 +53,7 @@ def pair_inputs(pair: PairRecipe, configs: Mapping[str, EncoderConfig]) -> tuple
             if modality not in pair.modalities:
                 raise UserError(f"{pair.name}: {key} for {modality!r}; the pair has {' and '.join(pair.modalities)}")
     anchor, other = (_pair_input(pair, modality, configs) for modality in pair.modalities)
-    if pair.aligned and anchor.encoder in PICTURES and other.encoder in PICTURES:
+    if pair.aligned and anchor.encoder in CROPPABLE and other.encoder in CROPPABLE:
         default = AugmentRecipe()
         for name in GEOMETRY:
             values = [getattr(each.augment or default, name) for each in (anchor, other)]
@@ -62,7 +61,7 @@ def pair_inputs(pair: PairRecipe, configs: Mapping[str, EncoderConfig]) -> tuple
                 difference = f"{anchor.modality} has {values[0]}, {other.modality} {values[1]}"
                 raise UserError(f"{pair.name}: aligned pictures need the same {name}; {difference}")
     for each in (anchor, other):
-        if each.augment and each.encoder in PICTURES:
+        if each.augment and each.encoder in CROPPABLE:
             libraries.require("torchvision", "augmentation")
         if each.augment and each.augment.frequency_mask:
             libraries.require("torchaudio", "augmentation")
@@ -93,8 +92,8 @@ def augment_keys(modality: str) -> list[str]:
 
 
 def recipe_options(modality: str) -> list[str]:
-    """List the options of a modality's reader that a recipe may set."""
-    return [name for name in registry.face(modality).options.names() if name not in WINDOWS]
+    """List the options of a modality's reader that a recipe may set: all but those that choose windows."""
+    return [entry.name for entry in registry.face(modality).options.flags() if not entry.metadata["windows"]]
 
 
 def _check_augment(pair: PairRecipe, modality: str, augment: AugmentRecipe) -> None:

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from imagebind_cli.encoder import LARGEST_SCALE
 from imagebind_cli.training.distributed import gather_rows, rank
 from imagebind_cli.training.recipe import PairRecipe
 
-LARGEST_SCALE = 100.0  # CLIP's bound for 1 / temperature, which keeps a learnt one from diverging
 SIGMOID_BIAS = -10.0  # SigLIP's initial value: otherwise the many negatives dominate the first steps
 
 
@@ -71,6 +71,8 @@ class PairLoss(nn.Module):
             scores = scale * anchor @ others.T + self.bias  # (k, n)
             signs = torch.full_like(scores, -1.0).scatter(1, positives[:, None], 1.0)
             return -F.logsigmoid(signs * scores).masked_fill(duplicates, 0.0).sum()
+        if self.kind != "infonce":
+            raise NotImplementedError(f"training loss {self.kind!r}")
         ways = ((anchor, others), (other, anchors))
         scores_of = [(scale * rows @ all_rows.T).masked_fill(duplicates, -torch.inf) for rows, all_rows in ways]
         return sum((F.cross_entropy(scores, positives, reduction="sum") for scores in scores_of), anchor.new_zeros(())) / 2

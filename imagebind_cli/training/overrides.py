@@ -8,7 +8,7 @@ from typing import Any
 
 from imagebind_cli import registry
 from imagebind_cli.errors import UsageError
-from imagebind_cli.training.inputs import GEOMETRY, PICTURES, augment_keys, recipe_options
+from imagebind_cli.training.inputs import CROPPABLE, GEOMETRY, augment_keys, recipe_options
 from imagebind_cli.training.plan import RANDOM, encoder_recipes
 from imagebind_cli.training.recipe import ROW_COLUMNS, PairRecipe, Recipe, read_recipe
 
@@ -124,7 +124,7 @@ def _replacement_pair(
                 table.setdefault(key, {})[new] = remaining
     anchor, other = (table.get("augment", {}).get(modality, {}) for modality in modalities)
     geometry = {key: anchor[key] for key in GEOMETRY if key in anchor}
-    if geometry and not other and pair.aligned and after[1] in PICTURES:  # aligned pictures need the same geometry
+    if geometry and not other and pair.aligned and after[1] in CROPPABLE:  # aligned pictures need the same geometry
         table["augment"][modalities[1]] = geometry
     for old, new in zip(before, after, strict=True):
         if old != new and old in encoders and new not in encoders:

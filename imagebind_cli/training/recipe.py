@@ -74,6 +74,7 @@ class PairRecipe(RecipeTable):
     temperature: Annotated[float, Field(ge=0.01)] = 0.07
     learn_temperature: bool = False
     clip: Positive | None = None
+    # A further loss also needs its branch in loss.py, and its say on negatives and chance in plan.py and log.py.
     loss: Literal["infonce", "sigmoid", "regression"] = "infonce"
     aligned: bool = True
     views: Annotated[int, Field(ge=0)] = 0
@@ -170,7 +171,7 @@ class OptimizerRecipe(RecipeTable):
     final: Fraction = 0.0
 
 
-class RunRecipe(RecipeTable):
+class RunRecipe(RecipeTable):  # a key that does not change the result is also named in folder.IRRELEVANT
     """The length of a run, how it computes, and what it saves.
 
     epochs: passes over the first pair's replicated rows. steps: in place of epochs. micro_batch: samples in memory at once (gradient
@@ -238,7 +239,9 @@ def read_recipe(name: str | None, changes: Iterable[str] = (), **replacements: A
         replacements: top-level keys to replace; None keeps the recipe's own.
     Raises:
         UserError: the recipe does not exist, is not TOML, has an unknown key (the nearest is named) or a value that does not fit.
+        UsageError: one of the changes is malformed, or is where a value does not fit.
     """
+    changes = tuple(changes)
     values: dict[str, Any] = {}
     if name is not None:
         path = Path(name)
@@ -257,7 +260,8 @@ def read_recipe(name: str | None, changes: Iterable[str] = (), **replacements: A
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{name or 'recipe'}: {_explain(error)}") from None
+        kind = UsageError if _is_of_changes(error, changes) else UserError
+        raise kind(f"{name or 'recipe'}: {_explain(error)}") from None
 
 
 def _apply_change(values: dict[str, Any], change: str) -> None:
@@ -279,6 +283,13 @@ def _apply_change(values: dict[str, Any], change: str) -> None:
             table[last] = value
     except (IndexError, ValueError, AttributeError, TypeError):
         raise UsageError(f"--set {change!r}: the recipe has no {key_path}") from None
+
+
+def _is_of_changes(error: ValidationError, changes: Iterable[str]) -> bool:
+    """Check whether the first mistake is at, below or above a key that was changed."""
+    place = error.errors()[0]["loc"]
+    keys = (change.partition("=")[0].split(".") for change in changes)
+    return any(all(str(one) == other for one, other in zip(place, key, strict=False)) for key in keys)
 
 
 def _explain(error: ValidationError) -> str:

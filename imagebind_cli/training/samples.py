@@ -20,7 +20,7 @@ from imagebind_cli.prepared import Prepared
 from imagebind_cli.readers import read_source
 from imagebind_cli.sources import Failure
 from imagebind_cli.training import augment
-from imagebind_cli.training.inputs import PICTURES, TIMED, PairInput
+from imagebind_cli.training.inputs import CROPPABLE, TIMED, PairInput
 from imagebind_cli.training.rows import PairRows
 
 MIDDLE = 0.5
@@ -150,7 +150,7 @@ def check_first_rows(reader: PairReader) -> Iterator[str]:
         content = reader.rows.rows[row]
         if "file" in content and isinstance(reader.rows.payloads(content, (source.modality,))[source.modality], Prepared):
             how = "windows are drawn from the prepared ones" if source.modality in TIMED else "read as prepared"
-            if source.augment and source.encoder in PICTURES:
+            if source.augment and source.encoder in CROPPABLE:
                 how = f"crops are taken from prepared squares of {source.config.shape[-1]} x {source.config.shape[-1]}"
             yield f"{source.modality}: {how}"
 

@@ -18,7 +18,7 @@ from imagebind_cli.media.video.reading_order import read_clips
 from imagebind_cli.media.windows import seen
 
 # Pictures that Pillow reads wherever they are given: of some, FFmpeg shows the first tile, layer or preview, and damaged profiles crash it.
-PICTURES = re.compile(rb"GIF8|RIFF....WEBP|\x89PNG|II[*+]\0|MM\0[*+]|8BPS|" + AVIF.pattern + b"|" + HEIF.pattern, re.DOTALL)
+PICTURE_SIGNATURES = re.compile(rb"GIF8|RIFF....WEBP|\x89PNG|II[*+]\0|MM\0[*+]|8BPS|" + AVIF.pattern + b"|" + HEIF.pattern, re.DOTALL)
 ANIMATED = "GIF", "WEBP", "PNG", "AVIF"  # pictures that follow one another in time; those of other formats are pages, layers or thumbnails
 NO_DURATION = 100  # milliseconds of a frame that says 0, as in browsers
 # Every frame is drawn on the whole canvas, however little of it changes: a file of 2 MB may ask for hours of drawing.
@@ -98,7 +98,7 @@ class Animation:
 
 def is_picture(source: Source) -> bool:
     """Check whether a file is a picture, moving or still, as its first bytes say; JPEG does not count, as a video may be made of JPEGs."""
-    return PICTURES.match(first_bytes(source, HEAD)) is not None
+    return PICTURE_SIGNATURES.match(first_bytes(source, HEAD)) is not None
 
 
 @decoding("animation")

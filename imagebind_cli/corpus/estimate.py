@@ -20,7 +20,7 @@ from imagebind_cli.corpus.resume import Resume
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.events import Listener
 from imagebind_cli.model import Model
-from imagebind_cli.options import ReadingOptions
+from imagebind_cli.options import ReadingOptions, folders_are_frames
 from imagebind_cli.readers import read_source
 from imagebind_cli.sources import Failure, Item
 from imagebind_cli.store import Row, Stamp, open_store
@@ -37,9 +37,9 @@ class Estimate:
     """What a job would do.
 
     inputs: all there are. bytes: of the files that are left to do. done: inputs that the store has. failed_before: those that an earlier run
-    could not use. left: inputs to do. first: id of the first of them. vectors: how many it becomes. assumed: what was assumed to read it.
+    could not use. remaining: inputs to do. first: id of the first of them. vectors: how many it becomes. assumed: what was assumed to read it.
     failure: why it could not be used. measured: inputs that were embedded to measure the rate, in `measured_seconds`. device: what they
-    were embedded on. seconds: the estimate for all that is left; None where nothing was measured.
+    were embedded on. seconds: the estimate for all that remain; None where nothing was measured.
     """
 
     modality: str
@@ -47,7 +47,7 @@ class Estimate:
     bytes: int = 0
     done: int = 0
     failed_before: int = 0
-    left: int = 0
+    remaining: int = 0
     first: str | None = None
     vectors: int | None = None
     assumed: list[str] = field(default_factory=list)
@@ -80,7 +80,7 @@ def estimate(
     output: Path | str | None = None,
     *,
     manifest: Path | str | None = None,
-    columns: Mapping[str, str] | None = None,
+    manifest_columns: Mapping[str, str] | None = None,
     errors: Path | str | None = None,
     retry_errors: bool = False,
     verify: bool = False,
@@ -109,7 +109,7 @@ def estimate(
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
         if output is not None and Path(output).exists():
             stored = resume.store = _Stored(Path(output))
-        first, items = first_of(open_items((modality,), inputs, manifest, columns, resume.passes))
+        first, items = first_of(open_items((modality,), inputs, manifest, manifest_columns, resume.passes, folders_are_frames(options)))
         reading = registry.face(modality).read_options({**prepared_options(first, modality), **options})
         if isinstance(model, Model) and stored is not None:
             check_resumable(stored.path, stored.provenance, model.record(modality, reading, pool) | {"array": array})
@@ -122,9 +122,9 @@ def estimate(
         _count(plan, sample)
         _count(plan, chosen)
     plan.done, plan.failed_before = listener.skipped, listener.left
-    plan.inputs = plan.left + plan.done + plan.failed_before
+    plan.inputs = plan.remaining + plan.done + plan.failed_before
     if plan.measured:
-        plan.seconds = plan.left * plan.measured_seconds / plan.measured
+        plan.seconds = plan.remaining * plan.measured_seconds / plan.measured
     return plan
 
 
@@ -165,5 +165,5 @@ def _read_first(plan: Estimate, model: str | None, item: Item | Failure, reading
 
 def _count(plan: Estimate, items: Iterator[Item | Failure] | list[Item | Failure]) -> None:
     for item in items:
-        plan.left += 1
+        plan.remaining += 1
         plan.bytes += max(0, item.stamp.size) if isinstance(item, Item) else 0
