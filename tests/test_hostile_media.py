@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -304,3 +305,12 @@ def test_the_middle_of_a_very_long_map_is_filled() -> None:
         assert (filled[middle - 16 : middle + 16] == 2).all()
         values.ravel()[middle - 2] = 0
         assert (fill_nearest(values, values > 0).ravel()[middle - 16 : middle + 16] == 3).all()
+
+
+@pytest.mark.parametrize("name", ["root.h5"])
+def test_a_damaged_file_of_the_fuzzer_costs_one_line(embed: Callable[..., Any], tmp_path: Path, name: str) -> None:
+    good = tmp_path / "good.png"
+    Image.new("L", (8, 8), 9).save(good)
+    run = embed("thermal", good, Path(__file__).parent / "data" / "damaged" / name)
+    assert (run.code, run.ids) == (1, [str(good)]), run.err
+    assert len([line for line in run.notices if name in line]) == 1, run.err

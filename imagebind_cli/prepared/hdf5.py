@@ -50,7 +50,7 @@ def is_foreign_hdf5(path: str | Path) -> bool:
 def _provenance(file: h5py.File) -> dict[str, Any]:
     try:
         provenance = json.loads(file.attrs.get("made", "{}"))
-    except (ValueError, TypeError, RecursionError):
+    except Exception:  # h5py raises many kinds on a damaged file, whose reader names the fault
         return {}
     return provenance if isinstance(provenance, dict) else {}
 
