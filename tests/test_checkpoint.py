@@ -399,3 +399,22 @@ def test_a_converted_model_has_the_rights_that_any_new_file_gets(tmp_path, image
     assert (tmp_path / "made").stat().st_mode & 0o777 == 0o777 & ~umask
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "made").iterdir()} == {0o666 & ~umask}
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda text: text.replace('"about"', '"\xff"', 1).encode("latin-1"), "damaged: 'utf-8' codec can't decode"),
+        (lambda text: text[:100].encode(), "not JSON"),
+        (lambda text: b'{"format": 1, "name": "x", "encoders": [1]}', "encoders must be a table of tables"),
+        (lambda text: b'{"format": 1, "name": "x", "encoders": {"text": 3}}', "encoders must be a table of tables"),
+        (lambda text: b'{"format": 1, "encoders": ' + b"[" * 100_000, "not JSON"),
+    ],
+)
+def test_a_damaged_config_is_one_line(tmp_path, damage, reason):
+    checkpoint.convert(find_checkpoint("tiny"), tmp_path / "m", {})
+    config = tmp_path / "m" / "config.json"
+    config.write_bytes(damage(config.read_text()))
+    with pytest.raises(UserError, match=reason) as refused:
+        find_checkpoint(str(tmp_path / "m"))
+    assert "\n" not in str(refused.value)

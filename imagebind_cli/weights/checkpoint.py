@@ -100,8 +100,8 @@ def open_folder(folder: Path, config: ModelConfig | None = None) -> Checkpoint:
         UserError: it is none of these, or its config cannot be used.
     """
     ours = folder / "config.json"
-    if config is None and ours.is_file() and '"format"' in ours.read_text():
-        config = model_config.from_json(ours.read_text(), str(ours))
+    if config is None and ours.is_file() and '"format"' in (text := model_config.read_config_text(ours)):
+        config = model_config.from_json(text, str(ours))
         return Checkpoint(config, str(folder), lambda encoder: from_int8(read_tensors(folder / f"{encoder}.safetensors")))
     stem = "*"
     if (folder / "open_clip_config.json").is_file():

@@ -11,7 +11,7 @@ from typing import Any
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UserError
 from imagebind_cli.transformer import TrunkConfig
-from imagebind_cli.weights.model_config import ModelConfig, from_json, packaged_config, reject_unknown_keys
+from imagebind_cli.weights.model_config import ModelConfig, from_json, packaged_config, read_config_text, reject_unknown_keys
 
 
 def read_config(path: Path) -> ModelConfig:
@@ -20,10 +20,10 @@ def read_config(path: Path) -> ModelConfig:
     Raises:
         UserError: it is none of these.
     """
-    text = path.read_text()
+    text = read_config_text(path)
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: not a JSON object")
@@ -49,8 +49,8 @@ def openclip_config(name: str) -> ModelConfig:
         if Path(name).name != name or not path.is_file():
             raise UserError(f"{name}: neither an OpenCLIP JSON file nor a config name of the open_clip package")
     try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
+        values = json.loads(read_config_text(path))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}") from None
     return from_openclip(values, path.stem if path.stem != "open_clip_config" else path.parent.name)
 

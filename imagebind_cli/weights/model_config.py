@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from imagebind_cli.encoder import EncoderConfig
@@ -51,6 +52,18 @@ class ModelConfig:
         return json.dumps({"format": FORMAT, **values}, indent=2) + "\n"
 
 
+def read_config_text(path: Path) -> str:
+    """Read the text of a config file.
+
+    Raises:
+        UserError: it is not text in UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: damaged: {error}; fetch or convert the model again") from None
+
+
 def from_json(text: str, place: str) -> ModelConfig:
     """Read a config in our format. place: names the file in messages.
 
@@ -59,16 +72,21 @@ def from_json(text: str, place: str) -> ModelConfig:
     """
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{place}: not JSON: {error}") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UserError(f"{place}: not a model config of format {FORMAT}")
     values = {key: value for key, value in values.items() if key != "format"}
+    tables = values.get("encoders", {})
+    if not isinstance(tables, dict) or not all(
+        isinstance(table, dict) and isinstance(table.get("trunk", {}), dict) for table in tables.values()
+    ):
+        raise UserError(f"{place}: not a model config: encoders must be a table of tables")
     encoders = {
         name: _build(
             EncoderConfig, {**encoder, "dim": values.get("dim"), "trunk": _build(TrunkConfig, encoder.get("trunk", {}), place)}, place
         )
-        for name, encoder in values.get("encoders", {}).items()
+        for name, encoder in tables.items()
     }
     return _build(ModelConfig, {**values, "encoders": encoders}, place)
 
