@@ -118,26 +118,22 @@ def embed_command(
     if output is not None:
         check_writable(output)
     keep_freed_memory()
+    job: dict[str, Any] = {
+        "errors": errors,
+        "retry_errors": retry_errors,
+        "verify": verify,
+        "share": share,
+        "array": str(array),
+        "pool": str(pool),
+        "batch_size": batch_size,
+        "workers": workers,
+        **options,
+    }
+    load = partial(load_model, model, device, str(dtype), config, say)
     if dry_run:
-        write_estimate(
-            partial(load_model, model, device, str(dtype), config, say),
-            model,
-            modality,
-            find,
-            output,
-            as_json,
-            errors=errors,
-            retry_errors=retry_errors,
-            verify=verify,
-            share=share,
-            array=str(array),
-            pool=str(pool),
-            batch_size=batch_size,
-            workers=workers,
-            **options,
-        )
+        write_estimate(load, model, modality, find, output, as_json, **job)
         return
-    loaded = load_model(model, device, str(dtype), config, say)
+    loaded = load()
 
     def count() -> int | None:
         total = count_items(modality, inputs or [], manifest, frames, others.include)
@@ -149,16 +145,8 @@ def embed_command(
             modality,
             find,
             output or (lambda rows, _: write(*(json_line(row, modality) for row in rows))),
-            errors=errors,
-            retry_errors=retry_errors,
-            verify=verify,
-            share=share,
-            array=str(array),
-            pool=str(pool),
-            batch_size=batch_size,
-            workers=workers,
             listener=talk,
-            **options,
+            **job,
         )
     if talk.failed or talk.left:
         raise typer.Exit(1)
