@@ -25,6 +25,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 PROGRAM = Path(sysconfig.get_path("scripts")) / "imagebind"
 UNTRAINED = "is untrained"
 
+
+def pytest_collection_finish() -> None:
+    """Leave PyTorch and the collected tests out of every later collection of garbage, which the fixture `imagebind` makes after each run."""
+    import torch  # noqa: F401 - not yet imported where no test file does
+
+    gc.collect()
+    gc.freeze()
+
+
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and the programs started here would inherit that
 
 
@@ -155,3 +164,8 @@ def start() -> Iterator[Start]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one more process than there are cores, since many tests wait for processes that they started."""
+    return len(os.sched_getaffinity(0)) + 1

@@ -14,17 +14,37 @@ import traceback
 import warnings
 from contextlib import suppress
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from imagebind_cli.cli import configuration, demo, doctor, embed, preprocess, retrieve, store, train, weights, zeroshot
-from imagebind_cli.cli.command import HeadedCommand, RootGroup
+from imagebind_cli.cli.command import HeadedCommand, RootGroup, commands_on_demand
 from imagebind_cli.cli.configuration import PARSER_ERROR
 from imagebind_cli.cli.output import StdoutClosed, open_standard_streams, write
 from imagebind_cli.cli.printable import printable
 from imagebind_cli.cli.talk import detail, is_verbose, say_error, start_talking
 from imagebind_cli.errors import REFUSED, UsageError, UserError
+
+_all = typer.Typer(rich_markup_mode=None)
+_all.add_typer(embed.app, name="embed")
+_all.add_typer(preprocess.app, name="preprocess")
+_all.command("train", cls=HeadedCommand)(train.train_command)
+_all.add_typer(zeroshot.app, name="zeroshot")
+_all.command("retrieve", cls=retrieve.QueryCommand, help=retrieve.HELP)(retrieve.retrieve_command)
+_all.add_typer(store.app, name="store")
+_all.add_typer(weights.app, name="weights")
+_all.command("doctor")(doctor.doctor_command)
+_all.command("demo")(demo.demo_command)
+
+
+class _Root(RootGroup):
+    """The command line as a whole."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = commands_on_demand(_all)
+
 
 app = typer.Typer(
     name="imagebind",
@@ -33,17 +53,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     rich_markup_mode=None,  # plain help: the boxes cost as much time as all the rest
-    cls=RootGroup,
+    cls=_Root,
 )
-app.add_typer(embed.app, name="embed")
-app.add_typer(preprocess.app, name="preprocess")
-app.command("train", cls=HeadedCommand)(train.train_command)
-app.add_typer(zeroshot.app, name="zeroshot")
-app.command("retrieve", cls=retrieve.QueryCommand, help=retrieve.HELP)(retrieve.retrieve_command)
-app.add_typer(store.app, name="store")
-app.add_typer(weights.app, name="weights")
-app.command("doctor")(doctor.doctor_command)
-app.command("demo")(demo.demo_command)
 
 
 def _print_version(asked: bool) -> None:

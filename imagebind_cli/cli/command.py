@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,36 @@ class HeadedCommand(TyperCommand):
             formatter.write(f"\nFurther options: {ctx.command_path} {SHOW_ALL}\n")
 
 
+class _OnDemand(Mapping[str, Any]):
+    """Commands by name, each built when it is first asked for: building all of them takes as long as importing typer."""
+
+    def __init__(self, builders: Mapping[str, Callable[[], Any]]) -> None:
+        self._builders, self._built = builders, dict[str, Any]()
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._built:
+            self._built[name] = self._builders[name]()
+        return self._built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._builders)
+
+    def __len__(self) -> int:
+        return len(self._builders)
+
+
+def commands_on_demand(app: typer.Typer) -> Any:
+    """Return the commands registered with `app` by their names; none is built yet."""
+    registered: list[Any] = [*app.registered_commands, *app.registered_groups]
+    return _OnDemand({info.name: partial(_build, app, info) for info in registered})
+
+
+def _build(app: typer.Typer, info: Any) -> Any:
+    alone = typer.Typer(rich_markup_mode=app.rich_markup_mode)
+    (alone.registered_commands if info in app.registered_commands else alone.registered_groups).append(info)
+    return typer.main.get_group(alone).commands[info.name]
+
+
 class RootGroup(TyperGroup):
     """The command line as a whole."""
 
@@ -59,7 +89,7 @@ class ModalityGroup(TyperGroup):
         super().__init__(params=options, callback=callback, help=help, **attributes)
         self._parameters, self._callback = parameters, callback
         self.invoke_without_command = any(parameter.name == MODALITY and not parameter.required for parameter in params)
-        self.commands = {name: self._subcommand(name) for name in MODALITIES}
+        self.commands: Any = _OnDemand({name: partial(self._subcommand, name) for name in MODALITIES})
 
     def _subcommand(self, modality: str) -> HeadedCommand:
         """Return the command on one modality, or on several joined by commas."""

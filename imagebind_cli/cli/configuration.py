@@ -6,13 +6,14 @@ section `[embed]`. Keys above all sections hold for every command that has such 
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -324,16 +325,22 @@ VERBOSE = typer.Option(
 
 def verbosity_options(command: Any) -> list[Any]:
     """Return --quiet and --verbose for one command, under its heading of output, if it has one."""
+    added = [copy.copy(parameter) for parameter in _verbosity()]
+    for parameter in added if OUTPUT in {getattr(parameter, "rich_help_panel", None) for parameter in command.params} else ():
+        parameter.rich_help_panel = OUTPUT
+    return added
+
+
+@cache
+def _verbosity() -> list[Any]:
+    """Return --quiet and --verbose as typer makes them of annotations."""
 
     def options(quiet: Annotated[bool, QUIET] = False, verbose: Annotated[bool, VERBOSE] = False) -> None: ...
 
     options.__annotations__ = {"quiet": Annotated[bool, QUIET], "verbose": Annotated[bool, VERBOSE]}
     app = typer.Typer(add_completion=False)
     app.command()(options)
-    added: list[Any] = [parameter for parameter in typer.main.get_command(app).params if parameter.name in ("quiet", "verbose")]
-    for parameter in added if OUTPUT in {getattr(parameter, "rich_help_panel", None) for parameter in command.params} else ():
-        parameter.rich_help_panel = OUTPUT
-    return added
+    return [parameter for parameter in typer.main.get_command(app).params if parameter.name in ("quiet", "verbose")]
 
 
 def option_variables(root: Any) -> tuple[dict[str, str], list[str]]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
 from tokenize import TokenError
@@ -30,6 +30,7 @@ READERS = {
 }
 # What the standard library, numpy and h5py raise for files that are broken.
 BROKEN = (OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError, TokenError)
+PAGE_ROWS, PAGES = 64, 256  # what `id` and `meta` read at once, since opening the file takes longer, and how much of it they remember
 HDF5, NPY = b"\x89HDF\r\n\x1a\n", b"\x93NUMPY"
 
 
@@ -64,8 +65,7 @@ class StoreReader:
     def id(self, index: int) -> str:
         """Return the id of one row without reading all."""
         row = self._row(index)
-        with _whole(self.path):
-            return self._source.ids(row, row + 1)[0]
+        return self._page(row // PAGE_ROWS)[0][row % PAGE_ROWS]
 
     @cached_property
     def spans(self) -> np.ndarray | None:
@@ -83,8 +83,7 @@ class StoreReader:
     def meta(self, index: int) -> dict[str, Any]:
         """Return the other columns of a row's manifest; {} if there are none."""
         row = self._row(index)
-        with _whole(self.path):
-            return self._source.metas(row, row + 1)[0]
+        return self._page(row // PAGE_ROWS)[1][row % PAGE_ROWS]
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield all rows in order, float32 or float16 (k, dim), mapped from the file where the format allows it and no row was replaced."""
@@ -138,6 +137,18 @@ class StoreReader:
         """The number in the file of each row that was not replaced."""
         numbers = np.arange(self._source.count)
         return np.delete(numbers, self._source.hidden) if self.replaced else numbers
+
+    @cached_property
+    def _page(self) -> Callable[[int], tuple[list[str], list[dict[str, Any]]]]:
+        """A function that reads the ids and other columns of one page of rows, and remembers those of the last pages."""
+
+        @lru_cache(PAGES)
+        def page(number: int) -> tuple[list[str], list[dict[str, Any]]]:
+            start, stop = number * PAGE_ROWS, min((number + 1) * PAGE_ROWS, self._source.count)
+            with _whole(self.path):
+                return self._source.ids(start, stop), self._source.metas(start, stop)
+
+        return page
 
     def _row(self, index: int) -> int:
         return int(self._numbers[index]) if self.replaced else range(self._source.count)[index]
