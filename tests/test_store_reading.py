@@ -81,6 +81,17 @@ def test_a_reader_gives_back_all_that_was_written(path: Path) -> None:
     ]
 
 
+def test_ids_and_columns_of_single_rows_are_read_by_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening the file for each row took nearly all the time of a search with many answers."""
+    reader, opened = open_store(write(tmp_path / "a.h5", [replace(row, meta={"n": row.id}) for row in rows(150)])), []
+    monkeypatch.setattr(h5py, "File", lambda *given, real=h5py.File, **options: opened.append(1) or real(*given, **options))
+    order = [149, 0, 63, 64, *range(150)]
+    assert [(reader.id(row), reader.meta(row)) for row in order] == [(f"{row}.wav", {"n": f"{row}.wav"}) for row in order]
+    assert len(opened) <= 6  # twice for each page of 64 rows
+    reader.meta(3).clear()
+    assert reader.meta(3) == {"n": "3.wav"}
+
+
 def test_a_store_without_windows_has_no_spans_and_one_of_nothing_has_no_rows(path: Path) -> None:
     assert open_store(write(path, rows(3))).spans is None
     nothing = open_store(write(path.with_name(f"none{path.suffix}"), []))

@@ -36,7 +36,7 @@ class HeadedCommand(TyperCommand):
 
 
 class _OnDemand(Mapping[str, Any]):
-    """Commands by name, each built when it is first asked for: building all of them takes as long as importing typer."""
+    """Commands by name, each built when it is first asked for: building all of them takes more than half as long as importing typer."""
 
     def __init__(self, builders: Mapping[str, Callable[[], Any]]) -> None:
         self._builders, self._built = builders, dict[str, Any]()
@@ -63,17 +63,6 @@ def _build(app: typer.Typer, info: Any) -> Any:
     alone = typer.Typer(rich_markup_mode=app.rich_markup_mode)
     (alone.registered_commands if info in app.registered_commands else alone.registered_groups).append(info)
     return typer.main.get_group(alone).commands[info.name]
-
-
-class RootGroup(TyperGroup):
-    """The command line as a whole."""
-
-    def get_params(self, ctx: Any) -> Any:
-        parameters = super().get_params(ctx)
-        for parameter in parameters:
-            if getattr(parameter, "is_flag", False) and parameter.default is None:
-                parameter.default = False  # typer imports pydantic, a third of the time of help, to convert None
-        return parameters
 
 
 class ModalityGroup(TyperGroup):

@@ -83,7 +83,7 @@ class StoreReader:
     def meta(self, index: int) -> dict[str, Any]:
         """Return the other columns of a row's manifest; {} if there are none."""
         row = self._row(index)
-        return self._page(row // PAGE_ROWS)[1][row % PAGE_ROWS]
+        return dict(self._page(row // PAGE_ROWS)[1][row % PAGE_ROWS])  # a copy: the page is kept
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield all rows in order, float32 or float16 (k, dim), mapped from the file where the format allows it and no row was replaced."""
