@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from imagebind_cli.checksums import SEALED, check_seal, seal
 from imagebind_cli.errors import UserError
-from imagebind_cli.files import write_json
+from imagebind_cli.files import write_text
 from imagebind_cli.fingerprint import is_earlier
 from imagebind_cli.registry import with_default_options
 
@@ -22,6 +23,23 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """
     one, other = ({**record, "options": with_default_options(record.get("modality", ""), record.get("options"))} for record in (one, other))
     return next((key for key in {**one, **other} if key not in FREE and one.get(key) != other.get(key)), None)
+
+
+def write_provenance(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record to a file, with its checksum."""
+    write_text(path, seal(json.dumps(record, indent=2)) + "\n")
+
+
+def parse_provenance(text: str | bytes) -> tuple[dict[str, Any], bool]:
+    """Return a record, and whether it has a checksum.
+
+    Raises:
+        ValueError: it is not JSON, or does not match its checksum.
+    """
+    sealed = check_seal(text.encode() if isinstance(text, str) else text)
+    record = json.loads(text)
+    record.pop(SEALED, None)
+    return record, sealed
 
 
 def check_alike(path: Path, provenance: Mapping[str, Any], first: Path, first_provenance: Mapping[str, Any]) -> None:
@@ -79,8 +97,9 @@ def check_provenance_file(path: Path, provenance: dict[str, Any]) -> None:
         if not record.exists():
             raise UserError(f"{path}: exists and was not made by imagebind embed; write to another file")
         try:
-            before = json.loads(record.read_text())
-        except ValueError:
-            raise UserError(f"{record}: not JSON; without it {path} cannot be continued") from None
+            before, _ = parse_provenance(record.read_bytes())
+        except ValueError as error:
+            reason = "not JSON" if isinstance(error, json.JSONDecodeError) else str(error)
+            raise UserError(f"{record}: {reason}; without it {path} cannot be continued") from None
         check_resumable(path, before, provenance)
-    write_json(record, provenance)
+    write_provenance(record, provenance)

@@ -6,7 +6,7 @@ Rows are counted as they are in the file, replaced ones included; `StoreReader` 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from sys import maxsize
@@ -14,8 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from imagebind_cli.checksums import DAMAGE, SEALED, check_seal
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.row import STAMP, row_stamp, stamp_record
+from imagebind_cli.store.row import STAMP, VECTOR_SUM, row_stamp, stamp_record
+from imagebind_cli.store.sums import DAMAGED, INTACT, UNSUMMED, each_sum
 
 BLOCK_ROWS = 8192  # most rows of a block, where the format does not say
 
@@ -23,10 +25,12 @@ BLOCK_ROWS = 8192  # most rows of a block, where the format does not say
 class Source(Protocol):
     """A store's file, open for reading.
 
-    provenance: how its vectors were made. count: how many rows it has. hidden: numbers of the replaced rows, in rising order.
+    provenance: how its vectors were made. sealed: whether that has a checksum. count: how many rows it has. hidden: numbers of the replaced
+    rows, in rising order.
     """
 
     provenance: dict[str, Any]
+    sealed: bool
     count: int
     hidden: np.ndarray
 
@@ -47,6 +51,9 @@ class Source(Protocol):
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
         """Return the vectors of some rows, (k, dim)."""
+
+    def states(self, start: int, vectors: np.ndarray) -> np.ndarray:
+        """Compare the rows from `start` on, which have these vectors, with their checksums: `INTACT`, `UNSUMMED` or `DAMAGED` for each, (n,)."""
 
 
 class Views:
@@ -73,41 +80,52 @@ class Views:
 
 
 VECTOR = b', "embedding": ['
-# Where a line's vector begins; it comes last, so that the rest can be read without it.
+# Where a line's vector begins; only a checksum follows it, so that the rest can be read without it.
+KEYS = {"id", "modality", "start", "end", "windows", "size", "mtime", "hash", "meta", VECTOR_SUM, SEALED}
 
 
 @dataclass
 class RowTable:
-    """Rows as columns."""
+    """Rows as columns. sums: of their vectors; 0 where there is only that of the whole line, None where there is neither."""
 
     ids: list[str] = field(default_factory=list)
     spans: list[tuple[float, float]] = field(default_factory=list)
     windows: list[int] = field(default_factory=list)
     records: list[tuple[int, int, int, bytes]] = field(default_factory=list)
     metas: dict[int, dict[str, Any]] = field(default_factory=dict)
+    sums: list[int | None] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Add a row.
+    def add(self, line: bytes, place: str) -> None:
+        """Add a row from a line of JSON.
 
+        Args:
+            place: of the line, for messages.
         Raises:
-            KeyError, TypeError, ValueError: it is not a row.
+            UserError: it is not a row, or does not match its checksum.
         """
-        windows = int(row.get("windows", 1))
-        if windows < 1:
-            raise ValueError
-        self.records.append(stamp_record(row["id"], row_stamp(row)))
-        self.ids.append(row["id"])
-        self.spans.append((row.get("start", np.nan), row.get("end", np.nan)))
-        self.windows.append(windows)
-        if row.get("meta"):
-            self.metas[len(self) - 1] = row["meta"]
+        try:
+            sealed, cut = check_seal(line), line.rfind(VECTOR)
+            row = json.loads(line if cut < 0 else line[:cut] + b"}")
+            windows = int(row.get("windows", 1))
+            if windows < 1 or not row.keys() <= KEYS or (cut >= 0 and not sealed and not line.endswith((b"]}", b"]}\n"))):
+                raise ValueError
+            self.records.append(stamp_record(row["id"], row_stamp(row)))
+            self.ids.append(row["id"])
+            self.spans.append((row.get("start", np.nan), row.get("end", np.nan)))
+            self.windows.append(windows)
+            self.sums.append(int(row.get(VECTOR_SUM, "0"), 16) if sealed else None)
+            if row.get("meta"):
+                self.metas[len(self) - 1] = row["meta"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = error if str(error).startswith(DAMAGE) else "not a row of imagebind embed"
+            raise UserError(f"{place} is {reason}") from None
 
     def truncate(self, rows: int) -> None:
         """Keep this many rows."""
-        for column in (self.ids, self.spans, self.windows, self.records):
+        for column in (self.ids, self.spans, self.windows, self.records, self.sums):
             del column[rows:]
         self.metas = {row: meta for row, meta in self.metas.items() if row < rows}
 
@@ -149,23 +167,11 @@ def read_row_table(path: Path, at_most: int = maxsize) -> tuple[RowTable, np.nda
         for line in file:
             if not line.endswith(b"\n") or len(table) == at_most:
                 break
-            cut = line.rfind(VECTOR)
-            try:
-                table.add(json.loads(line if cut < 0 else line[:cut] + b"}"))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise UserError(f"{path}: line {len(table) + 1} is not a row of imagebind embed") from None
+            table.add(line, f"{path}: line {len(table) + 1}")
             ends.append(ends[-1] + len(line))
     rows = table.count_whole()
     table.truncate(rows)
     return table, np.array(ends[: rows + 1], np.int64)
-
-
-def rows_table(rows: Iterable[Mapping[str, Any]]) -> RowTable:
-    """Return parsed rows as a table."""
-    table = RowTable()
-    for row in rows:
-        table.add(row)
-    return table
 
 
 class Vectors(Protocol):
@@ -181,8 +187,9 @@ class Vectors(Protocol):
 class TableSource:
     """A store whose table is in memory; `Source` describes the methods."""
 
-    def __init__(self, provenance: dict[str, Any], table: RowTable, vectors: Vectors) -> None:
-        self.provenance, self.count, self.hidden = provenance, len(table), table.hidden()
+    def __init__(self, provenance: tuple[dict[str, Any], bool], table: RowTable, vectors: Vectors) -> None:
+        self.provenance, self.sealed = provenance
+        self.count, self.hidden = len(table), table.hidden()
         self.blocks, self.rows = vectors.blocks, vectors.rows
         self._table = table
 
@@ -197,3 +204,10 @@ class TableSource:
 
     def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
         return [self._table.metas.get(row, {}) for row in range(start, stop)]
+
+    def states(self, start: int, vectors: np.ndarray) -> np.ndarray:
+        recorded = self._table.sums[start : start + len(vectors)]
+        computed = each_sum(vectors).tolist() if any(recorded) else recorded
+        return np.array(
+            [UNSUMMED if sum is None else INTACT if sum in (0, found) else DAMAGED for sum, found in zip(recorded, computed, strict=True)]
+        )
