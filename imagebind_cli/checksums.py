@@ -26,13 +26,13 @@ def seal(text: str) -> str:
     return body + SEAL.format(zlib.crc32(body.encode()))
 
 
-def check_seal(text: bytes) -> bool:
+def check_seal(text: str | bytes) -> bool:
     """Compare the text of a JSON object with its last key `crc32`; return False if it has none, as of an earlier version.
 
     Raises:
         ValueError: it does not match.
     """
-    text = text.rstrip(b"\n")
+    text = (text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text).rstrip(b"\n")
     body, tail = text[:-LENGTH], text[-LENGTH:]
     if not tail.startswith(SEAL[: SEAL.index("{")].encode()):
         return False

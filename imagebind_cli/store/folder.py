@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from imagebind_cli.checksums import check_seal
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import being_written, open_locked, sync, write_all
 from imagebind_cli.store.growing import HEADER, GrowingLines, GrowingNPY, has_header, map_npy
@@ -102,8 +103,11 @@ def read_provenance(names: FolderFiles) -> tuple[dict[str, Any], int, bool]:
         UserError: it cannot be read.
     """
     try:
-        provenance, sealed = parse_provenance(names.provenance.read_bytes())
-        return provenance, int(provenance.pop("part_rows")), sealed
+        text = names.provenance.read_bytes()
+        provenance = parse_provenance(text)
+        if not (isinstance(rows := provenance.pop("part_rows"), int) and 0 < rows < 1 << 40):
+            raise ValueError(f"parts of {rows!r} rows")
+        return provenance, rows, check_seal(text)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{names.folder}: not a store of imagebind embed: {names.provenance.name}: {error}") from None
 
@@ -164,20 +168,22 @@ class FolderSource:
             yield f"{self._names.commits.name}: {bad:,} records are damaged, or were not written in full"
 
     def states(self, start: int, vectors: np.ndarray) -> np.ndarray:
-        states, at = np.empty(len(vectors), np.int8), 0
-        for part, index, end in self._stretches(start, start + len(vectors)):
-            stop = at + len(index)
+        states, at, stop = [], 0, start + len(vectors)
+        for (part, index, _), lines in zip(self._stretches(start, stop), self._lines(start, stop), strict=True):
             first = start + at - (part - self._first) * self._part_rows
-            sums = self._sums(part, first + len(index))[max(0, first - 1) :]
-            lines = ([line] for line in self._lines(part, index, end))
-            states[at:stop] = row_states(np.concatenate([FIRST[first:], sums]), vectors[at:stop], lines, index, self._replaced)
-            at = stop
-        return states
+            sums = np.concatenate([FIRST[first:], self._sums(part, first + len(index))[max(0, first - 1) :]])
+            states.append(row_states(sums, vectors[at : at + len(index)], ([line] for line in lines), index, self._replaced))
+            at += len(index)
+        return np.concatenate(states)
 
     def _sums(self, part: int, rows: int) -> np.ndarray:
         """Return the `SUMS` of the first rows of a part; zeros where an earlier version wrote it."""
         path = self._names.part("sums", part)
         return self._mapped("sums", part, rows, SUMS) if path.exists() else np.zeros(rows, SUMS)
+
+    def clocks(self, start: int, stop: int) -> list[str | None]:
+        lines = (line for some in self._lines(start, stop) for line in some)
+        return [json.loads(line).get("clock") if b'"clock": ' in line else None for line in lines]
 
     def blocks(self) -> Iterator[np.ndarray]:
         return self._views.blocks()
@@ -190,13 +196,14 @@ class FolderSource:
         return Views([self._mapped("vectors", part, rows, self._dtype, (self._dim,)) for part, rows in self._parts()], self._dim)
 
     def _rows(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
-        for part, index, end in self._stretches(start, stop):
-            yield from map(json.loads, self._lines(part, index, end))
+        for lines in self._lines(start, stop):
+            yield from map(json.loads, lines)
 
-    def _lines(self, part: int, index: np.ndarray, end: int) -> list[bytes]:
-        with open(self._names.part("rows", part), "rb") as file:
-            file.seek(index["line"][0])
-            return file.read(end - index["line"][0]).splitlines()
+    def _lines(self, start: int, stop: int) -> Iterator[list[bytes]]:
+        for part, index, end in self._stretches(start, stop):
+            with open(self._names.part("rows", part), "rb") as file:
+                file.seek(index["line"][0])
+                yield file.read(end - index["line"][0]).splitlines()
 
     def _stretches(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray, int]]:
         """Yield a range of rows by part: its number, their records, and where the last one's line ends."""

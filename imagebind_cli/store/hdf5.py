@@ -2,7 +2,8 @@
 
 Datasets: `embeddings` (n, dim) float32 or float16; `ids`; `spans` (n, 2) in seconds, NaN where a row has none; `meta`, JSON, empty where
 there is none; `inputs`, what the row's input was (`STAMP`); `replaced`, the numbers of rows that no longer count, because their
-input changed and was embedded again; `sums`, checksums (`SUMS`). Attribute `made` (JSON).
+input changed and was embedded again; `sums`, checksums (`SUMS`); where a file stated its clock `clocks`, ISO 8601, empty or short where rows have
+none. Attribute `made` (JSON).
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from imagebind_cli.checksums import seal
-from imagebind_cli.errors import UserError
+from imagebind_cli.checksums import check_seal, seal
+from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.store.journal import PAGE, JournaledFile, Snapshot
 from imagebind_cli.store.provenance import check_resumable, parse_provenance
 from imagebind_cli.store.row import STAMP, Row, decode_id, encode_id, stamp_record
@@ -64,15 +65,17 @@ class StoreHDF5Writer:
             try:
                 self._file = h5py.File(self._disk, "r+" if self._disk.length else "w", **access)
                 if self._disk.length:
-                    check_resumable(path, parse_provenance(self._file.attrs["made"])[0], provenance)
+                    check_resumable(path, parse_provenance(self._file.attrs["made"]), provenance)
                 else:
                     self._create(provenance)
                 self.stamps, replaced = self._file["inputs"][:], self._file["replaced"][:]
                 self.hidden, self._provenance = np.sort(replaced), provenance
                 check_running(_last_sums(self._file), replaced=replaced, inputs=self.stamps)
                 self._inputs_sum, self._replaced_sum = running_sum(self.stamps), running_sum(replaced)
-            except (OSError, KeyError, ValueError, RuntimeError) as error:
-                raise UserError(f"{path}: not a store of imagebind embed, or not whole: {str(error).splitlines()[0]}") from None
+            except UserError:
+                raise
+            except Exception as error:  # h5py raises many kinds on a damaged file
+                raise UserError(f"{path}: not a store of imagebind embed, or not whole: {first_line(error)}") from None
         except BaseException:
             self.release()
             raise
@@ -100,7 +103,7 @@ class StoreHDF5Writer:
             "inputs": np.array([stamp_record(row.id, row.stamp) for row in rows], STAMP),
             "replaced": np.array(replaced, np.int64),
         }
-        others = _others(columns["ids"], columns["spans"], columns["meta"])
+        others = _others(columns["ids"], columns["spans"], columns["meta"], [row.clock for row in rows])
         replaced_sum = running_sum(columns["replaced"], self._replaced_sum)
         columns["sums"] = new_sums(columns["embeddings"], others, columns["inputs"], self._inputs_sum, replaced_sum)
         if "sums" not in self._file:  # of an earlier version
@@ -111,9 +114,21 @@ class StoreHDF5Writer:
                 data = self._file[name]
                 data.resize(len(data) + len(values), axis=0)
                 data[-len(values) :] = values
+        if any(row.clock for row in rows):
+            self._write_clocks([row.clock or "" for row in rows])
         self._file.flush()
         self._disk.commit()
         self._inputs_sum, self._replaced_sum = int(columns["sums"]["inputs"][-1]), replaced_sum
+
+    def _write_clocks(self, clocks: list[str]) -> None:
+        """Add the clock times of the last rows; the dataset is made with the first, and rows without one before them are left empty."""
+        import h5py
+
+        if "clocks" not in self._file:
+            self._file.create_dataset("clocks", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(4 * CHUNK_ROWS,))
+        data = self._file["clocks"]
+        data.resize(len(self._file["ids"]), axis=0)
+        data[-len(clocks) :] = clocks
 
     def close(self) -> None:
         self._file.flush()
@@ -131,21 +146,21 @@ class HDF5Source:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-        def describe(file: Any, _: Snapshot) -> tuple[dict[str, Any], bool, int, np.ndarray, bool]:
-            provenance, sealed = parse_provenance(file.attrs["made"])
-            rows, replaced, summed = len(file["embeddings"]), file["replaced"][:], "sums" in file
+        def describe(file: Any, _: Snapshot) -> tuple[dict[str, Any], bool, int, np.ndarray, set[str]]:
+            provenance, sealed = parse_provenance(file.attrs["made"]), check_seal(file.attrs["made"])
+            rows, replaced, present = len(file["embeddings"]), file["replaced"][:], {"sums", "clocks"} & set(file)
             for name, (shape, dtype) in columns(provenance).items():
-                if name == "replaced" or (name == "sums" and not summed):
+                if name == "replaced" or (name == "sums" and name not in present):
                     continue
                 data = file[name]
                 if (data.shape, data.dtype) != ((rows, *shape), dtype):
                     raise ValueError(f"its {name} are {data.dtype} {data.shape}; {dtype} {(rows, *shape)} is needed")
-            if sealed and not summed:
+            if sealed and "sums" not in present:
                 raise ValueError("damaged: its checksums are missing")
             check_running(_last_sums(file), replaced=replaced)
-            return provenance, sealed, rows, replaced, summed
+            return provenance, sealed, rows, replaced, present
 
-        self.provenance, self.sealed, self.count, self._replaced, self._summed = self._read(describe)
+        self.provenance, self.sealed, self.count, self._replaced, self._present = self._read(describe)
         self.hidden = np.sort(self._replaced)
 
     def ids(self, start: int, stop: int) -> list[str]:
@@ -159,6 +174,12 @@ class HDF5Source:
 
     def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
         return [json.loads(text) if text else {} for some in self._column("meta", start, stop) for text in some]
+
+    def clocks(self, start: int, stop: int) -> list[str | None]:
+        if "clocks" not in self._present:
+            return [None] * (stop - start)
+        found = [decode_id(clock) or None for some in self._column("clocks", start, stop) for clock in some]
+        return found + [None] * (stop - start - len(found))
 
     def blocks(self) -> Iterator[np.ndarray]:
         return self._views.blocks()
@@ -176,9 +197,11 @@ class HDF5Source:
     def states(self, start: int, vectors: np.ndarray) -> np.ndarray:
         stop = start + len(vectors)
         ids, metas = ([value for some in self._column(name, start, stop) for value in some] for name in ("ids", "meta"))
-        recorded = self._column("sums", max(0, start - 1), stop) if self._summed else [np.zeros(stop - max(0, start - 1), SUMS)]
+        recorded = self._column("sums", max(0, start - 1), stop) if "sums" in self._present else [np.zeros(stop - max(0, start - 1), SUMS)]
         sums = np.concatenate([FIRST[start:], *recorded])
-        return row_states(sums, vectors, _others(ids, self.spans(start, stop), metas), self.stamps(start, stop), self._replaced)
+        return row_states(
+            sums, vectors, _others(ids, self.spans(start, stop), metas, self.clocks(start, stop)), self.stamps(start, stop), self._replaced
+        )
 
     @cached_property
     def _views(self) -> Views:
@@ -205,9 +228,9 @@ class HDF5Source:
                 raise UserError(f"{self._path}: is being written to faster than it can be read; try again")
 
 
-def _others(ids: Sequence[bytes], spans: Sequence[Any] | np.ndarray, metas: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, bytes]]:
+def _others(ids: Sequence[bytes], spans: np.ndarray, metas: Sequence[bytes], clocks: Sequence[str | None]) -> Iterator[tuple[bytes, ...]]:
     """Yield the bytes of each row's columns other than vector and input."""
-    return ((id, np.asarray(span).tobytes(), meta) for id, span, meta in zip(ids, spans, metas, strict=True))
+    return ((id, span.tobytes(), meta, (clock or "").encode()) for id, span, meta, clock in zip(ids, spans, metas, clocks, strict=True))
 
 
 def _last_sums(file: Any) -> np.ndarray:

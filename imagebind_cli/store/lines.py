@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from imagebind_cli.checksums import check_seal
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.growing import GrowingLines, GrowingNPY
 from imagebind_cli.store.provenance import check_provenance_file, parse_provenance, provenance_path, write_provenance
@@ -109,24 +110,25 @@ class NPYWriter:
 
 def open_lines(path: Path) -> TableSource:
     """Open a `.jsonl` file to read."""
-    provenance = _provenance(path)
-    table, starts = read_row_table(path)
-    return TableSource(provenance, table, LineVectors(path, starts, int(provenance[0]["dim"])))
+    made = _made(path)
+    provenance, (table, starts) = parse_provenance(made), read_row_table(path)
+    return TableSource(provenance, check_seal(made), table, LineVectors(path, starts, int(provenance["dim"])))
 
 
 def open_npy(path: Path) -> TableSource:
     """Open a `.npy` file to read."""
-    provenance = _provenance(path)
+    made = _made(path)
+    provenance = parse_provenance(made)
     vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     table, _ = read_row_table(path.with_suffix(".jsonl"), len(vectors))
-    return TableSource(provenance, table, Views([vectors[: len(table)]], int(provenance[0]["dim"])))
+    return TableSource(provenance, check_seal(made), table, Views([vectors[: len(table)]], int(provenance["dim"])))
 
 
-def _provenance(path: Path) -> tuple[dict[str, Any], bool]:
+def _made(path: Path) -> bytes:
     record = provenance_path(path)
     if not record.exists():
         raise ValueError(f"there is no {record.name} beside it, which would say how it was made; write it with -o")
-    return parse_provenance(record.read_bytes())
+    return record.read_bytes()
 
 
 class LineVectors:

@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from imagebind_cli.checksums import SEALED, check_seal, seal
+from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import write_text
 from imagebind_cli.fingerprint import is_earlier
 from imagebind_cli.registry import with_default_options
 
+NEEDED = ("modality", "dim", "array")  # keys without which a store cannot be read
+RIGHT: dict[str, Callable[[Any], bool]] = {  # whether a store may have a value under a key
+    **dict.fromkeys(("modality", "model", "weights"), lambda value: isinstance(value, str)),
+    "dim": lambda value: isinstance(value, int) and 0 < value <= 1 << 20,
+    "array": lambda value: value in ("float32", "float16"),
+    "folder": lambda value: value is None or isinstance(value, str),
+    "scale": lambda value: isinstance(value, int | float),
+    "assumptions": lambda value: isinstance(value, list) and all(isinstance(note, str) for note in value),
+}
 FREE = ("assumptions", "version", "folder")  # keys that may differ between two runs on one store
+
+
+def parse_provenance(text: str | bytes) -> dict[str, Any]:
+    """Parse the record of how a store was made.
+
+    Raises:
+        ValueError: it is not such a record, does not match its checksum, or lacks a key without which no store can be read.
+    """
+    check_seal(text)
+    record = parse_json(text)
+    if not isinstance(record, dict):
+        raise ValueError("the record of how it was made is not a JSON object")
+    record.pop(SEALED, None)
+    if lacking := [key for key in NEEDED if key not in record]:
+        raise ValueError(f"the record of how it was made lacks {lacking[0]}")
+    wrong = next((key for key, is_right in RIGHT.items() if key in record and not is_right(record[key])), None)
+    if wrong is not None:
+        raise ValueError(f"the record of how it was made has {wrong} {record[wrong]!r:.40}, which no store has")
+    return record
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
@@ -28,18 +57,6 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
 def write_provenance(path: Path, record: Mapping[str, Any]) -> None:
     """Write a record to a file, with its checksum."""
     write_text(path, seal(json.dumps(record, indent=2)) + "\n")
-
-
-def parse_provenance(text: str | bytes) -> tuple[dict[str, Any], bool]:
-    """Return a record, and whether it has a checksum.
-
-    Raises:
-        ValueError: it is not JSON, or does not match its checksum.
-    """
-    sealed = check_seal(text.encode() if isinstance(text, str) else text)
-    record = json.loads(text)
-    record.pop(SEALED, None)
-    return record, sealed
 
 
 def check_alike(path: Path, provenance: Mapping[str, Any], first: Path, first_provenance: Mapping[str, Any]) -> None:
@@ -97,9 +114,8 @@ def check_provenance_file(path: Path, provenance: dict[str, Any]) -> None:
         if not record.exists():
             raise UserError(f"{path}: exists and was not made by imagebind embed; write to another file")
         try:
-            before, _ = parse_provenance(record.read_bytes())
+            before = parse_provenance(record.read_bytes())
         except ValueError as error:
-            reason = "not JSON" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise UserError(f"{record}: {reason}; without it {path} cannot be continued") from None
+            raise UserError(f"{record}: {error}; without it {path} cannot be continued") from None
         check_resumable(path, before, provenance)
     write_provenance(record, provenance)

@@ -5,7 +5,6 @@ Rows are counted as they are in the file, replaced ones included; `StoreReader` 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from imagebind_cli.checksums import DAMAGE, SEALED, check_seal
+from imagebind_cli.checksums import DAMAGE, check_seal
+from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.row import STAMP, VECTOR_SUM, row_stamp, stamp_record
 from imagebind_cli.store.sums import DAMAGED, INTACT, UNSUMMED, each_sum
@@ -45,6 +45,9 @@ class Source(Protocol):
 
     def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
         """Return the other columns of their manifest rows."""
+
+    def clocks(self, start: int, stop: int) -> list[str | None]:
+        """Return when they began, in ISO 8601; None where that is not known."""
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield all vectors in order, float32 or float16 (k, dim), mapped from the file where possible."""
@@ -81,7 +84,7 @@ class Views:
 
 VECTOR = b', "embedding": ['
 # Where a line's vector begins; only a checksum follows it, so that the rest can be read without it.
-KEYS = {"id", "modality", "start", "end", "windows", "size", "mtime", "hash", "meta", VECTOR_SUM, SEALED}
+KEYS = {"id", "modality", "start", "end", "windows", "clock", "size", "mtime", "hash", "meta"}  # of a row without checksums
 
 
 @dataclass
@@ -93,6 +96,7 @@ class RowTable:
     windows: list[int] = field(default_factory=list)
     records: list[tuple[int, int, int, bytes]] = field(default_factory=list)
     metas: dict[int, dict[str, Any]] = field(default_factory=dict)
+    clocks: dict[int, str] = field(default_factory=dict)
     sums: list[int | None] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -108,26 +112,32 @@ class RowTable:
         """
         try:
             sealed, cut = check_seal(line), line.rfind(VECTOR)
-            row = json.loads(line if cut < 0 else line[:cut] + b"}")
-            windows = int(row.get("windows", 1))
-            if windows < 1 or not row.keys() <= KEYS or (cut >= 0 and not sealed and not line.endswith((b"]}", b"]}\n"))):
+            row = parse_json(line if cut < 0 else line[:cut] + b"}")
+            if not sealed and (not row.keys() <= KEYS or (cut >= 0 and not line.endswith((b"]}", b"]}\n")))):
+                raise ValueError
+            windows, meta, clock = int(row.get("windows", 1)), row.get("meta", {}), row.get("clock", "")
+            span = float(row.get("start", np.nan)), float(row.get("end", np.nan))
+            if windows < 1 or not isinstance(meta, dict) or not isinstance(clock, str):
                 raise ValueError
             self.records.append(stamp_record(row["id"], row_stamp(row)))
-            self.ids.append(row["id"])
-            self.spans.append((row.get("start", np.nan), row.get("end", np.nan)))
-            self.windows.append(windows)
             self.sums.append(int(row.get(VECTOR_SUM, "0"), 16) if sealed else None)
-            if row.get("meta"):
-                self.metas[len(self) - 1] = row["meta"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             reason = error if str(error).startswith(DAMAGE) else "not a row of imagebind embed"
             raise UserError(f"{place} is {reason}") from None
+        self.ids.append(row["id"])
+        self.spans.append(span)
+        self.windows.append(windows)
+        if meta:
+            self.metas[len(self) - 1] = meta
+        if clock:
+            self.clocks[len(self) - 1] = clock
 
     def truncate(self, rows: int) -> None:
         """Keep this many rows."""
         for column in (self.ids, self.spans, self.windows, self.records, self.sums):
             del column[rows:]
         self.metas = {row: meta for row, meta in self.metas.items() if row < rows}
+        self.clocks = {row: clock for row, clock in self.clocks.items() if row < rows}
 
     def items(self) -> Iterator[range]:
         """Yield the rows of each item; those of the last may be fewer than its windows."""
@@ -187,8 +197,8 @@ class Vectors(Protocol):
 class TableSource:
     """A store whose table is in memory; `Source` describes the methods."""
 
-    def __init__(self, provenance: tuple[dict[str, Any], bool], table: RowTable, vectors: Vectors) -> None:
-        self.provenance, self.sealed = provenance
+    def __init__(self, provenance: dict[str, Any], sealed: bool, table: RowTable, vectors: Vectors) -> None:
+        self.provenance, self.sealed = provenance, sealed
         self.count, self.hidden = len(table), table.hidden()
         self.blocks, self.rows = vectors.blocks, vectors.rows
         self._table = table
@@ -204,6 +214,9 @@ class TableSource:
 
     def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
         return [self._table.metas.get(row, {}) for row in range(start, stop)]
+
+    def clocks(self, start: int, stop: int) -> list[str | None]:
+        return [self._table.clocks.get(row) for row in range(start, stop)]
 
     def states(self, start: int, vectors: np.ndarray) -> np.ndarray:
         recorded = self._table.sums[start : start + len(vectors)]

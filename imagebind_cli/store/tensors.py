@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from imagebind_cli.checksums import seal
+from imagebind_cli.checksums import check_seal, seal
+from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import being_written, open_locked, replacing
 from imagebind_cli.store.provenance import check_resumable, parse_provenance
@@ -72,7 +73,7 @@ def open_tensors(path: Path) -> TableSource:
     """Open a `.safetensors` file to read.
 
     Raises:
-        KeyError, TypeError, ValueError: it is not a store, or not whole.
+        Exception: it is not a store, or not whole.
     """
     return _open(path)[0]
 
@@ -82,16 +83,17 @@ def _open(path: Path) -> tuple[TableSource, list[dict[str, Any]]]:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= path.stat().st_size:
             raise ValueError("not a safetensors file")
-        header = json.loads(file.read(length))
-    provenance = parse_provenance(header["__metadata__"]["made"])
+        header = parse_json(file.read(length))
+    made = header["__metadata__"]["made"]
+    provenance = parse_provenance(made)
     vectors, beside = (_tensor(path, header[name], 8 + length) for name in ("embeddings", "rows"))
     text, table = beside.tobytes(), RowTable()
-    rows = json.loads(text)
+    rows = parse_json(text)
     for line in text[1:-1].split(b"\n,") if rows else ():
         table.add(line, f"{path}: row {len(table)}")
     if len(table) != len(vectors):
         raise ValueError(f"it has {len(table)} ids for {len(vectors)} vectors")
-    return TableSource(provenance, table, Views([vectors], int(provenance[0]["dim"]))), rows
+    return TableSource(provenance, check_seal(made), table, Views([vectors], int(provenance["dim"]))), rows
 
 
 def _tensor(path: Path, entry: Mapping[str, Any], base: int) -> np.ndarray:
@@ -105,14 +107,16 @@ def _tensor(path: Path, entry: Mapping[str, Any], base: int) -> np.ndarray:
 def _embeddings(path: Path, provenance: dict[str, Any]) -> Iterator[Row]:
     try:
         source, rows = _open(path)
-    except (KeyError, TypeError, ValueError):
+    except UserError:
+        raise
+    except Exception:  # of what other files hold
         raise UserError(f"{path}: exists and was not made by imagebind embed; write to another file") from None
     check_resumable(path, source.provenance, provenance)
     vectors = source.rows(np.arange(source.count))
     check_states(path, 0, source.states(0, vectors))
     for row, vector in zip(rows, vectors, strict=True):
         span = (row["start"], row["end"]) if "start" in row else None
-        yield Row(row["id"], vector, span, row.get("windows", 1), meta=row.get("meta", {}), stamp=row_stamp(row))
+        yield Row(row["id"], vector, span, row.get("windows", 1), meta=row.get("meta", {}), stamp=row_stamp(row), clock=row.get("clock"))
 
 
 def _header(tensors: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> bytes:
