@@ -177,7 +177,7 @@ def check_command(paths: StorePaths, as_json: AsJSON = False) -> None:
             say(f"{path}: {line}")
         if not lines:
             say(f"{path}: clean")
-        reports.append({"store": str(path), "ok": not lines, "findings": lines, "notes": notes})
+        reports.append({"store": str(path), "ok": not lines, "findings": lines} | ({"notes": notes} if notes else {}))
     clean = all(report["ok"] for report in reports)
     if as_json:
         write_json_line({"ok": clean, "stores": reports})

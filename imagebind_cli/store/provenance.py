@@ -32,16 +32,19 @@ def parse_provenance(text: str | bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is not such a record, does not match its checksum, or lacks a key without which no store can be read.
     """
-    check_seal(text)
     record = parse_json(text)
     if not isinstance(record, dict):
         raise ValueError("the record of how it was made is not a JSON object")
-    record.pop(SEALED, None)
     if lacking := [key for key in NEEDED if key not in record]:
         raise ValueError(f"the record of how it was made lacks {lacking[0]}")
     wrong = next((key for key, is_right in RIGHT.items() if key in record and not is_right(record[key])), None)
     if wrong is not None:
         raise ValueError(f"the record of how it was made has {wrong} {record[wrong]!r:.40}, which no store has")
+    try:
+        check_seal(text)
+    except ValueError as error:
+        raise ValueError(f"the record of how it was made is {error}") from None
+    record.pop(SEALED, None)
     return record
 
 
