@@ -96,7 +96,7 @@ class Face:
         """Check the options that a user or a record names, once per command or call, and return them with the others at their defaults.
 
         Raises:
-            UsageError: an option that it does not have, or a value that is not one of the choices or too small.
+            OptionError: an option that it does not have, or a value that is not one of the choices or too small.
         """
         return read_options(self.options, self.name, chosen, self.still)
 

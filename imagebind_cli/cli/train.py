@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,7 +56,7 @@ class TrainingTalk(TrainingListener):
         super().failure(id, reason)
         say(f"{id}: {reason}")
 
-    def begin(self, stored: int) -> None:
+    def begin(self, stored: int, count: Callable[[], int | None] | None = None) -> None:
         self._printed = time.monotonic()
 
     def anchors(self, pair: str, done: int, total: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,16 +35,13 @@ from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.options import folders_are_frames
 from imagebind_cli.registry import face
-from imagebind_cli.sources import Failure, Item, Passes, from_arguments, from_manifest
+from imagebind_cli.sources import Inputs, from_arguments
 from imagebind_cli.space import Space
 from imagebind_cli.store import is_store, open_store
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation.suites import Suite
     from imagebind_cli.model import Model
-
-# Stores; or files, folders, patterns or sentences; or a function that yields items, as `corpus.embed` takes it.
-Inputs = Iterable[str | Path] | Callable[[Passes | None], Iterator[Item | Failure]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Classification:
 
 
 def classify(
-    inputs: Inputs,
+    inputs: Inputs | Iterable[str | Path],
     modality: str,
     classes: ClassOptions,
     truth: TruthOptions | None = None,
@@ -68,17 +65,16 @@ def classify(
     report: ReportOptions | None = None,
     output: RowOutput | None = None,
     listener: Listener | None = None,
-    others: Others | None = None,
 ) -> Classification:
     """Find the classes nearest to each input, and report the scores where the truth is known.
 
     Args:
-        inputs: stores of the modality, which are not embedded again; or what to embed, as for `corpus.embed`.
+        inputs: stores of the modality, which are not embedded again; or what to embed: files, folders, patterns or sentences.
         model: a model, its name, or a `Space` that says on which device it runs; that of the stores if None.
         manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`. reading: fields of the modality's reading options.
         pool: `mean` for a row for each input; `none` for a row for each window, with its seconds.
         output: takes the rows as they come, batch by batch; None to keep them for the result.
-        listener: receives each input, assumptions, and the scores. others: counts files of other kinds, which are skipped.
+        listener: receives each input, assumptions, and the scores.
     Raises:
         UsageError: options that exclude each other. UserError: classes or truth that cannot be read, or do not fit each other; stores and a
             model that do not belong together. An input that cannot be read is a failure, which the listener receives.
@@ -87,13 +83,13 @@ def classify(
         raise UsageError("say what to tell apart: either --labels in text, or --classes by example")
     if pool == "none" and truth is not None and truth.truth:
         raise UsageError("--pool none shows each window of an item, and the truth is of an item as a whole")
-    others = others or Others()
-    source = _source(inputs, modality, _space(model, listener), manifest, reading, pool, others)
-    return _zero_shot(_task(source, classes.labels, truth, report, output, listener), classes, others)
+    given = Inputs.of(inputs, manifest)
+    source = _source(given, modality, Space.of(model, listener or Listener()), reading, pool)
+    return _zero_shot(_task(source, classes.labels, truth, report, output, listener), classes, given.others)
 
 
 def few_shot(
-    inputs: Inputs,
+    inputs: Inputs | Iterable[str | Path],
     modality: str,
     truth: TruthOptions,
     probe: ProbeOptions,
@@ -105,7 +101,6 @@ def few_shot(
     report: ReportOptions | None = None,
     output: RowOutput | None = None,
     listener: Listener | None = None,
-    others: Others | None = None,
 ) -> Classification:
     """Train a linear probe on a few examples of each class, and classify the other inputs.
 
@@ -117,7 +112,7 @@ def few_shot(
     """
     if not truth.truth:
         raise UsageError("--shots learns from the truth; give --truth")
-    source = _source(inputs, modality, _space(model, listener), manifest, reading, "mean", others or Others())
+    source = _source(Inputs.of(inputs, manifest), modality, Space.of(model, listener or Listener()), reading, "mean")
     task = _task(source, labels, truth, report, output, listener)
     return _few_shot(task, probe, _stored_examples(task, probe), "1")
 
@@ -143,7 +138,8 @@ def run_suite(
         stores: of the suite's items, which are then not embedded again.
         classes: templates, names rule and scale, or examples, in place of the suite's. probe: train a probe in place of class vectors.
         examples: the suite opened with other options, to draw the probe's examples from. fold: the one to test the probe on; 1 if None.
-        The other arguments are those of `classify`.
+        others: counts files of other kinds among
+            examples, which are skipped. The other arguments are those of `classify`.
     Raises:
         UsageError: class options or a probe that do not apply to the suite. UserError: as `classify` and `few_shot`.
     """
@@ -151,7 +147,8 @@ def run_suite(
         raise UsageError(f"suite {suite.name}: captions find their items here, and nothing is classified")
     if classes and probe:
         raise UsageError(f"suite {suite.name}: a probe has no use for class options")
-    space, heard = _space(model, listener), listener or Listener()
+    heard = listener or Listener()
+    space = Space.of(model, heard)
 
     def task_of(opened: Suite, paths: Sequence[str | Path]) -> Task:
         return _suite_task(opened, space, paths, reading, report or ReportOptions(), output, heard)
@@ -166,31 +163,13 @@ def run_suite(
     return _few_shot(task, probe, _stored_examples(task, probe), fold or "1")
 
 
-def _space(model: Model | str | Space | None, listener: Listener | None) -> Space:
-    if isinstance(model, Space):
-        return model
-    return Space(model) if listener is None else Space(model, note=listener.note)
-
-
-def _source(
-    inputs: Inputs,
-    modality: str,
-    space: Space,
-    manifest: Path | str | None,
-    reading: Mapping[str, Any] | None,
-    pool: str,
-    others: Others,
-) -> VectorSource:
+def _source(inputs: Inputs, modality: str, space: Space, reading: Mapping[str, Any] | None, pool: str) -> VectorSource:
     """Open the inputs: stores, or what is to be embedded."""
-    paths = [] if callable(inputs) else list(map(str, inputs))
-    readers = open_stores(paths)
-    if manifest is not None:
-        items = from_manifest(Path(manifest), (modality,))
-    else:
-        frames = folders_are_frames(reading or {})
-        items = inputs(None) if callable(inputs) else from_arguments(paths, (modality,), io.BytesIO(), frames=frames, others=others)
-    has_columns = bool(readers) or manifest is not None or callable(inputs)
-    return VectorSource(space, modality, readers, items, pool, face(modality).read_options(reading or {}), has_columns=has_columns)
+    options = face(modality).read_options(reading or {})
+    readers = open_stores(inputs.arguments)
+    items = inputs.items((modality,), frames=folders_are_frames(reading or {}))
+    has_columns = bool(readers) or inputs.manifest is not None or "-" in inputs.arguments
+    return VectorSource(space, modality, readers, items, pool, options, has_columns=has_columns)
 
 
 def _task(
