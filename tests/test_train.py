@@ -273,14 +273,12 @@ def unbroken(scenes, tmp_path_factory):
     return left_by(out)
 
 
-def started(arguments, out):
-    return subprocess.Popen(
-        [PROGRAM, "train", *map(str, arguments), "--out", out], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=one_thread_each()
+@pytest.fixture
+def train_apart(start):
+    """Start a run as a process of its own, on one thread."""
+    return lambda arguments, out: start(
+        "train", *arguments, "--out", out, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
-
-
-def one_thread_each():
-    return os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def wait_for_lines(out, process, count):
@@ -290,11 +288,11 @@ def wait_for_lines(out, process, count):
     return process.poll() is None
 
 
-def test_killed_anywhere_the_result_is_the_same_to_the_bit(imagebind, hurried, unbroken, tmp_path):
+def test_killed_anywhere_the_result_is_the_same_to_the_bit(imagebind, train_apart, hurried, unbroken, tmp_path):
     out = tmp_path / "killed"
     random = np.random.default_rng(0)
     for lines in (2, 7, 12):
-        process = started(hurried, out)
+        process = train_apart(hurried, out)
         assert wait_for_lines(out, process, lines)
         time.sleep(random.uniform(0, 0.05))
         process.kill()
@@ -306,11 +304,11 @@ def test_killed_anywhere_the_result_is_the_same_to_the_bit(imagebind, hurried, u
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_the_last_step_and_the_run_goes_on(imagebind, hurried, unbroken, tmp_path, number, code):
+def test_a_signal_saves_the_last_step_and_the_run_goes_on(imagebind, train_apart, hurried, unbroken, tmp_path, number, code):
     out = tmp_path / "stopped"
     slow = ["0.0001", "1000"]
     arguments = [str(word).replace(*slow) for word in hurried]  # no checkpoint but the signal's
-    process = started(arguments, out)
+    process = train_apart(arguments, out)
     assert wait_for_lines(out, process, 4)
     process.send_signal(number)
     _, talk = process.communicate()
@@ -325,7 +323,7 @@ def test_a_signal_saves_the_last_step_and_the_run_goes_on(imagebind, hurried, un
 
 def stopped(arguments, out, lines=3):
     """A run that a signal ended after some steps."""
-    process = started([*arguments, *settings("run.steps=1000")], out)
+    process = train_apart([*arguments, *settings("run.steps=1000")], out)
     assert wait_for_lines(out, process, lines)
     process.send_signal(signal.SIGTERM)
     process.communicate()
