@@ -10,7 +10,7 @@ from imagebind_cli import registry
 from imagebind_cli.errors import UsageError
 from imagebind_cli.training.inputs import CROPPABLE, GEOMETRY, augment_keys, recipe_options
 from imagebind_cli.training.plan import RANDOM, encoder_recipes
-from imagebind_cli.training.recipe import ROW_COLUMNS, PairRecipe, Recipe, read_recipe
+from imagebind_cli.training.recipe import ROW_COLUMNS, PairRecipe, Recipe, read_recipe, refuse_changes
 
 TEST_COLUMNS = ("id", "label")  # of a zero-shot manifest, besides its modality
 
@@ -71,7 +71,8 @@ def resolve_recipe(
     )
     if model is not None and "model" in original.model_fields_set and resolved.model != original.model:
         notify(f"model {resolved.model} takes the place of the recipe's {original.model}")
-    return resolved if init is None else _with_init(resolved, init)
+    with refuse_changes(resolved, changes):
+        return resolved if init is None else _with_init(resolved, init)
 
 
 def _with_init(recipe: Recipe, init: str) -> Recipe:

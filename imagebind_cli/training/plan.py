@@ -17,7 +17,7 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.training.compute import actual_precision, precision_lines
 from imagebind_cli.training.data import PairData, open_pairs
 from imagebind_cli.training.distributed import world
-from imagebind_cli.training.recipe import EncoderRecipe, PairRecipe, Recipe, RunRecipe
+from imagebind_cli.training.recipe import EncoderRecipe, PairRecipe, Recipe, RecipeError, RunRecipe
 from imagebind_cli.training.rows import MODALITY_KEYS
 from imagebind_cli.training.towers import parameter_counts, set_trainable
 from imagebind_cli.training.zeroshot import ZeroShotTest, read_zeroshot_test
@@ -61,7 +61,7 @@ def make_plan(recipe: Recipe) -> Plan:
     encoders = encoder_recipes(recipe)
     for pair in recipe.pairs:
         if all(encoders[registry.encoder_name(modality)].train == "none" for modality in pair.modalities):
-            raise UserError(f"{pair.name}: nothing trains: both of its encoders are frozen")
+            raise RecipeError("encoders", f"{pair.name}: nothing trains: both of its encoders are frozen")
     _check_anchor_cache(recipe, encoders)
     config = run_config(recipe)
     data = open_pairs(recipe, config.encoders)
@@ -83,7 +83,7 @@ def encoder_recipes(recipe: Recipe) -> dict[str, EncoderRecipe]:
     needed = dict.fromkeys([*anchors, *others, *tested])
     for name in recipe.encoders:
         if name not in needed:
-            raise UserError(f"encoders.{name}: nothing in this recipe needs it; it needs {', '.join(needed)}")
+            raise RecipeError(f"encoders.{name}", f"encoders.{name}: nothing in this recipe needs it; it needs {', '.join(needed)}")
     tables = {name: recipe.encoders.get(name, EncoderRecipe()) for name in needed}
     return {
         name: table.model_copy(update={"train": table.train or ("all" if name in others else "none")}) for name, table in tables.items()
@@ -106,7 +106,7 @@ def run_config(recipe: Recipe) -> ModelConfig:
             trunk = replace(trunk, drop_path=table.drop_path)
         patch_dropout = encoders[name].patch_dropout if table.patch_dropout is None else table.patch_dropout
         if patch_dropout and not encoders[name].patch:
-            raise UserError(f"encoders.{name}.patch_dropout: this encoder has no patches")
+            raise RecipeError(f"encoders.{name}.patch_dropout", f"encoders.{name}.patch_dropout: this encoder has no patches")
         encoders[name] = replace(encoders[name], trunk=trunk, head=table.head, patch_dropout=patch_dropout)
     return replace(config, encoders=encoders)
 
@@ -117,9 +117,9 @@ def _check_anchor_cache(recipe: Recipe, encoders: Mapping[str, EncoderRecipe]) -
         return
     for pair in recipe.pairs:
         if pair.views and encoders[registry.encoder_name(pair.modalities[0])].train != "none":
-            raise UserError(f"{pair.name}: run.anchor_cache needs a frozen anchor; here {pair.modalities[0]} trains")
+            raise RecipeError("run.anchor_cache", f"{pair.name}: run.anchor_cache needs a frozen anchor; here {pair.modalities[0]} trains")
     if not any(pair.views for pair in recipe.pairs):
-        raise UserError("run.anchor_cache holds fixed views; set pairs.0.views to their number")
+        raise RecipeError("run.anchor_cache", "run.anchor_cache holds fixed views; set pairs.0.views to their number")
 
 
 # -- in words

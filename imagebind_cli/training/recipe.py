@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +24,14 @@ ROW_COLUMNS = ("id", "group", "start", "end")  # of a manifest, besides one colu
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+
+
+class RecipeError(UserError):
+    """A setting that does not fit the others or the model. key: where it is, with a pair by its name: `pairs.image-depth.augment`."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class RecipeTable(BaseModel):
@@ -257,7 +266,7 @@ def read_recipe(name: str | None, changes: Iterable[str] = (), **replacements: A
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        kind = UsageError if _is_of_changes(error, changes) else UserError
+        kind = UsageError if _is_changed(tuple(map(str, error.errors()[0]["loc"])), changes) else UserError
         raise kind(f"{name or 'recipe'}: {_explain(error)}") from None
 
 
@@ -282,11 +291,26 @@ def _apply_change(values: dict[str, Any], change: str) -> None:
         raise UsageError(f"--set {change!r}: the recipe has no {key_path}") from None
 
 
-def _is_of_changes(error: ValidationError, changes: Iterable[str]) -> bool:
-    """Check whether the first mistake is at, below or above a key that was changed."""
-    place = error.errors()[0]["loc"]
+def _is_changed(place: Sequence[str], changes: Iterable[str]) -> bool:
+    """Check whether a key is at, below or above one that was changed."""
     keys = (change.partition("=")[0].split(".") for change in changes)
-    return any(all(str(one) == other for one, other in zip(place, key, strict=False)) for key in keys)
+    return any(all(one == other for one, other in zip(place, key, strict=False)) for key in keys)
+
+
+@contextmanager
+def refuse_changes(recipe: Recipe, changes: Iterable[str]) -> Iterator[None]:
+    """Make a setting that turns out not to fit wrong usage if it is one of the changes that the recipe was read with.
+
+    Raises:
+        UsageError: in place of its `RecipeError`.
+    """
+    try:
+        yield
+    except RecipeError as error:
+        numbers = {pair.name: str(number) for number, pair in enumerate(recipe.pairs)}
+        if _is_changed([numbers.get(part, part) for part in error.key.split(".")], changes):
+            raise UsageError(str(error)) from None
+        raise
 
 
 def _explain(error: ValidationError) -> str:
