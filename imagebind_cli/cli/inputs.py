@@ -13,6 +13,7 @@ from imagebind_cli.cli.flags import column_names
 from imagebind_cli.cli.talk import say
 from imagebind_cli.errors import UsageError
 from imagebind_cli.file_kinds import Others
+from imagebind_cli.registry import TEXT
 
 if TYPE_CHECKING:
     from imagebind_cli.sources import Inputs
@@ -44,7 +45,7 @@ def command_inputs(
         arguments = ["-"]
     if stdin is None and "-" in (arguments or ()):
         raise UsageError("- stands for stdin, which is closed")
-    if modality == "text":
+    if modality == TEXT:
         for argument in arguments or ():
             if argument != "-" and os.path.isfile(argument):
                 say(f"{argument!r} is embedded as a sentence, though a file has this name; its lines: imagebind embed text < {argument}")

@@ -176,7 +176,7 @@ def check_prepared_output(output: str, modalities: Sequence[str], shard_bytes: i
         raise UsageError(f"--shard-size is for numbered shards such as out-%06d.tar; {output} is one file")
     if output.endswith(".h5") and "%" in output:
         raise UsageError(f"{output}: an .h5 is one file and takes no number; tar shards do")
-    if output.endswith(".h5") and "vision" in modalities:
+    if output.endswith(".h5") and any(registry.face(name).mixed for name in modalities):
         raise UsageError("an .h5 holds clips of one shape, which pictures and videos differ in: name image or video, or write a .tar")
 
 

@@ -113,7 +113,7 @@ class Resume:
         path = whole_source(item.payload)
         if not (self.verify and self.store and self.store.stored and item.stamp.hash and isinstance(path, str)):
             return False
-        if self.modality == "text" or self.modality in PLACED:
+        if face(self.modality).text or self.modality in PLACED:
             return False
         if self._contents is None:
             self._contents = StoredContents(open_store(self.store.path))

@@ -34,7 +34,7 @@ from imagebind_cli.evaluation.vectors import ItemVectors, VectorSource, open_sto
 from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.options import folders_are_frames
-from imagebind_cli.registry import face
+from imagebind_cli.registry import TEXT, face
 from imagebind_cli.sources import Inputs, from_arguments
 from imagebind_cli.space import Space
 from imagebind_cli.store import is_store, open_store
@@ -241,7 +241,7 @@ def _zero_shot(task: Task, options: ClassOptions, others: Others) -> Classificat
     if save:
         save_prototypes(prototypes, save)
         listener.note(f"{save}: vectors of {len(prototypes.classes):,} classes")
-    are_names = prototypes.made["modality"] == "text"
+    are_names = prototypes.made["modality"] == TEXT
     names = options.names or (suite.names_rule if suite and are_names else "max" if are_names else "mean")
     prototypes = prototypes.averaged() if names == "mean" else prototypes
     scale = options.scale or pair_scale(task.source.made()[0], prototypes.made)
@@ -269,7 +269,7 @@ def _name_prototypes(task: Task, labels: list[Label], templates: prompts.Templat
     space, listener = task.source.space, task.listener
     for name in shared_names(labels):
         listener.note(f"the name {name!r} stands for more than one class; they cannot be told apart by it")
-    made = space.made_of("text") | {"templates": templates.record()}
+    made = space.made_of(TEXT) | {"templates": templates.record()}
     return from_prompts(labels, templates, lambda sentences: space.sentences(sentences, listener), made)
 
 
@@ -383,5 +383,5 @@ def _search_captions(task: Task) -> Classification:
         task.emit(list(caption_matches(direction, queries, targets, options.top)))
     counts = {"scored": len(described.ids), "captions": len(captions.ids), "failed": len(failed)}
     measured = {"scores": scores, "bootstrap": bootstrap(options.draws, "queries")}
-    record = {"captions": {"count": len(texts), "made": space.made_of("text")}}
+    record = {"captions": {"count": len(texts), "made": space.made_of(TEXT)}}
     return Classification(task.rows, task.report(" and ".join(suite.directions), counts, measured, record))

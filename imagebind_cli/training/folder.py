@@ -271,7 +271,7 @@ def _model_tensors(name: str, plan: Plan, components: Components) -> dict[str, T
     state = {key.replace(".base_layer.", "."): tensor for key, tensor in tower.encoder.state_dict().items()}
     tensors = {key: gather_tensor(state[key]) for key in sorted(components.initial[name].fresh)}
     tensors |= changed_tensors(tower.encoder)
-    bound = [number for number, pair in enumerate(plan.recipe.pairs) if registry.encoder_name(pair.modalities[1]) == name]
+    bound = [number for number, pair in enumerate(plan.recipe.pairs) if registry.face(pair.modalities[1]).encoder == name]
     if tower.trained and bound and "log_scale" in state:
         tensors["log_scale"] = gather_tensor(components.loss(bound[0]).log_scale)
     return tensors

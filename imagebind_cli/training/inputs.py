@@ -71,7 +71,7 @@ def pair_inputs(pair: PairRecipe, configs: Mapping[str, EncoderConfig]) -> tuple
 
 
 def _pair_input(pair: PairRecipe, modality: str, configs: Mapping[str, EncoderConfig]) -> PairInput:
-    encoder = registry.encoder_name(modality)
+    encoder = registry.face(modality).encoder
     if encoder not in configs:
         raise UserError(f"{pair.name}: this model has no encoder for {modality}; it has {', '.join(configs)}")
     place = f"pairs.{pair.name}.options.{modality}"

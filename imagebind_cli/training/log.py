@@ -147,7 +147,7 @@ class LearningMonitor:
             message = (
                 f"{pair.name}: step {step}: embeddings of {modality} have collapsed: different ones have a mean cosine of {spread:.4f}"
             )
-            self._warn_if(pair, modality, spread > COLLAPSED and registry.encoder_name(modality) not in self._frozen, message)
+            self._warn_if(pair, modality, spread > COLLAPSED and registry.face(modality).encoder not in self._frozen, message)
 
     def _warn_if(self, pair: PairRecipe, cause: str, condition: bool, message: str) -> None:
         key = pair.name, cause

@@ -55,8 +55,8 @@ def resolve_recipe(
         pair["columns"] = _matching_columns(columns, (*pair["modalities"], *ROW_COLUMNS))
     tests = [_parse_test(text, columns or {}) for text in zeroshot]
     _check_columns_used(columns or {}, [*chosen, *tests])
-    needed = {registry.encoder_name(modality) for pair in chosen for modality in pair["modalities"]}
-    needed |= {name for test in original.zeroshot for name in (registry.encoder_name(test.modality), "text")}
+    needed = {registry.face(modality).encoder for pair in chosen for modality in pair["modalities"]}
+    needed |= {name for test in original.zeroshot for name in (registry.face(test.modality).encoder, registry.TEXT)}
     resolved = read_recipe(
         recipe,
         [
@@ -107,7 +107,7 @@ def _replacement_pair(
 ) -> dict[str, Any]:
     """Return a pair of other modalities with the settings of a recipe's pair, without its data and without settings that do not fit."""
     name = "-".join(modalities)
-    before, after = (tuple(map(registry.encoder_name, names)) for names in (pair.modalities, modalities))
+    before, after = (tuple(registry.face(name).encoder for name in names) for names in (pair.modalities, modalities))
     if before[0] == after[1] or before[1] == after[0]:
         bound = f"{pair.modalities[1]} to {pair.modalities[0]}, its anchor"
         raise UsageError(f"--pairs {name}: the recipe binds {bound}; for the reverse, copy the recipe and change it")
@@ -142,7 +142,7 @@ def _parse_pair(name: str) -> tuple[str, str]:
     if not dash or not anchor or not other or "-" in other:
         raise UsageError(f"--pairs {name!r}: two modalities are needed, the anchor first, as in image-depth")
     for modality in (anchor, other):
-        registry.encoder_name(modality)
+        registry.face(modality)
     if anchor == other:
         raise UsageError(f"--pairs {name!r}: a pair binds two different modalities, not {anchor} twice")
     return anchor, other

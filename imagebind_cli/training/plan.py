@@ -60,7 +60,7 @@ def make_plan(recipe: Recipe) -> Plan:
         raise UserError("the recipe has no pairs; name one with --pairs image-depth")
     encoders = encoder_recipes(recipe)
     for pair in recipe.pairs:
-        if all(encoders[registry.encoder_name(modality)].train == "none" for modality in pair.modalities):
+        if all(encoders[registry.face(modality).encoder].train == "none" for modality in pair.modalities):
             raise RecipeError("encoders", f"{pair.name}: nothing trains: both of its encoders are frozen")
     _check_anchor_cache(recipe, encoders)
     config = run_config(recipe)
@@ -78,8 +78,8 @@ def encoder_recipes(recipe: Recipe) -> dict[str, EncoderRecipe]:
     Raises:
         UserError: a modality or encoder does not exist, or nothing needs an encoder of the recipe.
     """
-    anchors, others = ([registry.encoder_name(pair.modalities[number]) for pair in recipe.pairs] for number in (0, 1))
-    tested = [name for test in recipe.zeroshot for name in (registry.encoder_name(test.modality), "text")]
+    anchors, others = ([registry.face(pair.modalities[number]).encoder for pair in recipe.pairs] for number in (0, 1))
+    tested = [name for test in recipe.zeroshot for name in (registry.face(test.modality).encoder, registry.TEXT)]
     needed = dict.fromkeys([*anchors, *others, *tested])
     for name in recipe.encoders:
         if name not in needed:
@@ -116,7 +116,7 @@ def _check_anchor_cache(recipe: Recipe, encoders: Mapping[str, EncoderRecipe]) -
     if not recipe.run.anchor_cache:
         return
     for pair in recipe.pairs:
-        if pair.views and encoders[registry.encoder_name(pair.modalities[0])].train != "none":
+        if pair.views and encoders[registry.face(pair.modalities[0]).encoder].train != "none":
             raise RecipeError("run.anchor_cache", f"{pair.name}: run.anchor_cache needs a frozen anchor; here {pair.modalities[0]} trains")
     if not any(pair.views for pair in recipe.pairs):
         raise RecipeError("run.anchor_cache", "run.anchor_cache holds fixed views; set pairs.0.views to their number")
@@ -179,7 +179,7 @@ def leak_lines(data: PairData, val: PairData) -> Iterator[str]:
         keys, trained = val.reader(number).rows.keys, reader.rows.keys
         for source, column in zip(reader.inputs, MODALITY_KEYS, strict=True):
             shared = int(torch.isin(keys[:, column], trained[:, column]).sum())
-            if shared and source.modality != "text":
+            if shared and not source.face.text:
                 name = "-".join(each.modality for each in reader.inputs)
                 yield f"{name}: {shared:,} of {len(keys):,} have the {source.modality} of a training pair; their scores are too high"
 
@@ -256,7 +256,7 @@ def _step_bytes(plan: Plan, number: int, device: torch.device) -> int:
     at_once = min(run.micro_batch or share, share)
     towers = []
     for modality in pair.modalities:
-        name = registry.encoder_name(modality)
+        name = registry.face(modality).encoder
         config, trained = plan.config.encoders[name], plan.encoders[name].train != "none"
         towers.append(at_once * (activation_bytes(config, run, device) if trained else _forward_bytes(config, run, device)))
     embeddings = 4 * FLOAT * (share + pair.batch) * plan.config.dim
@@ -279,6 +279,6 @@ def _forward_bytes(config: EncoderConfig, run: RunRecipe, device: torch.device) 
 
 def weightless_encoder(name: str, config: EncoderConfig, table: EncoderRecipe) -> Encoder:
     """Build an encoder as it trains, without memory for its weights (on PyTorch's meta device)."""
-    encoder = build_encoder(registry.get(name), config)
+    encoder = build_encoder(registry.face(name).contract, config)
     set_trainable(encoder, table, seed=0)
     return encoder

@@ -249,7 +249,7 @@ class Run:
         """Fill the caches of the pairs that read their anchors from one, and return them by pair."""
         caches = {}
         for number, pair in enumerate(self._plan.recipe.pairs):
-            name = registry.encoder_name(pair.modalities[0])
+            name = registry.face(pair.modalities[0]).encoder
             if not (self._plan.recipe.run.anchor_cache and pair.views):
                 continue
             tower, base = self._components.towers[name], self._components.initial[name].base
