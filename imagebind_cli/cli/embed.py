@@ -40,6 +40,7 @@ from imagebind_cli.cli.talk import Talk, say, summary_at_end
 from imagebind_cli.errors import UsageError
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.space import Space
+from imagebind_cli.store_formats import IN_WORDS
 
 if TYPE_CHECKING:
     from imagebind_cli.corpus import Share
@@ -71,7 +72,7 @@ def embed_command(
     ] = None,
     output: Annotated[
         Path | None,
-        output_option("-o", "--output", metavar="STORE", help="Write to NAME.h5, .store, .npy, .safetensors or .jsonl, not to stdout."),
+        output_option("-o", "--output", metavar="STORE", help=f"Write to NAME{IN_WORDS}, not to stdout."),
     ] = None,
     array: Annotated[ArrayType, output_option(help="Number type of the vectors in a store.")] = ArrayType.float32,
     pool: Annotated[Pool, output_option(help="One vector for each input, or (none) one for each of its windows.")] = Pool.mean,

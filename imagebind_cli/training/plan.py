@@ -168,7 +168,7 @@ def _row_lines(data: PairData, number: int) -> Iterator[str]:
         yield f"{counted}: R@1 counts any pair of the same {names} as correct; `retrieve --pairs ids` counts only the same id"
     else:
         yield f"{counted}: pairs of the same {names} are not negatives of each other"
-    if 2 * largest > len(rows) and pair.loss != "regression":
+    if 2 * largest > len(rows) and pair.loss_traits.negatives:
         yield f"{largest / len(rows):.0%} of the pairs are in one group: few pairs are negatives, so little can be learnt or measured"
 
 
