@@ -29,6 +29,14 @@ RowOutput = Callable[[Rows], object]  # takes rows as soon as they are known
 
 
 @dataclass(frozen=True)
+class Classification:
+    """The result of a run. rows: one for each input, in order; empty where an output took them. report: None where no truth was given."""
+
+    rows: list[Prediction] | list[CaptionMatch]
+    report: Report | None
+
+
+@dataclass(frozen=True)
 class Task:
     """Vectors to classify, what is known of them, and the listener.
 
