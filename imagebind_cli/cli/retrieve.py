@@ -25,7 +25,7 @@ from imagebind_cli.cli.flags import (
     ModelName,
     Precision,
     Workers,
-    reading_options,
+    given_options,
     with_reading_flags,
 )
 from imagebind_cli.cli.memory import keep_freed_memory
@@ -205,7 +205,7 @@ def _reading_options(kinds: set[str] | None, chosen: dict[str, Any]) -> dict[str
     given = {name: value for name, value in chosen.items() if value is not None}
     options: dict[str, Any] = {}
     for face in faces:
-        options |= reading_options(face.name, {key: given[key] for key in face.options.names() if key in given}).choices()
+        options |= given_options(face.name, {key: given[key] for key in face.options.names() if key in given})
     for key in given:
         if key not in options and not is_set_elsewhere(key):
             raise UsageError(f"no query here has an option {key.replace('_', '-')!r}")

@@ -12,6 +12,7 @@ from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
 from imagebind_cli.cli.printable import printable
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.store_formats import IN_WORDS
 
 if TYPE_CHECKING:
     from imagebind_cli.store.maintenance import MergeCounts
@@ -20,7 +21,7 @@ app = typer.Typer(
     help="Describe, merge, export, compact, prune and check stores of embeddings.", no_args_is_help=True, rich_markup_mode=None
 )
 
-StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="NAME.h5, .store, .npy, .safetensors or .jsonl, or a pattern in quotes.")]
+StorePath = Annotated[Path, typer.Argument(metavar="STORE", help=f"NAME{IN_WORDS}, or a pattern in quotes.")]
 StorePaths = Annotated[list[Path], typer.Argument(metavar="STORE...", help="As NAME.h5, or a pattern in quotes.")]
 Array = Annotated[ArrayType | None, typer.Option(help="Number type of the vectors; as they are, if not given.", show_default=False)]
 NAMED = 5  # ids in several stores that are named one by one

@@ -14,6 +14,7 @@ from imagebind_cli.store.provenance import check_alike, provenance_path
 from imagebind_cli.store.reader import StoreReader, open_store
 from imagebind_cli.store.row import Row, id_hash
 from imagebind_cli.store.writer import FLUSH_ROWS, Rewritable, Store
+from imagebind_cli.store_formats import FORMATS
 
 
 @dataclass
@@ -129,7 +130,7 @@ def _is_missing(path: str) -> bool:
 
 
 def _check_rewritable(path: Path) -> None:
-    if path.suffix == ".npy":
+    if path.suffix in FORMATS and not FORMATS[path.suffix].rewritable:
         raise UserError(f"{path}: two files cannot be replaced at once; write another without these rows: imagebind store export")
 
 
