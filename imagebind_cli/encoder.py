@@ -12,15 +12,18 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, FiniteFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from imagebind_cli.transformer import Transformer, TrunkConfig
+from imagebind_cli.errors import UserError, first_line
+from imagebind_cli.transformer import Epsilon, Share, Size, Transformer, TrunkConfig
 
+LARGEST_CLIP = 1 << 24  # numbers in one clip
 LARGEST_SCALE = 100.0  # CLIP's bound for 1 / temperature, which keeps a learnt one from diverging
 STILL_FRAMES = 2  # equal frames that a still picture represents; the published code repeats the picture before the stem
 Span = tuple[float, float] | None  # start and end of a clip in seconds; None for input without time, such as a picture
@@ -41,21 +44,27 @@ class EncoderConfig:
     mean, std: of each channel, to normalise the input with.
     """
 
-    dim: int
-    shape: tuple[int, ...]
+    dim: Size
+    shape: tuple[Size, ...]
     trunk: TrunkConfig
-    patch: tuple[int, ...] = ()
-    stride: tuple[int, ...] = ()
-    stem_norm_eps: float | None = None
-    vocabulary: int = 0
-    pool: str = "cls"
-    head: str = "linear"
-    head_dropout: float = 0.0
-    patch_dropout: float = 0.0
-    scale: float | None = None
+    patch: tuple[Size, ...] = ()
+    stride: tuple[Size, ...] = ()
+    stem_norm_eps: Epsilon | None = None
+    vocabulary: Annotated[int, Field(ge=0, le=1 << 24)] = 0
+    pool: Literal["cls", "eos"] = "cls"
+    head: Literal["linear", "mlp"] = "linear"
+    head_dropout: Share = 0.0
+    patch_dropout: Share = 0.0
+    scale: Annotated[float, Field(gt=0)] | None = None
     learn_scale: bool = False
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    mean: tuple[FiniteFloat, ...] = (0.0,)
+    std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if not self.shape or math.prod(self.shape) > LARGEST_CLIP:
+            raise ValueError(f"shape {list(self.shape)} is not that of a clip of 1 to {LARGEST_CLIP:,} numbers")
+        if len(self.patch) != len(self.stride) or len(self.patch) > len(self.shape) or any(size < 1 for size in self.grid):
+            raise ValueError(f"patch {list(self.patch)} and stride {list(self.stride)} do not fit shape {list(self.shape)}")
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -225,6 +234,13 @@ class _NoInitialisation(TorchFunctionMode):
 
 
 def build_encoder(modality: Modality, config: EncoderConfig) -> Encoder:
-    """Build an encoder's modules on the meta device: shapes without memory. Load weights with `assign=True`."""
-    with torch.device("meta"), _NoInitialisation():
-        return Encoder(config, modality.stem(config)).eval()
+    """Build an encoder's modules on the meta device: shapes without memory. Load weights with `assign=True`.
+
+    Raises:
+        UserError: the config does not fit the modality, as one of text that has patches.
+    """
+    try:
+        with torch.device("meta"), _NoInitialisation():
+            return Encoder(config, modality.stem(config)).eval()
+    except Exception as error:  # whatever modules raise for sizes that no such encoder can have
+        raise UserError(f"no {modality.name} encoder can be built of its config: {first_line(error)}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 import os
 import re
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.clock import parse_clock
 from imagebind_cli.registry import with_default_options
@@ -148,8 +148,8 @@ class Entry:
         if "json" not in self.parts:
             return {}
         try:
-            value = json.loads(self.parts["json"].read())
-        except (ValueError, RecursionError) as error:
+            value = parse_json(self.parts["json"].read())
+        except ValueError as error:
             raise ValueError(f"its JSON is broken: {error}") from None
         return value if isinstance(value, dict) else {}
 

@@ -28,7 +28,7 @@ import numpy as np
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import being_written, open_locked, sync, write_all, write_json
 from imagebind_cli.store.growing import HEADER, GrowingLines, GrowingNPY, map_npy
-from imagebind_cli.store.provenance import check_resumable
+from imagebind_cli.store.provenance import check_resumable, parse_provenance
 from imagebind_cli.store.row import STAMP, Row, row_line, stamp_record
 from imagebind_cli.store.source import Views
 
@@ -93,8 +93,10 @@ def read_provenance(names: FolderFiles) -> tuple[dict[str, Any], int]:
         UserError: it cannot be read.
     """
     try:
-        provenance = json.loads(names.provenance.read_text())
-        return provenance, int(provenance.pop("part_rows"))
+        provenance = parse_provenance(names.provenance.read_bytes())
+        if not (isinstance(rows := provenance.pop("part_rows"), int) and 0 < rows < 1 << 40):
+            raise ValueError(f"parts of {rows!r} rows")
+        return provenance, rows
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{names.folder}: not a store of imagebind embed: {names.provenance.name}: {error}") from None
 

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.store.journal import PAGE, JournaledFile, Snapshot
-from imagebind_cli.store.provenance import check_resumable
+from imagebind_cli.store.provenance import check_resumable, parse_provenance
 from imagebind_cli.store.row import STAMP, Row, decode_id, encode_id, stamp_record
 from imagebind_cli.store.source import Views
 
@@ -62,12 +62,14 @@ class StoreHDF5Writer:
             try:
                 self._file = h5py.File(self._disk, "r+" if self._disk.length else "w", **access)
                 if self._disk.length:
-                    check_resumable(path, json.loads(self._file.attrs["made"]), provenance)
+                    check_resumable(path, parse_provenance(self._file.attrs["made"]), provenance)
                 else:
                     self._create(provenance)
                 self.stamps, self.hidden = self._file["inputs"][:], np.sort(self._file["replaced"][:])
-            except (OSError, KeyError, ValueError, RuntimeError) as error:
-                raise UserError(f"{path}: not a store of imagebind embed, or not whole: {str(error).splitlines()[0]}") from None
+            except UserError:
+                raise
+            except Exception as error:  # h5py raises many kinds on a damaged file
+                raise UserError(f"{path}: not a store of imagebind embed, or not whole: {first_line(error)}") from None
         except BaseException:
             self.release()
             raise
@@ -129,7 +131,7 @@ class HDF5Source:
         self._path = path
 
         def describe(file: Any, _: Snapshot) -> tuple[dict[str, Any], int, np.ndarray, bool]:
-            provenance, rows = json.loads(file.attrs["made"]), len(file["embeddings"])
+            provenance, rows = parse_provenance(file.attrs["made"]), len(file["embeddings"])
             for name, (shape, dtype) in columns(provenance).items():
                 data = file[name]
                 if name != "replaced" and (data.shape, data.dtype) != ((rows, *shape), dtype):

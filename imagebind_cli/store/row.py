@@ -102,8 +102,15 @@ def row_line(row: Row) -> bytes:
 
 
 def row_stamp(row: Mapping[str, Any]) -> Stamp:
-    """Return the stamp in a row's JSON."""
-    return Stamp(row.get("size", -1), row.get("mtime", -1), bytes.fromhex(row.get("hash", "")))
+    """Return the stamp in a row's JSON.
+
+    Raises:
+        AttributeError, TypeError, ValueError: it is not one.
+    """
+    stamp = Stamp(row.get("size", -1), row.get("mtime", -1), bytes.fromhex(row.get("hash", "")))
+    if not (-1 <= stamp.size < 1 << 63 and -1 << 63 <= stamp.mtime < 1 << 63 and len(stamp.hash) in (0, len(NO_HASH))):
+        raise ValueError(f"not the size, time and hash of an input: {stamp}")
+    return stamp
 
 
 def _with_vector(head: dict[str, Any], vector: np.ndarray) -> bytes:

@@ -5,7 +5,6 @@ Rows are counted as they are in the file, replaced ones included; `StoreReader` 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.row import STAMP, row_stamp, stamp_record
 
@@ -97,19 +97,20 @@ class RowTable:
         """Add a row.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not a row.
+            AttributeError, KeyError, OverflowError, TypeError, ValueError: it is not a row.
         """
-        windows = int(row.get("windows", 1))
-        if windows < 1:
+        windows, meta, clock = int(row.get("windows", 1)), row.get("meta", {}), row.get("clock", "")
+        span = float(row.get("start", np.nan)), float(row.get("end", np.nan))
+        if windows < 1 or not isinstance(meta, dict) or not isinstance(clock, str):
             raise ValueError
         self.records.append(stamp_record(row["id"], row_stamp(row)))
         self.ids.append(row["id"])
-        self.spans.append((row.get("start", np.nan), row.get("end", np.nan)))
+        self.spans.append(span)
         self.windows.append(windows)
-        if row.get("meta"):
-            self.metas[len(self) - 1] = row["meta"]
-        if row.get("clock"):
-            self.clocks[len(self) - 1] = str(row["clock"])
+        if meta:
+            self.metas[len(self) - 1] = meta
+        if clock:
+            self.clocks[len(self) - 1] = clock
 
     def truncate(self, rows: int) -> None:
         """Keep this many rows."""
@@ -158,8 +159,8 @@ def read_row_table(path: Path, at_most: int = maxsize) -> tuple[RowTable, np.nda
                 break
             cut = line.rfind(VECTOR)
             try:
-                table.add(json.loads(line if cut < 0 else line[:cut] + b"}"))
-            except (ValueError, KeyError, TypeError, AttributeError):
+                table.add(parse_json(line if cut < 0 else line[:cut] + b"}"))
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
                 raise UserError(f"{path}: line {len(table) + 1} is not a row of imagebind embed") from None
             ends.append(ends[-1] + len(line))
     rows = table.count_whole()
