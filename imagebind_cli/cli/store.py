@@ -11,7 +11,7 @@ from imagebind_cli.cli.flags import ArrayType
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
 from imagebind_cli.cli.printable import printable
 from imagebind_cli.cli.talk import Talk, say
-from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.errors import UsageError
 from imagebind_cli.store_formats import IN_WORDS
 
 if TYPE_CHECKING:
@@ -118,9 +118,7 @@ def compact_command(path: StorePath, as_json: AsJSON = False) -> None:
     from imagebind_cli.store.describe import bytes_on_disk
     from imagebind_cli.store.maintenance import compact
 
-    if not path.exists():
-        raise UserError(f"{path}: no such store")
-    before = bytes_on_disk(path)
+    before = bytes_on_disk(path) if path.exists() else 0
     dropped = compact(path)
     after = bytes_on_disk(path)
     say(f"{path}: {dropped:,} replaced rows dropped, {before / 1e6:,.1f} MB before, {after / 1e6:,.1f} MB now")
@@ -145,8 +143,6 @@ def prune_command(
 
     if not missing:
         raise UsageError("say what to drop: --missing")
-    if not path.exists():
-        raise UserError(f"{path}: no such store")
     counts = prune(path, dry_run)
     if as_json:
         write_json_line({"store": str(path), "items": counts.items, "missing": counts.missing, "rows": counts.rows, "dry_run": dry_run})
