@@ -9,6 +9,7 @@ import atexit
 import gc
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -16,14 +17,17 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import cache
 from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UserError, first_line
 
+SHARED_MEMORY = Path("/dev/shm")
+SHARED_ROOM = 1 << 20  # bytes that the queues of a worker need there at least
 SHARED_MEMORY_HINT = "where shared memory is small, as in a container, give it --shm-size 8g, or set run.workers=0"
 PRELOADED = "imagebind_cli.training.samples"  # imported by the server, once for all workers
 PICTURE_OPERATIONS = "imagebind_cli.media.picture_operations"  # as well, where pictures are augmented: it imports torchvision
@@ -66,8 +70,10 @@ def read_ahead(read: Callable[[Request], Chunk], requests: Iterator[Request], wo
         workers: number of processes; 0 to read in this one.
         ahead: requests that each worker may read in advance.
     Raises:
-        UserError: raised by `read`, or a worker ended.
+        UserError: raised by `read`, a worker ended, or there is no shared memory for one.
     """
+    if workers and SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(SHARED_MEMORY).free) < workers * SHARED_ROOM:
+        raise UserError(f"{SHARED_MEMORY}: {free:,} bytes of shared memory are free, too few for {workers} workers; {SHARED_MEMORY_HINT}")
     options: dict[str, Any] = {"prefetch_factor": ahead, "multiprocessing_context": worker_context()} if workers else {}
     loader: DataLoader[Any] = DataLoader(
         _RequestDataset(read),
@@ -90,7 +96,7 @@ def read_ahead(read: Callable[[Request], Chunk], requests: Iterator[Request], wo
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise UserError(f"a worker process ended ({str(error).splitlines()[0]}); {SHARED_MEMORY_HINT}") from None
+        raise UserError(f"a worker process ended ({first_line(error)}); {SHARED_MEMORY_HINT}") from None
     finally:
         if workers:
             _end_workers(chunks)
@@ -126,7 +132,7 @@ def _move_to_shared_memory(chunk: HasTensors) -> HasTensors:
             for tensor in chunk.tensors:
                 tensor.share_memory_()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
-            raise UserError(f"no shared memory for the samples that a worker read ({error}); {SHARED_MEMORY_HINT}") from None
+            raise UserError(f"no shared memory for the samples that a worker read ({first_line(error)}); {SHARED_MEMORY_HINT}") from None
     return chunk
 
 
