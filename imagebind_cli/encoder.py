@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import torch
@@ -169,7 +170,7 @@ class Sample:
     tensor: (clips, *shape); the clip axis is always there. spans: the seconds of each clip; a video's three crops are clips with the same
     span. notes: what was assumed to read the input, in words for the user. facts: what the file turned out to hold (rate, channels, size,
     unit, …), in JSON's types, with the item's first sample. warnings: what is lost of this item; printed with its name.
-    modality: set where an item is read in several.
+    modality: set where an item is read in several. began: the clock time of second 0, if the file states it: in UTC, or without a zone.
     """
 
     tensor: Tensor
@@ -178,6 +179,7 @@ class Sample:
     facts: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     modality: str = ""
+    began: datetime | None = None
 
 
 # (source, encoder config, options) to the samples of one item, in time order. A source is a path, an open binary file, or the modality's

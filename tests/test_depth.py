@@ -22,7 +22,7 @@ from imagebind_cli.encoders import depth
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.maps.exr import read_channel, read_exr
 from imagebind_cli.media.maps.formats import read_map
-from imagebind_cli.media.maps.holes import fill_nearest
+from imagebind_cli.media.maps.holes import REACH, fill_nearest
 from imagebind_cli.media.maps.pixel_map import PixelMap
 from imagebind_cli.registry import face
 from imagebind_cli.weights import model_config
@@ -478,6 +478,21 @@ def test_the_nearest_known_pixel_is_the_nearest(share: float) -> None:
     np.testing.assert_allclose(taken, true, atol=0.5)
     assert (taken == true).mean() > 0.99
     np.testing.assert_array_equal(filled[known], places[known])
+
+
+@pytest.mark.parametrize("count", [1, 3, 20])
+def test_the_nearest_known_pixel_is_near_where_all_are_far(count: int) -> None:
+    random = np.random.default_rng(count)
+    known = np.zeros((700, 1100), bool)
+    known.ravel()[random.choice(known.size, count, replace=False)] = True
+    filled = fill_nearest(np.arange(known.size).reshape(known.shape), known)
+    ys, xs = np.nonzero(known)
+    rows, columns = np.indices(known.shape)
+    true = np.min([np.hypot(rows - y, columns - x) for y, x in zip(ys, xs, strict=True)], axis=0)
+    taken = np.hypot(rows - filled // 1100, columns - filled % 1100)
+    assert known.ravel()[filled].all()
+    assert (taken <= 1.1 * true).all()
+    assert (taken == true)[true <= REACH].all()
 
 
 # OpenEXR

@@ -169,6 +169,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "depth-thin.png": (thin_map(1_000_000, 1), ""),
     "depth-thinnest.png": (thin_map(1, 32_000_000), ""),
     "depth-long.png": (thin_map(LONGEST_SIDE, 64), ""),
+    "depth-longest.png": (thin_map(LONGEST_SIDE, 976), ""),
+    "depth-square.png": (thin_map(5600, 5600), ""),
     "depth-wide.png": (thin_map(2000, 2000), ""),
     "depth-pages.tiff": (tiff, "pages; split it"),
     "video-frames.gif": (gif(50_000, 16), ""),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from imagebind_cli.media.clock import parse_clock
 from imagebind_cli.media.decoding import Source, check_file, decoding, first_bytes
 from imagebind_cli.media.essential import JPEG, PNG, essential_jpeg, essential_png
 from imagebind_cli.media.picture_kinds import HEAD, HEIF, HEIF_SEQUENCE, RAW, UnsupportedKind, check_kind
@@ -114,6 +116,14 @@ def exif_orientation(image: Image.Image) -> int:
     with suppress(Exception):  # whatever Pillow's parser meets in damaged data
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     return 1
+
+
+def exif_clock(image: Image.Image) -> datetime | None:
+    """Return when a picture was taken, by EXIF: in UTC where it states an offset, else the camera's local time; None where it does not say."""
+    with suppress(Exception):
+        exif = image.getexif().get_ifd(ExifTags.IFD.Exif)
+        return parse_clock(exif[ExifTags.Base.DateTimeOriginal] + exif.get(ExifTags.Base.OffsetTimeOriginal, "").strip())
+    return None
 
 
 def middle(side: int, other: int) -> slice:

@@ -104,7 +104,7 @@ class SearchPage(PageFile):
 
 def _card(hit: Hit) -> Card:
     meta = (f"{key}: {value}" for key, value in hit.store.meta(hit.row).items())
-    facts = (f"{hit.store.modality}, {hit.store.path}", *meta)
+    facts = (f"{hit.store.modality}, {hit.store.path}", *([hit.clock] if hit.clock else []), *meta)
     return Card(stored_exhibit(hit.store, hit.row), hit.rank, hit.score, facts, hit.store.provenance.get("options", {}))
 
 

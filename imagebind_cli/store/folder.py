@@ -131,6 +131,10 @@ class FolderSource:
             at += len(index)
         return stamps
 
+    def clocks(self, start: int, stop: int) -> list[str | None]:
+        lines = (line for some in self._lines(start, stop) for line in some)
+        return [json.loads(line).get("clock") if b'"clock": ' in line else None for line in lines]
+
     def blocks(self) -> Iterator[np.ndarray]:
         return self._views.blocks()
 
@@ -142,10 +146,14 @@ class FolderSource:
         return Views([self._mapped("vectors", part, rows, self._dtype, (self._dim,)) for part, rows in self._parts()], self._dim)
 
     def _rows(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
+        for lines in self._lines(start, stop):
+            yield from map(json.loads, lines)
+
+    def _lines(self, start: int, stop: int) -> Iterator[list[bytes]]:
         for part, index, end in self._stretches(start, stop):
             with open(self._names.part("rows", part), "rb") as file:
                 file.seek(index["line"][0])
-                yield from map(json.loads, file.read(end - index["line"][0]).splitlines())
+                yield file.read(end - index["line"][0]).splitlines()
 
     def _stretches(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray, int]]:
         """Yield a range of rows by part: its number, their records, and where the last one's line ends."""

@@ -42,6 +42,9 @@ class Source(Protocol):
     def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
         """Return the other columns of their manifest rows."""
 
+    def clocks(self, start: int, stop: int) -> list[str | None]:
+        """Return when they began, in ISO 8601; None where that is not known."""
+
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield all vectors in order, float32 or float16 (k, dim), mapped from the file where possible."""
 
@@ -85,6 +88,7 @@ class RowTable:
     windows: list[int] = field(default_factory=list)
     records: list[tuple[int, int, int, bytes]] = field(default_factory=list)
     metas: dict[int, dict[str, Any]] = field(default_factory=dict)
+    clocks: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -95,12 +99,9 @@ class RowTable:
         Raises:
             AttributeError, KeyError, OverflowError, TypeError, ValueError: it is not a row.
         """
-        windows, span, meta = (
-            int(row.get("windows", 1)),
-            (float(row.get("start", np.nan)), float(row.get("end", np.nan))),
-            row.get("meta", {}),
-        )
-        if windows < 1 or not isinstance(meta, dict):
+        windows, meta, clock = int(row.get("windows", 1)), row.get("meta", {}), row.get("clock", "")
+        span = float(row.get("start", np.nan)), float(row.get("end", np.nan))
+        if windows < 1 or not isinstance(meta, dict) or not isinstance(clock, str):
             raise ValueError
         self.records.append(stamp_record(row["id"], row_stamp(row)))
         self.ids.append(row["id"])
@@ -108,12 +109,15 @@ class RowTable:
         self.windows.append(windows)
         if meta:
             self.metas[len(self) - 1] = meta
+        if clock:
+            self.clocks[len(self) - 1] = clock
 
     def truncate(self, rows: int) -> None:
         """Keep this many rows."""
         for column in (self.ids, self.spans, self.windows, self.records):
             del column[rows:]
         self.metas = {row: meta for row, meta in self.metas.items() if row < rows}
+        self.clocks = {row: clock for row, clock in self.clocks.items() if row < rows}
 
     def items(self) -> Iterator[range]:
         """Yield the rows of each item; those of the last may be fewer than its windows."""
@@ -201,3 +205,6 @@ class TableSource:
 
     def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
         return [self._table.metas.get(row, {}) for row in range(start, stop)]
+
+    def clocks(self, start: int, stop: int) -> list[str | None]:
+        return [self._table.clocks.get(row) for row in range(start, stop)]

@@ -107,7 +107,7 @@ def _embeddings(path: Path, provenance: dict[str, Any]) -> Iterator[Row]:
     check_resumable(path, source.provenance, provenance)
     for row, vector in zip(rows, source.rows(np.arange(source.count)), strict=True):
         span = (row["start"], row["end"]) if "start" in row else None
-        yield Row(row["id"], vector, span, row.get("windows", 1), meta=row.get("meta", {}), stamp=row_stamp(row))
+        yield Row(row["id"], vector, span, row.get("windows", 1), meta=row.get("meta", {}), stamp=row_stamp(row), clock=row.get("clock"))
 
 
 def _header(tensors: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> bytes:

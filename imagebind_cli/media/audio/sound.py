@@ -21,7 +21,7 @@ class Sound:
 
     rate: Hz. length: samples in each channel. seconds: how long the pictures of the same file last; None if there are none.
     track: which one of several sound tracks, from 1; if not given, the one flagged default, else the first. notes: which that is.
-    filling: this many samples at the end may be padding of an encoder's last packet, and not sound.
+    filling: this many samples at the end may be padding of an encoder's last packet, and not sound. began: when the recording did.
 
     Raises:
         OSError, ValueError: the file cannot be read, holds no sound or no such track, or is of an absurd rate.
@@ -33,7 +33,7 @@ class Sound:
             self._decoder = _decoder(source, track)
         self.rate, self.channels = self._decoder.rate, self._decoder.channels
         self.length, self.seconds, self.notes = self._decoder.length, self._decoder.seconds, self._decoder.notes
-        self.filling = self._decoder.filling
+        self.filling, self.began = self._decoder.filling, self._decoder.began
         self._held = np.empty((0, self.channels), np.float32)  # samples from self._at on
         self._at = 0
         try:
@@ -93,7 +93,7 @@ class Sound:
 class Waveform:
     """A waveform in memory, with the interface of `Sound`."""
 
-    seconds = None
+    seconds = began = None
     notes = warnings = ()
     filling = 0
 
