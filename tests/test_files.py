@@ -20,6 +20,7 @@ import pytest
 from imagebind_cli import files
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import locked, open_locked, replacing, sweep, write_json, write_text
+from imagebind_cli.prepared import open_writer
 from imagebind_cli.store import Row, Store, open_store
 from tests.conftest import Run
 
@@ -112,6 +113,16 @@ def test_a_planted_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "l").symlink_to("victim/new")
     with pytest.raises(OSError, match="symbolic links"):
         open_locked(tmp_path / "l", "busy", os.O_NOFOLLOW)
+    with pytest.raises(OSError, match="symbolic links"), locked(tmp_path / "l"):
+        pass
+    for name in ("s.h5.journal", "p.h5.partial", ".s.safetensors.lock"):
+        (tmp_path / name).symlink_to("victim" if "partial" in name else "victim/new")
+    for path in (tmp_path / "s.h5", tmp_path / "s.safetensors"):
+        with pytest.raises(UserError, match="symbolic links"):
+            Store(path, MADE)
+    with pytest.raises(UserError, match=r"p.h5.partial: is a link"):
+        open_writer(str(tmp_path / "p.h5"), {"inputs": {}})
+    assert names(tmp_path / "victim") == [files.LOCK]
 
 
 def test_a_folder_and_a_missing_one_are_refused(tmp_path: Path) -> None:

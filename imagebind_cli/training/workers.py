@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from imagebind_cli.errors import UserError, first_line
+from imagebind_cli.signals import ENDING
 
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_ROOM = 1 << 20  # bytes that the queues of a worker need there at least
@@ -47,14 +48,14 @@ Chunk = TypeVar("Chunk", bound=HasTensors)
 def worker_context() -> Any:
     """Return the multiprocessing context that starts workers: never forked from this process, which may hold a GPU and threads.
 
-    Ctrl-C and SIGTERM reach all processes of a job. Workers block them, because the process that trains still needs its batch.
+    Ctrl-C, SIGTERM and SIGHUP reach all processes of a job. Workers block them, because the process that trains still needs its batch.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return torch.multiprocessing.get_context("spawn")
     context = torch.multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOADED, *([PICTURE_OPERATIONS] if "torchvision" in sys.modules else [])])
     resource_tracker.ensure_running()  # which forkserver would do, and unblock the signals
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # inherited by the server and its workers
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # inherited by the server and its workers
     try:
         forkserver.ensure_running()
     finally:
