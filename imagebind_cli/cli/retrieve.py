@@ -31,7 +31,7 @@ from imagebind_cli.cli.flags import (
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.printable import printable
-from imagebind_cli.cli.talk import Talk, say
+from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.retrieval.requests import LIKE, VECTOR, combined_request, read_weights
 from imagebind_cli.space import Space
@@ -190,7 +190,8 @@ def retrieve_command(
             answers = finder.answer_file(queries, exhibits=html is not None, **search)
         if stretches:
             answers = ((query, join_windows(hits, k)) for query, hits in answers)
-        with writing(html or "stdout"):
+        begun = f"stopped; the same command begins again{', also with an index that was not whole' if index else ''}"
+        with line_if_stopped(lambda: begun), writing(html or "stdout"):
             _print_answers(answers, finder, plain, html, root, talk)
     if talk.failed:
         raise typer.Exit(1)

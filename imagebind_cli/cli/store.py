@@ -10,7 +10,7 @@ import typer
 from imagebind_cli.cli.flags import ArrayType
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
 from imagebind_cli.cli.printable import printable
-from imagebind_cli.cli.talk import Talk, say
+from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.errors import UsageError
 from imagebind_cli.store_formats import IN_WORDS
 
@@ -70,7 +70,8 @@ def merge_command(
         def count(merged: MergeCounts) -> None:
             talk.done, talk.skipped = merged.added + merged.replaced, merged.same
 
-        merged = merge(readers, output, array and str(array), count)
+        with line_if_stopped(lambda: f"{output}: {talk.summary()}; stopped: run the same command to continue from here"):
+            merged = merge(readers, output, array and str(array), count)
     for id in merged.twice[:NAMED]:
         say(f"{printable(id)}: in several of these stores; the first one's rows are kept")
     if len(merged.twice) > NAMED:
