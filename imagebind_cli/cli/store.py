@@ -155,7 +155,8 @@ def prune_command(
 
 @app.command("check")
 def check_command(paths: StorePaths, as_json: AsJSON = False) -> None:
-    """Check every row: finite, of length 1, with an id of its own, and nothing torn. Prints a line for each finding; exit 1 if there are any.
+    """Check every row: as its checksum says, finite, of length 1, with an id of its own, and nothing torn. Prints a line for each finding; exit 1 if
+    there are any.
 
     \b
         imagebind store check photos.h5
@@ -164,14 +165,17 @@ def check_command(paths: StorePaths, as_json: AsJSON = False) -> None:
 
     reports = []
     for path in paths:
-        lines = []
-        for line in findings(path):
+        lines: list[str] = []
+        notes: list[str] = []
+        for line in findings(path, notes.append):
             lines.append(line)
             if not as_json:
                 write_lines([f"{path}: {line}"])
+        for line in notes:
+            say(f"{path}: {line}")
         if not lines:
             say(f"{path}: clean")
-        reports.append({"store": str(path), "ok": not lines, "findings": lines})
+        reports.append({"store": str(path), "ok": not lines, "findings": lines} | ({"notes": notes} if notes else {}))
     clean = all(report["ok"] for report in reports)
     if as_json:
         write_json_line({"ok": clean, "stores": reports})
