@@ -11,15 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, FiniteFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from imagebind_cli.transformer import Transformer, TrunkConfig
+from imagebind_cli.errors import UserError, first_line
+from imagebind_cli.transformer import Epsilon, Share, Size, Transformer, TrunkConfig
 
+LARGEST_CLIP = 1 << 24  # numbers in one clip
 LARGEST_SCALE = 100.0  # CLIP's bound for 1 / temperature, which keeps a learnt one from diverging
 STILL_FRAMES = 2  # equal frames that a still picture represents; the published code repeats the picture before the stem
 Span = tuple[float, float] | None  # start and end of a clip in seconds; None for input without time, such as a picture
@@ -40,21 +44,27 @@ class EncoderConfig:
     mean, std: of each channel, to normalise the input with.
     """
 
-    dim: int
-    shape: tuple[int, ...]
+    dim: Size
+    shape: tuple[Size, ...]
     trunk: TrunkConfig
-    patch: tuple[int, ...] = ()
-    stride: tuple[int, ...] = ()
-    stem_norm_eps: float | None = None
-    vocabulary: int = 0
-    pool: str = "cls"
-    head: str = "linear"
-    head_dropout: float = 0.0
-    patch_dropout: float = 0.0
-    scale: float | None = None
+    patch: tuple[Size, ...] = ()
+    stride: tuple[Size, ...] = ()
+    stem_norm_eps: Epsilon | None = None
+    vocabulary: Annotated[int, Field(ge=0, le=1 << 24)] = 0
+    pool: Literal["cls", "eos"] = "cls"
+    head: Literal["linear", "mlp"] = "linear"
+    head_dropout: Share = 0.0
+    patch_dropout: Share = 0.0
+    scale: Annotated[float, Field(gt=0)] | None = None
     learn_scale: bool = False
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    mean: tuple[FiniteFloat, ...] = (0.0,)
+    std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if not self.shape or math.prod(self.shape) > LARGEST_CLIP:
+            raise ValueError(f"shape {list(self.shape)} is not that of a clip of 1 to {LARGEST_CLIP:,} numbers")
+        if len(self.patch) != len(self.stride) or len(self.patch) > len(self.shape) or any(size < 1 for size in self.grid):
+            raise ValueError(f"patch {list(self.patch)} and stride {list(self.stride)} do not fit shape {list(self.shape)}")
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -160,7 +170,7 @@ class Sample:
     tensor: (clips, *shape); the clip axis is always there. spans: the seconds of each clip; a video's three crops are clips with the same
     span. notes: what was assumed to read the input, in words for the user. facts: what the file turned out to hold (rate, channels, size,
     unit, …), in JSON's types, with the item's first sample. warnings: what is lost of this item; printed with its name.
-    modality: set where an item is read in several.
+    modality: set where an item is read in several. began: the clock time of second 0, if the file states it: in UTC, or without a zone.
     """
 
     tensor: Tensor
@@ -169,6 +179,7 @@ class Sample:
     facts: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     modality: str = ""
+    began: datetime | None = None
 
 
 # (source, encoder config, options) to the samples of one item, in time order. A source is a path, an open binary file, or the modality's
@@ -223,6 +234,13 @@ class _NoInitialisation(TorchFunctionMode):
 
 
 def build_encoder(modality: Modality, config: EncoderConfig) -> Encoder:
-    """Build an encoder's modules on the meta device: shapes without memory. Load weights with `assign=True`."""
-    with torch.device("meta"), _NoInitialisation():
-        return Encoder(config, modality.stem(config)).eval()
+    """Build an encoder's modules on the meta device: shapes without memory. Load weights with `assign=True`.
+
+    Raises:
+        UserError: the config does not fit the modality, as one of text that has patches.
+    """
+    try:
+        with torch.device("meta"), _NoInitialisation():
+            return Encoder(config, modality.stem(config)).eval()
+    except Exception as error:  # whatever modules raise for sizes that no such encoder can have
+        raise UserError(f"no {modality.name} encoder can be built of its config: {first_line(error)}") from error

@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-# What the system may refuse for reasons that the user can act on: a full disk, a broken one, a quota, a folder of somebody else, a closed stdout, a
-# name that is too long to be one or leads nowhere. Each is reported in one line.
-REFUSED = (
-    errno.ENOSPC,
-    errno.EIO,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EBADF,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-)
 
 
 class UserError(Exception):
@@ -42,12 +23,17 @@ class UsageError(UserError):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line: the first of its lines, or its type where it says nothing."""
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
 @contextmanager
 def writing(place: Path | str) -> Iterator[None]:
     """Add the name of what is written to an error of the operating system, which does not name an open file."""
     try:
         yield
     except OSError as error:
-        if error.errno in REFUSED and not error.filename:
+        if error.errno and not error.filename:
             error.filename = str(place)
         raise

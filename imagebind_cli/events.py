@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class FailureLog(Protocol):
@@ -51,3 +51,16 @@ class Listener:
         self.failed += 1
         if self.failures is not None:
             self.failures.add(id, reason)
+
+
+class TrainingListener(Listener):
+    """Hears a training run, too. Its plan comes as notes, `begin` with the steps taken before, a sample that cannot be read as a failure."""
+
+    def anchors(self, pair: str, done: int, total: int) -> None:
+        """Report how many of a pair's anchors are in its cache."""
+
+    def step(self, record: Mapping[str, Any], steps: int, pairs: int) -> None:
+        """Report a step: its line of `metrics.jsonl`, how many steps the run has, and how many pairs this one took."""
+
+    def validated(self, record: Mapping[str, Any]) -> None:
+        """Report a validation: its line of `metrics.jsonl`."""

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import takewhile
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from imagebind_cli.encoder import Sample, Span
 from imagebind_cli.engine import Engine
 from imagebind_cli.errors import UserError
+from imagebind_cli.media.clock import clock_text
 from imagebind_cli.sources import Failure, Item, Stretch, reason
 
 IDLE_SECONDS = 0.2  # without new input for so long, a batch is encoded before it is full: a slow producer sees its results
@@ -28,10 +30,14 @@ IDLE_SECONDS = 0.2  # without new input for so long, a batch is encoded before i
 
 @dataclass(frozen=True)
 class Embedding:
-    """One unit vector (dim,) float32. span: the seconds of its window, where windows are kept apart."""
+    """One unit vector (dim,) float32. span: the seconds of its window, where windows are kept apart.
+
+    clock: when that began, in ISO 8601, where the file states it: `2024-05-01T12:00:05.250Z`, without the Z where it does not state the zone.
+    """
 
     vector: np.ndarray
     span: Span = None
+    clock: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class _Open:
     spans: list[Span] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)  # in order, each once
     warnings: list[str] = field(default_factory=list)
+    began: datetime | None = None
     waiting: int = 0
     ended: bool = False
 
@@ -197,6 +204,7 @@ def _add_step(step: Step, items: deque[_Open], batches: _Batches) -> None:
     if isinstance(outcome, Sample):
         current.notes |= dict.fromkeys(outcome.notes)
         current.warnings += outcome.warnings
+        current.began = current.began or outcome.began
         batches.add(current, outcome)
     else:
         current.failure, current.ended = outcome, True
@@ -279,6 +287,7 @@ def _pooled(done: _Open, pool: str) -> list[Embedding]:
     embeddings = []
     for key, members in groups.items():
         vector = torch.nn.functional.normalize(vectors[members].mean(dim=0), dim=0).numpy()
-        span = key if isinstance(key, tuple) else None
-        embeddings.append(Embedding(vector, span))
+        start = (done.spans[members[0]] or (0.0,))[0]
+        clock = None if done.began is None else clock_text(done.began, start)
+        embeddings.append(Embedding(vector, key if isinstance(key, tuple) else None, clock))
     return embeddings

@@ -107,7 +107,7 @@ def prepared_samples(source: Prepared, face: Face, config: EncoderConfig, option
         clip_spans = [tuple(span) if span else None for span in islice(spans, len(array))]
         if len(clip_spans) < len(array):
             raise ValueError(f"prepared with spans for {len(source.spans)} clips only")
-        yield Sample(torch.from_numpy(array), clip_spans, source.notes)
+        yield Sample(torch.from_numpy(array), clip_spans, source.notes, began=source.began)
 
 
 def _check_prepared(array: np.ndarray, config: EncoderConfig) -> None:

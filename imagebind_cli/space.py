@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import registry
+from imagebind_cli.documents import read_object
 from imagebind_cli.errors import UserError
 from imagebind_cli.events import Listener
 
@@ -144,7 +145,7 @@ class Space:
         if own != made.get("weights"):
             refuse_earlier((place, made))
             raise UserError(
-                f"{place}: made with weights {made.get('weights')!r} of {made['model']!r}; model {loaded.name!r} has {own!r}; {_give(made)}"
+                f"{place}: made with weights {made.get('weights')!r} of {made.get('model')!r}; model {loaded.name!r} has {own!r}; {_give(made)}"
             )
 
     def trained_on(self) -> Mapping[str, Mapping[str, str]]:
@@ -154,5 +155,7 @@ class Space:
         for _, made in self.made:  # without torch
             for folder in (made.get("folder"), PACKAGE / "models" / str(made.get("model"))):
                 if folder is not None and (config := Path(folder) / "config.json").is_file():
-                    return json.loads(config.read_text()).get("trained_on", {})
+                    with suppress(UserError):  # a damaged config is reported where the model is needed
+                        seen = read_object(config).get("trained_on")
+                        return {name: suites for name, suites in seen.items() if isinstance(suites, dict)} if isinstance(seen, dict) else {}
         return {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import json
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.file_kinds import archive
 
@@ -228,10 +228,10 @@ def json_object(text: str) -> Row | BadRow | None:
     if not text.lstrip().startswith("{"):
         return None
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        value = parse_json(text, _unique)
     except _Twice as twice:
         return BadRow(f"has {twice.args[0]!r} twice")
-    except (ValueError, RecursionError):  # RecursionError: a thousand brackets
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +24,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     # OpenAI's CLIP and its descendants; with the exact GELU such weights run without an error and are off by a few per cent.
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
 }
+
+
+# What a config file may hold: pydantic checks it, see `weights.model_config`.
+Size = Annotated[int, Field(gt=0, le=1 << 20)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Epsilon = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -35,15 +43,15 @@ class TrunkConfig:
     norm_eps: epsilon of every LayerNorm of trunk and head. activation: a key of `ACTIVATIONS`.
     """
 
-    width: int
-    layers: int
-    heads: int
-    mlp: float = 4.0
+    width: Size
+    layers: Annotated[int, Field(gt=0, le=1000)]
+    heads: Size
+    mlp: Annotated[float, Field(gt=0, le=100)] = 4.0
     bias_kv: bool = False
     causal: bool = False
     pre_norm: bool = False
-    drop_path: float = 0.0
-    norm_eps: float = 1e-6
+    drop_path: Share = 0.0
+    norm_eps: Epsilon = 1e-6
     activation: str = "gelu"
 
     def __post_init__(self) -> None:

@@ -14,11 +14,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any, NoReturn
 
 import numpy as np
 import pytest
+from forkserver import Forked, ForkServer, write_stand_in
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores; each one's threads would wait for the other's
@@ -159,14 +162,36 @@ def embed(imagebind: Run) -> Run:
     return run
 
 
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """A server of processes that have imported PyTorch."""
+    server = ForkServer(tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Path:
+    """An `imagebind` for shells, in a folder of its own, that starts fast."""
+    return write_stand_in(tmp_path_factory.mktemp("bin") / "imagebind", fork_server, PROGRAM)
+
+
 @pytest.fixture
-def start() -> Iterator[Start]:
+def fast_processes(fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the decoding processes of this process fast."""
+    fast = SimpleNamespace(Popen=partial(Forked, server=fork_server), DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr("imagebind_cli.engine.processes.subprocess", fast)
+
+
+@pytest.fixture
+def start(fork_server: ForkServer) -> Iterator[Start]:
     """Start `imagebind ARGUMENTS` as a process of its own, with pipes; it is killed with the test if it still runs."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def run(*arguments: object) -> subprocess.Popen[bytes]:
-        pipe = subprocess.PIPE
-        started.append(subprocess.Popen([PROGRAM, *map(str, arguments)], stdin=pipe, stdout=pipe, stderr=pipe))
+    def run(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        command = [sys.executable, "-m", "imagebind_cli", *map(str, arguments)]
+        started.append(Forked(command, server=fork_server, **streams | options))
         return started[-1]
 
     yield run

@@ -404,7 +404,7 @@ def test_a_converted_model_has_the_rights_that_any_new_file_gets(tmp_path, image
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda text: text.replace('"about"', '"\xff"', 1).encode("latin-1"), "damaged: 'utf-8' codec can't decode"),
+        (lambda text: text.replace('"about"', '"\xff"', 1).encode("latin-1"), "not JSON: 'utf-8' codec can't decode"),
         (lambda text: text[:100].encode(), "not JSON"),
         (lambda text: b'{"format": 1, "name": "x", "encoders": [1]}', "encoders must be a table of tables"),
         (lambda text: b'{"format": 1, "name": "x", "encoders": {"text": 3}}', "encoders must be a table of tables"),

@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 import pytest
 import soundfile
-from conftest import PROGRAM, UNTRAINED, Run, Start
+from conftest import UNTRAINED, Run, Start
 from PIL import Image
 from safetensors import safe_open
 from stores import store
@@ -636,11 +636,11 @@ def test_a_killed_run_is_completed_by_the_same_command(start: Start, embed: Run,
 
 
 @pytest.fixture(scope="module")
-def headed(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+def headed(tmp_path_factory: pytest.TempPathFactory, program: Path) -> subprocess.CompletedProcess[str]:
     """A run of many sentences into `head -n 1`; the exit codes of both are the last line."""
     folder = tmp_path_factory.mktemp("head")
     (folder / "sentences").write_text("".join(f"sentence {number}\n" for number in range(3000)))
-    script = f'"{PROGRAM}" embed text --model tiny < sentences | head -n 1; echo "${{PIPESTATUS[@]}}"'
+    script = f'"{program}" embed text --model tiny < sentences | head -n 1; echo "${{PIPESTATUS[@]}}"'
     return subprocess.run(["bash", "-o", "pipefail", "-c", script], cwd=folder, capture_output=True, text=True, timeout=60)
 
 
@@ -706,24 +706,24 @@ def test_a_full_disk_behind_stdout_is_told_in_one_line(embed: Run) -> None:
 
 
 @pytest.mark.parametrize("lost", ["2>&-", "2>/dev/full"])
-def test_what_cannot_be_said_costs_no_data(lost: str, folder: Path) -> None:
+def test_what_cannot_be_said_costs_no_data(lost: str, folder: Path, program: Path) -> None:
     generate.picture(folder / "a.png")
-    script = f'"{PROGRAM}" embed image nope.png a.png --model tiny {lost}'
+    script = f'"{program}" embed image nope.png a.png --model tiny {lost}'
     run = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60)
     assert run.returncode == 1
     assert [json.loads(line)["id"] for line in run.stdout.splitlines()] == ["a.png"]
 
 
 @pytest.mark.parametrize("command", ["embed text dog --model tiny", "weights list", "--help"])
-def test_a_closed_stdout_is_told_in_one_line(command: str, folder: Path) -> None:
-    run = subprocess.run(["sh", "-c", f'"{PROGRAM}" {command} >&-'], capture_output=True, text=True, timeout=60)
+def test_a_closed_stdout_is_told_in_one_line(command: str, folder: Path, program: Path) -> None:
+    run = subprocess.run(["sh", "-c", f'"{program}" {command} >&-'], capture_output=True, text=True, timeout=60)
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1].endswith(": Bad file descriptor")
     assert "Traceback" not in run.stderr
 
 
-def test_a_closed_stream_gives_its_number_to_no_file(folder: Path) -> None:
-    done = subprocess.run(["sh", "-c", f'"{PROGRAM}" embed text dog -o dog.h5 --model tiny <&- 2>&- >&-'], timeout=60)
+def test_a_closed_stream_gives_its_number_to_no_file(folder: Path, program: Path) -> None:
+    done = subprocess.run(["sh", "-c", f'"{program}" embed text dog -o dog.h5 --model tiny <&- 2>&- >&-'], timeout=60)
     assert done.returncode == 0
     assert stored(folder / "dog.h5")[0] == ["dog"]
 
@@ -751,9 +751,9 @@ def test_inputs_beside_a_manifest_are_a_usage_error(embed: Run, folder: Path) ->
     assert "not both" in run.err
 
 
-def test_no_inputs_with_a_terminal_on_stdin_is_a_usage_error() -> None:
+def test_no_inputs_with_a_terminal_on_stdin_is_a_usage_error(program: Path) -> None:
     own, terminal = pty.openpty()
-    run = subprocess.run([PROGRAM, "embed", "image"], stdin=terminal, capture_output=True, text=True, timeout=20)
+    run = subprocess.run([program, "embed", "image"], stdin=terminal, capture_output=True, text=True, timeout=20)
     os.close(own)
     os.close(terminal)
     assert (run.returncode, run.stdout) == (2, "")

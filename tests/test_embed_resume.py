@@ -18,7 +18,7 @@ from typing import Any
 import generate
 import numpy as np
 import pytest
-from conftest import PROGRAM, Finished, Run, Start
+from conftest import Finished, Run, Start
 
 from imagebind_cli.cli import pace, talk
 from imagebind_cli.corpus import share
@@ -368,9 +368,9 @@ def test_in_a_job_array_all_inputs_are_taken_unless_asked_and_that_is_said(embed
     assert 0 < len(embed("text", *map(str, range(6)), "--shard", "auto").ids) < 6
 
 
-def test_torchrun_gives_each_process_its_share_and_store(folder: Path) -> None:
+def test_torchrun_gives_each_process_its_share_and_store(folder: Path, program: Path) -> None:
     (folder / "m.jsonl").write_text("".join(json.dumps({"id": f"{number}", "text": f"sentence {number}"}) + "\n" for number in range(12)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python", str(PROGRAM)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python", str(program)]
     arguments = ["embed", "text", "--manifest", "m.jsonl", "--model", "tiny", "-o", "s.h5"]
     run = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=110)
     assert run.returncode == 0, run.stderr
@@ -455,11 +455,11 @@ def test_durations_are_said_as_people_do(seconds: float, words: str) -> None:
     assert pace.in_words(seconds) == words
 
 
-def test_a_terminal_shows_the_time_left_and_keeps_stdout_clean(folder: Path) -> None:
+def test_a_terminal_shows_the_time_left_and_keeps_stdout_clean(folder: Path, program: Path) -> None:
     pictures(folder, 3)
     own, terminal = pty.openpty()
     run = subprocess.Popen(
-        [PROGRAM, "embed", "image", "in", "--model", "tiny"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=terminal
+        [program, "embed", "image", "in", "--model", "tiny"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=terminal
     )
     os.close(terminal)
     shown = b""

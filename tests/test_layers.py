@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
     ["errors", "events", "file_kinds", "fingerprint"],
-    ["files"],
+    ["files", "documents"],
     ["options"],
     ["registry"],
     ["libraries", "tabular", "store", "media", "transformer", "similarity", "metrics"],

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import generate
 import pytest
-from conftest import PROGRAM
 
 from imagebind_cli.store import is_store, open_store
 
@@ -22,17 +21,18 @@ LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ([a-z0-9 ]*)exit (\d+): (.+)"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in."""
+def folder(tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, and `imagebind` on the PATH."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     return tmp_path
 
 
 def as_cron(script: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
     """Start a pipeline with nothing around it."""
-    path = f"PATH={PROGRAM.parent}:/usr/bin:/bin"
-    given = [f"{name}={value}" for name, value in {"IMAGEBIND_MODEL": "tiny", **environment}.items()]
-    command = ["env", "-i", path, *given, PIPELINES / script, *map(str, arguments)]
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "OMP_NUM_THREADS") if name in os.environ}
+    given = [f"{name}={value}" for name, value in {**kept, "IMAGEBIND_MODEL": "tiny", **environment}.items()]
+    command = ["env", "-i", *given, PIPELINES / script, *map(str, arguments)]
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -173,7 +173,7 @@ def test_search_links_the_nearest_files_best_first(folder: Path) -> None:
     assert [link.name[:3] for link in links] == [f"{number:02}-" for number in range(1, 11)]
     found = [link.resolve().relative_to(folder.resolve()) for link in links]
     answers = subprocess.run(
-        [PROGRAM, "retrieve", "photos.h5", "--text", "a dog on a beach", "--model", "tiny"], capture_output=True, text=True, check=True
+        ["imagebind", "retrieve", "photos.h5", "--text", "a dog on a beach", "--model", "tiny"], capture_output=True, text=True, check=True
     )
     assert [str(path) for path in found] == [json.loads(line)["id"] for line in answers.stdout.splitlines()]
     assert run("search.sh", "none.h5", "a dog", "found") == 1

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import PROGRAM, Run, Start
+from conftest import Run, Start
 from family import family, gone
 from PIL import Image
 
@@ -106,10 +106,10 @@ def test_prepared_samples_give_the_vectors_of_the_files(
             assert (from_shards * from_files).sum(axis=1).min() >= 0.9999, modality
 
 
-def test_a_pipe_of_two_commands_is_one(files: dict[str, list[str]], tmp_path: Path) -> None:
+def test_a_pipe_of_two_commands_is_one(files: dict[str, list[str]], tmp_path: Path, program: Path) -> None:
     environment = {**os.environ, "IMAGEBIND_MODEL": "tiny"}
-    prepare = subprocess.Popen([PROGRAM, "preprocess", "audio", *files["audio"], "-o", "-"], stdout=subprocess.PIPE, env=environment)
-    through = subprocess.run([PROGRAM, "embed", "audio", "-"], stdin=prepare.stdout, capture_output=True, env=environment)
+    prepare = subprocess.Popen([program, "preprocess", "audio", *files["audio"], "-o", "-"], stdout=subprocess.PIPE, env=environment)
+    through = subprocess.run([program, "embed", "audio", "-"], stdin=prepare.stdout, capture_output=True, env=environment)
     assert prepare.stdout is not None
     prepare.stdout.close()
     assert prepare.wait() == through.returncode == 0
@@ -265,9 +265,9 @@ def test_bad_usage_is_told_in_one_line(here: Run, arguments: list[str], line: st
     assert line in " ".join(done.err.replace("│", " ").split())
 
 
-def test_binary_data_is_not_sent_to_a_terminal(tmp_path: Path) -> None:
+def test_binary_data_is_not_sent_to_a_terminal(tmp_path: Path, program: Path) -> None:
     ours, terminal = pty.openpty()
-    done = subprocess.run([PROGRAM, "preprocess", "audio", "x.wav", "-o", "-"], stdout=terminal, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([program, "preprocess", "audio", "x.wav", "-o", "-"], stdout=terminal, stderr=subprocess.PIPE, text=True)
     os.close(terminal)
     os.close(ours)
     assert done.returncode == 2

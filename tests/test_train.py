@@ -17,8 +17,9 @@ from conftest import PROGRAM
 from generate import audio, depth, imu, picture, thermal, video
 from safetensors.torch import load_file, save_file
 
-from imagebind_cli import load
+from imagebind_cli import load, training
 from imagebind_cli.errors import UserError
+from imagebind_cli.events import TrainingListener
 from imagebind_cli.training import run as training_run
 from imagebind_cli.training.overrides import resolve_recipe
 from imagebind_cli.training.step import StepOutcome
@@ -268,18 +269,16 @@ def unbroken(scenes, tmp_path_factory):
     out = tmp_path_factory.mktemp("unbroken")
     files = {"data": [str(scenes / "train.jsonl")], "val": [str(scenes / "val.jsonl")]}
     recipe = resolve_recipe(None, pairs=["image-depth"], model="tiny", init="random", batch=4, changes=HURRIED, **files)
-    training_run.train(recipe, out, torch.device("cpu"), lambda line: None)
+    training_run.train(recipe, out, torch.device("cpu"))
     return left_by(out)
 
 
-def started(arguments, out):
-    return subprocess.Popen(
-        [PROGRAM, "train", *map(str, arguments), "--out", out], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=one_thread_each()
+@pytest.fixture
+def train_apart(start):
+    """Start a run as a process of its own, on one thread."""
+    return lambda arguments, out: start(
+        "train", *arguments, "--out", out, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
-
-
-def one_thread_each():
-    return os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def wait_for_lines(out, process, count):
@@ -289,11 +288,11 @@ def wait_for_lines(out, process, count):
     return process.poll() is None
 
 
-def test_killed_anywhere_the_result_is_the_same_to_the_bit(imagebind, hurried, unbroken, tmp_path):
+def test_killed_anywhere_the_result_is_the_same_to_the_bit(imagebind, train_apart, hurried, unbroken, tmp_path):
     out = tmp_path / "killed"
     random = np.random.default_rng(0)
     for lines in (2, 7, 12):
-        process = started(hurried, out)
+        process = train_apart(hurried, out)
         assert wait_for_lines(out, process, lines)
         time.sleep(random.uniform(0, 0.05))
         process.kill()
@@ -305,11 +304,11 @@ def test_killed_anywhere_the_result_is_the_same_to_the_bit(imagebind, hurried, u
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_the_last_step_and_the_run_goes_on(imagebind, hurried, unbroken, tmp_path, number, code):
+def test_a_signal_saves_the_last_step_and_the_run_goes_on(imagebind, train_apart, hurried, unbroken, tmp_path, number, code):
     out = tmp_path / "stopped"
     slow = ["0.0001", "1000"]
     arguments = [str(word).replace(*slow) for word in hurried]  # no checkpoint but the signal's
-    process = started(arguments, out)
+    process = train_apart(arguments, out)
     assert wait_for_lines(out, process, 4)
     process.send_signal(number)
     _, talk = process.communicate()
@@ -324,7 +323,7 @@ def test_a_signal_saves_the_last_step_and_the_run_goes_on(imagebind, hurried, un
 
 def stopped(arguments, out, lines=3):
     """A run that a signal ended after some steps."""
-    process = started([*arguments, *settings("run.steps=1000")], out)
+    process = train_apart([*arguments, *settings("run.steps=1000")], out)
     assert wait_for_lines(out, process, lines)
     process.send_signal(signal.SIGTERM)
     process.communicate()
@@ -523,6 +522,45 @@ def test_a_sample_that_cannot_be_read_is_named_and_replaced(imagebind, flags, tm
     (failure,) = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines() if line]
     assert failure["id"] == "scene7"
     assert imagebind("train", *flags, "--out", out).code == 1  # still so when it is all done
+
+
+def test_a_listener_hears_what_the_run_records(flags, tmp_path, scenes):
+    class Recorder(TrainingListener):
+        def __init__(self):
+            super().__init__()
+            self.begun, self.records, self.notes, self.failures_of = [], [], [], []
+
+        def note(self, text):
+            self.notes.append(text)
+
+        def begin(self, stored):
+            self.begun.append(stored)
+
+        def failure(self, id, reason):
+            super().failure(id, reason)
+            self.failures_of.append((id, reason))
+
+        def step(self, record, steps, pairs):
+            assert (steps, pairs) == (STEPS, 4)
+            self.records.append(record)
+
+        def validated(self, record):
+            self.records.append(record)
+
+    broken = scenes / "unreadable.jsonl"
+    broken.write_text((scenes / "train.jsonl").read_text().replace("7.npy", "nowhere.npy"))
+    changes = ["run.workers=0", f"run.steps={STEPS}"]
+    files = {"data": [str(broken)], "val": [str(scenes / "val.jsonl")]}
+    recipe = training.resolve_recipe(None, pairs=["image-depth"], model="tiny", batch=4, changes=changes, **files)
+    heard, again = Recorder(), Recorder()
+    result = training.train(recipe, tmp_path / "run", torch.device("cpu"), heard)
+    assert heard.records == metrics_of(tmp_path / "run")
+    assert result.summary["validation"] == heard.records[-1]["validation"]
+    assert heard.failures_of == [("scene7", "depth: No such file or directory; another sample takes its place")]
+    assert (result.failed, heard.failed, heard.begun) == (1, 1, [0])
+    assert any(note.startswith(f"{STEPS} steps") for note in heard.notes)
+    training.train(recipe, tmp_path / "run", torch.device("cpu"), again)
+    assert (again.notes, again.begun, again.records) == ([f"{tmp_path / 'run'}: all {STEPS} steps are done"], [], [])
 
 
 def test_nothing_learnt_is_said_aloud(imagebind, flags, tmp_path):

@@ -25,7 +25,7 @@ from imagebind_cli.cli.configuration import PARSER_ERROR
 from imagebind_cli.cli.output import StdoutClosed, open_standard_streams, write
 from imagebind_cli.cli.printable import printable
 from imagebind_cli.cli.talk import detail, is_verbose, say_error, start_talking
-from imagebind_cli.errors import REFUSED, UsageError, UserError
+from imagebind_cli.errors import UsageError, UserError, first_line
 
 _registered = typer.Typer(rich_markup_mode=None)
 _registered.add_typer(embed.app, name="embed")
@@ -127,9 +127,9 @@ def run_command_line() -> NoReturn:
     except StdoutClosed:
         code = 128 + signal.SIGPIPE
     except OSError as error:
-        if error.errno not in REFUSED:
-            raise
-        _report(f"{printable(str(error.filename or 'cannot write'))}: {os.strerror(error.errno)}")
+        _report(f"{printable(str(error.filename or 'cannot write'))}: {os.strerror(error.errno) if error.errno else first_line(error)}")
+    except MemoryError as error:
+        _report(f"out of memory: {first_line(error)}; take smaller or fewer inputs at a time (--batch-size, --workers)")
     leave(code)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,6 +20,7 @@ import typer
 
 from imagebind_cli.cli.completion import complete
 from imagebind_cli.cli.talk import Level, choose_level, detail
+from imagebind_cli.documents import read_toml
 from imagebind_cli.errors import UserError
 
 FILE = "imagebind.toml"
@@ -60,13 +60,7 @@ def read_settings(file: Path) -> list[Setting]:
     Raises:
         UserError: it cannot be read, or is not TOML.
     """
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
-    except ValueError as error:  # not UTF-8, or not TOML
-        raise UserError(f"{file}: not TOML: {error}") from None
-    return sorted(_flat(file, (), content), key=lambda setting: len(setting.section))
+    return sorted(_flat(file, (), read_toml(file)), key=lambda setting: len(setting.section))
 
 
 def _flat(file: Path, section: CommandPath, content: Mapping[str, Any]) -> Iterator[Setting]:

@@ -233,6 +233,7 @@ def _table(query: Query, hits: list[Hit]) -> Iterator[bytes]:
     yield f"{printable(query.id)}\n".encode("utf-8", "backslashreplace")
     for hit in hits:
         when = "" if hit.span is None else f"  {hit.span[0]:.2f} to {hit.span[1]:.2f} s"
+        when += "" if hit.clock is None else f"  {hit.clock}"
         line = f"{hit.rank:>5}  {hit.score:>7.4f}  {hit.store.modality:<7}  {printable(hit.id)}{when}\n"
         yield line.encode("utf-8", "backslashreplace")
 

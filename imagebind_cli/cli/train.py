@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from imagebind_cli.cli.output import write, write_json_line
 from imagebind_cli.cli.talk import say
 from imagebind_cli.errors import UsageError, writing
+from imagebind_cli.events import TrainingListener
 from imagebind_cli.tabular import parse_columns
 
 if TYPE_CHECKING:
@@ -31,6 +35,58 @@ The same command continues a run that was stopped or killed, and ends with the s
     imagebind train --recipe image-depth --data pairs.jsonl --overfit 8     # can it learn at all?
     torchrun --nproc-per-node 8 -m imagebind_cli train --recipe image-depth --data pairs.jsonl --out runs/depth
 """
+
+
+LINE_SECONDS = 30.0  # between lines of progress
+NAMED = 8  # ids in a message; `metrics.jsonl` has all of them
+
+
+class TrainingTalk(TrainingListener):
+    """Prints the notes and scores of a run, and its progress at intervals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._printed = time.monotonic()  # when the last line of progress was
+        self._pairs = 0  # since then
+
+    def note(self, text: str) -> None:
+        say(text)
+
+    def failure(self, id: str, reason: str) -> None:
+        super().failure(id, reason)
+        say(f"{id}: {reason}")
+
+    def begin(self, stored: int) -> None:
+        self._printed = time.monotonic()
+
+    def anchors(self, pair: str, done: int, total: int) -> None:
+        if time.monotonic() - self._printed > LINE_SECONDS:
+            say(f"{pair}: {done:,} of {total:,} anchors embedded")
+            self._printed = time.monotonic()
+
+    def step(self, record: Mapping[str, Any], steps: int, pairs: int) -> None:
+        number = record["step"]
+        if "skipped" in record:
+            ids = record["ids"]
+            names = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else "")
+            say(f"step {number:,} skipped: its {record['skipped']} is not finite; look at {names}")
+            return
+        self._pairs += pairs
+        seconds = time.monotonic() - self._printed
+        if seconds > LINE_SECONDS or number == steps:
+            loss = f"{record['pair']} loss {record['loss']:.4f}"
+            say(f"step {number:,} of {steps:,}: {loss}, {self._pairs / seconds:.1f} pairs a second")
+            self._printed, self._pairs = time.monotonic(), 0
+
+    def validated(self, record: Mapping[str, Any]) -> None:
+        """Print a line for each direction of retrieval and each test."""
+        for way, names in groupby(record["validation"], key=lambda name: name.partition("/")[0]):
+            scores = []
+            for name in names:
+                low, high, chance = record["ranges"][name]
+                value = record["validation"][name]
+                scores.append(f"{name.partition('/')[2]} {value:.3f} ({low:.3f} to {high:.3f}, by chance {chance:.3f})")
+            say(f"step {record['step']:,}: {way} {', '.join(scores)}")
 
 
 def train_command(
@@ -102,22 +158,22 @@ def train_command(
         changes=changes or (),
         notify=say,
     )
-    chosen_device = choose_device(device)
+    chosen_device, talk = choose_device(device), TrainingTalk()
     if dry_run:
         _write_plan(resolved, chosen_device, out, as_json)
         return
     if overfit is not None:
-        learnt = trials.overfit(resolved, overfit, chosen_device, say)
+        learnt = trials.overfit(resolved, overfit, chosen_device, talk)
         say("learnt by heart" if learnt else "not learnt: look at the data and at optimizer.lr")
         if not learnt:
             raise typer.Exit(1)
         return
     assert out is not None
     if profile:
-        trials.profile_steps(resolved, out.with_name(f"{out.name}.trace.json"), chosen_device, say)
+        trials.profile_steps(resolved, out.with_name(f"{out.name}.trace.json"), chosen_device, talk)
         return
     with writing(out):
-        result = run.train(resolved, out, chosen_device, say)
+        result = run.train(resolved, out, chosen_device, talk)
     if result.summary:
         write_json_line({"model": str(out), **result.summary})
     if result.failed:

@@ -63,7 +63,7 @@ def pull_command(
     """
     from imagebind_cli.weights import download, model_config
     from imagebind_cli.weights.find import is_bundled
-    from imagebind_cli.weights.origin import ORIGIN, read_record
+    from imagebind_cli.weights.origin import ORIGIN, OriginRecord, read_record
 
     with _progress() as progress:
         if name.startswith("hf://"):
@@ -82,7 +82,7 @@ def pull_command(
             folder = download.pull_address(
                 config.address, download.folder_of(name), sha256=sha256, progress=progress, offline=offline
             ).parent
-    files = read_record(folder / ORIGIN)["files"]
+    files = read_record(folder / ORIGIN, OriginRecord).get("files", {})
     for file, record in files.items():
         say(f"{file}: {record['size']:,} bytes, SHA-256 {record['sha256']}")
     if as_json:

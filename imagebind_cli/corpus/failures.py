@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError, writing
 from imagebind_cli.files import write_text
 from imagebind_cli.store import UNKNOWN, Stamp
+from imagebind_cli.store.row import row_stamp
 
 BEGINNING = b'{"id": "'  # of every line
 
@@ -29,7 +31,11 @@ class FailureFile:
             self._file = open(path, "a+b")  # noqa: SIM115 - closed in close
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}") from None
-        self._read()
+        try:
+            self._read()
+        except BaseException:
+            self._file.close()
+            raise
 
     def _read(self) -> None:
         self._file.seek(0)
@@ -39,9 +45,12 @@ class FailureFile:
                 self._file.truncate(length)
                 break
             try:
-                row = json.loads(line)
+                row = parse_json(line)
+                row_stamp(row)
+                if not isinstance(row["id"], str):
+                    raise ValueError
                 self._known[row["id"]] = row
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 raise UserError(f"{self._path}: line {number} is not a failure of an earlier run; give --errors another file") from None
             length += len(line)
 
@@ -53,7 +62,7 @@ class FailureFile:
         row = self._known.get(id)
         if row is None or ("size" not in row and "hash" not in row):
             return False
-        return Stamp(row.get("size", -1), row.get("mtime", -1), bytes.fromhex(row.get("hash", ""))).is_of(stamp)
+        return row_stamp(row).is_of(stamp)
 
     def begin(self, id: str, stamp: Stamp) -> None:
         """Remember what an input is while it is being tried, until `add` or `done`."""

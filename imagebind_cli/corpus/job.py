@@ -92,7 +92,7 @@ def embed(
                 continue
             listener.remarks(item.id, result.notes, result.warnings)
             beside, parts = kept_beside(item, (modality,)), result.embeddings
-            keep([Row(item.id, part.vector, part.span, len(parts), beside, item.stamp) for part in parts], result.notes)
+            keep([Row(item.id, part.vector, part.span, len(parts), beside, item.stamp, part.clock) for part in parts], result.notes)
             listener.succeeded(item.id)
     return listener
 

@@ -17,6 +17,7 @@ from imagebind_cli.engine import default_workers, open_engine
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.events import Listener
+from imagebind_cli.media.clock import clock_text
 from imagebind_cli.options import ReadingOptions, folders_are_frames
 from imagebind_cli.prepared import Writer, belongs_to, member_key, open_writer
 from imagebind_cli.registry import Face
@@ -228,6 +229,7 @@ def _write(
     """Write samples, and yield each item once all of it is written, or its failure."""
     spans: dict[str, list[Any]] = {}
     notes: dict[str, list[str]] = {}
+    clocks: dict[str, str] = {}
     for item, sample in steps:
         if isinstance(sample, Failure):
             writer.drop()
@@ -236,16 +238,19 @@ def _write(
             name, values = sample.modality, sample.tensor.numpy()
             writer.add(member_key(item.id), name, values.astype(array if values.dtype.kind == "f" else "int32", copy=False))
             spans.setdefault(name, []).extend(sample.spans)
+            if sample.began is not None:
+                clocks[name] = clock_text(sample.began)
             listener.remarks(item.id, sample.notes, sample.warnings)
             notes.setdefault(name, []).extend(note for note in sample.notes if note not in notes.get(name, []))
             continue
         elif spans:
-            beside = {key: value for key, value in kept_beside(item, tuple(modalities)).items() if key not in ("spans", "notes")}
-            writer.finish(member_key(item.id), {**beside, "id": item.id, "spans": spans, "notes": notes})
+            beside = {key: value for key, value in kept_beside(item, tuple(modalities)).items() if key not in ("spans", "notes", "clocks")}
+            about = {**beside, "id": item.id, "spans": spans, "notes": notes}
+            writer.finish(member_key(item.id), about | ({"clocks": clocks} if clocks else {}))
             yield item, None
         else:
             yield item, Failure(item.id, "holds nothing to prepare")
-        spans, notes = {}, {}
+        spans, notes, clocks = {}, {}, {}
 
 
 def _pairing_hint(modalities: Sequence[str]) -> str:
@@ -264,6 +269,7 @@ def _describe(id: str, sample: Sample) -> dict[str, Any]:
         "shape": list(sample.tensor.shape[1:]),
         "start": sample.spans[0][0] if sample.spans[0] else None,
         "end": _end(sample),
+        **({} if sample.began is None else {"clock": clock_text(sample.began, (sample.spans[0] or (0.0,))[0])}),
         "assumed": list(sample.notes),
     }
 

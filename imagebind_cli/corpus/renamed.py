@@ -43,7 +43,10 @@ class StoredContents:
             stop += 1
         meta, vectors = kept_beside(item, (self._reader.modality,)), self._reader.rows(range(first, stop))
         seconds = [None] * len(vectors) if spans is None or np.isnan(spans[first]).any() else list(map(tuple, spans[first:stop].tolist()))
-        return [Row(item.id, vector, span, len(vectors), meta, item.stamp) for vector, span in zip(vectors, seconds, strict=True)]
+        return [
+            Row(item.id, vector, span, len(vectors), meta, item.stamp, self._reader.clock(row))
+            for row, vector, span in zip(range(first, stop), vectors, seconds, strict=True)
+        ]
 
 
 def _suffix(path: str) -> str:

@@ -184,6 +184,7 @@ def read_audio(source: Source | np.ndarray | tuple[np.ndarray, int], config: Enc
                 () if i else sound.notes,
                 {} if i else facts,
                 (() if i else (*sound.warnings, *lacks)) + (levels.warnings(options.channels) if is_last else ()),
+                began=whole.began,
             )
 
 

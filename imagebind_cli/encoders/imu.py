@@ -91,6 +91,7 @@ def read_imu(source: Source | np.ndarray, config: EncoderConfig, options: IMUOpt
             tuple(notes) if first_sample else (),
             facts if first_sample else {},
             (*recording.warnings, *lacks, *warnings) if first_sample else (),
+            began=recording.began,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from fractions import Fraction
 from itertools import islice
 from typing import Any
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source, decoding
-from imagebind_cli.media.image import exif_orientation, middle, open_image, upright
+from imagebind_cli.media.image import exif_clock, exif_orientation, middle, open_image, upright
 from imagebind_cli.media.picture_kinds import UnsupportedKind
 from imagebind_cli.media.video.clips import is_folder, open_video
 from imagebind_cli.media.video.frame_folder import FPS, FrameFolder
@@ -84,12 +85,12 @@ def read_picture(source: Source | np.ndarray | Image.Image, config: EncoderConfi
             raise ValueError(f"shape {source.shape} of {source.dtype}; (height, width, 3) of uint8 is needed")
         source = Image.fromarray(source)
     if isinstance(source, Image.Image):
-        picture, facts = source.convert("RGB"), picture_facts(source)
+        picture, facts, taken = source.convert("RGB"), picture_facts(source), exif_clock(source)
     else:
-        picture, facts = _read_file(source)
+        picture, facts, taken = _read_file(source)
     tensor = picture_tensor(picture, config, options.view).unsqueeze(0)
     del picture, source  # a sample may wait to be used; its full-size pixels need not
-    yield Sample(tensor, [None], facts=facts)
+    yield Sample(tensor, [None], facts=facts, began=taken)
 
 
 def picture_facts(image: Image.Image) -> dict[str, Any]:
@@ -102,12 +103,12 @@ def picture_facts(image: Image.Image) -> dict[str, Any]:
     }
 
 
-def _read_file(source: Source) -> tuple[Image.Image, dict[str, Any]]:
-    """Read a file's picture upright, and what the file holds."""
+def _read_file(source: Source) -> tuple[Image.Image, dict[str, Any], datetime | None]:
+    """Read a file's picture upright, what the file holds, and when it was taken."""
     image = open_image(source)
     with decoding("picture"):
-        facts = {"format": (image.format or "").lower(), **picture_facts(image)}
-    return upright(image), facts
+        facts, taken = {"format": (image.format or "").lower(), **picture_facts(image)}, exif_clock(image)
+    return upright(image), facts, taken
 
 
 def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
@@ -132,7 +133,8 @@ def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: E
             batch = spans[i : i + at_once]
             tensors = [torch.from_numpy(np.stack(frames)) for frames in islice(clips, at_once)]
             facts = {} if i else video.facts | {"windows": len(spans)}
-            yield replace(_views(tensors, batch, config, options, facts, assumed + video.notes), warnings=() if i else lacks)
+            views = _views(tensors, batch, config, options, facts, assumed + video.notes)
+            yield replace(views, warnings=() if i else lacks, began=video.began)
 
 
 Windows = list[tuple[Fraction, Fraction]]

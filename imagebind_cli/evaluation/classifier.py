@@ -37,18 +37,21 @@ class Prediction:
     """The best classes of an item, or of one window of it.
 
     span: start and end of the window in seconds. top: best first. truth: the item's labels, None where they are not known.
+    clock: when it began, in ISO 8601, None where the file does not say.
     """
 
     id: str
     top: list[ClassScore]
     truth: list[str] | None = None
     span: tuple[float, float] | None = None
+    clock: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the row that `imagebind zeroshot` writes."""
-        seconds = {"start": self.span[0], "end": self.span[1]} if self.span else {}
+        times: dict[str, Any] = {"start": self.span[0], "end": self.span[1]} if self.span else {}
+        times |= {"clock": self.clock} if self.clock else {}
         top = [{"class": entry.name, "probability": entry.probability, "score": entry.score} for entry in self.top]
-        return {"id": self.id, **seconds, "top": top, **({} if self.truth is None else {"truth": self.truth})}
+        return {"id": self.id, **times, "top": top, **({} if self.truth is None else {"truth": self.truth})}
 
 
 def pair_scale(item_made: Mapping[str, Any], class_made: Mapping[str, Any]) -> float:
@@ -80,7 +83,7 @@ def predictions(
     for row, places in enumerate(order):
         top = [ClassScore(classifier.classes[place], _short(shares[row, place]), _short(scores[row, place])) for place in places]
         truth = truths[row]
-        yield Prediction(batch.ids[row], top, None if truth is None else list(truth), batch.spans[row])
+        yield Prediction(batch.ids[row], top, None if truth is None else list(truth), batch.spans[row], batch.clocks[row])
 
 
 def _short(value: float) -> float:

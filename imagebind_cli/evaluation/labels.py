@@ -10,12 +10,12 @@ import hashlib
 import json
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imagebind_cli.documents import parse_json, parse_toml
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.tabular import is_table, read_good_rows, read_lines
 
@@ -86,9 +86,9 @@ def labels_digest(labels: Iterable[Label]) -> str:
 
 def _parse(suffix: str, lines: Iterable[str]) -> list[Label]:
     if suffix == ".json":
-        return _from_values(json.loads("".join(lines)))
+        return _from_values(parse_json("".join(lines)))
     if suffix == ".toml":
-        return _from_values(tomllib.loads("".join(lines)))
+        return _from_values(parse_toml("".join(lines)))
     return [_typed(_unquoted(line.strip())) for line in lines if line.strip()]
 
 

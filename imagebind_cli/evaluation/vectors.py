@@ -22,18 +22,23 @@ class ItemVectors:
     """The vectors of several items.
 
     ids: of each row. metas: the other columns of its manifest row. vectors: unit rows (k, dim) float32. spans: start and end in seconds
-    where windows are kept apart, else None.
+    where windows are kept apart, else None. clocks: when each began, in ISO 8601, None where its file does not say.
     """
 
     ids: list[str]
     metas: list[Mapping[str, Any]]
     vectors: np.ndarray
     spans: list[tuple[float, float] | None]
+    clocks: list[str | None]
 
     def take(self, rows: Sequence[int] | np.ndarray) -> ItemVectors:
         """Select rows by number."""
         return ItemVectors(
-            [self.ids[row] for row in rows], [self.metas[row] for row in rows], self.vectors[rows], [self.spans[row] for row in rows]
+            [self.ids[row] for row in rows],
+            [self.metas[row] for row in rows],
+            self.vectors[rows],
+            [self.spans[row] for row in rows],
+            [self.clocks[row] for row in rows],
         )
 
 
@@ -50,6 +55,7 @@ def concatenate_batches(batches: Sequence[ItemVectors]) -> ItemVectors:
         [meta for batch in batches for meta in batch.metas],
         np.concatenate([batch.vectors for batch in batches]),
         [span for batch in batches for span in batch.spans],
+        [clock for batch in batches for clock in batch.clocks],
     )
 
 
@@ -68,7 +74,7 @@ def stored_vectors(reader: StoreReader, windows: bool = False, metas: bool = Fal
             seconds = [None if np.isnan(low) else (float(low), float(high)) for low, high in spans[start : start + len(block)]]
         block_metas: list[Mapping[str, Any]] = [reader.meta(start + row) if metas else {} for row in range(len(block))]
         vectors = unit(block) if block.dtype == np.float16 else block  # rounding to float16 changes a vector's length
-        batch = ItemVectors(block_ids, block_metas, np.asarray(vectors, np.float32), seconds)
+        batch = ItemVectors(block_ids, block_metas, np.asarray(vectors, np.float32), seconds, reader.clocks[start : start + len(block)])
         start += len(block)
         yield batch if spans is None or windows else _average_windows(batch)
 
@@ -98,7 +104,11 @@ def _average_windows(batch: ItemVectors) -> ItemVectors:
         return batch
     sums = np.add.reduceat(batch.vectors.astype(np.float64), firsts, axis=0)
     return ItemVectors(
-        [batch.ids[row] for row in firsts], [batch.metas[row] for row in firsts], unit(sums).astype(np.float32), [None] * len(firsts)
+        [batch.ids[row] for row in firsts],
+        [batch.metas[row] for row in firsts],
+        unit(sums).astype(np.float32),
+        [None] * len(firsts),
+        [batch.clocks[row] for row in firsts],
     )
 
 
@@ -174,7 +184,7 @@ class VectorSource:
             self._assumed |= dict.fromkeys(result.notes)
             parts = result.embeddings
             vectors, spans = np.stack([part.vector for part in parts]), [part.span for part in parts]
-            yield ItemVectors([item.id] * len(parts), [item.meta] * len(parts), vectors, spans)
+            yield ItemVectors([item.id] * len(parts), [item.meta] * len(parts), vectors, spans, [part.clock for part in parts])
 
     def _weighted(self, listener: Listener, failed: Callable[[str], object]) -> Iterator[ItemVectors]:
         """Yield each item as the weighted sum of its vectors in several modalities. An item that fails in one of them fails."""
@@ -187,7 +197,7 @@ class VectorSource:
             items = [item for item in items if item.id in parts[-1]]
         for item in items:
             vector = combine(np.stack([part[item.id] for part in parts]), list(self.weights.values()))
-            yield ItemVectors([item.id], [item.meta], vector[None].astype(np.float32), [None])
+            yield ItemVectors([item.id], [item.meta], vector[None].astype(np.float32), [None], [None])
 
 
 def open_stores(inputs: Sequence[str]) -> list[StoreReader]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from imagebind_cli.media.clock import parse_clock
 from imagebind_cli.media.decoding import Source, check_file, decoding, first_bytes
 from imagebind_cli.media.essential import JPEG, PNG, essential_jpeg, essential_png
 from imagebind_cli.media.isolation import call_apart
@@ -24,6 +26,7 @@ TIFF = b"II*\0", b"II+\0", b"MM\0*", b"MM\0+"
 # First bytes of WebP, AVIF, HEIF, JPEG 2000 and TIFF, and of icons that hold JPEG 2000.
 APART = re.compile(rb"RIFF....WEBP|....ftyp(avi|he[iv]|mi[fa]|msf)|\0\0\0\x0cjP|\xff\x4f\xff\x51|II[*+]\0|MM\0[*+]|icns", re.DOTALL)
 TAGS = frozenset((258, 277, 42112, 42113))  # of TIFF: bits and samples of a pixel, GDAL's metadata and its code for no value
+CLOCK = ExifTags.Base.DateTimeOriginal, ExifTags.Base.OffsetTimeOriginal
 INFO = frozenset(("transparency", "background"))  # what conversions between modes heed
 
 
@@ -56,7 +59,7 @@ class _Pixels:
     content: bytes
     palette: tuple[str, bytes] | None
     format: str | None
-    orientation: int
+    exif: bytes
     info: dict[str | tuple[int, int], Any]
     tags: dict[int, Any]
 
@@ -64,10 +67,7 @@ class _Pixels:
         image = Image.frombytes(self.mode, self.size, self.content)
         if self.palette is not None:
             image.putpalette(self.palette[1], self.palette[0])
-        exif = Image.Exif()
-        exif[ExifTags.Base.Orientation] = self.orientation
-        image.format = self.format
-        image.info = self.info | {"exif": exif.tobytes()}
+        image.format, image.info = self.format, self.info | {"exif": self.exif}
         image.tag_v2 = self.tags  # type: ignore[attr-defined]
         return image
 
@@ -77,7 +77,12 @@ def _read_pixels(source: Source, most: int, page: int) -> _Pixels:
     palette = None if image.palette is None else image.palette.getdata()
     tags = {tag: value for tag, value in getattr(image, "tag_v2", {}).items() if tag in TAGS}
     info: dict[str | tuple[int, int], Any] = {key: value for key, value in image.info.items() if key in INFO}
-    return _Pixels(image.mode, image.size, image.tobytes(), palette, image.format, exif_orientation(image), info, tags)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = exif_orientation(image)
+    with suppress(Exception):  # whatever Pillow's parser meets in damaged data
+        taken = image.getexif().get_ifd(ExifTags.IFD.Exif)
+        exif.get_ifd(ExifTags.IFD.Exif).update({tag: taken[tag] for tag in CLOCK if isinstance(taken.get(tag), str)})
+    return _Pixels(image.mode, image.size, image.tobytes(), palette, image.format, exif.tobytes(), info, tags)
 
 
 @decoding("picture")
@@ -169,6 +174,14 @@ def exif_orientation(image: Image.Image) -> int:
     with suppress(Exception):  # whatever Pillow's parser meets in damaged data
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     return 1
+
+
+def exif_clock(image: Image.Image) -> datetime | None:
+    """Return when a picture was taken, by EXIF: in UTC where it states an offset, else the camera's local time; None where it does not say."""
+    with suppress(Exception):
+        exif = image.getexif().get_ifd(ExifTags.IFD.Exif)
+        return parse_clock(exif[ExifTags.Base.DateTimeOriginal] + exif.get(ExifTags.Base.OffsetTimeOriginal, "").strip())
+    return None
 
 
 def middle(side: int, other: int) -> slice:

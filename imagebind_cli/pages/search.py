@@ -52,7 +52,7 @@ class SearchPage(PageFile):
     def of(cls, path: Path, finder: Finder, root: Path = Path(), listener: Listener | None = None) -> SearchPage:
         """Return a page for the answers of a finder, as `imagebind retrieve --html` writes it."""
         made = finder.stores[0].provenance
-        about = f"Nearest in {', '.join(str(store.path) for store in finder.stores)}, by cosine. Model {made['model']}"
+        about = f"Nearest in {', '.join(str(store.path) for store in finder.stores)}, by cosine. Model {made.get('model')}"
         about += ", untrained." if made.get("untrained") else "."
         return cls(path, "imagebind retrieve", about, root, finder.encoder(listener or Listener()).reading_options)
 
@@ -104,7 +104,7 @@ class SearchPage(PageFile):
 
 def _card(hit: Hit) -> Card:
     meta = (f"{key}: {value}" for key, value in hit.store.meta(hit.row).items())
-    facts = (f"{hit.store.modality}, {hit.store.path}", *meta)
+    facts = (f"{hit.store.modality}, {hit.store.path}", *([hit.clock] if hit.clock else []), *meta)
     return Card(stored_exhibit(hit.store, hit.row), hit.rank, hit.score, facts, hit.store.provenance.get("options", {}))
 
 

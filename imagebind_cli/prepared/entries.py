@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
+from imagebind_cli.media.clock import parse_clock
 from imagebind_cli.registry import with_default_options
 
 ENDINGS = {
@@ -102,12 +104,16 @@ class Rows:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One modality of a sample as its encoder takes it: arrays (clips, *shape) in time order, their spans, and their provenance."""
+    """One modality of a sample as its encoder takes it: arrays (clips, *shape) in time order, their spans, and their provenance.
+
+    began: the clock time of second 0, where the recording states it.
+    """
 
     parts: Sequence[Member | Rows]
     spans: list[Any]
     notes: tuple[str, ...]
     provenance: Mapping[str, Any]
+    began: datetime | None = None
 
     def arrays(self) -> Iterator[np.ndarray]:
         """Yield each stretch as float32 (text: integers), in memory of its own.
@@ -142,8 +148,8 @@ class Entry:
         if "json" not in self.parts:
             return {}
         try:
-            value = json.loads(self.parts["json"].read())
-        except (ValueError, RecursionError) as error:
+            value = parse_json(self.parts["json"].read())
+        except ValueError as error:
             raise ValueError(f"its JSON is broken: {error}") from None
         return value if isinstance(value, dict) else {}
 
@@ -173,7 +179,9 @@ class Entry:
             spans, notes = (_listed(about, name, modality) for name in ("spans", "notes"))
             if not all(span is None or (isinstance(span, list) and len(span) == 2) for span in spans):
                 raise ValueError("its spans are broken")
-            return Prepared(ours, spans, tuple(map(str, notes)), self.provenance)
+            clocks = about.get("clocks")
+            began = parse_clock(str(clocks.get(modality))) if isinstance(clocks, dict) else None
+            return Prepared(ours, spans, tuple(map(str, notes)), self.provenance, began)
         member = self.media(modality)
         if member is None:
             return None

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.documents import parse_json
+from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.files import being_written, open_locked, put_in_place
 from imagebind_cli.prepared.entries import Entry, Member, Rows, Stretched, check_prepared_alike, member_key, stretch_of
 from imagebind_cli.prepared.tar import ShardWriter, read_shard
@@ -49,7 +50,7 @@ def is_foreign_hdf5(path: str | Path) -> bool:
 
 def _provenance(file: h5py.File) -> dict[str, Any]:
     try:
-        provenance = json.loads(file.attrs.get("made", "{}"))
+        provenance = parse_json(file.attrs.get("made", "{}"))
     except Exception:  # h5py raises many kinds on a damaged file, whose reader names the fault
         return {}
     return provenance if isinstance(provenance, dict) else {}
@@ -74,7 +75,7 @@ class PreparedHDF5(Sequence[Entry]):
                 self._text = self._column(file, "about", "text")
                 self._clips = {name: self._column(file, name, "clips") for name in self.provenance["inputs"]}
         except OSError as error:
-            raise UserError(f"{path}: not a readable HDF5 file: {str(error).splitlines()[0]}") from None
+            raise UserError(f"{path}: not a readable HDF5 file: {first_line(error)}") from None
         if len({len(first) for _, first in (self._text, *self._clips.values())}) != 1:
             raise UserError(f"{path}: its modalities have different numbers of samples")
 

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
+from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.files import being_written, open_locked, put_in_place
 from imagebind_cli.prepared.entries import Entry, Member, Stretched, check_prepared_alike, stretch_of
@@ -107,7 +108,7 @@ def read_shard(stream: BinaryIO, place: str) -> Iterator[Entry]:
                     entry.fault = f"members {entry.parts[ending].name} and {member.name} are the same part of it; keep one"
                 names.add(hash(member.name))
                 entry.parts.setdefault(ending, Member(member.name, where))
-    except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
+    except (tarfile.TarError, EOFError, ValueError) as error:
         raise UserError(f"{place}: not a whole tar archive: {error}") from None
     if entry is not None:
         yield entry
@@ -119,7 +120,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _read_provenance(data: bytes, place: str) -> dict[str, Any]:
-    provenance = json.loads(data)
+    provenance = parse_json(data)
     if not isinstance(provenance, dict) or not isinstance(provenance.get("inputs", {}), dict):
         raise UserError(f"{place}: its {MADE} does not say how it was made")
     return provenance

@@ -1,14 +1,13 @@
 """Approximate search with FAISS: an index in a file beside its store, rebuilt when the store has changed.
 
     NAME.hnsw.faiss         the index, as FAISS writes it
-    NAME.hnsw.faiss.json    what it was built from, and its recall of the exact answers
+    NAME.hnsw.faiss.json    what it was built from, its checksum, and its recall of the exact answers
 
 An index only proposes rows. They are scored from the store itself, so that every score shown is exact.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import zlib
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from imagebind_cli.documents import read_object
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import replacing, write_json
 from imagebind_cli.similarity import top_k
@@ -79,13 +79,10 @@ class Indexes:
         elif not _is_of(record, store):
             self._note(f"{path}: {store.path} has changed since; building it again from {len(store):,} rows")
             record = None
-        index = None
-        if record is not None:
-            try:
-                index = self._faiss.read_index(os.fspath(path))
-            except RuntimeError:
+        index = self._read(path, record, store) if record is not None else None
+        if index is None:
+            if record is not None:
                 self._note(f"{path}: not whole; building it again")
-        if index is None or index.ntotal != len(store):
             index = self._build(store)
             record = {"store": _state(store), "digest": _digest(store), "recall": round(self._recall(index, store), 4)}
             self._write(path, index, record)
@@ -93,6 +90,16 @@ class Indexes:
         self._note(f"{path}: finds {record['recall']:.1%} of the exact 10 nearest, by {min(SAMPLE, len(store))} of its own rows")
         self._widen_search(index)
         return index
+
+    def _read(self, path: Path, record: dict[str, Any], store: StoreReader) -> Any:
+        """Read an index; None where it is damaged. FAISS crashes on some damage, so the file is compared with its record first."""
+        try:
+            if record.get("file", checksum := file_checksum(path)) != checksum:
+                return None
+            index = self._faiss.read_index(os.fspath(path))
+        except Exception:  # FAISS raises whatever its C++ does, such as a MemoryError for a number that promises too much
+            return None
+        return index if (index.ntotal, index.d) == (len(store), store.dim) else None
 
     def _build(self, store: StoreReader) -> Any:
         faiss, dim, rows = self._faiss, store.dim, len(store)
@@ -139,7 +146,7 @@ class Indexes:
             _record_path(path).unlink(missing_ok=True)
             with replacing(path) as place:
                 self._faiss.write_index(index, os.fspath(place))
-            write_json(_record_path(path), record, indent=None)
+            write_json(_record_path(path), record | {"file": file_checksum(path)}, indent=None)
         except (OSError, RuntimeError) as error:
             raise UserError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or 'no room, or no right to'}") from None
 
@@ -150,10 +157,10 @@ def _record_path(path: Path) -> Path:
 
 def _read_record(path: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads(_record_path(path).read_text())
-        return record if path.exists() and {"store", "digest", "recall"} <= record.keys() else None
-    except (OSError, ValueError, AttributeError):
+        record = read_object(_record_path(path))
+    except UserError:
         return None
+    return record if path.exists() and {"store", "digest"} <= record.keys() and isinstance(record.get("recall"), float) else None
 
 
 def _is_of(record: dict[str, Any], store: StoreReader) -> bool:
@@ -166,6 +173,15 @@ def _state(store: StoreReader) -> list[int]:
     files = [store.path] if store.path.is_file() else [path for path in store.path.iterdir() if path.is_file()]
     stats = [path.stat() for path in files]
     return [len(store), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)]
+
+
+def file_checksum(path: Path) -> int:
+    """Return the CRC-32 of a file."""
+    checksum = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 def _digest(store: StoreReader) -> int:

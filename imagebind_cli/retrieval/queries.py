@@ -150,5 +150,5 @@ class QueryEncoder:
 
     def _assume_model(self, what: str) -> None:
         self._listener.remarks(
-            what, [f"the vectors in {what}, which does not say so, are of model {self._stores[0].provenance['model']!r}"], ()
+            what, [f"the vectors in {what}, which does not say so, are of model {self._stores[0].provenance.get('model')!r}"], ()
         )

@@ -50,6 +50,11 @@ class Hit:
         """Start and end in seconds, if the row is a window of its item."""
         return window_seconds(self.store, self.row)
 
+    @property
+    def clock(self) -> str | None:
+        """When it began, in ISO 8601, if its file states that."""
+        return self.store.clock(self.row)
+
     def as_json(self, query: str) -> dict[str, Any]:
         """Return the line that `imagebind retrieve` prints."""
         span, meta = self.span, self.store.meta(self.row)
@@ -60,6 +65,7 @@ class Hit:
             "score": round(self.score, 9),
             "modality": self.store.modality,
             **({} if span is None else {"start": span[0], "end": span[1]}),
+            **({} if self.clock is None else {"clock": self.clock}),
             "store": str(self.store.path),
             **({"meta": meta} if meta else {}),
         }

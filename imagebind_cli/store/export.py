@@ -47,11 +47,15 @@ def export(reader: StoreReader, path: Path, array: str, clip_retrieval: bool = F
 
 
 def _write_parquet(reader: StoreReader, path: Path, array: str) -> None:
-    """Write columns `id`, `modality`, `start`, `end`, `meta` (JSON) and `embedding`, a list of fixed length; the metadata holds the provenance."""
+    """Write columns `id`, `modality`, `start`, `end`, `meta` (JSON) and `embedding`, a list of fixed length; the metadata holds the provenance.
+
+    A column `clock` comes last where a row has one.
+    """
     arrow, parquet = _pyarrow()
     numbers = arrow.list_(arrow.from_numpy_dtype(array), reader.dim)
     text, seconds = arrow.string(), arrow.float64()
     fields = [("id", text), ("modality", text), ("start", seconds), ("end", seconds), ("meta", text), ("embedding", numbers)]
+    fields += [("clock", text)] if any(reader.clocks) else []
     schema = arrow.schema(fields, metadata={"made": json.dumps(reader.provenance)})
     every = (row for item in reader.items() for row in item)
     with parquet.ParquetWriter(path, schema) as writer:
@@ -65,8 +69,9 @@ def _write_parquet(reader: StoreReader, path: Path, array: str) -> None:
                 [end for _, end in spans],
                 [json.dumps(dict(row.meta)) if row.meta else None for row in rows],
                 arrow.FixedSizeListArray.from_arrays(vectors.reshape(-1), reader.dim),
+                [row.clock for row in rows],
             ]
-            writer.write_table(arrow.table(dict(zip(schema.names, columns, strict=True)), schema=schema))
+            writer.write_table(arrow.table(dict(zip(schema.names, columns, strict=False)), schema=schema))
 
 
 def _write_clip_retrieval(reader: StoreReader, folder: Path, array: str) -> None:
@@ -93,10 +98,11 @@ def _write_clip_retrieval(reader: StoreReader, folder: Path, array: str) -> None
 
 def _about(row: Row, modality: str) -> dict[str, Any]:
     span = {} if row.span is None else {"start": row.span[0], "end": row.span[1]}
+    clock = {"clock": row.clock} if row.clock else {}
     recorded = row.meta.get(modality)
     source = _valid(recorded if isinstance(recorded, str) else row.id)
     path, caption = (None, source) if modality == "text" else (source, row.meta.get("caption", row.meta.get("text")))
-    return {"image_path": path, "caption": caption, "metadata": json.dumps({**row.meta, **span})}
+    return {"image_path": path, "caption": caption, "metadata": json.dumps({**row.meta, **span, **clock})}
 
 
 def _valid(id: str) -> str:

@@ -28,7 +28,7 @@ import numpy as np
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import being_written, open_locked, sync, write_all, write_json
 from imagebind_cli.store.growing import HEADER, GrowingLines, GrowingNPY, map_npy
-from imagebind_cli.store.provenance import check_resumable
+from imagebind_cli.store.provenance import check_resumable, parse_provenance
 from imagebind_cli.store.row import STAMP, Row, row_line, stamp_record
 from imagebind_cli.store.source import Views
 
@@ -93,8 +93,10 @@ def read_provenance(names: FolderFiles) -> tuple[dict[str, Any], int]:
         UserError: it cannot be read.
     """
     try:
-        provenance = json.loads(names.provenance.read_text())
-        return provenance, int(provenance.pop("part_rows"))
+        provenance = parse_provenance(names.provenance.read_bytes())
+        if not (isinstance(rows := provenance.pop("part_rows"), int) and 0 < rows < 1 << 40):
+            raise ValueError(f"parts of {rows!r} rows")
+        return provenance, rows
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{names.folder}: not a store of imagebind embed: {names.provenance.name}: {error}") from None
 
@@ -129,6 +131,10 @@ class FolderSource:
             at += len(index)
         return stamps
 
+    def clocks(self, start: int, stop: int) -> list[str | None]:
+        lines = (line for some in self._lines(start, stop) for line in some)
+        return [json.loads(line).get("clock") if b'"clock": ' in line else None for line in lines]
+
     def blocks(self) -> Iterator[np.ndarray]:
         return self._views.blocks()
 
@@ -140,10 +146,14 @@ class FolderSource:
         return Views([self._mapped("vectors", part, rows, self._dtype, (self._dim,)) for part, rows in self._parts()], self._dim)
 
     def _rows(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
+        for lines in self._lines(start, stop):
+            yield from map(json.loads, lines)
+
+    def _lines(self, start: int, stop: int) -> Iterator[list[bytes]]:
         for part, index, end in self._stretches(start, stop):
             with open(self._names.part("rows", part), "rb") as file:
                 file.seek(index["line"][0])
-                yield from map(json.loads, file.read(end - index["line"][0]).splitlines())
+                yield file.read(end - index["line"][0]).splitlines()
 
     def _stretches(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray, int]]:
         """Yield a range of rows by part: its number, their records, and where the last one's line ends."""

@@ -2,7 +2,8 @@
 
 Datasets: `embeddings` (n, dim) float32 or float16; `ids`; `spans` (n, 2) in seconds, NaN where a row has none; `meta`, JSON, empty where
 there is none; `inputs`, what the row's input was (`STAMP`); `replaced`, the numbers of rows that no longer count, because their
-input changed and was embedded again. Attribute `made` (JSON).
+input changed and was embedded again; where a file stated its clock `clocks`, ISO 8601, empty or short where rows have none. Attribute
+`made` (JSON).
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.store.journal import PAGE, JournaledFile, Snapshot
-from imagebind_cli.store.provenance import check_resumable
+from imagebind_cli.store.provenance import check_resumable, parse_provenance
 from imagebind_cli.store.row import STAMP, Row, decode_id, encode_id, stamp_record
 from imagebind_cli.store.source import Views
 
@@ -61,12 +62,14 @@ class StoreHDF5Writer:
             try:
                 self._file = h5py.File(self._disk, "r+" if self._disk.length else "w", **access)
                 if self._disk.length:
-                    check_resumable(path, json.loads(self._file.attrs["made"]), provenance)
+                    check_resumable(path, parse_provenance(self._file.attrs["made"]), provenance)
                 else:
                     self._create(provenance)
                 self.stamps, self.hidden = self._file["inputs"][:], np.sort(self._file["replaced"][:])
-            except (OSError, KeyError, ValueError, RuntimeError) as error:
-                raise UserError(f"{path}: not a store of imagebind embed, or not whole: {str(error).splitlines()[0]}") from None
+            except UserError:
+                raise
+            except Exception as error:  # h5py raises many kinds on a damaged file
+                raise UserError(f"{path}: not a store of imagebind embed, or not whole: {first_line(error)}") from None
         except BaseException:
             self.release()
             raise
@@ -96,8 +99,20 @@ class StoreHDF5Writer:
                 data = self._file[name]
                 data.resize(len(data) + len(values), axis=0)
                 data[-len(values) :] = values
+        if any(row.clock for row in rows):
+            self._write_clocks([row.clock or "" for row in rows])
         self._file.flush()
         self._disk.commit()
+
+    def _write_clocks(self, clocks: list[str]) -> None:
+        """Add the clock times of the last rows; the dataset is made with the first, and rows without one before them are left empty."""
+        import h5py
+
+        if "clocks" not in self._file:
+            self._file.create_dataset("clocks", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(4 * CHUNK_ROWS,))
+        data = self._file["clocks"]
+        data.resize(len(self._file["ids"]), axis=0)
+        data[-len(clocks) :] = clocks
 
     def close(self) -> None:
         self._file.flush()
@@ -115,15 +130,15 @@ class HDF5Source:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-        def describe(file: Any, _: Snapshot) -> tuple[dict[str, Any], int, np.ndarray]:
-            provenance, rows = json.loads(file.attrs["made"]), len(file["embeddings"])
+        def describe(file: Any, _: Snapshot) -> tuple[dict[str, Any], int, np.ndarray, bool]:
+            provenance, rows = parse_provenance(file.attrs["made"]), len(file["embeddings"])
             for name, (shape, dtype) in columns(provenance).items():
                 data = file[name]
                 if name != "replaced" and (data.shape, data.dtype) != ((rows, *shape), dtype):
                     raise ValueError(f"its {name} are {data.dtype} {data.shape}; {dtype} {(rows, *shape)} is needed")
-            return provenance, rows, np.sort(file["replaced"][:])
+            return provenance, rows, np.sort(file["replaced"][:]), "clocks" in file
 
-        self.provenance, self.count, self.hidden = self._read(describe)
+        self.provenance, self.count, self.hidden, self._has_clocks = self._read(describe)
 
     def ids(self, start: int, stop: int) -> list[str]:
         return [decode_id(id) for some in self._column("ids", start, stop) for id in some]
@@ -136,6 +151,12 @@ class HDF5Source:
 
     def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
         return [json.loads(text) if text else {} for some in self._column("meta", start, stop) for text in some]
+
+    def clocks(self, start: int, stop: int) -> list[str | None]:
+        if not self._has_clocks:
+            return [None] * (stop - start)
+        found = [decode_id(clock) or None for some in self._column("clocks", start, stop) for clock in some]
+        return found + [None] * (stop - start - len(found))
 
     def blocks(self) -> Iterator[np.ndarray]:
         return self._views.blocks()

@@ -15,7 +15,7 @@ import numpy as np
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import write_json
 from imagebind_cli.store.growing import GrowingLines, GrowingNPY
-from imagebind_cli.store.provenance import check_provenance_file, provenance_path
+from imagebind_cli.store.provenance import check_provenance_file, parse_provenance, provenance_path
 from imagebind_cli.store.row import Row, row_line, stored_line
 from imagebind_cli.store.source import TableSource, Views, read_row_table
 
@@ -126,7 +126,7 @@ def _provenance(path: Path) -> dict[str, Any]:
     record = provenance_path(path)
     if not record.exists():
         raise ValueError(f"there is no {record.name} beside it, which would say how it was made; write it with -o")
-    return json.loads(record.read_text())
+    return parse_provenance(record.read_bytes())
 
 
 class LineVectors:

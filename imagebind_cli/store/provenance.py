@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import write_json
 from imagebind_cli.fingerprint import is_earlier
 from imagebind_cli.registry import with_default_options
 
+NEEDED = ("modality", "dim", "array")  # keys without which a store cannot be read
+RIGHT: dict[str, Callable[[Any], bool]] = {  # whether a store may have a value under a key
+    **dict.fromkeys(("modality", "model", "weights"), lambda value: isinstance(value, str)),
+    "dim": lambda value: isinstance(value, int) and 0 < value <= 1 << 20,
+    "array": lambda value: value in ("float32", "float16"),
+    "folder": lambda value: value is None or isinstance(value, str),
+    "scale": lambda value: isinstance(value, int | float),
+    "assumptions": lambda value: isinstance(value, list) and all(isinstance(note, str) for note in value),
+}
 FREE = ("assumptions", "version", "folder")  # keys that may differ between two runs on one store
+
+
+def parse_provenance(text: str | bytes) -> dict[str, Any]:
+    """Parse the record of how a store was made.
+
+    Raises:
+        ValueError: it is not such a record, or lacks a key without which no store can be read.
+    """
+    record = parse_json(text)
+    if not isinstance(record, dict):
+        raise ValueError("the record of how it was made is not a JSON object")
+    if lacking := [key for key in NEEDED if key not in record]:
+        raise ValueError(f"the record of how it was made lacks {lacking[0]}")
+    wrong = next((key for key, is_right in RIGHT.items() if key in record and not is_right(record[key])), None)
+    if wrong is not None:
+        raise ValueError(f"the record of how it was made has {wrong} {record[wrong]!r:.40}, which no store has")
+    return record
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
@@ -79,8 +105,8 @@ def check_provenance_file(path: Path, provenance: dict[str, Any]) -> None:
         if not record.exists():
             raise UserError(f"{path}: exists and was not made by imagebind embed; write to another file")
         try:
-            before = json.loads(record.read_text())
-        except ValueError:
-            raise UserError(f"{record}: not JSON; without it {path} cannot be continued") from None
+            before = parse_provenance(record.read_bytes())
+        except ValueError as error:
+            raise UserError(f"{record}: {error}; without it {path} cannot be continued") from None
         check_resumable(path, before, provenance)
     write_json(record, provenance)

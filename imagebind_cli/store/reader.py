@@ -9,12 +9,11 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.store.journal import Snapshot
 from imagebind_cli.store.provenance import check_alike, provenance_path
 from imagebind_cli.store.row import Row, stamp_of
@@ -28,10 +27,9 @@ READERS = {
     ".h5": "hdf5:HDF5Source",
     ".store": "folder:FolderSource",
 }
-# What the standard library, numpy and h5py raise for files that are broken.
-BROKEN = (OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError, TokenError)
 PAGE_ROWS, PAGES = 64, 256  # what `id` and `meta` read at once, since opening the file takes longer, and how much of it they remember
 HDF5, NPY = b"\x89HDF\r\n\x1a\n", b"\x93NUMPY"
+Page = tuple[list[str], list[dict[str, Any]], list[str | None]]
 
 
 class StoreReader:
@@ -85,6 +83,18 @@ class StoreReader:
         row = self._row(index)
         return dict(self._page(row // PAGE_ROWS)[1][row % PAGE_ROWS])  # a copy: the page is kept
 
+    def clock(self, index: int) -> str | None:
+        """Return when a row began, in ISO 8601, `2024-05-01T12:00:05.250Z`; without the Z in an unknown zone's time; None where not known."""
+        row = self._row(index)
+        return self._page(row // PAGE_ROWS)[2][row % PAGE_ROWS]
+
+    @cached_property
+    def clocks(self) -> list[str | None]:
+        """The clock time of every row; see `clock`."""
+        with _whole(self.path):
+            clocks = self._source.clocks(0, self._source.count)
+        return [clocks[row] for row in self._numbers] if self.replaced else clocks
+
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield all rows in order, float32 or float16 (k, dim), mapped from the file where the format allows it and no row was replaced."""
         start = 0
@@ -125,11 +135,12 @@ class StoreReader:
         for block in self._blocks():
             stop = start + len(block)
             with _whole(self.path):
-                columns = (source.ids(start, stop), source.spans(start, stop), source.stamps(start, stop), source.metas(start, stop))
-            for row, vector, id, span, record, meta in zip(range(start, stop), block, *columns, strict=True):
+                columns = (source.ids(start, stop), source.spans(start, stop), source.stamps(start, stop))
+                beside = (source.metas(start, stop), source.clocks(start, stop))
+            for row, vector, id, span, record, meta, clock in zip(range(start, stop), block, *columns, *beside, strict=True):
                 if row not in hidden:
                     seconds = None if np.isnan(span).any() else (float(span[0]), float(span[1]))
-                    yield Row(id, vector.astype(np.float32), seconds, meta=meta, stamp=stamp_of(record))
+                    yield Row(id, vector.astype(np.float32), seconds, meta=meta, stamp=stamp_of(record), clock=clock)
             start = stop
 
     @cached_property
@@ -139,14 +150,14 @@ class StoreReader:
         return np.delete(numbers, self._source.hidden) if self.replaced else numbers
 
     @cached_property
-    def _page(self) -> Callable[[int], tuple[list[str], list[dict[str, Any]]]]:
-        """A function that reads the ids and other columns of one page of rows, and remembers those of the last pages."""
+    def _page(self) -> Callable[[int], Page]:
+        """A function that reads the ids, other columns and clock times of one page of rows, and remembers those of the last pages."""
 
         @lru_cache(PAGES)
-        def page(number: int) -> tuple[list[str], list[dict[str, Any]]]:
+        def page(number: int) -> Page:
             start, stop = number * PAGE_ROWS, min((number + 1) * PAGE_ROWS, self._source.count)
             with _whole(self.path):
-                return self._source.ids(start, stop), self._source.metas(start, stop)
+                return self._source.ids(start, stop), self._source.metas(start, stop), self._source.clocks(start, stop)
 
         return page
 
@@ -176,6 +187,9 @@ class _Joined:
 
     def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
         return [meta for source, first, last in self._stretches(start, stop) for meta in source.metas(first, last)]
+
+    def clocks(self, start: int, stop: int) -> list[str | None]:
+        return [clock for source, first, last in self._stretches(start, stop) for clock in source.clocks(first, last)]
 
     def spans(self, start: int, stop: int) -> np.ndarray:
         return np.concatenate([source.spans(first, last) for source, first, last in self._stretches(start, stop)])
@@ -247,8 +261,10 @@ def _whole(path: Path) -> Iterator[None]:
     """Report in one line bytes that do not fit together."""
     try:
         yield
-    except BROKEN as error:
-        raise UserError(f"{path}: not a whole store: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+    except UserError:
+        raise
+    except Exception as error:  # the standard library, numpy and h5py raise many kinds for files that are broken
+        raise UserError(f"{path}: not a whole store: {first_line(error)}") from None
 
 
 def _kind(path: Path) -> str | None:
@@ -278,5 +294,5 @@ def _is_hdf5_store(path: Path, head: bytes) -> bool:
                 return False
             with h5py.File(snapshot, "r") as file:
                 return "made" in file.attrs and "embeddings" in file
-    except BROKEN:
+    except Exception:  # h5py raises many kinds on a damaged file
         return b"embeddings" in head

@@ -43,7 +43,7 @@ class Row:
     """A unit vector (dim,) float32 and what is stored with it.
 
     span: its seconds, where each window has a row. windows: how many rows the item has. meta: the other columns of its
-    manifest row. stamp: what its input was.
+    manifest row. stamp: what its input was. clock: when it began, in ISO 8601, where the file states it.
     """
 
     id: str
@@ -52,6 +52,7 @@ class Row:
     windows: int = 1
     meta: Mapping[str, Any] = field(default_factory=dict)
     stamp: Stamp = UNKNOWN
+    clock: str | None = None
 
 
 def content_hash(data: Any) -> bytes:
@@ -87,7 +88,7 @@ def stamp_of(record: np.void) -> Stamp:
 
 def json_line(row: Row, modality: str) -> bytes:
     """Return a line of JSON with its newline. Numbers have the 9 digits that give the same float32 back; any file name survives."""
-    return _with_vector({"id": row.id, "modality": modality} | _span(row) | _meta(row), row.vector)
+    return _with_vector({"id": row.id, "modality": modality} | _times(row) | _meta(row), row.vector)
 
 
 def stored_line(row: Row, modality: str) -> bytes:
@@ -101,8 +102,15 @@ def row_line(row: Row) -> bytes:
 
 
 def row_stamp(row: Mapping[str, Any]) -> Stamp:
-    """Return the stamp in a row's JSON."""
-    return Stamp(row.get("size", -1), row.get("mtime", -1), bytes.fromhex(row.get("hash", "")))
+    """Return the stamp in a row's JSON.
+
+    Raises:
+        AttributeError, TypeError, ValueError: it is not one.
+    """
+    stamp = Stamp(row.get("size", -1), row.get("mtime", -1), bytes.fromhex(row.get("hash", "")))
+    if not (-1 <= stamp.size < 1 << 63 and -1 << 63 <= stamp.mtime < 1 << 63 and len(stamp.hash) in (0, len(NO_HASH))):
+        raise ValueError(f"not the size, time and hash of an input: {stamp}")
+    return stamp
 
 
 def _with_vector(head: dict[str, Any], vector: np.ndarray) -> bytes:
@@ -114,13 +122,12 @@ def _beside(row: Row) -> dict[str, Any]:
     stamp = row.stamp
     file = {} if stamp.size < 0 else {"size": stamp.size, "mtime": stamp.mtime}
     hash = {"hash": stamp.hash.hex()} if stamp.hash else {}
-    return _span(row) | file | hash | _meta(row)
+    return _times(row) | file | hash | _meta(row)
 
 
-def _span(row: Row) -> dict[str, Any]:
-    if row.span is None:
-        return {}
-    return {"start": row.span[0], "end": row.span[1], "windows": row.windows}
+def _times(row: Row) -> dict[str, Any]:
+    seconds = {} if row.span is None else {"start": row.span[0], "end": row.span[1], "windows": row.windows}
+    return seconds | ({"clock": row.clock} if row.clock else {})
 
 
 def _meta(row: Row) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Rows are counted as they are in the file, replaced ones included; `StoreReader` 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.row import STAMP, row_stamp, stamp_record
 
@@ -41,6 +41,9 @@ class Source(Protocol):
 
     def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
         """Return the other columns of their manifest rows."""
+
+    def clocks(self, start: int, stop: int) -> list[str | None]:
+        """Return when they began, in ISO 8601; None where that is not known."""
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield all vectors in order, float32 or float16 (k, dim), mapped from the file where possible."""
@@ -85,6 +88,7 @@ class RowTable:
     windows: list[int] = field(default_factory=list)
     records: list[tuple[int, int, int, bytes]] = field(default_factory=list)
     metas: dict[int, dict[str, Any]] = field(default_factory=dict)
+    clocks: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -93,23 +97,27 @@ class RowTable:
         """Add a row.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not a row.
+            AttributeError, KeyError, OverflowError, TypeError, ValueError: it is not a row.
         """
-        windows = int(row.get("windows", 1))
-        if windows < 1:
+        windows, meta, clock = int(row.get("windows", 1)), row.get("meta", {}), row.get("clock", "")
+        span = float(row.get("start", np.nan)), float(row.get("end", np.nan))
+        if windows < 1 or not isinstance(meta, dict) or not isinstance(clock, str):
             raise ValueError
         self.records.append(stamp_record(row["id"], row_stamp(row)))
         self.ids.append(row["id"])
-        self.spans.append((row.get("start", np.nan), row.get("end", np.nan)))
+        self.spans.append(span)
         self.windows.append(windows)
-        if row.get("meta"):
-            self.metas[len(self) - 1] = row["meta"]
+        if meta:
+            self.metas[len(self) - 1] = meta
+        if clock:
+            self.clocks[len(self) - 1] = clock
 
     def truncate(self, rows: int) -> None:
         """Keep this many rows."""
         for column in (self.ids, self.spans, self.windows, self.records):
             del column[rows:]
         self.metas = {row: meta for row, meta in self.metas.items() if row < rows}
+        self.clocks = {row: clock for row, clock in self.clocks.items() if row < rows}
 
     def items(self) -> Iterator[range]:
         """Yield the rows of each item; those of the last may be fewer than its windows."""
@@ -151,8 +159,8 @@ def read_row_table(path: Path, at_most: int = maxsize) -> tuple[RowTable, np.nda
                 break
             cut = line.rfind(VECTOR)
             try:
-                table.add(json.loads(line if cut < 0 else line[:cut] + b"}"))
-            except (ValueError, KeyError, TypeError, AttributeError):
+                table.add(parse_json(line if cut < 0 else line[:cut] + b"}"))
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
                 raise UserError(f"{path}: line {len(table) + 1} is not a row of imagebind embed") from None
             ends.append(ends[-1] + len(line))
     rows = table.count_whole()
@@ -197,3 +205,6 @@ class TableSource:
 
     def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
         return [self._table.metas.get(row, {}) for row in range(start, stop)]
+
+    def clocks(self, start: int, stop: int) -> list[str | None]:
+        return [self._table.clocks.get(row) for row in range(start, stop)]

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import being_written, open_locked, replacing
-from imagebind_cli.store.provenance import check_resumable
+from imagebind_cli.store.provenance import check_resumable, parse_provenance
 from imagebind_cli.store.row import STAMP, Row, row_line, row_stamp, stamp_record
 from imagebind_cli.store.source import TableSource, Views, rows_table
 
@@ -70,7 +71,7 @@ def open_tensors(path: Path) -> TableSource:
     """Open a `.safetensors` file to read.
 
     Raises:
-        KeyError, TypeError, ValueError: it is not a store, or not whole.
+        Exception: it is not a store, or not whole.
     """
     return _open(path)[0]
 
@@ -80,10 +81,10 @@ def _open(path: Path) -> tuple[TableSource, list[dict[str, Any]]]:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= path.stat().st_size:
             raise ValueError("not a safetensors file")
-        header = json.loads(file.read(length))
-    provenance = json.loads(header["__metadata__"]["made"])
+        header = parse_json(file.read(length))
+    provenance = parse_provenance(header["__metadata__"]["made"])
     vectors, beside = (_tensor(path, header[name], 8 + length) for name in ("embeddings", "rows"))
-    rows = json.loads(beside.tobytes())
+    rows = parse_json(beside.tobytes())
     table = rows_table(rows)
     if len(table) != len(vectors):
         raise ValueError(f"it has {len(table)} ids for {len(vectors)} vectors")
@@ -101,12 +102,12 @@ def _tensor(path: Path, entry: Mapping[str, Any], base: int) -> np.ndarray:
 def _embeddings(path: Path, provenance: dict[str, Any]) -> Iterator[Row]:
     try:
         source, rows = _open(path)
-    except (KeyError, TypeError, ValueError):
+    except Exception:  # of what other files hold
         raise UserError(f"{path}: exists and was not made by imagebind embed; write to another file") from None
     check_resumable(path, source.provenance, provenance)
     for row, vector in zip(rows, source.rows(np.arange(source.count)), strict=True):
         span = (row["start"], row["end"]) if "start" in row else None
-        yield Row(row["id"], vector, span, row.get("windows", 1), meta=row.get("meta", {}), stamp=row_stamp(row))
+        yield Row(row["id"], vector, span, row.get("windows", 1), meta=row.get("meta", {}), stamp=row_stamp(row), clock=row.get("clock"))
 
 
 def _header(tensors: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> bytes:

@@ -27,7 +27,7 @@
     run            the run itself
     trials         `--overfit` and `--profile`
 
-The names below are for training programs with their own loss or teacher (docs/python.md).
+The names below are for programs that train, by a recipe or with their own loss or teacher (docs/python.md).
 """
 
 from __future__ import annotations
@@ -38,19 +38,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imagebind_cli.training.folder import Progress, read_progress
     from imagebind_cli.training.optimizer import Optimizers, clip_gradients, make_optimizer, rate_at, set_rate
+    from imagebind_cli.training.overrides import resolve_recipe
     from imagebind_cli.training.recipe import EncoderRecipe, OptimizerRecipe, RunRecipe
+    from imagebind_cli.training.run import train
     from imagebind_cli.training.start import encoder_with, fresh_weights
     from imagebind_cli.training.towers import Tower, make_tower
 
 __all__ = [
     "EncoderRecipe", "OptimizerRecipe", "Optimizers", "Progress", "RunRecipe", "Tower", "clip_gradients", "encoder_with", "fresh_weights",
-    "make_optimizer", "make_tower", "rate_at", "read_progress", "set_rate",
+    "make_optimizer", "make_tower", "rate_at", "read_progress", "resolve_recipe", "set_rate", "train",
 ]  # fmt: skip
 
 _MODULES = {
     "folder": ("Progress", "read_progress"),
     "optimizer": ("Optimizers", "clip_gradients", "make_optimizer", "rate_at", "set_rate"),
+    "overrides": ("resolve_recipe",),
     "recipe": ("EncoderRecipe", "OptimizerRecipe", "RunRecipe"),
+    "run": ("train",),
     "start": ("encoder_with", "fresh_weights"),
     "towers": ("Tower", "make_tower"),
 }

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imagebind_cli.documents import read_object
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import replacing, write_json
 from imagebind_cli.fingerprint import is_earlier
@@ -50,7 +51,7 @@ class AnchorCache:
         self._record = self._describe(fingerprint)
         self._open: dict[tuple[int, int], np.ndarray] = {}
         if (self._folder / "made.json").exists():
-            self._check(json.loads((self._folder / "made.json").read_text()))
+            self._check(read_object(self._folder / "made.json"))
 
     def missing(self) -> int:
         """Count the embeddings that still have to be computed."""
@@ -96,7 +97,7 @@ class AnchorCache:
         for view, first in self._files_of:
             path = self._path((view, first)).with_suffix(".json")
             if path.exists():
-                reasons |= {(int(row), view): reason for row, reason in json.loads(path.read_text()).items()}
+                reasons |= {(int(row), view): reason for row, reason in read_object(path).items()}
         return reasons
 
     def _describe(self, fingerprint: str) -> dict[str, Any]:

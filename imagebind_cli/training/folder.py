@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from imagebind_cli import registry
+from imagebind_cli.documents import read_object
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import write_json
@@ -73,12 +74,15 @@ def record_run(folder: Path, plan: Plan, components: Components) -> None:
 
 def recorded_threads(folder: Path) -> int | None:
     """Return the number of threads a run on a CPU was begun with, if it is recorded."""
-    return json.loads((folder / RUN).read_text()).get("threads")
+    threads = read_object(folder / RUN).get("threads")
+    if threads is not None and not (isinstance(threads, int) and 0 < threads < 1 << 16):
+        raise UserError(f"{folder / RUN}: threads is {threads!r}, which is not a number of threads")
+    return threads
 
 
 def record_threads(folder: Path, count: int) -> None:
     """Record the number of threads of a run on a CPU."""
-    write_json(folder / RUN, json.loads((folder / RUN).read_text()) | {"threads": count}, indent=1)
+    write_json(folder / RUN, read_object(folder / RUN) | {"threads": count}, indent=1)
 
 
 def _description(plan: Plan) -> dict[str, Any]:
@@ -95,8 +99,8 @@ def _description(plan: Plan) -> dict[str, Any]:
 
 
 def _compare(folder: Path, description: Mapping[str, Any]) -> None:
-    recorded = json.loads((folder / RUN).read_text())
-    recorded["recipe"] = _with_defaults(recorded["recipe"])
+    recorded = read_object(folder / RUN)
+    recorded["recipe"] = _with_defaults(recorded.get("recipe"))
     before, now = (dict(_flat({key: values[key] for key in description if key in values}, "")) for values in (recorded, description))
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) != now.get(key) and key not in IRRELEVANT:
@@ -111,7 +115,7 @@ def _compare(folder: Path, description: Mapping[str, Any]) -> None:
             raise UserError(f"{folder} was begun with {key.removeprefix('recipe.')} = {had}, not {has}; choose another --out")
 
 
-def _with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
+def _with_defaults(recipe: Any) -> Any:
     """Add the keys that recipes have gained since this one was recorded, with their defaults."""
     try:
         return Recipe.model_validate(recipe).model_dump(mode="json")
@@ -253,7 +257,9 @@ def publish_model(folder: Path, plan: Plan, components: Components, step: int) -
         rule_seed=None,
         origin={"trained": [pair.name for pair in recipe.pairs], "steps": step, "version": metadata.version("imagebind-cli")},
         encoders=configs,
-        bases={name: {**base, "model": run_folder.base_reference(base["model"], folder)} for name, base in bases.items()},
+        bases={
+            name: {"model": run_folder.base_reference(base["model"], folder), "weights": base["weights"]} for name, base in bases.items()
+        },
         trained_on={name: seen for name, base in bases.items() if (seen := find_checkpoint(base["model"]).config.trained_on.get(name))},
     )
     run_folder.write_run_model(folder, config, {name: changed for name, changed in tensors.items() if changed}, step)

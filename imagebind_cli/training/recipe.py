@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from imagebind_cli.documents import parse_toml, read_toml
 from imagebind_cli.errors import UsageError, UserError
 
 RECIPES = resources.files("imagebind_cli") / "recipes"
@@ -250,10 +250,7 @@ def read_recipe(name: str | None, changes: Iterable[str] = (), **replacements: A
             near = difflib.get_close_matches(name, recipe_names(), n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UserError(f"no recipe {name!r}: it is neither a file nor one of {', '.join(recipe_names())}{hint}")
-        try:
-            values = tomllib.loads((path if is_file else RECIPES / f"{name}.toml").read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{name}: not TOML: {error}") from None
+        values = read_toml(path if is_file else Path(str(RECIPES / f"{name}.toml")))
     values |= {key: value for key, value in replacements.items() if value is not None}
     for change in changes:
         _apply_change(values, change)
@@ -269,8 +266,8 @@ def _apply_change(values: dict[str, Any], change: str) -> None:
     if not equals:
         raise UsageError(f"--set {change!r}: KEY=VALUE is needed, as in optimizer.lr=1e-4")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = parse_toml(f"value = {text}")["value"]
+    except ValueError:
         value = text
     *parents, last = key_path.split(".")
     table: Any = values

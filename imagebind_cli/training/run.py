@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 from imagebind_cli import registry
 from imagebind_cli.errors import UserError
+from imagebind_cli.events import TrainingListener
 from imagebind_cli.files import locked
 from imagebind_cli.training import compute, distributed, folder
 from imagebind_cli.training.anchors import AnchorCache
@@ -34,13 +35,9 @@ from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.report import write_report
 from imagebind_cli.training.start import Components, build_components, check_weights
 from imagebind_cli.training.step import StepOutcome, compute_gradients
-from imagebind_cli.training.validate import Validation, score_lines, score_names
-
-Notify = Callable[[str], None]
+from imagebind_cli.training.validate import Validation, score_names
 
 BROKEN = 3  # steps in a row without finite gradients, after which a run stops
-LINE_SECONDS = 30.0  # between lines of progress
-NAMED = 8  # ids in a message; `metrics.jsonl` has all of them
 
 
 @dataclass(frozen=True)
@@ -71,32 +68,32 @@ def check_run(recipe: Recipe, device: torch.device, place: Path | None = None) -
     check_weights(recipe)
 
 
-def train(recipe: Recipe, place: Path, device: torch.device, notify: Notify) -> RunResult:
+def train(recipe: Recipe, place: Path, device: torch.device, listener: TrainingListener | None = None) -> RunResult:
     """Train in a run folder, or continue the run in it.
 
     Args:
         place: the run folder.
-        notify: receives each line for the user, in the first process only.
+        listener: receives the plan, steps, scores and failures, in the first process only.
     Raises:
         UserError: a mistake in recipe, data, weights or folder, before the first step; or the loss stopped being finite.
     """
     with distributed.join_processes(device) as own_device:
-        notify = _ignore if distributed.rank() else notify
+        listener = TrainingListener() if listener is None or distributed.rank() else listener
         plan = make_plan(recipe)
         _check_best(plan)
         folder.check_folder(place, plan)
         if folder.read_progress(place).finished:
-            notify(f"{place}: all {plan.steps:,} steps are done")
+            listener.note(f"{place}: all {plan.steps:,} steps are done")
             return _result(place)
         lines = plan_lines(plan, own_device)
         for line in lines:
-            notify(line)
+            listener.note(line)
         place.mkdir(parents=True, exist_ok=True)
         with _locked(place):
             components = build_components(plan, own_device)
             folder.record_run(place, plan, components)
             with compute.restore_threads():
-                Run(plan, lines, components, place, own_device, notify).run()
+                Run(plan, lines, components, place, own_device, listener).run()
             distributed.barrier()
             return _result(place)
 
@@ -113,26 +110,29 @@ def _result(place: Path) -> RunResult:
 class Run:
     """A run in progress: weights, optimizer, log, and how far it is."""
 
-    def __init__(self, plan: Plan, lines: Sequence[str], components: Components, place: Path, device: torch.device, notify: Notify) -> None:
+    def __init__(
+        self, plan: Plan, lines: Sequence[str], components: Components, place: Path, device: torch.device, listener: TrainingListener
+    ) -> None:
         """Restore the run from its last checkpoint. lines: the plan in words, for the report."""
-        self._plan, self._lines, self._components, self._folder, self._device, self._notify = plan, lines, components, place, device, notify
+        self._plan, self._lines, self._components, self._folder, self._device = plan, lines, components, place, device
+        self._listener = listener
         recipe = plan.recipe
         encoders = {name: tower.encoder for name, tower in components.towers.items()}
         self._optimizer = make_optimizer(encoders, plan.encoders, components.losses, recipe.optimizer)
         self._groups = [*components.encoders.parameters()], [*components.losses.parameters()]
         self._progress = folder.restore_checkpoint(place, components.trained, self._optimizer)
         self._log = RunLog(place, self._progress.metrics_bytes, self._progress.step)
-        self._validation = Validation(plan, components, notify)
+        self._validation = Validation(plan, components, listener)
         frozen = [name for name, tower in components.towers.items() if not tower.trained]
-        self._monitor = LearningMonitor(plan.warmup, notify, frozen)
-        self._saved = self._notified = time.monotonic()
-        self._pairs = 0  # since `_notified`
+        self._monitor = LearningMonitor(plan.warmup, listener.note, frozen)
+        self._saved = time.monotonic()
         self._stopped_by: int | None = None
 
     def run(self) -> None:
         """Take all steps that are left."""
+        self._listener.begin(self._progress.step)
         if self._progress.step:
-            self._notify(f"{self._folder}: continues after step {self._progress.step:,} of {self._plan.steps:,}")
+            self._listener.note(f"{self._folder}: continues after step {self._progress.step:,} of {self._plan.steps:,}")
         anchors = self._fill_anchor_caches()
         with Interruption(alone=distributed.world() == 1) as self._interruption:
             try:
@@ -140,7 +140,7 @@ class Run:
             except Stopped:
                 self._stopped_by = self._stopped_by or self._interruption.received
                 self._save()
-                self._notify(f"{self._folder}: stopped after step {self._progress.step:,}; the same command continues it")
+                self._listener.note(f"{self._folder}: stopped after step {self._progress.step:,}; the same command continues it")
             finally:
                 self._log.close()
         if self._stopped_by is not None:
@@ -174,12 +174,12 @@ class Run:
             return
         recorded = folder.recorded_threads(self._folder)
         if recorded is not None and recorded != torch.get_num_threads():
-            self._notify(f"computes on {compute.format_threads(recorded)}, as when it was begun")
+            self._listener.note(f"computes on {compute.format_threads(recorded)}, as when it was begun")
             torch.set_num_threads(recorded)
         for number, batch in enumerate(batches):
             if number == 0 and recorded is None and self._progress.step == 0:
                 if compute.may_choose_threads():
-                    self._notify(f"computes on {compute.choose_threads(partial(self._try_step, batch))}")
+                    self._listener.note(f"computes on {compute.choose_threads(partial(self._try_step, batch))}")
                 folder.record_threads(self._folder, torch.get_num_threads())
             yield batch
 
@@ -197,7 +197,7 @@ class Run:
         recipe, progress, step = self._plan.recipe, self._progress, self._progress.step
         pair, loss = recipe.pairs[batch.pair], self._components.loss(batch.pair)
         for failure in self._log.record_failures(batch.failures):
-            self._notify(f"{failure.id}: {failure.reason}; another sample takes its place")
+            self._listener.failure(failure.id, f"{failure.reason}; another sample takes its place")
         self._monitor.check_batch(step + 1, pair, has_negatives(batch.groups))
         outcome = self._gradients(batch, step)
         line: dict[str, Any] = {"step": step + 1, "pair": pair.name}
@@ -221,18 +221,11 @@ class Run:
             progress.step += 1
             progress.broken = progress.broken + 1 if broken else 0
             self._log.write(line)
-        if broken:
-            self._report_skipped(broken, ids)
-        else:
+        if not broken:
             self._monitor.check_outcome(step + 1, pair, outcome)
-            self._report_progress(pair.batch, f"{pair.name} loss {outcome.loss:.4f}")
-
-    def _report_skipped(self, broken: str, ids: tuple[str, ...]) -> None:
-        step = self._progress.step
-        names = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else "")
-        self._notify(f"step {step:,} skipped: its {broken} is not finite; look at {names}")
-        if self._progress.broken >= BROKEN:
-            raise UserError(f"{self._folder}: stopped at step {step:,}: {BROKEN} steps in a row without a finite loss or gradient")
+        self._listener.step(line, self._plan.steps, pair.batch)
+        if progress.broken >= BROKEN:
+            raise UserError(f"{self._folder}: stopped at step {step + 1:,}: {BROKEN} steps in a row without a finite loss or gradient")
 
     def _validate(self) -> None:
         """Score the encoders, unless that was done at this step, and publish them if they are the best so far."""
@@ -240,15 +233,15 @@ class Run:
         if progress.validated == progress.step or not (self._plan.val or self._plan.tests):
             return
         scores = self._validation()
+        values = {name: score.value for name, score in scores.items()}
+        ranges = {name: [score.low, score.high, score.chance] for name, score in scores.items()}
+        record = {"step": progress.step, "validation": values, "ranges": ranges}
         with self._interruption.delayed():
-            for line in score_lines(scores):
-                self._notify(f"step {progress.step:,}: {line}")
+            self._listener.validated(record)
             if best is not None and (progress.best is None or scores[best].value > progress.best):
                 folder.publish_model(self._folder, self._plan, self._components, progress.step)
                 progress.best, progress.best_step = scores[best].value, progress.step
-            values = {name: score.value for name, score in scores.items()}
-            ranges = {name: [score.low, score.high, score.chance] for name, score in scores.items()}
-            self._log.write({"step": progress.step, "validation": values, "ranges": ranges})
+            self._log.write(record)
             progress.validated = progress.step
             self._write_report()
 
@@ -263,20 +256,13 @@ class Run:
             fingerprint = base["weights"] if base else f"fresh {self._plan.recipe.run.seed}"
             cache = self._plan.data.anchor_cache(number, self._folder / "anchors" / pair.name, fingerprint)
             if missing := cache.missing():
-                self._notify(f"{pair.name}: {missing:,} anchors to embed, once")
+                self._listener.note(f"{pair.name}: {missing:,} anchors to embed, once")
             with torch.no_grad():
-                cache.fill(tower.call, rank=distributed.rank(), world=distributed.world(), report=self._anchor_progress(pair.name))
+                report = partial(self._listener.anchors, pair.name)
+                cache.fill(tower.call, rank=distributed.rank(), world=distributed.world(), report=report)
             distributed.barrier()
             caches[number] = cache
         return caches
-
-    def _anchor_progress(self, name: str) -> Callable[[int, int], None]:
-        def report(done: int, total: int) -> None:
-            if time.monotonic() - self._notified > LINE_SECONDS:
-                self._notify(f"{name}: {done:,} of {total:,} anchors embedded")
-                self._notified = time.monotonic()
-
-        return report
 
     def _checkpoint_is_due(self) -> bool:
         return time.monotonic() - self._saved > 60 * self._plan.recipe.run.checkpoint_minutes
@@ -305,23 +291,11 @@ class Run:
         if distributed.rank() == 0:
             write_report(self._folder, self._plan.recipe, self._plan.steps, self._lines)
 
-    def _report_progress(self, pairs: int, loss: str) -> None:
-        """Report the progress of the run at intervals."""
-        self._pairs += pairs
-        seconds, step = time.monotonic() - self._notified, self._progress.step
-        if seconds > LINE_SECONDS or step == self._plan.steps:
-            self._notify(f"step {step:,} of {self._plan.steps:,}: {loss}, {self._pairs / seconds:.1f} pairs a second")
-            self._notified, self._pairs = time.monotonic(), 0
-
 
 def _check_best(plan: Plan) -> None:
     best, names = plan.recipe.run.best, score_names(plan.recipe)
     if best is not None and best not in names:
         raise UserError(f"run.best = {best!r}: a validation of this recipe gives {', '.join(names) or 'nothing; name data with --val'}")
-
-
-def _ignore(text: str) -> None:
-    """Drop a line: the first process reports for all."""
 
 
 @contextmanager

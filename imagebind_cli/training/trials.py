@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from imagebind_cli import metrics
 from imagebind_cli.errors import UserError
+from imagebind_cli.events import Listener
 from imagebind_cli.training import compute
 from imagebind_cli.training.data import Batch
 from imagebind_cli.training.distributed import join_processes, rank, world
@@ -34,7 +35,7 @@ PHASES = ("read", "embed", "loss", "backward", "update")
 
 
 @compute.restore_threads()
-def overfit(recipe: Recipe, count: int, device: torch.device, notify: Callable[[str], None]) -> bool:
+def overfit(recipe: Recipe, count: int, device: torch.device, listener: Listener) -> bool:
     """Train on `count` samples of each pair alone, of as many groups as there are, and return whether all reach 100 % R@1 both ways.
 
     Takes `run.steps` steps, or 300.
@@ -48,7 +49,7 @@ def overfit(recipe: Recipe, count: int, device: torch.device, notify: Callable[[
     recipe = recipe.model_copy(update={"pairs": pairs, "zeroshot": (), "optimizer": settings})
     plan = make_plan(recipe)
     for line in compute.precision_lines(recipe.run, device):
-        notify(line)
+        listener.note(line)
     components = build_components(plan, device)
     for tower in components.towers.values():
         tower.eval()  # dropout would hinder memorising
@@ -57,7 +58,7 @@ def overfit(recipe: Recipe, count: int, device: torch.device, notify: Callable[[
     steps = recipe.run.steps or OVERFIT_STEPS
     optimizer = make_optimizer(encoders, plan.encoders, components.losses, settings)
     if device.type == "cpu" and compute.may_choose_threads():
-        notify(f"computes on {compute.choose_threads(partial(_gradients, plan, components, batches[0], 0))}")
+        listener.note(f"computes on {compute.choose_threads(partial(_gradients, plan, components, batches[0], 0))}")
         optimizer.zero_grad()
     for step in range(steps):
         set_rate(optimizer, rate_at(step, steps, OVERFIT_WARMUP, settings))
@@ -66,7 +67,7 @@ def overfit(recipe: Recipe, count: int, device: torch.device, notify: Callable[[
             recalls = [_recalls(plan, components, batch) for batch in batches]
             results = zip(pairs, losses, recalls, strict=True)
             line = ", ".join(f"{pair.name} loss {loss:.4f} R@1 {there:.0%} and {back:.0%}" for pair, loss, (there, back) in results)
-            notify(f"step {step + 1} of {steps}: {line}")
+            listener.note(f"step {step + 1} of {steps}: {line}")
             if all(recall == 1 for both in recalls for recall in both):
                 return True
     return False
@@ -118,18 +119,18 @@ def _recalls(plan: Plan, components: Components, batch: Batch) -> tuple[float, f
     return there, back
 
 
-def profile_steps(recipe: Recipe, trace: Path, device: torch.device, notify: Callable[[str], None]) -> None:
+def profile_steps(recipe: Recipe, trace: Path, device: torch.device, listener: Listener) -> None:
     """Take the first steps of a recipe under PyTorch's profiler, in memory alone.
 
     Args:
         trace: file to write, for chrome://tracing or Perfetto.
-        notify: receives the time and share of each phase.
+        listener: receives the time and share of each phase.
     """
     with join_processes(device) as own_device:
         plan = make_plan(recipe)
         if not rank():
             for line in compute.precision_lines(recipe.run, own_device):
-                notify(line)
+                listener.note(line)
         components = build_components(plan, own_device)
         encoders = {name: tower.encoder for name, tower in components.towers.items()}
         optimizer = make_optimizer(encoders, plan.encoders, components.losses, recipe.optimizer)
@@ -151,9 +152,11 @@ def profile_steps(recipe: Recipe, trace: Path, device: torch.device, notify: Cal
     profiler.export_chrome_trace(str(trace))
     times = {event.key: event.cpu_time_total / 1e6 / PROFILED_STEPS for event in profiler.key_averages()}
     for phase in PHASES:
-        notify(f"{phase:<10}{times[phase]:>10.4f} s a step{times[phase] / seconds:>8.0%}")
+        listener.note(f"{phase:<10}{times[phase]:>10.4f} s a step{times[phase] / seconds:>8.0%}")
     speed = sum(pair.batch for pair in recipe.pairs) / len(recipe.pairs) / seconds
-    notify(f"{'step':<10}{seconds:>10.4f} s, {speed:.1f} pairs a second, {flops / seconds / 1e12:.3f} TFLOP/s on this process; {trace}")
+    listener.note(
+        f"{'step':<10}{seconds:>10.4f} s, {speed:.1f} pairs a second, {flops / seconds / 1e12:.3f} TFLOP/s on this process; {trace}"
+    )
 
 
 def _next_batch(batches: Iterator[Batch]) -> Batch:

@@ -6,9 +6,8 @@ sizes, so the scores of a run that was killed and continued equal those of an un
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from imagebind_cli import metrics, registry
 from imagebind_cli.errors import UserError
+from imagebind_cli.events import Listener
 from imagebind_cli.training.data import PairData
 from imagebind_cli.training.plan import Plan
 from imagebind_cli.training.recipe import Recipe
@@ -35,9 +35,6 @@ class Score:
     high: float
     chance: float
 
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, by chance {self.chance:.3f})"
-
 
 def score_names(recipe: Recipe) -> list[str]:
     """List the scores of a recipe's validation.
@@ -48,17 +45,11 @@ def score_names(recipe: Recipe) -> list[str]:
     return [f"{way}/{recall}" for way in ways for recall in metrics.RECALLS] + [f"{test.modality}/accuracy" for test in recipe.zeroshot]
 
 
-def score_lines(scores: Mapping[str, Score]) -> Iterator[str]:
-    """Format scores, a line for each direction of retrieval and each test."""
-    for way, names in groupby(scores, key=lambda name: name.partition("/")[0]):
-        yield f"{way} " + ", ".join(f"{name.partition('/')[2]} {scores[name]}" for name in names)
-
-
 class Validation:
     """Scores a run's encoders in their present state."""
 
-    def __init__(self, plan: Plan, components: Components, notify: Callable[[str], None]) -> None:
-        self._plan, self._components, self._notify = plan, components, notify
+    def __init__(self, plan: Plan, components: Components, listener: Listener) -> None:
+        self._plan, self._components, self._listener = plan, components, listener
         self._frozen: dict[object, np.ndarray] = {}
 
     @torch.no_grad()
@@ -90,8 +81,8 @@ class Validation:
 
     def _accuracy(self, test: ZeroShotTest) -> Score:
         text, tower = (self._components.towers[name] for name in ("text", registry.encoder_name(test.modality)))
-        names = self._embed_once(text, (id(test), "names"), lambda: test.class_vectors(text, self._notify))
-        rows = self._embed_once(tower, (id(test), "items"), lambda: test.item_vectors(tower, self._notify))
+        names = self._embed_once(text, (id(test), "names"), lambda: test.class_vectors(text, self._listener))
+        rows = self._embed_once(tower, (id(test), "items"), lambda: test.item_vectors(tower, self._listener))
         readable = np.isfinite(rows).all(axis=1)
         if not readable.any():
             raise UserError(f"zero-shot {test.modality}: none of its items can be read")

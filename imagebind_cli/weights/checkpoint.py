@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from imagebind_cli import registry
+from imagebind_cli.documents import read_object
 from imagebind_cli.encoder import Encoder, EncoderConfig, build_encoder
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import replacing
 from imagebind_cli.fingerprint import fingerprint
 from imagebind_cli.weights import foreign_config, model_config, tensor_names
 from imagebind_cli.weights.model_config import ModelConfig
-from imagebind_cli.weights.origin import file_hash
+from imagebind_cli.weights.origin import file_record
 from imagebind_cli.weights.tensor_files import from_int8, read_tensors, write_tensors
 
 
@@ -100,8 +101,8 @@ def open_folder(folder: Path, config: ModelConfig | None = None) -> Checkpoint:
         UserError: it is none of these, or its config cannot be used.
     """
     ours = folder / "config.json"
-    if config is None and ours.is_file() and '"format"' in (text := model_config.read_config_text(ours)):
-        config = model_config.from_json(text, str(ours))
+    if config is None and ours.is_file() and "format" in (values := read_object(ours)):
+        config = model_config.from_values(values, str(ours))
         return Checkpoint(config, str(folder), lambda encoder: from_int8(read_tensors(folder / f"{encoder}.safetensors")))
     stem = "*"
     if (folder / "open_clip_config.json").is_file():
@@ -175,7 +176,7 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> 
             _check_tensors(tensors, build_encoder(registry.get(name), encoder).state_dict(), f"{checkpoint.place}, {name}")
             path = building / f"{name}.safetensors"
             write_tensors({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
-            files[path.name] = {"size": path.stat().st_size, "sha256": file_hash(path)}
+            files[path.name] = file_record(path)
         config = replace(checkpoint.config, name=folder.name, origin=dict(origin), files=files, bases={})
         (building / "config.json").write_text(config.to_json())
     return config

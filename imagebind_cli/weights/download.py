@@ -15,7 +15,7 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.files import locked
 from imagebind_cli.weights import hub
 from imagebind_cli.weights.fetch import Progress, RemoteFile, check_room, fetch_file, is_safe_name, public_address, split_address
-from imagebind_cli.weights.origin import ORIGIN, file_size, is_fetched, read_record, write_origin
+from imagebind_cli.weights.origin import ORIGIN, OriginRecord, file_size, is_fetched, read_record, write_origin
 
 
 def home() -> Path:
@@ -51,7 +51,7 @@ def pulled_folder(place: str) -> Path | None:
 
 def pulled_addresses() -> list[str]:
     """Return the hub addresses of the models on this machine."""
-    return [read_record(origin).get("address", "") for origin in sorted((home() / "hf").glob(f"*/{ORIGIN}"))]
+    return [read_record(origin, OriginRecord).get("address", "") for origin in sorted((home() / "hf").glob(f"*/{ORIGIN}"))]
 
 
 def pull_address(address: str, folder: Path, *, sha256: str | None = None, progress: Progress, offline: bool = False) -> Path:

@@ -22,7 +22,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import put_in_place, write_json
-from imagebind_cli.weights.origin import file_hash, file_size, read_record
+from imagebind_cli.weights.origin import PartRecord, file_hash, file_size, read_record
 
 # Called with a file's name, the bytes received, and the bytes in all, None where the server does not say.
 Progress = Callable[[str, int, int | None], None]
@@ -81,7 +81,7 @@ def fetch_file(file: RemoteFile, folder: Path, headers: Mapping[str, str], progr
             if isinstance(problem, _Changed):
                 partial.unlink(missing_ok=True)
             if pause is None or (isinstance(problem, _Unreachable) and attempt == 0):  # no network: report it at once
-                have, total = file_size(partial), read_record(sidecar).get("size") or "an unknown number of"
+                have, total = file_size(partial), read_record(sidecar, PartRecord).get("size") or "an unknown number of"
                 kept = f"; {have} of {total} bytes are here, and the same command continues from there" if have else ""
                 raise UserError(f"{shown}: {problem}{kept}") from problem
             time.sleep(pause)
@@ -99,7 +99,7 @@ def fetch_file(file: RemoteFile, folder: Path, headers: Mapping[str, str], progr
 
 def _receive(file: RemoteFile, partial: Path, sidecar: Path, headers: Mapping[str, str], progress: Progress) -> str:
     """Make one attempt to complete `partial` from what was received, and return its SHA-256 in hex."""
-    record = read_record(sidecar)
+    record = read_record(sidecar, PartRecord)
     validator = record.get("validator") if record.get("source") == _identity(file.address) else None
     # The rest may be added only if something shows that it belongs to this part: the server's validator, or the SHA-256 to come.
     have, digest = 0, hashlib.sha256()
@@ -146,14 +146,14 @@ def _receive(file: RemoteFile, partial: Path, sidecar: Path, headers: Mapping[st
     return digest.hexdigest()
 
 
-def _record_part(sidecar: Path, record: dict[str, Any], grown: BinaryIO, have: int, digest: hashlib._Hash) -> None:
+def _record_part(sidecar: Path, record: PartRecord, grown: BinaryIO, have: int, digest: hashlib._Hash) -> None:
     """Record how much has come and its SHA-256, once it is on the disk."""
     grown.flush()
     os.fsync(grown.fileno())
     write_json(sidecar, record | {"part": {"size": have, "sha256": digest.hexdigest()}})
 
 
-def _checked_part(partial: Path, record: Mapping[str, Any], keep_rest: bool) -> tuple[int, hashlib._Hash]:
+def _checked_part(partial: Path, record: PartRecord, keep_rest: bool) -> tuple[int, hashlib._Hash]:
     """Compare a part with its record. Returns how many of its bytes can be continued, and the hash of these.
 
     Args:

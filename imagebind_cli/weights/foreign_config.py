@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from imagebind_cli.documents import read_object
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UserError
 from imagebind_cli.transformer import TrunkConfig
-from imagebind_cli.weights.model_config import ModelConfig, from_json, packaged_config, read_config_text, reject_unknown_keys
+from imagebind_cli.weights.model_config import ModelConfig, from_json, from_values, packaged_config, reject_unknown_keys
 
 
 def read_config(path: Path) -> ModelConfig:
@@ -20,18 +21,12 @@ def read_config(path: Path) -> ModelConfig:
     Raises:
         UserError: it is none of these.
     """
-    text = read_config_text(path)
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a JSON object")
+    values = read_object(path)
     if "format" in values:
-        return from_json(text, str(path))
+        return from_values(values, str(path))
     if "model_cfg" in values or "vision_cfg" in values:
         return openclip_config(str(path))
-    return from_published(values)
+    return _checked(from_published, values, str(path))
 
 
 def openclip_config(name: str) -> ModelConfig:
@@ -48,11 +43,19 @@ def openclip_config(name: str) -> ModelConfig:
         path = Path(package.origin if package and package.origin else ".").parent / "model_configs" / f"{name}.json"
         if Path(name).name != name or not path.is_file():
             raise UserError(f"{name}: neither an OpenCLIP JSON file nor a config name of the open_clip package")
+    model = path.stem if path.stem != "open_clip_config" else path.parent.name
+    return _checked(partial(from_openclip, name=model), read_object(path), str(path))
+
+
+def _checked(make: Callable[[dict[str, Any]], ModelConfig], values: dict[str, Any], place: str) -> ModelConfig:
+    """Make a config of others' values, and refuse what would be refused in one of ours."""
     try:
-        values = json.loads(read_config_text(path))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
-    return from_openclip(values, path.stem if path.stem != "open_clip_config" else path.parent.name)
+        text = make(values).to_json()
+    except UserError:
+        raise
+    except Exception as error:  # whatever arithmetic makes of values of another type
+        raise UserError(f"{place}: a value that no such model has: {error}") from error
+    return from_json(text, place)
 
 
 def from_published(arguments: Mapping[str, Any]) -> ModelConfig:

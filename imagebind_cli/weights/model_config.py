@@ -7,16 +7,28 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from imagebind_cli.documents import parse_json
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UserError
-from imagebind_cli.transformer import TrunkConfig
+from imagebind_cli.transformer import Size, TrunkConfig
+from imagebind_cli.weights.origin import FileRecord
 
 FORMAT = 1
 CONFIGS = resources.files("imagebind_cli") / "models"
+
+
+class BaseRecord(TypedDict):
+    """The model under a run's changed weights, and their fingerprint when the run began."""
+
+    model: str
+    weights: str
 
 
 @dataclass(frozen=True)
@@ -32,15 +44,15 @@ class ModelConfig:
     """
 
     name: str
-    dim: int
+    dim: Size
     encoders: Mapping[str, EncoderConfig]
     about: str = ""
     licence: str | None = None
     address: str | None = None
     rule_seed: int | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
-    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    bases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    files: Mapping[str, FileRecord] = field(default_factory=dict)
+    bases: Mapping[str, BaseRecord] = field(default_factory=dict)
     trained_on: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -52,28 +64,25 @@ class ModelConfig:
         return json.dumps({"format": FORMAT, **values}, indent=2) + "\n"
 
 
-def read_config_text(path: Path) -> str:
-    """Read the text of a config file.
+def from_json(text: str | bytes, place: str) -> ModelConfig:
+    """Read a config in our format from the text of a file.
 
     Raises:
-        UserError: it is not text in UTF-8.
+        UserError: not JSON, and as `from_values`.
     """
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: damaged: {error}; fetch or convert the model again") from None
-
-
-def from_json(text: str, place: str) -> ModelConfig:
-    """Read a config in our format. place: names the file in messages.
-
-    Raises:
-        UserError: not JSON, another format, a missing key, or an unknown one, with the nearest known one.
-    """
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        values = parse_json(text)
+    except ValueError as error:
         raise UserError(f"{place}: not JSON: {error}") from None
+    return from_values(values, place)
+
+
+def from_values(values: Any, place: str) -> ModelConfig:
+    """Make a config of what its JSON holds. place: names the file in messages.
+
+    Raises:
+        UserError: another format, a missing key, an unknown one, with the nearest known one, or a value that no model can have.
+    """
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UserError(f"{place}: not a model config of format {FORMAT}")
     values = {key: value for key, value in values.items() if key != "format"}
@@ -82,12 +91,11 @@ def from_json(text: str, place: str) -> ModelConfig:
         isinstance(table, dict) and isinstance(table.get("trunk", {}), dict) for table in tables.values()
     ):
         raise UserError(f"{place}: not a model config: encoders must be a table of tables")
-    encoders = {
-        name: _build(
-            EncoderConfig, {**encoder, "dim": values.get("dim"), "trunk": _build(TrunkConfig, encoder.get("trunk", {}), place)}, place
-        )
-        for name, encoder in tables.items()
-    }
+    encoders = {}
+    for name, table in tables.items():
+        here = f"{place}: encoders.{name}"
+        trunk = _build(TrunkConfig, table.get("trunk", {}), f"{here}.trunk")
+        encoders[name] = _build(EncoderConfig, {**table, "dim": values.get("dim"), "trunk": trunk}, here)
     return _build(ModelConfig, {**values, "encoders": encoders}, place)
 
 
@@ -101,13 +109,18 @@ def packaged_names() -> list[str]:
     return sorted(entry.name.removesuffix(".json") for entry in CONFIGS.iterdir() if entry.name.endswith(".json"))
 
 
+_checks = cache(TypeAdapter)
+
+
 def _build(kind: type, values: Mapping[str, Any], place: str) -> Any:
     known = {entry.name: entry for entry in dataclasses.fields(kind)}
     reject_unknown_keys(values, known, place)
     try:
-        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{place}: {error}") from None
+        return _checks(kind).validate_python(values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise UserError(f"{place}: {where}{': ' * bool(where)}{fault['msg'].removeprefix('Value error, ')}") from None
 
 
 def reject_unknown_keys(values: Mapping[str, Any], known: Mapping[str, Any], place: str) -> None:

@@ -3,16 +3,49 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypeVar
 
+from typing_extensions import TypedDict
+
+from imagebind_cli.documents import read_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import write_json
 
 ORIGIN = "origin.json"
+
+
+class FileRecord(TypedDict):
+    """What a record says of a file. encoder: in a training run's folder, whose weights it holds."""
+
+    size: int
+    sha256: str
+    encoder: NotRequired[str]
+
+
+class OriginRecord(TypedDict, total=False):
+    """What `origin.json` holds."""
+
+    address: str
+    mirror: str
+    revision: str
+    fetched: str
+    files: dict[str, FileRecord]
+
+
+class PartRecord(TypedDict, total=False):
+    """What the record beside a file on its way holds."""
+
+    source: str
+    validator: str | None
+    size: int | None
+    sha256: str | None
+    part: FileRecord
+
+
+T = TypeVar("T", OriginRecord, PartRecord)
 
 
 def write_origin(folder: Path, about: Mapping[str, str], files: Mapping[str, Mapping[str, Any]]) -> None:
@@ -26,22 +59,27 @@ def write_origin(folder: Path, about: Mapping[str, str], files: Mapping[str, Map
 
 def is_fetched(folder: Path, address: str, sha256: str | None = None) -> bool:
     """Check whether a folder holds all that came from an address, with the recorded sizes. sha256: what the record must state, if given."""
-    record = read_record(folder / ORIGIN)
-    return record.get("address") == address and all(
-        (folder / name).is_file() and file_size(folder / name) == stated["size"] and sha256 in (None, stated["sha256"])
-        for name, stated in record["files"].items()
+    record = read_record(folder / ORIGIN, OriginRecord)
+    files = record.get("files", {})
+    return (
+        record.get("address") == address
+        and bool(files)
+        and all(
+            (folder / name).is_file() and file_size(folder / name) == stated["size"] and sha256 in (None, stated["sha256"])
+            for name, stated in files.items()
+        )
     )
 
 
 def read_origin(folder: Path) -> dict[str, Any]:
     """Return where a fetched model is from: address, revision and time, as far as they are recorded; {} for a folder that was not fetched."""
-    record = read_record(folder / ORIGIN)
-    return {key: record[key] for key in ("address", "revision", "fetched") if key in record}
+    record = read_record(folder / ORIGIN, OriginRecord)
+    return {key: value for key, value in record.items() if key in ("address", "revision", "fetched")}
 
 
 def count_files(folder: Path) -> int:
     """Return how many files of a fetched model have a record; 0 for a folder that was not fetched."""
-    return len(read_record(folder / ORIGIN).get("files", ()))
+    return len(read_record(folder / ORIGIN, OriginRecord).get("files", ()))
 
 
 def check_origin(folder: Path) -> list[str]:
@@ -50,7 +88,7 @@ def check_origin(folder: Path) -> list[str]:
     Raises:
     UserError: no readable record exists.
     """
-    files = read_record(folder / ORIGIN).get("files")
+    files = read_record(folder / ORIGIN, OriginRecord).get("files")
     if not files:
         raise UserError(f"{folder}: no {ORIGIN} to check against")
     problems = []
@@ -65,13 +103,19 @@ def check_origin(folder: Path) -> list[str]:
     return problems
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Read a JSON object; {} where there is none, or none that can be read."""
+def read_record(path: Path, kind: type[T]) -> T:
+    """Read a record; {} where there is none, or none that can be read."""
+    from pydantic import TypeAdapter, ValidationError
+
     try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+        return TypeAdapter(kind).validate_python(read_json(path), strict=True)
+    except (UserError, ValidationError):
+        return kind()
+
+
+def file_record(path: Path) -> FileRecord:
+    """Return what a record says of a file."""
+    return {"size": file_size(path), "sha256": file_hash(path)}
 
 
 def file_size(path: Path) -> int:

@@ -20,8 +20,8 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.files import write_text
 from imagebind_cli.fingerprint import fingerprint, is_earlier
 from imagebind_cli.weights.checkpoint import Checkpoint
-from imagebind_cli.weights.model_config import ModelConfig
-from imagebind_cli.weights.origin import file_hash
+from imagebind_cli.weights.model_config import BaseRecord, ModelConfig
+from imagebind_cli.weights.origin import FileRecord, file_record
 from imagebind_cli.weights.tensor_files import read_tensors, write_tensors
 
 RUN, CHECKPOINTS = "run.json", "checkpoints"  # in a run folder: what the run is, and the states it can continue from
@@ -97,7 +97,7 @@ def _adapted(weight: Tensor, lora_b: Tensor, lora_a: Tensor) -> Tensor:
     return total.float()
 
 
-def _underneath(base: Mapping[str, str], encoder: str, folder: Path, find: Callable[[str], Checkpoint]) -> Mapping[str, Tensor]:
+def _underneath(base: BaseRecord, encoder: str, folder: Path, find: Callable[[str], Checkpoint]) -> Mapping[str, Tensor]:
     """Read the tensors of the model that a run began from."""
     beside = folder / base["model"]
     if beside.exists() and beside.samefile(folder):
@@ -131,11 +131,11 @@ def write_run_model(folder: Path, config: ModelConfig, changed: Mapping[str, Map
     Args:
         changed: the tensors that training changed, by encoder.
     """
-    files = {}
+    files: dict[str, FileRecord] = {}
     for encoder, tensors in changed.items():
         path = folder / f"{encoder}-{step:06d}.safetensors"
         write_tensors(tensors, path)
-        files[path.name] = {"size": path.stat().st_size, "sha256": file_hash(path), "encoder": encoder}
+        files[path.name] = {**file_record(path), "encoder": encoder}
     write_text(folder / "config.json", replace(config, files=files).to_json())
     for old in folder.glob("*-[0-9]*.safetensors"):
         if old.name not in files:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.files import replacing
 
 INT8_SCALE = ".scale"  # suffix of the tensor that holds the scales of an int8 matrix, one for each row, in the same file
@@ -23,7 +23,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     from pickle import UnpicklingError
 
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
@@ -37,12 +36,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             pickled = file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
         why = "refused: it holds pickled objects other than plain tensors" if pickled else "not a weight file"
         raise UserError(f"{path}: {why}") from None
-    except (LookupError, TypeError, AttributeError):  # what unpickling makes of other bytes
-        raise UserError(f"{path}: not a weight file") from None
-    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
-        raise UserError(
-            f"{path}: not a readable weight file: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from None
+    except MemoryError:
+        raise UserError(f"{path}: does not fit into memory, or is damaged") from None
+    except Exception as error:  # unpickling other bytes, or damaged ones, raises whatever they happen to mean
+        raise UserError(f"{path}: not a readable weight file: {first_line(error)}") from None
     if isinstance(values, dict) and isinstance(values.get("state_dict"), dict):  # OpenCLIP's training checkpoints
         values = {key.removeprefix("module."): value for key, value in values["state_dict"].items()}
     if not isinstance(values, dict) or not all(isinstance(value, Tensor) for value in values.values()):

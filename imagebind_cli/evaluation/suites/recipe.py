@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from imagebind_cli.documents import read_toml
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.evaluation.suites.suite import Classes
 
@@ -90,11 +90,9 @@ def read_suite_recipe(name: str) -> SuiteRecipe:
         raise UserError(f"unknown suite {name!r}; choose from {', '.join(suite_names())}, or give a .toml file")
     place = Path(name) if is_file else RECIPES / f"{name}.toml"
     try:
-        return SuiteRecipe.model_validate(tomllib.loads(place.read_text(encoding="utf-8")))
+        return SuiteRecipe.model_validate(read_toml(Path(str(place))))
     except ValidationError as error:
         raise UserError(f"{name}: {_first_fault(error)}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _first_fault(error: ValidationError) -> str:

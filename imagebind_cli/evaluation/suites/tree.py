@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.tabular import BadRow, table_rows
 
@@ -54,8 +54,8 @@ class Tree:
     def json(self, path: Path) -> Any:
         """Read a label file in JSON."""
         try:
-            return json.loads(self.text(path))
-        except (ValueError, RecursionError) as error:
+            return parse_json(self.text(path))
+        except ValueError as error:
             raise UserError(f"{path}: not JSON: {error}") from None
 
     def rows(self, path: Path, columns: Sequence[str], *, header: bool = True, comment: str | None = None) -> Iterator[Row]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imagebind_cli.media.audio.decoder import PREROLL_SECONDS, check_rate
+from imagebind_cli.media.clock import container_clock
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.tracks import choose_track, end_seconds, frames, open_container, open_tracks, picture_seconds, start_seconds, tick
 
@@ -26,6 +27,7 @@ class SoundTrack:
     def __init__(self, source: Source, track: int | None = None, promised: int = 0) -> None:
         self._source, self.promised = source, promised
         self._container, pictures = open_tracks(source)
+        self.began = container_clock(self._container.metadata)
         try:
             if not self._container.streams.audio:
                 raise ValueError("holds no sound track")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ class Decoder(Protocol):
 
     length: samples in each channel. promised: as many as the file itself states. seconds: its length as its pictures define it, if there are any.
     notes: what was assumed. filling: samples of the last packet, which an encoder may pad without saying so. left_out: seconds of sound
-    outside the pictures.
+    outside the pictures. began: when the recording did, see `clock`.
     """
 
     rate: int
@@ -27,6 +28,7 @@ class Decoder(Protocol):
     notes: tuple[str, ...]
     filling: int
     left_out: float
+    began: datetime | None
 
     def seek(self, sample: int) -> None: ...
 

@@ -19,6 +19,7 @@ from imagebind_cli.media.isolation import Apart
 # Integers and floats in WAV files whose first part says so, and FLAC.
 PLAIN = re.compile(rb"(RIFF|RF64)....WAVEfmt ....(\x01\0|\x03\0|\xfe\xff)|fLaC", re.DOTALL)
 NUMBERS = "rate", "channels", "length", "promised", "seconds"
+REMARKS = "facts", "notes", "filling", "left_out", "began"
 SKIP_SECONDS = 10  # a stretch at most this far ahead is reached by decoding on, a later one by seeking
 
 
@@ -27,7 +28,7 @@ class Sound:
 
     rate: Hz. length: samples in each channel. seconds: how long the pictures of the same file last; None if there are none.
     track: which one of several sound tracks, from 1; if not given, the one flagged default, else the first. notes: which that is.
-    filling: this many samples at the end may be padding of an encoder's last packet, and not sound.
+    filling: this many samples at the end may be padding of an encoder's last packet, and not sound. began: when the recording did.
 
     Raises:
         OSError, ValueError: the file cannot be read, holds no sound or no such track, or is of an absurd rate.
@@ -39,7 +40,7 @@ class Sound:
             self._decoder = _open_decoder(source, track)
         self.rate, self.channels = self._decoder.rate, self._decoder.channels
         self.length, self.seconds, self.notes = self._decoder.length, self._decoder.seconds, self._decoder.notes
-        self.filling = self._decoder.filling
+        self.filling, self.began = self._decoder.filling, self._decoder.began
         self._held = np.empty((0, self.channels), np.float32)  # samples from self._at on
         self._at = 0
         try:
@@ -99,7 +100,7 @@ class Sound:
 class Waveform:
     """A waveform in memory, with the interface of `Sound`."""
 
-    seconds = None
+    seconds = began = None
     notes = warnings = ()
     filling = 0
 
@@ -166,7 +167,7 @@ class _DecoderApart:
     def __init__(self, source: Source, track: int | None) -> None:
         self._apart = Apart("imagebind_cli.media.audio.sound:_decoder", source, track)
         self.rate, self.channels, self.length, self.promised, self.seconds = self._apart.get(*NUMBERS)
-        self.facts, self.notes, self.filling, self.left_out = self._apart.get("facts", "notes", "filling", "left_out")
+        self.facts, self.notes, self.filling, self.left_out, self.began = self._apart.get(*REMARKS)
 
     def seek(self, sample: int) -> None:
         self._apart.call("seek", sample)

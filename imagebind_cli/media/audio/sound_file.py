@@ -9,11 +9,14 @@ import numpy as np
 import soundfile
 
 from imagebind_cli.media.audio.decoder import PREROLL_SECONDS
-from imagebind_cli.media.decoding import Source
+from imagebind_cli.media.clock import broadcast_clock
+from imagebind_cli.media.decoding import Source, first_bytes
 from imagebind_cli.media.tracks import end_seconds, open_container, start_seconds
 
 # libsndfile's remark on a header whose count of bytes is not what follows.
 PROMISE = re.compile(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
+BROADCAST = re.compile(r"^bext\b", re.MULTILINE)  # its remark on a chunk that has the recorder's clock
+HEAD = 65_536  # bytes in which that chunk is looked for
 UNKNOWN = 2**31 - 2**16  # programs that do not know the number of bytes write this or more
 
 
@@ -50,6 +53,7 @@ class SoundFile:
             self._file.close()
             raise DoubtfulLength(0 if guessed else self.length)
         self.promised = self._promised()
+        self.began = broadcast_clock(first_bytes(source, HEAD)) if BROADCAST.search(self._file.extra_info) else None
 
     def _promised(self) -> int:
         """Return the samples that the header states: libsndfile counts those that exist, and mentions the rest only in its log."""

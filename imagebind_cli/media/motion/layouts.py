@@ -16,7 +16,7 @@ from imagebind_cli.media.motion.signals import on_one_clock
 from imagebind_cli.media.motion.tables.formats import read_table
 from imagebind_cli.media.motion.tables.table import Table
 from imagebind_cli.media.motion.tables.zipped import zipped_tables
-from imagebind_cli.media.motion.time_columns import find_time_columns
+from imagebind_cli.media.motion.time_columns import find_time_columns, is_local
 from imagebind_cli.media.motion.time_order import order_by_time
 from imagebind_cli.media.motion.time_units import seconds_of
 
@@ -169,6 +169,8 @@ def _read_phone(source: Source | np.ndarray, files: Mapping[str, str], time_unit
             ordered, readings, start = order_by_time(seconds, origin, table.numbers(picked), name, table.place, False, assumed, changed)
         except ValueError as error:
             raise ValueError(f"{file} in it: {error}") from None
+        if is_local(table, clock):
+            names[0] = "local time (s)"
         times.append(ordered + start)
         values.append(readings)
         names += [f"{Path(file).stem}: {table.names[column]}" for column in picked]

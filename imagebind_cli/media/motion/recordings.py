@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 
+from imagebind_cli.media.clock import epoch_clock
 from imagebind_cli.media.decoding import Source, decoding
 from imagebind_cli.media.motion.columns import CHANNELS, find_channels, unit_of
 from imagebind_cli.media.motion.layouts import PHONE, PLAIN, Layout, find_layout
 from imagebind_cli.media.motion.tables.table import Table
-from imagebind_cli.media.motion.time_columns import find_time_columns, is_clock
+from imagebind_cli.media.motion.time_columns import find_time_columns, is_clock, is_local
 from imagebind_cli.media.motion.time_order import order_by_time
 from imagebind_cli.media.motion.time_units import seconds_of
 
@@ -24,8 +26,9 @@ class Recording:
     """Readings (t, 6) float64 in the order of CHANNELS, NaN where one is missing.
 
     times: (t,) increasing seconds, None where the file has none. rate: in Hz, where its kind gives it. start: what was subtracted from
-    the times, so that they count from the recording's start and not from 1970. units: per sensor, None where unknown.
-    columns: what was picked. notes: what had to be assumed, in words. warnings: how much that changed in this recording.
+    the times, so that they count from the recording's start and not from 1970. began: the clock time of second 0, in UTC or without a zone.
+    units: per sensor, None where unknown. columns: what was picked. notes: what had to be assumed, in words. warnings: how much that changed
+    in this recording.
     """
 
     values: np.ndarray
@@ -35,6 +38,7 @@ class Recording:
     layout: str
     rate: float | None = None
     start: float = 0.0
+    began: datetime | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -121,7 +125,7 @@ def _pick(
         unit = time_unit or (layout.time_unit if time_column is None else None)
         times, origin, name = seconds_of(table, time, unit, notes)
         times, values, start = order_by_time(times, origin, values, name, table.place, layout.unordered, notes, warnings)
-        recording = replace(recording, values=values, times=times, start=start)
+        recording = replace(recording, values=values, times=times, start=start, began=epoch_clock(start, is_local(table, time)))
     elif timed and layout.rate is None:
         _check_for_clock(table, picked)
     return replace(recording, notes=tuple(notes), warnings=tuple(warnings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
@@ -83,6 +84,13 @@ def _is_iso(word: str) -> bool:
         return bool(datetime.fromisoformat(word))
     except ValueError:
         return False
+
+
+def is_local(table: Table, columns: Sequence[int]) -> bool:
+    """Check whether timestamps are of a clock whose zone is not known: by a column's name, or ISO 8601 without a zone."""
+    words = [word for column in columns for word in list(table.words.get(column, {}).values())[:1]]
+    named = any("local" in table.names[column].lower() for column in columns)
+    return named or any(_is_iso(word) and datetime.fromisoformat(word).tzinfo is None for word in words)
 
 
 def counts_rows(table: Table, column: int) -> bool:

@@ -31,6 +31,7 @@ class Animation:
     """An open animated picture, with the interface of `Video`. still: only the first of several pictures is read."""
 
     notes = ()
+    began = None
 
     def __init__(self, source: Source, still: bool = False) -> None:
         check_file(source)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import numpy as np
 
+from imagebind_cli.media.clock import container_clock
 from imagebind_cli.media.decoding import Source, check_file, decoding, first_bytes
 from imagebind_cli.media.isolation import Apart
 from imagebind_cli.media.picture_kinds import HEAD, UnsupportedKind, check_kind
@@ -81,7 +82,7 @@ class VideoFile:
 
     def __init__(self, source: Source, track: int | None = None) -> None:
         self._apart = Apart("imagebind_cli.media.video.clips:_open_file", source, track)
-        self.duration, self.pixels, self.notes = self._apart.get("duration", "pixels", "notes")
+        self.duration, self.pixels, self.notes, self.began = self._apart.get("duration", "pixels", "notes", "began")
 
     def __enter__(self) -> VideoFile:
         return self
@@ -109,6 +110,7 @@ class Video:
     """An open video. Use it as a context manager.
 
     duration: seconds from the first frame to the end of the last one. pixels: of one frame. notes: which of several tracks it is.
+    began: when its first frame was taken, by the container, see `clock`.
     """
 
     def __init__(self, source: Source, track: int | None = None) -> None:
@@ -124,7 +126,7 @@ class Video:
             except Exception:
                 self._container.close()
                 raise
-            self.notes = self._chosen.notes
+            self.notes, self.began = self._chosen.notes, container_clock(self._container.metadata)
             self._tick, self._start = tick(self._stream), start_seconds(self._stream)
             self._untimed = self._count_untimed()
             if self._untimed:  # a bare stream without time stamps: frames are numbered

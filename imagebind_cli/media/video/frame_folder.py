@@ -32,6 +32,7 @@ class FrameFolder:
     """
 
     notes = ()
+    began = None
 
     def __init__(self, folder: str | os.PathLike[str], fps: float, most_pixels: int) -> None:
         """most_pixels: of one frame; a larger one is refused."""

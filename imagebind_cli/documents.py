@@ -1,0 +1,99 @@
+"""Parse JSON and TOML from anywhere: whatever is wrong with a text is a `ValueError` in words, and with a file one line that names it."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from imagebind_cli.errors import UserError
+
+DEPTH = 100  # tables and lists inside each other; more would exhaust Python's stack somewhere later
+LARGEST = 64 << 20  # bytes of a file
+
+
+def parse_json(text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Parse JSON in UTF-8. NaN and infinity are numbers, as Python writes them. pairs: as `object_pairs_hook` of `json.loads`.
+
+    Raises:
+        ValueError: it is not UTF-8, not JSON, or nested more than `DEPTH` deep.
+    """
+    return _parse(text, lambda decoded: json.loads(decoded, object_pairs_hook=pairs), "[{")
+
+
+def parse_toml(text: str | bytes) -> dict[str, Any]:
+    """Parse TOML in UTF-8.
+
+    Raises:
+        ValueError: it is not UTF-8, not TOML, or nested more than `DEPTH` deep.
+    """
+    return _parse(text, tomllib.loads, "[{.")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: it cannot be read, has more than `LARGEST` bytes, or `parse_json` refuses it.
+    """
+    return _read(path, parse_json, "JSON")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds one object.
+
+    Raises:
+        UserError: as `read_json`, or it holds something else.
+    """
+    table = read_json(path)
+    if not isinstance(table, dict):
+        raise UserError(f"{path}: not a JSON object")
+    return table
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        UserError: it cannot be read, has more than `LARGEST` bytes, or `parse_toml` refuses it.
+    """
+    return _read(path, parse_toml, "TOML")
+
+
+def _read(path: Path, parse: Callable[[bytes], Any], kind: str) -> Any:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    if len(data) > LARGEST:
+        raise UserError(f"{path}: more than {LARGEST >> 20} MiB, which is too much for such a file")
+    try:
+        return parse(data)
+    except ValueError as error:
+        raise UserError(f"{path}: not {kind}: {error}") from None
+
+
+def _parse(text: str | bytes, parse: Callable[[str], Any], openers: str) -> Any:
+    """Parse a text. openers: the characters without which nothing is inside anything else."""
+    decoded = text if isinstance(text, str) else text.decode("utf-8-sig")
+    try:
+        value = parse(decoded)
+    except RecursionError:
+        value = None
+    else:
+        if sum(map(decoded.count, openers)) <= DEPTH or _is_shallow(value):
+            return value
+    raise ValueError(f"nested more than {DEPTH} deep")
+
+
+def _is_shallow(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEPTH + 1):
+        level = [each for each in level if isinstance(each, dict | list)]
+        if not level:
+            return True
+        level = [inside for each in level for inside in (each.values() if isinstance(each, dict) else each)]
+    return False
