@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -74,6 +75,14 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 def _close(stream: IO[str]) -> None:
     with suppress(OSError):  # a full disk refuses the rest a second time
         stream.close()
+
+
+@pytest.fixture
+def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read files in this process, where a test can change what their readers see."""
+    here = threading.Event()
+    here.set()
+    monkeypatch.setattr("imagebind_cli.media.isolation._in_place", here)
 
 
 @pytest.fixture(autouse=True)
