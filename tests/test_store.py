@@ -19,7 +19,9 @@ import pytest
 from safetensors import safe_open
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.sources import names_store
 from imagebind_cli.store import FORMATS, Row, Store, json_line, open_store, writer
+from imagebind_cli.store.maintenance import compact
 from imagebind_cli.store.row import stored_line
 
 DIM = 5
@@ -190,6 +192,16 @@ def test_two_formats_of_one_name_do_not_harm_each_other(tmp_path: Path) -> None:
     except UserError:
         assert not (tmp_path / "a.npy").exists()
     assert (tmp_path / "a.jsonl").read_bytes() == before
+
+
+def test_a_line_makes_a_format_that_every_command_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORMATS, ".bin", replace(FORMATS[".safetensors"], rewritable=False))
+    path = tmp_path / "a.bin"
+    write(path, embeddings("a"))
+    assert open_store(path).ids == ["a"]
+    assert names_store(path)  # so that a folder's store is not read as an input
+    with pytest.raises(UserError, match="two files cannot be replaced at once"):
+        compact(path)
 
 
 def test_an_unknown_ending_names_the_known_ones(tmp_path: Path) -> None:

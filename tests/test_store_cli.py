@@ -482,3 +482,47 @@ def test_prune_drops_the_items_whose_file_is_gone_and_nothing_else(imagebind: Ru
     assert "none of its 2 files exists from here" in refused.err
     assert imagebind("store", "prune", path).code == 2
     assert len(open_store(path)) == 3
+
+
+# Every command on every format
+
+WORKS = {
+    "info": lambda path: ["info", path],
+    "check": lambda path: ["check", path],
+    "merge": lambda path: ["merge", path, "-o", "merged.h5"],
+    "merge into it": lambda path: ["merge", write(Path("more.h5"), row(2)), "-o", path],
+    **{f"export to {ending}": lambda path, ending=ending: ["export", path, "-o", f"exported{ending}"] for ending in (*FORMATS, ".parquet")},
+    "prune --dry-run": lambda path: ["prune", path, "--missing", "--dry-run"],
+    "prune": lambda path: ["prune", path, "--missing"],
+    "compact": lambda path: ["compact", path],
+}
+REFUSED = {
+    (
+        "compact",
+        ".npy",
+    ): "its two files cannot be replaced at once; export leaves replaced rows out: imagebind store export s.npy -o NEW.npy",
+    ("prune", ".npy"): "its two files cannot be replaced at once; prune a copy: imagebind store export s.npy -o COPY.h5",
+}
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("command", WORKS)
+def test_every_command_works_on_every_format_or_says_what_to_do(imagebind: Run, folder: Path, command: str, ending: str) -> None:
+    path = write(Path(f"s{ending}"), row(0), row(1))
+    for name in ("0.png", "1.png"):
+        Path(name).touch()
+    run = imagebind("store", *WORKS[command](path))
+    if reason := REFUSED.get((command, ending)):
+        assert (run.code, run.err) == (1, f"imagebind: s{ending}: {reason}\n")
+    else:
+        assert run.code == 0, run.err
+    assert imagebind("store", "check", path).code == 0
+    assert set(open_store(path).ids) >= {"0.png", "1.png"}
+
+
+@pytest.mark.parametrize("command", [["compact"], ["prune", "--missing"], ["prune", "--missing", "--dry-run"]])
+def test_a_pattern_of_stores_is_not_rewritten(imagebind: Run, folder: Path, command: list[str]) -> None:
+    write(Path("a-1.h5"), row(1))
+    run = imagebind("store", command[0], "a-*.h5", *command[1:])
+    assert (run.code, run.err) == (1, "imagebind: a-*.h5: no such store; a pattern is not rewritten: name each store\n")
+    assert {each.name for each in folder.iterdir()} == {"a-1.h5"}

@@ -533,7 +533,7 @@ def test_a_listener_hears_what_the_run_records(flags, tmp_path, scenes):
         def note(self, text):
             self.notes.append(text)
 
-        def begin(self, stored):
+        def begin(self, stored, count=None):
             self.begun.append(stored)
 
         def failure(self, id, reason):

@@ -40,6 +40,11 @@ INDEX = np.dtype([*STAMP.descr, ("start", "<f8"), ("end", "<f8"), ("line", "<i8"
 RECORD = struct.Struct("<QQQQI")
 
 
+def is_folder_store(path: Path, head: bytes) -> bool:
+    """Check whether a folder holds the files of a store."""
+    return (path / "commits").exists() and (path / "made.json").exists()
+
+
 @dataclass(frozen=True)
 class Commit:
     """How much of a store is valid: rows from part `first` on, bytes of the last part's lines, and replaced rows."""

@@ -32,6 +32,20 @@ WAIT_SECONDS = 30.0
 T = TypeVar("T")
 
 
+def is_hdf5_store(path: Path, head: bytes) -> bool:
+    """Check whether an HDF5 file holds embeddings."""
+    import h5py
+
+    try:
+        with Snapshot(path) as snapshot:
+            if snapshot.length == 0:  # its first commit is under way
+                return False
+            with h5py.File(snapshot, "r") as file:
+                return "made" in file.attrs and "embeddings" in file
+    except Exception:  # h5py raises many kinds on a damaged file
+        return b"embeddings" in head
+
+
 def columns(provenance: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Return the datasets: shape of a row, and type."""
     import h5py

@@ -17,9 +17,19 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.store.growing import GrowingLines, GrowingNPY
 from imagebind_cli.store.provenance import check_provenance_file, parse_provenance, provenance_path, write_provenance
 from imagebind_cli.store.row import Row, sealed_row_line, stored_line
-from imagebind_cli.store.source import TableSource, Views, read_row_table
+from imagebind_cli.store.source import VECTOR, TableSource, Views, read_row_table
 
 BLOCK_LINES = 1024
+
+
+def is_lines(path: Path, head: bytes) -> bool:
+    """Check whether a file's first bytes are of lines with embeddings, or it will have such lines."""
+    return VECTOR in head or (path.suffix == ".jsonl" and is_described(path, head))
+
+
+def is_described(path: Path, head: bytes) -> bool:
+    """Check whether a file's provenance is beside it."""
+    return provenance_path(path).exists()
 
 
 class JSONLinesWriter:

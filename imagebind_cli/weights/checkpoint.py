@@ -144,7 +144,7 @@ def load_encoder(checkpoint: Checkpoint, modality: str, device: torch.device, dt
         UserError: the model lacks this encoder, or tensors are missing, unknown or of another shape; they are named.
     """
     name = registry.face(modality).encoder
-    encoder = build_encoder(registry.get(name), encoder_config(checkpoint, modality))
+    encoder = build_encoder(registry.face(name).contract, encoder_config(checkpoint, modality))
     tensors = checkpoint.read(name)
     _check_tensors(tensors, encoder.state_dict(), f"{checkpoint.place}, {name}")
     encoder.load_state_dict(tensors, strict=True, assign=True)
@@ -182,7 +182,7 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> 
         files = {}
         for name, encoder in checkpoint.config.encoders.items():
             tensors = checkpoint.read(name)
-            _check_tensors(tensors, build_encoder(registry.get(name), encoder).state_dict(), f"{checkpoint.place}, {name}")
+            _check_tensors(tensors, build_encoder(registry.face(name).contract, encoder).state_dict(), f"{checkpoint.place}, {name}")
             path = building / f"{name}.safetensors"
             write_tensors({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
             files[path.name] = file_record(path)

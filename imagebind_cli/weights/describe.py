@@ -41,7 +41,7 @@ def describe_model(found: Checkpoint) -> dict[str, Any]:
     encoders: dict[str, dict[str, Any]] = {}
     for name, encoder in found.config.encoders.items():
         encoders[name] = {
-            "parameters": sum(tensor.numel() for tensor in build_encoder(registry.get(name), encoder).parameters()),
+            "parameters": sum(tensor.numel() for tensor in build_encoder(registry.face(name).contract, encoder).parameters()),
             "width": encoder.trunk.width,
             "layers": encoder.trunk.layers,
             "heads": encoder.trunk.heads,
