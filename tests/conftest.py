@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -76,6 +77,14 @@ def _close(stream: IO[str]) -> None:
         stream.close()
 
 
+@pytest.fixture
+def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read files in this process, where a test can change what their readers see."""
+    here = threading.Event()
+    here.set()
+    monkeypatch.setattr("imagebind_cli.media.isolation._in_place", here)
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder for models, and the one made by rule in place of the default."""
@@ -113,7 +122,7 @@ def imagebind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         folder = tmp_path_factory.mktemp("run")
         out_path, err_path = Path(stdout or folder / "out"), folder / "err"
         (folder / "in").write_bytes(stdin or b"")
-        own_stdin, own_handler = os.dup(0), signal.getsignal(signal.SIGTERM)
+        own_stdin, own_handlers = os.dup(0), {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
         with (
             open(folder / "in", "rb") as file,
             ExitStack() as closing,
@@ -134,7 +143,8 @@ def imagebind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
             except Left as left:
                 code = left.args[0]
             finally:
-                signal.signal(signal.SIGTERM, own_handler)
+                for number, handler in own_handlers.items():
+                    signal.signal(number, handler)
                 os.dup2(own_stdin, 0)
                 os.close(own_stdin)
                 gc.collect()  # the program leaves without closing its stdin

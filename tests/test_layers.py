@@ -12,8 +12,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
-    ["errors", "events", "file_kinds", "fingerprint", "store_formats"],
-    ["files", "documents"],
+    ["checksums", "errors", "events", "fingerprint", "signals", "store_formats"],
+    ["files", "file_kinds", "documents"],
     ["options"],
     ["registry"],
     ["libraries", "tabular", "store", "media", "transformer", "similarity", "metrics"],

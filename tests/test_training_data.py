@@ -736,3 +736,11 @@ def test_no_room_in_shared_memory_is_one_line(folder, tmp_path):
     assert "imagebind: no shared memory for the samples that a worker read (" in done.stderr
     assert done.stderr.rstrip().endswith("give it --shm-size 8g, or set run.workers=0")
     assert "Traceback" not in done.stderr
+
+
+def test_shared_memory_too_small_for_any_worker_is_one_line(folder, tmp_path, imagebind, monkeypatch):
+    monkeypatch.setattr("imagebind_cli.training.workers.SHARED_ROOM", 1 << 50)
+    command = ["train", "--pairs", "image-text", "--model", "tiny", "--data", folder / "scenes.jsonl", "--batch", "4", "--device", "cpu"]
+    done = imagebind(*command, "--set", "run.workers=1", "--set", "run.steps=2", "--out", tmp_path / "run")
+    assert done.code == 1
+    assert "too few for 1 workers; where shared memory is small" in done.err.splitlines()[-1]

@@ -156,6 +156,18 @@ class TestConfiguration:
         assert here("retrieve t.h5 --text hello").code == 0
         assert here("embed text hello --fps 3").code == 2
 
+    @pytest.mark.parametrize("section", ["[embed.audio]", '["embed audio"]'])
+    def test_a_section_of_one_modality(self, here: Run, monkeypatch: pytest.MonkeyPatch, section: str) -> None:
+        generate.audio(Path("a.wav"), seconds=9)
+        generate.video(Path("a.mp4"), seconds=9)
+        Path("imagebind.toml").write_text(f'{section}\nclips = 3\n[embed]\nclips = 2\npool = "none"\n')
+        assert [len(here(command).rows) for command in ("embed audio a.wav", "embed video a.mp4", "embed text hello")] == [3, 2, 1]
+        monkeypatch.setenv("IMAGEBIND_EMBED_CLIPS", "4")
+        monkeypatch.setenv("IMAGEBIND_EMBED_AUDIO_CLIPS", "1")
+        assert [len(here(command).rows) for command in ("embed audio a.wav", "embed video a.mp4")] == [1, 4]
+        Path("imagebind.toml").write_text("[embed.image]\nclips = 3\n")
+        assert here("embed audio a.wav").err.startswith("imagebind: imagebind.toml: [embed image] clips: no such option")
+
     def test_queries_of_a_file_are_asked(self, here: Run) -> None:
         assert here("embed text hello world -o t.h5").code == 0
         Path("imagebind.toml").write_text('[retrieve]\ntext = ["hello"]\nk = 1\n')

@@ -45,7 +45,7 @@ Column = Annotated[
 ]
 Include = Annotated[
     list[str] | None,
-    input_option("--include", metavar="PATTERN", help="Of folders and patterns, take only matching files: '*.jpg'. Repeatable."),
+    input_option("--include", metavar="PATTERN|kind:KIND", help="Of folders, take only matching files: '*.jpg', kind:image. Repeatable."),
 ]
 Null = Annotated[bool, input_option("-0", "--null", help="Entries on stdin end with a NUL byte, as from `find -print0`.")]
 Strict = Annotated[bool, input_option("--strict", help="Fail on files of other kinds in folders and patterns instead of skipping them.")]

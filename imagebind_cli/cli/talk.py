@@ -138,7 +138,8 @@ class Talk(Listener):
     def __exit__(self, *exc: object) -> None:
         self._over.set()
         if self._progress:
-            self._progress.stop()
+            with suppress(OSError):  # the terminal may be gone
+                self._progress.stop()
         if self._failure_file:
             self._failure_file.close()
         if self.others.count and not self._has_summed_up:
@@ -203,15 +204,22 @@ def summary_at_end(output: Path | str, talk: Talk, continues: str | None = "here
 
     continues: where the same command continues after it was stopped; None where it starts again.
     """
+    remedy = f": run the same command to continue from {continues}" if continues else ""
+    with line_if_stopped(lambda: f"{output}: {talk.summary()}; stopped{remedy}"):
+        yield
+    say(f"{output}: {talk.summary()}")
+
+
+@contextmanager
+def line_if_stopped(text: Callable[[], str]) -> Iterator[None]:
+    """Print a line if a signal stops a block, such as how to continue; not after an error, which has its own line."""
     try:
         yield
     except (Exception, StdoutClosed):
         raise
     except BaseException:
-        remedy = f": run the same command to continue from {continues}" if continues else ""
-        say(f"{output}: {talk.summary()}; stopped{remedy}")
+        say(text())
         raise
-    say(f"{output}: {talk.summary()}")
 
 
 def _failure_file(path: Path) -> FailureFile:

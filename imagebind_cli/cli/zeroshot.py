@@ -172,6 +172,7 @@ TRUTH_FLAGS = {
 }
 REPORT_FLAGS = {
     "top": Annotated[int, output_option("-k", "--top", metavar="N", min=1, help="Classes shown for each input.")],
+    "stretches": Annotated[bool, output_option("--stretches", help="Join neighbouring windows of one best class to a row (--pool none).")],
     "draws": Annotated[int, truth_option(metavar="N", min=0, hidden=True, help="Bootstrap draws behind each interval; 0 for none.")],
     "report": Annotated[
         Path | None, truth_option(metavar="FILE", help="Write scores and their origin as JSON; - for stdout, instead of the rows.")
@@ -250,6 +251,8 @@ def zeroshot_command(
     _refuse_useless(class_options, truth_options, probe_options, suite_options, manifest)
     if pool == "none" and (suite_options.suite or probe_options.shots):
         raise UsageError("--pool none shows each window of an item, and the truth is of an item as a whole")
+    if report_options.stretches and pool != "none":
+        raise UsageError("--stretches joins windows; give --pool none")
     report_files.check(bool(suite_options.suite or truth_options.truth))
 
     from imagebind_cli import evaluation

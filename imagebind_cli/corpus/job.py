@@ -25,6 +25,7 @@ from imagebind_cli.store import Row, Store, check_writable
 if TYPE_CHECKING:
     from imagebind_cli.model import Model
 
+CHANGED = "changed while it was read; the same command tries it again"
 Keep = Callable[[list[Row], tuple[str, ...]], object]
 # Takes an item's rows, and what was assumed when it was read.
 
@@ -94,6 +95,8 @@ def embed(
             modality, chosen, options=reading, pool=pool, batch_size=batch_size, workers=workers, processes=processes
         )
         for item, result in embedded:
+            if not isinstance(result, Failure) and resume.has_changed(item):
+                result = Failure(item.id, CHANGED)  # noqa: PLW2901
             if isinstance(result, Failure):
                 resume.failed(item.id)
                 listener.failure(item.id, result.reason)

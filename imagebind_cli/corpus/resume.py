@@ -20,7 +20,7 @@ from imagebind_cli.media.video.frame_folder import frame_names
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face, face
 from imagebind_cli.sources import Failure, Item, Stretch, whole_source
-from imagebind_cli.store import Row, Stamp, content_hash, open_store
+from imagebind_cli.store import UNKNOWN, Row, Stamp, content_hash, open_store
 
 
 class Stored(Protocol):
@@ -61,6 +61,7 @@ class Resume:
 
     def __post_init__(self) -> None:
         self._stamp = stamper(face(self.modality), self.verify)
+        self._glance = stamper(face(self.modality), verify=False)
 
     def passes(self, path: str) -> bool:
         """Check whether a file is done, before it is opened. Shares and retries are not considered: it may be an archive of unfinished items."""
@@ -88,6 +89,11 @@ class Resume:
                 if self.failures:
                     self.failures.begin(item.id, stamped.stamp)
                 yield stamped
+
+    def has_changed(self, item: Item) -> bool:
+        """Check whether a file has changed since it was taken up: what was read of it may be half old and half new."""
+        now = self._glance(item.payload) if item.stamp.size >= 0 else UNKNOWN
+        return now.size >= 0 and now[:2] != item.stamp[:2]
 
     def failed(self, id: str) -> None:
         """Allow an item that failed to come again: a file named a second time may be complete by then."""

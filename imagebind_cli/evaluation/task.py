@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.evaluation.captions import CaptionMatch
-from imagebind_cli.evaluation.classifier import Classifier, Prediction, predictions
+from imagebind_cli.evaluation.classifier import Classifier, Prediction, join_predictions, predictions
 from imagebind_cli.evaluation.labels import Label
 from imagebind_cli.evaluation.options import ReportOptions
 from imagebind_cli.evaluation.report import Report, measure
@@ -80,7 +80,8 @@ class Task:
         """Classify a batch: rows to the output, counts to the tally."""
         scores = classifier.score(batch.vectors)
         truths = tally.add(batch, scores)
-        self.emit(list(predictions(classifier, batch, scores, truths, self.options.top)))
+        rows = predictions(classifier, batch, scores, truths, self.options.top)
+        self.emit(list(join_predictions(rows) if self.options.stretches else rows))
         for id in batch.ids:
             self.listener.succeeded(id)
 

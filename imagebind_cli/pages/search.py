@@ -104,8 +104,11 @@ class SearchPage(PageFile):
 
 def _card(hit: Hit) -> Card:
     meta = (f"{key}: {value}" for key, value in hit.store.meta(hit.row).items())
-    facts = (f"{hit.store.modality}, {hit.store.path}", *([hit.clock] if hit.clock else []), *meta)
-    return Card(stored_exhibit(hit.store, hit.row), hit.rank, hit.score, facts, hit.store.provenance.get("options", {}))
+    windows = [f"best of {len(hit.stretch)} windows"] if len(hit.stretch) > 1 else []
+    facts = (f"{hit.store.modality}, {hit.store.path}", *windows, *([hit.clock] if hit.clock else []), *meta)
+    return Card(
+        stored_exhibit(hit.store, hit.row)._replace(span=hit.span), hit.rank, hit.score, facts, hit.store.provenance.get("options", {})
+    )
 
 
 @lru_cache(maxsize=1000)

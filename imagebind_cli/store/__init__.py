@@ -11,6 +11,7 @@ hdf5.py          the format `.h5`
 folder.py        the format `.store`
 growing.py       files that are appended to, for `.jsonl`, `.npy` and `.store`
 journal.py       a file that changes in whole steps, for `.h5`
+sums.py          the checksums of rows
 source.py        what a format offers to its reader
 reader.py        `open_store`
 describe.py      what a store holds

@@ -16,6 +16,7 @@ from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.store.provenance import check_alike
 from imagebind_cli.store.row import Row, stamp_of
 from imagebind_cli.store.source import VECTOR, Source
+from imagebind_cli.store.sums import check_states
 from imagebind_cli.store_formats import FORMATS
 
 PAGE_ROWS, PAGES = 64, 256  # what `id` and `meta` read at once, since opening the file takes longer, and how much of it they remember
@@ -109,8 +110,25 @@ class StoreReader:
         with _whole(self.path):
             yield from self._source.blocks()
 
+    def states(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Compare all rows, replaced ones included, with their checksums: yield the number of a first row, and the states from there on."""
+        start = 0
+        for block in self._blocks():
+            with _whole(self.path):
+                yield start, self._source.states(start, block)
+            start += len(block)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the provenance has a checksum."""
+        return self._source.sealed
+
     def items(self) -> Iterator[list[Row]]:
-        """Yield each item's rows in order, with everything that is stored of them."""
+        """Yield each item's rows in order, with everything that is stored of them, once they match their checksums.
+
+        Raises:
+            UserError: a row is damaged.
+        """
         item: list[Row] = []
         for row in self._embeddings():
             if item and row.id != item[0].id:
@@ -125,6 +143,7 @@ class StoreReader:
         for block in self._blocks():
             stop = start + len(block)
             with _whole(self.path):
+                check_states(self.path, start, source.states(start, block))
                 columns = (source.ids(start, stop), source.spans(start, stop), source.stamps(start, stop))
                 beside = (source.metas(start, stop), source.clocks(start, stop))
             for row, vector, id, span, record, meta, clock in zip(range(start, stop), block, *columns, *beside, strict=True):
@@ -171,6 +190,7 @@ class _Joined:
         self._starts = np.cumsum([0, *(source.count for source in sources)])
         self.provenance, self.count = sources[0].provenance, int(self._starts[-1])
         self.hidden = np.concatenate([source.hidden + start for source, start in zip(sources, self._starts[:-1], strict=True)])
+        self.sealed = all(source.sealed for source in sources)
 
     def ids(self, start: int, stop: int) -> list[str]:
         return [id for source, first, last in self._stretches(start, stop) for id in source.ids(first, last)]
@@ -197,6 +217,13 @@ class _Joined:
             mine = (indices >= start) & (indices < stop)
             found[mine] = source.rows(indices[mine] - start)
         return found
+
+    def states(self, start: int, vectors: np.ndarray) -> np.ndarray:
+        parts = [(source, first, last) for source, first, last in self._stretches(start, start + len(vectors)) if first < last]
+        at, states = np.cumsum([0, *(last - first for _, first, last in parts)]), []
+        for (source, first, _), begin, end in zip(parts, at, at[1:], strict=False):
+            states.append(source.states(first, vectors[begin:end]))
+        return np.concatenate(states)
 
     def _stretches(self, start: int, stop: int) -> Iterator[tuple[Source, int, int]]:
         for source, before in zip(self._sources, self._starts[:-1], strict=True):

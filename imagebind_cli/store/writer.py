@@ -19,6 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from imagebind_cli.errors import UsageError, UserError, writing
+from imagebind_cli.signals import heeded_signals
 from imagebind_cli.store.row import NO_HASH, Row, Stamp, id_hash
 from imagebind_cli.store_formats import FORMATS
 
@@ -180,12 +181,12 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM until a write is whole: an exception during it could leave rows twice, or ids without vectors."""
+    """Hold back Ctrl-C, SIGTERM and SIGHUP until a write is whole: an exception during it could leave rows twice, or ids without vectors."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     came: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in heeded_signals()}
     try:
         yield
     finally:
