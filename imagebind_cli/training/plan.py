@@ -15,7 +15,7 @@ from imagebind_cli import registry
 from imagebind_cli.encoder import Encoder, EncoderConfig, build_encoder
 from imagebind_cli.errors import UserError
 from imagebind_cli.training.compute import actual_precision, precision_lines
-from imagebind_cli.training.data import PairData, open_pairs
+from imagebind_cli.training.data import PairData
 from imagebind_cli.training.distributed import world
 from imagebind_cli.training.recipe import EncoderRecipe, PairRecipe, Recipe, RecipeError, RunRecipe
 from imagebind_cli.training.rows import MODALITY_KEYS
@@ -64,8 +64,8 @@ def make_plan(recipe: Recipe) -> Plan:
             raise RecipeError("encoders", f"{pair.name}: nothing trains: both of its encoders are frozen")
     _check_anchor_cache(recipe, encoders)
     config = run_config(recipe)
-    data = open_pairs(recipe, config.encoders)
-    val = open_pairs(recipe, config.encoders, "val") if any(pair.is_validated for pair in recipe.pairs) else None
+    data = PairData(recipe, config.encoders)
+    val = PairData(recipe, config.encoders, "val") if any(pair.is_validated for pair in recipe.pairs) else None
     per_epoch = data.steps_per_epoch(world())
     steps = recipe.run.steps or max(1, round(recipe.run.epochs * per_epoch))
     warmup = min(steps, round(recipe.optimizer.warmup * per_epoch))
