@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
-    ["errors", "events", "file_kinds", "fingerprint", "signals"],
+    ["errors", "events", "file_kinds", "fingerprint", "printable", "signals"],
     ["files", "documents"],
     ["options"],
     ["registry"],
