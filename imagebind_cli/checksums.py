@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 SEALED = "crc32"
-DAMAGE = "damaged or edited: its bytes do not match the checksum in its last key, crc32"
+DAMAGE = "damaged or edited: its bytes do not match the checksum in its last key, crc32; if it was edited on purpose, remove that key"
 SEAL = ', "crc32": "{:08x}"}}'  # ends the text of a sealed object
 LENGTH = len(SEAL.format(0))
 

@@ -356,7 +356,9 @@ def test_vit_h_14_of_openclip_has_the_shapes_of_huge():
 
 
 def model_folder(folder):
-    checkpoint.convert(ib.load("tiny", device="cpu").checkpoint, folder, {})
+    """A model folder without the records of its files, so that they may be changed."""
+    config = checkpoint.convert(ib.load("tiny", device="cpu").checkpoint, folder, {})
+    (folder / "config.json").write_text(dataclasses.replace(config, files={}).to_json())
     return checkpoint.open_folder(folder)
 
 

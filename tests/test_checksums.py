@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,19 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 from conftest import Run
 from stores import DIM, MADE, store, unit_rows, without_checksums
 
+from imagebind_cli import load
 from imagebind_cli.checksums import check_seal, seal
 from imagebind_cli.errors import UserError
 from imagebind_cli.store import FORMATS, Row, Store, open_store
 from imagebind_cli.store.check import findings
 from imagebind_cli.store.maintenance import merge
+from imagebind_cli.weights import checkpoint, origin
+from imagebind_cli.weights.find import find_checkpoint
+from imagebind_cli.weights.origin import file_hash
 
 TEXTS = {**MADE, "dim": DIM, "modality": "text"}
 
@@ -132,6 +139,64 @@ def test_a_seal_is_the_last_key_and_fails_with_any_other_bytes() -> None:
         check_seal(text.replace(b"1", b"3", 1))
     with pytest.raises(ValueError, match="do not match the checksum"):
         check_seal(text[:-3] + b"x" + text[-2:])
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A converted model."""
+    checkpoint.convert(find_checkpoint("tiny"), tmp_path / "model", {})
+    return tmp_path / "model"
+
+
+def place_of(path: Path, tensor: str) -> int:
+    """The middle of a tensor in a safetensors file."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    return 8 + length + sum(json.loads(data[8 : 8 + length])[tensor]["data_offsets"]) // 2
+
+
+def test_a_flipped_bit_of_a_weight_is_reported_with_its_tensor(imagebind: Run, model: Path) -> None:
+    assert imagebind("embed", "text", "a dog", "--model", model).code == 0
+    assert imagebind("weights", "verify", model).code == 0
+    flip(model / "text.safetensors", place_of(model / "text.safetensors", "trunk.blocks.0.mlp.up.weight"))
+    run = imagebind("embed", "text", "a dog", "--model", model)
+    assert run.code == 1
+    (line,) = run.notices
+    assert "model/text.safetensors: damaged: SHA-256 " in line
+    assert "; damaged: trunk.blocks.0.mlp.up.weight; delete it and fetch, convert or train it again" in line
+    run = imagebind("weights", "verify", model)
+    assert (run.code, "damaged: trunk.blocks.0.mlp.up.weight" in run.err) == (1, True)
+
+
+def test_a_weight_file_is_read_once_for_each_state(model: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+    monkeypatch.setattr(origin, "file_hash", lambda path: hashed.append(path.name) or file_hash(path))
+    for _ in range(3):
+        load(model, device="cpu").embed("text", "a dog")
+    assert hashed == ["text.safetensors"]
+    os.utime(model / "text.safetensors", (1, 1))
+    load(model, device="cpu").embed("text", "a dog")
+    assert hashed == ["text.safetensors"] * 2
+    (home / "verified.json").write_text("{")
+    load(model, device="cpu").embed("text", "a dog")
+    assert hashed == ["text.safetensors"] * 3
+
+
+def test_a_flipped_bit_of_a_fetched_file_is_reported_with_its_member(tmp_path: Path, home: Path) -> None:
+    path = tmp_path / "fetched" / "model.pth"
+    path.parent.mkdir()
+    torch.save({"logit_scale": torch.ones(1), "visual.proj": torch.randn(64, 64)}, path)
+    origin.write_origin(path.parent, {"address": "hf://a/b"}, {path.name: origin.file_record(path)})
+    flip(path, path.read_bytes().index(torch.load(path)["visual.proj"].numpy().tobytes()) + 999)
+    with pytest.raises(UserError, match=r"model.pth: damaged: SHA-256 .*; damaged: model/data/1; delete it and fetch"):
+        checkpoint.open_file(path)
+
+
+def test_a_flipped_digit_of_a_config_is_reported(model: Path) -> None:
+    path = model / "config.json"
+    path.write_text(path.read_text().replace('"heads": 4', '"heads": 2', 1).replace("1e-06", "1e-07", 1))
+    with pytest.raises(UserError, match=r"config.json: damaged or edited: .* if it was edited on purpose, remove that key"):
+        load(model)
 
 
 def test_rows_keep_their_checksums_in_float16(tmp_path: Path) -> None:
