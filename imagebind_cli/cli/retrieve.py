@@ -130,7 +130,7 @@ def retrieve_command(
         list[Modality] | None, search_option(metavar="MODALITY", help="Search only stores of this modality. Repeatable.")
     ] = None,
     per_modality: Annotated[bool, search_option("--per-modality", help="Give -k answers of each modality.")] = False,
-    stretches: Annotated[bool, search_option("--stretches", help="Join neighbouring windows of a recording to one answer.")] = False,
+    stretches: Annotated[bool, search_option("--stretches", help="Join answers that are neighbouring windows of a recording.")] = False,
     index: Annotated[
         Index | None, search_option(help="Search approximately (flat: exactly) by a FAISS index, built beside each store if missing.")
     ] = None,
@@ -174,12 +174,12 @@ def retrieve_command(
         return
 
     from imagebind_cli.retrieval.find import Finder
-    from imagebind_cli.retrieval.search import WINDOWS_SEARCHED, join_windows
+    from imagebind_cli.retrieval.search import join_windows
 
     finder = Finder(stores, space=space, modalities=modality or [], index=index and str(index), options=options)
     with Talk(errors, done="answered") as talk:
         search: dict[str, Any] = {
-            "k": k * WINDOWS_SEARCHED if stretches else k,
+            "k": k,
             "per_modality": per_modality,
             "threshold": float("-inf") if threshold is None else threshold,
             "listener": talk,
@@ -189,7 +189,7 @@ def retrieve_command(
         else:
             answers = finder.answer_file(queries, exhibits=html is not None, **search)
         if stretches:
-            answers = ((query, join_windows(hits, k)) for query, hits in answers)
+            answers = ((query, join_windows(hits)) for query, hits in answers)
         with writing(html or "stdout"):
             _print_answers(answers, finder, plain, html, root, talk)
     if talk.failed:
