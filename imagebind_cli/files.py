@@ -141,11 +141,16 @@ def open_locked(path: Path, busy: str | None, flags: int = 0) -> int:
 @contextmanager
 def locked(path: Path, busy: str | None = None) -> Iterator[None]:
     """Hold the lock of a file that exists only for this. busy: as for `open_locked`."""
-    descriptor = open_locked(path, busy)
+    descriptor = open_locked(path, busy, os.O_NOFOLLOW)
     try:
         yield
     finally:
         os.close(descriptor)
+
+
+def open_no_link(path: str, flags: int) -> int:
+    """Open a file whose name others can guess, as the `opener` of `open`. A symbolic link that somebody put in its place is refused."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def being_written(path: Path) -> str:
@@ -193,7 +198,7 @@ def _building_folder(target: Path) -> tuple[Path, int]:
         folder = target.with_name(f".{name}.{secrets.token_hex(8)}.partial")
         folder.mkdir(0o700)
         with suppress(FileNotFoundError, UserError):  # swept by another process before it was locked
-            return folder, open_locked(folder / LOCK, busy="")
+            return folder, open_locked(folder / LOCK, "", os.O_NOFOLLOW)
 
 
 def _remove_unlocked(folder: Path) -> None:

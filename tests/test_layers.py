@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
-    ["errors", "events", "fingerprint"],
+    ["checksums", "errors", "events", "fingerprint", "signals", "store_formats"],
     ["files", "file_kinds", "documents"],
     ["options"],
     ["registry"],
@@ -22,8 +22,8 @@ ROWS = [
     ["weights", "encoders", "int8", "engine", "readers"],
     ["pipeline"],
     ["model"],
-    ["corpus"],
     ["space"],
+    ["corpus"],
     ["evaluation", "retrieval"],
     ["pages"],
     ["demo", "installation"],

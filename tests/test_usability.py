@@ -33,6 +33,7 @@ def files(tmp_path: Path, here: Run) -> Path:
     """A picture, a store of it and one of a sentence, and files that are nothing of what they are named for."""
     generate.picture(tmp_path / "a.png")
     (tmp_path / "folder").mkdir()
+    Path("unfit.toml").write_text('pairs = [{modalities = ["image", "text"], augment = {text = {flip = 1.0}}}]\n')
     for name in ("junk.h5", "junk.pth", "junk.toml", "junk.jsonl"):
         (tmp_path / name).write_bytes(b"a = [junk" * 50)
     (tmp_path / "empty.jsonl").write_text("")
@@ -348,6 +349,12 @@ train --pairs image-smell --data pairs.jsonl --out run
 train --pairs image-text --data pairs.jsonl
 train --pairs image-text --data pairs.jsonl --dry-run --profile
 train --pairs image-text --data pairs.jsonl --dry-run --set nonsense
+train --pairs image-text --data pairs.jsonl --dry-run --set run.best=nosuch
+train --pairs image-text --data pairs.jsonl --dry-run --set run.anchor_cache=true
+train --pairs image-text --data pairs.jsonl --dry-run --set encoders.audio.lr=1
+train --pairs image-text --data pairs.jsonl --dry-run --set encoders.text.train=none
+train --pairs image-text --data pairs.jsonl --dry-run --set pairs.0.augment.text.flip=1
+train --pairs image-text --data pairs.jsonl --dry-run --set pairs.0.options.text.long_text=bad
 train --pairs image-text --data pairs.jsonl --dry-run --device gpu
 train --pairs image-text --data pairs.jsonl --out run --json
 zeroshot image a.png
@@ -398,6 +405,8 @@ preprocess image a.png -o b.tar --model nosuch
 train --pairs image-text --data gone.jsonl --out run
 train --recipe nosuch --data pairs.jsonl --out run
 train --recipe junk.toml --data pairs.jsonl --out run
+train --recipe unfit.toml --data pairs.jsonl --out run
+train --recipe unfit.toml --data pairs.jsonl --out run --set run.seed=1
 train --recipe folder --data pairs.jsonl --out run
 train --pairs image-text --data pairs.jsonl --dry-run --model nosuch
 zeroshot image a.png --labels gone.txt

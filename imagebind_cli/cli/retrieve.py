@@ -25,13 +25,13 @@ from imagebind_cli.cli.flags import (
     ModelName,
     Precision,
     Workers,
-    reading_options,
+    given_options,
     with_reading_flags,
 )
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.printable import printable
-from imagebind_cli.cli.talk import Talk, say
+from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.retrieval.requests import LIKE, VECTOR, combined_request, read_weights
 from imagebind_cli.space import Space
@@ -190,7 +190,8 @@ def retrieve_command(
             answers = finder.answer_file(queries, exhibits=html is not None, **search)
         if stretches:
             answers = ((query, join_windows(hits)) for query, hits in answers)
-        with writing(html or "stdout"):
+        begun = f"stopped; the same command begins again{', also with an index that was not whole' if index else ''}"
+        with line_if_stopped(lambda: begun), writing(html or "stdout"):
             _print_answers(answers, finder, plain, html, root, talk)
     if talk.failed:
         raise typer.Exit(1)
@@ -209,7 +210,7 @@ def _reading_options(kinds: set[str] | None, chosen: dict[str, Any]) -> dict[str
     given = {name: value for name, value in chosen.items() if value is not None}
     options: dict[str, Any] = {}
     for face in faces:
-        options |= reading_options(face.name, {key: given[key] for key in face.options.names() if key in given}).choices()
+        options |= given_options(face.name, {key: given[key] for key in face.options.names() if key in given})
     for key in given:
         if key not in options and not is_set_elsewhere(key):
             raise UsageError(f"no query here has an option {key.replace('_', '-')!r}")

@@ -109,20 +109,18 @@ class Talk(Listener):
         errors: Path | None = None,
         done: str = "embedded",
         others: Others | None = None,
-        count: Callable[[], int | None] | None = None,
     ) -> None:
         """Print nothing until something happens.
 
         Args:
             errors: the file of failed inputs, see `FailureFile`. done: a word for what happened to the others.
-            others: files of other kinds that were skipped. count: returns how many inputs there are, or None if that is unknown.
+            others: files of other kinds that were skipped.
         """
         self._failure_file = _failure_file(errors) if errors else None
         super().__init__(failures=self._failure_file)
         self._word = done
         self.others = others or Others()
         self._has_summed_up = False
-        self._count = count
         self._noted: set[str] = set()
         self._started = time.monotonic()
         self._pace = Pace()
@@ -140,7 +138,8 @@ class Talk(Listener):
     def __exit__(self, *exc: object) -> None:
         self._over.set()
         if self._progress:
-            self._progress.stop()
+            with suppress(OSError):  # the terminal may be gone
+                self._progress.stop()
         if self._failure_file:
             self._failure_file.close()
         if self.others.count and not self._has_summed_up:
@@ -149,9 +148,9 @@ class Talk(Listener):
     def note(self, text: str) -> None:
         say(text)
 
-    def begin(self, stored: int) -> None:
-        """Count the inputs in the background; `stored` rows exist already."""
-        count = self._count
+    def begin(self, stored: int, count: Callable[[], int | None] | None = None) -> None:
+        """Start the clock, and count the inputs in the background; `stored` rows exist already."""
+        self._pace = Pace()
         if count is not None:
             threading.Thread(target=lambda: self._pace.expect(count(), stored), name="count", daemon=True).start()
 
@@ -205,15 +204,22 @@ def summary_at_end(output: Path | str, talk: Talk, continues: str | None = "here
 
     continues: where the same command continues after it was stopped; None where it starts again.
     """
+    remedy = f": run the same command to continue from {continues}" if continues else ""
+    with line_if_stopped(lambda: f"{output}: {talk.summary()}; stopped{remedy}"):
+        yield
+    say(f"{output}: {talk.summary()}")
+
+
+@contextmanager
+def line_if_stopped(text: Callable[[], str]) -> Iterator[None]:
+    """Print a line if a signal stops a block, such as how to continue; not after an error, which has its own line."""
     try:
         yield
     except (Exception, StdoutClosed):
         raise
     except BaseException:
-        remedy = f": run the same command to continue from {continues}" if continues else ""
-        say(f"{output}: {talk.summary()}; stopped{remedy}")
+        say(text())
         raise
-    say(f"{output}: {talk.summary()}")
 
 
 def _failure_file(path: Path) -> FailureFile:

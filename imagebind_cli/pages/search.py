@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from imagebind_cli.events import Listener
 from imagebind_cli.pages.base import PageFile, escape
 from imagebind_cli.pages.pictures import EXCERPT_SECONDS, Picture, Span, picture
-from imagebind_cli.registry import PAGE_PICTURES
+from imagebind_cli.registry import PAGE_PICTURES, TEXT
 from imagebind_cli.retrieval.search import Hit, Query
 from imagebind_cli.retrieval.stored_items import Exhibit, stored_exhibit
 from imagebind_cli.sources import Stretch, whole_source
@@ -83,7 +83,7 @@ class SearchPage(PageFile):
         kind, source, span = exhibit.kind, exhibit.source, exhibit.span
         path = whole_source(source)
         name = exhibit.name or path
-        if kind == "text":
+        if kind == TEXT:
             return f"<blockquote>{escape(path)}</blockquote>" + (f"<div>{escape(name)}</div>" if name != path else "")
         if span is None and isinstance(source, Stretch):
             start = source.start or 0.0

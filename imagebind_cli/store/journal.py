@@ -60,7 +60,7 @@ class JournaledFile:
 
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, -1
-        self._journal = open_locked(journal_of(path), being_written(path))
+        self._journal = open_locked(journal_of(path), being_written(path), os.O_NOFOLLOW)
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             self._number, undo = read_journal(self._journal)

@@ -15,6 +15,7 @@ from imagebind_cli.store.provenance import check_alike, provenance_path
 from imagebind_cli.store.reader import StoreReader, open_store
 from imagebind_cli.store.row import Row, id_hash
 from imagebind_cli.store.writer import FLUSH_ROWS, Rewritable, Store
+from imagebind_cli.store_formats import FORMATS
 
 
 @dataclass
@@ -142,7 +143,7 @@ def _check_exists(path: Path) -> None:
 
 def _check_rewritable(path: Path, remedy: str) -> None:
     """Refuse a store that cannot be replaced whole. remedy: what to do with it instead."""
-    if path.suffix == ".npy":
+    if path.suffix in FORMATS and not FORMATS[path.suffix].rewritable:
         raise UserError(f"{path}: its two files cannot be replaced at once; {remedy}")
 
 

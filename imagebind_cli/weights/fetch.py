@@ -21,7 +21,7 @@ from urllib.parse import SplitResult, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.files import put_in_place, write_json
+from imagebind_cli.files import open_no_link, put_in_place, write_json
 from imagebind_cli.weights.origin import PartRecord, file_hash, file_size, read_record
 
 # Called with a file's name, the bytes received, and the bytes in all, None where the server does not say.
@@ -123,7 +123,7 @@ def _receive(file: RemoteFile, partial: Path, sidecar: Path, headers: Mapping[st
         if total is None and not file.sha256 and not response.chunked:
             raise UserError(f"{shown}: the server does not say how long the file is, so a cut could not be noticed")
         check_room(partial.parent, (total or 0) - start)
-        with open(partial, "ab" if start else "wb") as grown:
+        with open(partial, "ab" if start else "wb", opener=open_no_link) as grown:
             if not start:
                 have, digest = 0, hashlib.sha256()
                 record = {"source": _identity(file.address), "validator": served, "size": total, "sha256": file.sha256}
@@ -163,7 +163,7 @@ def _checked_part(partial: Path, record: PartRecord, keep_rest: bool) -> tuple[i
     digest, nothing = hashlib.sha256(), (0, hashlib.sha256())
     if file_size(partial) < stated["size"]:
         return nothing
-    with open(partial, "r+b") as file:
+    with open(partial, "r+b", opener=open_no_link) as file:
         left = stated["size"]
         while left and (block := file.read(min(BLOCK, left))):
             digest.update(block)
