@@ -399,6 +399,16 @@ def test_rows_of_a_table_ask_and_one_that_may_be_meant_otherwise_does_not(retrie
     assert "imagebind: stdin is empty: there was nothing to ask" in run.notices
 
 
+def test_columns_of_pairs_go_by_other_names(retrieve: Run, folder: Path) -> None:
+    first, second = store(Path("a.npy"), "image", names(2)), store(Path("b.npy"), "thermal", names(2, "heat"), seed=1)
+    Path("p.csv").write_text("file_name,heat\nitem000,heat000\nitem001,heat001\n")
+    columns = ("--column", "image=file_name", "--column", "thermal=heat")
+    assert retrieve(first, second, "--pairs", "p.csv", *columns, "--draws", 0).rows[0]["pairs"]["used"] == 2
+    told_once(retrieve(first, second, "--pairs", "p.csv"), "p.csv:2: an id", "--column image=COLUMN names another")
+    told_once(retrieve(first, second, "--pairs", "p.csv", "--column", "image=gone"), "no column 'gone'")
+    assert "--column names columns of a --pairs FILE" in retrieve(first, second, "--pairs", "ids", *columns).err
+
+
 def test_pairs_may_be_a_table(retrieve: Run, folder: Path) -> None:
     first, second = store(Path("a.npy"), "image", names(5)), store(Path("b.npy"), "audio", names(5, "sound"))
     Path("p.jsonl").write_text("".join(json.dumps({"image": f"item00{n}", "audio": f"sound00{n}"}) + "\n" for n in range(5)))

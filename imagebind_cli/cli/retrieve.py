@@ -35,6 +35,7 @@ from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.retrieval.requests import LIKE, VECTOR, combined_request, read_weights
 from imagebind_cli.space import Space
+from imagebind_cli.tabular import parse_columns
 
 if TYPE_CHECKING:
     from imagebind_cli.retrieval.find import Finder
@@ -143,6 +144,10 @@ def retrieve_command(
         str | None,
         evaluation_option(metavar="FILE|ids", help="Score two stores on each other: a JSON line for each pair of ids, or equal ids."),
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        evaluation_option("--column", metavar="NAME=COLUMN", help="Column of --pairs FILE that holds the ids of a modality. Repeatable."),
+    ] = None,
     draws: Annotated[int, evaluation_option(metavar="N", min=0, help="Bootstrap draws behind each interval; 0 for none.")] = 1000,
     model: ModelName = None,
     config: Config = None,
@@ -163,6 +168,8 @@ def retrieve_command(
         if context.get_parameter_source(name).name != "DEFAULT":  # type: ignore[union-attr]
             flag = "-k" if name == "k" else f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag} is of a search, and --pairs gives scores alone; to see answers: retrieve A --queries B {flag} …")
+    if column and (pairs is None or pairs == "ids"):
+        raise UsageError("--column names columns of a --pairs FILE; give that file")
     options = _reading_options(None if queries else {kind for kind, _ in parts}, chosen)
     numbers = read_weights(weights, len(parts)) if weights is not None else None
 
@@ -170,7 +177,7 @@ def retrieve_command(
     if pairs is not None:
         from imagebind_cli.retrieval.evaluate import evaluate_pairs
 
-        _print_scores(evaluate_pairs(stores, pairs, draws, say, space), plain)
+        _print_scores(evaluate_pairs(stores, pairs, draws, say, space, parse_columns(column or ())), plain)
         return
 
     from imagebind_cli.retrieval.find import Finder
