@@ -23,9 +23,9 @@ from imagebind_cli.cli import configuration, demo, doctor, embed, preprocess, re
 from imagebind_cli.cli.command import HeadedCommand, commands_on_demand
 from imagebind_cli.cli.configuration import PARSER_ERROR
 from imagebind_cli.cli.output import StdoutClosed, open_standard_streams, write
-from imagebind_cli.cli.printable import printable
 from imagebind_cli.cli.talk import detail, is_verbose, say_error, start_talking
 from imagebind_cli.errors import OptionError, UsageError, UserError, first_line
+from imagebind_cli.printable import printable
 from imagebind_cli.signals import heeded_signals
 
 _registered = typer.Typer(rich_markup_mode=None)

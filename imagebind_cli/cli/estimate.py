@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from imagebind_cli.cli.output import write_json_line, write_lines
 from imagebind_cli.cli.pace import in_words
-from imagebind_cli.cli.printable import printable
+from imagebind_cli.printable import printable
 
 if TYPE_CHECKING:
     from imagebind_cli.corpus import Estimate

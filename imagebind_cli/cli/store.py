@@ -9,9 +9,9 @@ import typer
 
 from imagebind_cli.cli.flags import ArrayType
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
-from imagebind_cli.cli.printable import printable
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.errors import UsageError
+from imagebind_cli.printable import printable
 from imagebind_cli.store_formats import IN_WORDS
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from imagebind_cli.cli.output import StdoutClosed
 from imagebind_cli.cli.pace import Pace
-from imagebind_cli.cli.printable import escaped, printable
 from imagebind_cli.errors import UsageError
 from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import Others
+from imagebind_cli.printable import escaped, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress

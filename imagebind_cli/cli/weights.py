@@ -13,9 +13,9 @@ import typer
 
 from imagebind_cli.cli.flags import Dtype
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
-from imagebind_cli.cli.printable import printable
 from imagebind_cli.cli.talk import is_quiet, line_if_stopped, say, say_error
 from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.printable import printable
 
 if TYPE_CHECKING:
     from imagebind_cli.weights.fetch import Progress
