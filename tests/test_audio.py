@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +309,39 @@ def test_an_mp3_without_a_length_is_read_to_its_end(tmp_path: Path, tiny: Any) -
     _, spans, facts = read(tiny, str(path))
     assert facts["seconds"] == pytest.approx(30, abs=0.1)
     assert len(spans) in (15, 16)
+
+
+@pytest.mark.parametrize(("rate", "channels", "kind"), [(16_000, 1, "PCM_16"), (44_100, 2, "PCM_24")])
+def test_a_flipped_bit_of_a_flac_is_a_failure(tmp_path: Path, rate: int, channels: int, kind: str) -> None:
+    """In any frame, the last included, and in the header's rate, channels, bits, count and MD5."""
+    path, draw = tmp_path / "a.flac", random.Random(0)
+    noise = np.random.default_rng(0).standard_normal((rate, channels))
+    soundfile.write(path, 0.1 * noise, rate, subtype=kind)
+    whole = path.read_bytes()
+
+    def samples() -> bytes:
+        with Sound(path) as sound:
+            return sound.read(0, sound.length).tobytes() + f"{sound.rate} {sound.warnings}".encode()
+
+    before = samples()
+    places = [*range(18, 42), *(draw.randrange(len(whole)) for _ in range(30)), *(len(whole) - draw.randrange(1, 2000) for _ in range(10))]
+    for place in places:
+        data = bytearray(whole)
+        data[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(data)
+        with suppress(OSError, ValueError):  # what a failure is
+            after = samples()
+            assert after == before or b"cut short: " in after, place
+
+
+def test_a_damaged_frame_of_flac_in_another_container_is_a_failure(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    song(path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="damaged: a frame does not match its checksum"), Sound(path) as sound:
+        sound.read(0, sound.length)
 
 
 def test_a_flac_whose_header_promises_a_year(tmp_path: Path, tiny: Any) -> None:

@@ -146,12 +146,22 @@ def frame_seconds(stream: VideoStream) -> float:
     return float(1 / rate) if rate else 0.04
 
 
-def frames(container: InputContainer, stream: Any) -> Iterator[Any]:
-    """Yield the track's frames from here on, in display order; damaged packets are skipped."""
+def frames(container: InputContainer, stream: Any, strict: bool = False) -> Iterator[Any]:
+    """Yield the track's frames from here on, in display order; damaged packets are skipped.
+
+    Args:
+        strict: skip them at the end alone, where the file may have been cut.
+    Raises:
+        ValueError: `strict`, and a packet before others is damaged.
+    """
     import av
 
+    is_damaged = False
     for packet in chain(packets(container, stream), [None]):
         try:
-            yield from stream.decode(packet)
+            for frame in stream.decode(packet):
+                if strict and is_damaged:
+                    raise ValueError("damaged: a frame does not match its checksum")
+                yield frame
         except (av.error.InvalidDataError, av.error.EOFError):
-            continue
+            is_damaged = True

@@ -35,7 +35,7 @@ class SoundTrack:
             self.notes = self._chosen.notes
             pictures = [stream for stream in pictures if stream.codec_context]
             self._beside = choose_track(pictures, None, "video").index if pictures else None
-            self._stream: Any = self._container.streams[self._chosen.index]
+            self._take_stream()
             self._measure()
         except Exception:
             self._container.close()
@@ -44,7 +44,13 @@ class SoundTrack:
     def _reopen(self) -> None:
         self._container.close()
         self._container = open_container(self._source)
-        self._stream = self._container.streams[self._chosen.index]
+        self._take_stream()
+
+    def _take_stream(self) -> None:
+        self._stream: Any = self._container.streams[self._chosen.index]
+        self._is_flac = self._stream.codec_context.name == "flac"
+        if self._is_flac:  # its frames have checksums, which FFmpeg compares only if it is told to
+            self._stream.codec_context.options = {"err_detect": "crccheck+explode"}
 
     def _measure(self) -> None:
         self._start, self.rate = Fraction(0), self._stream.rate
@@ -108,11 +114,17 @@ class SoundTrack:
             yield block
             sample += len(block)
             placed = True
+        if self._is_flac and self.promised <= self.length and (self.length - sample) * 100 > self.rate:  # a file that was cut has a warning
+            raise ValueError("damaged: its last frame does not match its checksum")
 
     def _decoded(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the number of each frame's first sample, by its time stamp, and its samples (n, channels); skip damaged packets."""
+        """Yield the number of each frame's first sample, by its time stamp, and its samples (n, channels); skip damaged packets, but of FLAC.
+
+        Raises:
+            ValueError: the rate changes; a frame of FLAC that is not the last does not match its checksum.
+        """
         number = 0
-        for frame in frames(self._container, self._stream):
+        for frame in frames(self._container, self._stream, strict=self._is_flac):
             if frame.sample_rate != self.rate:
                 raise ValueError(f"changes from {self.rate} to {frame.sample_rate} Hz")
             if frame.pts is not None:
