@@ -21,6 +21,7 @@ from imagebind_cli.cli.flags import (
     Errors,
     Include,
     Inputs,
+    ItemTimeout,
     Manifest,
     ModalityName,
     ModelName,
@@ -39,6 +40,7 @@ from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say, summary_at_end
+from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.errors import UsageError
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.options import folders_are_frames
@@ -85,6 +87,7 @@ def embed_command(
     dtype: Precision = Dtype.auto,
     batch_size: BatchSize = None,
     workers: Workers = None,
+    item_timeout: ItemTimeout = ITEM_SECONDS,
     dry_run: Annotated[
         bool, output_option("--dry-run", help="Count the inputs, read the first, estimate the time, and write nothing.")
     ] = False,
@@ -127,6 +130,7 @@ def embed_command(
         "pool": str(pool),
         "batch_size": batch_size,
         "workers": workers,
+        "item_timeout": item_timeout,
         **options,
     }
     load = partial(load_model, model, device, str(dtype), config, say)

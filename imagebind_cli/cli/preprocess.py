@@ -33,6 +33,7 @@ from imagebind_cli.cli.flags import (
 from imagebind_cli.cli.inputs import find_items
 from imagebind_cli.cli.output import StdoutClosed, write
 from imagebind_cli.cli.talk import Talk, say, summary_at_end
+from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.errors import UsageError, UserError, writing
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.files import replacing
@@ -67,6 +68,9 @@ def preprocess_command(
     workers: Annotated[
         int | None, input_option(metavar="N", min=1, help="Inputs read at a time; by default one per core, at most 8.")
     ] = None,
+    item_timeout: Annotated[
+        float, input_option("--item-timeout", metavar="SECONDS", min=0, help="Longest time to read one input, which fails then; 0: none.")
+    ] = ITEM_SECONDS,
     output: Annotated[
         str | None, output_option("-o", "--output", metavar="OUT", help="out-%06d.tar (numbered shards), out.tar, out.h5, or - for stdout.")
     ] = None,
@@ -120,6 +124,7 @@ def preprocess_command(
             "manifest": manifest,
             "manifest_columns": columns,
             "workers": workers,
+            "item_timeout": item_timeout,
             "listener": talk,
             "options": options,
         }

@@ -14,6 +14,7 @@ from imagebind_cli import registry
 from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.items import Inputs, new_items, open_items
 from imagebind_cli.engine import default_workers, open_engine
+from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.events import Listener
@@ -56,6 +57,7 @@ def preprocess(
     array: str = "float32",
     shard_bytes: int | None = None,
     workers: int | None = None,
+    item_timeout: float = ITEM_SECONDS,
     processes: Processes | None = None,
     listener: Listener | None = None,
     options: Options | None = None,
@@ -72,6 +74,7 @@ def preprocess(
         errors: a file that keeps a JSON line for each failed input.
         array: `float32` or `float16`, the number type of the arrays. shard_bytes: size at which a numbered shard is closed.
         workers: inputs read at a time; one per core, 8 at most, if not given. processes: to read with, where they are launched already.
+        item_timeout: seconds that reading one input may take; one that takes longer is a failure. 0 for any time.
         listener: receives and counts what happens.
         options: by modality the options of its readers, e.g. `{"audio": {"clips": 3}}`.
     Returns:
@@ -103,7 +106,7 @@ def preprocess(
         writer = stack.enter_context(open_writer(place, record, shard_bytes, stream))
         new = new_items(items, writer.ids, listener, any(face.timed for face in reading))
         hint = _pairing_hint(names) if len(names) > 1 and manifest is None else None
-        for item, result in _write(_decode(new, configs, reading, workers, processes), writer, names, array, listener):
+        for item, result in _write(_decode(new, configs, reading, workers, item_timeout, processes), writer, names, array, listener):
             if result is None:
                 listener.succeeded(item.id)
                 continue
@@ -122,6 +125,7 @@ def inspect_inputs(
     manifest: Path | str | None = None,
     manifest_columns: Mapping[str, str] | None = None,
     workers: int | None = None,
+    item_timeout: float = ITEM_SECONDS,
     listener: Listener | None = None,
     options: Options | None = None,
 ) -> Iterator[list[Inspection]]:
@@ -136,7 +140,7 @@ def inspect_inputs(
     configs = _configs(model, reading)
     inspections: dict[str, Inspection] = {}
     items = open_items(names, inputs, manifest, manifest_columns, lambda path: False, _are_frames(options))
-    for item, result in _decode(items, configs, reading, workers or default_workers()):
+    for item, result in _decode(items, configs, reading, workers or default_workers(), item_timeout):
         if isinstance(result, Failure):
             listener.failure(item.id, result.reason)
         elif result is None:
@@ -213,6 +217,7 @@ def _decode(
     configs: Mapping[Face, EncoderConfig],
     reading: Reading,
     workers: int,
+    item_timeout: float,
     processes: Processes | None = None,
 ) -> Iterator[Step]:
     """Yield the samples of items, in order; see `pipeline.decode`."""
@@ -220,7 +225,7 @@ def _decode(
     from imagebind_cli.readers import read_sources
 
     read = partial(read_sources, configs=configs, options=reading)
-    return pipeline.decode(items, open_engine(read, workers, processes), ahead=4 * workers)  # type: ignore[return-value]
+    return pipeline.decode(items, open_engine(read, workers, processes, item_timeout), ahead=4 * workers)  # type: ignore[return-value]
 
 
 def _write(
