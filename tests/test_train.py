@@ -397,6 +397,38 @@ def test_a_torn_checkpoint_is_passed_over(imagebind, flags, tmp_path, optimizer)
     assert (torn / "checkpoints" / checkpoints[-1].name).read_bytes() == (whole / "checkpoints" / checkpoints[-1].name).read_bytes()
 
 
+def flip(path, place):
+    """Flip a bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 4
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_is_reported_when_a_run_continues(imagebind, flags, tmp_path):
+    out = tmp_path / "run"
+    flags = [*flags, *settings("run.anchor_cache=true", "pairs.0.views=1")]
+    assert imagebind("train", *flags, "--out", out).code == 0
+    (state,) = (out / "checkpoints").glob("*.safetensors")
+    length = int.from_bytes(state.read_bytes()[:8], "little")
+    tensors = json.loads(state.read_bytes()[8 : 8 + length])
+    name = next(name for name in tensors if name.startswith("exp_avg/"))
+    for file, place, words in (
+        (state, 8 + length + tensors[name]["data_offsets"][0] + 1, f"{state}: damaged: {name} does not match its checksum; delete it to"),
+        (state, state.read_bytes().index(b"metrics_bytes") + 19, f"{state}: damaged: its metadata does not match its checksum; delete it"),
+        (out / "run.json", (out / "run.json").read_bytes().index(b'"seed": 0') + 8, "run.json: damaged or edited"),
+    ):
+        flip(file, place)
+        done = imagebind("train", *flags, "--out", out)
+        assert (done.code, words in done.err) == (1, True), done.err
+        flip(file, place)
+    state.unlink()
+    flip(next((out / "anchors").rglob("*.npy")), -99)
+    done = imagebind("train", *flags, "--out", out)
+    assert (done.code, "000000.npy: damaged: its bytes do not match" in done.err) == (1, True), done.err
+    flip(next((out / "anchors").rglob("*.npy")), -99)
+    assert imagebind("train", *flags, "--out", out).code == 0
+
+
 def test_one_run_in_a_folder_at_a_time(flags, tmp_path):
     with training_run._locked(tmp_path), pytest.raises(UserError, match="another run is at work here"), training_run._locked(tmp_path):
         pass

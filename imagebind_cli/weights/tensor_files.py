@@ -79,7 +79,7 @@ def tensor_sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
         name: checksum(
             [f"{tensor.dtype} {tuple(tensor.shape)}".encode(), tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()]
         )
-        for name, tensor in tensors.items()
+        for name, tensor in sorted(tensors.items())
     }
 
 
