@@ -1051,6 +1051,7 @@ def test_arrays_and_files_that_are_refused(read: Read, tmp_path: Path) -> None:
     assert "is a folder" in refusal(read, tmp_path)
 
 
+@pytest.mark.usefixtures("in_place")
 def test_tables_of_too_many_values_are_refused_before_they_are_read(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """200 million zeros are a small file."""
     with h5py.File(tmp_path / "a.h5", "w") as file:

@@ -321,7 +321,7 @@ def test_a_signal_saves_the_last_step_and_the_run_goes_on(imagebind, train_apart
     assert left_by(out) == unbroken
 
 
-def stopped(arguments, out, lines=3):
+def stopped(train_apart, arguments, out, lines=3):
     """A run that a signal ended after some steps."""
     process = train_apart([*arguments, *settings("run.steps=1000")], out)
     assert wait_for_lines(out, process, lines)
@@ -330,9 +330,9 @@ def stopped(arguments, out, lines=3):
     assert process.returncode == 143
 
 
-def test_a_run_that_was_stopped_before_it_wrote_a_model_says_so(imagebind, flags, tmp_path, scenes):
+def test_a_run_that_was_stopped_before_it_wrote_a_model_says_so(imagebind, train_apart, flags, tmp_path, scenes):
     out = tmp_path / "stopped"
-    stopped(flags, out)
+    stopped(train_apart, flags, out)
     assert not (out / "config.json").exists()
     for command in (("embed", "image", scenes / "0.png"), ("train", *flags, "--dry-run"), ("weights", "info")):
         done = imagebind(*command, *([out] if command[0] == "weights" else ["--model", out]))
@@ -344,9 +344,9 @@ def test_a_run_that_was_stopped_before_it_wrote_a_model_says_so(imagebind, flags
     assert "an unfinished run that has saved nothing yet" in imagebind("weights", "info", out).err
 
 
-def test_the_model_of_an_unfinished_run_says_of_which_step_it_is_and_is_not_trained_over(imagebind, flags, tmp_path, scenes):
+def test_the_model_of_an_unfinished_run_says_of_which_step_it_is_and_is_not_trained_over(imagebind, train_apart, flags, tmp_path, scenes):
     out, later = tmp_path / "stopped", tmp_path / "later"
-    stopped([*flags, *settings("run.checkpoint_minutes=0.0001")], out)
+    stopped(train_apart, [*flags, *settings("run.checkpoint_minutes=0.0001")], out)
     step = json.loads((out / "config.json").read_text())["origin"]["steps"]
     done = imagebind("embed", "depth", scenes / "0.npy", "--model", out)
     assert done.code == 0
@@ -533,7 +533,7 @@ def test_a_listener_hears_what_the_run_records(flags, tmp_path, scenes):
         def note(self, text):
             self.notes.append(text)
 
-        def begin(self, stored):
+        def begin(self, stored, count=None):
             self.begun.append(stored)
 
         def failure(self, id, reason):

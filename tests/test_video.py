@@ -446,6 +446,7 @@ def test_a_png_is_turned_by_whatever_says_so(tmp_path: Path, tiny: Any, options:
 
 
 @pytest.mark.parametrize("modality", ["image", "vision", "video", "depth", "thermal"])
+@pytest.mark.usefixtures("in_place")
 def test_heic_without_the_extra_is_refused_everywhere_alike(tiny: Any, monkeypatch: pytest.MonkeyPatch, modality: str) -> None:
     """FFmpeg would show the first of its tiles."""
     monkeypatch.setitem(sys.modules, "pi_heif", None)

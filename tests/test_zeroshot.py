@@ -150,6 +150,27 @@ def test_windows_are_shown_apart_if_asked(zeroshot: Run, embed: Run, folder: Pat
         assert [entry["score"] for entry in one["top"]] == pytest.approx([entry["score"] for entry in other["top"]], abs=1e-5)
 
 
+def test_neighbouring_windows_of_one_class_are_joined(zeroshot: Run, folder: Path) -> None:
+    east, north = np.array([1, 0], np.float32), np.array([0.6, 0.8], np.float32)
+    spans = [(0.0, 2.0), (2.0, 4.0), (4.0, 6.0), (6.0, 8.0), (9.0, 11.0), (0.0, 2.0)]
+    vectors = np.stack([np.float32([0.96, 0.28]), east, -east, east, east, north])
+    store(Path("a.h5"), "audio", ["a.wav"] * 5 + ["b.wav"], vectors, spans=spans)
+    store(Path("c.h5"), "audio", ["here", "there"], np.stack([east, -east]))
+    given = ("audio", "a.h5", "--classes", "c.h5", "--pool", "none")
+    rows = zeroshot(*given, "--stretches").rows
+    assert [(row["id"], row["start"], row["end"], row["windows"], row["top"][0]["class"]) for row in rows] == [
+        ("a.wav", 0, 4, 2, "here"),
+        ("a.wav", 4, 6, 1, "there"),
+        ("a.wav", 6, 8, 1, "here"),
+        ("a.wav", 9, 11, 1, "here"),
+        ("b.wav", 0, 2, 1, "here"),
+    ]
+    assert rows[0]["top"][0]["score"] == 1  # of its best window
+    assert all("windows" not in row for row in zeroshot(*given).rows)
+    run = zeroshot("audio", "a.h5", "--classes", "c.h5", "--stretches")
+    assert (run.code, "give --pool none" in run.err) == (2, True)
+
+
 @pytest.mark.timeout(60)
 def test_a_slow_producer_sees_each_row(start: Start) -> None:
     process = start("zeroshot", "text", "--model", "tiny", "--labels", "a,b", "--templates", "plain")

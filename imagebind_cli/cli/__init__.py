@@ -24,7 +24,7 @@ from imagebind_cli.cli.command import HeadedCommand, commands_on_demand
 from imagebind_cli.cli.configuration import PARSER_ERROR
 from imagebind_cli.cli.output import StdoutClosed, open_standard_streams, write
 from imagebind_cli.cli.talk import detail, is_verbose, say_error, say_traceback, start_talking
-from imagebind_cli.errors import UsageError, UserError, first_line
+from imagebind_cli.errors import OptionError, UsageError, UserError, first_line
 from imagebind_cli.printable import printable
 from imagebind_cli.signals import heeded_signals
 
@@ -119,7 +119,7 @@ def run_command_line() -> NoReturn:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except UserError as error:
         code = 2 if isinstance(error, UsageError) else 1
-        _report(str(error), settings if code == 2 else None)
+        _report(error.as_flags() if isinstance(error, OptionError) else str(error), settings if code == 2 else None)
     except PARSER_ERROR as error:
         code = error.exit_code
         if type(error).__name__ == "NoArgsIsHelpError":

@@ -25,7 +25,7 @@ from imagebind_cli.cli.flags import (
     ModelName,
     Precision,
     Workers,
-    reading_options,
+    given_options,
     with_reading_flags,
 )
 from imagebind_cli.cli.memory import keep_freed_memory
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 Index = enum.StrEnum("Index", ["flat", "ivfpq", "hnsw"])
 
 # Options that do not apply to --pairs, which only scores.
-SEARCHES = ("k", "threshold", "modality", "per_modality", "index", "html", "root", "errors")
+SEARCHES = ("k", "threshold", "modality", "per_modality", "stretches", "index", "html", "root", "errors")
 
 HELP = """Find what in stores is nearest to a query, across modalities: a JSON line for each answer, best first.
 
@@ -130,6 +130,7 @@ def retrieve_command(
         list[Modality] | None, search_option(metavar="MODALITY", help="Search only stores of this modality. Repeatable.")
     ] = None,
     per_modality: Annotated[bool, search_option("--per-modality", help="Give -k answers of each modality.")] = False,
+    stretches: Annotated[bool, search_option("--stretches", help="Join neighbouring windows of a recording to one answer.")] = False,
     index: Annotated[
         Index | None, search_option(help="Search approximately (flat: exactly) by a FAISS index, built beside each store if missing.")
     ] = None,
@@ -173,11 +174,12 @@ def retrieve_command(
         return
 
     from imagebind_cli.retrieval.find import Finder
+    from imagebind_cli.retrieval.search import WINDOWS_SEARCHED, join_windows
 
     finder = Finder(stores, space=space, modalities=modality or [], index=index and str(index), options=options)
     with Talk(errors, done="answered") as talk:
         search: dict[str, Any] = {
-            "k": k,
+            "k": k * WINDOWS_SEARCHED if stretches else k,
             "per_modality": per_modality,
             "threshold": float("-inf") if threshold is None else threshold,
             "listener": talk,
@@ -186,6 +188,8 @@ def retrieve_command(
             answers = finder.answer([combined_request(parts, numbers)], **search)
         else:
             answers = finder.answer_file(queries, exhibits=html is not None, **search)
+        if stretches:
+            answers = ((query, join_windows(hits, k)) for query, hits in answers)
         begun = f"stopped; the same command begins again{', also with an index that was not whole' if index else ''}"
         with line_if_stopped(lambda: begun), writing(html or "stdout"):
             _print_answers(answers, finder, plain, html, root, talk)
@@ -206,7 +210,7 @@ def _reading_options(kinds: set[str] | None, chosen: dict[str, Any]) -> dict[str
     given = {name: value for name, value in chosen.items() if value is not None}
     options: dict[str, Any] = {}
     for face in faces:
-        options |= reading_options(face.name, {key: given[key] for key in face.options.names() if key in given}).choices()
+        options |= given_options(face.name, {key: given[key] for key in face.options.names() if key in given})
     for key in given:
         if key not in options and not is_set_elsewhere(key):
             raise UsageError(f"no query here has an option {key.replace('_', '-')!r}")

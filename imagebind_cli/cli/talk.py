@@ -116,20 +116,18 @@ class Talk(Listener):
         errors: Path | None = None,
         done: str = "embedded",
         others: Others | None = None,
-        count: Callable[[], int | None] | None = None,
     ) -> None:
         """Print nothing until something happens.
 
         Args:
             errors: the file of failed inputs, see `FailureFile`. done: a word for what happened to the others.
-            others: files of other kinds that were skipped. count: returns how many inputs there are, or None if that is unknown.
+            others: files of other kinds that were skipped.
         """
         self._failure_file = _failure_file(errors) if errors else None
         super().__init__(failures=self._failure_file)
         self._word = done
         self.others = others or Others()
         self._has_summed_up = False
-        self._count = count
         self._noted: set[str] = set()
         self._started = time.monotonic()
         self._pace = Pace()
@@ -157,9 +155,9 @@ class Talk(Listener):
     def note(self, text: str) -> None:
         say(text)
 
-    def begin(self, stored: int) -> None:
-        """Count the inputs in the background; `stored` rows exist already."""
-        count = self._count
+    def begin(self, stored: int, count: Callable[[], int | None] | None = None) -> None:
+        """Start the clock, and count the inputs in the background; `stored` rows exist already."""
+        self._pace = Pace()
         if count is not None:
             threading.Thread(target=lambda: self._pace.expect(count(), stored), name="count", daemon=True).start()
 

@@ -334,6 +334,10 @@ def _work(connection: Connection, asking: int, number: int, read: Read) -> None:
     """Run a worker. Its main thread receives items, so that it notices at once when the parent is gone."""
     import torch
 
+    from imagebind_cli.media.isolation import read_in_place
+
+    read_in_place()
+
     payloads: queue.SimpleQueue[Any] = queue.SimpleQueue()
     messages: queue.Queue[Message] = queue.Queue(READY)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from imagebind_cli.media.clock import parse_clock
 from imagebind_cli.media.decoding import Source, check_file, decoding, first_bytes
 from imagebind_cli.media.essential import JPEG, PNG, essential_jpeg, essential_png
+from imagebind_cli.media.isolation import call_apart
 from imagebind_cli.media.picture_kinds import HEAD, HEIF, HEIF_SEQUENCE, RAW, UnsupportedKind, check_kind
 
 MAX_PIXELS = 200_000_000  # a header that claims more is refused before memory is reserved
@@ -19,16 +22,71 @@ MAX_PAGES = 10_000  # of a TIFF file; Pillow's time grows with the square of the
 # Of a picture longer than this many times its short side, only the middle is kept: scaled to the encoder's square it would not fit into
 # memory, and the crop takes the middle anyway.
 LONGEST = 32
+TIFF = b"II*\0", b"II+\0", b"MM\0*", b"MM\0+"
+# First bytes of WebP, AVIF, HEIF, JPEG 2000 and TIFF, and of icons that hold JPEG 2000.
+APART = re.compile(rb"RIFF....WEBP|....ftyp(avi|he[iv]|mi[fa]|msf)|\0\0\0\x0cjP|\xff\x4f\xff\x51|II[*+]\0|MM\0[*+]|icns", re.DOTALL)
+TAGS = frozenset((258, 277, 42112, 42113))  # of TIFF: bits and samples of a pixel, GDAL's metadata and its code for no value
+CLOCK = ExifTags.Base.DateTimeOriginal, ExifTags.Base.OffsetTimeOriginal
+INFO = frozenset(("transparency", "background"))  # what conversions between modes heed
 
 
 @decoding("picture")
 def open_image(source: Source, most: int = MAX_PIXELS, page: int = 0, transparent: bool = False) -> Image.Image:
     """Read a picture in its own mode: the first frame, or that page of a TIFF. transparent: keep a PNG's mark of clear pixels.
 
+    Formats whose libraries are large are read in a separate process; what Pillow reads by itself, and JPEG, here.
+
     Raises:
         OSError, ValueError: the file cannot be read, is not a picture, or would unpack to more than `most` pixels.
     """
     check_file(source)
+    start = first_bytes(source, HEAD)
+    if not APART.match(start):
+        return _open_here(source, most, page, transparent)
+    if start.startswith(TIFF):
+        with identify(source):  # raises, in Pillow's own words, on a TIFF that it refuses
+            pass
+    pixels: _Pixels = call_apart("imagebind_cli.media.image:_read_pixels", source, most, page)
+    return pixels.image()
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """What is kept of a picture on its way between two processes."""
+
+    mode: str
+    size: tuple[int, int]
+    content: bytes
+    palette: tuple[str, bytes] | None
+    format: str | None
+    exif: bytes
+    info: dict[str | tuple[int, int], Any]
+    tags: dict[int, Any]
+
+    def image(self) -> Image.Image:
+        image = Image.frombytes(self.mode, self.size, self.content)
+        if self.palette is not None:
+            image.putpalette(self.palette[1], self.palette[0])
+        image.format, image.info = self.format, self.info | {"exif": self.exif}
+        image.tag_v2 = self.tags  # type: ignore[attr-defined]
+        return image
+
+
+def _read_pixels(source: Source, most: int, page: int) -> _Pixels:
+    image = _open_here(source, most, page, False)
+    palette = None if image.palette is None else image.palette.getdata()
+    tags = {tag: value for tag, value in getattr(image, "tag_v2", {}).items() if tag in TAGS}
+    info: dict[str | tuple[int, int], Any] = {key: value for key, value in image.info.items() if key in INFO}
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = exif_orientation(image)
+    with suppress(Exception):  # whatever Pillow's parser meets in damaged data
+        taken = image.getexif().get_ifd(ExifTags.IFD.Exif)
+        exif.get_ifd(ExifTags.IFD.Exif).update({tag: taken[tag] for tag in CLOCK if isinstance(taken.get(tag), str)})
+    return _Pixels(image.mode, image.size, image.tobytes(), palette, image.format, exif.tobytes(), info, tags)
+
+
+@decoding("picture")
+def _open_here(source: Source, most: int, page: int, transparent: bool) -> Image.Image:
     image = identify(source, transparent=transparent)
     if page and image.format == "TIFF":
         if page >= (pages := count_pages(source)):

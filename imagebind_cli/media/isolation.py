@@ -1,86 +1,220 @@
-"""Calls into libraries that damaged files can crash, made in a separate process, so that a crash costs one file.
+"""Files that are read in a separate process, so that a crash of a library, a hang or a bomb costs that file alone.
 
-The process imports NumPy and that library alone, a fraction of a second, and is kept for the next file. No PyTorch is needed in it.
+The process imports NumPy and the reader's libraries, a fraction of a second, and is kept for the next file. No PyTorch is needed in it. It may
+take no more memory than `MEMORY`, and ends with its parent.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
+import math
 import os
+import select
+import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import IO, Any
+from multiprocessing.connection import Connection
+from typing import Any, Self
 
-import numpy as np
+from imagebind_cli.media.decoding import Source, check_file
 
-from imagebind_cli.media.decoding import Source
-
-SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from imagebind_cli.media.isolation import answer_calls; answer_calls()"
+MEMORY = 2_000_000_000  # bytes that reading one file may take
+SOCKET_BYTES = 1 << 20
+SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from imagebind_cli.media.isolation import serve_files; serve_files(sys.argv[2])"
 
 _idle: list[_Worker] = []
 _lock = threading.Lock()
+_in_place = threading.Event()
+_thread = threading.local()
 
 
-def call_apart(function: str, source: Source, *arguments: Any) -> np.ndarray:
-    """Call a function on a file in a separate process, and return the array that it returns.
+def read_in_place() -> None:
+    """From now on, read files in this process: it is itself one whose crash costs one file."""
+    _in_place.set()
 
-    Args:
-        function: `module:name`; it takes a file, then the arguments, which must be of JSON's types.
-    Raises:
-        ValueError: the call raised one, or the process crashed. OSError: the file cannot be opened.
-    """
-    if isinstance(source, str | os.PathLike):
-        with open(source, "rb"):  # what the system refuses is raised here, with its own words
-            pass
-    worker = _take()
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Limit how long this thread waits for files that are read apart; what takes longer raises a `ValueError`."""
+    before, _thread.deadline = _deadline(), time.monotonic() + seconds
     try:
-        array = worker.call(function, source, arguments)
-    except _Crash as crash:
-        raise ValueError(str(crash)) from None
-    except ValueError:
-        _give_back(worker)
-        raise
-    _give_back(worker)
-    return array
+        yield
+    finally:
+        _thread.deadline = before
 
 
-class _Crash(Exception):
-    """The process ended in the middle of a call."""
+def _deadline() -> float:
+    deadline: float = getattr(_thread, "deadline", math.inf)
+    return deadline
+
+
+class Apart:
+    """What a function makes of a file, in a separate process: attributes and methods of the result are reached by name.
+
+    Use it as a context manager. Arguments and results are pickled on their way between the two processes.
+    """
+
+    def __init__(self, function: str, source: Source, *arguments: Any) -> None:
+        """Call a function on a file.
+
+        Args:
+            function: `module:name`; it takes the file, then the arguments.
+        Raises:
+            ValueError: the process crashed, or took too long. Otherwise what the function raised.
+        """
+        check_file(source)
+        self._worker: _Worker | _Session = _Session() if _in_place.is_set() else _take()
+        try:
+            self._worker.ask("make", function, source if _in_place.is_set() else _portable(source), arguments)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def result(self) -> Any:
+        """Return the function's result itself."""
+        return self._worker.ask("result")
+
+    def get(self, *names: str) -> tuple[Any, ...]:
+        """Return attributes."""
+        values: tuple[Any, ...] = self._worker.ask("get", names)
+        return values
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call a method."""
+        return self._worker.ask("call", name, arguments)
+
+    def iterate(self, name: str, *arguments: Any) -> Iterator[Any]:
+        """Call a method that returns an iterator, and yield what this gives, one at a time."""
+        self._worker.ask("begin", name, arguments)
+        while (item := self._worker.ask("following")) is not None:
+            yield item[0]
+
+    def close(self) -> None:
+        """Release the file."""
+        with suppress(ValueError):  # it died
+            self._worker.ask("close")
+        if isinstance(self._worker, _Worker) and self._worker.alive:
+            with _lock:
+                _idle.append(self._worker)
+        self._worker = _Session()
+
+
+def call_apart(function: str, source: Source, *arguments: Any) -> Any:
+    """Call a function on a file in a separate process, and return its result; see `Apart`."""
+    with Apart(function, source, *arguments) as made:
+        return made.result()
+
+
+def _portable(source: Source) -> str | bytes:
+    """Return a file's path, or the bytes of an open file, which stays at its first byte."""
+    if isinstance(source, str | os.PathLike):
+        return os.path.abspath(source)
+    source.seek(0)
+    content = source.read()
+    source.seek(0)
+    return content
+
+
+class _Session:
+    """One file at a time, and the answers about it."""
+
+    made: Any = None
+    items: Iterator[Any] = iter(())
+
+    def ask(self, name: str, *arguments: Any) -> Any:
+        return getattr(self, name)(*arguments)
+
+    def make(self, function: str, source: Source, arguments: tuple[Any, ...]) -> None:
+        module, _, name = function.partition(":")
+        self.made = getattr(import_module(module), name)(source, *arguments)
+
+    def result(self) -> Any:
+        return self.made
+
+    def get(self, names: tuple[str, ...]) -> tuple[Any, ...]:
+        return tuple(getattr(self.made, name) for name in names)
+
+    def call(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        return getattr(self.made, name)(*arguments)
+
+    def begin(self, name: str, arguments: tuple[Any, ...]) -> None:
+        self.items = iter(getattr(self.made, name)(*arguments))
+
+    def following(self) -> tuple[Any] | None:
+        return next(((item,) for item in self.items), None)
+
+    def close(self) -> None:
+        leave = getattr(self.made, "__exit__", None)
+        self.made, self.items = None, iter(())
+        if leave is not None:
+            leave(None, None, None)
 
 
 class _Worker:
-    """A process that answers one call at a time, for as long as its stdin is open."""
+    """The parent's end of a process that answers as a `_Session`, for as long as its socket is open."""
 
     def __init__(self) -> None:
-        self.owner = os.getpid()
-        command = [sys.executable, "-c", SERVE, json.dumps(sys.path)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.owner, self.alive = os.getpid(), True
+        ours, theirs = socket.socketpair()
+        with theirs:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", SERVE, json.dumps(sys.path), str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the parent alone
+            )
+        self._connection = Connection(ours.detach())
 
-    def call(self, function: str, source: Source, arguments: tuple[Any, ...]) -> np.ndarray:
-        """Send a call and wait for its answer."""
-        requests, answers = self._process.stdin, self._process.stdout
-        assert requests is not None
-        assert answers is not None
-        path = os.path.abspath(source) if isinstance(source, str | os.PathLike) else None
-        content = b"" if path is not None else _content(source)
+    def ask(self, name: str, *arguments: Any) -> Any:
+        """Ask for something and wait for the answer.
+
+        Raises:
+            ValueError: the process crashed, or took too long. Otherwise what was raised there.
+        """
+        if not self.alive:
+            raise ValueError("the process that read it has ended")
+        began = time.monotonic()
         try:
-            _send(requests, {"function": function, "path": None if path is None else os.fsdecode(path), "arguments": arguments}, content)
-            answer, data = _receive(answers)
+            self._connection.send((name, *arguments))
+            if not self._connection.poll(None if _deadline() == math.inf else max(0.0, _deadline() - began)):
+                raise ValueError(f"not read within {time.monotonic() - began:.0f} s")
+            error, answer = self._connection.recv()
         except (EOFError, OSError):
-            code = self._process.wait()
-            raise _Crash(f"its library crashed on it ({f'signal {-code}' if code < 0 else f'exit code {code}'})") from None
-        if "error" in answer:
-            raise ValueError(answer["error"])
-        return np.frombuffer(data, answer["dtype"]).reshape(answer["shape"])
+            code = self._end()
+            raise ValueError(f"its library crashed on it ({f'signal {-code}' if code < 0 else f'exit code {code}'})") from None
+        except BaseException:  # Ctrl-C, too: the answer to come would be taken for that of the next question
+            self.kill()
+            raise
+        if error is not None:
+            raise error
+        return answer
 
+    def kill(self) -> None:
+        """End the process, whatever it is doing."""
+        self._process.kill()
+        self._end()
 
-def _content(file: Any) -> bytes:
-    file.seek(0)
-    content: bytes = file.read()
-    file.seek(0)
-    return content
+    def _end(self) -> int:
+        self.alive = False
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(1)
+        self._process.kill()
+        return self._process.wait()
 
 
 def _take() -> _Worker:
@@ -92,44 +226,53 @@ def _take() -> _Worker:
     return _Worker()
 
 
-def _give_back(worker: _Worker) -> None:
-    with _lock:
-        _idle.append(worker)
+@atexit.register
+def _end_idle() -> None:
+    for worker in _idle:
+        if worker.owner == os.getpid():
+            worker.kill()
 
 
-def _send(stream: IO[bytes], header: dict[str, Any], data: bytes | memoryview) -> None:
-    stream.write(json.dumps({**header, "bytes": len(data)}).encode() + b"\n")
-    stream.write(data)
-    stream.flush()
-
-
-def _receive(stream: IO[bytes]) -> tuple[dict[str, Any], bytearray]:
-    line = stream.readline()
-    if not line.endswith(b"\n"):
-        raise EOFError
-    header = json.loads(line)
-    data = bytearray(header["bytes"])  # so that the array made of it can be written to
-    if stream.readinto(data) < len(data):  # type: ignore[attr-defined]
-        raise EOFError
-    return header, data
-
-
-def answer_calls() -> None:
-    """Answer calls on stdin until it is closed. What libraries print on stdout is dropped."""
+def serve_files(descriptor: str) -> None:
+    """Answer questions on a socket until it is closed."""
     import io
+    import warnings
 
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    while True:
-        try:
-            request, content = _receive(sys.stdin.buffer)
-        except EOFError:
-            return
-        module, _, name = request["function"].partition(":")
-        source = io.BytesIO(content) if request["path"] is None else request["path"]
-        try:
-            array = np.ascontiguousarray(getattr(import_module(module), name)(source, *request["arguments"]))
-        except Exception as error:  # the caller raises it again
-            _send(answers, {"error": str(error) or type(error).__name__}, b"")
-        else:
-            _send(answers, {"dtype": array.dtype.str, "shape": array.shape}, array.reshape(-1).view(np.uint8).data)
+    warnings.simplefilter("ignore")
+    connection, session = Connection(int(descriptor)), _Session()
+    threading.Thread(target=_end_with_parent, args=(int(descriptor),), daemon=True).start()
+    _limit_memory()
+    with suppress(EOFError, OSError):
+        while True:
+            name, *arguments = connection.recv()
+            if name == "make" and isinstance(arguments[1], bytes):
+                arguments[1] = io.BytesIO(arguments[1])
+            try:
+                answer: tuple[Exception | None, Any] = None, session.ask(name, *arguments)
+            except Exception as error:
+                answer = _portable_error(error), None
+            connection.send(answer)
+
+
+def _portable_error(error: Exception) -> Exception:
+    """Return an error that can be raised in the parent: Python's own and ours as they are, others by their words."""
+    if type(error).__module__ == "builtins" or type(error).__module__.startswith("imagebind_cli."):
+        return error
+    if isinstance(error, MemoryError):  # of NumPy or PyAV
+        return MemoryError(str(error))
+    return RuntimeError(str(error) or type(error).__name__)
+
+
+def _end_with_parent(descriptor: int) -> None:
+    """End this process when the socket hangs up, even while a library hangs."""
+    hung_up = select.poll()
+    hung_up.register(descriptor, 0)  # a hang-up is reported in any case
+    hung_up.poll()
+    os._exit(0)
+
+
+def _limit_memory() -> None:
+    with suppress(ImportError, OSError, ValueError):  # Windows has no such module, macOS no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))

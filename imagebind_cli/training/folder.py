@@ -30,16 +30,13 @@ from imagebind_cli.training.augment import RULES
 from imagebind_cli.training.distributed import rank
 from imagebind_cli.training.optimizer import Optimizers
 from imagebind_cli.training.plan import Plan, encoder_recipes
-from imagebind_cli.training.recipe import Recipe
+from imagebind_cli.training.recipe import Recipe, keys_without_effect
 from imagebind_cli.training.start import Components
 from imagebind_cli.training.towers import changed_tensors, gather_tensor
 from imagebind_cli.weights import run_folder
 from imagebind_cli.weights.find import find_checkpoint
 from imagebind_cli.weights.run_folder import CHECKPOINTS, RUN
 from imagebind_cli.weights.tensor_files import write_tensors
-
-IRRELEVANT = ("recipe.about", "recipe.run.workers", "recipe.run.checkpoint_minutes", "recipe.run.keep")  # keys without effect on the result
-
 
 # -- what the run is
 
@@ -102,8 +99,9 @@ def _compare(folder: Path, description: Mapping[str, Any]) -> None:
     recorded = read_object(folder / RUN)
     recorded["recipe"] = _with_defaults(recorded.get("recipe"))
     before, now = (dict(_flat({key: values[key] for key in description if key in values}, "")) for values in (recorded, description))
+    irrelevant = {f"recipe.{key}" for key in keys_without_effect()}
     for key in dict.fromkeys([*before, *now]):
-        if before.get(key) != now.get(key) and key not in IRRELEVANT:
+        if before.get(key) != now.get(key) and key not in irrelevant:
             if key == "augmentation":
                 raise UserError(f"{folder} was begun by a version of imagebind with other augmentations; choose another --out")
             had, has = before.get(key, "nothing"), now.get(key, "nothing")
@@ -271,7 +269,7 @@ def _model_tensors(name: str, plan: Plan, components: Components) -> dict[str, T
     state = {key.replace(".base_layer.", "."): tensor for key, tensor in tower.encoder.state_dict().items()}
     tensors = {key: gather_tensor(state[key]) for key in sorted(components.initial[name].fresh)}
     tensors |= changed_tensors(tower.encoder)
-    bound = [number for number, pair in enumerate(plan.recipe.pairs) if registry.encoder_name(pair.modalities[1]) == name]
+    bound = [number for number, pair in enumerate(plan.recipe.pairs) if registry.face(pair.modalities[1]).encoder == name]
     if tower.trained and bound and "log_scale" in state:
         tensors["log_scale"] = gather_tensor(components.loss(bound[0]).log_scale)
     return tensors

@@ -143,7 +143,7 @@ class LearningMonitor:
     def check_batch(self, step: int, pair: PairRecipe, negatives: bool) -> None:
         """Check before a step that the batch has negatives."""
         message = f"{pair.name}: step {step}: no sample of the batch has a negative: all are in one group"
-        self._warn_if(pair, "negatives", not negatives and pair.loss != "regression", message)
+        self._warn_if(pair, "negatives", not negatives and pair.loss_traits.negatives, message)
 
     def check_outcome(self, step: int, pair: PairRecipe, outcome: StepOutcome) -> None:
         """Check after a step that the loss is below that of guessing, and that embeddings have not collapsed."""
@@ -153,12 +153,12 @@ class LearningMonitor:
             return
         chance, mean = math.log(pair.batch), sum(losses) / len(losses)
         message = f"{pair.name}: step {step}: the loss stays at {mean:.3f}, ln(batch) = {chance:.3f}: nothing is learnt"
-        self._warn_if(pair, "chance", pair.loss == "infonce" and mean >= CHANCE * chance, message)
+        self._warn_if(pair, "chance", pair.loss_traits.guessing and mean >= CHANCE * chance, message)
         for modality, spread in zip(pair.modalities, outcome.spread, strict=True):
             message = (
                 f"{pair.name}: step {step}: embeddings of {modality} have collapsed: different ones have a mean cosine of {spread:.4f}"
             )
-            self._warn_if(pair, modality, spread > COLLAPSED and registry.encoder_name(modality) not in self._frozen, message)
+            self._warn_if(pair, modality, spread > COLLAPSED and registry.face(modality).encoder not in self._frozen, message)
 
     def _warn_if(self, pair: PairRecipe, cause: str, condition: bool, message: str) -> None:
         key = pair.name, cause

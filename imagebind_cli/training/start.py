@@ -63,7 +63,7 @@ class Components:
 
     def pair_towers(self, recipe: Recipe, pair: int) -> tuple[Tower, Tower]:
         """Return the anchor's and the other's tower of a pair."""
-        anchor, other = (self.towers[registry.encoder_name(modality)] for modality in recipe.pairs[pair].modalities)
+        anchor, other = (self.towers[registry.face(modality).encoder] for modality in recipe.pairs[pair].modalities)
         return anchor, other
 
 
@@ -144,7 +144,7 @@ def encoder_with(name: str, config: EncoderConfig, tensors: Mapping[str, Tensor]
     Raises:
         RuntimeError: a tensor is missing, unknown or of another shape.
     """
-    encoder = build_encoder(registry.get(name), config)
+    encoder = build_encoder(registry.face(name).contract, config)
     encoder.load_state_dict(dict(tensors), strict=True, assign=True)
     return encoder
 
@@ -161,7 +161,7 @@ def fresh_weights(name: str, config: EncoderConfig, seed: int) -> dict[str, Tens
     Raises:
         UserError: there is no encoder of this name.
     """
-    encoder = build_encoder(registry.get(name), config)
+    encoder = build_encoder(registry.face(name).contract, config)
     modules = dict(encoder.named_modules())
     tensors = {}
     for key, empty in encoder.state_dict().items():

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from imagebind_cli.checksums import SEALED, check_seal, seal
 from imagebind_cli.documents import parse_json
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UserError
@@ -61,20 +62,25 @@ class ModelConfig:
         values["encoders"] = {
             name: {key: value for key, value in encoder.items() if key != "dim"} for name, encoder in values["encoders"].items()
         }
-        return json.dumps({"format": FORMAT, **values}, indent=2) + "\n"
+        return seal(json.dumps({"format": FORMAT, **values}, indent=2)) + "\n"
 
 
 def from_json(text: str | bytes, place: str) -> ModelConfig:
     """Read a config in our format from the text of a file.
 
     Raises:
-        UserError: not JSON, and as `from_values`.
+        UserError: not JSON, other bytes than its checksum says, and as `from_values`.
     """
     try:
         values = parse_json(text)
     except ValueError as error:
         raise UserError(f"{place}: not JSON: {error}") from None
-    return from_values(values, place)
+    config = from_values(values, place)
+    try:
+        check_seal(text)
+    except ValueError as error:
+        raise UserError(f"{place}: {error}") from None
+    return config
 
 
 def from_values(values: Any, place: str) -> ModelConfig:
@@ -85,7 +91,7 @@ def from_values(values: Any, place: str) -> ModelConfig:
     """
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UserError(f"{place}: not a model config of format {FORMAT}")
-    values = {key: value for key, value in values.items() if key != "format"}
+    values = {key: value for key, value in values.items() if key not in ("format", SEALED)}
     tables = values.get("encoders", {})
     if not isinstance(tables, dict) or not all(
         isinstance(table, dict) and isinstance(table.get("trunk", {}), dict) for table in tables.values()

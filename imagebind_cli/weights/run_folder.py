@@ -23,6 +23,7 @@ from imagebind_cli.weights.checkpoint import Checkpoint
 from imagebind_cli.weights.model_config import BaseRecord, ModelConfig
 from imagebind_cli.weights.origin import FileRecord, file_record
 from imagebind_cli.weights.tensor_files import read_tensors, write_tensors
+from imagebind_cli.weights.verified import check_weight_file
 
 RUN, CHECKPOINTS = "run.json", "checkpoints"  # in a run folder: what the run is, and the states it can continue from
 
@@ -65,6 +66,8 @@ def with_base_weights(found: Checkpoint, folder: Path, find: Callable[[str], Che
     def read(encoder: str) -> Mapping[str, Tensor]:
         if encoder in files and not files[encoder].exists() and found.unfinished:
             raise UserError(f"{folder}: a running training wrote a newer model while this one was read; try again")
+        if encoder in files:
+            check_weight_file(files[encoder], found.config.files)
         changed = read_tensors(files[encoder]) if encoder in files else {}
         base = found.config.bases.get(encoder)
         return apply_changes(_underneath(base, encoder, folder, find), changed) if base else changed

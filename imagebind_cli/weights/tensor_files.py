@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from imagebind_cli.checksums import checksum
+from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.files import replacing
 
+SUMS_KEY = "crc32"  # in a safetensors file's metadata: the checksum of each tensor, and of each other entry of the metadata
 INT8_SCALE = ".scale"  # suffix of the tensor that holds the scales of an int8 matrix, one for each row, in the same file
 
 
@@ -48,7 +52,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, all or nothing, with the permissions of any new file; the library's own are for its owner alone.
+    """Write a safetensors file with checksums, all or nothing, with the permissions of any new file; the library's own are for its owner alone.
 
     Raises:
         UserError: it cannot be written, as when the disk is full.
@@ -60,10 +64,50 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
         place.touch()
         rights = place.stat().st_mode & 0o777
         try:
-            save_file(dict(tensors), place, metadata=dict(metadata) if metadata else None)
+            save_file(dict(tensors), place, metadata={**(metadata or {}), SUMS_KEY: json.dumps(tensor_sums(tensors, metadata or {}))})
         except SafetensorError as error:
             raise UserError(f"{path}: {error}") from None
         place.chmod(rights)
+
+
+def tensor_sums(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, int]:
+    """Return the checksum of each tensor, with its type and shape, and under `metadata NAME` that of each entry of the metadata."""
+    sums = {f"metadata {name}": checksum([text.encode()]) for name, text in metadata.items() if name != SUMS_KEY}
+    for name, tensor in tensors.items():
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        sums[name] = checksum([f"{tensor.dtype} {tuple(tensor.shape)}".encode(), data])
+    return sums
+
+
+def differing_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[str]:
+    """Return the names of a safetensors file's tensors, and entries of its metadata, that do not match its checksums; [] if it has none.
+
+    Raises:
+        ValueError: its checksums themselves are damaged.
+    """
+    if SUMS_KEY not in metadata:
+        return []
+    recorded, found = parse_json(metadata[SUMS_KEY]), tensor_sums(tensors, metadata)
+    if not isinstance(recorded, dict):
+        raise ValueError("its checksums are damaged")
+    return sorted(name for name in recorded.keys() | found.keys() if recorded.get(name) != found.get(name))
+
+
+def damaged_part(path: Path) -> str:
+    """Return in words which part of a damaged weight file does not match the checksums inside the file; "" where it has none, or they match."""
+    from safetensors import safe_open
+
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                names = differing_tensors({name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
+            return f"damaged: {', '.join(names[:3])}{f' and {len(names) - 3} more' * (len(names) > 3)}" if names else ""
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return f"damaged: {member}" if (member := archive.testzip()) else ""
+    except Exception as error:  # whatever damaged bytes happen to mean
+        return f"cannot be read: {first_line(error)}"
+    return ""
 
 
 def to_int8(tensor: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from imagebind_cli.media.arrays import choose_dataset
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.hdf5 import find_dataset, open_hdf5, read_attribute
+from imagebind_cli.media.isolation import call_apart
 from imagebind_cli.media.maps.pixel_map import MAX_PIXELS, PixelMap, scale_values
 
 if TYPE_CHECKING:
@@ -18,11 +19,16 @@ NO_DATA_ATTRIBUTES = {"fillvalue", "missingvalue", "nodata", "nodatavalue"}  # w
 
 
 def read_hdf5_map(source: Source, name: str | None, frame: int, matlab: bool) -> PixelMap:
-    """Read a dataset (height, width), or one frame of a dataset (frames, height, width).
+    """Read a dataset (height, width), or one frame of a dataset (frames, height, width), in a separate process.
 
     Args:
         name: of the dataset; if not given, one of `USUAL_DATASETS`, or the only one. matlab: whether MATLAB wrote the file.
     """
+    pixels: PixelMap = call_apart("imagebind_cli.media.maps.hdf5_map:_read", source, name, frame, matlab)
+    return pixels
+
+
+def _read(source: Source, name: str | None, frame: int, matlab: bool) -> PixelMap:
     with open_hdf5(source) as file:
         name = name or choose_dataset(file, None, USUAL_DATASETS)
         node = find_dataset(file, name)

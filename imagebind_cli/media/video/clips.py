@@ -14,6 +14,7 @@ import numpy as np
 
 from imagebind_cli.media.clock import container_clock
 from imagebind_cli.media.decoding import Source, check_file, decoding, first_bytes
+from imagebind_cli.media.isolation import Apart
 from imagebind_cli.media.picture_kinds import HEAD, UnsupportedKind, check_kind
 from imagebind_cli.media.tracks import (
     choose_track,
@@ -45,32 +46,59 @@ MARGINS = 1.0, 10.0, float("inf")
 AHEAD_SECONDS = 4  # a frame at most this far ahead is reached by decoding on, a later one by seeking
 
 
-def open_video(source: Source, fps: float | None = None, track: int | None = None) -> Video | Animation | FrameFolder:
+def open_video(source: Source, fps: float | None = None, track: int | None = None) -> VideoFile | FrameFolder:
     """Open moving pictures: a video file, an animated picture, or a folder of frames at `fps` frames a second.
 
-    track: which one of several video tracks, from 1; if not given, the one flagged default, else the first.
+    A file is read in a separate process. track: which one of several video tracks, from 1; if not given, the one flagged default, else the first.
 
     Raises:
         OSError, ValueError: it cannot be read, or has no such track.
     """
-    if is_folder(source):
-        opened: Animation | FrameFolder | Video = FrameFolder(source, fps or FPS, MAX_PIXELS)
-    else:
+    if not is_folder(source):
         try:
-            opened = _open_file(source, track)
+            return VideoFile(source, track)
         except UnsupportedKind as error:
             raise UnsupportedKind(f"not a video: {error}") from None
-    if track is not None and track > 1 and not isinstance(opened, Video):
-        opened.__exit__()
+    _check_track(track)
+    return FrameFolder(source, fps or FPS, MAX_PIXELS)
+
+
+def _check_track(track: int | None) -> None:
+    """Refuse any but the first track of what has one."""
+    if track is not None and track > 1:
         raise ValueError(f"has no video track {track}; it has 1: choose with --track")
-    return opened
 
 
 def _open_file(source: Source, track: int | None) -> Animation | Video:
     if is_picture(source):
+        _check_track(track)
         return Animation(source, still=not is_animation(source))
     check_kind(first_bytes(source, HEAD))
     return Video(source, track)
+
+
+class VideoFile:
+    """A `Video` or an `Animation`, open in a separate process, with the interface of both."""
+
+    def __init__(self, source: Source, track: int | None = None) -> None:
+        self._apart = Apart("imagebind_cli.media.video.clips:_open_file", source, track)
+        self.duration, self.pixels, self.notes, self.began = self._apart.get("duration", "pixels", "notes", "began")
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._apart.close()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """See `Video.facts`."""
+        facts: dict[str, Any] = self._apart.get("facts")[0]
+        return facts
+
+    def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> Iterator[list[np.ndarray]]:
+        """See `Video.clips`."""
+        return self._apart.iterate("clips", spans, count)
 
 
 def is_folder(source: object) -> TypeGuard[str | os.PathLike[str]]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.hdf5 import check_dataset, open_hdf5, read_attribute
+from imagebind_cli.media.isolation import call_apart
 from imagebind_cli.media.motion.tables.columns_of import choose_arrays, table_of_arrays
 from imagebind_cli.media.motion.tables.table import Table, TextMemory, check_size
 
@@ -19,7 +20,12 @@ CELLS_AT_ONCE = 100_000_000  # bytes that strings read together may take; each m
 
 
 def read_hdf5_table(source: Source, dataset: str | None) -> Table:
-    """Read the datasets of one or two dimensions that share a length, of numbers, text or fields of these."""
+    """Read the datasets of one or two dimensions that share a length, of numbers, text or fields of these, in a separate process."""
+    table: Table = call_apart("imagebind_cli.media.motion.tables.hdf5:_read", source, dataset)
+    return table
+
+
+def _read(source: Source, dataset: str | None) -> Table:
     with open_hdf5(source) as file:
         chosen = choose_arrays(dict(_datasets(file)), dataset)
         for entry in chosen.values():

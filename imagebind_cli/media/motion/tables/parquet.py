@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import re
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from imagebind_cli.media.decoding import Source, decoding
+from imagebind_cli.media.isolation import call_apart
 from imagebind_cli.media.motion.tables.columns_of import table_of_arrays
 from imagebind_cli.media.motion.tables.table import MAX_TEXT_BYTES, MAX_VALUES, Table, TextMemory, check_size
 
@@ -16,15 +17,20 @@ PARQUET_MAGIC = b"PAR1"
 
 
 def read_parquet_table(source: Source) -> Table:
-    """Read the columns of numbers, times and text; nested ones are left out.
+    """Read the columns of numbers, times and text, in a separate process; nested ones are left out.
 
     Raises:
         ValueError: pyarrow is missing, or the columns unpack to more than a recording may have.
     """
-    try:
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        raise ValueError("a Parquet file; pip install pyarrow reads it") from None
+    if find_spec("pyarrow") is None:
+        raise ValueError("a Parquet file; pip install pyarrow reads it")
+    table: Table = call_apart("imagebind_cli.media.motion.tables.parquet:_read", source)
+    return table
+
+
+def _read(source: Source) -> Table:
+    from pyarrow import parquet
+
     with decoding("Parquet file"):
         metadata = parquet.read_metadata(source)
         check_size(metadata.num_rows * metadata.num_columns)
