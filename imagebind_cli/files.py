@@ -14,11 +14,12 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from imagebind_cli.checksums import seal
 from imagebind_cli.errors import UserError, writing
 
 BUILDING = re.compile(r"\..+\.[0-9a-f]{16}\.partial", re.DOTALL)  # names of the folders in which files are built
@@ -74,6 +75,11 @@ def write_text(path: Path, text: str, errors: str = "strict") -> None:
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     """Replace a file by JSON and a newline, as `replacing`."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def write_sealed_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Replace a file by a JSON object with its checksum, as `replacing`; `documents.read_sealed_object` reads it."""
+    write_text(path, seal(json.dumps(record, indent=2)) + "\n")
 
 
 def put_in_place(built: Path, path: Path) -> None:

@@ -94,13 +94,13 @@ def _renamed(row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
     return others | {name: row[column] for name, column in columns.items() if column in row}
 
 
-def read_good_rows(path: Path, required: Iterable[str] = ()) -> Iterator[tuple[int, Row]]:
+def read_good_rows(path: Path, required: Iterable[str] = (), columns: Mapping[str, str] | None = None) -> Iterator[tuple[int, Row]]:
     """Yield rows like `read_rows`, for files of which every row is needed.
 
     Raises:
         UserError: as `read_rows`, or a row cannot be used.
     """
-    for number, row in read_rows(path, required):
+    for number, row in read_rows(path, required, columns):
         if isinstance(row, BadRow):
             raise UserError(f"{path}:{number}: {row.reason}")
         yield number, row

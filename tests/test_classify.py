@@ -181,5 +181,5 @@ def test_a_probe_on_a_store_loads_the_text_encoder_alone_and_only_for_class_name
     model = load("tiny", device="cpu")
     few_shot(["items.h5"], "audio", TruthOptions("folder"), ProbeOptions(1), labels=["ant", "bee"], model=model)
     assert set(model._encoders) == {"text"}
-    monkeypatch.setattr("imagebind_cli.space.load_model", lambda *arguments: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("imagebind_cli.model.load", lambda *arguments, **options: pytest.fail("a model was loaded"))
     assert few_shot(["items.h5"], "audio", TruthOptions("folder"), ProbeOptions(1)).report

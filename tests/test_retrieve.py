@@ -170,7 +170,8 @@ def test_neighbouring_windows_are_joined_to_stretches(retrieve: Run, folder: Pat
         (2, "b.wav", 0, 2, 1, 0.75),
         (3, "a.wav", 8, 10, 1, 0.6),
     ]
-    assert [row["id"] for row in retrieve(place, "--vector", "q.npy", "--stretches", "-k", 2).rows] == ["a.wav", "b.wav"]
+    best = retrieve(place, "--vector", "q.npy", "--stretches", "-k", 2).rows
+    assert [(row["start"], row["end"], row["windows"]) for row in best] == [(2, 5.5, 2)]
     apart = retrieve(place, "--vector", "q.npy", "--stretches", "--threshold", 0.78).rows
     assert [(row["start"], row["end"]) for row in apart] == [(2, 5.5)]
     run = retrieve(place, "--vector", "q.npy", "--stretches", "--plain", "--html", "a.html")
@@ -396,6 +397,16 @@ def test_rows_of_a_table_ask_and_one_that_may_be_meant_otherwise_does_not(retrie
     run = retrieve(pictures, "--queries", "-", stdin=b"")
     assert (run.code, run.out) == (0, b"")
     assert "imagebind: stdin is empty: there was nothing to ask" in run.notices
+
+
+def test_columns_of_pairs_go_by_other_names(retrieve: Run, folder: Path) -> None:
+    first, second = store(Path("a.npy"), "image", names(2)), store(Path("b.npy"), "thermal", names(2, "heat"), seed=1)
+    Path("p.csv").write_text("file_name,heat\nitem000,heat000\nitem001,heat001\n")
+    columns = ("--column", "image=file_name", "--column", "thermal=heat")
+    assert retrieve(first, second, "--pairs", "p.csv", *columns, "--draws", 0).rows[0]["pairs"]["used"] == 2
+    told_once(retrieve(first, second, "--pairs", "p.csv"), "p.csv:2: an id", "--column image=COLUMN names another")
+    told_once(retrieve(first, second, "--pairs", "p.csv", "--column", "image=gone"), "no column 'gone'")
+    assert "--column names columns of a --pairs FILE" in retrieve(first, second, "--pairs", "ids", *columns).err
 
 
 def test_pairs_may_be_a_table(retrieve: Run, folder: Path) -> None:

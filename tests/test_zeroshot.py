@@ -454,6 +454,7 @@ def test_what_cannot_be_done_is_told_in_one_line(
     store(Path("wrong.h5"), "audio", ["a", "b"], unit_rows(2, tiny.dim), model="tiny", weights="2:" + "f" * 16)
     store(Path("old.h5"), "audio", ["a", "b"], unit_rows(2, tiny.dim), model="tiny", weights="f" * 16)
     Path("unknown.csv").write_text("id,label\nclips/ant/0.wav,bea\n")
+    Path("unlike.csv").write_text("id,label\nclips/ant/0.wav,001 - XYZ\n")
     Path("short.csv").write_text("id,label\nclips/ant/0.wav,\n")
     Path("named.csv").write_text("id,class\nx,ant\n")
     Path("twice.jsonl").write_text('{"id": "x", "label": ["ant", "ant"]}\n')
@@ -477,6 +478,7 @@ def test_what_cannot_be_done_is_told_in_one_line(
         (("audio", "items.h5", "--labels", "a,b,a"), "class 'a' is there twice"),
         (("audio", "items.h5", "--labels", "a,b", "--templates", "none.txt"), "templates 'none.txt': no such file"),
         ((*with_classes, "--truth", "unknown.csv"), "its true label 'bea' is none of the 3 classes; the nearest is 'bee'"),
+        ((*with_classes, "--truth", "unlike.csv"), "they are ant, bee, cow; --labels '001 - XYZ=NAME' gives a class that label"),
         ((*with_classes, "--truth", "short.csv"), "short.csv: row 2 has no id or no label"),
         ((*with_classes, "--truth", "named.csv"), "named.csv: no column 'label'; it has id, class"),
         ((*with_classes, "--truth", "twice.jsonl"), "row 1 gives x the label 'ant' a second time"),

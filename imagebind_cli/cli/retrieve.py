@@ -35,6 +35,7 @@ from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.printable import printable
 from imagebind_cli.retrieval.requests import LIKE, VECTOR, combined_request, read_weights
 from imagebind_cli.space import Space
+from imagebind_cli.tabular import parse_columns
 
 if TYPE_CHECKING:
     from imagebind_cli.retrieval.find import Finder
@@ -130,7 +131,7 @@ def retrieve_command(
         list[Modality] | None, search_option(metavar="MODALITY", help="Search only stores of this modality. Repeatable.")
     ] = None,
     per_modality: Annotated[bool, search_option("--per-modality", help="Give -k answers of each modality.")] = False,
-    stretches: Annotated[bool, search_option("--stretches", help="Join neighbouring windows of a recording to one answer.")] = False,
+    stretches: Annotated[bool, search_option("--stretches", help="Join answers that are neighbouring windows of a recording.")] = False,
     index: Annotated[
         Index | None, search_option(help="Search approximately (flat: exactly) by a FAISS index, built beside each store if missing.")
     ] = None,
@@ -142,6 +143,10 @@ def retrieve_command(
     pairs: Annotated[
         str | None,
         evaluation_option(metavar="FILE|ids", help="Score two stores on each other: a JSON line for each pair of ids, or equal ids."),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        evaluation_option("--column", metavar="NAME=COLUMN", help="Column of --pairs FILE that holds the ids of a modality. Repeatable."),
     ] = None,
     draws: Annotated[int, evaluation_option(metavar="N", min=0, help="Bootstrap draws behind each interval; 0 for none.")] = 1000,
     model: ModelName = None,
@@ -163,6 +168,8 @@ def retrieve_command(
         if context.get_parameter_source(name).name != "DEFAULT":  # type: ignore[union-attr]
             flag = "-k" if name == "k" else f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag} is of a search, and --pairs gives scores alone; to see answers: retrieve A --queries B {flag} …")
+    if column and (pairs is None or pairs == "ids"):
+        raise UsageError("--column names columns of a --pairs FILE; give that file")
     options = _reading_options(None if queries else {kind for kind, _ in parts}, chosen)
     numbers = read_weights(weights, len(parts)) if weights is not None else None
 
@@ -170,16 +177,16 @@ def retrieve_command(
     if pairs is not None:
         from imagebind_cli.retrieval.evaluate import evaluate_pairs
 
-        _print_scores(evaluate_pairs(stores, pairs, draws, say, space), plain)
+        _print_scores(evaluate_pairs(stores, pairs, draws, say, space, parse_columns(column or ())), plain)
         return
 
     from imagebind_cli.retrieval.find import Finder
-    from imagebind_cli.retrieval.search import WINDOWS_SEARCHED, join_windows
+    from imagebind_cli.retrieval.search import join_windows
 
     finder = Finder(stores, space=space, modalities=modality or [], index=index and str(index), options=options)
     with Talk(errors, done="answered") as talk:
         search: dict[str, Any] = {
-            "k": k * WINDOWS_SEARCHED if stretches else k,
+            "k": k,
             "per_modality": per_modality,
             "threshold": float("-inf") if threshold is None else threshold,
             "listener": talk,
@@ -189,7 +196,7 @@ def retrieve_command(
         else:
             answers = finder.answer_file(queries, exhibits=html is not None, **search)
         if stretches:
-            answers = ((query, join_windows(hits, k)) for query, hits in answers)
+            answers = ((query, join_windows(hits)) for query, hits in answers)
         begun = f"stopped; the same command begins again{', also with an index that was not whole' if index else ''}"
         with line_if_stopped(lambda: begun), writing(html or "stdout"):
             _print_answers(answers, finder, plain, html, root, talk)

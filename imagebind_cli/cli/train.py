@@ -92,7 +92,7 @@ class TrainingTalk(TrainingListener):
 def train_command(
     pairs: Annotated[list[str] | None, typer.Option(metavar="A-B", help="Pair to bind, the anchor first: image-depth. Repeatable.")] = None,
     data: Annotated[list[str] | None, typer.Option(help="Files of pairs, or patterns; with several pairs, image-depth=FILE.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder, new or to be continued.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder, new or to be continued.")] = None,
     recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="A recipe of the package, or a TOML file.")] = None,
     val: Annotated[
         list[str] | None,

@@ -17,8 +17,6 @@ from imagebind_cli.store import StoreReader
 # An index: (store, queries (queries, dim), k) to row numbers int64 (queries, k), padded with -1, and their scores.
 Nearest = Callable[[StoreReader, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
-WINDOWS_SEARCHED = 10  # windows to search for each stretch that is wanted, since several become one
-
 
 @dataclass(frozen=True)
 class Query:
@@ -105,8 +103,8 @@ def search(
     return answers
 
 
-def join_windows(hits: Sequence[Hit], k: int) -> list[Hit]:
-    """Join neighbouring windows of one recording among the answers to a query, and return the k best stretches of each ranking.
+def join_windows(hits: Sequence[Hit]) -> list[Hit]:
+    """Join neighbouring windows of one recording among the answers to a query into stretches, best first in each ranking.
 
     A stretch has the score of its best window. Answers that are whole items are stretches of their own. Windows that touch or overlap are neighbours.
     """
@@ -120,7 +118,7 @@ def join_windows(hits: Sequence[Hit], k: int) -> list[Hit]:
         of_items = groupby(sorted(ranking, key=_place), key=lambda hit: (id(hit.store), hit.id))
         stretches = [stretch for _, windows in of_items for stretch in _stretches(windows)]
         stretches.sort(key=lambda hit: hit.rank)
-        joined += [replace(hit, rank=rank) for rank, hit in enumerate(stretches[:k], start=1)]
+        joined += [replace(hit, rank=rank) for rank, hit in enumerate(stretches, start=1)]
     return joined
 
 

@@ -28,9 +28,9 @@ import numpy as np
 
 from imagebind_cli.checksums import check_seal
 from imagebind_cli.errors import UserError
-from imagebind_cli.files import being_written, open_locked, sync, write_all
+from imagebind_cli.files import being_written, open_locked, sync, write_all, write_sealed_json
 from imagebind_cli.store.growing import HEADER, GrowingLines, GrowingNPY, has_header, map_npy
-from imagebind_cli.store.provenance import check_resumable, parse_provenance, write_provenance
+from imagebind_cli.store.provenance import check_resumable, parse_provenance
 from imagebind_cli.store.row import STAMP, Row, row_line, stamp_record
 from imagebind_cli.store.source import Views
 from imagebind_cli.store.sums import FIRST, SUMS, check_running, new_sums, row_states, running_sum
@@ -343,7 +343,7 @@ class FolderWriter:
             raise
 
     def describe(self, provenance: Mapping[str, Any]) -> None:
-        write_provenance(self._names.provenance, {**provenance, "part_rows": self._part_rows})
+        write_sealed_json(self._names.provenance, {**provenance, "part_rows": self._part_rows})
         self._sealed = True
 
     def write(self, rows: list[Row], replaced: list[int]) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 
 from imagebind_cli.checksums import check_seal
 from imagebind_cli.errors import UserError
+from imagebind_cli.files import write_sealed_json
 from imagebind_cli.store.growing import GrowingLines, GrowingNPY
-from imagebind_cli.store.provenance import check_provenance_file, parse_provenance, provenance_path, write_provenance
+from imagebind_cli.store.provenance import check_provenance_file, parse_provenance, provenance_path
 from imagebind_cli.store.row import Row, sealed_row_line, stored_line
 from imagebind_cli.store.source import VECTOR, TableSource, Views, read_row_table
 
@@ -51,7 +52,7 @@ class JSONLinesWriter:
         self.stamps, self.hidden = table.stamps(), table.hidden()
 
     def describe(self, provenance: Mapping[str, Any]) -> None:
-        write_provenance(self.files[1], provenance)
+        write_sealed_json(self.files[1], provenance)
 
     def write(self, rows: list[Row], replaced: list[int]) -> None:
         length = self._lines.length
@@ -97,7 +98,7 @@ class NPYWriter:
         self._lines.truncate(length)
 
     def describe(self, provenance: Mapping[str, Any]) -> None:
-        write_provenance(self.files[2], provenance)
+        write_sealed_json(self.files[2], provenance)
 
     def write(self, rows: list[Row], replaced: list[int]) -> None:
         whole, length = self._vectors.rows, self._lines.length

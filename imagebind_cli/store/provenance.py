@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from imagebind_cli.checksums import SEALED, check_seal, seal
+from imagebind_cli.checksums import SEALED, check_seal
 from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
-from imagebind_cli.files import write_text
+from imagebind_cli.files import write_sealed_json
 from imagebind_cli.fingerprint import is_earlier
 from imagebind_cli.registry import with_default_options
 
@@ -55,11 +54,6 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """
     one, other = ({**record, "options": with_default_options(record.get("modality", ""), record.get("options"))} for record in (one, other))
     return next((key for key in {**one, **other} if key not in FREE and one.get(key) != other.get(key)), None)
-
-
-def write_provenance(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record to a file, with its checksum."""
-    write_text(path, seal(json.dumps(record, indent=2)) + "\n")
 
 
 def check_alike(path: Path, provenance: Mapping[str, Any], first: Path, first_provenance: Mapping[str, Any]) -> None:
@@ -121,4 +115,4 @@ def check_provenance_file(path: Path, provenance: dict[str, Any]) -> None:
         except ValueError as error:
             raise UserError(f"{record}: {error}; without it {path} cannot be continued") from None
         check_resumable(path, before, provenance)
-    write_provenance(record, provenance)
+    write_sealed_json(record, provenance)

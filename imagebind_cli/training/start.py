@@ -24,7 +24,8 @@ from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.towers import Tower, make_tower, set_trainable
 from imagebind_cli.weights import checkpoint
 from imagebind_cli.weights.checkpoint import Checkpoint
-from imagebind_cli.weights.find import find_checkpoint
+from imagebind_cli.weights.find import BUNDLED, find_checkpoint, is_bundled
+from imagebind_cli.weights.model_config import packaged_names
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def _find_weights(source: str, name: str) -> Checkpoint:
     try:
         found = find_checkpoint(source)
     except UserError as error:
-        raise UserError(f"{error}; for fresh weights: --set encoders.{name}.init={RANDOM}") from None
+        small = f"; {BUNDLED} is here: --model {BUNDLED}" if source in packaged_names() and is_bundled(BUNDLED) else ""
+        raise UserError(f"{error}; for fresh weights: --set encoders.{name}.init={RANDOM}{small}") from None
     if found.unfinished:
         advice = f"finish it first, or copy its present state: imagebind weights convert {source} FOLDER"
         raise UserError(f"{source}: {found.unfinished}; weights trained on top of it will not fit once it continues: {advice}")

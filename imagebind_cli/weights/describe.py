@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from imagebind_cli import registry
+from imagebind_cli.checksums import check_seal
 from imagebind_cli.encoder import build_encoder
 from imagebind_cli.weights import download, foreign_config, model_config
 from imagebind_cli.weights.checkpoint import Checkpoint
@@ -72,6 +74,11 @@ def count_recorded_files(found: Checkpoint) -> int:
 def differing_files(found: Checkpoint) -> Iterator[str]:
     """Read every recorded file of a model, and yield a line for each that is not what was fetched or converted."""
     folder = _folder_of(found)
+    with suppress(FileNotFoundError):
+        try:
+            check_seal((folder / "config.json").read_bytes())
+        except ValueError as error:
+            yield f"config.json: {error}"
     for name, record in {**recorded_files(folder), **found.config.files}.items():
         if fault := weight_fault(folder / name, record):
             yield f"{name}: {fault}"

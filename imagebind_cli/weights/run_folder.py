@@ -22,7 +22,7 @@ from imagebind_cli.fingerprint import fingerprint, is_earlier
 from imagebind_cli.weights.checkpoint import Checkpoint
 from imagebind_cli.weights.model_config import BaseRecord, ModelConfig
 from imagebind_cli.weights.origin import FileRecord, file_record
-from imagebind_cli.weights.tensor_files import read_tensors, write_tensors
+from imagebind_cli.weights.tensor_files import read_about, read_tensors, write_tensors
 from imagebind_cli.weights.verified import check_weight_file
 
 RUN, CHECKPOINTS = "run.json", "checkpoints"  # in a run folder: what the run is, and the states it can continue from
@@ -39,14 +39,24 @@ def unfinished_state(folder: Path) -> str:
     return "" if progress["finished"] else f"an unfinished run, saved after step {progress['step']:,}"
 
 
+def saved_progress(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return how far a run was, by the metadata of a state that it saved.
+
+    Raises:
+        KeyError, TypeError, ValueError: that is not there, or damaged.
+    """
+    about = read_about(metadata)
+    progress: dict[str, Any] = about["progress"] if about else json.loads(metadata["progress"])  # the latter of an earlier version
+    return progress
+
+
 def _progress(path: Path) -> dict[str, Any]:
     """Return how far a run was when it saved a state; {} where that cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            progress: dict[str, Any] = json.loads(file.metadata()["progress"])
-            return progress
+            return saved_progress(file.metadata())
     except (SafetensorError, OSError, ValueError, TypeError, KeyError):
         return {}
 
