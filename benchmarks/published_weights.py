@@ -27,7 +27,7 @@ def published_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Published tensor names and their shapes for a config, as the published constructor would make them."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, encoder in config.encoders.items():
-        for key, tensor in build_encoder(registry.get(name), encoder).state_dict().items():
+        for key, tensor in build_encoder(registry.face(name).contract, encoder).state_dict().items():
             published, _ = tensor_names.rename(f"{name}.{key}", tensor_names.PUBLISHED, backwards=True)
             assert published is not None
             shapes[published] = tuple(tensor.shape)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from imagebind_cli.checksums import SEALED, check_seal
 from imagebind_cli.errors import UserError
 
 DEPTH = 100  # tables and lists inside each other; more would exhaust Python's stack somewhere later
@@ -50,6 +51,21 @@ def read_object(path: Path) -> dict[str, Any]:
     table = read_json(path)
     if not isinstance(table, dict):
         raise UserError(f"{path}: not a JSON object")
+    return table
+
+
+def read_sealed_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds one object, compare it with the checksum that it may end with, and leave that out.
+
+    Raises:
+        UserError: as `read_object`, or it does not match.
+    """
+    table = read_object(path)
+    try:
+        check_seal(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    table.pop(SEALED, None)
     return table
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +22,18 @@ class UsageError(UserError):
     `run_command_line` prints it as one line on stderr, with a hint, and exits 2. What is looked for and not found (a file, a model, a store) is a
     plain `UserError`: it may be there tomorrow.
     """
+
+
+class OptionError(UsageError):
+    """A wrong reading option. `names`: those of options in the message, as in Python."""
+
+    def __init__(self, message: str, names: Iterable[str]) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
+
+    def as_flags(self) -> str:
+        """Return the message with options spelled as flags."""
+        return re.sub(r"\w+", lambda word: word[0].replace("_", "-") if word[0] in self.names else word[0], str(self))
 
 
 def first_line(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,8 +37,11 @@ class Listener:
     def remarks(self, id: str, notes: Iterable[str], warnings: Iterable[str]) -> None:
         """Report what was assumed to read an input, and what of the input was lost."""
 
-    def begin(self, stored: int) -> None:
-        """Report that the first input is about to be read, and how many rows the store has already."""
+    def begin(self, stored: int, count: Callable[[], int | None] | None = None) -> None:
+        """Report that the first input is about to be read, and how many rows the store has already.
+
+        count: returns how many inputs there are, None if that is unknown. It may take long; call it in a thread.
+        """
 
     def succeeded(self, id: str) -> None:
         """Count an input that is done."""

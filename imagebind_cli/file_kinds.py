@@ -10,6 +10,8 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from imagebind_cli.errors import UsageError
+
 PICTURE = (
     "jpg jpeg jpe jfif png apng gif webp bmp dib tif tiff ppm pgm pbm pnm pfm exr hdr jp2 j2k jxl heic heif hif avif ico icns svg tga psd "
     "dng cr2 cr3 nef arw orf rw2 raf"
@@ -44,6 +46,13 @@ READ = {
     }.items()
 }
 
+# What `--include kind:NAME` takes.
+KINDS = {
+    name: frozenset(suffixes.split())
+    for name, suffixes in {"image": PICTURE, "video": VIDEO, "audio": SOUND, "table": TABLE, "array": ARRAY, "archive": ARCHIVE}.items()
+}
+KIND = "kind:"
+
 PLACED = frozenset({"depth", "imu"})  # modalities of which a file's name, or files beside it, may change how it is read
 
 # Names, without suffix or with that of a text, of the papers that come with a dataset.
@@ -64,19 +73,33 @@ OFFICE = (b"[Content_Types].xml", b"_rels/", b"mimetype")  # first members of ZI
 class Others:
     """Which files in folders and patterns are not meant as inputs.
 
-    strict: files of plainly another kind are failures. include: patterns of which a file's name matches one, if there are any.
-    count: how many files of another kind were skipped.
+    strict: files of plainly another kind are failures. include: what a file's name must match one of, if there are any: a pattern, `*.jpg`, or
+    `kind:video`, a kind of `KINDS`. count: how many files of another kind were skipped.
+
+    Raises:
+        UsageError: `include` has an unknown kind.
     """
 
     strict: bool = False
     include: tuple[str, ...] = ()
     count: int = 0
 
+    def __post_init__(self) -> None:
+        for pattern in self.include:
+            if pattern.startswith(KIND) and pattern.removeprefix(KIND) not in KINDS:
+                raise UsageError(f"--include {pattern}: unknown kind; choose from {', '.join(KIND + name for name in KINDS)}")
+
 
 def is_included(path: str, patterns: Sequence[str]) -> bool:
-    """Check whether a file's name matches one of some patterns, in upper or lower case; without patterns every file does."""
+    """Check whether a file's name matches one of some patterns or kinds, in upper or lower case; without any every file does."""
     name = os.path.basename(path).lower()
-    return not patterns or any(fnmatch.fnmatchcase(name, pattern.lower()) for pattern in patterns)
+    return not patterns or any(_matches(name, pattern.lower()) for pattern in patterns)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    if pattern.startswith(KIND):
+        return os.path.splitext(name)[1][1:] in KINDS[pattern.removeprefix(KIND)]
+    return fnmatch.fnmatchcase(name, pattern)
 
 
 def is_other(path: str, modalities: Iterable[str]) -> bool:

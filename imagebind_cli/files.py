@@ -14,11 +14,12 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from imagebind_cli.checksums import seal
 from imagebind_cli.errors import UserError, writing
 
 BUILDING = re.compile(r"\..+\.[0-9a-f]{16}\.partial", re.DOTALL)  # names of the folders in which files are built
@@ -74,6 +75,11 @@ def write_text(path: Path, text: str, errors: str = "strict") -> None:
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     """Replace a file by JSON and a newline, as `replacing`."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def write_sealed_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Replace a file by a JSON object with its checksum, as `replacing`; `documents.read_sealed_object` reads it."""
+    write_text(path, seal(json.dumps(record, indent=2)) + "\n")
 
 
 def put_in_place(built: Path, path: Path) -> None:
@@ -141,11 +147,16 @@ def open_locked(path: Path, busy: str | None, flags: int = 0) -> int:
 @contextmanager
 def locked(path: Path, busy: str | None = None) -> Iterator[None]:
     """Hold the lock of a file that exists only for this. busy: as for `open_locked`."""
-    descriptor = open_locked(path, busy)
+    descriptor = open_locked(path, busy, os.O_NOFOLLOW)
     try:
         yield
     finally:
         os.close(descriptor)
+
+
+def open_no_link(path: str, flags: int) -> int:
+    """Open a file whose name others can guess, as the `opener` of `open`. A symbolic link that somebody put in its place is refused."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def being_written(path: Path) -> str:
@@ -193,7 +204,7 @@ def _building_folder(target: Path) -> tuple[Path, int]:
         folder = target.with_name(f".{name}.{secrets.token_hex(8)}.partial")
         folder.mkdir(0o700)
         with suppress(FileNotFoundError, UserError):  # swept by another process before it was locked
-            return folder, open_locked(folder / LOCK, busy="")
+            return folder, open_locked(folder / LOCK, "", os.O_NOFOLLOW)
 
 
 def _remove_unlocked(folder: Path) -> None:

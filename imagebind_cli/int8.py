@@ -6,6 +6,8 @@ token alone, so that a vector does not change with the batch it is in. Stem, nor
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -15,6 +17,7 @@ from imagebind_cli.encoder import Encoder
 
 LARGEST = 127
 SMALLEST = torch.finfo(torch.float32).tiny
+SLOWEST = 8  # times `torch._int_mm` that oneDNN's product may take
 
 
 class Int8Linear(nn.Module):
@@ -58,13 +61,31 @@ def _packed_product(rounded: Tensor, weight: Tensor, scale: Tensor, zero: Tensor
 
 @cache
 def packs() -> bool:
-    """Check whether oneDNN multiplies int8 exactly here: torch for other processors lacks it, and old processors saturate at 16 bits."""
-    rows, weight, scale = torch.full((4, 64), LARGEST, dtype=torch.int8), torch.full((16, 64), -LARGEST, dtype=torch.int8), torch.ones(16)
+    """Check whether oneDNN's product is exact and fast here; else `torch._int_mm` multiplies.
+
+    Torch for other processors lacks it, and old processors saturate at 16 bits. For some, oneDNN only has reference code, hundreds of times as slow.
+    """
+    rows, weight = (torch.full((count, 256), value, dtype=torch.int8) for count, value in ((16, LARGEST), (64, -LARGEST)))
+    scale, zero = torch.ones(64), torch.zeros(64, dtype=torch.int32)
     try:
-        product = _packed_product(rows, torch.ops.onednn.qlinear_prepack(weight, None), scale, torch.zeros(16, dtype=torch.int32))
+        packed = torch.ops.onednn.qlinear_prepack(weight, None)
+        exact = bool((_packed_product(rows, packed, scale, zero) == -256 * LARGEST * LARGEST).all())
     except (RuntimeError, AttributeError):
         return False
-    return bool((product == -64 * LARGEST * LARGEST).all())
+    return exact and _seconds(lambda: _packed_product(rows, packed, scale, zero)) < SLOWEST * _seconds(
+        lambda: torch._int_mm(rows, weight.T)
+    )
+
+
+def _seconds(multiply: Callable[[], Tensor]) -> float:
+    """Return the shortest time of three calls."""
+
+    def once() -> float:
+        began = time.perf_counter()
+        multiply()
+        return time.perf_counter() - began
+
+    return min(once() for _ in range(3))
 
 
 def narrow(encoder: Encoder) -> Encoder:

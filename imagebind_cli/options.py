@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, get_args, get_type_hints
 
-from imagebind_cli.errors import UsageError
+from imagebind_cli.errors import OptionError, UsageError
 
 Floats = Sequence[float]
 
@@ -80,7 +80,7 @@ class ReadingOptions:
         for group, fault in EXCLUSIVE.items():
             given = [name for name in self.names() if name in group and getattr(self, name) is not None]
             if len(given) > 1:
-                raise UsageError(fault.format(" and ".join(given)))
+                raise OptionError(fault.format(" and ".join(given)), self.names())
 
     def choices(self) -> dict[str, Any]:
         """Return the options that were set, by name."""
@@ -221,9 +221,8 @@ class ThermalOptions(ReadingOptions):
             except ValueError:
                 low = high = 0.0
             if not float("-inf") < low < high < float("inf"):
-                raise UsageError(
-                    f"unknown thermal_range {self.thermal_range!r}; choose auto, percentile or MIN:MAX, as in 10:40 or 20C:40C"
-                )
+                known = "choose auto, percentile or MIN:MAX, as in 10:40 or 20C:40C"
+                raise OptionError(f"unknown thermal_range {self.thermal_range!r}; {known}", self.names())
 
     def limits(self) -> tuple[float, float, bool]:
         """Return the two ends of a `thermal_range` that gives them, and whether they are temperatures, then in degrees Celsius.
@@ -332,25 +331,25 @@ def read_options(kind: type[ReadingOptions], modality: str, chosen: Mapping[str,
     Args:
         modality: as the user calls it, for the messages. still: whether it is one of pictures that never move.
     Raises:
-        UsageError: a name that the modality does not have, or a value of another type, not among the choices, or too small.
+        OptionError: a name that the modality does not have, or a value of another type, not among the choices, or too small.
     """
     known, types = {entry.name: entry for entry in fields(kind) if entry.name != "chosen"}, get_type_hints(kind)
     for name, value in chosen.items():
         entry = known.get(name)
         if entry is None:
-            raise UsageError(f"{modality} has no option {name!r}; it has {', '.join(kind.names(still)) or 'none'}")
+            raise OptionError(f"{modality} has no option {name!r}; it has {', '.join(kind.names(still)) or 'none'}", [name, *kind.names()])
         if "per_item" in entry.metadata:
             continue
         if still and entry.metadata["only"] and value != entry.default:  # the record of a store names them all
-            raise UsageError(f"{modality} has no option {name!r}, which {entry.metadata['only']}")
+            raise OptionError(f"{modality} has no option {name!r}, which {entry.metadata['only']}", [name])
         accepted = get_args(types[name]) or (types[name],)
         if not _is_one_of(value, accepted):
-            raise UsageError(f"{name} is {value!r}; {NEEDED[accepted[0]]} is needed")
+            raise OptionError(f"{name} is {value!r}; {NEEDED[accepted[0]]} is needed", [name])
         choices, minimum = entry.metadata["choices"], entry.metadata["minimum"]
         if value is not None and choices and value not in choices:
-            raise UsageError(f"unknown {name} {value!r}; choose from {', '.join(choices)}")
+            raise OptionError(f"unknown {name} {value!r}; choose from {', '.join(choices)}", [name])
         if value is not None and minimum is not None and value < minimum:
-            raise UsageError(f"{name} is {value}; at least {minimum:g} is needed")
+            raise OptionError(f"{name} is {value}; at least {minimum:g} is needed", [name])
     return kind(**chosen, chosen=frozenset(chosen).intersection(kind.names()))
 
 

@@ -47,6 +47,7 @@ class Face:
     name: as the user says it. encoder: whose input it is; a picture and a clip are two faces of `vision`.
     still: an input never has a duration, though others of its encoder do. mixed: whether it has one is seen when it is read.
     text: an input is a sentence, and not a file. scaled: its encoder has a logit scale.
+    probe: settings of `evaluation.probe.ProbeTraining` that the paper states for it, where they differ from those for sounds.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Face:
     mixed: bool = False
     text: bool = False
     scaled: bool = True
+    probe: tuple[tuple[str, float], ...] = ()
 
     @cached_property
     def options(self) -> type[ReadingOptions]:
@@ -96,7 +98,7 @@ class Face:
         """Check the options that a user or a record names, once per command or call, and return them with the others at their defaults.
 
         Raises:
-            UsageError: an option that it does not have, or a value that is not one of the choices or too small.
+            OptionError: an option that it does not have, or a value that is not one of the choices or too small.
         """
         return read_options(self.options, self.name, chosen, self.still)
 
@@ -109,6 +111,7 @@ _FACES = {
         Face("video", "vision", scaled=False),
         Face("vision", "vision", mixed=True, scaled=False),
         Face(TEXT, "text", text=True),
+        Face("depth", "depth", probe=(("learning_rate", 1e-2), ("weight_decay", 0.0), ("epochs", 60))),
     )
 }
 
@@ -126,20 +129,6 @@ def face(name: str) -> Face:
     if name not in _FACES:
         _FACES[name] = Face(name, name)
     return _FACES[name]
-
-
-def encoder_name(modality: str) -> str:
-    """Return the name of the encoder behind a modality: `vision` for `image`, `video` and `vision`, else the name itself.
-
-    Raises:
-        UsageError: as `face`.
-    """
-    return face(modality).encoder
-
-
-def get(modality: str) -> Modality:
-    """Return what the encoder file of a modality provides, importing it only now."""
-    return face(modality).contract
 
 
 def with_default_options(modality: str, record: Any) -> Any:

@@ -32,18 +32,6 @@ def _give(made: Mapping[str, Any]) -> str:
     return f"--model {folder}, or where it is now, names it" if folder else "--model must name the one that made them"
 
 
-def load_model(name: str | None, device: str, dtype: str, config: str | None, note: Callable[[str], None]) -> Model:
-    """Load a model as `model.load` does. note: called with a line of text if it is untrained or its training has not ended."""
-    from imagebind_cli.model import load
-
-    model = load(name, device=device, dtype=dtype, config=config)
-    if model.checkpoint.untrained:
-        note(f"model {model.name} is untrained: its weights are made by rule, and nearness means little. --model huge is the published one")
-    if unfinished := model.checkpoint.unfinished:
-        note(f"{model.checkpoint.place}: {unfinished}; its model is that of step {model.checkpoint.config.origin.get('steps', 0):,}")
-    return model
-
-
 @dataclass
 class Space:
     """One joint space: stores are checked against each other and against the model.
@@ -63,6 +51,11 @@ class Space:
     prepare: Callable[[], object] = lambda: None
     item_timeout: float = ITEM_SECONDS
     made: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)  # place and provenance of all that was admitted
+
+    @classmethod
+    def of(cls, model: Space | Model | str | None, listener: Listener) -> Space:
+        """Return a space as it is, or that of a model, whose notes a listener receives."""
+        return model if isinstance(model, Space) else cls(model, note=listener.note)
 
     def admit(self, reader: StoreReader, modality: str | None = None) -> StoreReader:
         """Check that a store belongs to the space, and return it.
@@ -95,17 +88,27 @@ class Space:
         return loaded
 
     def _load(self, chosen: str | None) -> Model:
+        """Load a model, and note if it is untrained or its training has not ended."""
+        from imagebind_cli.model import load
+
         first, made = next(iter(self.made), ("", {}))
         name = chosen or made.get("model")
         self.prepare()
         try:
-            return load_model(name, self.device, self.dtype, self.config, self.note)
+            model = load(name, device=self.device, dtype=self.dtype, config=self.config)
         except UserError as error:
             if chosen is None and "folder" in made:
                 raise UserError(
                     f"{first}: its vectors are of model {name!r}, which was in {made['folder']}: {_give(made)} ({error})"
                 ) from None
             raise
+        if model.checkpoint.untrained:
+            hint = "its weights are made by rule, and nearness means little. --model huge is the published one"
+            self.note(f"model {model.name} is untrained: {hint}")
+        if unfinished := model.checkpoint.unfinished:
+            steps = model.checkpoint.config.origin.get("steps", 0)
+            self.note(f"{model.checkpoint.place}: {unfinished}; its model is that of step {steps:,}")
+        return model
 
     def sentences(self, sentences: list[str], listener: Listener) -> Iterator[np.ndarray]:
         """Embed sentences, in order.

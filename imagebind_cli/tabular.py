@@ -5,9 +5,9 @@ from __future__ import annotations
 import codecs
 import csv
 import shlex
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.file_kinds import archive
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+LONGEST = 1 << 26  # characters of a line or a cell: a file's size must not decide how much memory one takes
 WORDS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 DOUBLED = 'a quotation mark inside a cell is written "", in a cell between quotation marks'
@@ -93,13 +94,13 @@ def _renamed(row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
     return others | {name: row[column] for name, column in columns.items() if column in row}
 
 
-def read_good_rows(path: Path, required: Iterable[str] = ()) -> Iterator[tuple[int, Row]]:
+def read_good_rows(path: Path, required: Iterable[str] = (), columns: Mapping[str, str] | None = None) -> Iterator[tuple[int, Row]]:
     """Yield rows like `read_rows`, for files of which every row is needed.
 
     Raises:
         UserError: as `read_rows`, or a row cannot be used.
     """
-    for number, row in read_rows(path, required):
+    for number, row in read_rows(path, required, columns):
         if isinstance(row, BadRow):
             raise UserError(f"{path}:{number}: {row.reason}")
         yield number, row
@@ -109,11 +110,15 @@ def read_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a text file in UTF-8, with or without a byte order mark, as they come, with their ends.
 
     Raises:
-        UserError: it cannot be read, or a line is not UTF-8: which one, and how to convert the file.
+        UserError: it cannot be read, or a line is not UTF-8: which one, and how to convert the file; one has more than `LONGEST` characters.
     """
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(partial(file.readline, LONGEST + 1), ""), start=1):
+                if len(line) > LONGEST:
+                    raise UserError(
+                        f"{path}: line {number}: has more than {LONGEST:,} characters, as no line of a table or of JSON Lines does"
+                    )
                 data = line.encode("utf-8", "surrogateescape")
                 fault = (archive(data, str(path)) if number == 1 else None) or encoding_fault(data, str(path))
                 if fault:
@@ -172,7 +177,7 @@ def table_rows(
 
 
 def _cells(lines: Iterable[str], place: Path, delimiter: str) -> Iterator[tuple[int, list[str] | BadRow]]:
-    csv.field_size_limit(sys.maxsize)  # a long sentence is not an error
+    csv.field_size_limit(LONGEST)  # a long sentence is not an error
     plain = delimiter == "\t"
     reader = csv.reader(
         lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL, skipinitialspace=not plain, strict=True
@@ -184,6 +189,8 @@ def _cells(lines: Iterable[str], place: Path, delimiter: str) -> Iterator[tuple[
         except StopIteration:
             return
         except csv.Error as error:
+            if "field limit" in str(error):
+                raise UserError(f"{place}:{number}: a cell begins here that has more than {LONGEST:,} characters") from None
             if "end of data" in str(error):
                 raise UserError(f"{place}:{number}: a quotation mark opens here and is never closed; {DOUBLED}") from None
             if reader.line_num > number:

@@ -12,6 +12,7 @@ import fcntl
 import gc
 import inspect
 import json
+import multiprocessing.process
 import os
 import runpy
 import select
@@ -274,6 +275,7 @@ def _become(asked: dict[str, Any], descriptors: dict[int, int]) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["folder"])
+    multiprocessing.process.ORIGINAL_DIR = asked["folder"]  # for what it starts
     for name, number, mode, errors in (("stdin", 0, "r", "strict"), ("stdout", 1, "w", "strict"), ("stderr", 2, "w", "backslashreplace")):
         stream = None
         if number in descriptors:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from imagebind_cli.store import Row, Store
@@ -51,4 +54,20 @@ def store(
     with Store(path, {**MADE, "dim": rows.shape[1], "modality": modality, **made}) as written:
         for id in dict.fromkeys(ids):
             written.append([entry for entry in entries if entry.id == id])
+    return path
+
+
+def without_checksums(path: Path) -> Path:
+    """Make a store one of an earlier version, which had no checksums; not for `.safetensors`."""
+    if path.suffix == ".h5":
+        with h5py.File(path, "r+") as file:
+            made = json.loads(file.attrs["made"])
+            del made["crc32"], file["sums"]
+            file.attrs["made"] = json.dumps(made)
+        return path
+    for file in (path / "made.json", path.with_suffix(".jsonl"), path.with_suffix(".made.json")):
+        if file.is_file():
+            file.write_text(re.sub(r', "(vector_)?crc32": "[0-9a-f]{8}"', "", file.read_text()))
+    for file in path.glob("sums-*.npy"):
+        file.unlink()
     return path

@@ -16,6 +16,7 @@ import trees
 from conftest import Run
 from stores import store, unit_rows
 
+from imagebind_cli import load
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.evaluation import ClassOptions, ProbeOptions, ReportOptions, TruthOptions, classify, few_shot, open_suite, run_suite
 from imagebind_cli.events import Listener
@@ -173,3 +174,12 @@ def test_a_probe_needs_no_model_to_be_compared_with(tiny: Any) -> None:
     result = few_shot(["other.h5"], "audio", TruthOptions("folder"), ProbeOptions(1), labels="ant,bee", listener=notes)
     assert result.report
     assert any(line.startswith("not compared with zero-shot: no model 'gone'") for line in notes.lines), notes.lines
+
+
+@pytest.mark.usefixtures("named")
+def test_a_probe_on_a_store_loads_the_text_encoder_alone_and_only_for_class_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load("tiny", device="cpu")
+    few_shot(["items.h5"], "audio", TruthOptions("folder"), ProbeOptions(1), labels=["ant", "bee"], model=model)
+    assert set(model._encoders) == {"text"}
+    monkeypatch.setattr("imagebind_cli.model.load", lambda *arguments, **options: pytest.fail("a model was loaded"))
+    assert few_shot(["items.h5"], "audio", TruthOptions("folder"), ProbeOptions(1)).report

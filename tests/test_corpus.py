@@ -6,6 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ import numpy as np
 import pytest
 
 from imagebind_cli import corpus, options
-from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.errors import OptionError, UsageError, UserError
+from imagebind_cli.evaluation import ClassOptions, classify
 from imagebind_cli.events import Listener
+from imagebind_cli.registry import face
 from imagebind_cli.retrieval.find import find
 from imagebind_cli.similarity import combine
+from imagebind_cli.space import Space
 from imagebind_cli.store import Row, open_store
 
 TITLES = ("A folder into a store", "Preparing inputs")
@@ -81,6 +85,33 @@ def test_what_cannot_be_prepared_is_a_usage_error(photos: Path) -> None:
         with pytest.raises(UsageError, match=why):
             corpus.preprocess(modalities, ["photos"], output, options=chosen)
     assert not list(Path().glob("a.*"))
+
+
+def test_wrong_options_are_refused_before_a_model_is_loaded_or_a_file_is_written(photos: Path) -> None:
+    gone = Space("gone", prepare=lambda: pytest.fail("the model is loaded"))
+    wrong: dict[str, Any]
+    for modality, wrong, why in (
+        ("depth", {"depth_format": "inches"}, "unknown depth_format 'inches'; choose from metres, mm"),
+        ("imu", {"clips": 2, "hop": 1.0}, "clips and hop exclude each other"),
+        ("image", {"clips": 2}, "image has no option 'clips', which is for videos"),
+    ):
+        for ask in (
+            partial(corpus.embed, gone, modality, ["photos"], "a.h5", errors="e.jsonl", **wrong),
+            partial(corpus.estimate, gone, modality, ["photos"], **wrong),
+            partial(classify, ["photos"], modality, ClassOptions(labels=["a", "b"]), model=gone, reading=wrong),
+        ):
+            with pytest.raises(OptionError, match=why):
+                ask()
+    assert not list(Path().glob("*.*"))
+
+
+def test_a_message_spells_options_as_flags_and_leaves_values_alone() -> None:
+    with pytest.raises(OptionError) as caught:
+        face("depth").read_options({"sensor": "kv3_a"})
+    assert caught.value.as_flags() == "unknown sensor 'kv3_a'; choose from kv1, kv1_b, kv2, realsense, xtion"
+    with pytest.raises(OptionError) as caught:
+        face("imu").read_options({"rate": 50.0, "time_column": "t"})
+    assert caught.value.as_flags() == "rate is in place of timestamps; it excludes time-column and time-unit"
 
 
 def test_several_modalities_of_a_table_are_prepared_to_a_stream(photos: Path, tiny: Any) -> None:

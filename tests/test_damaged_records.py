@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from imagebind_cli import documents
+from imagebind_cli import documents, tabular
 from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.errors import UserError
 from imagebind_cli.store import open_store
@@ -211,7 +211,7 @@ def test_a_record_that_no_store_has(tmp_path: Path, imagebind: Run, ending: str,
 @pytest.mark.parametrize("missing", ["model", "weights", "options", "dim", "array", "modality", "assumptions", "pool"])
 def test_a_store_that_does_not_say_how_it_was_made(tmp_path: Path, imagebind: Run, missing: str) -> None:
     path = write_store(tmp_path / "s.npy")
-    _rewrite_record(path, lambda record: {key: value for key, value in record.items() if key != missing})
+    _rewrite_record(path, lambda record: {key: value for key, value in record.items() if key not in (missing, "crc32")})
     found = imagebind("store", "check", path)
     assert found.code in (0, 1)
     assert missing in ("options", "assumptions") or missing in found.out.decode()
@@ -300,3 +300,16 @@ def test_what_the_system_refuses_is_one_line(imagebind: Run, monkeypatch: pytest
     assert run.code == 1
     assert run.err.splitlines()[0].startswith(f"imagebind: {line}")
     assert len(run.err.splitlines()) == 1
+
+
+def test_a_line_or_cell_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tabular, "LONGEST", 100)
+    long, (csv, lines) = "x" * 60, (tmp_path / "a.csv", tmp_path / "a.jsonl")
+    csv.write_text(f'image,text\na.png,"{long}"\nb.png,"{long}\n{long}\n{long}"\n')
+    lines.write_text(json.dumps({"image": long}) + "\n" + json.dumps({"image": long * 2}) + "\n")
+    rows = tabular.read_rows(csv)
+    assert next(rows) == (2, {"image": "a.png", "text": long})
+    with pytest.raises(UserError, match=r"a.csv:3: a cell begins here that has more than 100 characters"):
+        next(rows)
+    with pytest.raises(UserError, match=r"a.jsonl: line 2: has more than 100 characters"):
+        list(tabular.read_rows(lines))

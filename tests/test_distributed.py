@@ -12,6 +12,7 @@ import time
 
 import pytest
 import torch
+from forkserver import Forked
 from generate import depth, picture
 from safetensors.torch import load_file
 
@@ -23,17 +24,21 @@ HANGS = 300
 pytestmark = pytest.mark.timeout(3 * HANGS)
 
 
-def launch(world, *command, **environment):
+@pytest.fixture(scope="module")
+def launch(fork_server):
     """Start a command once for each process, as `torchrun` does."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = str(probe.getsockname()[1])
-    shared = os.environ | {"WORLD_SIZE": str(world), "MASTER_ADDR": "localhost", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    return [
-        subprocess.Popen([sys.executable, "-m", *map(str, command)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                         stderr=subprocess.PIPE, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} | environment)
-        for rank in range(world)
-    ]  # fmt: skip
+
+    def run(world, *command):
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            port = str(probe.getsockname()[1])
+        shared = os.environ | {"WORLD_SIZE": str(world), "MASTER_ADDR": "localhost", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        command = [sys.executable, "-m", *map(str, command)]
+        environments = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
+        return [Forked(command, server=fork_server, env=environment, **streams) for environment in environments]
+
+    return run
 
 
 def finish(started):
@@ -47,7 +52,7 @@ def finish(started):
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def shared(request, tmp_path_factory):
+def shared(request, launch, tmp_path_factory):
     """What each of several processes found, in order of rank."""
     folder = tmp_path_factory.mktemp("ranks")
     codes, talk = finish(launch(request.param, "tests.ranks", folder))
@@ -126,11 +131,12 @@ def arguments(scenes, out, steps, *more):
             "--device", "cpu", "--out", out, *settings]  # fmt: skip
 
 
-def test_uneven_shards_and_a_slow_process_end_with_equal_metrics(scenes, tmp_path):
-    codes, talk = finish(launch(2, "slow", *arguments(scenes, tmp_path / "two", 6), PYTHONPATH=str(scenes)))
+def test_uneven_shards_and_a_slow_process_end_with_equal_metrics(scenes, launch, tmp_path, monkeypatch):
+    monkeypatch.chdir(scenes)  # where `slow` is
+    codes, talk = finish(launch(2, "slow", *arguments(scenes, tmp_path / "two", 6)))
     assert codes == [0, 0], talk
     assert talk[1] == ""  # the first one speaks for both
-    codes, talk = finish(launch(1, "slow", *arguments(scenes, tmp_path / "one", 6), PYTHONPATH=str(scenes)))
+    codes, talk = finish(launch(1, "slow", *arguments(scenes, tmp_path / "one", 6)))
     assert codes == [0], talk
     one, two = ([json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("one", "two"))
     assert [line["step"] for line in two] == [1, 2, 3, 4, 5, 6]
@@ -140,10 +146,11 @@ def test_uneven_shards_and_a_slow_process_end_with_equal_metrics(scenes, tmp_pat
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-def test_a_signal_to_one_stops_all_and_another_number_goes_on(scenes, tmp_path, imagebind, sharding):
+def test_a_signal_to_one_stops_all_and_another_number_goes_on(scenes, launch, tmp_path, monkeypatch, imagebind, sharding):
+    monkeypatch.chdir(scenes)  # where `slow` is
     out, steps = tmp_path / "run", 40
     way = f"run.sharding={sharding}"
-    started = launch(2, "slow", *arguments(scenes, out, steps, way), PYTHONPATH=str(scenes))
+    started = launch(2, "slow", *arguments(scenes, out, steps, way))
     metrics = out / "metrics.jsonl"
     while all(process.poll() is None for process in started) and not (metrics.exists() and metrics.read_bytes()):
         time.sleep(0.01)

@@ -752,6 +752,12 @@ SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
         ("model.safetensors", b"\xff" * 100, "does not begin as a safetensors file"),
         ("model.safetensors", (3).to_bytes(8, "little") + b"{}", "does not begin as a safetensors file"),
         ("model.bin", b"", "does not begin as one of PyTorch's"),
+        ("merges.txt", b"<!-- portal --> <html>", "came as an HTML page"),
+        ("merges.txt", b'<?xml version="1.0"?><Error>', "came as an HTML page"),
+        ("config.json", b"<body>", "came as an HTML page"),
+        ("config.json", b"not found", "is not JSON"),
+        ("config.json", b' {"a": 1}', ""),
+        ("merges.txt", b"<|startoftext|>", ""),
         ("model.pth", b"\x80\x02pickle", ""),
         ("model.safetensors", SAFETENSORS, ""),
         ("model.dat", b"anything", ""),
@@ -807,6 +813,27 @@ def test_tokens_are_in_no_part_that_is_left(site: Site, tmp_path: Path, monkeypa
         assert token not in str(caught.value)
         assert token not in (tmp_path / "model.pth.partial.json").read_text()
     assert site.ranges_seen() == [None, "bytes=1000-", None]  # what another token gives may be another file
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # urllib leaves an answer open that leads to "["
+@pytest.mark.parametrize("host", ["me:hidden@127.0.0.1:1", "me:hidden@127.0.0.1:x", "nowhere\x1b[2J", "[", ""])
+def test_a_redirect_to_nowhere_shows_no_secrets(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setattr(fetch, "PAUSES", ())
+    site.answers["/a/model.pth"] = (302, {"Location": f"http://{host}/b?token=hidden&part=1"}, b"")
+    with pytest.raises(UserError) as caught:
+        pull(site, tmp_path)
+    assert "hidden" not in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_the_password_of_a_hub_is_in_no_message(hub: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.address.replace("//", "//me:hidden@"))
+    for status, code in ((500, ""), (403, "GatedRepo")):
+        hub.answers["/api/models/me/clip/revision/v1"] = (status, {"X-Error-Code": code}, b"")
+        with pytest.raises(UserError) as caught:
+            download.pull_hub("hf://me/clip@v1", progress=quiet)
+        assert "hidden" not in str(caught.value)
+        assert "…@127.0.0.1" in str(caught.value)
 
 
 @pytest.mark.parametrize("address", ["http://me:hidden@127.0.0.1:1/a", "https://hidden@a b/model.pth", "http://me:hidden@h/a?token=hidden"])

@@ -422,8 +422,8 @@ def test_ctrl_c_says_how_far_it_is_and_the_same_command_goes_on(start: Start, em
 
 def test_a_line_a_minute_tells_how_far_it_is_where_nobody_looks(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(talk, "LINE_SECONDS", 0.2)
-    with talk.Talk(count=lambda: 1000) as counts:
-        counts.begin(0)
+    with talk.Talk() as counts:
+        counts.begin(0, lambda: 1000)
         for number in range(10):
             counts.succeeded(str(number))
             time.sleep(0.1)
@@ -480,7 +480,7 @@ def test_a_terminal_shows_the_time_left_and_keeps_stdout_clean(folder: Path, pro
 
 
 def test_what_can_be_counted_is(folder: Path) -> None:
-    from imagebind_cli.corpus.items import count_items
+    from imagebind_cli.sources import Inputs
 
     pictures(folder, 3)
     pictures(folder / "in", 2, "below")
@@ -497,7 +497,9 @@ def test_what_can_be_counted_is(folder: Path) -> None:
         (("image", ["a.png", "-"], None), None),
         (("image", ["x.tar"], None), None),
     ]
-    assert [count_items(*arguments) for arguments, _ in expected] == [count for _, count in expected]
+    assert [Inputs.of(paths, manifest).count((modality,)) for (modality, paths, manifest), _ in expected] == [
+        count for _, count in expected
+    ]
 
 
 # Stretches of one file

@@ -20,7 +20,9 @@ import pytest
 from imagebind_cli import files
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import locked, open_locked, replacing, sweep, write_json, write_text
+from imagebind_cli.prepared import open_writer
 from imagebind_cli.store import Row, Store, open_store
+from tests.conftest import Run
 
 MB = 1 << 20
 MADE = {"model": "m", "weights": "0123", "modality": "audio", "dim": 6, "pool": "mean", "version": "1"}
@@ -111,6 +113,16 @@ def test_a_planted_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "l").symlink_to("victim/new")
     with pytest.raises(OSError, match="symbolic links"):
         open_locked(tmp_path / "l", "busy", os.O_NOFOLLOW)
+    with pytest.raises(OSError, match="symbolic links"), locked(tmp_path / "l"):
+        pass
+    for name in ("s.h5.journal", "p.h5.partial", ".s.safetensors.lock"):
+        (tmp_path / name).symlink_to("victim" if "partial" in name else "victim/new")
+    for path in (tmp_path / "s.h5", tmp_path / "s.safetensors"):
+        with pytest.raises(UserError, match="symbolic links"):
+            Store(path, MADE)
+    with pytest.raises(UserError, match=r"p.h5.partial: is a link"):
+        open_writer(str(tmp_path / "p.h5"), {"inputs": {}})
+    assert names(tmp_path / "victim") == [files.LOCK]
 
 
 def test_a_folder_and_a_missing_one_are_refused(tmp_path: Path) -> None:
@@ -256,6 +268,27 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(small_disk: Path) -> 
         write_text(path, "n" * 2 * MB)
     assert refused.value.filename == str(path)
     assert (names(small_disk), path.read_text()) == (["a"], "old")
+
+
+@pytest.mark.parametrize("command", [("weights", "convert", "tiny"), ("embed", "text", "a", "b", "--model", "tiny", "-o")])
+@pytest.mark.parametrize("refusal", ["full", "fsync"])
+def test_a_disk_that_refuses_ends_a_command_in_one_line(
+    small_disk: Path, imagebind: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], refusal: str
+) -> None:
+    if refusal == "full":
+        (small_disk / "other").write_bytes(bytes((1 << 20) - 8192))
+    else:
+
+        def fail(_: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "fsync", fail)
+    run = imagebind(*command, small_disk / ("m" if command[0] == "weights" else "s.h5"))
+    assert run.code == 1
+    assert len(run.notices) == 1
+    assert ("No space left" if refusal == "full" else "Input/output error") in run.err
+    assert str(small_disk) in run.err
+    assert command[0] == "embed" or names(small_disk) in ([], ["other"])  # what a store holds at that moment counts
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace", "mkdir"])

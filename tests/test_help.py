@@ -181,6 +181,22 @@ def test_only_files_that_match_are_taken(embed: Run, imagebind: Run, mixed: Path
     assert run.ids == ["photos/c.bmp"]
 
 
+def test_files_are_taken_by_kind(embed: Run, imagebind: Run, mixed: Path) -> None:
+    generate.video(mixed / "photos" / "d.MP4", seconds=2, sound=True)
+    generate.audio(mixed / "photos" / "e.wav")
+    run = embed("audio", "photos", "--include", "kind:audio")
+    assert (run.code, run.ids) == (0, ["photos/e.wav"])
+    assert embed("audio", "photos", "--include", "kind:video", "--include", "e.*").ids == ["photos/d.MP4", "photos/e.wav"]
+    assert embed("vision", "photos", "--include", "kind:video").ids == ["photos/d.MP4"]
+    run = imagebind("preprocess", "vision", "photos", "--include", "kind:image", "--inspect")
+    assert run.ids == ["photos/a.PNG", "photos/b.png", "photos/c.bmp"]
+    assert imagebind("zeroshot", "vision", "photos", "--include", "kind:video", "--labels", "cat,dog").ids == ["photos/d.MP4"]
+    assert embed("audio", "photos", "--include", "kind:audio", "--dry-run").out.startswith(b"1 audio input: ")
+    for command in (("embed", "audio"), ("preprocess", "--inspect", "audio"), ("zeroshot", "audio", "--labels", "a,b")):
+        unknown = imagebind(*command, "photos", "--include", "kind:film")
+        assert (unknown.code, "choose from kind:image, kind:video" in unknown.err) == (2, True), unknown.err
+
+
 def test_one_table_serves_every_command_with_one_id_for_a_row(embed: Run, imagebind: Run, mixed: Path) -> None:
     columns = ["--column", "image=file_name", "--column", "text=caption", "--column", "id=file_name", "--column", "label=what"]
     names = ["photos/a.PNG", "photos/c.bmp"]

@@ -1,6 +1,7 @@
 """`--dtype int8`: how far vectors move, that a vector does not depend on its batch, and what is said and stored."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,15 @@ from imagebind_cli.evaluation.precision import cosines, generated
 from imagebind_cli.int8 import Int8Linear
 
 ENCODERS = ["vision", "text", "audio", "depth", "thermal", "imu"]
+
+
+@pytest.fixture(autouse=True)
+def measured_again():
+    """Forget what was found out about the processor before and after each test."""
+    packs = int8.packs
+    packs.cache_clear()
+    yield
+    packs.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +46,7 @@ def test_a_linear_layer_is_as_close_as_eight_bits_allow():
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_products_are_exact_packed_or_not(packed, monkeypatch):
+    monkeypatch.setattr(int8, "SLOWEST", float("inf"))
     if packed and not int8.packs():
         pytest.skip("oneDNN's products are not exact on this CPU, and not used")
     monkeypatch.setattr(int8, "packs", lambda: packed)
@@ -54,11 +65,20 @@ def _unit(rows):
 
 
 def test_packed_products_are_used_where_they_are_exact(monkeypatch):
+    monkeypatch.setattr(int8, "SLOWEST", float("inf"))
     assert int8.packs() or torch.backends.cpu.get_cpu_capability() != "AVX512"
     int8.packs.cache_clear()
-    monkeypatch.setattr(int8, "_packed_product", lambda *_: torch.full((4, 16), 32767.0))  # saturated
+    monkeypatch.setattr(int8, "_packed_product", lambda *_: torch.full((16, 64), 32767.0))  # saturated
     assert not int8.packs()
+
+
+def test_packed_products_are_used_where_they_are_fast(monkeypatch):
+    """oneDNN has only reference code for some processors, with which a vector took a hundred times as long as in float32."""
+    monkeypatch.setattr(int8, "_packed_product", lambda rows, weight, *_: (time.sleep(0.05), torch.full((16, 64), -256.0 * 127 * 127))[1])
+    assert not int8.packs()
+    monkeypatch.setattr(int8, "SLOWEST", float("inf"))
     int8.packs.cache_clear()
+    assert int8.packs()
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

@@ -12,8 +12,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
-    ["errors", "events", "file_kinds", "fingerprint"],
-    ["files", "documents"],
+    ["checksums", "errors", "events", "fingerprint", "printable", "signals", "store_formats"],
+    ["files", "file_kinds", "documents"],
     ["options"],
     ["registry"],
     ["libraries", "tabular", "store", "media", "transformer", "similarity", "metrics"],
@@ -22,8 +22,8 @@ ROWS = [
     ["weights", "encoders", "int8", "engine", "readers"],
     ["pipeline"],
     ["model"],
-    ["corpus"],
     ["space"],
+    ["corpus"],
     ["evaluation", "retrieval"],
     ["pages"],
     ["demo", "installation"],

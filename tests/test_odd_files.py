@@ -32,8 +32,8 @@ import torch
 from conftest import UNTRAINED, Run
 from PIL import Image
 
-from imagebind_cli.cli.printable import printable
 from imagebind_cli.pipeline import reason
+from imagebind_cli.printable import printable
 
 SECONDS = 10
 LIBRARIES = "Note: ", "Warning: ", "<Python Stream>: (EXR_ERR"

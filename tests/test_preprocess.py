@@ -222,7 +222,7 @@ def test_previews_of_every_modality_are_drawn(files: dict[str, list[str]]) -> No
     model = ib.load("tiny", device="cpu")
     for modality in FACES:
         sample = next(model.read(modality, files[modality][0]))
-        picture = np.asarray(draw(sample, registry.encoder_name(modality), model.config(modality)))
+        picture = np.asarray(draw(sample, registry.face(modality).encoder, model.config(modality)))
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 1, modality
 
 

@@ -16,7 +16,7 @@ import torch
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.training import manifests
-from imagebind_cli.training.data import open_pairs
+from imagebind_cli.training.data import PairData
 from imagebind_cli.training.inputs import pair_inputs
 from imagebind_cli.training.plan import data_lines
 from imagebind_cli.training.recipe import RECIPES, read_recipe, recipe_names
@@ -134,7 +134,7 @@ def test_every_recipe_is_tried():
 @pytest.mark.parametrize("name", sorted(DATA))
 def test_a_recipe_gives_batches_of_its_dataset(name, data):
     recipe = read_recipe(name, changes(name, data))
-    pairs = open_pairs(recipe, TINY)
+    pairs = PairData(recipe, TINY)
     assert all(f"{pair.name}: " in line for pair, line in zip(recipe.pairs, data_lines(pairs), strict=False) if len(recipe.pairs) == 1)
     seen = set()
     for batch in pairs.batches(0, 1 if len(recipe.pairs) == 1 else 60):
@@ -274,7 +274,7 @@ def test_ego4d_centres_its_stretches_on_narrations(data):
 def test_motion_is_read_from_its_stretch(data):
     """The five seconds a row names, from a recording of twenty, on the clock of the video."""
     recipe = read_recipe("video-imu", changes("video-imu", data))
-    pairs = open_pairs(recipe, TINY)
+    pairs = PairData(recipe, TINY)
     by_id = {row["id"]: row for row in rows(data["ego4d"])}
     for batch in pairs.batches(0, 3):
         for id, tensor in zip(batch.ids, batch.inputs[1], strict=True):
@@ -284,7 +284,7 @@ def test_motion_is_read_from_its_stretch(data):
 
 
 def test_clotho_captions_of_a_sound_are_one_group(data):
-    pairs = open_pairs(read_recipe("text-audio", changes("text-audio", data)), TINY)
+    pairs = PairData(read_recipe("text-audio", changes("text-audio", data)), TINY)
     assert pairs.counts == [10]
     assert pairs.groups(0).tolist() == [0] * 5 + [5] * 5
 

@@ -158,6 +158,35 @@ def test_windows_come_with_their_times_and_meta_with_its_item(retrieve: Run, fol
     assert told(retrieve(place, other, "--like", "a.wav"))[0][0] == "b.wav"  # none of its own windows
 
 
+def test_neighbouring_windows_are_joined_to_stretches(retrieve: Run, folder: Path) -> None:
+    spans = [(0.0, 2.0), (2.0, 4.0), (3.5, 5.5), (8.0, 10.0), (0.0, 2.0)]
+    near = [0.7, 0.9, 0.8, 0.6, 0.75]
+    vectors = np.array([[cosine, (1 - cosine**2) ** 0.5] for cosine in near], np.float32)
+    place = store(Path("a.h5"), "audio", ["a.wav"] * 4 + ["b.wav"], vectors, spans=spans)
+    np.save("q.npy", np.array([1.0, 0.0]))
+    rows = retrieve(place, "--vector", "q.npy", "--stretches").rows
+    assert [(row["rank"], row["id"], row["start"], row["end"], row["windows"], round(row["score"], 3)) for row in rows] == [
+        (1, "a.wav", 0, 5.5, 3, 0.9),
+        (2, "b.wav", 0, 2, 1, 0.75),
+        (3, "a.wav", 8, 10, 1, 0.6),
+    ]
+    best = retrieve(place, "--vector", "q.npy", "--stretches", "-k", 2).rows
+    assert [(row["start"], row["end"], row["windows"]) for row in best] == [(2, 5.5, 2)]
+    apart = retrieve(place, "--vector", "q.npy", "--stretches", "--threshold", 0.78).rows
+    assert [(row["start"], row["end"]) for row in apart] == [(2, 5.5)]
+    run = retrieve(place, "--vector", "q.npy", "--stretches", "--plain", "--html", "a.html")
+    assert b"a.wav  0.00 to 5.50 s\n" in run.out
+    assert "best of 3 windows" in Path("a.html").read_text()
+
+
+def test_stretches_of_whole_items_and_of_each_modality(retrieve: Run, folder: Path) -> None:
+    pictures = store(Path("a.h5"), "image", ["a.png", "b.png"], np.array([[1, 0], [0.8, 0.6]], np.float32))
+    sounds = store(Path("b.h5"), "audio", ["a.wav"] * 2, np.array([[0.6, 0.8], [0.0, 1.0]], np.float32), spans=[(0.0, 2.0), (2.0, 4.0)])
+    np.save("q.npy", np.array([1.0, 0.0]))
+    rows = retrieve(pictures, sounds, "--vector", "q.npy", "--stretches", "--per-modality").rows
+    assert [(row["rank"], row["id"], row.get("windows")) for row in rows] == [(1, "a.png", None), (2, "b.png", None), (1, "a.wav", 2)]
+
+
 def test_more_is_asked_for_than_there_is(retrieve: Run, folder: Path) -> None:
     full, empty = store(Path("full.npy"), "image", names(3)), store(Path("empty.npy"), "image", [], np.empty((0, DIM), np.float32))
     np.save("q.npy", unit_rows(1, seed=1))
@@ -370,6 +399,16 @@ def test_rows_of_a_table_ask_and_one_that_may_be_meant_otherwise_does_not(retrie
     assert "imagebind: stdin is empty: there was nothing to ask" in run.notices
 
 
+def test_columns_of_pairs_go_by_other_names(retrieve: Run, folder: Path) -> None:
+    first, second = store(Path("a.npy"), "image", names(2)), store(Path("b.npy"), "thermal", names(2, "heat"), seed=1)
+    Path("p.csv").write_text("file_name,heat\nitem000,heat000\nitem001,heat001\n")
+    columns = ("--column", "image=file_name", "--column", "thermal=heat")
+    assert retrieve(first, second, "--pairs", "p.csv", *columns, "--draws", 0).rows[0]["pairs"]["used"] == 2
+    told_once(retrieve(first, second, "--pairs", "p.csv"), "p.csv:2: an id", "--column image=COLUMN names another")
+    told_once(retrieve(first, second, "--pairs", "p.csv", "--column", "image=gone"), "no column 'gone'")
+    assert "--column names columns of a --pairs FILE" in retrieve(first, second, "--pairs", "ids", *columns).err
+
+
 def test_pairs_may_be_a_table(retrieve: Run, folder: Path) -> None:
     first, second = store(Path("a.npy"), "image", names(5)), store(Path("b.npy"), "audio", names(5, "sound"))
     Path("p.jsonl").write_text("".join(json.dumps({"image": f"item00{n}", "audio": f"sound00{n}"}) + "\n" for n in range(5)))
@@ -507,6 +546,7 @@ def test_what_cannot_be_done_is_told_in_one_line(retrieve: Run, folder: Path, mo
 
 def test_another_model_is_refused(retrieve: Run, pictures: Path) -> None:
     made = json.loads(Path("pictures.made.json").read_text())
+    del made["crc32"]
     Path("pictures.made.json").write_text(json.dumps(made | {"weights": "of another training"}))
     told_once(retrieve(pictures, "--text", "a dog"), "pictures.npy: made with weights 'of another training'", "--model")
     Path("pictures.made.json").write_text(json.dumps(made | {"weights": made["weights"].removeprefix("2:")}))

@@ -100,7 +100,9 @@ def test_drop_path_and_head_are_built_as_the_recipe_says():
 
 
 def test_a_config_without_weights_asks_for_fresh_ones():
-    with pytest.raises(UserError, match=r"no weights are published for it; for fresh weights: --set encoders.depth.init=random"):
+    with pytest.raises(
+        UserError, match=r"no weights are published for it; for fresh weights: --set encoders.depth.init=random; mini is here"
+    ):
         initial_encoder(recipe(model="base"), "depth", run_config(recipe(model="base")).encoders["depth"])
 
 

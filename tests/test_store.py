@@ -19,7 +19,10 @@ import pytest
 from safetensors import safe_open
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.sources import names_store
 from imagebind_cli.store import FORMATS, Row, Store, json_line, open_store, writer
+from imagebind_cli.store.maintenance import compact
+from imagebind_cli.store.row import stored_line
 
 DIM = 5
 MADE = {"model": "m", "weights": "0123", "modality": "audio", "dim": DIM, "pool": "none", "options": {"clips": None}} | {
@@ -47,22 +50,29 @@ def read(path: Path) -> tuple[list[str], np.ndarray, list[tuple[float, float] | 
         with h5py.File(path) as file:
             ids = [id.decode("utf-8", "surrogateescape") for id in file["ids"][:]]
             spans = [None if np.isnan(span).any() else tuple(span) for span in file["spans"][:]]
-            return ids, file["embeddings"][:], spans, json.loads(file.attrs["made"])
+            return ids, file["embeddings"][:], spans, _unsealed(file.attrs["made"])
     if path.suffix == ".safetensors":
         with safe_open(path, framework="numpy") as file:
-            rows, made = json.loads(file.get_tensor("rows").tobytes()), json.loads(file.metadata()["made"])
+            rows, made = json.loads(file.get_tensor("rows").tobytes()), _unsealed(file.metadata()["made"])
             vectors = file.get_tensor("embeddings")
     elif path.suffix == ".store":
         parts = sorted(path.glob("vectors-*.npy"))
         rows = [json.loads(line) for part in sorted(path.glob("rows-*.jsonl")) for line in part.read_bytes().splitlines()]
-        made = json.loads((path / "made.json").read_text())
+        made = _unsealed((path / "made.json").read_text())
         del made["part_rows"]
         vectors = np.concatenate([np.load(part) for part in parts])
     else:
         rows = [json.loads(line) for line in path.with_suffix(".jsonl").read_bytes().splitlines()]
-        made = json.loads(path.with_suffix(".made.json").read_text())
+        made = _unsealed(path.with_suffix(".made.json").read_text())
         vectors = np.load(path) if path.suffix == ".npy" else np.array([row["embedding"] for row in rows], np.float32)
     return [row["id"] for row in rows], vectors, [(row["start"], row["end"]) if "start" in row else None for row in rows], made
+
+
+def _unsealed(text: str) -> dict[str, Any]:
+    """A record without its last key, the checksum."""
+    made = json.loads(text)
+    assert made.popitem()[0] == "crc32"
+    return made
 
 
 def held(store: Store, ids: Iterable[str]) -> set[str]:
@@ -184,6 +194,16 @@ def test_two_formats_of_one_name_do_not_harm_each_other(tmp_path: Path) -> None:
     assert (tmp_path / "a.jsonl").read_bytes() == before
 
 
+def test_a_line_makes_a_format_that_every_command_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORMATS, ".bin", replace(FORMATS[".safetensors"], rewritable=False))
+    path = tmp_path / "a.bin"
+    write(path, embeddings("a"))
+    assert open_store(path).ids == ["a"]
+    assert names_store(path)  # so that a folder's store is not read as an input
+    with pytest.raises(UserError, match="two files cannot be replaced at once"):
+        compact(path)
+
+
 def test_an_unknown_ending_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unknown ending '\.csv'; choose from \.jsonl, \.npy, \.safetensors, \.h5, \.store"):
         Store(tmp_path / "a.csv", MADE)
@@ -205,7 +225,7 @@ def test_a_folder_of_the_stores_name_is_refused(path: Path) -> None:
 def test_a_torn_last_line_is_cut_off_and_its_item_done_again(tmp_path: Path, kept: int) -> None:
     path, rows = tmp_path / "a.jsonl", embeddings("a", "b", "c")
     write(path, rows)
-    head, last = path.read_bytes().splitlines(keepends=True)[:2], json_line(rows[2], "audio")
+    head, last = path.read_bytes().splitlines(keepends=True)[:2], stored_line(rows[2], "audio")
     path.write_bytes(b"".join(head) + last[:kept])
     with Store(path, MADE) as store:
         assert held(store, "abc") == {"a", "b"}
@@ -333,7 +353,7 @@ def test_no_files_are_left_behind(path: Path) -> None:
     wanted = {path.name} | {".jsonl": {"store.made.json"}, ".npy": {"store.jsonl", "store.made.json"}}.get(path.suffix, set())
     assert {file.name for file in path.parent.iterdir()} == wanted
     if path.is_dir():
-        parts = {"vectors-00000.npy", "rows-00000.jsonl", "index-00000.npy", "replaced-00000.npy"}
+        parts = {"vectors-00000.npy", "rows-00000.jsonl", "index-00000.npy", "sums-00000.npy", "replaced-00000.npy"}
         assert {file.name for file in path.iterdir()} == parts | {"made.json", "commits"}
 
 

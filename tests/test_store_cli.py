@@ -17,6 +17,7 @@ import pytest
 from conftest import PROGRAM, Run
 from pyarrow import parquet
 from safetensors import safe_open
+from stores import without_checksums
 
 from imagebind_cli.store import FORMATS, STAMP, Row, Stamp, Store, export, open_store
 from imagebind_cli.store.row import stamp_record
@@ -299,7 +300,7 @@ def test_compact_of_a_folder_leaves_only_the_new_parts(imagebind: Run, folder: P
     write(path, row(1, version=1))
     imagebind("store", "compact", path)
     assert {each.name for each in path.iterdir()} == {
-        "made.json", "commits", "vectors-00001.npy", "rows-00001.jsonl", "index-00001.npy", "replaced-00001.npy",
+        "made.json", "commits", "vectors-00001.npy", "rows-00001.jsonl", "index-00001.npy", "sums-00001.npy", "replaced-00001.npy",
     }  # fmt: skip
     assert np.load(path / "vectors-00001.npy").shape == (2, DIM)
 
@@ -376,7 +377,7 @@ def forget_the_model(path: Path) -> None:
     ],
 )
 def test_check_finds_what_is_wrong(imagebind: Run, folder: Path, spoil: Any, findings: list[str]) -> None:
-    path = write(Path("s.h5"), *map(row, range(5)))
+    path = without_checksums(write(Path("s.h5"), *map(row, range(5))))
     spoil(path)
     run = imagebind("store", "check", "s.h5")
     assert run.code == 1
@@ -384,7 +385,7 @@ def test_check_finds_what_is_wrong(imagebind: Run, folder: Path, spoil: Any, fin
 
 
 def test_check_names_a_few_and_counts_the_rest(imagebind: Run, folder: Path) -> None:
-    write(Path("s.h5"), *map(row, range(20)))
+    without_checksums(write(Path("s.h5"), *map(row, range(20))))
     with h5py.File("s.h5", "r+") as file:
         file["embeddings"][:12] = 0
     lines = imagebind("store", "check", "s.h5").out.decode().splitlines()
@@ -408,6 +409,7 @@ def test_the_ids_beside_an_array_stand_for_their_store_in_a_check_and_name_it_el
     write(Path("n.npy"), row(1), row(2))
     run = imagebind("store", "check", "n.jsonl")
     assert (run.code, run.out, run.notices) == (0, b"", ["imagebind: n.jsonl: clean"])
+    without_checksums(Path("n.npy"))
     vectors = np.load("n.npy")
     vectors[1] *= 2
     np.save("n.npy", vectors)
@@ -480,3 +482,47 @@ def test_prune_drops_the_items_whose_file_is_gone_and_nothing_else(imagebind: Ru
     assert "none of its 2 files exists from here" in refused.err
     assert imagebind("store", "prune", path).code == 2
     assert len(open_store(path)) == 3
+
+
+# Every command on every format
+
+WORKS = {
+    "info": lambda path: ["info", path],
+    "check": lambda path: ["check", path],
+    "merge": lambda path: ["merge", path, "-o", "merged.h5"],
+    "merge into it": lambda path: ["merge", write(Path("more.h5"), row(2)), "-o", path],
+    **{f"export to {ending}": lambda path, ending=ending: ["export", path, "-o", f"exported{ending}"] for ending in (*FORMATS, ".parquet")},
+    "prune --dry-run": lambda path: ["prune", path, "--missing", "--dry-run"],
+    "prune": lambda path: ["prune", path, "--missing"],
+    "compact": lambda path: ["compact", path],
+}
+REFUSED = {
+    (
+        "compact",
+        ".npy",
+    ): "its two files cannot be replaced at once; export leaves replaced rows out: imagebind store export s.npy -o NEW.npy",
+    ("prune", ".npy"): "its two files cannot be replaced at once; prune a copy: imagebind store export s.npy -o COPY.h5",
+}
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("command", WORKS)
+def test_every_command_works_on_every_format_or_says_what_to_do(imagebind: Run, folder: Path, command: str, ending: str) -> None:
+    path = write(Path(f"s{ending}"), row(0), row(1))
+    for name in ("0.png", "1.png"):
+        Path(name).touch()
+    run = imagebind("store", *WORKS[command](path))
+    if reason := REFUSED.get((command, ending)):
+        assert (run.code, run.err) == (1, f"imagebind: s{ending}: {reason}\n")
+    else:
+        assert run.code == 0, run.err
+    assert imagebind("store", "check", path).code == 0
+    assert set(open_store(path).ids) >= {"0.png", "1.png"}
+
+
+@pytest.mark.parametrize("command", [["compact"], ["prune", "--missing"], ["prune", "--missing", "--dry-run"]])
+def test_a_pattern_of_stores_is_not_rewritten(imagebind: Run, folder: Path, command: list[str]) -> None:
+    write(Path("a-1.h5"), row(1))
+    run = imagebind("store", command[0], "a-*.h5", *command[1:])
+    assert (run.code, run.err) == (1, "imagebind: a-*.h5: no such store; a pattern is not rewritten: name each store\n")
+    assert {each.name for each in folder.iterdir()} == {"a-1.h5"}

@@ -121,11 +121,16 @@ def test_the_same_command_again_says_that_it_is_done(imagebind, flags, tmp_path)
     assert left_by(out) == before
 
 
+def unsealed(text: str) -> str:
+    """The text of a JSON object without its last key, the checksum, so that it may be edited."""
+    return re.sub(r', "crc32": "[0-9a-f]{8}"\}', "}", text)
+
+
 def test_other_encoders_come_from_a_trained_model_by_name_and_fingerprint(imagebind, flags, tmp_path, tiny):
     base, out = tmp_path / "base", tmp_path / "runs" / "depth"
     imagebind("weights", "convert", "tiny", base)
     config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps(config | {"rule_seed": None}))
+    (base / "config.json").write_text(unsealed(json.dumps(config | {"rule_seed": None, "files": {}})))
     assert imagebind("train", *flags, "--model", base, "--out", out).code == 0
     made = load(str(out), device="cpu")
     np.testing.assert_allclose(made.embed("text", ["a dog"]), tiny.embed("text", ["a dog"]), atol=1e-6)
@@ -138,7 +143,7 @@ def test_other_encoders_come_from_a_trained_model_by_name_and_fingerprint(imageb
     assert refused.code == 1
     assert re.search(r"trained over .*base with text weights 2:[0-9a-f]{16}; here it has 2:[0-9a-f]{16}", refused.err)
     save_file(tensors, base / "text.safetensors")
-    whole_config = (out / "config.json").read_text()
+    whole_config = unsealed((out / "config.json").read_text())
     (out / "config.json").write_text(re.sub('"2:([0-9a-f]{16})"', r'"\1"', whole_config))
     earlier = imagebind("embed", "text", "a dog", "--model", out)
     assert (earlier.code, earlier.err.count("\n")) == (1, 1)
@@ -150,7 +155,7 @@ def test_other_encoders_come_from_a_trained_model_by_name_and_fingerprint(imageb
     (out / "config.json").write_text(whole_config)
     shutil.rmtree(base)
     assert "text encoder needs the weights of" in imagebind("embed", "text", "a dog", "--model", out).err
-    (out / "config.json").write_text((out / "config.json").read_text().replace("../../base", "../depth"))  # as after a renaming
+    (out / "config.json").write_text(unsealed((out / "config.json").read_text()).replace("../../base", "../depth"))  # as after a renaming
     assert "the base of its text encoder is this same folder" in imagebind("embed", "text", "a dog", "--model", out).err
     assert load(str(whole), device="cpu").embed("text", ["a dog"]).shape == (1, 64)  # stands alone
 
@@ -321,7 +326,7 @@ def test_a_signal_saves_the_last_step_and_the_run_goes_on(imagebind, train_apart
     assert left_by(out) == unbroken
 
 
-def stopped(arguments, out, lines=3):
+def stopped(train_apart, arguments, out, lines=3):
     """A run that a signal ended after some steps."""
     process = train_apart([*arguments, *settings("run.steps=1000")], out)
     assert wait_for_lines(out, process, lines)
@@ -330,9 +335,9 @@ def stopped(arguments, out, lines=3):
     assert process.returncode == 143
 
 
-def test_a_run_that_was_stopped_before_it_wrote_a_model_says_so(imagebind, flags, tmp_path, scenes):
+def test_a_run_that_was_stopped_before_it_wrote_a_model_says_so(imagebind, train_apart, flags, tmp_path, scenes):
     out = tmp_path / "stopped"
-    stopped(flags, out)
+    stopped(train_apart, flags, out)
     assert not (out / "config.json").exists()
     for command in (("embed", "image", scenes / "0.png"), ("train", *flags, "--dry-run"), ("weights", "info")):
         done = imagebind(*command, *([out] if command[0] == "weights" else ["--model", out]))
@@ -344,9 +349,9 @@ def test_a_run_that_was_stopped_before_it_wrote_a_model_says_so(imagebind, flags
     assert "an unfinished run that has saved nothing yet" in imagebind("weights", "info", out).err
 
 
-def test_the_model_of_an_unfinished_run_says_of_which_step_it_is_and_is_not_trained_over(imagebind, flags, tmp_path, scenes):
+def test_the_model_of_an_unfinished_run_says_of_which_step_it_is_and_is_not_trained_over(imagebind, train_apart, flags, tmp_path, scenes):
     out, later = tmp_path / "stopped", tmp_path / "later"
-    stopped([*flags, *settings("run.checkpoint_minutes=0.0001")], out)
+    stopped(train_apart, [*flags, *settings("run.checkpoint_minutes=0.0001")], out)
     step = json.loads((out / "config.json").read_text())["origin"]["steps"]
     done = imagebind("embed", "depth", scenes / "0.npy", "--model", out)
     assert done.code == 0
@@ -392,6 +397,38 @@ def test_a_torn_checkpoint_is_passed_over(imagebind, flags, tmp_path, optimizer)
     assert (torn / "checkpoints" / checkpoints[-1].name).read_bytes() == (whole / "checkpoints" / checkpoints[-1].name).read_bytes()
 
 
+def flip(path, place):
+    """Flip a bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 4
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_is_reported_when_a_run_continues(imagebind, flags, tmp_path):
+    out = tmp_path / "run"
+    flags = [*flags, *settings("run.anchor_cache=true", "pairs.0.views=1")]
+    assert imagebind("train", *flags, "--out", out).code == 0
+    (state,) = (out / "checkpoints").glob("*.safetensors")
+    length = int.from_bytes(state.read_bytes()[:8], "little")
+    tensors = json.loads(state.read_bytes()[8 : 8 + length])
+    name = next(name for name in tensors if name.startswith("exp_avg/"))
+    for file, place, words in (
+        (state, 8 + length + tensors[name]["data_offsets"][0] + 1, f"{state}: damaged: {name} does not match its checksum; delete it to"),
+        (state, state.read_bytes().index(b"metrics_bytes") + 19, f"{state}: damaged: its metadata does not match its checksum; delete it"),
+        (out / "run.json", (out / "run.json").read_bytes().index(b'"seed": 0') + 8, "run.json: damaged or edited"),
+    ):
+        flip(file, place)
+        done = imagebind("train", *flags, "--out", out)
+        assert (done.code, words in done.err) == (1, True), done.err
+        flip(file, place)
+    state.unlink()
+    flip(next((out / "anchors").rglob("*.npy")), -99)
+    done = imagebind("train", *flags, "--out", out)
+    assert (done.code, "000000.npy: damaged: its bytes do not match" in done.err) == (1, True), done.err
+    flip(next((out / "anchors").rglob("*.npy")), -99)
+    assert imagebind("train", *flags, "--out", out).code == 0
+
+
 def test_one_run_in_a_folder_at_a_time(flags, tmp_path):
     with training_run._locked(tmp_path), pytest.raises(UserError, match="another run is at work here"), training_run._locked(tmp_path):
         pass
@@ -429,7 +466,7 @@ def test_changed_data_or_weights_are_refused(imagebind, flags, tmp_path, scenes)
     copy.write_text("".join(copy.read_text().splitlines(keepends=True)[:-1]))
     assert "was begun with data.image-depth.pairs = 12, not 11" in imagebind("train", *flags, "--out", out).err
     shutil.copy(scenes / "train.jsonl", copy)
-    made = json.loads((out / "run.json").read_text())
+    made = json.loads(unsealed((out / "run.json").read_text()))
     present, made["weights"]["vision"]["weights"] = made["weights"]["vision"]["weights"], "2:" + "0" * 16
     (out / "run.json").write_text(json.dumps(made))
     for checkpoint in (out / "checkpoints").glob("*"):
@@ -446,7 +483,7 @@ def test_changed_data_or_weights_are_refused(imagebind, flags, tmp_path, scenes)
 def test_a_run_whose_samples_were_varied_by_other_rules_is_refused(imagebind, flags, tmp_path):
     out, varied = tmp_path / "run", settings("pairs.0.augment.image={colour_jitter=0.4}")
     imagebind("train", *flags, *varied, "--out", out)
-    made = json.loads((out / "run.json").read_text())
+    made = json.loads(unsealed((out / "run.json").read_text()))
     assert imagebind("train", *flags, *varied, "--out", out).code == 0
     for rules in ({}, {"augmentation": 1}):  # of the first version, and of some other
         (out / "run.json").write_text(json.dumps({key: value for key, value in made.items() if key != "augmentation"} | rules))
@@ -455,7 +492,7 @@ def test_a_run_whose_samples_were_varied_by_other_rules_is_refused(imagebind, fl
         assert f"{out} was begun by a version of imagebind with other augmentations; choose another --out" in done.err
     plain = tmp_path / "plain"
     imagebind("train", *flags, "--out", plain)
-    made = json.loads((plain / "run.json").read_text())
+    made = json.loads(unsealed((plain / "run.json").read_text()))
     (plain / "run.json").write_text(json.dumps({key: value for key, value in made.items() if key != "augmentation"}))
     assert imagebind("train", *flags, "--out", plain).code == 0  # nothing was varied, so nothing differs
 
@@ -533,7 +570,7 @@ def test_a_listener_hears_what_the_run_records(flags, tmp_path, scenes):
         def note(self, text):
             self.notes.append(text)
 
-        def begin(self, stored):
+        def begin(self, stored, count=None):
             self.begun.append(stored)
 
         def failure(self, id, reason):
@@ -909,7 +946,7 @@ def test_a_run_has_the_rights_of_its_umask(imagebind, flags, tmp_path):
 def test_a_run_inherits_what_its_encoders_have_seen(imagebind, flags, tmp_path):
     base = tmp_path / "base"
     imagebind("weights", "convert", "tiny", base)
-    config = json.loads((base / "config.json").read_text())
+    config = json.loads(unsealed((base / "config.json").read_text()))
     seen = {"vision": {"imagenet": "its pictures"}, "depth": {"nyud": "all of it"}, "audio": {"esc10": "all of it"}}
     (base / "config.json").write_text(json.dumps(config | {"rule_seed": None, "trained_on": seen}))
     for name, change, lost in (("tuned", [], ()), ("anew", ["--init", "random"], ("depth",))):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from imagebind_cli.registry import face
 from imagebind_cli.training import anchors
 from imagebind_cli.training import rows as rows_module
 from imagebind_cli.training.augment import draw_view
-from imagebind_cli.training.data import open_pairs
+from imagebind_cli.training.data import PairData
 from imagebind_cli.training.plan import data_lines, leak_lines
 from imagebind_cli.training.recipe import AugmentRecipe, Recipe
 from imagebind_cli.training.rows import PackedRows, read_pair_rows
@@ -63,7 +64,7 @@ def recipe(path, modalities=("image", "depth"), *, workers=0, seed=0, **pair):
 
 
 def opened(*arguments, split="data", **options):
-    return open_pairs(recipe(*arguments, **options), TINY, split)
+    return PairData(recipe(*arguments, **options), TINY, split)
 
 
 def same(one, other):
@@ -140,7 +141,7 @@ def test_pairs_take_turns_by_weight(folder):
         {"modalities": ["image", "text"], "data": [str(folder / "scenes.jsonl")], "batch": 2, "weight": 3},
         {"modalities": ["audio", "text"], "data": [str(folder / "scenes.jsonl")], "batch": 3, "weight": 1},
     ]
-    data = open_pairs(Recipe.model_validate({"model": "tiny", "pairs": pairs, "run": {"workers": 0}}), TINY)
+    data = PairData(Recipe.model_validate({"model": "tiny", "pairs": pairs, "run": {"workers": 0}}), TINY)
     turns = [data._pair_of(step) for step in range(4000)]
     assert np.mean(turns) == pytest.approx(0.25, abs=0.03)
     assert data.steps_per_epoch() == round(11 / 2 / 0.75)
@@ -207,10 +208,10 @@ def test_groups_are_rows_alike_in_id_group_or_caption(tmp_path):
     assert f"image-text: {told}" in data_lines(data)
     code = f"""if True:
         from imagebind_cli.weights import model_config
-        from imagebind_cli.training.data import open_pairs
+        from imagebind_cli.training.data import PairData
         from imagebind_cli.training.recipe import Recipe
         pair = dict(modalities=["image", "text"], data=[{str(tmp_path / "a.jsonl")!r}], batch=4)
-        print(open_pairs(Recipe(model="tiny", pairs=[pair]), model_config.packaged_config("tiny").encoders).groups(0).tolist())"""
+        print(PairData(Recipe(model="tiny", pairs=[pair]), model_config.packaged_config("tiny").encoders).groups(0).tolist())"""
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "7"})
     assert json.loads(told.stdout) == data.groups(0).tolist()
     batch = next(data.batches(0, 1))
@@ -660,7 +661,7 @@ def test_anchors_made_otherwise_are_refused(folder, tmp_path):
     with pytest.raises(UserError, match=r"set pairs\.0\.views to their number"):
         cache(views=0)
     made = tmp_path / "cache" / "made.json"
-    made.write_text(made.read_text().replace('"weights": "weights"', f'"weights": "{"0" * 16}"'))
+    made.write_text(re.sub(', "crc32": "[0-9a-f]{8}"', "", made.read_text()).replace('"weights": "weights"', f'"weights": "{"0" * 16}"'))
     with pytest.raises(
         UserError, match="cache: the anchors were computed by an earlier version of imagebind; delete this folder to compute them again"
     ):
@@ -674,7 +675,9 @@ def test_anchors_of_a_version_that_augments_otherwise_are_refused(folder, tmp_pa
     made = tmp_path / "cache" / "made.json"
     for options in ({"augment": SQUARES}, {}):
         cache(**options).fill(encode)
-        made.write_text(json.dumps({key: value for key, value in json.loads(made.read_text()).items() if key != "augmentation rules"}))
+        made.write_text(
+            json.dumps({key: value for key, value in json.loads(made.read_text()).items() if key not in ("augmentation rules", "crc32")})
+        )
         if options:
             with pytest.raises(
                 UserError, match="cache: the anchors were computed with other augmentation rules; choose another folder, or delete this one"
@@ -702,14 +705,14 @@ def test_reading_before_filling_is_told(folder, tmp_path):
 JOB = """if True:
     import os, signal, sys, torch
     from imagebind_cli.weights import model_config
-    from imagebind_cli.training.data import open_pairs
+    from imagebind_cli.training.data import PairData
     from imagebind_cli.training.recipe import Recipe
     if __name__ == "__main__":
         os.setpgrp()
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: None)
         pair = dict(modalities=["image", "text"], data=[sys.argv[1]], batch=4)
-        data = open_pairs(Recipe(model="tiny", pairs=[pair], run=dict(workers=2)), model_config.packaged_config("tiny").encoders)
+        data = PairData(Recipe(model="tiny", pairs=[pair], run=dict(workers=2)), model_config.packaged_config("tiny").encoders)
         batches = data.batches(0, 1000)
         next(batches)
         os.killpg(0, signal.SIGINT)
@@ -736,3 +739,11 @@ def test_no_room_in_shared_memory_is_one_line(folder, tmp_path):
     assert "imagebind: no shared memory for the samples that a worker read (" in done.stderr
     assert done.stderr.rstrip().endswith("give it --shm-size 8g, or set run.workers=0")
     assert "Traceback" not in done.stderr
+
+
+def test_shared_memory_too_small_for_any_worker_is_one_line(folder, tmp_path, imagebind, monkeypatch):
+    monkeypatch.setattr("imagebind_cli.training.workers.SHARED_ROOM", 1 << 50)
+    command = ["train", "--pairs", "image-text", "--model", "tiny", "--data", folder / "scenes.jsonl", "--batch", "4", "--device", "cpu"]
+    done = imagebind(*command, "--set", "run.workers=1", "--set", "run.steps=2", "--out", tmp_path / "run")
+    assert done.code == 1
+    assert "too few for 1 workers; where shared memory is small" in done.err.splitlines()[-1]

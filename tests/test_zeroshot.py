@@ -150,6 +150,27 @@ def test_windows_are_shown_apart_if_asked(zeroshot: Run, embed: Run, folder: Pat
         assert [entry["score"] for entry in one["top"]] == pytest.approx([entry["score"] for entry in other["top"]], abs=1e-5)
 
 
+def test_neighbouring_windows_of_one_class_are_joined(zeroshot: Run, folder: Path) -> None:
+    east, north = np.array([1, 0], np.float32), np.array([0.6, 0.8], np.float32)
+    spans = [(0.0, 2.0), (2.0, 4.0), (4.0, 6.0), (6.0, 8.0), (9.0, 11.0), (0.0, 2.0)]
+    vectors = np.stack([np.float32([0.96, 0.28]), east, -east, east, east, north])
+    store(Path("a.h5"), "audio", ["a.wav"] * 5 + ["b.wav"], vectors, spans=spans)
+    store(Path("c.h5"), "audio", ["here", "there"], np.stack([east, -east]))
+    given = ("audio", "a.h5", "--classes", "c.h5", "--pool", "none")
+    rows = zeroshot(*given, "--stretches").rows
+    assert [(row["id"], row["start"], row["end"], row["windows"], row["top"][0]["class"]) for row in rows] == [
+        ("a.wav", 0, 4, 2, "here"),
+        ("a.wav", 4, 6, 1, "there"),
+        ("a.wav", 6, 8, 1, "here"),
+        ("a.wav", 9, 11, 1, "here"),
+        ("b.wav", 0, 2, 1, "here"),
+    ]
+    assert rows[0]["top"][0]["score"] == 1  # of its best window
+    assert all("windows" not in row for row in zeroshot(*given).rows)
+    run = zeroshot("audio", "a.h5", "--classes", "c.h5", "--stretches")
+    assert (run.code, "give --pool none" in run.err) == (2, True)
+
+
 @pytest.mark.timeout(60)
 def test_a_slow_producer_sees_each_row(start: Start) -> None:
     process = start("zeroshot", "text", "--model", "tiny", "--labels", "a,b", "--templates", "plain")
@@ -433,6 +454,7 @@ def test_what_cannot_be_done_is_told_in_one_line(
     store(Path("wrong.h5"), "audio", ["a", "b"], unit_rows(2, tiny.dim), model="tiny", weights="2:" + "f" * 16)
     store(Path("old.h5"), "audio", ["a", "b"], unit_rows(2, tiny.dim), model="tiny", weights="f" * 16)
     Path("unknown.csv").write_text("id,label\nclips/ant/0.wav,bea\n")
+    Path("unlike.csv").write_text("id,label\nclips/ant/0.wav,001 - XYZ\n")
     Path("short.csv").write_text("id,label\nclips/ant/0.wav,\n")
     Path("named.csv").write_text("id,class\nx,ant\n")
     Path("twice.jsonl").write_text('{"id": "x", "label": ["ant", "ant"]}\n')
@@ -456,6 +478,7 @@ def test_what_cannot_be_done_is_told_in_one_line(
         (("audio", "items.h5", "--labels", "a,b,a"), "class 'a' is there twice"),
         (("audio", "items.h5", "--labels", "a,b", "--templates", "none.txt"), "templates 'none.txt': no such file"),
         ((*with_classes, "--truth", "unknown.csv"), "its true label 'bea' is none of the 3 classes; the nearest is 'bee'"),
+        ((*with_classes, "--truth", "unlike.csv"), "they are ant, bee, cow; --labels '001 - XYZ=NAME' gives a class that label"),
         ((*with_classes, "--truth", "short.csv"), "short.csv: row 2 has no id or no label"),
         ((*with_classes, "--truth", "named.csv"), "named.csv: no column 'label'; it has id, class"),
         ((*with_classes, "--truth", "twice.jsonl"), "row 1 gives x the label 'ant' a second time"),

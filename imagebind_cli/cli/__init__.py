@@ -23,9 +23,10 @@ from imagebind_cli.cli import configuration, demo, doctor, embed, preprocess, re
 from imagebind_cli.cli.command import HeadedCommand, commands_on_demand
 from imagebind_cli.cli.configuration import PARSER_ERROR
 from imagebind_cli.cli.output import StdoutClosed, open_standard_streams, write
-from imagebind_cli.cli.printable import printable
-from imagebind_cli.cli.talk import detail, is_verbose, say_error, start_talking
-from imagebind_cli.errors import UsageError, UserError, first_line
+from imagebind_cli.cli.talk import detail, is_verbose, say_error, say_traceback, start_talking
+from imagebind_cli.errors import OptionError, UsageError, UserError, first_line
+from imagebind_cli.printable import printable
+from imagebind_cli.signals import heeded_signals
 
 _registered = typer.Typer(rich_markup_mode=None)
 _registered.add_typer(embed.app, name="embed")
@@ -85,20 +86,25 @@ def _root(
 
 
 class Terminated(BaseException):
-    """SIGTERM, as an exception, so that stores are closed on the way out."""
+    """SIGTERM or SIGHUP, as an exception, so that stores are closed on the way out. number: of the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
+    raise Terminated(signum)
 
 
 def run_command_line() -> NoReturn:
     """Run the command line. Exit codes: 0 done; 1 some input failed, or a request that cannot be carried out (one line says which);
-    2 bad usage; 130, 143, 141 ended by Ctrl-C, SIGTERM, or a reader that closed the pipe. A traceback is our bug, unless
+    2 bad usage; 130, 143, 129, 141 ended by Ctrl-C, SIGTERM, SIGHUP, or a reader that closed the pipe. A traceback is our bug, unless
     IMAGEBIND_DEBUG=1 asks for the one behind an error line.
     """
     open_standard_streams()
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in {*heeded_signals()} - {signal.SIGINT}:
+        signal.signal(number, _terminate)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' warnings; ours are printed in plain words
     start_talking()
@@ -113,7 +119,7 @@ def run_command_line() -> NoReturn:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except UserError as error:
         code = 2 if isinstance(error, UsageError) else 1
-        _report(str(error), settings if code == 2 else None)
+        _report(error.as_flags() if isinstance(error, OptionError) else str(error), settings if code == 2 else None)
     except PARSER_ERROR as error:
         code = error.exit_code
         if type(error).__name__ == "NoArgsIsHelpError":
@@ -122,21 +128,26 @@ def run_command_line() -> NoReturn:
             _report(configuration.parser_message(error), settings)
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
-    except Terminated:
-        code = 128 + signal.SIGTERM
+    except Terminated as terminated:
+        code = 128 + terminated.number
     except StdoutClosed:
         code = 128 + signal.SIGPIPE
-    except OSError as error:
-        _report(f"{printable(str(error.filename or 'cannot write'))}: {os.strerror(error.errno) if error.errno else first_line(error)}")
-    except MemoryError as error:
-        _report(f"out of memory: {first_line(error)}; take smaller or fewer inputs at a time (--batch-size, --workers)")
+    except (OSError, MemoryError) as error:
+        _report(_refusal(error))
     leave(code)
+
+
+def _refusal(error: OSError | MemoryError) -> str:
+    """Return what the operating system refused."""
+    if isinstance(error, MemoryError):
+        return f"out of memory: {first_line(error)}; take smaller or fewer inputs at a time (--batch-size, --workers)"
+    return f"{printable(str(error.filename or 'cannot write'))}: {os.strerror(error.errno) if error.errno else first_line(error)}"
 
 
 def _report(message: str, settings: configuration.Configuration | None = None) -> None:
     """Print the error that ended the command. settings: for wrong usage, which hints at the help and at options that were not typed."""
     if os.environ.get("IMAGEBIND_DEBUG", "0") not in ("", "0"):
-        traceback.print_exc()
+        say_traceback(traceback.format_exc())
     say_error(message)
     if settings is not None:
         if elsewhere := settings.sources(message):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,21 +29,20 @@ from imagebind_cli.cli.flags import (
     Precision,
     Strict,
     Workers,
-    column_names,
+    given_options,
     input_option,
     output_option,
-    reading_options,
     with_reading_flags,
 )
-from imagebind_cli.cli.inputs import find_items
+from imagebind_cli.cli.inputs import command_inputs
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say, summary_at_end
 from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.errors import UsageError
 from imagebind_cli.file_kinds import Others
-from imagebind_cli.options import folders_are_frames
-from imagebind_cli.space import load_model
+from imagebind_cli.space import Space
+from imagebind_cli.store_formats import IN_WORDS
 
 if TYPE_CHECKING:
     from imagebind_cli.corpus import Share
@@ -76,7 +74,7 @@ def embed_command(
     ] = None,
     output: Annotated[
         Path | None,
-        output_option("-o", "--output", metavar="STORE", help="Write to NAME.h5, .store, .npy, .safetensors or .jsonl, not to stdout."),
+        output_option("-o", "--output", metavar="STORE", help=f"Write to NAME{IN_WORDS}, not to stdout."),
     ] = None,
     array: Annotated[ArrayType, output_option(help="Number type of the vectors in a store.")] = ArrayType.float32,
     pool: Annotated[Pool, output_option(help="One vector for each input, or (none) one for each of its windows.")] = Pool.mean,
@@ -95,8 +93,6 @@ def embed_command(
     **chosen: Any,
 ) -> None:
     """Embed inputs and write each vector to a store or to stdout."""
-    options, columns = reading_options(modality, chosen).choices(), column_names(column, manifest)
-    frames, others = folders_are_frames(options), Others(strict, tuple(include or ()))
     if retry_errors and errors is None:
         raise UsageError("--retry-errors takes the inputs that --errors FILE lists; give --errors FILE")
     if retry_errors and not inputs and manifest is None:
@@ -107,20 +103,17 @@ def embed_command(
         raise UsageError("--array is the number type of a store; give -o STORE")
     if as_json and not dry_run:
         raise UsageError("--json is the form of --dry-run; vectors on stdout are JSON lines anyway")
-    # Before the model is loaded, so that wrong inputs are reported at once.
-    find = find_items((modality,), inputs or [], manifest, nul, frames, others, columns)
+    others = Others(strict, tuple(include or ()))
+    given = command_inputs(modality, inputs, manifest, column, nul, others)
 
     from imagebind_cli import corpus
-    from imagebind_cli.corpus.items import count_items
-    from imagebind_cli.store import check_writable, json_line
+    from imagebind_cli.store import json_line
 
     share = _share(shard, reads_stdin=manifest is None and "-" in (inputs or ["-"]))
     if share is not None:
         output, errors = output and share.name(output), errors and share.name(errors)
         device = share.device(device)
-    if output is not None:
-        check_writable(output)
-    keep_freed_memory()
+    space = Space(model, config, device, str(dtype), note=say, prepare=keep_freed_memory)
     job: dict[str, Any] = {
         "errors": errors,
         "retry_errors": retry_errors,
@@ -131,27 +124,14 @@ def embed_command(
         "batch_size": batch_size,
         "workers": workers,
         "item_timeout": item_timeout,
-        **options,
+        **given_options(modality, chosen),
     }
-    load = partial(load_model, model, device, str(dtype), config, say)
     if dry_run:
-        write_estimate(load, model, modality, find, output, as_json, **job)
+        write_estimate(corpus.estimate(space, modality, given, output, **job), as_json)
         return
-    loaded = load()
-
-    def count() -> int | None:
-        total = count_items(modality, inputs or [], manifest, frames, others.include)
-        return total if total is None or share is None else total // share.count
-
-    with Talk(others=others, count=count) as talk, summary_at_end(output, talk) if output else nullcontext():
-        corpus.embed(
-            loaded,
-            modality,
-            find,
-            output or (lambda rows, _: write(*(json_line(row, modality) for row in rows))),
-            listener=talk,
-            **job,
-        )
+    with Talk(others=others) as talk, summary_at_end(output, talk) if output else nullcontext():
+        keep = output or (lambda rows, _: write(*(json_line(row, modality) for row in rows)))
+        corpus.embed(space, modality, given, keep, listener=talk, **job)
     if talk.failed or talk.left:
         raise typer.Exit(1)
 

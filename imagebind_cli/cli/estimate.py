@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from imagebind_cli.cli.output import write_json_line, write_lines
 from imagebind_cli.cli.pace import in_words
-from imagebind_cli.cli.printable import printable
-from imagebind_cli.cli.talk import say
+from imagebind_cli.printable import printable
 
 if TYPE_CHECKING:
     from imagebind_cli.corpus import Estimate
-    from imagebind_cli.corpus.items import Inputs
-    from imagebind_cli.model import Model
 
 
-def write_estimate(
-    load: Callable[[], Model], name: str | None, modality: str, inputs: Inputs, output: Path | None, as_json: bool, **job: Any
-) -> None:
-    """Write what a job would do. load: loads the model, whose first batch is measured; without its weights no time is estimated."""
-    from imagebind_cli.corpus import estimate
-    from imagebind_cli.weights.find import NotFetched
-
-    model: Model | str | None = name
-    try:
-        model = load()
-    except NotFetched as error:
-        say(f"no time is estimated: {error}")
-    plan = estimate(model, modality, inputs, output, **job)
+def write_estimate(plan: Estimate, as_json: bool) -> None:
+    """Write what a job would do."""
     if as_json:
         write_json_line(asdict(plan))
     else:

@@ -45,7 +45,7 @@ Column = Annotated[
 ]
 Include = Annotated[
     list[str] | None,
-    input_option("--include", metavar="PATTERN", help="Of folders and patterns, take only matching files: '*.jpg'. Repeatable."),
+    input_option("--include", metavar="PATTERN|kind:KIND", help="Of folders, take only matching files: '*.jpg', kind:image. Repeatable."),
 ]
 Null = Annotated[bool, input_option("-0", "--null", help="Entries on stdin end with a NUL byte, as from `find -print0`.")]
 Strict = Annotated[bool, input_option("--strict", help="Fail on files of other kinds in folders and patterns instead of skipping them.")]
@@ -85,21 +85,14 @@ def with_reading_flags(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def reading_options(modality: str, chosen: Mapping[str, Any]) -> reading.ReadingOptions:
-    """Return the options that the flags choose, checked against the modality.
-
-    Raises:
-        UsageError: the modality has no such option, or the option does not take this value.
-    """
+def given_options(modality: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the reading options that were given, without those of variables and files that the modality does not have."""
     known = modality_flags([modality])
     given = {name: str(value) if isinstance(value, enum.Enum) else value for name, value in chosen.items() if value is not None}
     for name in [name for name in given if name not in known and is_set_elsewhere(name)]:
         detail(f"{name.replace('_', '-')} is not an option of {modality}: skipped, since it was not typed")
         del given[name]
-    try:
-        return registry.face(modality).read_options(given)
-    except UsageError as error:
-        raise UsageError(str(error).replace("_", "-")) from None
+    return given
 
 
 def modality_flags(modalities: Sequence[str]) -> set[str]:
@@ -118,7 +111,7 @@ def refuse_flag(modalities: Sequence[str], name: str) -> NoReturn:
         UsageError: always.
     """
     if len(modalities) == 1:
-        reading_options(modalities[0], {name: _NO_VALUE})
+        registry.face(modalities[0]).read_options({name: _NO_VALUE})
     raise UsageError(f"none of {', '.join(modalities)} has an option {name.replace('_', '-')!r}")
 
 

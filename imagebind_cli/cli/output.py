@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from imagebind_cli.cli.printable import escaped
 from imagebind_cli.errors import writing
+from imagebind_cli.printable import escaped
 
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON in place of text.")]
 

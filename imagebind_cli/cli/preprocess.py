@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,26 +22,22 @@ from imagebind_cli.cli.flags import (
     ModelName,
     Null,
     Strict,
-    column_names,
+    given_options,
     input_option,
     modality_flags,
     output_option,
-    reading_options,
     with_reading_flags,
 )
-from imagebind_cli.cli.inputs import find_items
+from imagebind_cli.cli.inputs import command_inputs
 from imagebind_cli.cli.output import StdoutClosed, write
 from imagebind_cli.cli.talk import Talk, say, summary_at_end
 from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.errors import UsageError, UserError, writing
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.files import replacing
-from imagebind_cli.options import folders_are_frames
 
 if TYPE_CHECKING:
     from imagebind_cli.corpus import Inspection
-
-MANY = 1000  # inputs that are worth starting processes for before anything is read
 
 HELP = """Decode files once into tar shards or one HDF5 file, which `embed` and `train` read in their place.
 
@@ -91,38 +86,20 @@ def preprocess_command(
     """Prepare inputs, or show what is read of them."""
     modalities = tuple(modality.split(","))
     options = _options(modalities, chosen)
-    frames, columns = any(map(folders_are_frames, options.values())), column_names(column, manifest)
     if preview is not None and preview.exists() and not preview.is_dir():
         raise UserError(f"{preview}: exists and is not a folder")
     if (output is None) == (not inspect and preview is None):
         raise UsageError("give -o OUT, or --inspect or --preview in place of it")
 
     from imagebind_cli import corpus
-    from imagebind_cli.corpus.items import count_items
-    from imagebind_cli.corpus.preprocess import check_prepared_output
-    from imagebind_cli.engine import default_workers
-    from imagebind_cli.engine.processes import Processes
 
-    shard_bytes = int(shard_size * 1e6) if shard_size else None
-    if output is not None:
-        check_prepared_output(output, modalities, shard_bytes)
     if output == "-" and sys.stdout is not None and sys.stdout.isatty():
         raise UsageError("-o - writes a tar, which is binary data, and stdout is a terminal; send it to a pipe or a file")
     others = Others(strict, tuple(include or ()))
-    find = find_items(modalities, inputs or [], manifest, nul, frames, others, columns)
-    workers = workers or default_workers()
-
-    def count() -> int | None:
-        total = count_items(modality, inputs or [], manifest, frames, others.include)
-        if output is not None and workers > 1 and total is not None and total >= MANY:
-            processes.launch()  # while this process imports the same modules
-        return total
-
-    with Processes(modalities) as processes, Talk(None if output else errors, "prepared", others, count) as talk:
+    given = command_inputs(modality, inputs, manifest, column, nul, others)
+    with Talk(None if output else errors, "prepared", others) as talk:
         job: dict[str, Any] = {
             "model": model,
-            "manifest": manifest,
-            "manifest_columns": columns,
             "workers": workers,
             "item_timeout": item_timeout,
             "listener": talk,
@@ -130,13 +107,13 @@ def preprocess_command(
         }
         if output is None:
             with writing(preview or "stdout"):
-                _show(corpus.inspect_inputs(modalities, find, **job), inspect, preview)
+                _show(corpus.inspect_inputs(modalities, given, **job), inspect, preview)
         else:
             target = sys.stdout.buffer if output == "-" else output
-            run = partial(corpus.preprocess, modalities, find, target, errors=errors, array=str(array), shard_bytes=shard_bytes)
+            shards: dict[str, Any] = {"array": str(array), "shard_bytes": int(shard_size * 1e6) if shard_size else None}
             with summary_at_end(output, talk, _continues(output)):
                 try:
-                    run(processes=processes, **job)
+                    corpus.preprocess(modalities, given, target, errors=errors, **shards, **job)
                 except BrokenPipeError:
                     raise StdoutClosed from None
     if talk.failed:
@@ -146,8 +123,7 @@ def preprocess_command(
 def _options(modalities: tuple[str, ...], chosen: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return each modality's share of the reading flags that were given."""
     return {
-        name: reading_options(name, {key: value for key, value in chosen.items() if key in modality_flags([name])}).choices()
-        for name in modalities
+        name: given_options(name, {key: value for key, value in chosen.items() if key in modality_flags([name])}) for name in modalities
     }
 
 

@@ -25,16 +25,17 @@ from imagebind_cli.cli.flags import (
     ModelName,
     Precision,
     Workers,
-    reading_options,
+    given_options,
     with_reading_flags,
 )
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
-from imagebind_cli.cli.printable import printable
-from imagebind_cli.cli.talk import Talk, say
+from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.errors import UsageError, writing
+from imagebind_cli.printable import printable
 from imagebind_cli.retrieval.requests import LIKE, VECTOR, combined_request, read_weights
 from imagebind_cli.space import Space
+from imagebind_cli.tabular import parse_columns
 
 if TYPE_CHECKING:
     from imagebind_cli.retrieval.find import Finder
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 Index = enum.StrEnum("Index", ["flat", "ivfpq", "hnsw"])
 
 # Options that do not apply to --pairs, which only scores.
-SEARCHES = ("k", "threshold", "modality", "per_modality", "index", "html", "root", "errors")
+SEARCHES = ("k", "threshold", "modality", "per_modality", "stretches", "index", "html", "root", "errors")
 
 HELP = """Find what in stores is nearest to a query, across modalities: a JSON line for each answer, best first.
 
@@ -130,6 +131,7 @@ def retrieve_command(
         list[Modality] | None, search_option(metavar="MODALITY", help="Search only stores of this modality. Repeatable.")
     ] = None,
     per_modality: Annotated[bool, search_option("--per-modality", help="Give -k answers of each modality.")] = False,
+    stretches: Annotated[bool, search_option("--stretches", help="Join answers that are neighbouring windows of a recording.")] = False,
     index: Annotated[
         Index | None, search_option(help="Search approximately (flat: exactly) by a FAISS index, built beside each store if missing.")
     ] = None,
@@ -141,6 +143,10 @@ def retrieve_command(
     pairs: Annotated[
         str | None,
         evaluation_option(metavar="FILE|ids", help="Score two stores on each other: a JSON line for each pair of ids, or equal ids."),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        evaluation_option("--column", metavar="NAME=COLUMN", help="Column of --pairs FILE that holds the ids of a modality. Repeatable."),
     ] = None,
     draws: Annotated[int, evaluation_option(metavar="N", min=0, help="Bootstrap draws behind each interval; 0 for none.")] = 1000,
     model: ModelName = None,
@@ -162,6 +168,8 @@ def retrieve_command(
         if context.get_parameter_source(name).name != "DEFAULT":  # type: ignore[union-attr]
             flag = "-k" if name == "k" else f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag} is of a search, and --pairs gives scores alone; to see answers: retrieve A --queries B {flag} …")
+    if column and (pairs is None or pairs == "ids"):
+        raise UsageError("--column names columns of a --pairs FILE; give that file")
     options = _reading_options(None if queries else {kind for kind, _ in parts}, chosen)
     numbers = read_weights(weights, len(parts)) if weights is not None else None
 
@@ -169,10 +177,11 @@ def retrieve_command(
     if pairs is not None:
         from imagebind_cli.retrieval.evaluate import evaluate_pairs
 
-        _print_scores(evaluate_pairs(stores, pairs, draws, say, space), plain)
+        _print_scores(evaluate_pairs(stores, pairs, draws, say, space, parse_columns(column or ())), plain)
         return
 
     from imagebind_cli.retrieval.find import Finder
+    from imagebind_cli.retrieval.search import join_windows
 
     finder = Finder(stores, space=space, modalities=modality or [], index=index and str(index), options=options)
     with Talk(errors, done="answered") as talk:
@@ -186,7 +195,10 @@ def retrieve_command(
             answers = finder.answer([combined_request(parts, numbers)], **search)
         else:
             answers = finder.answer_file(queries, exhibits=html is not None, **search)
-        with writing(html or "stdout"):
+        if stretches:
+            answers = ((query, join_windows(hits)) for query, hits in answers)
+        begun = f"stopped; the same command begins again{', also with an index that was not whole' if index else ''}"
+        with line_if_stopped(lambda: begun), writing(html or "stdout"):
             _print_answers(answers, finder, plain, html, root, talk)
     if talk.failed:
         raise typer.Exit(1)
@@ -205,7 +217,7 @@ def _reading_options(kinds: set[str] | None, chosen: dict[str, Any]) -> dict[str
     given = {name: value for name, value in chosen.items() if value is not None}
     options: dict[str, Any] = {}
     for face in faces:
-        options |= reading_options(face.name, {key: given[key] for key in face.options.names() if key in given}).choices()
+        options |= given_options(face.name, {key: given[key] for key in face.options.names() if key in given})
     for key in given:
         if key not in options and not is_set_elsewhere(key):
             raise UsageError(f"no query here has an option {key.replace('_', '-')!r}")

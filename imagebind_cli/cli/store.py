@@ -9,9 +9,10 @@ import typer
 
 from imagebind_cli.cli.flags import ArrayType
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
-from imagebind_cli.cli.printable import printable
-from imagebind_cli.cli.talk import Talk, say
-from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.cli.talk import Talk, line_if_stopped, say
+from imagebind_cli.errors import UsageError
+from imagebind_cli.printable import printable
+from imagebind_cli.store_formats import IN_WORDS
 
 if TYPE_CHECKING:
     from imagebind_cli.store.maintenance import MergeCounts
@@ -20,7 +21,7 @@ app = typer.Typer(
     help="Describe, merge, export, compact, prune and check stores of embeddings.", no_args_is_help=True, rich_markup_mode=None
 )
 
-StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="NAME.h5, .store, .npy, .safetensors or .jsonl, or a pattern in quotes.")]
+StorePath = Annotated[Path, typer.Argument(metavar="STORE", help=f"NAME{IN_WORDS}, or a pattern in quotes.")]
 StorePaths = Annotated[list[Path], typer.Argument(metavar="STORE...", help="As NAME.h5, or a pattern in quotes.")]
 Array = Annotated[ArrayType | None, typer.Option(help="Number type of the vectors; as they are, if not given.", show_default=False)]
 NAMED = 5  # ids in several stores that are named one by one
@@ -69,7 +70,8 @@ def merge_command(
         def count(merged: MergeCounts) -> None:
             talk.done, talk.skipped = merged.added + merged.replaced, merged.same
 
-        merged = merge(readers, output, array and str(array), count)
+        with line_if_stopped(lambda: f"{output}: {talk.summary()}; stopped: run the same command to continue from here"):
+            merged = merge(readers, output, array and str(array), count)
     for id in merged.twice[:NAMED]:
         say(f"{printable(id)}: in several of these stores; the first one's rows are kept")
     if len(merged.twice) > NAMED:
@@ -117,9 +119,7 @@ def compact_command(path: StorePath, as_json: AsJSON = False) -> None:
     from imagebind_cli.store.describe import bytes_on_disk
     from imagebind_cli.store.maintenance import compact
 
-    if not path.exists():
-        raise UserError(f"{path}: no such store")
-    before = bytes_on_disk(path)
+    before = bytes_on_disk(path) if path.exists() else 0
     dropped = compact(path)
     after = bytes_on_disk(path)
     say(f"{path}: {dropped:,} replaced rows dropped, {before / 1e6:,.1f} MB before, {after / 1e6:,.1f} MB now")
@@ -144,8 +144,6 @@ def prune_command(
 
     if not missing:
         raise UsageError("say what to drop: --missing")
-    if not path.exists():
-        raise UserError(f"{path}: no such store")
     counts = prune(path, dry_run)
     if as_json:
         write_json_line({"store": str(path), "items": counts.items, "missing": counts.missing, "rows": counts.rows, "dry_run": dry_run})
@@ -157,7 +155,8 @@ def prune_command(
 
 @app.command("check")
 def check_command(paths: StorePaths, as_json: AsJSON = False) -> None:
-    """Check every row: finite, of length 1, with an id of its own, and nothing torn. Prints a line for each finding; exit 1 if there are any.
+    """Check every row: as its checksum says, finite, of length 1, with an id of its own, and nothing torn. Prints a line for each finding; exit 1 if
+    there are any.
 
     \b
         imagebind store check photos.h5
@@ -166,14 +165,17 @@ def check_command(paths: StorePaths, as_json: AsJSON = False) -> None:
 
     reports = []
     for path in paths:
-        lines = []
-        for line in findings(path):
+        lines: list[str] = []
+        notes: list[str] = []
+        for line in findings(path, notes.append):
             lines.append(line)
             if not as_json:
                 write_lines([f"{path}: {line}"])
+        for line in notes:
+            say(f"{path}: {line}")
         if not lines:
             say(f"{path}: clean")
-        reports.append({"store": str(path), "ok": not lines, "findings": lines})
+        reports.append({"store": str(path), "ok": not lines, "findings": lines} | ({"notes": notes} if notes else {}))
     clean = all(report["ok"] for report in reports)
     if as_json:
         write_json_line({"ok": clean, "stores": reports})

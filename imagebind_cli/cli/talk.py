@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from imagebind_cli.cli.output import StdoutClosed
 from imagebind_cli.cli.pace import Pace
-from imagebind_cli.cli.printable import escaped, printable
 from imagebind_cli.errors import UsageError
 from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import Others
+from imagebind_cli.printable import escaped, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -75,6 +75,13 @@ def say_error(text: str) -> None:
     _print_line(text)
 
 
+def say_traceback(text: str) -> None:
+    """Print the traceback of a bug, or of the error behind a line, where a name in it may hold what a terminal would act on."""
+    with suppress(OSError):
+        sys.stderr.write("".join(f"{escaped(line)}\n" for line in text.splitlines()))
+        sys.stderr.flush()
+
+
 def detail(text: str) -> None:
     """Print what only --verbose asks for."""
     if is_verbose():
@@ -109,20 +116,18 @@ class Talk(Listener):
         errors: Path | None = None,
         done: str = "embedded",
         others: Others | None = None,
-        count: Callable[[], int | None] | None = None,
     ) -> None:
         """Print nothing until something happens.
 
         Args:
             errors: the file of failed inputs, see `FailureFile`. done: a word for what happened to the others.
-            others: files of other kinds that were skipped. count: returns how many inputs there are, or None if that is unknown.
+            others: files of other kinds that were skipped.
         """
         self._failure_file = _failure_file(errors) if errors else None
         super().__init__(failures=self._failure_file)
         self._word = done
         self.others = others or Others()
         self._has_summed_up = False
-        self._count = count
         self._noted: set[str] = set()
         self._started = time.monotonic()
         self._pace = Pace()
@@ -140,7 +145,8 @@ class Talk(Listener):
     def __exit__(self, *exc: object) -> None:
         self._over.set()
         if self._progress:
-            self._progress.stop()
+            with suppress(OSError):  # the terminal may be gone
+                self._progress.stop()
         if self._failure_file:
             self._failure_file.close()
         if self.others.count and not self._has_summed_up:
@@ -149,9 +155,9 @@ class Talk(Listener):
     def note(self, text: str) -> None:
         say(text)
 
-    def begin(self, stored: int) -> None:
-        """Count the inputs in the background; `stored` rows exist already."""
-        count = self._count
+    def begin(self, stored: int, count: Callable[[], int | None] | None = None) -> None:
+        """Start the clock, and count the inputs in the background; `stored` rows exist already."""
+        self._pace = Pace()
         if count is not None:
             threading.Thread(target=lambda: self._pace.expect(count(), stored), name="count", daemon=True).start()
 
@@ -205,15 +211,22 @@ def summary_at_end(output: Path | str, talk: Talk, continues: str | None = "here
 
     continues: where the same command continues after it was stopped; None where it starts again.
     """
+    remedy = f": run the same command to continue from {continues}" if continues else ""
+    with line_if_stopped(lambda: f"{output}: {talk.summary()}; stopped{remedy}"):
+        yield
+    say(f"{output}: {talk.summary()}")
+
+
+@contextmanager
+def line_if_stopped(text: Callable[[], str]) -> Iterator[None]:
+    """Print a line if a signal stops a block, such as how to continue; not after an error, which has its own line."""
     try:
         yield
     except (Exception, StdoutClosed):
         raise
     except BaseException:
-        remedy = f": run the same command to continue from {continues}" if continues else ""
-        say(f"{output}: {talk.summary()}; stopped{remedy}")
+        say(text())
         raise
-    say(f"{output}: {talk.summary()}")
 
 
 def _failure_file(path: Path) -> FailureFile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,7 +56,7 @@ class TrainingTalk(TrainingListener):
         super().failure(id, reason)
         say(f"{id}: {reason}")
 
-    def begin(self, stored: int) -> None:
+    def begin(self, stored: int, count: Callable[[], int | None] | None = None) -> None:
         self._printed = time.monotonic()
 
     def anchors(self, pair: str, done: int, total: int) -> None:
@@ -92,7 +92,7 @@ class TrainingTalk(TrainingListener):
 def train_command(
     pairs: Annotated[list[str] | None, typer.Option(metavar="A-B", help="Pair to bind, the anchor first: image-depth. Repeatable.")] = None,
     data: Annotated[list[str] | None, typer.Option(help="Files of pairs, or patterns; with several pairs, image-depth=FILE.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder, new or to be continued.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder, new or to be continued.")] = None,
     recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="A recipe of the package, or a TOML file.")] = None,
     val: Annotated[
         list[str] | None,
@@ -143,6 +143,7 @@ def train_command(
     from imagebind_cli.model import choose_device
     from imagebind_cli.training import run, trials
     from imagebind_cli.training.overrides import resolve_recipe
+    from imagebind_cli.training.recipe import refuse_changes
 
     resolved = resolve_recipe(
         recipe,
@@ -159,26 +160,27 @@ def train_command(
         notify=say,
     )
     chosen_device, talk = choose_device(device), TrainingTalk()
-    if dry_run:
-        _write_plan(resolved, chosen_device, out, as_json)
-        return
-    if overfit is not None:
-        learnt = trials.overfit(resolved, overfit, chosen_device, talk)
-        say("learnt by heart" if learnt else "not learnt: look at the data and at optimizer.lr")
-        if not learnt:
+    with refuse_changes(resolved, changes or ()):
+        if dry_run:
+            _write_plan(resolved, chosen_device, out, as_json)
+            return
+        if overfit is not None:
+            learnt = trials.overfit(resolved, overfit, chosen_device, talk)
+            say("learnt by heart" if learnt else "not learnt: look at the data and at optimizer.lr")
+            if not learnt:
+                raise typer.Exit(1)
+            return
+        assert out is not None
+        if profile:
+            trials.profile_steps(resolved, out.with_name(f"{out.name}.trace.json"), chosen_device, talk)
+            return
+        with writing(out):
+            result = run.train(resolved, out, chosen_device, talk)
+        if result.summary:
+            write_json_line({"model": str(out), **result.summary})
+        if result.failed:
+            say(f"{result.failed:,} samples could not be read; {out / 'errors.jsonl'} names them")
             raise typer.Exit(1)
-        return
-    assert out is not None
-    if profile:
-        trials.profile_steps(resolved, out.with_name(f"{out.name}.trace.json"), chosen_device, talk)
-        return
-    with writing(out):
-        result = run.train(resolved, out, chosen_device, talk)
-    if result.summary:
-        write_json_line({"model": str(out), **result.summary})
-    if result.failed:
-        say(f"{result.failed:,} samples could not be read; {out / 'errors.jsonl'} names them")
-        raise typer.Exit(1)
 
 
 def _write_plan(recipe: Recipe, device: torch.device, out: Path | None, as_json: bool) -> None:

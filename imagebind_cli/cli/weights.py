@@ -13,9 +13,9 @@ import typer
 
 from imagebind_cli.cli.flags import Dtype
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
-from imagebind_cli.cli.printable import printable
-from imagebind_cli.cli.talk import is_quiet, say, say_error
+from imagebind_cli.cli.talk import is_quiet, line_if_stopped, say, say_error
 from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.printable import printable
 
 if TYPE_CHECKING:
     from imagebind_cli.weights.fetch import Progress
@@ -65,7 +65,8 @@ def pull_command(
     from imagebind_cli.weights.find import is_bundled
     from imagebind_cli.weights.origin import ORIGIN, OriginRecord, read_record
 
-    with _progress() as progress:
+    stopped = f"{name}: stopped: run the same command to continue from what has come"
+    with line_if_stopped(lambda: stopped), _progress() as progress:
         if name.startswith("hf://"):
             if sha256:
                 raise UsageError("--sha256 is for single files; the hub states its own")

@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,14 +32,13 @@ from imagebind_cli.cli.flags import (
     Precision,
     Strict,
     Workers,
-    column_names,
+    given_options,
     input_argument,
     model_option,
     output_option,
-    reading_options,
     with_reading_flags,
 )
-from imagebind_cli.cli.inputs import find_items
+from imagebind_cli.cli.inputs import command_inputs
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.option_groups import with_option_groups
 from imagebind_cli.cli.output import write
@@ -49,12 +48,10 @@ from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, ReportOptions, TruthOptions
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.files import write_text
-from imagebind_cli.options import folders_are_frames
 from imagebind_cli.space import Space
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation import Classification, Report
-    from imagebind_cli.evaluation.job import Inputs as JobInputs
     from imagebind_cli.evaluation.suites import Suite
     from imagebind_cli.evaluation.task import Rows
 
@@ -177,6 +174,7 @@ TRUTH_FLAGS = {
 }
 REPORT_FLAGS = {
     "top": Annotated[int, output_option("-k", "--top", metavar="N", min=1, help="Classes shown for each input.")],
+    "stretches": Annotated[bool, output_option("--stretches", help="Join neighbouring windows of one best class to a row (--pool none).")],
     "draws": Annotated[int, truth_option(metavar="N", min=0, hidden=True, help="Bootstrap draws behind each interval; 0 for none.")],
     "report": Annotated[
         Path | None, truth_option(metavar="FILE", help="Write scores and their origin as JSON; - for stdout, instead of the rows.")
@@ -253,10 +251,11 @@ def zeroshot_command(
     **chosen: Any,
 ) -> None:
     """Classify inputs or stored vectors, or run a published suite."""
-    columns = column_names(column, manifest)
     _refuse_useless(class_options, truth_options, probe_options, suite_options, manifest)
     if pool == "none" and (suite_options.suite or probe_options.shots):
         raise UsageError("--pool none shows each window of an item, and the truth is of an item as a whole")
+    if report_options.stretches and pool != "none":
+        raise UsageError("--stretches joins windows; give --pool none")
     report_files.check(bool(suite_options.suite or truth_options.truth))
 
     from imagebind_cli import evaluation
@@ -266,7 +265,6 @@ def zeroshot_command(
         "model": Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory, item_timeout),
         "report": dataclasses.replace(report_options, confusion=report_files.plot is not None),
         "output": _ignore_rows if report_files.replaces_rows else _write_rows,
-        "others": others,
     }
     run: Callable[..., Classification]
     if suite_options.suite:
@@ -282,17 +280,17 @@ def zeroshot_command(
             probe=probe_options if probe_options.shots else None,
             examples=_open_suite(suite_options, suite_options.shots_option, modality) if suite_options.shots_option else None,
             fold=suite_options.fold,
-            reading=reading_options(suite.modality, chosen).choices(),
+            reading=given_options(suite.modality, chosen),
+            others=others,
         )
     elif modality is None:
         raise UsageError("say what the inputs are, or name a --suite")
     else:
-        name, reading = modality, reading_options(modality, chosen).choices()
-        given = _inputs(name, inputs or [], manifest, columns, nul, folders_are_frames(reading), others, truth_options.truth)
+        given, reading = command_inputs(modality, inputs, manifest, column, nul, others), given_options(modality, chosen)
         if probe_options.shots:
-            run = partial(evaluation.few_shot, given, name, truth_options, probe_options, labels=class_options.labels, reading=reading)
+            run = partial(evaluation.few_shot, given, modality, truth_options, probe_options, labels=class_options.labels, reading=reading)
         else:
-            run = partial(evaluation.classify, given, name, class_options, truth_options, pool=str(pool), reading=reading)
+            run = partial(evaluation.classify, given, modality, class_options, truth_options, pool=str(pool), reading=reading)
     with Talk(errors, "classified", others) as talk:
         result = run(listener=talk, **shared)
         if result.report:
@@ -342,27 +340,6 @@ def _open_suite(options: SuiteOptions, more: Sequence[str], modality: str | None
     for note in suite.notes:
         say(f"{name}: {note}")
     return suite
-
-
-def _inputs(
-    modality: str,
-    inputs: list[str],
-    manifest: Path | None,
-    columns: Mapping[str, str],
-    nul: bool,
-    frames: bool,
-    others: Others,
-    truth: Any,
-) -> JobInputs:
-    """Return the inputs as the library takes them: stores by their paths, anything else as a function that yields the items."""
-    from imagebind_cli.evaluation.truth import Truth, is_truth_file, refuse_column
-    from imagebind_cli.store import is_store
-
-    if any(path != "-" and is_store(path) for path in inputs):
-        return inputs
-    if truth and manifest is None and "-" not in (inputs or ["-"]) and not is_truth_file(truth):
-        refuse_column(Truth(truth))
-    return find_items((modality,), inputs, manifest, nul, frames, others, columns)
 
 
 def _write_rows(rows: Rows) -> None:

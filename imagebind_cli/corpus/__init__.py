@@ -1,10 +1,9 @@
 """A whole job: inputs embedded into a store or prepared for later runs, resumed, divided among machines, with a file of failures.
 
-items.py        the items of a job: where they come from, each id once
 share.py        the part of them that one process takes
 failures.py     the file of `--errors`
 renamed.py      files that a store has under another name
-resume.py       which items are not done yet
+resume.py       which items are not done yet, each once
 job.py          `embed`: items into a store
 preprocess.py   `preprocess` and `inspect_inputs`: items decoded once, for later runs
 estimate.py     `estimate`: what `embed` would do

@@ -14,8 +14,7 @@ import numpy as np
 
 from imagebind_cli import registry
 from imagebind_cli.corpus.failures import FailureFile
-from imagebind_cli.corpus.items import Inputs, first_of, open_items
-from imagebind_cli.corpus.job import prepared_options
+from imagebind_cli.corpus.job import as_prepared
 from imagebind_cli.corpus.resume import Resume
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.engine.limits import ITEM_SECONDS
@@ -23,11 +22,12 @@ from imagebind_cli.events import Listener
 from imagebind_cli.model import Model
 from imagebind_cli.options import ReadingOptions, folders_are_frames
 from imagebind_cli.readers import read_source
-from imagebind_cli.sources import Failure, Item
-from imagebind_cli.store import Row, Stamp, open_store
+from imagebind_cli.sources import Failure, Inputs, Item
+from imagebind_cli.space import Space
+from imagebind_cli.store import Row, Stamp, check_writable, open_store
 from imagebind_cli.store.provenance import check_resumable
 from imagebind_cli.store.writer import StoredIds
-from imagebind_cli.weights.find import input_configs
+from imagebind_cli.weights.find import NotFetched, input_configs
 
 MEASURED = 32  # inputs that are embedded at most, to measure the rate
 MEASURED_SECONDS = 10.0  # after which no further input is begun
@@ -75,9 +75,9 @@ class _Stored:
 
 
 def estimate(
-    model: Model | str | None,
+    model: Model | Space | str | None,
     modality: str,
-    inputs: Inputs,
+    inputs: Inputs | Iterable[str | Path],
     output: Path | str | None = None,
     *,
     manifest: Path | str | None = None,
@@ -97,12 +97,19 @@ def estimate(
     """Estimate what `embed` with the same arguments would do. Nothing is written; the first inputs are embedded to measure the rate.
 
     Args:
-        model: a loaded model; or only its name, None for the default, where its weights are not needed: then no time is estimated.
+        model: a model or a `Space`; or only its name, None for the default. No time is estimated from a name, or without the weights.
         output: the store, which need not exist.
     Raises:
         UserError: as `embed`.
     """
+    face = registry.face(modality)
+    reading = face.read_options(options)
+    if output is not None:
+        check_writable(Path(output))
     listener = Listener() if listener is None else listener
+    given = Inputs.of(inputs, manifest, manifest_columns)
+    if isinstance(model, Space):
+        model = _loaded(model)
     plan, stored = Estimate(modality), None
     with ExitStack() as stack:
         failures = FailureFile(Path(errors)) if errors is not None and Path(errors).exists() else None
@@ -111,8 +118,7 @@ def estimate(
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
         if output is not None and Path(output).exists():
             stored = resume.store = _Stored(Path(output))
-        first, items = first_of(open_items((modality,), inputs, manifest, manifest_columns, resume.passes, folders_are_frames(options)))
-        reading = registry.face(modality).read_options({**prepared_options(first, modality), **options})
+        reading, items = as_prepared(given.items((modality,), resume.passes, folders_are_frames(options)), face, reading)
         if isinstance(model, Model) and stored is not None:
             check_resumable(stored.path, stored.provenance, model.record(modality, reading, pool) | {"array": array})
         chosen = resume.choose(items)
@@ -129,6 +135,15 @@ def estimate(
     if plan.measured:
         plan.seconds = plan.remaining * plan.measured_seconds / plan.measured
     return plan
+
+
+def _loaded(space: Space) -> Model | str | None:
+    """Return the model of a space, or its name where its weights are not on this machine."""
+    try:
+        return space.loaded
+    except NotFetched as error:
+        space.note(f"no time is estimated: {error}")
+        return space.model
 
 
 def _measure(plan: Estimate, model: Model, sample: list[Item | Failure], settings: dict[str, Any]) -> None:

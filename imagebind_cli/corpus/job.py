@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import registry
 from imagebind_cli.corpus.failures import FailureFile
-from imagebind_cli.corpus.items import Inputs, first_of, open_items
 from imagebind_cli.corpus.resume import Resume
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.events import Listener
-from imagebind_cli.options import folders_are_frames
+from imagebind_cli.options import ReadingOptions, folders_are_frames
 from imagebind_cli.prepared import Prepared
-from imagebind_cli.sources import Failure, Item, kept_beside, whole_source
+from imagebind_cli.registry import Face
+from imagebind_cli.sources import Failure, Inputs, Item, kept_beside, whole_source
+from imagebind_cli.space import Space
 from imagebind_cli.store import Row, Store, check_writable
 
 if TYPE_CHECKING:
     from imagebind_cli.model import Model
 
+CHANGED = "changed while it was read; the same command tries it again"
 Keep = Callable[[list[Row], tuple[str, ...]], object]
 # Takes an item's rows, and what was assumed when it was read.
 
 
 def embed(
-    model: Model,
+    model: Model | Space | str | None,
     modality: str,
-    inputs: Inputs,
+    inputs: Inputs | Iterable[str | Path],
     output: Path | str | Keep,
     *,
     manifest: Path | str | None = None,
@@ -50,6 +54,8 @@ def embed(
     """Embed inputs and add the vectors to a store. The same call again does what is left: failed, new and changed inputs.
 
     Args:
+        model: a model, its name, or a `Space` that says on which device it runs. It is loaded once everything else is checked.
+        inputs: files, folders, patterns or sentences, or `sources.Inputs`.
         output: the store, in the format that its name ends in; or a function that takes each item's rows and the notes on how it was read.
         manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`.
         manifest_columns: names to give to its columns, as in `tabular.read_rows`: `{"image": "file_name"}`.
@@ -65,9 +71,13 @@ def embed(
         UserError: the store cannot be written to, or has another provenance; an option does not exist; a manifest cannot be read. A single bad
             input is a failure, which the listener receives.
     """
+    face = registry.face(modality)
+    reading = face.read_options(options)
     if not callable(output):
         check_writable(Path(output))
     listener = Listener() if listener is None else listener
+    given, frames = Inputs.of(inputs, manifest, manifest_columns), folders_are_frames(options)
+    loaded = Space.of(model, listener).loaded
     with ExitStack() as stack:
         failures = FailureFile(Path(errors)) if errors is not None else None
         if failures is not None:
@@ -75,17 +85,16 @@ def embed(
             stack.callback(setattr, listener, "failures", listener.failures)
             listener.failures = failures
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
-        first, items = first_of(open_items((modality,), inputs, manifest, manifest_columns, resume.passes, folders_are_frames(options)))
-        reading = registry.face(modality).read_options({**prepared_options(first, modality), **options})
+        reading, items = as_prepared(given.items((modality,), resume.passes, frames), face, reading)
         processes = stack.enter_context(Processes([modality]))
         if callable(output):
             keep, stored = output, 0
         else:
-            resume.store = store = stack.enter_context(Store(Path(output), model.record(modality, reading, pool) | {"array": array}))
+            resume.store = store = stack.enter_context(Store(Path(output), loaded.record(modality, reading, pool) | {"array": array}))
             keep, stored = store.append, store.stored
-        listener.begin(stored)
+        listener.begin(stored, partial(_count, given, modality, frames, share))
         chosen = resume.choose(items)
-        embedded = model.embed_items(
+        embedded = loaded.embed_items(
             modality,
             chosen,
             options=reading,
@@ -96,6 +105,8 @@ def embed(
             item_timeout=item_timeout,
         )
         for item, result in embedded:
+            if not isinstance(result, Failure) and resume.has_changed(item):
+                result = Failure(item.id, CHANGED)  # noqa: PLW2901
             if isinstance(result, Failure):
                 resume.failed(item.id)
                 listener.failure(item.id, result.reason)
@@ -107,7 +118,17 @@ def embed(
     return listener
 
 
-def prepared_options(first: Item | Failure | None, modality: str) -> dict[str, Any]:
-    """Return the options that prepared samples were read with, according to the first; a run with others is refused."""
+def as_prepared(items: Iterator[Item | Failure], face: Face, reading: ReadingOptions) -> tuple[ReadingOptions, Iterator[Item | Failure]]:
+    """Return the options with those that the first item was prepared with, if it was; and all items. A run with others is refused."""
+    first = next(items, None)
+    if first is None:
+        return reading, items
     payload = whole_source(getattr(first, "payload", None))
-    return payload.provenance["inputs"][modality]["options"] if isinstance(payload, Prepared) else {}
+    if isinstance(payload, Prepared):
+        reading = face.read_options({**payload.provenance["inputs"][face.name]["options"], **reading.choices()})
+    return reading, chain([first], items)
+
+
+def _count(given: Inputs, modality: str, frames: bool, share: Share | None) -> int | None:
+    total = given.count((modality,), frames)
+    return total if total is None or share is None else total // share.count

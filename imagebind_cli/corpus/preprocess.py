@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import imagebind_cli
 from imagebind_cli import registry
 from imagebind_cli.corpus.failures import FailureFile
-from imagebind_cli.corpus.items import Inputs, new_items, open_items
+from imagebind_cli.corpus.resume import distinct
 from imagebind_cli.engine import default_workers, open_engine
 from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
@@ -21,8 +21,9 @@ from imagebind_cli.events import Listener
 from imagebind_cli.media.clock import clock_text
 from imagebind_cli.options import ReadingOptions, folders_are_frames
 from imagebind_cli.prepared import Writer, belongs_to, member_key, open_writer
+from imagebind_cli.prepared.entries import Stretched, stretch_of
 from imagebind_cli.registry import Face
-from imagebind_cli.sources import Failure, Item, kept_beside
+from imagebind_cli.sources import Failure, Inputs, Item, kept_beside
 
 if TYPE_CHECKING:
     from imagebind_cli.encoder import EncoderConfig, Sample
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 Options = Mapping[str, Mapping[str, Any]]  # modality to the fields of its options dataclass that were chosen
 Reading = Mapping[Face, ReadingOptions]
+
+MANY = 1000  # inputs that are worth starting processes for before anything is read
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Inspection:
 
 def preprocess(
     modalities: str | Sequence[str],
-    inputs: Inputs,
+    inputs: Inputs | Iterable[str | Path],
     output: str | Path | BinaryIO,
     *,
     model: str | None = None,
@@ -58,7 +61,6 @@ def preprocess(
     shard_bytes: int | None = None,
     workers: int | None = None,
     item_timeout: float = ITEM_SECONDS,
-    processes: Processes | None = None,
     listener: Listener | None = None,
     options: Options | None = None,
 ) -> Listener:
@@ -66,14 +68,14 @@ def preprocess(
 
     Args:
         modalities: one, or several that stay together under one id, as the picture and the sound of a video.
-        inputs: files, folders, patterns or sentences, or a function that yields items, see `corpus.embed`.
+        inputs: files, folders, patterns or sentences, or `sources.Inputs`.
         output: `out-%06d.tar` for numbered shards, `out.tar`, `out.h5`, or a binary stream for one tar.
         model: whose input sizes and constants to use; the default model's if not given. Its weights need not be present.
         manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`.
         manifest_columns: names to give to its columns, as in `tabular.read_rows`: `{"image": "file_name"}`.
         errors: a file that keeps a JSON line for each failed input.
         array: `float32` or `float16`, the number type of the arrays. shard_bytes: size at which a numbered shard is closed.
-        workers: inputs read at a time; one per core, 8 at most, if not given. processes: to read with, where they are launched already.
+        workers: inputs read at a time; one per core, 8 at most, if not given.
         item_timeout: seconds that reading one input may take; one that takes longer is a failure. 0 for any time.
         listener: receives and counts what happens.
         options: by modality the options of its readers, e.g. `{"audio": {"clips": 3}}`.
@@ -90,22 +92,29 @@ def preprocess(
     check_prepared_output(place, names, shard_bytes)
     listener = Listener() if listener is None else listener
     workers = workers or default_workers()
+    given, frames = Inputs.of(inputs, manifest, manifest_columns), _are_frames(options)
+
+    def count() -> int | None:
+        total = given.count(names, frames)
+        if workers > 1 and total is not None and total >= MANY:
+            processes.launch()  # while this process imports the same modules
+        return total
+
     with ExitStack() as stack:
         if errors is not None:
             failures = FailureFile(Path(errors))
             stack.callback(failures.close)
             stack.callback(setattr, listener, "failures", listener.failures)
             listener.failures = failures
-        if processes is None:
-            processes = stack.enter_context(Processes(names))
-        items = open_items(names, inputs, manifest, manifest_columns, lambda path: belongs_to(path, place), _are_frames(options))
-        listener.begin(0)
+        processes = stack.enter_context(Processes(names))
+        items = given.items(names, lambda path: belongs_to(path, place), frames)
+        listener.begin(0, count)
         configs = _configs(model, reading)
         record = _record(configs, reading, array)
         stack.enter_context(writing("stdout" if stream else place))
         writer = stack.enter_context(open_writer(place, record, shard_bytes, stream))
-        new = new_items(items, writer.ids, listener, any(face.timed for face in reading))
-        hint = _pairing_hint(names) if len(names) > 1 and manifest is None else None
+        new = _new_items(items, writer.ids, listener, any(face.timed for face in reading))
+        hint = _pairing_hint(names) if len(names) > 1 and given.manifest is None else None
         for item, result in _write(_decode(new, configs, reading, workers, item_timeout, processes), writer, names, array, listener):
             if result is None:
                 listener.succeeded(item.id)
@@ -119,7 +128,7 @@ def preprocess(
 
 def inspect_inputs(
     modalities: str | Sequence[str],
-    inputs: Inputs,
+    inputs: Inputs | Iterable[str | Path],
     *,
     model: str | None = None,
     manifest: Path | str | None = None,
@@ -136,10 +145,11 @@ def inspect_inputs(
     names = (modalities,) if isinstance(modalities, str) else tuple(modalities)
     reading = _reading(names, options)
     listener = Listener() if listener is None else listener
-    listener.begin(0)
+    given, frames = Inputs.of(inputs, manifest, manifest_columns), _are_frames(options)
+    listener.begin(0, partial(given.count, names, frames))
     configs = _configs(model, reading)
     inspections: dict[str, Inspection] = {}
-    items = open_items(names, inputs, manifest, manifest_columns, lambda path: False, _are_frames(options))
+    items = given.items(names, frames=frames)
     for item, result in _decode(items, configs, reading, workers or default_workers(), item_timeout):
         if isinstance(result, Failure):
             listener.failure(item.id, result.reason)
@@ -171,7 +181,7 @@ def check_prepared_output(output: str, modalities: Sequence[str], shard_bytes: i
         raise UsageError(f"--shard-size is for numbered shards such as out-%06d.tar; {output} is one file")
     if output.endswith(".h5") and "%" in output:
         raise UsageError(f"{output}: an .h5 is one file and takes no number; tar shards do")
-    if output.endswith(".h5") and "vision" in modalities:
+    if output.endswith(".h5") and any(registry.face(name).mixed for name in modalities):
         raise UsageError("an .h5 holds clips of one shape, which pictures and videos differ in: name image or video, or write a .tar")
 
 
@@ -191,6 +201,22 @@ def _reading(modalities: Sequence[str], options: Options | None) -> dict[Face, R
 def _are_frames(options: Options | None) -> bool:
     """Check whether the options of any modality make a folder one item."""
     return any(map(folders_are_frames, (options or {}).values()))
+
+
+def _new_items(
+    items: Iterable[Item | Failure], stored: Mapping[str, Stretched], listener: Listener, timed: bool
+) -> Iterator[Item | Failure]:
+    """Yield the items whose ids are not stored yet, as `distinct` does. An id that is stored with another stretch is a failure.
+
+    timed: whether they may have stretches; in other manifests `start` and `end` are ordinary columns.
+    """
+    for item in distinct(items, listener):
+        if isinstance(item, Failure) or item.id not in stored:
+            yield item
+        elif timed and stored[item.id] != stretch_of(item.meta):
+            yield Failure(item.id, "this id is there already, of another stretch; give each its own")
+        else:
+            listener.skipped += 1
 
 
 def _configs(model: str | None, faces: Iterable[Face]) -> dict[Face, EncoderConfig]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from imagebind_cli.corpus.failures import FailureFile
-from imagebind_cli.corpus.items import distinct
 from imagebind_cli.corpus.renamed import StoredContents
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.events import Listener
@@ -21,7 +20,7 @@ from imagebind_cli.media.video.frame_folder import frame_names
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face, face
 from imagebind_cli.sources import Failure, Item, Stretch, whole_source
-from imagebind_cli.store import Row, Stamp, content_hash, open_store
+from imagebind_cli.store import UNKNOWN, Row, Stamp, content_hash, open_store
 
 
 class Stored(Protocol):
@@ -62,6 +61,7 @@ class Resume:
 
     def __post_init__(self) -> None:
         self._stamp = stamper(face(self.modality), self.verify)
+        self._glance = stamper(face(self.modality), verify=False)
 
     def passes(self, path: str) -> bool:
         """Check whether a file is done, before it is opened. Shares and retries are not considered: it may be an archive of unfinished items."""
@@ -90,6 +90,11 @@ class Resume:
                     self.failures.begin(item.id, stamped.stamp)
                 yield stamped
 
+    def has_changed(self, item: Item) -> bool:
+        """Check whether a file has changed since it was taken up: what was read of it may be half old and half new."""
+        now = self._glance(item.payload) if item.stamp.size >= 0 else UNKNOWN
+        return now.size >= 0 and now[:2] != item.stamp[:2]
+
     def failed(self, id: str) -> None:
         """Allow an item that failed to come again: a file named a second time may be complete by then."""
         self._came.pop(hash(id), None)
@@ -114,7 +119,7 @@ class Resume:
         path = whole_source(item.payload)
         if not (self.verify and self.store and self.store.stored and item.stamp.hash and isinstance(path, str)):
             return False
-        if self.modality == "text" or self.modality in PLACED:
+        if face(self.modality).text or self.modality in PLACED:
             return False
         if self._contents is None:
             self._contents = StoredContents(open_store(self.store.path))
@@ -134,6 +139,35 @@ class Resume:
     def _is_asked(self, id: str) -> bool:
         mine = self.share is None or self.share.holds(id)
         return mine and not (self.retry and self.failures and id not in self.failures)
+
+
+def distinct(items: Iterable[Item | Failure], listener: Listener, came: dict[int, int] | None = None) -> Iterator[Item | Failure]:
+    """Yield each item once. An id that comes again with another input, or that no store can hold, is a failure.
+
+    came: hashes of ids to hashes of their inputs, since there may be millions; a removed one may come again.
+    """
+    came = {} if came is None else came
+    for item in items:
+        if isinstance(item, Failure):
+            yield item
+            continue
+        id, input = hash(item.id), hash(str(item.payload))
+        if not _is_storable(item.id):
+            yield Failure(item.id, "its id is not text that a store can hold")
+        elif id not in came:
+            came[id] = input
+            yield item
+        elif came[id] == input:
+            listener.skipped += 1
+        else:
+            yield Failure(item.id, "this id came before with another input; give each its own")
+
+
+def _is_storable(id: str) -> bool:
+    try:
+        return "\0" not in id and id.encode("utf-8", "surrogateescape") is not None
+    except UnicodeEncodeError:  # half of a pair, from JSON
+        return False
 
 
 def stamper(face: Face, verify: bool) -> Callable[[Any], Stamp]:

@@ -1,7 +1,8 @@
 """Zero-shot and few-shot classification and the suites the field compares by: class names and prompts, prototypes, scores, reports.
 
 options.py      what a user may choose; the flags are made from it
-job.py          `classify`, `few_shot` and `run_suite`
+job.py          `classify`, `few_shot` and `run_suite`: a task for one of the three protocols
+by_class_vectors.py, by_probe.py, by_captions.py   the protocols
 suites/         published suites: their recipes and the layouts of their datasets
 truth.py        what the inputs really are
 vectors.py      the vectors to classify, from stores or from a model
@@ -23,10 +24,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from imagebind_cli.evaluation.job import Classification, classify, few_shot, run_suite
+    from imagebind_cli.evaluation.job import classify, few_shot, run_suite
     from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, ReportOptions, TruthOptions
     from imagebind_cli.evaluation.report import Report
     from imagebind_cli.evaluation.suites import open_suite
+    from imagebind_cli.evaluation.task import Classification
 
 __all__ = [
     "ClassOptions",
@@ -42,7 +44,8 @@ __all__ = [
 ]
 
 _PUBLIC = {
-    **dict.fromkeys(("Classification", "classify", "few_shot", "run_suite"), "job"),
+    **dict.fromkeys(("classify", "few_shot", "run_suite"), "job"),
+    "Classification": "task",
     **dict.fromkeys(("ClassOptions", "ProbeOptions", "ReportOptions", "TruthOptions"), "options"),
     "Report": "report",
     "open_suite": "suites",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from imagebind_cli.evaluation.vectors import ItemVectors
+from imagebind_cli.media.windows import TOUCHING_SECONDS
 from imagebind_cli.registry import face
 
 
@@ -37,7 +38,7 @@ class Prediction:
     """The best classes of an item, or of one window of it.
 
     span: start and end of the window in seconds. top: best first. truth: the item's labels, None where they are not known.
-    clock: when it began, in ISO 8601, None where the file does not say.
+    clock: when it began, in ISO 8601, None where the file does not say. windows: how many were joined.
     """
 
     id: str
@@ -45,10 +46,12 @@ class Prediction:
     truth: list[str] | None = None
     span: tuple[float, float] | None = None
     clock: str | None = None
+    windows: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the row that `imagebind zeroshot` writes."""
         times: dict[str, Any] = {"start": self.span[0], "end": self.span[1]} if self.span else {}
+        times |= {"windows": self.windows} if self.windows else {}
         times |= {"clock": self.clock} if self.clock else {}
         top = [{"class": entry.name, "probability": entry.probability, "score": entry.score} for entry in self.top]
         return {"id": self.id, **times, "top": top, **({} if self.truth is None else {"truth": self.truth})}
@@ -84,6 +87,36 @@ def predictions(
         top = [ClassScore(classifier.classes[place], _short(shares[row, place]), _short(scores[row, place])) for place in places]
         truth = truths[row]
         yield Prediction(batch.ids[row], top, None if truth is None else list(truth), batch.spans[row], batch.clocks[row])
+
+
+def join_predictions(windows: Iterable[Prediction]) -> Iterator[Prediction]:
+    """Join windows in the order of time that touch or overlap, are of one item and have the same best class.
+
+    A stretch has the classes of the window that is most certain of it.
+    """
+    pending: Prediction | None = None
+    for row in (window if window.span is None else replace(window, windows=1) for window in windows):
+        if pending is not None and _continues(pending, row):
+            pending = _with_next(pending, row)
+            continue
+        if pending is not None:
+            yield pending
+        pending = row
+    if pending is not None:
+        yield pending
+
+
+def _continues(one: Prediction, other: Prediction) -> bool:
+    if one.span is None or other.span is None or one.id != other.id:
+        return False
+    return one.top[0].name == other.top[0].name and other.span[0] <= one.span[1] + TOUCHING_SECONDS
+
+
+def _with_next(one: Prediction, other: Prediction) -> Prediction:
+    assert one.span is not None
+    assert other.span is not None
+    top = max(one.top, other.top, key=lambda top: top[0].probability)
+    return replace(one, top=top, span=(min(one.span[0], other.span[0]), max(one.span[1], other.span[1])), windows=(one.windows or 1) + 1)
 
 
 def _short(value: float) -> float:

@@ -64,12 +64,13 @@ class ReportOptions:
     """How much a run reports.
 
     top: classes in each row. draws: bootstrap draws behind each interval; 0 for no intervals.
-    confusion: refuse a run that has no confusion matrix, before anything is embedded.
+    confusion: refuse a run that has no confusion matrix, before anything is embedded. stretches: join neighbouring windows of one best class.
     """
 
     top: int = 5
     draws: int = 1000
     confusion: bool = False
+    stretches: bool = False
 
     def check_metric(self, metric: str) -> None:
         """Refuse a confusion matrix where there is none.

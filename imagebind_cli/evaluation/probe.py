@@ -15,6 +15,7 @@ import numpy as np
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.evaluation.options import ProbeOptions
+from imagebind_cli.registry import face
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class ProbeTraining:
 
 def published_training(modality: str) -> ProbeTraining:
     """Return the paper's settings for a modality, with one shot: those for audio except for depth; it states no others."""
-    return ProbeTraining(1, learning_rate=1e-2, weight_decay=0.0, epochs=60) if modality == "depth" else ProbeTraining(1)
+    return ProbeTraining(1, **dict(face(modality).probe))  # type: ignore[arg-type]
 
 
 def probe_training(modality: str, options: ProbeOptions) -> ProbeTraining:

@@ -85,7 +85,8 @@ class Tally:
             if label not in self._places:
                 near = difflib.get_close_matches(label, self.classes, 1)
                 choices = ", ".join(self.classes[:8]) + (", …" if len(self.classes) > 8 else "")
-                hint = f"the nearest is {near[0]!r}" if near else f"choose from {choices}"
+                unlike = f"they are {choices}; --labels '{label}=NAME' gives a class that label"
+                hint = f"the nearest is {near[0]!r}" if near else unlike
                 raise UserError(f"{id}: its true label {label!r} is none of the {len(self.classes)} classes; {hint}")
         if self.metric == "top1" and len(labels) != 1:
             raise UserError(f"{id}: has {len(labels)} labels, {', '.join(labels) or 'none'}, and top-1 takes one; use --metric map")

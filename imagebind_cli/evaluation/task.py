@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.evaluation.captions import CaptionMatch
-from imagebind_cli.evaluation.classifier import Classifier, Prediction, predictions
+from imagebind_cli.evaluation.classifier import Classifier, Prediction, join_predictions, predictions
 from imagebind_cli.evaluation.labels import Label
 from imagebind_cli.evaluation.options import ReportOptions
 from imagebind_cli.evaluation.report import Report, measure
@@ -17,7 +17,7 @@ from imagebind_cli.evaluation.tally import Tally
 from imagebind_cli.evaluation.truth import Truth
 from imagebind_cli.evaluation.vectors import ItemVectors, VectorSource, concatenate_batches
 from imagebind_cli.events import Listener
-from imagebind_cli.registry import encoder_name
+from imagebind_cli.registry import TEXT, face
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation.suites import Suite
@@ -26,6 +26,14 @@ NAMES_SHOWN = 5  # classes without items that a note lists
 
 Rows = list[Prediction] | list[CaptionMatch]
 RowOutput = Callable[[Rows], object]  # takes rows as soon as they are known
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The result of a run. rows: one for each input, in order; empty where an output took them. report: None where no truth was given."""
+
+    rows: list[Prediction] | list[CaptionMatch]
+    report: Report | None
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,8 @@ class Task:
         """Classify a batch: rows to the output, counts to the tally."""
         scores = classifier.score(batch.vectors)
         truths = tally.add(batch, scores)
-        self.emit(list(predictions(classifier, batch, scores, truths, self.options.top)))
+        rows = predictions(classifier, batch, scores, truths, self.options.top)
+        self.emit(list(join_predictions(rows) if self.options.stretches else rows))
         for id in batch.ids:
             self.listener.succeeded(id)
 
@@ -121,7 +130,7 @@ class Task:
     def _seen(self, suite: Suite) -> str:
         """Return in words what the model has seen of the suite's data in training; empty where nothing is known."""
         trained_on = self.source.space.trained_on()
-        used = map(encoder_name, (*(suite.weights or [self.source.modality]), "text"))
+        used = (face(name).encoder for name in (*(suite.weights or [self.source.modality]), TEXT))
         known = {name: trained_on.get(name, {}).get(suite.name) for name in used}
         return "; ".join(f"the model has seen this data: its {name} encoder {what}" for name, what in known.items() if what)
 

@@ -67,7 +67,7 @@ def stored_vectors(reader: StoreReader, windows: bool = False, metas: bool = Fal
         metas: look up the manifest columns of each row, which takes time; `{}` otherwise.
     """
     ids, spans, start = reader.ids, reader.spans, 0
-    for block in _whole_items(reader, spans is not None and not windows):
+    for block in _whole_items(reader, spans is not None):
         block_ids = ids[start : start + len(block)]
         seconds: list[tuple[float, float] | None] = [None] * len(block)
         if spans is not None and windows:

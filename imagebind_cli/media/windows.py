@@ -18,6 +18,8 @@ REPORTED_SECONDS = 0.05  # a stretch that reaches further than this past its ite
 
 MAX_WINDOWS = 1_000_000  # an item whose header claims more (23 days of 2-second windows) is refused
 
+TOUCHING_SECONDS = 0.001  # a window that begins this soon after another's end is its neighbour
+
 
 @dataclass(frozen=True)
 class Moment:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from imagebind_cli.events import Listener
 from imagebind_cli.pages.base import PageFile, escape
 from imagebind_cli.pages.pictures import EXCERPT_SECONDS, Picture, Span, picture
-from imagebind_cli.registry import PAGE_PICTURES
+from imagebind_cli.registry import PAGE_PICTURES, TEXT
 from imagebind_cli.retrieval.search import Hit, Query
 from imagebind_cli.retrieval.stored_items import Exhibit, stored_exhibit
 from imagebind_cli.sources import Stretch, whole_source
@@ -83,7 +83,7 @@ class SearchPage(PageFile):
         kind, source, span = exhibit.kind, exhibit.source, exhibit.span
         path = whole_source(source)
         name = exhibit.name or path
-        if kind == "text":
+        if kind == TEXT:
             return f"<blockquote>{escape(path)}</blockquote>" + (f"<div>{escape(name)}</div>" if name != path else "")
         if span is None and isinstance(source, Stretch):
             start = source.start or 0.0
@@ -104,8 +104,11 @@ class SearchPage(PageFile):
 
 def _card(hit: Hit) -> Card:
     meta = (f"{key}: {value}" for key, value in hit.store.meta(hit.row).items())
-    facts = (f"{hit.store.modality}, {hit.store.path}", *([hit.clock] if hit.clock else []), *meta)
-    return Card(stored_exhibit(hit.store, hit.row), hit.rank, hit.score, facts, hit.store.provenance.get("options", {}))
+    windows = [f"best of {len(hit.stretch)} windows"] if len(hit.stretch) > 1 else []
+    facts = (f"{hit.store.modality}, {hit.store.path}", *windows, *([hit.clock] if hit.clock else []), *meta)
+    return Card(
+        stored_exhibit(hit.store, hit.row)._replace(span=hit.span), hit.rank, hit.score, facts, hit.store.provenance.get("options", {})
+    )
 
 
 @lru_cache(maxsize=1000)

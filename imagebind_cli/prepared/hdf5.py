@@ -159,8 +159,10 @@ class PreparedHDF5Writer:
             check_prepared_alike(path, self._stored.provenance, provenance)
         self._stored_ids = {} if self._stored is None else self._stored.ids()
         try:
+            if self._folder.is_symlink():
+                raise UserError(f"{self._folder}: is a link, and not the folder of an unfinished run; remove it")
             self._folder.mkdir(exist_ok=True)
-            self._lock = open_locked(self._folder / "lock", being_written(path))
+            self._lock = open_locked(self._folder / "lock", being_written(path), os.O_NOFOLLOW)
         except OSError as error:
             raise UserError(f"{self._folder}: {error.strerror}") from None
         try:

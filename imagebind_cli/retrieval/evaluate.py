@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -37,6 +37,7 @@ def evaluate_pairs(
     draws: int = 1000,
     note: Callable[[str], None] = lambda text: None,
     space: Space | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Score how well the items of two stores find each other, as `imagebind retrieve --pairs` does.
 
@@ -45,7 +46,7 @@ def evaluate_pairs(
     Args:
         stores: two, of one model. pairs: a file as `read_pairs` takes it, or `ids`: rows of one id belong together.
         draws: of the bootstrap; 0 for no intervals. note: called with a line of text where pairs are left out.
-        space: checks that both stores are of one model.
+        space: checks that both stores are of one model. columns: names to give to the file's columns, as in `tabular.read_rows`.
     Returns:
         `directions`: for each of both its `query` and `target`, and each of `metrics.RETRIEVAL_FIGURES` as `value` with `low` and `high`.
         `pairs` and `stores`: what was compared, with SHA-256 of pairs, ids and vectors.
@@ -57,7 +58,7 @@ def evaluate_pairs(
         raise UsageError(f"--pairs is of two stores; {len(stores)} are given")
     space = space or Space()
     first, second = (space.admit(open_store(path)) for path in stores)
-    truth = pairs_by_id(first, second) if str(pairs) == "ids" else read_pairs(Path(pairs), first, second)
+    truth = pairs_by_id(first, second) if str(pairs) == "ids" else read_pairs(Path(pairs), first, second, columns)
     rows = [_rows_by_id(first), _rows_by_id(second)]
     usable = {(one, other) for one, other in truth.pairs if one in rows[0] and other in rows[1]}
     if not usable:
@@ -79,7 +80,7 @@ def pairs_by_id(first: StoreReader, second: StoreReader) -> Pairs:
     return Pairs({(id, id) for id in set(first.ids) & set(second.ids)}, {"by": "ids"})
 
 
-def read_pairs(path: Path, first: StoreReader, second: StoreReader) -> Pairs:
+def read_pairs(path: Path, first: StoreReader, second: StoreReader, columns: Mapping[str, str] | None = None) -> Pairs:
     """Read pairs from JSON Lines, CSV or TSV: an id, or a list of ids, under each store's modality, or under `query` and `target`.
 
     Raises:
@@ -87,7 +88,7 @@ def read_pairs(path: Path, first: StoreReader, second: StoreReader) -> Pairs:
     """
     keys = ("query", "target") if first.modality == second.modality else (first.modality, second.modality)
     pairs: set[tuple[str, str]] = set()
-    for number, row in read_good_rows(path):
+    for number, row in read_good_rows(path, columns=columns):
         pairs |= _pairs_of(row, keys, f"{path}:{number}")
     return Pairs(pairs, {"by": str(path), "sha256": hashlib.sha256(json.dumps(sorted(pairs)).encode()).hexdigest(), "pairs": len(pairs)})
 
@@ -97,7 +98,10 @@ def _pairs_of(row: Row, keys: tuple[str, str], place: str) -> set[tuple[str, str
     for key in ("query", "target") if "query" in row else keys:
         side = [row[key]] if isinstance(row.get(key), str) else row.get(key)
         if not isinstance(side, list) or not all(isinstance(id, str) for id in side):
-            raise UserError(f"{place}: an id, or a list of ids, is needed under {key!r}; the line has {', '.join(row) or 'nothing'}")
+            has = ", ".join(row) or "nothing"
+            raise UserError(
+                f"{place}: an id, or a list of ids, is needed under {key!r}; the line has {has}; --column {key}=COLUMN names another"
+            )
         ids.append(side)
     return set(product(*ids))  # type: ignore[arg-type]
 

@@ -63,7 +63,7 @@ class Finder:
         options: how files of queries are read, by name (`clips=3`); by default as the stores' files were.
     Raises:
         UserError: no such store, stores of different models, none of the modalities, or FAISS is not installed.
-        UsageError: a store is named twice.
+        UsageError: an option has a wrong value, or a store is named twice.
     """
 
     def __init__(
@@ -75,6 +75,8 @@ class Finder:
         index: str | None = None,
         options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
+        for face in map(registry.face, registry.MODALITIES):
+            face.read_options({name: options[name] for name in face.options.names(face.still) if name in options})
         self.space, self.options = space or Space(), options
         opened = [self.space.admit(open_store(path)) for path in stores]
         for number, path in enumerate(stores):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ KINDS = ("flat", "ivfpq", "hnsw")
 PROPOSED = 10  # rows that an index proposes for each answer, 100 at least
 TRAINED = 9_984  # rows that a product quantiser needs to place its 256 centres: 39 each
 LINKS, BUILD_BREADTH, SEARCH_BREADTH = 32, 200, 256  # of an HNSW graph
+REPORT_SECONDS = 10.0  # between lines of progress while an index is built
 SAMPLE, SAMPLE_K = 100, 10  # rows by which recall is measured, and answers to each
 
 
@@ -115,9 +117,14 @@ class Indexes:
             pieces = next(count for count in range(max(1, dim // 8), 0, -1) if dim % count == 0)
             index = faiss.index_factory(dim, f"IVF{lists},PQ{pieces}", faiss.METRIC_INNER_PRODUCT)
             chosen = np.random.default_rng(0).choice(rows, min(rows, 256 * lists, 100_000), replace=False)
+            self._note(f"{store.path}: the index learns {lists:,} centres from {len(chosen):,} rows")
             index.train(store.rows(np.sort(chosen)))
+        reported = time.monotonic()
         for block in store.blocks():
             index.add(np.ascontiguousarray(block, np.float32))
+            if time.monotonic() - reported > REPORT_SECONDS:
+                self._note(f"{store.path}: {index.ntotal:,} of {rows:,} rows are in the index")
+                reported = time.monotonic()
         self._widen_search(index)
         return index
 

@@ -15,7 +15,7 @@ from imagebind_cli.options import EXCLUSIVE
 from imagebind_cli.retrieval.requests import BATCH, LIKE, VECTOR, QueryRequest, describe
 from imagebind_cli.retrieval.search import Query
 from imagebind_cli.retrieval.stored_items import Exhibit, QueryPart, RowPlace, stored_exhibit, stored_item
-from imagebind_cli.retrieval.vector_files import read_vector, vector_blocks
+from imagebind_cli.retrieval.vector_files import note_assumed_model, read_vector, vector_blocks
 from imagebind_cli.similarity import combine, unit
 from imagebind_cli.sources import Failure, Item, Stretch, as_sentence
 from imagebind_cli.space import Space
@@ -69,7 +69,7 @@ class QueryEncoder:
                 for row, id in enumerate(searched.ids):
                     rows.setdefault(id, []).append((number, row))
         first = 0
-        for ids, vectors in vector_blocks(path, self._space, self._stores[0], self._assume_model):
+        for ids, vectors in vector_blocks(path, self._space, self._stores[0], self._listener):
             for start in range(0, len(ids), BATCH):
                 try:
                     units = unit(vectors[start : start + BATCH])
@@ -84,7 +84,7 @@ class QueryEncoder:
         parts = [self._part(kind, source, embedded) for kind, source in request.parts]
         vectors = [part.vector for part in parts]
         if request.vector is not None:
-            self._assume_model("a line with an embedding")
+            note_assumed_model("a line with an embedding", self._stores[0], self._listener)
             vectors = [np.array(request.vector)]
         width = self._stores[0].dim
         for vector in vectors:
@@ -97,7 +97,7 @@ class QueryEncoder:
         if kind == LIKE:
             return stored_item(self._stores, str(source))
         if kind == VECTOR:
-            return read_vector(Path(str(source)), self._space, self._stores[0], self._assume_model)
+            return read_vector(Path(str(source)), self._space, self._stores[0], self._listener)
         vector = embedded[kind, source]
         if isinstance(vector, Failure):
             raise ValueError(vector.reason)
@@ -147,8 +147,3 @@ class QueryEncoder:
                     [f"queries read as {first.path} was, with {flag} {firsts.get(name)}; {other.path} was read with {others.get(name)}"],
                     (),
                 )
-
-    def _assume_model(self, what: str) -> None:
-        self._listener.remarks(
-            what, [f"the vectors in {what}, which does not say so, are of model {self._stores[0].provenance.get('model')!r}"], ()
-        )

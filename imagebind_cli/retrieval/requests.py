@@ -134,7 +134,7 @@ def _line_requests(path: Path) -> Iterator[QueryRequest | Failure]:
 
 def _request(line: str, place: str, folder: str) -> QueryRequest:
     if not line.startswith("{"):
-        return QueryRequest(line, (("text", line),))
+        return QueryRequest(line, ((registry.TEXT, line),))
     row = json_object(line)
     if not isinstance(row, dict):
         raise ValueError(row.reason if row else "not a JSON object")
@@ -155,7 +155,7 @@ def _request_of(row: Row, place: str, folder: str) -> QueryRequest:
         return QueryRequest(str(row.get("id", place)), (), None, tuple(vector))
     if not given:
         raise ValueError(f"no {', '.join(registry.MODALITIES)} or embedding in this line; it has {', '.join(row) or 'nothing'}")
-    files = {key: value if key == "text" else os.path.join(folder, value) for key, value in given.items()}
+    files = {key: value if key == registry.TEXT else os.path.join(folder, value) for key, value in given.items()}
     parts = tuple((key, stretched(file, key, row)) for key, file in files.items())
     return combined_request(parts, weights, str(row["id"]) if "id" in row else None)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
 
+from imagebind_cli.media.windows import TOUCHING_SECONDS
 from imagebind_cli.retrieval.stored_items import Exhibit, RowPlace, window_seconds
 from imagebind_cli.similarity import top_k
 from imagebind_cli.store import StoreReader
@@ -33,12 +34,16 @@ class Query:
 
 @dataclass(frozen=True)
 class Hit:
-    """An answer: a row of a store. rank: from 1. score: the cosine, from -1 to 1."""
+    """An answer: a row of a store. rank: from 1. score: the cosine, from -1 to 1.
+
+    stretch: rows in the order of time, where neighbouring windows were joined; `row` is then the best of them.
+    """
 
     store: StoreReader
     row: int
     rank: int
     score: float
+    stretch: tuple[int, ...] = ()
 
     @property
     def id(self) -> str:
@@ -47,13 +52,14 @@ class Hit:
 
     @property
     def span(self) -> tuple[float, float] | None:
-        """Start and end in seconds, if the row is a window of its item."""
-        return window_seconds(self.store, self.row)
+        """Start and end in seconds, if the row is a window of its item, or if windows were joined of the whole stretch."""
+        spans = [span for row in self.stretch or (self.row,) if (span := window_seconds(self.store, row)) is not None]
+        return (min(start for start, _ in spans), max(end for _, end in spans)) if spans else None
 
     @property
     def clock(self) -> str | None:
         """When it began, in ISO 8601, if its file states that."""
-        return self.store.clock(self.row)
+        return self.store.clock(self.stretch[0] if self.stretch else self.row)
 
     def as_json(self, query: str) -> dict[str, Any]:
         """Return the line that `imagebind retrieve` prints."""
@@ -65,6 +71,7 @@ class Hit:
             "score": round(self.score, 9),
             "modality": self.store.modality,
             **({} if span is None else {"start": span[0], "end": span[1]}),
+            **({"windows": len(self.stretch)} if self.stretch else {}),
             **({} if self.clock is None else {"clock": self.clock}),
             "store": str(self.store.path),
             **({"meta": meta} if meta else {}),
@@ -94,6 +101,47 @@ def search(
         for hits, more in zip(answers, _search(group, queries, k, threshold, nearest), strict=True):
             hits.extend(more)
     return answers
+
+
+def join_windows(hits: Sequence[Hit]) -> list[Hit]:
+    """Join neighbouring windows of one recording among the answers to a query into stretches, best first in each ranking.
+
+    A stretch has the score of its best window. Answers that are whole items are stretches of their own. Windows that touch or overlap are neighbours.
+    """
+    rankings: list[list[Hit]] = []
+    for hit in hits:  # modalities ranked separately follow one another
+        if hit.rank == 1:
+            rankings.append([])
+        rankings[-1].append(hit)
+    joined: list[Hit] = []
+    for ranking in rankings:
+        of_items = groupby(sorted(ranking, key=_place), key=lambda hit: (id(hit.store), hit.id))
+        stretches = [stretch for _, windows in of_items for stretch in _stretches(windows)]
+        stretches.sort(key=lambda hit: hit.rank)
+        joined += [replace(hit, rank=rank) for rank, hit in enumerate(stretches, start=1)]
+    return joined
+
+
+def _place(hit: Hit) -> tuple[int, str, float]:
+    return id(hit.store), hit.id, hit.span[0] if hit.span else 0.0
+
+
+def _stretches(windows: Iterable[Hit]) -> Iterator[Hit]:
+    """Yield the stretches of one item's windows, which come in the order of time."""
+    neighbours: list[Hit] = []
+    end = 0.0
+    for hit in windows:
+        if neighbours and (hit.span is None or hit.span[0] > end + TOUCHING_SECONDS):
+            yield _joined(neighbours)
+            neighbours, end = [], 0.0
+        neighbours.append(hit)
+        end = max(end, hit.span[1]) if hit.span else 0.0
+    yield _joined(neighbours)
+
+
+def _joined(windows: Sequence[Hit]) -> Hit:
+    best = min(windows, key=lambda hit: hit.rank)
+    return best if best.span is None else replace(best, stretch=tuple(hit.row for hit in windows))
 
 
 def _search(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.events import Listener
 from imagebind_cli.retrieval.requests import BATCH, VECTOR, QueryRequest, read_requests
 from imagebind_cli.retrieval.stored_items import Exhibit, QueryPart, stored_exhibit
 from imagebind_cli.space import Space
@@ -21,7 +22,7 @@ def holds_vectors(path: Path) -> bool:
     return not _is_lines(path) and (path.suffix == ".npy" or is_store(path))
 
 
-def read_vector(path: Path, space: Space, searched: StoreReader, assume: Callable[[str], None]) -> QueryPart:
+def read_vector(path: Path, space: Space, searched: StoreReader, listener: Listener) -> QueryPart:
     """Read the one vector of a file as part of a query. The arguments are those of `vector_blocks`.
 
     Raises:
@@ -31,7 +32,7 @@ def read_vector(path: Path, space: Space, searched: StoreReader, assume: Callabl
         lines = (request for request in read_requests(path) if isinstance(request, QueryRequest) and request.vector is not None)
         rows: Iterator[Any] = (np.array(line.vector) for line in lines)
     else:
-        rows = (row for _, block in vector_blocks(path, space, searched, assume) for row in block)
+        rows = (row for _, block in vector_blocks(path, space, searched, listener) for row in block)
     vectors = list(islice(rows, 2))
     if len(vectors) != 1:
         raise UserError(f"{path}: {'no vector' if not vectors else 'several vectors'} in it; for a query each: --queries {path}")
@@ -39,12 +40,12 @@ def read_vector(path: Path, space: Space, searched: StoreReader, assume: Callabl
     return QueryPart(exhibit, vectors[0])
 
 
-def vector_blocks(path: Path, space: Space, searched: StoreReader, assume: Callable[[str], None]) -> Iterator[tuple[list[str], np.ndarray]]:
+def vector_blocks(path: Path, space: Space, searched: StoreReader, listener: Listener) -> Iterator[tuple[list[str], np.ndarray]]:
     """Read ids and vectors (n, dim) of a store, or of a plain .npy file, block by block.
 
     Args:
         space: what a store of queries must belong to. searched: one of the stores that are searched; an array must have its width.
-        assume: called with the path of an array, which does not say what model its vectors are of.
+        listener: receives the assumption about an array, which does not say what model its vectors are of.
     Raises:
         UserError: neither a store nor an array of such vectors, or a store of another model.
     """
@@ -62,9 +63,14 @@ def vector_blocks(path: Path, space: Space, searched: StoreReader, assume: Calla
     if rows.ndim != 2 or rows.dtype.kind != "f" or rows.shape[1] != searched.dim:
         wanted = f"(n, {searched.dim}) of floats, as in {searched.path}"
         raise UserError(f"{path}: vectors of shape {rows.shape} of {rows.dtype}; {wanted}, are needed")
-    assume(str(path))
+    note_assumed_model(str(path), searched, listener)
     for start in range(0, len(rows), BATCH):
         yield [str(number) for number in range(start, min(start + BATCH, len(rows)))], rows[start : start + BATCH]
+
+
+def note_assumed_model(what: str, searched: StoreReader, listener: Listener) -> None:
+    """Report that vectors which do not say so are taken for those of the searched stores' model."""
+    listener.remarks(what, [f"the vectors in {what}, which does not say so, are of model {searched.provenance.get('model')!r}"], ())
 
 
 def _is_lines(path: Path) -> bool:

@@ -1,6 +1,6 @@
 """What goes in: arguments, folders, patterns, lines on stdin, manifests, prepared samples. One item at a time, in a stable order.
 
-arguments.py   what was typed, and the lines of stdin
+inputs.py      what a job is given: arguments, stdin or a manifest
 folders.py     the files in a folder, or of a pattern
 manifests.py   the rows of a manifest
 archives.py    the samples in a tar shard or a prepared HDF5 file
@@ -8,8 +8,8 @@ items.py       what all of these yield: an item, or why it cannot be used
 """
 
 from imagebind_cli.sources.archives import from_shard
-from imagebind_cli.sources.arguments import from_arguments, from_lines, from_stream
 from imagebind_cli.sources.folders import names_store
+from imagebind_cli.sources.inputs import Inputs, from_arguments, from_lines, from_stream
 from imagebind_cli.sources.items import (
     Failure,
     Item,
@@ -26,6 +26,7 @@ from imagebind_cli.sources.manifests import from_manifest, from_row
 
 __all__ = [
     "Failure",
+    "Inputs",
     "Item",
     "Modalities",
     "Passes",

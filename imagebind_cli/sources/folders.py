@@ -15,7 +15,8 @@ from imagebind_cli.sources.items import (
     Modalities,
     Passes,
 )
-from imagebind_cli.store import FORMATS, is_store
+from imagebind_cli.store import is_store
+from imagebind_cli.store_formats import FOLDERS, FORMATS
 
 
 def from_files(
@@ -84,7 +85,7 @@ def _below(folder: str) -> Iterator[Item | Failure]:
             return
         seen.add((status.st_dev, status.st_ino))
         for entry in entries:
-            if not _is_folder(entry) or (entry.name.endswith(".store") and is_store(entry.path)):
+            if not _is_folder(entry) or (entry.name.endswith(FOLDERS) and is_store(entry.path)):
                 empty = False
                 yield Item(entry.path, entry.path)
             elif not entry.name.startswith("."):

@@ -4,15 +4,16 @@
 
 row.py           one row, as a line of JSON and as a stamp by which it is looked up
 provenance.py    how a store's vectors were made, and the refusal to mix two kinds
-writer.py        `Store`, and the formats it writes
+writer.py        `Store`; `store_formats` lists the formats
 lines.py         the formats `.jsonl` and `.npy`
 tensors.py       the format `.safetensors`
 hdf5.py          the format `.h5`
 folder.py        the format `.store`
 growing.py       files that are appended to, for `.jsonl`, `.npy` and `.store`
 journal.py       a file that changes in whole steps, for `.h5`
+sums.py          the checksums of rows
 source.py        what a format offers to its reader
-reader.py        `open_store`, and the formats it recognises
+reader.py        `open_store`
 describe.py      what a store holds
 check.py         whether every row of one is sound
 maintenance.py   merge, compact, prune
@@ -21,7 +22,8 @@ export.py        the same rows in another format
 
 from imagebind_cli.store.reader import StoreReader, is_store, open_store
 from imagebind_cli.store.row import STAMP, UNKNOWN, Row, Stamp, content_hash, id_hash, json_line
-from imagebind_cli.store.writer import FORMATS, Store, check_writable
+from imagebind_cli.store.writer import Store, check_writable
+from imagebind_cli.store_formats import FORMATS
 
 __all__ = [
     "FORMATS",

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.store.folder import FolderSource
 from imagebind_cli.store.journal import journal_of, read_journal
 from imagebind_cli.store.reader import StoreReader, lacks_vectors, open_store
 from imagebind_cli.store.row import id_hash
 from imagebind_cli.store.source import read_row_table
+from imagebind_cli.store.sums import DAMAGED, UNSUMMED
 
 WANTED = ("modality", "model", "weights", "dim", "pool")
 CLOSE = {"float32": 1e-4, "float16": 2e-3}  # how far from 1 the length of a row may be, by number type
 NAMED = 5  # rows that are named for each kind of finding; the others are counted
 
 
-def findings(path: Path) -> Iterator[str]:
-    """Yield a line for each finding; none for a store that is whole and clean. The `.jsonl` beside a `.npy` means that store."""
+def findings(path: Path, note: Callable[[str], None] = lambda line: None) -> Iterator[str]:
+    """Yield a line for each finding; none for a store that is whole and clean. The `.jsonl` beside a `.npy` means that store.
+
+    Args:
+        note: called with what is not a fault: that rows have no checksums.
+    """
     try:
         if path.suffix == ".jsonl" and path.is_file() and (vectors := lacks_vectors(path)) and vectors.exists():
             path = vectors
         reader = open_store(path)
         yield from _torn(path)
         yield from _unnamed(reader)
+        yield from _damaged(reader, note)
         yield from _bad_vectors(reader)
         yield from _bad_rows(reader)
     except UserError as error:
@@ -41,6 +48,8 @@ def _torn(path: Path) -> Iterator[str]:
         if read_journal(file)[1] is not None:
             yield f"{journal.name}: the last write was interrupted; the next run undoes it"
         os.close(file)
+    if path.is_dir():
+        yield from FolderSource(path).faults()
     lines = path.with_suffix(".jsonl")
     if path.suffix in (".jsonl", ".npy") and path.is_file():
         table, starts = read_row_table(lines)
@@ -56,13 +65,32 @@ def _unnamed(reader: StoreReader) -> Iterator[str]:
             yield f"does not say with what {key} it was made"
 
 
+def _damaged(reader: StoreReader, note: Callable[[str], None]) -> Iterator[str]:
+    """Yield rows that do not match their checksums."""
+    unsummed = total = 0
+    for start, states in reader.states():
+        unsummed += int((states == UNSUMMED).sum())
+        for row in np.flatnonzero(states == DAMAGED):
+            total += 1
+            if total <= NAMED:
+                yield f"row {start + row}: damaged: it does not match its checksum"
+    if total > NAMED:
+        yield f"{total - NAMED:,} more rows like these"
+    count = len(reader) + reader.replaced
+    if unsummed:
+        note(f"{unsummed:,} of {count:,} rows have no checksum, as of an earlier version; damage to them may go unnoticed")
+    if unsummed < count and not reader.sealed:
+        yield "its provenance has no checksum, though its rows have"
+
+
 def _bad_vectors(reader: StoreReader) -> Iterator[str]:
     start, total = 0, 0
     for block in reader.blocks():
         if block.shape[1] != reader.dim:
             yield f"vectors of {block.shape[1]} numbers; it says {reader.dim}"
             return
-        lengths = np.linalg.norm(block.astype(np.float32), axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            lengths = np.linalg.norm(block.astype(np.float32), axis=1)
         close = CLOSE[reader.provenance["array"]]
         for row in np.flatnonzero(~(np.abs(lengths - 1) < close)):
             total += 1

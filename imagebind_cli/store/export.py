@@ -15,7 +15,7 @@ from imagebind_cli.files import replacing
 from imagebind_cli.store.maintenance import merge
 from imagebind_cli.store.reader import StoreReader
 from imagebind_cli.store.row import Row
-from imagebind_cli.store.writer import FORMATS
+from imagebind_cli.store_formats import FORMATS
 
 GROUP_ROWS = 16384
 PART_ROWS = 1_000_000

@@ -4,6 +4,7 @@
     vectors-00000.npy       float32 or float16 (rows, dim)
     rows-00000.jsonl        the id of each row and what belongs to it
     index-00000.npy         the same as records of fixed length (`INDEX`), to look up a million rows at once
+    sums-00000.npy          the checksums of each row (`SUMS`)
     replaced-00000.npy      numbers of replaced rows: their input changed and was embedded again
     commits                 a record for each commit: how much of all these is valid
 
@@ -19,22 +20,29 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from imagebind_cli.checksums import check_seal
 from imagebind_cli.errors import UserError
-from imagebind_cli.files import being_written, open_locked, sync, write_all, write_json
-from imagebind_cli.store.growing import HEADER, GrowingLines, GrowingNPY, map_npy
+from imagebind_cli.files import being_written, open_locked, sync, write_all, write_sealed_json
+from imagebind_cli.store.growing import HEADER, GrowingLines, GrowingNPY, has_header, map_npy
 from imagebind_cli.store.provenance import check_resumable, parse_provenance
 from imagebind_cli.store.row import STAMP, Row, row_line, stamp_record
 from imagebind_cli.store.source import Views
+from imagebind_cli.store.sums import FIRST, SUMS, check_running, new_sums, row_states, running_sum
 
 INDEX = np.dtype([*STAMP.descr, ("start", "<f8"), ("end", "<f8"), ("line", "<i8")])
 # A row's `STAMP`, its span, and where its line starts in its part's `rows`.
 RECORD = struct.Struct("<QQQQI")
+
+
+def is_folder_store(path: Path, head: bytes) -> bool:
+    """Check whether a folder holds the files of a store."""
+    return (path / "commits").exists() and (path / "made.json").exists()
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,13 @@ def last_commit(path: Path) -> tuple[Commit, int]:
     return Commit(), 0
 
 
+def count_damaged_commits(path: Path) -> int:
+    """Count the records of `commits` that are not whole; those before the last whole one no longer count."""
+    data = path.read_bytes()
+    records = (data[start : start + RECORD.size] for start in range(0, len(data), RECORD.size))
+    return sum(len(record) < RECORD.size or Commit(*RECORD.unpack(record)[:-1]).pack() != record for record in records)
+
+
 @dataclass(frozen=True)
 class FolderFiles:
     """A folder store's files."""
@@ -72,7 +87,7 @@ class FolderFiles:
     folder: Path
 
     def part(self, kind: str, number: int) -> Path:
-        """Return a part of `vectors`, `rows`, `index` or `replaced`."""
+        """Return a part of `vectors`, `rows`, `index`, `sums` or `replaced`."""
         return self.folder / f"{kind}-{number:05}.{'jsonl' if kind == 'rows' else 'npy'}"
 
     @property
@@ -86,17 +101,18 @@ class FolderFiles:
         return self.folder / "commits"
 
 
-def read_provenance(names: FolderFiles) -> tuple[dict[str, Any], int]:
-    """Read the provenance of a folder store, and how many rows a part has.
+def read_provenance(names: FolderFiles) -> tuple[dict[str, Any], int, bool]:
+    """Read the provenance of a folder store, how many rows a part has, and whether the record has a checksum.
 
     Raises:
         UserError: it cannot be read.
     """
     try:
-        provenance = parse_provenance(names.provenance.read_bytes())
+        text = names.provenance.read_bytes()
+        provenance = parse_provenance(text)
         if not (isinstance(rows := provenance.pop("part_rows"), int) and 0 < rows < 1 << 40):
             raise ValueError(f"parts of {rows!r} rows")
-        return provenance, rows
+        return provenance, rows, check_seal(text)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{names.folder}: not a store of imagebind embed: {names.provenance.name}: {error}") from None
 
@@ -106,12 +122,15 @@ class FolderSource:
 
     def __init__(self, path: Path) -> None:
         self._names = FolderFiles(path)
-        self.provenance, self._part_rows = read_provenance(self._names)
+        self.provenance, self._part_rows, self.sealed = read_provenance(self._names)
         self._commit = last_commit(self._names.commits)[0]
         self.count, self._first = self._commit.rows, self._commit.first
         self._dtype, self._dim = np.dtype(self.provenance["array"]), int(self.provenance["dim"])
         self._check_sizes()
-        self.hidden = np.sort(self._mapped("replaced", self._first, self._commit.replaced, np.int64))
+        self._replaced = self._mapped("replaced", self._first, self._commit.replaced, np.int64)
+        self.hidden = np.sort(self._replaced)
+        for part, rows in list(self._parts())[-1:]:
+            check_running(self._sums(part, rows)[-1:], replaced=self._replaced)
 
     def ids(self, start: int, stop: int) -> list[str]:
         return [row["id"] for row in self._rows(start, stop)]
@@ -130,6 +149,42 @@ class FolderSource:
                 stamps[name][at : at + len(index)] = index[name]
             at += len(index)
         return stamps
+
+    def check_inputs(self) -> None:
+        """Compare the records of inputs with their checksums.
+
+        Raises:
+            ValueError: they do not match.
+        """
+        for part, rows in self._parts():
+            check_running(self._sums(part, rows)[-1:], inputs=self._mapped("index", part, rows, INDEX))
+
+    def faults(self) -> Iterator[str]:
+        """Yield what reading does not rely on, and other programs or the next run do: damaged headers, and records of commits."""
+        for part, rows in self._parts():
+            for kind, dtype, shape in (("vectors", self._dtype, (self._dim,)), ("index", INDEX, ()), ("sums", SUMS, ())):
+                path = self._names.part(kind, part)
+                if path.exists() and not has_header(path, rows, dtype, shape):
+                    yield f"{path.name}: its header is damaged"
+        path = self._names.part("replaced", self._first)
+        if path.exists() and not has_header(path, self._commit.replaced, np.dtype(np.int64), ()):
+            yield f"{path.name}: its header is damaged"
+        if bad := count_damaged_commits(self._names.commits):
+            yield f"{self._names.commits.name}: {bad:,} records are damaged, or were not written in full"
+
+    def states(self, start: int, vectors: np.ndarray) -> np.ndarray:
+        states, at, stop = [], 0, start + len(vectors)
+        for (part, index, _), lines in zip(self._stretches(start, stop), self._lines(start, stop), strict=True):
+            first = start + at - (part - self._first) * self._part_rows
+            sums = np.concatenate([FIRST[first:], self._sums(part, first + len(index))[max(0, first - 1) :]])
+            states.append(row_states(sums, vectors[at : at + len(index)], ([line] for line in lines), index, self._replaced))
+            at += len(index)
+        return np.concatenate(states)
+
+    def _sums(self, part: int, rows: int) -> np.ndarray:
+        """Return the `SUMS` of the first rows of a part; zeros where an earlier version wrote it."""
+        path = self._names.part("sums", part)
+        return self._mapped("sums", part, rows, SUMS) if path.exists() else np.zeros(rows, SUMS)
 
     def clocks(self, start: int, stop: int) -> list[str | None]:
         lines = (line for some in self._lines(start, stop) for line in some)
@@ -181,13 +236,17 @@ class FolderSource:
 
     def _check_sizes(self) -> None:
         """Check that everything that was committed exists; a copy may have been interrupted."""
+        last = self._first + max(0, self.count - 1) // self._part_rows
         for part, rows in self._parts():
             for kind, wanted in (
                 ("vectors", HEADER + rows * self._dim * self._dtype.itemsize),
                 ("index", HEADER + rows * INDEX.itemsize),
                 ("rows", self._line_bytes(part)),
+                ("sums", HEADER + rows * SUMS.itemsize),
             ):
                 path = self._names.part(kind, part)
+                if kind == "sums" and not path.exists() and not (self.sealed and part == last):  # an earlier version wrote this part
+                    continue
                 there = path.stat().st_size if path.exists() else 0
                 if there < wanted:
                     raise UserError(f"{self._names.folder}: not a whole store: {path.name} has {there:,} bytes of {wanted:,}")
@@ -200,10 +259,13 @@ class FolderPart:
     """The files of one part, being appended to."""
 
     def __init__(self, names: FolderFiles, number: int, provenance: Mapping[str, Any]) -> None:
-        self.number = number
-        self._vectors = GrowingNPY(names.part("vectors", number), provenance["array"], (int(provenance["dim"]),))
+        self.number, self._array = number, np.dtype(provenance["array"])
+        self._vectors = GrowingNPY(names.part("vectors", number), self._array, (int(provenance["dim"]),))
         self._index = GrowingNPY(names.part("index", number), INDEX)
+        self._sums = GrowingNPY(names.part("sums", number), SUMS)
         self._lines = GrowingLines(names.part("rows", number))
+        self._mapped_index = partial(map_npy, names.part("index", number), dtype=INDEX)
+        self._inputs_sum = 0
 
     @property
     def rows(self) -> int:
@@ -216,30 +278,35 @@ class FolderPart:
         return self._lines.length
 
     def truncate(self, rows: int, line_bytes: int) -> None:
-        """Keep this many rows, and bytes of lines."""
-        self._vectors.truncate(rows)
-        self._index.truncate(rows)
+        """Keep this many rows, and bytes of lines. Sums, which an earlier version did not write, become zeros."""
+        for file in (self._vectors, self._index, self._sums):
+            file.truncate(rows)
         self._lines.truncate(line_bytes)
+        self._inputs_sum = running_sum(self._mapped_index(rows))
 
-    def append(self, rows: list[Row]) -> None:
-        """Add rows."""
+    def append(self, rows: list[Row], replaced_sum: int) -> None:
+        """Add rows. replaced_sum: of all numbers of replaced rows."""
         lines = [row_line(row) for row in rows]
         starts = self.line_bytes + np.cumsum([0, *map(len, lines)])[:-1]
         records = [
             (*stamp_record(row.id, row.stamp), *(row.span or (np.nan, np.nan)), start) for row, start in zip(rows, starts, strict=True)
         ]
-        self._vectors.append(np.stack([row.vector for row in rows]))
-        self._index.append(np.array(records, INDEX))
+        vectors, index = np.stack([row.vector for row in rows]).astype(self._array), np.array(records, INDEX)
+        sums = new_sums(vectors, ([line[:-1]] for line in lines), index, self._inputs_sum, replaced_sum)
+        self._vectors.append(vectors)
+        self._index.append(index)
+        self._sums.append(sums)
         self._lines.append(b"".join(lines))
+        self._inputs_sum = int(sums["inputs"][-1])
 
     def sync(self) -> None:
         """Wait until all of it is on the disk."""
-        for file in (self._vectors, self._index, self._lines):
+        for file in (self._vectors, self._index, self._sums, self._lines):
             file.sync()
 
     def close(self) -> None:
         """Close its files."""
-        for file in (self._vectors, self._index, self._lines):
+        for file in (self._vectors, self._index, self._sums, self._lines):
             file.close()
 
 
@@ -254,10 +321,12 @@ class FolderWriter:
             raise UserError(f"{path}: exists and was not made by imagebind embed; write to another folder")
         path.mkdir(exist_ok=True)
         self._opened: list[GrowingNPY | FolderPart] = []  # the replaced rows, then the last part
+        self._replaced: GrowingNPY
+        self._replaced_sum: int
         self._lock = open_locked(self._names.commits, being_written(path))
         try:
             if self._names.provenance.exists():
-                before, self._part_rows = read_provenance(self._names)
+                before, self._part_rows, self._sealed = read_provenance(self._names)
                 check_resumable(path, before, provenance)
             else:
                 self._part_rows = max(1, PART_BYTES // (int(provenance["dim"]) * np.dtype(provenance["array"]).itemsize))
@@ -265,15 +334,21 @@ class FolderWriter:
             self._commit, self._place = last_commit(self._names.commits)
             self._restore()
             source = FolderSource(path)
+            source.check_inputs()
             self.stamps, self.hidden = source.stamps(0, source.count), source.hidden
-        except BaseException:
+        except BaseException as error:
             self.release()
+            if isinstance(error, ValueError):
+                raise UserError(f"{path}: {error}") from None
             raise
 
     def describe(self, provenance: Mapping[str, Any]) -> None:
-        write_json(self._names.provenance, {**provenance, "part_rows": self._part_rows})
+        write_sealed_json(self._names.provenance, {**provenance, "part_rows": self._part_rows})
+        self._sealed = True
 
     def write(self, rows: list[Row], replaced: list[int]) -> None:
+        if not self._sealed:
+            self.describe(self._provenance)
         try:
             self._append(rows, replaced)
             self._record()
@@ -299,14 +374,16 @@ class FolderWriter:
         os.close(self._lock)
 
     def _append(self, rows: list[Row], replaced: list[int]) -> None:
-        self._replaced.append(np.array(replaced, np.int64))
+        numbers = np.array(replaced, np.int64)
+        self._replaced.append(numbers)
+        self._replaced_sum = running_sum(numbers, self._replaced_sum)
         while rows:
             room = self._part_rows - self._part.rows
             if room == 0:
                 self._part.sync()
                 self._open_part(self._part.number + 1, 0, 0)
             else:
-                self._part.append(rows[:room])
+                self._part.append(rows[:room], self._replaced_sum)
                 rows = rows[room:]
 
     def _record(self) -> None:
@@ -334,6 +411,7 @@ class FolderWriter:
         self._replaced = GrowingNPY(self._names.part("replaced", commit.first), np.int64)
         self._opened.append(self._replaced)
         self._replaced.truncate(commit.replaced)
+        self._replaced_sum = running_sum(map_npy(self._names.part("replaced", commit.first), commit.replaced, np.int64))
         last = max(0, commit.rows - 1) // self._part_rows
         self._open_part(commit.first + last, commit.rows - last * self._part_rows, commit.line_bytes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,15 @@ class GrowingLines:
 
 def _opened(path: Path, lock_for: Path | None) -> int:
     return open_locked(path, being_written(lock_for)) if lock_for else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+
+def has_header(path: Path, rows: int, dtype: np.dtype, shape: tuple[int, ...]) -> bool:
+    """Check that an NPY file has the header by which other programs read at least this many rows."""
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, SyntaxError, TypeError, TokenError):
+        return False
+    return values.dtype == dtype and values.shape[1:] == shape and len(values) >= rows
 
 
 def map_npy(path: Path, rows: int, dtype: Any, shape: tuple[int, ...] = ()) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 Datasets: `embeddings` (n, dim) float32 or float16; `ids`; `spans` (n, 2) in seconds, NaN where a row has none; `meta`, JSON, empty where
 there is none; `inputs`, what the row's input was (`STAMP`); `replaced`, the numbers of rows that no longer count, because their
-input changed and was embedded again; where a file stated its clock `clocks`, ISO 8601, empty or short where rows have none. Attribute
-`made` (JSON).
+input changed and was embedded again; `sums`, checksums (`SUMS`); where a file stated its clock `clocks`, ISO 8601, empty or short where rows have
+none. Attribute `made` (JSON).
 """
 
 from __future__ import annotations
@@ -11,23 +11,39 @@ from __future__ import annotations
 import json
 import mmap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from imagebind_cli.checksums import check_seal, seal
 from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.store.journal import PAGE, JournaledFile, Snapshot
 from imagebind_cli.store.provenance import check_resumable, parse_provenance
 from imagebind_cli.store.row import STAMP, Row, decode_id, encode_id, stamp_record
 from imagebind_cli.store.source import Views
+from imagebind_cli.store.sums import FIRST, SUMS, check_running, new_sums, row_states, running_sum
 
 CHUNK_ROWS = 1024
 SLICE_ROWS = 65536
 WAIT_SECONDS = 30.0
 T = TypeVar("T")
+
+
+def is_hdf5_store(path: Path, head: bytes) -> bool:
+    """Check whether an HDF5 file holds embeddings."""
+    import h5py
+
+    try:
+        with Snapshot(path) as snapshot:
+            if snapshot.length == 0:  # its first commit is under way
+                return False
+            with h5py.File(snapshot, "r") as file:
+                return "made" in file.attrs and "embeddings" in file
+    except Exception:  # h5py raises many kinds on a damaged file
+        return b"embeddings" in head
 
 
 def columns(provenance: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -42,6 +58,7 @@ def columns(provenance: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], n
         "meta": ((), text),
         "inputs": ((), STAMP),
         "replaced": ((), np.dtype("i8")),
+        "sums": ((), SUMS),
     }
 
 
@@ -66,7 +83,10 @@ class StoreHDF5Writer:
                     check_resumable(path, parse_provenance(self._file.attrs["made"]), provenance)
                 else:
                     self._create(provenance)
-                self.stamps, self.hidden = self._file["inputs"][:], np.sort(self._file["replaced"][:])
+                self.stamps, replaced = self._file["inputs"][:], self._file["replaced"][:]
+                self.hidden, self._provenance = np.sort(replaced), provenance
+                check_running(_last_sums(self._file), replaced=replaced, inputs=self.stamps)
+                self._inputs_sum, self._replaced_sum = running_sum(self.stamps), running_sum(replaced)
             except UserError:
                 raise
             except Exception as error:  # h5py raises many kinds on a damaged file
@@ -77,24 +97,33 @@ class StoreHDF5Writer:
 
     def _create(self, provenance: Mapping[str, Any]) -> None:
         for name, (shape, dtype) in columns(provenance).items():
-            rows = CHUNK_ROWS if name == "embeddings" else 4 * CHUNK_ROWS
-            self._file.create_dataset(name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape))
+            self._create_dataset(name, 0, shape, dtype)
         self.describe(provenance)
         self._file.flush()
         self._disk.commit()
 
+    def _create_dataset(self, name: str, rows: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        chunk_rows = CHUNK_ROWS if name == "embeddings" else 4 * CHUNK_ROWS
+        self._file.create_dataset(name, (rows, *shape), dtype, maxshape=(None, *shape), chunks=(chunk_rows, *shape))
+
     def describe(self, provenance: Mapping[str, Any]) -> None:
-        self._file.attrs["made"] = json.dumps(provenance)
+        self._file.attrs["made"] = seal(json.dumps(provenance))
 
     def write(self, rows: list[Row], replaced: list[int]) -> None:
         columns: dict[str, Any] = {
-            "embeddings": np.stack([row.vector for row in rows]),
+            "embeddings": np.stack([row.vector for row in rows]).astype(self._file["embeddings"].dtype),
             "ids": [encode_id(row.id) for row in rows],
-            "spans": [row.span or (np.nan, np.nan) for row in rows],
-            "meta": [json.dumps(dict(row.meta)) if row.meta else "" for row in rows],
+            "spans": np.array([row.span or (np.nan, np.nan) for row in rows], np.float64),
+            "meta": [json.dumps(dict(row.meta)).encode() if row.meta else b"" for row in rows],
             "inputs": np.array([stamp_record(row.id, row.stamp) for row in rows], STAMP),
-            "replaced": replaced,
+            "replaced": np.array(replaced, np.int64),
         }
+        others = _others(columns["ids"], columns["spans"], columns["meta"], [row.clock for row in rows])
+        replaced_sum = running_sum(columns["replaced"], self._replaced_sum)
+        columns["sums"] = new_sums(columns["embeddings"], others, columns["inputs"], self._inputs_sum, replaced_sum)
+        if "sums" not in self._file:  # of an earlier version
+            self._create_dataset("sums", len(self._file["ids"]), (), SUMS)
+            self.describe(self._provenance)
         for name, values in columns.items():
             if len(values):
                 data = self._file[name]
@@ -104,6 +133,7 @@ class StoreHDF5Writer:
             self._write_clocks([row.clock or "" for row in rows])
         self._file.flush()
         self._disk.commit()
+        self._inputs_sum, self._replaced_sum = int(columns["sums"]["inputs"][-1]), replaced_sum
 
     def _write_clocks(self, clocks: list[str]) -> None:
         """Add the clock times of the last rows; the dataset is made with the first, and rows without one before them are left empty."""
@@ -131,15 +161,22 @@ class HDF5Source:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-        def describe(file: Any, _: Snapshot) -> tuple[dict[str, Any], int, np.ndarray, bool]:
-            provenance, rows = parse_provenance(file.attrs["made"]), len(file["embeddings"])
+        def describe(file: Any, _: Snapshot) -> tuple[dict[str, Any], bool, int, np.ndarray, set[str]]:
+            provenance, sealed = parse_provenance(file.attrs["made"]), check_seal(file.attrs["made"])
+            rows, replaced, present = len(file["embeddings"]), file["replaced"][:], {"sums", "clocks"} & set(file)
             for name, (shape, dtype) in columns(provenance).items():
+                if name == "replaced" or (name == "sums" and name not in present):
+                    continue
                 data = file[name]
-                if name != "replaced" and (data.shape, data.dtype) != ((rows, *shape), dtype):
+                if (data.shape, data.dtype) != ((rows, *shape), dtype):
                     raise ValueError(f"its {name} are {data.dtype} {data.shape}; {dtype} {(rows, *shape)} is needed")
-            return provenance, rows, np.sort(file["replaced"][:]), "clocks" in file
+            if sealed and "sums" not in present:
+                raise ValueError("damaged: its checksums are missing")
+            check_running(_last_sums(file), replaced=replaced)
+            return provenance, sealed, rows, replaced, present
 
-        self.provenance, self.count, self.hidden, self._has_clocks = self._read(describe)
+        self.provenance, self.sealed, self.count, self._replaced, self._present = self._read(describe)
+        self.hidden = np.sort(self._replaced)
 
     def ids(self, start: int, stop: int) -> list[str]:
         return [decode_id(id) for some in self._column("ids", start, stop) for id in some]
@@ -154,7 +191,7 @@ class HDF5Source:
         return [json.loads(text) if text else {} for some in self._column("meta", start, stop) for text in some]
 
     def clocks(self, start: int, stop: int) -> list[str | None]:
-        if not self._has_clocks:
+        if "clocks" not in self._present:
             return [None] * (stop - start)
         found = [decode_id(clock) or None for some in self._column("clocks", start, stop) for clock in some]
         return found + [None] * (stop - start - len(found))
@@ -171,6 +208,15 @@ class HDF5Source:
             end = min(start + SLICE_ROWS, stop)
             yield self._read(partial(_slice, name=name, start=start, stop=end))
             start = end
+
+    def states(self, start: int, vectors: np.ndarray) -> np.ndarray:
+        stop = start + len(vectors)
+        ids, metas = ([value for some in self._column(name, start, stop) for value in some] for name in ("ids", "meta"))
+        recorded = self._column("sums", max(0, start - 1), stop) if "sums" in self._present else [np.zeros(stop - max(0, start - 1), SUMS)]
+        sums = np.concatenate([FIRST[start:], *recorded])
+        return row_states(
+            sums, vectors, _others(ids, self.spans(start, stop), metas, self.clocks(start, stop)), self.stamps(start, stop), self._replaced
+        )
 
     @cached_property
     def _views(self) -> Views:
@@ -210,6 +256,17 @@ def _check_own(file: Any) -> None:
         link = file.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink) or file[name].is_virtual or file[name].external:
             raise ValueError(f"its {name} lies in another file")
+
+
+def _others(ids: Sequence[bytes], spans: np.ndarray, metas: Sequence[bytes], clocks: Sequence[str | None]) -> Iterator[tuple[bytes, ...]]:
+    """Yield the bytes of each row's columns other than vector and input."""
+    return ((id, span.tobytes(), meta, (clock or "").encode()) for id, span, meta, clock in zip(ids, spans, metas, clocks, strict=True))
+
+
+def _last_sums(file: Any) -> np.ndarray:
+    """Return the `SUMS` of the last row, (1,): `FIRST` where there is none, zeros where an earlier version wrote it."""
+    sums = file.get("sums")
+    return np.zeros(1, SUMS) if sums is None else sums[-1:] if len(sums) else FIRST
 
 
 def _slice(file: Any, _: Snapshot, name: str, start: int, stop: int) -> np.ndarray:

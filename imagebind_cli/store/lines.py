@@ -12,14 +12,25 @@ from typing import Any
 
 import numpy as np
 
+from imagebind_cli.checksums import check_seal
 from imagebind_cli.errors import UserError
-from imagebind_cli.files import write_json
+from imagebind_cli.files import write_sealed_json
 from imagebind_cli.store.growing import GrowingLines, GrowingNPY
 from imagebind_cli.store.provenance import check_provenance_file, parse_provenance, provenance_path
-from imagebind_cli.store.row import Row, row_line, stored_line
-from imagebind_cli.store.source import TableSource, Views, read_row_table
+from imagebind_cli.store.row import Row, sealed_row_line, stored_line
+from imagebind_cli.store.source import VECTOR, TableSource, Views, read_row_table
 
 BLOCK_LINES = 1024
+
+
+def is_lines(path: Path, head: bytes) -> bool:
+    """Check whether a file's first bytes are of lines with embeddings, or it will have such lines."""
+    return VECTOR in head or (path.suffix == ".jsonl" and is_described(path, head))
+
+
+def is_described(path: Path, head: bytes) -> bool:
+    """Check whether a file's provenance is beside it."""
+    return provenance_path(path).exists()
 
 
 class JSONLinesWriter:
@@ -41,7 +52,7 @@ class JSONLinesWriter:
         self.stamps, self.hidden = table.stamps(), table.hidden()
 
     def describe(self, provenance: Mapping[str, Any]) -> None:
-        write_json(self.files[1], provenance)
+        write_sealed_json(self.files[1], provenance)
 
     def write(self, rows: list[Row], replaced: list[int]) -> None:
         length = self._lines.length
@@ -65,7 +76,7 @@ class NPYWriter:
         lines = path.with_suffix(".jsonl")
         if lines.exists() and not path.exists():
             raise UserError(f"{lines}: exists, and would hold the ids of {path}; write to another file")
-        self.files = [path, lines, provenance_path(path)]
+        self.files, self._array = [path, lines, provenance_path(path)], np.dtype(provenance["array"])
         self._vectors = GrowingNPY(path, provenance["array"], (int(provenance["dim"]),), lock_for=path)
         try:
             check_provenance_file(path, provenance)
@@ -87,13 +98,14 @@ class NPYWriter:
         self._lines.truncate(length)
 
     def describe(self, provenance: Mapping[str, Any]) -> None:
-        write_json(self.files[2], provenance)
+        write_sealed_json(self.files[2], provenance)
 
     def write(self, rows: list[Row], replaced: list[int]) -> None:
         whole, length = self._vectors.rows, self._lines.length
         try:
-            self._vectors.append(np.stack([row.vector for row in rows]))
-            self._lines.append(b"".join(map(row_line, rows)))
+            vectors = np.stack([row.vector for row in rows]).astype(self._array)
+            self._vectors.append(vectors)
+            self._lines.append(b"".join(map(sealed_row_line, rows, vectors)))
         except OSError:
             self._cut(whole, length)
             raise
@@ -109,24 +121,25 @@ class NPYWriter:
 
 def open_lines(path: Path) -> TableSource:
     """Open a `.jsonl` file to read."""
-    provenance = _provenance(path)
-    table, starts = read_row_table(path)
-    return TableSource(provenance, table, LineVectors(path, starts, int(provenance["dim"])))
+    made = _made(path)
+    provenance, (table, starts) = parse_provenance(made), read_row_table(path)
+    return TableSource(provenance, check_seal(made), table, LineVectors(path, starts, int(provenance["dim"])))
 
 
 def open_npy(path: Path) -> TableSource:
     """Open a `.npy` file to read."""
-    provenance = _provenance(path)
+    made = _made(path)
+    provenance = parse_provenance(made)
     vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     table, _ = read_row_table(path.with_suffix(".jsonl"), len(vectors))
-    return TableSource(provenance, table, Views([vectors[: len(table)]], int(provenance["dim"])))
+    return TableSource(provenance, check_seal(made), table, Views([vectors[: len(table)]], int(provenance["dim"])))
 
 
-def _provenance(path: Path) -> dict[str, Any]:
+def _made(path: Path) -> bytes:
     record = provenance_path(path)
     if not record.exists():
         raise ValueError(f"there is no {record.name} beside it, which would say how it was made; write it with -o")
-    return parse_provenance(record.read_bytes())
+    return record.read_bytes()
 
 
 class LineVectors:

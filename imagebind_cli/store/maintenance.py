@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from imagebind_cli.store.provenance import check_alike, provenance_path
 from imagebind_cli.store.reader import StoreReader, open_store
 from imagebind_cli.store.row import Row, id_hash
 from imagebind_cli.store.writer import FLUSH_ROWS, Rewritable, Store
+from imagebind_cli.store_formats import FORMATS
 
 
 @dataclass
@@ -74,6 +76,8 @@ def compact(path: Path) -> int:
     Raises:
         UserError: it is not a store of one file or folder, or another process writes to it.
     """
+    _check_exists(path)
+    _check_rewritable(path, f"export leaves replaced rows out: imagebind store export {path} -o NEW.npy")
     return _rewrite(path, lambda rows: True).replaced
 
 
@@ -94,7 +98,9 @@ def prune(path: Path, dry_run: bool = False) -> PruneCounts:
     Raises:
         UserError: as `compact`; or none of the files exists, as in another folder than that in which they were embedded.
     """
-    _check_rewritable(path)
+    _check_exists(path)
+    if not dry_run:
+        _check_rewritable(path, f"prune a copy: imagebind store export {path} -o COPY.h5")
     reader = open_store(path)
     counts, files = PruneCounts(), 0
     for rows in reader.items():
@@ -128,15 +134,22 @@ def _is_missing(path: str) -> bool:
     return False
 
 
-def _check_rewritable(path: Path) -> None:
-    if path.suffix == ".npy":
-        raise UserError(f"{path}: two files cannot be replaced at once; write another without these rows: imagebind store export")
+def _check_exists(path: Path) -> None:
+    """Refuse what is not one store."""
+    if not path.exists():
+        several = "; a pattern is not rewritten: name each store" if glob.has_magic(str(path)) else ""
+        raise UserError(f"{path}: no such store{several}")
+
+
+def _check_rewritable(path: Path, remedy: str) -> None:
+    """Refuse a store that cannot be replaced whole. remedy: what to do with it instead."""
+    if path.suffix in FORMATS and not FORMATS[path.suffix].rewritable:
+        raise UserError(f"{path}: its two files cannot be replaced at once; {remedy}")
 
 
 def _rewrite(path: Path, keeps: Callable[[list[Row]], bool]) -> StoreReader:
     """Rewrite a store with the items to keep, and return the reader of the old one."""
     provenance = open_store(path).provenance
-    _check_rewritable(path)
     with Store(path, provenance) as store:  # keeps other writers out
         reader = open_store(path)
         items = filter(keeps, reader.items())

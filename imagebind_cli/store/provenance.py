@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from imagebind_cli.checksums import SEALED, check_seal
 from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
-from imagebind_cli.files import write_json
+from imagebind_cli.files import write_sealed_json
 from imagebind_cli.fingerprint import is_earlier
 from imagebind_cli.registry import with_default_options
 
@@ -28,7 +29,7 @@ def parse_provenance(text: str | bytes) -> dict[str, Any]:
     """Parse the record of how a store was made.
 
     Raises:
-        ValueError: it is not such a record, or lacks a key without which no store can be read.
+        ValueError: it is not such a record, does not match its checksum, or lacks a key without which no store can be read.
     """
     record = parse_json(text)
     if not isinstance(record, dict):
@@ -38,6 +39,11 @@ def parse_provenance(text: str | bytes) -> dict[str, Any]:
     wrong = next((key for key, is_right in RIGHT.items() if key in record and not is_right(record[key])), None)
     if wrong is not None:
         raise ValueError(f"the record of how it was made has {wrong} {record[wrong]!r:.40}, which no store has")
+    try:
+        check_seal(text)
+    except ValueError as error:
+        raise ValueError(f"the record of how it was made is {error}") from None
+    record.pop(SEALED, None)
     return record
 
 
@@ -109,4 +115,4 @@ def check_provenance_file(path: Path, provenance: dict[str, Any]) -> None:
         except ValueError as error:
             raise UserError(f"{record}: {error}; without it {path} cannot be continued") from None
         check_resumable(path, before, provenance)
-    write_json(record, provenance)
+    write_sealed_json(record, provenance)

@@ -7,28 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imagebind_cli.errors import UserError, first_line
-from imagebind_cli.store.journal import Snapshot
-from imagebind_cli.store.provenance import check_alike, provenance_path
+from imagebind_cli.store.provenance import check_alike
 from imagebind_cli.store.row import Row, stamp_of
 from imagebind_cli.store.source import VECTOR, Source
+from imagebind_cli.store.sums import check_states
+from imagebind_cli.store_formats import FORMATS
 
-# Ending to the module and function that reads it.
-READERS = {
-    ".jsonl": "lines:open_lines",
-    ".npy": "lines:open_npy",
-    ".safetensors": "tensors:open_tensors",
-    ".h5": "hdf5:HDF5Source",
-    ".store": "folder:FolderSource",
-}
 PAGE_ROWS, PAGES = 64, 256  # what `id` and `meta` read at once, since opening the file takes longer, and how much of it they remember
-HDF5, NPY = b"\x89HDF\r\n\x1a\n", b"\x93NUMPY"
 Page = tuple[list[str], list[dict[str, Any]], list[str | None]]
 
 
@@ -57,7 +48,7 @@ class StoreReader:
     def ids(self) -> list[str]:
         """The id of every row; an item's windows share one."""
         with _whole(self.path):
-            ids = self._source.ids(0, self._source.count)
+            ids = _texts(self._source.ids(0, self._source.count))
         return [ids[row] for row in self._numbers] if self.replaced else ids
 
     def id(self, index: int) -> str:
@@ -119,8 +110,25 @@ class StoreReader:
         with _whole(self.path):
             yield from self._source.blocks()
 
+    def states(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Compare all rows, replaced ones included, with their checksums: yield the number of a first row, and the states from there on."""
+        start = 0
+        for block in self._blocks():
+            with _whole(self.path):
+                yield start, self._source.states(start, block)
+            start += len(block)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the provenance has a checksum."""
+        return self._source.sealed
+
     def items(self) -> Iterator[list[Row]]:
-        """Yield each item's rows in order, with everything that is stored of them."""
+        """Yield each item's rows in order, with everything that is stored of them, once they match their checksums.
+
+        Raises:
+            UserError: a row is damaged.
+        """
         item: list[Row] = []
         for row in self._embeddings():
             if item and row.id != item[0].id:
@@ -135,8 +143,9 @@ class StoreReader:
         for block in self._blocks():
             stop = start + len(block)
             with _whole(self.path):
-                columns = (source.ids(start, stop), source.spans(start, stop), source.stamps(start, stop))
-                beside = (source.metas(start, stop), source.clocks(start, stop))
+                check_states(self.path, start, source.states(start, block))
+                columns = (_texts(source.ids(start, stop)), source.spans(start, stop), source.stamps(start, stop))
+                beside = (_objects(source.metas(start, stop)), source.clocks(start, stop))
             for row, vector, id, span, record, meta, clock in zip(range(start, stop), block, *columns, *beside, strict=True):
                 if row not in hidden:
                     seconds = None if np.isnan(span).any() else (float(span[0]), float(span[1]))
@@ -157,7 +166,7 @@ class StoreReader:
         def page(number: int) -> Page:
             start, stop = number * PAGE_ROWS, min((number + 1) * PAGE_ROWS, self._source.count)
             with _whole(self.path):
-                return self._source.ids(start, stop), self._source.metas(start, stop), self._source.clocks(start, stop)
+                return _texts(self._source.ids(start, stop)), _objects(self._source.metas(start, stop)), self._source.clocks(start, stop)
 
         return page
 
@@ -181,6 +190,7 @@ class _Joined:
         self._starts = np.cumsum([0, *(source.count for source in sources)])
         self.provenance, self.count = sources[0].provenance, int(self._starts[-1])
         self.hidden = np.concatenate([source.hidden + start for source, start in zip(sources, self._starts[:-1], strict=True)])
+        self.sealed = all(source.sealed for source in sources)
 
     def ids(self, start: int, stop: int) -> list[str]:
         return [id for source, first, last in self._stretches(start, stop) for id in source.ids(first, last)]
@@ -207,6 +217,13 @@ class _Joined:
             mine = (indices >= start) & (indices < stop)
             found[mine] = source.rows(indices[mine] - start)
         return found
+
+    def states(self, start: int, vectors: np.ndarray) -> np.ndarray:
+        parts = [(source, first, last) for source, first, last in self._stretches(start, start + len(vectors)) if first < last]
+        at, states = np.cumsum([0, *(last - first for _, first, last in parts)]), []
+        for (source, first, _), begin, end in zip(parts, at, at[1:], strict=False):
+            states.append(source.states(first, vectors[begin:end]))
+        return np.concatenate(states)
 
     def _stretches(self, start: int, stop: int) -> Iterator[tuple[Source, int, int]]:
         for source, before in zip(self._sources, self._starts[:-1], strict=True):
@@ -244,9 +261,8 @@ def _open(path: Path) -> Source:
         raise UserError(f"{path}: not a store of imagebind embed")
     if kind == ".jsonl" and (vectors := lacks_vectors(path)):
         raise UserError(f"{path}: holds the ids of {vectors}, {'which is the store' if vectors.exists() else 'which is missing'}")
-    module, _, name = READERS[kind].partition(":")
     with _whole(path):
-        return getattr(import_module(f"imagebind_cli.store.{module}"), name)(path)
+        return FORMATS[kind].load(FORMATS[kind].reader)(path)
 
 
 def lacks_vectors(path: Path) -> Path | None:
@@ -254,6 +270,18 @@ def lacks_vectors(path: Path) -> Path | None:
     with open(path, "rb") as file:
         head = file.read(65536)
     return path.with_suffix(".npy") if path.suffix == ".jsonl" and head and VECTOR not in head else None
+
+
+def _texts(ids: list[str]) -> list[str]:
+    if not all(isinstance(id, str) for id in ids):
+        raise ValueError("an id is not text")
+    return ids
+
+
+def _objects(metas: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not all(isinstance(meta, dict) for meta in metas):
+        raise ValueError("the columns beside an id are not an object")
+    return metas
 
 
 @contextmanager
@@ -270,29 +298,12 @@ def _whole(path: Path) -> Iterator[None]:
 def _kind(path: Path) -> str | None:
     """Return the ending of the format of what is at a path; None if it is not a store."""
     try:
-        if path.is_dir():
-            return ".store" if (path / "commits").exists() and (path / "made.json").exists() else None
-        with open(path, "rb") as file:
-            head = file.read(65536)
+        is_folder, head = path.is_dir(), b""
+        if not is_folder:
+            with open(path, "rb") as file:
+                head = file.read(65536)
     except OSError:
         return None
-    if head.startswith(HDF5):
-        return ".h5" if _is_hdf5_store(path, head) else None
-    if head.startswith(NPY):
-        return ".npy" if provenance_path(path).exists() else None
-    if head[8:].startswith(b'{"__metadata__": {"made": '):
-        return ".safetensors"
-    return ".jsonl" if VECTOR in head or (path.suffix == ".jsonl" and provenance_path(path).exists()) else None
-
-
-def _is_hdf5_store(path: Path, head: bytes) -> bool:
-    import h5py
-
-    try:
-        with Snapshot(path) as snapshot:
-            if snapshot.length == 0:  # its first commit is under way
-                return False
-            with h5py.File(snapshot, "r") as file:
-                return "made" in file.attrs and "embeddings" in file
-    except Exception:  # h5py raises many kinds on a damaged file
-        return b"embeddings" in head
+    ending = next(ending for ending, kind in reversed(FORMATS.items()) if kind.folder == is_folder and kind.begins(head))
+    recognise = FORMATS[ending].recognise
+    return ending if not recognise or FORMATS[ending].load(recognise)(path, head) else None

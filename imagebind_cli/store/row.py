@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from imagebind_cli.checksums import checksum, seal
+
 KEY = np.dtype("<u8")
 STAMP = np.dtype([("key", KEY), ("size", "<i8"), ("mtime", "<i8"), ("hash", "V16")])
 # A row's id as a hash, and its input's `Stamp`; -1 and zeros where that is not known.
 NO_HASH = bytes(16)
+VECTOR_SUM = "vector_crc32"  # in a line of JSON: the checksum of the row's vector, which is elsewhere
 
 
 class Stamp(NamedTuple):
@@ -92,13 +95,18 @@ def json_line(row: Row, modality: str) -> bytes:
 
 
 def stored_line(row: Row, modality: str) -> bytes:
-    """Return `json_line` with the stamp, as a store keeps it."""
-    return _with_vector({"id": row.id, "modality": modality} | _beside(row), row.vector)
+    """Return `json_line` with the stamp and a checksum, as a store keeps it."""
+    return _sealed(_with_vector({"id": row.id, "modality": modality} | _beside(row), row.vector))
 
 
 def row_line(row: Row) -> bytes:
     """Return what a store keeps with a row's vector, as a line of JSON."""
     return json.dumps({"id": row.id} | _beside(row)).encode() + b"\n"
+
+
+def sealed_row_line(row: Row, vector: np.ndarray) -> bytes:
+    """Return `row_line` with checksums of the vector, as it is stored, and of the line."""
+    return _sealed(json.dumps({"id": row.id} | _beside(row) | {VECTOR_SUM: f"{checksum([vector]):08x}"}).encode())
 
 
 def row_stamp(row: Mapping[str, Any]) -> Stamp:
@@ -116,6 +124,10 @@ def row_stamp(row: Mapping[str, Any]) -> Stamp:
 def _with_vector(head: dict[str, Any], vector: np.ndarray) -> bytes:
     numbers = ("%.9g," * len(vector) % tuple(vector.tolist()))[:-1]
     return f'{json.dumps(head)[:-1]}, "embedding": [{numbers}]}}\n'.encode()
+
+
+def _sealed(line: bytes) -> bytes:
+    return seal(line.decode()).encode() + b"\n"
 
 
 def _beside(row: Row) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Rows are counted as they are in the file, replaced ones included; `StoreReader` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from sys import maxsize
@@ -13,9 +13,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from imagebind_cli.checksums import DAMAGE, check_seal
 from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
-from imagebind_cli.store.row import STAMP, row_stamp, stamp_record
+from imagebind_cli.store.row import STAMP, VECTOR_SUM, row_stamp, stamp_record
+from imagebind_cli.store.sums import DAMAGED, INTACT, UNSUMMED, each_sum
 
 BLOCK_ROWS = 8192  # most rows of a block, where the format does not say
 
@@ -23,10 +25,12 @@ BLOCK_ROWS = 8192  # most rows of a block, where the format does not say
 class Source(Protocol):
     """A store's file, open for reading.
 
-    provenance: how its vectors were made. count: how many rows it has. hidden: numbers of the replaced rows, in rising order.
+    provenance: how its vectors were made. sealed: whether that has a checksum. count: how many rows it has. hidden: numbers of the replaced
+    rows, in rising order.
     """
 
     provenance: dict[str, Any]
+    sealed: bool
     count: int
     hidden: np.ndarray
 
@@ -50,6 +54,9 @@ class Source(Protocol):
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
         """Return the vectors of some rows, (k, dim)."""
+
+    def states(self, start: int, vectors: np.ndarray) -> np.ndarray:
+        """Compare the rows from `start` on, which have these vectors, with their checksums: `INTACT`, `UNSUMMED` or `DAMAGED` for each, (n,)."""
 
 
 class Views:
@@ -76,12 +83,13 @@ class Views:
 
 
 VECTOR = b', "embedding": ['
-# Where a line's vector begins; it comes last, so that the rest can be read without it.
+# Where a line's vector begins; only a checksum follows it, so that the rest can be read without it.
+KEYS = {"id", "modality", "start", "end", "windows", "clock", "size", "mtime", "hash", "meta"}  # of a row without checksums
 
 
 @dataclass
 class RowTable:
-    """Rows as columns."""
+    """Rows as columns. sums: of their vectors; 0 where there is only that of the whole line, None where there is neither."""
 
     ids: list[str] = field(default_factory=list)
     spans: list[tuple[float, float]] = field(default_factory=list)
@@ -89,21 +97,33 @@ class RowTable:
     records: list[tuple[int, int, int, bytes]] = field(default_factory=list)
     metas: dict[int, dict[str, Any]] = field(default_factory=dict)
     clocks: dict[int, str] = field(default_factory=dict)
+    sums: list[int | None] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Add a row.
+    def add(self, line: bytes, place: str) -> None:
+        """Add a row from a line of JSON.
 
+        Args:
+            place: of the line, for messages.
         Raises:
-            AttributeError, KeyError, OverflowError, TypeError, ValueError: it is not a row.
+            UserError: it is not a row, or does not match its checksum.
         """
-        windows, meta, clock = int(row.get("windows", 1)), row.get("meta", {}), row.get("clock", "")
-        span = float(row.get("start", np.nan)), float(row.get("end", np.nan))
-        if windows < 1 or not isinstance(meta, dict) or not isinstance(clock, str):
-            raise ValueError
-        self.records.append(stamp_record(row["id"], row_stamp(row)))
+        try:
+            sealed, cut = check_seal(line), line.rfind(VECTOR)
+            row = parse_json(line if cut < 0 else line[:cut] + b"}")
+            if not sealed and (not row.keys() <= KEYS or (cut >= 0 and not line.endswith((b"]}", b"]}\n")))):
+                raise ValueError
+            windows, meta, clock = int(row.get("windows", 1)), row.get("meta", {}), row.get("clock", "")
+            span = float(row.get("start", np.nan)), float(row.get("end", np.nan))
+            if windows < 1 or not isinstance(meta, dict) or not isinstance(clock, str):
+                raise ValueError
+            self.records.append(stamp_record(row["id"], row_stamp(row)))
+            self.sums.append(int(row.get(VECTOR_SUM, "0"), 16) if sealed else None)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            reason = error if str(error).startswith(DAMAGE) else "not a row of imagebind embed"
+            raise UserError(f"{place} is {reason}") from None
         self.ids.append(row["id"])
         self.spans.append(span)
         self.windows.append(windows)
@@ -114,7 +134,7 @@ class RowTable:
 
     def truncate(self, rows: int) -> None:
         """Keep this many rows."""
-        for column in (self.ids, self.spans, self.windows, self.records):
+        for column in (self.ids, self.spans, self.windows, self.records, self.sums):
             del column[rows:]
         self.metas = {row: meta for row, meta in self.metas.items() if row < rows}
         self.clocks = {row: clock for row, clock in self.clocks.items() if row < rows}
@@ -157,23 +177,11 @@ def read_row_table(path: Path, at_most: int = maxsize) -> tuple[RowTable, np.nda
         for line in file:
             if not line.endswith(b"\n") or len(table) == at_most:
                 break
-            cut = line.rfind(VECTOR)
-            try:
-                table.add(parse_json(line if cut < 0 else line[:cut] + b"}"))
-            except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-                raise UserError(f"{path}: line {len(table) + 1} is not a row of imagebind embed") from None
+            table.add(line, f"{path}: line {len(table) + 1}")
             ends.append(ends[-1] + len(line))
     rows = table.count_whole()
     table.truncate(rows)
     return table, np.array(ends[: rows + 1], np.int64)
-
-
-def rows_table(rows: Iterable[Mapping[str, Any]]) -> RowTable:
-    """Return parsed rows as a table."""
-    table = RowTable()
-    for row in rows:
-        table.add(row)
-    return table
 
 
 class Vectors(Protocol):
@@ -189,8 +197,9 @@ class Vectors(Protocol):
 class TableSource:
     """A store whose table is in memory; `Source` describes the methods."""
 
-    def __init__(self, provenance: dict[str, Any], table: RowTable, vectors: Vectors) -> None:
-        self.provenance, self.count, self.hidden = provenance, len(table), table.hidden()
+    def __init__(self, provenance: dict[str, Any], sealed: bool, table: RowTable, vectors: Vectors) -> None:
+        self.provenance, self.sealed = provenance, sealed
+        self.count, self.hidden = len(table), table.hidden()
         self.blocks, self.rows = vectors.blocks, vectors.rows
         self._table = table
 
@@ -208,3 +217,10 @@ class TableSource:
 
     def clocks(self, start: int, stop: int) -> list[str | None]:
         return [self._table.clocks.get(row) for row in range(start, stop)]
+
+    def states(self, start: int, vectors: np.ndarray) -> np.ndarray:
+        recorded = self._table.sums[start : start + len(vectors)]
+        computed = each_sum(vectors).tolist() if any(recorded) else recorded
+        return np.array(
+            [UNSUMMED if sum is None else INTACT if sum in (0, found) else DAMAGED for sum, found in zip(recorded, computed, strict=True)]
+        )

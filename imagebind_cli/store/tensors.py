@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from imagebind_cli.checksums import check_seal, seal
 from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import being_written, open_locked, replacing
 from imagebind_cli.store.provenance import check_resumable, parse_provenance
-from imagebind_cli.store.row import STAMP, Row, row_line, row_stamp, stamp_record
-from imagebind_cli.store.source import TableSource, Views, rows_table
+from imagebind_cli.store.row import STAMP, Row, row_stamp, sealed_row_line, stamp_record
+from imagebind_cli.store.source import RowTable, TableSource, Views
+from imagebind_cli.store.sums import check_states
 
 DTYPES = {"F32": "<f4", "F16": "<f2", "U8": "|u1"}
 
@@ -57,7 +59,7 @@ class SafetensorsWriter:
         rows = [row for number, row in enumerate(self._rows) if number not in self._replaced]
         dtype = np.dtype(self._provenance["array"])
         vectors = np.stack([row.vector for row in rows]).astype(dtype) if rows else np.empty((0, self._provenance["dim"]), dtype)
-        beside = np.frombuffer(b"[" + b",".join(map(row_line, rows)) + b"]", np.uint8)
+        beside = np.frombuffer(b"[" + b",".join(map(sealed_row_line, rows, vectors)) + b"]", np.uint8)
         with replacing(self._path) as place, open(place, "wb") as file:
             for data in (_header({"embeddings": vectors, "rows": beside}, self._provenance), vectors.data, beside.data):
                 file.write(data)
@@ -82,13 +84,16 @@ def _open(path: Path) -> tuple[TableSource, list[dict[str, Any]]]:
         if not 0 < length <= path.stat().st_size:
             raise ValueError("not a safetensors file")
         header = parse_json(file.read(length))
-    provenance = parse_provenance(header["__metadata__"]["made"])
+    made = header["__metadata__"]["made"]
+    provenance = parse_provenance(made)
     vectors, beside = (_tensor(path, header[name], 8 + length) for name in ("embeddings", "rows"))
-    rows = parse_json(beside.tobytes())
-    table = rows_table(rows)
+    text, table = beside.tobytes(), RowTable()
+    rows = parse_json(text)
+    for line in text[1:-1].split(b"\n,") if rows else ():
+        table.add(line, f"{path}: row {len(table)}")
     if len(table) != len(vectors):
         raise ValueError(f"it has {len(table)} ids for {len(vectors)} vectors")
-    return TableSource(provenance, table, Views([vectors], int(provenance["dim"]))), rows
+    return TableSource(provenance, check_seal(made), table, Views([vectors], int(provenance["dim"]))), rows
 
 
 def _tensor(path: Path, entry: Mapping[str, Any], base: int) -> np.ndarray:
@@ -102,17 +107,21 @@ def _tensor(path: Path, entry: Mapping[str, Any], base: int) -> np.ndarray:
 def _embeddings(path: Path, provenance: dict[str, Any]) -> Iterator[Row]:
     try:
         source, rows = _open(path)
+    except UserError:
+        raise
     except Exception:  # of what other files hold
         raise UserError(f"{path}: exists and was not made by imagebind embed; write to another file") from None
     check_resumable(path, source.provenance, provenance)
-    for row, vector in zip(rows, source.rows(np.arange(source.count)), strict=True):
+    vectors = source.rows(np.arange(source.count))
+    check_states(path, 0, source.states(0, vectors))
+    for row, vector in zip(rows, vectors, strict=True):
         span = (row["start"], row["end"]) if "start" in row else None
         yield Row(row["id"], vector, span, row.get("windows", 1), meta=row.get("meta", {}), stamp=row_stamp(row), clock=row.get("clock"))
 
 
 def _header(tensors: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> bytes:
     """Return the format's header: its length in 8 bytes, then JSON, padded so that the tensors start at a multiple of 8."""
-    entries: dict[str, Any] = {"__metadata__": {"made": json.dumps(provenance)}}
+    entries: dict[str, Any] = {"__metadata__": {"made": seal(json.dumps(provenance))}}
     start = 0
     names = {dtype: name for name, dtype in DTYPES.items()}
     for name, tensor in tensors.items():

@@ -10,31 +10,20 @@ import json
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from imagebind_cli.errors import UsageError, UserError, writing
+from imagebind_cli.signals import heeded_signals
 from imagebind_cli.store.row import NO_HASH, Row, Stamp, id_hash
+from imagebind_cli.store_formats import FORMATS
 
 FLUSH_ROWS, FLUSH_SECONDS = 1024, 2.0
-
-# File ending to the module and class that writes it. A new format also needs:
-# its line in reader.READERS, and in reader._kind how its content is recognised; a `rewrite` if two files of it cannot be swapped (Rewritable);
-# a folder's: sources/folders.py, which must not walk into it; the ending in file_kinds.py;
-# the help texts of `-o` in cli/embed.py and of STORE in cli/store.py; its row in docs/outputs.md.
-FORMATS = {
-    ".jsonl": "lines:JSONLinesWriter",
-    ".npy": "lines:NPYWriter",
-    ".safetensors": "tensors:SafetensorsWriter",
-    ".h5": "hdf5:StoreHDF5Writer",
-    ".store": "folder:FolderWriter",
-}
 
 
 class Format(Protocol):
@@ -82,7 +71,8 @@ class Store:
         self.path, self.provenance = path, {"array": "float32"} | dict(provenance) | {"assumptions": []}
         self._is_new = not path.exists()
         try:
-            self.format = _writer(path.suffix)(path, self.provenance)
+            kind = FORMATS[path.suffix]
+            self.format: Format = kind.load(kind.writer)(path, self.provenance)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}") from None
         self._finished = StoredIds(self.format.stamps, self.format.hidden)
@@ -189,19 +179,14 @@ def check_writable(path: Path) -> None:
         raise UserError(f"{path}: there is no folder {path.parent}")
 
 
-def _writer(ending: str) -> Callable[[Path, dict[str, Any]], Format]:
-    module, _, name = FORMATS[ending].partition(":")
-    return getattr(import_module(f"imagebind_cli.store.{module}"), name)
-
-
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM until a write is whole: an exception during it could leave rows twice, or ids without vectors."""
+    """Hold back Ctrl-C, SIGTERM and SIGHUP until a write is whole: an exception during it could leave rows twice, or ids without vectors."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     came: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in heeded_signals()}
     try:
         yield
     finally:

@@ -1,8 +1,8 @@
 """The anchor cache: embeddings of a frozen anchor's fixed views, computed once and read from then on.
 
 In the paper the image and text encoders never change. A pair's folder holds `made.json`, a record of what the embeddings depend on, and
-`view-000/000000.npy`, the embeddings of view 0 of the first rows, and so on. Each file is complete or absent, so a killed run continues with
-the files that are missing, on any number of processes.
+`view-000/000000.npy`, the embeddings of view 0 of the first rows with a checksum after them, and so on. Each file is complete or absent, so a
+killed run continues with the files that are missing, on any number of processes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imagebind_cli.documents import read_object
+from imagebind_cli.checksums import append_checksum, check_appended
+from imagebind_cli.documents import read_object, read_sealed_object
 from imagebind_cli.errors import UserError
-from imagebind_cli.files import replacing, write_json
+from imagebind_cli.files import replacing, write_json, write_sealed_json
 from imagebind_cli.fingerprint import is_earlier
 from imagebind_cli.registry import with_default_options
 from imagebind_cli.training.augment import RULES
@@ -51,7 +52,7 @@ class AnchorCache:
         self._record = self._describe(fingerprint)
         self._open: dict[tuple[int, int], np.ndarray] = {}
         if (self._folder / "made.json").exists():
-            self._check(read_object(self._folder / "made.json"))
+            self._check(read_sealed_object(self._folder / "made.json"))
 
     def missing(self) -> int:
         """Count the embeddings that still have to be computed."""
@@ -73,7 +74,7 @@ class AnchorCache:
             report: called with the embeddings done and the total, after each file of this process.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_json(self._folder / "made.json", self._record, indent=1)
+        write_sealed_json(self._folder / "made.json", self._record)
         files = [file for file in self._files_of[rank::world] if not self._path(file).exists()]
         total = self._views * len(self._reader.rows)
         wanted = [(file[0], self._rows(file)) for file in files]
@@ -141,9 +142,12 @@ class AnchorCache:
     def _vectors(self, file: tuple[int, int]) -> np.ndarray:
         if file not in self._open:
             try:
+                check_appended(self._path(file))
                 self._open[file] = np.load(self._path(file), mmap_mode="r")
             except OSError as error:
                 raise UserError(f"{self._path(file)}: {error.strerror or error}; fill the cache first") from None
+            except ValueError as error:
+                raise UserError(f"{self._path(file)}: {error}; delete it, and its embeddings are computed again") from None
         return self._open[file]
 
     def _write(self, file: tuple[int, int], chunks: Iterator[SampleChunk], encode: Callable[[Tensor], Tensor]) -> None:
@@ -168,4 +172,6 @@ class AnchorCache:
         if failures:  # before the embeddings, whose file marks the part as complete
             write_json(path.with_suffix(".json"), failures, indent=None)
         with replacing(path) as place:
-            np.save(place, vectors, allow_pickle=False)
+            with open(place, "wb") as written:
+                np.save(written, vectors, allow_pickle=False)
+            append_checksum(place)

@@ -58,8 +58,8 @@ class _BatchPlan(NamedTuple):
     requests: list[ReadRequest]
 
 
-def open_pairs(recipe: Recipe, configs: Mapping[str, EncoderConfig], split: str = "data") -> PairData:
-    """Read the rows of a recipe's pairs, and one sample of each modality.
+class PairData:
+    """The rows of each pair of a recipe, and the batches made of them. Reads all rows, and one sample of each modality.
 
     Args:
         configs: by encoder name, as in a `ModelConfig`.
@@ -68,16 +68,8 @@ def open_pairs(recipe: Recipe, configs: Mapping[str, EncoderConfig], split: str 
         UserError: a file is missing, no row is usable, an option or augmentation does not fit, a batch is larger than the data, or nothing
             can be read.
     """
-    return PairData(recipe, configs, split)
 
-
-class PairData:
-    """The rows of each pair of a recipe, and the batches made of them. Get one from `open_pairs`.
-
-    split: `data` or `val`.
-    """
-
-    def __init__(self, recipe: Recipe, configs: Mapping[str, EncoderConfig], split: str) -> None:
+    def __init__(self, recipe: Recipe, configs: Mapping[str, EncoderConfig], split: str = "data") -> None:
         self.recipe, self.split = recipe, split
         self._notes: list[tuple[str, ...]] = []
         self._readers = tuple(self._open(number, pair, configs) for number, pair in enumerate(recipe.pairs))

@@ -8,7 +8,6 @@ number of processes. Its metadata is the `Progress`. Randomness needs no state: 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -21,25 +20,23 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from imagebind_cli import registry
-from imagebind_cli.documents import read_object
+from imagebind_cli.checksums import DAMAGE
+from imagebind_cli.documents import read_sealed_object
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UserError
-from imagebind_cli.files import write_json
+from imagebind_cli.files import write_sealed_json
 from imagebind_cli.fingerprint import is_earlier
 from imagebind_cli.training.augment import RULES
 from imagebind_cli.training.distributed import rank
 from imagebind_cli.training.optimizer import Optimizers
 from imagebind_cli.training.plan import Plan, encoder_recipes
-from imagebind_cli.training.recipe import Recipe
+from imagebind_cli.training.recipe import Recipe, keys_without_effect
 from imagebind_cli.training.start import Components
 from imagebind_cli.training.towers import changed_tensors, gather_tensor
 from imagebind_cli.weights import run_folder
 from imagebind_cli.weights.find import find_checkpoint
 from imagebind_cli.weights.run_folder import CHECKPOINTS, RUN
-from imagebind_cli.weights.tensor_files import write_tensors
-
-IRRELEVANT = ("recipe.about", "recipe.run.workers", "recipe.run.checkpoint_minutes", "recipe.run.keep")  # keys without effect on the result
-
+from imagebind_cli.weights.tensor_files import differing_tensors, read_about, write_tensors
 
 # -- what the run is
 
@@ -69,12 +66,12 @@ def record_run(folder: Path, plan: Plan, components: Components) -> None:
     if (folder / RUN).exists():
         _compare(folder, description)
     elif rank() == 0:
-        write_json(folder / RUN, description, indent=1)
+        write_sealed_json(folder / RUN, description)
 
 
 def recorded_threads(folder: Path) -> int | None:
     """Return the number of threads a run on a CPU was begun with, if it is recorded."""
-    threads = read_object(folder / RUN).get("threads")
+    threads = read_sealed_object(folder / RUN).get("threads")
     if threads is not None and not (isinstance(threads, int) and 0 < threads < 1 << 16):
         raise UserError(f"{folder / RUN}: threads is {threads!r}, which is not a number of threads")
     return threads
@@ -82,7 +79,7 @@ def recorded_threads(folder: Path) -> int | None:
 
 def record_threads(folder: Path, count: int) -> None:
     """Record the number of threads of a run on a CPU."""
-    write_json(folder / RUN, read_object(folder / RUN) | {"threads": count}, indent=1)
+    write_sealed_json(folder / RUN, read_sealed_object(folder / RUN) | {"threads": count})
 
 
 def _description(plan: Plan) -> dict[str, Any]:
@@ -99,11 +96,12 @@ def _description(plan: Plan) -> dict[str, Any]:
 
 
 def _compare(folder: Path, description: Mapping[str, Any]) -> None:
-    recorded = read_object(folder / RUN)
+    recorded = read_sealed_object(folder / RUN)
     recorded["recipe"] = _with_defaults(recorded.get("recipe"))
     before, now = (dict(_flat({key: values[key] for key in description if key in values}, "")) for values in (recorded, description))
+    irrelevant = {f"recipe.{key}" for key in keys_without_effect()}
     for key in dict.fromkeys([*before, *now]):
-        if before.get(key) != now.get(key) and key not in IRRELEVANT:
+        if before.get(key) != now.get(key) and key not in irrelevant:
             if key == "augmentation":
                 raise UserError(f"{folder} was begun by a version of imagebind with other augmentations; choose another --out")
             had, has = before.get(key, "nothing"), now.get(key, "nothing")
@@ -164,7 +162,7 @@ def save_checkpoint(folder: Path, progress: Progress, trained: nn.Module, optimi
         return
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
     path = folder / CHECKPOINTS / f"step-{progress.step:08d}.safetensors"
-    write_tensors(tensors, path, {"progress": json.dumps(asdict(progress))})
+    write_tensors(tensors, path, {"progress": asdict(progress)})
     for old in _checkpoints(folder)[keep:]:
         if old != path:
             old.unlink()
@@ -174,7 +172,7 @@ def restore_checkpoint(folder: Path, trained: nn.Module, optimizer: Optimizers) 
     """Restore weights and optimizer from the newest checkpoint that can be read, and return its progress; step 0 without checkpoints.
 
     Raises:
-        UserError: there are checkpoints and none can be read, or they are of other weights.
+        UserError: there are checkpoints and none can be read, or it is damaged, or of other weights.
     """
     paths = _checkpoints(folder)
     for path in paths:
@@ -199,11 +197,23 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]] | None:
+    """Read a checkpoint; None for one that is torn.
+
+    Raises:
+        UserError: it is damaged.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            return Progress(**json.loads(file.metadata()["progress"])), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError):
-        return None
+            metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        progress, damaged = Progress(**run_folder.saved_progress(metadata)), differing_tensors(tensors, read_about(metadata))
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        if not str(error).startswith(DAMAGE):
+            return None
+        damaged = ["its metadata"]
+    if damaged:
+        advice = "delete it to continue from the one before it, or from the start"
+        raise UserError(f"{path}: damaged: {damaged[0]} does not match its checksum; {advice}")
+    return progress, tensors
 
 
 def _apply(path: Path, tensors: dict[str, Tensor], trained: nn.Module, optimizer: Optimizers) -> None:
@@ -271,7 +281,7 @@ def _model_tensors(name: str, plan: Plan, components: Components) -> dict[str, T
     state = {key.replace(".base_layer.", "."): tensor for key, tensor in tower.encoder.state_dict().items()}
     tensors = {key: gather_tensor(state[key]) for key in sorted(components.initial[name].fresh)}
     tensors |= changed_tensors(tower.encoder)
-    bound = [number for number, pair in enumerate(plan.recipe.pairs) if registry.encoder_name(pair.modalities[1]) == name]
+    bound = [number for number, pair in enumerate(plan.recipe.pairs) if registry.face(pair.modalities[1]).encoder == name]
     if tower.trained and bound and "log_scale" in state:
         tensors["log_scale"] = gather_tensor(components.loss(bound[0]).log_scale)
     return tensors

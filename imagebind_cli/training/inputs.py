@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from imagebind_cli import libraries, registry
 from imagebind_cli.encoder import EncoderConfig
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import OptionError, UserError
 from imagebind_cli.options import ReadingOptions
-from imagebind_cli.training.recipe import AugmentRecipe, PairRecipe
+from imagebind_cli.training.recipe import AugmentRecipe, PairRecipe, RecipeError
 
 FACES = tuple(map(registry.face, registry.MODALITIES))
 CROPPABLE = tuple(dict.fromkeys(face.encoder for face in FACES if face.drawn))  # encoders whose inputs can be cropped
@@ -51,7 +51,9 @@ def pair_inputs(pair: PairRecipe, configs: Mapping[str, EncoderConfig]) -> tuple
     for key, table in (("augment", pair.augment), ("options", pair.options)):
         for modality in table:
             if modality not in pair.modalities:
-                raise UserError(f"{pair.name}: {key} for {modality!r}; the pair has {' and '.join(pair.modalities)}")
+                raise RecipeError(
+                    f"pairs.{pair.name}.{key}", f"{pair.name}: {key} for {modality!r}; the pair has {' and '.join(pair.modalities)}"
+                )
     anchor, other = (_pair_input(pair, modality, configs) for modality in pair.modalities)
     if pair.aligned and anchor.encoder in CROPPABLE and other.encoder in CROPPABLE:
         default = AugmentRecipe()
@@ -59,7 +61,7 @@ def pair_inputs(pair: PairRecipe, configs: Mapping[str, EncoderConfig]) -> tuple
             values = [getattr(each.augment or default, name) for each in (anchor, other)]
             if values[0] != values[1]:
                 difference = f"{anchor.modality} has {values[0]}, {other.modality} {values[1]}"
-                raise UserError(f"{pair.name}: aligned pictures need the same {name}; {difference}")
+                raise RecipeError(f"pairs.{pair.name}", f"{pair.name}: aligned pictures need the same {name}; {difference}")
     for each in (anchor, other):
         if each.augment and each.encoder in CROPPABLE:
             libraries.require("torchvision", "augmentation")
@@ -69,16 +71,20 @@ def pair_inputs(pair: PairRecipe, configs: Mapping[str, EncoderConfig]) -> tuple
 
 
 def _pair_input(pair: PairRecipe, modality: str, configs: Mapping[str, EncoderConfig]) -> PairInput:
-    encoder = registry.encoder_name(modality)
+    encoder = registry.face(modality).encoder
     if encoder not in configs:
         raise UserError(f"{pair.name}: this model has no encoder for {modality}; it has {', '.join(configs)}")
+    place = f"pairs.{pair.name}.options.{modality}"
     given, known = dict(pair.options.get(modality, {})), recipe_options(modality)
     for name in given:
         if name not in known:
-            raise UserError(f"{pair.name}: {modality} has no option {name!r} in training; it has {', '.join(known) or 'none'}")
+            raise RecipeError(place, f"{pair.name}: {modality} has no option {name!r} in training; it has {', '.join(known) or 'none'}")
     if given.get("long_text") == "window":
-        raise UserError(f"{pair.name}: long_text = 'window' averages windows; training takes one: truncate or error")
-    chosen = registry.face(modality).read_options(given)
+        raise RecipeError(place, f"{pair.name}: long_text = 'window' averages windows; training takes one: truncate or error")
+    try:
+        chosen = registry.face(modality).read_options(given)
+    except OptionError as error:
+        raise RecipeError(place, f"{pair.name}: {error}") from None
     augment = pair.augment.get(modality)
     _check_augment(pair, modality, augment or AugmentRecipe())
     return PairInput(modality, configs[encoder], chosen, augment)
@@ -99,4 +105,7 @@ def recipe_options(modality: str) -> list[str]:
 def _check_augment(pair: PairRecipe, modality: str, augment: AugmentRecipe) -> None:
     fitting = augment_keys(modality)
     for name in sorted(augment.model_fields_set.difference(fitting)):
-        raise UserError(f"{pair.name}: {name} does not apply to {modality}; {', '.join(fitting) or 'nothing'} does")
+        raise RecipeError(
+            f"pairs.{pair.name}.augment.{modality}",
+            f"{pair.name}: {name} does not apply to {modality}; {', '.join(fitting) or 'nothing'} does",
+        )

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT while a run trains: the state is saved first, then the signal has its usual effect.
+"""SIGTERM, SIGHUP and SIGINT while a run trains: the state is saved first, then the signal has its usual effect.
 
 A process that trains alone stops at once, except while weights or files change, so that no step is half done. Several processes stop
 together, at the end of a step. A second signal takes effect immediately.
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from imagebind_cli.signals import heeded_signals
 
 
 class Stopped(BaseException):
@@ -29,7 +29,7 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._receive) for number in heeded_signals()}
         else:  # Python delivers signals only to its main thread
             self._before = {}
         return self

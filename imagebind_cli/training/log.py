@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from imagebind_cli import registry
-from imagebind_cli.errors import UserError
+from imagebind_cli.documents import parse_json
+from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.sources import Failure
+from imagebind_cli.tabular import json_object
 from imagebind_cli.training.distributed import rank
 from imagebind_cli.training.recipe import PairRecipe
 from imagebind_cli.training.step import StepOutcome
@@ -88,15 +90,24 @@ class RunLog:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Read the lines of a run's `metrics.jsonl`."""
-    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    """Read the lines of a run's `metrics.jsonl`.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    path = folder / METRICS
+    try:
+        return [parse_json(line) for line in path.read_bytes().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {first_line(error)}") from None
 
 
 def read_failures(folder: Path) -> set[str]:
     """Read the ids of the samples that a run could not read."""
     path = folder / ERRORS
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    return {json.loads(line)["id"] for line in lines if line.startswith(b"{") and line.endswith(b"}\n")}  # a kill may tear others
+    rows = (json_object(line.decode(errors="replace")) for line in lines)  # None for one that a kill tore
+    return {str(row["id"]) for row in rows if isinstance(row, dict) and "id" in row}
 
 
 def _scalars(line: dict[str, Any]) -> list[tuple[str, float]]:
@@ -132,7 +143,7 @@ class LearningMonitor:
     def check_batch(self, step: int, pair: PairRecipe, negatives: bool) -> None:
         """Check before a step that the batch has negatives."""
         message = f"{pair.name}: step {step}: no sample of the batch has a negative: all are in one group"
-        self._warn_if(pair, "negatives", not negatives and pair.loss != "regression", message)
+        self._warn_if(pair, "negatives", not negatives and pair.loss_traits.negatives, message)
 
     def check_outcome(self, step: int, pair: PairRecipe, outcome: StepOutcome) -> None:
         """Check after a step that the loss is below that of guessing, and that embeddings have not collapsed."""
@@ -142,12 +153,12 @@ class LearningMonitor:
             return
         chance, mean = math.log(pair.batch), sum(losses) / len(losses)
         message = f"{pair.name}: step {step}: the loss stays at {mean:.3f}, ln(batch) = {chance:.3f}: nothing is learnt"
-        self._warn_if(pair, "chance", pair.loss == "infonce" and mean >= CHANCE * chance, message)
+        self._warn_if(pair, "chance", pair.loss_traits.guessing and mean >= CHANCE * chance, message)
         for modality, spread in zip(pair.modalities, outcome.spread, strict=True):
             message = (
                 f"{pair.name}: step {step}: embeddings of {modality} have collapsed: different ones have a mean cosine of {spread:.4f}"
             )
-            self._warn_if(pair, modality, spread > COLLAPSED and registry.encoder_name(modality) not in self._frozen, message)
+            self._warn_if(pair, modality, spread > COLLAPSED and registry.face(modality).encoder not in self._frozen, message)
 
     def _warn_if(self, pair: PairRecipe, cause: str, condition: bool, message: str) -> None:
         key = pair.name, cause

@@ -10,7 +10,7 @@ from imagebind_cli import registry
 from imagebind_cli.errors import UsageError
 from imagebind_cli.training.inputs import CROPPABLE, GEOMETRY, augment_keys, recipe_options
 from imagebind_cli.training.plan import RANDOM, encoder_recipes
-from imagebind_cli.training.recipe import ROW_COLUMNS, PairRecipe, Recipe, read_recipe
+from imagebind_cli.training.recipe import ROW_COLUMNS, PairRecipe, Recipe, read_recipe, refuse_changes
 
 TEST_COLUMNS = ("id", "label")  # of a zero-shot manifest, besides its modality
 
@@ -55,8 +55,8 @@ def resolve_recipe(
         pair["columns"] = _matching_columns(columns, (*pair["modalities"], *ROW_COLUMNS))
     tests = [_parse_test(text, columns or {}) for text in zeroshot]
     _check_columns_used(columns or {}, [*chosen, *tests])
-    needed = {registry.encoder_name(modality) for pair in chosen for modality in pair["modalities"]}
-    needed |= {name for test in original.zeroshot for name in (registry.encoder_name(test.modality), "text")}
+    needed = {registry.face(modality).encoder for pair in chosen for modality in pair["modalities"]}
+    needed |= {name for test in original.zeroshot for name in (registry.face(test.modality).encoder, registry.TEXT)}
     resolved = read_recipe(
         recipe,
         [
@@ -71,7 +71,8 @@ def resolve_recipe(
     )
     if model is not None and "model" in original.model_fields_set and resolved.model != original.model:
         notify(f"model {resolved.model} takes the place of the recipe's {original.model}")
-    return resolved if init is None else _with_init(resolved, init)
+    with refuse_changes(resolved, changes):
+        return resolved if init is None else _with_init(resolved, init)
 
 
 def _with_init(recipe: Recipe, init: str) -> Recipe:
@@ -106,7 +107,7 @@ def _replacement_pair(
 ) -> dict[str, Any]:
     """Return a pair of other modalities with the settings of a recipe's pair, without its data and without settings that do not fit."""
     name = "-".join(modalities)
-    before, after = (tuple(map(registry.encoder_name, names)) for names in (pair.modalities, modalities))
+    before, after = (tuple(registry.face(name).encoder for name in names) for names in (pair.modalities, modalities))
     if before[0] == after[1] or before[1] == after[0]:
         bound = f"{pair.modalities[1]} to {pair.modalities[0]}, its anchor"
         raise UsageError(f"--pairs {name}: the recipe binds {bound}; for the reverse, copy the recipe and change it")
@@ -141,7 +142,7 @@ def _parse_pair(name: str) -> tuple[str, str]:
     if not dash or not anchor or not other or "-" in other:
         raise UsageError(f"--pairs {name!r}: two modalities are needed, the anchor first, as in image-depth")
     for modality in (anchor, other):
-        registry.encoder_name(modality)
+        registry.face(modality)
     if anchor == other:
         raise UsageError(f"--pairs {name!r}: a pair binds two different modalities, not {anchor} twice")
     return anchor, other

@@ -15,9 +15,9 @@ from imagebind_cli import registry
 from imagebind_cli.encoder import Encoder, EncoderConfig, build_encoder
 from imagebind_cli.errors import UserError
 from imagebind_cli.training.compute import actual_precision, precision_lines
-from imagebind_cli.training.data import PairData, open_pairs
+from imagebind_cli.training.data import PairData
 from imagebind_cli.training.distributed import world
-from imagebind_cli.training.recipe import EncoderRecipe, PairRecipe, Recipe, RunRecipe
+from imagebind_cli.training.recipe import EncoderRecipe, PairRecipe, Recipe, RecipeError, RunRecipe
 from imagebind_cli.training.rows import MODALITY_KEYS
 from imagebind_cli.training.towers import parameter_counts, set_trainable
 from imagebind_cli.training.zeroshot import ZeroShotTest, read_zeroshot_test
@@ -60,12 +60,12 @@ def make_plan(recipe: Recipe) -> Plan:
         raise UserError("the recipe has no pairs; name one with --pairs image-depth")
     encoders = encoder_recipes(recipe)
     for pair in recipe.pairs:
-        if all(encoders[registry.encoder_name(modality)].train == "none" for modality in pair.modalities):
-            raise UserError(f"{pair.name}: nothing trains: both of its encoders are frozen")
+        if all(encoders[registry.face(modality).encoder].train == "none" for modality in pair.modalities):
+            raise RecipeError("encoders", f"{pair.name}: nothing trains: both of its encoders are frozen")
     _check_anchor_cache(recipe, encoders)
     config = run_config(recipe)
-    data = open_pairs(recipe, config.encoders)
-    val = open_pairs(recipe, config.encoders, "val") if any(pair.is_validated for pair in recipe.pairs) else None
+    data = PairData(recipe, config.encoders)
+    val = PairData(recipe, config.encoders, "val") if any(pair.is_validated for pair in recipe.pairs) else None
     per_epoch = data.steps_per_epoch(world())
     steps = recipe.run.steps or max(1, round(recipe.run.epochs * per_epoch))
     warmup = min(steps, round(recipe.optimizer.warmup * per_epoch))
@@ -78,12 +78,12 @@ def encoder_recipes(recipe: Recipe) -> dict[str, EncoderRecipe]:
     Raises:
         UserError: a modality or encoder does not exist, or nothing needs an encoder of the recipe.
     """
-    anchors, others = ([registry.encoder_name(pair.modalities[number]) for pair in recipe.pairs] for number in (0, 1))
-    tested = [name for test in recipe.zeroshot for name in (registry.encoder_name(test.modality), "text")]
+    anchors, others = ([registry.face(pair.modalities[number]).encoder for pair in recipe.pairs] for number in (0, 1))
+    tested = [name for test in recipe.zeroshot for name in (registry.face(test.modality).encoder, registry.TEXT)]
     needed = dict.fromkeys([*anchors, *others, *tested])
     for name in recipe.encoders:
         if name not in needed:
-            raise UserError(f"encoders.{name}: nothing in this recipe needs it; it needs {', '.join(needed)}")
+            raise RecipeError(f"encoders.{name}", f"encoders.{name}: nothing in this recipe needs it; it needs {', '.join(needed)}")
     tables = {name: recipe.encoders.get(name, EncoderRecipe()) for name in needed}
     return {
         name: table.model_copy(update={"train": table.train or ("all" if name in others else "none")}) for name, table in tables.items()
@@ -106,7 +106,7 @@ def run_config(recipe: Recipe) -> ModelConfig:
             trunk = replace(trunk, drop_path=table.drop_path)
         patch_dropout = encoders[name].patch_dropout if table.patch_dropout is None else table.patch_dropout
         if patch_dropout and not encoders[name].patch:
-            raise UserError(f"encoders.{name}.patch_dropout: this encoder has no patches")
+            raise RecipeError(f"encoders.{name}.patch_dropout", f"encoders.{name}.patch_dropout: this encoder has no patches")
         encoders[name] = replace(encoders[name], trunk=trunk, head=table.head, patch_dropout=patch_dropout)
     return replace(config, encoders=encoders)
 
@@ -116,10 +116,10 @@ def _check_anchor_cache(recipe: Recipe, encoders: Mapping[str, EncoderRecipe]) -
     if not recipe.run.anchor_cache:
         return
     for pair in recipe.pairs:
-        if pair.views and encoders[registry.encoder_name(pair.modalities[0])].train != "none":
-            raise UserError(f"{pair.name}: run.anchor_cache needs a frozen anchor; here {pair.modalities[0]} trains")
+        if pair.views and encoders[registry.face(pair.modalities[0]).encoder].train != "none":
+            raise RecipeError("run.anchor_cache", f"{pair.name}: run.anchor_cache needs a frozen anchor; here {pair.modalities[0]} trains")
     if not any(pair.views for pair in recipe.pairs):
-        raise UserError("run.anchor_cache holds fixed views; set pairs.0.views to their number")
+        raise RecipeError("run.anchor_cache", "run.anchor_cache holds fixed views; set pairs.0.views to their number")
 
 
 # -- in words
@@ -168,7 +168,7 @@ def _row_lines(data: PairData, number: int) -> Iterator[str]:
         yield f"{counted}: R@1 counts any pair of the same {names} as correct; `retrieve --pairs ids` counts only the same id"
     else:
         yield f"{counted}: pairs of the same {names} are not negatives of each other"
-    if 2 * largest > len(rows) and pair.loss != "regression":
+    if 2 * largest > len(rows) and pair.loss_traits.negatives:
         yield f"{largest / len(rows):.0%} of the pairs are in one group: few pairs are negatives, so little can be learnt or measured"
 
 
@@ -179,7 +179,7 @@ def leak_lines(data: PairData, val: PairData) -> Iterator[str]:
         keys, trained = val.reader(number).rows.keys, reader.rows.keys
         for source, column in zip(reader.inputs, MODALITY_KEYS, strict=True):
             shared = int(torch.isin(keys[:, column], trained[:, column]).sum())
-            if shared and source.modality != "text":
+            if shared and not source.face.text:
                 name = "-".join(each.modality for each in reader.inputs)
                 yield f"{name}: {shared:,} of {len(keys):,} have the {source.modality} of a training pair; their scores are too high"
 
@@ -256,7 +256,7 @@ def _step_bytes(plan: Plan, number: int, device: torch.device) -> int:
     at_once = min(run.micro_batch or share, share)
     towers = []
     for modality in pair.modalities:
-        name = registry.encoder_name(modality)
+        name = registry.face(modality).encoder
         config, trained = plan.config.encoders[name], plan.encoders[name].train != "none"
         towers.append(at_once * (activation_bytes(config, run, device) if trained else _forward_bytes(config, run, device)))
     embeddings = 4 * FLOAT * (share + pair.batch) * plan.config.dim
@@ -279,6 +279,6 @@ def _forward_bytes(config: EncoderConfig, run: RunRecipe, device: torch.device) 
 
 def weightless_encoder(name: str, config: EncoderConfig, table: EncoderRecipe) -> Encoder:
     """Build an encoder as it trains, without memory for its weights (on PyTorch's meta device)."""
-    encoder = build_encoder(registry.get(name), config)
+    encoder = build_encoder(registry.face(name).contract, config)
     set_trainable(encoder, table, seed=0)
     return encoder

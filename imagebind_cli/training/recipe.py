@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from imagebind_cli.documents import parse_toml, read_toml
 from imagebind_cli.errors import UsageError, UserError
@@ -23,6 +25,36 @@ ROW_COLUMNS = ("id", "group", "start", "end")  # of a manifest, besides one colu
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+
+
+class RecipeError(UserError):
+    """A setting that does not fit the others or the model. key: where it is, with a pair by its name: `pairs.image-depth.augment`."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+@dataclass(frozen=True)
+class LossTraits:
+    """What other files need to know about a training loss, besides its branch in `loss.PairLoss`.
+
+    negatives: it compares a pair with the other pairs of its batch. guessing: it is near ln(batch) where nothing is learnt.
+    """
+
+    negatives: bool = True
+    guessing: bool = False
+
+
+LOSSES = {"infonce": LossTraits(guessing=True), "sigmoid": LossTraits(), "regression": LossTraits(negatives=False)}
+NO_EFFECT = "no effect on the result"  # marks a key that another run of the same folder may change
+
+
+def _check_loss(name: str) -> str:
+    if name not in LOSSES:
+        *others, last = map(repr, LOSSES)
+        raise ValueError(f"Input should be {', '.join(others)} or {last}")
+    return name
 
 
 class RecipeTable(BaseModel):
@@ -74,8 +106,7 @@ class PairRecipe(RecipeTable):
     temperature: Annotated[float, Field(ge=0.01)] = 0.07
     learn_temperature: bool = False
     clip: Positive | None = None
-    # A further loss also needs its branch in loss.py, and its say on negatives and chance in plan.py and log.py.
-    loss: Literal["infonce", "sigmoid", "regression"] = "infonce"
+    loss: Annotated[str, AfterValidator(_check_loss)] = "infonce"
     aligned: bool = True
     views: Annotated[int, Field(ge=0)] = 0
     augment: Mapping[str, AugmentRecipe] = {}
@@ -106,6 +137,11 @@ class PairRecipe(RecipeTable):
     def name(self) -> str:
         """The pair's name on the command line, such as `image-depth`."""
         return "-".join(self.modalities)
+
+    @property
+    def loss_traits(self) -> LossTraits:
+        """What there is to know about its loss."""
+        return LOSSES[self.loss]
 
     @property
     def is_validated(self) -> bool:
@@ -171,7 +207,7 @@ class OptimizerRecipe(RecipeTable):
     final: Fraction = 0.0
 
 
-class RunRecipe(RecipeTable):  # a key that does not change the result is also named in folder.IRRELEVANT
+class RunRecipe(RecipeTable):
     """The length of a run, how it computes, and what it saves.
 
     epochs: passes over the first pair's replicated rows. steps: in place of epochs. micro_batch: samples in memory at once (gradient
@@ -190,11 +226,11 @@ class RunRecipe(RecipeTable):  # a key that does not change the result is also n
     checkpointing: bool = False
     compile: bool = False
     sharding: Literal["ddp", "fsdp"] = "ddp"
-    workers: Annotated[int, Field(ge=0)] = 2
-    checkpoint_minutes: Positive = 10.0
+    workers: Annotated[int, Field(ge=0), NO_EFFECT] = 2
+    checkpoint_minutes: Annotated[Positive, NO_EFFECT] = 10.0
     validate_every: Annotated[int, Field(ge=0)] = 0
     best: str | None = None
-    keep: Count = 1
+    keep: Annotated[Count, NO_EFFECT] = 1
 
 
 class Recipe(RecipeTable):
@@ -204,7 +240,7 @@ class Recipe(RecipeTable):
     """
 
     model: str = "huge"
-    about: str = ""
+    about: Annotated[str, NO_EFFECT] = ""
     pairs: tuple[PairRecipe, ...] = ()
     encoders: Mapping[str, EncoderRecipe] = {}
     zeroshot: tuple[ZeroShotRecipe, ...] = ()
@@ -223,6 +259,12 @@ class Recipe(RecipeTable):
         if self.optimizer.name == "muon" and self.run.sharding == "fsdp":
             raise ValueError("optimizer.name = muon needs whole matrices, which run.sharding = fsdp splits; use ddp")
         return self
+
+
+def keys_without_effect() -> set[str]:
+    """Return the keys that do not change a run's result, as `run.workers`."""
+    tables = (("", Recipe), ("run.", RunRecipe))
+    return {f"{place}{name}" for place, table in tables for name, entry in table.model_fields.items() if NO_EFFECT in entry.metadata}
 
 
 def recipe_names() -> list[str]:
@@ -257,7 +299,7 @@ def read_recipe(name: str | None, changes: Iterable[str] = (), **replacements: A
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        kind = UsageError if _is_of_changes(error, changes) else UserError
+        kind = UsageError if _is_changed(tuple(map(str, error.errors()[0]["loc"])), changes) else UserError
         raise kind(f"{name or 'recipe'}: {_explain(error)}") from None
 
 
@@ -282,11 +324,26 @@ def _apply_change(values: dict[str, Any], change: str) -> None:
         raise UsageError(f"--set {change!r}: the recipe has no {key_path}") from None
 
 
-def _is_of_changes(error: ValidationError, changes: Iterable[str]) -> bool:
-    """Check whether the first mistake is at, below or above a key that was changed."""
-    place = error.errors()[0]["loc"]
+def _is_changed(place: Sequence[str], changes: Iterable[str]) -> bool:
+    """Check whether a key is at, below or above one that was changed."""
     keys = (change.partition("=")[0].split(".") for change in changes)
-    return any(all(str(one) == other for one, other in zip(place, key, strict=False)) for key in keys)
+    return any(all(one == other for one, other in zip(place, key, strict=False)) for key in keys)
+
+
+@contextmanager
+def refuse_changes(recipe: Recipe, changes: Iterable[str]) -> Iterator[None]:
+    """Make a setting that turns out not to fit wrong usage if it is one of the changes that the recipe was read with.
+
+    Raises:
+        UsageError: in place of its `RecipeError`.
+    """
+    try:
+        yield
+    except RecipeError as error:
+        numbers = {pair.name: str(number) for number, pair in enumerate(recipe.pairs)}
+        if _is_changed([numbers.get(part, part) for part in error.key.split(".")], changes):
+            raise UsageError(str(error)) from None
+        raise
 
 
 def _explain(error: ValidationError) -> str:

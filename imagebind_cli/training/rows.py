@@ -23,6 +23,7 @@ from torch import Tensor
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.prepared import Entry, Member, index
+from imagebind_cli.registry import face
 from imagebind_cli.sources import Failure, Stretch, from_manifest, stretched, whole_source
 from imagebind_cli.training.inputs import TIMED
 from imagebind_cli.training.workers import worker_context
@@ -229,14 +230,14 @@ def _read_file(number: int, file: str, modalities: tuple[str, str], columns: Map
 
 def _read_manifest(file: str, modalities: tuple[str, str], columns: Mapping[str, str]) -> _FileRows:
     rows = _FileRows()
-    files_first = tuple(sorted(modalities, key="text".__eq__))  # the id of a row without one is its file, not its sentence
+    files_first = tuple(sorted(modalities, key=lambda name: face(name).text))  # the id of a row without one is its file, not its sentence
     for item in from_manifest(Path(file), files_first, columns):
         if isinstance(item, Failure):
             rows.skip(item)
             continue
         paths = {name: whole_source(part) for name, part in item.payload.items()}
         stretch = _stretch(item.payload.values())
-        contents = {name: _sentence(paths[name]) if name == "text" else _real(paths[name]) for name in modalities}
+        contents = {name: _sentence(paths[name]) if face(name).text else _real(paths[name]) for name in modalities}
         first = item.payload[files_first[0]]
         path_id = paths[files_first[0]] + (first.label if isinstance(first, Stretch) else "")
         has_id = os.path.join(Path(file).parent, item.id) != path_id  # a path alone is not an id: it may have several stretches
@@ -254,7 +255,7 @@ def _add_entry(rows: _FileRows, entry: Entry, place: tuple[int, int], file: str,
         if missing:
             rows.skip(Failure(entry.key, f"no {missing[0]} in this sample of {file}; it has {', '.join(entry.parts)}"))
             return
-        contents = {name: _content(parts, name == "text" and not prepared[name]) for name, parts in members.items()}
+        contents = {name: _content(parts, face(name).text and not prepared[name]) for name, parts in members.items()}
         stretch = _stretch(stretched("", name, about) for name in modalities)
     except (OSError, ValueError) as error:
         rows.skip(Failure(entry.key, f"this sample of {file}: {error}"))

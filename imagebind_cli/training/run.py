@@ -31,7 +31,7 @@ from imagebind_cli.training.log import LearningMonitor, RunLog, read_failures, r
 from imagebind_cli.training.loss import has_negatives
 from imagebind_cli.training.optimizer import clip_gradients, make_optimizer, rate_at, set_rate
 from imagebind_cli.training.plan import Plan, make_plan, plan_lines
-from imagebind_cli.training.recipe import Recipe
+from imagebind_cli.training.recipe import Recipe, RecipeError
 from imagebind_cli.training.report import write_report
 from imagebind_cli.training.start import Components, build_components, check_weights
 from imagebind_cli.training.step import StepOutcome, compute_gradients
@@ -60,8 +60,8 @@ def check_run(recipe: Recipe, device: torch.device, place: Path | None = None) -
     Raises:
         UserError: whatever `train` would raise before its first step.
     """
+    _check_best(recipe)
     plan = make_plan(recipe)
-    _check_best(plan)
     yield from plan_lines(plan, device)
     if place is not None:
         folder.check_folder(place, plan)
@@ -79,8 +79,8 @@ def train(recipe: Recipe, place: Path, device: torch.device, listener: TrainingL
     """
     with distributed.join_processes(device) as own_device:
         listener = TrainingListener() if listener is None or distributed.rank() else listener
+        _check_best(recipe)
         plan = make_plan(recipe)
-        _check_best(plan)
         folder.check_folder(place, plan)
         if folder.read_progress(place).finished:
             listener.note(f"{place}: all {plan.steps:,} steps are done")
@@ -249,7 +249,7 @@ class Run:
         """Fill the caches of the pairs that read their anchors from one, and return them by pair."""
         caches = {}
         for number, pair in enumerate(self._plan.recipe.pairs):
-            name = registry.encoder_name(pair.modalities[0])
+            name = registry.face(pair.modalities[0]).encoder
             if not (self._plan.recipe.run.anchor_cache and pair.views):
                 continue
             tower, base = self._components.towers[name], self._components.initial[name].base
@@ -292,10 +292,12 @@ class Run:
             write_report(self._folder, self._plan.recipe, self._plan.steps, self._lines)
 
 
-def _check_best(plan: Plan) -> None:
-    best, names = plan.recipe.run.best, score_names(plan.recipe)
+def _check_best(recipe: Recipe) -> None:
+    best, names = recipe.run.best, score_names(recipe)
     if best is not None and best not in names:
-        raise UserError(f"run.best = {best!r}: a validation of this recipe gives {', '.join(names) or 'nothing; name data with --val'}")
+        raise RecipeError(
+            "run.best", f"run.best = {best!r}: a validation of this recipe gives {', '.join(names) or 'nothing; name data with --val'}"
+        )
 
 
 @contextmanager

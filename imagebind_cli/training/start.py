@@ -24,7 +24,8 @@ from imagebind_cli.training.recipe import Recipe
 from imagebind_cli.training.towers import Tower, make_tower, set_trainable
 from imagebind_cli.weights import checkpoint
 from imagebind_cli.weights.checkpoint import Checkpoint
-from imagebind_cli.weights.find import find_checkpoint
+from imagebind_cli.weights.find import BUNDLED, find_checkpoint, is_bundled
+from imagebind_cli.weights.model_config import packaged_names
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Components:
 
     def pair_towers(self, recipe: Recipe, pair: int) -> tuple[Tower, Tower]:
         """Return the anchor's and the other's tower of a pair."""
-        anchor, other = (self.towers[registry.encoder_name(modality)] for modality in recipe.pairs[pair].modalities)
+        anchor, other = (self.towers[registry.face(modality).encoder] for modality in recipe.pairs[pair].modalities)
         return anchor, other
 
 
@@ -118,7 +119,8 @@ def _find_weights(source: str, name: str) -> Checkpoint:
     try:
         found = find_checkpoint(source)
     except UserError as error:
-        raise UserError(f"{error}; for fresh weights: --set encoders.{name}.init={RANDOM}") from None
+        small = f"; {BUNDLED} is here: --model {BUNDLED}" if source in packaged_names() and is_bundled(BUNDLED) else ""
+        raise UserError(f"{error}; for fresh weights: --set encoders.{name}.init={RANDOM}{small}") from None
     if found.unfinished:
         advice = f"finish it first, or copy its present state: imagebind weights convert {source} FOLDER"
         raise UserError(f"{source}: {found.unfinished}; weights trained on top of it will not fit once it continues: {advice}")
@@ -144,7 +146,7 @@ def encoder_with(name: str, config: EncoderConfig, tensors: Mapping[str, Tensor]
     Raises:
         RuntimeError: a tensor is missing, unknown or of another shape.
     """
-    encoder = build_encoder(registry.get(name), config)
+    encoder = build_encoder(registry.face(name).contract, config)
     encoder.load_state_dict(dict(tensors), strict=True, assign=True)
     return encoder
 
@@ -161,7 +163,7 @@ def fresh_weights(name: str, config: EncoderConfig, seed: int) -> dict[str, Tens
     Raises:
         UserError: there is no encoder of this name.
     """
-    encoder = build_encoder(registry.get(name), config)
+    encoder = build_encoder(registry.face(name).contract, config)
     modules = dict(encoder.named_modules())
     tensors = {}
     for key, empty in encoder.state_dict().items():

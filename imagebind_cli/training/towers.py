@@ -29,7 +29,7 @@ from imagebind_cli.encoder import Encoder
 from imagebind_cli.errors import UserError
 from imagebind_cli.training.compute import actual_precision
 from imagebind_cli.training.distributed import world
-from imagebind_cli.training.recipe import EncoderRecipe, RunRecipe
+from imagebind_cli.training.recipe import EncoderRecipe, RecipeError, RunRecipe
 
 ADAPTED = re.compile(r"(.+)\.lora_(A|B)\.default\.weight")
 FEW_TOKENS = 64  # up to this many, on a CPU, plain matrix products take less than half the time of PyTorch's fused attention
@@ -192,7 +192,7 @@ def _add_adapters(encoder: Encoder, recipe: EncoderRecipe, seed: int) -> None:
     layers = {name: module for name, module in encoder.trunk.named_modules() if isinstance(module, nn.Linear)}
     known = dict.fromkeys(name.rpartition(".")[2] for name in layers)
     if missing := [target for target in recipe.targets if target not in known]:
-        raise UserError(f"adapters for {missing[0]!r}: a block has {', '.join(known)}")
+        raise RecipeError("encoders", f"adapters for {missing[0]!r}: a block has {', '.join(known)}")
     first = len(encoder.trunk.blocks) - _block_count(encoder, recipe)
     targets = [f"trunk.{name}" for name in layers if int(name.split(".")[1]) >= first and name.rpartition(".")[2] in recipe.targets]
     with warnings.catch_warnings():

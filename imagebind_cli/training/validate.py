@@ -80,7 +80,7 @@ class Validation:
         return scores
 
     def _accuracy(self, test: ZeroShotTest) -> Score:
-        text, tower = (self._components.towers[name] for name in ("text", registry.encoder_name(test.modality)))
+        text, tower = (self._components.towers[name] for name in (registry.TEXT, registry.face(test.modality).encoder))
         names = self._embed_once(text, (id(test), "names"), lambda: test.class_vectors(text, self._listener))
         rows = self._embed_once(tower, (id(test), "items"), lambda: test.item_vectors(tower, self._listener))
         readable = np.isfinite(rows).all(axis=1)

@@ -9,6 +9,7 @@ import atexit
 import gc
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -16,14 +17,18 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import cache
 from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UserError, first_line
+from imagebind_cli.signals import ENDING
 
+SHARED_MEMORY = Path("/dev/shm")
+SHARED_ROOM = 1 << 20  # bytes that the queues of a worker need there at least
 SHARED_MEMORY_HINT = "where shared memory is small, as in a container, give it --shm-size 8g, or set run.workers=0"
 PRELOADED = "imagebind_cli.training.samples"  # imported by the server, once for all workers
 PICTURE_OPERATIONS = "imagebind_cli.media.picture_operations"  # as well, where pictures are augmented: it imports torchvision
@@ -43,14 +48,14 @@ Chunk = TypeVar("Chunk", bound=HasTensors)
 def worker_context() -> Any:
     """Return the multiprocessing context that starts workers: never forked from this process, which may hold a GPU and threads.
 
-    Ctrl-C and SIGTERM reach all processes of a job. Workers block them, because the process that trains still needs its batch.
+    Ctrl-C, SIGTERM and SIGHUP reach all processes of a job. Workers block them, because the process that trains still needs its batch.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return torch.multiprocessing.get_context("spawn")
     context = torch.multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOADED, *([PICTURE_OPERATIONS] if "torchvision" in sys.modules else [])])
     resource_tracker.ensure_running()  # which forkserver would do, and unblock the signals
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # inherited by the server and its workers
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # inherited by the server and its workers
     try:
         forkserver.ensure_running()
     finally:
@@ -66,8 +71,10 @@ def read_ahead(read: Callable[[Request], Chunk], requests: Iterator[Request], wo
         workers: number of processes; 0 to read in this one.
         ahead: requests that each worker may read in advance.
     Raises:
-        UserError: raised by `read`, or a worker ended.
+        UserError: raised by `read`, a worker ended, or there is no shared memory for one.
     """
+    if workers and SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(SHARED_MEMORY).free) < workers * SHARED_ROOM:
+        raise UserError(f"{SHARED_MEMORY}: {free:,} bytes of shared memory are free, too few for {workers} workers; {SHARED_MEMORY_HINT}")
     options: dict[str, Any] = {"prefetch_factor": ahead, "multiprocessing_context": worker_context()} if workers else {}
     loader: DataLoader[Any] = DataLoader(
         _RequestDataset(read),
@@ -90,7 +97,7 @@ def read_ahead(read: Callable[[Request], Chunk], requests: Iterator[Request], wo
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise UserError(f"a worker process ended ({str(error).splitlines()[0]}); {SHARED_MEMORY_HINT}") from None
+        raise UserError(f"a worker process ended ({first_line(error)}); {SHARED_MEMORY_HINT}") from None
     finally:
         if workers:
             _end_workers(chunks)
@@ -126,7 +133,7 @@ def _move_to_shared_memory(chunk: HasTensors) -> HasTensors:
             for tensor in chunk.tensors:
                 tensor.share_memory_()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
-            raise UserError(f"no shared memory for the samples that a worker read ({error}); {SHARED_MEMORY_HINT}") from None
+            raise UserError(f"no shared memory for the samples that a worker read ({first_line(error)}); {SHARED_MEMORY_HINT}") from None
     return chunk
 
 

@@ -41,7 +41,7 @@ class ZeroShotTest:
 
     def class_vectors(self, text: Tower, listener: Listener) -> np.ndarray:
         """Embed the classes as (classes, e) unit vectors."""
-        rows = torch.from_numpy(embed_with_tower(text, "text", self.sentences, listener))  # (classes * templates, e)
+        rows = torch.from_numpy(embed_with_tower(text, registry.TEXT, self.sentences, listener))  # (classes * templates, e)
         return F.normalize(rows.view(len(self.classes), -1, rows.shape[1]).mean(dim=1), dim=1).numpy()
 
     def item_vectors(self, tower: Tower, listener: Listener) -> np.ndarray:

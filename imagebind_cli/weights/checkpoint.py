@@ -20,6 +20,7 @@ from imagebind_cli.weights import foreign_config, model_config, tensor_names
 from imagebind_cli.weights.model_config import ModelConfig
 from imagebind_cli.weights.origin import file_record
 from imagebind_cli.weights.tensor_files import from_int8, read_tensors, write_tensors
+from imagebind_cli.weights.verified import check_weight_file
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Checkpoint:
     def fingerprint(self, encoder: str) -> str:
         """Return the fingerprint of one encoder's weights, which is the same for every file format.
 
-        It identifies models; only `imagebind weights verify` finds a flipped bit.
+        It identifies models, and finds no flipped bit: `read` does, by the SHA-256 in the file's record.
         """
         return fingerprint(self.read(encoder))
 
@@ -56,6 +57,7 @@ def open_file(path: Path, config: ModelConfig | None = None) -> Checkpoint:
     Raises:
         UserError: the file cannot be read, holds anything but tensors, or has names of neither kind.
     """
+    check_weight_file(path)
     return from_tensors(read_tensors(path), config or _config_beside(path), str(path))
 
 
@@ -101,9 +103,16 @@ def open_folder(folder: Path, config: ModelConfig | None = None) -> Checkpoint:
         UserError: it is none of these, or its config cannot be used.
     """
     ours = folder / "config.json"
-    if config is None and ours.is_file() and "format" in (values := read_object(ours)):
-        config = model_config.from_values(values, str(ours))
-        return Checkpoint(config, str(folder), lambda encoder: from_int8(read_tensors(folder / f"{encoder}.safetensors")))
+    if config is None and ours.is_file() and "format" in read_object(ours):
+        config = model_config.from_json(ours.read_bytes(), str(ours))
+        records = config.files
+
+        def read(encoder: str) -> Mapping[str, Tensor]:
+            path = folder / f"{encoder}.safetensors"
+            check_weight_file(path, records)
+            return from_int8(read_tensors(path))
+
+        return Checkpoint(config, str(folder), read)
     stem = "*"
     if (folder / "open_clip_config.json").is_file():
         stem = "open_clip_*"  # such a folder often holds the same weights again for another library
@@ -135,7 +144,7 @@ def load_encoder(checkpoint: Checkpoint, modality: str, device: torch.device, dt
         UserError: the model lacks this encoder, or tensors are missing, unknown or of another shape; they are named.
     """
     name = registry.face(modality).encoder
-    encoder = build_encoder(registry.get(name), encoder_config(checkpoint, modality))
+    encoder = build_encoder(registry.face(name).contract, encoder_config(checkpoint, modality))
     tensors = checkpoint.read(name)
     _check_tensors(tensors, encoder.state_dict(), f"{checkpoint.place}, {name}")
     encoder.load_state_dict(tensors, strict=True, assign=True)
@@ -173,7 +182,7 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> 
         files = {}
         for name, encoder in checkpoint.config.encoders.items():
             tensors = checkpoint.read(name)
-            _check_tensors(tensors, build_encoder(registry.get(name), encoder).state_dict(), f"{checkpoint.place}, {name}")
+            _check_tensors(tensors, build_encoder(registry.face(name).contract, encoder).state_dict(), f"{checkpoint.place}, {name}")
             path = building / f"{name}.safetensors"
             write_tensors({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
             files[path.name] = file_record(path)

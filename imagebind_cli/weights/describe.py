@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from imagebind_cli import registry
+from imagebind_cli.checksums import check_seal
 from imagebind_cli.encoder import build_encoder
 from imagebind_cli.weights import download, foreign_config, model_config
 from imagebind_cli.weights.checkpoint import Checkpoint
 from imagebind_cli.weights.find import BUNDLED, default_name, is_bundled
-from imagebind_cli.weights.origin import check_origin, count_files, file_hash, read_origin
+from imagebind_cli.weights.origin import count_files, read_origin, recorded_files
+from imagebind_cli.weights.verified import weight_fault
 
 CARD = "CARD.md"  # in a model's folder: what it can do, what it learned from and what its user must know
 
@@ -40,7 +43,7 @@ def describe_model(found: Checkpoint) -> dict[str, Any]:
     encoders: dict[str, dict[str, Any]] = {}
     for name, encoder in found.config.encoders.items():
         encoders[name] = {
-            "parameters": sum(tensor.numel() for tensor in build_encoder(registry.get(name), encoder).parameters()),
+            "parameters": sum(tensor.numel() for tensor in build_encoder(registry.face(name).contract, encoder).parameters()),
             "width": encoder.trunk.width,
             "layers": encoder.trunk.layers,
             "heads": encoder.trunk.heads,
@@ -59,7 +62,7 @@ def describe_model(found: Checkpoint) -> dict[str, Any]:
         "origin": dict(found.config.origin) or read_origin(_folder_of(found)),
         "parameters": sum(encoder["parameters"] for encoder in encoders.values()),
         "encoders": encoders,
-        **({"card": card.read_text()} if card.is_file() else {}),
+        **({"card": card.read_text(encoding="utf-8", errors="replace")} if card.is_file() else {}),
     }
 
 
@@ -71,14 +74,14 @@ def count_recorded_files(found: Checkpoint) -> int:
 def differing_files(found: Checkpoint) -> Iterator[str]:
     """Read every recorded file of a model, and yield a line for each that is not what was fetched or converted."""
     folder = _folder_of(found)
-    if count_files(folder):
-        yield from check_origin(folder)
-    for name, record in found.config.files.items():
-        path = folder / name
-        if not path.is_file():
-            yield f"{name}: missing"
-        elif path.stat().st_size != record["size"] or file_hash(path) != record["sha256"]:
-            yield f"{name}: differs from its record"
+    with suppress(FileNotFoundError):
+        try:
+            check_seal((folder / "config.json").read_bytes())
+        except ValueError as error:
+            yield f"config.json: {error}"
+    for name, record in {**recorded_files(folder), **found.config.files}.items():
+        if fault := weight_fault(folder / name, record):
+            yield f"{name}: {fault}"
 
 
 def _folder_of(found: Checkpoint) -> Path:

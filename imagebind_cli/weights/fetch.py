@@ -21,7 +21,8 @@ from urllib.parse import SplitResult, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.files import put_in_place, write_json
+from imagebind_cli.files import open_no_link, put_in_place, write_json
+from imagebind_cli.printable import escaped
 from imagebind_cli.weights.origin import PartRecord, file_hash, file_size, read_record
 
 # Called with a file's name, the bytes received, and the bytes in all, None where the server does not say.
@@ -33,8 +34,9 @@ RECORDED = 1 << 26  # bytes between records of what has come; without a stated S
 TIMEOUT = 60.0  # seconds without a byte
 PASSING = {408, 416, 425, 429, 500, 502, 503, 504}  # answers worth another attempt
 ADDRESS = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?(?:/[!-~]*)?", re.ASCII)
+PAGES = (b"<!doctype html", b"<html", b"<head", b"<body", b"<?xml")  # how web pages begin
 LOGIN = re.compile(r"(?<=//)[^/?#]*@")
-SECRET = re.compile(r"([?&][^=&#]*(?:token|sig|key|pass|secret|cred|auth|policy)[^=&#]*=)[^&#]*", re.IGNORECASE)
+SECRET = re.compile(r"([?&;][^=&#]*(?:token|sig|key|pass|secret|cred|auth|policy)[^=&#]*=)[^&#]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def _receive(file: RemoteFile, partial: Path, sidecar: Path, headers: Mapping[st
             raise _Changed("the file changed on the server")
         shown = public_address(file.address)
         if (encoding := response.headers.get("Content-Encoding", "identity").lower()) != "identity":
-            raise UserError(f"{shown}: the server sends it encoded ({printable_text(encoding)}), not as it is")
+            raise UserError(f"{shown}: the server sends it encoded ({public_address(encoding)}), not as it is")
         if None not in (file.size, total) and file.size != total:
             raise UserError(f"{shown}: the server offers {total} bytes, the hub lists {file.size}")
         if total is None:
@@ -123,7 +125,7 @@ def _receive(file: RemoteFile, partial: Path, sidecar: Path, headers: Mapping[st
         if total is None and not file.sha256 and not response.chunked:
             raise UserError(f"{shown}: the server does not say how long the file is, so a cut could not be noticed")
         check_room(partial.parent, (total or 0) - start)
-        with open(partial, "ab" if start else "wb") as grown:
+        with open(partial, "ab" if start else "wb", opener=open_no_link) as grown:
             if not start:
                 have, digest = 0, hashlib.sha256()
                 record = {"source": _identity(file.address), "validator": served, "size": total, "sha256": file.sha256}
@@ -163,7 +165,7 @@ def _checked_part(partial: Path, record: PartRecord, keep_rest: bool) -> tuple[i
     digest, nothing = hashlib.sha256(), (0, hashlib.sha256())
     if file_size(partial) < stated["size"]:
         return nothing
-    with open(partial, "r+b") as file:
+    with open(partial, "r+b", opener=open_no_link) as file:
         left = stated["size"]
         while left and (block := file.read(min(BLOCK, left))):
             digest.update(block)
@@ -182,10 +184,12 @@ def _content_fault(path: Path, name: str) -> str:
     with open(path, "rb") as file:
         head = file.read(512)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype html", b"<html")) and not name.endswith((".md", ".html")):
+    if (text.startswith(PAGES) or (text.startswith(b"<!--") and b"<html" in text)) and not name.endswith((".md", ".html")):
         return "came as an HTML page, such as a login or an error, and not as the file"
     if head.startswith(b"\x1f\x8b") and not name.endswith("gz"):
         return "came compressed with gzip, and not as the file"
+    if name.endswith(".json") and not text.startswith((b"{", b"[")):
+        return "is not JSON"
     if name.endswith((".pth", ".pt", ".bin")) and not head.startswith((b"PK", b"\x80")):
         return "is not a weight file: it does not begin as one of PyTorch's"
     if name.endswith(".safetensors"):
@@ -214,22 +218,22 @@ def _open(request: Request) -> HTTPResponse:
     try:
         return cast(HTTPResponse, build_opener(_Redirects).open(request, timeout=TIMEOUT))
     except HTTPError as problem:
-        reason = f"the server answered {problem.code} {printable_text(problem.headers.get('X-Error-Message') or problem.reason)}"
+        reason = f"the server answered {problem.code} {public_address(problem.headers.get('X-Error-Message') or problem.reason)}"
         problem.close()
         if problem.code not in PASSING:
             raise UserError(f"{public_address(request.full_url)}: {reason}") from problem
         raise (_Changed if problem.code == 416 else _Broken)(reason) from problem
     except URLError as problem:
-        raise _Unreachable(f"cannot be reached ({printable_text(str(problem.reason))})") from problem
-    except (OSError, HTTPException) as problem:
-        raise _Broken(f"no answer ({printable_text(str(problem))})") from problem
+        raise _Unreachable(f"cannot be reached ({public_address(str(problem.reason))})") from problem
+    except (OSError, HTTPException, ValueError) as problem:  # ValueError: a redirect to what is not an address
+        raise _Broken(f"no answer ({public_address(str(problem))})") from problem
 
 
 def _block(response: HTTPResponse) -> bytes:
     try:
         return response.read1(BLOCK)  # what has come, so that a broken connection loses none of it
     except (OSError, HTTPException) as problem:
-        raise _Broken(f"the connection broke ({printable_text(str(problem))})") from problem
+        raise _Broken(f"the connection broke ({public_address(str(problem))})") from problem
 
 
 def _extent(response: HTTPResponse) -> tuple[int, int | None]:
@@ -265,14 +269,10 @@ def split_address(address: str) -> SplitResult:
     return urlsplit(address)
 
 
-def public_address(address: str) -> str:
-    """Return an address as it may be shown and recorded: without a password, without the values of tokens and signatures, on one line."""
-    return printable_text(SECRET.sub(r"\1…", LOGIN.sub("…@", address)))
-
-
-def printable_text(text: str) -> str:
-    """Return a server's text with control characters as escapes, at most 500 characters."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text[:500])
+def public_address(text: str) -> str:
+    """Return an address, or what a server said, as it may be shown and recorded: at most 500 characters on one line, without passwords in
+    addresses, and without the values of tokens and signatures."""
+    return escaped(SECRET.sub(r"\1…", LOGIN.sub("…@", text))[:500])
 
 
 def is_safe_name(name: str) -> bool:

@@ -12,7 +12,7 @@ from imagebind_cli.documents import read_object
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UserError
 from imagebind_cli.transformer import TrunkConfig
-from imagebind_cli.weights.model_config import ModelConfig, from_json, from_values, packaged_config, reject_unknown_keys
+from imagebind_cli.weights.model_config import ModelConfig, from_json, packaged_config, reject_unknown_keys
 
 
 def read_config(path: Path) -> ModelConfig:
@@ -23,7 +23,7 @@ def read_config(path: Path) -> ModelConfig:
     """
     values = read_object(path)
     if "format" in values:
-        return from_values(values, str(path))
+        return from_json(path.read_bytes(), str(path))
     if "model_cfg" in values or "vision_cfg" in values:
         return openclip_config(str(path))
     return _checked(from_published, values, str(path))

@@ -6,7 +6,7 @@ import os
 import re
 
 from imagebind_cli.errors import UsageError, UserError
-from imagebind_cli.weights.fetch import TIMEOUT, RemoteFile, is_safe_name, printable_text
+from imagebind_cli.weights.fetch import TIMEOUT, RemoteFile, is_safe_name, public_address
 from imagebind_cli.weights.origin import ORIGIN
 
 NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -45,14 +45,14 @@ def list_files(place: str) -> tuple[str, list[RemoteFile]]:
     try:
         model = hub.model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT)
     except GatedRepoError as problem:
-        raise UserError(f"{place}: access is granted on {hub.endpoint}/{repository}; then `hf auth login`") from problem
+        raise UserError(f"{place}: access is granted on {public_address(hub.endpoint)}/{repository}; then `hf auth login`") from problem
     except RepositoryNotFoundError as problem:
         raise UserError(f"{place}: no such model, or a private one and no `hf auth login`") from problem
     except RevisionNotFoundError as problem:
         raise UserError(f"{place}: the model has no revision {revision}") from problem
     except Exception as problem:  # its HTTP client's own errors (the client has changed before), or an answer of another shape
-        reason = printable_text(" ".join(str(problem).split())) or type(problem).__name__
-        raise UserError(f"{place}: {hub.endpoint} gave no list of files ({reason})") from problem
+        reason = public_address(" ".join(str(problem).split())) or type(problem).__name__
+        raise UserError(f"{place}: {public_address(hub.endpoint)} gave no list of files ({reason})") from problem
     listed = {file.rfilename: file for file in model.siblings or []}
     for name in listed:
         if not is_safe_name(name):

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from imagebind_cli.checksums import SEALED, seal
 from imagebind_cli.documents import parse_json
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UserError
@@ -61,14 +62,14 @@ class ModelConfig:
         values["encoders"] = {
             name: {key: value for key, value in encoder.items() if key != "dim"} for name, encoder in values["encoders"].items()
         }
-        return json.dumps({"format": FORMAT, **values}, indent=2) + "\n"
+        return seal(json.dumps({"format": FORMAT, **values}, indent=2)) + "\n"
 
 
 def from_json(text: str | bytes, place: str) -> ModelConfig:
     """Read a config in our format from the text of a file.
 
     Raises:
-        UserError: not JSON, and as `from_values`.
+        UserError: not JSON, and as `from_values`. A wrong checksum is for `weights verify`: people edit this file.
     """
     try:
         values = parse_json(text)
@@ -85,7 +86,7 @@ def from_values(values: Any, place: str) -> ModelConfig:
     """
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UserError(f"{place}: not a model config of format {FORMAT}")
-    values = {key: value for key, value in values.items() if key != "format"}
+    values = {key: value for key, value in values.items() if key not in ("format", SEALED)}
     tables = values.get("encoders", {})
     if not isinstance(tables, dict) or not all(
         isinstance(table, dict) and isinstance(table.get("trunk", {}), dict) for table in tables.values()
@@ -101,7 +102,7 @@ def from_values(values: Any, place: str) -> ModelConfig:
 
 def packaged_config(name: str) -> ModelConfig:
     """Read one of the configs in the package: `huge`, `base`, `tiny`."""
-    return from_json((CONFIGS / f"{name}.json").read_text(), f"{name}.json")
+    return from_json((CONFIGS / f"{name}.json").read_bytes(), f"{name}.json")
 
 
 def packaged_names() -> list[str]:

@@ -77,9 +77,14 @@ def read_origin(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key in ("address", "revision", "fetched")}
 
 
+def recorded_files(folder: Path) -> dict[str, FileRecord]:
+    """Return the records of a fetched model's files, by name; {} for a folder that was not fetched."""
+    return read_record(folder / ORIGIN, OriginRecord).get("files", {})
+
+
 def count_files(folder: Path) -> int:
     """Return how many files of a fetched model have a record; 0 for a folder that was not fetched."""
-    return len(read_record(folder / ORIGIN, OriginRecord).get("files", ()))
+    return len(recorded_files(folder))
 
 
 def check_origin(folder: Path) -> list[str]:
@@ -88,19 +93,20 @@ def check_origin(folder: Path) -> list[str]:
     Raises:
     UserError: no readable record exists.
     """
-    files = read_record(folder / ORIGIN, OriginRecord).get("files")
+    files = recorded_files(folder)
     if not files:
         raise UserError(f"{folder}: no {ORIGIN} to check against")
-    problems = []
-    for name, stated in files.items():
-        path = folder / name
-        if not path.is_file():
-            problems.append(f"{name}: missing")
-        elif file_size(path) != stated["size"]:
-            problems.append(f"{name}: {file_size(path)} bytes, not {stated['size']}")
-        elif (sha256 := file_hash(path)) != stated["sha256"]:
-            problems.append(f"{name}: SHA-256 {sha256}, not {stated['sha256']}")
-    return problems
+    return [f"{name}: {fault}" for name, stated in files.items() if (fault := file_fault(folder / name, stated))]
+
+
+def file_fault(path: Path, record: FileRecord) -> str:
+    """Read a file, and return in words how it differs from its record; "" if it does not."""
+    if not path.is_file():
+        return "missing"
+    if file_size(path) != record["size"]:
+        return f"{file_size(path)} bytes, not {record['size']}"
+    sha256 = file_hash(path)
+    return "" if sha256 == record["sha256"] else f"SHA-256 {sha256}, not {record['sha256']}"
 
 
 def read_record(path: Path, kind: type[T]) -> T:

@@ -22,7 +22,8 @@ from imagebind_cli.fingerprint import fingerprint, is_earlier
 from imagebind_cli.weights.checkpoint import Checkpoint
 from imagebind_cli.weights.model_config import BaseRecord, ModelConfig
 from imagebind_cli.weights.origin import FileRecord, file_record
-from imagebind_cli.weights.tensor_files import read_tensors, write_tensors
+from imagebind_cli.weights.tensor_files import read_about, read_tensors, write_tensors
+from imagebind_cli.weights.verified import check_weight_file
 
 RUN, CHECKPOINTS = "run.json", "checkpoints"  # in a run folder: what the run is, and the states it can continue from
 
@@ -38,14 +39,24 @@ def unfinished_state(folder: Path) -> str:
     return "" if progress["finished"] else f"an unfinished run, saved after step {progress['step']:,}"
 
 
+def saved_progress(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return how far a run was, by the metadata of a state that it saved.
+
+    Raises:
+        KeyError, TypeError, ValueError: that is not there, or damaged.
+    """
+    about = read_about(metadata)
+    progress: dict[str, Any] = about["progress"] if about else json.loads(metadata["progress"])  # the latter of an earlier version
+    return progress
+
+
 def _progress(path: Path) -> dict[str, Any]:
     """Return how far a run was when it saved a state; {} where that cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            progress: dict[str, Any] = json.loads(file.metadata()["progress"])
-            return progress
+            return saved_progress(file.metadata())
     except (SafetensorError, OSError, ValueError, TypeError, KeyError):
         return {}
 
@@ -65,6 +76,8 @@ def with_base_weights(found: Checkpoint, folder: Path, find: Callable[[str], Che
     def read(encoder: str) -> Mapping[str, Tensor]:
         if encoder in files and not files[encoder].exists() and found.unfinished:
             raise UserError(f"{folder}: a running training wrote a newer model while this one was read; try again")
+        if encoder in files:
+            check_weight_file(files[encoder], found.config.files)
         changed = read_tensors(files[encoder]) if encoder in files else {}
         base = found.config.bases.get(encoder)
         return apply_changes(_underneath(base, encoder, folder, find), changed) if base else changed

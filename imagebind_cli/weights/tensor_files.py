@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from imagebind_cli.checksums import check_seal, checksum, seal
+from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.files import replacing
 
+ABOUT = "imagebind"  # the one entry of a safetensors file's metadata: several would be written in any order, and no two files be equal
 INT8_SCALE = ".scale"  # suffix of the tensor that holds the scales of an int8 matrix, one for each row, in the same file
 
 
@@ -47,9 +52,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return values
 
 
-def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, all or nothing, with the permissions of any new file; the library's own are for its owner alone.
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write a safetensors file with checksums, all or nothing, with the permissions of any new file; the library's own are for its owner alone.
 
+    Args:
+        about: what else its metadata says, as `read_about` returns it.
     Raises:
         UserError: it cannot be written, as when the disk is full.
     """
@@ -60,10 +67,55 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
         place.touch()
         rights = place.stat().st_mode & 0o777
         try:
-            save_file(dict(tensors), place, metadata=dict(metadata) if metadata else None)
+            save_file(dict(tensors), place, metadata={ABOUT: seal(json.dumps({**(about or {}), "sums": tensor_sums(tensors)}))})
         except SafetensorError as error:
             raise UserError(f"{path}: {error}") from None
         place.chmod(rights)
+
+
+def tensor_sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return the checksum of each tensor with its type and shape."""
+    return {
+        name: checksum(
+            [f"{tensor.dtype} {tuple(tensor.shape)}".encode(), tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()]
+        )
+        for name, tensor in sorted(tensors.items())
+    }
+
+
+def read_about(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """Return what a safetensors file's metadata says, as `write_tensors` was given it, and `sums`; {} where we did not write it.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    text = (metadata or {}).get(ABOUT, "{}")
+    check_seal(text)
+    about: dict[str, Any] = parse_json(text)
+    return about
+
+
+def differing_tensors(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> list[str]:
+    """Return the names of a file's tensors that do not match the checksums in what `read_about` returns; [] if it has none."""
+    sums = about.get("sums")
+    return [name for name, sum in tensor_sums(tensors).items() if sum != sums.get(name)] if sums else []
+
+
+def damaged_part(path: Path) -> str:
+    """Return in words which part of a damaged weight file does not match the checksums inside the file; "" where it has none, or they match."""
+    from safetensors import safe_open
+
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                names = differing_tensors({name: file.get_tensor(name) for name in file.keys()}, read_about(file.metadata()))  # noqa: SIM118
+            return f"damaged: {', '.join(names[:3])}{f' and {len(names) - 3} more' * (len(names) > 3)}" if names else ""
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return f"damaged: {member}" if (member := archive.testzip()) else ""
+    except Exception as error:  # whatever damaged bytes happen to mean
+        return f"cannot be read: {first_line(error)}"
+    return ""
 
 
 def to_int8(tensor: Tensor) -> tuple[Tensor, Tensor]:

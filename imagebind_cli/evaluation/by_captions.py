@@ -1,0 +1,37 @@
+"""Search a suite's items by their captions, and captions by items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.evaluation.captions import caption_matches, galleries, retrieval_values
+from imagebind_cli.evaluation.report import bootstrap, retrieval_scores
+from imagebind_cli.evaluation.task import Classification, Task
+from imagebind_cli.registry import TEXT
+
+
+def search_captions(task: Task) -> Classification:
+    """Search items by captions, and captions by items, in the directions that the suite asks for."""
+    suite, space, options = task.suite, task.source.space, task.options
+    assert suite is not None
+    options.check_metric(suite.metric)
+    failed: list[str] = []
+    items = task.gather(failed)
+    texts = list(dict.fromkeys(text for _, text, _ in suite.captions))
+    vectors = dict(zip(texts, space.sentences(texts, task.listener), strict=True))
+    described, captions = galleries(items.ids, items.vectors, suite.captions, np.stack([vectors[text] for _, text, _ in suite.captions]))
+    if not captions.ids:
+        raise UserError(f"{suite.name}: no item that has a caption could be embedded")
+    scores: dict[str, Any] = {}
+    for direction in suite.directions:
+        queries, targets = (captions, described) if direction.startswith("text->") else (described, captions)
+        of_direction = retrieval_scores(retrieval_values(queries, targets), options.draws)
+        scores |= of_direction if not scores else {f"{name} {direction}": score for name, score in of_direction.items()}
+        task.emit(list(caption_matches(direction, queries, targets, options.top)))
+    counts = {"scored": len(described.ids), "captions": len(captions.ids), "failed": len(failed)}
+    measured = {"scores": scores, "bootstrap": bootstrap(options.draws, "queries")}
+    record = {"captions": {"count": len(texts), "made": space.made_of(TEXT)}}
+    return Classification(task.rows, task.report(" and ".join(suite.directions), counts, measured, record))

@@ -1,0 +1,68 @@
+"""Compare a weight file with its record when it is first used: its SHA-256, once for each state of the file.
+
+A state is the file's size, time of change and inode. `verified.json` in the folder of downloaded models remembers those that matched, so that
+gigabytes are read once and not at every start; `imagebind weights verify` reads them each time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from imagebind_cli.documents import read_object
+from imagebind_cli.errors import UserError
+from imagebind_cli.files import write_json
+from imagebind_cli.weights.download import home
+from imagebind_cli.weights.origin import FileRecord, file_fault, recorded_files
+from imagebind_cli.weights.tensor_files import damaged_part
+
+VERIFIED = "verified.json"
+
+
+def check_weight_file(path: Path, records: Mapping[str, FileRecord] | None = None) -> None:
+    """Compare a weight file with the record of it, unless this state of it is known to match.
+
+    Args:
+        records: of the files in its folder, by name; those of `origin.json` where there are none. A file without a record is not compared.
+    Raises:
+        UserError: it differs; names the damaged tensor where the file has checksums of them.
+    """
+    record = (records or recorded_files(path.parent)).get(path.name)
+    if record is None or not path.is_file():
+        return
+    state = [*_state(path), record["sha256"]]
+    if _remembered().get(os.path.abspath(path)) == state:
+        return
+    if fault := weight_fault(path, record):
+        raise UserError(f"{path}: damaged: {fault}; delete it and fetch, convert or train it again, or restore it from a copy")
+    _remember(path, state)
+
+
+def weight_fault(path: Path, record: FileRecord) -> str:
+    """Read a weight file, and return in words how it differs from its record, and in which tensor where that is known; "" if it does not."""
+    fault = file_fault(path, record)
+    part = damaged_part(path) if fault and path.is_file() else ""
+    return f"{fault}; {part}" if part else fault
+
+
+def _state(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def _remembered() -> dict[str, Any]:
+    try:
+        return read_object(home() / VERIFIED)
+    except UserError:
+        return {}
+
+
+def _remember(path: Path, state: list[Any]) -> None:
+    """Remember a state, and forget files that are gone."""
+    states = {name: known for name, known in _remembered().items() if os.path.exists(name)}
+    with suppress(OSError, UserError):  # where the folder cannot be written to, the file is read again the next time
+        home().mkdir(parents=True, exist_ok=True)
+        write_json(home() / VERIFIED, states | {os.path.abspath(path): state})
