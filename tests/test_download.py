@@ -854,7 +854,7 @@ def test_control_characters_of_a_server_are_escaped(site: Site, tmp_path: Path) 
 
 
 @pytest.fixture
-def hub(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+def hub(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """The site as a hub with the model `me/clip`. HF_ENDPOINT is set after the library was imported."""
     import huggingface_hub.constants
 
@@ -862,7 +862,8 @@ def hub(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setenv("HF_ENDPOINT", site.address + "/")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     offer(site, {"model.safetensors": CONTENT, "config.json": b"{}", "pytorch_model.bin": OTHER, "README.md": b"# Clip"})
-    return site
+    yield site
+    huggingface_hub.close_session()
 
 
 def offer(site: Site, files: dict[str, bytes], revision: str | None = None, **changed: dict[str, Any]) -> None:
