@@ -815,7 +815,6 @@ def test_tokens_are_in_no_part_that_is_left(site: Site, tmp_path: Path, monkeypa
     assert site.ranges_seen() == [None, "bytes=1000-", None]  # what another token gives may be another file
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # urllib leaves an answer open that leads to "["
 @pytest.mark.parametrize("host", ["me:hidden@127.0.0.1:1", "me:hidden@127.0.0.1:x", "nowhere\x1b[2J", "[", ""])
 def test_a_redirect_to_nowhere_shows_no_secrets(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setattr(fetch, "PAUSES", ())

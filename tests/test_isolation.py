@@ -194,7 +194,7 @@ class Cycle:
 
 def test_what_a_file_held_is_released_before_the_next(tmp_path: Path) -> None:
     """Threads of decoders took a worker's memory, until videos failed."""
-    (tmp_path / "x").touch()
+    (tmp_path / "x").write_text("x")
     for _ in range(5):
         with Apart(f"{HERE}:Cycle", tmp_path / "x") as made:
             assert made.get("count") == (1,)
