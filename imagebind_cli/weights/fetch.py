@@ -213,6 +213,15 @@ class _Redirects(HTTPRedirectHandler):
                 following.remove_header("Authorization")
         return following
 
+    def http_error_302(self, req: Request, fp: HTTPResponse, *answer: Any) -> HTTPResponse | None:
+        try:
+            return super().http_error_302(req, fp, *answer)  # type: ignore[return-value]
+        except BaseException:
+            fp.close()  # urllib leaves an answer open that leads nowhere
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # type: ignore[assignment]
+
 
 def _open(request: Request) -> HTTPResponse:
     try:
