@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test oldest huge fuzz faults lint format bench clean
+.PHONY: demo test oldest huge fuzz faults soak shake lint format bench clean
 
 demo: .venv/installed
 	@$(BIN)/imagebind demo
@@ -32,6 +32,16 @@ fuzz: .venv/installed
 # Every command that writes, killed, out of disk (as root) and refused by fsync, and then run again.
 faults: .venv/installed
 	$(BIN)/python -m reliability.faults
+
+# A million sentences and 100,000 files: memory and rate along the way.
+soak: .venv/installed
+	$(BIN)/python -m reliability.soak
+
+# Some of each campaign, two minutes and a half, as CI runs it.
+shake: .venv/installed
+	$(BIN)/python -m reliability.fuzz --seconds 40
+	$(BIN)/python -m reliability.faults --seconds 40
+	$(BIN)/python -m reliability.soak --seconds 40
 
 lint: .venv/installed
 	$(BIN)/ruff check .
