@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,19 @@ import numpy as np
 import pytest
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.prepared import Entry, Member, Prepared, ShardWriter, belongs_to, index, member_key, open_writer, read_hdf5, read_shard
+from imagebind_cli.prepared import (
+    Entry,
+    Member,
+    Prepared,
+    ShardWriter,
+    belongs_to,
+    index,
+    member_key,
+    open_writer,
+    read_hdf5,
+    read_shard,
+    sample_findings,
+)
 from imagebind_cli.prepared import hdf5 as hdf5_module
 from imagebind_cli.sources import Failure, Item, from_arguments
 
@@ -186,8 +200,12 @@ def test_an_hdf5_file_is_plain_datasets_for_others(tmp_path: Path) -> None:
         assert clips.chunks is None
         assert clips.dtype == np.float32
         assert np.array_equal(clips[first[2] : first[3]], np.concatenate(sample(2)["audio"]))
-        assert [json.loads(line) for line in file["about/text"][:].tobytes().splitlines()] == [about(number) for number in range(5)]
-        assert json.loads(file.attrs["made"]) == MADE
+        lines = [json.loads(line) for line in file["about/text"][:].tobytes().splitlines()]
+        assert [line.pop("sums").keys() for line in lines] == [{"audio", "image"}] * 5
+        assert [line.popitem()[0] for line in lines] == ["crc32"] * 5
+        assert lines == [about(number) for number in range(5)]
+        made = json.loads(file.attrs["made"])
+        assert (made.popitem()[0], made) == ("crc32", MADE)
         assert all(file[name].id.get_offset() % 64 == 0 for name in ("audio/clips", "image/clips"))
 
 
@@ -197,7 +215,11 @@ def test_reading_by_number_reads_nothing_else(tmp_path: Path) -> None:
     entries = index(tmp_path / "x.h5")
     with h5py.File(tmp_path / "x.h5", "r+") as file:
         file["image/clips"][1] = 7.0
-    (array,) = entries[1].payload("image", entries[1].about()).arrays()  # type: ignore[union-attr]
+    prepared = entries[1].payload("image", entries[1].about())
+    assert isinstance(prepared, Prepared)
+    with pytest.raises(ValueError, match="damaged: image of sample 1 of .*x.h5 does not match its checksum; prepare this input again"):
+        list(prepared.arrays())
+    (array,) = replace(prepared, sums=None).arrays()
     assert (array == 7).all()
 
 
@@ -445,3 +467,38 @@ def test_what_macos_adds_to_a_tar_is_passed_over(tmp_path: Path) -> None:
     path = generate.tar(tmp_path / "x.tar", ("._a.jpg", b"its attributes"), ("a.jpg", b"one"), (".DS_Store", b"x"))
     (item,) = from_arguments([str(path)], ("image",), io.BytesIO())
     assert item.id == "a"
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.h5"])
+def test_a_flipped_bit_of_a_sample_is_a_finding_and_a_failure_of_that_sample(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write(path, range(6))
+    before = [[array.tobytes() for modality in ("audio", "image") for array in prepared_of(entry, modality)] for entry in index(path)]
+    whole, draw = path.read_bytes(), random.Random(0)
+    assert list(sample_findings(path)) == []
+    for _ in range(60):
+        data = bytearray(whole)
+        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        path.write_bytes(data)
+        if not (found := list(sample_findings(path))):
+            after = [
+                [array.tobytes() for modality in ("audio", "image") for array in prepared_of(entry, modality)] for entry in index(path)
+            ]
+            assert after == before
+        elif "does not match its checksum" in found[0]:
+            failed = [item for item in from_arguments([str(path)], ("audio",), io.BytesIO()) if isinstance(item, Failure)]
+            assert (len(found), failed) == (1, [])  # it fails when its arrays are read
+
+
+def prepared_of(entry: Entry, modality: str) -> list[np.ndarray]:
+    """The arrays of a modality of a sample."""
+    prepared = entry.payload(modality, entry.about())
+    assert isinstance(prepared, Prepared)
+    return list(prepared.arrays())
+
+
+def test_samples_of_an_earlier_version_are_read_and_said_once() -> None:
+    for name in ("prepared.tar", "prepared.h5"):
+        notes: list[str] = []
+        assert list(sample_findings(Path(__file__).parent / "data" / "earlier" / name, notes.append)) == []
+        assert notes == ["2 of 2 samples have no checksum, as of an earlier version; damage to them may go unnoticed"]

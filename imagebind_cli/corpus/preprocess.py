@@ -20,7 +20,7 @@ from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.events import Listener
 from imagebind_cli.media.clock import clock_text
 from imagebind_cli.options import ReadingOptions, folders_are_frames
-from imagebind_cli.prepared import Writer, belongs_to, member_key, open_writer
+from imagebind_cli.prepared import BESIDE, Writer, belongs_to, member_key, open_writer
 from imagebind_cli.prepared.entries import Stretched, stretch_of
 from imagebind_cli.registry import Face
 from imagebind_cli.sources import Failure, Inputs, Item, kept_beside
@@ -275,7 +275,7 @@ def _write(
             notes.setdefault(name, []).extend(note for note in sample.notes if note not in notes.get(name, []))
             continue
         elif spans:
-            beside = {key: value for key, value in kept_beside(item, tuple(modalities)).items() if key not in ("spans", "notes", "clocks")}
+            beside = {key: value for key, value in kept_beside(item, tuple(modalities)).items() if key not in BESIDE}
             about = {**beside, "id": item.id, "spans": spans, "notes": notes}
             writer.finish(member_key(item.id), about | ({"clocks": clocks} if clocks else {}))
             yield item, None

@@ -7,6 +7,7 @@ import io
 import math
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from imagebind_cli.checksums import DAMAGE, SEALED, check_seal
 from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.clock import parse_clock
 from imagebind_cli.registry import with_default_options
 
+BESIDE = ("spans", "notes", "clocks", "sums")  # keys of a sample's JSON by modality; the others are its id and columns of its manifest
 ENDINGS = {
     "image": "jpg jpeg png webp bmp gif tif tiff ppm",
     "audio": "wav flac ogg opus mp3 m4a aac",
@@ -106,7 +109,8 @@ class Rows:
 class Prepared:
     """One modality of a sample as its encoder takes it: arrays (clips, *shape) in time order, their spans, and their provenance.
 
-    began: the clock time of second 0, where the recording states it.
+    began: the clock time of second 0, where the recording states it. sums: after each stretch, the `array_sum` of all up to it; None where an
+    earlier version wrote them.
     """
 
     parts: Sequence[Member | Rows]
@@ -114,18 +118,31 @@ class Prepared:
     notes: tuple[str, ...]
     provenance: Mapping[str, Any]
     began: datetime | None = None
+    sums: Sequence[int] | None = None
 
     def arrays(self) -> Iterator[np.ndarray]:
         """Yield each stretch as float32 (text: integers), in memory of its own.
 
         Raises:
-            ValueError: a part is not an array of numbers.
+            ValueError: a part is not an array of numbers, or does not match its checksum.
         """
-        for part in self.parts:
+        total = 0
+        for number, part in enumerate(self.parts):
             array = part.array()
             if array.dtype.kind not in "fiu":
                 raise ValueError(f"member {part.name} holds {array.dtype}; numbers are needed")
+            if self.sums is not None:
+                total = array_sum(array, total)
+                # in a tar each stretch is a part; in an HDF5 file all are one
+                if total not in (self.sums[number : number + 1] if len(self.parts) > 1 else self.sums[-1:]):
+                    raise ValueError(f"damaged: {part.name} does not match its checksum; prepare this input again")
             yield array.astype(np.float32 if array.dtype.kind == "f" else np.int64, copy=False)
+
+
+def array_sum(array: np.ndarray, before: int = 0) -> int:
+    """Return the CRC-32 of a stretch (clips, *shape). before: that of the stretches before it; of the first, type and shape count as well."""
+    before = before or zlib.crc32(f"{array.dtype.str} {array.shape[1:]}".encode())
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, before)
 
 
 @dataclass
@@ -138,19 +155,29 @@ class Entry:
     fault: str = ""
 
     def about(self) -> dict[str, Any]:
-        """Read the sample's JSON; empty where it has none.
+        """Read the sample's JSON without its checksums; empty where it has none.
 
         Raises:
-            ValueError: it cannot be read, or the sample has a fault.
+            ValueError: it cannot be read, does not match its checksum, or the sample has a fault.
         """
+        about = self._parsed()
+        if self.provenance:  # JSON of others may have such keys of its own
+            about.pop(SEALED, None)
+            about.pop("sums", None)
+        return about
+
+    def _parsed(self) -> dict[str, Any]:
         if self.fault:
             raise ValueError(self.fault)
         if "json" not in self.parts:
             return {}
         try:
-            value = parse_json(self.parts["json"].read())
+            text = self.parts["json"].read()
+            value = parse_json(text)
+            if self.provenance:
+                check_seal(text)
         except ValueError as error:
-            raise ValueError(f"its JSON is broken: {error}") from None
+            raise ValueError(f"its JSON is {error}" if str(error).startswith(DAMAGE) else f"its JSON is broken: {error}") from None
         return value if isinstance(value, dict) else {}
 
     def arrays(self, modality: str) -> list[Member | Rows]:
@@ -181,7 +208,9 @@ class Entry:
                 raise ValueError("its spans are broken")
             clocks = about.get("clocks")
             began = parse_clock(str(clocks.get(modality))) if isinstance(clocks, dict) else None
-            return Prepared(ours, spans, tuple(map(str, notes)), self.provenance, began)
+            parsed = self._parsed()
+            sums = _listed(parsed, "sums", modality) if "sums" in parsed else None
+            return Prepared(ours, spans, tuple(map(str, notes)), self.provenance, began, sums)
         member = self.media(modality)
         if member is None:
             return None

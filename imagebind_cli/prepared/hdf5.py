@@ -1,7 +1,8 @@
 """Prepared samples in one HDF5 file, for reading in any order: every array contiguous and never compressed, so that it can be mapped.
 
 `MODALITY/clips` (clips, *shape) holds the clips of all samples, those of sample i being [first[i], first[i + 1]) by `MODALITY/first`;
-`about/text` the bytes of every sample's JSON, by `about/first` alike. Attribute `made` says how the samples were made.
+`about/text` the bytes of every sample's JSON, by `about/first` alike, with checksums of its clips. Attribute `made` says how the samples were
+made.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from imagebind_cli.checksums import SEALED, check_seal, seal
 from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.files import being_written, open_locked, put_in_place
@@ -54,7 +56,10 @@ def _provenance(file: h5py.File) -> dict[str, Any]:
         provenance = parse_json(file.attrs.get("made", "{}"))
     except Exception:  # h5py raises many kinds on a damaged file, whose reader names the fault
         return {}
-    return provenance if isinstance(provenance, dict) else {}
+    if not isinstance(provenance, dict):
+        return {}
+    provenance.pop(SEALED, None)
+    return provenance
 
 
 class PreparedHDF5(Sequence[Entry]):
@@ -73,6 +78,7 @@ class PreparedHDF5(Sequence[Entry]):
                 self.provenance = _provenance(file)
                 if not isinstance(self.provenance.get("inputs"), dict):
                     raise UserError(f"{path}: an HDF5 file, but not of imagebind preprocess")
+                check_seal(file.attrs["made"])
                 self._text = self._column(file, "about", "text")
                 self._clips = {name: self._column(file, name, "clips") for name in self.provenance["inputs"]}
         except OSError as error:
@@ -254,7 +260,7 @@ def _allocate(
     at_once.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     places = {}
     with h5py.File(path, "w", alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT) as file:
-        file.attrs["made"] = json.dumps(provenance)
+        file.attrs["made"] = seal(json.dumps(provenance))
         for name, first in firsts.items():
             kind, rows_of = kinds[name], "text" if name == "about" else "clips"
             rows = file.create_dataset(f"{name}/{rows_of}", (first[-1], *kind.shape[1:]), kind.dtype, dcpl=at_once)

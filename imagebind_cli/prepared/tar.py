@@ -1,7 +1,7 @@
 """Tar shards in WebDataset's naming, on disk or through a pipe.
 
 A sample's members share a key: `KEY.audio.npy` (clips, *shape), `KEY.audio.0001.npy` and on for further stretches of a long item, and last
-`KEY.json` with its id, spans and notes; a key without its JSON is not whole. `__made__` is the shard's provenance. Members are read in
+`KEY.json` with its id, spans, notes and checksums; a key without its JSON is not whole. `__made__` is the shard's provenance. Members are read in
 place; nothing is unpacked to disk.
 """
 
@@ -20,10 +20,11 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
+from imagebind_cli.checksums import SEALED, check_seal, seal
 from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.files import being_written, open_locked, put_in_place
-from imagebind_cli.prepared.entries import Entry, Member, Stretched, check_prepared_alike, stretch_of
+from imagebind_cli.prepared.entries import Entry, Member, Stretched, array_sum, check_prepared_alike, stretch_of
 
 MADE = "__made__"  # WebDataset skips names like this
 BLOCK = tarfile.BLOCKSIZE
@@ -123,6 +124,8 @@ def _read_provenance(data: bytes, place: str) -> dict[str, Any]:
     provenance = parse_json(data)
     if not isinstance(provenance, dict) or not isinstance(provenance.get("inputs", {}), dict):
         raise UserError(f"{place}: its {MADE} does not say how it was made")
+    if check_seal(data):
+        del provenance[SEALED]
     return provenance
 
 
@@ -148,7 +151,7 @@ class ShardWriter:
         self._file: BinaryIO | None = None
         self._number = 0
         self._written = self._began = self._whole = 0  # bytes of this shard: all; before this sample; of samples that are finished
-        self._stretches: dict[str, int] = {}
+        self._sums: dict[str, list[int]] = {}  # of this sample, by modality, as in `Prepared`
         self._closer = ThreadPoolExecutor(1, "shard")  # the disk may take seconds, in which the next shard begins
         self._closing: Future[None] | None = None
         self.ids: dict[str, Stretched] = {}
@@ -177,12 +180,12 @@ class ShardWriter:
 
     def add(self, key: str, modality: str, array: np.ndarray) -> None:
         """Add the next stretch (clips, *shape) of one modality of a sample."""
-        if not self._stretches:
+        if not self._sums:
             self._open()
             self._began = self._written
-        number = self._stretches.get(modality, 0)
-        self._stretches[modality] = number + 1
-        array = np.ascontiguousarray(array)
+        sums = self._sums.setdefault(modality, [])
+        number, array = len(sums), np.ascontiguousarray(array)
+        sums.append(array_sum(array, sums[-1] if sums else 0))
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
         ending = f"{modality}.{number:04d}.npy" if number else f"{modality}.npy"
@@ -190,9 +193,9 @@ class ShardWriter:
 
     def finish(self, key: str, about: Mapping[str, Any]) -> None:
         """End a sample. about: its id, spans and notes."""
-        self._member(f"{key}.json", json.dumps(about).encode())
+        self._member(f"{key}.json", seal(json.dumps({**about, "sums": self._sums})).encode())
         self.ids[about["id"]] = stretch_of(about)
-        self._stretches, self._whole = {}, self._written
+        self._sums, self._whole = {}, self._written
         if self._numbered and self._written >= self._limit:
             self._close()
 
@@ -204,9 +207,9 @@ class ShardWriter:
 
     def drop(self) -> None:
         """Remove what was written of a sample that failed. On a pipe it stays, without its JSON, and readers skip it."""
-        if self._stretches and self._stream is None and self._file is not None:
+        if self._sums and self._stream is None and self._file is not None:
             self._back_to(self._began)
-        self._stretches = {}
+        self._sums = {}
 
     def _back_to(self, written: int) -> None:
         assert self._file is not None
@@ -234,7 +237,7 @@ class ShardWriter:
         self._file = self._new_file() if self._stream is None else self._stream
         self._written = self._whole = self._file.tell() if self._stream is None else 0
         if not self._written:
-            self._member(MADE, json.dumps(self._provenance).encode())
+            self._member(MADE, seal(json.dumps(self._provenance)).encode())
 
     def _new_file(self) -> BinaryIO:
         path, building = self._path(self._number), Path(f"{self._path(self._number)}.partial")

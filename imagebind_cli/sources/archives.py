@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.file_kinds import archive, is_npz, may_be_zip
-from imagebind_cli.prepared import Entry, Prepared, is_foreign_hdf5, is_hdf5, is_shard, read_hdf5, read_shard
+from imagebind_cli.prepared import BESIDE, Entry, Prepared, is_foreign_hdf5, is_hdf5, is_shard, read_hdf5, read_shard
 from imagebind_cli.sources.items import (
     Failure,
     Item,
@@ -50,7 +50,7 @@ def _sample(entry: Entry, modalities: Modalities, place: str) -> Item | Failure:
         return Failure(id, f"no {missing[0]} in this sample of {place}; it has {', '.join(entry.parts)}")
     if not about and any(isinstance(whole_source(payload), Prepared) for payload in given.values()):
         return Failure(entry.key, f"this sample of {place} is not whole")
-    return Item(id, payload_of(given), {key: value for key, value in about.items() if key not in ("id", "spans", "notes", "clocks")})
+    return Item(id, payload_of(given), {key: value for key, value in about.items() if key not in ("id", *BESIDE)})
 
 
 def expand_archives(items: Iterable[Item | Failure], modalities: Modalities) -> Iterator[Item | Failure]:

@@ -244,17 +244,6 @@ class HDF5Source:
                 raise UserError(f"{self._path}: is being written to faster than it can be read; try again")
 
 
-def _others(ids: Sequence[bytes], spans: np.ndarray, metas: Sequence[bytes], clocks: Sequence[str | None]) -> Iterator[tuple[bytes, ...]]:
-    """Yield the bytes of each row's columns other than vector and input."""
-    return ((id, span.tobytes(), meta, (clock or "").encode()) for id, span, meta, clock in zip(ids, spans, metas, clocks, strict=True))
-
-
-def _last_sums(file: Any) -> np.ndarray:
-    """Return the `SUMS` of the last row, (1,): `FIRST` where there is none, zeros where an earlier version wrote it."""
-    sums = file.get("sums")
-    return np.zeros(1, SUMS) if sums is None else sums[-1:] if len(sums) else FIRST
-
-
 def _check_own(file: Any) -> None:
     """Refuse a file that refers to another one.
 
@@ -267,6 +256,17 @@ def _check_own(file: Any) -> None:
         link = file.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink) or file[name].is_virtual or file[name].external:
             raise ValueError(f"its {name} lies in another file")
+
+
+def _others(ids: Sequence[bytes], spans: np.ndarray, metas: Sequence[bytes], clocks: Sequence[str | None]) -> Iterator[tuple[bytes, ...]]:
+    """Yield the bytes of each row's columns other than vector and input."""
+    return ((id, span.tobytes(), meta, (clock or "").encode()) for id, span, meta, clock in zip(ids, spans, metas, clocks, strict=True))
+
+
+def _last_sums(file: Any) -> np.ndarray:
+    """Return the `SUMS` of the last row, (1,): `FIRST` where there is none, zeros where an earlier version wrote it."""
+    sums = file.get("sums")
+    return np.zeros(1, SUMS) if sums is None else sums[-1:] if len(sums) else FIRST
 
 
 def _slice(file: Any, _: Snapshot, name: str, start: int, stop: int) -> np.ndarray:
