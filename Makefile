@@ -40,7 +40,7 @@ soak: .venv/installed
 # Some of each campaign, two minutes and a half, as CI runs it.
 shake: .venv/installed
 	$(BIN)/python -m reliability.fuzz --seconds 40
-	$(BIN)/python -m reliability.faults --seconds 40
+	$(BIN)/python -m reliability.faults --seconds 40 --kills 21 --full 21 --errors 21
 	$(BIN)/python -m reliability.soak --seconds 40
 
 lint: .venv/installed
