@@ -220,7 +220,7 @@ class _Redirects(HTTPRedirectHandler):
             fp.close()  # urllib leaves an answer open that leads nowhere
             raise
 
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # type: ignore[assignment]
 
 
 def _open(request: Request) -> HTTPResponse:
