@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test oldest huge fuzz faults lint format bench clean
+.PHONY: demo test oldest huge fuzz faults soak shake lint format bench clean
 
 demo: .venv/installed
 	@$(BIN)/imagebind demo
@@ -29,9 +29,19 @@ huge: .venv/installed
 fuzz: .venv/installed
 	$(BIN)/python -m reliability.fuzz --seconds 900
 
-# Every command that writes, killed, out of disk (as root) and refused by fsync, and then run again.
+# Every command that writes, killed, out of disk (as root), refused by fsync and limited in size, and then run again.
 faults: .venv/installed
 	$(BIN)/python -m reliability.faults
+
+# A million sentences and 100,000 files: memory and rate along the way.
+soak: .venv/installed
+	$(BIN)/python -m reliability.soak
+
+# Some of each campaign, two minutes and a half, as CI runs it.
+shake: .venv/installed
+	$(BIN)/python -m reliability.fuzz --seconds 40
+	$(BIN)/python -m reliability.faults --seconds 40 --kills 21 --full 21 --errors 21 --limits 21
+	$(BIN)/python -m reliability.soak --seconds 40
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+import traceback
 from typing import NoReturn
 
 
@@ -12,7 +14,9 @@ def main() -> NoReturn:
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from imagebind_cli import cli
+    from imagebind_cli.cli.talk import say_traceback
 
+    sys.excepthook = lambda *error: say_traceback("".join(traceback.format_exception(*error)))
     signal.signal(signal.SIGINT, handler)
     cli.run_command_line()
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from imagebind_cli import pipeline, registry
 from imagebind_cli.encoder import Encoder, EncoderConfig, encode_texts
 from imagebind_cli.engine import default_workers, open_engine
+from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.int8 import narrow
@@ -163,6 +164,7 @@ class Model:
         batch_size: int | None = None,
         workers: int | None = None,
         processes: Processes | None = None,
+        item_timeout: float = ITEM_SECONDS,
     ) -> Iterator[tuple[Item, pipeline.Embedded | Failure]]:
         """Embed a stream of items in order: yield each with its embeddings or its failure, as `pipeline.embed_items` does.
 
@@ -170,13 +172,14 @@ class Model:
             options: how the inputs are read, from `registry.face(modality).read_options({"clips": 3})`; None for the defaults.
             pool: `mean` for one vector per item, `none` for one per time window.
             processes: `Processes([modality])` where reading is the bottleneck, such as many short files with a GPU.
+            item_timeout: seconds that reading one item may take; one that takes longer is a failure. 0 for any time.
         """
         face = registry.face(modality)
         self.encoder(modality)
         read = partial(read_source, face, config=self.config(modality), options=options or face.options())
         workers = workers or (default_workers() if self.device.type == "cpu" else default_workers(BESIDE_A_GPU))
         batch_size = batch_size or self.batch_size(modality)
-        engine = open_engine(read, workers, processes)
+        engine = open_engine(read, workers, processes, item_timeout)
         LOG.debug("%s: read by %s, %d at a time; encoded in batches of %d clips", modality, face.reader.__module__, workers, batch_size)
         return pipeline.embed_items(items, engine, partial(self.encode, modality), batch_size=batch_size, pool=pool)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import registry
 from imagebind_cli.documents import read_object
+from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.errors import UserError
 from imagebind_cli.events import Listener
 
@@ -36,7 +37,7 @@ class Space:
     """One joint space: stores are checked against each other and against the model.
 
     model: one that is loaded, or a name; by default that of the first store, else the default model. config, device, dtype: as `model.load`
-    takes them. batch_size, workers: as `Model.embed_items`. note: called with a line of text, as where stores were
+    takes them. batch_size, workers, item_timeout: as `Model.embed_items`. note: called with a line of text, as where stores were
     computed in different precisions. prepare: called before a model is loaded, and not where stores alone are read.
     """
 
@@ -48,6 +49,7 @@ class Space:
     workers: int | None = None
     note: Callable[[str], None] = lambda text: None
     prepare: Callable[[], object] = lambda: None
+    item_timeout: float = ITEM_SECONDS
     made: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)  # place and provenance of all that was admitted
 
     @classmethod

@@ -1,6 +1,6 @@
-"""Break every command that writes: killed with -9, out of disk, refused by fsync; then the same command again, compared with an unbroken run.
+"""Break every command that writes: killed, out of disk, refused by fsync or by a limit; then the same command again, compared with an unbroken run.
 
-    python -m reliability.faults [--kills 100] [--full 30] [--errors 20] [--seed 0] [--writers export,pull] [--work DIR]
+    python -m reliability.faults [--kills 100] [--full 30] [--errors 20] [--limits 20] [--seed 0] [--writers export,pull] [--work DIR]
 
 After each fault, what bears a final name must be whole: a file equal to that of the unbroken run, or, where a store grows in place, one that
 `imagebind store check` passes. Then the same command runs once more, and everything must equal the unbroken run. Full disks are small
@@ -16,9 +16,11 @@ import http.server
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -227,7 +229,6 @@ class Bench:
 
     def refused(self, draw: random.Random) -> str | None:
         """Let one fsync fail as a broken disk does, check, and run again."""
-        folder = self.fresh(self.work / "run")
         chosen = draw.randrange(4)
 
         def prepare() -> None:
@@ -240,12 +241,34 @@ class Bench:
 
             os.fsync = broken  # type: ignore[assignment]
 
+        return self._hindered(prepare)
+
+    def limited(self, draw: random.Random) -> str | None:
+        """Let no file grow beyond a part of the largest output, as `ulimit -f` does, check, and run again."""
+        files = (file for name in self.writer.outputs for file in (self.work / "whole" / name, *(self.work / "whole" / name).rglob("*")))
+        limit = int(max(file.stat().st_size for file in files if file.is_file()) * draw.uniform(0.1, 0.9))
+        return self._hindered(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+
+    def _hindered(self, prepare: Callable[[], None]) -> str | None:
+        """Run with what `prepare` does to the process, check, and run again without it."""
+        folder = self.fresh(self.work / "run")
         _, status = os.waitpid(self.start(folder, prepare), 0)
         said = (folder / ".said").read_text(errors="replace")
         code = os.waitstatus_to_exitcode(status)
         if code not in (0, 1) or "Traceback" in said:
             return f"exit {code}: {said.splitlines()[-1] if said else ''}"
         return self.check(folder) or self.again(folder)
+
+
+def can_mount() -> bool:
+    """Check whether this process may mount a tmpfs, by mounting one."""
+    if os.geteuid() != 0:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True).returncode:
+            return False
+        subprocess.run(["umount", folder], check=True)
+    return True
 
 
 def serve(folder: Path) -> str:
@@ -272,6 +295,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--full", type=int, default=30)
     parser.add_argument("--errors", type=int, default=20)
+    parser.add_argument("--limits", type=int, default=20)
     parser.add_argument("--seconds", type=float, help="stop after this time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--writers", help="parts of names of writers, with commas between")
@@ -281,7 +305,11 @@ def main() -> None:
     writers = [writer for writer in WRITERS if any(part in writer.name for part in wanted)]
     draw, rows, wrong = random.Random(chosen.seed), [], 0
     until = time.monotonic() + (chosen.seconds or 1e9)
-    full = chosen.full if os.geteuid() == 0 else 0
+    full = chosen.full if can_mount() else 0
+    if full < chosen.full:
+        print("full disks are left out: only root may mount a tmpfs, and not in every container", file=sys.stderr)
+    if chosen.seconds:  # a short run breaks other writers each time it has another seed
+        draw.shuffle(writers)
     with tempfile.TemporaryDirectory(dir=chosen.work) as work:
         served = Path(work) / "served"
         weights = served / "imagebind" / "imagebind_huge.pth"
@@ -292,11 +320,16 @@ def main() -> None:
             if time.monotonic() > until:
                 break
             bench = Bench(writer, Path(work) / str(number))
-            for fault, total in (("killed", chosen.kills), ("full_disk", full), ("refused", chosen.errors)):
+            for fault, total in (("killed", chosen.kills), ("full_disk", full), ("refused", chosen.errors), ("limited", chosen.limits)):
                 share = total // len(writers) + (number < total % len(writers))
-                found = Counter(result for _ in range(share) if (result := getattr(bench, fault)(draw)) and time.monotonic() < until)
+                found, runs = Counter[str](), 0
+                while runs < share and time.monotonic() < until:
+                    runs += 1
+                    found.update(filter(None, [getattr(bench, fault)(draw)]))
+                if not runs:
+                    continue
                 wrong += sum(found.values())
-                rows.append({"writer": writer.name, "fault": fault, "runs": share, "wrong": dict(found)})
+                rows.append({"writer": writer.name, "fault": fault, "runs": runs, "wrong": dict(found)})
                 print(json.dumps(rows[-1]), flush=True)
             shutil.rmtree(bench.work)
     print(json.dumps({"runs": sum(row["runs"] for row in rows), "wrong": wrong}))

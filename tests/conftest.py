@@ -132,12 +132,12 @@ def imagebind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         (folder / "in").write_bytes(stdin or b"")
         own_stdin, own_handlers = os.dup(0), {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
         with (
-            _garbage_collected(),
             open(folder / "in", "rb") as file,
             ExitStack() as closing,
             open(err_path, "w", errors="backslashreplace") as err,
             monkeypatch.context() as patch,
             warnings.catch_warnings(),
+            _garbage_collected(),
         ):
             os.dup2(file.fileno(), 0)
             out = open(out_path, "w")  # noqa: SIM115 - closed by _close

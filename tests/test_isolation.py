@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -154,3 +155,46 @@ def test_a_picture_read_apart_is_the_picture(tmp_path: Path, ending: str, reques
     assert ending == "jp2" or exif_clock(here)
     assert exif_clock(apart) == exif_clock(here)
     np.testing.assert_array_equal(np.asarray(upright(apart)), np.asarray(upright(here)))
+
+
+@pytest.mark.parametrize("command", ["embed", "preprocess", "zeroshot"])
+def test_item_timeout_costs_one_file(imagebind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """A library that hangs in this process, where nothing can interrupt it."""
+    over, names = threading.Event(), ["a.png", "late.png", "c.png"]
+    for name in names:
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+
+    def wait(source: Any, *others: Any) -> Image.Image:
+        if str(source).endswith("late.png"):
+            over.wait(30)
+        return open_image(source, *others)
+
+    monkeypatch.setattr("imagebind_cli.encoders.vision.open_image", wait)
+    more = {"embed": [], "preprocess": ["-o", str(tmp_path / "out.tar")], "zeroshot": ["--labels", "a,b"]}[command]
+    run = imagebind(command, "image", *(tmp_path / name for name in names), *more, "--model", "tiny", "--item-timeout", "0.5")
+    over.set()
+    assert run.code == 1
+    assert [line for line in run.notices if "late.png" in line and "not read within 0.5 s; --item-timeout allows more" in line], run.err
+    assert command == "preprocess" or len(run.rows) == 2, run.out
+
+
+class Cycle:
+    """Stands for a container of PyAV: a cycle that holds threads, which `alive` counts."""
+
+    alive = 0
+
+    def __init__(self, source: Any) -> None:
+        self.itself = self
+        Cycle.alive += 1
+        self.count = Cycle.alive
+
+    def __del__(self) -> None:
+        Cycle.alive -= 1
+
+
+def test_what_a_file_held_is_released_before_the_next(tmp_path: Path) -> None:
+    """Threads of decoders took a worker's memory, until videos failed."""
+    (tmp_path / "x").write_text("x")
+    for _ in range(5):
+        with Apart(f"{HERE}:Cycle", tmp_path / "x") as made:
+            assert made.get("count") == (1,)

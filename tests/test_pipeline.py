@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch.nn.functional import normalize
 from imagebind_cli import pipeline
 from imagebind_cli.encoder import Sample
 from imagebind_cli.engine import open_engine
+from imagebind_cli.engine.threads import ThreadEngine
 from imagebind_cli.errors import UserError
 from imagebind_cli.pipeline import Embedded
 from imagebind_cli.sources import Failure, Item
@@ -54,6 +56,43 @@ def numbered(count: int) -> list[Item]:
 
 def ids(results: Iterable[tuple[Item, Embedded | Failure]]) -> list[str]:
     return [item.id for item, _ in results]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_item_that_takes_too_long_to_read_fails_and_the_others_do_not(workers: int) -> None:
+    """Each late item's thread is abandoned, and another takes its place. Waiting behind a late item does not count."""
+    ended = threading.Event()
+
+    def late_for_some(payload: str) -> Iterator[Sample]:
+        if float(payload) < 0.3:
+            ended.wait(30)
+        yield from read(payload)
+        if float(payload) > 0.8:
+            ended.wait(30)
+
+    engine = ThreadEngine(late_for_some, workers, 0.2)
+    results = list(pipeline.embed_items(numbered(10), engine, encode, batch_size=4))
+    ended.set()
+    failures = {item.id: result.reason for item, result in results if isinstance(result, Failure)}
+    assert failures == dict.fromkeys("0129", "not read within 0.2 s; --item-timeout allows more")
+    assert angles(results) == pytest.approx([number / 10 for number in range(3, 9)])
+
+
+def test_reading_counts_in_all_and_not_waiting_for_who_takes_the_samples() -> None:
+    def steady(payload: str) -> Iterator[Sample]:
+        for _ in range(3):
+            time.sleep(0.2)
+            yield from read(payload)
+
+    for seconds, pause, wanted in (0.3, 0.0, 1), (1.0, 0.5, 3):
+        taken = 0
+        engine = ThreadEngine(steady, 1, seconds)
+        with suppress(ValueError):
+            for _ in engine.submit("1"):
+                taken += 1
+                time.sleep(pause)
+        assert taken == wanted
+        engine.close()
 
 
 def test_results_come_in_input_order_though_reading_takes_unequal_time() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import os
 import subprocess
 import sys
@@ -76,6 +77,18 @@ def started(processes: Processes, payload: Any) -> Iterator[Sample]:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return samples
+
+
+def test_an_item_that_takes_too_long_fails_and_the_others_do_not(processes: Processes) -> None:
+    list(started(processes, "angle:0"))
+    late = processes.submit("nap:60", 0.3)
+    after = [started(processes, f"angle:{number}") for number in range(4)]
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="not read within 0.3 s; --item-timeout allows more"):
+        list(late or ())
+    assert [float(sample.tensor[0, 0]) for samples in after for sample in samples] == [0, 1, 2, 3]
+    assert time.monotonic() - began < 20
+    assert len(list(started(processes, "angle:1"))) == 1
 
 
 @pytest.fixture(scope="module")
@@ -263,8 +276,8 @@ def test_what_processes_read_of_sounds_is_to_the_bit_what_threads_do(tiny: Any, 
 class Patient(Processes):
     """Waits until the workers are up, so that threads read nothing."""
 
-    def submit(self, payload: Any) -> Iterator[Sample] | None:
-        while (samples := super().submit(payload)) is None and not self._closed:
+    def submit(self, payload: Any, timeout: float = math.inf) -> Iterator[Sample] | None:
+        while (samples := super().submit(payload, timeout)) is None and not self._closed:
             time.sleep(0.02)
         return samples
 

@@ -252,6 +252,16 @@ def damaged(path: Path, name: str) -> None:
             values = file["audio/clips"][:]
             del file["audio/clips"]
             file.create_dataset("audio/clips", data=values, compression="gzip")
+        elif name in ("external", "link"):
+            first = file["audio/first"][:]
+            del file["audio/first"]
+            if name == "external":
+                path.with_name("raw").write_bytes(first.tobytes())
+                file.create_dataset("audio/first", first.shape, first.dtype, external=[(str(path.with_name("raw")), 0, first.nbytes)])
+            else:
+                with h5py.File(path.with_name("other.h5"), "w") as other:
+                    other["first"] = first
+                file["audio/first"] = h5py.ExternalLink(str(path.with_name("other.h5")), "first")
         elif name == "words":
             del file["image/clips"]
             file["image/clips"] = ["a"] * 3
@@ -267,6 +277,8 @@ def damaged(path: Path, name: str) -> None:
         ("table", "audio/clips cannot be read: first does not share out the rows"),
         ("backwards", "audio/clips cannot be read: first does not share out the rows"),
         ("compressed", "audio/clips cannot be read: float32, not contiguous"),
+        ("external", "audio/clips cannot be read: dataset audio/first lies in other files"),
+        ("link", "audio/clips cannot be read: dataset audio/first is a link"),
         ("words", "image/clips cannot be read"),
         ("fewer", "its modalities have different numbers of samples"),
     ],

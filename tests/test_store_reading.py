@@ -92,6 +92,25 @@ def test_ids_and_columns_of_single_rows_are_read_by_pages(tmp_path: Path, monkey
     assert reader.meta(3) == {"n": "3.wav"}
 
 
+@pytest.mark.parametrize("kind", ["external", "link"])
+def test_a_store_reaches_into_no_other_file(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path / "a.h5", rows(3))
+    with h5py.File(path, "r+") as file:
+        spans = file["spans"][:]
+        del file["spans"]
+        if kind == "external":
+            (tmp_path / "raw").write_bytes(spans.tobytes())
+            file.create_dataset("spans", spans.shape, spans.dtype, external=[(str(tmp_path / "raw"), 0, spans.nbytes)])
+        else:
+            with h5py.File(tmp_path / "other.h5", "w") as other:
+                other["spans"] = spans
+            file["spans"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "spans")
+    with pytest.raises(UserError, match="its spans lies in another file"):
+        open_store(path).ids  # noqa: B018
+    with pytest.raises(UserError, match="its spans lies in another file"):
+        write(path, rows(3))
+
+
 def test_a_store_without_windows_has_no_spans_and_one_of_nothing_has_no_rows(path: Path) -> None:
     assert open_store(write(path, rows(3))).spans is None
     nothing = open_store(write(path.with_name(f"none{path.suffix}"), []))

@@ -724,3 +724,23 @@ def test_a_stretch_of_a_picture_is_refused_and_of_a_video_read_as_either_is_not(
         tiny.read("image", Stretch(path, 2, 4))
     with pytest.raises(ValueError, match="nothing between 7 and 8 s; it lasts from 0 to 6 s"):
         next(tiny.read("video", Stretch(path, 7, 8)))
+
+
+@pytest.mark.parametrize("ending", ["gif", "png", "webp"])
+def test_an_animation_that_claims_hours_is_refused_unless_windows_are_counted(tiny: Any, tmp_path: Path, ending: str) -> None:
+    """One picture in 6,528 seconds took 22; a WebP picture may be shown for hours."""
+    frames = [Image.new("RGB", (8, 8), (80 * number, 0, 0)) for number in range(3)]
+    frames[0].save(tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:], duration=65_500)
+    with pytest.raises(ValueError, match="3 frames said to last 19[67] s; --clips N reads N windows of them"):
+        list(tiny.read("video", tmp_path / f"a.{ending}"))
+    (sample,) = tiny.read("video", tmp_path / f"a.{ending}", clips=2)
+    assert len(sample.tensor) == 2 * 3
+    (sample,) = tiny.read("video", Stretch(str(tmp_path / f"a.{ending}"), 0, 8))
+    assert sample.facts["windows"] == 4
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+def test_how_long_a_single_picture_is_shown_does_not_matter(tiny: Any, tmp_path: Path, ending: str) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / f"a.{ending}", save_all=True, duration=60_000)
+    (sample,) = tiny.read("video", tmp_path / f"a.{ending}")
+    assert sample.facts["windows"] == 1

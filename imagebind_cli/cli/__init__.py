@@ -23,7 +23,7 @@ from imagebind_cli.cli import configuration, demo, doctor, embed, preprocess, re
 from imagebind_cli.cli.command import HeadedCommand, commands_on_demand
 from imagebind_cli.cli.configuration import PARSER_ERROR
 from imagebind_cli.cli.output import StdoutClosed, open_standard_streams, write
-from imagebind_cli.cli.talk import detail, is_verbose, say_error, start_talking
+from imagebind_cli.cli.talk import detail, is_verbose, say_error, say_traceback, start_talking
 from imagebind_cli.errors import OptionError, UsageError, UserError, first_line
 from imagebind_cli.printable import printable
 from imagebind_cli.signals import heeded_signals
@@ -147,7 +147,7 @@ def _refusal(error: OSError | MemoryError) -> str:
 def _report(message: str, settings: configuration.Configuration | None = None) -> None:
     """Print the error that ended the command. settings: for wrong usage, which hints at the help and at options that were not typed."""
     if os.environ.get("IMAGEBIND_DEBUG", "0") not in ("", "0"):
-        traceback.print_exc()
+        say_traceback(traceback.format_exc())
     say_error(message)
     if settings is not None:
         if elsewhere := settings.sources(message):

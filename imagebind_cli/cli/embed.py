@@ -20,6 +20,7 @@ from imagebind_cli.cli.flags import (
     Errors,
     Include,
     Inputs,
+    ItemTimeout,
     Manifest,
     ModalityName,
     ModelName,
@@ -37,6 +38,7 @@ from imagebind_cli.cli.inputs import command_inputs
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say, summary_at_end
+from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.errors import UsageError
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.space import Space
@@ -83,6 +85,7 @@ def embed_command(
     dtype: Precision = Dtype.auto,
     batch_size: BatchSize = None,
     workers: Workers = None,
+    item_timeout: ItemTimeout = ITEM_SECONDS,
     dry_run: Annotated[
         bool, output_option("--dry-run", help="Count the inputs, read the first, estimate the time, and write nothing.")
     ] = False,
@@ -120,6 +123,7 @@ def embed_command(
         "pool": str(pool),
         "batch_size": batch_size,
         "workers": workers,
+        "item_timeout": item_timeout,
         **given_options(modality, chosen),
     }
     if dry_run:

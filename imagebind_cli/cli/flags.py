@@ -63,6 +63,12 @@ BatchSize = Annotated[int | None, model_option(metavar="N", min=1, help="Clips i
 Workers = Annotated[
     int | None, model_option(metavar="N", min=1, help="Inputs read at a time; by default one per core, at most 8, or 32 beside a GPU.")
 ]
+ItemTimeout = Annotated[
+    float,
+    model_option(
+        "--item-timeout", metavar="SECONDS", min=0, hidden=True, help="Longest time to read one input, which fails then; 0: none."
+    ),
+]
 
 
 def with_reading_flags(command: Callable[..., None]) -> Callable[..., None]:

@@ -31,6 +31,7 @@ from imagebind_cli.cli.flags import (
 from imagebind_cli.cli.inputs import command_inputs
 from imagebind_cli.cli.output import StdoutClosed, write
 from imagebind_cli.cli.talk import Talk, say, summary_at_end
+from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.errors import UsageError, UserError, writing
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.files import replacing
@@ -62,6 +63,9 @@ def preprocess_command(
     workers: Annotated[
         int | None, input_option(metavar="N", min=1, help="Inputs read at a time; by default one per core, at most 8.")
     ] = None,
+    item_timeout: Annotated[
+        float, input_option("--item-timeout", metavar="SECONDS", min=0, help="Longest time to read one input, which fails then; 0: none.")
+    ] = ITEM_SECONDS,
     output: Annotated[
         str | None, output_option("-o", "--output", metavar="OUT", help="out-%06d.tar (numbered shards), out.tar, out.h5, or - for stdout.")
     ] = None,
@@ -94,7 +98,13 @@ def preprocess_command(
     others = Others(strict, tuple(include or ()))
     given = command_inputs(modality, inputs, manifest, column, nul, others)
     with Talk(None if output else errors, "prepared", others) as talk:
-        job: dict[str, Any] = {"model": model, "workers": workers, "listener": talk, "options": options}
+        job: dict[str, Any] = {
+            "model": model,
+            "workers": workers,
+            "item_timeout": item_timeout,
+            "listener": talk,
+            "options": options,
+        }
         if output is None:
             with writing(preview or "stdout"):
                 _show(corpus.inspect_inputs(modalities, given, **job), inspect, preview)

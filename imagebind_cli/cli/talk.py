@@ -75,6 +75,13 @@ def say_error(text: str) -> None:
     _print_line(text)
 
 
+def say_traceback(text: str) -> None:
+    """Print the traceback of a bug, or of the error behind a line, where a name in it may hold what a terminal would act on."""
+    with suppress(OSError):
+        sys.stderr.write("".join(f"{escaped(line)}\n" for line in text.splitlines()))
+        sys.stderr.flush()
+
+
 def detail(text: str) -> None:
     """Print what only --verbose asks for."""
     if is_verbose():

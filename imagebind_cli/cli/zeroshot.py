@@ -23,6 +23,7 @@ from imagebind_cli.cli.flags import (
     Dtype,
     Errors,
     Include,
+    ItemTimeout,
     Manifest,
     Modality,
     Null,
@@ -42,6 +43,7 @@ from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.option_groups import with_option_groups
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say
+from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, ReportOptions, TruthOptions
 from imagebind_cli.file_kinds import Others
@@ -245,6 +247,7 @@ def zeroshot_command(
     dtype: Precision = Dtype.auto,
     batch_size: BatchSize = None,
     workers: Workers = None,
+    item_timeout: ItemTimeout = ITEM_SECONDS,
     **chosen: Any,
 ) -> None:
     """Classify inputs or stored vectors, or run a published suite."""
@@ -259,7 +262,7 @@ def zeroshot_command(
 
     others = Others(strict, tuple(include or ()))
     shared: dict[str, Any] = {
-        "model": Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory),
+        "model": Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory, item_timeout),
         "report": dataclasses.replace(report_options, confusion=report_files.plot is not None),
         "output": _ignore_rows if report_files.replaces_rows else _write_rows,
     }

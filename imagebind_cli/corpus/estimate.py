@@ -17,6 +17,7 @@ from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.job import as_prepared
 from imagebind_cli.corpus.resume import Resume
 from imagebind_cli.corpus.share import Share
+from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.events import Listener
 from imagebind_cli.model import Model
 from imagebind_cli.options import ReadingOptions, folders_are_frames
@@ -89,6 +90,7 @@ def estimate(
     pool: str = "mean",
     batch_size: int | None = None,
     workers: int | None = None,
+    item_timeout: float = ITEM_SECONDS,
     listener: Listener | None = None,
     **options: Any,
 ) -> Estimate:
@@ -122,7 +124,8 @@ def estimate(
         chosen = resume.choose(items)
         sample = list(islice(chosen, MEASURED))
         if isinstance(model, Model):
-            _measure(plan, model, sample, {"options": reading, "pool": pool, "batch_size": batch_size, "workers": workers})
+            settings = {"batch_size": batch_size, "workers": workers, "item_timeout": item_timeout}
+            _measure(plan, model, sample, {"options": reading, "pool": pool, **settings})
         elif sample:
             _read_first(plan, model, sample[0], reading)
         _count(plan, sample)

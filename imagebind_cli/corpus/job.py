@@ -13,6 +13,7 @@ from imagebind_cli import registry
 from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.resume import Resume
 from imagebind_cli.corpus.share import Share
+from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.events import Listener
 from imagebind_cli.options import ReadingOptions, folders_are_frames
@@ -46,6 +47,7 @@ def embed(
     pool: str = "mean",
     batch_size: int | None = None,
     workers: int | None = None,
+    item_timeout: float = ITEM_SECONDS,
     listener: Listener | None = None,
     **options: Any,
 ) -> Listener:
@@ -61,6 +63,7 @@ def embed(
         verify: recognise changed and renamed files by a hash of their content, and not by size and time.
         share: the part of the inputs to take; see `Share.name` for what to call its store.
         array: `float32` or `float16`, the number type of the store. pool: `mean`, or `none` for a row for each window.
+        item_timeout: seconds that reading one input may take; one that takes longer is a failure. 0 for any time.
         listener: receives and counts what happens. options: fields of the modality's options, e.g. `clips=3`.
     Returns:
         The listener, with its counts.
@@ -92,7 +95,14 @@ def embed(
         listener.begin(stored, partial(_count, given, modality, frames, share))
         chosen = resume.choose(items)
         embedded = loaded.embed_items(
-            modality, chosen, options=reading, pool=pool, batch_size=batch_size, workers=workers, processes=processes
+            modality,
+            chosen,
+            options=reading,
+            pool=pool,
+            batch_size=batch_size,
+            workers=workers,
+            processes=processes,
+            item_timeout=item_timeout,
         )
         for item, result in embedded:
             if not isinstance(result, Failure) and resume.has_changed(item):

@@ -14,6 +14,7 @@ from imagebind_cli import registry
 from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.resume import distinct
 from imagebind_cli.engine import default_workers, open_engine
+from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.events import Listener
@@ -59,6 +60,7 @@ def preprocess(
     array: str = "float32",
     shard_bytes: int | None = None,
     workers: int | None = None,
+    item_timeout: float = ITEM_SECONDS,
     listener: Listener | None = None,
     options: Options | None = None,
 ) -> Listener:
@@ -74,6 +76,7 @@ def preprocess(
         errors: a file that keeps a JSON line for each failed input.
         array: `float32` or `float16`, the number type of the arrays. shard_bytes: size at which a numbered shard is closed.
         workers: inputs read at a time; one per core, 8 at most, if not given.
+        item_timeout: seconds that reading one input may take; one that takes longer is a failure. 0 for any time.
         listener: receives and counts what happens.
         options: by modality the options of its readers, e.g. `{"audio": {"clips": 3}}`.
     Returns:
@@ -112,7 +115,7 @@ def preprocess(
         writer = stack.enter_context(open_writer(place, record, shard_bytes, stream))
         new = _new_items(items, writer.ids, listener, any(face.timed for face in reading))
         hint = _pairing_hint(names) if len(names) > 1 and given.manifest is None else None
-        for item, result in _write(_decode(new, configs, reading, workers, processes), writer, names, array, listener):
+        for item, result in _write(_decode(new, configs, reading, workers, item_timeout, processes), writer, names, array, listener):
             if result is None:
                 listener.succeeded(item.id)
                 continue
@@ -131,6 +134,7 @@ def inspect_inputs(
     manifest: Path | str | None = None,
     manifest_columns: Mapping[str, str] | None = None,
     workers: int | None = None,
+    item_timeout: float = ITEM_SECONDS,
     listener: Listener | None = None,
     options: Options | None = None,
 ) -> Iterator[list[Inspection]]:
@@ -145,7 +149,8 @@ def inspect_inputs(
     listener.begin(0, partial(given.count, names, frames))
     configs = _configs(model, reading)
     inspections: dict[str, Inspection] = {}
-    for item, result in _decode(given.items(names, frames=frames), configs, reading, workers or default_workers()):
+    items = given.items(names, frames=frames)
+    for item, result in _decode(items, configs, reading, workers or default_workers(), item_timeout):
         if isinstance(result, Failure):
             listener.failure(item.id, result.reason)
         elif result is None:
@@ -238,6 +243,7 @@ def _decode(
     configs: Mapping[Face, EncoderConfig],
     reading: Reading,
     workers: int,
+    item_timeout: float,
     processes: Processes | None = None,
 ) -> Iterator[Step]:
     """Yield the samples of items, in order; see `pipeline.decode`."""
@@ -245,7 +251,7 @@ def _decode(
     from imagebind_cli.readers import read_sources
 
     read = partial(read_sources, configs=configs, options=reading)
-    return pipeline.decode(items, open_engine(read, workers, processes), ahead=4 * workers)  # type: ignore[return-value]
+    return pipeline.decode(items, open_engine(read, workers, processes, item_timeout), ahead=4 * workers)  # type: ignore[return-value]
 
 
 def _write(

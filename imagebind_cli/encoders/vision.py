@@ -28,6 +28,7 @@ from imagebind_cli.options import VisionOptions
 
 CLIP_SECONDS = 2
 CLIPS_AT_ONCE = 8
+SECONDS_A_FRAME = 60  # for which a frame may be shown on average; each window takes as long as one in which all is new
 PIXELS_AT_ONCE = 64_000_000  # of decoded frames: 190 MB
 BITS = {"1": 1, "I": 32, "F": 32}  # bits per channel of Pillow's modes; 8 in the others
 
@@ -126,7 +127,7 @@ def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: E
     with open_video(source, options.fps, options.track) as video:
         if isinstance(video, FrameFolder) and video.others:
             assumed = (*assumed, f"folder of frames: other files in the folder left out: {video.others}")
-        spans, shown, lacks = _spans(video.duration, options)
+        spans, shown, lacks = _spans(video.duration, options, video.facts["frames"])
         at_once = max(1, min(CLIPS_AT_ONCE, PIXELS_AT_ONCE // (config.shape[1] * max(video.pixels, 1))))
         clips = video.clips(shown, config.shape[1])
         for i in range(0, len(spans), at_once):
@@ -140,8 +141,17 @@ def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: E
 Windows = list[tuple[Fraction, Fraction]]
 
 
-def _spans(duration: float, options: VisionOptions) -> tuple[Windows, Windows, tuple[str, ...]]:
-    """Return the windows of the requested part of a video, the same cut at its end, and in words what of it is missing."""
+def _spans(duration: float, options: VisionOptions, frames: int | None) -> tuple[Windows, Windows, tuple[str, ...]]:
+    """Return the windows of the requested part of a video, the same cut at its end, and in words what of it is missing.
+
+    frames: how many there are; None if that is not known.
+
+    Raises:
+        ValueError: they would have to be shown for so long that a small file takes hours.
+    """
+    asked = duration if options.stretch is None else min(duration, options.stretch[1] or duration) - (options.stretch[0] or 0)
+    if frames is not None and asked > SECONDS_A_FRAME * frames and options.clips is None and options.moment is None:
+        raise ValueError(f"{frames:,} frames said to last {duration:,.0f} s; --clips N reads N windows of them")
     if options.stretch is None:
         spans = windows(duration, CLIP_SECONDS, options.clips, options.moment)
         return spans, spans, ()
@@ -153,7 +163,7 @@ def _spans(duration: float, options: VisionOptions) -> tuple[Windows, Windows, t
 def _read_frames(frames: np.ndarray, rate: float, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size or not 0 < rate < math.inf:
         raise ValueError(f"shape {frames.shape} of {frames.dtype} at {rate} a second; (frames, height, width, 3) of uint8 is needed")
-    spans, shown, lacks = _spans(len(frames) / rate, options)
+    spans, shown, lacks = _spans(len(frames) / rate, options, len(frames))
     times = range(len(frames))
     for number, span in enumerate(spans):
         first, stop = (time * Fraction(rate) for time in shown[number])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
+
+from imagebind_cli.engine.limits import ITEM_SECONDS
 
 if TYPE_CHECKING:
     from imagebind_cli.encoder import Read, Sample
@@ -26,20 +29,22 @@ class Engine(Protocol):
         """Stop at once, whatever is being read."""
 
 
-def open_engine(read: Read, workers: int, processes: Processes | None = None) -> Engine:
+def open_engine(read: Read, workers: int, processes: Processes | None = None, timeout: float = ITEM_SECONDS) -> Engine:
     """Return threads that read, or, where `processes` are given, an engine that changes over to these once they are worth their start-up.
 
     Args:
         read: for `processes` a function of a module, or a `partial` of one.
         workers: items to read at a time.
+        timeout: seconds that reading one item may take, as far as it is waited for; one that takes longer fails. 0 for any time.
     """
+    timeout = timeout or math.inf
     if processes is None or workers == 1:
         from imagebind_cli.engine.threads import ThreadEngine
 
-        return ThreadEngine(read, workers)
+        return ThreadEngine(read, workers, timeout)
     from imagebind_cli.engine.processes import ProcessEngine
 
-    return ProcessEngine(read, workers, processes)
+    return ProcessEngine(read, workers, processes, timeout)
 
 
 def default_workers(most: int = 8) -> int:

@@ -8,6 +8,7 @@ item. This file imports no torch, so that the server can be launched before the 
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import select
@@ -16,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from imagebind_cli.engine.limits import overdue_reason
 from imagebind_cli.errors import UserError
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import face
@@ -56,13 +59,16 @@ class ProcessEngine:
     encoder, which never waits for its input, keeps its memory and its cores to itself. Threads still read what no process can.
     """
 
-    def __init__(self, read: Read, workers: int, processes: Processes) -> None:
-        """processes: are used at once if they were launched before; they are closed with the engine."""
+    def __init__(self, read: Read, workers: int, processes: Processes, timeout: float = math.inf) -> None:
+        """Set up threads. Processes are used at once if they were launched before; they are closed with the engine.
+
+        timeout: seconds that reading one item may take.
+        """
         from imagebind_cli.engine.threads import ThreadEngine
 
         self.workers = workers
-        self._read, self._processes, self._began = read, processes, False
-        self._threads = ThreadEngine(read, workers)
+        self._read, self._processes, self._timeout, self._began = read, processes, timeout, False
+        self._threads = ThreadEngine(read, workers, timeout)
 
     def submit(self, payload: Any) -> Iterator[Sample]:
         """Begin to read an item; see `Engine`."""
@@ -70,7 +76,7 @@ class ProcessEngine:
             if not self._began and (self._processes.launched or self._threads.waited > WORTH_SECONDS):
                 self._processes.begin(self._read, self.workers)
                 self._began = True
-            samples = self._processes.submit(payload) if self._began else None
+            samples = self._processes.submit(payload, self._timeout) if self._began else None
             if samples is not None:
                 return samples
         return self._threads.submit(payload)
@@ -146,16 +152,17 @@ class Processes:
                 self._workers.append(_Worker(self._control, number))
                 self._events.register(self._workers[-1].descriptor, 0)  # a hang-up is reported in any case
 
-    def submit(self, payload: Any) -> Iterator[Sample] | None:
+    def submit(self, payload: Any, timeout: float = math.inf) -> Iterator[Sample] | None:
         """Have a worker read an item from now on, and return its samples; None while no worker is up, and when none is left.
 
         The iterator raises what reading raised: ValueError with the reason where something is wrong with the input, `UserError`, and for
-        a bug RuntimeError with the worker's traceback. An item over which a worker dies raises ValueError, too.
+        a bug RuntimeError with the worker's traceback. An item over which a worker dies raises ValueError, too, and so does one that is
+        waited for longer than `timeout` seconds in all: its worker is ended.
         """
         while (worker := self._who_asks()) is not None:
             with suppress(ConnectionError):  # the worker has died since it asked
                 worker.connection.send(payload)
-                return self._samples(worker, payload)
+                return self._samples(worker, payload, timeout)
         return None
 
     def close(self) -> None:
@@ -200,22 +207,22 @@ class Processes:
                     self._failed = False
                 dead.close()
 
-    def _samples(self, worker: _Worker, payload: Any) -> Iterator[Sample]:
+    def _samples(self, worker: _Worker, payload: Any, timeout: float) -> Iterator[Sample]:
         taken = 0
         try:
-            for sample in worker.samples():
+            for sample in worker.samples(timeout):
                 yield sample
                 taken += 1
         except (EOFError, ConnectionError):
-            yield from islice(self._again(payload), taken, None)
+            yield from islice(self._again(payload, timeout), taken, None)
 
-    def _again(self, payload: Any) -> Iterator[Sample]:
+    def _again(self, payload: Any, timeout: float) -> Iterator[Sample]:
         """Read an item whose worker died, over this item or another, in a worker that reads nothing else."""
         with suppress(EOFError, ConnectionError):
             alone = _Worker(self._control, ALONE)
             try:
                 alone.connection.send(payload)
-                yield from alone.samples()
+                yield from alone.samples(timeout)
                 return
             finally:
                 alone.close()
@@ -246,18 +253,26 @@ class _Worker:
         self.connection = Connection(os.dup(self.descriptor))
         self.asked = False
 
-    def samples(self) -> Iterator[Sample]:
+    def samples(self, timeout: float) -> Iterator[Sample]:
         """Receive the samples of the next item that was sent to it.
 
         Raises:
-            EOFError, ConnectionError: the worker died. Otherwise what reading raised.
+            EOFError, ConnectionError: the worker died. ValueError: they were waited for longer than `timeout` seconds; the worker is told to
+                end. Otherwise what reading raised.
         """
         import torch
 
         from imagebind_cli.encoder import Sample
 
-        last = False
-        while not last and (message := self.connection.recv()) is not None:
+        last, left = False, timeout
+        while not last:
+            began = time.monotonic()
+            if not self.connection.poll(None if left == math.inf else max(0.0, left)):
+                self.shut_down()
+                raise ValueError(overdue_reason(timeout))
+            if (message := self.connection.recv()) is None:
+                return
+            left -= time.monotonic() - began
             if isinstance(message, Exception):
                 raise message
             last, kind, shape, others = message
@@ -274,9 +289,13 @@ class _Worker:
 
     def close(self) -> None:
         """End the worker. Another thread may be sending to it: the connection is shut down here and closed when nobody uses it."""
+        self.shut_down()
+        self._socket.close()
+
+    def shut_down(self) -> None:
+        """Hang up. The worker ends, and the thread that submits items replaces it."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
 
 
 def serve(control_descriptor: str, asking_descriptor: str, *modules: str) -> None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import atexit
+import math
+import threading
 import time
+import weakref
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any
 
 import torch
 
 from imagebind_cli.encoder import Read, Sample
+from imagebind_cli.engine.limits import overdue_reason
+from imagebind_cli.media.isolation import time_limit
 
-if TYPE_CHECKING:
-    Step = tuple[Sample | None, Iterator[Sample]]  # the next sample of an item, None at its end, and the rest
+EXIT_SECONDS = 5.0  # that the steps in progress have at the end of the program; PyTorch may not be in the middle of one then
+GRACE_SECONDS = 1.0  # by which a file that is read apart outlasts its item: the item's reason is the engine's
+
+_running: weakref.WeakSet[_Thread] = weakref.WeakSet()
 
 
 class ThreadEngine:
@@ -21,31 +31,128 @@ class ThreadEngine:
     waited: seconds spent waiting for samples; near 0 where reading is not the bottleneck.
     """
 
-    def __init__(self, read: Read, workers: int) -> None:
+    def __init__(self, read: Read, workers: int, timeout: float = math.inf) -> None:
+        """timeout: seconds that reading one item may take. A thread that takes longer is abandoned, and another takes its place."""
         self.workers, self.waited = workers, 0.0
-        self._read = read
+        self._read, self._timeout = read, timeout
         self._cores = torch.get_num_threads()
-        # One core for each thread: reading items side by side is faster than splitting each operation among the cores.
-        self._threads = ThreadPoolExecutor(workers, "decode", initializer=torch.set_num_threads, initargs=(1,))
+        self._steps: SimpleQueue[_Step | None] = SimpleQueue()
+        for _ in range(workers):
+            _Thread(self._steps).start()
 
     def submit(self, payload: Any) -> Iterator[Sample]:
         """Begin to read an item; see `Engine`."""
-        return self._samples(self._threads.submit(self._step, self._read(payload)))
+        samples = self._read(payload)
+        return self._samples(samples, self._begin(samples, self._timeout))
 
     def close(self) -> None:
         """Stop, without waiting for the steps in progress."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        torch.set_num_threads(self._cores)  # the workers changed the default for later threads of this process
+        with suppress(Empty):
+            while (step := self._steps.get_nowait()) is not None:
+                step.cancel()
+        for _ in range(self.workers):
+            self._steps.put(None)
+        torch.set_num_threads(self._cores)  # the threads changed the default for later threads of this process
 
-    def _step(self, samples: Iterator[Sample]) -> Step:
-        return next(samples, None), samples
+    def _begin(self, samples: Iterator[Sample], seconds: float) -> _Step:
+        step = _Step(samples, seconds)
+        self._steps.put(step)
+        return step
 
-    def _samples(self, future: Future[Step]) -> Iterator[Sample]:
+    def _samples(self, samples: Iterator[Sample], step: _Step) -> Iterator[Sample]:
+        left = self._timeout
         while True:
             began = time.monotonic()
-            sample, rest = future.result()
+            try:
+                sample = step.wait()
+            except _Overdue:
+                _Thread(self._steps).start()
+                raise ValueError(overdue_reason(self._timeout)) from None
             self.waited += time.monotonic() - began
             if sample is None:
                 return
-            future = self._threads.submit(self._step, rest)
+            left -= step.taken
+            step = self._begin(samples, left)
             yield sample
+
+
+class _Overdue(Exception):
+    """A step has taken longer than it may."""
+
+
+class _Step:
+    """The next sample of an item, read in at most `seconds`. result: the sample; None at the item's end. taken: seconds that it took."""
+
+    def __init__(self, samples: Iterator[Sample], seconds: float) -> None:
+        self.result: Future[Sample | None] = Future()
+        self.taken = 0.0
+        self._samples, self._seconds = samples, seconds
+        self._began = math.inf
+        self._started = threading.Event()
+        self._abandoned = False
+
+    def run(self) -> bool:
+        """Read the sample. Returns whether anybody still waits for this thread."""
+        if not self.result.set_running_or_notify_cancel():
+            return True
+        self._began = time.monotonic()
+        self._started.set()
+        try:
+            with time_limit(self._seconds + GRACE_SECONDS):
+                sample = next(self._samples, None)
+        except BaseException as error:
+            self._finish()
+            self.result.set_exception(error)
+        else:
+            self._finish()
+            self.result.set_result(sample)
+        return not self._abandoned
+
+    def cancel(self) -> None:
+        """Leave the sample unread."""
+        self.result.cancel()
+        self._started.set()
+
+    def _finish(self) -> None:
+        self.taken = time.monotonic() - self._began
+
+    def wait(self) -> Sample | None:
+        """Return the sample.
+
+        Raises:
+            _Overdue: it takes too long, from when a thread began with it. Otherwise what reading raised.
+        """
+        if self._seconds == math.inf:
+            return self.result.result()
+        self._started.wait()
+        try:
+            return self.result.result(max(0.0, self._began + self._seconds - time.monotonic()))
+        except TimeoutError:
+            if self.result.done():  # the reader's own TimeoutError, or just in time
+                return self.result.result()
+            self._abandoned = True
+            raise _Overdue from None
+
+
+class _Thread(threading.Thread):
+    """Runs the steps of a queue until it receives None, or until it is abandoned in the middle of one."""
+
+    def __init__(self, steps: SimpleQueue[_Step | None]) -> None:
+        super().__init__(name="decode", daemon=True)  # an abandoned one must not keep the program from ending
+        self.steps = steps
+
+    def run(self) -> None:
+        torch.set_num_threads(1)  # reading items side by side is faster than splitting each operation among the cores
+        _running.add(self)
+        while (step := self.steps.get()) is not None and step.run():
+            del step
+
+
+@atexit.register
+def _finish_steps() -> None:
+    """Wait a little for threads in the middle of a step."""
+    until, threads = time.monotonic() + EXIT_SECONDS, list(_running)
+    for thread in threads:
+        thread.steps.put(None)
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))

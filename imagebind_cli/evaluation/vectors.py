@@ -175,6 +175,7 @@ class VectorSource:
         self, modality: str, items: Iterable[Item | Failure], listener: Listener, failed: Callable[[str], object]
     ) -> Iterator[ItemVectors]:
         settings: dict[str, Any] = {"pool": self.pool, "batch_size": self.space.batch_size, "workers": self.space.workers}
+        settings["item_timeout"] = self.space.item_timeout
         for item, result in self.space.loaded.embed_items(modality, items, options=self._options_of(modality), **settings):
             if isinstance(result, Failure):
                 listener.failure(item.id, result.reason)

@@ -23,6 +23,7 @@ from imagebind_cli.checksums import SEALED, check_seal, seal
 from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.files import being_written, open_locked, put_in_place
+from imagebind_cli.media.hdf5 import find_dataset
 from imagebind_cli.prepared.entries import Entry, Member, Rows, Stretched, check_prepared_alike, member_key, stretch_of
 from imagebind_cli.prepared.tar import ShardWriter, read_shard
 
@@ -88,7 +89,7 @@ class PreparedHDF5(Sequence[Entry]):
     def _column(self, file: h5py.File, group: str, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Map all rows, and read where each sample's begin."""
         try:
-            rows, first = file[group][name], file[group]["first"][:]
+            rows, first = find_dataset(file, f"{group}/{name}"), find_dataset(file, f"{group}/first")[:]
             offset = rows.id.get_offset()
             if offset is None or rows.dtype.kind not in "fiu":
                 raise ValueError(f"{rows.dtype}, {'not ' if offset is None else ''}contiguous; contiguous numbers are needed")

@@ -79,6 +79,7 @@ class StoreHDF5Writer:
             try:
                 self._file = h5py.File(self._disk, "r+" if self._disk.length else "w", **access)
                 if self._disk.length:
+                    _check_own(self._file)
                     check_resumable(path, parse_provenance(self._file.attrs["made"]), provenance)
                 else:
                     self._create(provenance)
@@ -232,6 +233,7 @@ class HDF5Source:
             with Snapshot(self._path) as snapshot:
                 try:
                     with h5py.File(snapshot, "r") as file:
+                        _check_own(file)
                         taken = take(file, snapshot)
                     if not snapshot.disturbed():
                         return taken
@@ -240,6 +242,20 @@ class HDF5Source:
                         raise
             if time.monotonic() > deadline:
                 raise UserError(f"{self._path}: is being written to faster than it can be read; try again")
+
+
+def _check_own(file: Any) -> None:
+    """Refuse a file that refers to another one.
+
+    Raises:
+        ValueError: a dataset is a link, virtual, or outside the file.
+    """
+    import h5py
+
+    for name in file:
+        link = file.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink) or file[name].is_virtual or file[name].external:
+            raise ValueError(f"its {name} lies in another file")
 
 
 def _others(ids: Sequence[bytes], spans: np.ndarray, metas: Sequence[bytes], clocks: Sequence[str | None]) -> Iterator[tuple[bytes, ...]]:

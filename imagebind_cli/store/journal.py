@@ -263,7 +263,7 @@ class Snapshot:
 def _read(file: int, length: int, pages: Mapping[int, bytes | bytearray], place: int, view: memoryview) -> int:
     """Fill `view` with the bytes from `place` on: from pages in memory, else from the file, zeros past its end. Returns their number."""
     inside = max(0, min(len(view), length - place))
-    data = os.pread(file, inside, place)
+    data = os.pread(file, inside, place) if inside else b""  # a damaged file may point to no place that a system knows
     view[: len(data)] = data
     view[len(data) :] = bytes(len(view) - len(data))
     if pages:

@@ -48,7 +48,7 @@ class StoreReader:
     def ids(self) -> list[str]:
         """The id of every row; an item's windows share one."""
         with _whole(self.path):
-            ids = self._source.ids(0, self._source.count)
+            ids = _texts(self._source.ids(0, self._source.count))
         return [ids[row] for row in self._numbers] if self.replaced else ids
 
     def id(self, index: int) -> str:
@@ -144,8 +144,8 @@ class StoreReader:
             stop = start + len(block)
             with _whole(self.path):
                 check_states(self.path, start, source.states(start, block))
-                columns = (source.ids(start, stop), source.spans(start, stop), source.stamps(start, stop))
-                beside = (source.metas(start, stop), source.clocks(start, stop))
+                columns = (_texts(source.ids(start, stop)), source.spans(start, stop), source.stamps(start, stop))
+                beside = (_objects(source.metas(start, stop)), source.clocks(start, stop))
             for row, vector, id, span, record, meta, clock in zip(range(start, stop), block, *columns, *beside, strict=True):
                 if row not in hidden:
                     seconds = None if np.isnan(span).any() else (float(span[0]), float(span[1]))
@@ -166,7 +166,7 @@ class StoreReader:
         def page(number: int) -> Page:
             start, stop = number * PAGE_ROWS, min((number + 1) * PAGE_ROWS, self._source.count)
             with _whole(self.path):
-                return self._source.ids(start, stop), self._source.metas(start, stop), self._source.clocks(start, stop)
+                return _texts(self._source.ids(start, stop)), _objects(self._source.metas(start, stop)), self._source.clocks(start, stop)
 
         return page
 
@@ -270,6 +270,18 @@ def lacks_vectors(path: Path) -> Path | None:
     with open(path, "rb") as file:
         head = file.read(65536)
     return path.with_suffix(".npy") if path.suffix == ".jsonl" and head and VECTOR not in head else None
+
+
+def _texts(ids: list[str]) -> list[str]:
+    if not all(isinstance(id, str) for id in ids):
+        raise ValueError("an id is not text")
+    return ids
+
+
+def _objects(metas: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not all(isinstance(meta, dict) for meta in metas):
+        raise ValueError("the columns beside an id are not an object")
+    return metas
 
 
 @contextmanager

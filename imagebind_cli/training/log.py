@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from imagebind_cli import registry
-from imagebind_cli.errors import UserError
+from imagebind_cli.documents import parse_json
+from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.sources import Failure
+from imagebind_cli.tabular import json_object
 from imagebind_cli.training.distributed import rank
 from imagebind_cli.training.recipe import PairRecipe
 from imagebind_cli.training.step import StepOutcome
@@ -88,15 +90,24 @@ class RunLog:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Read the lines of a run's `metrics.jsonl`."""
-    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    """Read the lines of a run's `metrics.jsonl`.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    path = folder / METRICS
+    try:
+        return [parse_json(line) for line in path.read_bytes().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {first_line(error)}") from None
 
 
 def read_failures(folder: Path) -> set[str]:
     """Read the ids of the samples that a run could not read."""
     path = folder / ERRORS
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    return {json.loads(line)["id"] for line in lines if line.startswith(b"{") and line.endswith(b"}\n")}  # a kill may tear others
+    rows = (json_object(line.decode(errors="replace")) for line in lines)  # None for one that a kill tore
+    return {str(row["id"]) for row in rows if isinstance(row, dict) and "id" in row}
 
 
 def _scalars(line: dict[str, Any]) -> list[tuple[str, float]]:

@@ -23,6 +23,7 @@ from imagebind_cli.evaluation.suites.payloads import CLIP_SECONDS
 from imagebind_cli.evaluation.suites.rooms import sun_samples
 from imagebind_cli.evaluation.suites.tree import Tree, number
 from imagebind_cli.files import write_text
+from imagebind_cli.printable import escaped
 
 Row = dict[str, Any]  # paths as `Path`, everything else unchanged
 
@@ -124,7 +125,7 @@ def write_manifest(rows: Iterator[Row], out: Path) -> int:
 def print_lines(*lines: str) -> None:
     """Print lines on stderr."""
     for line in lines:
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{escaped(line)}\n")
 
 
 def prepare_manifest() -> None:
@@ -141,7 +142,7 @@ def prepare_manifest() -> None:
     try:
         count = write_manifest(read(arguments.root, arguments.split), arguments.output)
     except (UserError, OSError) as error:
-        sys.exit(f"{arguments.dataset}: {error}" if isinstance(error, OSError) else str(error))
+        sys.exit(escaped(f"{arguments.dataset}: {error}" if isinstance(error, OSError) else str(error)))
     print_lines(f"{arguments.output}: {count:,} pairs")
 
 

@@ -13,7 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from imagebind_cli.encoder import Sample
+from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.errors import UserError
+from imagebind_cli.media.isolation import time_limit
 from imagebind_cli.media.views import View
 from imagebind_cli.media.windows import Moment, within
 from imagebind_cli.prepared import Prepared
@@ -73,7 +75,8 @@ class PairReader:
             if isinstance(payload, Prepared):
                 sample = prepared_sample(payload, source, chosen.get("moment"), chosen.get("view"))
             else:
-                sample = next(read_source(source.face, payload, source.config, dataclasses.replace(source.options, **chosen)))
+                with time_limit(ITEM_SECONDS):
+                    sample = next(read_source(source.face, payload, source.config, dataclasses.replace(source.options, **chosen)))
         except (OSError, ValueError) as error:
             raise ValueError(f"{source.modality}: {getattr(error, 'strerror', None) or error}") from None
         if not source.augment or view is None:

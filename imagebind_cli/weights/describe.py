@@ -62,7 +62,7 @@ def describe_model(found: Checkpoint) -> dict[str, Any]:
         "origin": dict(found.config.origin) or read_origin(_folder_of(found)),
         "parameters": sum(encoder["parameters"] for encoder in encoders.values()),
         "encoders": encoders,
-        **({"card": card.read_text()} if card.is_file() else {}),
+        **({"card": card.read_text(encoding="utf-8", errors="replace")} if card.is_file() else {}),
     }
 
 

@@ -102,7 +102,7 @@ def from_values(values: Any, place: str) -> ModelConfig:
 
 def packaged_config(name: str) -> ModelConfig:
     """Read one of the configs in the package: `huge`, `base`, `tiny`."""
-    return from_json((CONFIGS / f"{name}.json").read_text(), f"{name}.json")
+    return from_json((CONFIGS / f"{name}.json").read_bytes(), f"{name}.json")
 
 
 def packaged_names() -> list[str]:

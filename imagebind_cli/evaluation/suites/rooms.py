@@ -12,6 +12,7 @@ from imagebind_cli.evaluation.suites.payloads import Frame
 from imagebind_cli.evaluation.suites.recipe import SuiteRecipe
 from imagebind_cli.evaluation.suites.suite import Contents, LabelledItem
 from imagebind_cli.evaluation.suites.tree import Tree
+from imagebind_cli.media.hdf5 import check_dataset, find_dataset
 from imagebind_cli.sources import Item
 
 NYU_SPLITS = {"train": "trainNdxs", "test": "testNdxs"}
@@ -67,8 +68,11 @@ def _scene_types(tree: Tree, path: Path) -> list[str]:
         with h5py.File(path, "r") as file:
             if "sceneTypes" not in file or "depths" not in file:
                 raise UserError(f"{path}: no sceneTypes or depths; it has {', '.join(file)}")
-            return ["".join(chr(code) for code in file[reference][()].ravel()) for reference in file["sceneTypes"][()].ravel()]
-    except (OSError, TypeError, ValueError):
+            texts = [file[reference] for reference in find_dataset(file, "sceneTypes")[()].ravel()]
+            for text in texts:
+                check_dataset(text)
+            return ["".join(chr(code) for code in text[()].ravel()) for text in texts]
+    except (OSError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path}: not a MATLAB 7.3 file with scene types") from None
 
 

@@ -54,8 +54,10 @@ class Animation:
         return 1 if self._still else int(getattr(self._image, "n_frames", 1))
 
     def _durations(self, source: Source) -> list[int]:
-        """Return the milliseconds of each frame."""
-        durations = [] if self._still else frame_durations(source)
+        """Return the milliseconds of each frame; those of a single one mean nothing."""
+        if self._count == 1:
+            return [NO_DURATION]
+        durations = frame_durations(source)
         if len(durations) != self._count:
             durations = [self._milliseconds(number) for number in range(self._count)]
         return [duration or NO_DURATION for duration in durations]

@@ -1,0 +1,53 @@
+"""The campaigns of `reliability/`, small: they pass a healthy run, and report one that is not."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from reliability.soak import MODEL, Sample, files, judge, sentences, soak
+
+
+def steady(grow: float = 0, slow: float = 0, worker: float = 0) -> list[Sample]:
+    """Samples of a run of 100,000 inputs. grow: MB a sample. slow: seconds by which each sample takes longer than the one before."""
+    seconds = itertools.accumulate(1 + slow * number for number in range(101))
+    return [Sample(time, 1000 * number, 600 + grow * number, worker * number) for number, time in enumerate(seconds)]
+
+
+def test_a_steady_run_passes() -> None:
+    assert judge(steady()) is None
+
+
+@pytest.mark.parametrize(
+    ("samples", "fault"),
+    [
+        (steady(grow=3), "the process grew by 180 MB, 124 MB are allowed"),
+        (steady(worker=3), "the largest worker grew by 180 MB, 124 MB are allowed"),
+        (steady(slow=0.1), "the rate fell from 282 to 117 a second"),
+    ],
+)
+def test_a_run_that_grows_or_slows_is_reported(samples: list[Sample], fault: str) -> None:
+    assert judge(samples) == fault
+
+
+def test_a_real_run_takes_every_input(tmp_path: Path) -> None:
+    samples, fault = soak(("embed", "text", "-o", "texts.jsonl", *MODEL, "--device", "cpu"), sentences(300), tmp_path, 60)
+    assert fault is None
+    assert samples[-1].inputs == 300
+    assert samples[-2].process > 50
+    assert len((tmp_path / "texts.jsonl").read_text().splitlines()) == 300
+
+
+def test_a_run_that_fails_is_reported_with_its_last_line(tmp_path: Path) -> None:
+    _, fault = soak(("embed", "image", *MODEL), iter(["missing.png"]), tmp_path, 60)
+    assert fault is not None
+    assert fault.startswith("exit 1")
+    assert "missing.png" in fault or "1 failed" in fault
+
+
+def test_files_are_different_names_of_readable_pictures(tmp_path: Path) -> None:
+    names = list(files(tmp_path / "files", 150))
+    assert len(set(names)) == 150
+    assert all(Path(name).stat().st_nlink > 1 for name in names)
