@@ -121,7 +121,7 @@ def make_inputs(folder: Path) -> None:
     """Write what the commands read."""
     draw = np.random.default_rng(0)
     folder.mkdir(parents=True)
-    (folder / "texts.jsonl").write_text("".join(json.dumps({"id": f"{n}", "text": f"sentence {n}", "n": n}) + "\n" for n in range(200)))
+    (folder / "texts.jsonl").write_text("".join(json.dumps({"id": f"{n}", "text": f"sentence {n}", "n": n}) + "\n" for n in range(1000)))
     for name in ("pictures", "depth", "fetched"):
         (folder / name).mkdir()
     for number in range(12):
@@ -148,7 +148,7 @@ class Bench:
                 raise RuntimeError(f"imagebind {' '.join(command)}: exit {result.code}: {result.err}")
         warm(subject.use, work)
         warm(subject.check, work)
-        self.files = [path for pattern in subject.files for path in sorted(work.glob(pattern)) if path.is_file() and path.stat().st_size]
+        self.files = [path for path in self._present() if path.stat().st_size]
         self.whole = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in self.files}
         self.expected = self._content()
 
@@ -163,8 +163,11 @@ class Bench:
         try:
             return self._verdict(f"{path.relative_to(self.folder)} byte {place} bit {bit}")
         finally:
+            for name in self._present():
+                if name not in self.whole:  # a run that went on wrote more
+                    name.unlink()
             for name, (old, changed) in self.whole.items():
-                if name.read_bytes() != old:
+                if not name.exists() or name.read_bytes() != old:
                     name.write_bytes(old)
                 os.utime(name, ns=(changed, changed))
 
@@ -179,6 +182,9 @@ class Bench:
             return "no effect" if self._content() == self.expected else f"silent: {place}"
         except Exception as error:
             return f"silent: {place}: {error}"
+
+    def _present(self) -> list[Path]:
+        return [path for pattern in self.subject.files for path in sorted(self.folder.glob(pattern)) if path.is_file()]
 
     def _content(self) -> object:
         if self.subject.content:
