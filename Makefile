@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test oldest huge fuzz faults soak shake lint format bench clean
+.PHONY: demo test oldest huge fuzz faults flips soak shake lint format bench clean
 
 demo: .venv/installed
 	@$(BIN)/imagebind demo
@@ -33,15 +33,20 @@ fuzz: .venv/installed
 faults: .venv/installed
 	$(BIN)/python -m reliability.faults
 
+# Single bits of weights, stores, prepared samples and run folders, flipped; which command reports each.
+flips: .venv/installed
+	$(BIN)/python -m reliability.flips
+
 # A million sentences and 100,000 files: memory and rate along the way.
 soak: .venv/installed
 	$(BIN)/python -m reliability.soak
 
-# Some of each campaign, two minutes and a half, as CI runs it.
+# Some of each campaign, three minutes, as CI runs it.
 shake: .venv/installed
 	$(BIN)/python -m reliability.fuzz --seconds 40
 	$(BIN)/python -m reliability.faults --seconds 40 --kills 21 --full 21 --errors 21 --limits 21
 	$(BIN)/python -m reliability.soak --seconds 40
+	$(BIN)/python -m reliability.flips --seconds 40 --flips 110
 
 lint: .venv/installed
 	$(BIN)/ruff check .
