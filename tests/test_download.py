@@ -815,7 +815,6 @@ def test_tokens_are_in_no_part_that_is_left(site: Site, tmp_path: Path, monkeypa
     assert site.ranges_seen() == [None, "bytes=1000-", None]  # what another token gives may be another file
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # urllib leaves an answer open that leads to "["
 @pytest.mark.parametrize("host", ["me:hidden@127.0.0.1:1", "me:hidden@127.0.0.1:x", "nowhere\x1b[2J", "[", ""])
 def test_a_redirect_to_nowhere_shows_no_secrets(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setattr(fetch, "PAUSES", ())
@@ -854,7 +853,7 @@ def test_control_characters_of_a_server_are_escaped(site: Site, tmp_path: Path) 
 
 
 @pytest.fixture
-def hub(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+def hub(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """The site as a hub with the model `me/clip`. HF_ENDPOINT is set after the library was imported."""
     import huggingface_hub.constants
 
@@ -862,7 +861,8 @@ def hub(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setenv("HF_ENDPOINT", site.address + "/")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     offer(site, {"model.safetensors": CONTENT, "config.json": b"{}", "pytorch_model.bin": OTHER, "README.md": b"# Clip"})
-    return site
+    yield site
+    huggingface_hub.close_session()
 
 
 def offer(site: Site, files: dict[str, bytes], revision: str | None = None, **changed: dict[str, Any]) -> None:

@@ -270,6 +270,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(small_disk: Path) -> 
     assert (names(small_disk), path.read_text()) == (["a"], "old")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of stdin, which a thread's error may hold a little longer
 @pytest.mark.parametrize("command", [("weights", "convert", "tiny"), ("embed", "text", "a", "b", "--model", "tiny", "-o")])
 @pytest.mark.parametrize("refusal", ["full", "fsync"])
 def test_a_disk_that_refuses_ends_a_command_in_one_line(

@@ -176,3 +176,25 @@ def test_item_timeout_costs_one_file(imagebind: Any, tmp_path: Path, monkeypatch
     assert run.code == 1
     assert [line for line in run.notices if "late.png" in line and "not read within 0.5 s; --item-timeout allows more" in line], run.err
     assert command == "preprocess" or len(run.rows) == 2, run.out
+
+
+class Cycle:
+    """Stands for a container of PyAV: a cycle that holds threads, which `alive` counts."""
+
+    alive = 0
+
+    def __init__(self, source: Any) -> None:
+        self.itself = self
+        Cycle.alive += 1
+        self.count = Cycle.alive
+
+    def __del__(self) -> None:
+        Cycle.alive -= 1
+
+
+def test_what_a_file_held_is_released_before_the_next(tmp_path: Path) -> None:
+    """Threads of decoders took a worker's memory, until videos failed."""
+    (tmp_path / "x").write_text("x")
+    for _ in range(5):
+        with Apart(f"{HERE}:Cycle", tmp_path / "x") as made:
+            assert made.get("count") == (1,)

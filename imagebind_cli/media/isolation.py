@@ -7,6 +7,7 @@ take no more memory than `MEMORY`, and ends with its parent.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import math
 import os
@@ -240,6 +241,7 @@ def serve_files(descriptor: str) -> None:
 
     warnings.simplefilter("ignore")
     connection, session = Connection(int(descriptor)), _Session()
+    gc.freeze()  # what was imported is no garbage
     threading.Thread(target=_end_with_parent, args=(int(descriptor),), daemon=True).start()
     _limit_memory()
     with suppress(EOFError, OSError):
@@ -252,6 +254,8 @@ def serve_files(descriptor: str) -> None:
             except Exception as error:
                 answer = _portable_error(error), None
             connection.send(answer)
+            if name == "close":
+                gc.collect()  # PyAV's containers are cycles that hold a decoder's threads, each with memory of its own
 
 
 def _portable_error(error: Exception) -> Exception:

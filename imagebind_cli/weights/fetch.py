@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -212,6 +212,15 @@ class _Redirects(HTTPRedirectHandler):
             if (old.scheme, old.netloc) != (new.scheme, new.netloc):
                 following.remove_header("Authorization")
         return following
+
+    def http_error_302(self, req: Request, fp: IO[bytes], *answer: Any) -> Any:
+        try:
+            return super().http_error_302(req, fp, *answer)
+        except BaseException:
+            fp.close()  # urllib leaves an answer open that leads nowhere
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # type: ignore[assignment]
 
 
 def _open(request: Request) -> HTTPResponse:

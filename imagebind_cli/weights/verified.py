@@ -20,6 +20,7 @@ from imagebind_cli.weights.origin import FileRecord, file_fault, recorded_files
 from imagebind_cli.weights.tensor_files import damaged_part
 
 VERIFIED = "verified.json"
+PACKAGE = Path(__file__).parent.parent
 
 
 def check_weight_file(path: Path, records: Mapping[str, FileRecord] | None = None) -> None:
@@ -61,7 +62,9 @@ def _remembered() -> dict[str, Any]:
 
 
 def _remember(path: Path, state: list[Any]) -> None:
-    """Remember a state, and forget files that are gone."""
+    """Remember a state, and forget files that are gone. The package's own are small, and read anew where there may be no folder of models."""
+    if PACKAGE in path.parents:
+        return
     states = {name: known for name, known in _remembered().items() if os.path.exists(name)}
     with suppress(OSError, UserError):  # where the folder cannot be written to, the file is read again the next time
         home().mkdir(parents=True, exist_ok=True)
