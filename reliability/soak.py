@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from reliability.seeds import picture
 GROWTH = 64.0  # MB
 GROWTH_PER_INPUT = 1000e-6  # MB: a store knows the ids of its rows
 STALL = 60.0  # seconds
+WARM = 5.0  # seconds that a process takes to import what it needs
 INTERVAL = 0.1  # seconds between samples
 PIPE = 8192  # bytes of inputs that wait in the pipe
 MODEL = ("--model", "tiny")
@@ -139,12 +140,20 @@ def peaks(samples: list[Sample], start: float, end: float) -> tuple[float, float
     return max(sample.process for sample in part), max(sample.worker for sample in part)
 
 
+def growth(samples: list[Sample], held: Callable[[Sample], float]) -> float:
+    """Return by how many MB the peak of the last third is above that of the first, once the process is warm."""
+    total, warm = samples[-1].inputs, next((sample.seconds for sample in samples if held(sample)), float("inf")) + WARM
+    values = [held(sample) for sample in samples if sample.seconds >= warm and 0.1 * total <= sample.inputs <= 0.9 * total]
+    third = len(values) // 3
+    return max(values[-third:]) - max(values[:third]) if third else 0.0
+
+
 def judge(samples: list[Sample]) -> str | None:
     """Name what grows or slows, or return None. The first and last tenths, in which a run starts and ends, do not count."""
-    allowed = GROWTH + GROWTH_PER_INPUT * 0.6 * samples[-1].inputs
-    for name, early, late in zip(("process", "largest worker"), peaks(samples, 0.1, 0.3), peaks(samples, 0.7, 0.9), strict=True):
-        if early and late - early > allowed:  # workers may start later
-            return f"the {name} grew by {late - early:.0f} MB, {allowed:.0f} MB are allowed"
+    allowed = GROWTH + GROWTH_PER_INPUT * samples[-1].inputs
+    process, worker = growth(samples, lambda sample: sample.process), growth(samples, lambda sample: sample.worker)
+    if max(process, worker) > allowed:
+        return f"the process grew by {process:.0f} MB and its largest worker by {worker:.0f}; {allowed:.0f} are allowed"
     early, late = rate(samples, 0.1, 0.4), rate(samples, 0.6, 0.9)
     if late < early / 2:
         return f"the rate fell from {early:.0f} to {late:.0f} a second"

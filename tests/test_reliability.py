@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,16 @@ def test_a_steady_run_passes() -> None:
     assert judge(steady()) is None
 
 
+def test_workers_that_start_late_are_no_growth() -> None:
+    late = [replace(sample, worker=min(548, 100 * max(0, number - 28))) for number, sample in enumerate(steady())]
+    assert judge(late) is None
+
+
 @pytest.mark.parametrize(
     ("samples", "fault"),
     [
-        (steady(grow=3), "the process grew by 180 MB, 124 MB are allowed"),
-        (steady(worker=3), "the largest worker grew by 180 MB, 124 MB are allowed"),
+        (steady(grow=4), "the process grew by 216 MB and its largest worker by 0; 164 are allowed"),
+        (steady(worker=4), "the process grew by 0 MB and its largest worker by 216; 164 are allowed"),
         (steady(slow=0.1), "the rate fell from 282 to 117 a second"),
     ],
 )

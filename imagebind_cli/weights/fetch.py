@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 from urllib.error import HTTPError, URLError
@@ -213,9 +213,9 @@ class _Redirects(HTTPRedirectHandler):
                 following.remove_header("Authorization")
         return following
 
-    def http_error_302(self, req: Request, fp: IO[bytes], *answer: Any) -> Any:
+    def http_error_302(self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage) -> Any:
         try:
-            return super().http_error_302(req, fp, *answer)
+            return super().http_error_302(req, fp, code, msg, headers)
         except BaseException:
             fp.close()  # urllib leaves an answer open that leads nowhere
             raise
