@@ -4,7 +4,8 @@
 
 Sentences go through `embed`, files through `embed` and `preprocess`. A run takes its inputs from a pipe, so what it has taken shows how far it
 is. Its memory and that of its largest worker are sampled along the way and printed for each tenth of the inputs. A run fails if either grows
-by more than `GROWTH` and `GROWTH_PER_INPUT` allow once it is warm, if its rate falls under half in half a minute or more, or if it takes no input for a minute.
+by more than `GROWTH` and `GROWTH_PER_INPUT` allow once it is warm, if the rate of half a minute or more falls under half, or if it takes no
+input for a minute.
 """
 
 from __future__ import annotations
