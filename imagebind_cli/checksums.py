@@ -35,9 +35,9 @@ def check_seal(text: str | bytes) -> bool:
     Raises:
         ValueError: it does not match.
     """
-    data = memoryview(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)  # lines with vectors are not copied
-    end = len(data) - (data[-1:] == b"\n")
-    body, tail = data[: max(0, end - LENGTH)], bytes(data[max(0, end - LENGTH) : end])
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    end = len(data) - data.endswith(b"\n")
+    body, tail = memoryview(data)[: max(0, end - LENGTH)], data[max(0, end - LENGTH) : end]  # lines with vectors are not copied
     if not tail.startswith(START):
         return False
     if tail != SEAL.format(zlib.crc32(body)).encode():
