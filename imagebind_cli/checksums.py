@@ -11,7 +11,7 @@ from typing import Any
 SEALED = "crc32"
 DAMAGE = "damaged or edited: its bytes do not match the checksum in its last key, crc32; if it was edited on purpose, remove that key"
 SEAL = ', "crc32": "{:08x}"}}'  # ends the text of a sealed object
-LENGTH = len(SEAL.format(0))
+START, LENGTH = b', "crc32": "', len(SEAL.format(0))
 END, MARK = struct.Struct("<4sI"), b"\ncrc"  # what `append_checksum` adds: a mark and the checksum
 
 
@@ -35,9 +35,10 @@ def check_seal(text: str | bytes) -> bool:
     Raises:
         ValueError: it does not match.
     """
-    text = (text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text).rstrip(b"\n")
-    body, tail = text[:-LENGTH], text[-LENGTH:]
-    if not tail.startswith(SEAL[: SEAL.index("{")].encode()):
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    end = len(data) - data.endswith(b"\n")
+    body, tail = memoryview(data)[: max(0, end - LENGTH)], data[max(0, end - LENGTH) : end]  # lines with vectors are not copied
+    if not tail.startswith(START):
         return False
     if tail != SEAL.format(zlib.crc32(body)).encode():
         raise ValueError(DAMAGE)
