@@ -35,12 +35,12 @@ def check_seal(text: str | bytes) -> bool:
     Raises:
         ValueError: it does not match.
     """
-    data = memoryview(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)  # lines with vectors are not copied
-    end = len(data) - (data[-1:] == b"\n")
-    body, tail = data[: max(0, end - LENGTH)], bytes(data[max(0, end - LENGTH) : end])
-    if not tail.startswith(START):
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    end = len(data) - data.endswith(b"\n")
+    cut = max(0, end - LENGTH)
+    if not data.startswith(START, cut):
         return False
-    if tail != SEAL.format(zlib.crc32(body)).encode():
+    if data[cut:end] != SEAL.format(zlib.crc32(memoryview(data)[:cut])).encode():
         raise ValueError(DAMAGE)
     return True
 
