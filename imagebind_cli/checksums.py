@@ -1,4 +1,4 @@
-"""CRC-32 checksums that reveal a flipped bit: of any data, as the last key of a JSON object, or at the end of a file."""
+"""CRC-32 over what files hold, so that a flipped bit is reported: alone, as the last key of a JSON object, or at the end of a file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SEALED = "crc32"
 DAMAGE = "damaged or edited: its bytes do not match the checksum in its last key, crc32; if it was edited on purpose, remove that key"
 SEAL = ', "crc32": "{:08x}"}}'  # ends the text of a sealed object
 START, LENGTH = b', "crc32": "', len(SEAL.format(0))
-END, MARK = struct.Struct("<4sI"), b"\ncrc"  # what `append_checksum` adds: a mark and the checksum
+END, MARK = struct.Struct("<4sI"), b"\ncrc"  # what `append_checksum` adds: a mark, and the sum
 
 
 def checksum(parts: Iterable[Any]) -> int:
-    """Return the CRC-32 of several parts, each bytes or an array. 0, which stands for no checksum, becomes 1."""
+    """Return the CRC-32 of several parts, each bytes or an array, never 0, which stands for none."""
     total = 0
     for part in parts:
         total = zlib.crc32(part, total)
@@ -30,23 +30,23 @@ def seal(text: str) -> str:
 
 
 def check_seal(text: str | bytes) -> bool:
-    """Compare the text of a JSON object with its last key, `crc32`; return False if it lacks that key, as in files of earlier versions.
+    """Compare the text of a JSON object with its last key `crc32`; return False if it has none, as of an earlier version.
 
     Raises:
         ValueError: it does not match.
     """
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     end = len(data) - data.endswith(b"\n")
-    body, tail = memoryview(data)[: max(0, end - LENGTH)], data[max(0, end - LENGTH) : end]  # lines with vectors are not copied
-    if not tail.startswith(START):
+    cut = max(0, end - LENGTH)
+    if not data.startswith(START, cut):
         return False
-    if tail != SEAL.format(zlib.crc32(body)).encode():
+    if data[cut:end] != SEAL.format(zlib.crc32(memoryview(data)[:cut])).encode():
         raise ValueError(DAMAGE)
     return True
 
 
 def append_checksum(path: Path) -> None:
-    """Append the CRC-32 of a file's bytes to the file; readers of NPY ignore what follows the array."""
+    """Add the CRC-32 of a file's bytes to its end, where readers of NPY ignore it."""
     with open(path, "r+b") as file:
         data = file.read()
         file.write(END.pack(MARK, zlib.crc32(data)))

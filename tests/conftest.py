@@ -38,7 +38,8 @@ def _garbage_collected() -> Iterator[None]:
     """Collect the garbage of a run, which leaves without closing its files, and of it alone: all that was there before takes 0.1 s and more."""
     if next(_runs) % RUNS_BETWEEN_COLLECTIONS == 0:
         gc.unfreeze()
-        gc.collect()
+        with warnings.catch_warnings(action="ignore"):
+            gc.collect()
     gc.freeze()
     try:
         yield

@@ -47,7 +47,7 @@ def is_foreign_hdf5(path: str | Path) -> bool:
     try:
         with h5py.File(path, "r") as file:
             return not isinstance(_provenance(file).get("inputs"), dict)
-    except OSError:
+    except Exception:  # as above
         return False
 
 
@@ -81,7 +81,9 @@ class PreparedHDF5(Sequence[Entry]):
                 check_seal(file.attrs["made"])
                 self._text = self._column(file, "about", "text")
                 self._clips = {name: self._column(file, name, "clips") for name in self.provenance["inputs"]}
-        except OSError as error:
+        except UserError:
+            raise
+        except Exception as error:  # h5py raises many kinds on a damaged file
             raise UserError(f"{path}: not a readable HDF5 file: {first_line(error)}") from None
         if len({len(first) for _, first in (self._text, *self._clips.values())}) != 1:
             raise UserError(f"{path}: its modalities have different numbers of samples")
@@ -103,8 +105,8 @@ class PreparedHDF5(Sequence[Entry]):
             ):
                 raise ValueError("first does not share out the rows")
             return np.memmap(self.path, rows.dtype, "r", offset, rows.shape).view(np.ndarray), first
-        except (KeyError, AttributeError, ValueError, TypeError, OSError) as error:
-            raise UserError(f"{self.path}: {group}/{name} cannot be read: {error}") from None
+        except Exception as error:  # as above
+            raise UserError(f"{self.path}: {group}/{name} cannot be read: {first_line(error)}") from None
 
     def __len__(self) -> int:
         return len(self._text[1]) - 1
