@@ -1,4 +1,4 @@
-"""Parse JSON and TOML from anywhere: whatever is wrong with a text is a `ValueError` in words, and with a file one line that names it."""
+"""Parse JSON and TOML. Any fault in a text raises a `ValueError` that describes it; any fault in a file raises a `UserError` that names the file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from imagebind_cli.checksums import SEALED, check_seal
 from imagebind_cli.errors import UserError
 
-DEPTH = 100  # tables and lists inside each other; more would exhaust Python's stack somewhere later
+DEPTH = 100  # levels of nested tables and lists; more would exhaust Python's stack in a later step
 LARGEST = 64 << 20  # bytes of a file
 
 
 def parse_json(text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """Parse JSON in UTF-8. NaN and infinity are numbers, as Python writes them. pairs: as `object_pairs_hook` of `json.loads`.
+    """Parse JSON in UTF-8. NaN and infinity are accepted, as Python writes them. pairs: `object_pairs_hook` of `json.loads`.
 
     Raises:
         ValueError: it is not UTF-8, not JSON, or nested more than `DEPTH` deep.
@@ -46,7 +46,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON file that holds one object.
 
     Raises:
-        UserError: as `read_json`, or it holds something else.
+        UserError: as for `read_json`, or it holds anything else.
     """
     table = read_json(path)
     if not isinstance(table, dict):
@@ -55,10 +55,10 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_sealed_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds one object, compare it with the checksum that it may end with, and leave that out.
+    """Read a JSON file that holds one object, check the checksum that it may end with, and return the other keys.
 
     Raises:
-        UserError: as `read_object`, or it does not match.
+        UserError: as for `read_object`, or the checksum does not match.
     """
     table = read_object(path)
     try:
@@ -93,7 +93,7 @@ def _read(path: Path, parse: Callable[[bytes], Any], kind: str) -> Any:
 
 
 def _parse(text: str | bytes, parse: Callable[[str], Any], openers: str) -> Any:
-    """Parse a text. openers: the characters without which nothing is inside anything else."""
+    """Parse a text. openers: the characters that open a level of nesting; counting them avoids walking most values."""
     decoded = text if isinstance(text, str) else text.decode("utf-8-sig")
     try:
         value = parse(decoded)

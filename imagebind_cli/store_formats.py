@@ -1,6 +1,6 @@
-"""The formats of stores, a line for each, with all that other files need to know about them. Imports nothing, since help lists them.
+"""The table of store formats: everything that other files need to know about each. It imports no format, so that help can list them quickly.
 
-A further one also needs its module in `store/` and a row in docs/outputs.md.
+A new format also needs its module in `store/` and a row in docs/outputs.md.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 class StoreFormat:
     """A format of stores.
 
-    module: in `store/`, with the class `writer` (a `writer.Format`), the function or class `reader`, which returns a `source.Source`, and the
-    function `recognise`, which checks a path and its first bytes, if these do not suffice. start: the expression that they match.
-    folder: such a store is a folder. rewritable: another can be written beside it and put in its place, or it has a `writer.Rewritable`.
+    module: the file in `store/` that defines the next three. writer: a class, a `writer.Format`. reader: a function or class that returns a
+    `source.Source`. recognise: a function that checks a path and its first bytes, where `start` does not suffice. start: a regular expression
+    that the first bytes match. folder: whether a store is a folder. rewritable: whether a new store can replace it, as one file or by a
+    `writer.Rewritable`.
     """
 
     module: str
@@ -29,15 +30,15 @@ class StoreFormat:
     rewritable: bool = True
 
     def load(self, name: str) -> Any:
-        """Import one of its names."""
+        """Import the module, and return the object of this name."""
         return getattr(import_module(f"imagebind_cli.store.{self.module}"), name)
 
     def begins(self, head: bytes) -> bool:
-        """Check whether the first bytes of a file may be such a store's."""
+        """Check whether a file with these first bytes may be a store of this format."""
         return re.match(self.start, head, re.DOTALL) is not None
 
 
-# By ending. Of those that a file's first bytes match, the last is asked whether it is a store.
+# By ending. Of the formats that match a file's first bytes, the last decides whether it is a store.
 FORMATS = {
     ".jsonl": StoreFormat("lines", "JSONLinesWriter", "open_lines", "is_lines"),
     ".npy": StoreFormat("lines", "NPYWriter", "open_npy", "is_described", start=rb"\x93NUMPY", rewritable=False),

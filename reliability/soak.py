@@ -4,7 +4,8 @@
 
 Sentences go through `embed`, files through `embed` and `preprocess`. A run takes its inputs from a pipe, so what it has taken shows how far it
 is. Its memory and that of its largest worker are sampled along the way and printed for each tenth of the inputs. A run fails if either grows
-by more than `GROWTH` and `GROWTH_PER_INPUT` allow once it is warm, if its rate falls under half, or if it takes no input for a minute.
+by more than `GROWTH` and `GROWTH_PER_INPUT` allow once it is warm, if the rate of half a minute or more falls under half, or if it takes no
+input for a minute.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ GROWTH = 64.0  # MB
 GROWTH_PER_INPUT = 1000e-6  # MB: a store knows the ids of its rows
 STALL = 60.0  # seconds
 WARM = 5.0  # seconds that a process takes to import what it needs
+JUDGED = 30.0  # seconds from which a run's rate is judged: that of a shorter one depends on what else the machine does
 INTERVAL = 0.1  # seconds between samples
 PIPE = 8192  # bytes of inputs that wait in the pipe
 MODEL = ("--model", "tiny")
@@ -155,7 +157,7 @@ def judge(samples: list[Sample]) -> str | None:
     if max(process, worker) > allowed:
         return f"the process grew by {process:.0f} MB and its largest worker by {worker:.0f}; {allowed:.0f} are allowed"
     early, late = rate(samples, 0.1, 0.4), rate(samples, 0.6, 0.9)
-    if late < early / 2:
+    if samples[-1].seconds >= JUDGED and late < early / 2:
         return f"the rate fell from {early:.0f} to {late:.0f} a second"
     return None
 

@@ -1,8 +1,8 @@
-"""How long reading one item may take."""
+"""The time limit for reading one item."""
 
-ITEM_SECONDS = 600.0  # where the user does not say
+ITEM_SECONDS = 600.0  # the default
 
 
 def overdue_reason(seconds: float) -> str:
-    """Say why an item failed that takes longer to read than `seconds`."""
+    """Return the reason of failure for an item that takes longer than `seconds` to read."""
     return f"not read within {seconds:g} s; --item-timeout allows more"

@@ -1,7 +1,6 @@
-"""When a recording began, as its file states it, and clock times in ISO 8601.
+"""Read when a recording began, as its file states it, and write clock times in ISO 8601.
 
-A clock is a `datetime`: in UTC, or without a zone where the file states a local time and not where. A year outside those of a clock that was
-set counts as no clock.
+A clock is a `datetime`: in UTC, or without a zone where the file states a local time but no zone. A year outside `YEARS` counts as no clock.
 """
 
 from __future__ import annotations
@@ -13,20 +12,20 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 YEARS = range(2000, 2104)  # a clock that was never set states 1904, 1970 or 1980
-ORIGINATION = slice(320, 338)  # where a broadcast WAV file's `bext` chunk has its date, 10 letters, and time, 8
+ORIGINATION = slice(320, 338)  # of a broadcast WAV file's `bext` chunk: 10 characters of date, 8 of time
 
 
 def clock_text(began: datetime, seconds: float = 0.0) -> str:
-    """Return the time some seconds after a recording began: `2024-05-01T12:00:05.250Z`, without the Z where the zone is not known."""
+    """Return the time `seconds` after a recording began, as `2024-05-01T12:00:05.250Z`; without the Z where the zone is unknown."""
     time = began + timedelta(milliseconds=round(seconds * 1000))
     return time.replace(tzinfo=None).isoformat(timespec="milliseconds") + ("" if time.tzinfo is None else "Z")
 
 
 def parse_clock(text: str) -> datetime | None:
-    """Parse a date and time in ISO 8601 or as EXIF writes it, `2024:05:01 12:00:00`; None if it is neither, or of a clock that was not set."""
+    """Parse a date and time in ISO 8601 or as EXIF writes it, `2024:05:01 12:00:00`; None if it is neither, or not in `YEARS`."""
     text = re.sub(r"^(\d{4})[:/._ -](\d\d)[:/._ -](\d\d)[ T]+(\d\d)[:._ -](\d\d)[:._ -](\d\d)", r"\1-\2-\3T\4:\5:\6", text.strip())
     time = None
-    if len(text) > len("2024-05-01"):  # a date alone is no time
+    if len(text) > len("2024-05-01"):  # a date alone is not a time
         with suppress(ValueError, OverflowError):
             time = datetime.fromisoformat(text)
             time = time if time.tzinfo is None else time.astimezone(UTC)
@@ -34,7 +33,7 @@ def parse_clock(text: str) -> datetime | None:
 
 
 def epoch_clock(seconds: float, local: bool = False) -> datetime | None:
-    """Return the time of seconds since 1970. local: they count in an unknown zone's time."""
+    """Convert seconds since 1970 to a clock, None outside `YEARS`. local: they are local time in an unknown zone."""
     if not datetime(YEARS.start, 1, 1, tzinfo=UTC).timestamp() <= seconds < datetime(YEARS.stop, 1, 1, tzinfo=UTC).timestamp():
         return None
     time = datetime.fromtimestamp(round(seconds, 3), UTC)
@@ -42,9 +41,9 @@ def epoch_clock(seconds: float, local: bool = False) -> datetime | None:
 
 
 def container_clock(tags: Mapping[str, str]) -> datetime | None:
-    """Return when a film or sound began by its container's tags: Apple's, which has a zone, before the container's own.
+    """Return when a video or sound began by its container's tags. Apple's tag, which has a zone, goes before the container's own.
 
-    Of a broadcast WAV file FFmpeg gives the date and the time as two tags.
+    For a broadcast WAV file, FFmpeg gives the date and the time as two tags.
     """
     for text in (tags.get("com.apple.quicktime.creationdate", ""), tags.get("creation_time", "")):
         if time := parse_clock(text):
@@ -53,7 +52,7 @@ def container_clock(tags: Mapping[str, str]) -> datetime | None:
 
 
 def broadcast_clock(head: bytes) -> datetime | None:
-    """Return when a broadcast WAV file began, by its first bytes: the date and time of the recorder, in its own zone."""
+    """Return the recorder's local date and time from the first bytes of a broadcast WAV file, or None."""
     at = 12  # after `RIFF`, the length and `WAVE`
     while at + 8 <= len(head):
         kind, size = struct.unpack_from("<4sI", head, at)

@@ -1,7 +1,7 @@
-"""Files that are read in a separate process, so that a crash of a library, a hang or a bomb costs that file alone.
+"""Read files in a separate process, so that a library's crash, a hang or a decompression bomb costs that file alone.
 
-The process imports NumPy and the reader's libraries, a fraction of a second, and is kept for the next file. No PyTorch is needed in it. It may
-take no more memory than `MEMORY`, and ends with its parent.
+The process imports NumPy and the reader's libraries, but not PyTorch, in a fraction of a second, and is kept for the next file. Its memory is
+limited to `MEMORY`, and it ends with its parent.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _thread = threading.local()
 
 
 def read_in_place() -> None:
-    """From now on, read files in this process: it is itself one whose crash costs one file."""
+    """Read files in this process from now on; for a process whose own crash costs only one file."""
     _in_place.set()
 
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Limit how long this thread waits for files that are read apart; what takes longer raises a `ValueError`."""
+    """Limit how long this thread waits for files read in a separate process; after that, a `ValueError` is raised."""
     before, _thread.deadline = _deadline(), time.monotonic() + seconds
     try:
         yield
@@ -56,7 +56,7 @@ def _deadline() -> float:
 
 
 class Apart:
-    """What a function makes of a file, in a separate process: attributes and methods of the result are reached by name.
+    """The result of a function of a file, in a separate process. Its attributes and methods are reached by name.
 
     Use it as a context manager. Arguments and results are pickled on their way between the two processes.
     """
@@ -84,27 +84,27 @@ class Apart:
         self.close()
 
     def result(self) -> Any:
-        """Return the function's result itself."""
+        """Return the whole result."""
         return self._worker.ask("result")
 
     def get(self, *names: str) -> tuple[Any, ...]:
-        """Return attributes."""
+        """Return attributes of the result."""
         values: tuple[Any, ...] = self._worker.ask("get", names)
         return values
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call a method."""
+        """Call a method of the result."""
         return self._worker.ask("call", name, arguments)
 
     def iterate(self, name: str, *arguments: Any) -> Iterator[Any]:
-        """Call a method that returns an iterator, and yield what this gives, one at a time."""
+        """Call a method that returns an iterator, and yield its items one at a time."""
         self._worker.ask("begin", name, arguments)
         while (item := self._worker.ask("following")) is not None:
             yield item[0]
 
     def close(self) -> None:
         """Release the file."""
-        with suppress(ValueError):  # it died
+        with suppress(ValueError):  # the process has ended
             self._worker.ask("close")
         if isinstance(self._worker, _Worker) and self._worker.alive:
             with _lock:
@@ -119,7 +119,7 @@ def call_apart(function: str, source: Source, *arguments: Any) -> Any:
 
 
 def _portable(source: Source) -> str | bytes:
-    """Return a file's path, or the bytes of an open file, which stays at its first byte."""
+    """Return a file's path, or the bytes of an open file, which is left at its first byte."""
     if isinstance(source, str | os.PathLike):
         return os.path.abspath(source)
     source.seek(0)
@@ -129,7 +129,7 @@ def _portable(source: Source) -> str | bytes:
 
 
 class _Session:
-    """One file at a time, and the answers about it."""
+    """Hold the result for one file at a time, and answer requests about it."""
 
     made: Any = None
     items: Iterator[Any] = iter(())
@@ -182,7 +182,7 @@ class _Worker:
         self._connection = Connection(ours.detach())
 
     def ask(self, name: str, *arguments: Any) -> Any:
-        """Ask for something and wait for the answer.
+        """Send a request and wait for the answer.
 
         Raises:
             ValueError: the process crashed, or took too long. Otherwise what was raised there.
@@ -198,7 +198,7 @@ class _Worker:
         except (EOFError, OSError):
             code = self._end()
             raise ValueError(f"its library crashed on it ({f'signal {-code}' if code < 0 else f'exit code {code}'})") from None
-        except BaseException:  # Ctrl-C, too: the answer to come would be taken for that of the next question
+        except BaseException:  # Ctrl-C, too: the pending answer would be taken for that of the next request
             self.kill()
             raise
         if error is not None:
@@ -222,7 +222,7 @@ def _take() -> _Worker:
     with _lock:
         while _idle:
             worker = _idle.pop()
-            if worker.owner == os.getpid():  # after a fork, the parent's belong to the parent
+            if worker.owner == os.getpid():  # after a fork, the parent's workers stay with the parent
                 return worker
     return _Worker()
 
@@ -235,13 +235,13 @@ def _end_idle() -> None:
 
 
 def serve_files(descriptor: str) -> None:
-    """Answer questions on a socket until it is closed."""
+    """Answer requests on a socket until it is closed."""
     import io
     import warnings
 
     warnings.simplefilter("ignore")
     connection, session = Connection(int(descriptor)), _Session()
-    gc.freeze()  # what was imported is no garbage
+    gc.freeze()  # imported objects are not garbage
     threading.Thread(target=_end_with_parent, args=(int(descriptor),), daemon=True).start()
     _limit_memory()
     with suppress(EOFError, OSError):
@@ -259,10 +259,10 @@ def serve_files(descriptor: str) -> None:
 
 
 def _portable_error(error: Exception) -> Exception:
-    """Return an error that can be raised in the parent: Python's own and ours as they are, others by their words."""
+    """Return an error that the parent can raise: Python's errors and ours unchanged, others as a `RuntimeError` with their message."""
     if type(error).__module__ == "builtins" or type(error).__module__.startswith("imagebind_cli."):
         return error
-    if isinstance(error, MemoryError):  # of NumPy or PyAV
+    if isinstance(error, MemoryError):  # a subclass from NumPy or PyAV
         return MemoryError(str(error))
     return RuntimeError(str(error) or type(error).__name__)
 

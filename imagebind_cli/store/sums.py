@@ -1,4 +1,4 @@
-"""The checksums of rows: a CRC-32 for each row's vector and for all else of it, and running ones for what a resumed run relies on."""
+"""Compute and compare the checksums of rows: a CRC-32 of each vector, one of the other columns, and running ones of what a resumed run needs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from imagebind_cli.checksums import checksum
 from imagebind_cli.errors import UserError
 
 SUMS = np.dtype([("vector", "<u4"), ("row", "<u4"), ("inputs", "<u4"), ("replaced", "<u4")])
-# Of a row's vector, of its other columns, of the records of all inputs up to it, and of all numbers of replaced rows when it was written. `row` is
-# 0 for a row of an earlier version, which had no checksums.
-FIRST = np.array([(0, 1, 0, 0)], SUMS)  # what comes before the first row
+# The checksums of a row's vector, of its other columns, of the records of all inputs up to it, and of the numbers of all rows replaced by then.
+# `row` is 0 for a row of an earlier version, which had no checksums.
+FIRST = np.array([(0, 1, 0, 0)], SUMS)  # stands for the row before the first
 REMEDY = "imagebind store check lists what is; restore it from a copy, or embed the inputs again into another store"
 INTACT, UNSUMMED, DAMAGED = 0, 1, 2  # states of a row
 
@@ -26,7 +26,7 @@ def each_sum(records: np.ndarray) -> np.ndarray:
 
 
 def running_sum(records: np.ndarray, before: int = 0) -> int:
-    """Return the checksum of all rows of an array. before: that of what came before them."""
+    """Return the checksum of all rows of an array. before: the checksum of the rows before them."""
     return zlib.crc32(np.ascontiguousarray(records).reshape(-1).view(np.uint8).data, before)
 
 
@@ -35,7 +35,7 @@ def new_sums(vectors: np.ndarray, columns: Iterable[Sequence[bytes]], inputs: np
 
     Args:
         vectors: as they are stored. columns: the bytes of each row's other columns. inputs: the records of their inputs.
-        before: the sum of all inputs before them. replaced: the sum of all numbers of replaced rows.
+        before: the checksum of all inputs before them. replaced: the checksum of the numbers of all replaced rows.
     """
     sums = np.zeros(len(vectors), SUMS)
     sums["vector"], sums["row"], sums["replaced"] = each_sum(vectors), [checksum(parts) for parts in columns], replaced
@@ -49,7 +49,7 @@ def row_states(
     """Compare rows with their `SUMS`, and return the state of each, (n,).
 
     Args:
-        sums: those of the rows after that of the row before them, or `FIRST`, (n + 1,). replaced: numbers of all replaced rows, as written.
+        sums: of the row before them, or `FIRST`, and then of the rows, (n + 1,). replaced: the numbers of all replaced rows, in stored order.
             The others are as for `new_sums`.
     """
     before, sums = sums[:-1], sums[1:]
@@ -61,7 +61,7 @@ def row_states(
 
 
 def check_running(sums: np.ndarray, *, replaced: np.ndarray | None = None, inputs: np.ndarray | None = None) -> None:
-    """Compare what a run relies on with the `SUMS` of the last row, (1,), or `FIRST`.
+    """Compare what a resumed run needs with the `SUMS` of the last row, (1,), or `FIRST`.
 
     Raises:
         ValueError: the records of inputs, or the numbers of replaced rows, do not match.
@@ -72,10 +72,10 @@ def check_running(sums: np.ndarray, *, replaced: np.ndarray | None = None, input
 
 
 def check_states(path: Path, start: int, states: np.ndarray) -> None:
-    """Refuse rows that are damaged. start: the number of the first; states: as `row_states` returns them.
+    """Refuse damaged rows. start: the number of the first row; states: as `row_states` returns them.
 
     Raises:
-        UserError: names the first.
+        UserError: a row is damaged; it names the first one.
     """
     for row in np.flatnonzero(states == DAMAGED)[:1]:
         raise UserError(f"{path}: row {start + row} is damaged: it does not match its checksum; {REMEDY}")

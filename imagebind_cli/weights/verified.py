@@ -1,7 +1,7 @@
-"""Compare a weight file with its record when it is first used: its SHA-256, once for each state of the file.
+"""Compare a weight file with its recorded SHA-256 when it is first used, once for each state of the file.
 
-A state is the file's size, time of change and inode. `verified.json` in the folder of downloaded models remembers those that matched, so that
-gigabytes are read once and not at every start; `imagebind weights verify` reads them each time.
+A state is the file's size, modification time and inode. `verified.json` in the folder of downloaded models remembers the states that matched, so
+that gigabytes are not read at every start; `imagebind weights verify` reads them each time.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ PACKAGE = Path(__file__).parent.parent
 
 
 def check_weight_file(path: Path, records: Mapping[str, FileRecord] | None = None) -> None:
-    """Compare a weight file with the record of it, unless this state of it is known to match.
+    """Compare a weight file with its record, unless its state is known to match.
 
     Args:
-        records: of the files in its folder, by name; those of `origin.json` where there are none. A file without a record is not compared.
+        records: of the files in its folder, by name; by default those of `origin.json`. A file without a record is not compared.
     Raises:
-        UserError: it differs; names the damaged tensor where the file has checksums of them.
+        UserError: it differs; the message names the damaged tensor where the file has checksums of tensors.
     """
     record = (records or recorded_files(path.parent)).get(path.name)
     if record is None or not path.is_file():
@@ -43,7 +43,7 @@ def check_weight_file(path: Path, records: Mapping[str, FileRecord] | None = Non
 
 
 def weight_fault(path: Path, record: FileRecord) -> str:
-    """Read a weight file, and return in words how it differs from its record, and in which tensor where that is known; "" if it does not."""
+    """Read a weight file, and describe how it differs from its record, and in which tensor if that is known; "" if it matches."""
     fault = file_fault(path, record)
     part = damaged_part(path) if fault and path.is_file() else ""
     return f"{fault}; {part}" if part else fault
@@ -62,10 +62,10 @@ def _remembered() -> dict[str, Any]:
 
 
 def _remember(path: Path, state: list[Any]) -> None:
-    """Remember a state, and forget files that are gone. The package's own are small, and read anew where there may be no folder of models."""
+    """Remember a state, and forget files that are gone. The package's own files are small and are read each time, so they need no folder."""
     if PACKAGE in path.parents:
         return
     states = {name: known for name, known in _remembered().items() if os.path.exists(name)}
-    with suppress(OSError, UserError):  # where the folder cannot be written to, the file is read again the next time
+    with suppress(OSError, UserError):  # if the folder is not writable, the file is read again next time
         home().mkdir(parents=True, exist_ok=True)
         write_json(home() / VERIFIED, states | {os.path.abspath(path): state})
