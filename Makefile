@@ -67,6 +67,7 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.gpu
 	$(BIN)/python -m benchmarks.store
+	$(BIN)/python -m benchmarks.checksums
 	$(BIN)/python -m benchmarks.search
 	$(BIN)/python -m benchmarks.kills
 
