@@ -43,10 +43,10 @@ soak: .venv/installed
 
 # Some of each campaign, three minutes, as CI runs it.
 shake: .venv/installed
-	$(BIN)/python -m reliability.fuzz --seconds 40
-	$(BIN)/python -m reliability.faults --seconds 40 --kills 21 --full 21 --errors 21 --limits 21
-	$(BIN)/python -m reliability.soak --seconds 40
-	$(BIN)/python -m reliability.flips --seconds 40 --flips 110
+	$(BIN)/python -m reliability.fuzz --seconds 30
+	$(BIN)/python -m reliability.faults --seconds 30 --kills 21 --full 21 --errors 21 --limits 21
+	$(BIN)/python -m reliability.soak --seconds 30
+	$(BIN)/python -m reliability.flips --seconds 30 --flips 110
 
 lint: .venv/installed
 	$(BIN)/ruff check .

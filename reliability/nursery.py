@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-import torch  # noqa: F401 - imported once, for every process forked from here
+import torch  # imported once, for every process forked from here
 
 from imagebind_cli import cli
 
+torch.set_num_threads(1)  # a process whose libraries have begun threads must not fork: OpenMP's would be missed in the child for ever
 
 @dataclass(frozen=True)
 class Run:
