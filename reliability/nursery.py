@@ -19,6 +19,7 @@ from imagebind_cli import cli
 
 torch.set_num_threads(1)  # a process whose libraries have begun threads must not fork: OpenMP's would be missed in the child for ever
 
+
 @dataclass(frozen=True)
 class Run:
     """A run that ended.
