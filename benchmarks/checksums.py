@@ -1,4 +1,4 @@
-"""What checksums cost: the share of embedding, resuming, searching, copying and reading that is spent in them.
+"""Measure the share of embedding, resuming, searching, copying and reading that checksums take.
 
     python -m benchmarks.checksums [--rows 100000] [--dim 1024] [--work DIR]
 

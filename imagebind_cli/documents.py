@@ -39,7 +39,7 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: it cannot be read, has more than `LARGEST` bytes, or `parse_json` refuses it.
     """
-    return _read(path, parse_json, "JSON")
+    return _parsed(path, _content(path), parse_json, "JSON")
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -48,10 +48,7 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         UserError: as for `read_json`, or it holds anything else.
     """
-    table = read_json(path)
-    if not isinstance(table, dict):
-        raise UserError(f"{path}: not a JSON object")
-    return table
+    return _object(path, read_json(path))
 
 
 def read_sealed_object(path: Path) -> dict[str, Any]:
@@ -60,9 +57,10 @@ def read_sealed_object(path: Path) -> dict[str, Any]:
     Raises:
         UserError: as for `read_object`, or the checksum does not match.
     """
-    table = read_object(path)
+    data = _content(path)
+    table = _object(path, _parsed(path, data, parse_json, "JSON"))
     try:
-        check_seal(path.read_bytes())
+        check_seal(data)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
     table.pop(SEALED, None)
@@ -75,10 +73,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, has more than `LARGEST` bytes, or `parse_toml` refuses it.
     """
-    return _read(path, parse_toml, "TOML")
+    table: dict[str, Any] = _parsed(path, _content(path), parse_toml, "TOML")
+    return table
 
 
-def _read(path: Path, parse: Callable[[bytes], Any], kind: str) -> Any:
+def _content(path: Path) -> bytes:
     try:
         with open(path, "rb") as file:
             data = file.read(LARGEST + 1)
@@ -86,6 +85,16 @@ def _read(path: Path, parse: Callable[[bytes], Any], kind: str) -> Any:
         raise UserError(f"{path}: {error.strerror}") from None
     if len(data) > LARGEST:
         raise UserError(f"{path}: more than {LARGEST >> 20} MiB, which is too much for such a file")
+    return data
+
+
+def _object(path: Path, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: not a JSON object")
+    return value
+
+
+def _parsed(path: Path, data: bytes, parse: Callable[[bytes], Any], kind: str) -> Any:
     try:
         return parse(data)
     except ValueError as error:

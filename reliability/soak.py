@@ -38,7 +38,7 @@ MODEL = ("--model", "tiny")
 
 @dataclass(frozen=True)
 class Sample:
-    """What a run had taken and held at one moment.
+    """Record what a run had taken and held at one moment.
 
     seconds: since its start. inputs: that it had taken. process, worker: resident memory in MB of the run's own process, and of the largest of
     its workers, 0 where it has none.

@@ -52,7 +52,7 @@ def open_image(source: Source, most: int = MAX_PIXELS, page: int = 0, transparen
 
 @dataclass(frozen=True)
 class _Pixels:
-    """What is kept of a picture on its way between two processes."""
+    """Carry a picture between two processes."""
 
     mode: str
     size: tuple[int, int]

@@ -1,4 +1,4 @@
-"""What a job is given to read, as one value: arguments, lines of stdin, or a manifest."""
+"""Hold the inputs of a job as one value: arguments, lines of stdin, or a manifest."""
 
 from __future__ import annotations
 

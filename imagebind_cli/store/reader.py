@@ -120,7 +120,7 @@ class StoreReader:
 
     @property
     def sealed(self) -> bool:
-        """Whether the provenance has a checksum."""
+        """Tell whether the provenance has a checksum."""
         return self._source.sealed
 
     def items(self) -> Iterator[list[Row]]:

@@ -37,7 +37,7 @@ class RecipeError(UserError):
 
 @dataclass(frozen=True)
 class LossTraits:
-    """What other files need to know about a training loss, besides its branch in `loss.PairLoss`.
+    """Describe a training loss to other files; its computation is its branch in `loss.PairLoss`.
 
     negatives: it compares a pair with the other pairs of its batch. guessing: it is near ln(batch) where nothing is learnt.
     """
@@ -140,7 +140,7 @@ class PairRecipe(RecipeTable):
 
     @property
     def loss_traits(self) -> LossTraits:
-        """What there is to know about its loss."""
+        """Look up the description of its loss."""
         return LOSSES[self.loss]
 
     @property

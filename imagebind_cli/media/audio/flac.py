@@ -1,4 +1,4 @@
-"""What FLAC says of itself: its frames' own rate, channels and bits against those of the header, and the MD5 of all samples.
+"""Check a FLAC file against itself: the rate, channels and bits of its frames against the header, and all samples against its MD5.
 
 libFLAC compares each frame with its CRC-16, but neither of these. The layout is that of RFC 9639.
 """
