@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 
-from imagebind_cli.checksums import check_seal
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import being_written, open_locked, sync, write_all, write_sealed_json
 from imagebind_cli.store.growing import HEADER, GrowingLines, GrowingNPY, has_header, map_npy
@@ -108,11 +107,10 @@ def read_provenance(names: FolderFiles) -> tuple[dict[str, Any], int, bool]:
         UserError: it cannot be read.
     """
     try:
-        text = names.provenance.read_bytes()
-        provenance = parse_provenance(text)
+        provenance, sealed = parse_provenance(names.provenance.read_bytes())
         if not (isinstance(rows := provenance.pop("part_rows"), int) and 0 < rows < 1 << 40):
             raise ValueError(f"parts of {rows!r} rows")
-        return provenance, rows, check_seal(text)
+        return provenance, rows, sealed
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{names.folder}: not a store of imagebind embed: {names.provenance.name}: {error}") from None
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from imagebind_cli.checksums import check_seal, seal
+from imagebind_cli.checksums import seal
 from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.store.journal import PAGE, JournaledFile, Snapshot
 from imagebind_cli.store.provenance import check_resumable, parse_provenance
@@ -80,7 +80,7 @@ class StoreHDF5Writer:
                 self._file = h5py.File(self._disk, "r+" if self._disk.length else "w", **access)
                 if self._disk.length:
                     _check_own(self._file)
-                    check_resumable(path, parse_provenance(self._file.attrs["made"]), provenance)
+                    check_resumable(path, parse_provenance(self._file.attrs["made"])[0], provenance)
                 else:
                     self._create(provenance)
                 self.stamps, replaced = self._file["inputs"][:], self._file["replaced"][:]
@@ -162,7 +162,7 @@ class HDF5Source:
         self._path = path
 
         def describe(file: Any, _: Snapshot) -> tuple[dict[str, Any], bool, int, np.ndarray, set[str]]:
-            provenance, sealed = parse_provenance(file.attrs["made"]), check_seal(file.attrs["made"])
+            provenance, sealed = parse_provenance(file.attrs["made"])
             rows, replaced, present = len(file["embeddings"]), file["replaced"][:], {"sums", "clocks"} & set(file)
             for name, (shape, dtype) in columns(provenance).items():
                 if name == "replaced" or (name == "sums" and name not in present):

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from imagebind_cli.checksums import check_seal
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import write_sealed_json
 from imagebind_cli.store.growing import GrowingLines, GrowingNPY
@@ -122,17 +121,17 @@ class NPYWriter:
 def open_lines(path: Path) -> TableSource:
     """Open a `.jsonl` file to read."""
     made = _made(path)
-    provenance, (table, starts) = parse_provenance(made), read_row_table(path)
-    return TableSource(provenance, check_seal(made), table, LineVectors(path, starts, int(provenance["dim"])))
+    (provenance, sealed), (table, starts) = parse_provenance(made), read_row_table(path)
+    return TableSource(provenance, sealed, table, LineVectors(path, starts, int(provenance["dim"])))
 
 
 def open_npy(path: Path) -> TableSource:
     """Open a `.npy` file to read."""
     made = _made(path)
-    provenance = parse_provenance(made)
+    provenance, sealed = parse_provenance(made)
     vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     table, _ = read_row_table(path.with_suffix(".jsonl"), len(vectors))
-    return TableSource(provenance, check_seal(made), table, Views([vectors[: len(table)]], int(provenance["dim"])))
+    return TableSource(provenance, sealed, table, Views([vectors[: len(table)]], int(provenance["dim"])))
 
 
 def _made(path: Path) -> bytes:

@@ -25,8 +25,8 @@ RIGHT: dict[str, Callable[[Any], bool]] = {  # whether a store may have a value 
 FREE = ("assumptions", "version", "folder")  # keys that may differ between two runs on one store
 
 
-def parse_provenance(text: str | bytes) -> dict[str, Any]:
-    """Parse the record of how a store was made.
+def parse_provenance(text: str | bytes) -> tuple[dict[str, Any], bool]:
+    """Parse the record of how a store was made, and tell whether it has a checksum.
 
     Raises:
         ValueError: it is not such a record, does not match its checksum, or lacks a key without which no store can be read.
@@ -40,11 +40,11 @@ def parse_provenance(text: str | bytes) -> dict[str, Any]:
     if wrong is not None:
         raise ValueError(f"the record of how it was made has {wrong} {record[wrong]!r:.40}, which no store has")
     try:
-        check_seal(text)
+        sealed = check_seal(text)
     except ValueError as error:
         raise ValueError(f"the record of how it was made is {error}") from None
     record.pop(SEALED, None)
-    return record
+    return record, sealed
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
@@ -111,7 +111,7 @@ def check_provenance_file(path: Path, provenance: dict[str, Any]) -> None:
         if not record.exists():
             raise UserError(f"{path}: exists and was not made by imagebind embed; write to another file")
         try:
-            before = parse_provenance(record.read_bytes())
+            before, _ = parse_provenance(record.read_bytes())
         except ValueError as error:
             raise UserError(f"{record}: {error}; without it {path} cannot be continued") from None
         check_resumable(path, before, provenance)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from imagebind_cli.checksums import check_seal, seal
+from imagebind_cli.checksums import seal
 from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import being_written, open_locked, replacing
@@ -85,7 +85,7 @@ def _open(path: Path) -> tuple[TableSource, list[dict[str, Any]]]:
             raise ValueError("not a safetensors file")
         header = parse_json(file.read(length))
     made = header["__metadata__"]["made"]
-    provenance = parse_provenance(made)
+    provenance, sealed = parse_provenance(made)
     vectors, beside = (_tensor(path, header[name], 8 + length) for name in ("embeddings", "rows"))
     text, table = beside.tobytes(), RowTable()
     rows = parse_json(text)
@@ -93,7 +93,7 @@ def _open(path: Path) -> tuple[TableSource, list[dict[str, Any]]]:
         table.add(line, f"{path}: row {len(table)}")
     if len(table) != len(vectors):
         raise ValueError(f"it has {len(table)} ids for {len(vectors)} vectors")
-    return TableSource(provenance, check_seal(made), table, Views([vectors], int(provenance["dim"]))), rows
+    return TableSource(provenance, sealed, table, Views([vectors], int(provenance["dim"]))), rows
 
 
 def _tensor(path: Path, entry: Mapping[str, Any], base: int) -> np.ndarray:
