@@ -66,21 +66,21 @@ class ForkServer:
 
 
 def request(
-    address: str, command: list[str], environment: dict[str, str], descriptors: dict[int, int], session: bool
+    address: str, command: list[str], environment: dict[str, str], descriptors: dict[int, int], folder: str, session: bool
 ) -> tuple[int, socket.socket]:
     """Ask a server for a program.
 
     Args:
         command: `[python, "-c", code, …]` or `[python, "-m", module, …]`.
         descriptors: the program's number of each descriptor -> its number here.
-        session: whether the program leads a session of its own.
+        folder: the program's working folder. session: whether the program leads a session of its own.
     Returns:
         its process id, 0 if a server with other variables cannot fork it, and a socket: its `waitpid` status comes there, and closing
         it kills the program.
     """
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(address)
-    document = {"command": command, "environment": environment, "folder": os.getcwd(), "session": session, "numbers": list(descriptors)}
+    document = {"command": command, "environment": environment, "folder": folder, "session": session, "numbers": list(descriptors)}
     message = json.dumps(document).encode()
     socket.send_fds(connection, [NUMBER.pack(len(message))], list(descriptors.values()))
     connection.sendall(message)
@@ -100,12 +100,12 @@ class Forked(subprocess.Popen[Any]):
         descriptors = {number: number if descriptor == -1 else descriptor for number, descriptor in streams.items()}
         environment = os.environ if given["env"] is None else given["env"]
         assert given["preexec_fn"] is None
-        assert given["cwd"] is None
         self.pid, self._status = request(
             self._server.address,
             [os.fsdecode(word) for word in given["args"]],
             {os.fsdecode(name): os.fsdecode(value) for name, value in environment.items()},
             descriptors | {number: number for number in given["pass_fds"]},
+            os.fsdecode(given["cwd"] or os.getcwd()),
             given["start_new_session"],
         )
         if not self.pid:
@@ -160,7 +160,7 @@ def stand_in(address: str, program: str) -> NoReturn:
     passed_on = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)
     command = [sys.executable, "-m", "imagebind_cli", *sys.argv[1:]]
-    process, connection = request(address, command, dict(os.environ), open_descriptors, session=False)
+    process, connection = request(address, command, dict(os.environ), open_descriptors, os.getcwd(), session=False)
     if not process:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
         os.execv(program, [program, *sys.argv[1:]])

@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import random
-import select
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import soundfile
 import torch
 from conftest import Run, Start
 from family import family, gone
+from forkserver import Forked, ForkServer
 from PIL import Image
 
 import imagebind_cli as ib
@@ -360,55 +361,39 @@ def test_torchaudio_is_not_imported_to_embed(files: dict[str, list[str]], tmp_pa
 
 # Killed, stopped, cut off
 
-NURSERY = f"""
-import json, os, sys
-from imagebind_cli import cli
+SMALL_PARTS = f"""
+from imagebind_cli.cli import run_command_line
 from imagebind_cli.prepared import hdf5
-from imagebind_cli.readers import read_source
-from imagebind_cli.registry import face
-from imagebind_cli.weights.find import input_configs
 hdf5.PART_BYTES = {PART}
-list(read_source(face("text"), "words", input_configs("tiny", ["text"])["text"], face("text").options()))
-for line in sys.stdin:
-    if (child := os.fork()) == 0:
-        sys.argv = ["imagebind", *json.loads(line)]
-        cli.run_command_line()
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+run_command_line()
 """
-"""A process that has imported all there is, and forks one that runs `imagebind ARGUMENTS` for each line: ten runs in the time of one."""
+Until = Callable[..., int]
 
 
-class Nursery:
-    def __init__(self, folder: Path) -> None:
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen([sys.executable, "-c", NURSERY], cwd=folder, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+@pytest.fixture
+def run_until(fork_server: ForkServer) -> Until:
+    """Run `imagebind ARGUMENTS` in a folder to its end, or kill it as soon as something is so. Its exit code."""
 
-    def run(self, *arguments: str, until: Callable[[], bool] | None = None) -> int:
-        """Run to the end, or kill it as soon as something is so. Its exit code."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(arguments).encode() + b"\n")
-        self._process.stdin.flush()
-        child = int(self._process.stdout.readline())
-        while until is not None and not select.select([self._process.stdout], [], [], 0.0005)[0]:
+    def run(folder: Path, *arguments: str, until: Callable[[], bool] = lambda: False) -> int:
+        quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        process = Forked([sys.executable, "-c", SMALL_PARTS, *arguments], server=fork_server, cwd=folder, **quiet)
+        while process.poll() is None:
             if until():
-                os.kill(child, signal.SIGKILL)
+                process.kill()
                 break
-        return int(self._process.stdout.readline())
+            time.sleep(0.0005)
+        return process.wait()
 
-    def close(self) -> None:
-        self._process.communicate()
+    return run
 
 
 @pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nursery, Path]]:
-    folder = tmp_path_factory.mktemp("nursery")
+def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a manifest of sentences, some of them too long."""
+    folder = tmp_path_factory.mktemp("sentences")
     rows = [{"id": str(i), "text": f"sentence {i} " + "words " * (200 if i % 100 == 3 else i % 20)} for i in range(SENTENCES)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    started = Nursery(folder)
-    yield started, folder
-    started.close()
+    return folder
 
 
 def written(folder: Path, start: str) -> int:
@@ -423,8 +408,8 @@ def written(folder: Path, start: str) -> int:
 
 
 @pytest.mark.parametrize("ending", ["-%03d.tar", ".h5"])
-def test_killed_at_ten_moments_and_run_again_equals_an_unbroken_run(nursery: tuple[Nursery, Path], ending: str) -> None:
-    run, folder = nursery[0].run, nursery[1]
+def test_killed_at_ten_moments_and_run_again_equals_an_unbroken_run(run_until: Until, sentences: Path, ending: str) -> None:
+    run, folder = partial(run_until, sentences), sentences
     command = ["preprocess", "text", "--manifest", "rows.jsonl", "--long-text", "error", "--model", "tiny"]
     command += ["--shard-size", str(PART / 1e6)] if "%" in ending else []
     sizes = [0]
