@@ -16,6 +16,7 @@ import torch
 import imagebind_cli as ib
 from benchmarks.published_weights import published_shapes, published_weights
 from imagebind_cli.errors import UserError
+from imagebind_cli.families import clip, imagebind
 from imagebind_cli.fingerprint import positions
 from imagebind_cli.weights import checkpoint, foreign_config, model_config, tensor_files, tensor_names
 from imagebind_cli.weights.find import find_checkpoint
@@ -25,7 +26,7 @@ SMALL = {"out_embed_dim": 16} | {
     for modality in ("vision", "text", "audio", "depth", "thermal", "imu")
     for key, value in (("embed_dim", 16), ("num_blocks", 1), ("num_heads", 2))
 }
-CONFIG = foreign_config.from_published(SMALL)
+CONFIG = imagebind.from_published(SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +42,10 @@ def picture():
 def test_key_tables_invert_exactly():
     shapes = published_shapes(model_config.packaged_config("huge"))
     for published in shapes:
-        ours, _ = tensor_names.rename(published, tensor_names.PUBLISHED)
+        ours = next((target.name for target in tensor_names.rename(published, imagebind.PUBLISHED)), None)
         if ours is not None:
-            assert tensor_names.rename(ours, tensor_names.PUBLISHED, backwards=True)[0] == published
-    dropped = [key for key in shapes if tensor_names.rename(key, tensor_names.PUBLISHED)[0] is None]
+            assert tensor_names.published_names(ours, imagebind.PUBLISHED) == {0: published}
+    dropped = [key for key in shapes if not tensor_names.rename(key, imagebind.PUBLISHED)]
     assert dropped == ["modality_preprocessors.text.mask"]
 
 
@@ -226,7 +227,7 @@ def test_encoders_are_built_without_memory():
     from imagebind_cli.encoder import build_encoder
 
     for name, config in model_config.packaged_config("huge").encoders.items():
-        encoder = build_encoder(registry.face(name).contract, config)
+        encoder = build_encoder(registry.modality(name, config), config)
         assert {parameter.device.type for parameter in encoder.parameters()} == {"meta"}
 
 
@@ -251,7 +252,7 @@ def test_configs_survive_json():
 
 def test_published_arguments_are_checked():
     with pytest.raises(UserError, match="unknown key 'audio_num_head'; did you mean 'audio_num_heads'"):
-        foreign_config.from_published({"audio_num_head": 3})
+        imagebind.from_published({"audio_num_head": 3})
 
 
 def test_a_model_inside_the_package_is_the_default(tmp_path, monkeypatch, weights):
@@ -345,11 +346,11 @@ def test_openclip_without_config_is_refused_and_takes_a_name(tmp_path):
 def test_openclip_towers_of_another_kind_are_refused_by_name(change, named):
     values = OPENCLIP | {key: OPENCLIP.get(key, {}) | value for key, value in change.items()}
     with pytest.raises(UserError, match=named):
-        foreign_config.from_openclip(values, "x")
+        clip.from_openclip(values, "x")
 
 
 def test_vit_h_14_of_openclip_has_the_shapes_of_huge():
-    huge, openclip = model_config.packaged_config("huge"), foreign_config.openclip_config("ViT-H-14")
+    huge, openclip = model_config.packaged_config("huge"), foreign_config.model_config_of(foreign_config.named_config("ViT-H-14"))
     for name in ("vision", "text"):
         trunk = dataclasses.replace(openclip.encoders[name].trunk, norm_eps=1e-6)
         assert trunk == huge.encoders[name].trunk

@@ -10,8 +10,9 @@ import torch
 import imagebind_cli as ib
 from benchmarks.published_weights import published_shapes, published_weights
 from imagebind_cli import registry
+from imagebind_cli.families import imagebind
 from imagebind_cli.media.windows import seconds, windows
-from imagebind_cli.weights import foreign_config, model_config
+from imagebind_cli.weights import model_config
 
 DATA = Path(__file__).parent / "data"
 META = json.loads((DATA / "small_seed7.json").read_text())
@@ -47,7 +48,7 @@ def inputs(model):
 
 
 def test_the_config_has_exactly_the_published_tensors():
-    shapes = published_shapes(foreign_config.from_published(META["config"]))
+    shapes = published_shapes(imagebind.from_published(META["config"]))
     assert {key: list(shape) for key, shape in shapes.items()} == META["state_dict"]
 
 
@@ -172,7 +173,7 @@ def test_log_mel_is_kaldis(model):
 def test_every_encoder_loads_alone_and_strictly(weights):
     from imagebind_cli.weights.checkpoint import from_tensors
 
-    config = foreign_config.from_published(META["config"])
+    config = imagebind.from_published(META["config"])
     for name in registry.ENCODERS:
         some = {key: tensor for key, tensor in weights.items() if f".{name}." in key}
         assert list(from_tensors(some, config, "part").config.encoders) == [name]
