@@ -12,8 +12,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import Run
-from stores import DIM, MADE, store, unit_rows, without_checksums
 
 from imagebind_cli import load
 from imagebind_cli.checksums import check_seal, seal
@@ -24,6 +22,8 @@ from imagebind_cli.store.maintenance import merge
 from imagebind_cli.weights import checkpoint, origin
 from imagebind_cli.weights.find import find_checkpoint
 from imagebind_cli.weights.origin import file_hash
+from tests.conftest import Run
+from tests.stores import DIM, MADE, store, unit_rows, without_checksums
 
 TEXTS = {**MADE, "dim": DIM, "modality": "text"}
 
