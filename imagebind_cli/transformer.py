@@ -9,7 +9,7 @@ Dimensions: b batch, n tokens, d width, h heads, k width of a head (d / h), t fr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Annotated, Literal
@@ -194,8 +194,10 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def forward(self, x: Tensor, relative: Tensor | None = None) -> Tensor:  # (b, n, d); relative (1, h, n, n)
-        if self.time is not None:
-            x = self.time(x)
+        return self.branches(x if self.time is None else self.time(x), relative)
+
+    def branches(self, x: Tensor, relative: Tensor | None = None) -> Tensor:
+        """Apply attention over places and the MLP, (b, n, d) to (b, n, d), without attention over time."""
         attended = self.attn(self.norm1(x), relative)
         x = x + self._drop(attended if self.scale1 is None else self.scale1 * attended)
         transformed = self.mlp(self.norm2(x))
@@ -225,14 +227,16 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(x)
-        relative = None
-        for number, block in enumerate(self.blocks):
-            if number < len(self.tables):
-                relative = self._bias(self.tables[number], x.shape[1])
+        for block, relative in zip(self.blocks, self.relative_biases(x.shape[1]), strict=True):
             x = block(x, relative)
         return x
 
-    def _bias(self, table: Tensor, tokens: int) -> Tensor:
-        """Return what relative positions add to the attention of all pairs of tokens, (1, h, n, n)."""
-        numbers = relative_numbers(self.relative, self.buckets, tokens).to(table.device)
-        return table[numbers].permute(2, 0, 1).unsqueeze(0).contiguous()
+    def relative_biases(self, tokens: int) -> Iterator[Tensor | None]:
+        """Yield what relative positions add to the attention of each block, (1, h, n, n); None in a trunk without them."""
+        relative = None
+        for number in range(len(self.blocks)):
+            if number < len(self.tables):
+                table = self.tables[number]
+                numbers = relative_numbers(self.relative, self.buckets, tokens).to(table.device)
+                relative = table[numbers].permute(2, 0, 1).unsqueeze(0).contiguous()
+            yield relative

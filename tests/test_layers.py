@@ -25,7 +25,7 @@ ROWS = [
     ["model"],
     ["space"],
     ["corpus"],
-    ["evaluation", "retrieval"],
+    ["evaluation", "retrieval", "grounding"],
     ["pages"],
     ["demo", "installation"],
     ["training"],
@@ -33,7 +33,21 @@ ROWS = [
     ["__main__"],
 ]
 # Folders whose files may import each other.
-INSIDE = {"media", "cli", "sources", "corpus", "store", "prepared", "evaluation", "retrieval", "training", "weights", "engine", "pages"}
+INSIDE = {
+    "media",
+    "cli",
+    "sources",
+    "corpus",
+    "store",
+    "prepared",
+    "evaluation",
+    "retrieval",
+    "training",
+    "weights",
+    "engine",
+    "pages",
+    "grounding",
+}
 
 
 def row(name):
