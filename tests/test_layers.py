@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
-    ["checksums", "errors", "events", "fingerprint", "printable", "signals", "store_formats"],
+    ["checksums", "crashes", "errors", "events", "fingerprint", "printable", "signals", "store_formats"],
     ["files", "file_kinds", "documents"],
     ["options"],
     ["registry"],
