@@ -12,8 +12,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
-    ["checksums", "errors", "events", "fingerprint", "printable", "signals", "store_formats"],
-    ["files", "file_kinds", "documents"],
+    ["checksums", "errors", "fingerprint", "printable", "signals", "store_formats"],
+    ["events", "files", "file_kinds", "documents"],
     ["options"],
     ["registry"],
     ["libraries", "tabular", "store", "media", "transformer", "similarity", "metrics"],
