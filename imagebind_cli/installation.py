@@ -13,6 +13,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
+from imagebind_cli.events import Listener
 from imagebind_cli.libraries import TORCH_FAMILY, import_fault, install_command, requirement
 
 NEEDED = [*TORCH_FAMILY, "numpy", "pillow", "soundfile", "av", "h5py", "safetensors", "open-clip-torch"]
@@ -126,7 +127,7 @@ def _self_tests() -> list[Check]:
         "imu": random.standard_normal((6, 2000)),
     }
     model = load("tiny", device="cpu")
-    return [_tried(f"embed {modality}", lambda m=modality, v=value: model.embed(m, [v])) for modality, value in inputs.items()]  # type: ignore[misc]
+    return [_tried(f"embed {modality}", lambda m=modality, v=value: model.embed(m, [v], listener=Listener())) for modality, value in inputs.items()]  # type: ignore[misc]
 
 
 def _tried(name: str, test: Callable[[], Any]) -> Check:

@@ -15,7 +15,7 @@ from imagebind_cli.corpus.resume import CHANGED, Resume, has_changed
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
-from imagebind_cli.events import Listener
+from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.options import ReadingOptions, folders_are_frames
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face
@@ -74,7 +74,7 @@ def embed(
     reading = face.read_options(options)
     if not callable(output):
         check_writable(Path(output))
-    listener = Listener() if listener is None else listener
+    listener = LogListener() if listener is None else listener
     given, frames = Inputs.of(inputs, manifest, manifest_columns), folders_are_frames(options)
     loaded = Space.of(model, listener).loaded
     with ExitStack() as stack:

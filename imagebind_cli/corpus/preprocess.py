@@ -17,7 +17,7 @@ from imagebind_cli.engine import default_workers, open_engine
 from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UsageError, writing
-from imagebind_cli.events import Listener
+from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.media.clock import clock_text
 from imagebind_cli.options import ReadingOptions, folders_are_frames
 from imagebind_cli.prepared import BESIDE, Writer, belongs_to, member_key, open_writer
@@ -90,7 +90,7 @@ def preprocess(
     reading = _reading(names, options)
     stream, place = (None, str(output)) if isinstance(output, str | Path) else (output, "-")
     check_prepared_output(place, names, shard_bytes)
-    listener = Listener() if listener is None else listener
+    listener = LogListener() if listener is None else listener
     workers = workers or default_workers()
     given, frames = Inputs.of(inputs, manifest, manifest_columns), _are_frames(options)
 
@@ -146,7 +146,7 @@ def inspect_inputs(
     """
     names = (modalities,) if isinstance(modalities, str) else tuple(modalities)
     reading = _reading(names, options)
-    listener = Listener() if listener is None else listener
+    listener = LogListener() if listener is None else listener
     given, frames = Inputs.of(inputs, manifest, manifest_columns), _are_frames(options)
     listener.begin(0, partial(given.count, names, frames))
     configs = _configs(model, reading)

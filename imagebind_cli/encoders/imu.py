@@ -179,7 +179,7 @@ def _windows(duration: float, start: float, options: IMUOptions) -> list[tuple[F
     """Return start and end of each window, on the recording's clock.
 
     Raises:
-    ValueError: a window is wholly outside the recording. UserError: `centres` is neither times nor a file of them.
+        ValueError: a window is wholly outside the recording. UserError: `centres` is neither times nor a file of them.
     """
     if options.centres is not None:
         half = Fraction(WINDOW_SECONDS, 2)
@@ -204,7 +204,7 @@ def _unbroken(
     """Return the windows without a long gap, and a warning that names the others. step: seconds that a reading covers.
 
     Raises:
-    ValueError: no window is left.
+        ValueError: no window is left.
     """
     lost = sorted(lost, key=lambda gap: gap.start)
     starts = [gap.start + step for gap in lost]

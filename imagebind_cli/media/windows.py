@@ -40,7 +40,7 @@ class Moment:
         """Return start and end in seconds. A stretch shorter than the window gets one that reaches past its end.
 
         Raises:
-        ValueError: the stretch is outside the item.
+            ValueError: the stretch is outside the item.
         """
         start, end = self.start or 0.0, duration if self.end is None else min(self.end, duration)
         if end <= max(start, 0) and duration > 0:
@@ -84,7 +84,7 @@ def cut(times: Times, duration: float, first: float = 0.0) -> tuple[Fraction, Fr
     """Return the part of a stretch that an item has which lasts from `first` for `duration`: its start and end, and what is lacking, in words.
 
     Raises:
-    ValueError: the item has nothing of it.
+        ValueError: the item has nothing of it.
     """
     if not 0 <= duration < math.inf:
         raise ValueError(f"said to last {duration:g} s")

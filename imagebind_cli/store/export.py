@@ -27,7 +27,7 @@ def export(reader: StoreReader, path: Path, array: str, clip_retrieval: bool = F
     Args:
         array: number type of the vectors. clip_retrieval: write the folder that clip-retrieval and autofaiss take.
     Raises:
-    UserError: `path` exists, or a file beside it that would be taken for part of it; pyarrow is needed and not installed.
+        UserError: `path` exists, or a file beside it that would be taken for part of it; pyarrow is needed and not installed.
         UsageError: an unknown ending.
     """
     beside = [path.with_suffix(ending) for ending in (".npy", ".jsonl") if path.suffix in (".npy", ".jsonl")]
