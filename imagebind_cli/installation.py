@@ -127,7 +127,10 @@ def _self_tests() -> list[Check]:
         "imu": random.standard_normal((6, 2000)),
     }
     model = load("tiny", device="cpu")
-    return [_tried(f"embed {modality}", lambda m=modality, v=value: model.embed(m, [v], listener=Listener())) for modality, value in inputs.items()]  # type: ignore[misc]
+    return [
+        _tried(f"embed {modality}", lambda m=modality, v=value: model.embed(m, [v], listener=Listener()))
+        for modality, value in inputs.items()
+    ]  # type: ignore[misc]
 
 
 def _tried(name: str, test: Callable[[], Any]) -> Check:
