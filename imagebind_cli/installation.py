@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
@@ -127,7 +128,11 @@ def _self_tests() -> list[Check]:
         "imu": random.standard_normal((6, 2000)),
     }
     model = load("tiny", device="cpu")
-    return [_tried(f"embed {modality}", lambda m=modality, v=value: model.embed(m, [v], listener=Listener())) for modality, value in inputs.items()]  # type: ignore[misc]
+
+    def embed(modality: str) -> np.ndarray:
+        return model.embed(modality, [inputs[modality]], listener=Listener())
+
+    return [_tried(f"embed {modality}", partial(embed, modality)) for modality in inputs]
 
 
 def _tried(name: str, test: Callable[[], Any]) -> Check:

@@ -324,6 +324,19 @@ def flags() -> dict[str, Field[Any]]:
     return {entry.name: entry for kind in OPTIONS.values() for entry in kind.flags()}
 
 
+def both_values(name: str, one: Any, other: Any) -> tuple[str, str]:
+    """Return two different values of an option as typed, the second without the flag where that is clear: `--channels first` and `mix`."""
+    plain = not any(value is None or isinstance(value, bool) for value in (one, other))
+    return _typed(name, one), str(other) if plain else _typed(name, other)
+
+
+def _typed(name: str, value: Any) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    if value is None or value is False:
+        return f"no {flag}"
+    return flag if value is True else f"{flag} {value}"
+
+
 def folders_are_frames(chosen: Mapping[str, Any]) -> bool:
     """Check whether chosen options make a folder one item, whose pictures are the frames of a video."""
     return chosen.get("fps") is not None

@@ -164,5 +164,7 @@ def test_sections_of_docstrings_are_indented():
                 lines = (ast.get_docstring(node) or "").splitlines()
                 heads = (number for number, line in enumerate(lines, 1) if line.strip() in ("Args:", "Returns:", "Raises:", "Yields:"))
                 depth = {number: len(lines[number - 1]) - len(lines[number - 1].lstrip()) for number in heads}
-                wrong += [(path.name, lines[number]) for number, column in depth.items() if not lines[number].startswith(" " * (column + 4))]
+                wrong += [
+                    (path.name, lines[number]) for number, column in depth.items() if not lines[number].startswith(" " * (column + 4))
+                ]
     assert wrong == []

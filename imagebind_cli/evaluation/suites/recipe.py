@@ -43,7 +43,8 @@ class Figures(_Strict):
 class SuiteRecipe(_Strict):
     """One suite; see `Suite`.
 
-    layout: which of `LAYOUTS` reads it; empty for the one of its own name. tree: the files its folder must hold. paper_items, paper_classes: the counts in the paper.
+    layout: which of `LAYOUTS` reads it; empty for the one of its own name. tree: the files its folder must hold.
+    paper_items, paper_classes: the counts in the paper.
     classes: each class with its names, in order, where the dataset's own files do not name them.
     """
 
