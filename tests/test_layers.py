@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
     ["checksums", "errors", "events", "fingerprint", "printable", "signals", "store_formats"],
-    ["files", "file_kinds", "documents"],
+    ["files", "file_kinds", "documents", "additions"],
     ["options"],
     ["registry"],
     ["libraries", "tabular", "store", "media", "transformer", "similarity", "metrics"],
@@ -33,7 +33,7 @@ ROWS = [
     ["__main__"],
 ]
 # Folders whose files may import each other.
-INSIDE = {"media", "cli", "sources", "corpus", "store", "prepared", "evaluation", "retrieval", "training", "weights", "engine", "pages"}
+INSIDE = {"media", "cli", "sources", "corpus", "store", "prepared", "evaluation", "retrieval", "training", "weights", "engine", "pages", "families"}
 
 
 def row(name):
