@@ -97,7 +97,9 @@ def _families() -> list[Check]:
                 registry.family(entry.name) if kind == "families" else registry.own_modality(entry.name)
             except UserError as error:
                 found, ok = str(error), False
-            checks.append(Check(kind, found, ok, "" if ok or entry.dist is None else f"pip uninstall {entry.dist.name}, or install one that fits"))
+            checks.append(
+                Check(kind, found, ok, "" if ok or entry.dist is None else f"pip uninstall {entry.dist.name}, or install one that fits")
+            )
     return checks
 
 

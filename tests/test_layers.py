@@ -33,7 +33,21 @@ ROWS = [
     ["__main__"],
 ]
 # Folders whose files may import each other.
-INSIDE = {"media", "cli", "sources", "corpus", "store", "prepared", "evaluation", "retrieval", "training", "weights", "engine", "pages", "families"}
+INSIDE = {
+    "media",
+    "cli",
+    "sources",
+    "corpus",
+    "store",
+    "prepared",
+    "evaluation",
+    "retrieval",
+    "training",
+    "weights",
+    "engine",
+    "pages",
+    "families",
+}
 
 
 def row(name):

@@ -14,7 +14,7 @@ import typer
 from imagebind_cli.cli.flags import Dtype
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
 from imagebind_cli.cli.talk import is_quiet, line_if_stopped, say, say_error
-from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.errors import UserError
 from imagebind_cli.printable import printable
 
 if TYPE_CHECKING:
@@ -150,7 +150,13 @@ def verify_command(
     found = find_checkpoint(model)
     encoders, count = list(found.config.encoders), count_recorded_files(found)
     differences = list(differing_files(found))
-    about: dict[str, Any] = {"model": found.config.name, "family": found.config.family, "place": found.place, "ok": not differences, "files": count}
+    about: dict[str, Any] = {
+        "model": found.config.name,
+        "family": found.config.family,
+        "place": found.place,
+        "ok": not differences,
+        "files": count,
+    }
     about |= {"differences": differences, "encoders": encoders}
     for line in differences:
         say_error(f"{found.place}: {line}")

@@ -42,8 +42,8 @@ def find_checkpoint(model: ModelLike | None = None, config: ConfigLike | None = 
     """Find the checkpoint behind any form of `--model`; nothing is read from it yet.
 
     Args:
-        model: a name (`huge`, `tiny`, one that a family publishes, …), a folder, a weight file, `hf://owner/repo`, or published-format tensors by name.
-            By default that of `default_name`.
+        model: a name (`huge`, `tiny`, one that a family publishes), a folder, a weight file, `hf://owner/repo`, or published-format tensors
+            by name. By default that of `default_name`.
         config: describes weights that do not describe themselves: a `ModelConfig`, the published constructor's arguments, or a JSON file.
     Raises:
         UserError: no such model, or one that is not on this machine yet, with the command that fetches it.

@@ -55,9 +55,7 @@ def pull_named(name: str, *, sha256: str | None = None, progress: Progress, offl
         if model is None:
             raise UserError(f"nothing to fetch for {name!r}; choose from {', '.join(published_models())}, hf://owner/repo")
         if model.place == name:
-            return download.pull_address(
-                model.address, download.folder_of(name), sha256=sha256, progress=progress, offline=offline
-            ).parent
+            return download.pull_address(model.address, download.folder_of(name), sha256=sha256, progress=progress, offline=offline).parent
         place = model.place
     if sha256:
         raise UsageError("--sha256 is for single files; the hub states its own")
