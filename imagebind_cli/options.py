@@ -1,16 +1,20 @@
 """The reading options of each modality: one frozen dataclass each, from which the command line's flags are made.
 
 A new option is a field here, with a default, and its use in the modality's reader; flags, checks, records and the resuming of older stores
-follow. Imports nothing heavy, so that `--help` can show the choices. A modality without choices has no entry in `OPTIONS`.
+follow. Imports nothing heavy, so that `--help` can show the choices. A modality without choices has no entry in `OPTIONS`; the options of
+one that another package brings are an entry point of that package.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, get_args, get_type_hints
 
-from imagebind_cli.errors import OptionError, UsageError
+from imagebind_cli.additions import OPTIONS as ADDED
+from imagebind_cli.additions import additions, load_addition
+from imagebind_cli.errors import OptionError, UsageError, UserError
 
 Floats = Sequence[float]
 
@@ -319,9 +323,35 @@ SUMMARIES = {
 }
 
 
+def options_of(encoder: str) -> type[ReadingOptions]:
+    """Return the options of an encoder's readers, those of another package's included.
+
+    Raises:
+        UserError: that package cannot be loaded.
+    """
+    if encoder in OPTIONS:
+        return OPTIONS[encoder]
+    entry = additions(ADDED).get(encoder)
+    if entry is None:
+        return NoOptions
+    kind = load_addition(entry, "OPTIONS")
+    if not (isinstance(kind, type) and issubclass(kind, ReadingOptions)):
+        raise UserError(f"the options of {encoder}, {entry.value}, are not a class of ReadingOptions")
+    return kind
+
+
+def all_options() -> dict[str, type[ReadingOptions]]:
+    """Return the options of all encoders by name. Those of a package that cannot be loaded are left out, and missed where it is used."""
+    kinds = dict(OPTIONS)
+    for name in additions(ADDED):
+        with suppress(UserError):
+            kinds[name] = options_of(name)
+    return kinds
+
+
 def flags() -> dict[str, Field[Any]]:
     """Return every option once, by name: the dataclass field that describes it."""
-    return {entry.name: entry for kind in OPTIONS.values() for entry in kind.flags()}
+    return {entry.name: entry for kind in all_options().values() for entry in kind.flags()}
 
 
 def both_values(name: str, one: Any, other: Any) -> tuple[str, str]:

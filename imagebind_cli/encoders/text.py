@@ -141,6 +141,10 @@ def read_text(source: str, config: EncoderConfig, options: TextOptions) -> Itera
         raise ValueError(f"{type(source).__name__} given; a string is needed")
     if any("\ud800" <= letter <= "\udfff" for letter in source):  # what undecodable bytes become on the way in
         raise ValueError("not UTF-8 text")
+    if config.vocabulary <= END:
+        raise ValueError(
+            f"the vocabulary of this text encoder has {config.vocabulary:,} tokens; CLIP's, of {END + 1:,}, is the one read here"
+        )
     words, context = token_ids(source), config.shape[0]
     room, facts = context - 2, {"tokens": len(words)}
     if len(words) <= room:

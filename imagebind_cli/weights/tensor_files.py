@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from imagebind_cli.checksums import check_seal, checksum, seal
-from imagebind_cli.documents import parse_json
+from imagebind_cli.documents import parse_json, read_object
 from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.files import replacing
 
@@ -61,6 +61,35 @@ def read_weight_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(values, dict) or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in values.items()):
         raise UserError(f"{path}: refused: not a dictionary of tensors")
     return values, about
+
+
+def read_shards(index: Path, check: Callable[[Path], object] = lambda path: None) -> dict[str, Tensor]:
+    """Map the tensors of several files, by the `*.index.json` that lists which file has which.
+
+    Args:
+        check: called with each file before it is mapped.
+    Raises:
+        UserError: not such a list, a file outside the list's own folder or not there, or other tensors in the files than in the list.
+    """
+    places = read_object(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise UserError(f"{index}: not a list of weight files: it has no weight_map")
+    tensors: dict[str, Tensor] = {}
+    for name in dict.fromkeys(places.values()):
+        if not isinstance(name, str) or name != Path(name).name or not name.endswith((".safetensors", ".bin", ".pth", ".pt")):
+            raise UserError(f"{index}: {name!r} is not the name of a weight file in this folder")
+        path = index.parent / name
+        if not path.is_file():
+            raise UserError(f"{index}: {name} is missing")
+        check(path)
+        found = read_tensors(path)
+        for key, tensor in found.items():
+            if places.get(key) != name:
+                raise UserError(f"{path}: holds {key}, which {index.name} does not list there")
+            tensors[key] = tensor
+    if missing := [key for key in places if key not in tensors]:
+        raise UserError(f"{index.parent / places[missing[0]]}: {missing[0]} is missing, which {index.name} lists there")
+    return tensors
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str, Any] | None = None) -> None:
