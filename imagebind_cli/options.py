@@ -106,6 +106,7 @@ class ReadingOptions:
 
 
 CLIPS = "Evenly spaced windows per input; by default as many as cover it."
+HOP = "Seconds from one window to the next, instead of evenly spaced ones."
 TRACK = "Track of the file, from 1; by default the one that it marks, else the first."
 FOR_VIDEOS = "is for videos: name the modality video, or vision for both"
 
@@ -124,6 +125,7 @@ class VisionOptions(ReadingOptions):
     """Pictures and videos."""
 
     clips: int | None = choice(None, CLIPS, minimum=1, only=FOR_VIDEOS, windows=True)
+    hop: float | None = choice(None, HOP, minimum=0.01, only=FOR_VIDEOS, windows=True)
     crops: str = choice(
         "3",
         "Views of each video clip: both ends and the middle, as published, or the middle alone.",
@@ -150,6 +152,7 @@ class AudioOptions(ReadingOptions):
     augmentations = ("frequency_mask",)
 
     clips: int | None = choice(None, CLIPS, minimum=1, windows=True)
+    hop: float | None = choice(None, HOP, minimum=0.01, windows=True)
     channels: str = choice("first", "Use the first channel, or all channels mixed.", choices=("first", "mix"))
     track: int | None = choice(None, TRACK, minimum=1)
     moment: Any = field(default=None, metadata=PER_ITEM)
@@ -254,7 +257,7 @@ class IMUOptions(ReadingOptions):
     augmentations = ("turn",)
 
     clips: int | None = choice(None, CLIPS, minimum=1, windows=True)
-    hop: float | None = choice(None, "Seconds from one window to the next, instead of evenly spaced ones.", minimum=0.01, windows=True)
+    hop: float | None = choice(None, HOP, minimum=0.01, windows=True)
     centres: str | None = choice(None, "Take windows around these seconds: T,T,... or a file with one on each line.", windows=True)
     rate: float | None = choice(None, "Rate in Hz, instead of timestamps; 400 where there are none.", minimum=0.1)
     columns: str | None = choice(None, "Six columns by name or position from 1: accelerometer x,y,z, gyroscope x,y,z.")

@@ -172,9 +172,9 @@ def read_audio(source: Source | np.ndarray | tuple[np.ndarray, int], config: Enc
             return result
 
         resampled = Resampled(rows, sound.length, sound.rate, RATE)
-        spans = windows(_covered(sound, resampled.length), WINDOW_SECONDS, options.clips, options.moment)
+        spans = windows(_covered(sound, resampled.length), WINDOW_SECONDS, options.clips, options.moment, options.hop)
         facts: dict[str, Any] = sound.facts | {"heard": options.channels, "windows": len(spans)}
-        clips = _clips(resampled, spans)
+        clips = _clips(resampled, spans, apart=options.hop is not None)
         for i in range(0, len(spans), WINDOWS_AT_ONCE):
             batch = list(islice(clips, WINDOWS_AT_ONCE))
             is_last = i + WINDOWS_AT_ONCE >= len(spans)
@@ -257,11 +257,13 @@ def _rows(samples: np.ndarray, channels: str) -> Tensor:
     return torch.from_numpy(np.stack([mean] if channels == "mix" else [samples[0], mean]))
 
 
-def _clips(resampled: Resampled, spans: Iterable[tuple[Fraction, Fraction]]) -> Iterator[Tensor]:
+def _clips(resampled: Resampled, spans: Iterable[tuple[Fraction, Fraction]], apart: bool) -> Iterator[Tensor]:
     """Yield each window (samples,), less the mean of all channels.
 
     The mean is subtracted in place, as published: where windows overlap, the next one starts from what this one left. This shows only in
     the frame across the seam, by up to 0.002 of the input's standard deviation. So the part that the next window shares is kept.
+
+    apart: each window is that of a sound cut to it instead, whatever the windows before it.
     """
     held, at = torch.empty(0, 0), 0
     for start, end in spans:
@@ -269,8 +271,9 @@ def _clips(resampled: Resampled, spans: Iterable[tuple[Fraction, Fraction]]) -> 
         reached = at + held.shape[1]
         fresh = resampled.read(max(first, reached), max(stop, reached))
         held = torch.cat([held[:, first - at :], fresh], dim=1) if first < reached else fresh
-        held, at = held - held[-1].mean(), first
-        yield held[0]
+        at, centred = first, held - held[-1].mean()
+        held = held if apart else centred
+        yield centred[0]
 
 
 MODALITY = Modality(name="audio", readers={"audio": read_audio}, preview="spectrogram")
