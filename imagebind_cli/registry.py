@@ -1,6 +1,7 @@
 """The names of modalities and encoders: looking one up imports that file and no other.
 
-A new modality is one file in `encoders/` and one line in `ENCODERS`; one line in `PAGE_PICTURES` shows its files on pages.
+A new modality is one file in `encoders/` and one line in `ENCODERS`. A line in `file_kinds.READ` lets folders skip files of other kinds, and
+one in `PAGE_PICTURES` shows its files on pages.
 """
 
 from __future__ import annotations
