@@ -12,14 +12,14 @@ test: .venv/installed lint
 
 # The core tests on the lowest version of everything that pyproject.toml allows; `make test` has the newest.
 OLDEST := build/oldest
-CORE := layers model checkpoint golden pipeline int8 audio video depth thermal imu sources store store_reading embed_cli embed_resume step loss start
+CORE := test_layers test_model weights/test_checkpoint encoders/test_golden test_pipeline test_int8 media/test_audio media/test_video encoders/test_depth encoders/test_thermal media/test_imu sources/test_inputs store/test_writing store/test_reading cli/test_embed corpus/test_resume training/test_step training/test_loss training/test_start
 
 oldest:
 	$(PYTHON) -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet uv
 	$(OLDEST)/bin/uv pip install --quiet --resolution lowest-direct --python $(OLDEST)/bin/python --editable '.[dev]'
 	$(OLDEST)/bin/imagebind doctor
-	$(OLDEST)/bin/python -W default -m pytest -o filterwarnings=default $(CORE:%=tests/test_%.py)
+	$(OLDEST)/bin/python -W default -m pytest -o filterwarnings=default $(CORE:%=tests/%.py)
 
 # Every input by the command line, on weights of the published size made by rule: 4.8 GB in build/, before every release.
 huge: .venv/installed

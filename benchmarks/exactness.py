@@ -20,7 +20,7 @@ import torch
 import imagebind_cli as ib
 from benchmarks.cold_start import peer_environment
 from benchmarks.published_weights import published_shapes, published_weights
-from imagebind_cli.weights import foreign_config
+from imagebind_cli.families import imagebind
 
 HUGE = dict(
     vision_embed_dim=1280, vision_num_blocks=32, vision_num_heads=16, text_embed_dim=1024, text_num_blocks=24,
@@ -76,7 +76,7 @@ def main() -> None:
     random = np.random.default_rng(0)
     configs = [random_config(random) for _ in range(arguments.configs)] + ([HUGE] if arguments.huge else [])
     for number, arguments_of in enumerate(configs):
-        config = foreign_config.from_published(arguments_of)
+        config = imagebind.from_published(arguments_of)
         weights, inputs, outputs = (arguments.work / f"exactness{ending}" for ending in (".pth", ".in.npz", ".out.npz"))
         torch.save(published_weights(published_shapes(config), seed=number), weights)
         _, bins, frames = config.encoders["audio"].shape

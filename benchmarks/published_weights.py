@@ -17,6 +17,7 @@ from torch import Tensor
 
 from imagebind_cli import registry
 from imagebind_cli.encoder import build_encoder
+from imagebind_cli.families import imagebind
 from imagebind_cli.weights import model_config, tensor_names
 from imagebind_cli.weights.model_config import ModelConfig
 
@@ -27,8 +28,8 @@ def published_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Published tensor names and their shapes for a config, as the published constructor would make them."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, encoder in config.encoders.items():
-        for key, tensor in build_encoder(registry.face(name).contract, encoder).state_dict().items():
-            published, _ = tensor_names.rename(f"{name}.{key}", tensor_names.PUBLISHED, backwards=True)
+        for key, tensor in build_encoder(registry.modality(name, encoder), encoder).state_dict().items():
+            published = tensor_names.published_names(f"{name}.{key}", imagebind.PUBLISHED)[0]
             assert published is not None
             shapes[published] = tuple(tensor.shape)
     context = config.encoders["text"].shape[0]

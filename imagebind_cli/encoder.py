@@ -9,7 +9,7 @@ Dimensions: b batch, n tokens, d width, e size of the joint space.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -26,45 +26,84 @@ from imagebind_cli.transformer import Epsilon, Share, Size, Transformer, TrunkCo
 LARGEST_CLIP = 1 << 24  # numbers in one clip
 LARGEST_SCALE = 100.0  # CLIP's bound for 1 / temperature, which keeps a learnt one from diverging
 STILL_FRAMES = 2  # equal frames that a still picture represents; the published code repeats the picture before the stem
+IMAGEBIND = "imagebind"  # the family of a model that names none
 Span = tuple[float, float] | None  # start and end of a clip in seconds; None for input without time, such as a picture
 
 
-@dataclass(frozen=True)
-class EncoderConfig:
-    """The shape of one encoder and of the input it takes.
+@dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """What a reader must make: one clip, as an encoder takes it.
 
-    dim: size of the joint space (e). shape: one clip, without batch: (3, 2, 224, 224), (77,), (1, 128, 204), (6, 2000).
-    trunk: see `TrunkConfig`. patch, stride: kernel and step of the patch projection; empty for text.
-    stem_norm_eps: epsilon of the LayerNorm after the patch projection; None for a stem without one (vision, text).
-    vocabulary: number of text tokens; 0 for other modalities. pool: `cls`, or `eos` for the end token of a text.
-    head: `linear` as published, or `mlp`: a hidden layer of the trunk's width and GELU before the projection (the paper's ablation 5b).
-    head_dropout: before the last projection, training only (IMU). patch_dropout: share of the patches left out of each input, training only
-    (FLIP, arXiv 2212.00794): the trunk costs that much less.
-    scale: the logit scale that a fresh encoder starts from; None for an encoder without one (vision). learn_scale: whether training moves it.
-    mean, std: of each channel, to normalise the input with.
+    shape: of one clip, without batch: (3, 2, 224, 224), (77,), (1, 128, 204), (6, 2000). mean, std: of each channel, to normalise it with.
+    vocabulary: number of text tokens; 0 for other modalities. padding: the token that fills a text up to its context.
+    shortest: the smallest size of the last axis, where a clip may be shorter than `shape` says; None where it may not.
+    max_depth: metres that become 1 in a depth map of a family that takes metres; 0 for the largest of each map, None elsewhere.
+    family: the published system whose preprocessing it is, a name in `registry.FAMILIES`.
     """
 
-    dim: Size
     shape: tuple[Size, ...]
-    trunk: TrunkConfig
-    patch: tuple[Size, ...] = ()
-    stride: tuple[Size, ...] = ()
-    stem_norm_eps: Epsilon | None = None
     vocabulary: Annotated[int, Field(ge=0, le=1 << 24)] = 0
-    pool: Literal["cls", "eos"] = "cls"
-    head: Literal["linear", "mlp"] = "linear"
-    head_dropout: Share = 0.0
-    patch_dropout: Share = 0.0
-    scale: Annotated[float, Field(gt=0)] | None = None
-    learn_scale: bool = False
+    padding: Annotated[int, Field(ge=0, le=1 << 24)] = 0
+    shortest: Size | None = None
     mean: tuple[FiniteFloat, ...] = (0.0,)
     std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = (1.0,)
+    max_depth: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    family: str = IMAGEBIND
 
     def __post_init__(self) -> None:
         if not self.shape or math.prod(self.shape) > LARGEST_CLIP:
             raise ValueError(f"shape {list(self.shape)} is not that of a clip of 1 to {LARGEST_CLIP:,} numbers")
+        if self.shortest is not None and self.shortest > self.shape[-1]:
+            raise ValueError(f"shortest {self.shortest} is more than shape {list(self.shape)} has")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig(InputConfig):
+    """The shape of one encoder, and of the input it takes.
+
+    dim: size of the joint space (e). trunk: see `TrunkConfig`.
+    patch, stride: kernel and step of the patch projection; empty for other stems. Two axes on clips with frames: each frame by itself.
+    stem_norm_eps: epsilon of the LayerNorm after the patch projection; None for a stem without one (vision, text).
+    frame_tokens: each frame of a clip has a class token of its own.
+    pool: `cls`, or `eos` for the end token of a text.
+    head: `linear` as published, or `mlp`: a hidden layer of the trunk's width and GELU before the projection (the paper's ablation 5b).
+    head_bias: whether the projection has one.
+    head_dropout: before the last projection, training only (IMU). patch_dropout: share of the patches left out of each input, training only
+    (FLIP, arXiv 2212.00794): the trunk costs that much less.
+    scale: the logit scale that a fresh encoder starts from; None for an encoder without one (vision). learn_scale: whether training moves it.
+    """
+
+    dim: Size
+    trunk: TrunkConfig
+    patch: tuple[Size, ...] = ()
+    stride: tuple[Size, ...] = ()
+    stem_norm_eps: Epsilon | None = None
+    frame_tokens: bool = False
+    pool: Literal["cls", "eos"] = "cls"
+    head: Literal["linear", "mlp"] = "linear"
+    head_bias: bool = False
+    head_dropout: Share = 0.0
+    patch_dropout: Share = 0.0
+    scale: Annotated[float, Field(gt=0)] | None = None
+    learn_scale: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.patch) != len(self.stride) or len(self.patch) > len(self.shape) or any(size < 1 for size in self.grid):
             raise ValueError(f"patch {list(self.patch)} and stride {list(self.stride)} do not fit shape {list(self.shape)}")
+        if self.trunk.frames and (len(self.shape) != 4 or self.shape[1] != self.trunk.frames or len(self.patch) != 2):
+            raise ValueError(f"a trunk over {self.trunk.frames} frames does not fit shape {list(self.shape)} and patch {list(self.patch)}")
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Check whether an encoder of this config takes clips of a shape; of video clips also a still picture, without the axis of time."""
+        if self.shortest is not None:
+            return tuple(shape[:-1]) == self.shape[:-1] and self.shortest <= shape[-1] <= self.shape[-1]
+        return tuple(shape) in self.shapes
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of clips: `shape`, and where stills may lack the axis of time, theirs."""
+        return (self.shape, (self.shape[0], *self.shape[2:])) if len(self.patch) == 3 else (self.shape,)
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -74,8 +113,8 @@ class EncoderConfig:
 
     @property
     def tokens(self) -> int:
-        """Tokens that enter the trunk: the patches and the class token, or the context length of text."""
-        return math.prod(self.grid) + 1 if self.patch else self.shape[0]
+        """Tokens that enter the trunk: the patches and the class token, of every frame where frames are apart, or the context length of text."""
+        return (math.prod(self.grid) + 1) * max(self.trunk.frames, 1) if self.patch else self.shape[0]
 
 
 class PatchStem(nn.Module):
@@ -88,15 +127,18 @@ class PatchStem(nn.Module):
         self.proj = convolution(config.shape[0], width, config.patch, config.stride, bias=False)
         # The published stems keep PyTorch's default epsilon of 1e-5; every other LayerNorm has 1e-6.
         self.norm = nn.Identity() if config.stem_norm_eps is None else nn.LayerNorm(width, eps=config.stem_norm_eps)
-        self.cls = nn.Parameter(torch.empty(1, 1, width))
-        self.pos = nn.Parameter(torch.empty(1, config.tokens, width))
+        self.cls = nn.Parameter(torch.empty(config.trunk.frames if config.frame_tokens else 1, 1, width))
+        self.pos = nn.Parameter(torch.empty(1, math.prod(config.grid) + 1, width))
 
     def forward(self, x: Tensor) -> Tensor:  # (b, c, h, w), or (b, c, t, h, w) for vision
-        x = self._project(x).flatten(2).transpose(1, 2)  # (b, n - 1, d)
-        x = torch.cat([self.cls.expand(len(x), -1, -1), self.norm(x)], dim=1)  # (b, n, d)
+        x = self._project(x).flatten(2).transpose(1, 2)  # (b, n - 1, d); (b * t, n - 1, d) where frames are apart
+        cls = self.cls.repeat(len(x) // len(self.cls), 1, 1) if len(self.cls) > 1 else self.cls.expand(len(x), -1, -1)
+        x = torch.cat([cls, self.norm(x)], dim=1)  # (b, n, d)
         return x + self.pos[:, : x.shape[1]]  # a still picture on a many-frame stem takes the first frame's positions
 
     def _project(self, x: Tensor) -> Tensor:
+        if isinstance(self.proj, nn.Conv2d) and x.dim() == 5:
+            x = x.transpose(1, 2).flatten(0, 1)  # (b * t, c, h, w), a clip's frames one after the other
         if isinstance(self.proj, nn.Conv2d) or x.dim() == 5:
             return self.proj(x)
         if self.proj.kernel_size[0] == STILL_FRAMES:
@@ -113,7 +155,7 @@ class Head(nn.Module):
         self.norm = nn.LayerNorm(config.trunk.width, eps=config.trunk.norm_eps)
         self.up = nn.Linear(config.trunk.width, config.trunk.width) if config.head == "mlp" else None
         self.dropout = nn.Dropout(config.head_dropout)
-        self.proj = nn.Linear(config.trunk.width, config.dim, bias=False)
+        self.proj = nn.Linear(config.trunk.width, config.dim, bias=config.head_bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (b, d) to (b, e)
         x = self.norm(x)
@@ -138,13 +180,16 @@ class Encoder(nn.Module):
         """Encode clips (b, *shape) to unit vectors (b, e) in float32; vision also takes still pictures (b, 3, h, w)."""
         tokens = self.stem(x)  # (b, n, d)
         if self.training and self.config.patch_dropout:
-            tokens = _drop_patches(tokens, self.config.patch_dropout)
+            tokens = _drop_patches(tokens, self.config.patch_dropout, self.config.trunk.frames or 1)
         tokens = self.trunk(tokens)
         if self.config.pool == "eos":  # the end token has the highest id of the vocabulary
             pooled = tokens[torch.arange(len(x), device=x.device), x.argmax(dim=-1)]
         else:
             pooled = tokens[:, 0]
-        return F.normalize(self.head(pooled).float(), dim=-1)
+        vectors = self.head(pooled).float()
+        if self.config.trunk.frames:  # the mean before the unit vector, as published
+            vectors = vectors.unflatten(0, (-1, self.config.trunk.frames)).mean(dim=1)
+        return F.normalize(vectors, dim=-1)
 
     @property
     def scale(self) -> float:
@@ -155,10 +200,14 @@ class Encoder(nn.Module):
         return min(float(f"{math.exp(self.log_scale.item()):.9g}"), LARGEST_SCALE)
 
 
-def _drop_patches(tokens: Tensor, share: float) -> Tensor:
-    """Drop a random share of each input's patches, (b, n, d) to (b, n', d); the class token and at least one patch stay."""
+def _drop_patches(tokens: Tensor, share: float, frames: int = 1) -> Tensor:
+    """Drop a random share of each input's patches, (b, n, d) to (b, n', d); the class token and at least one patch stay.
+
+    Of a clip, whose frames follow each other along b, the same places are dropped in every frame, since attention over time is by place.
+    """
     count = max(1, round((tokens.shape[1] - 1) * (1 - share)))
-    chosen = torch.rand(tokens.shape[0], tokens.shape[1] - 1, device=tokens.device).topk(count, dim=1).indices + 1  # (b, n' - 1)
+    chosen = torch.rand(tokens.shape[0] // frames, tokens.shape[1] - 1, device=tokens.device).topk(count, dim=1).indices + 1  # (b, n' - 1)
+    chosen = chosen.repeat_interleave(frames, dim=0)
     patches = tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[2]))
     return torch.cat([tokens[:, :1], patches], dim=1)
 
@@ -182,41 +231,51 @@ class Sample:
     began: datetime | None = None
 
 
-# (source, encoder config, options) to the samples of one item, in time order. A source is a path, an open binary file, or the modality's
+# (source, input config, options) to the samples of one item, in time order. A source is a path, an open binary file, or the modality's
 # array. A long item is read as several samples, so that it is never in memory as a whole. Raises OSError or ValueError, with a reason in
 # words, for an input that cannot be read.
-Reader = Callable[[Any, EncoderConfig, Any], Iterator[Sample]]
+Reader = Callable[[Any, Any, Any], Iterator[Sample]]
 Read = Callable[[Any], Iterator[Sample]]  # a reader with its config and options: an item's payload to its samples
 
 
 @dataclass(frozen=True)
 class Modality:
-    """The contract of an encoder file, which assigns one to `MODALITY`.
+    """The contract of an encoder file, which assigns one to `MODALITY`; a family gives one where its inputs or its stem differ.
 
     name: as in `registry.ENCODERS`. readers: how each of its faces is read, by the name that a user gives it; their options are in
     `options.OPTIONS`. stem: builds the stem from a config. preview: how a clip of one channel is drawn: as a `map` from its smallest to its
-    largest value, as `levels` from 0 to 1, or as a `spectrogram`.
+    largest value, as `levels` from 0 to 1, or as a `spectrogram`. options: names of the reading options that the readers know; None for
+    all but those that `options.FAMILY_ONLY` names.
     """
 
     name: str
     readers: Mapping[str, Reader]
     stem: Callable[[EncoderConfig], nn.Module] = field(default=PatchStem)
     preview: str = "map"
+    options: tuple[str, ...] | None = None
+
+
+def text_lengths(texts: Tensor, config: EncoderConfig) -> Tensor:
+    """Return how many of the token ids (b, n) of each text count, (b,); what follows is padding."""
+    if config.pool == "eos":  # the end token has the highest id of the vocabulary
+        return texts.argmax(dim=-1) + 1
+    return (texts != config.padding).sum(dim=-1).clamp(min=1)
 
 
 def encode_texts(encoder: Encoder, texts: Tensor, tokens: int) -> Tensor:
     """Encode token ids (b, n) to unit vectors (b, dim), about `tokens` tokens at a time. Equal texts are encoded once, in batches of like length.
 
-    Nothing after the end token is computed: under the causal mask it cannot affect that token.
+    Nothing after the end token is computed: under the causal mask it cannot affect that token. Without that mask, a batch has texts of
+    one length only, so that none needs padding.
     """
     different, places = torch.unique(texts, dim=0, return_inverse=True)
-    ends, order = different.argmax(dim=-1).sort()  # the end token has the highest id of the vocabulary
-    lengths = (ends + 1).tolist()
+    ends, order = text_lengths(different, encoder.config).sort()
+    lengths, mixes = ends.tolist(), encoder.config.trunk.causal
     vectors = torch.empty(len(different), encoder.config.dim, device=texts.device)
     start = 0
     while start < len(lengths):
         stop = start + 1
-        while stop < len(lengths) and (stop + 1 - start) * lengths[stop] <= tokens:
+        while stop < len(lengths) and (stop + 1 - start) * lengths[stop] <= tokens and (mixes or lengths[stop] == lengths[start]):
             stop += 1
         batch = order[start:stop]
         vectors[batch] = encoder(different[batch, : lengths[stop - 1]])
@@ -236,6 +295,8 @@ class _NoInitialisation(TorchFunctionMode):
 def build_encoder(modality: Modality, config: EncoderConfig) -> Encoder:
     """Build an encoder's modules on the meta device: shapes without memory. Load weights with `assign=True`.
 
+    Args:
+        modality: as `registry.modality` returns it for this config.
     Raises:
         UserError: the config does not fit the modality, as one of text that has patches.
     """

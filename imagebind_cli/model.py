@@ -23,7 +23,7 @@ from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.int8 import narrow
 from imagebind_cli.options import ReadingOptions
-from imagebind_cli.readers import read_source
+from imagebind_cli.readers import check_options, read_source, reader_of
 from imagebind_cli.sources import Failure, Item, whole_source
 from imagebind_cli.weights import checkpoint, model_config
 from imagebind_cli.weights.checkpoint import Checkpoint
@@ -115,12 +115,10 @@ class Model:
             UserError: another shape.
         """
         encoder = self.encoder(modality)
-        shapes = [encoder.config.shape]
-        if len(encoder.config.patch) == 3:  # a still picture has no time axis
-            shapes.append((encoder.config.shape[0], *encoder.config.shape[2:]))
-        clips_of = next((shape for shape in shapes if tuple(tensor.shape[-len(shape) :]) == shape), None)
-        extra = tensor.dim() - len(clips_of or ())
-        if clips_of is None or extra not in (1, 2) or tensor.shape[0] == 0:
+        shapes = encoder.config.shapes
+        fitting = next((shape for shape in shapes if tensor.dim() > len(shape) and encoder.config.fits(tensor.shape[-len(shape) :])), None)
+        extra = tensor.dim() - len(fitting or ())
+        if fitting is None or extra not in (1, 2) or tensor.shape[0] == 0:
             wanted = " or ".join(f"(b, {', '.join(map(str, shape))})" for shape in shapes)
             raise UserError(f"{modality}: tensor of shape {tuple(tensor.shape)}; {wanted} is needed, or with clips after b")
         with torch.inference_mode():
@@ -153,8 +151,10 @@ class Model:
         Raises:
             UserError: an option this modality does not have. OSError, ValueError: the input cannot be read.
         """
-        face = registry.face(modality)
-        return read_source(face, source, self.config(modality), face.read_options(options))
+        face, config = registry.face(modality), self.config(modality)
+        resolved = face.read_options(options)
+        check_options(face, config, resolved)
+        return read_source(face, source, config, resolved)
 
     def embed_items(
         self,
@@ -176,13 +176,16 @@ class Model:
             processes: `Processes([modality])` where reading is the bottleneck, such as many short files with a GPU.
             item_timeout: seconds that reading one item may take; one that takes longer is a failure. 0 for any time.
         """
-        face = registry.face(modality)
+        face, config = registry.face(modality), self.config(modality)
+        options = options or face.options()
+        check_options(face, config, options)
+        reader = reader_of(face, config)
         self.encoder(modality)
-        read = partial(read_source, face, config=self.config(modality), options=options or face.options())
+        read = partial(read_source, face, config=config, options=options)
         workers = workers or (default_workers() if self.device.type == "cpu" else default_workers(BESIDE_A_GPU))
         batch_size = batch_size or self.batch_size(modality)
         engine = open_engine(read, workers, processes, item_timeout)
-        LOG.debug("%s: read by %s, %d at a time; encoded in batches of %d clips", modality, face.reader.__module__, workers, batch_size)
+        LOG.debug("%s: read by %s, %d at a time; encoded in batches of %d clips", modality, reader.__module__, workers, batch_size)
         return pipeline.embed_items(items, engine, partial(self.encode, modality), batch_size=batch_size, pool=pool)
 
     def embed(
@@ -227,6 +230,7 @@ class Model:
         return {
             "modality": modality,
             "model": self.name,
+            "family": self.checkpoint.config.family,
             **({} if self.folder is None else {"folder": self.folder}),
             "weights": self.checkpoint.fingerprint(face.encoder),
             "untrained": self.checkpoint.untrained,

@@ -38,9 +38,13 @@ def choice(
 
 PER_ITEM = {"per_item": True}  # metadata of a field that is neither a flag nor recorded: it is set item by item, with `dataclasses.replace`
 
+# Options that no modality of ImageBind has; families name those that they have, see `encoder.Modality.options`.
+FAMILY_ONLY = frozenset({"resize"})
+
 # Records leave these out at their defaults, as those from before the options existed do. Add nothing: records are compared by
-# `with_defaults`, so that an older one, which lacks a new option, equals one that has it at its default.
-UNRECORDED_DEFAULTS = frozenset({"track"})
+# `with_defaults`, so that an older one, which lacks a new option, equals one that has it at its default. Those of `FAMILY_ONLY` are also
+# left out: they would be in the records of all families.
+UNRECORDED_DEFAULTS = frozenset({"track"}) | FAMILY_ONLY
 
 
 @dataclass(frozen=True)

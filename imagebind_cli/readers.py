@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from imagebind_cli.encoder import EncoderConfig, Sample
-from imagebind_cli.errors import UserError
+from imagebind_cli.encoder import IMAGEBIND, EncoderConfig, InputConfig, Reader, Sample
+from imagebind_cli.errors import OptionError, UserError
 from imagebind_cli.media.windows import Times, within
-from imagebind_cli.options import ReadingOptions, both_values
+from imagebind_cli.options import FAMILY_ONLY, ReadingOptions, both_values
 from imagebind_cli.prepared import Prepared
-from imagebind_cli.registry import Face
+from imagebind_cli.registry import Face, modality
 from imagebind_cli.sources import Stretch, names_store, reason, whole_source
+
+AS_IMAGEBIND = (IMAGEBIND, "clip")  # families with one preprocessing: what is prepared for one is as good for the other
 
 
 def read_source(face: Face, source: Any, config: EncoderConfig, options: ReadingOptions) -> Iterator[Sample]:
@@ -38,7 +40,33 @@ def read_source(face: Face, source: Any, config: EncoderConfig, options: Reading
         return _when_due(face, source, config, options)
     if isinstance(source, Prepared):
         return prepared_samples(source, face, config, options)
-    return face.reader(source, config, options)
+    return reader_of(face, config)(source, config, options)
+
+
+def reader_of(face: Face, config: InputConfig) -> Reader:
+    """Return what turns an input into samples for the encoder with this config.
+
+    Raises:
+        UserError: the encoder takes other inputs, as one of clips, where a picture is given.
+    """
+    readers = modality(face.encoder, config).readers
+    if face.name not in readers:
+        raise UserError(f"this {face.encoder} encoder of {config.family} takes {' or '.join(readers)}, not {face.name}")
+    return readers[face.name]
+
+
+def check_options(face: Face, config: InputConfig, options: ReadingOptions) -> None:
+    """Refuse reading options that were chosen and that the readers of the model's family do not have.
+
+    Raises:
+        OptionError: names the first of them.
+    """
+    known = modality(face.encoder, config).options
+    if known is None:
+        known = tuple(name for name in options.names() if name not in FAMILY_ONLY)
+    if unknown := sorted(options.chosen.difference(known)):
+        names = ", ".join(known) or "none"
+        raise OptionError(f"{face.name} of a {config.family} model has no option {unknown[0]!r}; it has {names}", [*unknown, *known])
 
 
 def _refused(reason: str) -> Iterator[Sample]:
@@ -81,7 +109,8 @@ def read_sources(payload: Any, configs: Mapping[Face, EncoderConfig], options: M
 
 def input_record(config: EncoderConfig, options: ReadingOptions) -> dict[str, Any]:
     """Describe in JSON's types how samples are made for an encoder: enough to decide whether another encoder can take them."""
-    return {"shape": list(config.shape), "mean": list(config.mean), "std": list(config.std), "options": options.record()}
+    family = {} if config.family in AS_IMAGEBIND else {"family": config.family}
+    return {**family, "shape": list(config.shape), "mean": list(config.mean), "std": list(config.std), "options": options.record()}
 
 
 def prepared_samples(source: Prepared, face: Face, config: EncoderConfig, options: ReadingOptions) -> Iterator[Sample]:
@@ -92,10 +121,10 @@ def prepared_samples(source: Prepared, face: Face, config: EncoderConfig, option
         ValueError: an array is torn, or not what the encoder takes.
     """
     record, wanted = source.provenance["inputs"][face.name], input_record(config, options)
-    for key in ("shape", "mean", "std"):
-        value = record.get(key) if isinstance(record, dict) else None
-        if value != wanted[key]:
-            raise UserError(f"prepared {face.name} has {key} {value}; this model's encoder wants {wanted[key]}")
+    for key in ("family", "shape", "mean", "std"):
+        value, needed = (made.get(key) if isinstance(made, dict) else None for made in (record, wanted))
+        if value != needed:
+            raise UserError(f"prepared {face.name} has {key} {value or IMAGEBIND}; this model's encoder wants {needed or IMAGEBIND}")
     prepared_with = face.options.with_defaults(record["options"])
     for name, value in options.choices().items():
         if prepared_with[name] != value:
@@ -111,9 +140,8 @@ def prepared_samples(source: Prepared, face: Face, config: EncoderConfig, option
 
 
 def _check_prepared(array: np.ndarray, config: EncoderConfig) -> None:
-    shape = config.shape
-    if array.shape[1:] not in (shape, (shape[0], *shape[2:]) if len(config.patch) == 3 else shape) or not array.size:
-        raise ValueError(f"prepared array of shape {array.shape}; (clips, {', '.join(map(str, shape))}) is needed")
+    if not array.size or array.ndim == 0 or not config.fits(array.shape[1:]):
+        raise ValueError(f"prepared array of shape {array.shape}; (clips, {', '.join(map(str, config.shape))}) is needed")
     if (array.dtype.kind == "f") != (config.vocabulary == 0) or not np.isfinite(array).all():
         raise ValueError(f"prepared array of {array.dtype}; finite {'token ids' if config.vocabulary else 'numbers'} are needed")
     if config.vocabulary and (array.min() < 0 or array.max() >= config.vocabulary):

@@ -1,22 +1,26 @@
-"""The names of modalities and encoders: looking one up imports that file and no other.
+"""The names of modalities, encoders and families: looking one up imports that file and no other.
 
 A new modality is one file in `encoders/` and one line in `ENCODERS`. A line in `file_kinds.READ` lets folders skip files of other kinds, and
-one in `PAGE_PICTURES` shows its files on pages.
+one in `PAGE_PICTURES` shows its files on pages. A new family is one file in `families/` and one line in `FAMILIES`, or an entry point of
+another package.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from imagebind_cli.errors import UsageError
+from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.options import OPTIONS, NoOptions, ReadingOptions, read_options
 
 if TYPE_CHECKING:
-    from imagebind_cli.encoder import Modality, Reader
+    from importlib.metadata import EntryPoint
+
+    from imagebind_cli.encoder import InputConfig, Modality
+    from imagebind_cli.weights.family import Family
 
 ENCODERS = {
     "vision": "imagebind_cli.encoders.vision",
@@ -37,6 +41,13 @@ PAGE_PICTURES = {
     "thermal": "imagebind_cli.pages.pictures:thermal_map",
     "imu": "imagebind_cli.pages.pictures:motion",
 }
+
+# Published systems of encoders: the file that knows its tensors' names, configs and preprocessing.
+FAMILIES = {
+    "imagebind": "imagebind_cli.families.imagebind",
+    "clip": "imagebind_cli.families.clip",
+}
+ENTRY_POINTS = "imagebind.families"  # the group under which another package names its families
 
 TEXT = "text"  # the modality of sentences: of class names, captions and queries in words
 
@@ -84,17 +95,6 @@ class Face:
         """The module of its encoder's file."""
         return ENCODERS[self.encoder]
 
-    @cached_property
-    def contract(self) -> Modality:
-        """What its encoder's file provides, imported only now."""
-        modality: Modality = import_module(self.module).MODALITY
-        return modality
-
-    @property
-    def reader(self) -> Reader:
-        """What turns an input into samples."""
-        return self.contract.readers[self.name]
-
     def read_options(self, chosen: Mapping[str, Any]) -> ReadingOptions:
         """Check the options that a user or a record names, once per command or call, and return them with the others at their defaults.
 
@@ -130,6 +130,43 @@ def face(name: str) -> Face:
     if name not in _FACES:
         _FACES[name] = Face(name, name)
     return _FACES[name]
+
+
+def family(name: str) -> Family:
+    """Look up a family, importing its file.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    others = _families_elsewhere() if name not in FAMILIES else {}
+    if name in FAMILIES or name in others:
+        found: Family = others[name].load() if name in others else import_module(FAMILIES[name]).FAMILY
+        return found
+    known = ", ".join((*FAMILIES, *others))
+    raise UserError(f"unknown family {name!r} of models; known are {known}, and the package of another one must be installed")
+
+
+def families() -> list[Family]:
+    """Return all families, those of other packages last."""
+    return [family(name) for name in (*FAMILIES, *_families_elsewhere())]
+
+
+@cache
+def _families_elsewhere() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS) if entry.name not in FAMILIES}
+
+
+def modality(encoder: str, config: InputConfig) -> Modality:
+    """Return how the inputs of an encoder are read and its stem is built: as its family does, else as the encoder's own file does.
+
+    Raises:
+        UserError: the family is not known.
+    """
+    of_family = family(config.family).modality(encoder, config)
+    own: Modality = of_family or import_module(ENCODERS[encoder]).MODALITY
+    return own
 
 
 def with_default_options(modality: str, record: Any) -> Any:

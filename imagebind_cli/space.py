@@ -134,6 +134,12 @@ class Space:
         from imagebind_cli.store.provenance import refuse_earlier
 
         for before_place, before in self.made:
+            family, other_family = made.get("family"), before.get("family")
+            if family and other_family and family != other_family:
+                raise UserError(
+                    f"{place}: vectors of a {family} model; those of {before_place} are of a {other_family} model, and two families have no "
+                    "common space"
+                )
             same_encoder = registry.face(before["modality"]).encoder == registry.face(made["modality"]).encoder
             for key in ("model", "dim", *(["weights"] if same_encoder else [])):
                 if before.get(key) != made.get(key):

@@ -20,7 +20,8 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 import pytest
-from forkserver import Forked, ForkServer, write_stand_in
+
+from tests.forkserver import Forked, ForkServer, write_stand_in
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores; each one's threads would wait for the other's

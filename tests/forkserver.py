@@ -40,7 +40,8 @@ READ_ONCE = (  # variables that an interpreter or a library reads as it starts
     *("OMP_", "MKL_", "LD_", "MALLOC_", "TORCH_", "KMP_", "OPENBLAS_"),
 )
 HIGH = 200  # descriptors from here on are out of the way of those that a program is given
-SERVE = "import sys; sys.path[:0] = [sys.argv[1]]; import forkserver; forkserver.serve(int(sys.argv[2]), int(sys.argv[3]))"
+PROJECT = Path(__file__).parents[1]
+SERVE = "import sys; sys.path[:0] = [sys.argv[1]]; from tests.forkserver import serve; serve(int(sys.argv[2]), int(sys.argv[3]))"
 NUMBER = struct.Struct("i")
 
 
@@ -55,7 +56,7 @@ class ForkServer:
             listening.bind(self.address)
             listening.listen(64)
             descriptors = [listening.fileno(), owned]
-            command = [sys.executable, "-c", SERVE, str(Path(__file__).parent), *map(str, descriptors)]
+            command = [sys.executable, "-c", SERVE, str(PROJECT), *map(str, descriptors)]
             self._process = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL)
         os.close(owned)
 
@@ -144,8 +145,8 @@ def write_stand_in(path: Path, server: ForkServer, program: Path) -> Path:
     Returns:
         `path`
     """
-    call = f"from forkserver import stand_in; stand_in({server.address!r}, {str(program)!r})"
-    path.write_text(f"#!{sys.executable} -S\nimport sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]; {call}\n")
+    call = f"from tests.forkserver import stand_in; stand_in({server.address!r}, {str(program)!r})"
+    path.write_text(f"#!{sys.executable} -S\nimport sys; sys.path[:0] = [{str(PROJECT)!r}]; {call}\n")
     path.chmod(0o755)
     return path
 

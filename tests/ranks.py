@@ -1,4 +1,4 @@
-"""One of several processes of tests/test_distributed.py: everything that is compared with a single process, in one start of PyTorch.
+"""One of several processes of tests/training/test_distributed.py: everything that is compared with a single process, in one start of PyTorch.
 
     RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=29500 python -m tests.ranks FOLDER
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run
 
 from imagebind_cli import load
 from imagebind_cli.errors import UserError
 from imagebind_cli.options import read_options
 from imagebind_cli.store import open_store
+from tests.conftest import Run
 
 EARLIER = Path(__file__).parent / "data" / "earlier"
 SENTENCES = ["a dog barking", "rain on a roof"]

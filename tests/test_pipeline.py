@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import generate
 import numpy as np
 import pytest
 import torch
@@ -26,6 +25,7 @@ from imagebind_cli.engine.threads import ThreadEngine
 from imagebind_cli.errors import UserError
 from imagebind_cli.pipeline import Embedded
 from imagebind_cli.sources import Failure, Item
+from tests import generate
 
 
 def read(payload: str) -> Iterator[Sample]:

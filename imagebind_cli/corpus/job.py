@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import registry
 from imagebind_cli.corpus.failures import FailureFile
-from imagebind_cli.corpus.resume import Resume
+from imagebind_cli.corpus.resume import CHANGED, Resume, has_changed
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
@@ -26,7 +26,6 @@ from imagebind_cli.store import Row, Store, check_writable
 if TYPE_CHECKING:
     from imagebind_cli.model import Model
 
-CHANGED = "changed while it was read; the same command tries it again"
 Keep = Callable[[list[Row], tuple[str, ...]], object]
 # Takes an item's rows, and what was assumed when it was read.
 
@@ -105,7 +104,7 @@ def embed(
             item_timeout=item_timeout,
         )
         for item, result in embedded:
-            if not isinstance(result, Failure) and resume.has_changed(item):
+            if not isinstance(result, Failure) and has_changed(item, [face]):
                 result = Failure(item.id, CHANGED)  # noqa: PLW2901
             if isinstance(result, Failure):
                 resume.failed(item.id)

@@ -57,7 +57,7 @@ def _panel(clip: np.ndarray, encoder: str, config: EncoderConfig) -> Image.Image
         frames = values[:, None] if values.ndim == 3 else values  # (3, t, h, w)
         pixels = np.concatenate(list(frames.transpose(1, 2, 3, 0)), axis=1)
         return Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
-    return PANELS[registry.face(encoder).contract.preview](values[0])
+    return PANELS[registry.modality(encoder, config).preview](values[0])
 
 
 def grey(values: np.ndarray) -> np.ndarray:

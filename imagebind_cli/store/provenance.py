@@ -51,8 +51,10 @@ def parse_provenance(text: str | bytes) -> tuple[dict[str, Any], bool]:
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """Return the first key in which two records differ and must not, and what each says, in words; None if there is none.
 
-    An option that a record lacks, because it did not exist yet, was at its default.
+    An option that a record lacks, because it did not exist yet, was at its default; a family that it lacks may be any.
     """
+    if "family" not in one or "family" not in other:
+        one, other = ({key: value for key, value in record.items() if key != "family"} for record in (one, other))
     one, other = ({**record, "options": with_default_options(record.get("modality", ""), record.get("options"))} for record in (one, other))
     key = next((key for key in {**one, **other} if key not in FREE and one.get(key) != other.get(key)), None)
     if key is None:

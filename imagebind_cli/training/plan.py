@@ -279,6 +279,6 @@ def _forward_bytes(config: EncoderConfig, run: RunRecipe, device: torch.device) 
 
 def weightless_encoder(name: str, config: EncoderConfig, table: EncoderRecipe) -> Encoder:
     """Build an encoder as it trains, without memory for its weights (on PyTorch's meta device)."""
-    encoder = build_encoder(registry.face(name).contract, config)
+    encoder = build_encoder(registry.modality(name, config), config)
     set_trainable(encoder, table, seed=0)
     return encoder

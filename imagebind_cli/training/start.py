@@ -146,7 +146,7 @@ def encoder_with(name: str, config: EncoderConfig, tensors: Mapping[str, Tensor]
     Raises:
         RuntimeError: a tensor is missing, unknown or of another shape.
     """
-    encoder = build_encoder(registry.face(name).contract, config)
+    encoder = build_encoder(registry.modality(name, config), config)
     encoder.load_state_dict(dict(tensors), strict=True, assign=True)
     return encoder
 
@@ -163,7 +163,7 @@ def fresh_weights(name: str, config: EncoderConfig, seed: int) -> dict[str, Tens
     Raises:
         UserError: there is no encoder of this name.
     """
-    encoder = build_encoder(registry.face(name).contract, config)
+    encoder = build_encoder(registry.modality(name, config), config)
     modules = dict(encoder.named_modules())
     tensors = {}
     for key, empty in encoder.state_dict().items():

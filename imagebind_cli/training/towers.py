@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from imagebind_cli import libraries
-from imagebind_cli.encoder import Encoder
+from imagebind_cli.encoder import Encoder, text_lengths
 from imagebind_cli.errors import UserError
 from imagebind_cli.training.compute import actual_precision
 from imagebind_cli.training.distributed import world
@@ -96,8 +96,10 @@ def make_tower(name: str, encoder: Encoder, recipe: EncoderRecipe, run: RunRecip
     plain = device.type == "cpu" and recipe.train != "none" and tokens <= FEW_TOKENS and not run.checkpointing and not run.compile
 
     def call(inputs: Tensor) -> Tensor:
-        if encoder.config.vocabulary:  # under the causal mask, nothing after the end token, which has the highest id, affects it
-            inputs = inputs[:, : int(inputs.argmax(dim=1).max()) + 1]
+        if (
+            encoder.config.trunk.causal and encoder.config.vocabulary
+        ):  # under the causal mask, nothing after the end token, which has the highest id, affects it
+            inputs = inputs[:, : int(text_lengths(inputs, encoder.config).max())]
         inputs = inputs.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16), sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
             return inner(inputs)

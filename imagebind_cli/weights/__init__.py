@@ -3,8 +3,9 @@
 find.py            a name, folder, file or address to its checkpoint
 checkpoint.py      the weights behind a model, one encoder read at a time; `convert` writes them as a model folder
 model_config.py    what a model consists of, and our JSON of it
-foreign_config.py  the published constructor's arguments and OpenCLIP's JSON as configs
-tensor_names.py    tensors' names in the published files and in OpenCLIP's
+family.py          what a family says of itself: layouts of its files, preprocessing, published models
+foreign_config.py  configs that others write, and the layout of files that they describe
+tensor_names.py    the tables of names: tensors of foreign files and ours
 tensor_files.py    tensors in safetensors and PyTorch files; matrices as int8 rows
 rule.py            weights made by rule, for models that need no file
 run_folder.py      a training run's folder as a model: what training changed, over the weights it began from

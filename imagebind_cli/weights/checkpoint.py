@@ -1,8 +1,8 @@
-"""The weights behind a model: the published .pth, our folder of safetensors, OpenCLIP's ViT towers. Encoders are read one at a time."""
+"""The weights behind a model: our folder of safetensors, or files as a family publishes them. Encoders are read one at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.files import replacing
 from imagebind_cli.fingerprint import fingerprint
 from imagebind_cli.weights import foreign_config, model_config, tensor_names
+from imagebind_cli.weights.foreign_config import ForeignConfig
 from imagebind_cli.weights.model_config import ModelConfig
 from imagebind_cli.weights.origin import file_record
-from imagebind_cli.weights.tensor_files import from_int8, read_tensors, write_tensors
+from imagebind_cli.weights.tensor_files import from_int8, read_tensors, read_weight_file, write_tensors
 from imagebind_cli.weights.verified import check_weight_file
 
 
@@ -49,55 +50,87 @@ class Checkpoint:
         return fingerprint(self.read(encoder))
 
 
-def open_file(path: Path, config: ModelConfig | None = None) -> Checkpoint:
-    """Open a single file of published or OpenCLIP tensors (.pth, .pt, .bin, .safetensors), memory-mapped.
+def open_file(path: Path, config: ModelConfig | ForeignConfig | None = None) -> Checkpoint:
+    """Open a single file of a family's tensors (.pth, .pt, .bin, .safetensors), memory-mapped.
 
     Args:
-        config: what it holds; by default the `.json` of the same name beside it, else the published model's.
+        config: what it holds; by default what the file says itself, the `.json` of the same name beside it, or a published `config.json`
+            there, else the published model's.
     Raises:
-        UserError: the file cannot be read, holds anything but tensors, or has names of neither kind.
+        UserError: the file cannot be read, holds anything but tensors, or has names that no family knows.
     """
     check_weight_file(path)
-    return from_tensors(read_tensors(path), config or _config_beside(path), str(path))
+    tensors, values = read_weight_file(path)
+    if config is None:
+        config = ForeignConfig(values, str(path)) if values else _config_beside(path)
+    return from_tensors(tensors, config, str(path))
 
 
-def from_tensors(tensors: Mapping[str, Tensor], config: ModelConfig | None, place: str) -> Checkpoint:
-    """Make a checkpoint from tensors under published or OpenCLIP names. All names are checked before any tensor is read.
+def from_tensors(tensors: Mapping[str, Tensor], config: ModelConfig | ForeignConfig | None, place: str) -> Checkpoint:
+    """Make a checkpoint from tensors under a family's names. All names are checked before any tensor is read.
 
     Raises:
-        UserError: names that no table knows, or OpenCLIP's without their config.
+        UserError: names that no table knows, parts of a tensor that are missing, or tensors that need a config and have none.
     """
-    openclip = any(key.startswith("visual.") for key in tensors)
-    if config is None and openclip:
-        raise UserError(f"{place}: OpenCLIP weights need their config: --config open_clip_config.json, or a name such as ViT-H-14")
-    table = tensor_names.OPENCLIP if openclip else tensor_names.PUBLISHED
-    ours: dict[str, tuple[str, str | None]] = {}
-    unknown = []
+    foreign = config if isinstance(config, ForeignConfig) else ForeignConfig({}, place)
+    layout = foreign_config.layout_of(tensors, foreign.values)
+    tensors = layout.prepare(tensors, foreign.values, place)
+    if not isinstance(config, ModelConfig):
+        config = foreign_config.config_by(layout, foreign, tensors)
+    table = layout.table(config)
+    ours: dict[str, dict[int, tuple[str, str]]] = {}  # our name to its parts: the foreign name and the change
+    held, unknown = set(), []
     for key in tensors:
         try:
-            name, change = tensor_names.rename(key, table)
+            targets = tensor_names.rename(key, table)
         except KeyError:
             unknown.append(key)
             continue
-        if name is not None:
-            ours[name] = (key, change)
+        if len({target.name.partition(".")[0] for target in targets}) == 1:  # a tensor that several encoders share does not make one
+            held.add(targets[0].name.partition(".")[0])
+        for target in targets:
+            ours.setdefault(target.name, {})[target.part] = key, target.change
     if unknown:
         raise UserError(f"{place}: tensors that are not part of this model: {_some(unknown)}")
-    if config is None:
-        config = replace(model_config.packaged_config("huge"), address=None)
+    _check_parts(ours, held, table, place)
 
     def read(encoder: str) -> Mapping[str, Tensor]:
         prefix = f"{encoder}."
-        mine = {name.removeprefix(prefix): value for name, value in ours.items() if name.startswith(prefix)}
-        return {name: tensor_names.CHANGES[change](tensors[key]) if change else tensors[key] for name, (key, change) in mine.items()}
+        mine = {name.removeprefix(prefix): parts for name, parts in ours.items() if name.startswith(prefix)}
+        return {
+            name: _joined([_changed(tensors[key], change) for _, (key, change) in sorted(parts.items())]) for name, parts in mine.items()
+        }
 
-    held = {name.partition(".")[0] for name in ours}
     config = replace(config, encoders={name: encoder for name, encoder in config.encoders.items() if name in held})
     return Checkpoint(config, place, read)
 
 
-def open_folder(folder: Path, config: ModelConfig | None = None) -> Checkpoint:
-    """Open a model folder: ours (`config.json` and a safetensors file per encoder), OpenCLIP's (`open_clip_config.json`), or one foreign file.
+def _check_parts(ours: Mapping[str, Mapping[int, Any]], held: Collection[str], table: str, place: str) -> None:
+    """Refuse tensors of which some parts are in a file and others are not.
+
+    Raises:
+        UserError: names the tensors that are missing, as the file would.
+    """
+    missing = []
+    for name, parts in ours.items():
+        if name.partition(".")[0] in held and set(parts) != {0}:
+            missing += [key for part, key in tensor_names.published_names(name, table).items() if part not in parts]
+        elif name.partition(".")[0] in held and len(needed := tensor_names.published_names(name, table)) > 1:
+            missing += [key for part, key in needed.items() if part not in parts]
+    if missing:
+        raise UserError(f"{place}: tensors missing: {_some(missing)}")
+
+
+def _changed(tensor: Tensor, change: str) -> Tensor:
+    return tensor_names.CHANGES[change](tensor) if change else tensor
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def open_folder(folder: Path, config: ModelConfig | ForeignConfig | None = None) -> Checkpoint:
+    """Open a model folder: ours (`config.json` and a safetensors file per encoder), as a family publishes it, or one foreign file.
 
     Raises:
         UserError: it is none of these, or its config cannot be used.
@@ -114,9 +147,9 @@ def open_folder(folder: Path, config: ModelConfig | None = None) -> Checkpoint:
 
         return Checkpoint(config, str(folder), read)
     stem = "*"
-    if (folder / "open_clip_config.json").is_file():
-        stem = "open_clip_*"  # such a folder often holds the same weights again for another library
-        config = config or foreign_config.openclip_config(str(folder / "open_clip_config.json"))
+    if (published := foreign_config.published_folder(folder)) is not None:
+        stem = published[1].weight_files
+        config = config or published[0]
     files = [path for ending in ("safetensors", "pth", "bin", "pt") for path in sorted(folder.glob(f"{stem}.{ending}"))]
     if not files:
         raise UserError(f"{folder}: no model here: neither config.json with format {model_config.FORMAT} nor a weight file")
@@ -144,7 +177,8 @@ def load_encoder(checkpoint: Checkpoint, modality: str, device: torch.device, dt
         UserError: the model lacks this encoder, or tensors are missing, unknown or of another shape; they are named.
     """
     name = registry.face(modality).encoder
-    encoder = build_encoder(registry.face(name).contract, encoder_config(checkpoint, modality))
+    config = encoder_config(checkpoint, modality)
+    encoder = build_encoder(registry.modality(name, config), config)
     tensors = checkpoint.read(name)
     _check_tensors(tensors, encoder.state_dict(), f"{checkpoint.place}, {name}")
     encoder.load_state_dict(tensors, strict=True, assign=True)
@@ -182,7 +216,7 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> 
         files = {}
         for name, encoder in checkpoint.config.encoders.items():
             tensors = checkpoint.read(name)
-            _check_tensors(tensors, build_encoder(registry.face(name).contract, encoder).state_dict(), f"{checkpoint.place}, {name}")
+            _check_tensors(tensors, build_encoder(registry.modality(name, encoder), encoder).state_dict(), f"{checkpoint.place}, {name}")
             path = building / f"{name}.safetensors"
             write_tensors({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
             files[path.name] = file_record(path)
@@ -191,10 +225,13 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> 
     return config
 
 
-def _config_beside(path: Path) -> ModelConfig | None:
-    """Return the config in a `.json` of the same name, if there is one."""
+def _config_beside(path: Path) -> ModelConfig | ForeignConfig | None:
+    """Return the config in a `.json` of the same name, or in a published `config.json` beside a file, if there is one."""
     beside = path.with_suffix(".json")
-    return foreign_config.read_config(beside) if beside.is_file() else None
+    if beside.is_file():
+        return foreign_config.open_config(beside)
+    published = foreign_config.published_folder(path.parent)
+    return published[0] if published else None
 
 
 def _some(names: list[str]) -> str:

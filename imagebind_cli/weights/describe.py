@@ -43,7 +43,7 @@ def describe_model(found: Checkpoint) -> dict[str, Any]:
     encoders: dict[str, dict[str, Any]] = {}
     for name, encoder in found.config.encoders.items():
         encoders[name] = {
-            "parameters": sum(tensor.numel() for tensor in build_encoder(registry.face(name).contract, encoder).parameters()),
+            "parameters": sum(tensor.numel() for tensor in build_encoder(registry.modality(name, encoder), encoder).parameters()),
             "width": encoder.trunk.width,
             "layers": encoder.trunk.layers,
             "heads": encoder.trunk.heads,

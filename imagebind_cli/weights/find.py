@@ -15,6 +15,7 @@ from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UserError
 from imagebind_cli.weights import checkpoint, download, foreign_config, model_config, rule, run_folder
 from imagebind_cli.weights.checkpoint import Checkpoint
+from imagebind_cli.weights.foreign_config import ForeignConfig
 from imagebind_cli.weights.model_config import ModelConfig
 
 BUNDLED, UNTRAINED = "mini", "tiny"
@@ -46,25 +47,26 @@ def find_checkpoint(model: ModelLike | None = None, config: ConfigLike | None = 
     Raises:
         UserError: no such model, or one that is not on this machine yet, with the command that fetches it.
     """
+    given: ModelConfig | ForeignConfig | None
     if isinstance(config, str | os.PathLike):
         path = Path(config)
-        config = foreign_config.read_config(path) if os.path.isfile(path) else foreign_config.openclip_config(str(config))
-    elif isinstance(config, Mapping):
-        config = foreign_config.from_published(config)
+        given = foreign_config.open_config(path) if os.path.isfile(path) else foreign_config.named_config(str(config))
+    else:
+        given = ForeignConfig(config, "published config") if isinstance(config, Mapping) else config
     if isinstance(model, Mapping):
-        return checkpoint.from_tensors(model, config, "state dict")
+        return checkpoint.from_tensors(model, given, "state dict")
     name = os.fspath(model) if model is not None else default_name()
     if name.startswith("hf://"):
-        return _pulled(name, config)
+        return _pulled(name, given)
     path = Path(name)
     if os.path.isdir(path):
-        return _folder(path, config)
+        return _folder(path, given)
     if os.path.isfile(path):
-        return checkpoint.open_file(path, config)
-    return _named(name, config)
+        return checkpoint.open_file(path, given)
+    return _named(name, given)
 
 
-def _named(name: str, config: ModelConfig | None) -> Checkpoint:
+def _named(name: str, config: ModelConfig | ForeignConfig | None) -> Checkpoint:
     if is_bundled(name):
         return _folder(Path(str(model_config.CONFIGS / name)), config)
     if name not in model_config.packaged_names():
@@ -75,17 +77,18 @@ def _named(name: str, config: ModelConfig | None) -> Checkpoint:
         return rule.checkpoint_by_rule(named)
     if named.address is None:
         raise UserError(f"{name} is a config to train from; no weights are published for it")
-    return dataclasses.replace(_pulled(name, config or named), config=config or named)
+    pulled = _pulled(name, config or named)
+    return dataclasses.replace(pulled, config=pulled.config if config else named)
 
 
-def _pulled(place: str, config: ModelConfig | None) -> Checkpoint:
+def _pulled(place: str, config: ModelConfig | ForeignConfig | None) -> Checkpoint:
     folder = download.pulled_folder(place)
     if folder is None:
         raise NotFetched(f"{place} is not on this machine; fetch it with: imagebind weights pull {place}")
     return _folder(folder, config)
 
 
-def _folder(folder: Path, config: ModelConfig | None) -> Checkpoint:
+def _folder(folder: Path, config: ModelConfig | ForeignConfig | None) -> Checkpoint:
     unfinished = run_folder.unfinished_state(folder)
     if unfinished and not (folder / "config.json").exists():
         raise UserError(f"{folder}: {unfinished}, and no model yet; the same `imagebind train` command continues it")

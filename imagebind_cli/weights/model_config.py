@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from imagebind_cli.checksums import SEALED, seal
 from imagebind_cli.documents import parse_json
-from imagebind_cli.encoder import EncoderConfig
+from imagebind_cli.encoder import IMAGEBIND, EncoderConfig
 from imagebind_cli.errors import UserError
 from imagebind_cli.transformer import Size, TrunkConfig
 from imagebind_cli.weights.origin import FileRecord
@@ -55,6 +55,11 @@ class ModelConfig:
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     bases: Mapping[str, BaseRecord] = field(default_factory=dict)
     trained_on: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def family(self) -> str:
+        """The published system that the encoders are of; all of a model's are of one."""
+        return next((encoder.family for encoder in self.encoders.values()), IMAGEBIND)
 
     def to_json(self) -> str:
         """Return the text of a `config.json`, which `from_json` reads back to an equal config."""
@@ -97,6 +102,8 @@ def from_values(values: Any, place: str) -> ModelConfig:
         here = f"{place}: encoders.{name}"
         trunk = _build(TrunkConfig, table.get("trunk", {}), f"{here}.trunk")
         encoders[name] = _build(EncoderConfig, {**table, "dim": values.get("dim"), "trunk": trunk}, here)
+    if len(families := {encoder.family for encoder in encoders.values()}) > 1:
+        raise UserError(f"{place}: encoders of several families: {', '.join(sorted(families))}; their vectors have no common space")
     return _build(ModelConfig, {**values, "encoders": encoders}, place)
 
 

@@ -20,7 +20,7 @@ def checkpoint_by_rule(config: ModelConfig) -> Checkpoint:
     """Draw every tensor of a model from `config.rule_seed` and the tensor's name, so that each encoder can be made without the others."""
 
     def read(encoder: str) -> Mapping[str, Tensor]:
-        shapes = build_encoder(registry.face(encoder).contract, config.encoders[encoder]).state_dict()
+        shapes = build_encoder(registry.modality(encoder, config.encoders[encoder]), config.encoders[encoder]).state_dict()
         return {name: _draw(f"{encoder}.{name}", tuple(shape.shape), config, encoder) for name, shape in shapes.items()}
 
     return Checkpoint(config, f"{config.name} (made by rule)", read)

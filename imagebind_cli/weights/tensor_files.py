@@ -21,7 +21,14 @@ INT8_SCALE = ".scale"  # suffix of the tensor that holds the scales of an int8 m
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Map a file's tensors by name, without reading them yet. Any pickled object other than a plain tensor is refused.
+    """Map a file's tensors by name, without reading them yet; see `read_weight_file`."""
+    return read_weight_file(path)[0]
+
+
+def read_weight_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Map a file's tensors by name, without reading them yet, and return what it says of its model: {} for most. Other pickled objects are refused.
+
+    A training checkpoint may hold its tensors under `state_dict`, as OpenCLIP's, or under `model` beside a config `cfg`, as fairseq's.
 
     Raises:
         UserError: the file cannot be read or holds anything but tensors.
@@ -32,7 +39,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return load_file(path), {}
         values = torch.load(path, mmap=zipfile.is_zipfile(path), weights_only=True, map_location="cpu")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
@@ -47,9 +54,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: not a readable weight file: {first_line(error)}") from None
     if isinstance(values, dict) and isinstance(values.get("state_dict"), dict):  # OpenCLIP's training checkpoints
         values = {key.removeprefix("module."): value for key, value in values["state_dict"].items()}
-    if not isinstance(values, dict) or not all(isinstance(value, Tensor) for value in values.values()):
+    about: dict[str, Any] = {}
+    if isinstance(values, dict) and isinstance(values.get("model"), dict):
+        cfg = values.get("cfg")
+        about, values = (cfg if isinstance(cfg, dict) else {}), values["model"]
+    if not isinstance(values, dict) or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in values.items()):
         raise UserError(f"{path}: refused: not a dictionary of tensors")
-    return values
+    return values, about
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str, Any] | None = None) -> None:

@@ -1,0 +1,520 @@
+"""What all commands share: how much they print, options of variables and files, JSON, completion, versions, estimates, errors."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+import imagebind_cli
+from imagebind_cli import corpus
+from imagebind_cli.registry import MODALITIES
+from tests import generate
+from tests.conftest import PROGRAM, Finished, Run
+
+
+@pytest.fixture
+def here(imagebind: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`imagebind` in an empty folder, where `run("embed image a.png")` may also be one string."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object, **options: object) -> Finished:
+        words = str(arguments[0]).split() if len(arguments) == 1 else arguments
+        return imagebind(*words, **options)
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path: Path, here: Run) -> Path:
+    """A picture, a store of it and one of a sentence, and files that are nothing of what they are named for."""
+    generate.picture(tmp_path / "a.png")
+    (tmp_path / "folder").mkdir()
+    Path("unfit.toml").write_text('pairs = [{modalities = ["image", "text"], augment = {text = {flip = 1.0}}}]\n')
+    for name in ("junk.h5", "junk.pth", "junk.toml", "junk.jsonl"):
+        (tmp_path / name).write_bytes(b"a = [junk" * 50)
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "pairs.jsonl").write_text('{"image": "a.png", "text": "x"}\n{"image": "a.png", "text": "y"}\n')
+    assert here("embed image a.png -o good.h5").code == 0
+    assert here("embed text hello -o text.h5").code == 0
+    return tmp_path
+
+
+class TestHowMuchIsPrinted:
+    @pytest.mark.parametrize("line", ["-q embed image a.png gone.png -o v.h5", "embed image a.png gone.png -o v.h5 --quiet"])
+    def test_quiet_leaves_errors_and_failures(self, here: Run, line: str) -> None:
+        generate.picture(Path("a.png"))
+        done = here(line)
+        assert (done.code, done.err) == (1, "imagebind: gone.png: no such file or folder\n")
+        assert here("-q embed image a.png --device gpu").err.startswith("imagebind: unknown device 'gpu'")
+
+    @pytest.mark.parametrize("line", ["-v embed image a.png", "embed image a.png --verbose"])
+    def test_verbose_names_readers_times_and_what_sets_options(self, here: Run, line: str) -> None:
+        generate.picture(Path("a.png"))
+        plain, done = here("embed image a.png"), here(line)
+        assert done.out == plain.out
+        assert "in force: IMAGEBIND_MODEL=tiny" in done.err
+        assert "image: read by imagebind_cli.encoders.vision" in done.err
+        assert "a.png: embedded after" in done.err
+        assert "imagebind: done after" in done.err
+        assert "read by" not in plain.err
+
+    def test_both_at_once_are_refused(self, here: Run) -> None:
+        assert here("-q embed text a -v").code == 2
+        assert "exclude each other" in here("weights list -q -v").err
+
+    def test_debug_gives_the_traceback_beside_the_line(self, here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert "Traceback" not in here("weights info nosuch").err
+        monkeypatch.setenv("IMAGEBIND_DEBUG", "1")
+        done = here("weights info nosuch")
+        assert done.code == 1
+        assert "Traceback" in done.err
+        assert done.err.splitlines()[-1].startswith("imagebind: no model 'nosuch'")
+
+
+class TestConfiguration:
+    def test_command_line_wins_over_variables_over_files(self, here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        generate.picture(Path("a.png"))
+        Path("imagebind.toml").write_text('[embed]\noutput = "file.npy"\n')
+        user = tmp_path / "user/imagebind"
+        user.mkdir(parents=True)
+        (user / "imagebind.toml").write_text('[embed]\noutput = "user.npy"\narray = "float16"\n')
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user"))
+        assert here("embed image a.png").code == 0
+        assert json.loads(here("store info file.npy --json").out)["array"] == "float16"
+        monkeypatch.setenv("IMAGEBIND_EMBED_OUTPUT", "variable.npy")
+        assert here("embed image a.png").code == 0
+        assert here("embed image a.png -o typed.npy --array float32").code == 0
+        assert json.loads(here("store info typed.npy --json").out)["array"] == "float32"
+        assert {path.name for path in tmp_path.glob("*.npy")} == {"file.npy", "variable.npy", "typed.npy"}
+
+    @pytest.mark.parametrize(
+        "section", ['["store check"]\njson = true', "[store.check]\njson = true", "[store]\njson = true", "json = true"]
+    )
+    def test_sections_of_commands_in_groups(self, here: Run, section: str) -> None:
+        assert here("embed text hello -o t.h5").code == 0
+        Path("imagebind.toml").write_text(section)
+        assert json.loads(here("store check t.h5").out) == {"ok": True, "stores": [{"store": "t.h5", "ok": True, "findings": []}]}
+
+    @pytest.mark.parametrize("name", ["IMAGEBIND_STORE_CHECK_JSON", "IMAGEBIND_STORE_JSON"])
+    def test_variables_of_commands_in_groups(self, here: Run, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        assert here("embed text hello -o t.h5").code == 0
+        monkeypatch.setenv(name, "1")
+        assert json.loads(here("store check t.h5").out)["ok"]
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("[embed]\nbatchsize = 3", "imagebind.toml: [embed] batchsize: no such option; did you mean batch_size?"),
+            ("modell = 'tiny'", "imagebind.toml: modell: no such option; did you mean model?"),
+            ("[embd]\nmodel = 'tiny'", "imagebind.toml: [embd]: no such command; did you mean embed?"),
+            ("[store.chekc]\njson = true", "imagebind.toml: [store chekc]: no such command; did you mean store check?"),
+            ("[embed]\nbatch_size = 'many'", "imagebind.toml: [embed] batch_size: a valid integer is needed"),
+            ("[embed]\nbatch_size = '3'", "imagebind.toml: [embed] batch_size: a number is needed, not text: '3'"),
+            ("[embed]\nstrict = 'yes'", "imagebind.toml: [embed] strict: true or false is needed, not text: 'yes'"),
+            ("[embed]\nmodel = 3", "imagebind.toml: [embed] model: text is needed, not a number: 3"),
+            ("[embed]\nmodel = ['a']", "imagebind.toml: [embed] model: one value is needed, not a list"),
+            ("dtype = 'fp33'", "imagebind.toml: dtype: 'fp33' is not one of 'auto', 'fp32', 'bf16', 'fp16', 'int8'"),
+            ("[embed]\nversion = true", "imagebind.toml: [embed] version: no such option"),
+            ("model = ", "imagebind.toml: not TOML: "),
+        ],
+    )
+    def test_what_is_wrong_in_a_file_is_one_line(self, here: Run, text: str, message: str) -> None:
+        Path("imagebind.toml").write_text(text)
+        done = here("embed text hello")
+        assert (done.code, done.out, len(done.notices)) == (1, b"", 1)
+        assert done.err.startswith(f"imagebind: {message}")
+        assert here("embed --help").code == 0
+        assert here("--version").code == 0
+
+    def test_a_wrong_value_of_a_variable_is_named_by_the_variable(self, here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("IMAGEBIND_EMBED_BATCH_SIZE", "many")
+        done = here("embed text hello")
+        assert (done.code, done.notices[0]) == (2, "imagebind: IMAGEBIND_EMBED_BATCH_SIZE: a valid integer is needed")
+        assert here("embed text hello --batch-size 2").code == 0
+        assert here("weights list").code == 0
+
+    def test_options_of_files_count_as_given(self, here: Run) -> None:
+        Path("imagebind.toml").write_text("[embed]\nretry_errors = true\n")
+        done = here("embed text hello")
+        assert done.code == 2
+        assert done.notices[0].startswith("imagebind: --retry-errors takes")
+        assert done.notices[1] == "imagebind: hint: not from the command line: imagebind.toml: [embed] retry_errors = True"
+
+    def test_of_a_command_of_many_modalities_only_what_the_modality_has_is_taken(self, here: Run) -> None:
+        generate.picture(Path("a.png"))
+        Path("imagebind.toml").write_text("[embed]\nfps = 3\n[preprocess]\nfps = 3\n[zeroshot]\nfps = 3\n[retrieve]\nfps = 3\n")
+        done = here("embed text hello -o t.h5 -v")
+        assert done.code == 0, done.err
+        assert "fps" in done.err
+        assert "skipped" in done.err
+        assert here("preprocess text hello --inspect").code == 0
+        assert here("zeroshot text hello --labels a,b").code == 0
+        assert here("retrieve t.h5 --text hello").code == 0
+        assert here("embed text hello --fps 3").code == 2
+
+    @pytest.mark.parametrize("section", ["[embed.audio]", '["embed audio"]'])
+    def test_a_section_of_one_modality(self, here: Run, monkeypatch: pytest.MonkeyPatch, section: str) -> None:
+        generate.audio(Path("a.wav"), seconds=9)
+        generate.video(Path("a.mp4"), seconds=9)
+        Path("imagebind.toml").write_text(f'{section}\nclips = 3\n[embed]\nclips = 2\npool = "none"\n')
+        assert [len(here(command).rows) for command in ("embed audio a.wav", "embed video a.mp4", "embed text hello")] == [3, 2, 1]
+        monkeypatch.setenv("IMAGEBIND_EMBED_CLIPS", "4")
+        monkeypatch.setenv("IMAGEBIND_EMBED_AUDIO_CLIPS", "1")
+        assert [len(here(command).rows) for command in ("embed audio a.wav", "embed video a.mp4")] == [1, 4]
+        Path("imagebind.toml").write_text("[embed.image]\nclips = 3\n")
+        assert here("embed audio a.wav").err.startswith("imagebind: imagebind.toml: [embed image] clips: no such option")
+
+    def test_queries_of_a_file_are_asked(self, here: Run) -> None:
+        assert here("embed text hello world -o t.h5").code == 0
+        Path("imagebind.toml").write_text('[retrieve]\ntext = ["hello"]\nk = 1\n')
+        done = here("retrieve t.h5")
+        assert [row["id"] for row in done.rows] == ["hello"], done.err
+
+    def test_doctor_says_what_is_in_force(self, here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("imagebind_cli.cli.doctor.check_installation", list)
+        Path("imagebind.toml").write_text("[embed]\nbatch_size = 3\n")
+        monkeypatch.setenv("IMAGEBIND_EMBED_BATCHSIZE", "3")
+        monkeypatch.setenv("IMAGEBIND_MIRROR", "https://user:secret@host/")
+        report = json.loads(here("doctor --json").out)["configuration"]
+        assert report["settings"] == [{"file": "imagebind.toml", "section": "embed", "option": "batch_size", "value": "3"}]
+        assert report["variables"]["IMAGEBIND_MODEL"] == "tiny"
+        assert report["unknown_variables"] == ["IMAGEBIND_EMBED_BATCHSIZE (did you mean IMAGEBIND_EMBED_BATCH_SIZE?)"]
+        plain = here("doctor").out.decode()
+        assert "imagebind.toml: [embed] batch_size = 3" in plain
+        assert "mean nothing: IMAGEBIND_EMBED_BATCHSIZE" in plain
+        assert "secret" not in plain
+        Path("imagebind.toml").write_text("[embed]\nbatch = 3\n")
+        done = here("doctor --json")
+        assert done.code == 1
+        assert "[embed] batch: no such option" in json.loads(done.out)["configuration"]["error"]
+
+    def test_a_file_is_data(self, here: Run) -> None:
+        Path("imagebind.toml").write_text("[embed]\nerrors = '$(touch owned)'\n")
+        assert here("embed text hello").code == 0
+        assert not Path("owned").exists()
+
+
+class TestJSON:
+    @pytest.mark.parametrize(
+        ("line", "keys"),
+        [
+            ("weights list --json", None),
+            ("weights info --json", {"name", "place", "licence", "dim", "encoders", "parameters"}),
+            ("weights verify --json", {"model", "place", "ok", "files", "differences", "encoders"}),
+            ("weights convert tiny model --json", {"folder", "encoders", "files", "origin"}),
+            ("store info good.h5 --json", {"store", "rows", "items", "replaced", "array", "windows", "bytes", "made"}),
+            ("store check good.h5 --json", {"ok", "stores"}),
+            ("store merge good.h5 -o merged.h5 --json", {"store", "added", "replaced", "same", "in_several"}),
+            ("store export good.h5 -o v.npy --json", {"store", "rows", "array"}),
+            ("store compact good.h5 --json", {"store", "dropped", "bytes_before", "bytes"}),
+            ("train --pairs image-text --data pairs.jsonl --batch 2 --dry-run --json", {"model", "pairs", "plan"}),
+            ("embed image a.png --dry-run --json", {"inputs", "bytes", "done", "remaining", "assumed", "seconds"}),
+        ],
+    )
+    def test_every_read_out_is_one_document(self, files: Path, here: Run, line: str, keys: set[str] | None) -> None:
+        done = here(line)
+        assert done.code == 0, done.err
+        document = json.loads(done.out)
+        assert isinstance(document, list) if keys is None else keys <= document.keys()
+
+    def test_findings_and_differences_are_in_it(self, files: Path, here: Run) -> None:
+        done = here("store check junk.h5 good.h5 --json")
+        assert (done.code, json.loads(done.out)["ok"], json.loads(done.out)["stores"][1]["ok"]) == (1, False, True)
+        assert here("weights convert tiny model").code == 0
+        with open("model/text.safetensors", "r+b") as file:
+            file.truncate(100)
+        done = here("weights verify model --json")
+        assert done.code == 1
+        (difference,) = json.loads(done.out)["differences"]
+        assert difference.startswith("text.safetensors: 100 bytes, not ")
+
+
+class TestCompletion:
+    @pytest.mark.parametrize(
+        ("words", "expected"),
+        [
+            (["embed", "audio", "--model", ""], {"mini", "tiny", "huge", "base"}),
+            (["zeroshot", "--suite", "esc"], {"esc10", "esc50"}),
+            (["train", "--recipe", "image-"], {"image-audio", "image-depth", "image-text", "image-thermal"}),
+            (["train", "--pairs", "image-d"], {"image-depth"}),
+            (["zeroshot", "--templates", "cl"], {"clip"}),
+            (["preprocess", "image,au"], {"image,audio"}),
+            (["embed", "th"], {"thermal"}),
+            (["embed", "audio", "--device", "c"], {"cpu", "cuda"}),
+            (["embed", "audio", "--dtype", "b"], {"bf16"}),
+            (["store", "check", "--js"], {"--json"}),
+            (["store", "check", "--verb"], {"--verbose"}),
+        ],
+    )
+    def test_by_the_protocol_of_bash(self, here: Run, monkeypatch: pytest.MonkeyPatch, words: list[str], expected: set[str]) -> None:
+        monkeypatch.setenv("_IMAGEBIND_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", " ".join(["imagebind", *words]))
+        monkeypatch.setenv("COMP_CWORD", str(len(words)))
+        assert {*here().out.decode().split()} == expected
+
+    def test_in_a_process_of_its_own_without_torch(self, tmp_path: Path) -> None:
+        (tmp_path / "torch.py").write_text("raise SystemExit('torch is imported')")
+        environment = os.environ | {
+            "_IMAGEBIND_COMPLETE": "complete_bash",
+            "COMP_WORDS": "imagebind embed audio --model t",
+            "COMP_CWORD": "4",
+        }
+        environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{Path(imagebind_cli.__file__).parent.parent}"
+        run = subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, timeout=60)
+        assert (run.returncode, run.stdout, run.stderr) == (0, "tiny\n", "")
+
+
+class TestVersion:
+    def test_alone_and_with_what_it_runs_on(self, here: Run) -> None:
+        assert here("--version").out.decode() == f"{imagebind_cli.__version__}\n"
+        done = here("--version -v")
+        assert done.code == 0
+        lines = done.out.decode().splitlines()
+        assert [line.split()[0] for line in lines] == ["imagebind", "python", "torch", "device", "platform"]
+        assert here("-v --version").out == done.out
+
+    def test_needs_no_torch(self, tmp_path: Path) -> None:
+        code = "import os, sys; os._exit = lambda code: sys.exit('torch' in sys.modules); from imagebind_cli import cli; cli.run_command_line()"
+        assert subprocess.run([sys.executable, "-c", code, "--version"], timeout=60).returncode == 0
+
+
+class TestEstimate:
+    def test_counts_what_is_done_and_writes_nothing(self, here: Run, tmp_path: Path) -> None:
+        for number in range(4):
+            generate.picture(Path(f"{number}.png"), seed=number)
+        assert here("embed image 0.png 1.png gone.png -o v.h5 --errors failed.jsonl").code == 1
+        before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+        done = here("embed image 0.png 1.png 2.png 3.png -o v.h5 --errors failed.jsonl --dry-run --json")
+        assert done.code == 0, done.err
+        plan = json.loads(done.out)
+        assert (plan["inputs"], plan["done"], plan["remaining"], plan["measured"], plan["first"]) == (4, 2, 2, 2, "2.png")
+        assert plan["bytes"] == sum(Path(f"{number}.png").stat().st_size for number in (2, 3))
+        assert plan["seconds"] > 0
+        assert here("embed image 2.png --dry-run -o w.h5").out.decode().startswith("1 image input: 1 to do, ")
+        assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+    def test_says_what_is_assumed_and_what_cannot_be_read(self, here: Run) -> None:
+        Path("bad.png").write_bytes(b"no picture")
+        assert "first: bad.png: fails: " in here("embed image bad.png --dry-run").out.decode()
+        generate.depth(Path("room.png"))
+        done = here("embed depth room.png --dry-run --json")
+        told = [line for line in here("embed depth room.png").notices if "assumed: " in line]
+        assert [f"imagebind: assumed: {note}" for note in json.loads(done.out)["assumed"]] == told
+        assert told
+
+    def test_needs_no_weights_but_for_the_time(self, here: Run) -> None:
+        generate.picture(Path("a.png"))
+        done = here("embed image a.png --model huge --dry-run --json")
+        assert done.code == 0, done.err
+        assert "no time is estimated: huge is not on this machine" in done.err
+        assert (json.loads(done.out)["seconds"], json.loads(done.out)["first"]) == (None, "a.png")
+
+    def test_refuses_what_the_job_would_refuse(self, files: Path, here: Run) -> None:
+        assert "made with modality" in here("embed text hello -o good.h5 --dry-run").err
+        assert here("embed image a.png --model nosuch --dry-run").code == 1
+
+    def test_from_python(self, files: Path, tiny: object) -> None:
+        plan = corpus.estimate(tiny, "image", ["a.png"], "good.h5")
+        assert (plan.inputs, plan.done, plan.remaining, plan.seconds) == (1, 1, 0, None)
+
+
+WRONG_WORDS = """
+nothing
+embed
+embed smell a.png
+embed image a.png --nonsense
+embed image a.png --batch-size 0
+embed image a.png --batch-size x
+embed image a.png --device gpu
+embed image a.png --dtype fp8
+embed image a.png --pool max
+embed image a.png -o a.xyz
+embed image a.png -o folder
+embed image a.png --manifest empty.jsonl
+embed image a.png --retry-errors
+embed image a.png --verify
+embed image a.png --array float16
+embed image a.png --shard 3/2
+embed image a.png --shard x
+embed image a.png --json
+embed audio a.png --fps 3
+preprocess smell a.png -o a.tar
+preprocess image a.png
+preprocess image a.png -o a.xyz
+preprocess image a.png -o a.tar --shard-size 3
+train
+train --pairs image-smell --data pairs.jsonl --out run
+train --pairs image-text --data pairs.jsonl
+train --pairs image-text --data pairs.jsonl --dry-run --profile
+train --pairs image-text --data pairs.jsonl --dry-run --set nonsense
+train --pairs image-text --data pairs.jsonl --dry-run --set run.best=nosuch
+train --pairs image-text --data pairs.jsonl --dry-run --set run.anchor_cache=true
+train --pairs image-text --data pairs.jsonl --dry-run --set encoders.audio.lr=1
+train --pairs image-text --data pairs.jsonl --dry-run --set encoders.text.train=none
+train --pairs image-text --data pairs.jsonl --dry-run --set pairs.0.augment.text.flip=1
+train --pairs image-text --data pairs.jsonl --dry-run --set pairs.0.options.text.long_text=bad
+train --pairs image-text --data pairs.jsonl --dry-run --device gpu
+train --pairs image-text --data pairs.jsonl --out run --json
+zeroshot image a.png
+zeroshot image a.png --labels a,b --classes folder
+zeroshot image a.png --labels a,b --metric bad
+zeroshot image a.png --labels a,b --save-classes a.xyz
+zeroshot --suite esc50
+retrieve
+retrieve good.h5
+retrieve good.h5 --text a --pairs ids
+retrieve good.h5 --text a --weights x
+retrieve good.h5 --text a --weights 1 2
+retrieve good.h5 --text a --modality smell
+retrieve good.h5 --text a -k 0
+retrieve good.h5 --text a --index bad
+retrieve good.h5 good.h5 --text a
+retrieve good.h5 --pairs ids
+store nothing
+store merge good.h5
+store merge good.h5 -o a.xyz
+store export good.h5 -o a.xyz
+store export good.h5 -o e.npy --array int8
+weights nothing
+weights pull hf://bad
+weights pull hf://a/b --sha256 00
+"""
+CANNOT_BE_DONE = """
+embed image gone.png
+embed image gone/
+embed image gone*.png
+embed image a.png -o gone/a.h5
+embed image a.png -o junk.h5
+embed image a.png --model nosuch
+embed image a.png --model huge
+embed image a.png --model folder
+embed image a.png --model junk.pth
+embed image a.png --model junk.pth --config gone.json
+embed image --manifest gone.jsonl
+embed image --manifest folder
+embed image a.png --errors folder
+embed image a.png --errors gone/e.jsonl
+embed image a.png --errors junk.jsonl
+embed text hello -o good.h5
+preprocess image a.png -o gone/a.tar
+preprocess image a.png -o junk.h5
+preprocess image a.png --preview a.png
+preprocess image a.png -o b.tar --model nosuch
+train --pairs image-text --data gone.jsonl --out run
+train --recipe nosuch --data pairs.jsonl --out run
+train --recipe junk.toml --data pairs.jsonl --out run
+train --recipe unfit.toml --data pairs.jsonl --out run
+train --recipe unfit.toml --data pairs.jsonl --out run --set run.seed=1
+train --recipe folder --data pairs.jsonl --out run
+train --pairs image-text --data pairs.jsonl --dry-run --model nosuch
+zeroshot image a.png --labels gone.txt
+zeroshot image a.png --labels a,b --templates gone.txt
+zeroshot image a.png --labels a,b --truth gone.csv
+zeroshot image a.png --classes gone
+zeroshot image a.png --labels a,b --report gone/r.json --truth folder
+zeroshot --suite nosuch --root folder
+zeroshot --suite esc50 --root gone
+zeroshot --suite esc50 --root folder
+zeroshot image text.h5 --labels a,b
+retrieve gone.h5 --text a
+retrieve folder --text a
+retrieve junk.h5 --text a
+retrieve good.h5 --like nosuch
+retrieve good.h5 --vector gone.npy
+retrieve good.h5 --queries gone.txt
+retrieve good.h5 --queries folder
+retrieve good.h5 --text a --modality audio
+retrieve good.h5 text.h5 --pairs gone.jsonl
+retrieve good.h5 --text a --html gone/p.html
+retrieve good.h5 --text a --model nosuch
+retrieve good.h5 --text a --model mini
+store info gone.h5
+store info folder
+store info junk.h5
+store compact gone.h5
+store compact folder
+store compact junk.h5
+store merge gone.h5 -o m.h5
+store merge good.h5 text.h5 -o m.h5
+store merge good.h5 -o gone/m.h5
+store export gone.h5 -o b.npy
+store export good.h5 -o text.h5
+store export good.h5 -o gone/b.npy
+store export good.h5 -o gone/b.parquet
+weights info nosuch
+weights info folder
+weights info junk.pth
+weights verify nosuch
+weights verify huge
+weights pull nosuch
+weights pull mini
+weights convert gone.pth d
+weights convert junk.pth d
+weights convert tiny folder
+demo --html folder
+"""
+
+
+COMMANDS_BELOW = ("info", "merge", "export", "compact", "prune", "check", "list", "pull", "convert", "verify")  # store's and weights'
+
+
+def by_command(lines: str) -> list[list[str]]:
+    """Wrong commands, those of one command together."""
+    return [list(group) for _, group in groupby(lines.strip().splitlines(), key=lambda line: line.split()[0])]
+
+
+class TestErrors:
+    @pytest.mark.parametrize("lines", by_command(WRONG_WORDS), ids=lambda lines: lines[0].split()[0])
+    def test_wrong_words_exit_2_with_a_hint(self, files: Path, here: Run, lines: list[str]) -> None:
+        for line in lines:
+            done = here(line)
+            assert (line, done.code, done.out) == (line, 2, b"")
+            message, hint = done.notices
+            assert message.startswith("imagebind: "), line
+            assert message[11] not in "ABCDEFGHIJKLMNOPQRSTUVWXYZ", line
+            words = line.split()
+            below = [*MODALITIES] if words[0] in ("embed", "preprocess", "zeroshot") else COMMANDS_BELOW
+            command = " ".join(["imagebind", *words[:1], *(word for word in words[1:2] if word in below)]).removesuffix(" nothing")
+            assert hint == f"imagebind: hint: {command} --help"
+
+    @pytest.mark.parametrize("lines", by_command(CANNOT_BE_DONE), ids=lambda lines: lines[0].split()[0])
+    def test_what_cannot_be_done_exits_1_with_one_line(self, files: Path, here: Run, lines: list[str]) -> None:
+        before = (files / "junk.jsonl").read_bytes()
+        for line in lines:
+            done = here(line)
+            assert (line, done.code, done.out) == (line, 1, b"")
+            assert len(done.notices) == 1, (line, done.notices)
+            assert done.notices[0].startswith("imagebind: "), line
+            assert "Traceback" not in done.err
+        assert (files / "junk.jsonl").read_bytes() == before
+
+    def test_names_never_reach_the_terminal_raw(self, files: Path, here: Run) -> None:
+        evil = "\x1b[31mred\r"
+        for words in (
+            ["embed", "image", evil],
+            ["embed", "image", "a.png", "--model", evil],
+            ["store", "info", evil],
+            ["embed", "image", "a.png", "--device", evil],
+            ["embed", "image", f"--{evil}"],
+            [evil],
+        ):
+            done = here(*words, "") if len(words) == 1 else here(*words)
+            assert done.code in (1, 2)
+            assert "\x1b" not in done.err
+            assert "\r" not in done.err
+        Path("imagebind.toml").write_text('"\\u001b[31m" = 1\n')
+        assert "\x1b" not in here("embed image a.png").err
+
+    def test_tables_are_escaped(self, files: Path, here: Run) -> None:
+        assert here("weights convert tiny model").code == 0
+        config = json.loads(Path("model/config.json").read_text())
+        Path("model/config.json").write_text(json.dumps(config | {"about": "\x1b[31mred", "licence": "\x1b]0;title\x07"}))
+        Path("model/CARD.md").write_text("# \x1b[31mred\nsecond line\n")
+        done = here("weights info model")
+        assert done.code == 0, done.err
+        assert b"\x1b" not in done.out
+        assert b"second line\n" in done.out
