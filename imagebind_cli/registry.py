@@ -1,7 +1,8 @@
 """The names of modalities, encoders and families: looking one up imports that file and no other.
 
-A new modality is one file in `encoders/` and one line in `ENCODERS`; one line in `PAGE_PICTURES` shows its files on pages. A new family is
-one file in `families/` and one line in `FAMILIES`. Another package brings either by an entry point; see `additions`.
+A new modality is one file in `encoders/` and one line in `ENCODERS`. A line in `file_kinds.READ` lets folders skip files of other kinds, and
+one in `PAGE_PICTURES` shows its files on pages. A new family is one file in `families/` and one line in `FAMILIES`. Another package brings
+either by an entry point; see `additions`.
 """
 
 from __future__ import annotations
