@@ -47,6 +47,7 @@ PAGE_PICTURES = {
 FAMILIES = {
     "imagebind": "imagebind_cli.families.imagebind",
     "clip": "imagebind_cli.families.clip",
+    "languagebind": "imagebind_cli.families.languagebind",
 }
 TEXT = "text"  # the modality of sentences: of class names, captions and queries in words
 
@@ -57,7 +58,7 @@ class Face:
 
     name: as the user says it. encoder: whose input it is; a picture and a clip are two faces of `vision`.
     still: an input never has a duration, though others of its encoder do. mixed: whether it has one is seen when it is read.
-    text: an input is a sentence, and not a file. scaled: its encoder has a logit scale.
+    text: an input is a sentence, and not a file.
     probe: settings of `evaluation.probe.ProbeTraining` that the paper states for it, where they differ from those for sounds.
     """
 
@@ -66,7 +67,6 @@ class Face:
     still: bool = False
     mixed: bool = False
     text: bool = False
-    scaled: bool = True
     probe: tuple[tuple[str, float], ...] = ()
 
     @cached_property
@@ -107,9 +107,9 @@ class Face:
 _FACES = {
     face.name: face
     for face in (
-        Face("image", "vision", still=True, scaled=False),
-        Face("video", "vision", scaled=False),
-        Face("vision", "vision", mixed=True, scaled=False),
+        Face("image", "vision", still=True),
+        Face("video", "vision"),
+        Face("vision", "vision", mixed=True),
         Face(TEXT, "text", text=True),
         Face("depth", "depth", probe=(("learning_rate", 1e-2), ("weight_decay", 0.0), ("epochs", 60))),
     )
