@@ -45,6 +45,7 @@ PAGE_PICTURES = {
 FAMILIES = {
     "imagebind": "imagebind_cli.families.imagebind",
     "clip": "imagebind_cli.families.clip",
+    "onepeace": "imagebind_cli.families.onepeace",
 }
 ENTRY_POINTS = "imagebind.families"  # the group under which another package names its families
 

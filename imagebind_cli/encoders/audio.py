@@ -19,7 +19,7 @@ from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.audio.sound import Excerpt, Sound, Waveform
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.resampling import Resampled
-from imagebind_cli.media.windows import cut, seconds, windows
+from imagebind_cli.media.windows import Times, cut, seconds, windows
 from imagebind_cli.options import AudioOptions
 
 RATE = 16_000
@@ -160,8 +160,8 @@ def read_audio(source: Source | np.ndarray | tuple[np.ndarray, int], config: Enc
         OSError, ValueError: the file cannot be read, or is too short.
     """
     levels = Levels()
-    with _open(source, options.track) as whole:
-        sound, begin, lacks = _part(whole, options)
+    with open_sound(source, options.track) as whole:
+        sound, begin, lacks = part_of_sound(whole, options.stretch)
         if sound.length * RATE < FRAME * sound.rate:
             raise ValueError(f"{1000 * sound.length / sound.rate:.1f} ms of sound; at least {1000 * FRAME // RATE} ms are needed")
 
@@ -188,15 +188,16 @@ def read_audio(source: Source | np.ndarray | tuple[np.ndarray, int], config: Enc
             )
 
 
-def _part(whole: Sound | Waveform, options: AudioOptions) -> tuple[Sound | Waveform | Excerpt, Fraction, tuple[str, ...]]:
-    """Return the requested part of a sound, when it begins, and in words what of it is missing."""
-    if options.stretch is None:
+def part_of_sound(whole: Sound | Waveform, stretch: Times | None) -> tuple[Sound | Waveform | Excerpt, Fraction, tuple[str, ...]]:
+    """Return the requested part of a sound, all of it if none is, when it begins, and in words what of it is missing."""
+    if stretch is None:
         return whole, Fraction(0), ()
-    begin, end, lacks = cut(options.stretch, whole.length / whole.rate if whole.seconds is None else whole.seconds)
+    begin, end, lacks = cut(stretch, whole.length / whole.rate if whole.seconds is None else whole.seconds)
     return Excerpt(whole, begin, end), begin, lacks
 
 
-def _open(source: Source | np.ndarray | tuple[np.ndarray, int], track: int | None) -> Sound | Waveform:
+def open_sound(source: Source | np.ndarray | tuple[np.ndarray, int], track: int | None) -> Sound | Waveform:
+    """Open a sound file, or (waveform, rate in Hz), or a waveform alone, at 16 kHz."""
     if isinstance(source, np.ndarray):
         return Waveform(source, RATE)
     return Waveform(*source) if isinstance(source, tuple) else Sound(source, track)
