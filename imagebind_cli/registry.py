@@ -48,6 +48,7 @@ FAMILIES = {
     "imagebind": "imagebind_cli.families.imagebind",
     "clip": "imagebind_cli.families.clip",
     "languagebind": "imagebind_cli.families.languagebind",
+    "onepeace": "imagebind_cli.families.onepeace",
 }
 TEXT = "text"  # the modality of sentences: of class names, captions and queries in words
 

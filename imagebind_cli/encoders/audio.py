@@ -19,7 +19,7 @@ from imagebind_cli.encoder import EncoderConfig, InputConfig, Modality, Sample
 from imagebind_cli.media.audio.sound import Excerpt, Sound, Waveform
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.resampling import Resampled
-from imagebind_cli.media.windows import cut, seconds, windows
+from imagebind_cli.media.windows import Times, cut, seconds, windows
 from imagebind_cli.options import AudioOptions
 
 RATE = 16_000
@@ -161,7 +161,8 @@ def read_audio(source: Source | np.ndarray | tuple[np.ndarray, int], config: Enc
     """
     levels = Levels()
     with open_sound(source, options.track) as whole:
-        sound, begin, lacks = requested_part(whole, options)
+        sound, begin, lacks = part_of_sound(whole, options.stretch)
+        check_length(sound)
 
         def rows(start: int, stop: int) -> Tensor:
             samples = sound.read(start, stop)
@@ -186,25 +187,26 @@ def read_audio(source: Source | np.ndarray | tuple[np.ndarray, int], config: Enc
             )
 
 
-def requested_part(whole: Sound | Waveform, options: AudioOptions) -> tuple[Sound | Waveform | Excerpt, Fraction, tuple[str, ...]]:
-    """Return the requested part of a sound, when it begins, and in words what of it is missing.
+def part_of_sound(whole: Sound | Waveform, stretch: Times | None) -> tuple[Sound | Waveform | Excerpt, Fraction, tuple[str, ...]]:
+    """Return the requested part of a sound, all of it if none is, when it begins, and in words what of it is missing."""
+    if stretch is None:
+        return whole, Fraction(0), ()
+    begin, end, lacks = cut(stretch, whole.length / whole.rate if whole.seconds is None else whole.seconds)
+    return Excerpt(whole, begin, end), begin, lacks
+
+
+def check_length(sound: Sound | Waveform | Excerpt) -> None:
+    """Refuse a sound that is too short for a single frame.
 
     Raises:
-        ValueError: it is too short for a single frame.
+        ValueError: with its milliseconds.
     """
-    sound: Sound | Waveform | Excerpt = whole
-    begin = Fraction(0)
-    lacks: tuple[str, ...] = ()
-    if options.stretch is not None:
-        begin, end, lacks = cut(options.stretch, whole.length / whole.rate if whole.seconds is None else whole.seconds)
-        sound = Excerpt(whole, begin, end)
     if sound.length * RATE < FRAME * sound.rate:
         raise ValueError(f"{1000 * sound.length / sound.rate:.1f} ms of sound; at least {1000 * FRAME // RATE} ms are needed")
-    return sound, begin, lacks
 
 
 def open_sound(source: Source | np.ndarray | tuple[np.ndarray, int], track: int | None) -> Sound | Waveform:
-    """Open a sound file, or what `read_audio` takes in its place."""
+    """Open a sound file, or (waveform, rate in Hz), or a waveform alone, at 16 kHz."""
     if isinstance(source, np.ndarray):
         return Waveform(source, RATE)
     return Waveform(*source) if isinstance(source, tuple) else Sound(source, track)

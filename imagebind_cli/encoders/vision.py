@@ -84,8 +84,9 @@ def read_picture(source: Source | np.ndarray | Image.Image, config: EncoderConfi
     """
     image, facts, taken = stored_picture(source)
     picture = image.convert("RGB") if isinstance(source, np.ndarray | Image.Image) else upright(image)
+    del image, source
     tensor = picture_tensor(picture, config, options.view).unsqueeze(0)
-    del image, picture, source  # a sample may wait to be used; its full-size pixels need not
+    del picture  # a sample may wait to be used; its full-size pixels need not
     yield Sample(tensor, [None], facts=facts, began=taken)
 
 

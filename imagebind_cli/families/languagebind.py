@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, InputConfig, Modality, Sample, Span
 from imagebind_cli.encoders import text
-from imagebind_cli.encoders.audio import FRAME, HOP, RATE, Levels, heard_rows, open_sound, requested_part, spectrograms
+from imagebind_cli.encoders.audio import FRAME, HOP, RATE, Levels, check_length, heard_rows, open_sound, part_of_sound, spectrograms
 from imagebind_cli.encoders.depth import read_numbers, to_metres, unit_of
 from imagebind_cli.encoders.text import END, TextStem
 from imagebind_cli.encoders.vision import check_frames, normalise, stored_picture, video_notes
@@ -656,7 +656,8 @@ def read_sound(source: Any, config: InputConfig, options: AudioOptions) -> Itera
             duration = whole.length / whole.rate
             first, last = options.moment.window(duration, length / RATE)
             options = replace(options, stretch=(float(first), min(float(last), duration)))
-        sound, begin, lacks = requested_part(whole, options)
+        sound, begin, lacks = part_of_sound(whole, options.stretch)
+        check_length(sound)
 
         def rows(start: int, stop: int) -> Tensor:
             samples = sound.read(start, stop)
