@@ -121,7 +121,7 @@ def locate(
     method: str = SHARES,
     size: int | None = None,
     weights: Sequence[float] | None = None,
-    requests: Sequence[QueryRequest | Failure] = (),
+    requests: Sequence[QueryRequest | Failure] | None = None,
     manifest: Path | str | None = None,
     manifest_columns: Mapping[str, str] | None = None,
     reading: Mapping[str, Any] = MappingProxyType({}),
@@ -147,7 +147,7 @@ def locate(
     Raises:
         UsageError: a wrong method, size, option or modality, or an encoder without shares. UserError: no such model, or a failure without a listener.
     """
-    if requests and query:
+    if requests is not None and query:
         raise UsageError("give a query or requests, not both")
     listener = listener or Strict()
     face = registry.face(modality)
@@ -159,7 +159,7 @@ def locate(
     check_options(face, locator.config, options)
     given = Inputs.of(inputs, manifest, manifest_columns)
     frames = folders_are_frames(reading)
-    fixed = locator.queries(requests) if requests else None
+    fixed = locator.queries(requests) if requests is not None else None
     if fixed is not None and not fixed.queries:
         return
     items = given.items((modality,), None, frames)

@@ -143,9 +143,9 @@ def _drawn_pieces(
             places: list[Box | None] = [boxes.pop(0)]  # the whole picture, as `embed` sees it
         else:
             places = [None] * len(own)
-        notes: dict[str, Any] = (
-            {"notes": sample.notes, "facts": sample.facts, "warnings": sample.warnings, "began": sample.began} if not number else {}
-        )
+        remarks: dict[str, Any] = {}
+        if not number:
+            remarks = {"notes": sample.notes, "facts": sample.facts, "warnings": sample.warnings, "began": sample.began}
         shape = _size(sample, width, height)
         about: dict[str, Any] = {"size": shape[0], "origin": shape[1], "covered": (width, height)}
         about["ground"] = _ground(first) if ground and not face.timed else None
@@ -155,8 +155,8 @@ def _drawn_pieces(
                 assert box is not None
                 clips += _tensor(again, face, config, replace(alone, view=square_view(box, width, height)))  # type: ignore[call-arg]
             places += some
-            yield Pieces(torch.stack(clips), [span] * len(clips), **notes, own=0 if start else len(own), boxes=tuple(places), **about)
-            clips, places, notes = [], [], {}
+            yield Pieces(torch.stack(clips), [span] * len(clips), **remarks, own=0 if start else len(own), boxes=tuple(places), **about)
+            clips, places, remarks = [], [], {}
 
 
 def _tensor(source: Any, face: Face, config: EncoderConfig, options: ReadingOptions) -> Tensor:

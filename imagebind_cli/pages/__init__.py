@@ -5,5 +5,6 @@ search.py           answers to queries, with pictures and players
 classification.py   the report of a classification, and a picture of its confusion matrix
 curves.py           line charts as SVG, for the report of a training run
 preview.py          samples as their encoder sees them, and a page to look through them
+heat.py             heat maps over pictures, spectrograms and videos
 pictures.py         a small picture of any file, and its sound
 """
