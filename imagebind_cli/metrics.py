@@ -1,4 +1,4 @@
-"""Metrics of classification and retrieval, as the field defines them, with bootstrap intervals; numpy alone, in float64.
+"""Metrics of classification, retrieval and localisation, as the field defines them, with bootstrap intervals; numpy alone, in float64.
 
 Each function returns a value per item, query or class, and the caller averages, because an interval needs the single values. Ties: of classes
 with equal scores the first wins, as in `argmax`; in average precision, items of equal score enter together, as in scikit-learn. `retrieval`
@@ -140,3 +140,42 @@ def quantiles(drawn: np.ndarray, level: float = 0.95) -> tuple[float, float]:
 
 def _sums(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return np.add.reduceat(values, starts) if len(starts) else np.zeros(0)
+
+
+def localisation(heats: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Compare heat maps with where things are, float64 (items,) each.
+
+    Consensus IoU is that of Senocak et al., arXiv 1803.03849, as VGG-SS and Flickr-SoundNet report it: what is marked of the truth, over the
+    truth and what is marked outside it. Its published threshold is the median, so that half of every picture is marked and a small thing cannot
+    be found, however exact the map is; hence the second one.
+
+    Args:
+        heats: one for each item, (rows, columns). truths: of the same shapes, 0 to 1: how far annotators agree that the thing is there.
+    Returns:
+        `cIoU`: the half with the largest values is marked. `adaptive cIoU`: as many cells as the truth has. `pointing`: 1 if the largest value
+        is in the truth, else 0.
+    Raises:
+        ValueError: shapes differ, or nothing is true of an item.
+    """
+    scores: dict[str, list[float]] = {"cIoU": [], "adaptive cIoU": [], "pointing": []}
+    for number, (heat, truth) in enumerate(zip(heats, truths, strict=True)):
+        if heat.shape != truth.shape or not (truth > 0).any():
+            raise ValueError(f"item {number}: a heat map {heat.shape} and a truth {truth.shape} of {np.count_nonzero(truth)} cells")
+        values, weights = heat.astype(np.float64).ravel(), truth.astype(np.float64).ravel()
+        order = np.argsort(-values, kind="stable")
+        largest = np.zeros(len(values), bool)
+        largest[order[: np.count_nonzero(weights)]] = True
+        scores["cIoU"].append(_consensus(values > np.median(values), weights))
+        scores["adaptive cIoU"].append(_consensus(largest, weights))
+        scores["pointing"].append(float(weights[order[0]] > 0))
+    return {name: np.array(each) for name, each in scores.items()}
+
+
+def _consensus(marked: np.ndarray, truth: np.ndarray) -> float:
+    return float(truth[marked].sum() / (truth.sum() + np.count_nonzero(marked & (truth == 0))))
+
+
+def success_area(overlaps: np.ndarray) -> float:
+    """Return the area under the share of items whose overlap reaches a threshold, over thresholds from 0 to 1 in steps of 0.05 (AUC of VGG-SS)."""
+    thresholds = np.linspace(0, 1, 21)
+    return float(np.trapezoid([(overlaps >= threshold - 1e-12).mean() for threshold in thresholds], thresholds))

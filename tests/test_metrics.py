@@ -157,3 +157,41 @@ def test_an_interval_covers_the_truth_as_often_as_it_says(random: np.random.Gene
         low, high = metrics.interval((random.random(100) < 0.5).astype(float), draws=200, seed=seed)
         covered += low <= 0.5 <= high
     assert 0.88 < covered / 200 < 0.99
+
+
+# Places
+
+
+def test_overlaps_of_a_map_with_the_truth_by_hand() -> None:
+    heat = np.array([[9.0, 8, 1, 1], [7, 2, 1, 1]])
+    truth = np.array([[1.0, 0.5, 0, 0], [0, 0, 0, 0]])
+    scores = metrics.localisation([heat], [truth])
+    # The median is 1.5: 9, 8, 7 and 2 are marked, two of them outside the truth of 1.5.
+    assert scores["cIoU"].tolist() == [1.5 / (1.5 + 2)]
+    assert scores["adaptive cIoU"].tolist() == [1.0]  # the truth has two cells; 9 and 8 are marked
+    assert scores["pointing"].tolist() == [1.0]
+    missed = metrics.localisation([heat[:, ::-1]], [truth])
+    assert (missed["cIoU"][0], missed["adaptive cIoU"][0], missed["pointing"][0]) == (0, 0, 0)
+
+
+def test_the_published_threshold_marks_half_a_picture() -> None:
+    """A thing of a twentieth of the picture cannot reach a cIoU of 0.5, though the map is the truth itself."""
+    truth = np.zeros((10, 20))
+    truth[:2, :5] = 1
+    ramp = truth + np.arange(200).reshape(10, 20) / 1000
+    scores = metrics.localisation([ramp], [truth])
+    assert scores["cIoU"][0] == 10 / 100
+    assert scores["adaptive cIoU"][0] == 1
+
+
+def test_the_area_under_the_success_curve() -> None:
+    assert metrics.success_area(np.array([1.0, 1.0])) == pytest.approx(1)
+    assert metrics.success_area(np.array([0.0])) == pytest.approx(0.025)  # every overlap reaches 0
+    assert metrics.success_area(np.array([0.5])) == pytest.approx(0.525)
+
+
+def test_maps_and_truths_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="item 0"):
+        metrics.localisation([np.zeros((2, 2))], [np.ones((2, 3))])
+    with pytest.raises(ValueError, match="of 0 cells"):
+        metrics.localisation([np.zeros((2, 2))], [np.zeros((2, 2))])

@@ -1,0 +1,110 @@
+"""Measure how often `imagebind locate` finds a drawing in made scenes, asked by its name and by recordings of its sound.
+
+    python recipes/mini/report/scenes.py WORK [MODEL]
+
+WORK is the folder of mini.sh, with its sources fetched, and for sounds with its ESC-10 prepared. A scene is three drawings of a set that no
+training picture is of, at random places on white. MODEL is a name or a folder, `mini` if it is not given. The packaged model has heard all folds
+of ESC-10; a folder that joins its pictures and words with the sounds of WORK/runs/audio-without-esc10-N-0 has not heard fold N. The table is in
+Markdown.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
+
+import numpy as np
+from drawings import concepts, drawings, is_held_out, render_svg
+from PIL import Image
+
+import imagebind_cli as ib
+from imagebind_cli.grounding.locate import Located, locate
+from imagebind_cli.retrieval.requests import combined_request
+
+SET = "fxemoji"  # of the sets that are for tests
+SIDE, DRAWING, OBJECTS, SCENES = 192, 64, 3, 100
+SOUNDING = {  # codes of the drawings of ESC-10's classes, by the words in its folders' and labels' names
+    "dog": "1F415", "rain": "1F327", "waves": "1F30A", "baby": "1F476", "clock": "23F0", "sneez": "1F927", "helicopter": "1F681",
+    "chainsaw": "1FA9A", "rooster": "1F413", "fire": "1F525",
+}  # fmt: skip
+
+Box = tuple[int, int, int, int]
+
+
+def make_scene(codes: list[str], svgs: dict[str, str], numbers: random.Random) -> tuple[Image.Image, dict[str, Box]]:
+    """Paste drawings at random places on white, none over another; return the picture and the box of each code."""
+    while True:
+        places = [(numbers.randrange(SIDE - DRAWING + 1), numbers.randrange(SIDE - DRAWING + 1)) for _ in codes]
+        pairs = ((one, other) for number, one in enumerate(places) for other in places[:number])
+        if all(max(abs(one[0] - other[0]), abs(one[1] - other[1])) >= DRAWING for one, other in pairs):
+            break
+    picture = Image.new("RGB", (SIDE, SIDE), "white")
+    for code, place in zip(codes, places, strict=True):
+        drawing = render_svg(svgs[code]).resize((DRAWING, DRAWING), Image.Resampling.LANCZOS)
+        picture.paste(drawing, place, drawing)
+    return picture, {code: (x, y, x + DRAWING, y + DRAWING) for code, (x, y) in zip(codes, places, strict=True)}
+
+
+def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """Return the intersection over the union of two boxes."""
+    across, down = (max(0.0, min(one[axis + 2], other[axis + 2]) - max(one[axis], other[axis])) for axis in (0, 1))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return across * down / (sum(areas) - across * down)
+
+
+def contains(box: Box, found: Located) -> bool:
+    """Check whether the peak is in a box."""
+    x, y = found.spots[0].peak
+    return box[0] <= x < box[2] and box[1] <= y < box[3]
+
+
+def recordings(work: Path, codes: set[str]) -> dict[str, list[str]]:
+    """Return the files of each drawing's sounds, by code, from the manifests of ESC-10's folds; {} where there are none."""
+    found: dict[str, list[str]] = {}
+    for manifest in sorted((work / "data" / "sounds").glob("test-esc10-?.jsonl")):
+        for row in map(json.loads, manifest.read_text().splitlines()):
+            code = next((code for word, code in SOUNDING.items() if word in f"{row['label']} {row.get('name', '')}".lower()), None)
+            if code in codes:
+                found.setdefault(str(code), []).append(str(manifest.parent / row["audio"]))
+    return found
+
+
+def table(work: Path, model: ib.Model) -> Iterator[str]:
+    """Yield the lines of the table."""
+    known, names = concepts(work / "sources")
+    svgs = drawings(work / "sources", SET, names)
+    yield f"| asked by | method | peak in the right drawing, % | in another one, % | IoU of the box | seconds a scene ({SCENES} scenes) |"
+    yield "|---|---|---|---|---|---|"
+    heard = recordings(work, set(svgs))
+    for kind, codes in (("name", sorted(code for code in svgs if not is_held_out(code))), ("sound", sorted(heard))):
+        if len(codes) < OBJECTS:
+            continue
+        for method in ("shares", "both"):
+            numbers = random.Random(5)
+            right, wrong, overlaps = [], [], []
+            began = time.monotonic()
+            with tempfile.TemporaryDirectory() as folder:
+                for number in range(SCENES):
+                    picture, boxes = make_scene(numbers.sample(codes, OBJECTS), svgs, numbers)
+                    path = Path(folder) / f"{number}.png"
+                    picture.save(path)
+                    asked = [("text", known[code].name) if kind == "name" else ("audio", numbers.choice(heard[code])) for code in boxes]
+                    answers = locate([path], model=model, method=method, requests=[combined_request([part]) for part in asked])
+                    for found, (code, box) in zip(answers, boxes.items(), strict=True):
+                        right.append(contains(box, found))
+                        wrong += [contains(other, found) for name, other in boxes.items() if name != code]
+                        overlaps.append(overlap(found.spots[0].box, box))
+            figures = f"{100 * np.mean(right):.1f} | {100 * np.mean(wrong):.1f} | {np.mean(overlaps):.2f}"
+            yield f"| {kind} | {method} | {figures} | {(time.monotonic() - began) / SCENES:.2f} |"
+
+
+if __name__ == "__main__":
+    for line in table(Path(sys.argv[1]), ib.load(sys.argv[2] if len(sys.argv) > 2 else "mini")):
+        print(line)
