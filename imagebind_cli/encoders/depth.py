@@ -43,7 +43,7 @@ def _sample(source: Source | np.ndarray, config: EncoderConfig, options: DepthOp
     if unit not in UNITS:
         raise ValueError(f"unknown depth format {unit!r}; choose from {', '.join(UNITS)}")
     if values.dtype.itemsize < 2 and unit != "relative":
-        raise ValueError("an 8-bit picture is no metric depth; 16-bit millimetres or floating-point metres are needed")
+        raise ValueError("an 8-bit picture is not metric depth; 16-bit millimetres or floating-point metres are needed")
     facts: dict[str, Any] = {"size": list(values.shape[:2]), "bits": 8 * values.dtype.itemsize, "unit": unit}
 
     if unit == "relative":
