@@ -121,9 +121,11 @@ def main() -> None:
 
 
 def search(path: Path) -> None:
-    """Open a store and find the ten rows nearest to its first."""
+    """Open a store and find the ten rows nearest to its first, with their ids."""
     store = open_store(path)
-    top_k(store.blocks(), store.rows([0]), 10)
+    rows, _ = top_k(store.blocks(), store.rows([0]), 10)
+    for row in rows[0]:
+        store.id(int(row))
 
 
 def copy(path: Path, target: Path) -> None:

@@ -13,9 +13,10 @@ def main() -> NoReturn:
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from imagebind_cli import cli
+    from imagebind_cli import cli, crashes
     from imagebind_cli.cli.talk import say_traceback
 
+    crashes.report_crashes()
     sys.excepthook = lambda *error: say_traceback("".join(traceback.format_exception(*error)))
     signal.signal(signal.SIGINT, handler)
     cli.run_command_line()

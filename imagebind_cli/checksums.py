@@ -40,7 +40,7 @@ def check_seal(text: str | bytes) -> bool:
     cut = max(0, end - LENGTH)
     if not data.startswith(START, cut):
         return False
-    if data[cut:end] != SEAL.format(zlib.crc32(memoryview(data)[:cut])).encode():
+    if data[cut + len(START) : end] != b'%08x"}' % zlib.crc32(memoryview(data)[:cut]):  # of millions of lines
         raise ValueError(DAMAGE)
     return True
 

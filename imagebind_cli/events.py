@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from imagebind_cli.printable import escaped
+
+LOG = logging.getLogger(__name__)
 
 
 class FailureLog(Protocol):
@@ -19,7 +24,10 @@ class FailureLog(Protocol):
 
 @dataclass
 class Listener:
-    """Counts what happens to the inputs of a run. Subclass it to show or log it as well.
+    """Counts what happens to the inputs of a run. Subclass it to show it as well, and pass it as `listener=` to what reads inputs.
+
+    These are `Model.embed`, `corpus.embed`, `corpus.preprocess`, `corpus.estimate`, `evaluation.classify`, `few_shot` and `run_suite`, and
+    `retrieval.Finder.answer`. Without one they use a `LogListener`.
 
     done, failed: inputs that could be used, and that could not. skipped: those that were done before. left: those that failed in an earlier
     run and were not tried again. failures: where failed inputs are recorded, if anywhere.
@@ -54,6 +62,36 @@ class Listener:
         self.failed += 1
         if self.failures is not None:
             self.failures.add(id, reason)
+
+
+@dataclass
+class LogListener(Listener):
+    """Logs what is reported, each assumption once, as warnings of the logger `imagebind_cli.events`, which Python prints on stderr by default."""
+
+    _assumed: set[str] = field(default_factory=set, repr=False)
+
+    def note(self, text: str) -> None:
+        """Log something about the run as a whole."""
+        log_note(text)
+
+    def remarks(self, id: str, notes: Iterable[str], warnings: Iterable[str]) -> None:
+        """Log what was assumed to read an input the first time it occurs, and what of the input was lost."""
+        for note in notes:
+            if note not in self._assumed:
+                self._assumed.add(note)
+                log_note(f"assumed: {note}")
+        for warning in warnings:
+            log_note(f"{id}: {warning}")
+
+    def failure(self, id: str, reason: str) -> None:
+        """Count and log an input that could not be used."""
+        super().failure(id, reason)
+        log_note(f"{id}: {reason}")
+
+
+def log_note(text: str) -> None:
+    """Log a line of text as a warning, with control characters escaped."""
+    LOG.warning("%s", escaped(text))
 
 
 class TrainingListener(Listener):

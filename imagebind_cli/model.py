@@ -20,13 +20,14 @@ from imagebind_cli.engine import default_workers, open_engine
 from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.int8 import narrow
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.readers import check_options, read_source, reader_of
 from imagebind_cli.sources import Failure, Item, whole_source
-from imagebind_cli.weights import checkpoint, model_config
+from imagebind_cli.weights import checkpoint
 from imagebind_cli.weights.checkpoint import Checkpoint
-from imagebind_cli.weights.find import ConfigLike, ModelLike, find_checkpoint, is_bundled
+from imagebind_cli.weights.find import ConfigLike, ModelLike, find_checkpoint, leads_to
 
 SHORT_TEXT = 8  # tokens of a short sentence: a batch of texts is counted as if all were short, and encoded by their true lengths
 BESIDE_A_GPU = 32  # items read at a time for a GPU, at most, if the user does not say; a CPU that encodes has few cores to spare
@@ -56,6 +57,7 @@ class Model:
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
         self._encoders: dict[str, Encoder] = {}
+        self._log = LogListener()  # one for all calls, so that an assumption is logged once
 
     @property
     def name(self) -> str:
@@ -65,8 +67,8 @@ class Model:
     @property
     def folder(self) -> str | None:
         """The folder or file of its weights, unless the name alone leads there."""
-        is_known = is_bundled(self.name) or self.name in model_config.packaged_names()
-        return None if is_known or not os.path.exists(self.checkpoint.place) else os.path.abspath(self.checkpoint.place)
+        place = self.checkpoint.place
+        return None if not os.path.exists(place) or leads_to(self.name, place) else os.path.abspath(place)
 
     @property
     def dim(self) -> int:
@@ -187,7 +189,14 @@ class Model:
         return pipeline.embed_items(items, engine, partial(self.encode, modality), batch_size=batch_size, pool=pool)
 
     def embed(
-        self, modality: str, inputs: Sequence[Any], *, batch_size: int | None = None, workers: int | None = None, **options: Any
+        self,
+        modality: str,
+        inputs: Sequence[Any],
+        *,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        listener: Listener | None = None,
+        **options: Any,
     ) -> np.ndarray:
         """Embed inputs to unit vectors float32 (n, dim), a row per input in order.
 
@@ -196,6 +205,7 @@ class Model:
                 clip's frames alone. Audio: (waveform, rate in Hz), or a waveform alone at 16 kHz. Depth: (h, w), float metres or uint16
                 millimetres. Thermal: (h, w). IMU: (6, t). A single path or sentence counts as a list of one.
                 Of a sound, a video or a motion recording also a `Stretch`: the part of it between two times.
+            listener: receives what was assumed to read an input, and what of it was lost; by default both are logged, each assumption once.
             options: fields of the modality's options, e.g. `clips=3`.
         Raises:
             UserError: an input cannot be read (its place and the reason), or an option does not exist.
@@ -205,10 +215,12 @@ class Model:
             inputs = [inputs]
         sources = ((i, payload, whole_source(payload)) for i, payload in enumerate(inputs))
         items = (Item(str(path) if isinstance(path, str | os.PathLike) else f"input {i}", payload) for i, payload, path in sources)
-        rows = []
+        listener, rows = listener or self._log, []
         for item, result in self.embed_items(modality, items, options=resolved, batch_size=batch_size, workers=workers):
             if isinstance(result, Failure):
                 raise UserError(f"{item.id}: {result.reason.removeprefix(f'{item.id}: ')}")
+            listener.remarks(item.id, result.notes, result.warnings)
+            listener.succeeded(item.id)
             rows += [embedding.vector for embedding in result.embeddings]
         return np.stack(rows) if rows else np.empty((0, self.dim), np.float32)
 

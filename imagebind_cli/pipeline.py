@@ -188,7 +188,7 @@ def _submit_all(items: Iterable[Item | Failure], engine: Engine, submitted: queu
 
     try:
         for item in items:
-            if not put((item, iter(()) if isinstance(item, Failure) else engine.submit(item.payload))):
+            if not put((item, iter(()) if isinstance(item, Failure) else engine.submit(item.payload, item.id))):
                 return
         put(None)
     except BaseException as error:

@@ -13,7 +13,7 @@ import torch
 from imagebind_cli.encoder import IMAGEBIND, EncoderConfig, InputConfig, Reader, Sample
 from imagebind_cli.errors import OptionError, UserError
 from imagebind_cli.media.windows import Times, within
-from imagebind_cli.options import FAMILY_ONLY, ReadingOptions
+from imagebind_cli.options import FAMILY_ONLY, ReadingOptions, both_values
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face, modality
 from imagebind_cli.sources import Stretch, names_store, reason, whole_source
@@ -128,8 +128,8 @@ def prepared_samples(source: Prepared, face: Face, config: EncoderConfig, option
     prepared_with = face.options.with_defaults(record["options"])
     for name, value in options.choices().items():
         if prepared_with[name] != value:
-            difference = f"prepared with {name} {prepared_with[name]}; {value} is asked for"
-            raise UserError(f"{face.name} was {difference}; prepare it again, or leave the option out".replace("_", "-"))
+            then, now = both_values(name, prepared_with[name], value)
+            raise UserError(f"{face.name} was prepared with {then}; {now} is asked for; prepare it again, or leave the option out")
     spans = iter(source.spans)
     for array in source.arrays():
         _check_prepared(array, config)

@@ -13,7 +13,7 @@ from imagebind_cli import registry
 from imagebind_cli.documents import read_object
 from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.errors import UserError
-from imagebind_cli.events import Listener
+from imagebind_cli.events import Listener, log_note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ class Space:
 
     model: one that is loaded, or a name; by default that of the first store, else the default model. config, device, dtype: as `model.load`
     takes them. batch_size, workers, item_timeout: as `Model.embed_items`. note: called with a line of text, as where stores were
-    computed in different precisions. prepare: called before a model is loaded, and not where stores alone are read.
+    computed in different precisions; logged by default. prepare: called before a model is loaded, and not where stores alone are read.
     """
 
     model: Model | str | None = None
@@ -47,7 +47,7 @@ class Space:
     dtype: str = "auto"
     batch_size: int | None = None
     workers: int | None = None
-    note: Callable[[str], None] = lambda text: None
+    note: Callable[[str], None] = log_note
     prepare: Callable[[], object] = lambda: None
     item_timeout: float = ITEM_SECONDS
     made: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)  # place and provenance of all that was admitted

@@ -9,7 +9,7 @@ Dimensions: b batch, n tokens, d width, h heads, k width of a head (d / h), t fr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Annotated, Literal
@@ -80,7 +80,12 @@ class TrunkConfig:
 LINE_LENGTH = 1024  # places of a line; the buckets of its distances are laid out for this many
 
 
-@lru_cache(maxsize=64)
+def mlp_ratio(hidden: int, width: int) -> float:
+    """Return the `TrunkConfig.mlp` by which a trunk of this width gets exactly so many hidden units."""
+    ratio = hidden / width
+    return ratio if int(ratio * width) == hidden else math.nextafter(ratio, math.inf)
+
+
 def relative_numbers(kind: str, buckets: int, tokens: int) -> Tensor:
     """Return which number of a table of relative positions each pair of tokens takes, (n, n) int64: row of the query, column of the key.
 
@@ -94,20 +99,36 @@ def relative_numbers(kind: str, buckets: int, tokens: int) -> Tensor:
     if kind == "line":
         if tokens > LINE_LENGTH:
             raise ValueError(f"{tokens} tokens; the relative positions are of {LINE_LENGTH} at most")
-        half = buckets // 2
-        distance = torch.arange(tokens)[:, None] - torch.arange(tokens)[None, :]
-        size = distance.abs().clamp(min=1).double()
-        far = half + torch.ceil((size / half).log() / math.log((LINE_LENGTH - 1) / half) * (half - 1)).long()
-        numbers = torch.where(distance.abs() <= half, distance, distance.sign() * far) + buckets - 1
-        first = 2 * buckets - 1
-    else:
-        if tokens != buckets**2 + 1:
-            raise ValueError(f"{tokens} tokens; a grid of {buckets} x {buckets} and a class token are {buckets**2 + 1}")
-        side = 2 * buckets - 1
-        place = torch.arange(buckets**2)
-        row, column = (place[:, None] // buckets - place[None, :] // buckets, place[:, None] % buckets - place[None, :] % buckets)
-        numbers = torch.nn.functional.pad((row + buckets - 1) * side + column + buckets - 1, (1, 0, 1, 0))
-        first = side**2
+        return _line_numbers(buckets)[:tokens, :tokens]
+    if tokens != buckets**2 + 1:
+        raise ValueError(f"{tokens} tokens; a grid of {buckets} x {buckets} and a class token are {buckets**2 + 1}")
+    return _grid_numbers(buckets)
+
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)  # what is made without gradients could not be used with them later
+def _line_numbers(buckets: int) -> Tensor:
+    """Return those of all places of a line, of which a shorter one takes the first: sounds of a hundred lengths keep one table, of 8 MB."""
+    half = buckets // 2
+    distance = torch.arange(LINE_LENGTH)[:, None] - torch.arange(LINE_LENGTH)[None, :]
+    size = distance.abs().clamp(min=1).double()
+    far = half + torch.ceil((size / half).log() / math.log((LINE_LENGTH - 1) / half) * (half - 1)).long()
+    numbers = torch.where(distance.abs() <= half, distance, distance.sign() * far) + buckets - 1
+    return _with_class_token(numbers, 2 * buckets - 1)
+
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)  # what is made without gradients could not be used with them later
+def _grid_numbers(buckets: int) -> Tensor:
+    side = 2 * buckets - 1
+    place = torch.arange(buckets**2)
+    row, column = (place[:, None] // buckets - place[None, :] // buckets, place[:, None] % buckets - place[None, :] % buckets)
+    numbers = torch.nn.functional.pad((row + buckets - 1) * side + column + buckets - 1, (1, 0, 1, 0))
+    return _with_class_token(numbers, side**2)
+
+
+def _with_class_token(numbers: Tensor, first: int) -> Tensor:
+    """Give the pairs with the class token, which is the first, numbers of their own: from it, to it, and with itself."""
     numbers[0, :], numbers[:, 0], numbers[0, 0] = first, first + 1, first + 2
     return numbers
 
@@ -194,8 +215,10 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def forward(self, x: Tensor, relative: Tensor | None = None) -> Tensor:  # (b, n, d); relative (1, h, n, n)
-        if self.time is not None:
-            x = self.time(x)
+        return self.branches(x if self.time is None else self.time(x), relative)
+
+    def branches(self, x: Tensor, relative: Tensor | None = None) -> Tensor:
+        """Apply attention over places and the MLP, (b, n, d) to (b, n, d), without attention over time."""
         attended = self.attn(self.norm1(x), relative)
         x = x + self._drop(attended if self.scale1 is None else self.scale1 * attended)
         transformed = self.mlp(self.norm2(x))
@@ -225,14 +248,16 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(x)
-        relative = None
-        for number, block in enumerate(self.blocks):
-            if number < len(self.tables):
-                relative = self._bias(self.tables[number], x.shape[1])
+        for block, relative in zip(self.blocks, self.relative_biases(x.shape[1]), strict=True):
             x = block(x, relative)
         return x
 
-    def _bias(self, table: Tensor, tokens: int) -> Tensor:
-        """Return what relative positions add to the attention of all pairs of tokens, (1, h, n, n)."""
-        numbers = relative_numbers(self.relative, self.buckets, tokens).to(table.device)
-        return table[numbers].permute(2, 0, 1).unsqueeze(0).contiguous()
+    def relative_biases(self, tokens: int) -> Iterator[Tensor | None]:
+        """Yield what relative positions add to the attention of each block, (1, h, n, n); None in a trunk without them."""
+        relative = None
+        for number in range(len(self.blocks)):
+            if number < len(self.tables):
+                table = self.tables[number]
+                numbers = relative_numbers(self.relative, self.buckets, tokens).to(table.device)
+                relative = table[numbers].permute(2, 0, 1).unsqueeze(0).contiguous()
+            yield relative

@@ -103,6 +103,24 @@ def test_a_store_of_an_earlier_version_is_read_and_said_once(imagebind: Run, tmp
     assert (list(findings(target, notes.append)), notes) == ([], [])
 
 
+def test_lines_beside_vectors_are_compared_when_their_rows_are_used(imagebind: Run, tmp_path: Path) -> None:
+    """Comparing all of them takes a sixth of the time of a search."""
+    path = store(tmp_path / "s.npy", "text", [f"text {number}" for number in range(200)])
+    lines = tmp_path / "s.jsonl"
+    flip(lines, lines.read_bytes().index(b"text 150") + 2)
+    damage = f"{lines}: line 151 is damaged or edited"
+    reader = open_store(path)
+    assert reader.id(3) == "text 3"
+    assert len(reader.vectors()) == 200
+    for use in (lambda: reader.id(150), lambda: reader.ids, lambda: list(reader.items()), lambda: Store(path, TEXTS)):
+        with pytest.raises(UserError, match=damage):
+            use()
+    assert [finding for finding in findings(path) if "line 151 is damaged" in finding]
+    for command in (("retrieve", path, "--like", "text 150"), ("store", "export", path, "-o", tmp_path / "e.h5")):
+        run = imagebind(*command)
+        assert (run.code, damage in run.err) == (1, True), run.err
+
+
 @pytest.mark.parametrize("ending", [".h5", ".store"])
 def test_a_run_does_not_continue_over_damaged_records_of_inputs(tmp_path: Path, ending: str) -> None:
     path = replaced_store(tmp_path / f"s{ending}")

@@ -12,8 +12,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
-    ["checksums", "errors", "events", "fingerprint", "printable", "signals", "store_formats"],
-    ["files", "file_kinds", "documents"],
+    ["checksums", "crashes", "errors", "fingerprint", "printable", "signals", "store_formats"],
+    ["events", "files", "file_kinds", "documents", "additions"],
     ["options"],
     ["registry"],
     ["libraries", "tabular", "store", "media", "transformer", "similarity", "metrics"],
@@ -25,7 +25,7 @@ ROWS = [
     ["model"],
     ["space"],
     ["corpus"],
-    ["evaluation", "retrieval"],
+    ["evaluation", "retrieval", "grounding"],
     ["pages"],
     ["demo", "installation"],
     ["training"],
@@ -33,7 +33,22 @@ ROWS = [
     ["__main__"],
 ]
 # Folders whose files may import each other.
-INSIDE = {"media", "cli", "sources", "corpus", "store", "prepared", "evaluation", "retrieval", "training", "weights", "engine", "pages"}
+INSIDE = {
+    "media",
+    "cli",
+    "sources",
+    "corpus",
+    "store",
+    "prepared",
+    "evaluation",
+    "retrieval",
+    "training",
+    "weights",
+    "engine",
+    "pages",
+    "grounding",
+    "families",
+}
 
 
 def row(name):
@@ -140,3 +155,17 @@ def test_typer_is_imported_by_the_command_line_alone():
     for path in modules():
         if "cli" not in path.relative_to(PACKAGE).parts:
             assert not re.search(r"^\s*(import|from) (typer|click|rich)\b", path.read_text(), re.MULTILINE), path
+
+
+def test_sections_of_docstrings_are_indented():
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (ast.get_docstring(node) or "").splitlines()
+                heads = (number for number, line in enumerate(lines, 1) if line.strip() in ("Args:", "Returns:", "Raises:", "Yields:"))
+                depth = {number: len(lines[number - 1]) - len(lines[number - 1].lstrip()) for number in heads}
+                wrong += [
+                    (path.name, lines[number]) for number, column in depth.items() if not lines[number].startswith(" " * (column + 4))
+                ]
+    assert wrong == []

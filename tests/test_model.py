@@ -1,5 +1,8 @@
 """The Python API."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ import torch
 import imagebind_cli as ib
 from imagebind_cli.options import OPTIONS, flags
 from imagebind_cli.registry import face
+from tests import generate
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +57,43 @@ def test_embedding_arrays_leaves_them_alone(model):
 
 def test_nothing_in_gives_no_rows(model):
     assert model.embed("text", []).shape == (0, 64)
+
+
+DEPTH_NOTE = "depth read as metres, focal 518.86 px, baseline 0.075 m"
+
+
+def logged(caplog):
+    return [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
+
+
+def test_what_reading_assumes_is_logged_once(caplog):
+    model = ib.load("tiny", device="cpu")
+    for _ in range(2):
+        model.embed("depth", [ARRAYS["depth"]] * 2)
+    assert logged(caplog) == [("imagebind_cli.events", "WARNING", f"assumed: {DEPTH_NOTE}")]
+
+
+def test_what_an_input_lost_is_logged_each_time(model, tmp_path, caplog):
+    path = tmp_path / "two\nlines.wav"
+    generate.audio(path, seconds=4)
+    path.write_bytes(path.read_bytes()[:-40_000])
+    for _ in range(2):
+        model.embed("audio", [path])
+    lines = [line for _, _, line in logged(caplog)]
+    assert len(lines) == 2
+    assert lines[0] == lines[1]
+    assert lines[0].startswith(f"{tmp_path}/two\\nlines.wav: ")
+
+
+def test_the_page_shows_how_to_hear_of_assumptions(model, tmp_path, monkeypatch, capsys, caplog):
+    monkeypatch.chdir(tmp_path)
+    np.save("room.npy", ARRAYS["depth"])
+    page = (Path(__file__).parent.parent / "docs/python.md").read_text().split("What was assumed to read an input")[1]
+    names = {"model": model}
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], names)
+    assert capsys.readouterr().out == f"room.npy\n  {DEPTH_NOTE}\n"
+    assert names["rooms"].shape == (1, 64)
+    assert logged(caplog) == []
 
 
 def test_a_bad_input_is_named(model):

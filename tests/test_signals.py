@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,3 +111,57 @@ def test_a_file_that_changes_while_it_is_read_is_tried_again(tmp_path: Path, emb
     ]  # what was read whole before it was removed counts
     embed(*command)
     assert f"{tmp_path}/a.npy" in open_store(tmp_path / "s.h5").ids
+
+
+@pytest.mark.parametrize("output", ["p.tar", "p.h5"])
+def test_a_file_that_changes_while_it_is_prepared_is_tried_again(
+    tmp_path: Path, imagebind: Run, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    from imagebind_cli import pipeline
+    from imagebind_cli.prepared import index
+
+    decode, rows = pipeline.decode, []
+    for name in "abc":  # of each row one file, the other or none is disturbed
+        for modality in ("depth", "thermal"):
+            np.save(tmp_path / f"{name}-{modality}.npy", 2.0 + ord(name) + np.eye(64))
+        rows.append({"id": name} | {modality: f"{name}-{modality}.npy" for modality in ("depth", "thermal")})
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def disturbed(*arguments: Any, **named: Any) -> Any:
+        for step in decode(*arguments, **named):
+            item, sample = step
+            if sample is not None and item.id == "a":
+                os.utime(tmp_path / "a-thermal.npy", (2e9, 2e9))
+            if sample is not None and item.id == "b":
+                np.save(tmp_path / "b-depth.npy", 3.0 + np.eye(65))
+            yield step
+
+    monkeypatch.chdir(tmp_path)
+    command = ("preprocess", "depth,thermal", "--manifest", "rows.jsonl", "-o", output, "--model", "tiny")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "decode", disturbed)
+        run = imagebind(*command)
+    assert run.code == 1
+    reason = "changed while it was read; the same command tries it again"
+    assert run.err.count(reason) == 2
+    assert f"imagebind: a: {reason}" in run.err
+    assert f"imagebind: b: {reason}" in run.err
+    assert [entry.about()["id"] for entry in index(output)] == ["c"]
+    if output == "p.h5":  # one tar is written once
+        assert imagebind(*command).code == 0
+        assert {entry.about()["id"] for entry in index(output)} == {"a", "b", "c"}
+
+
+def test_a_file_removed_after_it_was_read_is_prepared(tmp_path: Path, imagebind: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from imagebind_cli import pipeline
+
+    decode = pipeline.decode
+    np.save(tmp_path / "a.npy", np.full((64, 64), 2.0))
+
+    def disturbed(*arguments: Any, **named: Any) -> Any:
+        for step in decode(*arguments, **named):
+            (tmp_path / "a.npy").unlink(missing_ok=True)
+            yield step
+
+    monkeypatch.setattr(pipeline, "decode", disturbed)
+    assert imagebind("preprocess", "depth", tmp_path / "a.npy", "-o", tmp_path / "p.tar", "--model", "tiny").code == 0

@@ -24,7 +24,7 @@ def write(*lines: bytes) -> None:
     """Write to stdout and flush.
 
     Raises:
-    StdoutClosed: its reader has gone away.
+        StdoutClosed: its reader has gone away.
     """
     try:
         with writing("stdout"):

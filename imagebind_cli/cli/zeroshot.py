@@ -104,7 +104,7 @@ class ReportFiles:
         """Refuse files that could not be written at the end of the run.
 
         Raises:
-        UsageError: without truth there is nothing to report on. UserError: a folder does not exist, or matplotlib is missing.
+            UsageError: without truth there is nothing to report on. UserError: a folder does not exist, or matplotlib is missing.
         """
         for path in filter(None, (self.report, self.html, self.plot)):
             if not has_truth:

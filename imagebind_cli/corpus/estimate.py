@@ -18,7 +18,7 @@ from imagebind_cli.corpus.job import as_prepared
 from imagebind_cli.corpus.resume import Resume
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.engine.limits import ITEM_SECONDS
-from imagebind_cli.events import Listener
+from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.model import Model
 from imagebind_cli.options import ReadingOptions, folders_are_frames
 from imagebind_cli.readers import read_source
@@ -106,7 +106,7 @@ def estimate(
     reading = face.read_options(options)
     if output is not None:
         check_writable(Path(output))
-    listener = Listener() if listener is None else listener
+    listener = LogListener() if listener is None else listener
     given = Inputs.of(inputs, manifest, manifest_columns)
     if isinstance(model, Space):
         model = _loaded(model)

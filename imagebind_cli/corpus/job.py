@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import registry
 from imagebind_cli.corpus.failures import FailureFile
-from imagebind_cli.corpus.resume import Resume
+from imagebind_cli.corpus.resume import CHANGED, Resume, has_changed
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
-from imagebind_cli.events import Listener
+from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.options import ReadingOptions, folders_are_frames
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face
@@ -26,7 +26,6 @@ from imagebind_cli.store import Row, Store, check_writable
 if TYPE_CHECKING:
     from imagebind_cli.model import Model
 
-CHANGED = "changed while it was read; the same command tries it again"
 Keep = Callable[[list[Row], tuple[str, ...]], object]
 # Takes an item's rows, and what was assumed when it was read.
 
@@ -75,7 +74,7 @@ def embed(
     reading = face.read_options(options)
     if not callable(output):
         check_writable(Path(output))
-    listener = Listener() if listener is None else listener
+    listener = LogListener() if listener is None else listener
     given, frames = Inputs.of(inputs, manifest, manifest_columns), folders_are_frames(options)
     loaded = Space.of(model, listener).loaded
     with ExitStack() as stack:
@@ -105,7 +104,7 @@ def embed(
             item_timeout=item_timeout,
         )
         for item, result in embedded:
-            if not isinstance(result, Failure) and resume.has_changed(item):
+            if not isinstance(result, Failure) and has_changed(item, [face]):
                 result = Failure(item.id, CHANGED)  # noqa: PLW2901
             if isinstance(result, Failure):
                 resume.failed(item.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import imagebind_cli
 from imagebind_cli import registry
 from imagebind_cli.corpus.failures import FailureFile
-from imagebind_cli.corpus.resume import distinct
+from imagebind_cli.corpus.resume import CHANGED, distinct, glance, has_changed
 from imagebind_cli.engine import default_workers, open_engine
 from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UsageError, writing
-from imagebind_cli.events import Listener
+from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.media.clock import clock_text
 from imagebind_cli.options import ReadingOptions, folders_are_frames
 from imagebind_cli.prepared import BESIDE, Writer, belongs_to, member_key, open_writer
@@ -90,7 +90,7 @@ def preprocess(
     reading = _reading(names, options)
     stream, place = (None, str(output)) if isinstance(output, str | Path) else (output, "-")
     check_prepared_output(place, names, shard_bytes)
-    listener = Listener() if listener is None else listener
+    listener = LogListener() if listener is None else listener
     workers = workers or default_workers()
     given, frames = Inputs.of(inputs, manifest, manifest_columns), _are_frames(options)
 
@@ -113,9 +113,11 @@ def preprocess(
         record = _record(configs, reading, array)
         stack.enter_context(writing("stdout" if stream else place))
         writer = stack.enter_context(open_writer(place, record, shard_bytes, stream))
-        new = _new_items(items, writer.ids, listener, any(face.timed for face in reading))
+        new = _new_items(items, writer.ids, listener, tuple(reading))
         hint = _pairing_hint(names) if len(names) > 1 and given.manifest is None else None
-        for item, result in _write(_decode(new, configs, reading, workers, item_timeout, processes), writer, names, array, listener):
+        for item, result in _write(
+            _decode(new, configs, reading, workers, item_timeout, processes), writer, tuple(reading), array, listener
+        ):
             if result is None:
                 listener.succeeded(item.id)
                 continue
@@ -144,7 +146,7 @@ def inspect_inputs(
     """
     names = (modalities,) if isinstance(modalities, str) else tuple(modalities)
     reading = _reading(names, options)
-    listener = Listener() if listener is None else listener
+    listener = LogListener() if listener is None else listener
     given, frames = Inputs.of(inputs, manifest, manifest_columns), _are_frames(options)
     listener.begin(0, partial(given.count, names, frames))
     configs = _configs(model, reading)
@@ -204,15 +206,18 @@ def _are_frames(options: Options | None) -> bool:
 
 
 def _new_items(
-    items: Iterable[Item | Failure], stored: Mapping[str, Stretched], listener: Listener, timed: bool
+    items: Iterable[Item | Failure], stored: Mapping[str, Stretched], listener: Listener, faces: Sequence[Face]
 ) -> Iterator[Item | Failure]:
-    """Yield the items whose ids are not stored yet, as `distinct` does. An id that is stored with another stretch is a failure.
+    """Yield the items whose ids are not stored yet, as `distinct` does, each with its stamp.
 
-    timed: whether they may have stretches; in other manifests `start` and `end` are ordinary columns.
+    An id that is stored with another stretch is a failure.
     """
+    timed = any(face.timed for face in faces)  # in manifests of others `start` and `end` are ordinary columns
     for item in distinct(items, listener):
-        if isinstance(item, Failure) or item.id not in stored:
+        if isinstance(item, Failure):
             yield item
+        elif item.id not in stored:
+            yield replace(item, stamp=glance(item.payload, faces))
         elif timed and stored[item.id] != stretch_of(item.meta):
             yield Failure(item.id, "this id is there already, of another stretch; give each its own")
         else:
@@ -255,12 +260,13 @@ def _decode(
 
 
 def _write(
-    steps: Iterable[Step], writer: Writer, modalities: Sequence[str], array: str, listener: Listener
+    steps: Iterable[Step], writer: Writer, faces: Sequence[Face], array: str, listener: Listener
 ) -> Iterator[tuple[Item, Failure | None]]:
     """Write samples, and yield each item once all of it is written, or its failure."""
     spans: dict[str, list[Any]] = {}
     notes: dict[str, list[str]] = {}
     clocks: dict[str, str] = {}
+    modalities = tuple(face.name for face in faces)
     for item, sample in steps:
         if isinstance(sample, Failure):
             writer.drop()
@@ -274,8 +280,11 @@ def _write(
             listener.remarks(item.id, sample.notes, sample.warnings)
             notes.setdefault(name, []).extend(note for note in sample.notes if note not in notes.get(name, []))
             continue
+        elif spans and has_changed(item, faces):
+            writer.drop()
+            yield item, Failure(item.id, CHANGED)
         elif spans:
-            beside = {key: value for key, value in kept_beside(item, tuple(modalities)).items() if key not in BESIDE}
+            beside = {key: value for key, value in kept_beside(item, modalities).items() if key not in BESIDE}
             about = {**beside, "id": item.id, "spans": spans, "notes": notes}
             writer.finish(member_key(item.id), about | ({"clocks": clocks} if clocks else {}))
             yield item, None

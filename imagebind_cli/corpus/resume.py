@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,8 @@ from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face, face
 from imagebind_cli.sources import Failure, Item, Stretch, whole_source
 from imagebind_cli.store import UNKNOWN, Row, Stamp, content_hash, open_store
+
+CHANGED = "changed while it was read; the same command tries it again"
 
 
 class Stored(Protocol):
@@ -61,7 +63,6 @@ class Resume:
 
     def __post_init__(self) -> None:
         self._stamp = stamper(face(self.modality), self.verify)
-        self._glance = stamper(face(self.modality), verify=False)
 
     def passes(self, path: str) -> bool:
         """Check whether a file is done, before it is opened. Shares and retries are not considered: it may be an archive of unfinished items."""
@@ -89,11 +90,6 @@ class Resume:
                 if self.failures:
                     self.failures.begin(item.id, stamped.stamp)
                 yield stamped
-
-    def has_changed(self, item: Item) -> bool:
-        """Check whether a file has changed since it was taken up: what was read of it may be half old and half new."""
-        now = self._glance(item.payload) if item.stamp.size >= 0 else UNKNOWN
-        return now.size >= 0 and now[:2] != item.stamp[:2]
 
     def failed(self, id: str) -> None:
         """Allow an item that failed to come again: a file named a second time may be complete by then."""
@@ -163,6 +159,26 @@ def distinct(items: Iterable[Item | Failure], listener: Listener, came: dict[int
             yield Failure(item.id, "this id came before with another input; give each its own")
 
 
+def has_changed(item: Item, faces: Sequence[Face]) -> bool:
+    """Check whether a file has changed since the item got its stamp: what was read of it may be half old and half new.
+
+    A file that was removed meanwhile has not: it was read whole.
+    """
+    now = glance(item.payload, faces) if item.stamp.size >= 0 else UNKNOWN
+    return now.size >= 0 and now[:2] != item.stamp[:2]
+
+
+def glance(payload: Any, faces: Sequence[Face]) -> Stamp:
+    """Return the size and the time of change of the files of a payload: of several their total and the latest; `UNKNOWN` without a file."""
+    parts = [(face, payload[face.name] if isinstance(payload, dict) else payload) for face in faces]
+    paths = [path for face, part in parts if not face.text and isinstance(path := whole_source(part), str)]
+    try:
+        found = [_file_stamp(path, verify=False) for path in paths]
+    except (OSError, ValueError):  # the reader reports why
+        return UNKNOWN
+    return Stamp(sum(stamp.size for stamp in found), max(stamp.mtime for stamp in found)) if found else UNKNOWN
+
+
 def _is_storable(id: str) -> bool:
     try:
         return "\0" not in id and id.encode("utf-8", "surrogateescape") is not None
@@ -184,10 +200,7 @@ def stamper(face: Face, verify: bool) -> Callable[[Any], Stamp]:
             if isinstance(payload, str) and face.text:
                 return Stamp(hash=content_hash(payload.encode("utf-8", "surrogatepass")))
             if isinstance(payload, str):
-                status = os.stat(payload)
-                if stat.S_ISDIR(status.st_mode):
-                    return _frames_stamp(payload, verify)
-                return Stamp(status.st_size, status.st_mtime_ns, _file_hash(payload) if verify else b"")
+                return _file_stamp(payload, verify)
             if isinstance(payload, io.BytesIO):
                 return Stamp(hash=content_hash(payload.getbuffer()))
             if isinstance(payload, Prepared):
@@ -197,6 +210,13 @@ def stamper(face: Face, verify: bool) -> Callable[[Any], Stamp]:
         return Stamp()
 
     return stamp
+
+
+def _file_stamp(path: str, verify: bool) -> Stamp:
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        return _frames_stamp(path, verify)
+    return Stamp(status.st_size, status.st_mtime_ns, _file_hash(path) if verify else b"")
 
 
 def _frames_stamp(folder: str, verify: bool) -> Stamp:

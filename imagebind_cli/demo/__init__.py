@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imagebind_cli.events import Listener
 from imagebind_cli.similarity import combine, top_k
 
 if TYPE_CHECKING:
@@ -63,11 +64,11 @@ class _Gallery:
     def __init__(self, model: Model, modality: str) -> None:
         self.model, self.modality = model, modality
         self.files = [f"{modality}/{path.name}" for path in sorted((SAMPLES / modality).iterdir())]
-        self.vectors = model.embed(modality, [SAMPLES / file for file in self.files])  # (n, dim)
+        self.vectors = model.embed(modality, [SAMPLES / file for file in self.files], listener=Listener())  # (n, dim)
 
     def search(self, query: QueryParts) -> tuple[Answer, ...]:
         """Return all samples, the nearest to the combined query first."""
-        parts = [self.model.embed(kind, [given if kind == "text" else SAMPLES / given])[0] for kind, given in query]
+        parts = [self.model.embed(kind, [given if kind == "text" else SAMPLES / given], listener=Listener())[0] for kind, given in query]
         (rows,), (scores,) = top_k([self.vectors], combine(np.stack(parts))[None], len(self.files))
         return tuple(Answer(self.modality, self.files[row], float(score)) for row, score in zip(rows, scores, strict=True))
 

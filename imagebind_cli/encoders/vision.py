@@ -84,8 +84,9 @@ def read_picture(source: Source | np.ndarray | Image.Image, config: EncoderConfi
     """
     image, facts, taken = stored_picture(source)
     picture = image.convert("RGB") if isinstance(source, np.ndarray | Image.Image) else upright(image)
+    del image, source
     tensor = picture_tensor(picture, config, options.view).unsqueeze(0)
-    del image, picture, source  # a sample may wait to be used; its full-size pixels need not
+    del picture  # a sample may wait to be used; its full-size pixels need not
     yield Sample(tensor, [None], facts=facts, began=taken)
 
 
@@ -165,10 +166,11 @@ def _spans(duration: float, options: VisionOptions, frames: int | None) -> tuple
     if frames is not None and asked > SECONDS_A_FRAME * frames and options.clips is None and options.moment is None:
         raise ValueError(f"{frames:,} frames said to last {duration:,.0f} s; --clips N reads N windows of them")
     if options.stretch is None:
-        spans = windows(duration, CLIP_SECONDS, options.clips, options.moment)
+        spans = windows(duration, CLIP_SECONDS, options.clips, options.moment, options.hop)
         return spans, spans, ()
     begin, end, lacks = cut(options.stretch, duration)
-    spans = [(start + begin, stop + begin) for start, stop in windows(float(end - begin), CLIP_SECONDS, options.clips, options.moment)]
+    inside = windows(float(end - begin), CLIP_SECONDS, options.clips, options.moment, options.hop)
+    spans = [(start + begin, stop + begin) for start, stop in inside]
     return spans, [(start, min(stop, end)) for start, stop in spans], lacks
 
 

@@ -22,8 +22,11 @@ class Engine(Protocol):
 
     workers: int  # items that are read at a time
 
-    def submit(self, payload: Any) -> Iterator[Sample]:
-        """Begin to read an item. The iterator gives its samples and raises what reading raised; only the next few are read ahead."""
+    def submit(self, payload: Any, name: str = "") -> Iterator[Sample]:
+        """Begin to read an item. The iterator gives its samples and raises what reading raised; only the next few are read ahead.
+
+        name: of the item, for the report of a crash.
+        """
 
     def close(self) -> None:
         """Stop at once, whatever is being read."""

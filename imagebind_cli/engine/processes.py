@@ -70,7 +70,7 @@ class ProcessEngine:
         self._read, self._processes, self._timeout, self._began = read, processes, timeout, False
         self._threads = ThreadEngine(read, workers, timeout)
 
-    def submit(self, payload: Any) -> Iterator[Sample]:
+    def submit(self, payload: Any, name: str = "") -> Iterator[Sample]:
         """Begin to read an item; see `Engine`."""
         if not _is_in_memory(payload):
             if not self._began and (self._processes.launched or self._threads.waited > WORTH_SECONDS):
@@ -79,7 +79,7 @@ class ProcessEngine:
             samples = self._processes.submit(payload, self._timeout) if self._began else None
             if samples is not None:
                 return samples
-        return self._threads.submit(payload)
+        return self._threads.submit(payload, name)
 
     def close(self) -> None:
         """Stop the threads and end the processes, whatever is being read."""

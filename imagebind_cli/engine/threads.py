@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from imagebind_cli.crashes import call_for
 from imagebind_cli.encoder import Read, Sample
 from imagebind_cli.engine.limits import overdue_reason
 from imagebind_cli.media.isolation import time_limit
@@ -40,10 +41,10 @@ class ThreadEngine:
         for _ in range(workers):
             _Thread(self._steps).start()
 
-    def submit(self, payload: Any) -> Iterator[Sample]:
+    def submit(self, payload: Any, name: str = "") -> Iterator[Sample]:
         """Begin to read an item; see `Engine`."""
         samples = self._read(payload)
-        return self._samples(samples, self._begin(samples, self._timeout))
+        return self._samples(name, samples, self._begin(name, samples, self._timeout))
 
     def close(self) -> None:
         """Stop, without waiting for the steps in progress."""
@@ -54,12 +55,12 @@ class ThreadEngine:
             self._steps.put(None)
         torch.set_num_threads(self._cores)  # the threads changed the default for later threads of this process
 
-    def _begin(self, samples: Iterator[Sample], seconds: float) -> _Step:
-        step = _Step(samples, seconds)
+    def _begin(self, name: str, samples: Iterator[Sample], seconds: float) -> _Step:
+        step = _Step(name, samples, seconds)
         self._steps.put(step)
         return step
 
-    def _samples(self, samples: Iterator[Sample], step: _Step) -> Iterator[Sample]:
+    def _samples(self, name: str, samples: Iterator[Sample], step: _Step) -> Iterator[Sample]:
         left = self._timeout
         while True:
             began = time.monotonic()
@@ -72,7 +73,7 @@ class ThreadEngine:
             if sample is None:
                 return
             left -= step.taken
-            step = self._begin(samples, left)
+            step = self._begin(name, samples, left)
             yield sample
 
 
@@ -83,10 +84,10 @@ class _Overdue(Exception):
 class _Step:
     """The next sample of an item, read in at most `seconds`. result: the sample; None at the item's end. taken: seconds that it took."""
 
-    def __init__(self, samples: Iterator[Sample], seconds: float) -> None:
+    def __init__(self, name: str, samples: Iterator[Sample], seconds: float) -> None:
         self.result: Future[Sample | None] = Future()
         self.taken = 0.0
-        self._samples, self._seconds = samples, seconds
+        self._name, self._samples, self._seconds = name, samples, seconds
         self._began = math.inf
         self._started = threading.Event()
         self._abandoned = False
@@ -99,7 +100,7 @@ class _Step:
         self._started.set()
         try:
             with time_limit(self._seconds + GRACE_SECONDS):
-                sample = next(self._samples, None)
+                sample = call_for(self._name, next, self._samples, None)
         except BaseException as error:
             self._finish()
             self.result.set_exception(error)

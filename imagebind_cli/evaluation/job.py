@@ -16,7 +16,7 @@ from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, ReportO
 from imagebind_cli.evaluation.task import Classification, RowOutput, Task
 from imagebind_cli.evaluation.truth import Truth, open_truth, refuse_column
 from imagebind_cli.evaluation.vectors import VectorSource, open_stores
-from imagebind_cli.events import Listener
+from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.options import folders_are_frames
 from imagebind_cli.registry import face
@@ -61,7 +61,7 @@ def classify(
     if pool == "none" and truth is not None and truth.truth:
         raise UsageError("--pool none shows each window of an item, and the truth is of an item as a whole")
     given = Inputs.of(inputs, manifest)
-    source = _source(given, modality, Space.of(model, listener or Listener()), reading, pool)
+    source = _source(given, modality, Space.of(model, listener or LogListener()), reading, pool)
     return classify_by_class_vectors(_task(source, classes.labels, truth, report, output, listener), classes, given.others)
 
 
@@ -89,7 +89,7 @@ def few_shot(
     """
     if not truth.truth:
         raise UsageError("--shots learns from the truth; give --truth")
-    source = _source(Inputs.of(inputs, manifest), modality, Space.of(model, listener or Listener()), reading, "mean")
+    source = _source(Inputs.of(inputs, manifest), modality, Space.of(model, listener or LogListener()), reading, "mean")
     task = _task(source, labels, truth, report, output, listener)
     return classify_by_probe(task, probe, _stored_examples(task, probe), "1")
 
@@ -124,7 +124,7 @@ def run_suite(
         raise UsageError(f"suite {suite.name}: captions find their items here, and nothing is classified")
     if classes and probe:
         raise UsageError(f"suite {suite.name}: a probe has no use for class options")
-    heard = listener or Listener()
+    heard = listener or LogListener()
     space = Space.of(model, heard)
 
     def task_of(opened: Suite, paths: Sequence[str | Path]) -> Task:
@@ -162,7 +162,7 @@ def _task(
     if opened and not source.has_columns:
         refuse_column(opened)
     classes = read_labels(labels) if labels is not None else None
-    return Task(source, classes, opened, truth.metric, report or ReportOptions(), output, listener or Listener())
+    return Task(source, classes, opened, truth.metric, report or ReportOptions(), output, listener or LogListener())
 
 
 def _stored_examples(task: Task, probe: ProbeOptions) -> Task | None:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, InputConfig, Modality, Sample, Span
 from imagebind_cli.encoders import text
-from imagebind_cli.encoders.audio import FRAME, HOP, RATE, Levels, heard_rows, open_sound, requested_part
+from imagebind_cli.encoders.audio import FRAME, HOP, RATE, Levels, check_length, heard_rows, open_sound, part_of_sound
 from imagebind_cli.encoders.depth import read_numbers, to_metres, unit_of
 from imagebind_cli.encoders.text import END, TextStem
 from imagebind_cli.encoders.vision import check_frames, normalise, stored_picture, video_notes
@@ -34,7 +34,7 @@ from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.video.clips import open_video
 from imagebind_cli.media.windows import Times, cut
 from imagebind_cli.options import RECENT, AudioOptions, DepthOptions, TextOptions, ThermalOptions, VisionOptions
-from imagebind_cli.transformer import TrunkConfig
+from imagebind_cli.transformer import TrunkConfig, mlp_ratio
 from imagebind_cli.weights.family import Family, Publication, Values, WeightLayout
 from imagebind_cli.weights.model_config import ModelConfig, packaged_config
 
@@ -148,7 +148,7 @@ def fold_adapters(tensors: Mapping[str, Tensor], values: Values, place: str) -> 
     vision = Fields.of(values, "vision_config", place)
     alpha = vision.number("lora_alpha", 16.0)
     rank = vision.whole("lora_r", 2, least=0)
-    attention = "temporal_attn" if vision.flag("add_time_attn", False) else "self_attn"
+    attention = "temporal_attn" if any(".temporal_attn." in name for name in keys) else "self_attn"
     layers = {name.removeprefix(f"{PLAIN}layers.").split(".")[0] for name in keys if name.startswith(f"{PLAIN}layers.")}
     expected = [f"{PLAIN}layers.{layer}.{attention}.{part}.weight" for layer in sorted(layers) for part in PROJECTIONS]
     missing = [
@@ -168,7 +168,8 @@ def fold_adapters(tensors: Mapping[str, Tensor], values: Values, place: str) -> 
         if (tuple(down), tuple(up)) != ((rank, inner), (out, rank)):
             wrong = "A" if tuple(down) != (rank, inner) else "B"
             needed = (rank, inner) if wrong == "A" else (out, rank)
-            raise UserError(f"{place}: {pair[wrong]} has shape {tuple(tensors[pair[wrong]].shape)}; its weight needs {needed}")
+            shapes = tuple(tensors[pair[wrong]].shape), (out, inner)
+            raise UserError(f"{place}: {pair[wrong]} has shape {shapes[0]}; {keys[name]} {shapes[1]}, which needs {needed}")
         adapters[name] = pair["A"], pair["B"], alpha / rank
     return FoldedTensors(tensors, keys, adapters)
 
@@ -402,15 +403,9 @@ def _trunk(fields: Fields, heads: int, tensors: Mapping[str, Tensor], model: str
     if activation not in ACTIVATIONS:
         raise fields.fault("hidden_act", f"is {activation!r:.40}; choose from {', '.join(ACTIVATIONS)}")
     return TrunkConfig(
-        width=width, layers=layers, heads=count, mlp=_ratio(hidden, width), activation=ACTIVATIONS[activation],
+        width=width, layers=layers, heads=count, mlp=mlp_ratio(hidden, width), activation=ACTIVATIONS[activation],
         norm_eps=fields.number("layer_norm_eps", 1e-5, least=0, most=1), **changes,
     )  # fmt: skip
-
-
-def _ratio(hidden: int, width: int) -> float:
-    """Return the number of which times `width` the whole part is `hidden`."""
-    ratio = hidden / width
-    return ratio if int(ratio * width) == hidden else math.nextafter(ratio, math.inf)
 
 
 def _frames(kind: str, vision: Fields, tensors: Mapping[str, Tensor]) -> tuple[int, bool]:
@@ -460,10 +455,9 @@ def _plane(kind: str, vision: Fields, patch: int, tensors: Mapping[str, Tensor])
         names, sizes = ("image_size",), (side, side)
     patches = (sizes[0] // patch) * (sizes[1] // patch)
     if positions in tensors and tensors[positions].shape[0] != patches + 1:
-        which = names[0] if names[0] not in vision.values or len(names) == 1 or names[1] in vision.values else names[1]
-        others = f" and {names[1]} {sizes[1]}" if len(names) > 1 else ""
+        others = f" and {vision.section}{names[1]} {sizes[1]}" if len(names) > 1 else ""
         shape = tuple(tensors[positions].shape)
-        raise vision.fault(which, f"is {sizes[names.index(which)]}{others}, which make {patches} patches; {positions} has shape {shape}")
+        raise vision.fault(names[0], f"is {sizes[0]}{others}, which makes {patches} patches; {positions} has shape {shape}")
     return sizes
 
 
@@ -659,7 +653,8 @@ def read_sound(source: Any, config: InputConfig, options: AudioOptions) -> Itera
             duration = whole.length / whole.rate
             first, last = options.moment.window(duration, length / RATE)
             options = replace(options, stretch=(float(first), min(float(last), duration)))
-        sound, begin, lacks = requested_part(whole, options)
+        sound, begin, lacks = part_of_sound(whole, options.stretch)
+        check_length(sound)
 
         def rows(start: int, stop: int) -> Tensor:
             samples = sound.read(start, stop)

@@ -115,7 +115,7 @@ def choose_dataset(names: Iterable[str], name: str | None, usual: Sequence[str])
     """Choose one of a file's arrays: the one named, else the first that has a usual name, else the only one.
 
     Raises:
-    ValueError: no such array exists, or several may be meant.
+        ValueError: no such array exists, or several may be meant.
     """
     present = list(names)
     chosen = name or next((each for each in usual if each in present), present[0] if len(present) == 1 else None)

@@ -78,7 +78,7 @@ def choose_track(tracks: Sequence[Stream], number: int | None, kind: str) -> Tra
     A track for commentary or for the impaired, or one that cannot be decoded, is used only where no other exists.
 
     Raises:
-    ValueError: no such track exists, or it cannot be decoded.
+        ValueError: no such track exists, or it cannot be decoded.
     """
     from av.stream import Disposition as Flag
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from imagebind_cli import metrics
 from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.events import log_note
 from imagebind_cli.similarity import positions_by_id, ranks
 from imagebind_cli.space import Space
 from imagebind_cli.store import StoreReader, open_store
@@ -35,7 +36,7 @@ def evaluate_pairs(
     stores: Sequence[str | Path],
     pairs: str | Path = "ids",
     draws: int = 1000,
-    note: Callable[[str], None] = lambda text: None,
+    note: Callable[[str], None] = log_note,
     space: Space | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def evaluate_pairs(
 
     Args:
         stores: two, of one model. pairs: a file as `read_pairs` takes it, or `ids`: rows of one id belong together.
-        draws: of the bootstrap; 0 for no intervals. note: called with a line of text where pairs are left out.
+        draws: of the bootstrap; 0 for no intervals. note: called with a line of text where pairs are left out; logged by default.
         space: checks that both stores are of one model. columns: names to give to the file's columns, as in `tabular.read_rows`.
     Returns:
         `directions`: for each of both its `query` and `target`, and each of `metrics.RETRIEVAL_FIGURES` as `value` with `low` and `high`.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import registry
 from imagebind_cli.errors import UsageError, UserError
-from imagebind_cli.events import Listener
+from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.retrieval.queries import QueryEncoder
 from imagebind_cli.retrieval.requests import QueryRequest, combined_request, read_requests, request_batches
 from imagebind_cli.retrieval.search import Hit, Nearest, Query, search
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from imagebind_cli.sources import Failure
 
 
-class Strict(Listener):
-    """Raises the error of a query that fails."""
+class Strict(LogListener):
+    """Raises the error of a query that fails, and logs what was assumed to read another."""
 
     def failure(self, id: str, reason: str) -> None:
         raise UserError(f"{id}: {reason}")

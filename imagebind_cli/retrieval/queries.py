@@ -11,7 +11,7 @@ import numpy as np
 from imagebind_cli import registry
 from imagebind_cli.errors import UserError
 from imagebind_cli.events import Listener
-from imagebind_cli.options import EXCLUSIVE
+from imagebind_cli.options import EXCLUSIVE, both_values
 from imagebind_cli.retrieval.requests import BATCH, LIKE, VECTOR, QueryRequest, describe
 from imagebind_cli.retrieval.search import Query
 from imagebind_cli.retrieval.stored_items import Exhibit, QueryPart, RowPlace, stored_exhibit, stored_item
@@ -141,9 +141,6 @@ class QueryEncoder:
         firsts, others = (registry.with_default_options(store.modality, store.provenance.get("options", {})) for store in (first, other))
         for name in sorted(names):
             if firsts.get(name) != others.get(name):
-                flag = f"--{name.replace('_', '-')}"
-                self._listener.remarks(
-                    str(other.path),
-                    [f"queries read as {first.path} was, with {flag} {firsts.get(name)}; {other.path} was read with {others.get(name)}"],
-                    (),
-                )
+                its, others_value = both_values(name, firsts.get(name), others.get(name))
+                remark = f"queries read as {first.path} was, with {its}; {other.path} was read with {others_value}"
+                self._listener.remarks(str(other.path), [remark], ())

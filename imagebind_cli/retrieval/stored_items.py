@@ -68,7 +68,7 @@ def stored_item(stores: Sequence[StoreReader], id: str) -> QueryPart:
     """Return an item of the stores as part of a query; its vector is the mean of its windows, where it has several.
 
     Raises:
-    UserError: no such item, with similar ids, or no such window of it.
+        UserError: no such item, with similar ids, or no such window of it.
     """
     places = rows_of(stores, id) or _rows_of_window(stores, id)
     if not places:

@@ -177,6 +177,7 @@ class HDF5Source:
 
         self.provenance, self.sealed, self.count, self._replaced, self._present = self._read(describe)
         self.hidden = np.sort(self._replaced)
+        self._kept: dict[tuple[str, int, int], list[np.ndarray]] = {}  # columns of the rows that `states` last compared
 
     def ids(self, start: int, stop: int) -> list[str]:
         return [decode_id(id) for some in self._column("ids", start, stop) for id in some]
@@ -204,6 +205,9 @@ class HDF5Source:
 
     def _column(self, name: str, start: int, stop: int) -> Iterator[np.ndarray]:
         """Yield a range of a dataset in slices, each as of one commit; committed rows never change, so that the slices fit together."""
+        if (name, start, stop) in self._kept:
+            yield from self._kept[name, start, stop]
+            return
         while start < stop:
             end = min(start + SLICE_ROWS, stop)
             yield self._read(partial(_slice, name=name, start=start, stop=end))
@@ -211,6 +215,8 @@ class HDF5Source:
 
     def states(self, start: int, vectors: np.ndarray) -> np.ndarray:
         stop = start + len(vectors)
+        names = ("ids", "spans", "meta", "inputs", *({"clocks"} & self._present))
+        self._kept = {(name, start, stop): list(self._column(name, start, stop)) for name in names}  # who copies rows reads them next
         ids, metas = ([value for some in self._column(name, start, stop) for value in some] for name in ("ids", "meta"))
         recorded = self._column("sums", max(0, start - 1), stop) if "sums" in self._present else [np.zeros(stop - max(0, start - 1), SUMS)]
         sums = np.concatenate([FIRST[start:], *recorded])

@@ -11,6 +11,7 @@ from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import write_sealed_json
 from imagebind_cli.fingerprint import is_earlier
+from imagebind_cli.options import both_values
 from imagebind_cli.registry import with_default_options
 
 NEEDED = ("modality", "dim", "array")  # keys without which a store cannot be read
@@ -47,15 +48,22 @@ def parse_provenance(text: str | bytes) -> tuple[dict[str, Any], bool]:
     return record, sealed
 
 
-def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """Return the first key in which two records differ and must not; None if there is none.
+def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """Return the first key in which two records differ and must not, and what each says, in words; None if there is none.
 
     An option that a record lacks, because it did not exist yet, was at its default; a family that it lacks may be any.
     """
     if "family" not in one or "family" not in other:
         one, other = ({key: value for key, value in record.items() if key != "family"} for record in (one, other))
     one, other = ({**record, "options": with_default_options(record.get("modality", ""), record.get("options"))} for record in (one, other))
-    return next((key for key in {**one, **other} if key not in FREE and one.get(key) != other.get(key)), None)
+    key = next((key for key in {**one, **other} if key not in FREE and one.get(key) != other.get(key)), None)
+    if key is None:
+        return None
+    ones, others = one.get(key), other.get(key)
+    if key == "options" and isinstance(ones, Mapping) and isinstance(others, Mapping):
+        name = next(name for name in {**ones, **others} if ones.get(name) != others.get(name))
+        return key, *both_values(name, ones.get(name), others.get(name))
+    return key, f"{key} {ones!r}", repr(others)
 
 
 def check_alike(path: Path, provenance: Mapping[str, Any], first: Path, first_provenance: Mapping[str, Any]) -> None:
@@ -64,26 +72,25 @@ def check_alike(path: Path, provenance: Mapping[str, Any], first: Path, first_pr
     Raises:
         UserError: they were made with different models, modalities, number types or choices.
     """
-    key = difference(provenance, first_provenance)
+    if (found := difference(provenance, first_provenance)) is None:
+        return
+    key, its, firsts = found
     if key == "weights":
         refuse_earlier((path, provenance), (first, first_provenance))
-    if key is not None:
-        raise UserError(
-            f"{path}: made with {key} {provenance.get(key)!r}, {first} with {first_provenance.get(key)!r}; they cannot be one store"
-        )
+    raise UserError(f"{path}: made with {its}, {first} with {firsts}; they cannot be one store")
 
 
 def check_resumable(path: Path, before: Mapping[str, Any], provenance: dict[str, Any]) -> None:
-    """Refuse to continue a store of another provenance; take over the assumptions it records.
+    """Refuse to continue a store of another provenance, and copy its assumptions into `provenance`.
 
     Raises:
         UserError: it was made with another model, modality, number type or choice.
     """
-    key = difference(provenance, before)
-    if key == "weights":
-        refuse_earlier((path, before))
-    if key is not None:
-        raise UserError(f"{path}: made with {key} {before.get(key)!r}; this run has {provenance.get(key)!r}; write to another file")
+    if (found := difference(before, provenance)) is not None:
+        key, its, ours = found
+        if key == "weights":
+            refuse_earlier((path, before))
+        raise UserError(f"{path}: made with {its}; this run has {ours}; write to another file")
     provenance["assumptions"] = list(before.get("assumptions", []))
 
 

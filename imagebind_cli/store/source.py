@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from imagebind_cli.checksums import DAMAGE, check_seal
+from imagebind_cli.checksums import DAMAGE, SEALED, check_seal
 from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.row import STAMP, VECTOR_SUM, row_stamp, stamp_record
@@ -102,17 +102,18 @@ class RowTable:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def add(self, line: bytes, place: str) -> None:
+    def add(self, line: bytes, place: str, verify: bool = True) -> None:
         """Add a row from a line of JSON.
 
         Args:
-            place: of the line, for messages.
+            place: of the line, for messages. verify: compare it with its checksum.
         Raises:
             UserError: it is not a row, or does not match its checksum.
         """
         try:
-            sealed, cut = check_seal(line), line.rfind(VECTOR)
+            sealed, cut = verify and check_seal(line), line.rfind(VECTOR)
             row = parse_json(line if cut < 0 else line[:cut] + b"}")
+            sealed = sealed or (not verify and SEALED in row)
             if not sealed and (not row.keys() <= KEYS or (cut >= 0 and not line.endswith((b"]}", b"]}\n")))):
                 raise ValueError
             windows, meta, clock = int(row.get("windows", 1)), row.get("meta", {}), row.get("clock", "")
@@ -164,20 +165,22 @@ class RowTable:
         return np.array(self.records, STAMP)
 
 
-def read_row_table(path: Path, at_most: int = maxsize) -> tuple[RowTable, np.ndarray]:
+def read_row_table(path: Path, at_most: int = maxsize, verify: bool = True) -> tuple[RowTable, np.ndarray]:
     """Read the rows of a file of JSON lines, and where each line starts, with the end of the last, (n + 1,).
 
     Torn ends of a killed run are left out: a last line without its newline, and an item that lacks some windows.
 
+    Args:
+        verify: compare each line with its checksum.
     Raises:
-        UserError: a line is not a row.
+        UserError: a line is not a row, or does not match its checksum.
     """
     table, ends = RowTable(), [0]
     with open(path, "rb") as file:
         for line in file:
             if not line.endswith(b"\n") or len(table) == at_most:
                 break
-            table.add(line, f"{path}: line {len(table) + 1}")
+            table.add(line, f"{path}: line {len(table) + 1}", verify)
             ends.append(ends[-1] + len(line))
     rows = table.count_whole()
     table.truncate(rows)
@@ -194,16 +197,46 @@ class Vectors(Protocol):
         """Return some vectors, (k, dim)."""
 
 
-class TableSource:
-    """A store whose table is in memory; `Source` describes the methods."""
+class SealedLines:
+    """The lines of a file, each compared with its checksum when its row is first used: all at once take long to compare."""
 
-    def __init__(self, provenance: dict[str, Any], sealed: bool, table: RowTable, vectors: Vectors) -> None:
+    def __init__(self, path: Path, starts: np.ndarray) -> None:
+        """starts: of the lines in the file, and the end of the last, (n + 1,)."""
+        self._path, self._starts = path, starts
+        self._bytes = np.memmap(path, np.uint8, "r").view(np.ndarray) if starts[-1] else np.empty(0, np.uint8)
+        self._intact = np.zeros(len(starts) - 1, bool)
+
+    def check(self, start: int, stop: int) -> None:
+        """Compare a range of lines.
+
+        Raises:
+            UserError: one does not match.
+        """
+        for row in np.flatnonzero(~self._intact[start:stop]) + start:
+            try:
+                check_seal(self._bytes[self._starts[row] : self._starts[row + 1]].tobytes())
+            except ValueError as error:
+                raise UserError(f"{self._path}: line {row + 1} is {error}") from None
+        self._intact[start:stop] = True
+
+
+class TableSource:
+    """A store whose table is in memory; `Source` describes the methods. lines: of rows that were not compared with their checksums."""
+
+    def __init__(
+        self, provenance: dict[str, Any], sealed: bool, table: RowTable, vectors: Vectors, lines: SealedLines | None = None
+    ) -> None:
         self.provenance, self.sealed = provenance, sealed
         self.count, self.hidden = len(table), table.hidden()
         self.blocks, self.rows = vectors.blocks, vectors.rows
-        self._table = table
+        self._table, self._lines = table, lines
+
+    def _check(self, start: int, stop: int) -> None:
+        if self._lines is not None:
+            self._lines.check(start, stop)
 
     def ids(self, start: int, stop: int) -> list[str]:
+        self._check(start, stop)
         return self._table.ids[start:stop]
 
     def spans(self, start: int, stop: int) -> np.ndarray:
@@ -213,12 +246,15 @@ class TableSource:
         return np.array(self._table.records[start:stop], STAMP)
 
     def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
+        self._check(start, stop)
         return [self._table.metas.get(row, {}) for row in range(start, stop)]
 
     def clocks(self, start: int, stop: int) -> list[str | None]:
+        self._check(start, stop)
         return [self._table.clocks.get(row) for row in range(start, stop)]
 
     def states(self, start: int, vectors: np.ndarray) -> np.ndarray:
+        self._check(start, start + len(vectors))
         recorded = self._table.sums[start : start + len(vectors)]
         computed = each_sum(vectors).tolist() if any(recorded) else recorded
         return np.array(

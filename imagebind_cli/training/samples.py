@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from imagebind_cli.crashes import call_for
 from imagebind_cli.encoder import Sample
 from imagebind_cli.engine.limits import ITEM_SECONDS
 from imagebind_cli.errors import UserError
@@ -212,7 +213,7 @@ class ChunkReader:
                 if attempt:
                     row = replacement_row(reader, first, view or 0, attempt)
                 try:
-                    pair = reader.read(row, view, request.which)
+                    pair = call_for(reader.rows.id(row), reader.read, row, view, request.which)
                 except (OSError, ValueError) as error:
                     lost.append(row)
                     failures.append(Failure(reader.rows.id(row), str(error)))

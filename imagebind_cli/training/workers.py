@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from imagebind_cli.crashes import report_crashes
 from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.signals import ENDING
 
@@ -82,7 +83,7 @@ def read_ahead(read: Callable[[Request], Chunk], requests: Iterator[Request], wo
         sampler=_RequestSampler(requests),
         num_workers=workers,
         collate_fn=_unchanged,
-        worker_init_fn=_watch_parent,
+        worker_init_fn=_prepare_worker,
         generator=torch.Generator(),  # not the process's own, whose state belongs to the training
         **options,
     )
@@ -152,8 +153,9 @@ def _unchanged(chunk: Any) -> Any:
     return chunk
 
 
-def _watch_parent(_: int) -> None:
-    """End a worker with the process that trains, even if that is killed. PyTorch watches the server, which outlives it."""
+def _prepare_worker(_: int) -> None:
+    """Report crashes, and end with the process that trains, even if that is killed. PyTorch watches the server, which outlives it."""
+    report_crashes()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -20,7 +20,7 @@ from imagebind_cli.weights import foreign_config, model_config, tensor_names
 from imagebind_cli.weights.foreign_config import ForeignConfig
 from imagebind_cli.weights.model_config import ModelConfig
 from imagebind_cli.weights.origin import file_record
-from imagebind_cli.weights.tensor_files import from_int8, read_tensors, read_weight_file, write_tensors
+from imagebind_cli.weights.tensor_files import from_int8, read_shards, read_tensors, read_weight_file, write_tensors
 from imagebind_cli.weights.verified import check_weight_file
 
 Shape = tuple[int, ...]
@@ -114,6 +114,9 @@ def from_tensors(tensors: Mapping[str, Tensor], config: ModelConfig | ForeignCon
             changed = [_changed(tensors[key], change) for _, (key, change) in sorted(parts.items())]
             if len({part.shape[1:] for part in changed}) > 1:
                 raise UserError(f"{place}: shapes that do not go together: {_shapes(filed(prefix + name))}")
+            if len({part.dtype for part in changed}) > 1:  # joined, they would all be of the wider type
+                types = ", ".join(f"{key} {part.dtype}" for key, part in zip(filed(prefix + name), changed, strict=True))
+                raise UserError(f"{place}: types that do not go together: {types}")
             made[name] = _joined(changed)
         return made
 
@@ -164,14 +167,41 @@ def open_folder(folder: Path, config: ModelConfig | ForeignConfig | None = None)
             return from_int8(read_tensors(path))
 
         return Checkpoint(config, str(folder), read)
-    stem = "*"
+    layout = None
     if (published := foreign_config.published_folder(folder)) is not None:
-        stem = published[1].weight_files
-        config = config or published[0]
-    files = [path for ending in ("safetensors", "pth", "bin", "pt") for path in sorted(folder.glob(f"{stem}.{ending}"))]
+        config, layout = config or published[0], published[1]
+    files = _published_files(folder, layout.weight_files if layout else "*")
     if not files:
         raise UserError(f"{folder}: no model here: neither config.json with format {model_config.FORMAT} nor a weight file")
+    if files[0].suffix == ".json":
+        tensors = read_shards(files[0], check_weight_file)
+        return from_tensors(tensors, config or _config_beside(files[0]), str(folder))
+    if published is None and config is None:
+        _refuse_foreign(folder)
     return open_file(files[0], config)
+
+
+def _published_files(folder: Path, patterns: str) -> list[Path]:
+    """Return the weight files in a folder, the preferred one first: safetensors before pickles, whole files before lists of parts."""
+    return [
+        path
+        for ending in ("safetensors", "pth", "bin", "pt")
+        for suffix in (ending, f"{ending}.index.json")
+        for pattern in patterns.split()
+        for path in sorted(folder.glob(f"{pattern}.{suffix}"))
+    ]
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder whose config.json is of a kind that no family knows, which would only be seen by the names of its tensors.
+
+    Raises:
+        UserError: names that kind.
+    """
+    path = folder / "config.json"
+    kind = read_object(path).get("model_type") if path.is_file() else None
+    if kind is not None:
+        raise UserError(f"{path}: model_type {kind!r} is of no family that is known here: {', '.join(f.name for f in registry.families())}")
 
 
 def encoder_config(checkpoint: Checkpoint, modality: str) -> EncoderConfig:

@@ -31,7 +31,8 @@ class WeightLayout:
     which `tensor_names` explains, for a model of this config.
     config: makes the config of a model from its published values, {} where a weight file stands alone, and its tensors, {} where there is
     only a config; the third argument names the file in messages. describes: checks whether values are a config of this layout.
-    config_file, weight_files: in a published folder, the name of the config and the pattern of weight files, without their suffix.
+    config_file, weight_files: in a published folder, the name of the config, and patterns of weight files without their suffix, with spaces
+    between several.
     prepare: makes other tensors of the file's before their names are looked up, as where LoRA is folded in. It must not read them yet.
     spelling: returns, for messages, how a file that has these names spells a name of the table, where `prepare` changes names.
     """

@@ -91,7 +91,7 @@ def check_origin(folder: Path) -> list[str]:
     """Read every file that the record lists, and return a line for each that differs: `NAME: reason`.
 
     Raises:
-    UserError: no readable record exists.
+        UserError: no readable record exists.
     """
     files = recorded_files(folder)
     if not files:

@@ -129,19 +129,26 @@ def test_merge_tells_ids_that_several_stores_have_and_keeps_the_first(imagebind:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("model", "other"), ("weights", "9"), ("modality", "audio"), ("dim", 9), ("options", {"crops": "1"})]
+    ("key", "value", "its", "other"),
+    [
+        ("model", "other", "model 'other'", "'m'"),
+        ("weights", "9", "weights '9'", "'0123'"),
+        ("modality", "audio", "modality 'audio'", "'image'"),
+        ("dim", 9, "dim 9", f"{DIM}"),
+        ("options", {"crops": "1"}, "--crops 1", "3"),
+    ],
 )
-def test_merge_refuses_stores_of_different_origin(imagebind: Run, folder: Path, key: str, value: object) -> None:
+def test_merge_refuses_stores_of_different_origin(imagebind: Run, folder: Path, key: str, value: object, its: str, other: str) -> None:
     write(Path("a.h5"), row(1))
     with Store(Path("b.h5"), MADE | {key: value}):
         pass
     run = imagebind("store", "merge", "a.h5", "b.h5", "-o", "c.h5")
     assert run.code == 1
-    assert run.err == f"imagebind: b.h5: made with {key} {value!r}, a.h5 with {MADE[key]!r}; they cannot be one store\n"
+    assert run.err == f"imagebind: b.h5: made with {its}, a.h5 with {other}; they cannot be one store\n"
     assert not (folder / "c.h5").exists()
     into = imagebind("store", "merge", "a.h5", "-o", "b.h5")
     assert (into.code, into.err.count("\n")) == (1, 1)
-    assert f"b.h5: made with {key}" in into.err
+    assert f"b.h5: made with {its}; this run has {other}; write to another file" in into.err
 
 
 def test_merge_says_which_store_is_of_an_earlier_version(imagebind: Run, folder: Path) -> None:

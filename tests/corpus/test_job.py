@@ -75,6 +75,24 @@ def test_the_page_prepares_inputs(photos: Path, tiny: Any, capsys: pytest.Captur
     assert counts(corpus.preprocess("image", ["photos"], "photos-%06d.tar")) == (0, 1, 3, 0)
 
 
+def test_a_run_without_a_listener_is_logged(photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The failure, what was assumed once, and that the model is untrained; queries log what was assumed of them."""
+
+    def lines() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "imagebind_cli.events"]
+
+    for number in range(2):
+        np.save(tmp_path / f"{number}.npy", np.full((40, 50), 2.0) + np.arange(50) / 50)
+    corpus.embed("tiny", "depth", ["0.npy", "1.npy", "photos/broken.png"], "maps.h5")
+    untrained, assumed, failed = lines()
+    assert untrained.startswith("model tiny is untrained: ")
+    assert assumed.startswith("assumed: depth read as metres")
+    assert failed.startswith("photos/broken.png: ")
+    caplog.clear()
+    find(["maps.h5"], depth="0.npy", k=1)
+    assert lines() == [untrained, assumed]
+
+
 def test_what_cannot_be_prepared_is_a_usage_error(photos: Path) -> None:
     for modalities, output, chosen, why in (
         ("image", "a.zip", {}, "must end in .tar or .h5"),

@@ -124,8 +124,24 @@ def notes(suite: Suite) -> str:
 
 
 def test_every_suite_has_a_recipe_a_layout_and_a_miniature():
-    assert suite_names() == sorted(LAYOUTS) == sorted(trees.TREES) == sorted(PUBLISHED)
-    assert [read_suite_recipe(name).layout for name in suite_names()] == suite_names()
+    assert suite_names() == sorted(trees.TREES) == sorted(PUBLISHED)
+    assert sorted({read_suite_recipe(name).layout for name in suite_names()}) == sorted(LAYOUTS)
+
+
+def test_a_suite_reuses_a_layout_or_has_the_one_of_its_name(miniatures, tmp_path, monkeypatch):
+    """A copy names `layout = "esc50"`; a file of the layout's own name need not."""
+    text = (RECIPES / "esc50.toml").read_text()
+    trees.write(tmp_path / "noises.toml", text)
+    trees.write(tmp_path / "esc50.toml", text.replace('layout = "esc50"\n', ""))
+    trees.write(tmp_path / "sounds.toml", text.replace('layout = "esc50"\n', ""))
+    original = open_suite("esc50", miniatures / "esc50")
+    for own in (str(tmp_path / "noises.toml"), str(tmp_path / "esc50.toml")):
+        assert answers(open_suite(own, miniatures / "esc50")) == answers(original)
+    with pytest.raises(UserError, match="unknown layout 'sounds'; choose from audiocaps, "):
+        open_suite(str(tmp_path / "sounds.toml"), miniatures / "esc50")
+    monkeypatch.setattr("imagebind_cli.evaluation.suites.recipe.RECIPES", tmp_path)  # as suites of the package
+    assert suite_names() == ["esc50", "noises", "sounds"]
+    assert answers(open_suite("noises", miniatures / "esc50")) == answers(open_suite("esc50", miniatures / "esc50")) == answers(original)
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))

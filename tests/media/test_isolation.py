@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from imagebind_cli.crashes import call_for
 from imagebind_cli.media.image import exif_clock, open_image, upright
 from imagebind_cli.media.isolation import MEMORY, Apart, call_apart, time_limit
+from imagebind_cli.store import open_store
 
 HERE = __name__
 
@@ -198,3 +200,48 @@ def test_what_a_file_held_is_released_before_the_next(tmp_path: Path) -> None:
     for _ in range(5):
         with Apart(f"{HERE}:Cycle", tmp_path / "x") as made:
             assert made.get("count") == (1,)
+
+
+CRASHING = """
+import ctypes, sys
+from imagebind_cli.encoders import vision
+read = vision.open_image
+def crash(source, *others):
+    if "bad" in str(source):
+        ctypes.string_at(0)
+    return read(source, *others)
+vision.open_image = crash
+from imagebind_cli.__main__ import main
+main()
+"""
+
+
+def test_a_crash_in_this_process_names_the_file_and_the_same_command_continues(imagebind: Any, tmp_path: Path) -> None:
+    """A library that crashes on a format that is read in place."""
+    names = ["a.png", "bad é.png", "c.png"]
+    for name in names:
+        Image.effect_noise((8, 8), 50).convert("RGB").save(tmp_path / name)
+    command = [
+        "embed",
+        "image",
+        *(str(tmp_path / name) for name in names),
+        "-o",
+        str(tmp_path / "s.h5"),
+        "--model",
+        "tiny",
+        "--batch-size",
+        "1",
+    ]
+    run = subprocess.run([sys.executable, "-c", CRASHING, *command, "--workers", "1"], capture_output=True, text=True, check=False)
+    assert run.returncode == -signal.SIGSEGV
+    assert f'  File "<input>", line 1 in {tmp_path}/bad \\xe9.png\n' in run.stderr
+    assert not [name for name in ("a.png", "c.png") if name in run.stderr]
+    assert imagebind(*command).code == 0
+    assert imagebind("store", "check", tmp_path / "s.h5").code == 0
+    assert set(open_store(tmp_path / "s.h5").ids) == {str(tmp_path / name) for name in names}
+
+
+def test_a_function_called_for_an_input_returns_and_raises_as_it_would(tmp_path: Path) -> None:
+    assert call_for("a\udcff\n" * 1000, max, 1, 2) == 2
+    with pytest.raises(ZeroDivisionError):
+        call_for("", divmod, 1, 0)

@@ -559,7 +559,7 @@ def test_prepared_squares_are_looked_at_in_views(folder, tmp_path, imagebind):
 def test_shards_prepared_otherwise_are_refused(folder, tmp_path, imagebind):
     made = ["--manifest", folder / "scenes.jsonl", "-o", tmp_path / "p.tar", "--model", "tiny", "--fill", "far"]
     assert imagebind("preprocess", "image,depth", *made).code == 0
-    with pytest.raises(UserError, match="depth was prepared with fill far; none is asked for"):
+    with pytest.raises(UserError, match="depth was prepared with --fill far; none is asked for"):
         opened(tmp_path / "p.tar", options={"depth": {"fill": "none"}})
 
 

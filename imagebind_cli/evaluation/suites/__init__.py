@@ -1,7 +1,7 @@
 """The evaluation suites: each knows its dataset's layout on disk, split, class names and protocol (ImageBind, tables 1 to 4, appendices A and B).
 
-A suite is a recipe, data in TOML, and a layout, the function that reads the dataset's own files. Inputs are decoded when they are needed, and
-torch is not imported.
+A suite is a recipe, data in TOML, and a layout, the function that reads the dataset's own files: the one that the recipe names, which other
+suites may share, or the one of the suite's name. Inputs are decoded when they are needed, and torch is not imported.
 """
 
 from __future__ import annotations
@@ -47,11 +47,12 @@ def open_suite(name: str, root: str | Path, options: Mapping[str, Any] | None = 
         UserError: no such suite or option; a file, folder or column is missing; there are no items.
     """
     recipe = read_suite_recipe(name)
-    if recipe.layout not in LAYOUTS:
-        raise UserError(f"{name}: unknown layout {recipe.layout!r}; choose from {', '.join(LAYOUTS)}")
+    layout = recipe.layout or Path(name).stem
+    if layout not in LAYOUTS:
+        raise UserError(f"{name}: unknown layout {layout!r}; choose from {', '.join(LAYOUTS)}")
     chosen = chosen_options(name, recipe, options or {})
     tree = Tree(Path(root), name, recipe.tree)
-    contents = LAYOUTS[recipe.layout](tree, recipe, chosen)
+    contents = LAYOUTS[layout](tree, recipe, chosen)
     first: dict[str, LabelledItem] = {}
     for labelled in contents.items:
         first.setdefault(labelled[0].id, labelled)

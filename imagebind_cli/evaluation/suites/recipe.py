@@ -43,12 +43,13 @@ class Figures(_Strict):
 class SuiteRecipe(_Strict):
     """One suite; see `Suite`.
 
-    layout: which of `LAYOUTS` reads it. tree: the files its folder must hold. paper_items, paper_classes: the counts in the paper.
+    layout: which of `LAYOUTS` reads it; empty for the one of its own name. tree: the files its folder must hold.
+    paper_items, paper_classes: the counts in the paper.
     classes: each class with its names, in order, where the dataset's own files do not name them.
     """
 
     about: str
-    layout: str
+    layout: str = ""
     tree: list[str]
     modality: str
     metric: Literal["top1", "map", "recall"]

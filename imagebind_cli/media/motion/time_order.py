@@ -92,7 +92,7 @@ def _spread(times: np.ndarray, name: str) -> np.ndarray:
     The first and the last time may have fewer readings than the others, which are then placed at its end and its beginning.
 
     Raises:
-    ValueError: there are too few times to find the rate, or readings under them vary too much.
+        ValueError: there are too few times to find the rate, or readings under them vary too much.
     """
     stamps, counts = np.unique(times, return_counts=True)
     if len(stamps) < 3:

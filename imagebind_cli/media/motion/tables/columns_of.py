@@ -86,7 +86,7 @@ def choose_arrays(arrays: Mapping[str, Entry], dataset: str | None) -> dict[str,
     """Return the arrays of a file to read: the named one, those of the named group, or all.
 
     Raises:
-    ValueError: none has that name.
+        ValueError: none has that name.
     """
     if dataset is None:
         return dict(arrays)

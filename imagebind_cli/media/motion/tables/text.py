@@ -107,7 +107,7 @@ def _check_for_table(start: str, delimiter: str | None) -> None:
     """Refuse what is not a table by the beginning of its text, with what to do.
 
     Raises:
-    ValueError: it is something else, or cells cannot be separated.
+        ValueError: it is something else, or cells cannot be separated.
     """
     if "\0" in start[:4096]:
         raise ValueError("not a text file; a table is needed, best as CSV in UTF-8")
