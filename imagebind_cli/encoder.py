@@ -99,7 +99,9 @@ class EncoderConfig(InputConfig):
         for _, kernel, each in self.convolutions:
             reach, step = reach + (kernel - 1) * step, step * each
         if self.convolutions and ({*self.patch}, {*self.stride}) != ({reach}, {step}):
-            raise ValueError(f"patch {list(self.patch)} and stride {list(self.stride)} are not what convolutions come to: {reach} and {step}")
+            raise ValueError(
+                f"patch {list(self.patch)} and stride {list(self.stride)} are not what convolutions come to: {reach} and {step}"
+            )
         if self.trunk.frames and (len(self.shape) != 4 or self.shape[1] != self.trunk.frames or len(self.patch) != 2):
             raise ValueError(f"a trunk over {self.trunk.frames} frames does not fit shape {list(self.shape)} and patch {list(self.patch)}")
 

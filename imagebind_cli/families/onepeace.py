@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, InputConfig, Modality, Sample
-from imagebind_cli.encoders.text import byte_letters, merge_pairs, sentence_samples
 from imagebind_cli.encoders.audio import open_sound, part_of_sound
+from imagebind_cli.encoders.text import byte_letters, merge_pairs, sentence_samples
 from imagebind_cli.encoders.vision import normalise, stored_picture
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.audio.sound import Excerpt, Sound, Waveform
@@ -313,7 +313,9 @@ def _sound_encoder(file: _File) -> EncoderConfig:
         raise UserError(f"{file.place}: cfg.task.max_duration is {seconds!r}; 1 to {longest:.4g} s can be heard")
     positions = [file.shape(name, 3) for name in file.numbered(f"{adapter}.embed_positions.", ".0.weight")]
     if positions:
-        file.check("model.encoder.audio_adapter.conv_pos_groups", positions[0][0] // positions[0][1], f"{adapter}.embed_positions.1.0.weight")
+        file.check(
+            "model.encoder.audio_adapter.conv_pos_groups", positions[0][0] // positions[0][1], f"{adapter}.embed_positions.1.0.weight"
+        )
         file.check("model.encoder.audio_adapter.conv_pos_depth", len(positions), f"{adapter}.embed_positions.{len(positions)}.0.weight")
     return file.encoder(
         "audio", shape=(int(seconds * RATE),), shortest=RATE, patch=(reach,), stride=(step,), convolutions=tuple(pieces),
@@ -518,7 +520,7 @@ def read_waveform(source: Source | np.ndarray | tuple[np.ndarray, int], config: 
         span = start, start + len(heard) / RATE
         warnings = [*sound.warnings, *lacks]
         if count > most and options.moment is None:
-            warnings.append(f"{duration:.1f} s of sound, cut to the first {most / RATE:g} s")
+            warnings.append(f"{duration:.2f} s of sound, cut to the first {most / RATE:g} s")
         notes = sound.notes
         if (shortest := config.shortest or 1) > len(waveform):
             waveform = np.tile(waveform, -(-shortest // len(waveform)))[:shortest]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from imagebind_cli.weights import foreign_config, model_config, tensor_names
 from imagebind_cli.weights.foreign_config import ForeignConfig
 from imagebind_cli.weights.model_config import ModelConfig
 from imagebind_cli.weights.origin import file_record
-from imagebind_cli.weights.tensor_files import from_int8, read_tensors, read_weight_file, write_tensors
+from imagebind_cli.weights.tensor_files import JoinedTensors, from_int8, read_tensors, read_weight_file, release_pages, write_tensors
 from imagebind_cli.weights.verified import check_weight_file
 
 
@@ -96,10 +97,8 @@ def from_tensors(tensors: Mapping[str, Tensor], config: ModelConfig | ForeignCon
 
     def read(encoder: str) -> Mapping[str, Tensor]:
         prefix = f"{encoder}."
-        mine = {name.removeprefix(prefix): parts for name, parts in ours.items() if name.startswith(prefix)}
-        return {
-            name: _joined([_changed(tensors[key], change) for _, (key, change) in sorted(parts.items())]) for name, parts in mine.items()
-        }
+        mine = {name.removeprefix(prefix): sorted(parts.items()) for name, parts in ours.items() if name.startswith(prefix)}
+        return JoinedTensors({name: partial(_parts, tensors, [part for _, part in parts]) for name, parts in mine.items()})
 
     config = replace(config, encoders={name: encoder for name, encoder in config.encoders.items() if name in held})
     return Checkpoint(config, place, read)
@@ -121,12 +120,9 @@ def _check_parts(ours: Mapping[str, Mapping[int, Any]], held: Collection[str], t
         raise UserError(f"{place}: tensors missing: {_some(missing)}")
 
 
-def _changed(tensor: Tensor, change: str) -> Tensor:
-    return tensor_names.CHANGES[change](tensor) if change else tensor
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
+def _parts(tensors: Mapping[str, Tensor], wanted: Sequence[tuple[str, str]]) -> list[Tensor]:
+    """Return tensors of a foreign file. wanted: their names, and the change that each undergoes; "" for none."""
+    return [tensor_names.CHANGES[change](tensors[key]) if change else tensors[key] for key, change in wanted]
 
 
 def open_folder(folder: Path, config: ModelConfig | ForeignConfig | None = None) -> Checkpoint:
@@ -179,27 +175,35 @@ def load_encoder(checkpoint: Checkpoint, modality: str, device: torch.device, dt
     name = registry.face(modality).encoder
     config = encoder_config(checkpoint, modality)
     encoder = build_encoder(registry.modality(name, config), config)
-    tensors = checkpoint.read(name)
-    _check_tensors(tensors, encoder.state_dict(), f"{checkpoint.place}, {name}")
-    encoder.load_state_dict(tensors, strict=True, assign=True)
     if dtype is None and device.type == "cpu":
         dtype = torch.float32
-    encoder = encoder.to(device=device, dtype=dtype)
-    if hasattr(encoder, "log_scale"):  # half precision would move the temperature
-        encoder.log_scale.data = tensors["log_scale"].to(device=device, dtype=torch.float32)
-    return encoder
+    tensors = {}
+    for key, tensor in _checked(checkpoint.read(name), encoder.state_dict(), f"{checkpoint.place}, {name}"):
+        # Half precision would move the temperature.
+        tensors[key] = tensor.to(device=device, dtype=torch.float32 if key == "log_scale" else dtype)
+        if tensors[key] is not tensor:
+            release_pages(tensor)
+    encoder.load_state_dict(tensors, strict=True, assign=True)
+    return encoder.to(device=device)
 
 
-def _check_tensors(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], place: str) -> None:
+def _checked(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], place: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield an encoder's tensors, each read when its turn comes.
+
+    Raises:
+        UserError: some are missing or unknown, or one is of another shape or type than the encoder's own; they are named.
+    """
     if missing := [name for name in wanted if name not in given]:
         raise UserError(f"{place}: tensors missing: {_some(missing)}")
     if unknown := [name for name in given if name not in wanted]:
         raise UserError(f"{place}: tensors that are not part of this encoder: {_some(unknown)}")
-    for name, tensor in given.items():
+    for name in given:
+        tensor = given[name]
         if tensor.shape != wanted[name].shape:
             raise UserError(f"{place}: {name} has shape {tuple(tensor.shape)}; the config says {tuple(wanted[name].shape)}")
         if not tensor.is_floating_point():
             raise UserError(f"{place}: {name} holds {tensor.dtype}; floating-point numbers are needed")
+        yield name, tensor
 
 
 def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> ModelConfig:
@@ -215,10 +219,10 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> 
         building.mkdir()
         files = {}
         for name, encoder in checkpoint.config.encoders.items():
-            tensors = checkpoint.read(name)
-            _check_tensors(tensors, build_encoder(registry.modality(name, encoder), encoder).state_dict(), f"{checkpoint.place}, {name}")
+            wanted = build_encoder(registry.modality(name, encoder), encoder).state_dict()
+            tensors = _checked(checkpoint.read(name), wanted, f"{checkpoint.place}, {name}")
             path = building / f"{name}.safetensors"
-            write_tensors({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
+            write_tensors({key: tensor.contiguous() for key, tensor in tensors}, path)
             files[path.name] = file_record(path)
         config = replace(checkpoint.config, name=folder.name, origin=dict(origin), files=files, bases={})
         (building / "config.json").write_text(config.to_json())
