@@ -25,9 +25,9 @@ from imagebind_cli.int8 import narrow
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.readers import check_options, read_source, reader_of
 from imagebind_cli.sources import Failure, Item, whole_source
-from imagebind_cli.weights import checkpoint, model_config
+from imagebind_cli.weights import checkpoint
 from imagebind_cli.weights.checkpoint import Checkpoint
-from imagebind_cli.weights.find import ConfigLike, ModelLike, find_checkpoint, is_bundled
+from imagebind_cli.weights.find import ConfigLike, ModelLike, find_checkpoint, leads_to
 
 SHORT_TEXT = 8  # tokens of a short sentence: a batch of texts is counted as if all were short, and encoded by their true lengths
 BESIDE_A_GPU = 32  # items read at a time for a GPU, at most, if the user does not say; a CPU that encodes has few cores to spare
@@ -67,8 +67,8 @@ class Model:
     @property
     def folder(self) -> str | None:
         """The folder or file of its weights, unless the name alone leads there."""
-        is_known = is_bundled(self.name) or self.name in model_config.packaged_names()
-        return None if is_known or not os.path.exists(self.checkpoint.place) else os.path.abspath(self.checkpoint.place)
+        place = self.checkpoint.place
+        return None if not os.path.exists(place) or leads_to(self.name, place) else os.path.abspath(place)
 
     @property
     def dim(self) -> int:

@@ -1,16 +1,20 @@
 """The reading options of each modality: one frozen dataclass each, from which the command line's flags are made.
 
 A new option is a field here, with a default, and its use in the modality's reader; flags, checks, records and the resuming of older stores
-follow. Imports nothing heavy, so that `--help` can show the choices. A modality without choices has no entry in `OPTIONS`.
+follow. Imports nothing heavy, so that `--help` can show the choices. A modality without choices has no entry in `OPTIONS`; the options of
+one that another package brings are an entry point of that package.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, get_args, get_type_hints
 
-from imagebind_cli.errors import OptionError, UsageError
+from imagebind_cli.additions import OPTIONS as ADDED
+from imagebind_cli.additions import additions, load_addition
+from imagebind_cli.errors import OptionError, UsageError, UserError
 
 Floats = Sequence[float]
 
@@ -102,7 +106,10 @@ class ReadingOptions:
 
 
 CLIPS = "Evenly spaced windows per input; by default as many as cover it."
+HOP = "Seconds from one window to the next, instead of evenly spaced ones."
 TRACK = "Track of the file, from 1; by default the one that it marks, else the first."
+PINNED, RECENT = "pinned", "recent"
+RESIZE = "Of LanguageBind: resize as its pinned torchvision does, not antialiased, or as recent ones do."
 FOR_VIDEOS = "is for videos: name the modality video, or vision for both"
 
 RATE_ALONE = "rate is in place of timestamps; it excludes time_column and time_unit"
@@ -120,6 +127,7 @@ class VisionOptions(ReadingOptions):
     """Pictures and videos."""
 
     clips: int | None = choice(None, CLIPS, minimum=1, only=FOR_VIDEOS, windows=True)
+    hop: float | None = choice(None, HOP, minimum=0.01, only=FOR_VIDEOS, windows=True)
     crops: str = choice(
         "3",
         "Views of each video clip: both ends and the middle, as published, or the middle alone.",
@@ -134,6 +142,7 @@ class VisionOptions(ReadingOptions):
         only=FOR_VIDEOS,
     )
     track: int | None = choice(None, TRACK, minimum=1, only=FOR_VIDEOS)
+    resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
     view: Any = field(default=None, metadata=PER_ITEM)  # media.views.View, in place of the centre crop
     moment: Any = field(default=None, metadata=PER_ITEM)  # media.windows.Moment, in place of windows that cover the item
     stretch: Any = field(default=None, metadata=PER_ITEM)  # (start, end) in seconds: the part of the item that is read; see sources.Stretch
@@ -146,6 +155,7 @@ class AudioOptions(ReadingOptions):
     augmentations = ("frequency_mask",)
 
     clips: int | None = choice(None, CLIPS, minimum=1, windows=True)
+    hop: float | None = choice(None, HOP, minimum=0.01, windows=True)
     channels: str = choice("first", "Use the first channel, or all channels mixed.", choices=("first", "mix"))
     track: int | None = choice(None, TRACK, minimum=1)
     moment: Any = field(default=None, metadata=PER_ITEM)
@@ -185,6 +195,7 @@ class DepthOptions(ReadingOptions):
     )
     dataset: str | None = choice(None, DATASET)
     frame: int = choice(0, FRAME, minimum=0)
+    resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
     view: Any = field(default=None, metadata=PER_ITEM)
 
     @classmethod
@@ -215,6 +226,7 @@ class ThermalOptions(ReadingOptions):
     )
     dataset: str | None = choice(None, DATASET)
     frame: int = choice(0, FRAME, minimum=0)
+    resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
     view: Any = field(default=None, metadata=PER_ITEM)
 
     def __post_init__(self) -> None:
@@ -250,7 +262,7 @@ class IMUOptions(ReadingOptions):
     augmentations = ("turn",)
 
     clips: int | None = choice(None, CLIPS, minimum=1, windows=True)
-    hop: float | None = choice(None, "Seconds from one window to the next, instead of evenly spaced ones.", minimum=0.01, windows=True)
+    hop: float | None = choice(None, HOP, minimum=0.01, windows=True)
     centres: str | None = choice(None, "Take windows around these seconds: T,T,... or a file with one on each line.", windows=True)
     rate: float | None = choice(None, "Rate in Hz, instead of timestamps; 400 where there are none.", minimum=0.1)
     columns: str | None = choice(None, "Six columns by name or position from 1: accelerometer x,y,z, gyroscope x,y,z.")
@@ -319,9 +331,35 @@ SUMMARIES = {
 }
 
 
+def options_of(encoder: str) -> type[ReadingOptions]:
+    """Return the options of an encoder's readers, those of another package's included.
+
+    Raises:
+        UserError: that package cannot be loaded.
+    """
+    if encoder in OPTIONS:
+        return OPTIONS[encoder]
+    entry = additions(ADDED).get(encoder)
+    if entry is None:
+        return NoOptions
+    kind = load_addition(entry, "OPTIONS")
+    if not (isinstance(kind, type) and issubclass(kind, ReadingOptions)):
+        raise UserError(f"the options of {encoder}, {entry.value}, are not a class of ReadingOptions")
+    return kind
+
+
+def all_options() -> dict[str, type[ReadingOptions]]:
+    """Return the options of all encoders by name. Those of a package that cannot be loaded are left out, and missed where it is used."""
+    kinds = dict(OPTIONS)
+    for name in additions(ADDED):
+        with suppress(UserError):
+            kinds[name] = options_of(name)
+    return kinds
+
+
 def flags() -> dict[str, Field[Any]]:
     """Return every option once, by name: the dataclass field that describes it."""
-    return {entry.name: entry for kind in OPTIONS.values() for entry in kind.flags()}
+    return {entry.name: entry for kind in all_options().values() for entry in kind.flags()}
 
 
 def both_values(name: str, one: Any, other: Any) -> tuple[str, str]:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
     ["checksums", "crashes", "errors", "fingerprint", "printable", "signals", "store_formats"],
-    ["events", "files", "file_kinds", "documents"],
+    ["events", "files", "file_kinds", "documents", "additions"],
     ["options"],
     ["registry"],
     ["libraries", "tabular", "store", "media", "transformer", "similarity", "metrics"],
@@ -47,6 +47,7 @@ INSIDE = {
     "engine",
     "pages",
     "grounding",
+    "families",
 }
 
 

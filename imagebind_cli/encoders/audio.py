@@ -19,7 +19,7 @@ from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.audio.sound import Excerpt, Sound, Waveform
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.resampling import Resampled
-from imagebind_cli.media.windows import cut, seconds, windows
+from imagebind_cli.media.windows import Times, cut, seconds, windows
 from imagebind_cli.options import AudioOptions
 
 RATE = 16_000
@@ -160,21 +160,20 @@ def read_audio(source: Source | np.ndarray | tuple[np.ndarray, int], config: Enc
         OSError, ValueError: the file cannot be read, or is too short.
     """
     levels = Levels()
-    with _open(source, options.track) as whole:
-        sound, begin, lacks = _part(whole, options)
-        if sound.length * RATE < FRAME * sound.rate:
-            raise ValueError(f"{1000 * sound.length / sound.rate:.1f} ms of sound; at least {1000 * FRAME // RATE} ms are needed")
+    with open_sound(source, options.track) as whole:
+        sound, begin, lacks = part_of_sound(whole, options.stretch)
+        check_length(sound)
 
         def rows(start: int, stop: int) -> Tensor:
             samples = sound.read(start, stop)
-            result = _rows(samples, options.channels)
+            result = heard_rows(samples, options.channels)
             levels.add(samples, result[0])
             return result
 
         resampled = Resampled(rows, sound.length, sound.rate, RATE)
-        spans = windows(_covered(sound, resampled.length), WINDOW_SECONDS, options.clips, options.moment)
+        spans = windows(_covered(sound, resampled.length), WINDOW_SECONDS, options.clips, options.moment, options.hop)
         facts: dict[str, Any] = sound.facts | {"heard": options.channels, "windows": len(spans)}
-        clips = _clips(resampled, spans)
+        clips = _clips(resampled, spans, apart=options.hop is not None)
         for i in range(0, len(spans), WINDOWS_AT_ONCE):
             batch = list(islice(clips, WINDOWS_AT_ONCE))
             is_last = i + WINDOWS_AT_ONCE >= len(spans)
@@ -188,15 +187,26 @@ def read_audio(source: Source | np.ndarray | tuple[np.ndarray, int], config: Enc
             )
 
 
-def _part(whole: Sound | Waveform, options: AudioOptions) -> tuple[Sound | Waveform | Excerpt, Fraction, tuple[str, ...]]:
-    """Return the requested part of a sound, when it begins, and in words what of it is missing."""
-    if options.stretch is None:
+def part_of_sound(whole: Sound | Waveform, stretch: Times | None) -> tuple[Sound | Waveform | Excerpt, Fraction, tuple[str, ...]]:
+    """Return the requested part of a sound, all of it if none is, when it begins, and in words what of it is missing."""
+    if stretch is None:
         return whole, Fraction(0), ()
-    begin, end, lacks = cut(options.stretch, whole.length / whole.rate if whole.seconds is None else whole.seconds)
+    begin, end, lacks = cut(stretch, whole.length / whole.rate if whole.seconds is None else whole.seconds)
     return Excerpt(whole, begin, end), begin, lacks
 
 
-def _open(source: Source | np.ndarray | tuple[np.ndarray, int], track: int | None) -> Sound | Waveform:
+def check_length(sound: Sound | Waveform | Excerpt) -> None:
+    """Refuse a sound that is too short for a single frame.
+
+    Raises:
+        ValueError: with its milliseconds.
+    """
+    if sound.length * RATE < FRAME * sound.rate:
+        raise ValueError(f"{1000 * sound.length / sound.rate:.1f} ms of sound; at least {1000 * FRAME // RATE} ms are needed")
+
+
+def open_sound(source: Source | np.ndarray | tuple[np.ndarray, int], track: int | None) -> Sound | Waveform:
+    """Open a sound file, or (waveform, rate in Hz), or a waveform alone, at 16 kHz."""
     if isinstance(source, np.ndarray):
         return Waveform(source, RATE)
     return Waveform(*source) if isinstance(source, tuple) else Sound(source, track)
@@ -249,7 +259,7 @@ class Levels:
         return tuple(found)
 
 
-def _rows(samples: np.ndarray, channels: str) -> Tensor:
+def heard_rows(samples: np.ndarray, channels: str) -> Tensor:
     """Return the channel that is used, and the mean of all, where that is another."""
     if len(samples) == 1:
         return torch.from_numpy(samples[0])[None]  # not `samples`: torch takes ten times as long to copy a row whose stride is 1
@@ -257,11 +267,13 @@ def _rows(samples: np.ndarray, channels: str) -> Tensor:
     return torch.from_numpy(np.stack([mean] if channels == "mix" else [samples[0], mean]))
 
 
-def _clips(resampled: Resampled, spans: Iterable[tuple[Fraction, Fraction]]) -> Iterator[Tensor]:
+def _clips(resampled: Resampled, spans: Iterable[tuple[Fraction, Fraction]], apart: bool) -> Iterator[Tensor]:
     """Yield each window (samples,), less the mean of all channels.
 
     The mean is subtracted in place, as published: where windows overlap, the next one starts from what this one left. This shows only in
     the frame across the seam, by up to 0.002 of the input's standard deviation. So the part that the next window shares is kept.
+
+    apart: each window is that of a sound cut to it instead, whatever the windows before it.
     """
     held, at = torch.empty(0, 0), 0
     for start, end in spans:
@@ -269,8 +281,9 @@ def _clips(resampled: Resampled, spans: Iterable[tuple[Fraction, Fraction]]) -> 
         reached = at + held.shape[1]
         fresh = resampled.read(max(first, reached), max(stop, reached))
         held = torch.cat([held[:, first - at :], fresh], dim=1) if first < reached else fresh
-        held, at = held - held[-1].mean(), first
-        yield held[0]
+        at, centred = first, held - held[-1].mean()
+        held = held if apart else centred
+        yield centred[0]
 
 
 MODALITY = Modality(name="audio", readers={"audio": read_audio}, preview="spectrogram")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import accumulate
-from math import floor, inf
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -189,12 +189,7 @@ def _windows(duration: float, start: float, options: IMUOptions) -> list[tuple[F
                 lasts = f"the recording lasts from {start:.3f} to {start + duration:.3f} s"
                 raise ValueError(f"nothing within {float(half):g} s of {float(begin + half):g} s; {lasts}")
         return spans
-    if options.hop is not None:
-        hop = Fraction(str(options.hop))
-        count = max(0, floor((Fraction(round(duration, 6)) - WINDOW_SECONDS) / hop + Fraction(1, 10**6))) + 1
-        spans = [(hop * i, hop * i + WINDOW_SECONDS) for i in range(count)]
-    else:
-        spans = windows(duration, WINDOW_SECONDS, options.clips, options.moment and options.moment.since(start))
+    spans = windows(duration, WINDOW_SECONDS, options.clips, options.moment and options.moment.since(start), options.hop)
     return [(begin + Fraction(start), end + Fraction(start)) for begin, end in spans]
 
 

@@ -49,7 +49,9 @@ class Moment:
         return begin, begin + Fraction(length)
 
 
-def windows(duration: float, length: float, clips: int | None = None, moment: Moment | None = None) -> list[tuple[Fraction, Fraction]]:
+def windows(
+    duration: float, length: float, clips: int | None = None, moment: Moment | None = None, hop: float | None = None
+) -> list[tuple[Fraction, Fraction]]:
     """Return start and end, in seconds, of evenly spaced windows from the first to the last second of an item.
 
     Args:
@@ -57,6 +59,7 @@ def windows(duration: float, length: float, clips: int | None = None, moment: Mo
         length: of one window, in seconds. An item shorter than this gets windows that reach past its end.
         clips: how many; None for `ceil(duration / length)`, the fewest that leave nothing out.
         moment: one window there, in place of them.
+        hop: seconds from the start of one window to that of the next, in place of even spacing; no window but the first reaches past the end.
 
     The times are exact rationals, as the published sampler's are, and must stay so until a sample or frame is counted: 29.65 s
     as a fraction of the float 61.3 is just before sample 474,400 at 16 kHz, as a float exactly on it. `clips=3` (audio) and
@@ -69,10 +72,20 @@ def windows(duration: float, length: float, clips: int | None = None, moment: Mo
         raise ValueError(f"said to last {duration:g} s; at most {MAX_WINDOWS * length:,.0f} s are read")
     if moment is not None:
         return [moment.window(duration, length)]
+    if hop is not None:
+        return _hopping(duration, length, Fraction(str(hop)))
     if clips is None:
         clips = max(1, math.ceil(round(duration / length, 6)))  # 4.0000000001 s is two windows of 2 s
     step = Fraction(max(duration - length, 0)) / max(clips - 1, 1)
     return [(step * i, step * i + Fraction(length)) for i in range(clips)]
+
+
+def _hopping(duration: float, length: float, hop: Fraction) -> list[tuple[Fraction, Fraction]]:
+    """Return windows `hop` seconds apart. A millionth of a hop is not missed at the end: that of a float is not that of a sample."""
+    count = max(0, math.floor((Fraction(round(duration, 6)) - Fraction(length)) / hop + Fraction(1, 10**6))) + 1
+    if count > MAX_WINDOWS:
+        raise ValueError(f"{count:,} windows in {duration:g} s at a hop of {float(hop):g} s; at most {MAX_WINDOWS:,} are read")
+    return [(hop * i, hop * i + Fraction(length)) for i in range(count)]
 
 
 def seconds(spans: Iterable[tuple[Fraction, Fraction]], origin: Fraction = Fraction(0)) -> list[tuple[float, float] | None]:

@@ -87,6 +87,11 @@ def _pair_input(pair: PairRecipe, modality: str, configs: Mapping[str, EncoderCo
         raise RecipeError(place, f"{pair.name}: {error}") from None
     augment = pair.augment.get(modality)
     _check_augment(pair, modality, augment or AugmentRecipe())
+    if augment and augment.frequency_mask and len(configs[encoder].shape) != 3:
+        raise RecipeError(
+            f"pairs.{pair.name}.augment.{modality}",
+            f"{pair.name}: frequency_mask is for spectrograms; this model's {encoder} takes waveforms",
+        )
     return PairInput(modality, configs[encoder], chosen, augment)
 
 

@@ -24,6 +24,7 @@ from torchaudio.functional import resample
 
 from imagebind_cli.encoders import audio
 from imagebind_cli.engine import open_engine
+from imagebind_cli.errors import UserError
 from imagebind_cli.media import resampling
 from imagebind_cli.media.audio.sound import Sound
 from imagebind_cli.media.audio.sound_file import SoundFile
@@ -736,3 +737,45 @@ def test_a_stretch_late_in_a_long_file_is_not_read_from_its_beginning(tiny: Any,
     monkeypatch.setattr(SoundFile, "more", lambda self, count: taken.append(count) or more(self, count))
     read(tiny, Stretch(str(path), 900, 905))
     assert sum(taken) <= 6 * RATE
+
+
+# Windows at a hop
+
+
+@pytest.mark.parametrize("channels", ["first", "mix"])
+@pytest.mark.parametrize(("hop", "count"), [(0.5, 16), (0.7, 11), (2, 4), (3.3, 3), (0.01, 751), (20, 1)])
+def test_windows_at_a_hop_are_arrays_cut_by_hand_to_the_bit(tiny: Any, tmp_path: Path, hop: float, count: int, channels: str) -> None:
+    """9.5 s, two channels with an offset of their own, so that a mean that reached the next window would show."""
+    samples = (noise(9.5, channels=2) + np.array([0.3, -0.1], np.float32)).T.copy()
+    soundfile.write(tmp_path / "a.wav", samples.T, RATE, subtype="FLOAT")
+    for source in ((samples, RATE), str(tmp_path / "a.wav")):
+        tensor, spans, facts = read(tiny, source, hop=hop, channels=channels)
+        assert (len(tensor), facts["windows"]) == (count, count)
+        np.testing.assert_allclose(spans, [(hop * i, hop * i + 2) for i in range(count)], atol=1e-9)
+        assert spans[-1][1] <= 9.5 < hop * count + 2
+        for i in {0, 1 % count, count // 2, count - 1}:
+            start = round(hop * i * RATE)
+            cut, theirs, _ = read(tiny, (samples[:, start : start + 2 * RATE], RATE), channels=channels)
+            assert theirs == [(0, 2)]
+            assert torch.equal(tensor[i], cut[0])
+            alone = tiny.encode("audio", cut)
+            assert torch.equal(tiny.encode("audio", tensor[i][None]), alone)
+
+
+def test_a_sound_shorter_than_a_window_has_one_at_any_hop(tiny: Any) -> None:
+    tensor, spans, _ = read(tiny, noise(1.5)[:, 0], hop=0.25)
+    whole, _, _ = read(tiny, noise(1.5)[:, 0])
+    assert spans == [(0, 2)]
+    assert torch.equal(tensor, whole)
+
+
+def test_a_hop_is_in_the_stretch_and_excludes_a_count(tiny: Any, tmp_path: Path) -> None:
+    path = generate.audio(tmp_path / "a.wav", seconds=9)
+    assert read(tiny, Stretch(str(path), 2, 6.9), hop=1)[1] == [(2, 4), (3, 5), (4, 6)]
+    with pytest.raises(UserError, match="clips and hop exclude each other"):
+        tiny.read("audio", str(path), clips=2, hop=1)
+
+
+def test_more_windows_at_a_hop_than_are_read_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"1,199,801 windows in 12000 s at a hop of 0\.01 s; at most 1,000,000 are read"):
+        windows(12_000, 2, hop=0.01)

@@ -868,6 +868,15 @@ def test_windows_at_a_fixed_hop(read: Read, tmp_path: Path) -> None:
     assert read(tmp_path / "a.npy", hop=9).spans == [(0.0, 5.0)]
 
 
+def test_windows_at_a_hop_are_readings_cut_by_hand_to_the_bit(read: Read) -> None:
+    readings = np.random.default_rng(0).standard_normal((6, 12 * 400)) + 3
+    found = read(readings, hop=0.7)
+    for number in range(11):
+        alone = read(readings[:, 280 * number : 280 * number + 2000])
+        assert alone.spans == [(0.0, 5.0)]
+        np.testing.assert_array_equal(found.tensor[number], alone.tensor[0])
+
+
 def test_more_windows_than_go_at_once(read: Read) -> None:
     found = read(np.tile(np.arange(40_000.0)[:, None], 6), hop=1)
     assert len(found.spans) == len(found.tensor) == 96

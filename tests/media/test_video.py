@@ -744,3 +744,34 @@ def test_how_long_a_single_picture_is_shown_does_not_matter(tiny: Any, tmp_path:
     Image.new("RGB", (8, 8)).save(tmp_path / f"a.{ending}", save_all=True, duration=60_000)
     (sample,) = tiny.read("video", tmp_path / f"a.{ending}")
     assert sample.facts["windows"] == 1
+
+
+# Windows at a hop
+
+
+@pytest.mark.parametrize(("hop", "count"), [(0.5, 11), (0.4, 13), (2, 3), (3, 2), (9, 1)])
+def test_windows_at_a_hop_are_frames_cut_by_hand_to_the_bit(tiny: Any, tmp_path: Path, hop: float, count: int) -> None:
+    """7 s at 10 a second. The frames of a file are those that it gives when all are read."""
+    rate, path = 10, generate.video(tmp_path / "a.mp4", seconds=7)
+    with av.open(str(path)) as container:
+        of_file = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    frames = np.stack([numbered(number) for number in range(7 * rate)])
+    for source, decoded in (((frames, float(rate)), frames), (str(path), of_file)):
+        tensor, spans = seen_of(tiny, source, hop=hop, crops="1")
+        np.testing.assert_allclose(spans, [(hop * i, hop * i + 2) for i in range(count)], atol=1e-9)
+        assert spans[-1][1] <= 7 < hop * count + 2
+        for i in range(count):
+            start = round(hop * i * rate)
+            cut, theirs = seen_of(tiny, (decoded[start : start + 2 * rate], float(rate)), crops="1")
+            assert theirs == [(0, 2)]
+            assert torch.equal(tensor[i], cut[0])
+    assert len(seen_of(tiny, (frames, float(rate)), hop=hop)[0]) == 3 * count
+
+
+def test_a_hop_is_in_the_stretch_and_not_of_pictures(tiny: Any, tmp_path: Path) -> None:
+    path = str(generate.video(tmp_path / "a.mp4", seconds=7))
+    assert seen_of(tiny, Stretch(path, 2, 6.5), hop=1, crops="1")[1] == [(2, 4), (3, 5), (4, 6)]
+    with pytest.raises(UserError, match="clips and hop exclude each other"):
+        tiny.read("video", path, clips=2, hop=1)
+    with pytest.raises(UserError, match="'hop', which is for videos"):
+        tiny.read("image", path, hop=1)
