@@ -63,16 +63,19 @@ def test_stores_and_models_of_two_families_are_refused_in_one_line(place: Path, 
             embed(imagebind, modality, model, f"{name}-{modality}.h5")
     assert open_store("sketch-image.h5").provenance["family"] == "sketch"
     assert open_store("tiny-image.h5").provenance["family"] == "imagebind"
+    assert imagebind("embed", "text", "rain", "--model", "tiny", "-o", "tiny-one.h5").code == 0
     for command in (
         "retrieve sketch-image.h5 --text mug --model tiny",
         "retrieve sketch-image.h5 --queries tiny-text.h5",
         "retrieve sketch-image.h5 tiny-text.h5 --like 0.png",
         "zeroshot image sketch-image.h5 --labels a,b --model tiny",
-        "zeroshot image 0.png --model tiny --prototypes sketch-text.h5",
+        "zeroshot image 0.png --model tiny --classes sketch-text.h5",
+        "zeroshot image sketch-image.h5 --classes tiny-text.h5",
+        "retrieve sketch-image.h5 --vector tiny-one.h5",
         "store merge sketch-image.h5 tiny-image.h5 -o both.h5",
         "embed image 0.png --model tiny -o sketch-image.h5",
         "embed image 0.png --model model -o tiny-image.h5",
-        "retrieve evaluate sketch-image.h5 tiny-text.h5",
+        "retrieve sketch-image.h5 tiny-text.h5 --pairs ids",
     ):
         refused(imagebind(*command.split()), *TWO)
     assert not Path("both.h5").exists()
@@ -85,11 +88,11 @@ def test_stores_and_models_of_two_families_are_refused_in_one_line(place: Path, 
 
 def test_reports_of_a_classification_record_the_family(place: Path, imagebind: Run) -> None:
     Path("truth.csv").write_text("id,label\n" + "".join(f"{number}.png,{'ab'[number % 2]}\n" for number in range(4)))
-    words = ("--model", "model", "--labels", "a,b", "--truth", "truth.csv", "--truth-column", "label", "--report", "report.json")
-    done = imagebind("zeroshot", "image", *(f"{number}.png" for number in range(4)), *words, "--report-html", "report.html")
+    words = ("--model", "model", "--labels", "a,b", "--truth", "truth.csv", "--report", "report.json")
+    done = imagebind("zeroshot", "image", *(f"{number}.png" for number in range(4)), *words, "--html", "report.html")
     assert done.code == 0, done.err
     report = json.loads(Path("report.json").read_text())
-    assert report["items"]["made"][0]["family"] == "sketch"
+    assert report["made"][0]["family"] == "sketch"
     assert "sketch" in Path("report.html").read_text()
 
 
