@@ -23,7 +23,7 @@ from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.int8 import narrow
 from imagebind_cli.options import ReadingOptions
-from imagebind_cli.readers import check_options, read_source, reader_of
+from imagebind_cli.readers import check_options, options_record, read_source, reader_of
 from imagebind_cli.sources import Failure, Item, whole_source
 from imagebind_cli.weights import checkpoint
 from imagebind_cli.weights.checkpoint import Checkpoint
@@ -239,7 +239,7 @@ class Model:
             "scale": self.scale(modality),
             "dtype": str(self.dtype or self.encoder(modality).head.proj.weight.dtype).removeprefix("torch."),
             "pool": pool,
-            "options": (options or face.options()).record(),
+            "options": options_record(face, self.config(modality), options or face.options()),
             "version": metadata.version("imagebind-cli"),
         }
 

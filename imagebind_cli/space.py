@@ -131,15 +131,10 @@ class Space:
         return made
 
     def _check(self, place: str, made: Mapping[str, Any]) -> None:
-        from imagebind_cli.store.provenance import refuse_earlier
+        from imagebind_cli.store.provenance import refuse_earlier, refuse_other_family
 
         for before_place, before in self.made:
-            family, other_family = made.get("family"), before.get("family")
-            if family and other_family and family != other_family:
-                raise UserError(
-                    f"{place}: vectors of a {family} model; those of {before_place} are of a {other_family} model, and two families have no "
-                    "common space"
-                )
+            refuse_other_family((place, made), (before_place, before))
             same_encoder = registry.face(before["modality"]).encoder == registry.face(made["modality"]).encoder
             for key in ("model", "dim", *(["weights"] if same_encoder else [])):
                 if before.get(key) != made.get(key):
@@ -150,8 +145,9 @@ class Space:
 
     def _check_weights(self, loaded: Model, place: str, made: Mapping[str, Any]) -> None:
         """Compare weights: two training runs may have the same name but different weights."""
-        from imagebind_cli.store.provenance import refuse_earlier
+        from imagebind_cli.store.provenance import refuse_earlier, refuse_other_family
 
+        refuse_other_family((place, made), (f"model {loaded.name}", {"family": loaded.checkpoint.config.family}))
         own = loaded.checkpoint.fingerprint(registry.face(made["modality"]).encoder)
         if own != made.get("weights"):
             refuse_earlier((place, made))
