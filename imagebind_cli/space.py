@@ -87,6 +87,11 @@ class Space:
             self._check_weights(loaded, place, made)
         return loaded
 
+    def forget(self) -> None:
+        """Drop a model that was loaded by its name, and its memory; it is loaded again when it is next asked for."""
+        if self.model is None or isinstance(self.model, str):
+            self.__dict__.pop("loaded", None)
+
     def _load(self, chosen: str | None) -> Model:
         """Load a model, and note if it is untrained or its training has not ended."""
         from imagebind_cli.model import load

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from imagebind_cli.evaluation import prompts
 from imagebind_cli.evaluation.classifier import Classifier, pair_scale
 from imagebind_cli.evaluation.labels import Label, labels_digest, shared_names
 from imagebind_cli.evaluation.options import ClassOptions
+from imagebind_cli.evaluation.outcomes import item_outcomes
 from imagebind_cli.evaluation.prototypes import Prototypes, check_new_store, from_examples, from_prompts, save_prototypes
 from imagebind_cli.evaluation.task import Classification, Task
 from imagebind_cli.evaluation.truth import FOLDER
@@ -55,7 +57,7 @@ def classify_by_class_vectors(task: Task, options: ClassOptions, others: Others)
         "sha256": prototypes.sha256(),
         "made": prototypes.made,
     }
-    return Classification(task.rows, task.conclude("zero-shot", tally, record))
+    return Classification(task.rows, task.conclude("zero-shot", tally, record), partial(item_outcomes, tally))
 
 
 def templates_of(task: Task, chosen: str | None) -> prompts.Templates:
