@@ -63,6 +63,8 @@ class EncoderConfig(InputConfig):
 
     dim: size of the joint space (e). trunk: see `TrunkConfig`.
     patch, stride: kernel and step of the patch projection; empty for other stems. Two axes on clips with frames: each frame by itself.
+    convolutions: channels, kernel and step of each convolution of a stem that has several in a row; `patch` and `stride` are what they come to.
+    position_convolutions: kernel and groups of each convolution that makes positions of a sound's tokens.
     stem_norm_eps: epsilon of the LayerNorm after the patch projection; None for a stem without one (vision, text).
     frame_tokens: each frame of a clip has a class token of its own.
     pool: `cls`, or `eos` for the end token of a text.
@@ -77,6 +79,8 @@ class EncoderConfig(InputConfig):
     trunk: TrunkConfig
     patch: tuple[Size, ...] = ()
     stride: tuple[Size, ...] = ()
+    convolutions: tuple[tuple[Size, Size, Size], ...] = ()
+    position_convolutions: tuple[tuple[Size, Size], ...] = ()
     stem_norm_eps: Epsilon | None = None
     frame_tokens: bool = False
     pool: Literal["cls", "eos"] = "cls"
@@ -91,6 +95,13 @@ class EncoderConfig(InputConfig):
         super().__post_init__()
         if len(self.patch) != len(self.stride) or len(self.patch) > len(self.shape) or any(size < 1 for size in self.grid):
             raise ValueError(f"patch {list(self.patch)} and stride {list(self.stride)} do not fit shape {list(self.shape)}")
+        reach, step = 1, 1
+        for _, kernel, each in self.convolutions:
+            reach, step = reach + (kernel - 1) * step, step * each
+        if self.convolutions and ({*self.patch}, {*self.stride}) != ({reach}, {step}):
+            raise ValueError(
+                f"patch {list(self.patch)} and stride {list(self.stride)} are not what convolutions come to: {reach} and {step}"
+            )
         if self.trunk.frames and (len(self.shape) != 4 or self.shape[1] != self.trunk.frames or len(self.patch) != 2):
             raise ValueError(f"a trunk over {self.trunk.frames} frames does not fit shape {list(self.shape)} and patch {list(self.patch)}")
 

@@ -108,6 +108,8 @@ class ReadingOptions:
 CLIPS = "Evenly spaced windows per input; by default as many as cover it."
 HOP = "Seconds from one window to the next, instead of evenly spaced ones."
 TRACK = "Track of the file, from 1; by default the one that it marks, else the first."
+PINNED, RECENT = "pinned", "recent"
+RESIZE = "Of LanguageBind: resize as its pinned torchvision does, not antialiased, or as recent ones do."
 FOR_VIDEOS = "is for videos: name the modality video, or vision for both"
 
 RATE_ALONE = "rate is in place of timestamps; it excludes time_column and time_unit"
@@ -140,6 +142,7 @@ class VisionOptions(ReadingOptions):
         only=FOR_VIDEOS,
     )
     track: int | None = choice(None, TRACK, minimum=1, only=FOR_VIDEOS)
+    resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
     view: Any = field(default=None, metadata=PER_ITEM)  # media.views.View, in place of the centre crop
     moment: Any = field(default=None, metadata=PER_ITEM)  # media.windows.Moment, in place of windows that cover the item
     stretch: Any = field(default=None, metadata=PER_ITEM)  # (start, end) in seconds: the part of the item that is read; see sources.Stretch
@@ -192,6 +195,7 @@ class DepthOptions(ReadingOptions):
     )
     dataset: str | None = choice(None, DATASET)
     frame: int = choice(0, FRAME, minimum=0)
+    resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
     view: Any = field(default=None, metadata=PER_ITEM)
 
     @classmethod
@@ -222,6 +226,7 @@ class ThermalOptions(ReadingOptions):
     )
     dataset: str | None = choice(None, DATASET)
     frame: int = choice(0, FRAME, minimum=0)
+    resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
     view: Any = field(default=None, metadata=PER_ITEM)
 
     def __post_init__(self) -> None:

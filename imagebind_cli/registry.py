@@ -1,7 +1,8 @@
 """The names of modalities, encoders and families: looking one up imports that file and no other.
 
-A new modality is one file in `encoders/` and one line in `ENCODERS`; one line in `PAGE_PICTURES` shows its files on pages. A new family is
-one file in `families/` and one line in `FAMILIES`. Another package brings either by an entry point; see `additions`.
+A new modality is one file in `encoders/` and one line in `ENCODERS`. A line in `file_kinds.READ` lets folders skip files of other kinds, and
+one in `PAGE_PICTURES` shows its files on pages. A new family is one file in `families/` and one line in `FAMILIES`. Another package brings
+either by an entry point; see `additions`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ PAGE_PICTURES = {
 FAMILIES = {
     "imagebind": "imagebind_cli.families.imagebind",
     "clip": "imagebind_cli.families.clip",
+    "languagebind": "imagebind_cli.families.languagebind",
+    "onepeace": "imagebind_cli.families.onepeace",
 }
 TEXT = "text"  # the modality of sentences: of class names, captions and queries in words
 
@@ -56,7 +59,7 @@ class Face:
 
     name: as the user says it. encoder: whose input it is; a picture and a clip are two faces of `vision`.
     still: an input never has a duration, though others of its encoder do. mixed: whether it has one is seen when it is read.
-    text: an input is a sentence, and not a file. scaled: its encoder has a logit scale.
+    text: an input is a sentence, and not a file.
     probe: settings of `evaluation.probe.ProbeTraining` that the paper states for it, where they differ from those for sounds.
     """
 
@@ -65,7 +68,6 @@ class Face:
     still: bool = False
     mixed: bool = False
     text: bool = False
-    scaled: bool = True
     probe: tuple[tuple[str, float], ...] = ()
 
     @cached_property
@@ -106,9 +108,9 @@ class Face:
 _FACES = {
     face.name: face
     for face in (
-        Face("image", "vision", still=True, scaled=False),
-        Face("video", "vision", scaled=False),
-        Face("vision", "vision", mixed=True, scaled=False),
+        Face("image", "vision", still=True),
+        Face("video", "vision"),
+        Face("vision", "vision", mixed=True),
         Face(TEXT, "text", text=True),
         Face("depth", "depth", probe=(("learning_rate", 1e-2), ("weight_decay", 0.0), ("epochs", 60))),
     )

@@ -98,7 +98,7 @@ def train_command(
         list[str] | None,
         typer.Option(
             metavar="FILE|FRACTION",
-            help="Files of pairs to validate on (R@1, 5 and 10), or a fraction of the training rows to hold out, as 0.2: whole groups.",
+            help="Files of pairs to validate on (R@k both ways), or a fraction of the training rows to hold out, as 0.2: whole groups.",
         ),
     ] = None,
     zeroshot: Annotated[

@@ -23,19 +23,23 @@ from imagebind_cli.weights.origin import file_record
 from imagebind_cli.weights.tensor_files import from_int8, read_shards, read_tensors, read_weight_file, write_tensors
 from imagebind_cli.weights.verified import check_weight_file
 
+Shape = tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A model whose weights can be read.
 
     config: what it consists of. place: where it is, for messages and records. read: encoder name to its tensors under our names.
-    unfinished: the progress of a training run that has not ended, in words.
+    unfinished: the progress of a training run that has not ended, in words. filed: a tensor's name, with its encoder's in front, to the names
+    and shapes of what its file makes it of; a shape is None where the file has no such tensor.
     """
 
     config: ModelConfig
     place: str
     read: Callable[[str], Mapping[str, Tensor]]
     unfinished: str = ""
+    filed: Callable[[str], Mapping[str, Shape | None]] = lambda name: {name.partition(".")[2]: None}
 
     @property
     def untrained(self) -> bool:
@@ -74,7 +78,8 @@ def from_tensors(tensors: Mapping[str, Tensor], config: ModelConfig | ForeignCon
     """
     foreign = config if isinstance(config, ForeignConfig) else ForeignConfig({}, place)
     layout = foreign_config.layout_of(tensors, foreign.values)
-    tensors = layout.prepare(tensors, foreign.values, place)
+    names = tensors.keys()
+    tensors = layout.prepare(tensors, foreign.values, foreign.place)
     if not isinstance(config, ModelConfig):
         config = foreign_config.config_by(layout, foreign, tensors)
     table = layout.table(config)
@@ -91,21 +96,34 @@ def from_tensors(tensors: Mapping[str, Tensor], config: ModelConfig | ForeignCon
         for target in targets:
             ours.setdefault(target.name, {})[target.part] = key, target.change
     if unknown:
-        raise UserError(f"{place}: tensors that are not part of this model: {_some(unknown)}")
-    _check_parts(ours, held, table, place)
+        raise UserError(f"{place}: tensors that are not part of this model: {_some([layout.spelling(key, names) for key in unknown])}")
+    _check_parts(ours, held, table, place, lambda key: layout.spelling(key, names))
+
+    def filed(name: str) -> Mapping[str, Shape | None]:
+        try:
+            keys = tensor_names.published_names(name, table)
+        except KeyError:  # no file of this layout has it
+            return {name.partition(".")[2]: None}
+        return {layout.spelling(key, names): tuple(tensors[key].shape) if key in tensors else None for key in keys.values()}
 
     def read(encoder: str) -> Mapping[str, Tensor]:
         prefix = f"{encoder}."
         mine = {name.removeprefix(prefix): parts for name, parts in ours.items() if name.startswith(prefix)}
-        return {
-            name: _joined([_changed(tensors[key], change) for _, (key, change) in sorted(parts.items())]) for name, parts in mine.items()
-        }
+        made = {}
+        for name, parts in mine.items():
+            changed = [_changed(tensors[key], change) for _, (key, change) in sorted(parts.items())]
+            if len({part.shape[1:] for part in changed}) > 1:
+                raise UserError(f"{place}: shapes that do not go together: {_shapes(filed(prefix + name))}")
+            made[name] = _joined(changed)
+        return made
 
     config = replace(config, encoders={name: encoder for name, encoder in config.encoders.items() if name in held})
-    return Checkpoint(config, place, read)
+    return Checkpoint(config, place, read, filed=filed)
 
 
-def _check_parts(ours: Mapping[str, Mapping[int, Any]], held: Collection[str], table: str, place: str) -> None:
+def _check_parts(
+    ours: Mapping[str, Mapping[int, Any]], held: Collection[str], table: str, place: str, spelling: Callable[[str], str]
+) -> None:
     """Refuse tensors of which some parts are in a file and others are not.
 
     Raises:
@@ -118,7 +136,7 @@ def _check_parts(ours: Mapping[str, Mapping[int, Any]], held: Collection[str], t
         elif name.partition(".")[0] in held and len(needed := tensor_names.published_names(name, table)) > 1:
             missing += [key for part, key in needed.items() if part not in parts]
     if missing:
-        raise UserError(f"{place}: tensors missing: {_some(missing)}")
+        raise UserError(f"{place}: tensors missing: {_some([spelling(key) for key in missing])}")
 
 
 def _changed(tensor: Tensor, change: str) -> Tensor:
@@ -207,7 +225,7 @@ def load_encoder(checkpoint: Checkpoint, modality: str, device: torch.device, dt
     config = encoder_config(checkpoint, modality)
     encoder = build_encoder(registry.modality(name, config), config)
     tensors = checkpoint.read(name)
-    _check_tensors(tensors, encoder.state_dict(), f"{checkpoint.place}, {name}")
+    _check_tensors(checkpoint, name, tensors, encoder.state_dict())
     encoder.load_state_dict(tensors, strict=True, assign=True)
     if dtype is None and device.type == "cpu":
         dtype = torch.float32
@@ -217,16 +235,34 @@ def load_encoder(checkpoint: Checkpoint, modality: str, device: torch.device, dt
     return encoder
 
 
-def _check_tensors(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], place: str) -> None:
+def _check_tensors(checkpoint: Checkpoint, encoder: str, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not those of an encoder, by their names in the file.
+
+    Raises:
+        UserError: some are missing, unknown, of another shape, or not of floating-point numbers.
+    """
+    place = f"{checkpoint.place}, {encoder}"
+
+    def filed(names: list[str]) -> str:
+        return _some([key for name in names for key in checkpoint.filed(f"{encoder}.{name}")])
+
     if missing := [name for name in wanted if name not in given]:
-        raise UserError(f"{place}: tensors missing: {_some(missing)}")
+        raise UserError(f"{place}: tensors missing: {filed(missing)}")
     if unknown := [name for name in given if name not in wanted]:
-        raise UserError(f"{place}: tensors that are not part of this encoder: {_some(unknown)}")
+        raise UserError(f"{place}: tensors that are not part of this encoder: {filed(unknown)}")
     for name, tensor in given.items():
-        if tensor.shape != wanted[name].shape:
-            raise UserError(f"{place}: {name} has shape {tuple(tensor.shape)}; the config says {tuple(wanted[name].shape)}")
+        shape, needed = tuple(tensor.shape), tuple(wanted[name].shape)
+        if shape != needed:
+            parts = checkpoint.filed(f"{encoder}.{name}")
+            has = f"{filed([name])} has shape {shape}" if len(parts) == 1 else f"{_shapes(parts)}: together {shape}"
+            raise UserError(f"{place}: {has}; the config says {needed}")
         if not tensor.is_floating_point():
-            raise UserError(f"{place}: {name} holds {tensor.dtype}; floating-point numbers are needed")
+            raise UserError(f"{place}: {filed([name])} holds {tensor.dtype}; floating-point numbers are needed")
+
+
+def _shapes(parts: Mapping[str, Shape | None]) -> str:
+    """Return names with their shapes, for a message."""
+    return ", ".join(f"{name} {shape}" for name, shape in parts.items())
 
 
 def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> ModelConfig:
@@ -243,7 +279,7 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> 
         files = {}
         for name, encoder in checkpoint.config.encoders.items():
             tensors = checkpoint.read(name)
-            _check_tensors(tensors, build_encoder(registry.modality(name, encoder), encoder).state_dict(), f"{checkpoint.place}, {name}")
+            _check_tensors(checkpoint, name, tensors, build_encoder(registry.modality(name, encoder), encoder).state_dict())
             path = building / f"{name}.safetensors"
             write_tensors({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
             files[path.name] = file_record(path)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +43,7 @@ def read_weight_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path), {}
-        values = torch.load(path, mmap=zipfile.is_zipfile(path), weights_only=True, map_location="cpu")
+        values = _load_plain(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except UnpicklingError:
@@ -90,6 +93,51 @@ def read_shards(index: Path, check: Callable[[Path], object] = lambda path: None
     if missing := [key for key in places if key not in tensors]:
         raise UserError(f"{index.parent / places[missing[0]]}: {missing[0]} is missing, which {index.name} lists there")
     return tensors
+
+
+def _load_plain(path: Path) -> Any:
+    """Load a file of tensors and plain values, memory-mapped where its format allows. Only in a second attempt NumPy's numbers are understood."""
+    from pickle import UnpicklingError
+
+    def load() -> Any:
+        return torch.load(path, mmap=zipfile.is_zipfile(path), weights_only=True, map_location="cpu")
+
+    try:
+        return load()
+    except UnpicklingError:
+        with _ALONE, torch.serialization.safe_globals(_STAND_INS):
+            return load()
+
+
+class _NumberType:
+    """Stands in for `numpy.dtype` while a file is loaded, whose own `__setstate__` trusts what it is given."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        self.code = code if isinstance(code, str) and re.fullmatch("[bfiu][1248]", code) else ""
+
+    def __setstate__(self, state: object) -> None:
+        """Take its byte order from the state; the rest is of other types."""
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else "|"
+        self.code = self.code and (">" if order == ">" else "<") + self.code
+
+
+def _number(kind: object, content: object) -> float:
+    """Stand in for the function that makes NumPy's numbers, and make plain ones.
+
+    Raises:
+        UnpicklingError: it is not a number.
+    """
+    from pickle import UnpicklingError
+
+    if isinstance(kind, _NumberType) and kind.code and isinstance(content, bytes) and len(content) == int(kind.code[-1]):
+        number: float = np.frombuffer(content, kind.code)[0].item()
+        return number
+    raise UnpicklingError("not a number")
+
+
+# Meters in fairseq's training checkpoints hold NumPy's numbers. By the names under which those are pickled, our own classes are called.
+_STAND_INS: list[Any] = [(_NumberType, "numpy.dtype"), *((_number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core"))]
+_ALONE = threading.Lock()  # PyTorch's list of what is safe belongs to the process
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str, Any] | None = None) -> None:
