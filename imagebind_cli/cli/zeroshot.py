@@ -68,8 +68,7 @@ With --truth the scores are printed on stderr, and written to the files of --rep
     imagebind zeroshot audio sounds.h5 --labels labels.txt --truth folder --report scores.json
     imagebind zeroshot image photos.h5 --classes calls/ --class-modality audio    # a folder for each class
     imagebind zeroshot audio sounds.h5 --truth folder --shots 4                   # linear probe on 4 of each class
-    imagebind zeroshot --suite esc50 --root ESC-50-master
-    imagebind zeroshot --suite esc50 --root ESC-50-master --model huge --model onepeace   # side by side, with differences
+    imagebind zeroshot --suite esc50 --root ESC-50-master --model huge --model mini   # one model, or several side by side
 """
 
 class_option = partial(typer.Option, rich_help_panel="Classes")
@@ -84,6 +83,7 @@ class SuiteOptions:
 
     suite: str | None = None
     root: Path | None = None
+    protocol: str | None = None
     suite_option: list[str] | None = None
     shots_option: list[str] | None = None
     fold: str | None = None
@@ -223,6 +223,9 @@ SUITE_FLAGS = {
         str | None, suite_option(metavar="NAME|FILE", help="A published evaluation: esc50, audioset, …; an unknown name lists them.")
     ],
     "root": Annotated[Path | None, suite_option(metavar="FOLDER", help="Folder of the suite's dataset.")],
+    "protocol": Annotated[
+        str | None, suite_option(metavar="FAMILY", hidden=True, help="Whose prompts and settings. Default: those of the model's family.")
+    ],
     "suite_option": Annotated[list[str] | None, suite_option(metavar="NAME=VALUE", hidden=True, help="Option of the suite. Repeatable.")],
     "shots_option": Annotated[
         list[str] | None,
@@ -311,7 +314,7 @@ def zeroshot_command(
             run = partial(evaluation.few_shot, given, modality, truth_options, probe_options, labels=class_options.labels, reading=reading)
         else:
             run = partial(evaluation.classify, given, modality, class_options, truth_options, pool=str(pool), reading=reading)
-    used = [*(suite.weights or [suite.modality])] if suite else [str(modality)]
+    used = [suite.modality if suite else str(modality)]
     used += [TEXT] if class_options.labels or (suite and class_options.classes is None) else []
     with Talk(errors, "classified", others) as talk:
         is_complete = _run(run, models, space, used, report, report_files, talk)
@@ -377,11 +380,9 @@ def _open_suite(options: SuiteOptions, more: Sequence[str], modality: str | None
     malformed = next((pair for pair in pairs if "=" not in pair), None)
     if malformed is not None:
         raise UsageError(f"--suite-option {malformed!r}: NAME=VALUE is needed")
-    suite = open_suite(name, options.root, dict(pair.split("=", 1) for pair in pairs))
+    suite = open_suite(name, options.root, dict(pair.split("=", 1) for pair in pairs), options.protocol)
     if modality is not None and modality != suite.modality:
         raise UsageError(f"suite {name} is of {suite.modality}, not {modality}")
-    for note in suite.notes:
-        say(f"{name}: {note}")
     return suite
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,10 @@ def templates_of(task: Task, chosen: str | None) -> prompts.Templates:
     """Return the chosen templates, else the suite's, else the default set."""
     suite = task.suite
     if suite and suite.templates and not chosen:
-        return prompts.check_templates(f"suite {suite.name}", suite.templates)
-    return prompts.read_templates(chosen or prompts.DEFAULT)
+        templates = prompts.check_templates(f"suite {suite.name}, protocol {suite.protocol}", suite.templates)
+    else:
+        templates = prompts.read_templates(chosen or prompts.DEFAULT)
+    return replace(templates, cleaned=bool(suite and suite.cleaned))
 
 
 def name_prototypes(task: Task, labels: list[Label], templates: prompts.Templates) -> Prototypes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.evaluation.options import ReportOptions
-from imagebind_cli.evaluation.outcomes import difference
+from imagebind_cli.evaluation.outcomes import paired_difference
 from imagebind_cli.evaluation.report import bootstrap, format_score
 from imagebind_cli.evaluation.task import Classification, Rows
 from imagebind_cli.events import Listener
@@ -139,7 +139,7 @@ def _document(results: Mapping[str, Classification], draws: int) -> dict[str, An
         scores = {}
         for metric in (metric for metric in outcomes[one] if metric in outcomes[other]):
             try:
-                found = difference(outcomes[one][metric], outcomes[other][metric], draws)
+                found = paired_difference(outcomes[one][metric], outcomes[other][metric], draws)
             except ValueError as error:
                 raise UserError(f"{one} and {other} cannot be compared: {error}") from None
             interval = {} if found.low is None else {"low": found.low, "high": found.high}

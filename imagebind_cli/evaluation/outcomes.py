@@ -72,7 +72,7 @@ def query_outcomes(ids: Sequence[str], values: Mapping[str, np.ndarray]) -> dict
     }
 
 
-def difference(one: Outcomes, other: Outcomes, draws: int) -> Difference:
+def paired_difference(one: Outcomes, other: Outcomes, draws: int) -> Difference:
     """Compute how much higher `one` scores than `other`, with a paired bootstrap interval: both are scored on the same draws of items.
 
     Args:

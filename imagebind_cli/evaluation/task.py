@@ -129,7 +129,8 @@ class Task:
 
     def _suite_record(self, suite: Suite) -> dict[str, Any]:
         files = [str(path) for path in suite.files]
-        record = {"suite": suite.name, "about": suite.about, "options": suite.options, "files": files, "notes": suite.notes}
+        record: dict[str, Any] = {"suite": suite.name, "about": suite.about, "protocol": suite.protocol}
+        record |= {"options": suite.options, "files": files, "notes": suite.notes}
         seen = self._seen(suite)
         return record | {"published": suite.published, "published_in": suite.source} | ({"seen": seen} if seen else {})
 

@@ -24,7 +24,7 @@ from imagebind_cli.evaluation import (
     open_suite,
     run_suite,
 )
-from imagebind_cli.evaluation.outcomes import Outcomes, difference, item_outcomes, query_outcomes
+from imagebind_cli.evaluation.outcomes import Outcomes, item_outcomes, paired_difference, query_outcomes
 from imagebind_cli.evaluation.report import measure, retrieval_scores
 from imagebind_cli.evaluation.tally import Tally
 from imagebind_cli.evaluation.truth import Truth
@@ -75,7 +75,7 @@ def test_the_outcomes_add_up_to_the_reported_scores_and_intervals(metric: str) -
     for name, of_score in outcomes.items():
         assert of_score.score() == pytest.approx(measured[name]["value"], abs=1e-12)
         zero = Outcomes(of_score.ids, np.zeros_like(of_score.values), lambda values, counts: np.zeros(len(counts)))
-        found = difference(of_score, zero, draws=60)
+        found = paired_difference(of_score, zero, draws=60)
         assert (found.low, found.high) == pytest.approx((measured[name]["low"], measured[name]["high"]), abs=1e-12)
 
 
@@ -88,7 +88,7 @@ def test_the_outcomes_of_queries_add_up_to_the_reported_scores_and_intervals() -
     for name, of_score in outcomes.items():
         assert of_score.score() == pytest.approx(measured[name]["value"], abs=1e-12)
         zero = Outcomes(of_score.ids, of_score.values, lambda values, counts: np.zeros(len(counts)))
-        found = difference(of_score, zero, draws=60)
+        found = paired_difference(of_score, zero, draws=60)
         assert (found.low, found.high) == pytest.approx((measured[name]["low"], measured[name]["high"]), abs=1e-12)
 
 
@@ -111,7 +111,7 @@ def test_a_difference_is_bootstrapped_over_the_same_items_of_both(metric: str) -
 
     rows_of = [np.array(of_one) for of_one in rows]
     expected = [plain(one, rows_of[0][draw]) - plain(other, rows_of[1][draw]) for draw in draws]
-    found = difference(item_outcomes(one)[name], item_outcomes(other)[name], draws=50)
+    found = paired_difference(item_outcomes(one)[name], item_outcomes(other)[name], draws=50)
     assert found.value == pytest.approx(plain(one, rows_of[0]) - plain(other, rows_of[1]), abs=1e-12)
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(expected, [0.025, 0.975])), abs=1e-12)
     assert (found.items, found.left_out) == (len(common), 3)  # an item without a result in both is not counted
@@ -126,7 +126,7 @@ def test_pairing_narrows_the_interval_of_two_models_that_err_alike() -> None:
         query_outcomes(ids, {**dict.fromkeys(("R@5", "R@10", "rank", "AP", "nDCG@10"), right * 1.0), "R@1": values * 1.0})["R@1"]
         for values in (better, right)
     )
-    found = difference(one, other, draws=500)
+    found = paired_difference(one, other, draws=500)
     assert found.value == pytest.approx(0.03)
     assert 0 < found.low < 0.03 < found.high < 0.05  # type: ignore[operator]  # unpaired, it would reach below 0
     assert metrics.interval(better * 1.0)[0] < metrics.interval(right * 1.0)[1]
@@ -135,9 +135,9 @@ def test_pairing_narrows_the_interval_of_two_models_that_err_alike() -> None:
 def test_an_id_that_is_there_twice_is_paired_in_order() -> None:
     one = Outcomes(["a", "a", "b"], np.array([1.0, 0.0, 1.0]), lambda values, counts: counts @ values / counts.sum(axis=1))
     other = Outcomes(["b", "a", "a"], np.array([0.0, 1.0, 0.0]), one.statistic)
-    assert difference(one, other, 0) == (pytest.approx(1 / 3), None, None, 3, 0)
+    assert paired_difference(one, other, 0) == (pytest.approx(1 / 3), None, None, 3, 0)
     with pytest.raises(ValueError, match="no item has a result in both"):
-        difference(one, Outcomes(["c"], np.ones(1), one.statistic), 0)
+        paired_difference(one, Outcomes(["c"], np.ones(1), one.statistic), 0)
 
 
 # From Python
