@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, InputConfig, Modality, Sample, Span
 from imagebind_cli.encoders import text
-from imagebind_cli.encoders.audio import FRAME, HOP, RATE, Levels, check_length, heard_rows, open_sound, part_of_sound, spectrograms
+from imagebind_cli.encoders.audio import FRAME, HOP, RATE, Levels, check_length, heard_rows, open_sound, part_of_sound
 from imagebind_cli.encoders.depth import read_numbers, to_metres, unit_of
 from imagebind_cli.encoders.text import END, TextStem
 from imagebind_cli.encoders.vision import check_frames, normalise, stored_picture, video_notes
@@ -34,7 +34,7 @@ from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.video.clips import open_video
 from imagebind_cli.media.windows import Times, cut
 from imagebind_cli.options import RECENT, AudioOptions, DepthOptions, TextOptions, ThermalOptions, VisionOptions
-from imagebind_cli.transformer import TrunkConfig
+from imagebind_cli.transformer import TrunkConfig, mlp_ratio
 from imagebind_cli.weights.family import Family, Publication, Values, WeightLayout
 from imagebind_cli.weights.model_config import ModelConfig, packaged_config
 
@@ -148,7 +148,7 @@ def fold_adapters(tensors: Mapping[str, Tensor], values: Values, place: str) -> 
     vision = Fields.of(values, "vision_config", place)
     alpha = vision.number("lora_alpha", 16.0)
     rank = vision.whole("lora_r", 2, least=0)
-    attention = "temporal_attn" if vision.flag("add_time_attn", False) else "self_attn"
+    attention = "temporal_attn" if any(".temporal_attn." in name for name in keys) else "self_attn"
     layers = {name.removeprefix(f"{PLAIN}layers.").split(".")[0] for name in keys if name.startswith(f"{PLAIN}layers.")}
     expected = [f"{PLAIN}layers.{layer}.{attention}.{part}.weight" for layer in sorted(layers) for part in PROJECTIONS]
     missing = [
@@ -168,7 +168,8 @@ def fold_adapters(tensors: Mapping[str, Tensor], values: Values, place: str) -> 
         if (tuple(down), tuple(up)) != ((rank, inner), (out, rank)):
             wrong = "A" if tuple(down) != (rank, inner) else "B"
             needed = (rank, inner) if wrong == "A" else (out, rank)
-            raise UserError(f"{place}: {pair[wrong]} has shape {tuple(tensors[pair[wrong]].shape)}; its weight needs {needed}")
+            shapes = tuple(tensors[pair[wrong]].shape), (out, inner)
+            raise UserError(f"{place}: {pair[wrong]} has shape {shapes[0]}; {keys[name]} {shapes[1]}, which needs {needed}")
         adapters[name] = pair["A"], pair["B"], alpha / rank
     return FoldedTensors(tensors, keys, adapters)
 
@@ -402,15 +403,9 @@ def _trunk(fields: Fields, heads: int, tensors: Mapping[str, Tensor], model: str
     if activation not in ACTIVATIONS:
         raise fields.fault("hidden_act", f"is {activation!r:.40}; choose from {', '.join(ACTIVATIONS)}")
     return TrunkConfig(
-        width=width, layers=layers, heads=count, mlp=_ratio(hidden, width), activation=ACTIVATIONS[activation],
+        width=width, layers=layers, heads=count, mlp=mlp_ratio(hidden, width), activation=ACTIVATIONS[activation],
         norm_eps=fields.number("layer_norm_eps", 1e-5, least=0, most=1), **changes,
     )  # fmt: skip
-
-
-def _ratio(hidden: int, width: int) -> float:
-    """Return the number of which times `width` the whole part is `hidden`."""
-    ratio = hidden / width
-    return ratio if int(ratio * width) == hidden else math.nextafter(ratio, math.inf)
 
 
 def _frames(kind: str, vision: Fields, tensors: Mapping[str, Tensor]) -> tuple[int, bool]:
@@ -460,10 +455,9 @@ def _plane(kind: str, vision: Fields, patch: int, tensors: Mapping[str, Tensor])
         names, sizes = ("image_size",), (side, side)
     patches = (sizes[0] // patch) * (sizes[1] // patch)
     if positions in tensors and tensors[positions].shape[0] != patches + 1:
-        which = names[0] if names[0] not in vision.values or len(names) == 1 or names[1] in vision.values else names[1]
-        others = f" and {names[1]} {sizes[1]}" if len(names) > 1 else ""
+        others = f" and {vision.section}{names[1]} {sizes[1]}" if len(names) > 1 else ""
         shape = tuple(tensors[positions].shape)
-        raise vision.fault(which, f"is {sizes[names.index(which)]}{others}, which make {patches} patches; {positions} has shape {shape}")
+        raise vision.fault(names[0], f"is {sizes[0]}{others}, which makes {patches} patches; {positions} has shape {shape}")
     return sizes
 
 
@@ -639,6 +633,9 @@ def _clip(frames: Sequence[np.ndarray], config: InputConfig, options: VisionOpti
     return torch.stack(planes, dim=1)[None]
 
 
+WHOLE_SECONDS = 300  # a sound of at most this length is read whole, as published; of a longer one only what is heard
+
+
 def read_sound(source: Any, config: InputConfig, options: AudioOptions) -> Iterator[Sample]:
     """Read a sound file, or (waveform (samples,) or (channels, samples) in [-1, 1], rate in Hz), or a waveform alone at 16 kHz, as one clip.
 
@@ -661,27 +658,44 @@ def read_sound(source: Any, config: InputConfig, options: AudioOptions) -> Itera
 
         def rows(start: int, stop: int) -> Tensor:
             samples = sound.read(start, stop)
-            result = heard_rows(samples, options.channels)[:1]
-            levels.add(samples, result[0])
-            return result
+            levels.add(samples, heard_rows(samples, options.channels)[0])
+            return torch.from_numpy(np.ascontiguousarray(samples))
 
         resampled = Resampled(rows, sound.length, sound.rate, RATE)
         frames = (resampled.length - FRAME) // HOP + 1
         places = stretch_places(frames, most)
-        waveforms = list(_stretches(resampled, sorted(set(places)), length))
-        energies = spectrograms(waveforms, config)[:, 0]  # (k, bins, frames)
-        if frames < most:
-            energies = energies[..., torch.arange(most) % frames]
-            notes: tuple[str, ...] = (f"sounds of less than {length / RATE:g} s are repeated up to that length, as published",)
+        if resampled.length <= WHOLE_SECONDS * RATE:
+            energies = _log_mel(resampled.read(0, resampled.length), config, options)
+            stretches = [energies[:, place : place + most] for place in places]
         else:
+            each = {place: _log_mel(samples, config, options) for place, samples in _stretches(resampled, sorted(set(places)), length)}
+            stretches = [each[place] for place in places]
+        notes: tuple[str, ...] = ()
+        if frames < most:
+            stretches = [stretch[:, torch.arange(most) % frames] for stretch in stretches]
+            notes = (f"sounds of less than {length / RATE:g} s are repeated up to that length, as published",)
+        elif frames > most:
             notes = (f"of sounds longer than {length / RATE:g} s the middle of each third is heard; the published code draws parts",)
-        tensor = energies[[sorted(set(places)).index(place) for place in places]][None]
         seconds = resampled.length / RATE
         facts = sound.facts | {"heard": options.channels, "windows": 1, "stretches": [place * HOP / RATE for place in places]}
         yield Sample(
-            tensor, [(float(begin), float(begin) + seconds)], sound.notes + notes * (frames != most), facts,
+            normalise(torch.stack(stretches), config)[None], [(float(begin), float(begin) + seconds)], sound.notes + notes, facts,
             (*sound.warnings, *lacks, *levels.warnings(options.channels)), began=whole.began,
         )  # fmt: skip
+
+
+def _log_mel(samples: Tensor, config: InputConfig, options: AudioOptions) -> Tensor:
+    """Return log-mel energies (bins, frames) of samples (channels, n), less the mean of all of them.
+
+    torchaudio's, in float32 like the published ones. `encoders.audio`'s are more exact, and so differ where a band holds little but rounding.
+    """
+    from torchaudio.compliance.kaldi import fbank  # imported here: nothing else that reads needs torchaudio
+
+    heard = samples[0] if options.channels == "first" else samples.mean(dim=0)
+    return fbank(
+        (heard - samples.mean())[None], htk_compat=True, sample_frequency=RATE, use_energy=False, window_type="hanning",
+        num_mel_bins=config.shape[1], dither=0.0, frame_length=1000 * FRAME / RATE, frame_shift=1000 * HOP / RATE,
+    ).T  # fmt: skip
 
 
 def stretch_places(frames: int, most: int) -> list[int]:
@@ -692,16 +706,15 @@ def stretch_places(frames: int, most: int) -> list[int]:
     return [int(third[len(third) // 2]) if len(third) else 0 for third in thirds]
 
 
-def _stretches(resampled: Resampled, places: Sequence[int], length: int) -> Iterator[Tensor]:
-    """Yield the samples of each stretch, in the order of time; what two of them share is read once."""
-    held, at = torch.empty(1, 0), 0
+def _stretches(resampled: Resampled, places: Sequence[int], length: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield each place with its samples (channels, length), in the order of time; what two of them share is read once."""
+    held, at = torch.empty(0, 0), 0
     for place in places:
-        first = place * HOP
-        stop, reached = min(first + length, resampled.length), at + held.shape[1]
-        fresh = resampled.read(max(first, reached), max(stop, reached))
+        first, reached = place * HOP, at + held.shape[1]
+        fresh = resampled.read(max(first, reached), first + length)
         held = torch.cat([held[:, first - at :], fresh], dim=1) if first < reached else fresh
         at = first
-        yield held[0, : stop - first]
+        yield place, held
 
 
 def read_text(source: str, config: EncoderConfig, options: TextOptions) -> Iterator[Sample]:

@@ -114,6 +114,9 @@ def from_tensors(tensors: Mapping[str, Tensor], config: ModelConfig | ForeignCon
             changed = [_changed(tensors[key], change) for _, (key, change) in sorted(parts.items())]
             if len({part.shape[1:] for part in changed}) > 1:
                 raise UserError(f"{place}: shapes that do not go together: {_shapes(filed(prefix + name))}")
+            if len({part.dtype for part in changed}) > 1:  # joined, they would all be of the wider type
+                types = ", ".join(f"{key} {part.dtype}" for key, part in zip(filed(prefix + name), changed, strict=True))
+                raise UserError(f"{place}: types that do not go together: {types}")
             made[name] = _joined(changed)
         return made
 
