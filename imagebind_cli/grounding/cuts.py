@@ -56,6 +56,9 @@ def cut_clip(source: str, start: float, end: float, stem: Path) -> tuple[Path, f
     """
     check_file(source)
     ending = Path(source).suffix
+    first, last = (
+        Fraction(str(round(time, 6))) for time in (start, end)
+    )  # as written: the float 5.2 is just past the frame that starts there
     with suppress(soundfile.LibsndfileError, TypeError), soundfile.SoundFile(source) as sound:
         if sound.format in SAMPLED:
             return _cut_samples(sound, start, end, _named(stem, ending)), start
@@ -66,13 +69,13 @@ def cut_clip(source: str, start: float, end: float, stem: Path) -> tuple[Path, f
             if not tracks:
                 raise ValueError("holds neither sound nor pictures")
             origin = start_seconds(tracks[0])
-            key = _key_frame(container, tracks[0], origin + Fraction(start)) if pictures else origin + Fraction(start)
+            key = _key_frame(container, tracks[0], origin + first) if pictures else origin + first
         finally:
             container.close()
-        if origin + Fraction(start) - key <= EARLY_SECONDS or not pictures:
+        if origin + first - key <= EARLY_SECONDS:
             with suppress(ValueError, OSError):  # a codec or a format that cannot be copied into the same kind of file
-                return _cut_packets(source, key, origin + Fraction(end), _named(stem, ending)), max(0.0, float(key - origin))
-        return _cut_frames(source, origin + Fraction(start), origin + Fraction(end), _named(stem, ENCODED)), start
+                return _cut_packets(source, key, origin + last, _named(stem, ending)), max(0.0, float(key - origin))
+        return _cut_frames(source, origin + first, origin + last, _named(stem, ENCODED)), start
 
 
 def _named(stem: Path, ending: str) -> Path:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli import registry
-from imagebind_cli.corpus import embed
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import KINDS
@@ -121,6 +120,8 @@ def embed_windows(
     Raises:
         UserError: as `corpus.embed`, or nothing in the files can be read.
     """
+    from imagebind_cli.corpus import embed
+
     face = registry.face(modality)
     if not face.timed:
         raise UsageError(f"{modality} has no seconds; moments are of audio, video and imu")

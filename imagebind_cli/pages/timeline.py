@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -130,10 +131,10 @@ class TimelinePage(PageFile):
                 about = f"cannot be shown: {getattr(error, 'strerror', None) or error}"
             else:
                 body = f'<img src="{shown.image}" alt="{escape(f"moment {hit.rank} of {item.id}")}">'
-                if shown.sound:
-                    body += (
-                        f'<audio controls preload="metadata" src="{shown.sound}" aria-label="{escape(f"play moment {hit.rank}")}"></audio>'
-                    )
+                player = shown.sound or (_sound_of(path, hit) if modality in ("video", "vision") else None)
+                if player:
+                    label = escape(f"play moment {hit.rank} of {item.id}")
+                    body += f'<audio controls preload="metadata" src="{player}" aria-label="{label}"></audio>'
         times = f"{_time(hit.start)} to {_time(hit.end)}"
         clock = item.clock(hit.start)
         facts = (f"best at {_time(hit.best)}: {hit.best_score:.4f}", *([clock] if clock else []), *([about] if about else []))
@@ -142,6 +143,13 @@ class TimelinePage(PageFile):
             times = f'<a href="{escape(address)}">{times}</a>'
         words = f"<strong>{hit.rank}.</strong> {hit.score:.4f} {times} <small>{'<br>'.join(map(escape, facts))}</small>"
         return f'<li id="{self._anchor(hit)}">{body}{words}</li>\n'
+
+
+def _sound_of(path: str, hit: MomentHit) -> str | None:
+    """Return the `data:` address of a video's sound during a moment, if it has any."""
+    with suppress(OSError, ValueError):
+        return picture("audio", path, (hit.start, hit.end)).sound
+    return None
 
 
 def _time(seconds: float) -> str:
