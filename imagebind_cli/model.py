@@ -17,7 +17,7 @@ from torch import Tensor
 from imagebind_cli import pipeline, registry
 from imagebind_cli.encoder import Encoder, EncoderConfig, encode_texts
 from imagebind_cli.engine import default_workers, open_engine
-from imagebind_cli.engine.limits import ITEM_SECONDS
+from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener, LogListener

@@ -176,7 +176,7 @@ def _cosines(model: str | None, encoders: list[str], dtype: str, as_table: bool)
     """Measure how far each encoder's vectors in a number type are from float32 ones. One encoder at a time, since a pair of the largest
     fits in memory where all do not.
     """
-    from imagebind_cli.evaluation.precision import ITEMS, cosines
+    from imagebind_cli.evaluation.number_types import ITEMS, cosines
     from imagebind_cli.model import load
 
     if as_table:

@@ -17,7 +17,7 @@ from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.job import as_prepared
 from imagebind_cli.corpus.resume import Resume
 from imagebind_cli.corpus.share import Share
-from imagebind_cli.engine.limits import ITEM_SECONDS
+from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.model import Model
 from imagebind_cli.options import ReadingOptions, folders_are_frames
@@ -118,7 +118,7 @@ def estimate(
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
         if output is not None and Path(output).exists():
             stored = resume.store = _Stored(Path(output))
-        reading, items = as_prepared(given.items((modality,), resume.passes, folders_are_frames(options)), face, reading)
+        reading, items = as_prepared(given.items((modality,), resume.skips, folders_are_frames(options)), face, reading)
         if isinstance(model, Model) and stored is not None:
             check_resumable(stored.path, stored.provenance, model.record(modality, reading, pool) | {"array": array})
         chosen = resume.choose(items)

@@ -13,7 +13,7 @@ from imagebind_cli import registry
 from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.resume import CHANGED, Resume, has_changed
 from imagebind_cli.corpus.share import Share
-from imagebind_cli.engine.limits import ITEM_SECONDS
+from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.options import ReadingOptions, folders_are_frames
@@ -84,7 +84,7 @@ def embed(
             stack.callback(setattr, listener, "failures", listener.failures)
             listener.failures = failures
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
-        reading, items = as_prepared(given.items((modality,), resume.passes, frames), face, reading)
+        reading, items = as_prepared(given.items((modality,), resume.skips, frames), face, reading)
         processes = stack.enter_context(Processes([modality]))
         if callable(output):
             keep, stored = output, 0

@@ -14,7 +14,7 @@ from imagebind_cli import registry
 from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.resume import CHANGED, distinct, glance, has_changed
 from imagebind_cli.engine import default_workers, open_engine
-from imagebind_cli.engine.limits import ITEM_SECONDS
+from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.events import Listener, LogListener

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from imagebind_cli.engine.limits import overdue_reason
+from imagebind_cli.engine.item_timeout import overdue_reason
 from imagebind_cli.errors import UserError
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import face

@@ -15,7 +15,7 @@ captions.py     items and captions that search each other
 task.py         one classification, from its vectors to its report
 tally.py        the outcome of each item
 report.py       the scores, with intervals
-precision.py    how far vectors move in another number type
+number_types.py how far vectors move in another number type
 """
 
 from __future__ import annotations
