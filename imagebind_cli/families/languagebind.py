@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from imagebind_cli.encoder import EncoderConfig, InputConfig, Modality, Sample, Span
 from imagebind_cli.encoders import text
 from imagebind_cli.encoders.audio import FRAME, HOP, RATE, Levels, check_length, heard_rows, open_sound, part_of_sound
-from imagebind_cli.encoders.depth import read_numbers, to_metres, depth_unit
+from imagebind_cli.encoders.depth import depth_unit, read_numbers, to_metres
 from imagebind_cli.encoders.text import END, TextStem
 from imagebind_cli.encoders.vision import check_frames, normalise, stored_picture, video_notes
 from imagebind_cli.errors import UserError
