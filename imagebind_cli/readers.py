@@ -64,7 +64,9 @@ def check_options(face: Face, config: InputConfig, options: ReadingOptions) -> N
     known = modality(face.encoder, config).options
     if known is None:
         known = tuple(name for name in options.names() if name not in FAMILY_ONLY)
-    if unknown := sorted(options.chosen.difference(known)):
+    defaults = options.with_defaults({})
+    unknown = sorted(name for name in options.chosen.difference(known) if getattr(options, name) != defaults[name])  # records name them all
+    if unknown:
         names = ", ".join(known) or "none"
         raise OptionError(f"{face.name} of a {config.family} model has no option {unknown[0]!r}; it has {names}", [*unknown, *known])
 
