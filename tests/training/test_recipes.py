@@ -97,7 +97,7 @@ def sentences(root):
         generate.video(root / f"{number}.mp4", seconds=2, seed=number)
         grey = generate.pixels(number)[..., :1].repeat(3, axis=-1)
         trees.Image.fromarray(grey).save(root / f"{number}.jpg")
-        trees.Image.fromarray((generate.pixels(number)[..., 0].astype(np.uint16) * 20 + 500)).save(root / f"{number}.png")
+        trees.Image.fromarray(generate.pixels(number)[..., 0].astype(np.uint16) * 20 + 500).save(root / f"{number}.png")
         files = {"video": f"{number}.mp4", "depth": f"{number}.png", "thermal": f"{number}.jpg"}
         rows.append(json.dumps({"text": f"number {number}", **files}))
     trees.write(root / "captions.jsonl", "\n".join(rows) + "\n")
