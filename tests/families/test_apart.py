@@ -153,7 +153,11 @@ def test_recipes_of_training_are_checked_against_the_family(place: Path) -> None
 
 def test_an_encoder_of_a_run_begins_from_its_own_family(place: Path) -> None:
     made = Recipe.model_validate(
-        {"model": "tiny", "pairs": [{"modalities": ("image", "text")}], "encoders": {"vision": {"init": "model"}, "text": {"init": "words"}}}
+        {
+            "model": "tiny",
+            "pairs": [{"modalities": ("image", "text")}],
+            "encoders": {"vision": {"init": "model"}, "text": {"init": "words"}},
+        }
     )
     config = run_config(made)
     with pytest.raises(UserError, match="of the family sketch, and the vision encoder of this run's model of the family imagebind"):
