@@ -5,4 +5,5 @@ curves.py      scores of a recording over time, and the runs of seconds that sta
 recordings.py  the recordings that are searched: windows in stores, and files
 moments.py     what Python and `imagebind moments` call: `find_moments` for one query, `MomentFinder` for many
 cuts.py        clips of moments
+lighthouse.py  annotations, predictions and scores in the forms of Lighthouse, QVHighlights and Charades-STA
 """
