@@ -243,7 +243,7 @@ class _Batches:
         try:
             vectors = self.encode(torch.stack([clip for _, clip in batch]))
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             if len(batch) == 1:
                 raise UserError(f"out of memory with a batch of one: {str(error).splitlines()[0]}") from None
@@ -266,7 +266,8 @@ class _Batches:
             item.waiting -= 1
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
+    """Check whether an error says that there is not enough memory, so that a smaller batch may do."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
