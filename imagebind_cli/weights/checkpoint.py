@@ -273,6 +273,46 @@ def _shapes(parts: Mapping[str, Shape | None]) -> str:
     return ", ".join(f"{name} {shape}" for name, shape in parts.items())
 
 
+def join(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """Make one model of the encoders of several, which must be of one space: of one family, with equal vectors of text.
+
+    An encoder that several have is taken from the first; they may differ in the logit scale alone.
+
+    Raises:
+        UserError: they are of several families or sizes, or an encoder that two have differs.
+    """
+    first, owners = checkpoints[0], dict[str, Checkpoint]()
+    for found in checkpoints:
+        for what, own, others in (("family", found.config.family, first.config.family), ("dim", found.config.dim, first.config.dim)):
+            if own != others:
+                raise UserError(f"{found.place}: its {what} is {own}, that of {first.place} {others}; their vectors have no common space")
+        for name in found.config.encoders:
+            owner = owners.setdefault(name, found)
+            if owner is not found and _without_scale(owner, name) != _without_scale(found, name):
+                why = "their vectors have no common space" if name == registry.TEXT else "one model has one of each"
+                raise UserError(f"{found.place}: its {name} encoder differs from that of {owner.place}; {why}")
+    configs = [found.config for found in checkpoints]
+    config = replace(
+        first.config,
+        encoders={name: owner.config.encoders[name] for name, owner in owners.items()},
+        about="; ".join(dict.fromkeys(config.about for config in configs if config.about)),
+        licence=" and ".join(dict.fromkeys(config.licence for config in configs if config.licence)) or None,
+        address=None,
+        rule_seed=next((config.rule_seed for config in configs if config.rule_seed is not None), None),
+        trained_on={name: owner.config.trained_on[name] for name, owner in owners.items() if name in owner.config.trained_on},
+        files={},
+        bases={},
+    )
+    place = ", ".join(found.place for found in checkpoints)
+    return Checkpoint(config, place, lambda name: owners[name].read(name), filed=lambda name: owners[name.partition(".")[0]].filed(name))
+
+
+def _without_scale(checkpoint: Checkpoint, name: str) -> tuple[EncoderConfig, str]:
+    """Return what an encoder's vectors depend on: its config and the fingerprint of its weights, both without the logit scale."""
+    tensors = {key: tensor for key, tensor in checkpoint.read(name).items() if key != "log_scale"}
+    return replace(checkpoint.config.encoders[name], scale=None), fingerprint(tensors)
+
+
 def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> ModelConfig:
     """Write a checkpoint as a model folder, `config.json` and one safetensors file per encoder, all or nothing.
 
