@@ -38,7 +38,7 @@ from imagebind_cli.space import Space
 from imagebind_cli.tabular import parse_columns
 
 if TYPE_CHECKING:
-    from imagebind_cli.retrieval.find import Finder
+    from imagebind_cli.retrieval.finder import Finder
     from imagebind_cli.retrieval.search import Hit, Query
 
 Index = enum.StrEnum("Index", ["flat", "ivfpq", "hnsw"])
@@ -159,7 +159,7 @@ def retrieve_command(
 ) -> None:
     """Answer queries from stores, or evaluate two stores on each other."""
     given = {**{name: chosen.pop(name) for name in registry.MODALITIES}, LIKE: like, VECTOR: vector}
-    parts = _in_order(context.meta["order"], given)
+    parts = queries_in_order(context.meta["order"], given)
     if sum((bool(parts), queries is not None, pairs is not None)) != 1:
         raise UsageError(f"give a query (--text, --image, …, --like, --vector), or --queries, or --pairs{' alone' if parts else ''}")
     if weights is not None and not parts:
@@ -170,7 +170,7 @@ def retrieve_command(
             raise UsageError(f"{flag} is of a search, and --pairs gives scores alone; to see answers: retrieve A --queries B {flag} …")
     if column and (pairs is None or pairs == "ids"):
         raise UsageError("--column names columns of a --pairs FILE; give that file")
-    options = _reading_options(None if queries else {kind for kind, _ in parts}, chosen)
+    options = query_options(None if queries else {kind for kind, _ in parts}, chosen)
     numbers = read_weights(weights, len(parts)) if weights is not None else None
 
     space = Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory)
@@ -180,7 +180,7 @@ def retrieve_command(
         _print_scores(evaluate_pairs(stores, pairs, draws, say, space, parse_columns(column or ())), plain)
         return
 
-    from imagebind_cli.retrieval.find import Finder
+    from imagebind_cli.retrieval.finder import Finder
     from imagebind_cli.retrieval.search import join_windows
 
     finder = Finder(stores, space=space, modalities=modality or [], index=index and str(index), options=options)
@@ -204,14 +204,14 @@ def retrieve_command(
         raise typer.Exit(1)
 
 
-def _in_order(order: Iterable[str], given: dict[str, list[str] | None]) -> tuple[tuple[str, str], ...]:
+def queries_in_order(order: Iterable[str], given: dict[str, list[str] | None]) -> tuple[tuple[str, str], ...]:
     """Return the queries in the order of the command line."""
     left = {kind: iter(values or []) for kind, values in given.items()}
     typed = [(kind, value) for kind in order if kind in left and (value := next(left[kind], None)) is not None]
     return (*typed, *((kind, value) for kind, values in left.items() for value in values))  # those of variables and files come last
 
 
-def _reading_options(kinds: set[str] | None, chosen: dict[str, Any]) -> dict[str, Any]:
+def query_options(kinds: set[str] | None, chosen: dict[str, Any]) -> dict[str, Any]:
     """Return the reading flags that were given, each of a queried modality; kinds: None where any may come."""
     faces = [registry.face(name) for name in registry.MODALITIES if kinds is None or name in kinds]
     given = {name: value for name, value in chosen.items() if value is not None}

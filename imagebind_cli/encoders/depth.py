@@ -92,7 +92,7 @@ def depth_unit(values: np.ndarray, options: DepthOptions) -> str:
     if unit not in UNITS:
         raise ValueError(f"unknown depth format {unit!r}; choose from {', '.join(UNITS)}")
     if values.dtype.itemsize < 2 and unit != "relative":
-        raise ValueError("an 8-bit picture is no metric depth; 16-bit millimetres or floating-point metres are needed")
+        raise ValueError("an 8-bit picture is not metric depth; 16-bit millimetres or floating-point metres are needed")
     return unit
 
 

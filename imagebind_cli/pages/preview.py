@@ -27,8 +27,8 @@ TRACES = ["#c0392b", "#27ae60", "#2980b9"]  # x, y, z
 def draw(sample: Sample, encoder: str, config: EncoderConfig, most: int = 6) -> Image.Image:
     """Draw the first clips of a sample side by side, each with its seconds above it.
 
-    Text is drawn as the numbers of its tokens, six channels over time as traces, three channels as frames, and one channel, or several
-    spectrograms below each other, by the panel that the encoder's `Modality` names.
+    Text is drawn as the numbers of its tokens, a waveform as its outline, six channels over time as traces, three channels as frames, and
+    one channel, or several spectrograms below each other, by the panel that the encoder's `Modality` names.
 
     Args:
         encoder: its name in the registry. most: clips drawn at most.
@@ -51,6 +51,8 @@ def _panel(clip: np.ndarray, encoder: str, config: EncoderConfig) -> Image.Image
         return _tokens(clip, config.padding)
     mean, std = (np.asarray(values).reshape(-1, *[1] * (clip.ndim - 1)) for values in (config.mean, config.std))
     values = clip * std + mean
+    if values.ndim == 1:
+        return _waveform(values)
     if values.ndim == 2:
         return traces(values)
     panel = registry.modality(encoder, config).preview
@@ -105,6 +107,18 @@ def traces(values: np.ndarray) -> Image.Image:
             heights = top + 114 - (trace - low) / (high - low or 1) * 108
             columns = MARGIN + np.linspace(0, 499, len(trace))
             pen.line(list(zip(columns.tolist(), heights.tolist(), strict=True)), fill=colour)
+    return sheet
+
+
+def _waveform(values: np.ndarray) -> Image.Image:
+    """Draw a waveform (samples,) as the outline from its smallest to its largest sample in each column."""
+    columns = [column for column in np.array_split(values, 500) if len(column)]
+    limit = float(np.abs(values).max()) or 1.0
+    sheet = Image.new("RGB", (MARGIN + len(columns), 120), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((2, 2), f"{limit:.2g}", fill=INK)
+    for place, column in enumerate(columns, start=MARGIN):
+        pen.line([(place, 60 - 58 * float(column.max()) / limit), (place, 60 - 58 * float(column.min()) / limit)], fill=INK)
     return sheet
 
 
