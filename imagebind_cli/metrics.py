@@ -143,6 +143,35 @@ def moment_retrieval(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     }
 
 
+HIGHLIGHT = 4  # the least rating of a clip that counts as a highlight: "very good"
+
+
+def highlight_detection(predicted: np.ndarray, saliency: np.ndarray) -> dict[str, float]:
+    """Compute the metrics of one query of highlight detection, as QVHighlights' own evaluation does.
+
+    Args:
+        predicted: a score for each clip, (clips,); missing ones count 0. saliency: the ratings of each clip, 0 to 4, (clips, raters).
+    Returns:
+        `HIT@1`: 1 if any rater finds the clip with the highest score very good. `highlight mAP`: the mean over raters of interpolated AP.
+    """
+    scores = np.zeros(len(saliency))
+    scores[: len(predicted)] = predicted[: len(scores)]
+    right = saliency >= HIGHLIGHT
+    precisions = [_highlight_precision(scores, of_rater) for of_rater in right.T]
+    return {"HIT@1": float(right[int(np.argmax(scores))].any()), "highlight mAP": float(np.mean(precisions))}
+
+
+def _highlight_precision(scores: np.ndarray, right: np.ndarray) -> float:
+    """Compute interpolated average precision of one rater's highlights; clips of equal score enter together. 0 without a highlight."""
+    if not right.any():
+        return 0.0
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.diff(scores[order], append=np.nan))
+    hits = np.cumsum(right[order])[ends]
+    reached = np.maximum.accumulate((hits / (ends + 1))[::-1])[::-1]
+    return float((np.diff(hits / right.sum(), prepend=0) * reached).sum())
+
+
 def _moment_precision(shared: np.ndarray, least: float) -> float:
     """Compute interpolated average precision. Each moment found takes the free one of the truth that it shares most with. shared: (m, n)."""
     taken: set[int] = set()

@@ -120,8 +120,8 @@ class Model:
         fitting = next((shape for shape in shapes if tensor.dim() > len(shape) and encoder.config.fits(tensor.shape[-len(shape) :])), None)
         extra = tensor.dim() - len(fitting or ())
         if fitting is None or extra not in (1, 2) or tensor.shape[0] == 0:
-            wanted = " or ".join(f"(b, {', '.join(map(str, shape))})" for shape in shapes)
-            raise UserError(f"{modality}: tensor of shape {tuple(tensor.shape)}; {wanted} is needed, or with clips after b")
+            wanted = [f"({first}, {', '.join(map(str, shape))})" for first in ("b", "b, clips") for shape in shapes]
+            raise UserError(f"{modality}: tensor of shape {tuple(tensor.shape)}; {' or '.join(wanted)} is needed")
         with torch.inference_mode():
             to_pin = self.device.type == "cuda" and tensor.device.type == "cpu"  # pinned memory is copied while Python continues
             tensor = tensor.pin_memory().to(self.device, non_blocking=True) if to_pin else tensor.to(self.device)

@@ -2,6 +2,11 @@
 
 One thread takes items as they arrive and submits them to an engine, never more than a fixed number ahead; the calling thread encodes.
 Nothing waits for the end of the input, so an endless one works.
+
+Memory is bounded by three numbers. At most `engine.workers + ahead` items are submitted and not yielded, besides the one being submitted; of
+each, threads hold the next sample, and processes hold `processes.READY` and a socket's worth of those that a worker has begun. `embed_items`
+reads `batch_size` items ahead, and adds two batches of clips: one that fills and one under way. Of a finished clip only its vector is kept,
+until its item ends.
 """
 
 from __future__ import annotations
@@ -132,7 +137,7 @@ def decode(
     An item that fails midway ends in a `Failure` of its id.
 
     Args:
-        engine: reads payloads; closed at the end. At most `engine.workers + ahead` items are submitted and not yielded yet.
+        engine: reads payloads; closed at the end. ahead: items to submit beyond those that its workers read; the module says what they hold.
     """
     stop = threading.Event()
     submitted: queue.Queue[_Entry] = queue.Queue(engine.workers + ahead)
@@ -238,7 +243,7 @@ class _Batches:
         try:
             vectors = self.encode(torch.stack([clip for _, clip in batch]))
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             if len(batch) == 1:
                 raise UserError(f"out of memory with a batch of one: {str(error).splitlines()[0]}") from None
@@ -261,7 +266,8 @@ class _Batches:
             item.waiting -= 1
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
+    """Check whether an error says that there is not enough memory, so that a smaller batch may do."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 

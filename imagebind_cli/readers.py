@@ -61,8 +61,9 @@ def check_options(face: Face, config: InputConfig, options: ReadingOptions) -> N
     Raises:
         OptionError: names the first of them.
     """
-    known = _known_options(face, config, options)
-    if unknown := sorted(options.chosen.difference(known)):
+    known, defaults = _known_options(face, config, options), options.with_defaults({})
+    unknown = sorted(name for name in options.chosen.difference(known) if getattr(options, name) != defaults[name])  # records name them all
+    if unknown:
         names = ", ".join(known) or "none"
         raise OptionError(f"{face.name} of a {config.family} model has no option {unknown[0]!r}; it has {names}", [*unknown, *known])
 

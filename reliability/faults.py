@@ -261,16 +261,17 @@ class Bench:
             leave = os._exit
 
             def noted(code: int) -> None:
-                calls = MANY_CALLS - ctypes.CDLL(None).eio_left()
-                (folder / ".calls").write_text(str(calls))
+                (folder / ".calls").write_text(str(MANY_CALLS - shim().eio_left()))
                 leave(code)
 
             os._exit = noted  # type: ignore[assignment]
-            ctypes.CDLL(None).eio_left.restype = ctypes.c_long
             arm(MANY_CALLS)
 
         os.waitpid(self.start(folder, prepare), 0)
-        return max(1, int((folder / ".calls").read_text()))
+        calls = int((folder / ".calls").read_text())
+        if not 0 < calls < MANY_CALLS // 2:
+            raise RuntimeError(f"{self.writer.name}: the shim counted {calls} writes")
+        return calls
 
     def limited(self, draw: random.Random) -> str | None:
         """Let no file grow beyond a part of the largest output, as `ulimit -f` does, check, and run again."""
@@ -290,27 +291,35 @@ class Bench:
 
 
 def arm(calls: int) -> None:
-    """Let a write or sync of this process fail, after so many that do not. The shim must be loaded."""
-    ctypes.CDLL(None).eio_arm(ctypes.c_long(calls))
+    """Let a write or sync of this process fail, after so many that do not."""
+    shim().eio_arm(calls)
+
+
+@functools.cache
+def shim() -> ctypes.CDLL:
+    """Return the functions of the shim, which must be loaded."""
+    library = ctypes.CDLL(None)
+    library.eio_arm.argtypes, library.eio_left.restype = [ctypes.c_long], ctypes.c_long
+    return library
 
 
 def build_shim(folder: Path) -> Path | None:
     """Build the shim, and return it; None without a C compiler that can."""
     folder.mkdir(parents=True, exist_ok=True)
-    shim = folder / "eio.so"
+    built = folder / "eio.so"
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if sys.platform != "linux" or compiler is None:
         return None
-    return None if subprocess.run([compiler, "-shared", "-fPIC", "-o", shim, SHIM, "-ldl"], check=False).returncode else shim
+    return None if subprocess.run([compiler, "-shared", "-fPIC", "-o", built, SHIM, "-ldl"], check=False).returncode else built
 
 
 def with_shim() -> bool:
     """Check whether the shim is loaded, after starting this program again with it where it can be built."""
     if "eio.so" in os.environ.get("LD_PRELOAD", ""):
         return hasattr(ctypes.CDLL(None), "eio_arm")
-    shim = build_shim(Path("build").absolute())
-    if shim is not None:
-        os.environ["LD_PRELOAD"] = str(shim)
+    built = build_shim(Path("build").absolute())
+    if built is not None:
+        os.environ["LD_PRELOAD"] = str(built)
         os.execv(sys.executable, [sys.executable, "-m", "reliability.faults", *sys.argv[1:]])
     return False
 

@@ -190,3 +190,14 @@ def test_a_moment_counts_at_the_overlaps_that_it_reaches() -> None:
     assert (scores["mAP@0.5"], scores["mAP@0.75"], scores["mAP"]) == (1, 0, close(0.5))
     both = metrics.moment_retrieval(np.array([(0, 10), (0, 8)]), np.array([(0, 9), (0, 10)]))  # the second takes what the first leaves
     assert both["mAP@0.75"] == 1
+
+
+def test_highlights_by_hand() -> None:
+    saliency = np.array([[4, 0, 2], [3, 4, 0], [0, 0, 4], [4, 0, 0]])
+    scores = metrics.highlight_detection(np.array([0.1, 0.9, 0.5, 0.3]), saliency)
+    # First rater: clips 0 and 3 are the last two, precision 1/3 then 2/4, and 2/4 holds for both; second: the first; third: the second.
+    assert scores == {"HIT@1": 1, "highlight mAP": close((0.5 + 1 + 0.5) / 3)}
+    assert metrics.highlight_detection(np.array([0.9]), saliency)["HIT@1"] == 1
+    assert metrics.highlight_detection(np.array([0.0, 0.9]), np.array([[4], [0]])) == {"HIT@1": 0, "highlight mAP": close(0.5)}
+    assert metrics.highlight_detection(np.array([1.0, 1.0]), np.array([[4], [0]]))["highlight mAP"] == close(0.5)  # a tie enters together
+    assert metrics.highlight_detection(np.array([1.0]), np.array([[3]])) == {"HIT@1": 0, "highlight mAP": 0}

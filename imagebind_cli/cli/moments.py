@@ -35,6 +35,7 @@ from imagebind_cli.space import Space
 
 if TYPE_CHECKING:
     from imagebind_cli.grounding.curves import MomentOptions
+    from imagebind_cli.grounding.lighthouse import MomentTruth
     from imagebind_cli.grounding.moments import MomentAnswer, MomentFinder
 
 HELP = """Find when in recordings a query is: a JSON line for each moment, best first.
@@ -74,6 +75,13 @@ def moments_command(
         Path | None,
         query_option(metavar="FILE|STORE", help="Many queries: a store, an array, or lines of sentences or JSON objects; - for stdin."),
     ] = None,
+    truth: Annotated[
+        Path | None,
+        query_option(
+            metavar="FILE", help="Lighthouse's JSON lines or Charades-STA's text: predict and score its queries, each in its video."
+        ),
+    ] = None,
+    report: Annotated[Path | None, query_option(metavar="FILE", help="Write the scores of --truth as JSON.")] = None,
     errors: Annotated[
         Path | None, query_option(metavar="FILE", help="Write a JSON line for each failed query or file to this file.")
     ] = None,
@@ -109,8 +117,13 @@ def moments_command(
     """Find the moments of queries in recordings."""
     given = {**{name: chosen.pop(name) for name in registry.MODALITIES}, LIKE: like, VECTOR: vector}
     parts = queries_in_order(context.meta["order"], given)
-    if bool(parts) == (queries is not None):
-        raise UsageError("give a query (--text, --audio, …, --like, --vector), or --queries FILE of many")
+    if sum((bool(parts), queries is not None, truth is not None)) != 1:
+        raise UsageError("give a query (--text, --audio, …, --like, --vector), or --queries FILE of many, or --truth FILE")
+    if report is not None and truth is None:
+        raise UsageError("--report has the scores of --truth FILE")
+    for flag, value in (("--html", html), ("--plot", plot), ("--cut", cut), ("--plain", plain or None)) if truth is not None else ():
+        if value is not None:
+            raise UsageError(f"{flag} shows moments, and --truth gives predictions and scores alone")
     if weights is not None and not parts:
         raise UsageError("--weights are of queries given as options; a line of --queries has its own")
     if plot is not None and queries is not None:
@@ -122,6 +135,11 @@ def moments_command(
     from imagebind_cli.grounding.moments import HOP, MomentFinder
     from imagebind_cli.grounding.recordings import split_inputs
 
+    truths = None
+    if truth is not None:
+        from imagebind_cli.grounding.lighthouse import read_moment_truth
+
+        truths = read_moment_truth(truth)
     kinds = {kind for kind, _ in parts} | {*split_inputs(recordings, modality and str(modality))[1]}
     options = query_options(None if queries else kinds, chosen)
     results = Results(plain, html, plot, cut, root, MomentOptions(threshold, min_length, join, k))
@@ -141,6 +159,9 @@ def moments_command(
                 listener=talk,
             )
         )
+        if truths is not None:
+            _predict(finder, truths, results.options, report, talk)
+            raise typer.Exit(1 if talk.failed else 0)
         if queries is None:
             answers = finder.answer([combined_request(parts, numbers)], results.options)
         else:
@@ -149,6 +170,23 @@ def moments_command(
             results.give(answers, finder, talk)
     if talk.failed:
         raise typer.Exit(1)
+
+
+def _predict(finder: MomentFinder, truths: list[MomentTruth], options: MomentOptions, report: Path | None, talk: Talk) -> None:
+    """Print a prediction for each annotated query, and report the scores."""
+    from imagebind_cli.files import write_json
+    from imagebind_cli.grounding.lighthouse import moment_report, predict
+
+    scores = []
+    for prediction in predict(finder, truths, options):
+        write(json.dumps(prediction.as_json()).encode() + b"\n")
+        if of_query := prediction.scores():
+            scores.append(of_query)
+    figures = moment_report(scores)
+    for name, figure in figures.items():
+        say(f"{name}: {100 * figure['value']:.2f} ({100 * figure['low']:.1f} to {100 * figure['high']:.1f}), {figure['queries']:,} queries")
+    if report is not None:
+        write_json(report, {"scores": figures, "queries": len(truths), "missing": talk.failed, "made": dict(finder.stores[0].provenance)})
 
 
 @dataclass(frozen=True)
@@ -169,9 +207,9 @@ class Results:
 
             check_curve_plot()
         if self.cut is not None:
-            from imagebind_cli.grounding.cuts import check_folder
+            from imagebind_cli.grounding.cuts import check_clip_folder
 
-            check_folder(self.cut)
+            check_clip_folder(self.cut)
 
     def give(self, answers: Iterator[MomentAnswer], finder: MomentFinder, talk: Talk) -> None:
         """Write every answer as it comes."""

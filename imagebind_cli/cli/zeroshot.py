@@ -169,7 +169,9 @@ CLASS_FLAGS = {
     "class_by": Annotated[
         str | None, class_option(metavar="folder|id|COLUMN", help="What names the class of each example. Default: class, else id.")
     ],
-    "save_classes": Annotated[Path | None, class_option(metavar="STORE", help="Store the class vectors, for --classes of later runs.")],
+    "save_classes": Annotated[
+        Path | None, class_option(metavar="STORE", hidden=True, help="Store the class vectors, for --classes of later runs.")
+    ],
     "templates": Annotated[
         str | None,
         class_option(metavar="NAME|FILE", show_default="clip", help="Prompts: clip, plain, a modality's, or a file with {} in its lines."),

@@ -49,6 +49,13 @@ def mel_filters(bins: int) -> Tensor:
     return F.pad(filters, (0, 1)).to_sparse().coalesce()  # the frequency at half the rate belongs to no filter
 
 
+def band_hertz(bins: int) -> np.ndarray:
+    """Return the edges of the bands of a spectrogram in Hz, (bins + 1,): halfway, on the mel scale, between the centres of two filters."""
+    low, high = (1127 * math.log(1 + hertz / 700) for hertz in (LOWEST_HERTZ, RATE / 2))
+    step = (high - low) / (bins + 1)
+    return 700 * (np.exp((low + (np.arange(bins + 1) + 0.5) * step) / 1127) - 1)
+
+
 @cache
 def hann() -> Tensor:
     """Return the analysis window, (FRAME,) float64. The paper says Hamming; the released code, which made the weights, uses Hann."""

@@ -22,7 +22,7 @@ def classify_by_probe(task: Task, options: ProbeOptions, examples: Task | None, 
     if not options.shots:
         raise UsageError("--shots: the number of examples of each class is needed")
     if task.metric == "map" or (task.truth and task.truth.has_several):
-        raise UserError("a probe learns one label of each item, and this truth has several")
+        raise UserError("a probe needs one label per item; this truth gives several")
     listener, training = task.listener, probe_training(task.source.modality, options)
     listener.note(f"linear probe: {training.describe()}")
     failed: list[str] = []

@@ -91,7 +91,8 @@ class Tally:
                 hint = f"the nearest is {near[0]!r}" if near else unlike
                 raise UserError(f"{id}: its true label {label!r} is none of the {len(self.classes)} classes; {hint}")
         if self.metric == "top1" and len(labels) != 1:
-            raise UserError(f"{id}: has {len(labels)} labels, {', '.join(labels) or 'none'}, and top-1 takes one; use --metric map")
+            named = f"{len(labels)} labels ({', '.join(labels)})" if labels else "no label"
+            raise UserError(f"{id}: has {named}; top-1 takes one; use --metric map")
         return [self._places[label] for label in labels]
 
     @property

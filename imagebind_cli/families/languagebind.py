@@ -24,10 +24,11 @@ from torch.nn import functional as F
 from imagebind_cli.encoder import EncoderConfig, InputConfig, Modality, Sample, Span
 from imagebind_cli.encoders import text
 from imagebind_cli.encoders.audio import FRAME, HOP, RATE, Levels, check_length, heard_rows, open_sound, part_of_sound
-from imagebind_cli.encoders.depth import read_numbers, to_metres, unit_of
+from imagebind_cli.encoders.depth import depth_unit, read_numbers, to_metres
 from imagebind_cli.encoders.text import END, TextStem
 from imagebind_cli.encoders.vision import check_frames, normalise, stored_picture, video_notes
 from imagebind_cli.errors import UserError
+from imagebind_cli.families.clip import TRANSFORMERS_ACTIVATIONS, transformers_rows
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.image import middle, upright
 from imagebind_cli.media.resampling import Resampled
@@ -48,49 +49,23 @@ TOWERS = {  # what a config's model_type says, and the encoder of the input that
 }
 LICENCE = "MIT (as stated by its authors)"
 
-# Published name -> ours, with {t} for the tower that is not text; see `weights.tensor_names`.
+# Published name -> ours, with {t} for the tower that is not text: what CLIP in the same layout lacks, or has in another shape.
 TENSORS = """
 vision_model.embeddings.class_embedding                        {t}.stem.cls                                as_class_tokens
-vision_model.embeddings.patch_embedding.weight                 {t}.stem.proj.weight                        one_frame
-vision_model.embeddings.position_embedding.weight              {t}.stem.pos                                as_sequence
-vision_model.embeddings.position_ids                           -
-vision_model.pre_layrnorm.{p}                                  {t}.trunk.norm.{p}
 vision_model.encoder.layers.{i}.temporal_embedding             {t}.trunk.blocks.{i}.time.pos
 vision_model.encoder.layers.{i}.temporal_layer_norm1.{p}       {t}.trunk.blocks.{i}.time.norm.{p}
 vision_model.encoder.layers.{i}.temporal_attn.q_proj.{p}       {t}.trunk.blocks.{i}.time.attn.qkv.{p}#0
 vision_model.encoder.layers.{i}.temporal_attn.k_proj.{p}       {t}.trunk.blocks.{i}.time.attn.qkv.{p}#1
 vision_model.encoder.layers.{i}.temporal_attn.v_proj.{p}       {t}.trunk.blocks.{i}.time.attn.qkv.{p}#2
 vision_model.encoder.layers.{i}.temporal_attn.out_proj.{p}     {t}.trunk.blocks.{i}.time.attn.out.{p}
-vision_model.encoder.layers.{i}.self_attn.q_proj.{p}           {t}.trunk.blocks.{i}.attn.qkv.{p}#0
-vision_model.encoder.layers.{i}.self_attn.k_proj.{p}           {t}.trunk.blocks.{i}.attn.qkv.{p}#1
-vision_model.encoder.layers.{i}.self_attn.v_proj.{p}           {t}.trunk.blocks.{i}.attn.qkv.{p}#2
-vision_model.encoder.layers.{i}.self_attn.out_proj.{p}         {t}.trunk.blocks.{i}.attn.out.{p}
-vision_model.encoder.layers.{i}.layer_norm1.{p}                {t}.trunk.blocks.{i}.norm1.{p}
-vision_model.encoder.layers.{i}.layer_norm2.{p}                {t}.trunk.blocks.{i}.norm2.{p}
-vision_model.encoder.layers.{i}.mlp.fc1.{p}                    {t}.trunk.blocks.{i}.mlp.up.{p}
-vision_model.encoder.layers.{i}.mlp.fc2.{p}                    {t}.trunk.blocks.{i}.mlp.down.{p}
-vision_model.post_layernorm.{p}                                {t}.head.norm.{p}
-visual_projection.weight                                       {t}.head.proj.weight
-text_model.embeddings.token_embedding.weight                   text.stem.tokens.weight
-text_model.embeddings.position_embedding.weight                text.stem.pos                               as_sequence
-text_model.embeddings.position_ids                             -
-text_model.encoder.layers.{i}.self_attn.q_proj.{p}             text.trunk.blocks.{i}.attn.qkv.{p}#0
-text_model.encoder.layers.{i}.self_attn.k_proj.{p}             text.trunk.blocks.{i}.attn.qkv.{p}#1
-text_model.encoder.layers.{i}.self_attn.v_proj.{p}             text.trunk.blocks.{i}.attn.qkv.{p}#2
-text_model.encoder.layers.{i}.self_attn.out_proj.{p}           text.trunk.blocks.{i}.attn.out.{p}
-text_model.encoder.layers.{i}.layer_norm1.{p}                  text.trunk.blocks.{i}.norm1.{p}
-text_model.encoder.layers.{i}.layer_norm2.{p}                  text.trunk.blocks.{i}.norm2.{p}
-text_model.encoder.layers.{i}.mlp.fc1.{p}                      text.trunk.blocks.{i}.mlp.up.{p}
-text_model.encoder.layers.{i}.mlp.fc2.{p}                      text.trunk.blocks.{i}.mlp.down.{p}
-text_model.final_layer_norm.{p}                                text.head.norm.{p}
-text_projection.weight                                         text.head.proj.weight
 logit_scale                                                    text.log_scale,{t}.log_scale
 """
 
 
 def tensor_table(config: ModelConfig) -> str:
     """Return the table of names for a model of this config: that of the tower it has."""
-    return TENSORS.replace("{t}", next((name for name in config.encoders if name != "text"), "vision"))
+    tower = next((name for name in config.encoders if name != "text"), "vision")
+    return TENSORS.replace("{t}", tower) + transformers_rows(tower, "one_frame") + transformers_rows("text")
 
 
 # ---- LoRA
@@ -145,7 +120,7 @@ def fold_adapters(tensors: Mapping[str, Tensor], values: Values, place: str) -> 
         if name in keys:
             raise UserError(f"{place}: {keys[name]} and {key} are the same tensor")
         keys[name] = key
-    vision = Fields.of(values, "vision_config", place)
+    vision = ConfigFields.of(values, "vision_config", place)
     alpha = vision.number("lora_alpha", 16.0)
     rank = vision.whole("lora_r", 2, least=0)
     attention = "temporal_attn" if any(".temporal_attn." in name for name in keys) else "self_attn"
@@ -194,12 +169,6 @@ def _spelling(name: str, names: Any) -> str:
 
 # ---- config.json
 
-ACTIVATIONS = {  # transformers' names -> ours
-    "gelu": "gelu",
-    "quick_gelu": "quick_gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-}
 UNDERSTOOD = {
     "model_type", "projection_dim", "logit_scale_init_value", "text_config", "vision_config",
 }  # fmt: skip
@@ -211,7 +180,7 @@ UNDERSTOOD_VISION = UNDERSTOOD_TOWER | {
     "patch_size", "image_size", "num_mel_bins", "target_length", "audio_mean", "audio_std", "audio_sample_rate", "add_time_attn",
     "num_frames", "clip_type", "lora_r", "lora_alpha", "max_depth",
 }  # fmt: skip
-# Fields that mean nothing here unless they have another value than these.
+# ConfigFields that mean nothing here unless they have another value than these.
 PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
     "num_channels": (3,), "tube_size": (None, 1), "pruned_heads": (None, {}), "add_cross_attention": (False,), "is_decoder": (False,),
     "is_encoder_decoder": (False,), "use_bfloat16": (False,), "quantization_config": (None,), "text_config_dict": (None,),
@@ -236,7 +205,7 @@ MOST_LAYERS = 1000
 
 
 @dataclass(frozen=True)
-class Fields:
+class ConfigFields:
     """A part of a config with its name in front of errors. Every field that is not there has the published code's default.
 
     values: of the part. section: its name and a dot, "" for the whole. place: the file.
@@ -247,7 +216,7 @@ class Fields:
     place: str
 
     @classmethod
-    def of(cls, values: Values, part: str, place: str) -> Fields:
+    def of(cls, values: Values, part: str, place: str) -> ConfigFields:
         """Return a part of a config; a part that is missing is empty.
 
         Raises:
@@ -307,7 +276,7 @@ class Fields:
             raise self.fault(name, f"is {value}; {tensor} has shape {tuple(shape)}")
 
 
-def describes(values: Values) -> bool:
+def is_languagebind(values: Values) -> bool:
     """Check whether values are a LanguageBind config; one whose model_type is missing is known by fields that only it has."""
     kind, vision = values.get("model_type"), values.get("vision_config")
     if "model_type" not in values:
@@ -315,7 +284,7 @@ def describes(values: Values) -> bool:
     return isinstance(kind, str) and kind.startswith("LanguageBind")
 
 
-def model_config(values: Values, tensors: Mapping[str, Tensor], place: str) -> ModelConfig:
+def languagebind_config(values: Values, tensors: Mapping[str, Tensor], place: str) -> ModelConfig:
     """Make a config of a published `config.json`; sizes must be those of the tensors, as far as these are at hand.
 
     Raises:
@@ -323,14 +292,14 @@ def model_config(values: Values, tensors: Mapping[str, Tensor], place: str) -> M
     """
     kinds = ", ".join(TOWERS)
     if not values:
-        raise UserError(f"{place}: LanguageBind weights need a config.json beside them, whose model_type is one of {kinds}")
-    whole = Fields(values, "", place)
+        raise UserError(f"{place}: weights under transformers' names need their config.json beside them, or --config config.json")
+    whole = ConfigFields(values, "", place)
     kind = values.get("model_type")
     if kind not in TOWERS:
         raise UserError(f"{place}: model_type is {'missing' if kind is None else repr(kind)}; choose from {kinds}")
     if over_time := next((name for name in tensors if ".temporal_mlp." in name or ".temporal_layer_norm2." in name), None):
         raise UserError(f"{place}: {_spelling(over_time, tensors)} is not supported: an MLP over time, which no published tower has")
-    vision, words = (Fields.of(values, part, place) for part in ("vision_config", "text_config"))
+    vision, words = (ConfigFields.of(values, part, place) for part in ("vision_config", "text_config"))
     for fields, understood in ((whole, UNDERSTOOD), (vision, UNDERSTOOD_VISION), (words, UNDERSTOOD_TEXT)):
         if fields is not whole and not fields.values:
             raise UserError(f"{place}: {fields.section.removesuffix('.')} is missing")
@@ -352,7 +321,7 @@ def model_config(values: Values, tensors: Mapping[str, Tensor], place: str) -> M
     return ModelConfig(name=folder or f"{NAME}-{other}", dim=dim, encoders=towers, about=f"LanguageBind, text and {other}")
 
 
-def _tower(kind: str, vision: Fields, tensors: Mapping[str, Tensor], **shared: Any) -> EncoderConfig:
+def _tower(kind: str, vision: ConfigFields, tensors: Mapping[str, Tensor], **shared: Any) -> EncoderConfig:
     """Make the config of the tower that is not text."""
     patch = vision.whole("patch_size", 32)
     vision.agree("patch_size", patch, tensors, "vision_model.embeddings.patch_embedding.weight", -1)
@@ -373,7 +342,7 @@ def _tower(kind: str, vision: Fields, tensors: Mapping[str, Tensor], **shared: A
     )  # fmt: skip
 
 
-def _text(words: Fields, tensors: Mapping[str, Tensor], **shared: Any) -> EncoderConfig:
+def _text(words: ConfigFields, tensors: Mapping[str, Tensor], **shared: Any) -> EncoderConfig:
     """Make the config of the text tower."""
     vocabulary, context = words.whole("vocab_size", 49408), words.whole("max_position_embeddings", 77)
     words.agree("vocab_size", vocabulary, tensors, "text_model.embeddings.token_embedding.weight", 0)
@@ -384,7 +353,7 @@ def _text(words: Fields, tensors: Mapping[str, Tensor], **shared: Any) -> Encode
     )  # fmt: skip
 
 
-def _trunk(fields: Fields, heads: int, tensors: Mapping[str, Tensor], model: str, **changes: Any) -> TrunkConfig:
+def _trunk(fields: ConfigFields, heads: int, tensors: Mapping[str, Tensor], model: str, **changes: Any) -> TrunkConfig:
     """Make the config of a trunk. heads: the published default of a tower of this kind, whose heads are 64 wide."""
     is_text = model == "text_model"
     width = fields.whole("hidden_size", 512 if is_text else 768)
@@ -400,15 +369,15 @@ def _trunk(fields: Fields, heads: int, tensors: Mapping[str, Tensor], model: str
     if width % count or ("num_attention_heads" not in fields.values and width // count != 64):  # no tensor's shape tells them
         raise fields.fault("num_attention_heads", f"is {count}, and hidden_size {width}: not heads of one width")
     activation = fields.values.get("hidden_act", "quick_gelu")
-    if activation not in ACTIVATIONS:
-        raise fields.fault("hidden_act", f"is {activation!r:.40}; choose from {', '.join(ACTIVATIONS)}")
+    if activation not in TRANSFORMERS_ACTIVATIONS:
+        raise fields.fault("hidden_act", f"is {activation!r:.40}; choose from {', '.join(TRANSFORMERS_ACTIVATIONS)}")
     return TrunkConfig(
-        width=width, layers=layers, heads=count, mlp=mlp_ratio(hidden, width), activation=ACTIVATIONS[activation],
+        width=width, layers=layers, heads=count, mlp=mlp_ratio(hidden, width), activation=TRANSFORMERS_ACTIVATIONS[activation],
         norm_eps=fields.number("layer_norm_eps", 1e-5, least=0, most=1), **changes,
     )  # fmt: skip
 
 
-def _frames(kind: str, vision: Fields, tensors: Mapping[str, Tensor]) -> tuple[int, bool]:
+def _frames(kind: str, vision: ConfigFields, tensors: Mapping[str, Tensor]) -> tuple[int, bool]:
     """Return the frames of a clip, 0 for a tower without time, and whether each frame has a class token, as the tensors' shapes tell."""
     kernel, cls = (f"vision_model.embeddings.{name}" for name in ("patch_embedding.weight", "class_embedding"))
     over_time = next((name for name in tensors if ".temporal_attn." in name or ".temporal_embedding" in name), None)
@@ -433,7 +402,7 @@ def _frames(kind: str, vision: Fields, tensors: Mapping[str, Tensor]) -> tuple[i
     return frames, tensors[cls].dim() == 2
 
 
-def _plane(kind: str, vision: Fields, patch: int, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
+def _plane(kind: str, vision: ConfigFields, patch: int, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
     """Return the height and width of what a tower sees: of a sound, mel bins and frames."""
     positions = "vision_model.embeddings.position_embedding.weight"
     bins, length = (vision.whole(name, 0, least=0) for name in ("num_mel_bins", "target_length"))
@@ -485,7 +454,7 @@ def _middle(planes: Tensor, size: int) -> Tensor:
     return planes[..., top : top + size, left : left + size]
 
 
-def read_picture(
+def read_rgb_picture(
     source: Source | np.ndarray | Image.Image, config: InputConfig, options: VisionOptions | ThermalOptions
 ) -> Iterator[Sample]:
     """Read a picture file, a Pillow image, or an array (h, w, 3) or (h, w) uint8, as one clip. Thermal pictures are read as others are.
@@ -497,7 +466,7 @@ def read_picture(
 
 
 def _picture_sample(source: Any, config: InputConfig, options: VisionOptions | ThermalOptions) -> Sample:
-    """Make the sample. Not inside `read_picture`, whose local variables, and so the picture in full size, would live until it is used."""
+    """Make the sample. Not inside `read_rgb_picture`, whose local variables, and so the picture in full size, would live until it is used."""
     if isinstance(source, np.ndarray) and source.ndim == 2:
         source = np.repeat(source[..., None], 3, axis=-1)
     stored, facts, taken = stored_picture(source)
@@ -522,7 +491,7 @@ def _picture_notes(facts: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def read_depth(source: Source | np.ndarray, config: InputConfig, options: DepthOptions) -> Iterator[Sample]:
+def read_metric_depth(source: Source | np.ndarray, config: InputConfig, options: DepthOptions) -> Iterator[Sample]:
     """Read a depth file in millimetres (whole numbers) or metres, or an array (h, w), as one clip: far is bright.
 
     Raises:
@@ -537,7 +506,7 @@ NEAREST = 0.01  # metres; nothing is nearer, so a pixel without depth, 0, is the
 
 def _depth_sample(source: Source | np.ndarray, config: InputConfig, options: DepthOptions) -> Sample:
     numbers = read_numbers(source, options)
-    unit = unit_of(numbers.values, options)
+    unit = depth_unit(numbers.values, options)
     if unit not in METRIC:
         raise ValueError(f"{unit} depth has no metres, which LanguageBind's depth tower takes")
     metres = to_metres(numbers.values, unit).astype(np.float32)
@@ -566,7 +535,7 @@ def _depth_sample(source: Source | np.ndarray, config: InputConfig, options: Dep
 EVER = Fraction(10**9)  # seconds; later than any frame, also of a file that says less than it has
 
 
-def read_video(source: Any, config: InputConfig, options: VisionOptions) -> Iterator[Sample]:
+def read_whole_video(source: Any, config: InputConfig, options: VisionOptions) -> Iterator[Sample]:
     """Read a video file, an animated picture, a folder of frames, (frames (t, h, w, 3) uint8 in RGB, rate in Hz), or frames alone, as one clip.
 
     Its frames are evenly spaced from the first to the last of the whole, or of a stretch; a short one repeats some.
@@ -636,7 +605,7 @@ def _clip(frames: Sequence[np.ndarray], config: InputConfig, options: VisionOpti
 WHOLE_SECONDS = 300  # a sound of at most this length is read whole, as published; of a longer one only what is heard
 
 
-def read_sound(source: Any, config: InputConfig, options: AudioOptions) -> Iterator[Sample]:
+def read_stretches(source: Any, config: InputConfig, options: AudioOptions) -> Iterator[Sample]:
     """Read a sound file, or (waveform (samples,) or (channels, samples) in [-1, 1], rate in Hz), or a waveform alone at 16 kHz, as one clip.
 
     Its three channels are three stretches of the log-mel energies of one channel: of a sound that is no longer than one, the same, repeated
@@ -717,7 +686,7 @@ def _stretches(resampled: Resampled, places: Sequence[int], length: int) -> Iter
         yield place, held
 
 
-def read_text(source: str, config: EncoderConfig, options: TextOptions) -> Iterator[Sample]:
+def read_padded_text(source: str, config: EncoderConfig, options: TextOptions) -> Iterator[Sample]:
     """Read a sentence as ImageBind does, but fill it up with the end token, as published.
 
     Raises:
@@ -729,17 +698,17 @@ def read_text(source: str, config: EncoderConfig, options: TextOptions) -> Itera
         yield replace(sample, tensor=torch.where(after, config.padding, tokens))
 
 
-PICTURES = Modality("vision", {"image": read_picture}, options=("resize",))
-VIDEOS = Modality("vision", {"video": read_video}, options=("fps", "track"))
+PICTURES = Modality("vision", {"image": read_rgb_picture}, options=("resize",))
+VIDEOS = Modality("vision", {"video": read_whole_video}, options=("fps", "track"))
 OTHERS = {
-    "text": Modality("text", {"text": read_text}, stem=TextStem),
-    "audio": Modality("audio", {"audio": read_sound}, preview="spectrogram", options=("channels", "track")),
-    "depth": Modality("depth", {"depth": read_depth}, options=("depth_format", "dataset", "frame", "resize")),
-    "thermal": Modality("thermal", {"thermal": read_picture}, options=("resize",)),
+    "text": Modality("text", {"text": read_padded_text}, stem=TextStem),
+    "audio": Modality("audio", {"audio": read_stretches}, preview="spectrogram", options=("channels", "track")),
+    "depth": Modality("depth", {"depth": read_metric_depth}, options=("depth_format", "dataset", "frame", "resize")),
+    "thermal": Modality("thermal", {"thermal": read_rgb_picture}, options=("resize",)),
 }
 
 
-def modality(encoder: str, config: InputConfig) -> Modality | None:
+def inputs_of(encoder: str, config: InputConfig) -> Modality | None:
     """Return how an encoder's inputs are read. A vision tower takes pictures, or clips with frames."""
     if encoder == "vision":
         return VIDEOS if len(config.shape) == 4 else PICTURES
@@ -749,8 +718,8 @@ def modality(encoder: str, config: InputConfig) -> Modality | None:
 LAYOUT = WeightLayout(
     prefixes=("vision_model.", "text_model."),
     table=tensor_table,
-    config=model_config,
-    describes=describes,
+    config=languagebind_config,
+    describes=is_languagebind,
     prepare=fold_adapters,
     spelling=_spelling,
 )
@@ -773,6 +742,6 @@ FAMILY = Family(
     NAME,
     "text, each with one of pictures, videos, sound, depth and thermal",
     (LAYOUT,),
-    modality=modality,
+    modality=inputs_of,
     publications=PUBLICATIONS,
 )

@@ -32,7 +32,7 @@ BLOCK = 1 << 20  # frames of a sound copied at once
 ENCODED = ".mkv"  # holds whatever is encoded
 
 
-def check_folder(folder: Path) -> None:
+def check_clip_folder(folder: Path) -> None:
     """Make a folder for clips unless it is there.
 
     Raises:

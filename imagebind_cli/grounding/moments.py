@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -167,10 +167,20 @@ class MomentFinder:
         return QueryEncoder(self.space, self.stores, self._options, self.listener)
 
     def answer(
-        self, requests: Iterable[QueryRequest | Failure], options: MomentOptions | None = None, *, waiting: bool = False
+        self,
+        requests: Iterable[QueryRequest | Failure],
+        options: MomentOptions | None = None,
+        *,
+        waiting: bool = False,
+        within: Callable[[Query], Sequence[WindowedItem]] | None = None,
     ) -> Iterator[MomentAnswer]:
-        """Answer requests, in order. waiting: each at once, for a source that may wait for the answer before its next request."""
-        return self._answer(map(self.encoder().encode, request_batches(requests, waiting)), options or MomentOptions())
+        """Answer requests, in order.
+
+        Args:
+            waiting: each at once, for a source that may wait for the answer before its next request.
+            within: the recordings that a query is about; all by default.
+        """
+        return self._answer(map(self.encoder().encode, request_batches(requests, waiting)), options or MomentOptions(), within)
 
     def answer_file(self, path: Path, options: MomentOptions | None = None, exhibits: bool = False) -> Iterator[MomentAnswer]:
         """Answer every query of a file: lines of sentences or JSON objects, a table, a store, an array; `-` for lines on stdin.
@@ -195,7 +205,12 @@ class MomentFinder:
         vectors = [*self.space.sentences(list(self.against), self.listener)] if self.against else []
         return np.stack(vectors) if vectors else np.empty((0, self.stores[0].dim), np.float32)
 
-    def _answer(self, batches: Iterable[list[Query]], options: MomentOptions) -> Iterator[MomentAnswer]:
+    def _answer(
+        self,
+        batches: Iterable[list[Query]],
+        options: MomentOptions,
+        within: Callable[[Query], Sequence[WindowedItem]] | None = None,
+    ) -> Iterator[MomentAnswer]:
         rows = sum(map(len, self.stores))
         together = max(1, HELD // max(1, rows))
         for batch in batches:
@@ -203,7 +218,8 @@ class MomentFinder:
                 queries = batch[first : first + together]
                 scores = self._scores(np.stack([query.vector for query in queries]))
                 for number, query in enumerate(queries):
-                    answer = _moments(query, self.items, [of_store[number] for of_store in scores], options)
+                    items = self.items if within is None else within(query)
+                    answer = _moments(query, items, [of_store[number] for of_store in scores], options)
                     if not answer.curves and query.rows:
                         self.listener.failure(query.id, "every window of the recordings is of this query, which is no answer to itself")
                         continue

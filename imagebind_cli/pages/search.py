@@ -19,7 +19,7 @@ from imagebind_cli.retrieval.stored_items import Exhibit, stored_exhibit
 from imagebind_cli.sources import Stretch, whole_source
 
 if TYPE_CHECKING:
-    from imagebind_cli.retrieval.find import Finder
+    from imagebind_cli.retrieval.finder import Finder
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ FREE = ("assumptions", "version", "folder")  # keys that may differ between two 
 
 
 def parse_provenance(text: str | bytes) -> tuple[dict[str, Any], bool]:
-    """Parse the record of how a store was made, and tell whether it has a checksum.
+    """Parse the record of how a store was made; also return whether it has a checksum.
 
     Raises:
         ValueError: it is not such a record, does not match its checksum, or lacks a key without which no store can be read.

@@ -18,7 +18,9 @@ from imagebind_cli.errors import OptionError, UserError
 from imagebind_cli.readers import prepares_alike
 from imagebind_cli.store import open_store
 from imagebind_cli.training.inputs import pair_inputs
-from imagebind_cli.training.recipe import PairRecipe, RecipeError
+from imagebind_cli.training.plan import run_config
+from imagebind_cli.training.recipe import PairRecipe, Recipe, RecipeError
+from imagebind_cli.training.start import initial_encoder
 from imagebind_cli.weights import checkpoint, model_config
 from tests.conftest import Run
 from tests.families import sketch
@@ -147,6 +149,25 @@ def test_recipes_of_training_are_checked_against_the_family(place: Path) -> None
         without_options("text", lambda: pair_inputs(pair, configs))
     with pytest.raises(UserError, match="takes image, not video"):
         pair_inputs(PairRecipe(modalities=("video", "text")), configs)
+
+
+def test_an_encoder_of_a_run_begins_from_its_own_family(place: Path) -> None:
+    made = Recipe.model_validate(
+        {
+            "model": "tiny",
+            "pairs": [{"modalities": ("image", "text")}],
+            "encoders": {"vision": {"init": "model"}, "text": {"init": "words"}},
+        }
+    )
+    config = run_config(made)
+    with pytest.raises(UserError, match="of the family sketch, and the vision encoder of this run's model of the family imagebind"):
+        initial_encoder(made, "vision", config.encoders["vision"])
+    tiny = ib.load("tiny", device="cpu").checkpoint
+    renamed = {name: replace(encoder, family="clip") for name, encoder in tiny.config.encoders.items()}
+    checkpoint.convert(replace(tiny, config=replace(tiny.config, encoders=renamed, rule_seed=None)), place / "words", {})
+    start = initial_encoder(made, "text", config.encoders["text"])  # CLIP's inputs are ImageBind's
+    assert start.base is not None
+    assert start.base["weights"] == tiny.fingerprint("text")
 
 
 # Joining

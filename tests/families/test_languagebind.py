@@ -20,6 +20,7 @@ from imagebind_cli.families import languagebind
 from imagebind_cli.media.windows import Moment
 from imagebind_cli.pages.preview import draw
 from imagebind_cli.sources import Stretch
+from imagebind_cli.store import open_store
 from imagebind_cli.weights import checkpoint, foreign_config, tensor_names
 from imagebind_cli.weights.find import find_checkpoint
 from tests import generate
@@ -476,7 +477,8 @@ def test_a_very_long_sound_is_read_in_parts_with_nearly_the_same_result(models, 
     (whole,) = models["audio"].read("audio", (samples, 22050))
     monkeypatch.setattr(languagebind, "WHOLE_SECONDS", 20)
     (parts,) = models["audio"].read("audio", (samples, 22050))
-    assert 0 < (whole.tensor - parts.tensor).abs().max() <= 2e-4
+    assert 0 < (whole.tensor - parts.tensor).abs().max() <= 1e-3  # where a band holds nothing but rounding
+    assert (whole.tensor - parts.tensor).abs().mean() <= 1e-6
     assert whole.facts == parts.facts
 
 
@@ -499,7 +501,7 @@ def test_frames_are_chosen_as_published(models, count, chosen):
     frames = np.repeat(np.arange(count, dtype=np.int64)[:, None, None, None], 3, axis=3)
     shown = np.concatenate([frames // 65536, frames // 256 % 256, frames % 256], axis=2)[:, :, :, :1].repeat(3, 3).astype(np.uint8)
     (sample,) = models["video"].read("video", (shown.reshape(count, 1, 3, 3), 25.0))
-    clip = next(iter(languagebind.read_video((shown, 25.0), models["video"].config("video"), registry.face("video").options())))
+    clip = next(iter(languagebind.read_whole_video((shown, 25.0), models["video"].config("video"), registry.face("video").options())))
     assert torch.equal(sample.tensor, clip.tensor)
     expected = languagebind._clip([shown[number] for number in chosen], models["video"].config("video"), registry.face("video").options())
     assert torch.equal(sample.tensor, expected)
@@ -738,11 +740,11 @@ def test_the_commands_take_a_model_folder(imagebind, models, case, modality, tmp
     assert text.code == 0
     assert np.abs(text.vectors - models[case].embed("text", ["a dog"])).max() <= 1e-6
 
-    store, shards = tmp_path / "vectors.store", tmp_path / "shards"
+    store, shards = tmp_path / "vectors.store", tmp_path / "prepared.tar"
     assert imagebind("embed", modality, path, "--model", folder, "--device", "cpu", "-o", store).code == 0
-    assert json.loads((store / "provenance.json").read_text())["family"] == "languagebind" if (store / "provenance.json").exists() else True
-    found = imagebind("retrieve", store, "--text", "a dog", "--model", folder, "--device", "cpu", "--json")
-    assert found.code == 0, found.err
+    assert open_store(store).provenance["family"] == "languagebind"
+    found = imagebind("retrieve", store, "--text", "a dog", "--model", folder, "--device", "cpu")
+    assert found.ids == [str(path)], found.err
     assert imagebind("preprocess", modality, path, "--model", folder, "-o", shards).code == 0
     prepared = imagebind("embed", modality, shards, "--model", folder, "--device", "cpu")
     assert prepared.code == 0, prepared.err

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from imagebind_cli import UserError
+from imagebind_cli import UserError, metrics
 from imagebind_cli.errors import UsageError
 from imagebind_cli.grounding.curves import MomentOptions, ScoreCurve, find_runs, relative_scores, score_curve
 from imagebind_cli.grounding.cuts import cut_clip
+from imagebind_cli.grounding.lighthouse import read_moment_truth
 from imagebind_cli.grounding.moments import MomentFinder, find_moments
 from imagebind_cli.grounding.recordings import split_inputs
 from imagebind_cli.store import Row, Store, open_store
@@ -401,6 +402,64 @@ def test_a_recording_that_is_gone_is_named_on_the_page(moments: Run) -> None:
     recording("a.h5", [0, 0, 0.5, 0])
     assert moments("a.h5", "--vector", "query.npy", "--html", "p.html").code == 0
     assert "a.wav<small> (cannot be shown: No such file or directory)" in Path("p.html").read_text()
+
+
+# Known truth
+
+
+LIGHTHOUSE: list[dict[str, Any]] = [
+    {"qid": 7, "query": "a dog", "vid": "a", "duration": 12, "relevant_windows": [[0, 4], [8, 10]], "relevant_clip_ids": [0, 1, 4],
+     "saliency_scores": [[4, 4, 1], [0, 4, 2], [3, 1, 4]]},
+    {"qid": 8, "query": "rain", "vid": "b", "duration": 9, "relevant_windows": [[2, 5]]},
+    {"qid": 9, "query": "rain", "vid": "a", "duration": 12},
+    {"qid": 10, "query": "rain", "vid": "gone", "duration": 12, "relevant_windows": [[2, 5]]},
+]  # fmt: skip
+
+
+def test_predictions_and_scores_of_lighthouses_form(imagebind: Run, moments: Run) -> None:
+    for number, name in enumerate(("a", "b")):
+        generate.audio(Path(f"{name}.wav"), 12 - 3 * number, seed=number)
+    assert imagebind("embed", "audio", "a.wav", "b.wav", "--hop", 1, "--pool", "none", "-o", "s.h5").code == 0
+    Path("truth.jsonl").write_text("".join(json.dumps(row) + "\n" for row in LIGHTHOUSE))
+    run = moments("s.h5", "--truth", "truth.jsonl", "--report", "scores.json", "-k", 5)
+    assert (run.code, "10: no recording named 'gone'" in run.err) == (1, True)
+    assert [row["qid"] for row in run.rows] == [7, 8, 9]
+    for row, wanted in zip(run.rows, LIGHTHOUSE, strict=False):
+        assert (row["query"], row["vid"]) == (wanted["query"], wanted["vid"])
+        alone = moments("s.h5", "--text", wanted["query"], "-k", 99).rows
+        in_its_video = [[hit["start"], hit["end"], hit["score"]] for hit in alone if hit["id"] == f"{wanted['vid']}.wav"]
+        np.testing.assert_allclose(row["pred_relevant_windows"], in_its_video[:5], atol=1e-6)
+    assert [len(row["pred_saliency_scores"]) for row in run.rows] == [6, 5, 6]
+    report = json.loads(Path("scores.json").read_text())
+    found = [np.array(row["pred_relevant_windows"])[:, :2] for row in run.rows[:2]]
+    by_hand = [metrics.moment_retrieval(one, row["relevant_windows"]) for one, row in zip(found, LIGHTHOUSE, strict=False)]
+    for name in by_hand[0]:
+        assert report["scores"][name]["value"] == pytest.approx(np.mean([scores[name] for scores in by_hand]))
+        assert report["scores"][name]["queries"] == 2
+    assert (report["scores"]["HIT@1"]["queries"], report["queries"], report["missing"]) == (1, 4, 1)
+
+
+def test_charades_lines_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("3MSZA 24.3 30.4##person turn a light on.\n\nAB 0.0 5##a # sign\n")
+    first, second = read_moment_truth(tmp_path / "a.txt")
+    assert (first.qid, first.query, first.vid, first.windows.tolist()) == (1, "person turn a light on.", "3MSZA", [[24.3, 30.4]])
+    assert (second.query, second.vid, second.windows.tolist()) == ("a # sign", "AB", [[0, 5]])
+
+
+@pytest.mark.parametrize(
+    "line", ["words", '{"qid": 1}', '{"qid": 1, "query": "a", "vid": "b", "relevant_windows": [[1]]}', "A x 3##b", "{"]
+)
+def test_truth_of_neither_form_is_refused_with_its_line(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.txt").write_text(f"AB 0.0 5##fine\n{line}\n")
+    with pytest.raises(UserError, match=r"a\.txt:2: neither a line of Lighthouse nor of Charades-STA"):
+        read_moment_truth(tmp_path / "a.txt")
+
+
+def test_truth_gives_no_page(moments: Run) -> None:
+    recording("a.h5", [0, 0.5])
+    Path("t.txt").write_text("AB 0.0 5##fine\n")
+    run = moments("a.h5", "--truth", "t.txt", "--html", "p.html")
+    assert (run.code, "--html shows moments" in run.err) == (2, True)
 
 
 # Python

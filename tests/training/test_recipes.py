@@ -89,6 +89,20 @@ def captioned(root):
                 archive.addfile(information, io.BytesIO(data))
 
 
+def sentences(root):
+    """A manifest of sentences with a video, a depth map and a thermal picture each, as people write one."""
+    root.mkdir()
+    rows = []
+    for number in range(4):
+        generate.video(root / f"{number}.mp4", seconds=2, seed=number)
+        grey = generate.pixels(number)[..., :1].repeat(3, axis=-1)
+        trees.Image.fromarray(grey).save(root / f"{number}.jpg")
+        trees.Image.fromarray(generate.pixels(number)[..., 0].astype(np.uint16) * 20 + 500).save(root / f"{number}.png")
+        files = {"video": f"{number}.mp4", "depth": f"{number}.png", "thermal": f"{number}.jpg"}
+        rows.append(json.dumps({"text": f"number {number}", **files}))
+    trees.write(root / "captions.jsonl", "\n".join(rows) + "\n")
+
+
 DATASETS = {"audioset": audioset, "sunrgbd": sunrgbd, "llvip": llvip, "ego4d": ego4d, "clotho": clotho}
 SPLITS = {"sunrgbd": "test"}  # the miniature's larger one
 DATA = {
@@ -102,6 +116,10 @@ DATA = {
     "locked-image": ["captioned"],
     "fine-tune": ["audioset"],
     "text-audio": ["clotho"],
+    "languagebind-audio": ["clotho"],
+    "languagebind-video": ["sentences"],
+    "languagebind-depth": ["sentences"],
+    "languagebind-thermal": ["sentences"],
 }
 
 
@@ -117,7 +135,8 @@ def data(tmp_path_factory):
         made[name].parent.mkdir(exist_ok=True)
         dataset_manifests.write_manifest(rows, made[name])
     captioned(folder / "captioned")
-    return made | {"captioned": folder / "captioned/*.tar"}
+    sentences(folder / "sentences")
+    return made | {"captioned": folder / "captioned/*.tar", "sentences": folder / "sentences/captions.jsonl"}
 
 
 def changes(name, data):
