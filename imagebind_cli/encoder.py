@@ -63,6 +63,8 @@ class EncoderConfig(InputConfig):
 
     dim: size of the joint space (e). trunk: see `TrunkConfig`.
     patch, stride: kernel and step of the patch projection; empty for other stems. Two axes on clips with frames: each frame by itself.
+    convolutions: channels, kernel and step of each convolution of a stem that has several in a row; `patch` and `stride` are what they come to.
+    position_convolutions: kernel and groups of each convolution that makes positions of a sound's tokens.
     stem_norm_eps: epsilon of the LayerNorm after the patch projection; None for a stem without one (vision, text).
     frame_tokens: each frame of a clip has a class token of its own.
     pool: `cls`, or `eos` for the end token of a text.
@@ -77,6 +79,8 @@ class EncoderConfig(InputConfig):
     trunk: TrunkConfig
     patch: tuple[Size, ...] = ()
     stride: tuple[Size, ...] = ()
+    convolutions: tuple[tuple[Size, Size, Size], ...] = ()
+    position_convolutions: tuple[tuple[Size, Size], ...] = ()
     stem_norm_eps: Epsilon | None = None
     frame_tokens: bool = False
     pool: Literal["cls", "eos"] = "cls"
@@ -91,6 +95,13 @@ class EncoderConfig(InputConfig):
         super().__post_init__()
         if len(self.patch) != len(self.stride) or len(self.patch) > len(self.shape) or any(size < 1 for size in self.grid):
             raise ValueError(f"patch {list(self.patch)} and stride {list(self.stride)} do not fit shape {list(self.shape)}")
+        reach, step = 1, 1
+        for _, kernel, each in self.convolutions:
+            reach, step = reach + (kernel - 1) * step, step * each
+        if self.convolutions and ({*self.patch}, {*self.stride}) != ({reach}, {step}):
+            raise ValueError(
+                f"patch {list(self.patch)} and stride {list(self.stride)} are not what convolutions come to: {reach} and {step}"
+            )
         if self.trunk.frames and (len(self.shape) != 4 or self.shape[1] != self.trunk.frames or len(self.patch) != 2):
             raise ValueError(f"a trunk over {self.trunk.frames} frames does not fit shape {list(self.shape)} and patch {list(self.patch)}")
 
@@ -176,8 +187,11 @@ class Encoder(nn.Module):
         if config.scale is not None:
             self.log_scale = nn.Parameter(torch.empty(()), requires_grad=config.learn_scale)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Encode clips (b, *shape) to unit vectors (b, e) in float32; vision also takes still pictures (b, 3, h, w)."""
+    def forward(self, x: Tensor, unit: bool = True) -> Tensor:
+        """Encode clips (b, *shape) to unit vectors (b, e) in float32; vision also takes still pictures (b, 3, h, w).
+
+        unit: False keeps the length that vectors have before they are made unit vectors.
+        """
         tokens = self.stem(x)  # (b, n, d)
         if self.training and self.config.patch_dropout:
             tokens = _drop_patches(tokens, self.config.patch_dropout, self.config.trunk.frames or 1)
@@ -189,7 +203,7 @@ class Encoder(nn.Module):
         vectors = self.head(pooled).float()
         if self.config.trunk.frames:  # the mean before the unit vector, as published
             vectors = vectors.unflatten(0, (-1, self.config.trunk.frames)).mean(dim=1)
-        return F.normalize(vectors, dim=-1)
+        return F.normalize(vectors, dim=-1) if unit else vectors
 
     @property
     def scale(self) -> float:
@@ -262,7 +276,7 @@ def text_lengths(texts: Tensor, config: EncoderConfig) -> Tensor:
     return (texts != config.padding).sum(dim=-1).clamp(min=1)
 
 
-def encode_texts(encoder: Encoder, texts: Tensor, tokens: int) -> Tensor:
+def encode_texts(encoder: Encoder, texts: Tensor, tokens: int, unit: bool = True) -> Tensor:
     """Encode token ids (b, n) to unit vectors (b, dim), about `tokens` tokens at a time. Equal texts are encoded once, in batches of like length.
 
     Nothing after the end token is computed: under the causal mask it cannot affect that token. Without that mask, a batch has texts of
@@ -278,7 +292,7 @@ def encode_texts(encoder: Encoder, texts: Tensor, tokens: int) -> Tensor:
         while stop < len(lengths) and (stop + 1 - start) * lengths[stop] <= tokens and (mixes or lengths[stop] == lengths[start]):
             stop += 1
         batch = order[start:stop]
-        vectors[batch] = encoder(different[batch, : lengths[stop - 1]])
+        vectors[batch] = encoder(different[batch, : lengths[stop - 1]], unit)
         start = stop
     return vectors[places]
 

@@ -9,16 +9,25 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
+from imagebind_cli import registry
+from imagebind_cli.additions import package_of
+from imagebind_cli.errors import UserError
 from imagebind_cli.events import Listener
 from imagebind_cli.libraries import TORCH_FAMILY, import_fault, install_command, requirement
 
 NEEDED = [*TORCH_FAMILY, "numpy", "pillow", "soundfile", "av", "h5py", "safetensors", "open-clip-torch"]
 IMPORTED = {"pillow": "PIL", "open-clip-torch": None}  # the module to import; None: finding it is enough, importing takes seconds
-EXTRAS = {"pyarrow": "Parquet recordings", "scipy": "MATLAB recordings before 7.3", "OpenEXR": "OpenEXR depth maps"}
+EXTRAS = {
+    "pyarrow": "Parquet recordings",
+    "scipy": "MATLAB recordings before 7.3",
+    "OpenEXR": "OpenEXR depth maps",
+    "soxr": "ONE-PEACE's sounds",
+}
 CODECS = {"video": ["h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"], "audio": ["aac", "mp3", "opus", "vorbis", "flac", "pcm_s16le"]}
 
 
@@ -38,7 +47,7 @@ def check_installation() -> list[Check]:
     checks += [_package(name) for name in NEEDED]
     checks += [Check(name, "there" if find_spec(name) else f"not there; only for {use}") for name, use in EXTRAS.items()]
     if all(check.ok for check in checks if check.ok is not None):
-        checks += [_devices(), _sounds(), *_codecs(), *_models(), _memory(), _disk(), *_self_tests()]
+        checks += [_devices(), _sounds(), *_codecs(), *_families(), *_models(), _memory(), _disk(), *_self_tests()]
     return checks
 
 
@@ -85,11 +94,31 @@ def _codecs() -> list[Check]:
     return checks
 
 
-def _models() -> list[Check]:
-    from imagebind_cli.weights import download, model_config
-    from imagebind_cli.weights.find import default_name
+def _families() -> list[Check]:
+    """Check the families of models, and load what other packages add."""
+    checks = [Check("families", ", ".join(registry.FAMILIES))]
+    for kind, entries in registry.added().items():
+        for entry in entries:
+            found, ok = f"{entry.name}, of the package {package_of(entry)}", True
+            try:
+                registry.family(entry.name) if kind == "families" else registry.own_modality(entry.name)
+            except UserError as error:
+                found, ok = str(error), False
+            checks.append(
+                Check(kind, found, ok, "" if ok or entry.dist is None else f"pip uninstall {entry.dist.name}, or install one that fits")
+            )
+    return checks
 
-    pulled = [name for name in model_config.packaged_names() if download.pulled_folder(name)] + download.pulled_addresses()
+
+def _models() -> list[Check]:
+    from imagebind_cli.weights import download
+    from imagebind_cli.weights.find import default_name
+    from imagebind_cli.weights.published import published_models
+
+    published = published_models()
+    named = [name for name, model in published.items() if download.pulled_folder(model.place)]
+    places = {model.place for model in published.values()}
+    pulled = [*named, *(address for address in download.pulled_addresses() if address not in places)]
     return [Check("default model", default_name()), Check("fetched models", f"{', '.join(pulled) or 'none'} in {download.home()}")]
 
 
@@ -127,7 +156,11 @@ def _self_tests() -> list[Check]:
         "imu": random.standard_normal((6, 2000)),
     }
     model = load("tiny", device="cpu")
-    return [_tried(f"embed {modality}", lambda m=modality, v=value: model.embed(m, [v], listener=Listener())) for modality, value in inputs.items()]  # type: ignore[misc]
+
+    def embed(modality: str) -> np.ndarray:
+        return model.embed(modality, [inputs[modality]], listener=Listener())
+
+    return [_tried(f"embed {modality}", partial(embed, modality)) for modality in inputs]
 
 
 def _tried(name: str, test: Callable[[], Any]) -> Check:

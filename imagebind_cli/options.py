@@ -1,16 +1,20 @@
 """The reading options of each modality: one frozen dataclass each, from which the command line's flags are made.
 
 A new option is a field here, with a default, and its use in the modality's reader; flags, checks, records and the resuming of older stores
-follow. Imports nothing heavy, so that `--help` can show the choices. A modality without choices has no entry in `OPTIONS`.
+follow. Imports nothing heavy, so that `--help` can show the choices. A modality without choices has no entry in `OPTIONS`; the options of
+one that another package brings are an entry point of that package.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, get_args, get_type_hints
 
-from imagebind_cli.errors import OptionError, UsageError
+from imagebind_cli.additions import OPTIONS as ADDED
+from imagebind_cli.additions import additions, load_addition
+from imagebind_cli.errors import OptionError, UsageError, UserError
 
 Floats = Sequence[float]
 
@@ -104,6 +108,8 @@ class ReadingOptions:
 CLIPS = "Evenly spaced windows per input; by default as many as cover it."
 HOP = "Seconds from one window to the next, instead of evenly spaced ones."
 TRACK = "Track of the file, from 1; by default the one that it marks, else the first."
+PINNED, RECENT = "pinned", "recent"
+RESIZE = "Of LanguageBind: resize as its pinned torchvision does, not antialiased, or as recent ones do."
 FOR_VIDEOS = "is for videos: name the modality video, or vision for both"
 
 RATE_ALONE = "rate is in place of timestamps; it excludes time_column and time_unit"
@@ -136,6 +142,7 @@ class VisionOptions(ReadingOptions):
         only=FOR_VIDEOS,
     )
     track: int | None = choice(None, TRACK, minimum=1, only=FOR_VIDEOS)
+    resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
     view: Any = field(default=None, metadata=PER_ITEM)  # media.views.View, in place of the centre crop
     moment: Any = field(default=None, metadata=PER_ITEM)  # media.windows.Moment, in place of windows that cover the item
     stretch: Any = field(default=None, metadata=PER_ITEM)  # (start, end) in seconds: the part of the item that is read; see sources.Stretch
@@ -188,6 +195,7 @@ class DepthOptions(ReadingOptions):
     )
     dataset: str | None = choice(None, DATASET)
     frame: int = choice(0, FRAME, minimum=0)
+    resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
     view: Any = field(default=None, metadata=PER_ITEM)
 
     @classmethod
@@ -218,6 +226,7 @@ class ThermalOptions(ReadingOptions):
     )
     dataset: str | None = choice(None, DATASET)
     frame: int = choice(0, FRAME, minimum=0)
+    resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
     view: Any = field(default=None, metadata=PER_ITEM)
 
     def __post_init__(self) -> None:
@@ -322,9 +331,48 @@ SUMMARIES = {
 }
 
 
+def options_of(encoder: str) -> type[ReadingOptions]:
+    """Return the options of an encoder's readers, those of another package's included.
+
+    Raises:
+        UserError: that package cannot be loaded.
+    """
+    if encoder in OPTIONS:
+        return OPTIONS[encoder]
+    entry = additions(ADDED).get(encoder)
+    if entry is None:
+        return NoOptions
+    kind = load_addition(entry, "OPTIONS")
+    if not (isinstance(kind, type) and issubclass(kind, ReadingOptions)):
+        raise UserError(f"the options of {encoder}, {entry.value}, are not a class of ReadingOptions")
+    return kind
+
+
+def all_options() -> dict[str, type[ReadingOptions]]:
+    """Return the options of all encoders by name. Those of a package that cannot be loaded are left out, and missed where it is used."""
+    kinds = dict(OPTIONS)
+    for name in additions(ADDED):
+        with suppress(UserError):
+            kinds[name] = options_of(name)
+    return kinds
+
+
 def flags() -> dict[str, Field[Any]]:
     """Return every option once, by name: the dataclass field that describes it."""
-    return {entry.name: entry for kind in OPTIONS.values() for entry in kind.flags()}
+    return {entry.name: entry for kind in all_options().values() for entry in kind.flags()}
+
+
+def both_values(name: str, one: Any, other: Any) -> tuple[str, str]:
+    """Return two different values of an option as typed, the second without the flag where that is clear: `--channels first` and `mix`."""
+    plain = not any(value is None or isinstance(value, bool) for value in (one, other))
+    return _typed(name, one), str(other) if plain else _typed(name, other)
+
+
+def _typed(name: str, value: Any) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    if value is None or value is False:
+        return f"no {flag}"
+    return flag if value is True else f"{flag} {value}"
 
 
 def folders_are_frames(chosen: Mapping[str, Any]) -> bool:

@@ -1,19 +1,21 @@
 """The names of modalities, encoders and families: looking one up imports that file and no other.
 
-A new modality is one file in `encoders/` and one line in `ENCODERS`; one line in `PAGE_PICTURES` shows its files on pages. A new family is
-one file in `families/` and one line in `FAMILIES`, or an entry point of another package.
+A new modality is one file in `encoders/` and one line in `ENCODERS`. A line in `file_kinds.READ` lets folders skip files of other kinds, and
+one in `PAGE_PICTURES` shows its files on pages. A new family is one file in `families/` and one line in `FAMILIES`. Another package brings
+either by an entry point; see `additions`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
+from imagebind_cli import additions
 from imagebind_cli.errors import UsageError, UserError
-from imagebind_cli.options import OPTIONS, NoOptions, ReadingOptions, read_options
+from imagebind_cli.options import ReadingOptions, options_of, read_options
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -44,10 +46,10 @@ PAGE_PICTURES = {
 # Published systems of encoders: the file that knows its tensors' names, configs and preprocessing.
 FAMILIES = {
     "imagebind": "imagebind_cli.families.imagebind",
+    "languagebind": "imagebind_cli.families.languagebind",
     "clip": "imagebind_cli.families.clip",
+    "onepeace": "imagebind_cli.families.onepeace",
 }
-ENTRY_POINTS = "imagebind.families"  # the group under which another package names its families
-
 TEXT = "text"  # the modality of sentences: of class names, captions and queries in words
 
 
@@ -57,7 +59,7 @@ class Face:
 
     name: as the user says it. encoder: whose input it is; a picture and a clip are two faces of `vision`.
     still: an input never has a duration, though others of its encoder do. mixed: whether it has one is seen when it is read.
-    text: an input is a sentence, and not a file. scaled: its encoder has a logit scale.
+    text: an input is a sentence, and not a file.
     probe: settings of `evaluation.probe.ProbeTraining` that the paper states for it, where they differ from those for sounds.
     """
 
@@ -66,13 +68,12 @@ class Face:
     still: bool = False
     mixed: bool = False
     text: bool = False
-    scaled: bool = True
     probe: tuple[tuple[str, float], ...] = ()
 
     @cached_property
     def options(self) -> type[ReadingOptions]:
         """What may be chosen about reading it."""
-        return OPTIONS.get(self.encoder, NoOptions)
+        return options_of(self.encoder)
 
     @cached_property
     def timed(self) -> bool:
@@ -92,7 +93,7 @@ class Face:
     @property
     def module(self) -> str:
         """The module of its encoder's file."""
-        return ENCODERS[self.encoder]
+        return ENCODERS[self.encoder] if self.encoder in ENCODERS else _encoders_elsewhere()[self.encoder].module
 
     def read_options(self, chosen: Mapping[str, Any]) -> ReadingOptions:
         """Check the options that a user or a record names, once per command or call, and return them with the others at their defaults.
@@ -107,15 +108,39 @@ class Face:
 _FACES = {
     face.name: face
     for face in (
-        Face("image", "vision", still=True, scaled=False),
-        Face("video", "vision", scaled=False),
-        Face("vision", "vision", mixed=True, scaled=False),
+        Face("image", "vision", still=True),
+        Face("video", "vision"),
+        Face("vision", "vision", mixed=True),
         Face(TEXT, "text", text=True),
         Face("depth", "depth", probe=(("learning_rate", 1e-2), ("weight_decay", 0.0), ("epochs", 60))),
     )
 }
 
-MODALITIES = tuple(dict.fromkeys((*_FACES, *ENCODERS)))  # every name a user may give, e.g. to `imagebind embed`
+
+class _Modalities(Sequence[str]):
+    """Names of modalities. Other packages are asked for theirs when one is not known here, or all are listed."""
+
+    here = tuple(dict.fromkeys((*_FACES, *ENCODERS)))
+
+    @cached_property
+    def everywhere(self) -> tuple[str, ...]:
+        return (*self.here, *_encoders_elsewhere())
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, place: int | slice) -> str | tuple[str, ...]:
+        return self.everywhere[place]
+
+    def __len__(self) -> int:
+        return len(self.everywhere)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.here or name in self.everywhere
+
+
+MODALITIES = _Modalities()  # every name a user may give, e.g. to `imagebind embed`
 
 
 def face(name: str) -> Face:
@@ -135,37 +160,80 @@ def family(name: str) -> Family:
     """Look up a family, importing its file.
 
     Raises:
-        UserError: for an unknown name.
+        UserError: for an unknown name, or one whose package cannot be loaded.
     """
-    others = _families_elsewhere() if name not in FAMILIES else {}
-    if name in FAMILIES or name in others:
-        found: Family = others[name].load() if name in others else import_module(FAMILIES[name]).FAMILY
+    if name in FAMILIES:
+        found: Family = import_module(FAMILIES[name]).FAMILY
         return found
+    others = _families_elsewhere()
+    if name in others:
+        return _named(others[name], "FAMILY")
     known = ", ".join((*FAMILIES, *others))
     raise UserError(f"unknown family {name!r} of models; known are {known}, and the package of another one must be installed")
 
 
 def families() -> list[Family]:
-    """Return all families, those of other packages last."""
-    return [family(name) for name in (*FAMILIES, *_families_elsewhere())]
+    """Return all families, those of other packages last. One that cannot be loaded is left out with a warning, since others may do."""
+    found = [family(name) for name in FAMILIES]
+    for name in _families_elsewhere():
+        try:
+            found.append(family(name))
+        except UserError as error:
+            _warn_once(str(error))
+    return found
 
 
 @cache
-def _families_elsewhere() -> dict[str, EntryPoint]:
-    from importlib.metadata import entry_points
+def _warn_once(text: str) -> None:
+    import logging  # takes longer than all else here
 
-    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS) if entry.name not in FAMILIES}
+    logging.getLogger(__name__).warning("%s", text)
+
+
+def added() -> dict[str, list[EntryPoint]]:
+    """Return what other packages add: under `families` and `modalities`, their entry points."""
+    return {"families": list(_families_elsewhere().values()), "modalities": list(_encoders_elsewhere().values())}
 
 
 def modality(encoder: str, config: InputConfig) -> Modality:
     """Return how the inputs of an encoder are read and its stem is built: as its family does, else as the encoder's own file does.
 
     Raises:
-        UserError: the family is not known.
+        UserError: the family or the encoder is not known.
     """
     of_family = family(config.family).modality(encoder, config)
-    own: Modality = of_family or import_module(ENCODERS[encoder]).MODALITY
-    return own
+    return of_family or own_modality(encoder)
+
+
+def own_modality(encoder: str) -> Modality:
+    """Return how an encoder's own file reads inputs and builds the stem.
+
+    Raises:
+        UserError: there is no such encoder, or its package cannot be loaded.
+    """
+    if encoder in ENCODERS:
+        found: Modality = import_module(ENCODERS[encoder]).MODALITY
+        return found
+    if encoder in (others := _encoders_elsewhere()):
+        return _named(others[encoder], "MODALITY")
+    raise UserError(f"no encoder {encoder!r}; known are {', '.join((*ENCODERS, *others))}")
+
+
+def _families_elsewhere() -> dict[str, EntryPoint]:
+    return {name: entry for name, entry in additions.additions(additions.FAMILIES).items() if name not in FAMILIES}
+
+
+def _encoders_elsewhere() -> dict[str, EntryPoint]:
+    return {name: entry for name, entry in additions.additions(additions.ENCODERS).items() if name not in _Modalities.here}
+
+
+def _named(entry: EntryPoint, attribute: str) -> Any:
+    """Load what a package adds, which must call itself as its entry point does, since records hold that name."""
+    found = additions.load_addition(entry, attribute)
+    if getattr(found, "name", None) != entry.name:
+        own = f"is named {found.name!r}" if hasattr(found, "name") else f"is not a {attribute.lower()}"
+        raise UserError(f"{entry.name} of the package {additions.package_of(entry)} {own}: {entry.value}")
+    return found
 
 
 def with_default_options(modality: str, record: Any) -> Any:

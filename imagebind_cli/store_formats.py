@@ -1,6 +1,6 @@
 """The table of store formats: everything that other files need to know about each. It imports no format, so that help can list them quickly.
 
-A new format also needs its module in `store/` and a row in docs/outputs.md.
+A new format also needs its module in `store/`, with a `writer.Format` and a `source.Source`, and a row in docs/outputs.md.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
@@ -16,35 +17,50 @@ class StoreFormat:
     """A format of stores.
 
     module: the file in `store/` that defines the next three. writer: a class, a `writer.Format`. reader: a function or class that returns a
-    `source.Source`. recognise: a function that checks a path and its first bytes, where `start` does not suffice. start: a regular expression
-    that the first bytes match. folder: whether a store is a folder. rewritable: whether a new store can replace it, as one file or by a
-    `writer.Rewritable`.
+    `source.Source`. start: a regular expression that a file's first bytes match; None for a format of folders. recognise: a function that
+    checks a path and its first bytes; needed where `start` also fits files that are not stores, such as a user's tables of motion.
+    rewritable: whether a new store can replace it, as one file or by a `writer.Rewritable`.
+
+    Raises:
+        ValueError: it would take every file, or every folder, for a store.
     """
 
     module: str
     writer: str
     reader: str
+    start: bytes | None
     recognise: str = ""
-    start: bytes = b""
-    folder: bool = False
     rewritable: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.start and not self.recognise:
+            raise ValueError(f"{self.module}: a format without `start` needs `recognise`")
+
+    @property
+    def folder(self) -> bool:
+        """Whether a store is a folder."""
+        return self.start is None
 
     def load(self, name: str) -> Any:
         """Import the module, and return the object of this name."""
         return getattr(import_module(f"imagebind_cli.store.{self.module}"), name)
 
-    def begins(self, head: bytes) -> bool:
-        """Check whether a file with these first bytes may be a store of this format."""
-        return re.match(self.start, head, re.DOTALL) is not None
+    def recognises(self, path: Path, head: bytes | None) -> bool:
+        """Check whether a path is a store of this format. head: a file's first bytes; None for a folder."""
+        if head is None or self.start is None:
+            fits = head is None and self.start is None
+        else:
+            fits = re.match(self.start, head, re.DOTALL) is not None
+        return fits and (not self.recognise or self.load(self.recognise)(path, head or b""))
 
 
-# By ending. Of the formats that match a file's first bytes, the last decides whether it is a store.
+# By ending. Of several that recognise a file, the last one counts.
 FORMATS = {
-    ".jsonl": StoreFormat("lines", "JSONLinesWriter", "open_lines", "is_lines"),
-    ".npy": StoreFormat("lines", "NPYWriter", "open_npy", "is_described", start=rb"\x93NUMPY", rewritable=False),
+    ".jsonl": StoreFormat("lines", "JSONLinesWriter", "open_lines", start=b"", recognise="is_lines"),
+    ".npy": StoreFormat("lines", "NPYWriter", "open_npy", start=rb"\x93NUMPY", recognise="is_described", rewritable=False),
     ".safetensors": StoreFormat("tensors", "SafetensorsWriter", "open_tensors", start=rb'.{8}\{"__metadata__": \{"made": '),
-    ".h5": StoreFormat("hdf5", "StoreHDF5Writer", "HDF5Source", "is_hdf5_store", start=rb"\x89HDF\r\n\x1a\n"),
-    ".store": StoreFormat("folder", "FolderWriter", "FolderSource", "is_folder_store", folder=True),
+    ".h5": StoreFormat("hdf5", "StoreHDF5Writer", "HDF5Source", start=rb"\x89HDF\r\n\x1a\n", recognise="is_hdf5_store"),
+    ".store": StoreFormat("folder", "FolderWriter", "FolderSource", start=None, recognise="is_folder_store"),
 }
 FOLDERS = tuple(ending for ending, format in FORMATS.items() if format.folder)
 IN_WORDS = " or ".join(", ".join(sorted(FORMATS)).rsplit(", ", 1))  # for help

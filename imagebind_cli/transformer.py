@@ -80,7 +80,12 @@ class TrunkConfig:
 LINE_LENGTH = 1024  # places of a line; the buckets of its distances are laid out for this many
 
 
-@lru_cache(maxsize=64)
+def mlp_ratio(hidden: int, width: int) -> float:
+    """Return the `TrunkConfig.mlp` by which a trunk of this width gets exactly so many hidden units."""
+    ratio = hidden / width
+    return ratio if int(ratio * width) == hidden else math.nextafter(ratio, math.inf)
+
+
 def relative_numbers(kind: str, buckets: int, tokens: int) -> Tensor:
     """Return which number of a table of relative positions each pair of tokens takes, (n, n) int64: row of the query, column of the key.
 
@@ -94,20 +99,36 @@ def relative_numbers(kind: str, buckets: int, tokens: int) -> Tensor:
     if kind == "line":
         if tokens > LINE_LENGTH:
             raise ValueError(f"{tokens} tokens; the relative positions are of {LINE_LENGTH} at most")
-        half = buckets // 2
-        distance = torch.arange(tokens)[:, None] - torch.arange(tokens)[None, :]
-        size = distance.abs().clamp(min=1).double()
-        far = half + torch.ceil((size / half).log() / math.log((LINE_LENGTH - 1) / half) * (half - 1)).long()
-        numbers = torch.where(distance.abs() <= half, distance, distance.sign() * far) + buckets - 1
-        first = 2 * buckets - 1
-    else:
-        if tokens != buckets**2 + 1:
-            raise ValueError(f"{tokens} tokens; a grid of {buckets} x {buckets} and a class token are {buckets**2 + 1}")
-        side = 2 * buckets - 1
-        place = torch.arange(buckets**2)
-        row, column = (place[:, None] // buckets - place[None, :] // buckets, place[:, None] % buckets - place[None, :] % buckets)
-        numbers = torch.nn.functional.pad((row + buckets - 1) * side + column + buckets - 1, (1, 0, 1, 0))
-        first = side**2
+        return _line_numbers(buckets)[:tokens, :tokens]
+    if tokens != buckets**2 + 1:
+        raise ValueError(f"{tokens} tokens; a grid of {buckets} x {buckets} and a class token are {buckets**2 + 1}")
+    return _grid_numbers(buckets)
+
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)  # what is made without gradients could not be used with them later
+def _line_numbers(buckets: int) -> Tensor:
+    """Return those of all places of a line, of which a shorter one takes the first: sounds of a hundred lengths keep one table, of 8 MB."""
+    half = buckets // 2
+    distance = torch.arange(LINE_LENGTH)[:, None] - torch.arange(LINE_LENGTH)[None, :]
+    size = distance.abs().clamp(min=1).double()
+    far = half + torch.ceil((size / half).log() / math.log((LINE_LENGTH - 1) / half) * (half - 1)).long()
+    numbers = torch.where(distance.abs() <= half, distance, distance.sign() * far) + buckets - 1
+    return _with_class_token(numbers, 2 * buckets - 1)
+
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)  # what is made without gradients could not be used with them later
+def _grid_numbers(buckets: int) -> Tensor:
+    side = 2 * buckets - 1
+    place = torch.arange(buckets**2)
+    row, column = (place[:, None] // buckets - place[None, :] // buckets, place[:, None] % buckets - place[None, :] % buckets)
+    numbers = torch.nn.functional.pad((row + buckets - 1) * side + column + buckets - 1, (1, 0, 1, 0))
+    return _with_class_token(numbers, side**2)
+
+
+def _with_class_token(numbers: Tensor, first: int) -> Tensor:
+    """Give the pairs with the class token, which is the first, numbers of their own: from it, to it, and with itself."""
     numbers[0, :], numbers[:, 0], numbers[0, 0] = first, first + 1, first + 2
     return numbers
 

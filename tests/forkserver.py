@@ -110,6 +110,7 @@ class Forked(subprocess.Popen[Any]):
             given["start_new_session"],
         )
         if not self.pid:
+            self._status.close()
             self._status = None
             super()._execute_child(*arguments)  # type: ignore[misc]
             return

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
     ["checksums", "crashes", "errors", "fingerprint", "printable", "signals", "store_formats"],
-    ["events", "files", "file_kinds", "documents"],
+    ["events", "files", "file_kinds", "documents", "additions"],
     ["options"],
     ["registry"],
     ["libraries", "tabular", "store", "media", "transformer", "similarity", "metrics"],
@@ -48,6 +48,7 @@ INSIDE = {
     "engine",
     "pages",
     "grounding",
+    "families",
 }
 
 
@@ -165,5 +166,7 @@ def test_sections_of_docstrings_are_indented():
                 lines = (ast.get_docstring(node) or "").splitlines()
                 heads = (number for number, line in enumerate(lines, 1) if line.strip() in ("Args:", "Returns:", "Raises:", "Yields:"))
                 depth = {number: len(lines[number - 1]) - len(lines[number - 1].lstrip()) for number in heads}
-                wrong += [(path.name, lines[number]) for number, column in depth.items() if not lines[number].startswith(" " * (column + 4))]
+                wrong += [
+                    (path.name, lines[number]) for number, column in depth.items() if not lines[number].startswith(" " * (column + 4))
+                ]
     assert wrong == []

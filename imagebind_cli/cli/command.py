@@ -65,12 +65,30 @@ def _build(app: typer.Typer, info: Any) -> Any:
     return typer.main.get_group(alone).commands[info.name]
 
 
+class ModalityCommand(HeadedCommand):
+    """A subcommand of a modality, which says so when it is given an option of another."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except USAGE_ERROR as error:
+            name = str(getattr(error, "option_name", "")).lstrip("-").replace("-", "_")
+            if name in reading.flags() and name not in {parameter.name for parameter in self.params}:
+                refuse_flag(str(self.name).split(","), name)
+            raise
+
+
 class ModalityGroup(TyperGroup):
     """A group with a subcommand for each modality, which has the common options and those of its own readers.
 
     Typer builds the parameters of the whole command once; each subcommand takes its share of them. Options may come before the modality, too.
     Several modalities, joined by commas, are a subcommand of their own.
+
+    command_class: of the subcommands. left_out: modalities that help does not list, since the command refuses them.
     """
+
+    command_class: type[ModalityCommand] = ModalityCommand
+    left_out: frozenset[str] = frozenset()
 
     def __init__(self, *, params: Sequence[Any], callback: Callable[..., Any], help: str, **attributes: Any) -> None:
         parameters = [parameter for parameter in params if parameter.name != MODALITY]
@@ -78,7 +96,7 @@ class ModalityGroup(TyperGroup):
         super().__init__(params=options, callback=callback, help=help, **attributes)
         self._parameters, self._callback = parameters, callback
         self.invoke_without_command = any(parameter.name == MODALITY and not parameter.required for parameter in params)
-        self.commands: Any = _OnDemand({name: partial(self._subcommand, name) for name in MODALITIES})
+        self.commands: Any = _OnDemand({name: partial(self._subcommand, name) for name in MODALITIES if name not in self.left_out})
 
     def _subcommand(self, modality: str) -> HeadedCommand:
         """Return the command on one modality, or on several joined by commas."""
@@ -89,7 +107,7 @@ class ModalityGroup(TyperGroup):
             for parameter in self._parameters
             if parameter.name not in known or parameter.name in flags
         ]
-        return _ModalityCommand(
+        return self.command_class(
             modality,
             params=parameters,
             callback=partial(self._callback, **{MODALITY: modality}),
@@ -140,22 +158,9 @@ class ModalityGroup(TyperGroup):
         formatter.write(f"\nOptions of a modality: {ctx.command_path} {next(iter(self.commands))} --help. All options: {SHOW_ALL}\n")
 
 
-class _ModalityCommand(HeadedCommand):
-    """A subcommand of a modality, which says so when it is given an option of another."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except USAGE_ERROR as error:
-            name = str(getattr(error, "option_name", "")).lstrip("-").replace("-", "_")
-            if name in reading.flags() and name not in {parameter.name for parameter in self.params}:
-                refuse_flag(str(self.name).split(","), name)
-            raise
-
-
-def modality_group(command: Callable[..., None], help: str) -> typer.Typer:
+def modality_group(command: Callable[..., None], help: str, group_class: type[ModalityGroup] = ModalityGroup) -> typer.Typer:
     """Return a command with a `modality` among its arguments as a group of one subcommand for each modality."""
-    group = typer.Typer(cls=ModalityGroup, help=help, subcommand_metavar="MODALITY [INPUT]...", rich_markup_mode=None)
+    group = typer.Typer(cls=group_class, help=help, subcommand_metavar="MODALITY [INPUT]...", rich_markup_mode=None)
     group.callback()(command)
     return group
 

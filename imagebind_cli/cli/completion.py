@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import ast
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from imagebind_cli import registry
+from imagebind_cli import additions, registry
 
 PACKAGE = Path(__file__).parent.parent
 
@@ -22,7 +25,21 @@ def _models(typed: str) -> Iterable[str]:
     from imagebind_cli.weights import download
 
     named = [path.stem for path in PACKAGE.glob("models/*.json")] + [path.parent.name for path in PACKAGE.glob("models/*/config.json")]
-    return sorted({*named, *download.pulled_addresses()})
+    return sorted({*named, *_published(), *download.pulled_addresses()})
+
+
+def _published() -> Iterator[str]:
+    """Yield the names under which families publish models: the keys beside `Publication(…)` in their files, whose import would take seconds."""
+    elsewhere = [entry.module for entry in additions.additions(additions.FAMILIES).values()]
+    for module in [*registry.FAMILIES.values(), *elsewhere]:
+        with suppress(ImportError, OSError, SyntaxError, ValueError):  # a broken package is reported where it is used
+            found = find_spec(module)
+            tree = ast.parse(Path(found.origin).read_text(encoding="utf-8")) if found and found.origin else ast.Module([], [])
+            for table in (node for node in ast.walk(tree) if isinstance(node, ast.Dict)):
+                for key, value in zip(table.keys, table.values, strict=True):
+                    made = value.func if isinstance(value, ast.Call) else None
+                    if isinstance(key, ast.Constant) and getattr(made, "id", getattr(made, "attr", "")) == "Publication":
+                        yield str(key.value)
 
 
 def _suites(typed: str) -> Iterable[str]:
@@ -54,7 +71,7 @@ VALUES: dict[str, Callable[[str], Iterable[str]]] = {
     "model": _models,
     "init": _models,
     "weights pull name": _models,
-    "weights convert source": _models,
+    "weights convert sources": _models,
     "suite": _suites,
     "recipe": _recipes,
     "train pairs": _pairs,

@@ -1,4 +1,4 @@
-"""The flags that several commands share, each declared once. Those about reading come from `options.OPTIONS`: a new option is a new flag."""
+"""The flags that several commands share, each declared once. Those about reading come from `options.all_options`: a new option is a new flag."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def with_reading_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Replace a command's `**chosen` by a flag for each reading option, None unless given; help shows them where they apply."""
     signature = inspect.signature(command, eval_str=True)
     plain = [parameter for parameter in signature.parameters.values() if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
-    types = {name: kind for options in reading.OPTIONS.values() for name, kind in get_type_hints(options).items()}
+    types = {name: kind for options in reading.all_options().values() for name, kind in get_type_hints(options).items()}
     flags = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_flag(entry, types[name]))
         for name, entry in reading.flags().items()
@@ -135,7 +135,7 @@ _NO_VALUE = object()  # differs from every default
 
 def _flag(entry: Field[Any], kind: Any) -> Any:
     help, choices, minimum = (entry.metadata[key] for key in ("help", "choices", "minimum"))
-    owners = ", ".join(name for name, options in reading.OPTIONS.items() if entry.name in options.names())
+    owners = ", ".join(name for name, options in reading.all_options().items() if entry.name in options.names())
     if choices:
         kind = enum.StrEnum(entry.name, list(choices)) | None  # type: ignore[misc, operator]
     elif entry.default is not None:

@@ -98,7 +98,7 @@ def train_command(
         list[str] | None,
         typer.Option(
             metavar="FILE|FRACTION",
-            help="Files of pairs to validate on (R@1, 5 and 10), or a fraction of the training rows to hold out, as 0.2: whole groups.",
+            help="Files of pairs to validate on (R@k both ways), or a fraction of the training rows to hold out, as 0.2: whole groups.",
         ),
     ] = None,
     zeroshot: Annotated[
@@ -145,6 +145,7 @@ def train_command(
     from imagebind_cli.training.overrides import resolve_recipe
     from imagebind_cli.training.recipe import refuse_changes
 
+    talk = TrainingTalk()
     resolved = resolve_recipe(
         recipe,
         pairs=pairs or (),
@@ -157,9 +158,9 @@ def train_command(
         batch=batch,
         micro_batch=micro_batch,
         changes=changes or (),
-        notify=say,
+        listener=talk,
     )
-    chosen_device, talk = choose_device(device), TrainingTalk()
+    chosen_device = choose_device(device)
     with refuse_changes(resolved, changes or ()):
         if dry_run:
             _write_plan(resolved, chosen_device, out, as_json)

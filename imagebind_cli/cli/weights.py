@@ -42,12 +42,15 @@ def list_command(as_json: AsJSON = False) -> None:
     if as_json:
         write_json_line(rows)
     else:
-        write_lines(f"{'*' if row['default'] else ' '} {row['name']:<8} {row['state']:<38} {row['about']}" for row in rows)
+        widths = [max((len(row[key]) for row in rows), default=0) for key in ("name", "family", "state")]
+        for row in rows:
+            name, family, state = (row[key].ljust(width) for key, width in zip(("name", "family", "state"), widths, strict=True))
+            write_lines([f"{'*' if row['default'] else ' '} {name}  {family}  {state}  {row['about']}".rstrip()])
 
 
 @app.command("pull")
 def pull_command(
-    name: Annotated[str, typer.Argument(help="`huge`, or hf://owner/repo[@revision].")],
+    name: Annotated[str, typer.Argument(help="A name of `imagebind weights list`, or hf://owner/repo[@revision].")],
     sha256: Annotated[str | None, typer.Option(help="Refuse the file unless its SHA-256 is this.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network; fail if the model is not here.")] = False,
     as_json: AsJSON = False,
@@ -61,28 +64,17 @@ def pull_command(
         imagebind weights pull huge
         imagebind weights pull hf://laion/CLIP-ViT-H-14-laion2B-s32B-b79K
     """
-    from imagebind_cli.weights import download, model_config
     from imagebind_cli.weights.find import is_bundled
     from imagebind_cli.weights.origin import ORIGIN, OriginRecord, read_record
+    from imagebind_cli.weights.published import published_models, pull_named
 
+    if is_bundled(name):
+        raise UserError(f"{name!r} is inside this package: there is nothing to fetch")
+    if not name.startswith("hf://") and (model := published_models().get(name)) and model.licence:
+        say(f"{name}: its weights are under {model.licence}")
     stopped = f"{name}: stopped: run the same command to continue from what has come"
     with line_if_stopped(lambda: stopped), _progress() as progress:
-        if name.startswith("hf://"):
-            if sha256:
-                raise UsageError("--sha256 is for single files; the hub states its own")
-            folder = download.pull_hub(name, progress=progress, offline=offline)
-        else:
-            config = model_config.packaged_config(name) if name in model_config.packaged_names() else None
-            if config is None or config.address is None:
-                if is_bundled(name):
-                    raise UserError(f"{name!r} is inside this package: there is nothing to fetch")
-                known = [known for known in model_config.packaged_names() if model_config.packaged_config(known).address]
-                raise UserError(f"nothing to fetch for {name!r}; choose from {', '.join(known)}, hf://owner/repo")
-            if config.licence:
-                say(f"{name}: its weights are under {config.licence}")
-            folder = download.pull_address(
-                config.address, download.folder_of(name), sha256=sha256, progress=progress, offline=offline
-            ).parent
+        folder = pull_named(name, sha256=sha256, progress=progress, offline=offline)
     files = read_record(folder / ORIGIN, OriginRecord).get("files", {})
     for file, record in files.items():
         say(f"{file}: {record['size']:,} bytes, SHA-256 {record['sha256']}")
@@ -94,20 +86,28 @@ def pull_command(
 
 @app.command("convert")
 def convert_command(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="Published .pth, OpenCLIP weights, or any form of --model.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SRC", help="Published .pth, OpenCLIP weights, or any form of --model.")],
     folder: Annotated[Path, typer.Argument(metavar="DEST", help="New folder: config.json and one safetensors file per encoder.")],
     config: Config = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Turn foreign weights into a model folder, exactly: every tensor is accounted for, or nothing is written."""
-    from imagebind_cli.weights import checkpoint
-    from imagebind_cli.weights.find import find_checkpoint
-    from imagebind_cli.weights.origin import file_hash
+    """Turn foreign weights into a model folder, exactly: every tensor is accounted for, or nothing is written.
 
-    found = find_checkpoint(source, config)
-    origin: dict[str, Any] = {"from": found.place}
-    if Path(source).is_file():
-        origin["sha256"] = file_hash(Path(source))
+    Several models of one family become one with all their encoders. What two of them have, as the text encoder, must be equal.
+
+    \b
+        imagebind weights convert imagebind_huge.pth huge/
+        imagebind weights convert languagebind-audio languagebind-depth all/
+    """
+    from imagebind_cli.weights import checkpoint
+    from imagebind_cli.weights.describe import source_record
+    from imagebind_cli.weights.find import find_checkpoint
+
+    if config is not None and len(sources) > 1:
+        raise UsageError("--config describes one model; convert each by itself, then join the folders")
+    checkpoints = [find_checkpoint(source, config) for source in sources]
+    records = [source_record(found) for found in checkpoints]
+    found, origin = (checkpoints[0], records[0]) if len(records) == 1 else (checkpoint.join(checkpoints), {"sources": records})
     converted = checkpoint.convert(found, folder, origin)
     say(f"{folder}: {', '.join(converted.encoders)}")
     if as_json:
@@ -127,7 +127,7 @@ def weights_info_command(model: ModelName = None, config: Config = None, as_json
         write_json_line(about)
         return
     lines = []
-    for key in ("name", "about", "place", "licence", "dim", "untrained", "unfinished", "origin"):
+    for key in ("name", "about", "family", "place", "licence", "dim", "untrained", "unfinished", "origin"):
         if about.get(key, "") not in ("", {}):
             lines.append(f"{key:<10} {about[key]}")
     lines.append(f"{'encoder':<10}{'parameters':>15}{'width':>7}{'layers':>8}{'heads':>7}  {'input':<18}fingerprint")
@@ -158,14 +158,20 @@ def verify_command(
     found = find_checkpoint(model)
     encoders, count = list(found.config.encoders), count_recorded_files(found)
     differences = list(differing_files(found))
-    about: dict[str, Any] = {"model": found.config.name, "place": found.place, "ok": not differences, "files": count}
+    about: dict[str, Any] = {
+        "model": found.config.name,
+        "family": found.config.family,
+        "place": found.place,
+        "ok": not differences,
+        "files": count,
+    }
     about |= {"differences": differences, "encoders": encoders}
     for line in differences:
         say_error(f"{found.place}: {line}")
     if not differences:
         load(model, modalities=encoders, device="cpu")  # names and shapes
         if not as_json:
-            write_lines([f"{found.config.name}: {count} files as recorded, {len(encoders)} encoders load"])
+            write_lines([f"{found.config.name} ({found.config.family}): {count} files as recorded, {len(encoders)} encoders load"])
         if dtype is not Dtype.auto:
             about |= {"dtype": str(dtype), "cosines": _cosines(model, encoders, str(dtype), as_table=not as_json)}
     if as_json:
@@ -178,7 +184,7 @@ def _cosines(model: str | None, encoders: list[str], dtype: str, as_table: bool)
     """Measure how far each encoder's vectors in a number type are from float32 ones. One encoder at a time, since a pair of the largest
     fits in memory where all do not.
     """
-    from imagebind_cli.evaluation.precision import ITEMS, cosines
+    from imagebind_cli.evaluation.number_types import ITEMS, cosines
     from imagebind_cli.model import load
 
     if as_table:

@@ -19,7 +19,7 @@ from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.audio.sound import Excerpt, Sound, Waveform
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.resampling import Resampled
-from imagebind_cli.media.windows import cut, seconds, windows
+from imagebind_cli.media.windows import Times, cut, seconds, windows
 from imagebind_cli.options import AudioOptions
 
 RATE = 16_000
@@ -47,6 +47,13 @@ def mel_filters(bins: int) -> Tensor:
     mel = 1127 * (1 + RATE / FFT * torch.arange(FFT // 2) / 700).log()
     filters = torch.minimum((mel - left) / (centre - left), (right - mel) / (right - centre)).clamp(min=0)
     return F.pad(filters, (0, 1)).to_sparse().coalesce()  # the frequency at half the rate belongs to no filter
+
+
+def band_hertz(bins: int) -> np.ndarray:
+    """Return the edges of the bands of a spectrogram in Hz, (bins + 1,): halfway, on the mel scale, between the centres of two filters."""
+    low, high = (1127 * math.log(1 + hertz / 700) for hertz in (LOWEST_HERTZ, RATE / 2))
+    step = (high - low) / (bins + 1)
+    return 700 * (np.exp((low + (np.arange(bins + 1) + 0.5) * step) / 1127) - 1)
 
 
 @cache
@@ -160,14 +167,13 @@ def read_audio(source: Source | np.ndarray | tuple[np.ndarray, int], config: Enc
         OSError, ValueError: the file cannot be read, or is too short.
     """
     levels = Levels()
-    with _open(source, options.track) as whole:
-        sound, begin, lacks = _part(whole, options)
-        if sound.length * RATE < FRAME * sound.rate:
-            raise ValueError(f"{1000 * sound.length / sound.rate:.1f} ms of sound; at least {1000 * FRAME // RATE} ms are needed")
+    with open_sound(source, options.track) as whole:
+        sound, begin, lacks = part_of_sound(whole, options.stretch)
+        check_length(sound)
 
         def rows(start: int, stop: int) -> Tensor:
             samples = sound.read(start, stop)
-            result = _rows(samples, options.channels)
+            result = heard_rows(samples, options.channels)
             levels.add(samples, result[0])
             return result
 
@@ -188,15 +194,26 @@ def read_audio(source: Source | np.ndarray | tuple[np.ndarray, int], config: Enc
             )
 
 
-def _part(whole: Sound | Waveform, options: AudioOptions) -> tuple[Sound | Waveform | Excerpt, Fraction, tuple[str, ...]]:
-    """Return the requested part of a sound, when it begins, and in words what of it is missing."""
-    if options.stretch is None:
+def part_of_sound(whole: Sound | Waveform, stretch: Times | None) -> tuple[Sound | Waveform | Excerpt, Fraction, tuple[str, ...]]:
+    """Return the requested part of a sound, all of it if none is, when it begins, and in words what of it is missing."""
+    if stretch is None:
         return whole, Fraction(0), ()
-    begin, end, lacks = cut(options.stretch, whole.length / whole.rate if whole.seconds is None else whole.seconds)
+    begin, end, lacks = cut(stretch, whole.length / whole.rate if whole.seconds is None else whole.seconds)
     return Excerpt(whole, begin, end), begin, lacks
 
 
-def _open(source: Source | np.ndarray | tuple[np.ndarray, int], track: int | None) -> Sound | Waveform:
+def check_length(sound: Sound | Waveform | Excerpt) -> None:
+    """Refuse a sound that is too short for a single frame.
+
+    Raises:
+        ValueError: with its milliseconds.
+    """
+    if sound.length * RATE < FRAME * sound.rate:
+        raise ValueError(f"{1000 * sound.length / sound.rate:.1f} ms of sound; at least {1000 * FRAME // RATE} ms are needed")
+
+
+def open_sound(source: Source | np.ndarray | tuple[np.ndarray, int], track: int | None) -> Sound | Waveform:
+    """Open a sound file, or (waveform, rate in Hz), or a waveform alone, at 16 kHz."""
     if isinstance(source, np.ndarray):
         return Waveform(source, RATE)
     return Waveform(*source) if isinstance(source, tuple) else Sound(source, track)
@@ -249,7 +266,7 @@ class Levels:
         return tuple(found)
 
 
-def _rows(samples: np.ndarray, channels: str) -> Tensor:
+def heard_rows(samples: np.ndarray, channels: str) -> Tensor:
     """Return the channel that is used, and the mean of all, where that is another."""
     if len(samples) == 1:
         return torch.from_numpy(samples[0])[None]  # not `samples`: torch takes ten times as long to copy a row whose stride is 1

@@ -37,13 +37,9 @@ def read_depth(source: Source | np.ndarray, config: EncoderConfig, options: Dept
 
 def _sample(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptions) -> Sample:
     """Make the sample. Not inside `read_depth`, whose local variables, and so the map in full size, would live until the sample is used."""
-    found = _map(source, options)
+    found = read_numbers(source, options)
     values, notes = found.values, list(found.notes)
-    unit = options.depth_format or ("metres" if values.dtype.kind == "f" else "mm")
-    if unit not in UNITS:
-        raise ValueError(f"unknown depth format {unit!r}; choose from {', '.join(UNITS)}")
-    if values.dtype.itemsize < 2 and unit != "relative":
-        raise ValueError("an 8-bit picture is no metric depth; 16-bit millimetres or floating-point metres are needed")
+    unit = depth_unit(values, options)
     facts: dict[str, Any] = {"size": list(values.shape[:2]), "bits": 8 * values.dtype.itemsize, "unit": unit}
 
     if unit == "relative":
@@ -52,7 +48,7 @@ def _sample(source: Source | np.ndarray, config: EncoderConfig, options: DepthOp
         known = found.known & (values > 0)
         plane = np.clip(np.where(known, values, 0), SMALLEST_DISPARITY, options.depth_clamp) / options.depth_clamp
     else:
-        metres = _metres(values, unit)
+        metres = to_metres(values, unit)
         known = found.known & (metres > 0)
         if unit == "mm":
             known &= ~coded_as_missing(values, known, (LARGEST_COUNT,), notes)
@@ -77,13 +73,27 @@ def disparity(metres: np.ndarray, focal: float, baseline: float, largest: float)
     return np.clip(baseline * focal / np.clip(metres, NEAREST, FARTHEST), SMALLEST_DISPARITY, largest) / largest
 
 
-def _map(source: Source | np.ndarray, options: DepthOptions) -> PixelMap:
+def read_numbers(source: Source | np.ndarray, options: DepthOptions) -> PixelMap:
     """Return the numbers of a file or array, (h, w), or (h, w, 3) for a coloured picture of relative depth."""
     if not isinstance(source, np.ndarray):
         return read_map(source, dataset=options.dataset, frame=options.frame, colours=options.depth_format == "relative")
     if source.ndim != 2 or not source.size:
         raise ValueError(f"shape {source.shape}; (height, width) is needed")
     return PixelMap(source)
+
+
+def depth_unit(values: np.ndarray, options: DepthOptions) -> str:
+    """Return what the numbers of a map are: as chosen, else millimetres for whole numbers and metres for others.
+
+    Raises:
+        ValueError: they have too few bits to be that.
+    """
+    unit = options.depth_format or ("metres" if values.dtype.kind == "f" else "mm")
+    if unit not in UNITS:
+        raise ValueError(f"unknown depth format {unit!r}; choose from {', '.join(UNITS)}")
+    if values.dtype.itemsize < 2 and unit != "relative":
+        raise ValueError("an 8-bit picture is not metric depth; 16-bit millimetres or floating-point metres are needed")
+    return unit
 
 
 def _relative(found: PixelMap, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +119,7 @@ def _relative(found: PixelMap, notes: list[str]) -> tuple[np.ndarray, np.ndarray
     return plane, known
 
 
-def _metres(values: np.ndarray, unit: str) -> np.ndarray:
+def to_metres(values: np.ndarray, unit: str) -> np.ndarray:
     """Convert values (h, w) in a metric unit to float64 metres."""
     if unit == "sunrgbd":
         if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 65535:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import html
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from heapq import heappop, heappush
 from importlib.util import find_spec
@@ -25,7 +25,7 @@ WORDS = regex.compile(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'
 
 
 @cache
-def _byte_letters() -> dict[int, str]:
+def byte_letters() -> dict[int, str]:
     """Map every byte to a printable letter: itself if it prints, else the next one from 256 on (GPT-2's table)."""
     printing = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printing]
@@ -40,23 +40,31 @@ def _vocabulary() -> tuple[dict[tuple[str, str], int], dict[str, int]]:
         raise UserError("the text vocabulary comes with open-clip-torch, which is not installed: pip install open-clip-torch")
     data = gzip.decompress((Path(package.origin).parent / "bpe_simple_vocab_16e6.txt.gz").read_bytes())
     merges = [tuple(line.split()) for line in data.decode().split("\n")[1 : MERGES + 1]]
-    letters = list(_byte_letters().values())
+    letters = list(byte_letters().values())
     tokens = letters + [letter + "</w>" for letter in letters] + ["".join(merge) for merge in merges]
     ids = {token: i for i, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
     return {(merge[0], merge[1]): rank for rank, merge in enumerate(merges)}, ids
 
 
 def _word_tokens(word: str) -> tuple[int, ...]:
-    """Return the token ids of one word: its bytes, merged pair by pair, the best-ranked pair first.
-
-    Each round merges every occurrence of one pair, from left to right. A pair's occurrences are kept by its rank, so that a word of a
-    million letters takes seconds and not days.
-    """
+    """Return the token ids of one word."""
     ranks, ids = _vocabulary()
     if word in ("<|startoftext|>", "<|endoftext|>"):
         return (ids[word],)
-    letters = [_byte_letters()[byte] for byte in word.encode()]
-    parts = [*letters[:-1], letters[-1] + "</w>", ""]  # nothing merges with the empty part at the end, nor with merged ones
+    letters = [byte_letters()[byte] for byte in word.encode()]
+    return tuple(ids[part] for part in merge_pairs([*letters[:-1], letters[-1] + "</w>"], ranks))
+
+
+def merge_pairs(letters: Sequence[str], ranks: Mapping[tuple[str, str], int]) -> list[str]:
+    """Merge the letters of one word pair by pair, the best-ranked pair first (Sennrich et al. 2016), and return the parts that are left.
+
+    Each round merges every occurrence of one pair, from left to right. A pair's occurrences are kept by its rank, so that a word of a
+    million letters takes seconds and not days.
+
+    Args:
+        ranks: of each pair that merges; the smallest merges first.
+    """
+    parts = [*letters, ""]  # nothing merges with the empty part at the end, nor with merged ones
     after, before = [*range(1, len(parts)), 0], [*range(-1, len(parts) - 1)]
     places: dict[int, list[int]] = {}
     waiting: list[int] = []
@@ -84,7 +92,7 @@ def _word_tokens(word: str) -> tuple[int, ...]:
             note(place)
             if place:
                 note(before[place])
-    return tuple(ids[part] for part in parts if part)
+    return [part for part in parts if part]
 
 
 _known_word_tokens = lru_cache(maxsize=65536)(_word_tokens)
@@ -105,7 +113,7 @@ def token_texts() -> list[str]:
     Raises:
         UserError: open-clip-torch, which brings the vocabulary, is not installed.
     """
-    bytes_of = {letter: byte for byte, letter in _byte_letters().items()}
+    bytes_of = {letter: byte for byte, letter in byte_letters().items()}
     tokens = sorted(_vocabulary()[1].items(), key=lambda entry: entry[1])
     return [
         "" if number in (START, END) else bytes(bytes_of[letter] for letter in token.removesuffix("</w>")).decode(errors="replace")
@@ -135,24 +143,42 @@ def read_text(source: str, config: EncoderConfig, options: TextOptions) -> Itera
     """Read a sentence.
 
     Raises:
-        ValueError: not a string, not UTF-8, or too long where `long_text` is `error`.
+        ValueError: not a string, not UTF-8, or too long where `long_text` is `error`; or the encoder has another vocabulary.
+    """
+    if config.vocabulary <= END:
+        raise ValueError(
+            f"the vocabulary of this text encoder has {config.vocabulary:,} tokens; CLIP's, of {END + 1:,}, is the one read here"
+        )
+    context = config.shape[0]
+    return sentence_samples(source, options, token_ids, lambda words: framed(words, context), context - 2)
+
+
+def sentence_samples(
+    source: str, options: TextOptions, token_ids: Callable[[str], list[int]], framed: Callable[[list[int]], Tensor], room: int
+) -> Iterator[Sample]:
+    """Yield the one sample of a sentence, in several clips where it is long and they are chosen.
+
+    Args:
+        token_ids: of a text of any length. framed: at most `room` of them as the encoder takes them, (context,) int64.
+    Raises:
+        ValueError: as `read_text`.
     """
     if not isinstance(source, str):
         raise ValueError(f"{type(source).__name__} given; a string is needed")
     if any("\ud800" <= letter <= "\udfff" for letter in source):  # what undecodable bytes become on the way in
         raise ValueError("not UTF-8 text")
-    words, context = token_ids(source), config.shape[0]
-    room, facts = context - 2, {"tokens": len(words)}
+    words = token_ids(source)
+    facts = {"tokens": len(words)}
     if len(words) <= room:
-        yield Sample(framed(words, context).unsqueeze(0), [None], facts=facts)
+        yield Sample(framed(words).unsqueeze(0), [None], facts=facts)
     elif options.long_text == "error":
         raise ValueError(f"{len(words)} tokens; {room} fit")
     elif options.long_text == "window":
-        clips = [framed(words[start : start + room], context) for start in range(0, len(words), room)]
+        clips = [framed(words[start : start + room]) for start in range(0, len(words), room)]
         yield Sample(torch.stack(clips), [None] * len(clips), facts=facts)
     else:
         warning = f"{len(words)} tokens, cut to the first {room}"
-        yield Sample(framed(words, context).unsqueeze(0), [None], facts=facts, warnings=(warning,))
+        yield Sample(framed(words[:room]).unsqueeze(0), [None], facts=facts, warnings=(warning,))
 
 
 MODALITY = Modality(name="text", readers={"text": read_text}, stem=TextStem)

@@ -16,11 +16,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from imagebind_cli.encoder import EncoderConfig, Modality, Sample
+from imagebind_cli.encoder import EncoderConfig, InputConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source, decoding
 from imagebind_cli.media.image import exif_clock, exif_orientation, middle, open_image, upright
 from imagebind_cli.media.picture_kinds import UnsupportedKind
-from imagebind_cli.media.video.clips import is_folder, open_video
+from imagebind_cli.media.video.clips import VideoFile, open_video
 from imagebind_cli.media.video.frame_folder import FPS, FrameFolder
 from imagebind_cli.media.views import View
 from imagebind_cli.media.windows import cut, seconds, seen, windows
@@ -44,7 +44,7 @@ def picture_tensor(picture: Image.Image, config: EncoderConfig, view: View | Non
         picture = picture.resize((columns, rows), Image.Resampling.BICUBIC)
     left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
     pixels = np.array(picture.crop((left, top, left + width, top + height)))  # (h, w, 3)
-    return _normalise(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, config)
+    return normalise(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, config)
 
 
 def clip_tensor(frames: Tensor, config: EncoderConfig, crops: int = 3, view: View | None = None) -> Tensor:
@@ -63,14 +63,15 @@ def clip_tensor(frames: Tensor, config: EncoderConfig, crops: int = 3, view: Vie
         scaled = (size, math.floor(width / height * size))
     pixels = frames.permute(0, 3, 1, 2).float()  # (t, 3, h, w)
     pixels = F.interpolate(pixels, size=scaled, mode="bilinear", align_corners=False) / 255
-    pixels = _normalise(pixels, config).transpose(0, 1)  # (3, t, h, w)
+    pixels = normalise(pixels, config).transpose(0, 1)  # (3, t, h, w)
     spare = max(scaled) - size
     axis = 2 if scaled[0] > scaled[1] else 3
     offsets = (0, math.ceil(spare / 2), spare) if crops == 3 else (math.ceil(spare / 2),)
     return torch.stack([pixels.narrow(axis, offset, size) for offset in offsets])
 
 
-def _normalise(pixels: Tensor, config: EncoderConfig) -> Tensor:
+def normalise(pixels: Tensor, config: InputConfig) -> Tensor:
+    """Normalise pixels from 0 to 1, the channels in the axis before height and width, with the config's mean and deviation of each."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
     return (pixels - mean) / std
 
@@ -81,17 +82,29 @@ def read_picture(source: Source | np.ndarray | Image.Image, config: EncoderConfi
     Raises:
         OSError, ValueError: the file cannot be read, or the array has another shape.
     """
+    image, facts, taken = stored_picture(source)
+    picture = image.convert("RGB") if isinstance(source, np.ndarray | Image.Image) else upright(image)
+    del image, source
+    tensor = picture_tensor(picture, config, options.view).unsqueeze(0)
+    del picture  # a sample may wait to be used; its full-size pixels need not
+    yield Sample(tensor, [None], facts=facts, began=taken)
+
+
+def stored_picture(source: Source | np.ndarray | Image.Image) -> tuple[Image.Image, dict[str, Any], datetime | None]:
+    """Return a picture as it is stored, neither turned nor converted, what `picture_facts` says of it, and when it was taken.
+
+    Raises:
+        OSError, ValueError: as `read_picture`.
+    """
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[-1] != 3 or source.dtype != np.uint8 or not source.size:
             raise ValueError(f"shape {source.shape} of {source.dtype}; (height, width, 3) of uint8 is needed")
         source = Image.fromarray(source)
     if isinstance(source, Image.Image):
-        picture, facts, taken = source.convert("RGB"), picture_facts(source), exif_clock(source)
-    else:
-        picture, facts, taken = _read_file(source)
-    tensor = picture_tensor(picture, config, options.view).unsqueeze(0)
-    del picture, source  # a sample may wait to be used; its full-size pixels need not
-    yield Sample(tensor, [None], facts=facts, began=taken)
+        return source, picture_facts(source), exif_clock(source)
+    image = open_image(source)
+    with decoding("picture"):
+        return image, {"format": (image.format or "").lower(), **picture_facts(image)}, exif_clock(image)
 
 
 def picture_facts(image: Image.Image) -> dict[str, Any]:
@@ -102,14 +115,6 @@ def picture_facts(image: Image.Image) -> dict[str, Any]:
         "bits": 16 if image.mode.startswith("I;16") else BITS.get(image.mode, 8),
         "orientation": exif_orientation(image),
     }
-
-
-def _read_file(source: Source) -> tuple[Image.Image, dict[str, Any], datetime | None]:
-    """Read a file's picture upright, what the file holds, and when it was taken."""
-    image = open_image(source)
-    with decoding("picture"):
-        facts, taken = {"format": (image.format or "").lower(), **picture_facts(image)}, exif_clock(image)
-    return upright(image), facts, taken
 
 
 def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
@@ -123,10 +128,8 @@ def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: E
     if isinstance(source, tuple):
         yield from _read_frames(*source, config, options)
         return
-    assumed = (f"folder of frames: {FPS} a second; --fps says otherwise",) if options.fps is None and is_folder(source) else ()
     with open_video(source, options.fps, options.track) as video:
-        if isinstance(video, FrameFolder) and video.others:
-            assumed = (*assumed, f"folder of frames: other files in the folder left out: {video.others}")
+        assumed = video_notes(video, options)
         spans, shown, lacks = _spans(video.duration, options, video.facts["frames"])
         at_once = max(1, min(CLIPS_AT_ONCE, PIXELS_AT_ONCE // (config.shape[1] * max(video.pixels, 1))))
         clips = video.clips(shown, config.shape[1])
@@ -134,8 +137,18 @@ def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: E
             batch = spans[i : i + at_once]
             tensors = [torch.from_numpy(np.stack(frames)) for frames in islice(clips, at_once)]
             facts = {} if i else video.facts | {"windows": len(spans)}
-            views = _views(tensors, batch, config, options, facts, assumed + video.notes)
+            views = _views(tensors, batch, config, options, facts, assumed)
             yield replace(views, warnings=() if i else lacks, began=video.began)
+
+
+def video_notes(video: VideoFile | FrameFolder, options: VisionOptions) -> tuple[str, ...]:
+    """Say what was assumed to open a video: a folder's rate and which of its files are frames, or which of several tracks it is."""
+    notes: tuple[str, ...] = video.notes
+    if isinstance(video, FrameFolder):
+        rate = (f"folder of frames: {FPS} a second; --fps says otherwise",) if options.fps is None else ()
+        others = (f"folder of frames: other files in the folder left out: {video.others}",) if video.others else ()
+        notes = (*rate, *others, *notes)
+    return notes
 
 
 Windows = list[tuple[Fraction, Fraction]]
@@ -162,8 +175,7 @@ def _spans(duration: float, options: VisionOptions, frames: int | None) -> tuple
 
 
 def _read_frames(frames: np.ndarray, rate: float, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size or not 0 < rate < math.inf:
-        raise ValueError(f"shape {frames.shape} of {frames.dtype} at {rate} a second; (frames, height, width, 3) of uint8 is needed")
+    check_frames(frames, rate)
     spans, shown, lacks = _spans(len(frames) / rate, options, len(frames))
     times = range(len(frames))
     for number, span in enumerate(spans):
@@ -172,6 +184,12 @@ def _read_frames(frames: np.ndarray, rate: float, config: EncoderConfig, options
         facts = {"size": [frames.shape[2], frames.shape[1]], "fps": rate, "frames": len(frames), "windows": len(spans)}
         views = _views([torch.from_numpy(frames[chosen])], [span], config, options, {} if number else facts)
         yield replace(views, warnings=() if number else lacks)
+
+
+def check_frames(frames: np.ndarray, rate: float) -> None:
+    """Refuse an array that is not frames (t, h, w, 3) uint8, and a rate that is not a number of them a second."""
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size or not 0 < rate < math.inf:
+        raise ValueError(f"shape {frames.shape} of {frames.dtype} at {rate} a second; (frames, height, width, 3) of uint8 is needed")
 
 
 def _views(

@@ -12,6 +12,8 @@ from imagebind_cli.evaluation.vectors import ItemVectors
 from imagebind_cli.media.windows import TOUCHING_SECONDS
 from imagebind_cli.registry import face
 
+NO_SCALE = 1.0  # what the record of an encoder without a logit scale says
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -58,12 +60,16 @@ class Prediction:
 
 
 def pair_scale(item_made: Mapping[str, Any], class_made: Mapping[str, Any]) -> float:
-    """Return the factor on cosines before a softmax: the logit scale of the items' modality, for vision that of the classes'.
+    """Return the factor on cosines before a softmax: one logit scale, that of the items' modality or of the classes'.
 
-    Every modality was trained against vision, at its own scale, and vision has none: the scale is that of a pair with vision. No scale was
-    trained for other pairs.
+    Scales are trained for pairs with one modality that is common to all of them. ImageBind's is vision, which has no scale (1 in a
+    record); LanguageBind's is text, the scale of which is only that of whichever pair its tower was published with. So text's counts
+    against vision without one alone. No scale was trained for other pairs: the items' is taken.
     """
-    return float((item_made if face(item_made["modality"]).scaled else class_made).get("scale", 1))
+    item, others = (float(made.get("scale", 1)) for made in (item_made, class_made))
+    is_of_text = face(item_made["modality"]).text and not face(class_made["modality"]).text
+    first, second = (others, item) if is_of_text else (item, others)
+    return first if first != NO_SCALE else second
 
 
 def probabilities(scores: np.ndarray, scale: float) -> np.ndarray:

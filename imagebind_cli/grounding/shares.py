@@ -27,13 +27,10 @@ def dense(encoder: Encoder, x: Tensor, attentions: int | None = None) -> tuple[T
         shares (b, p, e) and rest (b, e), which add up to the head's output to within rounding. Where frames of a clip are apart, the patches of
         all frames follow each other, (b, t * p, e). The class token's own share, learned keys and the MLPs are in the rest.
     Raises:
-        UsageError: an encoder that shares cannot be computed for: of texts, with another pooling, or with an MLP as its head.
+        UsageError: an encoder that shares cannot be computed for, as `check_dense`.
     """
+    check_dense(encoder)
     config = encoder.config
-    if config.pool != "cls" or config.vocabulary:
-        raise UsageError("shares are of patches, and an encoder of texts has none")
-    if encoder.head.up is not None:
-        raise UsageError("this encoder's head is an MLP, which does not split a vector into shares of patches; only linear heads do")
     blocks: list[Block] = list(encoder.trunk.blocks)  # type: ignore[arg-type]
     first = 0 if attentions is None else max(0, len(blocks) - attentions)
     x = encoder.trunk.norm(encoder.stem(x))  # (b, n, d)
@@ -51,6 +48,20 @@ def dense(encoder: Encoder, x: Tensor, attentions: int | None = None) -> tuple[T
         shares = shares.reshape(-1, frames * shares.shape[1], shares.shape[2]) / frames
         rest = rest.reshape(-1, frames, rest.shape[1]).mean(dim=1)
     return shares, rest
+
+
+def check_dense(encoder: Encoder) -> None:
+    """Refuse an encoder that shares cannot be computed for.
+
+    Raises:
+        UsageError: it is of texts, has another pooling, an MLP as its head, or weights rounded to int8.
+    """
+    if encoder.config.pool != "cls" or encoder.config.vocabulary:
+        raise UsageError("shares are of patches, and an encoder of texts has none")
+    if encoder.head.up is not None:
+        raise UsageError("this encoder's head is an MLP, which does not split a vector into shares of patches; only linear heads do")
+    if not all(isinstance(block.attn.out, nn.Linear) for block in encoder.trunk.blocks):  # type: ignore[union-attr]
+        raise UsageError("shares need an encoder whose weights are not rounded to int8")
 
 
 def _terms(attention: Attention, x: Tensor, relative: Tensor | None) -> Tensor:

@@ -215,6 +215,16 @@ def upright(image: Image.Image) -> Image.Image:
     across, down = middle(image.width, image.height), middle(image.height, image.width)
     if (across.start, down.start) != (0, 0):
         image = image.crop((across.start, down.start, across.stop, down.stop))
+    return as_rgb(image)
+
+
+@decoding("picture")
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Convert a picture to RGB with 8 bits a channel, 16 bits scaled down; transparency is dropped.
+
+    Raises:
+        ValueError: a floating-point picture, whose range nothing says.
+    """
     if image.mode.startswith("I"):  # Pillow would clip 16 bits to white
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:

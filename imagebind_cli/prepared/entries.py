@@ -20,6 +20,7 @@ from imagebind_cli.checksums import DAMAGE, SEALED, check_seal
 from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.clock import parse_clock
+from imagebind_cli.options import both_values
 from imagebind_cli.registry import with_default_options
 
 BESIDE = ("spans", "notes", "clocks", "sums")  # keys of a sample's JSON by modality; the others are its id and columns of its manifest
@@ -283,7 +284,11 @@ def check_prepared_alike(path: Path, before: Mapping[str, Any], provenance: Mapp
     differs = _difference(one, other)
     if differs is not None:
         name, theirs, ours = differs
-        raise UserError(f"{path}: made with {name} {theirs!r}; this run has {ours!r}; write to another file")
+        before_words, now_words = f"{name} {theirs!r}", repr(ours)
+        if match := re.fullmatch(r"inputs\.(\w+)\.options\.(\w+)", name):
+            before_words, now_words = both_values(match[2], theirs, ours)
+            before_words += f" for {match[1]}"
+        raise UserError(f"{path}: made with {before_words}; this run has {now_words}; write to another file")
 
 
 def _inputs_of(record: Mapping[str, Any]) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from imagebind_cli import registry
 from imagebind_cli.errors import UserError
 from imagebind_cli.events import Listener
-from imagebind_cli.options import EXCLUSIVE
+from imagebind_cli.options import EXCLUSIVE, both_values
 from imagebind_cli.retrieval.requests import BATCH, LIKE, VECTOR, QueryRequest, describe
 from imagebind_cli.retrieval.search import Query
 from imagebind_cli.retrieval.stored_items import Exhibit, QueryPart, RowPlace, stored_exhibit, stored_item
@@ -30,7 +30,7 @@ class QueryEncoder:
 
     Args:
         space: has admitted the stores, and loads the model when a request needs it.
-        stores: those that are searched.
+        stores: those that are searched; () where nothing stored is, and a query then cannot be an item of them.
         chosen: reading options by name; any other is as the stores' files were read.
         listener: receives requests that fail, and assumptions made in reading others.
     """
@@ -80,16 +80,20 @@ class QueryEncoder:
                 batch = zip(ids[start : start + BATCH], units, shown, strict=True)
                 yield [Query(id, vector, exhibit, frozenset(rows.get(id, ()))) for id, vector, exhibit in batch]
 
+    @property
+    def _model_name(self) -> str | None:
+        return self._stores[0].provenance.get("model") if self._stores else self._space.loaded.name
+
     def _query(self, request: QueryRequest, embedded: Embedded) -> Query:
         parts = [self._part(kind, source, embedded) for kind, source in request.parts]
         vectors = [part.vector for part in parts]
         if request.vector is not None:
-            note_assumed_model("a line with an embedding", self._stores[0], self._listener)
+            note_assumed_model("a line with an embedding", self._model_name, self._listener)
             vectors = [np.array(request.vector)]
-        width = self._stores[0].dim
+        width, whose = (self._stores[0].dim, self._stores[0].path) if self._stores else (self._space.loaded.dim, "the model")
         for vector in vectors:
             if vector.shape != (width,):
-                raise ValueError(f"a vector of {vector.size} numbers; those of {self._stores[0].path} have {width}")
+                raise ValueError(f"a vector of {vector.size} numbers; those of {whose} have {width}")
         rows = frozenset[RowPlace]().union(*(part.rows for part in parts))
         return Query(request.id, combine(np.stack(vectors), request.weights), tuple(part.exhibit for part in parts), rows)
 
@@ -141,9 +145,6 @@ class QueryEncoder:
         firsts, others = (registry.with_default_options(store.modality, store.provenance.get("options", {})) for store in (first, other))
         for name in sorted(names):
             if firsts.get(name) != others.get(name):
-                flag = f"--{name.replace('_', '-')}"
-                self._listener.remarks(
-                    str(other.path),
-                    [f"queries read as {first.path} was, with {flag} {firsts.get(name)}; {other.path} was read with {others.get(name)}"],
-                    (),
-                )
+                its, others_value = both_values(name, firsts.get(name), others.get(name))
+                remark = f"queries read as {first.path} was, with {its}; {other.path} was read with {others_value}"
+                self._listener.remarks(str(other.path), [remark], ())

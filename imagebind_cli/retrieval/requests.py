@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import registry
 from imagebind_cli.errors import UsageError, UserError
-from imagebind_cli.tabular import Row, json_object
+from imagebind_cli.tabular import json_object
 
 if TYPE_CHECKING:
     from imagebind_cli.sources import Failure, Stretch
@@ -104,7 +104,7 @@ def _table_requests(path: Path) -> Iterator[QueryRequest | Failure]:
     for number, row in read_rows(path):
         place = f"{path}:{number}"
         try:
-            yield Failure(place, row.reason) if isinstance(row, BadRow) else _request_of(row, place, str(path.parent))
+            yield Failure(place, row.reason) if isinstance(row, BadRow) else request_of_row(row, place, str(path.parent))
         except ValueError as error:
             yield Failure(place, str(error))
 
@@ -138,10 +138,17 @@ def _request(line: str, place: str, folder: str) -> QueryRequest:
     row = json_object(line)
     if not isinstance(row, dict):
         raise ValueError(row.reason if row else "not a JSON object")
-    return _request_of(row, place, folder)
+    return request_of_row(row, place, folder)
 
 
-def _request_of(row: Row, place: str, folder: str) -> QueryRequest:
+def request_of_row(row: Mapping[str, Any], place: str, folder: str) -> QueryRequest:
+    """Return the query of a row: one key for each part, or `embedding`; see `read_requests`.
+
+    Args:
+        place: its id, if the row has none. folder: where relative paths start.
+    Raises:
+        ValueError: the row holds no query, or a wrong value.
+    """
     from imagebind_cli.sources import stretched
 
     given = {key: row[key] for key in row if key in registry.MODALITIES}

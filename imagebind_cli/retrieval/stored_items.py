@@ -80,8 +80,12 @@ def stored_item(stores: Sequence[StoreReader], id: str) -> QueryPart:
 
 
 def rows_of(stores: Sequence[StoreReader], id: str) -> list[RowPlace]:
-    """Return all rows of an item."""
-    return [(number, row) for number, store in enumerate(stores) for row, name in enumerate(store.ids) if name == id]
+    """Return all rows of an item. One of the folder `.` has the id `./x.jpg`, and is found by `x.jpg`, too."""
+    for known in (id, f"./{id}"):
+        places = [(number, row) for number, store in enumerate(stores) for row, name in enumerate(store.ids) if name == known]
+        if places:
+            return places
+    return []
 
 
 def _rows_of_window(stores: Sequence[StoreReader], name: str) -> list[RowPlace]:

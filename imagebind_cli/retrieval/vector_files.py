@@ -63,14 +63,14 @@ def vector_blocks(path: Path, space: Space, searched: StoreReader, listener: Lis
     if rows.ndim != 2 or rows.dtype.kind != "f" or rows.shape[1] != searched.dim:
         wanted = f"(n, {searched.dim}) of floats, as in {searched.path}"
         raise UserError(f"{path}: vectors of shape {rows.shape} of {rows.dtype}; {wanted}, are needed")
-    note_assumed_model(str(path), searched, listener)
+    note_assumed_model(str(path), searched.provenance.get("model"), listener)
     for start in range(0, len(rows), BATCH):
         yield [str(number) for number in range(start, min(start + BATCH, len(rows)))], rows[start : start + BATCH]
 
 
-def note_assumed_model(what: str, searched: StoreReader, listener: Listener) -> None:
-    """Report that vectors which do not say so are taken for those of the searched stores' model."""
-    listener.remarks(what, [f"the vectors in {what}, which does not say so, are of model {searched.provenance.get('model')!r}"], ())
+def note_assumed_model(what: str, model: str | None, listener: Listener) -> None:
+    """Report that vectors which do not say so are taken for those of a model, by its name."""
+    listener.remarks(what, [f"the vectors in {what}, which does not say so, are of model {model!r}"], ())
 
 
 def _is_lines(path: Path) -> bool:

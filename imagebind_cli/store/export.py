@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,15 +36,15 @@ def export(reader: StoreReader, path: Path, array: str, clip_retrieval: bool = F
         raise UserError(f"{there}: exists; name another, or remove it")
     if clip_retrieval:
         path.parent.mkdir(parents=True, exist_ok=True)
-    elif path.suffix not in (*FORMATS, ".parquet"):
-        raise UsageError(f"{path}: unknown ending {path.suffix!r}; choose from {', '.join(FORMATS)}, .parquet")
+    elif path.suffix not in FORMATS | EXPORTS:
+        raise UsageError(f"{path}: unknown ending {path.suffix!r}; choose from {', '.join(FORMATS | EXPORTS)}")
     with replacing(path) as place:
         if clip_retrieval:
             _write_clip_retrieval(reader, place, array)
-        elif path.suffix == ".parquet":
-            _write_parquet(reader, place, array)
-        else:
+        elif path.suffix in FORMATS:
             merge([reader], place, array)
+        else:
+            EXPORTS[path.suffix](reader, place, array)
 
 
 def _write_parquet(reader: StoreReader, path: Path, array: str) -> None:
@@ -94,6 +95,10 @@ def _write_clip_retrieval(reader: StoreReader, folder: Path, array: str) -> None
                 some = list(islice(rows, min(GROUP_ROWS, count - done)))
                 vectors.write(np.stack([row.vector for row in some]).astype(dtype).data)
                 writer.write_table(arrow.Table.from_pylist([_about(row, reader.modality) for row in some], schema))
+
+
+# Forms that a store can be written in, but not continued or read: by ending, a function (reader, path, number type).
+EXPORTS: dict[str, Callable[[StoreReader, Path, str], None]] = {".parquet": _write_parquet}
 
 
 def _about(row: Row, modality: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ BLOCK_LINES = 1024
 
 def is_lines(path: Path, head: bytes) -> bool:
     """Check whether a file's first bytes are of lines with embeddings, or it will have such lines."""
-    return VECTOR in head or (path.suffix == ".jsonl" and is_described(path, head))
+    return (VECTOR in head and head.lstrip().startswith(b"{")) or (path.suffix == ".jsonl" and is_described(path, head))
 
 
 def is_described(path: Path, head: bytes) -> bool:

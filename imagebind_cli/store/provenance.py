@@ -11,6 +11,7 @@ from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import write_sealed_json
 from imagebind_cli.fingerprint import is_earlier
+from imagebind_cli.options import both_values
 from imagebind_cli.registry import with_default_options
 
 NEEDED = ("modality", "dim", "array")  # keys without which a store cannot be read
@@ -26,7 +27,7 @@ FREE = ("assumptions", "version", "folder")  # keys that may differ between two 
 
 
 def parse_provenance(text: str | bytes) -> tuple[dict[str, Any], bool]:
-    """Parse the record of how a store was made, and tell whether it has a checksum.
+    """Parse the record of how a store was made; also return whether it has a checksum.
 
     Raises:
         ValueError: it is not such a record, does not match its checksum, or lacks a key without which no store can be read.
@@ -47,15 +48,22 @@ def parse_provenance(text: str | bytes) -> tuple[dict[str, Any], bool]:
     return record, sealed
 
 
-def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """Return the first key in which two records differ and must not; None if there is none.
+def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """Return the first key in which two records differ and must not, and what each says, in words; None if there is none.
 
     An option that a record lacks, because it did not exist yet, was at its default; a family that it lacks may be any.
     """
     if "family" not in one or "family" not in other:
         one, other = ({key: value for key, value in record.items() if key != "family"} for record in (one, other))
     one, other = ({**record, "options": with_default_options(record.get("modality", ""), record.get("options"))} for record in (one, other))
-    return next((key for key in {**one, **other} if key not in FREE and one.get(key) != other.get(key)), None)
+    key = next((key for key in {**one, **other} if key not in FREE and one.get(key) != other.get(key)), None)
+    if key is None:
+        return None
+    ones, others = one.get(key), other.get(key)
+    if key == "options" and isinstance(ones, Mapping) and isinstance(others, Mapping):
+        name = next(name for name in {**ones, **others} if ones.get(name) != others.get(name))
+        return key, *both_values(name, ones.get(name), others.get(name))
+    return key, f"{key} {ones!r}", repr(others)
 
 
 def check_alike(path: Path, provenance: Mapping[str, Any], first: Path, first_provenance: Mapping[str, Any]) -> None:
@@ -64,27 +72,42 @@ def check_alike(path: Path, provenance: Mapping[str, Any], first: Path, first_pr
     Raises:
         UserError: they were made with different models, modalities, number types or choices.
     """
-    key = difference(provenance, first_provenance)
+    refuse_other_family((path, provenance), (first, first_provenance))
+    if (found := difference(provenance, first_provenance)) is None:
+        return
+    key, its, firsts = found
     if key == "weights":
         refuse_earlier((path, provenance), (first, first_provenance))
-    if key is not None:
-        raise UserError(
-            f"{path}: made with {key} {provenance.get(key)!r}, {first} with {first_provenance.get(key)!r}; they cannot be one store"
-        )
+    raise UserError(f"{path}: made with {its}, {first} with {firsts}; they cannot be one store")
 
 
 def check_resumable(path: Path, before: Mapping[str, Any], provenance: dict[str, Any]) -> None:
-    """Refuse to continue a store of another provenance; take over the assumptions it records.
+    """Refuse to continue a store of another provenance, and copy its assumptions into `provenance`.
 
     Raises:
         UserError: it was made with another model, modality, number type or choice.
     """
-    key = difference(provenance, before)
-    if key == "weights":
-        refuse_earlier((path, before))
-    if key is not None:
-        raise UserError(f"{path}: made with {key} {before.get(key)!r}; this run has {provenance.get(key)!r}; write to another file")
+    refuse_other_family((path, before), ("this run", provenance))
+    if (found := difference(before, provenance)) is not None:
+        key, its, ours = found
+        if key == "weights":
+            refuse_earlier((path, before))
+        raise UserError(f"{path}: made with {its}; this run has {ours}; write to another file")
     provenance["assumptions"] = list(before.get("assumptions", []))
+
+
+def refuse_other_family(one: tuple[Path | str, Mapping[str, Any]], other: tuple[Path | str, Mapping[str, Any]]) -> None:
+    """Refuse vectors, each a place and its record, of two families; a family that a record does not name may be any.
+
+    Raises:
+        UserError: they are of two.
+    """
+    (place, made), (other_place, other_made) = one, other
+    family, other_family = made.get("family"), other_made.get("family")
+    if family and other_family and family != other_family:
+        raise UserError(
+            f"{place}: vectors of a model of the family {family}; {other_place} has the family {other_family}, and two families have no common space"
+        )
 
 
 def refuse_earlier(*stores: tuple[Path | str, Mapping[str, Any]]) -> None:

@@ -260,7 +260,7 @@ def _open(path: Path) -> Source:
     if kind is None:
         raise UserError(f"{path}: not a store of imagebind embed")
     if kind == ".jsonl" and (vectors := lacks_vectors(path)):
-        raise UserError(f"{path}: holds the ids of {vectors}, {'which is the store' if vectors.exists() else 'which is missing'}")
+        raise UserError(f"{path}: holds only ids; {f'open {vectors} instead' if vectors.exists() else f'{vectors} is missing'}")
     with _whole(path):
         return FORMATS[kind].load(FORMATS[kind].reader)(path)
 
@@ -297,13 +297,11 @@ def _whole(path: Path) -> Iterator[None]:
 
 def _kind(path: Path) -> str | None:
     """Return the ending of the format of what is at a path; None if it is not a store."""
+    head = None
     try:
-        is_folder, head = path.is_dir(), b""
-        if not is_folder:
+        if not path.is_dir():
             with open(path, "rb") as file:
                 head = file.read(65536)
     except OSError:
         return None
-    ending = next(ending for ending, kind in reversed(FORMATS.items()) if kind.folder == is_folder and kind.begins(head))
-    recognise = FORMATS[ending].recognise
-    return ending if not recognise or FORMATS[ending].load(recognise)(path, head) else None
+    return next((ending for ending, kind in reversed(FORMATS.items()) if kind.recognises(path, head)), None)

@@ -29,6 +29,11 @@ FLUSH_ROWS, FLUSH_SECONDS = 1024, 2.0
 class Format(Protocol):
     """What the writer of each format does; `Store` does the rest. It is constructed from a path and the provenance.
 
+    The constructor takes the lock (`files.open_locked`), which refuses a second writer; passes the provenance of an existing store to
+    `provenance.check_resumable`; drops what a killed run left half written; and releases the lock if any of this fails. The record of the
+    provenance has a checksum (`files.write_sealed_json`, `checksums.seal`), and so has each row: `row.sealed_row_line` or `sums.new_sums`,
+    which `source.Source.states` compares.
+
     files: what it writes. stamps: `STAMP` of the existing rows. hidden: numbers of the replaced ones.
     """
 

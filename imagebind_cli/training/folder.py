@@ -139,7 +139,8 @@ class Progress:
     """The progress of a run.
 
     step: steps done. broken: number of steps skipped in a row up to now. validated: step of the last validation. best, best_step: of the
-    score that `run.best` names. metrics_bytes: length of `metrics.jsonl`. finished: nothing is left to do.
+    score that `run.best` names. metrics_bytes: length of `metrics.jsonl`; metrics_crc32: its checksum, 0 in one of an earlier version.
+    finished: nothing is left to do.
     """
 
     step: int = 0
@@ -148,6 +149,7 @@ class Progress:
     best: float | None = None
     best_step: int | None = None
     metrics_bytes: int = 0
+    metrics_crc32: int = 0
     finished: bool = False
 
 

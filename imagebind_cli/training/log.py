@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -31,16 +32,16 @@ CHANCE = 0.99  # fraction of ln(batch) from which a loss counts as guessing
 class RunLog:
     """The open files of a run. The first process writes metrics, each process its own failures."""
 
-    def __init__(self, folder: Path, length: int, step: int) -> None:
+    def __init__(self, folder: Path, length: int, step: int, total: int = 0) -> None:
         """Open the files, and cut off what was written after the checkpoint.
 
         Args:
             length: of `metrics.jsonl`, in bytes, at the checkpoint from which the run continues.
-            step: of that checkpoint.
+            step: of that checkpoint. total: the CRC-32 of those bytes; 0 where an earlier version did not record it.
         """
         self._errors = folder / ERRORS
         self._known = read_failures(folder)
-        self._metrics, self._board = None, None
+        self._metrics, self._board, self._total = None, None, 0
         if rank():
             return
         self._metrics = open(folder / METRICS, "a+b")  # noqa: SIM115 - closed in close
@@ -48,6 +49,7 @@ class RunLog:
             raise UserError(f"{folder / METRICS}: shorter than at the last checkpoint; put it back, or start again in another folder")
         self._metrics.truncate(length)
         self._metrics.seek(0, os.SEEK_END)
+        self._total = total or _checksum(folder, length)
         self._board = _tensorboard(folder / "tensorboard", step)
 
     @property
@@ -59,11 +61,18 @@ class RunLog:
         os.fsync(self._metrics.fileno())
         return self._metrics.tell()
 
+    @property
+    def total(self) -> int:
+        """The CRC-32 of all lines, as they were written."""
+        return self._total
+
     def write(self, line: dict[str, Any]) -> None:
         """Write one line of metrics, which has a `step`."""
         if self._metrics is None:
             return
-        self._metrics.write(json.dumps(line).encode() + b"\n")
+        data = json.dumps(line).encode() + b"\n"
+        self._metrics.write(data)
+        self._total = zlib.crc32(data, self._total)
         self._metrics.flush()
         if self._board:
             for name, value in _scalars(line):
@@ -100,6 +109,18 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         return [parse_json(line) for line in path.read_bytes().splitlines()]
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {first_line(error)}") from None
+
+
+def metrics_fault(folder: Path, length: int, total: int) -> str:
+    """Describe how `metrics.jsonl` differs from what a checkpoint recorded; "" if it matches, or an earlier version did not record it."""
+    if not total or _checksum(folder, length) == total:
+        return ""
+    return f"{folder / METRICS}: damaged or edited: it does not match its checksum of the last checkpoint; the weights are not affected"
+
+
+def _checksum(folder: Path, length: int) -> int:
+    with open(folder / METRICS, "rb") as file:
+        return zlib.crc32(file.read(length))
 
 
 def read_failures(folder: Path) -> set[str]:

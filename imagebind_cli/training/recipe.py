@@ -37,7 +37,8 @@ class RecipeError(UserError):
 
 @dataclass(frozen=True)
 class LossTraits:
-    """Describe a training loss to other files; its computation is its branch in `loss.PairLoss`.
+    """Describe a training loss to other files. `loss.PairLoss` computes it, and has a case for it where it has parameters of its own, where it
+    needs no other pairs, and where it scores rows.
 
     negatives: it compares a pair with the other pairs of its batch. guessing: it is near ln(batch) where nothing is learnt.
     """
@@ -67,8 +68,9 @@ class AugmentRecipe(RecipeTable):
     """The augmentation of one modality's samples, drawn again for each sample; the defaults change nothing.
 
     crop: smallest fraction of the area that a random crop keeps (RandomResizedCrop's scale; aspect ratio 3/4 to 4/3); 1 for the centre crop.
-    flip: probability of mirroring. colour_jitter: for brightness, contrast, saturation and hue. randaugment: [magnitude, deviation] of two
-    random operations. erase: probability of erasing a rectangle. frequency_mask: largest number of mel bins to mask (audio).
+    interpolation: how a crop is resized. flip: probability of mirroring. colour_jitter: for brightness, contrast, saturation and hue.
+    randaugment: [magnitude, deviation] of two random operations. erase: probability of erasing a rectangle.
+    frequency_mask: largest number of mel bins to mask (audio).
     turn: standard deviation, in degrees, of a random rotation of the sensor axes (IMU).
     """
 
@@ -85,11 +87,12 @@ class AugmentRecipe(RecipeTable):
 class PairRecipe(RecipeTable):
     """Two modalities to bind, the anchor first, with their data, loss and augmentation.
 
-    data: manifests (JSONL, CSV, TSV), tar shards or prepared `.h5`, as paths or patterns. val: the same for validation. val_fraction: hold
-    out this fraction of `data` for validation, whole groups at a time, in place of `val`. columns: in manifests, the column that holds a
-    modality, `id`, `group`, `start` or `end`, where its name differs. weight: relative number of this pair's mini-batches.
-    batch: pairs in a mini-batch, over all processes. replicate: how often each row is used in an epoch (ImageBind's sample replication).
-    temperature: fixed, or the initial value of a learnt one; at least 0.01. clip: largest gradient norm in this pair's steps, in place of
+    modalities: the anchor and the other. data: manifests (JSONL, CSV, TSV), tar shards or prepared `.h5`, as paths or patterns.
+    val: the same for validation. val_fraction: hold out this fraction of `data` for validation, whole groups at a time, in place of `val`.
+    columns: in manifests, the column that holds a modality, `id`, `group`, `start` or `end`, where its name differs.
+    weight: relative number of this pair's mini-batches. batch: pairs in a mini-batch, over all processes.
+    replicate: how often each row is used in an epoch (ImageBind's sample replication). temperature: at least 0.01.
+    learn_temperature: learn it, from `temperature` on. loss: one of `LOSSES`. clip: largest gradient norm in this pair's steps, in place of
     the optimizer's. aligned: use the same crop, mirroring and time for both samples of a pair.
     views: 0 to augment differently every time; K to use K fixed views of each row, which an anchor cache can hold.
     augment: by modality. options: how to read the files, by modality, named as the flags of `embed`.
@@ -189,9 +192,11 @@ class ZeroShotRecipe(RecipeTable):
 
 
 class OptimizerRecipe(RecipeTable):
-    """The optimizer and its learning rate: a linear warm-up of `warmup` epochs to the peak `lr`, then a cosine down to `final` times the peak.
+    """The optimizer and its learning rate, which rises linearly to its peak.
 
-    name: `adamw`, or `muon` for the matrices of the blocks (with `momentum`) and AdamW for everything else.
+    name: `adamw`, or `muon` for the matrices of the blocks and AdamW for everything else. lr: the peak. beta1, beta2, eps: of AdamW.
+    momentum: of Muon. weight_decay: of both. clip: largest norm of the gradient. warmup: epochs until the peak. schedule: after it, `cosine`
+    down to the end or `constant`. final: the cosine's end, as a fraction of the peak.
     """
 
     name: Literal["adamw", "muon"] = "adamw"
@@ -210,10 +215,13 @@ class OptimizerRecipe(RecipeTable):
 class RunRecipe(RecipeTable):
     """The length of a run, how it computes, and what it saves.
 
-    epochs: passes over the first pair's replicated rows. steps: in place of epochs. micro_batch: samples in memory at once (gradient
-    caching); None for the whole batch. chunk: rows scored at once by the loss. anchor_cache: store the frozen anchor's embeddings of a pair's
-    fixed views and read them from there. checkpoint_minutes: time between checkpoints. validate_every: in steps; 0 for the end only.
-    best: the score that selects the published weights. keep: number of checkpoints to keep.
+    epochs: passes over the first pair's replicated rows. steps: in place of epochs. seed: of everything drawn at random.
+    micro_batch: samples in memory at once (gradient caching); None for the whole batch. chunk: rows scored at once by the loss.
+    anchor_cache: store the frozen anchor's embeddings of a pair's fixed views and read them from there. precision: `bf16` for autocast.
+    checkpointing: compute the activations of a block again for its gradient, instead of keeping them in memory; the checkpoints on disk are
+    those of checkpoint_minutes, the time between two, and keep, how many stay. compile: the blocks, by `torch.compile`.
+    sharding: keep all weights in each process, or with `fsdp` a part. workers: processes that read samples.
+    validate_every: in steps; 0 for the end only. best: the score that selects the published weights.
     """
 
     epochs: Positive = 10.0
@@ -236,7 +244,8 @@ class RunRecipe(RecipeTable):
 class Recipe(RecipeTable):
     """A whole run.
 
-    model: whose encoders and input sizes to use. encoders: by encoder name; an encoder without a table has the defaults of `EncoderRecipe`.
+    model: whose encoders and input sizes to use. about: what the recipe is for. pairs: at least one. zeroshot: tests for the validation.
+    optimizer, run: settings of the run. encoders: by encoder name; an encoder without a table has the defaults of `EncoderRecipe`.
     """
 
     model: str = "huge"

@@ -27,7 +27,7 @@ from imagebind_cli.training import compute, distributed, folder
 from imagebind_cli.training.anchors import AnchorCache
 from imagebind_cli.training.data import Batch
 from imagebind_cli.training.interruption import Interruption, Stopped
-from imagebind_cli.training.log import LearningMonitor, RunLog, read_failures, read_metrics
+from imagebind_cli.training.log import METRICS, LearningMonitor, RunLog, metrics_fault, read_failures, read_metrics
 from imagebind_cli.training.loss import has_negatives
 from imagebind_cli.training.optimizer import clip_gradients, make_optimizer, rate_at, set_rate
 from imagebind_cli.training.plan import Plan, make_plan, plan_lines
@@ -82,7 +82,8 @@ def train(recipe: Recipe, place: Path, device: torch.device, listener: TrainingL
         _check_best(recipe)
         plan = make_plan(recipe)
         folder.check_folder(place, plan)
-        if folder.read_progress(place).finished:
+        if (progress := folder.read_progress(place)).finished:
+            _note_damaged_metrics(place, progress, listener)
             listener.note(f"{place}: all {plan.steps:,} steps are done")
             return _result(place)
         lines = plan_lines(plan, own_device)
@@ -96,6 +97,11 @@ def train(recipe: Recipe, place: Path, device: torch.device, listener: TrainingL
                 Run(plan, lines, components, place, own_device, listener).run()
             distributed.barrier()
             return _result(place)
+
+
+def _note_damaged_metrics(place: Path, progress: folder.Progress, listener: TrainingListener) -> None:
+    if (place / METRICS).exists() and (fault := metrics_fault(place, progress.metrics_bytes, progress.metrics_crc32)):
+        listener.note(fault)
 
 
 def _result(place: Path) -> RunResult:
@@ -121,7 +127,9 @@ class Run:
         self._optimizer = make_optimizer(encoders, plan.encoders, components.losses, recipe.optimizer)
         self._groups = [*components.encoders.parameters()], [*components.losses.parameters()]
         self._progress = folder.restore_checkpoint(place, components.trained, self._optimizer)
-        self._log = RunLog(place, self._progress.metrics_bytes, self._progress.step)
+        self._log = RunLog(place, self._progress.metrics_bytes, self._progress.step, self._progress.metrics_crc32)
+        if distributed.rank() == 0:
+            _note_damaged_metrics(place, self._progress, listener)
         self._validation = Validation(plan, components, listener)
         frozen = [name for name, tower in components.towers.items() if not tower.trained]
         self._monitor = LearningMonitor(plan.warmup, listener.note, frozen)
@@ -283,7 +291,7 @@ class Run:
             self._write_report()
 
     def _save(self) -> None:
-        self._progress.metrics_bytes = self._log.length
+        self._progress.metrics_bytes, self._progress.metrics_crc32 = self._log.length, self._log.total
         folder.save_checkpoint(self._folder, self._progress, self._components.trained, self._optimizer, self._plan.recipe.run.keep)
         self._saved = time.monotonic()
 

@@ -4,6 +4,7 @@ find.py            a name, folder, file or address to its checkpoint
 checkpoint.py      the weights behind a model, one encoder read at a time; `convert` writes them as a model folder
 model_config.py    what a model consists of, and our JSON of it
 family.py          what a family says of itself: layouts of its files, preprocessing, published models
+published.py       models that can be fetched by name: the package's and the families' own
 foreign_config.py  configs that others write, and the layout of files that they describe
 tensor_names.py    the tables of names: tensors of foreign files and ours
 tensor_files.py    tensors in safetensors and PyTorch files; matrices as int8 rows

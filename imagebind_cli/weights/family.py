@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,10 @@ from imagebind_cli.encoder import InputConfig, Modality
 from imagebind_cli.weights.model_config import ModelConfig
 
 Values = Mapping[str, Any]
+
+
+def _as_it_is(name: str, names: Collection[str]) -> str:
+    return name
 
 
 def _unchanged(tensors: Mapping[str, Tensor], values: Values, place: str) -> Mapping[str, Tensor]:
@@ -27,8 +31,10 @@ class WeightLayout:
     which `tensor_names` explains, for a model of this config.
     config: makes the config of a model from its published values, {} where a weight file stands alone, and its tensors, {} where there is
     only a config; the third argument names the file in messages. describes: checks whether values are a config of this layout.
-    config_file, weight_files: in a published folder, the name of the config and the pattern of weight files, without their suffix.
+    config_file, weight_files: in a published folder, the name of the config, and patterns of weight files without their suffix, with spaces
+    between several.
     prepare: makes other tensors of the file's before their names are looked up, as where LoRA is folded in. It must not read them yet.
+    spelling: returns, for messages, how a file that has these names spells a name of the table, where `prepare` changes names.
     """
 
     prefixes: tuple[str, ...]
@@ -38,6 +44,7 @@ class WeightLayout:
     config_file: str = "config.json"
     weight_files: str = "*"
     prepare: Callable[[Mapping[str, Tensor], Values, str], Mapping[str, Tensor]] = _unchanged
+    spelling: Callable[[str, Collection[str]], str] = _as_it_is
 
 
 @dataclass(frozen=True)

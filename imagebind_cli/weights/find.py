@@ -17,6 +17,7 @@ from imagebind_cli.weights import checkpoint, download, foreign_config, model_co
 from imagebind_cli.weights.checkpoint import Checkpoint
 from imagebind_cli.weights.foreign_config import ForeignConfig
 from imagebind_cli.weights.model_config import ModelConfig
+from imagebind_cli.weights.published import PublishedModel, published_models
 
 BUNDLED, UNTRAINED = "mini", "tiny"
 ModelLike = str | os.PathLike[str] | Mapping[str, Tensor]
@@ -41,8 +42,8 @@ def find_checkpoint(model: ModelLike | None = None, config: ConfigLike | None = 
     """Find the checkpoint behind any form of `--model`; nothing is read from it yet.
 
     Args:
-        model: a name (`huge`, `tiny`, …), a folder, a weight file, `hf://owner/repo`, or published-format tensors by name.
-            By default that of `default_name`.
+        model: a name (`huge`, `tiny`, one that a family publishes), a folder, a weight file, `hf://owner/repo`, or published-format tensors
+            by name. By default that of `default_name`.
         config: describes weights that do not describe themselves: a `ModelConfig`, the published constructor's arguments, or a JSON file.
     Raises:
         UserError: no such model, or one that is not on this machine yet, with the command that fetches it.
@@ -70,7 +71,10 @@ def _named(name: str, config: ModelConfig | ForeignConfig | None) -> Checkpoint:
     if is_bundled(name):
         return _folder(Path(str(model_config.CONFIGS / name)), config)
     if name not in model_config.packaged_names():
-        known = ", ".join([*filter(is_bundled, [BUNDLED]), *model_config.packaged_names()])
+        published = published_models()
+        if name in published:
+            return _published(published[name], config)
+        known = ", ".join(dict.fromkeys([*filter(is_bundled, [BUNDLED]), *model_config.packaged_names(), *published]))
         raise UserError(f"no model {name!r}: not a folder, not a file, not hf://owner/repo, and not one of {known}")
     named = model_config.packaged_config(name)
     if named.rule_seed is not None:
@@ -81,11 +85,33 @@ def _named(name: str, config: ModelConfig | ForeignConfig | None) -> Checkpoint:
     return dataclasses.replace(pulled, config=pulled.config if config else named)
 
 
-def _pulled(place: str, config: ModelConfig | ForeignConfig | None) -> Checkpoint:
+def _published(model: PublishedModel, config: ModelConfig | ForeignConfig | None) -> Checkpoint:
+    """Open a model that its family publishes; it has the name, the licence and the description that the family gives it."""
+    pulled = _pulled(model.place, config, model.name)
+    named = dataclasses.replace(pulled.config, name=model.name, about=model.about, licence=model.licence, address=model.address)
+    return dataclasses.replace(pulled, config=named)
+
+
+def _pulled(place: str, config: ModelConfig | ForeignConfig | None, name: str | None = None) -> Checkpoint:
     folder = download.pulled_folder(place)
     if folder is None:
-        raise NotFetched(f"{place} is not on this machine; fetch it with: imagebind weights pull {place}")
+        name = name or place
+        raise NotFetched(f"{name} is not on this machine; fetch it with: imagebind weights pull {name}")
     return _folder(folder, config)
+
+
+def leads_to(name: str, place: str) -> bool:
+    """Check whether a model's name alone, without a folder, leads to the weights at a place."""
+    if is_bundled(name):
+        return _is_same(Path(str(model_config.CONFIGS / name)), place)
+    if name in model_config.packaged_names():
+        return _is_same(download.folder_of(name), place)
+    model = published_models().get(name)
+    return model is not None and _is_same(download.folder_of(model.place), place)
+
+
+def _is_same(folder: Path, place: str) -> bool:
+    return any(os.path.realpath(part) == os.path.realpath(folder) for part in (place, os.path.dirname(place)))
 
 
 def _folder(folder: Path, config: ModelConfig | ForeignConfig | None) -> Checkpoint:

@@ -11,6 +11,9 @@ from imagebind_cli.weights.origin import ORIGIN
 
 NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 PLACE = re.compile(r"hf://(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>[^/@]+))?")
+WHOLE = re.compile(
+    r"(?:pytorch_)?model(?:-\d+-of-\d+)?(\.safetensors|\.bin)", re.ASCII
+)  # a model's own weights, as transformers writes them
 BESIDE = (".json", ".txt", "README.md", "LICENSE", "LICENSE.md")  # taken together with the weights
 
 
@@ -32,7 +35,8 @@ def split_place(place: str) -> tuple[str, str | None]:
 def list_files(place: str) -> tuple[str, list[RemoteFile]]:
     """Return the commit behind a place on the hub, and the files to take: weights, JSON, text, licence.
 
-    `.pth` and `.bin` are taken only where there is no `.safetensors`, and of an OpenCLIP repository only OpenCLIP's own weights.
+    `.pth` and `.bin` are taken only where there is no `.safetensors`; of an OpenCLIP repository only OpenCLIP's own weights, and of one that
+    transformers wrote only the model's, not those of an optimizer, an adapter or another part.
 
     Raises:
         UserError: no such repository or revision, no access, no weights, an unsafe file name, or no answer.
@@ -59,6 +63,9 @@ def list_files(place: str) -> tuple[str, list[RemoteFile]]:
             raise UserError(f"{place}: the unsafe file name {name!r}; nothing was downloaded")
     if "open_clip_config.json" in listed:  # such a repository often holds the same weights again for another library
         listed = {name: file for name, file in listed.items() if name.startswith("open_clip_") or name.endswith(BESIDE)}
+    elif whole := {name: match[1] for name in listed if (match := WHOLE.fullmatch(name))}:
+        taken = ".safetensors" if ".safetensors" in whole.values() else ".bin"
+        listed = {name: file for name, file in listed.items() if whole.get(name) == taken or name.endswith(BESIDE)}
     endings = ".safetensors" if any(name.endswith(".safetensors") for name in listed) else (".pth", ".bin")
     if not model.sha or not any(name.endswith(endings) for name in listed):
         raise UserError(f"{place}: no weights (.safetensors, .pth, .bin) in this repository")

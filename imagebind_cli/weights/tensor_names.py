@@ -82,7 +82,7 @@ def published_names(name: str, table: str) -> dict[int, str]:
 @cache
 def _rows(table: str) -> list[tuple[re.Pattern[str], str, tuple[str, ...], str]]:
     rows = []
-    for line in table.strip().splitlines():
+    for line in filter(str.strip, table.splitlines()):
         source, target, change = [*line.split(), ""][:3]
         rows.append((_pattern(source), source, () if target == "-" else tuple(target.split(",")), change))
     return rows

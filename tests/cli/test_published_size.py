@@ -63,7 +63,7 @@ def test_info_counts_and_fingerprints_every_encoder(imagebind: Run, huge: Path) 
 
 def test_every_encoder_loads(imagebind: Run, huge: Path) -> None:
     done = imagebind("weights", "verify", huge)
-    assert (done.code, done.out) == (0, b"huge: 0 files as recorded, 6 encoders load\n")
+    assert (done.code, done.out) == (0, b"huge (imagebind): 0 files as recorded, 6 encoders load\n")
 
 
 def test_a_store_is_gone_on_with_searched_and_classified(imagebind: Run, huge: Path, tmp_path: Path) -> None:

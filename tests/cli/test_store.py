@@ -129,19 +129,26 @@ def test_merge_tells_ids_that_several_stores_have_and_keeps_the_first(imagebind:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("model", "other"), ("weights", "9"), ("modality", "audio"), ("dim", 9), ("options", {"crops": "1"})]
+    ("key", "value", "its", "other"),
+    [
+        ("model", "other", "model 'other'", "'m'"),
+        ("weights", "9", "weights '9'", "'0123'"),
+        ("modality", "audio", "modality 'audio'", "'image'"),
+        ("dim", 9, "dim 9", f"{DIM}"),
+        ("options", {"crops": "1"}, "--crops 1", "3"),
+    ],
 )
-def test_merge_refuses_stores_of_different_origin(imagebind: Run, folder: Path, key: str, value: object) -> None:
+def test_merge_refuses_stores_of_different_origin(imagebind: Run, folder: Path, key: str, value: object, its: str, other: str) -> None:
     write(Path("a.h5"), row(1))
     with Store(Path("b.h5"), MADE | {key: value}):
         pass
     run = imagebind("store", "merge", "a.h5", "b.h5", "-o", "c.h5")
     assert run.code == 1
-    assert run.err == f"imagebind: b.h5: made with {key} {value!r}, a.h5 with {MADE[key]!r}; they cannot be one store\n"
+    assert run.err == f"imagebind: b.h5: made with {its}, a.h5 with {other}; they cannot be one store\n"
     assert not (folder / "c.h5").exists()
     into = imagebind("store", "merge", "a.h5", "-o", "b.h5")
     assert (into.code, into.err.count("\n")) == (1, 1)
-    assert f"b.h5: made with {key}" in into.err
+    assert f"b.h5: made with {its}; this run has {other}; write to another file" in into.err
 
 
 def test_merge_says_which_store_is_of_an_earlier_version(imagebind: Run, folder: Path) -> None:
@@ -416,10 +423,10 @@ def test_the_ids_beside_an_array_stand_for_their_store_in_a_check_and_name_it_el
     run = imagebind("store", "check", "n.jsonl")
     assert (run.code, run.out) == (1, b"n.jsonl: row 1 ('2.png'): length 2, not 1\n")
     run = imagebind("store", "info", "n.jsonl")
-    assert (run.code, run.notices) == (1, ["imagebind: n.jsonl: holds the ids of n.npy, which is the store"])
+    assert (run.code, run.notices) == (1, ["imagebind: n.jsonl: holds only ids; open n.npy instead"])
     Path("n.npy").unlink()
     run = imagebind("store", "check", "n.jsonl")
-    assert (run.code, run.out) == (1, b"n.jsonl: holds the ids of n.npy, which is missing\n")
+    assert (run.code, run.out) == (1, b"n.jsonl: holds only ids; n.npy is missing\n")
 
 
 # All of them
@@ -465,7 +472,7 @@ def test_prune_drops_the_items_whose_file_is_gone_and_nothing_else(imagebind: Ru
     before = open_store(path)
     dry = imagebind("store", "prune", path, "--missing", "--dry-run")
     assert (dry.code, dry.out) == (0, b"row 1\n")
-    assert f"{path}: 1 of 4 items (1 rows) would be dropped" in dry.err
+    assert f"{path}: 1 of 4 items (1 row) would be dropped" in dry.err
     assert open_store(path).ids == before.ids
     run = imagebind("store", "prune", path, "--missing", "--json")
     assert json.loads(run.out) == {"store": str(path), "items": 4, "missing": ["row 1"], "rows": 1, "dry_run": False}

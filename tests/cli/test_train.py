@@ -429,6 +429,27 @@ def test_a_flipped_bit_is_reported_when_a_run_continues(imagebind, flags, tmp_pa
     assert imagebind("train", *flags, "--out", out).code == 0
 
 
+def test_a_flipped_bit_of_the_metrics_is_reported_and_stops_nothing(imagebind, flags, tmp_path):
+    out = tmp_path / "run"
+    keep = settings("run.checkpoint_minutes=0.0001", "run.keep=3")
+    assert imagebind("train", *flags, *keep, "--out", out).code == 0
+    metrics = out / "metrics.jsonl"
+    whole, words = metrics.read_bytes(), f"{metrics}: damaged or edited: it does not match its checksum"
+    flip(metrics, whole.index(b'"loss": ') + 10)
+    damaged = metrics.read_bytes()
+    finished = imagebind("train", *flags, *keep, "--out", out)
+    assert (finished.code, words in finished.err) == (0, True), finished.err
+    checkpoints = sorted((out / "checkpoints").glob("*"))
+    kept = checkpoints[-1].read_bytes()
+    checkpoints[-1].unlink()
+    continued = imagebind("train", *flags, *keep, "--out", out)
+    assert (continued.code, words in continued.err) == (0, True), continued.err
+    assert metrics.read_bytes() == damaged
+    assert checkpoints[-1].read_bytes() == kept  # the checksum stays that of what was written, so that the damage is reported again
+    metrics.write_bytes(whole)
+    assert "damaged" not in imagebind("train", *flags, *keep, "--out", out).err
+
+
 def test_one_run_in_a_folder_at_a_time(flags, tmp_path):
     with training_run._locked(tmp_path), pytest.raises(UserError, match="another run is at work here"), training_run._locked(tmp_path):
         pass

@@ -16,7 +16,7 @@ import imagebind_cli
 from tests.generate import pixels
 
 PAGE = Path(__file__).parents[2] / "docs" / "new-modality.md"
-ENCODER, LINE, CONFIG, ROW, COMMANDS = [match[1] for match in re.finditer(r"```\w*\n(.*?)```", PAGE.read_text(), re.DOTALL)]
+ENCODER, LINE, SUFFIXES, CONFIG, ROW, COMMANDS = [match[1] for match in re.finditer(r"```\w*\n(.*?)```", PAGE.read_text(), re.DOTALL)]
 PLAIN_SHELL = f"{shlex.quote(sys.executable)} -m imagebind_cli"
 
 
@@ -29,6 +29,9 @@ def place(tmp_path_factory):
     (package / "encoders" / "touch.py").write_text(ENCODER)
     registry = (package / "registry.py").read_text()
     (package / "registry.py").write_text(registry.replace("ENCODERS = {\n", f"ENCODERS = {{\n{LINE}", 1))
+    kinds = (package / "file_kinds.py").read_text()
+    assert "for modality, suffixes in {\n" in kinds
+    (package / "file_kinds.py").write_text(kinds.replace("for modality, suffixes in {\n", f"for modality, suffixes in {{\n{SUFFIXES}", 1))
     (folder / "touch.json").write_text(CONFIG)
     names = ["mug", *(f"thing{number}" for number in range(1, 16))]
     for seed, name in enumerate(names):
@@ -64,6 +67,15 @@ def test_what_the_page_shows_works(place, monkeypatch):
 def test_it_is_offered(place):
     done = subprocess.run([sys.executable, "-m", "imagebind_cli", "embed", "smell", "x"], cwd=place, capture_output=True, text=True)
     assert (done.returncode, "touch" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_folder_skips_what_is_no_touch(place):
+    (place / "things").mkdir()
+    for name in ("mug.npy", "mug.png", "pairs.jsonl"):
+        shutil.copy(place / name, place / "things")
+    arguments = [sys.executable, "-m", "imagebind_cli", "preprocess", "touch", "things", "--model", "touch.json", "-o", "things.tar"]
+    done = subprocess.run(arguments, cwd=place, capture_output=True, text=True)
+    assert (done.returncode, "1 prepared, 2 other files skipped" in done.stderr) == (0, True), done.stderr
 
 
 WITH_OPTION = """

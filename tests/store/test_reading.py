@@ -18,6 +18,7 @@ import pytest
 from imagebind_cli.errors import UserError
 from imagebind_cli.store import FORMATS, STAMP, Row, Stamp, Store, folder, id_hash, is_store, open_store, source
 from imagebind_cli.store.writer import StoredIds
+from imagebind_cli.store_formats import StoreFormat
 from tests import generate
 
 DIM = 8
@@ -290,6 +291,35 @@ def test_a_pattern_over_two_models_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "b.h5", rows(1), weights="9")
     with pytest.raises(UserError, match=rf"b\.h5: made with weights '9', {tmp_path}/a\.h5 with '0123'; they cannot be one store$"):
         open_store(tmp_path / "*.h5")
+
+
+# Formats
+
+
+def test_a_format_that_would_take_every_file_is_refused() -> None:
+    for start in (b"", None):
+        with pytest.raises(ValueError, match="without `start` needs `recognise`"):
+            StoreFormat("lines", "JSONLinesWriter", "open_lines", start=start)
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_format_that_begins_alike_leaves_the_stores_of_others_alone(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked first, and does not recognise them."""
+    store, other = write(tmp_path / f"a{ending}", rows(1)), tmp_path / "other.txt"
+    other.write_text("PAR1")
+    chooses = ("lines", "is_described") if FORMATS[ending].folder else ("folder", "is_folder_store")
+    alike = replace(FORMATS[ending], module=chooses[0], recognise=chooses[1])
+    monkeypatch.setattr("imagebind_cli.store.reader.FORMATS", FORMATS | {".new": alike})
+    assert open_store(store).ids == ["0.wav"]
+    assert not is_store(other)
+
+
+def test_json_in_a_file_of_another_format_makes_it_no_store(tmp_path: Path) -> None:
+    path = tmp_path / "table.bin"
+    path.write_bytes(b'PAR1 {"id": "a", "embedding": [1, 2]}')
+    assert not is_store(path)
+    path.write_bytes(b'{"id": "a", "embedding": [1, 2]}\n')
+    assert is_store(path)
 
 
 # Lookup

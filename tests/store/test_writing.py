@@ -141,12 +141,20 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("model", "other"), ("weights", "9"), ("modality", "image"), ("pool", "mean"), ("options", {"clips": 3})]
+    ("key", "value", "differ"),
+    [
+        ("model", "other", "model 'm'; this run has 'other'"),
+        ("weights", "9", "weights '0123'; this run has '9'"),
+        ("modality", "image", "modality 'audio'; this run has 'image'"),
+        ("pool", "mean", "pool 'none'; this run has 'mean'"),
+        ("options", {"clips": 3}, "no --clips; this run has --clips 3"),
+        ("options", {"clips": None, "channels": "mix"}, "--channels first; this run has mix"),
+    ],
 )
-def test_a_store_made_otherwise_is_refused_and_stays_as_it_is(path: Path, key: str, value: object) -> None:
+def test_a_store_made_otherwise_is_refused_and_stays_as_it_is(path: Path, key: str, value: object, differ: str) -> None:
     write(path, embeddings("a", "b"))
     before = contents(path.parent)
-    with pytest.raises(UserError, match=f"^{path}: made with {key} .*; this run has .*; write to another file$"):
+    with pytest.raises(UserError, match=f"^{path}: made with {differ}; write to another file$"):
         Store(path, MADE | {key: value})
     assert contents(path.parent) == before
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from imagebind_cli import training
+from imagebind_cli.training import recipe
 
 ROOT = Path(__file__).parents[2]
 PAGE = re.search(r"^## Building on the training code\n(.*?)^## ", (ROOT / "docs" / "python.md").read_text(), re.DOTALL | re.MULTILINE)[1]  # type: ignore[index]
@@ -36,6 +37,16 @@ def test_every_public_name_stands_on_the_page_and_has_a_docstring() -> None:
     assert functions == set(re.findall(r"`(\w+)\(", PAGE)) & functions
     with pytest.raises(AttributeError, match="no attribute 'raise_tower'"):
         _ = training.raise_tower
+
+
+def test_every_setting_of_a_recipe_is_described() -> None:
+    """In its table's docstring; those of a run also on their page."""
+    page = (ROOT / "docs" / "train.md").read_text()
+    tables = [table for table in vars(recipe).values() if isinstance(table, type) and recipe.RecipeTable in table.__mro__[1:]]
+    assert {"PairRecipe", "RunRecipe"} <= {table.__name__ for table in tables}
+    for table in tables:
+        assert [name for name in table.model_fields if not re.search(rf"\b{name}\b[:,]", table.__doc__)] == [], table.__name__
+    assert [name for name in recipe.RunRecipe.model_fields if f"run.{name}" not in page] == []
 
 
 def private(name: str) -> bool:

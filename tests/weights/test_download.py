@@ -2,166 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.server
 import json
 import os
 import random
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from email.message import Message
 from http.client import HTTPMessage
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from urllib.request import Request
 
 import pytest
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.weights import download, fetch, origin
+from tests.site import COMMIT, Site, offer, serve, sha256
 
 CONTENT = b"PK\x03\x04" + random.Random(0).randbytes(299_996)  # begins as a file of PyTorch does
 OTHER = b"PK\x03\x04" + random.Random(1).randbytes(299_996)
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-@dataclass
-class Seen:
-    """One request as the server saw it, and how many bytes of body it sent in answer."""
-
-    path: str
-    headers: Message
-    sent: int = 0
-
-
-@dataclass
-class Site:
-    """What a server has and how it behaves."""
-
-    address: str
-    files: dict[str, bytes] = field(default_factory=dict)
-    answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
-    seen: list[Seen] = field(default_factory=list)
-    ranges: bool = True
-    if_range: bool = True  # False: ranges are served whatever If-Range says
-    validators: bool = True
-    chunked: bool = False
-    length: bool = True
-    longer: int = 0  # this much more is promised than there is
-    shift: int = 0  # a range starts this much later than asked for
-    passing: list[int] = field(default_factory=list)  # statuses of the next answers
-    cuts: list[int] = field(default_factory=list)  # the next bodies end after so many bytes
-    reset: bool = False  # cut with a TCP reset and not with an end
-    changes: dict[str, bytes] = field(default_factory=dict)  # become `files` after a cut
-    hold_at: int | None = None  # wait for `released` after so many bytes
-    released: threading.Event = field(default_factory=threading.Event)
-
-    def ranges_seen(self) -> list[str | None]:
-        return [seen.headers.get("Range") for seen in self.seen]
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    site: Site
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        site = self.site
-        seen = Seen(self.path, self.headers)
-        site.seen.append(seen)
-        path = urlsplit(self.path).path
-        self.close_connection = True
-        if site.passing:
-            return self.answer(site.passing.pop(0), {"Content-Length": "0"})
-        if path in site.answers:
-            status, headers, body = site.answers[path]
-            self.answer(status, {"Content-Length": str(len(body)), **headers})
-            self.wfile.write(body)
-            return None
-        if path not in site.files:
-            return self.answer(404, {"Content-Length": "0"})
-        self.send_file(site, seen, site.files[path])
-        return None
-
-    def send_file(self, site: Site, seen: Seen, body: bytes) -> None:
-        tag = f'"{sha256(body)[:8]}"'
-        headers = {"ETag": tag} if site.validators else {}
-        start, status, whole = 0, 200, len(body)
-        asked = self.headers.get("Range")
-        if asked and site.ranges and (not site.if_range or self.headers.get("If-Range", tag) == tag):
-            start, status = int(asked.removeprefix("bytes=").removesuffix("-")) + site.shift, 206
-            if start >= whole:
-                return self.answer(416, {"Content-Range": f"bytes */{whole}", "Content-Length": "0"})
-            headers["Content-Range"] = f"bytes {start}-{whole - 1}/{whole}"
-        if site.chunked:
-            headers["Transfer-Encoding"] = "chunked"
-        elif site.length:
-            headers["Content-Length"] = str(whole - start + site.longer)
-        self.answer(status, headers)
-        body = body[start:]
-        cut = site.cuts.pop(0) if site.cuts else None
-        self.send_body(site, seen, body[:cut])
-        if site.chunked and cut is None:
-            self.wfile.write(b"0\r\n\r\n")
-        if cut is not None:
-            site.files.update(site.changes)
-            if site.reset:
-                time.sleep(0.1)  # a reset throws away what the other side has not read yet
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        return None
-
-    def send_body(self, site: Site, seen: Seen, body: bytes) -> None:
-        hold_at = len(body) if site.hold_at is None else site.hold_at
-        for piece in (body[:hold_at], body[hold_at:]):
-            if site.chunked and piece:
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
-            else:
-                self.wfile.write(piece)
-            seen.sent += len(piece)
-            if site.hold_at is not None:
-                site.released.wait(20)
-
-    def answer(self, status: int, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Connection": "close"}.items():
-            self.send_header(name, value)
-        self.end_headers()
-
-
-class Server(http.server.ThreadingHTTPServer):
-    def handle_error(self, *_: Any) -> None:
-        """A client that was killed is no news."""
-
-    def shutdown_request(self, request: Any) -> None:
-        self.close_request(request)  # without the shutdown that comes first, which would turn a reset into an end
-
-
-def serve() -> Iterator[Site]:
-    handler = type("SiteHandler", (Handler,), {})
-    with Server(("127.0.0.1", 0), handler) as server:
-        handler.site = Site(f"http://127.0.0.1:{server.server_port}")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield handler.site
-        handler.site.released.set()
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -865,20 +729,6 @@ def hub(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     huggingface_hub.close_session()
 
 
-def offer(site: Site, files: dict[str, bytes], revision: str | None = None, **changed: dict[str, Any]) -> None:
-    """Answer as the hub's API does. `changed` holds what it says wrongly about a file, by the name's stem."""
-    siblings = []
-    for name, content in files.items():
-        sibling: dict[str, Any] = {"rfilename": name, "size": len(content), "blobId": "0" * 40}
-        if len(content) > 1000:
-            sibling["lfs"] = {"size": len(content), "sha256": sha256(content), "pointerSize": 134}
-        siblings.append(sibling | changed.get(name.split(".")[0], {}))
-        site.files[f"/me/clip/resolve/{COMMIT}/{name}"] = content
-    model = {"_id": "1", "id": "me/clip", "modelId": "me/clip", "sha": COMMIT, "private": False, "tags": [], "siblings": siblings}
-    path = "/api/models/me/clip" + (f"/revision/{revision}" if revision else "")
-    site.answers[path] = (200, {"Content-Type": "application/json"}, json.dumps(model).encode())
-
-
 def fetched(site: Site) -> list[str]:
     """The paths of the files that were asked for at the hub."""
     return [seen.path for seen in site.seen if "/resolve/" in seen.path]
@@ -927,6 +777,16 @@ def test_hub_takes_openclips_own_weights_only(hub: Site) -> None:
     offer(hub, {"open_clip_model.safetensors": CONTENT, "open_clip_config.json": b"{}", "model.safetensors": OTHER, "config.json": b"{}"})
     folder = download.pull_hub("hf://me/clip", progress=quiet)
     assert names_in(folder) == {"open_clip_model.safetensors", "open_clip_config.json", "config.json", "origin.json"}
+
+
+def test_hub_takes_only_the_model_that_transformers_wrote(hub: Site) -> None:
+    parts = {"pytorch_model-00001-of-00002.bin": CONTENT, "pytorch_model-00002-of-00002.bin": OTHER, "pytorch_model.bin.index.json": b"{}"}
+    others = {"optimizer.bin": CONTENT, "adapter_model.bin": OTHER, "unet/pytorch_model.bin": OTHER, "checkpoint.pth": OTHER}
+    offer(hub, parts | others)
+    assert names_in(download.pull_hub("hf://me/clip", progress=quiet)) == {*parts, "origin.json"}
+    offer(hub, {"model.safetensors": CONTENT, "adapter_model.safetensors": OTHER} | parts | others, revision="v1")
+    folder = download.pull_hub("hf://me/clip@v1", progress=quiet)
+    assert names_in(folder) == {"model.safetensors", "pytorch_model.bin.index.json", "origin.json"}
 
 
 def test_hub_without_weights(hub: Site) -> None:

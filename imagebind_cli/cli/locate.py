@@ -1,0 +1,183 @@
+"""`imagebind locate`: where in pictures, maps, videos and sounds a query is."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from imagebind_cli import registry
+from imagebind_cli.cli.command import ModalityCommand, ModalityGroup, modality_group
+from imagebind_cli.cli.flags import (
+    BatchSize,
+    Column,
+    Config,
+    Device,
+    Dtype,
+    Errors,
+    Include,
+    Inputs,
+    ItemTimeout,
+    Manifest,
+    ModalityName,
+    ModelName,
+    Null,
+    Precision,
+    Strict,
+    Workers,
+    given_options,
+    output_option,
+    with_reading_flags,
+)
+from imagebind_cli.cli.inputs import command_inputs
+from imagebind_cli.cli.memory import keep_freed_memory
+from imagebind_cli.cli.output import write
+from imagebind_cli.cli.retrieve import QueryCommand, queries_in_order, with_query_flags
+from imagebind_cli.cli.talk import Talk, line_if_stopped, say
+from imagebind_cli.engine.item_timeout import ITEM_SECONDS
+from imagebind_cli.errors import UsageError, writing
+from imagebind_cli.file_kinds import Others
+from imagebind_cli.retrieval.requests import combined_request, read_requests, read_weights
+from imagebind_cli.space import Space
+
+if TYPE_CHECKING:
+    from imagebind_cli.grounding.locate import Located
+
+Method = enum.StrEnum("Method", ["shares", "crops", "both"])
+
+HELP = """Find where a query is in pictures, maps, videos or sounds: a JSON line for each input and query.
+
+A heat map always has a peak. So each line has the cosine of the whole input, and both numbers for an empty query.
+
+\b
+    imagebind locate image photos/ --text "a dog" --fine --box
+    imagebind locate image yard.jpg --audio bark.wav --heat heat/ --html found.html
+    imagebind locate image --manifest pairs.jsonl       # {"id": …, "image": …, "audio": …}: each row has its query
+    imagebind locate video street.mp4 --audio siren.wav --heat heat/
+    imagebind locate audio night.wav --text "an owl"    # when, and in which band
+"""
+
+query_option = partial(typer.Option, rich_help_panel="Queries")
+map_option = partial(typer.Option, rich_help_panel="Heat maps")
+
+
+class LocateCommand(ModalityCommand, QueryCommand):
+    """A subcommand of a modality that keeps the order of its queries."""
+
+
+class LocateGroup(ModalityGroup):
+    """The modalities whose inputs have places."""
+
+    command_class = LocateCommand
+    left_out = frozenset({"vision", "text", "imu"})
+
+
+@with_reading_flags
+@with_query_flags
+def locate_command(
+    context: typer.Context,
+    modality: ModalityName,
+    inputs: Inputs = None,
+    manifest: Manifest = None,
+    column: Column = None,
+    include: Include = None,
+    nul: Null = False,
+    strict: Strict = False,
+    weights: Annotated[
+        str | None, query_option(metavar="W W...", help="A number for each query, in their order; negative to subtract it. Default: equal.")
+    ] = None,
+    queries: Annotated[
+        Path | None, query_option(metavar="FILE", help="Several queries, each by itself: lines of sentences or JSON objects, CSV, TSV.")
+    ] = None,
+    method: Annotated[
+        Method | None,
+        map_option(show_default="shares", help="Shares of patches in the embedding, cosines of square crops, or both."),
+    ] = None,
+    fine: Annotated[bool, map_option("--fine", help="--method both: 35 times the work for a square picture, and far more exact.")] = False,
+    size: Annotated[
+        int | None, map_option(metavar="PIXELS", min=1, help="Encode pictures at this size; positions are interpolated.")
+    ] = None,
+    box: Annotated[bool, map_option("--box", help="Also print a box around the peak.")] = False,
+    k: Annotated[int, map_option("-k", metavar="N", min=1, help="Windows of a video that its line lists, best first.")] = 5,
+    heat: Annotated[Path | None, output_option(metavar="FOLDER", help="Draw each heat map over its input; of a video a clip.")] = None,
+    html: Annotated[Path | None, output_option(metavar="FILE", help="Also write a page with all heat maps.")] = None,
+    errors: Errors = None,
+    model: ModelName = None,
+    config: Config = None,
+    device: Device = "auto",
+    dtype: Precision = Dtype.auto,
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    item_timeout: ItemTimeout = ITEM_SECONDS,
+    **chosen: Any,
+) -> None:
+    """Find queries in inputs."""
+    parts = queries_in_order(context.meta["order"], {name: chosen.pop(name) for name in registry.MODALITIES})
+    if parts and queries is not None:
+        raise UsageError("give a query (--text, --audio, …), or --queries FILE of several")
+    if weights is not None and not parts:
+        raise UsageError("--weights are of queries given as options")
+    if fine and method is not None:
+        raise UsageError("--fine is --method both; give one of them")
+    if not parts and queries is None and manifest is None and "-" not in (inputs or ["-"]):
+        raise UsageError("give a query (--text, --audio, …), or --queries FILE, or a --manifest whose rows have their own")
+    numbers = read_weights(weights, len(parts)) if weights is not None else None
+    others = Others(strict, tuple(include or ()))
+    given = command_inputs(modality, inputs, manifest, column, nul, others)
+    reading = given_options(modality, chosen)
+    if heat is not None:
+        from imagebind_cli.pages.heat import make_folder
+
+        make_folder(heat)
+
+    from imagebind_cli.grounding.locate import locate
+
+    space = Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory, item_timeout)
+    with Talk(errors, "located", others) as talk:
+        requests = [combined_request(parts, numbers)] if parts else list(read_requests(queries, say)) if queries is not None else None
+        found = locate(
+            given,
+            modality,
+            model=space,
+            method="both" if fine else str(method or Method.shares),
+            size=size,
+            requests=requests,
+            reading=reading,
+            ground=heat is not None or html is not None,
+            listener=talk,
+        )
+        with line_if_stopped(lambda: "stopped; the same command begins again"), writing(html or "stdout"):
+            _give(found, box, k, heat, html, talk)
+    if talk.failed:
+        raise typer.Exit(1)
+
+
+def _give(found: Iterator[Located], box: bool, windows: int, heat: Path | None, html: Path | None, talk: Talk) -> None:
+    """Write every answer as it comes: its line, its picture, its part of the page."""
+    with ExitStack() as stack:
+        page = None
+        if html is not None:
+            from imagebind_cli.pages.heat import HeatPage
+
+            page = stack.enter_context(HeatPage(html, box))
+        for located in found:
+            row = located.as_json(box, windows)
+            if heat is not None:
+                from imagebind_cli.pages.heat import write_heat
+
+                path = write_heat(located, heat, box, talk)
+                row |= {} if path is None else {"heat": str(path)}
+            write(json.dumps(row).encode() + b"\n")
+            if page is not None:
+                page.add(located)
+    if html is not None:
+        say(f"{html}: {talk.summary()}")
+
+
+app = modality_group(locate_command, HELP, LocateGroup)
