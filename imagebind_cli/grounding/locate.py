@@ -35,7 +35,7 @@ from imagebind_cli.grounding.squares import Axis, Canvas, axes_of, peak_cell, re
 from imagebind_cli.media.views import Box
 from imagebind_cli.options import folders_are_frames
 from imagebind_cli.readers import check_options
-from imagebind_cli.retrieval.find import Strict
+from imagebind_cli.retrieval.finder import Strict
 from imagebind_cli.retrieval.queries import QueryEncoder
 from imagebind_cli.retrieval.requests import QueryRequest, combined_request, request_of_row
 from imagebind_cli.retrieval.search import Query

@@ -14,7 +14,7 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.events import Listener
 from imagebind_cli.grounding.curves import MomentOptions, ScoreCurve, find_runs, relative_scores, score_curve
 from imagebind_cli.grounding.recordings import WindowedItem, embed_windows, split_inputs, windowed_items
-from imagebind_cli.retrieval.find import Strict
+from imagebind_cli.retrieval.finder import Strict
 from imagebind_cli.retrieval.queries import QueryEncoder
 from imagebind_cli.retrieval.requests import QueryRequest, combined_request, read_requests, request_batches
 from imagebind_cli.retrieval.search import Query
@@ -95,7 +95,7 @@ def find_moments(
         recordings: stores of windows, or files, which are embedded first. modality: what files are read as; by default by their names.
         hop: seconds between the windows of files. model: what encodes files, sentences and names; the stores' own if not given.
         threshold, min_length, join, k: see `MomentOptions`. against: other names; scores are then relative to them.
-        weights, query: as `retrieval.find.find` takes them.
+        weights, query: as `retrieval.finder.find` takes them.
     Raises:
         UserError: no such store or file, a store without windows, or a query that cannot be read.
     """
