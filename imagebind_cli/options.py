@@ -109,7 +109,7 @@ CLIPS = "Evenly spaced windows per input; by default as many as cover it."
 HOP = "Seconds from one window to the next, instead of evenly spaced ones."
 TRACK = "Track of the file, from 1; by default the one that it marks, else the first."
 PINNED, RECENT = "pinned", "recent"
-RESIZE = "Of LanguageBind: resize as its pinned torchvision does, not antialiased, or as recent ones do."
+RESIZE = "LanguageBind: not antialiased, as its pinned torchvision, or as recent ones."
 FOR_VIDEOS = "is for videos: name the modality video, or vision for both"
 
 RATE_ALONE = "rate is in place of timestamps; it excludes time_column and time_unit"
