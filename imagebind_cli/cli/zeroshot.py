@@ -68,7 +68,7 @@ With --truth the scores are printed on stderr, and written to the files of --rep
     imagebind zeroshot audio sounds.h5 --labels labels.txt --truth folder --report scores.json
     imagebind zeroshot image photos.h5 --classes calls/ --class-modality audio    # a folder for each class
     imagebind zeroshot audio sounds.h5 --truth folder --shots 4                   # linear probe on 4 of each class
-    imagebind zeroshot --suite esc50 --root ESC-50-master --model huge --model mini   # one model, or several side by side
+    imagebind zeroshot --suite esc50 --root ESC-50-master --model huge --model mini   # side by side
 """
 
 class_option = partial(typer.Option, rich_help_panel="Classes")

@@ -38,6 +38,7 @@ from imagebind_cli.options import RECENT, AudioOptions, DepthOptions, TextOption
 from imagebind_cli.transformer import TrunkConfig, mlp_ratio
 from imagebind_cli.weights.family import Family, Publication, Values, WeightLayout
 from imagebind_cli.weights.model_config import ModelConfig, packaged_config
+from imagebind_cli.weights.tensor_files import release_pages
 
 NAME = "languagebind"
 TOWERS = {  # what a config's model_type says, and the encoder of the input that is not text
@@ -88,7 +89,9 @@ class FoldedTensors(Mapping[str, Tensor]):
             return weight
         down, up, factor = self._adapters[name]
         change = self._tensors[up].float() @ self._tensors[down].float()  # (out, r) (r, in)
-        return torch.add(weight.float(), change, alpha=factor).to(weight.dtype)
+        folded = torch.add(weight.float(), change, alpha=factor).to(weight.dtype)
+        release_pages(weight)
+        return folded
 
     def __contains__(self, name: object) -> bool:
         return name in self._keys

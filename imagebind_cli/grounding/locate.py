@@ -31,7 +31,7 @@ from imagebind_cli.events import Listener
 from imagebind_cli.grounding.enlarged import with_size
 from imagebind_cli.grounding.pieces import FILM, FRAME_SECONDS, SOUND, Pieces, kind_of, read_pieces
 from imagebind_cli.grounding.shares import check_dense, dense
-from imagebind_cli.grounding.squares import Axis, Canvas, axes_of, peak_cell, region_box
+from imagebind_cli.grounding.squares import Axis, Canvas, map_axes, peak_cell, region_box
 from imagebind_cli.media.views import Box
 from imagebind_cli.options import folders_are_frames
 from imagebind_cli.readers import check_options
@@ -383,7 +383,7 @@ class _Work:
         self.notes: dict[str, None] = {}
         self.warnings: list[str] = []
         self.seen = False
-        self._axes = axes_of(locator.config)
+        self._axes = map_axes(locator.config)
         self._pixels = tuple(map(float, locator.config.shape[-2:]))
         self._own: list[np.ndarray] = []
         self._canvases: dict[tuple[float, float] | None, Canvas] = {}  # by window, in order

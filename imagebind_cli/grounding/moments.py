@@ -95,7 +95,7 @@ def find_moments(
         recordings: stores of windows, or files, which are embedded first. modality: what files are read as; by default by their names.
         hop: seconds between the windows of files. model: what encodes files, sentences and names; the stores' own if not given.
         threshold, min_length, join, k: see `MomentOptions`. against: other names; scores are then relative to them.
-        weights, query: as `retrieval.find` takes them.
+        weights, query: as `retrieval.finder.find` takes them.
     Raises:
         UserError: no such store or file, a store without windows, or a query that cannot be read.
     """

@@ -138,7 +138,7 @@ def test_options_may_come_anywhere(imagebind: Run, tmp_path: Path, monkeypatch: 
         (["embed"], "the modality is missing; choose from image, video"),
         (["embed", "--device", "cpu"], "the modality is missing"),
         (["embed", "image,audio", "x"], "unknown modality 'image,audio'; choose from image"),
-        (["embed", "image", "x", "--max-gap", "1"], "image has no option 'max-gap'; it has none"),
+        (["embed", "image", "x", "--max-gap", "1"], "image has no option 'max-gap'; it has resize"),
         (["embed", "--max-gap", "1", "audio", "x"], "audio has no option 'max-gap'; it has clips, hop, channels, track"),
         (["preprocess", "image,audio", "x", "-o", "a.tar", "--focal=3"], "none of image, audio has an option 'focal'"),
         (["preprocess", "image,smell", "x", "-o", "a.tar"], "unknown modality 'smell'"),

@@ -72,7 +72,7 @@ def test_what_the_page_shows_works_from_a_package(tmp_path: Path) -> None:
     refused = run_at(place, packages, "embed", "image", "mug.png", "--model", "sketch", "--clips", "3", code=2)
     assert "image has no option" in refused.stderr
     without = run_at(place, tmp_path, "embed", "text", "a mug", "--model", "ours", code=1)
-    assert without.stderr.startswith("imagebind: unknown family 'sketch' of models; known are imagebind, clip")
+    assert without.stderr.startswith("imagebind: unknown family 'sketch' of models; known are imagebind, ")
     assert len(without.stderr.splitlines()) == 1
 
 
@@ -239,7 +239,8 @@ def test_a_single_file_is_pulled_by_its_name(site: Site, imagebind: Run) -> None
 @pytest.mark.usefixtures("family")
 def test_names_of_models_are_in_messages(imagebind: Run) -> None:
     unknown = imagebind("embed", "text", "a mug", "--model", "sketch-large")
-    assert "and not one of mini, base, huge, tiny, sketch-small, sketch-file" in unknown.err
+    assert "and not one of mini, base, huge, tiny, " in unknown.err
+    assert unknown.err.rstrip().endswith("sketch-small, sketch-file")
     nothing = imagebind("weights", "pull", "sketch-large")
     assert "choose from huge, sketch-small, sketch-file, hf://owner/repo" in nothing.err
 

@@ -101,7 +101,7 @@ def test_every_step_is_the_published_one(model: ib.Model, name: str) -> None:
         tokens = encoder.stem(given)
         last = encoder.trunk(tokens)[:, 0]
         normed, raw = encoder.head.norm(last), encoder.head(last)
-        bias = encoder.trunk._bias(encoder.trunk.tables[0], tokens.shape[1])[0]
+        bias = next(encoder.trunk.relative_biases(tokens.shape[1]))[0]
     for hook in hooks:
         hook.remove()
     count = tokens.shape[1]
@@ -357,9 +357,6 @@ def test_joining_gives_the_memory_of_the_parts_back(tmp_path: Path) -> None:
     assert torch.equal(joined["qkv"], torch.arange(3.0).repeat_interleave(200)[:, None].expand(-1, 1000))
     assert [in_memory(part) for part in parts] == [0, 0, 0]
     assert joined["k"] is parts[1]
-    parts[2] = parts[2][:, 1:]
-    with pytest.raises(UserError, match=r"parts of qkv do not fit each other: \(200, 1000\), \(200, 1000\), \(200, 999\)"):
-        joined["qkv"]
 
 
 def test_a_finetuned_file_hears_as_long_as_it_was_trained_to(finetuned: Path) -> None:
