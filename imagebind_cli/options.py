@@ -130,7 +130,7 @@ class VisionOptions(ReadingOptions):
     hop: float | None = choice(None, HOP, minimum=0.01, only=FOR_VIDEOS, windows=True)
     crops: str = choice(
         "3",
-        "Views of each clip: both ends and the middle, as published, or the middle only.",
+        "Views of each clip: both ends and middle, as published, or the middle alone.",
         choices=("3", "1"),
         only=FOR_VIDEOS,
         windows=True,
