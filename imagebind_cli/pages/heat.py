@@ -122,7 +122,7 @@ def _blend(ground: Image.Image, heat: np.ndarray, low: float | None = None, high
     high = float(heat.max()) if high is None else high
     warm = ((heat - low) / ((high - low) or 1)).clip(0, 1).astype(np.float32)
     warm = np.asarray(Image.fromarray(warm).resize(ground.size, Image.Resampling.BILINEAR))
-    colours = ramp("hot")[(64 + warm * 160).astype(np.uint8)]
+    colours = ramp("rainbow")[(128 + warm * 127).astype(np.uint8)]  # from green to red
     alpha = warm[:, :, None] * OPAQUE
     pixels = np.asarray(ground.convert("RGB"), np.float32) * (1 - alpha) + colours * alpha
     return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
