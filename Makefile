@@ -29,7 +29,7 @@ huge: .venv/installed
 fuzz: .venv/installed
 	$(BIN)/python -m reliability.fuzz --seconds 900
 
-# Every command that writes, killed, out of disk (as root), refused by fsync and limited in size, and then run again.
+# Every command that writes, killed, out of disk (as root), with a write or fsync that fails, limited in size, and then run again.
 faults: .venv/installed
 	$(BIN)/python -m reliability.faults
 
@@ -44,7 +44,7 @@ soak: .venv/installed
 # Some of each campaign, three minutes, as CI runs it.
 shake: .venv/installed
 	$(BIN)/python -m reliability.fuzz --seconds 30
-	$(BIN)/python -m reliability.faults --seconds 30 --kills 21 --full 21 --errors 21 --limits 21
+	$(BIN)/python -m reliability.faults --seconds 30 --kills 21 --full 21 --errors 21 --writes 21 --limits 21
 	$(BIN)/python -m reliability.soak --seconds 30
 	$(BIN)/python -m reliability.flips --seconds 30 --flips 110
 

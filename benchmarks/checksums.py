@@ -1,4 +1,4 @@
-"""Measure the share of embedding, resuming, searching, copying and reading that checksums take.
+"""Measure the share of embedding, resuming, searching, copying, reading and training that checksums take.
 
     python -m benchmarks.checksums [--rows 100000] [--dim 1024] [--work DIR]
 
@@ -21,6 +21,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
 from PIL import Image
 
 from benchmarks.machine import machine
@@ -28,17 +29,19 @@ from benchmarks.store import append, resumed
 from imagebind_cli import corpus, load
 from imagebind_cli.prepared import entries, tar
 from imagebind_cli.similarity import top_k
-from imagebind_cli.store import folder, hdf5, open_store, source
+from imagebind_cli.store import folder, hdf5, open_store, provenance, source
 from imagebind_cli.store.check import findings
 from imagebind_cli.store.maintenance import merge
-from imagebind_cli.weights import checkpoint
+from imagebind_cli.training import log, resolve_recipe, train
+from imagebind_cli.weights import checkpoint, tensor_files
 
 TIMED: list[tuple[ModuleType, str]] = [
     (hdf5, "new_sums"), (folder, "new_sums"), (hdf5, "running_sum"), (folder, "running_sum"), (hdf5, "check_running"), (folder, "check_running"),
-    (source, "check_seal"), (hdf5, "check_seal"), (folder, "check_seal"), (entries, "array_sum"), (entries, "check_seal"), (tar, "array_sum"),
-    (checkpoint, "check_weight_file"),
+    (hdf5, "row_states"), (folder, "row_states"), (source, "each_sum"), (source, "check_seal"), (provenance, "check_seal"),
+    (entries, "array_sum"), (entries, "check_seal"), (tar, "array_sum"), (checkpoint, "check_weight_file"), (tensor_files, "tensor_sums"),
+    (log, "_checksum"),
 ]  # fmt: skip
-"""Functions that compute or compare checksums; `states` of each format is timed as well."""
+"""Functions that compute or compare checksums."""
 
 
 @contextmanager
@@ -59,8 +62,6 @@ def inside() -> Iterator[list[float]]:
     with ExitStack() as stack:
         for module, name in TIMED:
             stack.enter_context(mock.patch.object(module, name, timed(getattr(module, name))))
-        for kind in (hdf5.HDF5Source, folder.FolderSource, source.TableSource):
-            stack.enter_context(mock.patch.object(kind, "states", timed(kind.states)))
         yield spent
 
 
@@ -104,6 +105,9 @@ def main() -> None:
             )
             again = partial(corpus.embed, model, "image", [str(prepared)], work / f"again-{ending}.h5")
             rows.append(share(f"embed prepared .{ending}, mini", again))
+        prepare_pairs(work, pictures)
+        for name, minutes in (("at the end", 60.0), ("after each", 1e-6)):
+            rows.append(share(f"train 10 steps on prepared .tar, checkpoint {name}", partial(learn, work, minutes)))
         for ending in (".h5", ".store"):
             path = work / f"s{ending}"
             rows.append(share(f"append {chosen.rows:,} rows to {ending}", partial(append, path, chosen.rows, chosen.dim)))
@@ -126,6 +130,23 @@ def search(path: Path) -> None:
     rows, _ = top_k(store.blocks(), store.rows([0]), 10)
     for row in rows[0]:
         store.id(int(row))
+
+
+def prepare_pairs(work: Path, pictures: list[str]) -> None:
+    """Prepare pictures with what stands for their thermal ones."""
+    lines = []
+    for path in pictures:
+        Image.open(path).convert("L").save(grey := f"{path}.png")
+        lines.append(json.dumps({"id": path, "image": path, "thermal": grey}) + "\n")
+    (work / "pairs.jsonl").write_text("".join(lines))
+    corpus.preprocess(("image", "thermal"), [], work / "pairs.tar", model="mini", manifest=work / "pairs.jsonl")
+
+
+def learn(work: Path, minutes: float) -> None:
+    """Train mini's thermal encoder against its image encoder on prepared samples, which this process reads. minutes: between checkpoints."""
+    settings = ("run.steps=10", "run.workers=0", f"run.checkpoint_minutes={minutes}")
+    recipe = resolve_recipe(None, pairs=("image-thermal",), data=(str(work / "pairs.tar"),), model="mini", batch=32, changes=settings)
+    train(recipe, work / f"run-{minutes}", torch.device("cpu"))
 
 
 def copy(path: Path, target: Path) -> None:

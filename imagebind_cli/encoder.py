@@ -187,8 +187,11 @@ class Encoder(nn.Module):
         if config.scale is not None:
             self.log_scale = nn.Parameter(torch.empty(()), requires_grad=config.learn_scale)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Encode clips (b, *shape) to unit vectors (b, e) in float32; vision also takes still pictures (b, 3, h, w)."""
+    def forward(self, x: Tensor, unit: bool = True) -> Tensor:
+        """Encode clips (b, *shape) to unit vectors (b, e) in float32; vision also takes still pictures (b, 3, h, w).
+
+        unit: False keeps the length that vectors have before they are made unit vectors.
+        """
         tokens = self.stem(x)  # (b, n, d)
         if self.training and self.config.patch_dropout:
             tokens = _drop_patches(tokens, self.config.patch_dropout, self.config.trunk.frames or 1)
@@ -200,7 +203,7 @@ class Encoder(nn.Module):
         vectors = self.head(pooled).float()
         if self.config.trunk.frames:  # the mean before the unit vector, as published
             vectors = vectors.unflatten(0, (-1, self.config.trunk.frames)).mean(dim=1)
-        return F.normalize(vectors, dim=-1)
+        return F.normalize(vectors, dim=-1) if unit else vectors
 
     @property
     def scale(self) -> float:
@@ -273,7 +276,7 @@ def text_lengths(texts: Tensor, config: EncoderConfig) -> Tensor:
     return (texts != config.padding).sum(dim=-1).clamp(min=1)
 
 
-def encode_texts(encoder: Encoder, texts: Tensor, tokens: int) -> Tensor:
+def encode_texts(encoder: Encoder, texts: Tensor, tokens: int, unit: bool = True) -> Tensor:
     """Encode token ids (b, n) to unit vectors (b, dim), about `tokens` tokens at a time. Equal texts are encoded once, in batches of like length.
 
     Nothing after the end token is computed: under the causal mask it cannot affect that token. Without that mask, a batch has texts of
@@ -289,7 +292,7 @@ def encode_texts(encoder: Encoder, texts: Tensor, tokens: int) -> Tensor:
         while stop < len(lengths) and (stop + 1 - start) * lengths[stop] <= tokens and (mixes or lengths[stop] == lengths[start]):
             stop += 1
         batch = order[start:stop]
-        vectors[batch] = encoder(different[batch, : lengths[stop - 1]])
+        vectors[batch] = encoder(different[batch, : lengths[stop - 1]], unit)
         start = stop
     return vectors[places]
 

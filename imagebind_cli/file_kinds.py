@@ -71,7 +71,7 @@ OFFICE = (b"[Content_Types].xml", b"_rels/", b"mimetype")  # first members of ZI
 
 @dataclass
 class Others:
-    """Which files in folders and patterns are not meant as inputs.
+    """Decides which files in folders and patterns to skip, because they are not meant as inputs, and counts them.
 
     strict: files of plainly another kind are failures. include: what a file's name must match one of, if there are any: a pattern, `*.jpg`, or
     `kind:video`, a kind of `KINDS`. count: how many files of another kind were skipped.

@@ -55,15 +55,29 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         with _naming(path, folder):
             yield folder / path.name
-            for built in folder.iterdir():
-                if built.name not in (LOCK, path.name):
-                    put_in_place(built, target.with_name(built.name))
-            put_in_place(folder / path.name, target)
+            _put_all_in_place(folder, target, path.name)
     finally:
         try:
             _remove(folder)
         finally:
             os.close(lock)
+
+
+def _put_all_in_place(folder: Path, target: Path, name: str) -> None:
+    """Put what was built in a folder beside a target, then the target. If that fails before it, what was new beside it is removed."""
+    new: list[Path] = []
+    try:
+        for built in folder.iterdir():
+            if built.name not in (LOCK, name):
+                beside = target.with_name(built.name)
+                new += [beside] * (not os.path.lexists(beside))
+                put_in_place(built, beside)
+        put_in_place(folder / name, target)
+    except BaseException:
+        if os.path.lexists(folder / name):
+            for beside in new:
+                beside.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: Path, text: str, errors: str = "strict") -> None:

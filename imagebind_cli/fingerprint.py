@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,14 +24,25 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     pages are read.
 
     Args:
-        tensors: by our names, as `Checkpoint.read` gives them.
+        tensors: by our names, as `Checkpoint.read` gives them. Of those that are joined from parts, the parts are read.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        places = np.unravel_index(positions(tensor.numel()), (1, *tensor.shape))  # no copy, whatever the tensor's strides
-        values = tensor.detach()[None][places].float()
-        digest.update(f"{name}{tuple(tensor.shape)}".encode() + values.numpy().astype("<f4").tobytes())
+    for name in sorted(tensors):
+        with tensors.parts(name) if hasattr(tensors, "parts") else nullcontext([tensors[name]]) as parts:
+            shape = tuple(parts[0].shape) if len(parts) == 1 else (sum(len(part) for part in parts), *parts[0].shape[1:])
+            digest.update(f"{name}{shape}".encode() + _values(parts).astype("<f4").tobytes())
     return RULE + digest.hexdigest()[:16]
+
+
+def _values(parts: Sequence[Tensor]) -> np.ndarray:
+    """Return the values that are read, float32, of the parts of a tensor that are joined along its first axis."""
+    chosen, start, values = positions(sum(part.numel() for part in parts)), 0, []
+    for part in parts:
+        inside = chosen[(chosen >= start) & (chosen < start + part.numel())] - start
+        places = np.unravel_index(inside, (1, *part.shape))  # no copy, whatever the tensor's strides
+        values.append(part.detach()[None][places].float().numpy())
+        start += part.numel()
+    return np.concatenate(values)
 
 
 def positions(count: int) -> np.ndarray:

@@ -22,7 +22,12 @@ from imagebind_cli.libraries import TORCH_FAMILY, import_fault, install_command,
 
 NEEDED = [*TORCH_FAMILY, "numpy", "pillow", "soundfile", "av", "h5py", "safetensors", "open-clip-torch"]
 IMPORTED = {"pillow": "PIL", "open-clip-torch": None}  # the module to import; None: finding it is enough, importing takes seconds
-EXTRAS = {"pyarrow": "Parquet recordings", "scipy": "MATLAB recordings before 7.3", "OpenEXR": "OpenEXR depth maps"}
+EXTRAS = {
+    "pyarrow": "Parquet recordings",
+    "scipy": "MATLAB recordings before 7.3",
+    "OpenEXR": "OpenEXR depth maps",
+    "soxr": "ONE-PEACE's sounds",
+}
 CODECS = {"video": ["h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"], "audio": ["aac", "mp3", "opus", "vorbis", "flac", "pcm_s16le"]}
 
 

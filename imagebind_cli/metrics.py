@@ -112,6 +112,80 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndar
     return np.bincount(np.asarray(truth) * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
+IOU_OF_MOMENTS = (0.5, 0.7)  # that the first moment must reach for R@1, as papers print it
+IOU_OF_PRECISION = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))  # over which mAP of moments is averaged
+
+
+def overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Compute intersection over union of stretches of time, (m, n), from their starts and ends, (m, 2) and (n, 2); 0 where they only touch."""
+    one, other = (np.asarray(spans, np.float64).reshape(-1, 2) for spans in (one, other))
+    common = np.minimum(one[:, None, 1], other[None, :, 1]) - np.maximum(one[:, None, 0], other[None, :, 0])
+    whole = np.maximum(one[:, None, 1], other[None, :, 1]) - np.minimum(one[:, None, 0], other[None, :, 0])
+    return np.where(common > 0, common / np.where(whole > 0, whole, 1), 0.0)
+
+
+def moment_retrieval(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Compute the metrics of one query of moment retrieval, as QVHighlights' own evaluation does.
+
+    Args:
+        found: start and end of the moments found, best first, (m, 2). truth: those that are right, (n, 2), n at least 1.
+    Returns:
+        `R@1 IoU x`: 1 if the first moment reaches x with one of the truth. `mAP@0.5`, `mAP@0.75` and `mAP`, the mean over `IOU_OF_PRECISION`.
+    """
+    shared = overlaps(found, truth)
+    first = float(shared[0].max()) if len(shared) else 0.0
+    precisions = {least: _moment_precision(shared, least) for least in IOU_OF_PRECISION}
+    return {
+        **{f"R@1 IoU {least}": float(first >= least) for least in IOU_OF_MOMENTS},
+        "mAP@0.5": precisions[0.5],
+        "mAP@0.75": precisions[0.75],
+        "mAP": float(np.mean(list(precisions.values()))),
+    }
+
+
+HIGHLIGHT = 4  # the least rating of a clip that counts as a highlight: "very good"
+
+
+def highlight_detection(predicted: np.ndarray, saliency: np.ndarray) -> dict[str, float]:
+    """Compute the metrics of one query of highlight detection, as QVHighlights' own evaluation does.
+
+    Args:
+        predicted: a score for each clip, (clips,); missing ones count 0. saliency: the ratings of each clip, 0 to 4, (clips, raters).
+    Returns:
+        `HIT@1`: 1 if any rater finds the clip with the highest score very good. `highlight mAP`: the mean over raters of interpolated AP.
+    """
+    scores = np.zeros(len(saliency))
+    scores[: len(predicted)] = predicted[: len(scores)]
+    right = saliency >= HIGHLIGHT
+    precisions = [_highlight_precision(scores, of_rater) for of_rater in right.T]
+    return {"HIT@1": float(right[int(np.argmax(scores))].any()), "highlight mAP": float(np.mean(precisions))}
+
+
+def _highlight_precision(scores: np.ndarray, right: np.ndarray) -> float:
+    """Compute interpolated average precision of one rater's highlights; clips of equal score enter together. 0 without a highlight."""
+    if not right.any():
+        return 0.0
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.diff(scores[order], append=np.nan))
+    hits = np.cumsum(right[order])[ends]
+    reached = np.maximum.accumulate((hits / (ends + 1))[::-1])[::-1]
+    return float((np.diff(hits / right.sum(), prepend=0) * reached).sum())
+
+
+def _moment_precision(shared: np.ndarray, least: float) -> float:
+    """Compute interpolated average precision. Each moment found takes the free one of the truth that it shares most with. shared: (m, n)."""
+    taken: set[int] = set()
+    right = np.zeros(len(shared))
+    for number, row in enumerate(shared):
+        free = [one for one in np.argsort(-row, kind="stable").tolist() if row[one] >= least and one not in taken]
+        if free:
+            taken.add(free[0])
+            right[number] = 1
+    recall, precision = right.cumsum() / shared.shape[1], right.cumsum() / (np.arange(len(right)) + 1)
+    reached = np.maximum.accumulate(precision[::-1])[::-1]  # the best precision at this recall or a higher one
+    return float((np.diff(recall, prepend=0) * reached).sum())
+
+
 def interval(
     values: np.ndarray,
     statistic: Callable[[np.ndarray], float] = np.mean,

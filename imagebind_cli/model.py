@@ -17,13 +17,13 @@ from torch import Tensor
 from imagebind_cli import pipeline, registry
 from imagebind_cli.encoder import Encoder, EncoderConfig, encode_texts
 from imagebind_cli.engine import default_workers, open_engine
-from imagebind_cli.engine.limits import ITEM_SECONDS
+from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.int8 import narrow
 from imagebind_cli.options import ReadingOptions
-from imagebind_cli.readers import check_options, read_source, reader_of
+from imagebind_cli.readers import check_options, options_record, read_source, reader_of
 from imagebind_cli.sources import Failure, Item, whole_source
 from imagebind_cli.weights import checkpoint
 from imagebind_cli.weights.checkpoint import Checkpoint
@@ -104,13 +104,14 @@ class Model:
         """Return the logit scale of a modality: cosines are multiplied with it before a softmax, vectors never are. 1 for vision."""
         return self.encoder(modality).scale
 
-    def encode(self, modality: str, tensor: Tensor) -> Tensor:
+    def encode(self, modality: str, tensor: Tensor, *, unit: bool = True) -> Tensor:
         """Encode tensors, as the encoder takes them, to unit vectors (b, dim) float32 on the model's device.
 
         Args:
             tensor: one clip each, (b, *shape), or several, (b, clips, *shape), which are averaged and made unit vectors again. Vision takes
                 (b, 3, h, w), (b, 3, 2, h, w) and both with clips; text takes (b, 77) token ids; audio (b, 1, 128, 204); depth and thermal
                 (b, 1, 224, 224); IMU (b, 6, 2000).
+            unit: False keeps the length that the encoder gives a vector; several clips are averaged with theirs.
         Raises:
             UserError: another shape.
         """
@@ -119,17 +120,18 @@ class Model:
         fitting = next((shape for shape in shapes if tensor.dim() > len(shape) and encoder.config.fits(tensor.shape[-len(shape) :])), None)
         extra = tensor.dim() - len(fitting or ())
         if fitting is None or extra not in (1, 2) or tensor.shape[0] == 0:
-            wanted = " or ".join(f"(b, {', '.join(map(str, shape))})" for shape in shapes)
-            raise UserError(f"{modality}: tensor of shape {tuple(tensor.shape)}; {wanted} is needed, or with clips after b")
+            wanted = [f"({first}, {', '.join(map(str, shape))})" for first in ("b", "b, clips") for shape in shapes]
+            raise UserError(f"{modality}: tensor of shape {tuple(tensor.shape)}; {' or '.join(wanted)} is needed")
         with torch.inference_mode():
             to_pin = self.device.type == "cuda" and tensor.device.type == "cpu"  # pinned memory is copied while Python continues
             tensor = tensor.pin_memory().to(self.device, non_blocking=True) if to_pin else tensor.to(self.device)
             if tensor.is_floating_point():
                 tensor = tensor.to(encoder.head.proj.weight.dtype)
             clips = tensor.flatten(0, extra - 1)  # (b * clips, *shape)
-            vectors = encode_texts(encoder, clips, self._tokens) if encoder.config.vocabulary else encoder(clips)
+            vectors = encode_texts(encoder, clips, self._tokens, unit) if encoder.config.vocabulary else encoder(clips, unit)
             if extra == 2:
-                vectors = torch.nn.functional.normalize(vectors.unflatten(0, tensor.shape[:2]).mean(dim=1), dim=-1)
+                vectors = vectors.unflatten(0, tensor.shape[:2]).mean(dim=1)
+                vectors = torch.nn.functional.normalize(vectors, dim=-1) if unit else vectors
         return vectors
 
     @property
@@ -167,6 +169,7 @@ class Model:
         workers: int | None = None,
         processes: Processes | None = None,
         item_timeout: float = ITEM_SECONDS,
+        lengths: bool = False,
     ) -> Iterator[tuple[Item, pipeline.Embedded | Failure]]:
         """Embed a stream of items in order: yield each with its embeddings or its failure, as `pipeline.embed_items` does.
 
@@ -175,6 +178,7 @@ class Model:
             pool: `mean` for one vector per item, `none` for one per time window.
             processes: `Processes([modality])` where reading is the bottleneck, such as many short files with a GPU.
             item_timeout: seconds that reading one item may take; one that takes longer is a failure. 0 for any time.
+            lengths: give each vector the `length` that the encoder gave it; of several clips, that of their mean. Vectors are unit vectors.
         """
         face, config = registry.face(modality), self.config(modality)
         options = options or face.options()
@@ -186,7 +190,7 @@ class Model:
         batch_size = batch_size or self.batch_size(modality)
         engine = open_engine(read, workers, processes, item_timeout)
         LOG.debug("%s: read by %s, %d at a time; encoded in batches of %d clips", modality, reader.__module__, workers, batch_size)
-        return pipeline.embed_items(items, engine, partial(self.encode, modality), batch_size=batch_size, pool=pool)
+        return pipeline.embed_items(items, engine, partial(self.encode, modality, unit=not lengths), batch_size=batch_size, pool=pool)
 
     def embed(
         self,
@@ -239,7 +243,7 @@ class Model:
             "scale": self.scale(modality),
             "dtype": str(self.dtype or self.encoder(modality).head.proj.weight.dtype).removeprefix("torch."),
             "pool": pool,
-            "options": (options or face.options()).record(),
+            "options": options_record(face, self.config(modality), options or face.options()),
             "version": metadata.version("imagebind-cli"),
         }
 

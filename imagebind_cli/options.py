@@ -109,7 +109,7 @@ CLIPS = "Evenly spaced windows per input; by default as many as cover it."
 HOP = "Seconds from one window to the next, instead of evenly spaced ones."
 TRACK = "Track of the file, from 1; by default the one that it marks, else the first."
 PINNED, RECENT = "pinned", "recent"
-RESIZE = "Of LanguageBind: resize as its pinned torchvision does, not antialiased, or as recent ones do."
+RESIZE = "LanguageBind: without antialiasing, as published, or (recent) with it."
 FOR_VIDEOS = "is for videos: name the modality video, or vision for both"
 
 RATE_ALONE = "rate is in place of timestamps; it excludes time_column and time_unit"
@@ -130,7 +130,7 @@ class VisionOptions(ReadingOptions):
     hop: float | None = choice(None, HOP, minimum=0.01, only=FOR_VIDEOS, windows=True)
     crops: str = choice(
         "3",
-        "Views of each video clip: both ends and the middle, as published, or the middle alone.",
+        "Views of each clip: both ends and middle, as published, or the middle alone.",
         choices=("3", "1"),
         only=FOR_VIDEOS,
         windows=True,

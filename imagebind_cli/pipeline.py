@@ -2,6 +2,11 @@
 
 One thread takes items as they arrive and submits them to an engine, never more than a fixed number ahead; the calling thread encodes.
 Nothing waits for the end of the input, so an endless one works.
+
+Memory is bounded by three numbers. At most `engine.workers + ahead` items are submitted and not yielded, besides the one being submitted; of
+each, threads hold the next sample, and processes hold `processes.READY` and a socket's worth of those that a worker has begun. `embed_items`
+reads `batch_size` items ahead, and adds two batches of clips: one that fills and one under way. Of a finished clip only its vector is kept,
+until its item ends.
 """
 
 from __future__ import annotations
@@ -33,11 +38,13 @@ class Embedding:
     """One unit vector (dim,) float32. span: the seconds of its window, where windows are kept apart.
 
     clock: when that began, in ISO 8601, where the file states it: `2024-05-01T12:00:05.250Z`, without the Z where it does not state the zone.
+    length: that the mean of its clips had before it was made a unit vector.
     """
 
     vector: np.ndarray
     span: Span = None
     clock: str | None = None
+    length: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -85,9 +92,9 @@ def embed_items(
     Args:
         items: an iterable that may block or never end. A failure in it is yielded in its place, with an item that has no payload.
         engine: reads payloads; closed at the end.
-        encode: clips (b, *shape) to unit vectors (b, dim), called in the calling thread. A batch for which it runs out of memory is
-            halved, and later batches stay that small. Vectors on a GPU, which computes while Python continues, are waited for only when
-            the next batch is under way.
+        encode: clips (b, *shape) to vectors (b, dim), unit vectors unless their lengths are wanted; called in the calling thread. A batch
+            for which it runs out of memory is halved, and later batches stay that small. Vectors on a GPU, which computes while Python
+            continues, are waited for only when the next batch is under way.
         batch_size: clips to encode at once.
         pool: `mean` for one vector per item, the mean of its clips' vectors made a unit vector again; `none` for one per time window.
     """
@@ -130,7 +137,7 @@ def decode(
     An item that fails midway ends in a `Failure` of its id.
 
     Args:
-        engine: reads payloads; closed at the end. At most `engine.workers + ahead` items are submitted and not yielded yet.
+        engine: reads payloads; closed at the end. ahead: items to submit beyond those that its workers read; the module says what they hold.
     """
     stop = threading.Event()
     submitted: queue.Queue[_Entry] = queue.Queue(engine.workers + ahead)
@@ -287,8 +294,9 @@ def _pooled(done: _Open, pool: str) -> list[Embedding]:
         groups.setdefault("all" if pool == "mean" else span, []).append(i)
     embeddings = []
     for key, members in groups.items():
-        vector = torch.nn.functional.normalize(vectors[members].mean(dim=0), dim=0).numpy()
+        mean = vectors[members].mean(dim=0)
+        vector = torch.nn.functional.normalize(mean, dim=0).numpy()
         start = (done.spans[members[0]] or (0.0,))[0]
         clock = None if done.began is None else clock_text(done.began, start)
-        embeddings.append(Embedding(vector, key if isinstance(key, tuple) else None, clock))
+        embeddings.append(Embedding(vector, key if isinstance(key, tuple) else None, clock, float(mean.norm())))
     return embeddings

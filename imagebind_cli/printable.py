@@ -1,4 +1,4 @@
-"""Escape characters of names and texts that a terminal would act on."""
+"""Text for people: characters of names that a terminal would act on are escaped, and nouns follow their numbers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from __future__ import annotations
 def printable(name: str) -> str:
     """Return a name on one line, with control characters and undecodable bytes escaped and the middle of a long sentence left out."""
     return escaped(f"{name[:120]} … {name[-60:]}" if len(name) > 300 else name)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun, `1 row` or `1,000 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def escaped(text: str) -> str:

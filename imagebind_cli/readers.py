@@ -61,12 +61,22 @@ def check_options(face: Face, config: InputConfig, options: ReadingOptions) -> N
     Raises:
         OptionError: names the first of them.
     """
-    known = modality(face.encoder, config).options
-    if known is None:
-        known = tuple(name for name in options.names() if name not in FAMILY_ONLY)
-    if unknown := sorted(options.chosen.difference(known)):
+    known, defaults = _known_options(face, config, options), options.with_defaults({})
+    unknown = sorted(name for name in options.chosen.difference(known) if getattr(options, name) != defaults[name])  # records name them all
+    if unknown:
         names = ", ".join(known) or "none"
         raise OptionError(f"{face.name} of a {config.family} model has no option {unknown[0]!r}; it has {names}", [*unknown, *known])
+
+
+def options_record(face: Face, config: InputConfig, options: ReadingOptions) -> dict[str, Any]:
+    """Return the reading options that the readers of the model's family have, by name, for the provenance of outputs."""
+    known = _known_options(face, config, options)
+    return {name: value for name, value in options.record().items() if name in known}
+
+
+def _known_options(face: Face, config: InputConfig, options: ReadingOptions) -> tuple[str, ...]:
+    known = modality(face.encoder, config).options
+    return tuple(name for name in options.names() if name not in FAMILY_ONLY) if known is None else known
 
 
 def _refused(reason: str) -> Iterator[Sample]:
@@ -107,10 +117,35 @@ def read_sources(payload: Any, configs: Mapping[Face, EncoderConfig], options: M
             raise ValueError(f"{face.name}{file}: {reason(error)}") from error
 
 
-def input_record(config: EncoderConfig, options: ReadingOptions) -> dict[str, Any]:
+def prepares_alike(one: str, other: str) -> bool:
+    """Check whether two families prepare inputs in the same way, so that encoders of one take what is made for the other."""
+    return one == other or (one in AS_IMAGEBIND and other in AS_IMAGEBIND)
+
+
+def input_record(face: Face, config: EncoderConfig, options: ReadingOptions) -> dict[str, Any]:
     """Describe in JSON's types how samples are made for an encoder: enough to decide whether another encoder can take them."""
-    family = {} if config.family in AS_IMAGEBIND else {"family": config.family}
-    return {**family, "shape": list(config.shape), "mean": list(config.mean), "std": list(config.std), "options": options.record()}
+    family = {} if prepares_alike(config.family, IMAGEBIND) else {"family": config.family}
+    constants = {"shape": list(config.shape), "mean": list(config.mean), "std": list(config.std)}
+    return {**family, **constants, "options": options_record(face, config, options)}
+
+
+def check_prepared(source: Prepared, face: Face, config: InputConfig) -> None:
+    """Refuse what was prepared for an encoder that takes other inputs.
+
+    Raises:
+        UserError: names what differs.
+    """
+    made = source.provenance["inputs"][face.name]
+    wanted = {
+        "family": None if prepares_alike(config.family, IMAGEBIND) else config.family,
+        "shape": list(config.shape),
+        "mean": list(config.mean),
+        "std": list(config.std),
+    }
+    for key, needed in wanted.items():
+        value = made.get(key) if isinstance(made, dict) else None
+        if value != needed:
+            raise UserError(f"prepared {face.name} has {key} {value or IMAGEBIND}; this model's encoder wants {needed or IMAGEBIND}")
 
 
 def prepared_samples(source: Prepared, face: Face, config: EncoderConfig, options: ReadingOptions) -> Iterator[Sample]:
@@ -120,11 +155,8 @@ def prepared_samples(source: Prepared, face: Face, config: EncoderConfig, option
         UserError: they were prepared for an encoder that wants other input, or with other options.
         ValueError: an array is torn, or not what the encoder takes.
     """
-    record, wanted = source.provenance["inputs"][face.name], input_record(config, options)
-    for key in ("family", "shape", "mean", "std"):
-        value, needed = (made.get(key) if isinstance(made, dict) else None for made in (record, wanted))
-        if value != needed:
-            raise UserError(f"prepared {face.name} has {key} {value or IMAGEBIND}; this model's encoder wants {needed or IMAGEBIND}")
+    check_prepared(source, face, config)
+    record = source.provenance["inputs"][face.name]
     prepared_with = face.options.with_defaults(record["options"])
     for name, value in options.choices().items():
         if prepared_with[name] != value:

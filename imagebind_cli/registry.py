@@ -46,8 +46,8 @@ PAGE_PICTURES = {
 # Published systems of encoders: the file that knows its tensors' names, configs and preprocessing.
 FAMILIES = {
     "imagebind": "imagebind_cli.families.imagebind",
-    "clip": "imagebind_cli.families.clip",
     "languagebind": "imagebind_cli.families.languagebind",
+    "clip": "imagebind_cli.families.clip",
     "onepeace": "imagebind_cli.families.onepeace",
 }
 TEXT = "text"  # the modality of sentences: of class names, captions and queries in words

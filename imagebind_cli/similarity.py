@@ -38,7 +38,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     vectors = np.asarray(vectors, np.float64)
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     if not (np.isfinite(lengths) & (lengths > 1e-12)).all():
-        raise ValueError("a vector of zeros, or of no finite numbers, has no direction")
+        raise ValueError("a vector that is zero or not finite has no direction")
     return vectors / lengths
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import registry
 from imagebind_cli.documents import read_object
-from imagebind_cli.engine.limits import ITEM_SECONDS
+from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.errors import UserError
 from imagebind_cli.events import Listener, log_note
 
@@ -87,6 +87,11 @@ class Space:
             self._check_weights(loaded, place, made)
         return loaded
 
+    def forget(self) -> None:
+        """Drop a model that was loaded by its name, and its memory; it is loaded again when it is next asked for."""
+        if self.model is None or isinstance(self.model, str):
+            self.__dict__.pop("loaded", None)
+
     def _load(self, chosen: str | None) -> Model:
         """Load a model, and note if it is untrained or its training has not ended."""
         from imagebind_cli.model import load
@@ -110,19 +115,22 @@ class Space:
             self.note(f"{model.checkpoint.place}: {unfinished}; its model is that of step {steps:,}")
         return model
 
-    def sentences(self, sentences: list[str], listener: Listener) -> Iterator[np.ndarray]:
+    def sentences(self, sentences: list[str], listener: Listener, lengths: bool = False) -> Iterator[np.ndarray]:
         """Embed sentences, in order.
 
+        lengths: give vectors the length that the encoder gave them, in place of unit vectors.
         Raises:
             UserError: one of them cannot be embedded.
         """
         from imagebind_cli.sources import Failure, Item
 
-        for item, result in self.loaded.embed_items(registry.TEXT, (Item(text, text) for text in sentences), batch_size=self.batch_size):
+        items = (Item(text, text) for text in sentences)
+        for item, result in self.loaded.embed_items(registry.TEXT, items, batch_size=self.batch_size, lengths=lengths):
             if isinstance(result, Failure):
                 raise UserError(f"{item.id}: {result.reason}")
             listener.remarks(item.id, (), result.warnings)
-            yield result.embeddings[0].vector
+            (embedding,) = result.embeddings
+            yield embedding.vector * embedding.length if lengths else embedding.vector
 
     def made_of(self, modality: str, pool: str = "mean", options: ReadingOptions | None = None) -> dict[str, Any]:
         """Return how the model makes vectors of a modality, checked against the stores."""
@@ -131,15 +139,10 @@ class Space:
         return made
 
     def _check(self, place: str, made: Mapping[str, Any]) -> None:
-        from imagebind_cli.store.provenance import refuse_earlier
+        from imagebind_cli.store.provenance import refuse_earlier, refuse_other_family
 
         for before_place, before in self.made:
-            family, other_family = made.get("family"), before.get("family")
-            if family and other_family and family != other_family:
-                raise UserError(
-                    f"{place}: vectors of a {family} model; those of {before_place} are of a {other_family} model, and two families have no "
-                    "common space"
-                )
+            refuse_other_family((place, made), (before_place, before))
             same_encoder = registry.face(before["modality"]).encoder == registry.face(made["modality"]).encoder
             for key in ("model", "dim", *(["weights"] if same_encoder else [])):
                 if before.get(key) != made.get(key):
@@ -150,8 +153,9 @@ class Space:
 
     def _check_weights(self, loaded: Model, place: str, made: Mapping[str, Any]) -> None:
         """Compare weights: two training runs may have the same name but different weights."""
-        from imagebind_cli.store.provenance import refuse_earlier
+        from imagebind_cli.store.provenance import refuse_earlier, refuse_other_family
 
+        refuse_other_family((place, made), (f"model {loaded.name}", {"family": loaded.checkpoint.config.family}))
         own = loaded.checkpoint.fingerprint(registry.face(made["modality"]).encoder)
         if own != made.get("weights"):
             refuse_earlier((place, made))

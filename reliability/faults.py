@@ -1,15 +1,17 @@
-"""Break every command that writes: killed, out of disk, refused by fsync or by a limit; then the same command again, compared with an unbroken run.
+"""Break every command that writes: killed, out of disk, by a write that fails or a limit; then the same command again, compared with an unbroken run.
 
-    python -m reliability.faults [--kills 100] [--full 30] [--errors 20] [--limits 20] [--seed 0] [--writers export,pull] [--work DIR]
+    python -m reliability.faults [--kills 100] [--full 30] [--errors 20] [--writes 60] [--limits 20] [--seed 0] [--writers export,pull] [--work DIR]
 
 After each fault, what bears a final name must be whole: a file equal to that of the unbroken run, or, where a store grows in place, one that
 `imagebind store check` passes. Then the same command runs once more, and everything must equal the unbroken run. Full disks are small
-tmpfs mounts, which only root may make.
+tmpfs mounts, which only root may make. A failing write of any library is made by `eio.c`: where there is a C compiler, this program builds it and
+starts again with it.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import errno
 import functools
 import http.server
@@ -41,6 +43,8 @@ from reliability.seeds import picture
 MODEL = ("--model", "tiny", "--device", "cpu")
 TEXTS = 3000
 LIMIT = 120.0
+SHIM = Path(__file__).parent / "eio.c"
+MANY_CALLS = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -243,6 +247,32 @@ class Bench:
 
         return self._hindered(prepare)
 
+    def failing_write(self, draw: random.Random) -> str | None:
+        """Let one write or sync of any library fail with EIO, check, and run again."""
+        chosen = draw.randrange(self.calls)
+        return self._hindered(lambda: arm(chosen))
+
+    @functools.cached_property
+    def calls(self) -> int:
+        """How many writes and syncs an unbroken run makes."""
+        folder = self.fresh(self.work / "run")
+
+        def prepare() -> None:
+            leave = os._exit
+
+            def noted(code: int) -> None:
+                (folder / ".calls").write_text(str(MANY_CALLS - shim().eio_left()))
+                leave(code)
+
+            os._exit = noted  # type: ignore[assignment]
+            arm(MANY_CALLS)
+
+        os.waitpid(self.start(folder, prepare), 0)
+        calls = int((folder / ".calls").read_text())
+        if not 0 < calls < MANY_CALLS // 2:
+            raise RuntimeError(f"{self.writer.name}: the shim counted {calls} writes")
+        return calls
+
     def limited(self, draw: random.Random) -> str | None:
         """Let no file grow beyond a part of the largest output, as `ulimit -f` does, check, and run again."""
         files = (file for name in self.writer.outputs for file in (self.work / "whole" / name, *(self.work / "whole" / name).rglob("*")))
@@ -258,6 +288,40 @@ class Bench:
         if code not in (0, 1) or "Traceback" in said:
             return f"exit {code}: {said.splitlines()[-1] if said else ''}"
         return self.check(folder) or self.again(folder)
+
+
+def arm(calls: int) -> None:
+    """Let a write or sync of this process fail, after so many that do not."""
+    shim().eio_arm(calls)
+
+
+@functools.cache
+def shim() -> ctypes.CDLL:
+    """Return the functions of the shim, which must be loaded."""
+    library = ctypes.CDLL(None)
+    library.eio_arm.argtypes, library.eio_left.restype = [ctypes.c_long], ctypes.c_long
+    return library
+
+
+def build_shim(folder: Path) -> Path | None:
+    """Build the shim, and return it; None without a C compiler that can."""
+    folder.mkdir(parents=True, exist_ok=True)
+    built = folder / "eio.so"
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if sys.platform != "linux" or compiler is None:
+        return None
+    return None if subprocess.run([compiler, "-shared", "-fPIC", "-o", built, SHIM, "-ldl"], check=False).returncode else built
+
+
+def with_shim() -> bool:
+    """Check whether the shim is loaded, after starting this program again with it where it can be built."""
+    if "eio.so" in os.environ.get("LD_PRELOAD", ""):
+        return hasattr(ctypes.CDLL(None), "eio_arm")
+    built = build_shim(Path("build").absolute())
+    if built is not None:
+        os.environ["LD_PRELOAD"] = str(built)
+        os.execv(sys.executable, [sys.executable, "-m", "reliability.faults", *sys.argv[1:]])
+    return False
 
 
 def can_mount() -> bool:
@@ -295,6 +359,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--full", type=int, default=30)
     parser.add_argument("--errors", type=int, default=20)
+    parser.add_argument("--writes", type=int, default=60)
     parser.add_argument("--limits", type=int, default=20)
     parser.add_argument("--seconds", type=float, help="stop after this time")
     parser.add_argument("--seed", type=int, default=0)
@@ -308,6 +373,9 @@ def main() -> None:
     full = chosen.full if can_mount() else 0
     if full < chosen.full:
         print("full disks are left out: only root may mount a tmpfs, and not in every container", file=sys.stderr)
+    writes = chosen.writes if chosen.writes and with_shim() else 0
+    if writes < chosen.writes:
+        print("failing writes are left out: there is no C compiler to build reliability/eio.c, or this is not Linux", file=sys.stderr)
     if chosen.seconds:  # a short run breaks other writers each time it has another seed
         draw.shuffle(writers)
     with tempfile.TemporaryDirectory(dir=chosen.work) as work:
@@ -320,7 +388,14 @@ def main() -> None:
             if time.monotonic() > until:
                 break
             bench = Bench(writer, Path(work) / str(number))
-            for fault, total in (("killed", chosen.kills), ("full_disk", full), ("refused", chosen.errors), ("limited", chosen.limits)):
+            faults = {
+                "killed": chosen.kills,
+                "full_disk": full,
+                "refused": chosen.errors,
+                "failing_write": writes,
+                "limited": chosen.limits,
+            }
+            for fault, total in faults.items():
                 share = total // len(writers) + (number < total % len(writers))
                 found, runs = Counter[str](), 0
                 while runs < share and time.monotonic() < until:

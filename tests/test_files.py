@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import resource
@@ -406,3 +407,20 @@ def test_the_journal_of_a_removed_store_does_not_harm_a_new_one(store: Path) -> 
     with Store(store, MADE) as new:
         new.append([Row("first", np.ones(6, np.float32))])
     assert open_store(store).ids == ["first"]
+
+
+def test_nothing_new_is_left_beside_a_file_that_could_not_be_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a disk fails between the two renames: the same command would refuse what it left."""
+    (tmp_path / "old.json").write_text("before")
+    sync, folders = files.sync, itertools.count()
+
+    def failing(path: Path) -> None:
+        if path == tmp_path and next(folders) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        sync(path)
+
+    monkeypatch.setattr(files, "sync", failing)
+    with pytest.raises(OSError, match="Input/output error"), files.replacing(tmp_path / "out.npy") as place:
+        for name in ("out.npy", "out.jsonl", "old.json"):
+            place.with_name(name).write_text("after")
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["old.json"]

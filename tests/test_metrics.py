@@ -195,3 +195,47 @@ def test_maps_and_truths_that_do_not_fit_are_refused() -> None:
         metrics.localisation([np.zeros((2, 2))], [np.ones((2, 3))])
     with pytest.raises(ValueError, match="of 0 cells"):
         metrics.localisation([np.zeros((2, 2))], [np.zeros((2, 2))])
+
+
+# Moments
+
+
+def test_overlaps_of_stretches_by_hand() -> None:
+    found = metrics.overlaps(np.array([(0, 4), (5, 6), (2, 2)]), np.array([(2, 6), (4, 5), (0, 4)]))
+    assert found.tolist() == [[close(2 / 6), 0, 1], [close(1 / 4), 0, 0], [0, 0, 0]]
+    assert metrics.overlaps(np.empty((0, 2)), np.array([(0, 1)])).shape == (0, 1)
+
+
+def test_the_first_moment_counts_with_the_best_of_the_truth() -> None:
+    scores = metrics.moment_retrieval(np.array([(0, 6), (20, 30)]), np.array([(20, 30), (0, 10)]))
+    assert (scores["R@1 IoU 0.5"], scores["R@1 IoU 0.7"]) == (1, 0)
+    assert metrics.moment_retrieval(np.array([(0, 5)]), np.array([(0, 10)]))["R@1 IoU 0.5"] == 1  # 0.5 itself
+
+
+def test_average_precision_of_moments_by_hand() -> None:
+    """Right, wrong, a second time the same, right: precision 1 up to half of the truth, then 2 of 4."""
+    found, truth = np.array([(0, 10), (50, 60), (0, 9), (20, 30)]), np.array([(0, 10), (20, 30)])
+    assert metrics.moment_retrieval(found, truth)["mAP"] == close(0.5 * 1 + 0.5 * 2 / 4)
+    assert metrics.moment_retrieval(found[:2], truth)["mAP"] == close(0.5)
+    assert metrics.moment_retrieval(found[1:2], truth)["mAP"] == 0
+    assert metrics.moment_retrieval(np.empty((0, 2)), truth) == {
+        "R@1 IoU 0.5": 0, "R@1 IoU 0.7": 0, "mAP@0.5": 0, "mAP@0.75": 0, "mAP": 0,
+    }  # fmt: skip
+
+
+def test_a_moment_counts_at_the_overlaps_that_it_reaches() -> None:
+    scores = metrics.moment_retrieval(np.array([(0, 7.2)]), np.array([(0, 10)]))  # 0.72: reaches 0.5, 0.55, 0.6, 0.65 and 0.7
+    assert (scores["mAP@0.5"], scores["mAP@0.75"], scores["mAP"]) == (1, 0, close(0.5))
+    both = metrics.moment_retrieval(np.array([(0, 10), (0, 8)]), np.array([(0, 9), (0, 10)]))  # the second takes what the first leaves
+    assert both["mAP@0.75"] == 1
+
+
+def test_highlights_by_hand() -> None:
+    saliency = np.array([[4, 0, 2], [3, 4, 0], [0, 0, 4], [4, 0, 0]])
+    scores = metrics.highlight_detection(np.array([0.1, 0.9, 0.5, 0.3]), saliency)
+    # First rater: clips 0 and 3 are the last two, precision 1/3 then 2/4, and 2/4 holds for both; second: the first; third: the second.
+    assert scores == {"HIT@1": 1, "highlight mAP": close((0.5 + 1 + 0.5) / 3)}
+    assert metrics.highlight_detection(np.array([0.9]), saliency)["HIT@1"] == 1
+    assert metrics.highlight_detection(np.array([0.0, 0.9]), np.array([[4], [0]])) == {"HIT@1": 0, "highlight mAP": close(0.5)}
+    assert metrics.highlight_detection(np.array([1.0, 1.0]), np.array([[4], [0]]))["highlight mAP"] == close(0.5)  # a tie enters together
+    assert metrics.highlight_detection(np.array([1.0]), np.array([[3]])) == {"HIT@1": 0, "highlight mAP": 0}

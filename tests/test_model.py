@@ -101,10 +101,17 @@ def test_a_bad_input_is_named(model):
         model.embed("audio", ["/no/such.wav"])
 
 
+def test_a_tensor_of_another_shape_is_refused_with_those_that_fit(model):
+    with pytest.raises(ib.UserError) as refused:
+        model.encode("image", torch.zeros(1, 3, 8, 8))
+    shapes = "(b, 3, 2, 224, 224) or (b, 3, 224, 224) or (b, clips, 3, 2, 224, 224) or (b, clips, 3, 224, 224)"
+    assert str(refused.value) == f"image: tensor of shape (1, 3, 8, 8); {shapes} is needed"
+
+
 def test_an_unknown_option_is_named(model):
     with pytest.raises(ib.UserError, match="clips is '3'; a whole number is needed"):
         list(model.read("audio", "a.wav", clips="3"))
-    with pytest.raises(ib.UserError, match="image has no option 'focal'; it has none"):
+    with pytest.raises(ib.UserError, match="image has no option 'focal'; it has resize"):
         model.embed("image", [ARRAYS["image"]], focal=3)
 
 
@@ -138,7 +145,7 @@ def test_options_of_one_name_mean_the_same_in_every_modality():
 
 
 def test_a_wrong_shape_is_told(model):
-    with pytest.raises(ib.UserError, match=r"\(2, 1, 128, 200\); \(b, 1, 128, 204\) is needed"):
+    with pytest.raises(ib.UserError, match=r"\(2, 1, 128, 200\); \(b, 1, 128, 204\) or \(b, clips, 1, 128, 204\) is needed"):
         model.encode("audio", torch.zeros(2, 1, 128, 200))
     with pytest.raises(ib.UserError, match=r"\(b, 3, 2, 224, 224\) or \(b, 3, 224, 224\)"):
         model.encode("image", torch.zeros(3, 224, 224))

@@ -71,7 +71,7 @@ VALUES: dict[str, Callable[[str], Iterable[str]]] = {
     "model": _models,
     "init": _models,
     "weights pull name": _models,
-    "weights convert source": _models,
+    "weights convert sources": _models,
     "suite": _suites,
     "recipe": _recipes,
     "train pairs": _pairs,

@@ -123,6 +123,8 @@ class Configuration:
             key = option_key(parameter)
             if key and path:
                 named = _named_variables(parameter)
+                if named and parameter.multiple:  # a variable of other commands, too, which take its value as one, with any spaces
+                    parameter.value_from_envvar = partial(_whole_variable, parameter)
                 parameter.show_envvar = parameter.show_envvar and bool(named)
                 variables = variable_names(path, key)
                 parameter.envvar = [*variables, *(name for name in named if name not in variables)]
@@ -207,6 +209,12 @@ class Configuration:
 def set_variable(parameter: Any) -> str:
     """Return the variable that set an option."""
     return next(name for name in _named_variables(parameter) if os.environ.get(name))
+
+
+def _whole_variable(parameter: Any, context: Any) -> list[str] | None:
+    """Return the value of an option's variable as the one value of an option that can be repeated."""
+    value = parameter.resolve_envvar_value(context)
+    return None if value is None else [value]
 
 
 def _named_variables(parameter: Any) -> list[str]:

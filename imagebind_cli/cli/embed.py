@@ -38,7 +38,7 @@ from imagebind_cli.cli.inputs import command_inputs
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say, summary_at_end
-from imagebind_cli.engine.limits import ITEM_SECONDS
+from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.errors import UsageError
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.space import Space

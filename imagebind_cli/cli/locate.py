@@ -40,7 +40,7 @@ from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.retrieve import QueryCommand, queries_in_order, with_query_flags
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
-from imagebind_cli.engine.limits import ITEM_SECONDS
+from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.retrieval.requests import combined_request, read_requests, read_weights

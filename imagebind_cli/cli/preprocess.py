@@ -31,7 +31,7 @@ from imagebind_cli.cli.flags import (
 from imagebind_cli.cli.inputs import command_inputs
 from imagebind_cli.cli.output import StdoutClosed, write
 from imagebind_cli.cli.talk import Talk, say, summary_at_end
-from imagebind_cli.engine.limits import ITEM_SECONDS
+from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.errors import UsageError, UserError, writing
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.files import replacing

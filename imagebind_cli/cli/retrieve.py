@@ -38,7 +38,7 @@ from imagebind_cli.space import Space
 from imagebind_cli.tabular import parse_columns
 
 if TYPE_CHECKING:
-    from imagebind_cli.retrieval.find import Finder
+    from imagebind_cli.retrieval.finder import Finder
     from imagebind_cli.retrieval.search import Hit, Query
 
 Index = enum.StrEnum("Index", ["flat", "ivfpq", "hnsw"])
@@ -180,7 +180,7 @@ def retrieve_command(
         _print_scores(evaluate_pairs(stores, pairs, draws, say, space, parse_columns(column or ())), plain)
         return
 
-    from imagebind_cli.retrieval.find import Finder
+    from imagebind_cli.retrieval.finder import Finder
     from imagebind_cli.retrieval.search import join_windows
 
     finder = Finder(stores, space=space, modalities=modality or [], index=index and str(index), options=options)

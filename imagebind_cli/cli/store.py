@@ -11,7 +11,7 @@ from imagebind_cli.cli.flags import ArrayType
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.errors import UsageError
-from imagebind_cli.printable import printable
+from imagebind_cli.printable import counted, printable
 from imagebind_cli.store_formats import IN_WORDS
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def export_command(
 
     reader = open_store(path)
     export(reader, output, str(array), clip_retrieval)
-    say(f"{output}: {len(reader):,} rows")
+    say(f"{output}: {counted(len(reader), 'row')}")
     if as_json:
         write_json_line({"store": str(output), "rows": len(reader), "array": str(array)})
 
@@ -149,7 +149,7 @@ def prune_command(
         write_json_line({"store": str(path), "items": counts.items, "missing": counts.missing, "rows": counts.rows, "dry_run": dry_run})
     elif dry_run:
         write_lines(map(printable, counts.missing))
-    dropped = f"{len(counts.missing):,} of {counts.items:,} items ({counts.rows:,} rows)"
+    dropped = f"{len(counts.missing):,} of {counted(counts.items, 'item')} ({counted(counts.rows, 'row')})"
     say(f"{path}: {dropped} {'would be dropped: their files do' if dry_run else 'dropped: their files did'} not exist")
 
 

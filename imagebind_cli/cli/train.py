@@ -145,6 +145,7 @@ def train_command(
     from imagebind_cli.training.overrides import resolve_recipe
     from imagebind_cli.training.recipe import refuse_changes
 
+    talk = TrainingTalk()
     resolved = resolve_recipe(
         recipe,
         pairs=pairs or (),
@@ -157,9 +158,9 @@ def train_command(
         batch=batch,
         micro_batch=micro_batch,
         changes=changes or (),
-        notify=say,
+        listener=talk,
     )
-    chosen_device, talk = choose_device(device), TrainingTalk()
+    chosen_device = choose_device(device)
     with refuse_changes(resolved, changes or ()):
         if dry_run:
             _write_plan(resolved, chosen_device, out, as_json)

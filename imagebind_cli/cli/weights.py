@@ -14,7 +14,7 @@ import typer
 from imagebind_cli.cli.flags import Dtype
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
 from imagebind_cli.cli.talk import is_quiet, line_if_stopped, say, say_error
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.printable import printable
 
 if TYPE_CHECKING:
@@ -86,20 +86,28 @@ def pull_command(
 
 @app.command("convert")
 def convert_command(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="Published .pth, OpenCLIP weights, or any form of --model.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SRC", help="Published .pth, OpenCLIP weights, or any form of --model.")],
     folder: Annotated[Path, typer.Argument(metavar="DEST", help="New folder: config.json and one safetensors file per encoder.")],
     config: Config = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Turn foreign weights into a model folder, exactly: every tensor is accounted for, or nothing is written."""
-    from imagebind_cli.weights import checkpoint
-    from imagebind_cli.weights.find import find_checkpoint
-    from imagebind_cli.weights.origin import file_hash
+    """Turn foreign weights into a model folder, exactly: every tensor is accounted for, or nothing is written.
 
-    found = find_checkpoint(source, config)
-    origin: dict[str, Any] = {"from": found.place}
-    if Path(source).is_file():
-        origin["sha256"] = file_hash(Path(source))
+    Several models of one family become one with all their encoders. What two of them have, as the text encoder, must be equal.
+
+    \b
+        imagebind weights convert imagebind_huge.pth huge/
+        imagebind weights convert languagebind-audio languagebind-depth all/
+    """
+    from imagebind_cli.weights import checkpoint
+    from imagebind_cli.weights.describe import source_record
+    from imagebind_cli.weights.find import find_checkpoint
+
+    if config is not None and len(sources) > 1:
+        raise UsageError("--config describes one model; convert each by itself, then join the folders")
+    checkpoints = [find_checkpoint(source, config) for source in sources]
+    records = [source_record(found) for found in checkpoints]
+    found, origin = (checkpoints[0], records[0]) if len(records) == 1 else (checkpoint.join(checkpoints), {"sources": records})
     converted = checkpoint.convert(found, folder, origin)
     say(f"{folder}: {', '.join(converted.encoders)}")
     if as_json:
@@ -176,7 +184,7 @@ def _cosines(model: str | None, encoders: list[str], dtype: str, as_table: bool)
     """Measure how far each encoder's vectors in a number type are from float32 ones. One encoder at a time, since a pair of the largest
     fits in memory where all do not.
     """
-    from imagebind_cli.evaluation.precision import ITEMS, cosines
+    from imagebind_cli.evaluation.number_types import ITEMS, cosines
     from imagebind_cli.model import load
 
     if as_table:

@@ -43,15 +43,16 @@ from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.option_groups import with_option_groups
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say
-from imagebind_cli.engine.limits import ITEM_SECONDS
+from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, ReportOptions, TruthOptions
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.files import write_text
+from imagebind_cli.registry import TEXT
 from imagebind_cli.space import Space
 
 if TYPE_CHECKING:
-    from imagebind_cli.evaluation import Classification, Report
+    from imagebind_cli.evaluation import Classification, Comparison, Report
     from imagebind_cli.evaluation.suites import Suite
     from imagebind_cli.evaluation.task import Rows
 
@@ -67,7 +68,7 @@ With --truth the scores are printed on stderr, and written to the files of --rep
     imagebind zeroshot audio sounds.h5 --labels labels.txt --truth folder --report scores.json
     imagebind zeroshot image photos.h5 --classes calls/ --class-modality audio    # a folder for each class
     imagebind zeroshot audio sounds.h5 --truth folder --shots 4                   # linear probe on 4 of each class
-    imagebind zeroshot --suite esc50 --root ESC-50-master
+    imagebind zeroshot --suite esc50 --root ESC-50-master --model huge --model mini   # side by side
 """
 
 class_option = partial(typer.Option, rich_help_panel="Classes")
@@ -82,6 +83,7 @@ class SuiteOptions:
 
     suite: str | None = None
     root: Path | None = None
+    protocol: str | None = None
     suite_option: list[str] | None = None
     shots_option: list[str] | None = None
     fold: str | None = None
@@ -137,6 +139,21 @@ class ReportFiles:
 
             plot(report.confusion, report.classes, self.plot)
 
+    def write_comparison(self, comparison: Comparison) -> None:
+        """Write the files of a comparison of several models, which has no picture.
+
+        Raises:
+            UserError: one of them cannot be written.
+        """
+        if self.replaces_rows:
+            write(comparison.as_json().encode())
+        elif self.report:
+            write_text(self.report, comparison.as_json())
+        if self.html:
+            from imagebind_cli.pages.classification import write_comparison_page
+
+            write_comparison_page(self.html, comparison)
+
 
 CLASS_FLAGS = {
     "labels": Annotated[
@@ -152,7 +169,9 @@ CLASS_FLAGS = {
     "class_by": Annotated[
         str | None, class_option(metavar="folder|id|COLUMN", help="What names the class of each example. Default: class, else id.")
     ],
-    "save_classes": Annotated[Path | None, class_option(metavar="STORE", help="Store the class vectors, for --classes of later runs.")],
+    "save_classes": Annotated[
+        Path | None, class_option(metavar="STORE", hidden=True, help="Store the class vectors, for --classes of later runs.")
+    ],
     "templates": Annotated[
         str | None,
         class_option(metavar="NAME|FILE", show_default="clip", help="Prompts: clip, plain, a modality's, or a file with {} in its lines."),
@@ -206,6 +225,9 @@ SUITE_FLAGS = {
         str | None, suite_option(metavar="NAME|FILE", help="A published evaluation: esc50, audioset, …; an unknown name lists them.")
     ],
     "root": Annotated[Path | None, suite_option(metavar="FOLDER", help="Folder of the suite's dataset.")],
+    "protocol": Annotated[
+        str | None, suite_option(metavar="FAMILY", hidden=True, help="Whose prompts and settings. Default: those of the model's family.")
+    ],
     "suite_option": Annotated[list[str] | None, suite_option(metavar="NAME=VALUE", hidden=True, help="Option of the suite. Repeatable.")],
     "shots_option": Annotated[
         list[str] | None,
@@ -239,8 +261,8 @@ def zeroshot_command(
     pool: Annotated[Pool, output_option(help="Classify each input as a whole, or (none) each of its windows.")] = Pool.mean,
     errors: Errors = None,
     model: Annotated[
-        str | None,
-        model_option(envvar="IMAGEBIND_MODEL", metavar="MODEL", help="As for embed; by default the model of the stores."),
+        list[str] | None,
+        model_option(envvar="IMAGEBIND_MODEL", metavar="MODEL", help="As for embed; by default that of the stores. Several are compared."),
     ] = None,
     config: Config = None,
     device: Device = "auto",
@@ -261,12 +283,15 @@ def zeroshot_command(
     from imagebind_cli import evaluation
 
     others = Others(strict, tuple(include or ()))
-    shared: dict[str, Any] = {
-        "model": Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory, item_timeout),
-        "report": dataclasses.replace(report_options, confusion=report_files.plot is not None),
-        "output": _ignore_rows if report_files.replaces_rows else _write_rows,
-    }
+    models: list[str | None] = [*model] if model else [None]
+    _refuse_for_several(models, class_options, truth_options, probe_options, suite_options, report_files, config, inputs, manifest)
+
+    def space(name: str | None) -> Space:
+        return Space(name, config, device, str(dtype), batch_size, workers, say, keep_freed_memory, item_timeout)
+
+    report = dataclasses.replace(report_options, confusion=report_files.plot is not None)
     run: Callable[..., Classification]
+    suite: Suite | None = None
     if suite_options.suite:
         suite = _open_suite(suite_options, (), modality)
         if suite.metric == "recall":
@@ -291,12 +316,35 @@ def zeroshot_command(
             run = partial(evaluation.few_shot, given, modality, truth_options, probe_options, labels=class_options.labels, reading=reading)
         else:
             run = partial(evaluation.classify, given, modality, class_options, truth_options, pool=str(pool), reading=reading)
+    used = [suite.modality if suite else str(modality)]
+    used += [TEXT] if class_options.labels or (suite and class_options.classes is None) else []
     with Talk(errors, "classified", others) as talk:
-        result = run(listener=talk, **shared)
-        if result.report:
-            report_files.write(result.report)
-    if talk.failed or not (result.report is None or result.report.is_complete):
+        is_complete = _run(run, models, space, used, report, report_files, talk)
+    if talk.failed or not is_complete:
         raise typer.Exit(1)
+
+
+def _run(
+    run: Callable[..., Classification],
+    models: Sequence[str | None],
+    space: Callable[[str | None], Space],
+    modalities: Sequence[str],
+    report: ReportOptions,
+    files: ReportFiles,
+    talk: Talk,
+) -> bool:
+    """Run with one model, or compare several, and write the files; return whether every id of the truth had an item."""
+    from imagebind_cli.evaluation import compare
+
+    rows = _ignore_rows if files.replaces_rows else _write_rows
+    if len(models) == 1:
+        result = run(model=space(models[0]), report=report, output=partial(rows, None), listener=talk)
+        if result.report:
+            files.write(result.report)
+        return result.report is None or result.report.is_complete
+    comparison = compare(run, {str(name): space(name) for name in models}, report=report, modalities=modalities, output=rows, listener=talk)
+    files.write_comparison(comparison)
+    return comparison.is_complete
 
 
 def _refuse_useless(
@@ -334,19 +382,49 @@ def _open_suite(options: SuiteOptions, more: Sequence[str], modality: str | None
     malformed = next((pair for pair in pairs if "=" not in pair), None)
     if malformed is not None:
         raise UsageError(f"--suite-option {malformed!r}: NAME=VALUE is needed")
-    suite = open_suite(name, options.root, dict(pair.split("=", 1) for pair in pairs))
+    suite = open_suite(name, options.root, dict(pair.split("=", 1) for pair in pairs), options.protocol)
     if modality is not None and modality != suite.modality:
         raise UsageError(f"suite {name} is of {suite.modality}, not {modality}")
-    for note in suite.notes:
-        say(f"{name}: {note}")
     return suite
 
 
-def _write_rows(rows: Rows) -> None:
-    write(*(json.dumps(row.as_json()).encode() + b"\n" for row in rows))
+def _refuse_for_several(
+    models: Sequence[str | None],
+    class_options: ClassOptions,
+    truth_options: TruthOptions,
+    probe: ProbeOptions,
+    suite: SuiteOptions,
+    files: ReportFiles,
+    config: str | None,
+    inputs: Sequence[str] | None,
+    manifest: Path | None,
+) -> None:
+    """Refuse what is of one model alone where several are compared."""
+    if len(models) == 1:
+        return
+    twice = next((name for place, name in enumerate(models) if name in models[:place]), None)
+    if twice is not None:
+        raise UsageError(f"--model {twice}: it is there twice; a comparison needs different models")
+    if not (suite.suite or truth_options.truth):
+        raise UsageError("--model: several are compared by their scores; give --truth or a --suite")
+    for flag, value in {"--save-classes": class_options.save_classes, "--plot": files.plot, "--config": config}.items():
+        if value is not None:
+            raise UsageError(f"{flag}: it is for one --model")
+    if not suite.suite and manifest is None and (not inputs or "-" in inputs):
+        raise UsageError("--model: stdin can be read once, and several models each read the inputs; give files or a --manifest")
+    from imagebind_cli.store import is_store
+
+    stores = [path for path in (*(inputs or ()), class_options.classes, probe.shots_from) if path is not None and is_store(Path(path))]
+    if stores:
+        raise UsageError(f"{stores[0]}: a store holds the vectors of one model; give the files that they are of")
 
 
-def _ignore_rows(rows: Rows) -> None:
+def _write_rows(model: str | None, rows: Rows) -> None:
+    of_model = {} if model is None else {"model": model}
+    write(*(json.dumps(of_model | row.as_json()).encode() + b"\n" for row in rows))
+
+
+def _ignore_rows(model: str | None, rows: Rows) -> None:
     """Ignore rows that nobody requested."""
 
 

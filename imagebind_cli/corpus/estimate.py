@@ -17,11 +17,11 @@ from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.job import as_prepared
 from imagebind_cli.corpus.resume import Resume
 from imagebind_cli.corpus.share import Share
-from imagebind_cli.engine.limits import ITEM_SECONDS
+from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.model import Model
 from imagebind_cli.options import ReadingOptions, folders_are_frames
-from imagebind_cli.readers import read_source
+from imagebind_cli.readers import check_options, read_source, reader_of
 from imagebind_cli.sources import Failure, Inputs, Item
 from imagebind_cli.space import Space
 from imagebind_cli.store import Row, Stamp, check_writable, open_store
@@ -118,7 +118,8 @@ def estimate(
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
         if output is not None and Path(output).exists():
             stored = resume.store = _Stored(Path(output))
-        reading, items = as_prepared(given.items((modality,), resume.passes, folders_are_frames(options)), face, reading)
+        config = model.config(modality) if isinstance(model, Model) else None
+        reading, items = as_prepared(given.items((modality,), resume.skips, folders_are_frames(options)), face, reading, config)
         if isinstance(model, Model) and stored is not None:
             check_resumable(stored.path, stored.provenance, model.record(modality, reading, pool) | {"array": array})
         chosen = resume.choose(items)
@@ -169,13 +170,15 @@ def _in_time(sample: list[Item | Failure], started: float) -> Iterator[Item | Fa
 
 
 def _read_first(plan: Estimate, model: str | None, item: Item | Failure, reading: ReadingOptions) -> None:
+    face, config = registry.face(plan.modality), input_configs(model, [plan.modality])[plan.modality]
+    reader_of(face, config)
+    check_options(face, config, reading)
     plan.first = item.id
     if isinstance(item, Failure):
         plan.failure = item.reason
         return
-    config = input_configs(model, [plan.modality])[plan.modality]
     try:
-        notes = [note for sample in read_source(registry.face(plan.modality), item.payload, config, reading) for note in sample.notes]
+        notes = [note for sample in read_source(face, item.payload, config, reading) for note in sample.notes]
         plan.assumed = list(dict.fromkeys(notes))
     except (OSError, ValueError) as error:
         plan.failure = str(error)

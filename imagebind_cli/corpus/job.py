@@ -13,7 +13,7 @@ from imagebind_cli import registry
 from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.resume import CHANGED, Resume, has_changed
 from imagebind_cli.corpus.share import Share
-from imagebind_cli.engine.limits import ITEM_SECONDS
+from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.options import ReadingOptions, folders_are_frames
@@ -24,6 +24,7 @@ from imagebind_cli.space import Space
 from imagebind_cli.store import Row, Store, check_writable
 
 if TYPE_CHECKING:
+    from imagebind_cli.encoder import InputConfig
     from imagebind_cli.model import Model
 
 Keep = Callable[[list[Row], tuple[str, ...]], object]
@@ -84,7 +85,7 @@ def embed(
             stack.callback(setattr, listener, "failures", listener.failures)
             listener.failures = failures
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
-        reading, items = as_prepared(given.items((modality,), resume.passes, frames), face, reading)
+        reading, items = as_prepared(given.items((modality,), resume.skips, frames), face, reading, loaded.config(modality))
         processes = stack.enter_context(Processes([modality]))
         if callable(output):
             keep, stored = output, 0
@@ -117,13 +118,25 @@ def embed(
     return listener
 
 
-def as_prepared(items: Iterator[Item | Failure], face: Face, reading: ReadingOptions) -> tuple[ReadingOptions, Iterator[Item | Failure]]:
-    """Return the options with those that the first item was prepared with, if it was; and all items. A run with others is refused."""
+def as_prepared(
+    items: Iterator[Item | Failure], face: Face, reading: ReadingOptions, config: InputConfig | None = None
+) -> tuple[ReadingOptions, Iterator[Item | Failure]]:
+    """Return the options with those that the first item was prepared with, if it was; and all items. A run with others is refused.
+
+    Args:
+        config: of the encoder, where it is known.
+    Raises:
+        UserError: the first item was prepared for an encoder that takes other inputs.
+    """
     first = next(items, None)
     if first is None:
         return reading, items
     payload = whole_source(getattr(first, "payload", None))
     if isinstance(payload, Prepared):
+        if config is not None:
+            from imagebind_cli.readers import check_prepared
+
+            check_prepared(payload, face, config)
         reading = face.read_options({**payload.provenance["inputs"][face.name]["options"], **reading.choices()})
     return reading, chain([first], items)
 

@@ -14,7 +14,7 @@ from imagebind_cli import registry
 from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.resume import CHANGED, distinct, glance, has_changed
 from imagebind_cli.engine import default_workers, open_engine
-from imagebind_cli.engine.limits import ITEM_SECONDS
+from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.events import Listener, LogListener
@@ -224,22 +224,30 @@ def _new_items(
             listener.skipped += 1
 
 
-def _configs(model: str | None, faces: Iterable[Face]) -> dict[Face, EncoderConfig]:
-    """Return the encoders' configs by modality. Call it late: it imports torch, which takes seconds."""
+def _configs(model: str | None, reading: Reading) -> dict[Face, EncoderConfig]:
+    """Return the encoders' configs by modality. Call it late: it imports torch, which takes seconds.
+
+    Raises:
+        UserError: the model has no encoder for one of them, or takes it otherwise than it is given, or with other options.
+    """
     import torch
 
+    from imagebind_cli.readers import check_options, reader_of
     from imagebind_cli.weights.find import input_configs
 
     torch.set_num_threads(1)  # the readers share the cores
-    faces = tuple(faces)
-    return dict(zip(faces, input_configs(model, [face.name for face in faces]).values(), strict=True))
+    configs = dict(zip(reading, input_configs(model, [face.name for face in reading]).values(), strict=True))
+    for face, config in configs.items():
+        reader_of(face, config)
+        check_options(face, config, reading[face])
+    return configs
 
 
 def _record(configs: Mapping[Face, EncoderConfig], reading: Reading, array: str) -> dict[str, Any]:
     """Return the record of how the samples were made."""
     from imagebind_cli.readers import input_record
 
-    inputs = {face.name: input_record(config, reading[face]) for face, config in configs.items()}
+    inputs = {face.name: input_record(face, config, reading[face]) for face, config in configs.items()}
     return {"inputs": inputs, "array": array, "version": imagebind_cli.__version__}
 
 

@@ -64,8 +64,8 @@ class Resume:
     def __post_init__(self) -> None:
         self._stamp = stamper(face(self.modality), self.verify)
 
-    def passes(self, path: str) -> bool:
-        """Check whether a file is done, before it is opened. Shares and retries are not considered: it may be an archive of unfinished items."""
+    def skips(self, path: str) -> bool:
+        """Check whether a file is done, before it is opened, and count it. Shares and retries are not considered: it may be an archive of others."""
         if self.store is None or not self._is_done(path, path):
             return False
         self.listener.skipped += self._is_asked(path)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from imagebind_cli.encoder import EncoderConfig, InputConfig, Modality, Sample
+from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.audio.sound import Excerpt, Sound, Waveform
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.resampling import Resampled
@@ -141,7 +141,7 @@ def log_mel(waveform: Tensor, bins: int) -> Tensor:
     return Filterbank(len(waveform), bins)([waveform])[0]
 
 
-def spectrograms(waveforms: Sequence[Tensor], config: InputConfig) -> Tensor:
+def spectrograms(waveforms: Sequence[Tensor], config: EncoderConfig) -> Tensor:
     """Return the encoder's input (windows, 1, bins, frames) for windows (samples,) at 16 kHz.
 
     A window of fewer frames is padded on the right with zeros before it is normalised, and a longer one is cut, as published.

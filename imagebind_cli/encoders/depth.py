@@ -39,7 +39,7 @@ def _sample(source: Source | np.ndarray, config: EncoderConfig, options: DepthOp
     """Make the sample. Not inside `read_depth`, whose local variables, and so the map in full size, would live until the sample is used."""
     found = read_numbers(source, options)
     values, notes = found.values, list(found.notes)
-    unit = unit_of(values, options)
+    unit = depth_unit(values, options)
     facts: dict[str, Any] = {"size": list(values.shape[:2]), "bits": 8 * values.dtype.itemsize, "unit": unit}
 
     if unit == "relative":
@@ -82,7 +82,7 @@ def read_numbers(source: Source | np.ndarray, options: DepthOptions) -> PixelMap
     return PixelMap(source)
 
 
-def unit_of(values: np.ndarray, options: DepthOptions) -> str:
+def depth_unit(values: np.ndarray, options: DepthOptions) -> str:
     """Return what the numbers of a map are: as chosen, else millimetres for whole numbers and metres for others.
 
     Raises:
@@ -92,7 +92,7 @@ def unit_of(values: np.ndarray, options: DepthOptions) -> str:
     if unit not in UNITS:
         raise ValueError(f"unknown depth format {unit!r}; choose from {', '.join(UNITS)}")
     if values.dtype.itemsize < 2 and unit != "relative":
-        raise ValueError("an 8-bit picture is no metric depth; 16-bit millimetres or floating-point metres are needed")
+        raise ValueError("an 8-bit picture is not metric depth; 16-bit millimetres or floating-point metres are needed")
     return unit
 
 

@@ -150,7 +150,7 @@ def read_text(source: str, config: EncoderConfig, options: TextOptions) -> Itera
             f"the vocabulary of this text encoder has {config.vocabulary:,} tokens; CLIP's, of {END + 1:,}, is the one read here"
         )
     context = config.shape[0]
-    return sentence_samples(source, options, token_ids, lambda words: framed(words, context), context - 2)
+    yield from sentence_samples(source, options, token_ids, lambda words: framed(words, context), context - 2)
 
 
 def sentence_samples(

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from imagebind_cli.engine.limits import overdue_reason
+from imagebind_cli.engine.item_timeout import overdue_reason
 from imagebind_cli.errors import UserError
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import face
@@ -55,8 +55,8 @@ SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from imagebind
 class ProcessEngine:
     """Reads in threads first, and in processes once they are worth their start-up.
 
-    Whoever waits for threads as long as processes take to start, and only then starts them, waits at most twice the least possible. A slow
-    encoder, which never waits for its input, keeps its memory and its cores to itself. Threads still read what no process can.
+    Starting processes only after waiting that long for threads costs at most twice the optimum. A slow encoder, which never waits for its
+    input, keeps its memory and its cores to itself. Threads still read what no process can.
     """
 
     def __init__(self, read: Read, workers: int, processes: Processes, timeout: float = math.inf) -> None:
@@ -156,8 +156,8 @@ class Processes:
         """Have a worker read an item from now on, and return its samples; None while no worker is up, and when none is left.
 
         The iterator raises what reading raised: ValueError with the reason where something is wrong with the input, `UserError`, and for
-        a bug RuntimeError with the worker's traceback. An item over which a worker dies raises ValueError, too, and so does one that is
-        waited for longer than `timeout` seconds in all: its worker is ended.
+        a bug RuntimeError with the worker's traceback. A worker that dies over an item also raises ValueError, and so does an item that takes
+        longer than `timeout` seconds in all; its worker is ended.
         """
         while (worker := self._who_asks()) is not None:
             with suppress(ConnectionError):  # the worker has died since it asked

@@ -17,7 +17,7 @@ import torch
 
 from imagebind_cli.crashes import call_for
 from imagebind_cli.encoder import Read, Sample
-from imagebind_cli.engine.limits import overdue_reason
+from imagebind_cli.engine.item_timeout import overdue_reason
 from imagebind_cli.media.isolation import time_limit
 
 EXIT_SECONDS = 5.0  # that the steps in progress have at the end of the program; PyTorch may not be in the middle of one then

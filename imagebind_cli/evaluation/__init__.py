@@ -14,8 +14,10 @@ probe.py        a linear classifier trained on a few examples
 captions.py     items and captions that search each other
 task.py         one classification, from its vectors to its report
 tally.py        the outcome of each item
+outcomes.py     what each item adds to the scores, and paired differences of two runs
+comparison.py   `compare`: one evaluation with several models
 report.py       the scores, with intervals
-precision.py    how far vectors move in another number type
+number_types.py how far vectors move in another number type
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from imagebind_cli.evaluation.comparison import Comparison, compare
     from imagebind_cli.evaluation.job import classify, few_shot, run_suite
     from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, ReportOptions, TruthOptions
     from imagebind_cli.evaluation.report import Report
@@ -33,11 +36,13 @@ if TYPE_CHECKING:
 __all__ = [
     "ClassOptions",
     "Classification",
+    "Comparison",
     "ProbeOptions",
     "Report",
     "ReportOptions",
     "TruthOptions",
     "classify",
+    "compare",
     "few_shot",
     "open_suite",
     "run_suite",
@@ -46,6 +51,7 @@ __all__ = [
 _PUBLIC = {
     **dict.fromkeys(("classify", "few_shot", "run_suite"), "job"),
     "Classification": "task",
+    **dict.fromkeys(("Comparison", "compare"), "comparison"),
     **dict.fromkeys(("ClassOptions", "ProbeOptions", "ReportOptions", "TruthOptions"), "options"),
     "Report": "report",
     "open_suite": "suites",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from imagebind_cli.evaluation import prompts
 from imagebind_cli.evaluation.classifier import Classifier, pair_scale
 from imagebind_cli.evaluation.labels import Label, labels_digest, shared_names
 from imagebind_cli.evaluation.options import ClassOptions
+from imagebind_cli.evaluation.outcomes import item_outcomes
 from imagebind_cli.evaluation.prototypes import Prototypes, check_new_store, from_examples, from_prompts, save_prototypes
 from imagebind_cli.evaluation.task import Classification, Task
 from imagebind_cli.evaluation.truth import FOLDER
@@ -55,15 +58,17 @@ def classify_by_class_vectors(task: Task, options: ClassOptions, others: Others)
         "sha256": prototypes.sha256(),
         "made": prototypes.made,
     }
-    return Classification(task.rows, task.conclude("zero-shot", tally, record))
+    return Classification(task.rows, task.conclude("zero-shot", tally, record), partial(item_outcomes, tally))
 
 
 def templates_of(task: Task, chosen: str | None) -> prompts.Templates:
     """Return the chosen templates, else the suite's, else the default set."""
     suite = task.suite
     if suite and suite.templates and not chosen:
-        return prompts.check_templates(f"suite {suite.name}", suite.templates)
-    return prompts.read_templates(chosen or prompts.DEFAULT)
+        templates = prompts.check_templates(f"suite {suite.name}, protocol {suite.protocol}", suite.templates)
+    else:
+        templates = prompts.read_templates(chosen or prompts.DEFAULT)
+    return replace(templates, cleaned=bool(suite and suite.cleaned))
 
 
 def name_prototypes(task: Task, labels: list[Label], templates: prompts.Templates) -> Prototypes:

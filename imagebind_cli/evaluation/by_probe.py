@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.evaluation.by_class_vectors import name_prototypes, templates_of
 from imagebind_cli.evaluation.classifier import Classifier
 from imagebind_cli.evaluation.options import ProbeOptions
+from imagebind_cli.evaluation.outcomes import item_outcomes
 from imagebind_cli.evaluation.probe import ProbeTraining, check_disjoint, draw_examples, first_labels, probe_training, train_probe
 from imagebind_cli.evaluation.task import Classification, Task
 from imagebind_cli.evaluation.vectors import ItemVectors
@@ -20,7 +22,7 @@ def classify_by_probe(task: Task, options: ProbeOptions, examples: Task | None, 
     if not options.shots:
         raise UsageError("--shots: the number of examples of each class is needed")
     if task.metric == "map" or (task.truth and task.truth.has_several):
-        raise UserError("a probe learns one label of each item, and this truth has several")
+        raise UserError("a probe needs one label per item; this truth gives several")
     listener, training = task.listener, probe_training(task.source.modality, options)
     listener.note(f"linear probe: {training.describe()}")
     failed: list[str] = []
@@ -52,7 +54,7 @@ def classify_by_probe(task: Task, options: ProbeOptions, examples: Task | None, 
             f"{report.title}: zero-shot is better, with {100 * by_names:.1f} % of the same items: "
             "try more examples (--shots), or train for longer (--epochs, --learning-rate)"
         )
-    return Classification(task.rows, report)
+    return Classification(task.rows, report, partial(item_outcomes, tally))
 
 
 def _zero_shot_accuracy(task: Task, batch: ItemVectors) -> float | None:

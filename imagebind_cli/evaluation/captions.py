@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,19 +16,26 @@ from imagebind_cli.similarity import positions_by_id, ranks, top_k
 class Gallery:
     """Items or captions, to search with or to be searched.
 
-    ids: of each row. vectors: unit rows (n, dim). partners: for each row, the rows of the other gallery that belong to it.
+    ids: of each row. vectors: rows (n, dim), unit vectors or shorter. partners: for each row, the rows of the other gallery that belong to it.
+    longest: the length that 1 stands for, where vectors have lengths of their own.
     """
 
     ids: list[str]
     vectors: np.ndarray
     partners: list[np.ndarray]
+    longest: float = 1.0
+
+    def shortened(self) -> Gallery:
+        """Divide the vectors by the length of the longest, which changes no ranking; searches are exact for rows of at most length 1."""
+        longest = float(np.linalg.norm(self.vectors.astype(np.float64), axis=1).max(initial=0)) or 1.0
+        return replace(self, vectors=(self.vectors / longest).astype(np.float32), longest=longest)
 
 
 @dataclass(frozen=True)
 class CaptionMatch:
     """What a caption found, or an item in the other direction.
 
-    direction: as `text->audio`. top: ids and cosines, best first. truth: the ids that belong to it.
+    direction: as `text->audio`. top: ids and cosines, or dot products, best first. truth: the ids that belong to it.
     """
 
     direction: str
@@ -74,6 +81,7 @@ def retrieval_values(queries: Gallery, targets: Gallery) -> dict[str, np.ndarray
 def caption_matches(direction: str, queries: Gallery, targets: Gallery, k: int) -> Iterator[CaptionMatch]:
     """Yield for each query the k nearest targets, best first, and those it should find."""
     rows, scores = top_k([targets.vectors], queries.vectors, k, lambda rows: [targets.ids[row] for row in rows])
+    scores = scores * (queries.longest * targets.longest)
     for id, partners, nearest, cosines in zip(queries.ids, queries.partners, rows, scores, strict=True):
         top = [(targets.ids[row], float(f"{score:.9g}")) for row, score in zip(nearest, cosines, strict=True)]
         yield CaptionMatch(direction, id, top, [targets.ids[row] for row in partners])

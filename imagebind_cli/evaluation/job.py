@@ -22,7 +22,7 @@ from imagebind_cli.options import folders_are_frames
 from imagebind_cli.registry import face
 from imagebind_cli.sources import Inputs
 from imagebind_cli.space import Space
-from imagebind_cli.store import open_store
+from imagebind_cli.store import StoreReader, open_store
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation.suites import Suite
@@ -109,14 +109,13 @@ def run_suite(
     listener: Listener | None = None,
     others: Others | None = None,
 ) -> Classification:
-    """Run a published evaluation, as `open_suite` opens it.
+    """Run a published evaluation, as `open_suite` opens it, under the protocol of the model's family unless it was opened under another.
 
     Args:
         stores: of the suite's items, which are then not embedded again.
         classes: templates, names rule and scale, or examples, in place of the suite's. probe: train a probe in place of class vectors.
         examples: the suite opened with other options, to draw the probe's examples from. fold: the one to test the probe on; 1 if None.
-        others: counts files of other kinds among
-            examples, which are skipped. The other arguments are those of `classify`.
+        others: counts files of other kinds among examples, which are skipped. The other arguments are those of `classify`.
     Raises:
         UsageError: class options or a probe that do not apply to the suite. UserError: as `classify` and `few_shot`.
     """
@@ -127,16 +126,25 @@ def run_suite(
     heard = listener or LogListener()
     space = Space.of(model, heard)
 
-    def task_of(opened: Suite, paths: Sequence[str | Path]) -> Task:
-        return _suite_task(opened, space, paths, reading, report or ReportOptions(), output, heard)
+    readers = open_stores(list(map(str, stores)))
+    if len(readers) < len(stores):
+        raise UsageError("with a suite, INPUT can only be a store of its items")
+    family = readers[0].provenance.get("family") or suite.protocol if readers else space.loaded.checkpoint.config.family
 
-    task = task_of(suite, stores)
+    def task_of(opened: Suite, stored: Sequence[StoreReader]) -> Task:
+        opened = opened.for_family(family)
+        for note in opened.notes:
+            heard.note(f"{opened.name}: {note}")
+        return _suite_task(opened, space, stored, reading, report or ReportOptions(), output, heard)
+
+    task = task_of(suite, readers)
     if suite.metric == "recall":
         return search_captions(task)
     if probe is None:
         return classify_by_class_vectors(task, classes or ClassOptions(), others or Others())
     if examples is not None:
-        return classify_by_probe(task, probe, task_of(examples, [] if probe.shots_from is None else [probe.shots_from]), fold or "1")
+        stored = [] if probe.shots_from is None else [open_store(Path(probe.shots_from))]
+        return classify_by_probe(task, probe, task_of(examples, stored), fold or "1")
     return classify_by_probe(task, probe, _stored_examples(task, probe), fold or "1")
 
 
@@ -176,18 +184,15 @@ def _stored_examples(task: Task, probe: ProbeOptions) -> Task | None:
 def _suite_task(
     suite: Suite,
     space: Space,
-    stores: Sequence[str | Path],
+    readers: Sequence[StoreReader],
     reading: Mapping[str, Any] | None,
     report: ReportOptions,
     output: RowOutput | None,
     listener: Listener,
 ) -> Task:
-    readers = open_stores(list(map(str, stores)))
-    if len(readers) < len(stores):
-        raise UsageError("with a suite, INPUT can only be a store of its items")
     items = (item for item, _, _ in suite.items())
     options = face(suite.modality).read_options({**suite.reading, **(reading or {})})
-    source = VectorSource(space, suite.modality, readers, items, "mean", options, suite.weights)
+    source = VectorSource(space, suite.modality, readers, items, "mean", options, suite.weights, lengths=suite.keeps_lengths)
     if suite.metric == "recall":
         return Task(source, None, None, "recall", report, output, listener, suite)
     names = [name for name, _ in suite.classes]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -21,18 +22,30 @@ DEFAULT = "clip"
 
 @dataclass(frozen=True)
 class Templates:
-    """A set of templates. name: the set or file it was read from."""
+    """A set of templates. name: the set or file it was read from. cleaned: whether the sentences are cleaned, see `cleaned_text`."""
 
     name: str
     lines: tuple[str, ...]
+    cleaned: bool = False
 
     def fill(self, name: str) -> list[str]:
         """Put a class name into every template."""
-        return [line.replace("{}", name) for line in self.lines]
+        sentences = [line.replace("{}", name) for line in self.lines]
+        return [cleaned_text(sentence) for sentence in sentences] if self.cleaned else sentences
 
     def record(self) -> dict[str, str | int]:
-        """Return a report's entry on the set: its name, its size, and a hash of the text."""
-        return {"name": self.name, "count": len(self.lines), "sha256": hashlib.sha256("\n".join(self.lines).encode()).hexdigest()}
+        """Return a report's entry on the set: its name, its size, a hash of the text, and that sentences are cleaned."""
+        digest = hashlib.sha256("\n".join(self.lines).encode()).hexdigest()
+        return {"name": self.name, "count": len(self.lines), "sha256": digest, **({"cleaned": True} if self.cleaned else {})}
+
+
+def cleaned_text(text: str) -> str:
+    """Clean a text as ONE-PEACE's evaluation does: lower case, no punctuation before it, single spaces.
+
+    A single line break inside the text stays, as it does there; punctuation behind a leading space does too.
+    """
+    without_marks = text.lower().lstrip(",.!?*#:;~")
+    return re.sub(r"\s{2,}|\t", " ", without_marks).rstrip("\n").strip(" ")
 
 
 def template_sets() -> list[str]:

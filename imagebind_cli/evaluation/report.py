@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -95,6 +95,14 @@ def retrieval_scores(values: Mapping[str, np.ndarray], draws: int = 1000) -> dic
     return {name: _score(values[source], None, draws, statistic) for name, (source, statistic) in figures}
 
 
+def draw_counts(items: int, draws: int) -> Iterator[np.ndarray]:
+    """Yield how often each item is drawn, (up to `AT_ONCE`, items), in the draws that `metrics.interval` makes."""
+    random = np.random.default_rng(SEED)
+    for start in range(0, draws, AT_ONCE):
+        count = min(AT_ONCE, draws - start)
+        yield np.stack([np.bincount(random.integers(0, items, items), minlength=items) for _ in range(count)])
+
+
 def _top_k(tally: Tally, draws: int) -> dict[str, Any]:
     true, ranks, count = tally.true(), tally.ranks(), len(tally.classes)
     correct = (ranks == 0).astype(np.float64)
@@ -117,14 +125,10 @@ def _average_precision(tally: Tally, draws: int) -> dict[str, Any]:
     scores, relevant = tally.scores(), tally.true()
     precisions = metrics.average_precision(scores, relevant)
     there = ~np.isnan(precisions)
-    random, items = np.random.default_rng(SEED), len(scores)
-    drawn: list[np.ndarray] = []
-    for start in range(0, draws, AT_ONCE):
-        count = min(AT_ONCE, draws - start)
-        counts = np.stack(
-            [np.bincount(random.integers(0, items, items), minlength=items) for _ in range(count)]
-        )  # as `metrics.interval` draws
-        drawn.append(np.nanmean(metrics.average_precision(scores[:, there], relevant[:, there], counts), axis=1))
+    drawn = [
+        np.nanmean(metrics.average_precision(scores[:, there], relevant[:, there], counts), axis=1)
+        for counts in draw_counts(len(scores), draws)
+    ]
     score = {"value": float(precisions[there].mean())}
     if drawn:
         score["low"], score["high"] = metrics.quantiles(np.concatenate(drawn), LEVEL)

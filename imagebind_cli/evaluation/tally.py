@@ -30,7 +30,8 @@ class Tally:
         self.classes, self.truth = list(classes), truth
         self.metric = metric or ("map" if truth and truth.has_several else "top1")
         self.items = self.failed = self.without_truth = 0
-        self.folds: list[str | None] = []  # of each item with truth
+        self.ids: list[str] = []  # of each item with truth
+        self.folds: list[str | None] = []
         self._folds = folds or {}
         self._places = {name: place for place, name in enumerate(self.classes)}
         self._digest = hashlib.sha256()
@@ -51,6 +52,7 @@ class Tally:
         labels = [self.truth.of(id, meta) for id, meta in zip(batch.ids, batch.metas, strict=True)]
         known = {row: self.places(of_item, batch.ids[row]) for row, of_item in enumerate(labels) if of_item is not None}
         self.without_truth += len(labels) - len(known)
+        self.ids += [batch.ids[row] for row in known]
         self.folds += [self._folds.get(batch.ids[row]) for row in known]
         if known:
             self._count(scores[list(known)], list(known.values()))
@@ -89,13 +91,14 @@ class Tally:
                 hint = f"the nearest is {near[0]!r}" if near else unlike
                 raise UserError(f"{id}: its true label {label!r} is none of the {len(self.classes)} classes; {hint}")
         if self.metric == "top1" and len(labels) != 1:
-            raise UserError(f"{id}: has {len(labels)} labels, {', '.join(labels) or 'none'}, and top-1 takes one; use --metric map")
+            named = f"{len(labels)} labels ({', '.join(labels)})" if labels else "no label"
+            raise UserError(f"{id}: has {named}; top-1 takes one; use --metric map")
         return [self._places[label] for label in labels]
 
     @property
     def scored(self) -> int:
         """The number of items with truth."""
-        return len(self.folds)
+        return len(self.ids)
 
     def true(self) -> np.ndarray:
         """Return for `top1` the class of each item, (n,); for `map` which classes each has, bool (n, c)."""

@@ -12,6 +12,7 @@ from imagebind_cli.evaluation.captions import CaptionMatch
 from imagebind_cli.evaluation.classifier import Classifier, Prediction, join_predictions, predictions
 from imagebind_cli.evaluation.labels import Label
 from imagebind_cli.evaluation.options import ReportOptions
+from imagebind_cli.evaluation.outcomes import Outcomes
 from imagebind_cli.evaluation.report import Report, measure
 from imagebind_cli.evaluation.tally import Tally
 from imagebind_cli.evaluation.truth import Truth
@@ -30,10 +31,15 @@ RowOutput = Callable[[Rows], object]  # takes rows as soon as they are known
 
 @dataclass(frozen=True)
 class Classification:
-    """The result of a run. rows: one for each input, in order; empty where an output took them. report: None where no truth was given."""
+    """The result of a run.
+
+    rows: one for each input, in order; empty where an output took them. report: None where no truth was given. outcomes: returns what each
+    item or query adds to each score of the report, with which `compare` compares runs.
+    """
 
     rows: list[Prediction] | list[CaptionMatch]
     report: Report | None
+    outcomes: Callable[[], Mapping[str, Outcomes]] = dict
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,8 @@ class Task:
 
     def _suite_record(self, suite: Suite) -> dict[str, Any]:
         files = [str(path) for path in suite.files]
-        record = {"suite": suite.name, "about": suite.about, "options": suite.options, "files": files, "notes": suite.notes}
+        record: dict[str, Any] = {"suite": suite.name, "about": suite.about, "protocol": suite.protocol}
+        record |= {"options": suite.options, "files": files, "notes": suite.notes}
         seen = self._seen(suite)
         return record | {"published": suite.published, "published_in": suite.source} | ({"seen": seen} if seen else {})
 

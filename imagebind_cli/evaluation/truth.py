@@ -48,7 +48,7 @@ class Truth:
         return any(len(labels) > 1 for labels in (self.by_id or {}).values())
 
     def missed(self) -> list[str]:
-        """Return the ids with labels that no item had."""
+        """Return the labelled ids for which no item came."""
         return [id for id in self.by_id or {} if id not in self._seen]
 
     def record(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def labels_of(how: str, id: str, meta: Mapping[str, Any]) -> list[str]:
     """
     if how == FOLDER:
         folder = os.path.basename(os.path.dirname(id))
-        return [folder] if folder else []
+        return [folder] if folder not in ("", os.curdir, os.pardir) else []
     return [id] if how == ID else _split(meta.get(how))
 
 

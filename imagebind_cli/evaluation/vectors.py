@@ -21,8 +21,9 @@ from imagebind_cli.store import StoreReader, is_store, open_store
 class ItemVectors:
     """The vectors of several items.
 
-    ids: of each row. metas: the other columns of its manifest row. vectors: unit rows (k, dim) float32. spans: start and end in seconds
-    where windows are kept apart, else None. clocks: when each began, in ISO 8601, None where its file does not say.
+    ids: of each row. metas: the other columns of its manifest row. vectors: rows (k, dim) float32, unit vectors unless lengths are wanted.
+    spans: start and end in seconds where windows are kept apart, else None. clocks: when each began, in ISO 8601, None where its file does
+    not say.
     """
 
     ids: list[str]
@@ -119,8 +120,9 @@ class VectorSource:
         space: the joint space they belong to. readers: opened stores; if there are none, `items` are embedded.
         pool: `mean`, or `none` for a row for each window. options: of the modality's reader.
         weights: of each modality in an item's payload, where it has several. has_columns: whether items can have manifest columns.
+        lengths: give vectors the length that the encoder gave them, in place of unit vectors.
     Raises:
-        UserError: a store holds another modality, or vectors of another model.
+        UserError: a store holds another modality, or vectors of another model; lengths of vectors that are stored or weighted.
     """
 
     def __init__(
@@ -133,7 +135,14 @@ class VectorSource:
         options: ReadingOptions | None = None,
         weights: Mapping[str, float] | None = None,
         has_columns: bool = True,
+        lengths: bool = False,
     ) -> None:
+        if lengths and (readers or weights):
+            what = f"{readers[0].path}: a store holds unit vectors" if readers else "a weighted sum of modalities is one of unit vectors"
+            raise UserError(
+                f"{what}, and dot products are of vectors with their lengths; --suite-option similarity=cosine compares unit vectors"
+            )
+        self.lengths = lengths
         self.space, self.modality, self.pool, self.options, self.weights = space, modality, pool, options, weights
         self.has_columns = has_columns
         self._readers = [space.admit(reader, modality) for reader in readers]
@@ -175,7 +184,7 @@ class VectorSource:
         self, modality: str, items: Iterable[Item | Failure], listener: Listener, failed: Callable[[str], object]
     ) -> Iterator[ItemVectors]:
         settings: dict[str, Any] = {"pool": self.pool, "batch_size": self.space.batch_size, "workers": self.space.workers}
-        settings["item_timeout"] = self.space.item_timeout
+        settings |= {"item_timeout": self.space.item_timeout, "lengths": self.lengths}
         for item, result in self.space.loaded.embed_items(modality, items, options=self._options_of(modality), **settings):
             if isinstance(result, Failure):
                 listener.failure(item.id, result.reason)
@@ -185,6 +194,7 @@ class VectorSource:
             self._assumed |= dict.fromkeys(result.notes)
             parts = result.embeddings
             vectors, spans = np.stack([part.vector for part in parts]), [part.span for part in parts]
+            vectors *= np.array([[part.length if self.lengths else 1] for part in parts], np.float32)
             yield ItemVectors([item.id] * len(parts), [item.meta] * len(parts), vectors, spans, [part.clock for part in parts])
 
     def _weighted(self, listener: Listener, failed: Callable[[str], object]) -> Iterator[ItemVectors]:

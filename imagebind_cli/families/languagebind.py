@@ -23,20 +23,22 @@ from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, InputConfig, Modality, Sample, Span
 from imagebind_cli.encoders import text
-from imagebind_cli.encoders.audio import FRAME, HOP, RATE, Levels, check_length, heard_rows, open_sound, part_of_sound, spectrograms
-from imagebind_cli.encoders.depth import read_numbers, to_metres, unit_of
+from imagebind_cli.encoders.audio import FRAME, HOP, RATE, Levels, check_length, heard_rows, open_sound, part_of_sound
+from imagebind_cli.encoders.depth import depth_unit, read_numbers, to_metres
 from imagebind_cli.encoders.text import END, TextStem
 from imagebind_cli.encoders.vision import check_frames, normalise, stored_picture, video_notes
 from imagebind_cli.errors import UserError
+from imagebind_cli.families.clip import TRANSFORMERS_ACTIVATIONS, transformers_rows
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.image import middle, upright
 from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.video.clips import open_video
 from imagebind_cli.media.windows import Times, cut
 from imagebind_cli.options import RECENT, AudioOptions, DepthOptions, TextOptions, ThermalOptions, VisionOptions
-from imagebind_cli.transformer import TrunkConfig
+from imagebind_cli.transformer import TrunkConfig, mlp_ratio
 from imagebind_cli.weights.family import Family, Publication, Values, WeightLayout
 from imagebind_cli.weights.model_config import ModelConfig, packaged_config
+from imagebind_cli.weights.tensor_files import release_pages
 
 NAME = "languagebind"
 TOWERS = {  # what a config's model_type says, and the encoder of the input that is not text
@@ -48,49 +50,23 @@ TOWERS = {  # what a config's model_type says, and the encoder of the input that
 }
 LICENCE = "MIT (as stated by its authors)"
 
-# Published name -> ours, with {t} for the tower that is not text; see `weights.tensor_names`.
+# Published name -> ours, with {t} for the tower that is not text: what CLIP in the same layout lacks, or has in another shape.
 TENSORS = """
 vision_model.embeddings.class_embedding                        {t}.stem.cls                                as_class_tokens
-vision_model.embeddings.patch_embedding.weight                 {t}.stem.proj.weight                        one_frame
-vision_model.embeddings.position_embedding.weight              {t}.stem.pos                                as_sequence
-vision_model.embeddings.position_ids                           -
-vision_model.pre_layrnorm.{p}                                  {t}.trunk.norm.{p}
 vision_model.encoder.layers.{i}.temporal_embedding             {t}.trunk.blocks.{i}.time.pos
 vision_model.encoder.layers.{i}.temporal_layer_norm1.{p}       {t}.trunk.blocks.{i}.time.norm.{p}
 vision_model.encoder.layers.{i}.temporal_attn.q_proj.{p}       {t}.trunk.blocks.{i}.time.attn.qkv.{p}#0
 vision_model.encoder.layers.{i}.temporal_attn.k_proj.{p}       {t}.trunk.blocks.{i}.time.attn.qkv.{p}#1
 vision_model.encoder.layers.{i}.temporal_attn.v_proj.{p}       {t}.trunk.blocks.{i}.time.attn.qkv.{p}#2
 vision_model.encoder.layers.{i}.temporal_attn.out_proj.{p}     {t}.trunk.blocks.{i}.time.attn.out.{p}
-vision_model.encoder.layers.{i}.self_attn.q_proj.{p}           {t}.trunk.blocks.{i}.attn.qkv.{p}#0
-vision_model.encoder.layers.{i}.self_attn.k_proj.{p}           {t}.trunk.blocks.{i}.attn.qkv.{p}#1
-vision_model.encoder.layers.{i}.self_attn.v_proj.{p}           {t}.trunk.blocks.{i}.attn.qkv.{p}#2
-vision_model.encoder.layers.{i}.self_attn.out_proj.{p}         {t}.trunk.blocks.{i}.attn.out.{p}
-vision_model.encoder.layers.{i}.layer_norm1.{p}                {t}.trunk.blocks.{i}.norm1.{p}
-vision_model.encoder.layers.{i}.layer_norm2.{p}                {t}.trunk.blocks.{i}.norm2.{p}
-vision_model.encoder.layers.{i}.mlp.fc1.{p}                    {t}.trunk.blocks.{i}.mlp.up.{p}
-vision_model.encoder.layers.{i}.mlp.fc2.{p}                    {t}.trunk.blocks.{i}.mlp.down.{p}
-vision_model.post_layernorm.{p}                                {t}.head.norm.{p}
-visual_projection.weight                                       {t}.head.proj.weight
-text_model.embeddings.token_embedding.weight                   text.stem.tokens.weight
-text_model.embeddings.position_embedding.weight                text.stem.pos                               as_sequence
-text_model.embeddings.position_ids                             -
-text_model.encoder.layers.{i}.self_attn.q_proj.{p}             text.trunk.blocks.{i}.attn.qkv.{p}#0
-text_model.encoder.layers.{i}.self_attn.k_proj.{p}             text.trunk.blocks.{i}.attn.qkv.{p}#1
-text_model.encoder.layers.{i}.self_attn.v_proj.{p}             text.trunk.blocks.{i}.attn.qkv.{p}#2
-text_model.encoder.layers.{i}.self_attn.out_proj.{p}           text.trunk.blocks.{i}.attn.out.{p}
-text_model.encoder.layers.{i}.layer_norm1.{p}                  text.trunk.blocks.{i}.norm1.{p}
-text_model.encoder.layers.{i}.layer_norm2.{p}                  text.trunk.blocks.{i}.norm2.{p}
-text_model.encoder.layers.{i}.mlp.fc1.{p}                      text.trunk.blocks.{i}.mlp.up.{p}
-text_model.encoder.layers.{i}.mlp.fc2.{p}                      text.trunk.blocks.{i}.mlp.down.{p}
-text_model.final_layer_norm.{p}                                text.head.norm.{p}
-text_projection.weight                                         text.head.proj.weight
 logit_scale                                                    text.log_scale,{t}.log_scale
 """
 
 
 def tensor_table(config: ModelConfig) -> str:
     """Return the table of names for a model of this config: that of the tower it has."""
-    return TENSORS.replace("{t}", next((name for name in config.encoders if name != "text"), "vision"))
+    tower = next((name for name in config.encoders if name != "text"), "vision")
+    return TENSORS.replace("{t}", tower) + transformers_rows(tower, "one_frame") + transformers_rows("text")
 
 
 # ---- LoRA
@@ -113,7 +89,9 @@ class FoldedTensors(Mapping[str, Tensor]):
             return weight
         down, up, factor = self._adapters[name]
         change = self._tensors[up].float() @ self._tensors[down].float()  # (out, r) (r, in)
-        return torch.add(weight.float(), change, alpha=factor).to(weight.dtype)
+        folded = torch.add(weight.float(), change, alpha=factor).to(weight.dtype)
+        release_pages(weight)
+        return folded
 
     def __contains__(self, name: object) -> bool:
         return name in self._keys
@@ -145,10 +123,10 @@ def fold_adapters(tensors: Mapping[str, Tensor], values: Values, place: str) -> 
         if name in keys:
             raise UserError(f"{place}: {keys[name]} and {key} are the same tensor")
         keys[name] = key
-    vision = Fields.of(values, "vision_config", place)
+    vision = ConfigFields.of(values, "vision_config", place)
     alpha = vision.number("lora_alpha", 16.0)
     rank = vision.whole("lora_r", 2, least=0)
-    attention = "temporal_attn" if vision.flag("add_time_attn", False) else "self_attn"
+    attention = "temporal_attn" if any(".temporal_attn." in name for name in keys) else "self_attn"
     layers = {name.removeprefix(f"{PLAIN}layers.").split(".")[0] for name in keys if name.startswith(f"{PLAIN}layers.")}
     expected = [f"{PLAIN}layers.{layer}.{attention}.{part}.weight" for layer in sorted(layers) for part in PROJECTIONS]
     missing = [
@@ -168,7 +146,8 @@ def fold_adapters(tensors: Mapping[str, Tensor], values: Values, place: str) -> 
         if (tuple(down), tuple(up)) != ((rank, inner), (out, rank)):
             wrong = "A" if tuple(down) != (rank, inner) else "B"
             needed = (rank, inner) if wrong == "A" else (out, rank)
-            raise UserError(f"{place}: {pair[wrong]} has shape {tuple(tensors[pair[wrong]].shape)}; its weight needs {needed}")
+            shapes = tuple(tensors[pair[wrong]].shape), (out, inner)
+            raise UserError(f"{place}: {pair[wrong]} has shape {shapes[0]}; {keys[name]} {shapes[1]}, which needs {needed}")
         adapters[name] = pair["A"], pair["B"], alpha / rank
     return FoldedTensors(tensors, keys, adapters)
 
@@ -193,12 +172,6 @@ def _spelling(name: str, names: Any) -> str:
 
 # ---- config.json
 
-ACTIVATIONS = {  # transformers' names -> ours
-    "gelu": "gelu",
-    "quick_gelu": "quick_gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-}
 UNDERSTOOD = {
     "model_type", "projection_dim", "logit_scale_init_value", "text_config", "vision_config",
 }  # fmt: skip
@@ -210,7 +183,7 @@ UNDERSTOOD_VISION = UNDERSTOOD_TOWER | {
     "patch_size", "image_size", "num_mel_bins", "target_length", "audio_mean", "audio_std", "audio_sample_rate", "add_time_attn",
     "num_frames", "clip_type", "lora_r", "lora_alpha", "max_depth",
 }  # fmt: skip
-# Fields that mean nothing here unless they have another value than these.
+# ConfigFields that mean nothing here unless they have another value than these.
 PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
     "num_channels": (3,), "tube_size": (None, 1), "pruned_heads": (None, {}), "add_cross_attention": (False,), "is_decoder": (False,),
     "is_encoder_decoder": (False,), "use_bfloat16": (False,), "quantization_config": (None,), "text_config_dict": (None,),
@@ -235,7 +208,7 @@ MOST_LAYERS = 1000
 
 
 @dataclass(frozen=True)
-class Fields:
+class ConfigFields:
     """A part of a config with its name in front of errors. Every field that is not there has the published code's default.
 
     values: of the part. section: its name and a dot, "" for the whole. place: the file.
@@ -246,7 +219,7 @@ class Fields:
     place: str
 
     @classmethod
-    def of(cls, values: Values, part: str, place: str) -> Fields:
+    def of(cls, values: Values, part: str, place: str) -> ConfigFields:
         """Return a part of a config; a part that is missing is empty.
 
         Raises:
@@ -306,7 +279,7 @@ class Fields:
             raise self.fault(name, f"is {value}; {tensor} has shape {tuple(shape)}")
 
 
-def describes(values: Values) -> bool:
+def is_languagebind(values: Values) -> bool:
     """Check whether values are a LanguageBind config; one whose model_type is missing is known by fields that only it has."""
     kind, vision = values.get("model_type"), values.get("vision_config")
     if "model_type" not in values:
@@ -314,7 +287,7 @@ def describes(values: Values) -> bool:
     return isinstance(kind, str) and kind.startswith("LanguageBind")
 
 
-def model_config(values: Values, tensors: Mapping[str, Tensor], place: str) -> ModelConfig:
+def languagebind_config(values: Values, tensors: Mapping[str, Tensor], place: str) -> ModelConfig:
     """Make a config of a published `config.json`; sizes must be those of the tensors, as far as these are at hand.
 
     Raises:
@@ -322,14 +295,14 @@ def model_config(values: Values, tensors: Mapping[str, Tensor], place: str) -> M
     """
     kinds = ", ".join(TOWERS)
     if not values:
-        raise UserError(f"{place}: LanguageBind weights need a config.json beside them, whose model_type is one of {kinds}")
-    whole = Fields(values, "", place)
+        raise UserError(f"{place}: weights under transformers' names need their config.json beside them, or --config config.json")
+    whole = ConfigFields(values, "", place)
     kind = values.get("model_type")
     if kind not in TOWERS:
         raise UserError(f"{place}: model_type is {'missing' if kind is None else repr(kind)}; choose from {kinds}")
     if over_time := next((name for name in tensors if ".temporal_mlp." in name or ".temporal_layer_norm2." in name), None):
         raise UserError(f"{place}: {_spelling(over_time, tensors)} is not supported: an MLP over time, which no published tower has")
-    vision, words = (Fields.of(values, part, place) for part in ("vision_config", "text_config"))
+    vision, words = (ConfigFields.of(values, part, place) for part in ("vision_config", "text_config"))
     for fields, understood in ((whole, UNDERSTOOD), (vision, UNDERSTOOD_VISION), (words, UNDERSTOOD_TEXT)):
         if fields is not whole and not fields.values:
             raise UserError(f"{place}: {fields.section.removesuffix('.')} is missing")
@@ -351,7 +324,7 @@ def model_config(values: Values, tensors: Mapping[str, Tensor], place: str) -> M
     return ModelConfig(name=folder or f"{NAME}-{other}", dim=dim, encoders=towers, about=f"LanguageBind, text and {other}")
 
 
-def _tower(kind: str, vision: Fields, tensors: Mapping[str, Tensor], **shared: Any) -> EncoderConfig:
+def _tower(kind: str, vision: ConfigFields, tensors: Mapping[str, Tensor], **shared: Any) -> EncoderConfig:
     """Make the config of the tower that is not text."""
     patch = vision.whole("patch_size", 32)
     vision.agree("patch_size", patch, tensors, "vision_model.embeddings.patch_embedding.weight", -1)
@@ -372,7 +345,7 @@ def _tower(kind: str, vision: Fields, tensors: Mapping[str, Tensor], **shared: A
     )  # fmt: skip
 
 
-def _text(words: Fields, tensors: Mapping[str, Tensor], **shared: Any) -> EncoderConfig:
+def _text(words: ConfigFields, tensors: Mapping[str, Tensor], **shared: Any) -> EncoderConfig:
     """Make the config of the text tower."""
     vocabulary, context = words.whole("vocab_size", 49408), words.whole("max_position_embeddings", 77)
     words.agree("vocab_size", vocabulary, tensors, "text_model.embeddings.token_embedding.weight", 0)
@@ -383,7 +356,7 @@ def _text(words: Fields, tensors: Mapping[str, Tensor], **shared: Any) -> Encode
     )  # fmt: skip
 
 
-def _trunk(fields: Fields, heads: int, tensors: Mapping[str, Tensor], model: str, **changes: Any) -> TrunkConfig:
+def _trunk(fields: ConfigFields, heads: int, tensors: Mapping[str, Tensor], model: str, **changes: Any) -> TrunkConfig:
     """Make the config of a trunk. heads: the published default of a tower of this kind, whose heads are 64 wide."""
     is_text = model == "text_model"
     width = fields.whole("hidden_size", 512 if is_text else 768)
@@ -399,21 +372,15 @@ def _trunk(fields: Fields, heads: int, tensors: Mapping[str, Tensor], model: str
     if width % count or ("num_attention_heads" not in fields.values and width // count != 64):  # no tensor's shape tells them
         raise fields.fault("num_attention_heads", f"is {count}, and hidden_size {width}: not heads of one width")
     activation = fields.values.get("hidden_act", "quick_gelu")
-    if activation not in ACTIVATIONS:
-        raise fields.fault("hidden_act", f"is {activation!r:.40}; choose from {', '.join(ACTIVATIONS)}")
+    if activation not in TRANSFORMERS_ACTIVATIONS:
+        raise fields.fault("hidden_act", f"is {activation!r:.40}; choose from {', '.join(TRANSFORMERS_ACTIVATIONS)}")
     return TrunkConfig(
-        width=width, layers=layers, heads=count, mlp=_ratio(hidden, width), activation=ACTIVATIONS[activation],
+        width=width, layers=layers, heads=count, mlp=mlp_ratio(hidden, width), activation=TRANSFORMERS_ACTIVATIONS[activation],
         norm_eps=fields.number("layer_norm_eps", 1e-5, least=0, most=1), **changes,
     )  # fmt: skip
 
 
-def _ratio(hidden: int, width: int) -> float:
-    """Return the number of which times `width` the whole part is `hidden`."""
-    ratio = hidden / width
-    return ratio if int(ratio * width) == hidden else math.nextafter(ratio, math.inf)
-
-
-def _frames(kind: str, vision: Fields, tensors: Mapping[str, Tensor]) -> tuple[int, bool]:
+def _frames(kind: str, vision: ConfigFields, tensors: Mapping[str, Tensor]) -> tuple[int, bool]:
     """Return the frames of a clip, 0 for a tower without time, and whether each frame has a class token, as the tensors' shapes tell."""
     kernel, cls = (f"vision_model.embeddings.{name}" for name in ("patch_embedding.weight", "class_embedding"))
     over_time = next((name for name in tensors if ".temporal_attn." in name or ".temporal_embedding" in name), None)
@@ -438,7 +405,7 @@ def _frames(kind: str, vision: Fields, tensors: Mapping[str, Tensor]) -> tuple[i
     return frames, tensors[cls].dim() == 2
 
 
-def _plane(kind: str, vision: Fields, patch: int, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
+def _plane(kind: str, vision: ConfigFields, patch: int, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
     """Return the height and width of what a tower sees: of a sound, mel bins and frames."""
     positions = "vision_model.embeddings.position_embedding.weight"
     bins, length = (vision.whole(name, 0, least=0) for name in ("num_mel_bins", "target_length"))
@@ -460,10 +427,9 @@ def _plane(kind: str, vision: Fields, patch: int, tensors: Mapping[str, Tensor])
         names, sizes = ("image_size",), (side, side)
     patches = (sizes[0] // patch) * (sizes[1] // patch)
     if positions in tensors and tensors[positions].shape[0] != patches + 1:
-        which = names[0] if names[0] not in vision.values or len(names) == 1 or names[1] in vision.values else names[1]
-        others = f" and {names[1]} {sizes[1]}" if len(names) > 1 else ""
+        others = f" and {vision.section}{names[1]} {sizes[1]}" if len(names) > 1 else ""
         shape = tuple(tensors[positions].shape)
-        raise vision.fault(which, f"is {sizes[names.index(which)]}{others}, which make {patches} patches; {positions} has shape {shape}")
+        raise vision.fault(names[0], f"is {sizes[0]}{others}, which makes {patches} patches; {positions} has shape {shape}")
     return sizes
 
 
@@ -491,7 +457,7 @@ def _middle(planes: Tensor, size: int) -> Tensor:
     return planes[..., top : top + size, left : left + size]
 
 
-def read_picture(
+def read_rgb_picture(
     source: Source | np.ndarray | Image.Image, config: InputConfig, options: VisionOptions | ThermalOptions
 ) -> Iterator[Sample]:
     """Read a picture file, a Pillow image, or an array (h, w, 3) or (h, w) uint8, as one clip. Thermal pictures are read as others are.
@@ -503,7 +469,7 @@ def read_picture(
 
 
 def _picture_sample(source: Any, config: InputConfig, options: VisionOptions | ThermalOptions) -> Sample:
-    """Make the sample. Not inside `read_picture`, whose local variables, and so the picture in full size, would live until it is used."""
+    """Make the sample. Not inside `read_rgb_picture`, whose local variables, and so the picture in full size, would live until it is used."""
     if isinstance(source, np.ndarray) and source.ndim == 2:
         source = np.repeat(source[..., None], 3, axis=-1)
     stored, facts, taken = stored_picture(source)
@@ -528,7 +494,7 @@ def _picture_notes(facts: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def read_depth(source: Source | np.ndarray, config: InputConfig, options: DepthOptions) -> Iterator[Sample]:
+def read_metric_depth(source: Source | np.ndarray, config: InputConfig, options: DepthOptions) -> Iterator[Sample]:
     """Read a depth file in millimetres (whole numbers) or metres, or an array (h, w), as one clip: far is bright.
 
     Raises:
@@ -543,7 +509,7 @@ NEAREST = 0.01  # metres; nothing is nearer, so a pixel without depth, 0, is the
 
 def _depth_sample(source: Source | np.ndarray, config: InputConfig, options: DepthOptions) -> Sample:
     numbers = read_numbers(source, options)
-    unit = unit_of(numbers.values, options)
+    unit = depth_unit(numbers.values, options)
     if unit not in METRIC:
         raise ValueError(f"{unit} depth has no metres, which LanguageBind's depth tower takes")
     metres = to_metres(numbers.values, unit).astype(np.float32)
@@ -572,7 +538,7 @@ def _depth_sample(source: Source | np.ndarray, config: InputConfig, options: Dep
 EVER = Fraction(10**9)  # seconds; later than any frame, also of a file that says less than it has
 
 
-def read_video(source: Any, config: InputConfig, options: VisionOptions) -> Iterator[Sample]:
+def read_whole_video(source: Any, config: InputConfig, options: VisionOptions) -> Iterator[Sample]:
     """Read a video file, an animated picture, a folder of frames, (frames (t, h, w, 3) uint8 in RGB, rate in Hz), or frames alone, as one clip.
 
     Its frames are evenly spaced from the first to the last of the whole, or of a stretch; a short one repeats some.
@@ -639,7 +605,10 @@ def _clip(frames: Sequence[np.ndarray], config: InputConfig, options: VisionOpti
     return torch.stack(planes, dim=1)[None]
 
 
-def read_sound(source: Any, config: InputConfig, options: AudioOptions) -> Iterator[Sample]:
+WHOLE_SECONDS = 300  # a sound of at most this length is read whole, as published; of a longer one only what is heard
+
+
+def read_stretches(source: Any, config: InputConfig, options: AudioOptions) -> Iterator[Sample]:
     """Read a sound file, or (waveform (samples,) or (channels, samples) in [-1, 1], rate in Hz), or a waveform alone at 16 kHz, as one clip.
 
     Its three channels are three stretches of the log-mel energies of one channel: of a sound that is no longer than one, the same, repeated
@@ -661,27 +630,44 @@ def read_sound(source: Any, config: InputConfig, options: AudioOptions) -> Itera
 
         def rows(start: int, stop: int) -> Tensor:
             samples = sound.read(start, stop)
-            result = heard_rows(samples, options.channels)[:1]
-            levels.add(samples, result[0])
-            return result
+            levels.add(samples, heard_rows(samples, options.channels)[0])
+            return torch.from_numpy(np.ascontiguousarray(samples))
 
         resampled = Resampled(rows, sound.length, sound.rate, RATE)
         frames = (resampled.length - FRAME) // HOP + 1
         places = stretch_places(frames, most)
-        waveforms = list(_stretches(resampled, sorted(set(places)), length))
-        energies = spectrograms(waveforms, config)[:, 0]  # (k, bins, frames)
-        if frames < most:
-            energies = energies[..., torch.arange(most) % frames]
-            notes: tuple[str, ...] = (f"sounds of less than {length / RATE:g} s are repeated up to that length, as published",)
+        if resampled.length <= WHOLE_SECONDS * RATE:
+            energies = _log_mel(resampled.read(0, resampled.length), config, options)
+            stretches = [energies[:, place : place + most] for place in places]
         else:
+            each = {place: _log_mel(samples, config, options) for place, samples in _stretches(resampled, sorted(set(places)), length)}
+            stretches = [each[place] for place in places]
+        notes: tuple[str, ...] = ()
+        if frames < most:
+            stretches = [stretch[:, torch.arange(most) % frames] for stretch in stretches]
+            notes = (f"sounds of less than {length / RATE:g} s are repeated up to that length, as published",)
+        elif frames > most:
             notes = (f"of sounds longer than {length / RATE:g} s the middle of each third is heard; the published code draws parts",)
-        tensor = energies[[sorted(set(places)).index(place) for place in places]][None]
         seconds = resampled.length / RATE
         facts = sound.facts | {"heard": options.channels, "windows": 1, "stretches": [place * HOP / RATE for place in places]}
         yield Sample(
-            tensor, [(float(begin), float(begin) + seconds)], sound.notes + notes * (frames != most), facts,
+            normalise(torch.stack(stretches), config)[None], [(float(begin), float(begin) + seconds)], sound.notes + notes, facts,
             (*sound.warnings, *lacks, *levels.warnings(options.channels)), began=whole.began,
         )  # fmt: skip
+
+
+def _log_mel(samples: Tensor, config: InputConfig, options: AudioOptions) -> Tensor:
+    """Return log-mel energies (bins, frames) of samples (channels, n), less the mean of all of them.
+
+    torchaudio's, in float32 like the published ones. `encoders.audio`'s are more exact, and so differ where a band holds little but rounding.
+    """
+    from torchaudio.compliance.kaldi import fbank  # imported here: nothing else that reads needs torchaudio
+
+    heard = samples[0] if options.channels == "first" else samples.mean(dim=0)
+    return fbank(
+        (heard - samples.mean())[None], htk_compat=True, sample_frequency=RATE, use_energy=False, window_type="hanning",
+        num_mel_bins=config.shape[1], dither=0.0, frame_length=1000 * FRAME / RATE, frame_shift=1000 * HOP / RATE,
+    ).T  # fmt: skip
 
 
 def stretch_places(frames: int, most: int) -> list[int]:
@@ -692,19 +678,18 @@ def stretch_places(frames: int, most: int) -> list[int]:
     return [int(third[len(third) // 2]) if len(third) else 0 for third in thirds]
 
 
-def _stretches(resampled: Resampled, places: Sequence[int], length: int) -> Iterator[Tensor]:
-    """Yield the samples of each stretch, in the order of time; what two of them share is read once."""
-    held, at = torch.empty(1, 0), 0
+def _stretches(resampled: Resampled, places: Sequence[int], length: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield each place with its samples (channels, length), in the order of time; what two of them share is read once."""
+    held, at = torch.empty(0, 0), 0
     for place in places:
-        first = place * HOP
-        stop, reached = min(first + length, resampled.length), at + held.shape[1]
-        fresh = resampled.read(max(first, reached), max(stop, reached))
+        first, reached = place * HOP, at + held.shape[1]
+        fresh = resampled.read(max(first, reached), first + length)
         held = torch.cat([held[:, first - at :], fresh], dim=1) if first < reached else fresh
         at = first
-        yield held[0, : stop - first]
+        yield place, held
 
 
-def read_text(source: str, config: EncoderConfig, options: TextOptions) -> Iterator[Sample]:
+def read_padded_text(source: str, config: EncoderConfig, options: TextOptions) -> Iterator[Sample]:
     """Read a sentence as ImageBind does, but fill it up with the end token, as published.
 
     Raises:
@@ -716,17 +701,17 @@ def read_text(source: str, config: EncoderConfig, options: TextOptions) -> Itera
         yield replace(sample, tensor=torch.where(after, config.padding, tokens))
 
 
-PICTURES = Modality("vision", {"image": read_picture}, options=("resize",))
-VIDEOS = Modality("vision", {"video": read_video}, options=("fps", "track"))
+PICTURES = Modality("vision", {"image": read_rgb_picture}, options=("resize",))
+VIDEOS = Modality("vision", {"video": read_whole_video}, options=("fps", "track"))
 OTHERS = {
-    "text": Modality("text", {"text": read_text}, stem=TextStem),
-    "audio": Modality("audio", {"audio": read_sound}, preview="spectrogram", options=("channels", "track")),
-    "depth": Modality("depth", {"depth": read_depth}, options=("depth_format", "dataset", "frame", "resize")),
-    "thermal": Modality("thermal", {"thermal": read_picture}, options=("resize",)),
+    "text": Modality("text", {"text": read_padded_text}, stem=TextStem),
+    "audio": Modality("audio", {"audio": read_stretches}, preview="spectrogram", options=("channels", "track")),
+    "depth": Modality("depth", {"depth": read_metric_depth}, options=("depth_format", "dataset", "frame", "resize")),
+    "thermal": Modality("thermal", {"thermal": read_rgb_picture}, options=("resize",)),
 }
 
 
-def modality(encoder: str, config: InputConfig) -> Modality | None:
+def inputs_of(encoder: str, config: InputConfig) -> Modality | None:
     """Return how an encoder's inputs are read. A vision tower takes pictures, or clips with frames."""
     if encoder == "vision":
         return VIDEOS if len(config.shape) == 4 else PICTURES
@@ -736,8 +721,8 @@ def modality(encoder: str, config: InputConfig) -> Modality | None:
 LAYOUT = WeightLayout(
     prefixes=("vision_model.", "text_model."),
     table=tensor_table,
-    config=model_config,
-    describes=describes,
+    config=languagebind_config,
+    describes=is_languagebind,
     prepare=fold_adapters,
     spelling=_spelling,
 )
@@ -760,6 +745,6 @@ FAMILY = Family(
     NAME,
     "text, each with one of pictures, videos, sound, depth and thermal",
     (LAYOUT,),
-    modality=modality,
+    modality=inputs_of,
     publications=PUBLICATIONS,
 )

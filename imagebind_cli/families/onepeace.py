@@ -520,8 +520,8 @@ def read_waveform(source: Source | np.ndarray | tuple[np.ndarray, int], config: 
         span = start, start + len(heard) / RATE
         warnings = [*sound.warnings, *lacks]
         if count > most and options.moment is None:
-            warnings.append(f"{duration:.1f} s of sound, cut to the first {most / RATE:g} s")
-        notes = sound.notes
+            warnings.append(f"{duration:.2f} s of sound, cut to the first {most / RATE:g} s")
+        notes = (*sound.notes, "all channels are mixed, as published") if whole.channels > 1 else sound.notes
         if (shortest := config.shortest or 1) > len(waveform):
             waveform = np.tile(waveform, -(-shortest // len(waveform)))[:shortest]
             notes = (*notes, f"sound of less than {shortest / RATE:g} s is repeated until it is as long, as published")

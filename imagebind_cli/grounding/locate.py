@@ -31,11 +31,11 @@ from imagebind_cli.events import Listener
 from imagebind_cli.grounding.enlarged import with_size
 from imagebind_cli.grounding.pieces import FILM, FRAME_SECONDS, SOUND, Pieces, kind_of, read_pieces
 from imagebind_cli.grounding.shares import check_dense, dense
-from imagebind_cli.grounding.squares import Axis, Canvas, patch_axes, peak_cell, region_box
+from imagebind_cli.grounding.squares import Axis, Canvas, map_axes, peak_cell, region_box
 from imagebind_cli.media.views import Box
 from imagebind_cli.options import folders_are_frames
 from imagebind_cli.readers import check_options
-from imagebind_cli.retrieval.find import Strict
+from imagebind_cli.retrieval.finder import Strict
 from imagebind_cli.retrieval.queries import QueryEncoder
 from imagebind_cli.retrieval.requests import QueryRequest, combined_request, request_of_row
 from imagebind_cli.retrieval.search import Query
@@ -387,7 +387,7 @@ class _Work:
         self.notes: dict[str, None] = {}
         self.warnings: list[str] = []
         self.seen = False
-        self._axes = patch_axes(locator.config)
+        self._axes = map_axes(locator.config)
         self._pixels = tuple(map(float, locator.config.shape[-2:]))
         self._own: list[np.ndarray] = []
         self._canvases: dict[tuple[float, float] | None, Canvas] = {}  # by window, in order

@@ -59,7 +59,7 @@ class Axis:
         return weights
 
 
-def patch_axes(config: EncoderConfig) -> tuple[Axis, Axis]:
+def map_axes(config: EncoderConfig) -> tuple[Axis, Axis]:
     """Return the two axes of the patches of pictures or spectrograms: down and across."""
     down, across = (Axis(*patch) for patch in zip(config.patch[-2:], config.stride[-2:], config.grid[-2:], strict=True))
     return down, across

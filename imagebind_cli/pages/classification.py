@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.evaluation.report import format_score
 from imagebind_cli.files import replacing
 from imagebind_cli.pages.base import escape, table, write_page
+
+if TYPE_CHECKING:
+    from imagebind_cli.evaluation.comparison import Comparison
 
 MATRIX_CLASSES = 60  # classes up to which the page has the whole confusion matrix
 CONFUSED = 30  # pairs of classes that the list of confusions has at most
@@ -34,8 +37,44 @@ def write_report_page(path: Path, report: Mapping[str, Any]) -> None:
     if "classes" in report:
         parts.append(_classes(report["classes"]))
     rest = {key: value for key, value in report.items() if key not in ("classes", "confusion", "title")}
-    parts.append(f"<h2>What it was made from</h2><pre>{escape(json.dumps(rest, indent=1, ensure_ascii=False))}</pre>")
+    parts.append(_made_from(rest))
     write_page(path, report["title"], "".join(parts))
+
+
+def write_comparison_page(path: Path, comparison: Comparison) -> None:
+    """Write the scores of several models, and their differences, as a page.
+
+    Raises:
+        UserError, OSError: as `write_page`.
+    """
+    document = comparison.document
+    parts = [
+        f"<p>{escape(report['model'])}: {report['items']['scored']:,} items{_published(report)}.</p>" for report in document["reports"]
+    ]
+    parts += [
+        f"<p><strong>{escape(report['model'])}: not a held-out score: {escape(report['seen'])}.</strong></p>"
+        for report in document["reports"]
+        if "seen" in report
+    ]
+    intervals = f", with {document['bootstrap']['level']:.0%} intervals" if document["bootstrap"]["draws"] else ""
+    parts.append(f"<h2>Scores and differences, in percent{intervals}</h2>")
+    parts.append(f'<div class="wide">{table(["", *comparison.columns()], comparison.rows(), kind="scores")}</div>')
+    parts += [f"<p>{escape(line)}.</p>" for line in comparison.gaps()]
+    shown = {
+        **document,
+        "reports": [{key: report[key] for key in report if key not in ("classes", "confusion")} for report in document["reports"]],
+    }
+    parts.append(_made_from(shown))
+    write_page(path, document["title"], "".join(parts))
+
+
+def _published(report: Mapping[str, Any]) -> str:
+    figures = ", ".join(f"{name} {value:.1f}" for name, value in report.get("published", {}).items())
+    return f", published {escape(figures)}" if figures else ""
+
+
+def _made_from(record: Mapping[str, Any]) -> str:
+    return f"<h2>What it was made from</h2><pre>{escape(json.dumps(record, indent=1, ensure_ascii=False))}</pre>"
 
 
 def _scores(report: Mapping[str, Any]) -> str:

@@ -86,7 +86,7 @@ def depth_map(path: str, span: Span, options: Options) -> Picture:
         return _of(Image.fromarray(found.values))
     known = found.known
     smallest = found.values[known].min() if known.any() else 0
-    return _of(Image.fromarray(_painted(np.where(known, found.values.astype(np.float64), smallest), "jet")))
+    return _of(Image.fromarray(painted(np.where(known, found.values.astype(np.float64), smallest), "jet")))
 
 
 def thermal_map(path: str, span: Span, options: Options) -> Picture:
@@ -125,7 +125,8 @@ def _of(image: Image.Image) -> Picture:
     return Picture(_picture_address(image))
 
 
-def _painted(values: np.ndarray, palette: str) -> np.ndarray:
+def painted(values: np.ndarray, palette: str) -> np.ndarray:
+    """Return values in a palette, (h, w, 3) uint8: the smallest in its first colour, the largest in its last."""
     return ramp(palette)[grey(values)].round().clip(0, 255).astype(np.uint8)
 
 
@@ -138,7 +139,7 @@ def _spectrogram(samples: np.ndarray, rate: int) -> Image.Image:
     power = np.abs(np.fft.rfft(frames)) ** 2  # (times, frequencies)
     power = power[:, : max(2, int(HIGHEST_HERTZ * length / rate))].T[::-1]
     decibels = 10 * np.log10(np.maximum(power, 1e-12))
-    return Image.fromarray(_painted(decibels.clip(decibels.max() - RANGE_DECIBELS), "iron")).resize((SIDE, SIDE // 2))
+    return Image.fromarray(painted(decibels.clip(decibels.max() - RANGE_DECIBELS), "iron")).resize((SIDE, SIDE // 2))
 
 
 def _picture_address(image: Image.Image) -> str:

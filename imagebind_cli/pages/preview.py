@@ -27,8 +27,8 @@ TRACES = ["#c0392b", "#27ae60", "#2980b9"]  # x, y, z
 def draw(sample: Sample, encoder: str, config: EncoderConfig, most: int = 6) -> Image.Image:
     """Draw the first clips of a sample side by side, each with its seconds above it.
 
-    Text is drawn as the numbers of its tokens, six channels over time as traces, three channels as frames, and one channel by the panel that
-    the encoder's `Modality` names.
+    Text is drawn as the numbers of its tokens, a waveform as its outline, six channels over time as traces, three channels as frames, and
+    one channel, or several spectrograms below each other, by the panel that the encoder's `Modality` names.
 
     Args:
         encoder: its name in the registry. most: clips drawn at most.
@@ -48,16 +48,30 @@ def draw(sample: Sample, encoder: str, config: EncoderConfig, most: int = 6) -> 
 
 def _panel(clip: np.ndarray, encoder: str, config: EncoderConfig) -> Image.Image:
     if config.vocabulary:
-        return _tokens(clip)
+        return _tokens(clip, config.padding)
     mean, std = (np.asarray(values).reshape(-1, *[1] * (clip.ndim - 1)) for values in (config.mean, config.std))
     values = clip * std + mean
+    if values.ndim == 1:
+        return _waveform(values)
     if values.ndim == 2:
         return traces(values)
-    if len(values) == 3:
+    panel = registry.modality(encoder, config).preview
+    if len(values) == 3 and panel != "spectrogram":
         frames = values[:, None] if values.ndim == 3 else values  # (3, t, h, w)
         pixels = np.concatenate(list(frames.transpose(1, 2, 3, 0)), axis=1)
         return Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
-    return PANELS[registry.modality(encoder, config).preview](values[0])
+    return _below_each_other([PANELS[panel](channel) for channel in values])
+
+
+def _below_each_other(panels: list[Image.Image]) -> Image.Image:
+    if len(panels) == 1:
+        return panels[0]
+    sheet = Image.new("RGB", (max(panel.width for panel in panels), sum(panel.height for panel in panels)), PAPER)
+    top = 0
+    for panel in panels:
+        sheet.paste(panel, (0, top))
+        top += panel.height
+    return sheet
 
 
 def grey(values: np.ndarray) -> np.ndarray:
@@ -96,8 +110,22 @@ def traces(values: np.ndarray) -> Image.Image:
     return sheet
 
 
-def _tokens(clip: np.ndarray) -> Image.Image:
-    numbers = [str(int(token)) for token in clip if token]
+def _waveform(values: np.ndarray) -> Image.Image:
+    """Draw a waveform (samples,) as the outline from its smallest to its largest sample in each column."""
+    columns = [column for column in np.array_split(values, 500) if len(column)]
+    limit = float(np.abs(values).max()) or 1.0
+    sheet = Image.new("RGB", (MARGIN + len(columns), 120), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((2, 2), f"{limit:.2g}", fill=INK)
+    for place, column in enumerate(columns, start=MARGIN):
+        pen.line([(place, 60 - 58 * float(column.max()) / limit), (place, 60 - 58 * float(column.min()) / limit)], fill=INK)
+    return sheet
+
+
+def _tokens(clip: np.ndarray, padding: int) -> Image.Image:
+    """Draw the numbers of tokens up to the padding."""
+    used = len(np.trim_zeros(clip - padding, "b"))
+    numbers = [str(int(token)) for token in clip[:used]]
     lines = [" ".join(numbers[i : i + 11]) for i in range(0, len(numbers), 11)]
     sheet = Image.new("RGB", (480, 16 * len(lines) + 8), PAPER)
     ImageDraw.Draw(sheet).multiline_text((4, 4), "\n".join(lines), fill=INK)

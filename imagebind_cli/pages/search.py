@@ -19,7 +19,7 @@ from imagebind_cli.retrieval.stored_items import Exhibit, stored_exhibit
 from imagebind_cli.sources import Stretch, whole_source
 
 if TYPE_CHECKING:
-    from imagebind_cli.retrieval.find import Finder
+    from imagebind_cli.retrieval.finder import Finder
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class SearchPage(PageFile):
         """Return a page for the answers of a finder, as `imagebind retrieve --html` writes it."""
         made = finder.stores[0].provenance
         about = f"Nearest in {', '.join(str(store.path) for store in finder.stores)}, by cosine. Model {made.get('model')}"
+        about += f" of the family {made['family']}" if "family" in made else ""
         about += ", untrained." if made.get("untrained") else "."
         return cls(path, "imagebind retrieve", about, root, finder.encoder(listener or Listener()).reading_options)
 

@@ -1,4 +1,4 @@
-"""An item of the stores as part of a query, by its id, or one of its windows, by `ID#START-END`."""
+"""An item of the stores as part of a query, by its id, or some of its windows, by `ID#START-END` or `ID@SECONDS`."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def stored_item(stores: Sequence[StoreReader], id: str) -> QueryPart:
     Raises:
         UserError: no such item, with similar ids, or no such window of it.
     """
-    places = rows_of(stores, id) or _rows_of_window(stores, id)
+    places = rows_of(stores, id) or _rows_of_window(stores, id) or _rows_at(stores, id)
     if not places:
         raise UserError(f"no item {id!r} in {', '.join(str(store.path) for store in stores)}{_similar(stores, id)}")
     exhibit = stored_exhibit(stores[places[0][0]], places[0][1])
@@ -80,8 +80,12 @@ def stored_item(stores: Sequence[StoreReader], id: str) -> QueryPart:
 
 
 def rows_of(stores: Sequence[StoreReader], id: str) -> list[RowPlace]:
-    """Return all rows of an item."""
-    return [(number, row) for number, store in enumerate(stores) for row, name in enumerate(store.ids) if name == id]
+    """Return all rows of an item. One of the folder `.` has the id `./x.jpg`, and is found by `x.jpg`, too."""
+    for known in (id, f"./{id}"):
+        places = [(number, row) for number, store in enumerate(stores) for row, name in enumerate(store.ids) if name == known]
+        if places:
+            return places
+    return []
 
 
 def _rows_of_window(stores: Sequence[StoreReader], name: str) -> list[RowPlace]:
@@ -103,6 +107,24 @@ def _rows_of_window(stores: Sequence[StoreReader], name: str) -> list[RowPlace]:
         examples = ", ".join(f"{start:.10g}-{end:.10g}" for start, end in islice(spans.values(), 3))
         raise UserError(f"{asked[1]}: no window {asked[2]}-{asked[3]} in it; its {len(spans):,} are {examples}, …") from None
     return same or [place for place, span in spans.items() if span in between]
+
+
+def _rows_at(stores: Sequence[StoreReader], name: str) -> list[RowPlace]:
+    """Return the rows of `ID@SECONDS`: the windows over that time.
+
+    Raises:
+        UserError: the item has windows, but none there.
+    """
+    asked = re.fullmatch(r"(.+)@(\d+\.?\d*|\.\d+)", name, re.DOTALL)
+    rows = rows_of(stores, asked[1]) if asked else []
+    spans = {place: span for place in rows if (span := window_seconds(stores[place[0]], place[1])) is not None}
+    if asked is None or not spans:
+        return []
+    time = float(asked[2])
+    if there := [place for place, (start, end) in spans.items() if start <= time < end]:
+        return there
+    first, last = min(start for start, _ in spans.values()), max(end for _, end in spans.values())
+    raise UserError(f"{asked[1]}: no window over {asked[2]} s; its {len(spans):,} are between {first:.10g} and {last:.10g} s")
 
 
 def _similar(stores: Sequence[StoreReader], id: str) -> str:

@@ -13,14 +13,14 @@ from imagebind_cli.sources.items import (
     Failure,
     Item,
     Modalities,
-    Passes,
+    Skips,
 )
 from imagebind_cli.store import is_store
 from imagebind_cli.store_formats import FOLDERS, FORMATS
 
 
 def from_files(
-    name: str, paths: Iterable[str], modalities: Modalities, passes: Passes | None, frames: bool, others: Others
+    name: str, paths: Iterable[str], modalities: Modalities, skips: Skips | None, frames: bool, others: Others
 ) -> Iterator[Item | Failure]:
     """Yield the files that a folder's name or a pattern means, without those plainly of another kind, unless they are failures.
 
@@ -34,7 +34,7 @@ def from_files(
             if isinstance(item, Item) and not is_included(item.id, others.include) and not (frames and os.path.isdir(item.id)):
                 excluded += 1
                 continue
-            done = isinstance(item, Item) and passes is not None and passes(item.id)
+            done = isinstance(item, Item) and skips is not None and skips(item.id)
             if isinstance(item, Item) and not done and _is_unmeant(item.id, walked, modalities):
                 skipped, first = skipped + 1, first or item.id
                 if others.strict:

@@ -15,7 +15,7 @@ from imagebind_cli.file_kinds import Others, is_included, is_other
 from imagebind_cli.prepared import is_shard
 from imagebind_cli.sources.archives import archive_fault, expand_archives, from_shard, samples_of
 from imagebind_cli.sources.folders import from_files, names_store
-from imagebind_cli.sources.items import Failure, Item, Modalities, Passes, are_sentences, as_sentence
+from imagebind_cli.sources.items import Failure, Item, Modalities, Skips, are_sentences, as_sentence
 from imagebind_cli.sources.manifests import from_manifest, from_row
 from imagebind_cli.tabular import BadRow, encoding_fault, json_object
 
@@ -44,16 +44,16 @@ class Inputs:
         """Return inputs as they are, or those that arguments or a manifest name."""
         return inputs if isinstance(inputs, Inputs) else cls(tuple(map(str, inputs)), None if manifest is None else Path(manifest), columns)
 
-    def items(self, modalities: Modalities, passes: Passes | None = None, frames: bool = False) -> Iterator[Item | Failure]:
+    def items(self, modalities: Modalities, skips: Skips | None = None, frames: bool = False) -> Iterator[Item | Failure]:
         """Yield the items in order, as `from_manifest` or `from_arguments` does.
 
         Args:
-            modalities: to read of each item. passes: decides which files to skip before they are opened.
+            modalities: to read of each item. skips: checks whether to skip a file, before it is opened.
             frames: a folder is one item, the frames of a video.
         """
         if self.manifest is not None:
             return from_manifest(self.manifest, modalities, self.columns)
-        return from_arguments(self.arguments, modalities, self.stdin, self.nul, passes, frames, self.others, self.warn)
+        return from_arguments(self.arguments, modalities, self.stdin, self.nul, skips, frames, self.others, self.warn)
 
     def count(self, modalities: Modalities, frames: bool = False) -> int | None:
         """Estimate the number of items, where that is possible without reading them: None for stdin and archives."""
@@ -85,7 +85,7 @@ def from_arguments(
     modalities: Modalities,
     stdin: BinaryIO,
     nul: bool = False,
-    passes: Passes | None = None,
+    skips: Skips | None = None,
     frames: bool = False,
     others: Others | None = None,
     warn: Callable[[str], None] | None = None,
@@ -102,16 +102,16 @@ def from_arguments(
     others = others or Others()
     for argument in arguments:
         if argument == "-":
-            yield from from_stream(stdin, modalities, nul, passes, warn)
+            yield from from_stream(stdin, modalities, nul, skips, warn)
         elif are_sentences(modalities) and samples_of(argument, modalities) is None:
             yield as_sentence(argument)
         elif os.path.isdir(argument) and not names_store(argument):
-            yield from from_files(argument, [argument], modalities, passes, frames, others)
+            yield from from_files(argument, [argument], modalities, skips, frames, others)
         elif os.path.lexists(argument):
             yield from expand_archives([Item(argument, argument)], modalities)
         elif glob.has_magic(argument):
             paths = sorted(glob.iglob(argument, recursive=True))
-            yield from from_files(argument, paths, modalities, passes, frames, others)
+            yield from from_files(argument, paths, modalities, skips, frames, others)
             if not paths:
                 yield Failure(argument, "no file matches this pattern")
         else:
@@ -119,7 +119,7 @@ def from_arguments(
 
 
 def from_stream(
-    stream: BinaryIO, modalities: Modalities, nul: bool = False, passes: Passes | None = None, warn: Callable[[str], None] | None = None
+    stream: BinaryIO, modalities: Modalities, nul: bool = False, skips: Skips | None = None, warn: Callable[[str], None] | None = None
 ) -> Iterator[Item | Failure]:
     """Yield the items of a stream as they come: the samples of a tar shard, or lines, as `from_lines`.
 
@@ -137,10 +137,10 @@ def from_stream(
             raise UserError(f"stdin: {fault}")
         if b"\0" in head and not are_sentences(modalities):
             raise UserError("stdin holds NUL bytes: names from `find -print0` need -0; else it takes lines of names, or a tar shard")
-    yield from from_lines(stream, modalities, nul, passes)
+    yield from from_lines(stream, modalities, nul, skips)
 
 
-def from_lines(stream: BinaryIO, modalities: Modalities, nul: bool = False, passes: Passes | None = None) -> Iterator[Item | Failure]:
+def from_lines(stream: BinaryIO, modalities: Modalities, nul: bool = False, skips: Skips | None = None) -> Iterator[Item | Failure]:
     """Yield the items of a stream's lines as they come: a path each (for text a sentence), or a JSON object with a key per modality.
 
     nul: entries end with a NUL byte, as `find -print0` writes them, and not with a newline.
@@ -161,10 +161,10 @@ def from_lines(stream: BinaryIO, modalities: Modalities, nul: bool = False, pass
         # A whole text without a newline has the line ends of old: it would be one sentence. In a name they are characters like others.
         old = are_sentences(modalities) and number == 1 and not nul and not line.endswith(b"\n")
         for part in entry.split("\r") if old else [entry]:
-            yield from _from_line(part, modalities, f"line {number}", passes)
+            yield from _from_line(part, modalities, f"line {number}", skips)
 
 
-def _from_line(entry: str, modalities: Modalities, place: str, passes: Passes | None) -> Iterator[Item | Failure]:
+def _from_line(entry: str, modalities: Modalities, place: str, skips: Skips | None) -> Iterator[Item | Failure]:
     if not entry:
         return
     row = json_object(entry)
@@ -174,7 +174,7 @@ def _from_line(entry: str, modalities: Modalities, place: str, passes: Passes | 
         yield from_row(row, modalities, place)
     elif are_sentences(modalities):
         yield as_sentence(entry)
-    elif not (passes and passes(entry)):
+    elif not (skips and skips(entry)):
         yield from expand_archives([Item(entry, entry)], modalities)
 
 

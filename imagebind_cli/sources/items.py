@@ -110,7 +110,7 @@ def are_sentences(modalities: Modalities) -> bool:
 
 
 # Decides, before anything else, whether to skip a file found in a folder or named on a line, because it is done.
-Passes = Callable[[str], bool]
+Skips = Callable[[str], bool]
 
 
 def kept_beside(item: Item, modalities: Modalities) -> dict[str, Any]:

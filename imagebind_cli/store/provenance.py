@@ -27,7 +27,7 @@ FREE = ("assumptions", "version", "folder")  # keys that may differ between two 
 
 
 def parse_provenance(text: str | bytes) -> tuple[dict[str, Any], bool]:
-    """Parse the record of how a store was made, and tell whether it has a checksum.
+    """Parse the record of how a store was made; also return whether it has a checksum.
 
     Raises:
         ValueError: it is not such a record, does not match its checksum, or lacks a key without which no store can be read.
@@ -72,6 +72,7 @@ def check_alike(path: Path, provenance: Mapping[str, Any], first: Path, first_pr
     Raises:
         UserError: they were made with different models, modalities, number types or choices.
     """
+    refuse_other_family((path, provenance), (first, first_provenance))
     if (found := difference(provenance, first_provenance)) is None:
         return
     key, its, firsts = found
@@ -86,12 +87,27 @@ def check_resumable(path: Path, before: Mapping[str, Any], provenance: dict[str,
     Raises:
         UserError: it was made with another model, modality, number type or choice.
     """
+    refuse_other_family((path, before), ("this run", provenance))
     if (found := difference(before, provenance)) is not None:
         key, its, ours = found
         if key == "weights":
             refuse_earlier((path, before))
         raise UserError(f"{path}: made with {its}; this run has {ours}; write to another file")
     provenance["assumptions"] = list(before.get("assumptions", []))
+
+
+def refuse_other_family(one: tuple[Path | str, Mapping[str, Any]], other: tuple[Path | str, Mapping[str, Any]]) -> None:
+    """Refuse vectors, each a place and its record, of two families; a family that a record does not name may be any.
+
+    Raises:
+        UserError: they are of two.
+    """
+    (place, made), (other_place, other_made) = one, other
+    family, other_family = made.get("family"), other_made.get("family")
+    if family and other_family and family != other_family:
+        raise UserError(
+            f"{place}: vectors of a model of the family {family}; {other_place} has the family {other_family}, and two families have no common space"
+        )
 
 
 def refuse_earlier(*stores: tuple[Path | str, Mapping[str, Any]]) -> None:

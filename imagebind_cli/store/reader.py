@@ -260,7 +260,7 @@ def _open(path: Path) -> Source:
     if kind is None:
         raise UserError(f"{path}: not a store of imagebind embed")
     if kind == ".jsonl" and (vectors := lacks_vectors(path)):
-        raise UserError(f"{path}: holds the ids of {vectors}, {'which is the store' if vectors.exists() else 'which is missing'}")
+        raise UserError(f"{path}: holds only ids; {f'open {vectors} instead' if vectors.exists() else f'{vectors} is missing'}")
     with _whole(path):
         return FORMATS[kind].load(FORMATS[kind].reader)(path)
 

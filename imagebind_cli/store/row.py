@@ -30,7 +30,7 @@ class Stamp(NamedTuple):
     hash: bytes = b""
 
     def is_of(self, other: Stamp, by_content: bool = False) -> bool:
-        """Check whether two stamps are of the same input. What only one of them knows is ignored, except the hash with `by_content`."""
+        """Check whether two stamps are of the same input. A field that one lacks is ignored; with `by_content` a missing hash means different."""
         if self.hash and other.hash:
             return self.hash == other.hash
         if by_content:

@@ -1,31 +1,31 @@
 """Training on pairs of modalities. The files, in the order of a run:
 
-    manifests      rows for the recipes' datasets, from the folders in which their authors distribute them
-    recipe         the settings of a run, validated
-    overrides      the flags of `imagebind train`, applied to a recipe
-    inputs         how each modality of a pair is read and augmented
-    rows           the rows of a pair's data, and their groups
-    augment        the random view and time of a sample
-    samples        a row to its two samples
-    workers        processes that read ahead
-    anchors        the cache of a frozen anchor's embeddings
-    data           which rows a step takes, and the mini-batch made of them
-    zeroshot       labelled items that a validation classifies
-    distributed    the processes of a run
-    compute        precision and threads
-    towers         encoders as a run trains them
-    plan           all that a run will do, before weights are read
-    loss           InfoNCE and others
-    start          the initial weights, and everything built from them
-    optimizer      AdamW or Muon, learning rates, clipping
-    step           the gradients of a mini-batch
-    validate       retrieval and zero-shot scores
-    folder         what a run folder holds: the run, its checkpoints, its model
-    log            metrics, unreadable samples, warnings
-    report         the curves as a page
-    interruption   signals while a run trains
-    run            the run itself
-    trials         `--overfit` and `--profile`
+    dataset_manifests  rows for the recipes' datasets, from the folders in which their authors distribute them
+    recipe             the settings of a run, validated
+    overrides          the flags of `imagebind train`, applied to a recipe
+    inputs             how each modality of a pair is read and augmented
+    rows               the rows of a pair's data, and their groups
+    augment            the random view and time of a sample
+    samples            a row to its two samples
+    workers            processes that read ahead
+    anchors            the cache of a frozen anchor's embeddings
+    data               which rows a step takes, and the mini-batch made of them
+    zeroshot           labelled items that a validation classifies
+    distributed        the processes of a run
+    compute            precision and threads
+    towers             encoders as a run trains them
+    plan               all that a run will do, before weights are read
+    loss               InfoNCE and others
+    start              the initial weights, and everything built from them
+    optimizer          AdamW or Muon, learning rates, clipping
+    step               the gradients of a mini-batch
+    validate           retrieval and zero-shot scores
+    folder             what a run folder holds: the run, its checkpoints, its model
+    log                metrics, unreadable samples, warnings
+    report             the curves as a page
+    interruption       signals while a run trains
+    run                the run itself
+    trials             `--overfit` and `--profile`
 
 The names below are for programs that train, by a recipe or with their own loss or teacher (docs/python.md).
 """

@@ -105,6 +105,7 @@ class AnchorCache:
         """Return everything the embeddings depend on."""
         reader, source = self._reader, self._reader.inputs[0]
         record_ = {
+            "family": source.config.family,
             "weights": fingerprint,
             "modality": source.modality,
             "input": [source.config.shape, source.config.mean, source.config.std],
@@ -126,7 +127,7 @@ class AnchorCache:
             for record in (before, self._record)
         )
         for key, value in now.items():
-            if before.get(key) == value:
+            if before.get(key) == value or (key == "family" and key not in before):  # older anchors do not name it, and have weights
                 continue
             if key == "weights" and is_earlier(before.get(key)):
                 why = "the anchors were computed by an earlier version of imagebind; delete this folder to compute them again"

@@ -9,6 +9,7 @@ from imagebind_cli import libraries, registry
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import OptionError, UserError
 from imagebind_cli.options import ReadingOptions
+from imagebind_cli.readers import check_options, reader_of
 from imagebind_cli.training.recipe import AugmentRecipe, PairRecipe, RecipeError
 
 FACES = tuple(map(registry.face, registry.MODALITIES))
@@ -83,10 +84,17 @@ def _pair_input(pair: PairRecipe, modality: str, configs: Mapping[str, EncoderCo
         raise RecipeError(place, f"{pair.name}: long_text = 'window' averages windows; training takes one: truncate or error")
     try:
         chosen = registry.face(modality).read_options(given)
+        check_options(registry.face(modality), configs[encoder], chosen)
     except OptionError as error:
         raise RecipeError(place, f"{pair.name}: {error}") from None
+    reader_of(registry.face(modality), configs[encoder])
     augment = pair.augment.get(modality)
     _check_augment(pair, modality, augment or AugmentRecipe())
+    if augment and augment.frequency_mask and len(configs[encoder].shape) != 3:
+        raise RecipeError(
+            f"pairs.{pair.name}.augment.{modality}",
+            f"{pair.name}: frequency_mask is for spectrograms; this model's {encoder} takes waveforms",
+        )
     return PairInput(modality, configs[encoder], chosen, augment)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imagebind_cli import registry
 from imagebind_cli.errors import UsageError
+from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.training.inputs import CROPPABLE, GEOMETRY, augment_keys, recipe_options
 from imagebind_cli.training.plan import RANDOM, encoder_recipes
 from imagebind_cli.training.recipe import ROW_COLUMNS, PairRecipe, Recipe, read_recipe, refuse_changes
@@ -28,7 +29,7 @@ def resolve_recipe(
     batch: int | None = None,
     micro_batch: int | None = None,
     changes: Sequence[str] = (),
-    notify: Callable[[str], None] = lambda text: None,
+    listener: Listener | None = None,
 ) -> Recipe:
     """Read a recipe and apply the flags of `imagebind train`.
 
@@ -42,13 +43,14 @@ def resolve_recipe(
         columns: name of a column in the manifests by modality, `id`, `group`, `start`, `end` or `label`.
         model: in place of the recipe's. init: initial weights of every encoder that trains. batch: of every pair. micro_batch: of the run.
         changes: as in `read_recipe`.
-        notify: receives a line for each setting of the recipe that was dropped or replaced.
+        listener: its `note` receives a line for each setting of the recipe that was dropped or replaced; by default they are logged.
     Raises:
         UserError: a flag or the recipe is wrong.
     """
     original = read_recipe(recipe)
     tables = {name: table.model_dump(exclude_unset=True) for name, table in original.encoders.items()}
-    chosen = _choose_pairs(original, pairs, tables, notify)
+    listener = listener or LogListener()
+    chosen = _choose_pairs(original, pairs, tables, listener)
     for key, files in (("data", data), ("val", val)):
         _set_files(chosen, key, files)
     for pair in chosen if columns else ():
@@ -70,7 +72,7 @@ def resolve_recipe(
         zeroshot=tests or None,
     )
     if model is not None and "model" in original.model_fields_set and resolved.model != original.model:
-        notify(f"model {resolved.model} takes the place of the recipe's {original.model}")
+        listener.note(f"model {resolved.model} takes the place of the recipe's {original.model}")
     with refuse_changes(resolved, changes):
         return resolved if init is None else _with_init(resolved, init)
 
@@ -84,7 +86,7 @@ def _with_init(recipe: Recipe, init: str) -> Recipe:
     return Recipe.model_validate(recipe.model_dump(exclude_unset=True) | {"encoders": tables})
 
 
-def _choose_pairs(recipe: Recipe, names: Sequence[str], encoders: dict[str, Any], notify: Callable[[str], None]) -> list[dict[str, Any]]:
+def _choose_pairs(recipe: Recipe, names: Sequence[str], encoders: dict[str, Any], listener: Listener) -> list[dict[str, Any]]:
     """Return the named pairs, or all of the recipe's. `encoders` gains the tables of encoders that replace others."""
     known = {pair.name: pair.model_dump(exclude_unset=True) for pair in recipe.pairs}
     if not names:
@@ -94,17 +96,17 @@ def _choose_pairs(recipe: Recipe, names: Sequence[str], encoders: dict[str, Any]
         if name in known:
             chosen.append(known[name])
         elif len(known) == 1:
-            chosen.append(_replacement_pair(recipe.pairs[0], _parse_pair(name), encoders, notify))
+            chosen.append(_replacement_pair(recipe.pairs[0], _parse_pair(name), encoders, listener))
         else:
             chosen.append({"modalities": _parse_pair(name)})
             if known:
-                notify(f"{name}: not in the recipe, which has {', '.join(known)}; its batch, temperature and augmentation are the defaults")
+                listener.note(
+                    f"{name}: not in the recipe, which has {', '.join(known)}; its batch, temperature and augmentation are the defaults"
+                )
     return chosen
 
 
-def _replacement_pair(
-    pair: PairRecipe, modalities: tuple[str, str], encoders: dict[str, Any], notify: Callable[[str], None]
-) -> dict[str, Any]:
+def _replacement_pair(pair: PairRecipe, modalities: tuple[str, str], encoders: dict[str, Any], listener: Listener) -> dict[str, Any]:
     """Return a pair of other modalities with the settings of a recipe's pair, without its data and without settings that do not fit."""
     name = "-".join(modalities)
     before, after = (tuple(registry.face(name).encoder for name in names) for names in (pair.modalities, modalities))
@@ -133,7 +135,9 @@ def _replacement_pair(
             if encoders[new].get("init", RANDOM) != RANDOM:
                 dropped.append(f"encoders.{old}.init")
                 del encoders[new]["init"]
-    notify(f"{name} takes the place and the settings of the recipe's {pair.name}" + (f", but not {', '.join(dropped)}" if dropped else ""))
+    listener.note(
+        f"{name} takes the place and the settings of the recipe's {pair.name}" + (f", but not {', '.join(dropped)}" if dropped else "")
+    )
     return table
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imagebind_cli.crashes import call_for
 from imagebind_cli.encoder import Sample
-from imagebind_cli.engine.limits import ITEM_SECONDS
+from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.isolation import time_limit
 from imagebind_cli.media.views import View

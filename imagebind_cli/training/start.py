@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from imagebind_cli import registry
 from imagebind_cli.encoder import Encoder, EncoderConfig, PatchStem, build_encoder
 from imagebind_cli.errors import UserError
+from imagebind_cli.readers import prepares_alike
 from imagebind_cli.training.loss import PairLoss
 from imagebind_cli.training.plan import RANDOM, Plan, encoder_recipes
 from imagebind_cli.training.recipe import Recipe
@@ -95,6 +96,11 @@ def initial_encoder(recipe: Recipe, name: str, config: EncoderConfig) -> Initial
         tensors = fresh_weights(name, config, recipe.run.seed)
         return InitialEncoder(encoder_with(name, config, tensors), None, frozenset(tensors))
     found = _find_weights(source, name)
+    if not prepares_alike(found.config.family, config.family):
+        raise UserError(
+            f"encoders.{name}.init = {source!r} is of the family {found.config.family}, and the {name} encoder of this run's model of the family "
+            f"{config.family}, which prepares its inputs in another way"
+        )
     new = fresh_weights(name, config, recipe.run.seed) if checkpoint.encoder_config(found, name).head != config.head else {}
     new = {key: tensor for key, tensor in new.items() if key.startswith("head.")}
     tensors = {key: tensor for key, tensor in found.read(name).items() if not (new and key.startswith("head."))} | new

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,15 @@ from imagebind_cli.weights import foreign_config, model_config, tensor_names
 from imagebind_cli.weights.foreign_config import ForeignConfig
 from imagebind_cli.weights.model_config import ModelConfig
 from imagebind_cli.weights.origin import file_record
-from imagebind_cli.weights.tensor_files import from_int8, read_shards, read_tensors, read_weight_file, write_tensors
+from imagebind_cli.weights.tensor_files import (
+    JoinedTensors,
+    from_int8,
+    read_shards,
+    read_tensors,
+    read_weight_file,
+    release_pages,
+    write_tensors,
+)
 from imagebind_cli.weights.verified import check_weight_file
 
 Shape = tuple[int, ...]
@@ -108,14 +117,18 @@ def from_tensors(tensors: Mapping[str, Tensor], config: ModelConfig | ForeignCon
 
     def read(encoder: str) -> Mapping[str, Tensor]:
         prefix = f"{encoder}."
-        mine = {name.removeprefix(prefix): parts for name, parts in ours.items() if name.startswith(prefix)}
-        made = {}
-        for name, parts in mine.items():
-            changed = [_changed(tensors[key], change) for _, (key, change) in sorted(parts.items())]
-            if len({part.shape[1:] for part in changed}) > 1:
-                raise UserError(f"{place}: shapes that do not go together: {_shapes(filed(prefix + name))}")
-            made[name] = _joined(changed)
-        return made
+
+        def parts_of(name: str, parts: Sequence[tuple[str, str]]) -> list[Tensor]:
+            changed = [tensor_names.CHANGES[change](tensors[key]) if change else tensors[key] for key, change in parts]
+            if len(changed) > 1 and (len({part.shape[1:] for part in changed}) > 1 or not all(part.dim() for part in changed)):
+                raise UserError(f"{place}: shapes that do not go together: {_shapes(filed(name))}")
+            if len({part.dtype for part in changed}) > 1:  # joined, they would all be of the wider type
+                types = ", ".join(f"{key} {part.dtype}" for key, part in zip(filed(name), changed, strict=True))
+                raise UserError(f"{place}: types that do not go together: {types}")
+            return changed
+
+        mine = {name: [part for _, part in sorted(parts.items())] for name, parts in ours.items() if name.startswith(prefix)}
+        return JoinedTensors({name.removeprefix(prefix): partial(parts_of, name, parts) for name, parts in mine.items()})
 
     config = replace(config, encoders={name: encoder for name, encoder in config.encoders.items() if name in held})
     return Checkpoint(config, place, read, filed=filed)
@@ -137,14 +150,6 @@ def _check_parts(
             missing += [key for part, key in needed.items() if part not in parts]
     if missing:
         raise UserError(f"{place}: tensors missing: {_some([spelling(key) for key in missing])}")
-
-
-def _changed(tensor: Tensor, change: str) -> Tensor:
-    return tensor_names.CHANGES[change](tensor) if change else tensor
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def open_folder(folder: Path, config: ModelConfig | ForeignConfig | None = None) -> Checkpoint:
@@ -224,24 +229,25 @@ def load_encoder(checkpoint: Checkpoint, modality: str, device: torch.device, dt
     name = registry.face(modality).encoder
     config = encoder_config(checkpoint, modality)
     encoder = build_encoder(registry.modality(name, config), config)
-    tensors = checkpoint.read(name)
-    _check_tensors(checkpoint, name, tensors, encoder.state_dict())
-    encoder.load_state_dict(tensors, strict=True, assign=True)
     if dtype is None and device.type == "cpu":
         dtype = torch.float32
-    encoder = encoder.to(device=device, dtype=dtype)
-    if hasattr(encoder, "log_scale"):  # half precision would move the temperature
-        encoder.log_scale.data = tensors["log_scale"].to(device=device, dtype=torch.float32)
-    return encoder
+    tensors = {}
+    for key, tensor in _checked(checkpoint, name, encoder.state_dict()):
+        # Half precision would move the temperature.
+        tensors[key] = tensor.to(device=device, dtype=torch.float32 if key == "log_scale" else dtype)
+        if tensors[key] is not tensor:
+            release_pages(tensor)
+    encoder.load_state_dict(tensors, strict=True, assign=True)
+    return encoder.to(device=device)
 
 
-def _check_tensors(checkpoint: Checkpoint, encoder: str, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that are not those of an encoder, by their names in the file.
+def _checked(checkpoint: Checkpoint, encoder: str, wanted: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Yield an encoder's tensors by our names, each read when its turn comes.
 
     Raises:
-        UserError: some are missing, unknown, of another shape, or not of floating-point numbers.
+        UserError: some are missing or unknown, or one is of another shape or type than the encoder's own, by their names in the file.
     """
-    place = f"{checkpoint.place}, {encoder}"
+    place, given = f"{checkpoint.place}, {encoder}", checkpoint.read(encoder)
 
     def filed(names: list[str]) -> str:
         return _some([key for name in names for key in checkpoint.filed(f"{encoder}.{name}")])
@@ -250,7 +256,8 @@ def _check_tensors(checkpoint: Checkpoint, encoder: str, given: Mapping[str, Ten
         raise UserError(f"{place}: tensors missing: {filed(missing)}")
     if unknown := [name for name in given if name not in wanted]:
         raise UserError(f"{place}: tensors that are not part of this encoder: {filed(unknown)}")
-    for name, tensor in given.items():
+    for name in given:
+        tensor = given[name]
         shape, needed = tuple(tensor.shape), tuple(wanted[name].shape)
         if shape != needed:
             parts = checkpoint.filed(f"{encoder}.{name}")
@@ -258,11 +265,52 @@ def _check_tensors(checkpoint: Checkpoint, encoder: str, given: Mapping[str, Ten
             raise UserError(f"{place}: {has}; the config says {needed}")
         if not tensor.is_floating_point():
             raise UserError(f"{place}: {filed([name])} holds {tensor.dtype}; floating-point numbers are needed")
+        yield name, tensor
 
 
 def _shapes(parts: Mapping[str, Shape | None]) -> str:
     """Return names with their shapes, for a message."""
     return ", ".join(f"{name} {shape}" for name, shape in parts.items())
+
+
+def join(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """Make one model of the encoders of several, which must be of one space: of one family, with equal vectors of text.
+
+    An encoder that several have is taken from the first; they may differ in the logit scale alone.
+
+    Raises:
+        UserError: they are of several families or sizes, or an encoder that two have differs.
+    """
+    first, owners = checkpoints[0], dict[str, Checkpoint]()
+    for found in checkpoints:
+        for what, own, others in (("family", found.config.family, first.config.family), ("dim", found.config.dim, first.config.dim)):
+            if own != others:
+                raise UserError(f"{found.place}: its {what} is {own}, that of {first.place} {others}; their vectors have no common space")
+        for name in found.config.encoders:
+            owner = owners.setdefault(name, found)
+            if owner is not found and _without_scale(owner, name) != _without_scale(found, name):
+                why = "their vectors have no common space" if name == registry.TEXT else "one model has one of each"
+                raise UserError(f"{found.place}: its {name} encoder differs from that of {owner.place}; {why}")
+    configs = [found.config for found in checkpoints]
+    config = replace(
+        first.config,
+        encoders={name: owner.config.encoders[name] for name, owner in owners.items()},
+        about="; ".join(dict.fromkeys(config.about for config in configs if config.about)),
+        licence=" and ".join(dict.fromkeys(config.licence for config in configs if config.licence)) or None,
+        address=None,
+        rule_seed=next((config.rule_seed for config in configs if config.rule_seed is not None), None),
+        trained_on={name: owner.config.trained_on[name] for name, owner in owners.items() if name in owner.config.trained_on},
+        files={},
+        bases={},
+    )
+    place = ", ".join(found.place for found in checkpoints)
+    return Checkpoint(config, place, lambda name: owners[name].read(name), filed=lambda name: owners[name.partition(".")[0]].filed(name))
+
+
+def _without_scale(checkpoint: Checkpoint, name: str) -> tuple[EncoderConfig, str]:
+    """Return what an encoder's vectors depend on: its config and the fingerprint of its weights, both without the logit scale."""
+    tensors = {key: tensor for key, tensor in checkpoint.read(name).items() if key != "log_scale"}
+    return replace(checkpoint.config.encoders[name], scale=None), fingerprint(tensors)
 
 
 def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> ModelConfig:
@@ -278,10 +326,10 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> 
         building.mkdir()
         files = {}
         for name, encoder in checkpoint.config.encoders.items():
-            tensors = checkpoint.read(name)
-            _check_tensors(checkpoint, name, tensors, build_encoder(registry.modality(name, encoder), encoder).state_dict())
+            wanted = build_encoder(registry.modality(name, encoder), encoder).state_dict()
+            tensors = _checked(checkpoint, name, wanted)
             path = building / f"{name}.safetensors"
-            write_tensors({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
+            write_tensors({key: tensor.contiguous() for key, tensor in tensors}, path)
             files[path.name] = file_record(path)
         config = replace(checkpoint.config, name=folder.name, origin=dict(origin), files=files, bases={})
         (building / "config.json").write_text(config.to_json())

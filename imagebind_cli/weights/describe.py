@@ -15,7 +15,7 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.weights import download, foreign_config, model_config
 from imagebind_cli.weights.checkpoint import Checkpoint
 from imagebind_cli.weights.find import BUNDLED, default_name, is_bundled
-from imagebind_cli.weights.origin import count_files, read_origin, recorded_files
+from imagebind_cli.weights.origin import count_files, file_hash, read_origin, recorded_files
 from imagebind_cli.weights.published import published_models
 from imagebind_cli.weights.verified import weight_fault
 
@@ -86,6 +86,15 @@ def describe_model(found: Checkpoint) -> dict[str, Any]:
         "encoders": encoders,
         **({"card": card.read_text(encoding="utf-8", errors="replace")} if card.is_file() else {}),
     }
+
+
+def source_record(found: Checkpoint) -> dict[str, Any]:
+    """Return where a model's weights are from, for the record of what is made of it."""
+    record: dict[str, Any] = {"from": found.place, **read_origin(_folder_of(found))}
+    if (path := Path(found.place)).is_file():
+        record["sha256"] = file_hash(path)
+    trained = {key: value for key, value in found.config.origin.items() if key in ("trained", "steps")}
+    return record | trained
 
 
 def count_recorded_files(found: Checkpoint) -> int:

@@ -88,8 +88,8 @@ def _named(name: str, config: ModelConfig | ForeignConfig | None) -> Checkpoint:
 def _published(model: PublishedModel, config: ModelConfig | ForeignConfig | None) -> Checkpoint:
     """Open a model that its family publishes; it has the name, the licence and the description that the family gives it."""
     pulled = _pulled(model.place, config, model.name)
-    config = dataclasses.replace(pulled.config, name=model.name, about=model.about, licence=model.licence, address=model.address)
-    return dataclasses.replace(pulled, config=config)
+    named = dataclasses.replace(pulled.config, name=model.name, about=model.about, licence=model.licence, address=model.address)
+    return dataclasses.replace(pulled, config=named)
 
 
 def _pulled(place: str, config: ModelConfig | ForeignConfig | None, name: str | None = None) -> Checkpoint:

@@ -58,7 +58,7 @@ class ModelConfig:
 
     @property
     def family(self) -> str:
-        """The published system that the encoders are of; all of a model's are of one."""
+        """The published system that the encoders are of: one for all, but where training bound an encoder to another family's space."""
         return next((encoder.family for encoder in self.encoders.values()), IMAGEBIND)
 
     def to_json(self) -> str:
@@ -102,9 +102,17 @@ def from_values(values: Any, place: str) -> ModelConfig:
         here = f"{place}: encoders.{name}"
         trunk = _build(TrunkConfig, table.get("trunk", {}), f"{here}.trunk")
         encoders[name] = _build(EncoderConfig, {**table, "dim": values.get("dim"), "trunk": trunk}, here)
-    if len(families := {encoder.family for encoder in encoders.values()}) > 1:
+    families = {encoder.family for encoder in encoders.values()}
+    if len(families) > 1 and not _was_trained(values):  # training binds an encoder to the space of a frozen one, of whatever family
         raise UserError(f"{place}: encoders of several families: {', '.join(sorted(families))}; their vectors have no common space")
     return _build(ModelConfig, {**values, "encoders": encoders}, place)
+
+
+def _was_trained(values: Mapping[str, Any]) -> bool:
+    """Check whether a config says that its model, or one that it was made from, was trained here."""
+    origin = values.get("origin")
+    origins = [origin, *(sources if isinstance(sources := origin.get("sources"), list) else [])] if isinstance(origin, dict) else []
+    return bool(values.get("bases")) or any(isinstance(each, dict) and "trained" in each for each in origins)
 
 
 def packaged_config(name: str) -> ModelConfig:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import re
+import sys
 import threading
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +208,57 @@ def damaged_part(path: Path) -> str:
     except Exception as error:  # whatever damaged bytes happen to mean
         return f"cannot be read: {first_line(error)}"
     return ""
+
+
+def release_pages(tensor: Tensor) -> None:
+    """Give the memory back that a tensor of a mapped file takes, once it was copied; if it is used again, it is read from the file again.
+
+    Only whole pages that the kernel says are the file's are dropped, so that nothing can be lost: a tensor in memory of its own, or one that
+    was written to since it was mapped, is left as it is. On systems other than Linux nothing is done.
+    """
+    first = -(-tensor.data_ptr() // mmap.PAGESIZE)
+    count = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE - first
+    if not sys.platform.startswith("linux") or tensor.device.type != "cpu" or not tensor.is_contiguous() or count < 1:
+        return
+    try:
+        with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+            pagemap.seek(8 * first)
+            pages = np.frombuffer(pagemap.read(8 * count), np.uint64)
+    except OSError:
+        return
+    present, swapped, of_file = (((pages >> np.uint64(bit)) & np.uint64(1)).astype(bool) for bit in (63, 62, 61))  # proc_pid_pagemap(5)
+    if len(pages) == count and present.any() and not (swapped | (present & ~of_file)).any():
+        drop = 4  # MADV_DONTNEED
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first * mmap.PAGESIZE), ctypes.c_size_t(count * mmap.PAGESIZE), drop)
+
+
+class JoinedTensors(Mapping[str, Tensor]):
+    """Tensors by name, each joined from its parts along the first axis when it is asked for, and then not kept: a whole encoder is read
+    tensor by tensor, and never takes its memory twice."""
+
+    def __init__(self, parts: Mapping[str, Callable[[], Sequence[Tensor]]]) -> None:
+        """parts: of each tensor, a function that gives them in order."""
+        self._parts = parts
+
+    def __getitem__(self, name: str) -> Tensor:
+        with self.parts(name) as parts:
+            if len(parts) == 1:
+                return parts[0]
+            return torch.cat(list(parts))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    @contextmanager
+    def parts(self, name: str) -> Iterator[Sequence[Tensor]]:
+        """Give the parts of a tensor, which are not joined for that; the memory of several is given back afterwards."""
+        parts = self._parts[name]()
+        yield parts
+        for part in parts if len(parts) > 1 else ():
+            release_pages(part)
 
 
 def to_int8(tensor: Tensor) -> tuple[Tensor, Tensor]:

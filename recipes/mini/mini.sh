@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make imagebind-mini from nothing: packages, data, training, report, package. Every step skips what is done, so the same command continues a run.
 #
-#   recipes/mini/mini.sh [STEP...]      fetch prepare shard start image-text audio imu depth thermal evaluate package; all of these by default; ablate
+#   recipes/mini/mini.sh [STEP...]      fetch prepare shard start image-text audio imu depth thermal evaluate package; all of these by default; ablate, moments
 #
 # MINI_WORK: where everything goes (about 6 GB); build/mini by default. MINI_ESC10: a folder of ESC-10, with a folder for each class. MINI_ROADSCENE: a
 # folder of RoadScene (visible/, infrared/), to measure thermal pictures with. MINI_SEEDS: runs of each kind; 3 by default.
@@ -128,6 +128,8 @@ ablate() { # one setting changed at a time; for the report alone
 }
 
 evaluate() { "$python" ../report/report.py "$work"; }
+
+moments() { "$python" ../report/moments.py "$work" | tee "$work/moments.md"; } # when in recordings of other people: the table of docs/moments.md
 
 package() { "$python" package.py "$work"; }
 

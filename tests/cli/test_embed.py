@@ -522,7 +522,7 @@ def test_bad_depth_maps_are_told_one_by_one(embed: Run, folder: Path) -> None:
     np.save(folder / "line.npy", np.ones(4, np.float32))
     (folder / "huge.png").write_bytes(huge_png())
     wanted = {
-        "grey8.png": "an 8-bit picture is no metric depth",
+        "grey8.png": "an 8-bit picture is not metric depth",
         "colour.png": "a colour picture",
         "zero.npy": "no pixel has a depth",
         "line.npy": "shape (4,)",

@@ -48,7 +48,7 @@ READING = {name.replace("_", "-") for name in options.flags()}
 
 
 @pytest.mark.parametrize(
-    ("words", "most"), [(["embed"], 45), (["preprocess"], 45), (["zeroshot"], 70), (["retrieve"], 60), (["train"], 45)]
+    ("words", "most"), [(["embed"], 45), (["preprocess"], 45), (["zeroshot"], 70), (["retrieve"], 60), (["train"], 45), (["locate"], 65)]
 )
 def test_help_of_a_command_is_short(help: Any, words: list[str], most: int) -> None:
     lines = help(*words)
@@ -138,8 +138,8 @@ def test_options_may_come_anywhere(imagebind: Run, tmp_path: Path, monkeypatch: 
         (["embed"], "the modality is missing; choose from image, video"),
         (["embed", "--device", "cpu"], "the modality is missing"),
         (["embed", "image,audio", "x"], "unknown modality 'image,audio'; choose from image"),
-        (["embed", "image", "x", "--max-gap", "1"], "image has no option 'max-gap'; it has none"),
-        (["embed", "--max-gap", "1", "audio", "x"], "audio has no option 'max-gap'; it has clips, channels, track"),
+        (["embed", "image", "x", "--max-gap", "1"], "image has no option 'max-gap'; it has resize"),
+        (["embed", "--max-gap", "1", "audio", "x"], "audio has no option 'max-gap'; it has clips, hop, channels, track"),
         (["preprocess", "image,audio", "x", "-o", "a.tar", "--focal=3"], "none of image, audio has an option 'focal'"),
         (["preprocess", "image,smell", "x", "-o", "a.tar"], "unknown modality 'smell'"),
         (["zeroshot", "audio", "x", "--labels", "a,b", "--focal", "3"], "audio has no option 'focal'; it has clips"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -225,3 +226,19 @@ def test_an_answer_is_printed_before_the_next_input_comes(start: Start, folder: 
         assert json.loads(process.stdout.readline())["id"] == name
     assert process.communicate()[0] == b""
     assert process.returncode == 0
+
+
+def test_ctrl_c_ends_it_in_a_line(start: Start, folder: Path) -> None:
+    process = start("locate", "image", "--model", "tiny", "--device", "cpu", "-", "--text", "a dog", "--html", "page.html")
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(b"a.png\n")
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["id"] == "a.png"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert process.stderr
+    said = process.stderr.read().decode()
+    assert "stopped; the same command begins again" in said
+    assert "Traceback" not in said
+    assert sorted(os.listdir()) == ["a.png", "b.png"]  # no half of a page

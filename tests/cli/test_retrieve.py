@@ -18,7 +18,7 @@ import soundfile
 
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener
-from imagebind_cli.retrieval.find import Finder
+from imagebind_cli.retrieval import Finder
 from imagebind_cli.retrieval.requests import QueryRequest
 from imagebind_cli.similarity import combine, unit
 from imagebind_cli.store import FORMATS
@@ -541,7 +541,7 @@ def test_what_cannot_be_done_is_told_in_one_line(retrieve: Run, folder: Path, mo
         told_once(retrieve(*arguments), *words)
     run = retrieve(place, "--vector", "zero.npy")
     assert (run.code, run.out) == (1, b"")
-    assert "zero.npy: a vector of zeros" in run.err
+    assert "zero.npy: a vector that is zero or not finite" in run.err
 
 
 def test_another_model_is_refused(retrieve: Run, pictures: Path) -> None:
@@ -757,7 +757,7 @@ def test_one_window_is_asked_for_by_its_seconds(retrieve: Run, folder: Path) -> 
     for asked in (["--like", "night.csv"], ["--queries", "n.npy"]):
         alone = retrieve("n.npy", *asked)
         assert (alone.code, alone.out) == (1, b"")
-        assert "every row of the stores is of this item" in alone.err
+        assert "the stores hold only this item" in alone.err
         assert "--like 'night.csv#0-5'" in alone.err
 
 

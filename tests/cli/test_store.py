@@ -423,10 +423,10 @@ def test_the_ids_beside_an_array_stand_for_their_store_in_a_check_and_name_it_el
     run = imagebind("store", "check", "n.jsonl")
     assert (run.code, run.out) == (1, b"n.jsonl: row 1 ('2.png'): length 2, not 1\n")
     run = imagebind("store", "info", "n.jsonl")
-    assert (run.code, run.notices) == (1, ["imagebind: n.jsonl: holds the ids of n.npy, which is the store"])
+    assert (run.code, run.notices) == (1, ["imagebind: n.jsonl: holds only ids; open n.npy instead"])
     Path("n.npy").unlink()
     run = imagebind("store", "check", "n.jsonl")
-    assert (run.code, run.out) == (1, b"n.jsonl: holds the ids of n.npy, which is missing\n")
+    assert (run.code, run.out) == (1, b"n.jsonl: holds only ids; n.npy is missing\n")
 
 
 # All of them
@@ -472,7 +472,7 @@ def test_prune_drops_the_items_whose_file_is_gone_and_nothing_else(imagebind: Ru
     before = open_store(path)
     dry = imagebind("store", "prune", path, "--missing", "--dry-run")
     assert (dry.code, dry.out) == (0, b"row 1\n")
-    assert f"{path}: 1 of 4 items (1 rows) would be dropped" in dry.err
+    assert f"{path}: 1 of 4 items (1 row) would be dropped" in dry.err
     assert open_store(path).ids == before.ids
     run = imagebind("store", "prune", path, "--missing", "--json")
     assert json.loads(run.out) == {"store": str(path), "items": 4, "missing": ["row 1"], "rows": 1, "dry_run": False}

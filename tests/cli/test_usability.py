@@ -374,6 +374,12 @@ retrieve good.h5 --text a -k 0
 retrieve good.h5 --text a --index bad
 retrieve good.h5 good.h5 --text a
 retrieve good.h5 --pairs ids
+moments
+moments good.h5
+moments good.h5 --text a --min-length -1
+moments good.h5 --text a --threshold high
+moments good.h5 --text a --report r.json
+moments a.png --text a
 store nothing
 store merge good.h5
 store merge good.h5 -o a.xyz
@@ -432,6 +438,9 @@ retrieve good.h5 text.h5 --pairs gone.jsonl
 retrieve good.h5 --text a --html gone/p.html
 retrieve good.h5 --text a --model nosuch
 retrieve good.h5 --text a --model mini
+moments gone.wav --text a
+moments good.h5 --text a
+moments good.h5 --truth gone.jsonl
 store info gone.h5
 store info folder
 store info junk.h5

@@ -16,9 +16,10 @@ import pytest
 from imagebind_cli import corpus, options
 from imagebind_cli.errors import OptionError, UsageError, UserError
 from imagebind_cli.evaluation import ClassOptions, classify
+from imagebind_cli.evaluation.truth import labels_of
 from imagebind_cli.events import Listener
 from imagebind_cli.registry import face
-from imagebind_cli.retrieval.find import find
+from imagebind_cli.retrieval import find
 from imagebind_cli.similarity import combine
 from imagebind_cli.space import Space
 from imagebind_cli.store import Row, open_store
@@ -91,6 +92,28 @@ def test_a_run_without_a_listener_is_logged(photos: Path, tmp_path: Path, caplog
     caplog.clear()
     find(["maps.h5"], depth="0.npy", k=1)
     assert lines() == [untrained, assumed]
+
+
+def test_a_query_has_several_parts_of_one_modality(photos: Path, tiny: Any) -> None:
+    corpus.embed(tiny, "image", ["photos"], "photos.h5")
+    query = combine(tiny.embed("text", ["snow", "night", "a dog"]), (1, -1, 0.5))
+    hits = find(["photos.h5"], text=["snow", "night", "a dog"], weights=(1, -1, 0.5), k=3, model=tiny)
+    store = open_store("photos.h5")
+    assert [hit.id for hit in hits] == [store.ids[row] for row in np.argsort(-(store.vectors() @ query))]
+    assert hits[0].score == pytest.approx(float((store.vectors() @ query).max()), abs=1e-6)
+
+
+def test_files_of_the_folder_one_is_in_are_found_by_their_names(photos: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their ids begin with `./`; such a file is in no class by folder."""
+    monkeypatch.chdir(photos)
+    corpus.embed(tiny, "image", ["."], "photos.h5")
+    assert open_store("photos.h5").ids == ["./0.png", "./1.png", "./2.png"]
+    plain, exact = (find(["photos.h5"], like=id, k=2, model=tiny) for id in ("1.png", "./1.png"))
+    assert [hit.id for hit in plain] == [hit.id for hit in exact]
+    assert "./1.png" not in [hit.id for hit in plain]
+    with pytest.raises(UserError, match="no item 'x.png'"):
+        find(["photos.h5"], like="x.png", model=tiny)
+    assert [labels_of("folder", id, {}) for id in ("./1.png", "1.png", "../1.png", "./cats/1.png")] == [[], [], [], ["cats"]]
 
 
 def test_what_cannot_be_prepared_is_a_usage_error(photos: Path) -> None:

@@ -570,7 +570,7 @@ def test_what_is_no_depth_is_refused_in_one_line(tmp_path: Path) -> None:
     Image.fromarray(grey).save(tmp_path / "grey.png")
     Image.fromarray(np.stack([grey, grey, 255 - grey], axis=-1)).save(tmp_path / "colour.png")
     (tmp_path / "colour.pfm").write_bytes(b"PF\n1 1\n-1.0\n" + bytes(12))
-    eight = "an 8-bit picture is no metric depth; 16-bit millimetres or floating-point metres are needed"
+    eight = "an 8-bit picture is not metric depth; 16-bit millimetres or floating-point metres are needed"
     for unit in None, "metres", "mm", "sunrgbd", "disparity":
         refused(tmp_path / "grey.png", eight, depth_format=unit)
         refused(tmp_path / "colour.png", "a colour picture (mode RGB); one value per pixel is needed", depth_format=unit)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ import pytest
 import torch
 
 from imagebind_cli import pipeline
+from imagebind_cli.corpus.preprocess import MANY
 from imagebind_cli.encoder import Sample
 from imagebind_cli.engine import open_engine
 from imagebind_cli.engine import processes as engine_processes
@@ -297,3 +300,20 @@ def test_vectors_are_the_same_whoever_reads(tiny: Any, at_once: None, tmp_path: 
             assert one == other
         else:
             assert np.abs(one.embeddings[0].vector - other.embeddings[0].vector).max() <= 1e-6
+
+
+FULL = "mount -t tmpfs -o size=64k tmpfs /dev/shm && (head -c 1m /dev/zero > /dev/shm/full || true) 2> /dev/null && exec "
+
+
+def test_processes_need_no_shared_memory(tmp_path: Path) -> None:
+    """In containers /dev/shm has 64 MB, or is full; here it has 64 KB and no room."""
+    alone = ["unshare", "--mount", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*alone, f"{FULL} true"], capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount, and not in every container")
+    rows = (json.dumps({"id": str(number), "text": f"sentence {number}"}) + "\n" for number in range(MANY))
+    (tmp_path / "rows.jsonl").write_text("".join(rows))
+    command = [*alone, f'{FULL} "$0" "$@"', sys.executable, "-m", "imagebind_cli", "preprocess", "text", "--manifest", "rows.jsonl"]
+    run = subprocess.run(
+        [*command, "-o", "out.tar", "--workers", "2", "--model", "tiny"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, "1,000 prepared" in run.stderr) == (0, True), run.stderr

@@ -198,7 +198,7 @@ def test_a_list_of_parts_and_the_parts_must_agree(tmp_path: Path) -> None:
         ({"text": {"eos_token_id": 7}}, "text_config.eos_token_id 7"),
         ({"text": {"hidden_size": "wide"}}, "config.json"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
-        ({"projection_dim": 25}, "head.proj.weight has shape"),
+        ({"projection_dim": 25}, r"visual_projection.weight has shape \(24, 48\); the config says \(25, 48\)"),
     ],
 )
 def test_what_is_not_understood_is_named(folder: Path, changes: dict[str, Any], named: str) -> None:

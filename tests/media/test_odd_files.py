@@ -434,7 +434,7 @@ DEPTHS = [
     Odd("depth", "both-vast.npy", array(BOTH_VAST), EMBEDS),
     Odd("depth", "zero.npy", array(np.zeros((60, 80), np.uint16)), "no pixel has a depth"),
     Odd("depth", "below.npy", array(-RELIEF), "no pixel has a depth"),
-    Odd("depth", "8-bit.png", generate.thermal, "8-bit picture is no metric depth"),
+    Odd("depth", "8-bit.png", generate.thermal, "8-bit picture is not metric depth"),
     Odd("depth", "one.npy", array(np.ones((1, 1))), EMBEDS),
 ]
 THERMALS = [

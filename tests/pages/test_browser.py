@@ -106,6 +106,22 @@ HOSTILE = [
 ]
 
 
+def test_a_timeline_leads_from_a_moment_to_its_player(imagebind: Run, driver: Chrome, tmp_path: Path) -> None:
+    sound, film = generate.audio(tmp_path / "a.wav", 9), generate.video(tmp_path / "v.mp4", 6, sound=True)
+    run = imagebind("moments", sound, film, "--text", "a dog", "-k", 4, "--html", tmp_path / "page.html")
+    assert run.code == 0, run.err
+    page = shown(driver, tmp_path / "page.html")
+    pictures = measured(page)
+    assert len(pictures) == len({row["id"] for row in run.rows}) + len(run.rows)  # a strip for each recording, a picture for each moment
+    assert all(picture["width"] > 1 and picture["height"] > 1 for picture in pictures)
+    moment = page.find_element(By.CSS_SELECTOR, "svg a")
+    moment.click()
+    card = page.find_element(By.CSS_SELECTOR, ":target")
+    assert (card.tag_name, card.get_attribute("id")) == ("li", str(moment.get_dom_attribute("href")).removeprefix("#"))
+    assert card.find_elements(By.TAG_NAME, "audio")
+    assert complaints(page) == []
+
+
 def test_names_are_text_whatever_they_hold(imagebind: Run, driver: Chrome, tmp_path: Path) -> None:
     for modality in ("text", "image", "audio"):
         store(tmp_path / f"{modality}.npy", modality, HOSTILE)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from reliability.faults import build_shim
 from reliability.soak import MODEL, Sample, files, judge, sentences, soak
 
 
@@ -57,3 +61,45 @@ def test_files_are_different_names_of_readable_pictures(tmp_path: Path) -> None:
     names = list(files(tmp_path / "files", 150))
     assert len(set(names)) == 150
     assert all(Path(name).stat().st_nlink > 1 for name in names)
+
+
+FAILING = """
+import ctypes, os, sys
+import h5py, numpy, sqlite3
+from safetensors.numpy import save_file
+
+def hdf5():
+    with h5py.File("a.h5", "w") as file:
+        file["a"] = numpy.ones(100_000)
+
+def sync():
+    with open("a.txt", "wb", 0) as file:
+        os.fsync(file.fileno())
+
+writers = {
+    "python": lambda: open("a.txt", "wb", 0).write(b"a"),
+    "sync": sync,
+    "hdf5": hdf5,
+    "sqlite": lambda: sqlite3.connect("a.db").execute("create table a (b)"),
+    "safetensors": lambda: save_file({"a": numpy.ones(1000)}, "a.safetensors"),
+}
+for name, write in writers.items():
+    ctypes.CDLL(None).eio_arm(ctypes.c_long(0))
+    try:
+        write()
+    except Exception as error:
+        print(name, "disk I/O error" in str(error) or "file write failed" in str(error) or "Input/output error" in str(error))
+    write()
+    print(name, "works again", flush=True)
+"""
+
+
+def test_one_write_of_any_library_fails_under_the_shim(tmp_path: Path) -> None:
+    shim = build_shim(tmp_path)
+    if shim is None:
+        pytest.skip("no C compiler")
+    environment = {**os.environ, "LD_PRELOAD": str(shim)}
+    command = [sys.executable, "-W", "ignore", "-c", FAILING]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    names = ("python", "sync", "hdf5", "sqlite", "safetensors")
+    assert run.stdout.splitlines() == [line for name in names for line in (f"{name} True", f"{name} works again")], run.stderr

@@ -486,7 +486,7 @@ def test_which_files_are_of_another_kind(modality: str, read: str, other: str) -
 def test_done_files_beside_others_are_not_nothing(tmp_path: Path) -> None:
     files(tmp_path, "1.png", "a.txt")
     others = Others()
-    assert list(from_arguments([str(tmp_path)], ("image",), NOTHING, passes=lambda path: path.endswith(".png"), others=others)) == []
+    assert list(from_arguments([str(tmp_path)], ("image",), NOTHING, skips=lambda path: path.endswith(".png"), others=others)) == []
     assert others.count == 1
 
 

@@ -747,3 +747,19 @@ def test_shared_memory_too_small_for_any_worker_is_one_line(folder, tmp_path, im
     done = imagebind(*command, "--set", "run.workers=1", "--set", "run.steps=2", "--out", tmp_path / "run")
     assert done.code == 1
     assert "too few for 1 workers; where shared memory is small" in done.err.splitlines()[-1]
+
+
+def test_anchors_of_another_family_are_refused(folder, tmp_path):
+    def cache():
+        return opened(folder / "scenes.jsonl", views=2).anchor_cache(0, tmp_path / "cache", "weights")
+
+    cache().fill(encode)
+    made = tmp_path / "cache" / "made.json"
+    record = {key: value for key, value in json.loads(made.read_text()).items() if key != "crc32"}
+    assert record["family"] == "imagebind"
+    made.write_text(json.dumps(record | {"family": "clip"}))
+    with pytest.raises(UserError, match="cache: the anchors were computed with other family; choose another folder, or delete this one"):
+        cache()
+    del record["family"]  # of anchors from before there were families
+    made.write_text(json.dumps(record))
+    assert cache().missing() == 0

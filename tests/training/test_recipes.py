@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.training import manifests
+from imagebind_cli.training import dataset_manifests
 from imagebind_cli.training.data import PairData
 from imagebind_cli.training.inputs import pair_inputs
 from imagebind_cli.training.plan import data_lines
@@ -89,6 +89,20 @@ def captioned(root):
                 archive.addfile(information, io.BytesIO(data))
 
 
+def sentences(root):
+    """A manifest of sentences with a video, a depth map and a thermal picture each, as people write one."""
+    root.mkdir()
+    rows = []
+    for number in range(4):
+        generate.video(root / f"{number}.mp4", seconds=2, seed=number)
+        grey = generate.pixels(number)[..., :1].repeat(3, axis=-1)
+        trees.Image.fromarray(grey).save(root / f"{number}.jpg")
+        trees.Image.fromarray(generate.pixels(number)[..., 0].astype(np.uint16) * 20 + 500).save(root / f"{number}.png")
+        files = {"video": f"{number}.mp4", "depth": f"{number}.png", "thermal": f"{number}.jpg"}
+        rows.append(json.dumps({"text": f"number {number}", **files}))
+    trees.write(root / "captions.jsonl", "\n".join(rows) + "\n")
+
+
 DATASETS = {"audioset": audioset, "sunrgbd": sunrgbd, "llvip": llvip, "ego4d": ego4d, "clotho": clotho}
 SPLITS = {"sunrgbd": "test"}  # the miniature's larger one
 DATA = {
@@ -102,6 +116,10 @@ DATA = {
     "locked-image": ["captioned"],
     "fine-tune": ["audioset"],
     "text-audio": ["clotho"],
+    "languagebind-audio": ["clotho"],
+    "languagebind-video": ["sentences"],
+    "languagebind-depth": ["sentences"],
+    "languagebind-thermal": ["sentences"],
 }
 
 
@@ -112,12 +130,13 @@ def data(tmp_path_factory):
     made = {}
     for name, make in DATASETS.items():
         make(folder / name)
-        rows = manifests.DATASETS[name][0](folder / name, SPLITS.get(name, "train"))
+        rows = dataset_manifests.DATASETS[name][0](folder / name, SPLITS.get(name, "train"))
         made[name] = folder / "manifests" / f"{name}.jsonl"
         made[name].parent.mkdir(exist_ok=True)
-        manifests.write_manifest(rows, made[name])
+        dataset_manifests.write_manifest(rows, made[name])
     captioned(folder / "captioned")
-    return made | {"captioned": folder / "captioned/*.tar"}
+    sentences(folder / "sentences")
+    return made | {"captioned": folder / "captioned/*.tar", "sentences": folder / "sentences/captions.jsonl"}
 
 
 def changes(name, data):
@@ -247,7 +266,7 @@ def test_audioset_pairs_a_clip_with_its_own_sound(data, capsys):
     assert [row["id"] for row in found] == ["-0RWZT-miFs_420", "zzbTaK7CXJY_30"]
     assert found[0]["video"] == found[0]["audio"] == "../audioset/clips/a/-0RWZT-miFs_420000_430000.mp4"
     assert found[1]["image"] == "../audioset/frames/zzbTaK7CXJY.jpg"
-    list(manifests.audioset_rows(data["audioset"].parent.parent / "audioset", "train"))
+    list(dataset_manifests.audioset_rows(data["audioset"].parent.parent / "audioset", "train"))
     assert "1 of 3 clips are missing, as GoneGoneGon_1.5" in capsys.readouterr().err
 
 
@@ -256,7 +275,7 @@ def test_sunrgbd_takes_the_filled_depth_of_the_split(data):
     assert [row["id"] for row in found] == list(trees.SUN_SAMPLES)
     assert found[1]["depth"] == f"../sunrgbd/SUNRGBD/{found[1]['id']}/depth_bfx/0000103.png"
     assert [row["label"] for row in found] == ["kitchen", "living room", "idk", "office"]
-    assert len(list(manifests.sunrgbd_rows(data["sunrgbd"].parent.parent / "sunrgbd", "train"))) == 1
+    assert len(list(dataset_manifests.sunrgbd_rows(data["sunrgbd"].parent.parent / "sunrgbd", "train"))) == 1
 
 
 def test_ego4d_centres_its_stretches_on_narrations(data):
@@ -267,7 +286,7 @@ def test_ego4d_centres_its_stretches_on_narrations(data):
         assert row["start"] == max(0, float(time) - 2.5)
         assert row["end"] - row["start"] == 5
         assert (row["video"], row["imu"]) == (f"../ego4d/v2/full_scale/{video}.mp4", f"../ego4d/v2/imu/{video}.csv")
-    tested = {item["id"] for item in manifests.ego4d_rows(data["ego4d"].parent.parent / "ego4d", "test")}
+    tested = {item["id"] for item in dataset_manifests.ego4d_rows(data["ego4d"].parent.parent / "ego4d", "test")}
     assert not tested & {row["id"] for row in found}
 
 
@@ -293,7 +312,7 @@ def test_the_command_line_of_manifests(data, tmp_path):
     root = data["llvip"].parent.parent / "llvip"
 
     def run(*arguments):
-        command = [sys.executable, "-W", "ignore", "-m", "imagebind_cli.training.manifests", *arguments]
+        command = [sys.executable, "-W", "ignore", "-m", "imagebind_cli.training.dataset_manifests", *arguments]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
 
     done = run("llvip", root, "-o", "llvip.jsonl")
@@ -312,5 +331,5 @@ def test_a_sample_that_is_not_whole_is_told(data):
     held = missing.read_bytes()
     missing.unlink()
     with pytest.raises(UserError, match=r"no image/\*.jpg or no depth_bfx/\*.png in"):
-        list(manifests.sunrgbd_rows(root, "test"))
+        list(dataset_manifests.sunrgbd_rows(root, "test"))
     missing.write_bytes(held)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.events import Listener
 from imagebind_cli.training.inputs import pair_inputs
 from imagebind_cli.training.overrides import resolve_recipe
 from imagebind_cli.training.plan import encoder_recipes, run_config
@@ -145,10 +146,21 @@ lr = 0.01
     assert new.zeroshot[0].data == "labels.csv"
 
 
+class Notes(Listener):
+    """Keeps the notes of a run in a list."""
+
+    def __init__(self, lines):
+        super().__init__()
+        self.lines = lines
+
+    def note(self, text):
+        self.lines.append(text)
+
+
 def test_a_pair_in_the_place_of_a_recipes_keeps_what_fits(monkeypatch):
     monkeypatch.delenv("IMAGEBIND_MODEL", raising=False)
     said = []
-    made = resolve_recipe("fine-tune", pairs=["image-text"], data=["x.jsonl"], notify=said.append)
+    made = resolve_recipe("fine-tune", pairs=["image-text"], data=["x.jsonl"], listener=Notes(said))
     (pair,) = made.pairs
     assert (pair.batch, pair.temperature, pair.data) == (64, 0.05, ("x.jsonl",))
     assert {name: augment.model_dump(exclude_unset=True) for name, augment in pair.augment.items()} == {"image": {"crop": 0.5, "flip": 0.5}}
@@ -168,7 +180,7 @@ def test_a_picture_in_the_place_of_a_sound_is_cropped_with_its_anchor():
 def test_weights_of_an_encoder_are_not_those_of_the_one_in_its_place(monkeypatch):
     monkeypatch.delenv("IMAGEBIND_MODEL", raising=False)
     said = []
-    made = resolve_recipe("locked-image", pairs=["depth-text"], notify=said.append)
+    made = resolve_recipe("locked-image", pairs=["depth-text"], listener=Notes(said))
     assert made.encoders["depth"].init is None
     assert said == ["depth-text takes the place and the settings of the recipe's image-text, but not encoders.vision.init"]
 
@@ -179,15 +191,15 @@ def test_a_pair_the_other_way_round_or_beside_several_does_not_take_settings_in_
         with pytest.raises(UserError, match=r"for the reverse, copy the recipe and change it"):
             resolve_recipe("fine-tune", pairs=[pair])
     said = []
-    assert resolve_recipe("imagebind", pairs=["image-text"], notify=said.append).pairs[0].temperature == 0.07
+    assert resolve_recipe("imagebind", pairs=["image-text"], listener=Notes(said)).pairs[0].temperature == 0.07
     assert said[0].startswith("image-text: not in the recipe, which has video-audio, image-depth, image-thermal, video-imu;")
 
 
 def test_a_model_in_place_of_the_recipes_is_said():
     said = []
-    assert resolve_recipe(None, pairs=["image-text"], model="tiny", notify=said.append).model == "tiny"
-    assert resolve_recipe("fine-tune", notify=said.append).model == "huge"
+    assert resolve_recipe(None, pairs=["image-text"], model="tiny", listener=Notes(said)).model == "tiny"
+    assert resolve_recipe("fine-tune", listener=Notes(said)).model == "huge"
     assert said == []
-    assert resolve_recipe("fine-tune", model="mini", notify=said.append).model == "mini"
-    assert resolve_recipe("fine-tune", changes=["model=tiny"], notify=said.append).model == "tiny"
+    assert resolve_recipe("fine-tune", model="mini", listener=Notes(said)).model == "mini"
+    assert resolve_recipe("fine-tune", changes=["model=tiny"], listener=Notes(said)).model == "tiny"
     assert said == ["model mini takes the place of the recipe's huge"]

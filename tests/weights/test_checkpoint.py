@@ -162,13 +162,13 @@ def test_unknown_tensors_are_named(weights):
 
 def test_missing_tensors_are_named(weights):
     short = {key: tensor for key, tensor in weights.items() if key != "modality_trunks.audio.blocks.0.attn.bias_k"}
-    with pytest.raises(UserError, match=r"audio: tensors missing: trunk\.blocks\.0\.attn\.bias_k"):
+    with pytest.raises(UserError, match=r"audio: tensors missing: modality_trunks\.audio\.blocks\.0\.attn\.bias_k"):
         ib.load(short, config=SMALL, modalities=["audio"])
 
 
 def test_misshapen_tensors_are_named(weights):
     wrong = weights | {"modality_heads.audio.2.weight": torch.zeros(16, 15)}
-    with pytest.raises(UserError, match=r"head\.proj\.weight has shape \(16, 15\); the config says \(16, 16\)"):
+    with pytest.raises(UserError, match=r"audio: modality_heads\.audio\.2\.weight has shape \(16, 15\); the config says \(16, 16\)"):
         ib.load(wrong, config=SMALL, modalities=["audio"])
 
 

@@ -1,4 +1,4 @@
-"""A suite's recipe, a TOML file: class names, options with defaults, assumptions, published figures."""
+"""A suite's recipe, a TOML file: class names, options with defaults, assumptions, published figures, and what differs for other families."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from imagebind_cli.documents import read_toml
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.evaluation.suites.suite import Classes
 
+DEFAULT_PROTOCOL = "imagebind"  # of families without one of their own, too
 RECIPES = resources.files("imagebind_cli.evaluation.suites") / "recipes"
 
 Value = bool | int | float | str
@@ -33,19 +34,51 @@ class Option(_Strict):
 
 
 class Figures(_Strict):
-    """Published figures, in percent by metric, their source, and the options they are valid for."""
+    """Published figures, in percent by metric, their source, and the options they are valid for.
+
+    model: which of a family's models they are of, as its authors call it, where there are several.
+    """
 
     source: str
     values: dict[str, float]
     when: dict[str, str] = {}
+    model: str = ""
+
+    def describe(self) -> str:
+        """Return the values in words, with the model."""
+        values = ", ".join(f"{name} {value:.1f}" for name, value in self.values.items())
+        return f"{values} ({self.model})" if self.model else values
+
+
+class Protocol(_Strict):
+    """How a family of models is evaluated on a suite.
+
+    templates: a set by its name, or lines; None for the default set. photo: what they say in place of "photo".
+    cleaned: texts are cleaned before they are embedded, see `prompts.cleaned_text`.
+    names: names of classes in prompts, in place of the recipe's. options: other defaults of the suite's options.
+    reading, directions, assumed, figures, paper_items, paper_classes: as in `SuiteRecipe`, in place of its own; the first two only if given.
+    """
+
+    templates: str | list[str] | None = None
+    photo: str | None = None
+    cleaned: bool = False
+    names: dict[str, list[str]] = {}
+    options: dict[str, Value] = {}
+    reading: dict[str, Value] | None = None
+    directions: list[str] = []
+    assumed: list[str] = []
+    figures: list[Figures] = []
+    paper_items: int | None = None
+    paper_classes: int | None = None
 
 
 class SuiteRecipe(_Strict):
-    """One suite; see `Suite`.
+    """One suite; see `Suite`. Its own fields are ImageBind's protocol.
 
     layout: which of `LAYOUTS` reads it; empty for the one of its own name. tree: the files its folder must hold.
     paper_items, paper_classes: the counts in the paper.
     classes: each class with its names, in order, where the dataset's own files do not name them.
+    protocols: those of other families, by the family's name.
     """
 
     about: str
@@ -63,10 +96,19 @@ class SuiteRecipe(_Strict):
     figures: list[Figures] = []
     assumed: list[str] = []
     classes: dict[str, list[str]] = {}
+    protocols: dict[str, Protocol] = {}
 
-    def figures_for(self, options: Mapping[str, Value]) -> Figures | None:
-        """Return the published figures that a run with these options can be compared with."""
-        return next((figures for figures in self.figures if figures.when.items() <= options.items()), None)
+    def protocol(self, name: str) -> Protocol:
+        """Return the protocol of a family that has one here."""
+        if name != DEFAULT_PROTOCOL:
+            return self.protocols[name]
+        own = ("templates", "assumed", "figures", "paper_items", "paper_classes")
+        return Protocol(**{field: getattr(self, field) for field in own})
+
+    @property
+    def protocol_names(self) -> tuple[str, ...]:
+        """The families that have a protocol here."""
+        return (DEFAULT_PROTOCOL, *self.protocols)
 
     def named_classes(self, options: Mapping[str, Value]) -> Classes:
         """Return the classes; with the option `names` at `dataset`, under the dataset's own names, with underscores."""
@@ -102,8 +144,8 @@ def _first_fault(error: ValidationError) -> str:
     where = ".".join(map(str, fault["loc"]))
     if fault["type"] != "extra_forbidden":
         return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
-    parts: dict[Any, type[BaseModel]] = {"options": Option, "figures": Figures}
-    known = parts.get(fault["loc"][0], SuiteRecipe).model_fields
+    parts: dict[Any, type[BaseModel]] = {"options": Option, "figures": Figures, "protocols": Protocol}
+    known = next((parts[key] for key in reversed(fault["loc"][:-1]) if key in parts), SuiteRecipe).model_fields
     nearest = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.0)
     return f"unknown key {where!r}; the nearest known one is {nearest[0]!r}"
 

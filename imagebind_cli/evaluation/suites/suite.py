@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class Suite:
     published: figures in percent, by metric (`top1`, `map`, `R@1`), empty where none is published; source: where they are from.
     notes: what was assumed, what the paper leaves open (NOT STATED), and how this copy differs from the paper's.
     options: every option of the suite with its value. files: the files that the labels were read from.
+    protocol: the family whose protocol it follows. cleaned: texts are cleaned before they are embedded, as `prompts.cleaned_text` does.
+    of_family: opens it under the protocol of a family of models; None where the user chose a protocol.
     """
 
     name: str
@@ -51,6 +53,23 @@ class Suite:
     notes: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    protocol: str = "imagebind"
+    cleaned: bool = False
+    of_family: Callable[[str], Suite] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def keeps_lengths(self) -> bool:
+        """Whether captions and items are ranked by dot products of vectors of the length that the encoder gives them, and not by cosines."""
+        return self.options.get("similarity") == "dot"
+
+    def for_family(self, family: str) -> Suite:
+        """Return the suite as models of a family are evaluated: under their protocol, and with published figures only if they are theirs."""
+        suite = self.of_family(family) if self.of_family else self
+        if suite.protocol == family or not suite.published:
+            return suite
+        figures = ", ".join(f"{name} {value:.1f}" for name, value in suite.published.items())
+        note = f"published under this protocol, but for {suite.protocol} models: {figures}"
+        return replace(suite, published={}, source="", notes=[*suite.notes, note])
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def _spread(times: np.ndarray, name: str) -> np.ndarray:
 
 
 def _spread_unbroken(stamps: np.ndarray, counts: np.ndarray, step: float) -> np.ndarray:
-    """Do the same for a stretch in which no reading is missing: stamps (n,) and how many readings (n,) each has. step: between readings."""
+    """Spread readings over a stretch in which none is missing: stamps (n,), and how many readings (n,) each has. step: between readings."""
     rows = np.arange(counts.sum())
     starts = np.cumsum(counts) - counts
     if len(stamps) == 1:

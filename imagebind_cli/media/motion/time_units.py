@@ -127,7 +127,7 @@ def row_step(times: np.ndarray) -> float:
 
 
 def exceeds_step(steps: np.ndarray, counts: np.ndarray, step: float) -> np.ndarray:
-    """Return which steps (n,) between times are too long for the rows (n,) of the earlier one: readings are missing there."""
+    """Return which steps (n,) between times are longer than their counts of readings (n,) explain, so that some are missing."""
     return steps > MISSED * step * (counts + 1)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import imagebind_cli as ib
-from imagebind_cli.evaluation.precision import cosines
+from imagebind_cli.evaluation.number_types import cosines
 from imagebind_cli.weights import checkpoint, foreign_config, rule
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "recipes" / "mini" / "train"))

@@ -1,6 +1,6 @@
 """Manifests for the recipes' datasets, from the folders in which their authors distribute them.
 
-    python -m imagebind_cli.training.manifests sunrgbd SUN-RGBD -o sunrgbd.jsonl --split train
+    python -m imagebind_cli.training.dataset_manifests sunrgbd SUN-RGBD -o sunrgbd.jsonl --split train
 
 Each line is a pair: `id`, a path for each modality relative to the manifest's folder, and where known `label`, `group`, and `start` and `end`,
 the seconds of a part of a long recording. Missing files are reported. The splits are those of the evaluation suites (ImageBind appendix A).
@@ -129,8 +129,10 @@ def print_lines(*lines: str) -> None:
 
 
 def prepare_manifest() -> None:
-    """Run `python -m imagebind_cli.training.manifests`."""
-    parser = argparse.ArgumentParser(prog="python -m imagebind_cli.training.manifests", description=(__doc__ or "").partition("\n")[0])
+    """Run `python -m imagebind_cli.training.dataset_manifests`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m imagebind_cli.training.dataset_manifests", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("dataset", choices=DATASETS)
     parser.add_argument("root", type=Path, help="the folder it was unpacked into")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.jsonl")

@@ -39,7 +39,7 @@ def find(
     per_modality: bool = False,
     threshold: float = float("-inf"),
     model: Model | str | None = None,
-    **query: str | Path,
+    **query: str | Path | Sequence[str | Path],
 ) -> list[Hit]:
     """Find the rows of some stores that are nearest to one query, best first, exactly.
 
@@ -92,19 +92,20 @@ class Finder:
         weights: Sequence[float] | None = None,
         per_modality: bool = False,
         threshold: float = float("-inf"),
-        **query: str | Path,
+        **query: str | Path | Sequence[str | Path],
     ) -> list[Hit]:
         """Find the rows nearest to one query, best first.
 
         Args:
             k: answers. per_modality: `k` of each modality instead of all together. threshold: the lowest cosine of an answer.
             query: by modality a sentence or a file (`text="snow"`, `image="dog.jpg"`), `like=` the id of an item of the stores, `vector=` a
-                file of one vector. Several are combined: the normalised weighted sum of their unit vectors.
+                file of one vector; or a list of these (`text=["snow", "night"]`). Several are combined: the normalised weighted sum of
+                their unit vectors.
             weights: a number for each part of the query, in their order; below 0 to subtract it.
         Raises:
             UserError: a query that cannot be read.
         """
-        parts = tuple((kind, str(value)) for kind, value in query.items())
+        parts = tuple((kind, str(part)) for kind, given in query.items() for part in ([given] if isinstance(given, str | Path) else given))
         if not parts:
             raise UserError("a query is needed, as in text='a dog'")
         request = combined_request(parts, weights)
@@ -168,7 +169,7 @@ class Finder:
             for query, hits in zip(queries, answers, strict=True):
                 if query.rows and len(query.rows) == rows:
                     hint = self._one_window(query)
-                    listener.failure(query.id, f"every row of the stores is of this item, which is no answer to itself{hint}")
+                    listener.failure(query.id, f"the stores hold only this item{hint}")
                     continue
                 yield query, hits
                 listener.succeeded(query.id)

@@ -1,0 +1,248 @@
+"""`imagebind moments`: when in recordings a query is, from windows in stores or from files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from imagebind_cli import registry
+from imagebind_cli.cli.flags import (
+    BatchSize,
+    Config,
+    Device,
+    Dtype,
+    Modality,
+    ModelName,
+    Precision,
+    Workers,
+    with_reading_flags,
+)
+from imagebind_cli.cli.memory import keep_freed_memory
+from imagebind_cli.cli.output import write
+from imagebind_cli.cli.retrieve import queries_in_order, query_options, with_query_flags
+from imagebind_cli.cli.talk import Talk, line_if_stopped, say
+from imagebind_cli.errors import UsageError, writing
+from imagebind_cli.printable import printable
+from imagebind_cli.retrieval.requests import LIKE, VECTOR, combined_request, read_weights
+from imagebind_cli.space import Space
+
+if TYPE_CHECKING:
+    from imagebind_cli.grounding.curves import MomentOptions
+    from imagebind_cli.grounding.lighthouse import MomentTruth
+    from imagebind_cli.grounding.moments import MomentAnswer, MomentFinder
+
+HELP = """Find when in recordings a query is: a JSON line for each moment, best first.
+
+A RECORDING is a store of windows, as `embed --pool none --hop 1 -o` wrote it, or a sound, a video or a table of motion.
+
+\b
+    imagebind moments night.h5 --text "a dog barks" -k 5
+    imagebind moments film.mp4 --text "a car chase" --html found.html --cut clips/
+    imagebind moments walk.csv --text walking --against sitting,lying --min-length 5
+    imagebind moments night.h5 --like night.wav@754.5      # more of what is there
+"""
+
+query_option = partial(typer.Option, rich_help_panel="Queries")
+moment_option = partial(typer.Option, rich_help_panel="Moments")
+result_option = partial(typer.Option, rich_help_panel="Results")
+
+
+@with_reading_flags
+@with_query_flags
+def moments_command(
+    context: typer.Context,
+    recordings: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECORDING...", help="Stores of windows of one model, files, folders.", show_default=False, rich_help_panel="Queries"
+        ),
+    ],
+    like: Annotated[
+        list[str] | None, query_option(metavar="ID", help="A recording of the stores; ID@SECONDS: what is there; ID#START-END.")
+    ] = None,
+    vector: Annotated[list[str] | None, query_option(metavar="FILE", help="The one vector in a .npy, .jsonl or store.")] = None,
+    weights: Annotated[
+        str | None, query_option(metavar="W W...", help="A number for each query, in their order; negative to subtract it. Default: equal.")
+    ] = None,
+    queries: Annotated[
+        Path | None,
+        query_option(metavar="FILE|STORE", help="Many queries: a store, an array, or lines of sentences or JSON objects; - for stdin."),
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        query_option(
+            metavar="FILE", help="Lighthouse's JSON lines or Charades-STA's text: predict and score its queries, each in its video."
+        ),
+    ] = None,
+    report: Annotated[Path | None, query_option(metavar="FILE", help="Write the scores of --truth as JSON.")] = None,
+    errors: Annotated[
+        Path | None, query_option(metavar="FILE", help="Write a JSON line for each failed query or file to this file.")
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        moment_option("--against", metavar="NAME,NAME", help="Score by the cosine less the largest with these other names. Repeatable."),
+    ] = None,
+    threshold: Annotated[
+        float | None, moment_option(metavar="SCORE", help="Least score of a second; by default (maximum + median) / 2 of each recording.")
+    ] = None,
+    min_length: Annotated[float, moment_option("--min-length", metavar="SECONDS", min=0, help="Leave out shorter moments.")] = 1.0,
+    join: Annotated[float, moment_option(metavar="SECONDS", min=0, help="Join moments that are at most this far apart.")] = 0.0,
+    k: Annotated[int, moment_option("-k", metavar="N", min=1, help="Moments for each query, of all recordings together.")] = 10,
+    modality: Annotated[
+        Modality | None, moment_option(metavar="MODALITY", help="What files are read as: audio, video, imu. Default: by their names.")
+    ] = None,
+    keep: Annotated[Path | None, moment_option(metavar="STORE", help="Keep the vectors of files here, for the next query on them.")] = None,
+    plain: Annotated[bool, result_option("--plain", help="Print a table instead of JSON.")] = False,
+    html: Annotated[Path | None, result_option(metavar="FILE", help="Also write a page with a timeline of each recording.")] = None,
+    plot: Annotated[Path | None, result_option(metavar="FILE", help="Also draw the scores over time; .png, .svg, .pdf.")] = None,
+    cut: Annotated[Path | None, result_option(metavar="FOLDER", help="Also write each moment of a sound or a video as a clip.")] = None,
+    root: Annotated[
+        Path, result_option(metavar="FOLDER", show_default=False, help="Folder that relative paths among the ids start from.")
+    ] = Path(),
+    model: ModelName = None,
+    config: Config = None,
+    device: Device = "auto",
+    dtype: Precision = Dtype.auto,
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    **chosen: Any,
+) -> None:
+    """Find the moments of queries in recordings."""
+    given = {**{name: chosen.pop(name) for name in registry.MODALITIES}, LIKE: like, VECTOR: vector}
+    parts = queries_in_order(context.meta["order"], given)
+    if sum((bool(parts), queries is not None, truth is not None)) != 1:
+        raise UsageError("give a query (--text, --audio, …, --like, --vector), or --queries FILE of many, or --truth FILE")
+    if report is not None and truth is None:
+        raise UsageError("--report has the scores of --truth FILE")
+    for flag, value in (("--html", html), ("--plot", plot), ("--cut", cut), ("--plain", plain or None)) if truth is not None else ():
+        if value is not None:
+            raise UsageError(f"{flag} shows moments, and --truth gives predictions and scores alone")
+    if weights is not None and not parts:
+        raise UsageError("--weights are of queries given as options; a line of --queries has its own")
+    if plot is not None and queries is not None:
+        raise UsageError("--plot draws the scores of one query; --html has a timeline for each of --queries")
+    names = [name.strip() for group in against or () for name in group.split(",") if name.strip()]
+    numbers = read_weights(weights, len(parts)) if weights is not None else None
+
+    from imagebind_cli.grounding.curves import MomentOptions
+    from imagebind_cli.grounding.moments import HOP, MomentFinder
+    from imagebind_cli.grounding.recordings import split_inputs
+
+    truths = None
+    if truth is not None:
+        from imagebind_cli.grounding.lighthouse import read_moment_truth
+
+        truths = read_moment_truth(truth)
+    kinds = {kind for kind, _ in parts} | {*split_inputs(recordings, modality and str(modality))[1]}
+    options = query_options(None if queries else kinds, chosen)
+    results = Results(plain, html, plot, cut, root, MomentOptions(threshold, min_length, join, k))
+    results.check()
+    space = Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory)
+    with ExitStack() as stack:
+        talk = stack.enter_context(Talk(errors, done="answered"))
+        finder = stack.enter_context(
+            MomentFinder(
+                recordings,
+                space=space,
+                modality=modality and str(modality),
+                hop=options.pop("hop", HOP),
+                against=names,
+                options=options,
+                keep=keep,
+                listener=talk,
+            )
+        )
+        if truths is not None:
+            _predict(finder, truths, results.options, report, talk)
+            raise typer.Exit(1 if talk.failed else 0)
+        if queries is None:
+            answers = finder.answer([combined_request(parts, numbers)], results.options)
+        else:
+            answers = finder.answer_file(queries, results.options, exhibits=html is not None)
+        with line_if_stopped(lambda: "stopped; the same command begins again"), writing(html or "stdout"):
+            results.give(answers, finder, talk)
+    if talk.failed:
+        raise typer.Exit(1)
+
+
+def _predict(finder: MomentFinder, truths: list[MomentTruth], options: MomentOptions, report: Path | None, talk: Talk) -> None:
+    """Print a prediction for each annotated query, and report the scores."""
+    from imagebind_cli.files import write_json
+    from imagebind_cli.grounding.lighthouse import moment_report, predict
+
+    scores = []
+    for prediction in predict(finder, truths, options):
+        write(json.dumps(prediction.as_json()).encode() + b"\n")
+        if of_query := prediction.scores():
+            scores.append(of_query)
+    figures = moment_report(scores)
+    for name, figure in figures.items():
+        say(f"{name}: {100 * figure['value']:.2f} ({100 * figure['low']:.1f} to {100 * figure['high']:.1f}), {figure['queries']:,} queries")
+    if report is not None:
+        write_json(report, {"scores": figures, "queries": len(truths), "missing": talk.failed, "made": dict(finder.stores[0].provenance)})
+
+
+@dataclass(frozen=True)
+class Results:
+    """What becomes of the moments: lines, a table, a page, a picture, clips."""
+
+    plain: bool
+    html: Path | None
+    plot: Path | None
+    cut: Path | None
+    root: Path
+    options: MomentOptions
+
+    def check(self) -> None:
+        """Refuse what cannot be written before anything is embedded."""
+        if self.plot is not None:
+            from imagebind_cli.pages.timeline import check_curve_plot
+
+            check_curve_plot()
+        if self.cut is not None:
+            from imagebind_cli.grounding.cuts import check_clip_folder
+
+            check_clip_folder(self.cut)
+
+    def give(self, answers: Iterator[MomentAnswer], finder: MomentFinder, talk: Talk) -> None:
+        """Write every answer as it comes."""
+        with ExitStack() as stack:
+            page = None
+            if self.html is not None:
+                from imagebind_cli.pages.timeline import TimelinePage
+
+                page = stack.enter_context(TimelinePage.of(self.html, finder, self.options, self.root))
+            number = 0
+            for number, answer in enumerate(answers, start=1):
+                rows = [hit.as_json(answer.query.id) for hit in answer.hits]
+                if self.cut is not None:
+                    from imagebind_cli.grounding.cuts import cut_moments
+
+                    clips = cut_moments(answer, self.cut, number, self.root, talk)
+                    rows = [row | clip for row, clip in zip(rows, clips, strict=True)]
+                write(*(_table(answer) if self.plain else [json.dumps(row).encode() + b"\n" for row in rows]))
+                if not answer.hits:
+                    say(f"{printable(answer.query.id)}: no moment reaches the threshold for --min-length")
+                if page is not None:
+                    page.add(answer)
+                if self.plot is not None and answer.curves:
+                    from imagebind_cli.pages.timeline import plot_curves
+
+                    plot_curves(answer, self.options, self.plot)
+        if self.html is not None:
+            say(f"{self.html}: {number:,} {'query' if number == 1 else 'queries'} answered")
+
+
+def _table(answer: MomentAnswer) -> Iterator[bytes]:
+    yield f"{printable(answer.query.id)}\n".encode("utf-8", "backslashreplace")
+    for hit in answer.hits:
+        clock = hit.item.clock(hit.start)
+        when = f"{hit.start:>9.2f} to {hit.end:>9.2f} s" + ("" if clock is None else f"  {clock}")
+        yield f"{hit.rank:>5}  {hit.score:>7.4f}  {when}  {printable(hit.item.id)}\n".encode("utf-8", "backslashreplace")
