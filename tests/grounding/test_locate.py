@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener
 from imagebind_cli.grounding.enlarged import with_size
 from imagebind_cli.grounding.locate import Located, Locator, Spot, locate
+from imagebind_cli.grounding.shares import dense
 from imagebind_cli.grounding.squares import Axis, Canvas, peak_cell, region_box, square_view, squares
 from imagebind_cli.retrieval.requests import QueryRequest, combined_request
 from imagebind_cli.space import Space
 from tests import generate
+from tests.grounding.test_shares import SQUARE, TRUNK, built
 
 SAMPLES = Path(__file__).parents[2] / "imagebind_cli" / "demo" / "samples"
 PYTHON = Path(__file__).parents[2] / "docs" / "python.md"
@@ -140,8 +143,6 @@ def test_crops_are_the_cosines_of_the_files_cut_by_hand(folder: Path, mini: Any)
 
 
 def test_shares_of_a_clip_come_to_its_cosine(mini: Any) -> None:
-    from imagebind_cli.grounding.shares import dense
-
     locator = Locator(Space(mini), "image", "shares", None, Listener())
     asked = locator.queries([combined_request([("text", "a dog")])])
     clips = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -154,6 +155,26 @@ def test_shares_of_a_clip_come_to_its_cosine(mini: Any) -> None:
         rest = (rest @ asked.vectors.T / length[:, None]).numpy()
     np.testing.assert_allclose(shares.mean(axis=(2, 3)) + rest, cosines, atol=1e-5)
     np.testing.assert_allclose(units, mini.encode("image", clips).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"frames": 4}, {"relative": "grid", "buckets": 4, "inner_norms": True}])
+def test_encoders_of_other_families_have_one_map_for_each_clip(mini: Any, changes: dict[str, Any]) -> None:
+    """Frames of a clip that are apart, and relative positions."""
+    frames = "frames" in changes
+    config = replace(SQUARE, shape=(3, 4, 32, 32) if frames else SQUARE.shape, frame_tokens=frames, trunk=replace(TRUNK, **changes))
+    locator = Locator(Space(mini), "image", "shares", None, Listener())
+    locator.encoder = built("vision", config)
+    clips, vectors = torch.randn(2, *config.shape), torch.nn.functional.normalize(torch.randn(3, 10), dim=1)
+    _, cosines, shares = locator.look(clips, vectors)
+    assert shares is not None
+    assert shares.shape == (2, 3, 4, 4)
+    with torch.inference_mode():
+        np.testing.assert_allclose(cosines, (locator.encoder(clips) @ vectors.T).numpy(), atol=1e-5)
+        parts, rest = dense(locator.encoder, clips)
+        length = (parts.sum(dim=1) + rest).norm(dim=1, keepdim=True)
+        np.testing.assert_allclose(shares.mean(axis=(2, 3)), cosines - (rest @ vectors.T / length).numpy(), atol=1e-4)
+    with pytest.raises(UsageError, match="relative"):
+        with_size(built("vision", replace(SQUARE, trunk=replace(TRUNK, relative="grid", buckets=4))), 64)
 
 
 def test_all_of_a_wide_picture_is_looked_at_in_its_own_pixels(folder: Path, mini: Any) -> None:
