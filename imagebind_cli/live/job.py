@@ -26,7 +26,11 @@ from imagebind_cli.store import Row, Store, check_writable
 if TYPE_CHECKING:
     from imagebind_cli.model import Model
 
-CUTTERS = {"audio": "imagebind_cli.live.sound:SoundCutter"}
+CUTTERS = {
+    "audio": "imagebind_cli.live.sound:SoundCutter",
+    "video": "imagebind_cli.live.pictures:PictureCutter",
+    "imu": "imagebind_cli.live.readings:ReadingCutter",
+}
 FAMILIES = ("imagebind", "clip")  # whose windows are ImageBind's
 OF_ALL = ("clips", "centres", "standardise", "remove_gravity", "track")  # reading options that need the whole of a recording, or its file
 
