@@ -24,7 +24,7 @@ ROWS = [
     ["pipeline"],
     ["model"],
     ["space"],
-    ["corpus"],
+    ["corpus", "live"],
     ["evaluation", "retrieval"],
     ["grounding"],
     ["pages"],
@@ -49,6 +49,7 @@ INSIDE = {
     "pages",
     "grounding",
     "families",
+    "live",
 }
 
 

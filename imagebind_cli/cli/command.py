@@ -105,7 +105,7 @@ class ModalityGroup(TyperGroup):
         parameters = [
             _shown(parameter, f"Reading {modality}") if parameter.name in flags else copy.copy(parameter)
             for parameter in self._parameters
-            if parameter.name not in known or parameter.name in flags
+            if parameter.name in flags or (parameter.name not in known and not _is_flag_of(flags, parameter))
         ]
         return self.command_class(
             modality,
@@ -207,6 +207,11 @@ def _value(parameter: Any) -> str:
 
 def _is_argument(parameter: Any) -> bool:
     return bool(parameter.param_type_name == "argument")
+
+
+def _is_flag_of(names: set[str], parameter: Any) -> bool:
+    """Check whether an option goes by the flag of one of some reading options, which then stands for both."""
+    return not _is_argument(parameter) and bool({f"--{name.replace('_', '-')}" for name in names} & {*parameter.opts})
 
 
 def _shown(parameter: Any, heading: str) -> Any:

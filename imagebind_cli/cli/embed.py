@@ -35,7 +35,17 @@ from imagebind_cli.cli.flags import (
     with_reading_flags,
 )
 from imagebind_cli.cli.inputs import command_inputs
+from imagebind_cli.cli.live import (
+    LIVE_FLAGS,
+    LiveOptions,
+    open_stream,
+    refuse_with_live,
+    refuse_without_live,
+    stream_format,
+    write_live,
+)
 from imagebind_cli.cli.memory import keep_freed_memory
+from imagebind_cli.cli.option_groups import with_option_groups
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, say, summary_at_end
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
@@ -56,9 +66,11 @@ HELP = """Embed files or sentences of one modality: a JSON line with a unit vect
 
 
 @with_reading_flags
+@with_option_groups(LIVE_FLAGS)
 def embed_command(
     modality: ModalityName,
     inputs: Inputs = None,
+    live_options: LiveOptions = LiveOptions(),  # noqa: B008 - frozen
     manifest: Manifest = None,
     column: Column = None,
     include: Include = None,
@@ -89,7 +101,7 @@ def embed_command(
     dry_run: Annotated[
         bool, output_option("--dry-run", help="Count the inputs, read the first, estimate the time, and write nothing.")
     ] = False,
-    as_json: Annotated[bool, output_option("--json", help="With --dry-run: print the estimate as JSON.")] = False,
+    as_json: Annotated[bool, output_option("--json", hidden=True, help="With --dry-run: print the estimate as JSON.")] = False,
     **chosen: Any,
 ) -> None:
     """Embed inputs and write each vector to a store or to stdout."""
@@ -99,10 +111,19 @@ def embed_command(
         raise UsageError("--retry-errors selects among the inputs; give the same inputs again, or - for stdin")
     if verify and output is None:
         raise UsageError("--verify compares inputs with what a store holds; give -o STORE")
-    if array is not ArrayType.float32 and output is None:
+    if array is not ArrayType.float32 and output is None and live_options.memory is None:
         raise UsageError("--array is the number type of a store; give -o STORE")
     if as_json and not dry_run:
         raise UsageError("--json is the form of --dry-run; vectors on stdout are JSON lines anyway")
+    if live_options.live:
+        refuse_with_live(
+            {"manifest": manifest, "column": column, "include": include, "null": nul, "strict": strict, "shard": shard, "errors": errors}
+            | {"output": output, "dry_run": dry_run}
+        )
+        space = Space(model, config, device, str(dtype), note=say, prepare=keep_freed_memory)
+        _embed_live(space, modality, inputs, live_options, str(array), chosen)
+        return
+    refuse_without_live(live_options)
     others = Others(strict, tuple(include or ()))
     given = command_inputs(modality, inputs, manifest, column, nul, others)
 
@@ -133,6 +154,22 @@ def embed_command(
         keep = output or (lambda rows, _: write(*(json_line(row, modality) for row in rows)))
         corpus.embed(space, modality, given, keep, listener=talk, **job)
     if talk.failed or talk.left:
+        raise typer.Exit(1)
+
+
+def _embed_live(space: Space, modality: str, inputs: list[str] | None, live: LiveOptions, array: str, chosen: dict[str, Any]) -> None:
+    """Embed one stream as it arrives."""
+    from imagebind_cli.live import embed_stream
+
+    reading = given_options(modality, chosen)
+    format = stream_format(live, reading)
+    with open_stream(inputs) as (file, name), Talk() as talk:
+        rows = embed_stream(
+            space, modality, file, format,
+            behind=live.behind or "wait", memory=live.memory, array=array, name=name, listener=talk, **reading,
+        )  # fmt: skip
+        write_live(rows, talk)
+    if talk.failed:
         raise typer.Exit(1)
 
 

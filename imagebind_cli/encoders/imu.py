@@ -60,7 +60,7 @@ def read_imu(source: Source | np.ndarray, config: EncoderConfig, options: IMUOpt
         OSError, ValueError: the file cannot be read, or has too few readings. UserError: `centres` is neither times nor a file of them.
     """
     target, length = config.shape[1] // WINDOW_SECONDS, config.shape[1]
-    recording, origin, lacks = _cut(_near(in_standard_units(_recording(source, options)), options), options, target)
+    recording, origin, lacks = _cut(_near(in_standard_units(recording_of(source, options)), options), options, target)
     if len(recording.values) < 2:
         raise ValueError(f"{len(recording.values)} reading; at least 2 are needed")
     times, lost, even, rate, notes = _even(recording, options, target, origin)
@@ -95,7 +95,12 @@ def read_imu(source: Source | np.ndarray, config: EncoderConfig, options: IMUOpt
         )
 
 
-def _recording(source: Source | np.ndarray, options: IMUOptions) -> Recording:
+def recording_of(source: Source | np.ndarray, options: IMUOptions) -> Recording:
+    """Read a recording as the options say.
+
+    Raises:
+        OSError, ValueError: as `read_recording`.
+    """
     columns = tuple(name.strip() for name in options.columns.split(",")) if options.columns else None
     return read_recording(
         source,

@@ -51,6 +51,18 @@ class Resampled:
         firsts = range(start // self._size * self._size, stop, self._size)
         return torch.cat([self._block(first)[:, max(start - first, 0) : stop - first] for first in firsts], dim=1)
 
+    def final(self, received: int) -> int:
+        """Return how many samples at the new rate cannot change any more once `received` samples of a growing sound are there."""
+        return received if self._same else max(0, (received - self._reach - 1) * self._new // self._old)
+
+    def first_needed(self, start: int) -> int:
+        """Return the first sample of the sound that a read from `start` on, at the new rate, asks for."""
+        return start if self._same else max(0, start // self._size * self._size // self._new * self._old - self._reach)
+
+    def forget(self) -> None:
+        """Compute the latest block anew when it is next read: the sound has grown since."""
+        self._latest = -1, torch.empty(0)
+
     def _block(self, first: int) -> Tensor:
         if self._latest[0] != first:
             self._latest = first, self._compute(first)

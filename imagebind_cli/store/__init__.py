@@ -21,7 +21,7 @@ export.py        the same rows in another format
 """
 
 from imagebind_cli.store.reader import StoreReader, is_store, open_store
-from imagebind_cli.store.row import STAMP, UNKNOWN, Row, Stamp, content_hash, id_hash, json_line
+from imagebind_cli.store.row import STAMP, UNKNOWN, Row, Stamp, content_hash, id_hash, json_line, vector_line
 from imagebind_cli.store.writer import Store, check_writable
 from imagebind_cli.store_formats import FORMATS
 
@@ -39,4 +39,5 @@ __all__ = [
     "is_store",
     "json_line",
     "open_store",
+    "vector_line",
 ]

@@ -45,8 +45,8 @@ UNKNOWN = Stamp()
 class Row:
     """A unit vector (dim,) float32 and what is stored with it.
 
-    span: its seconds, where each window has a row. windows: how many rows the item has. meta: the other columns of its
-    manifest row. stamp: what its input was. clock: when it began, in ISO 8601, where the file states it.
+    span: its seconds, where each window has a row. windows: how many rows the item has; 0 where nobody knows yet, as of a stream.
+    meta: the other columns of its manifest row. stamp: what its input was. clock: when it began, in ISO 8601, where the file states it.
     """
 
     id: str
@@ -91,12 +91,12 @@ def stamp_of(record: np.void) -> Stamp:
 
 def json_line(row: Row, modality: str) -> bytes:
     """Return a line of JSON with its newline. Numbers have the 9 digits that give the same float32 back; any file name survives."""
-    return _with_vector({"id": row.id, "modality": modality} | _times(row) | _meta(row), row.vector)
+    return vector_line({"id": row.id, "modality": modality} | _times(row) | _meta(row), row.vector)
 
 
 def stored_line(row: Row, modality: str) -> bytes:
     """Return `json_line` with the stamp and a checksum, as a store keeps it."""
-    return _sealed(_with_vector({"id": row.id, "modality": modality} | _beside(row), row.vector))
+    return _sealed(vector_line({"id": row.id, "modality": modality} | _beside(row), row.vector))
 
 
 def row_line(row: Row) -> bytes:
@@ -121,7 +121,8 @@ def row_stamp(row: Mapping[str, Any]) -> Stamp:
     return stamp
 
 
-def _with_vector(head: dict[str, Any], vector: np.ndarray) -> bytes:
+def vector_line(head: dict[str, Any], vector: np.ndarray) -> bytes:
+    """Return a line of JSON that holds a head and then a vector, with its newline; see `json_line`."""
     numbers = ("%.9g," * len(vector) % tuple(vector.tolist()))[:-1]
     return f'{json.dumps(head)[:-1]}, "embedding": [{numbers}]}}\n'.encode()
 

@@ -118,7 +118,7 @@ class RowTable:
                 raise ValueError
             windows, meta, clock = int(row.get("windows", 1)), row.get("meta", {}), row.get("clock", "")
             span = float(row.get("start", np.nan)), float(row.get("end", np.nan))
-            if windows < 1 or not isinstance(meta, dict) or not isinstance(clock, str):
+            if windows < 0 or not isinstance(meta, dict) or not isinstance(clock, str):
                 raise ValueError
             self.records.append(stamp_record(row["id"], row_stamp(row)))
             self.sums.append(int(row.get(VECTOR_SUM, "0"), 16) if sealed else None)
@@ -144,20 +144,24 @@ class RowTable:
         """Yield the rows of each item; those of the last may be fewer than its windows."""
         row = 0
         while row < len(self):
-            yield range(row, min(len(self), row + self.windows[row]))
-            row += self.windows[row]
+            count = max(1, self.windows[row])
+            yield range(row, min(len(self), row + count))
+            row += count
 
     def count_whole(self) -> int:
         """Count the rows without those of a last item of which some windows are missing."""
         return next((item.start for item in self.items() if len(item) < self.windows[item.start]), len(self))
 
     def hidden(self) -> np.ndarray:
-        """Return the rows that a later item of the same id replaces."""
-        latest: dict[str, range] = {}
+        """Return the rows that a later item of the same id replaces. The windows of a stream continue each other."""
+        latest: dict[str, list[int]] = {}
         hidden: list[int] = []
         for item in self.items():
-            hidden += latest.get(self.ids[item.start], ())
-            latest[self.ids[item.start]] = item
+            before = latest.setdefault(self.ids[item.start], [])
+            if before and self.windows[before[-1]] + self.windows[item.start] > 0:
+                hidden += before
+                before.clear()
+            before += item
         return np.array(sorted(hidden), np.int64)
 
     def stamps(self) -> np.ndarray:

@@ -140,24 +140,33 @@ def on_one_clock(times: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> t
     return together, np.stack(channels, axis=1)
 
 
-def resample(signal: np.ndarray, rate: float, target: float) -> np.ndarray:
+def reach_of(rate: float, target: float) -> int:
+    """Return how many readings to each side of a resampled value, besides its own, have a part in it."""
+    return math.ceil(ZERO_CROSSINGS / (ROLLOFF * min(1.0, target / rate)))
+
+
+def resample(signal: np.ndarray, rate: float, target: float, first: int = 0, stop: int | None = None, held: int = 0) -> np.ndarray:
     """Resample a signal (channels, t) from one rate to another, in Hz: a sinc under a Blackman window, cut off at 0.9 of the lower half rate.
 
     32 zero crossings to each side: flat to 0.8 of that half rate, aliases more than 70 dB down. Past its ends the signal is
     taken to stay level, so that gravity does not ring there.
+
+    Args:
+        first, stop: the values that are wanted, all by default; counted from the first of the recording. held: readings of it before `signal`.
     """
     if abs(rate / target - 1) < 1e-9:
-        return signal
+        return signal[:, first - held : None if stop is None else stop - held]
     cutoff = ROLLOFF * min(1.0, target / rate)
     half = ZERO_CROSSINGS / cutoff  # in samples of the input
-    reach = math.ceil(half)
+    reach = reach_of(rate, target)
     taps = np.arange(1 - reach, reach + 1)
     padded = np.pad(signal, ((0, 0), (reach - 1, reach + 1)), mode="edge")
     stretches = np.lib.stride_tricks.sliding_window_view(padded, len(taps), axis=1)  # (channels, t + 1, taps)
-    output = np.empty((len(signal), max(1, round(signal.shape[1] * target / rate))))
+    stop = max(1, round((held + signal.shape[1]) * target / rate)) if stop is None else stop
+    output = np.empty((len(signal), stop - first))
     at_once = max(1, VALUES_AT_ONCE // len(taps))
     for start in range(0, output.shape[1], at_once):
-        position = np.arange(start, min(start + at_once, output.shape[1])) * (rate / target)
+        position = np.arange(first + start, first + min(start + at_once, output.shape[1])) * (rate / target) - held
         whole = np.floor(position).astype(np.int64)
         distance = taps - (position - whole)[:, None]  # (positions, taps)
         turn = np.pi / half * distance

@@ -1,0 +1,58 @@
+"""A window of a stream, and what cuts the bytes of a stream into windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+from torch import Tensor
+
+LATE = Fraction(1, 10**6)  # of a hop: a last window that lacks less than this is whole, as `media.windows` counts those of a file
+
+
+@dataclass(frozen=True)
+class StreamFormat:
+    """What the bytes of a stream are; they do not say so themselves.
+
+    samples: number format of a sound (`live.sound.FORMATS`), with the channels behind a colon where there are several, `s16le:2`; or
+    `rawvideo`, pictures in RGB of 8 bits. rate: samples, readings or pictures a second. size: width and height of pictures.
+    """
+
+    samples: str | None = None
+    rate: float | None = None
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class StreamWindow:
+    """A window that is whole. start, end: seconds from the beginning of the stream. prepare: makes one sample (clips, *shape) for the encoder."""
+
+    start: float
+    end: float
+    prepare: Callable[[], Tensor]
+
+
+class Cutter(Protocol):
+    """Cuts a stream into windows, and keeps no more of it than the next window needs.
+
+    notes: what was assumed, so far.
+    """
+
+    notes: list[str]
+
+    def add(self, data: bytes) -> Iterator[StreamWindow]:
+        """Add the next bytes, however many, and yield the windows that are whole now."""
+
+    def end(self) -> Iterator[StreamWindow]:
+        """Yield the windows that the end of the stream completes.
+
+        Raises:
+            ValueError: the stream was too short for any, or ends in the middle of a sample.
+        """
+
+
+def span(number: int, hop: Fraction, length: int) -> tuple[Fraction, Fraction]:
+    """Return start and end of a window in seconds, by its number from 0."""
+    return hop * number, hop * number + length
