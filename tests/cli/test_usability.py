@@ -12,6 +12,7 @@ import pytest
 import imagebind_cli
 from imagebind_cli import corpus
 from imagebind_cli.registry import MODALITIES
+from imagebind_cli.weights.published import published_models
 from tests import generate
 from tests.conftest import PROGRAM, Finished, Run
 
@@ -237,7 +238,7 @@ class TestCompletion:
     @pytest.mark.parametrize(
         ("words", "expected"),
         [
-            (["embed", "audio", "--model", ""], {"mini", "tiny", "huge", "base"}),
+            (["embed", "audio", "--model", ""], {"mini", "tiny", "huge", "base", *published_models()}),
             (["zeroshot", "--suite", "esc"], {"esc10", "esc50"}),
             (["train", "--recipe", "image-"], {"image-audio", "image-depth", "image-text", "image-thermal"}),
             (["train", "--pairs", "image-d"], {"image-depth"}),

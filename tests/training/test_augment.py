@@ -366,7 +366,7 @@ def test_what_training_draws_is_no_option():
     assert not {"view", "moment"} & set(flags())
     for kind in OPTIONS.values():
         assert not {"view", "moment"} & set(kind.names())
-    made = input_record(TINY["depth"], face("depth").read_options({"view": View()}))["options"]
+    made = input_record(face("depth"), TINY["depth"], face("depth").read_options({"view": View()}))["options"]
     assert "view" not in made
     assert "fill" in made
 
