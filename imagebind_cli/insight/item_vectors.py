@@ -68,7 +68,7 @@ def item_vectors(store: StoreReader, memory: int = MEMORY) -> StoredVectors:
         # Sums of windows are of float32; single rows may be held as float16, which changes a cosine by less than 0.0001.
         rows = _array(stack, (len(names), store.dim), memory, None if single else np.dtype(np.float32))
         start = 0
-        for block in store.blocks():
+        for turn, block in enumerate(store.blocks()):
             wide = block.astype(np.float32)
             lengths = np.linalg.norm(wide, axis=1, keepdims=True)
             if not (np.isfinite(lengths) & (lengths > 0)).all():
@@ -79,7 +79,9 @@ def item_vectors(store: StoreReader, memory: int = MEMORY) -> StoredVectors:
             else:
                 np.add.at(rows, of_row[start : start + len(wide)], wide)
             start += len(block)
-            release(rows)
+            if turn % 16 == 0:
+                release(rows)
+                release(block)
         for at in range(0, 0 if single else len(rows), 4096):
             piece = rows[at : at + 4096]
             piece /= np.maximum(np.linalg.norm(piece, axis=1, keepdims=True), 1e-12)  # opposite windows have no mean: a zero row
@@ -99,6 +101,9 @@ def _array(stack: ExitStack, shape: tuple[int, int], memory: int, dtype: np.dtyp
 
 
 def release(rows: np.ndarray) -> None:
-    """Let go of the memory of rows that are in a file; they are read again when they are needed."""
-    if isinstance(rows, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
-        rows._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+    """Let go of the memory of rows that are mapped from a file; they are read again when they are needed."""
+    behind: object = rows
+    while behind is not None and not isinstance(behind, mmap.mmap):
+        behind = behind.obj if isinstance(behind, memoryview) else getattr(behind, "base", None)
+    if behind is not None and hasattr(mmap, "MADV_DONTNEED"):
+        behind.madvise(mmap.MADV_DONTNEED)

@@ -477,7 +477,19 @@ demo --html folder
 """
 
 
-COMMANDS_BELOW = ("info", "merge", "export", "compact", "prune", "check", "list", "pull", "convert", "verify")  # store's and weights'
+COMMANDS_BELOW = (
+    "info",
+    "inspect",
+    "merge",
+    "export",
+    "compact",
+    "prune",
+    "check",
+    "list",
+    "pull",
+    "convert",
+    "verify",
+)  # store's and weights'
 
 
 def by_command(lines: str) -> list[list[str]]:

@@ -140,6 +140,22 @@ def test_a_memory_limit_changes_where_the_vectors_are_and_not_what_is_found(fold
     np.testing.assert_allclose(limited.scores["copies"], full.scores["copies"], atol=1e-3)
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="reads what is resident from Linux")
+def test_memory_of_mapped_rows_is_released(folder: Path) -> None:
+    def resident() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssFile", "RssShmem")))
+
+    np.save("rows.npy", np.ones((100, 1 << 18), np.float32))  # 105 MB
+    rows = np.load("rows.npy", mmap_mode="r")
+    before = resident()
+    assert rows[10:].sum() == 90 * (1 << 18)
+    assert resident() - before > 80_000_000
+    item_vectors.release(rows[10:])
+    assert resident() - before < 20_000_000
+    assert rows[99, 7] == 1
+
+
 @pytest.mark.parametrize("memory", [1_000_000_000, 100])
 def test_windows_of_an_item_count_as_their_mean(folder: Path, memory: int) -> None:
     rows = unit_rows(6, DIM)
