@@ -189,7 +189,7 @@ def _score(blocks: Blocks, groups: list[np.ndarray]) -> Iterator[tuple[int, np.n
         # A product for each row and query releases the interpreter and reads memory at full speed; a matrix-vector product does not.
         pieces = _pieces(blocks)
         together = iter(lambda: list(islice(pieces, TOGETHER)), [])
-        for scored in _in_threads(lambda pieces: [(*piece, [_dots(piece[1], groups[0])]) for piece in pieces], together):
+        for scored in in_threads(lambda pieces: [(*piece, [_dots(piece[1], groups[0])]) for piece in pieces], together):
             yield from scored
     else:
         scores = np.empty((PRODUCT, max(map(len, groups), default=0)), np.float32)
@@ -226,7 +226,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def _in_threads(function: Callable[[T], R], entries: Iterable[T]) -> Iterator[R]:
+def in_threads(function: Callable[[T], R], entries: Iterable[T]) -> Iterator[R]:
     """Apply a function to every entry, in order; entries are taken as they are needed, since each may hold memory."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     waiting: deque[Future[R]] = deque()

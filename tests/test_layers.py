@@ -26,7 +26,7 @@ ROWS = [
     ["space"],
     ["corpus", "live"],
     ["evaluation", "retrieval"],
-    ["grounding"],
+    ["grounding", "insight"],
     ["pages"],
     ["demo", "installation"],
     ["training"],
@@ -48,6 +48,7 @@ INSIDE = {
     "engine",
     "pages",
     "grounding",
+    "insight",
     "families",
     "live",
 }
@@ -87,7 +88,20 @@ def test_no_encoder_imports_another():
 
 
 @pytest.mark.parametrize(
-    "module", ["", ".store", ".sources", ".similarity", ".metrics", ".registry", ".errors", ".fingerprint", ".weights.download", ".cli"]
+    "module",
+    [
+        "",
+        ".store",
+        ".sources",
+        ".similarity",
+        ".metrics",
+        ".insight.findings",
+        ".registry",
+        ".errors",
+        ".fingerprint",
+        ".weights.download",
+        ".cli",
+    ],
 )
 def test_light_modules_import_no_torch(module):
     code = f"import sys, imagebind_cli{module}; sys.exit('torch' in sys.modules)"

@@ -1,4 +1,4 @@
-"""`imagebind store`: describe, merge, export, compact and check stores. No model is needed."""
+"""`imagebind store`: describe, inspect, merge, export, compact and check stores. No model is needed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imagebind_cli.cli.command import HeadedCommand
 from imagebind_cli.cli.flags import ArrayType
+from imagebind_cli.cli.inspect import inspect_command
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.errors import UsageError
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from imagebind_cli.store.maintenance import MergeCounts
 
 app = typer.Typer(
-    help="Describe, merge, export, compact, prune and check stores of embeddings.", no_args_is_help=True, rich_markup_mode=None
+    help="Describe, inspect, merge, export, compact, prune and check stores of embeddings.", no_args_is_help=True, rich_markup_mode=None
 )
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help=f"NAME{IN_WORDS}, or a pattern in quotes.")]
@@ -45,6 +47,9 @@ def store_info_command(paths: StorePaths, as_json: AsJSON = False) -> None:
         else:
             made = about.pop("made")
             write_lines(f"{name:<12} {_plain(value)}" for name, value in {**about, **made}.items())
+
+
+app.command("inspect", cls=HeadedCommand)(inspect_command)
 
 
 @app.command("merge")

@@ -382,6 +382,12 @@ moments good.h5 --text a --threshold high
 moments good.h5 --text a --report r.json
 moments a.png --text a
 store nothing
+store inspect
+store inspect good.h5 good.h5
+store inspect good.h5 --pairs ids
+store inspect good.h5 --memory much
+store inspect good.h5 --threshold copies
+store inspect good.h5 --threshold pairs=0.5
 store merge good.h5
 store merge good.h5 -o a.xyz
 store export good.h5 -o a.xyz
@@ -445,6 +451,9 @@ moments good.h5 --truth gone.jsonl
 store info gone.h5
 store info folder
 store info junk.h5
+store inspect gone.h5
+store inspect good.h5
+store inspect good.h5 text.h5 --pairs gone.jsonl
 store compact gone.h5
 store compact folder
 store compact junk.h5
@@ -469,7 +478,19 @@ demo --html folder
 """
 
 
-COMMANDS_BELOW = ("info", "merge", "export", "compact", "prune", "check", "list", "pull", "convert", "verify")  # store's and weights'
+COMMANDS_BELOW = (
+    "info",
+    "inspect",
+    "merge",
+    "export",
+    "compact",
+    "prune",
+    "check",
+    "list",
+    "pull",
+    "convert",
+    "verify",
+)  # store's and weights'
 
 
 def by_command(lines: str) -> list[list[str]]:
