@@ -142,12 +142,12 @@ def inspect_pairs(
     with item_vectors(first, memory // 2) as one, item_vectors(second, memory // 2) as other:
         paired = pair_items((first, second), (one.ids, other.ids), pairs, columns)
         means = [_mean(items.rows) for items in (one, other)]
-        scores = _paired_cosines(one.rows, other.rows, paired.numbers, means)
+        scores = paired_cosines(one.rows, other.rows, paired.numbers, means)
         shuffled = paired.numbers.copy()
         # Each with the partner of another: a shift of a shuffled order leaves nobody with their own.
         order = np.random.default_rng(seed).permutation(len(shuffled))
         shuffled[order, 1] = shuffled[np.roll(order, 1), 1]
-        by_chance = _paired_cosines(one.rows, other.rows, shuffled, means)
+        by_chance = paired_cosines(one.rows, other.rows, shuffled, means)
         proposed, share = mispairing_threshold(scores, by_chance)
         threshold = thresholds.get(PAIRS, proposed)
         names = [(one.ids[i], other.ids[j]) for i, j in paired.numbers.tolist()]
@@ -290,7 +290,7 @@ def _mean(rows: np.ndarray) -> np.ndarray:
     return total / len(rows)
 
 
-def _paired_cosines(one: np.ndarray, other: np.ndarray, numbers: np.ndarray, means: Sequence[np.ndarray]) -> np.ndarray:
+def paired_cosines(one: np.ndarray, other: np.ndarray, numbers: np.ndarray, means: Sequence[np.ndarray]) -> np.ndarray:
     """Return the cosine of each pair (n, 2) after the means are subtracted, float64 (n,); 0 for what is the mean itself."""
     cosines = np.empty(len(numbers))
     for start in range(0, len(numbers), BLOCK):
