@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +33,9 @@ class LiveOptions:
     memory: Path | None = None
 
 
+LIVE_HELP = "Read one endless stream; a row for each window at once. See docs/live.md."
 LIVE_FLAGS: dict[str, Any] = {
-    "live": Annotated[bool, input_option("--live", help="Read one endless stream; a row for each window at once. See docs/live.md.")],
+    "live": Annotated[bool, input_option("--live", help=LIVE_HELP)],
     "format": Annotated[
         str | None,
         input_option("--format", metavar="NAME", hidden=True, help="With --live: u8, s16le, s32le, f32le (s16le:2 is stereo), rawvideo."),
@@ -51,6 +52,11 @@ LIVE_FLAGS: dict[str, Any] = {
         Path | None, output_option("--memory", metavar="STORE", hidden=True, help="With --live: append the rows to a store as well.")
     ],
 }
+
+
+def hidden_live_flags() -> dict[str, Any]:
+    """Return the flags for a command whose help is full without --live."""
+    return LIVE_FLAGS | {"live": Annotated[bool, input_option("--live", hidden=True, help=LIVE_HELP)]}
 
 
 def refuse_without_live(live: LiveOptions) -> None:
@@ -115,11 +121,16 @@ def live_line(row: LiveRow) -> bytes:
     """Return a row as a line of JSON: what `embed` prints of a window, with its latency in seconds and the windows dropped so far."""
     from imagebind_cli.store import vector_line
 
+    return vector_line(live_head(row), row.vector)
+
+
+def live_head(row: LiveRow) -> dict[str, Any]:
+    """Return what a row's line begins with, whatever it holds of the vector."""
     head = {"id": row.id, "modality": row.modality, "start": row.start, "end": row.end, "clock": row.clock}
-    return vector_line(head | {"latency": round(row.latency, 4), "dropped": row.dropped}, row.vector)
+    return head | {"latency": round(row.latency, 4), "dropped": row.dropped}
 
 
-def write_live(rows: Iterator[LiveRow], talk: Talk) -> None:
+def write_live(rows: Iterator[LiveRow], talk: Talk, line: Callable[[LiveRow], bytes] = live_line) -> None:
     """Write a line for each row at once, and report the counts at the end, also after Ctrl-C."""
     dropped = 0
 
@@ -129,5 +140,5 @@ def write_live(rows: Iterator[LiveRow], talk: Talk) -> None:
     with line_if_stopped(lambda: f"{summary()}; stopped"):
         for row in rows:
             dropped = row.dropped
-            write(live_line(row))
+            write(line(row))
     say(summary())

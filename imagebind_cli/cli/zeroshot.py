@@ -39,6 +39,16 @@ from imagebind_cli.cli.flags import (
     with_reading_flags,
 )
 from imagebind_cli.cli.inputs import command_inputs
+from imagebind_cli.cli.live import (
+    LiveOptions,
+    hidden_live_flags,
+    live_head,
+    open_stream,
+    refuse_with_live,
+    refuse_without_live,
+    stream_format,
+    write_live,
+)
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.option_groups import with_option_groups
 from imagebind_cli.cli.output import write
@@ -241,7 +251,7 @@ SUITE_FLAGS = {
 
 
 @with_reading_flags
-@with_option_groups({**CLASS_FLAGS, **TRUTH_FLAGS, **REPORT_FLAGS, **PROBE_FLAGS, **SUITE_FLAGS})
+@with_option_groups({**CLASS_FLAGS, **TRUTH_FLAGS, **REPORT_FLAGS, **PROBE_FLAGS, **SUITE_FLAGS, **hidden_live_flags()})
 def zeroshot_command(
     class_options: ClassOptions,
     truth_options: TruthOptions,
@@ -249,6 +259,7 @@ def zeroshot_command(
     report_files: ReportFiles,
     probe_options: ProbeOptions,
     suite_options: SuiteOptions,
+    live_options: LiveOptions,
     modality: OptionalModality = None,
     inputs: Annotated[
         list[str] | None, input_argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, - for stdin; or stores.")
@@ -282,6 +293,23 @@ def zeroshot_command(
 
     from imagebind_cli import evaluation
 
+    if live_options.live:
+        useless: dict[str, Any] = {
+            "manifest": manifest,
+            "column": column,
+            "include": include,
+            "null": nul,
+            "strict": strict,
+            "errors": errors,
+        }
+        useless |= {"truth": truth_options.truth, "shots": probe_options.shots, "suite": suite_options.suite}
+        refuse_with_live(useless | {"stretches": report_options.stretches})
+        if modality is None or len(model or ()) > 1:
+            raise UsageError("--live takes a modality and one --model")
+        live_space = Space(model[0] if model else None, config, device, str(dtype), note=say, prepare=keep_freed_memory)
+        _classify_live(live_space, modality, inputs, live_options, class_options, report_options.top, chosen)
+        return
+    refuse_without_live(live_options)
     others = Others(strict, tuple(include or ()))
     models: list[str | None] = [*model] if model else [None]
     _refuse_for_several(models, class_options, truth_options, probe_options, suite_options, report_files, config, inputs, manifest)
@@ -321,6 +349,40 @@ def zeroshot_command(
     with Talk(errors, "classified", others) as talk:
         is_complete = _run(run, models, space, used, report, report_files, talk)
     if talk.failed or not is_complete:
+        raise typer.Exit(1)
+
+
+def _classify_live(
+    space: Space,
+    modality: str,
+    inputs: Sequence[str] | None,
+    live: LiveOptions,
+    classes: ClassOptions,
+    k: int,
+    chosen: dict[str, Any],
+) -> None:
+    """Classify the windows of one stream as they arrive."""
+    from imagebind_cli.evaluation import open_classifier
+    from imagebind_cli.evaluation.classifier import best_classes
+    from imagebind_cli.live import LiveRow, embed_stream
+
+    reading = given_options(modality, chosen)
+    format = stream_format(live, reading)
+    with open_stream(inputs) as (file, name), Talk(done="classified") as talk:
+        classifier = open_classifier(modality, classes, model=space, listener=talk)
+
+        def line(row: LiveRow) -> bytes:
+            top = [
+                {"class": entry.name, "probability": entry.probability, "score": entry.score}
+                for entry in best_classes(classifier, row.vector, k)
+            ]
+            return json.dumps(live_head(row) | {"top": top}).encode() + b"\n"
+
+        rows = embed_stream(
+            space, modality, file, format, behind=live.behind or "wait", memory=live.memory, name=name, listener=talk, **reading
+        )
+        write_live(rows, talk, line)
+    if talk.failed:
         raise typer.Exit(1)
 
 

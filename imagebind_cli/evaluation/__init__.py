@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation.comparison import Comparison, compare
-    from imagebind_cli.evaluation.job import classify, few_shot, run_suite
+    from imagebind_cli.evaluation.job import classify, few_shot, open_classifier, run_suite
     from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, ReportOptions, TruthOptions
     from imagebind_cli.evaluation.report import Report
     from imagebind_cli.evaluation.suites import open_suite
@@ -44,12 +44,13 @@ __all__ = [
     "classify",
     "compare",
     "few_shot",
+    "open_classifier",
     "open_suite",
     "run_suite",
 ]
 
 _PUBLIC = {
-    **dict.fromkeys(("classify", "few_shot", "run_suite"), "job"),
+    **dict.fromkeys(("classify", "few_shot", "open_classifier", "run_suite"), "job"),
     "Classification": "task",
     **dict.fromkeys(("Comparison", "compare"), "comparison"),
     **dict.fromkeys(("ClassOptions", "ProbeOptions", "ReportOptions", "TruthOptions"), "options"),

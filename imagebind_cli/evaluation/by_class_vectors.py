@@ -46,19 +46,35 @@ def classify_by_class_vectors(task: Task, options: ClassOptions, others: Others)
         listener.note(f"{save}: vectors of {len(prototypes.classes):,} classes")
     are_names = prototypes.made["modality"] == TEXT
     names = options.names or (suite.names_rule if suite and are_names else "max" if are_names else "mean")
-    prototypes = prototypes.averaged() if names == "mean" else prototypes
-    scale = options.scale or pair_scale(task.source.made()[0], prototypes.made)
-    classifier = Classifier(prototypes.classes, prototypes.scores, scale)
+    prototypes, classifier = _classifier(task, prototypes, names, options.scale)
     for batch in task.source.batches(listener, tally.fail, task.truth is not None and task.truth.needs_metas):
         task.score(batch, classifier, tally)
     record["prototypes"] = {
         "names": names,
-        "scale": scale,
+        "scale": classifier.scale,
         "rows": len(prototypes.vectors),
         "sha256": prototypes.sha256(),
         "made": prototypes.made,
     }
     return Classification(task.rows, task.conclude("zero-shot", tally, record), partial(item_outcomes, tally))
+
+
+def class_vector_classifier(task: Task, options: ClassOptions, others: Others) -> Classifier:
+    """Return what classifies vectors by names in prompts or by examples, as `classify_by_class_vectors` does."""
+    if options.classes is not None:
+        prototypes = _example_prototypes(task, options, others)
+    else:
+        assert task.labels is not None
+        prototypes = name_prototypes(task, task.labels, templates_of(task, options.templates))
+    names = options.names or ("max" if prototypes.made["modality"] == TEXT else "mean")
+    return _classifier(task, prototypes, names, options.scale)[1]
+
+
+def _classifier(task: Task, prototypes: Prototypes, names: str, scale: float | None) -> tuple[Prototypes, Classifier]:
+    """Return the class vectors as the names rule has them, and the classifier by them."""
+    prototypes = prototypes.averaged() if names == "mean" else prototypes
+    scale = scale or pair_scale(task.source.made()[0], prototypes.made)
+    return prototypes, Classifier(prototypes.classes, prototypes.scores, scale)
 
 
 def templates_of(task: Task, chosen: str | None) -> prompts.Templates:

@@ -95,6 +95,13 @@ def predictions(
         yield Prediction(batch.ids[row], top, None if truth is None else list(truth), batch.spans[row], batch.clocks[row])
 
 
+def best_classes(classifier: Classifier, vector: np.ndarray, k: int) -> list[ClassScore]:
+    """Return the k best classes of one unit vector (dim,), as `predictions` does."""
+    scores = classifier.score(vector[None])
+    shares, order = probabilities(scores, classifier.scale)[0], np.argsort(-scores[0], kind="stable")[:k]
+    return [ClassScore(classifier.classes[place], _short(shares[place]), _short(scores[0, place])) for place in order]
+
+
 def join_predictions(windows: Iterable[Prediction]) -> Iterator[Prediction]:
     """Join windows in the order of time that touch or overlap, are of one item and have the same best class.
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from imagebind_cli.errors import UsageError
 from imagebind_cli.evaluation.by_captions import search_captions
-from imagebind_cli.evaluation.by_class_vectors import classify_by_class_vectors
+from imagebind_cli.evaluation.by_class_vectors import class_vector_classifier, classify_by_class_vectors
 from imagebind_cli.evaluation.by_probe import classify_by_probe
+from imagebind_cli.evaluation.classifier import Classifier
 from imagebind_cli.evaluation.labels import Label, check_labels, read_labels
 from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, ReportOptions, TruthOptions
 from imagebind_cli.evaluation.task import Classification, RowOutput, Task
@@ -63,6 +64,20 @@ def classify(
     given = Inputs.of(inputs, manifest)
     source = _source(given, modality, Space.of(model, listener or LogListener()), reading, pool)
     return classify_by_class_vectors(_task(source, classes.labels, truth, report, output, listener), classes, given.others)
+
+
+def open_classifier(
+    modality: str, classes: ClassOptions, *, model: Model | str | Space | None = None, listener: Listener | None = None
+) -> Classifier:
+    """Make class vectors once, to classify vectors of a modality as they come, such as those of `live.embed_stream`.
+
+    Raises:
+        UsageError: neither labels nor examples. UserError: these cannot be read.
+    """
+    if classes.labels is None and classes.classes is None:
+        raise UsageError("say what to tell apart: either --labels in text, or --classes by example")
+    source = VectorSource(Space.of(model, listener or LogListener()), modality, [], [])
+    return class_vector_classifier(_task(source, classes.labels, None, None, None, listener), classes, Others())
 
 
 def few_shot(

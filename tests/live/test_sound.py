@@ -299,3 +299,19 @@ def test_the_library_refuses_what_it_does_not_know(tiny: Any) -> None:
         embed_stream(tiny, "audio", 0, StreamFormat("s16le", RATE), behind="skip")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="middle of a sample"):
         list(stream(tiny, b"\0" * 64_001, StreamFormat("s16le", RATE)))
+
+
+def test_windows_are_classified_as_those_of_the_file(imagebind: Run, start: Start, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", samples(5.2), RATE)
+    flags = ("--labels", "dog,rain,bell", "--hop", 1, "--device", "cpu")
+    wanted = imagebind("zeroshot", "audio", tmp_path / "a.wav", "--pool", "none", *flags)
+    process = start("zeroshot", "audio", "-", "--live", "--format", "s16le", "--rate", RATE, *flags)
+    feed(process, samples(5.2).tobytes())
+    code, rows, err = finish(process)
+    assert code == 0, err
+    assert [(row["start"], row["end"]) for row in rows] == [(row["start"], row["end"]) for row in wanted.rows]
+    for row, expected in zip(rows, wanted.rows, strict=True):
+        assert [entry["class"] for entry in row["top"]] == [entry["class"] for entry in expected["top"]]
+        assert [entry["score"] for entry in row["top"]] == pytest.approx([entry["score"] for entry in expected["top"]], abs=1e-6)
+        assert row["dropped"] == 0
+    assert imagebind("zeroshot", "audio", "-", "--live", "--format", "s16le", "--rate", RATE).code == 2
