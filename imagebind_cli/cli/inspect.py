@@ -27,7 +27,7 @@ result_option = partial(typer.Option, rich_help_panel="Results")
 SHOWN = 4  # ids of a group of copies in a table
 
 Memory = Annotated[
-    str, finding_option(metavar="BYTES", help="Memory that the work may take, as 500M or 4G; vectors beyond half go to a file.")
+    str, finding_option(metavar="BYTES", help="Memory for vectors and distances, as 500M or 4G; vectors beyond half go to a file.")
 ]
 
 

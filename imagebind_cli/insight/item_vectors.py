@@ -48,7 +48,7 @@ class StoredVectors:
 def item_vectors(store: StoreReader, memory: int = MEMORY) -> StoredVectors:
     """Read a store's items. An item with several windows counts as the mean of its windows.
 
-    memory: bytes that the whole work may take; the vectors take at most half of it, and are in a temporary file of float16 where even float16
+    memory: bytes for vectors and distances; the vectors take at most half of it, and are in a temporary file of float16 where even float16
     would take more.
     Raises:
         UserError: the store is empty, or a row is zero or not finite.
