@@ -89,7 +89,7 @@ def inspect_store(
     Args:
         store: a path, a pattern, or a store. truth: the labels, as `classify` takes them: `folder`, a column, a file, or a mapping.
         k: neighbours of each item that are looked at. thresholds: in place of the proposed ones, by kind.
-        exact: compare all pairs of items; by default up to 20,000 items. memory: bytes for vectors and distances; ids and mapped pages of files come on top.
+        exact: compare all pairs of items; by default up to 20,000 items. memory: bytes for vectors and distances, ids aside.
     Raises:
         UserError: no such store, it is empty or damaged, or no item has a label.
     """
