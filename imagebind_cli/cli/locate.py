@@ -38,7 +38,7 @@ from imagebind_cli.cli.flags import (
 from imagebind_cli.cli.inputs import command_inputs
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
-from imagebind_cli.cli.retrieve import QueryCommand, queries_in_order, with_query_flags
+from imagebind_cli.cli.retrieve import QueryCommand, Weights, queries_in_order, query_option, with_query_flags
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.errors import UsageError, writing
@@ -63,7 +63,6 @@ A heat map always has a peak. So each line has the cosine of the whole input, an
     imagebind locate audio night.wav --text "an owl"    # when, and in which band
 """
 
-query_option = partial(typer.Option, rich_help_panel="Queries")
 map_option = partial(typer.Option, rich_help_panel="Heat maps")
 
 
@@ -89,9 +88,7 @@ def locate_command(
     include: Include = None,
     nul: Null = False,
     strict: Strict = False,
-    weights: Annotated[
-        str | None, query_option(metavar="W W...", help="A number for each query, in their order; negative to subtract it. Default: equal.")
-    ] = None,
+    weights: Weights = None,
     queries: Annotated[
         Path | None, query_option(metavar="FILE", help="Several queries, each by itself: lines of sentences or JSON objects, CSV, TSV.")
     ] = None,

@@ -26,7 +26,7 @@ from imagebind_cli.cli.flags import (
 )
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
-from imagebind_cli.cli.retrieve import queries_in_order, query_options, with_query_flags
+from imagebind_cli.cli.retrieve import Queries, Vector, Weights, queries_in_order, query_option, query_options, with_query_flags
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.printable import printable
@@ -49,7 +49,6 @@ A RECORDING is a store of windows, as `embed --pool none --hop 1 -o` wrote it, o
     imagebind moments night.h5 --like night.wav@754.5      # more of what is there
 """
 
-query_option = partial(typer.Option, rich_help_panel="Queries")
 moment_option = partial(typer.Option, rich_help_panel="Moments")
 result_option = partial(typer.Option, rich_help_panel="Results")
 
@@ -67,14 +66,9 @@ def moments_command(
     like: Annotated[
         list[str] | None, query_option(metavar="ID", help="A recording of the stores; ID@SECONDS: what is there; ID#START-END.")
     ] = None,
-    vector: Annotated[list[str] | None, query_option(metavar="FILE", help="The one vector in a .npy, .jsonl or store.")] = None,
-    weights: Annotated[
-        str | None, query_option(metavar="W W...", help="A number for each query, in their order; negative to subtract it. Default: equal.")
-    ] = None,
-    queries: Annotated[
-        Path | None,
-        query_option(metavar="FILE|STORE", help="Many queries: a store, an array, or lines of sentences or JSON objects; - for stdin."),
-    ] = None,
+    vector: Vector = None,
+    weights: Weights = None,
+    queries: Queries = None,
     truth: Annotated[
         Path | None,
         query_option(

@@ -63,6 +63,16 @@ search_option = partial(typer.Option, rich_help_panel="Search")
 page_option = partial(typer.Option, rich_help_panel="Page")
 evaluation_option = partial(typer.Option, rich_help_panel="Evaluation")
 
+# Flags of queries that several commands share.
+Weights = Annotated[
+    str | None, query_option(metavar="W W...", help="A number for each query, in their order; negative to subtract it. Default: equal.")
+]
+Vector = Annotated[list[str] | None, query_option(metavar="FILE", help="The one vector in a .npy, .jsonl or store.")]
+Queries = Annotated[
+    Path | None,
+    query_option(metavar="FILE|STORE", help="Many queries: a store, an array, or lines of sentences or JSON objects; - for stdin."),
+]
+
 
 class QueryCommand(HeadedCommand):
     """A command that keeps the order of its queries, which is that of their weights. --weights takes all numbers that follow it."""
@@ -116,14 +126,9 @@ def retrieve_command(
         ),
     ],
     like: Annotated[list[str] | None, query_option(metavar="ID", help="An item of the stores, which is not among its own answers.")] = None,
-    vector: Annotated[list[str] | None, query_option(metavar="FILE", help="The one vector in a .npy, .jsonl or store.")] = None,
-    weights: Annotated[
-        str | None, query_option(metavar="W W...", help="A number for each query, in their order; negative to subtract it. Default: equal.")
-    ] = None,
-    queries: Annotated[
-        Path | None,
-        query_option(metavar="FILE|STORE", help="Many queries: a store, an array, or lines of sentences or JSON objects; - for stdin."),
-    ] = None,
+    vector: Vector = None,
+    weights: Weights = None,
+    queries: Queries = None,
     errors: Annotated[Path | None, query_option(metavar="FILE", help="Write a JSON line for each failed query to this file.")] = None,
     k: Annotated[int, search_option("-k", metavar="N", min=1, help="Answers to each query.")] = 10,
     threshold: Annotated[float | None, search_option(metavar="COSINE", help="Leave out answers with a lower cosine.")] = None,

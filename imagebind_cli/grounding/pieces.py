@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagebind_cli import registry
-from imagebind_cli.encoder import EncoderConfig, Sample, Span
+from imagebind_cli.encoder import IMAGEBIND, EncoderConfig, Sample, Span
 from imagebind_cli.encoders.audio import HOP, RATE
 from imagebind_cli.errors import UsageError
 from imagebind_cli.grounding.squares import square_view, squares
@@ -24,7 +24,7 @@ from imagebind_cli.media.maps.palettes import ramp
 from imagebind_cli.media.views import Box
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.prepared import Prepared
-from imagebind_cli.readers import AS_IMAGEBIND, read_source, reader_of
+from imagebind_cli.readers import prepares_alike, read_source, reader_of
 from imagebind_cli.registry import Face
 from imagebind_cli.sources import Stretch
 
@@ -81,7 +81,7 @@ def kind_of(face: Face, config: EncoderConfig) -> str:
     if face.mixed:
         raise UsageError(f"{face.name} is pictures and videos together; name one of them")
     if registry.modality(face.encoder, config).preview == "spectrogram":
-        if config.family not in AS_IMAGEBIND or len(config.patch) != 2:
+        if not prepares_alike(config.family, IMAGEBIND) or len(config.patch) != 2:
             raise UsageError(f"places in the sounds of {config.family} models are not known: an input is not one spectrogram there")
         return SOUND
     raise UsageError(f"{face.name} has no places to look at; locate is for pictures, maps, videos and sounds")

@@ -144,10 +144,8 @@ def _check_parts(
     """
     missing = []
     for name, parts in ours.items():
-        if name.partition(".")[0] in held and set(parts) != {0}:
+        if name.partition(".")[0] in held:
             missing += [key for part, key in tensor_names.published_names(name, table).items() if part not in parts]
-        elif name.partition(".")[0] in held and len(needed := tensor_names.published_names(name, table)) > 1:
-            missing += [key for part, key in needed.items() if part not in parts]
     if missing:
         raise UserError(f"{place}: tensors missing: {_some([spelling(key) for key in missing])}")
 
