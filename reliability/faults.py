@@ -254,7 +254,7 @@ class Bench:
 
     @functools.cached_property
     def calls(self) -> int:
-        """How many writes and syncs an unbroken run makes."""
+        """Count the writes and syncs of an unbroken run."""
         folder = self.fresh(self.work / "run")
 
         def prepare() -> None:

@@ -23,7 +23,7 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class LiveOptions:
-    """What --live reads, and what it does where it falls behind."""
+    """Hold what --live reads, and what it does where it falls behind."""
 
     live: bool = False
     format: str | None = None

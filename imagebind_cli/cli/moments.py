@@ -185,7 +185,7 @@ def _predict(finder: MomentFinder, truths: list[MomentTruth], options: MomentOpt
 
 @dataclass(frozen=True)
 class Results:
-    """What becomes of the moments: lines, a table, a page, a picture, clips."""
+    """Write the moments as lines, a table, a page, a picture, clips."""
 
     plain: bool
     html: Path | None

@@ -61,7 +61,7 @@ AHEAD = 2  # inputs read before their turn
 
 @dataclass(frozen=True)
 class Spot:
-    """Where a query is in a picture, in a window of a video, or in a sound.
+    """Locate a query in a picture, in a window of a video, or in a sound.
 
     peak: the place of the largest value; of a picture (x, y) in pixels of the file, upright; of a sound (seconds, Hz).
     box: around what is connected with the peak and not below `BOX_LEVEL` of the way to it from the median: left, top, right, bottom in pixels;

@@ -159,7 +159,7 @@ class MomentFinder:
 
     @property
     def score_name(self) -> str:
-        """What a score is, in words."""
+        """Say in words what a score is."""
         return "cosine less the largest with another name" if self.against else "cosine"
 
     def encoder(self) -> QueryEncoder:

@@ -41,7 +41,7 @@ def square_view(box: Box, width: int, height: int) -> View:
 
 
 class Axis:
-    """How the patches of an encoder lie along one axis of its input: a patch of `kernel` pixels every `step` pixels."""
+    """Place the patches of an encoder along one axis of its input: a patch of `kernel` pixels every `step` pixels."""
 
     def __init__(self, kernel: int, step: int, patches: int) -> None:
         self.centres = kernel / 2 + step * np.arange(patches)

@@ -41,7 +41,7 @@ class StoredVectors:
 
     @property
     def rounding(self) -> float:
-        """How far 1 - cosine of two equal vectors may be from 0."""
+        """Return how far 1 - cosine of two equal vectors may be from 0."""
         return ROUNDING[str(self.rows.dtype)]
 
 

@@ -40,7 +40,7 @@ PLACES = {
 
 
 class OurTensor(NamedTuple):
-    """Where a tensor goes: our name, which part of that tensor it is, and the change made on the way; "" for none."""
+    """Name where a tensor goes: our name, which part of that tensor it is, and the change made on the way; "" for none."""
 
     name: str
     part: int

@@ -34,7 +34,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def auc(scores: np.ndarray, planted: np.ndarray) -> float:
-    """How often a planted item scores above another, ties half."""
+    """Return how often a planted item scores above another, ties half."""
     inside, outside = scores[planted][:, None], scores[~planted][None]
     return float(((inside > outside) + 0.5 * (inside == outside)).mean())
 
