@@ -172,8 +172,9 @@ def _prose(text: str) -> str:
 
 
 def _roff(text: str) -> str:
-    """Escape a line for roff: a backslash, a hyphen that stands for itself, and a dot or quote that would begin a request."""
+    """Escape a line for roff: a backslash, a hyphen that stands for itself, letters beyond ASCII, and a dot or quote that would begin a request."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    escaped = "".join(letter if letter.isascii() else f"\\[u{ord(letter):04X}]" for letter in escaped)
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
 
 
