@@ -29,6 +29,11 @@ from imagebind_cli.weights.tensor_names import published_names
 ModalityType = SimpleNamespace(VISION="vision", TEXT="text", AUDIO="audio", THERMAL="thermal", DEPTH="depth", IMU="imu")
 
 HUGE = "huge"
+HUGE_ARGUMENTS = dict(
+    out_embed_dim=1024,
+    vision_embed_dim=1280, vision_num_blocks=32, vision_num_heads=16,
+    text_embed_dim=1024, text_num_blocks=24, text_num_heads=16,
+)  # fmt: skip
 LOCAL = Path(".checkpoints/imagebind_huge.pth")  # where the published code downloads to, in the working folder
 REPORTED = 5  # per cent of a download between two lines about it
 
@@ -93,15 +98,7 @@ def imagebind_huge(pretrained: bool = False) -> ImageBindModel:
     """
     if pretrained:
         return ImageBindModel(checkpoint=find_checkpoint(LOCAL) if LOCAL.is_file() else _pulled())
-    return ImageBindModel(
-        out_embed_dim=1024,
-        vision_embed_dim=1280,
-        vision_num_blocks=32,
-        vision_num_heads=16,
-        text_embed_dim=1024,
-        text_num_blocks=24,
-        text_num_heads=16,
-    )
+    return ImageBindModel(**HUGE_ARGUMENTS)
 
 
 def _pulled() -> Checkpoint:
