@@ -26,6 +26,8 @@ from imagebind_cli.families.onepeace import reading
 from imagebind_cli.media.windows import Moment
 from imagebind_cli.options import AudioOptions
 from imagebind_cli.sources import Stretch
+from imagebind_cli.training.plan import make_plan
+from imagebind_cli.training.recipe import PairRecipe, Recipe
 from imagebind_cli.transformer import mlp_ratio, relative_numbers
 from imagebind_cli.weights import checkpoint, tensor_files, tensor_names
 from imagebind_cli.weights.find import find_checkpoint
@@ -151,6 +153,12 @@ def test_numbers_of_positions_that_were_made_for_inference_can_be_trained_with(m
     assert encoder.trunk.tables[0].grad is not None
     encoder.zero_grad()
     assert relative_numbers("line", 512, 50).data_ptr() == relative_numbers("line", 512, 1024).data_ptr()  # one table for all lengths
+
+
+def test_sounds_of_their_own_length_are_not_trained_with(released: Path) -> None:
+    recipe = Recipe(model=str(released), pairs=(PairRecipe(modalities=("text", "audio"), data=("rows.jsonl",)),))
+    with pytest.raises(UserError, match="its audio encoder takes inputs of their own length, which cannot be batched in training"):
+        make_plan(recipe)
 
 
 # The preprocessing
