@@ -29,7 +29,7 @@ from imagebind_cli.weights.tensor_names import published_names
 ModalityType = SimpleNamespace(VISION="vision", TEXT="text", AUDIO="audio", THERMAL="thermal", DEPTH="depth", IMU="imu")
 
 HUGE = "huge"
-HUGE_ARGUMENTS = dict(
+HUGE_ARGUMENTS: dict[str, Any] = dict(
     out_embed_dim=1024,
     vision_embed_dim=1280, vision_num_blocks=32, vision_num_heads=16,
     text_embed_dim=1024, text_num_blocks=24, text_num_heads=16,
@@ -112,7 +112,7 @@ def _pulled() -> Checkpoint:
         def report(name: str, received: int, total: int | None) -> None:
             nonlocal told
             share = 100 * received // total if total else 0
-            if share >= told + REPORTED:
+            if share // REPORTED > told // REPORTED:
                 told = share
                 sys.stderr.write(f"imagebind: {name}: {share} %\n")
 
