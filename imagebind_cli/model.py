@@ -25,6 +25,7 @@ from imagebind_cli.int8 import narrow
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.readers import check_options, options_record, read_source, reader_of
 from imagebind_cli.sources import Failure, Item, whole_source
+from imagebind_cli.sources.in_memory import is_in_memory, path_of_row
 from imagebind_cli.weights import checkpoint
 from imagebind_cli.weights.checkpoint import Checkpoint
 from imagebind_cli.weights.find import ConfigLike, ModelLike, find_checkpoint, leads_to
@@ -200,7 +201,8 @@ class Model:
         """Embed inputs to unit vectors float32 (n, dim), a row per input in order.
 
         Args:
-            inputs: paths, for text sentences, or arrays. Image: (h, w, 3) uint8. Video: (frames (t, h, w, 3) uint8, frames a second) or one
+            inputs: paths, for text sentences, the bytes of files, rows `{"bytes": …, "path": …}` of Hugging Face datasets, Pillow images,
+                or arrays. Image: (h, w, 3) uint8. Video: (frames (t, h, w, 3) uint8, frames a second) or one
                 clip's frames alone. Audio: (waveform, rate in Hz), or a waveform alone at 16 kHz. Depth: (h, w), float metres or uint16
                 millimetres. Thermal: (h, w). IMU: (6, t). A single path or sentence counts as a list of one.
                 Of a sound, a video or a motion recording also a `Stretch`: the part of it between two times.
@@ -210,9 +212,10 @@ class Model:
             UserError: an input cannot be read (its place and the reason), or an option does not exist.
         """
         resolved = registry.face(modality).read_options(options)
-        if isinstance(inputs, str | os.PathLike):
+        if isinstance(inputs, str | os.PathLike) or is_in_memory(inputs):
             inputs = [inputs]
-        sources = ((i, payload, whole_source(payload)) for i, payload in enumerate(inputs))
+        wholes = ((i, payload, whole_source(payload)) for i, payload in enumerate(inputs))
+        sources = ((i, payload, path_of_row(whole) or whole) for i, payload, whole in wholes)
         items = (Item(str(path) if isinstance(path, str | os.PathLike) else f"input {i}", payload) for i, payload, path in sources)
         listener, rows = listener or self._log, []
         for item, result in self.embed_items(modality, items, options=resolved, batch_size=batch_size, workers=workers):
