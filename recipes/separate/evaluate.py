@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "mini" / "report"))
 
 import numpy as np
 import torch
+from measured import Measured, measured, write_rows
 from mixtures import REAL, HeldOutMixture, HeldOutSet, held_out_mixtures
 from network import MaskNetwork, load_network, separated, spectrum, waveform
 from prepare import SAMPLES, Data, Sounds, load
@@ -23,10 +27,11 @@ from scores import bss_eval, improvement, level, si_sdr
 from torch import Tensor
 
 from imagebind_cli import UserError
-from imagebind_cli.files import write_json
 from imagebind_cli.metrics import interval
 
 AT_ONCE = 20  # mixtures
+CONTROL = "control: the other sound's name"
+BASELINE = "baseline: the class's mean spectrum as a filter"
 SEED = 0
 
 
@@ -48,13 +53,6 @@ class Scores:
         cells = [f"{self.gain.mean():.1f} ({low:.1f} to {high:.1f})", f"{np.median(self.gain):.1f}", f"{100 * (self.gain > 0).mean():.0f}"]
         cells += ["", "", ""] if self.bss is None else [f"{value:.1f}" for value in self.bss.mean(axis=0)]
         return f"| {self.title} | {' | '.join(cells)} | {self.level.mean():.1f} |"
-
-    def record(self) -> dict[str, object]:
-        """Return everything as plain values."""
-        return {
-            "title": self.title, "mean": float(self.gain.mean()), "interval": interval(self.gain), "n": len(self.gain),
-            "gain": self.gain.round(3).tolist(), "level": self.level.round(3).tolist(),
-        }  # fmt: skip
 
 
 HEADER = (
@@ -79,7 +77,7 @@ def queries(data: Data, seed: int = SEED) -> dict[str, Callable[[HeldOutMixture]
         "other words": lambda row: asking["other text"].of(test.labels[row.target])[0],
         "a drawing of an unseen set": lambda row: drawn(test.labels[row.target]),
         "another held-out recording": lambda row: test.vectors[row.asking],
-        "control: the other sound's name": lambda row: name(test.labels[row.other]),
+        CONTROL: lambda row: name(test.labels[row.other]),
         "control: the name of a third class": lambda row: name(row.third),
     }
 
@@ -129,9 +127,15 @@ def measure(network: MaskNetwork, data: Data, tested: HeldOutSet, with_bss: bool
         yield score(title, ask(network, tested.mixtures, vectors), tested, with_bss)
     spectra = mean_spectra(data.train)
     shares = torch.stack([class_filter(spectra, tested.label(row.target)) for row in tested.rows])
-    yield score("baseline: the class's mean spectrum as a filter", filter_mixtures(tested.mixtures, shares), tested, with_bss)
+    yield score(BASELINE, filter_mixtures(tested.mixtures, shares), tested, with_bss)
     ideal = filter_mixtures(tested.mixtures, ideal_shares(tested.targets, tested.mixtures))
     yield score("ideal ratio mask", ideal, tested, with_bss)
+
+
+def measured_rows(scores: Sequence[Scores]) -> dict[str, Measured]:
+    """Return the rows for mini's report: the floor is the baseline's improvement, the control that by the other sound's name."""
+    means = {each.title: each.gain.mean() for each in scores}
+    return {each.title: measured(each.gain, means[BASELINE], means[CONTROL]) for each in scores}
 
 
 def by_class(scores: Scores, tested: HeldOutSet) -> str:
@@ -147,6 +151,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    if find_spec("mir_eval") is None:
+        sys.exit("evaluate: mir_eval is not installed: pip install -r recipes/separate/requirements.txt")
     try:
         data, (network, about) = load(given.folder / "data.safetensors"), load_network(given.folder / "network.safetensors")
     except UserError as error:
@@ -155,7 +161,8 @@ def main() -> None:
         sys.exit(
             f"evaluate: {given.folder}: the network was trained without fold {about['held_out']}, the data hold out {data.about['held_out']}"
         )
-    records = {}
+    rows: dict[str, Measured] = {}
+    gains = {}
     for kind, against in (("recordings", REAL), ("notes", "notes")):
         tested = held_out_mixtures(data.test, given.mixtures, SEED, against)
         mixed = si_sdr(tested.mixtures.double().numpy(), tested.targets.double().numpy()).mean()
@@ -166,8 +173,9 @@ def main() -> None:
             print(each.row(), flush=True)
             scores.append(each)
         print(f"\nBy its name, class by class: {by_class(scores[0], tested)}.")
-        records[kind] = [each.record() for each in scores]
-    write_json(given.folder / "scores.json", {"held_out": data.about["held_out"], "sounds_heard": data.about["sounds_heard"], **records})
+        gains[kind] = {each.title: each.gain.round(3).tolist() for each in scores}
+        rows = rows or measured_rows(scores)
+    write_rows(rows, given.folder / "scores.json", held_out=data.about["held_out"], sounds_heard=data.about["sounds_heard"], gains=gains)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,8 @@ def run(mix: Path, parts: list[tuple[str, str]], out: Path, rest: Path | None, n
     for path in filter(None, (out, rest)):
         if path.suffix[1:].upper() not in soundfile.available_formats():
             raise UsageError(f"{path}: its name ends in no sound format that can be written; use .wav or .flac")
+    if out == rest:
+        raise UsageError(f"{out}: is given for both results; name two files")
     network, about = load_network(network_file)
     query = query_vector(ib.load(about["model"], device="cpu"), parts)
     if len(query) != network.shape.dim:

@@ -17,8 +17,7 @@ import imagebind_cli as ib
 from imagebind_cli.files import locked
 from tests import generate
 
-ROOT = Path(__file__).parents[3]
-sys.path.insert(0, str(ROOT / "recipes" / "separate"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "recipes" / "separate"))
 
 import evaluate
 import mixtures
@@ -28,6 +27,7 @@ import scores
 import separate
 import train
 
+RECIPE = Path(separate.__file__).parent
 DIM = 16
 SETTINGS = train.Settings(steps=60, batch=6, width=8, warmup=5, rate=5e-3)
 
@@ -199,7 +199,10 @@ def test_tones_are_separated_by_name(trained: Path, data: prepare.Data) -> None:
     assert by_name < found["ideal ratio mask"].gain.mean()
     assert found["baseline: the class's mean spectrum as a filter"].gain.mean() > 5  # tones of one class share a band
     assert found["its name"].row().startswith("| its name | ")
-    assert found["its name"].record()["n"] == 20
+    rows = evaluate.measured_rows(list(found.values()))
+    assert rows["its name"].count == 20
+    assert rows["its name"].low <= by_name <= rows["its name"].high
+    assert rows["its name"].control == found["control: the other sound's name"].gain.mean()
 
 
 def test_a_stopped_run_continues_to_the_bit(data: prepare.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,9 +222,9 @@ def test_a_stopped_run_continues_to_the_bit(data: prepare.Data, tmp_path: Path, 
             with pytest.raises(KeyboardInterrupt):
                 train.train(folder, settings, stop)
             assert not (folder / "network.safetensors").exists()
-        steps: list[float] = []
-        results.append(network.read_tensor_file(train.train(folder, settings, lambda record: steps.append(record["step"])))[0])
-        assert steps == ([2, 4, 6] if name == "whole" else [6])
+        records: list[dict[str, float]] = []
+        results.append(network.read_tensor_file(train.train(folder, settings, records.append))[0])
+        assert [record["step"] for record in records] == ([2, 4, 6] if name == "whole" else [6])
     assert results[0].keys() == results[1].keys()
     assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 
@@ -295,6 +298,8 @@ def test_what_the_command_refuses(tiny: Path, tmp_path: Path) -> None:
     asked, out = [("text", "low")], tmp_path / "out.wav"
     with pytest.raises(ib.UserError, match=r"out\.mp7: its name ends in no sound format"):
         separate.run(mix, asked, tmp_path / "out.mp7", None, tiny)
+    with pytest.raises(ib.UserError, match="is given for both results"):
+        separate.run(mix, asked, out, out, tiny)
     with pytest.raises(ib.UserError, match=r"there is no folder"):
         separate.run(mix, asked, tmp_path / "no" / "out.wav", None, tiny)
     with pytest.raises(ib.UserError, match=r"none\.safetensors: no such file"):
@@ -307,7 +312,7 @@ def test_what_the_command_refuses(tiny: Path, tmp_path: Path) -> None:
 def test_a_broken_recording_is_one_line(tiny: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"RIFF and then nothing")
-    command = [sys.executable, ROOT / "recipes" / "separate" / "separate.py", broken, "--text", "low", "-o", tmp_path / "out.wav"]
+    command = [sys.executable, RECIPE / "separate.py", broken, "--text", "low", "-o", tmp_path / "out.wav"]
     done = subprocess.run([*command, "--network", tiny], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1
     assert done.stdout == ""
