@@ -20,7 +20,6 @@ from tests import stores
 from tests.conftest import Run
 from tests.hub import Hub, serve_hub
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # of the hub's client about its own
 
 
