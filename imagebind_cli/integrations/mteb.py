@@ -25,6 +25,7 @@ from imagebind_cli.model import Model, load
 from imagebind_cli.printable import escaped
 from imagebind_cli.sources import Failure, Item
 from imagebind_cli.weights.find import BUNDLED, shape_of
+from imagebind_cli.weights.model_config import ModelConfig
 from imagebind_cli.weights.published import published_models
 
 try:
@@ -53,7 +54,7 @@ class MTEBEncoder(AbsEncoder):  # type: ignore[misc]
             UserError: no such model, or its weights are not on this machine.
         """
         self.model = model or load(model_name.removeprefix(f"{OWNER}/"), device=device or "auto")
-        self.mteb_model_meta = model_meta(self.model.name)
+        self.mteb_model_meta = model_meta(self.model.name, self.model.checkpoint.config)
 
     def encode(self, inputs: Any, *, task_metadata: Any, batch_size: int | None = None, **_: Any) -> np.ndarray:
         """Embed the rows of a data loader to unit vectors (n, dim) float32; a row of several modalities is their mean, of length 1.
@@ -105,32 +106,32 @@ def _columns(inputs: Any) -> tuple[dict[str, Iterable[Any]], int]:
     return {name: data[name] for name in COLUMNS if name in data.column_names}, len(data)
 
 
-def model_meta(name: str) -> ModelMeta:
-    """Return what mteb's registry says about a model; its shape is read where that needs no weights.
+def model_meta(name: str, config: ModelConfig | None = None) -> ModelMeta:
+    """Return what mteb's registry says about a model.
 
+    Args:
+        config: of the model; by default found by its name. One that is published and not on this machine is taken to have all encoders.
     Raises:
         UserError: no such model.
     """
     published = published_models().get(name)
-    encoders: list[Any] = list(COLUMNS)  # of a model that is not on this machine
-    shape = None
     try:
-        shape = shape_of(name)
-        encoders = [modality for modality in COLUMNS if registry.face(modality).encoder in shape.encoders]
+        config = config or shape_of(name)
     except UserError:
         if published is None:
             raise
-    licence = shape.licence if shape else published and published.licence
+    held: list[Any] = [each for each in COLUMNS if config is None or registry.face(each).encoder in config.encoders]
+    licence = config.licence if config else published and published.licence
     return ModelMeta(
         loader=MTEBEncoder,  # type: ignore[arg-type]
-        name=f"{OWNER}/{name.replace('/', '--')}",
+        name=registry_name(name),
         revision="1",
         release_date=None,
         languages=["eng-Latn"],
         n_parameters=None,
         memory_usage_mb=None,
         max_tokens=77,
-        embed_dim=shape.dim if shape else None,
+        embed_dim=config.dim if config else None,
         license=LICENCES.get(licence or "", "not specified"),
         open_weights=True,
         public_training_code=None,
@@ -140,15 +141,19 @@ def model_meta(name: str) -> ModelMeta:
         similarity_fn_name=ScoringFunction.COSINE,
         use_instructions=False,
         training_datasets=None,
-        modalities=encoders,
+        modalities=held,
     )
 
 
 def register_models() -> None:
     """Add the model in the package, the published one and those that families publish to mteb's registry, as `imagebind-cli/NAME`."""
     for name in (BUNDLED, *published_models()):
-        meta = model_meta(name)
-        MODEL_REGISTRY.setdefault(meta.name, meta)
+        MODEL_REGISTRY.setdefault(registry_name(name), model_meta(name))
+
+
+def registry_name(name: str) -> str:
+    """Return the name of a model in mteb's registry, which has one slash."""
+    return f"{OWNER}/{name.replace('/', '--')}"
 
 
 def run_tasks(model: Model, tasks: Sequence[str], *, batch_size: int | None = None, cache: Path | None = None) -> Iterator[dict[str, Any]]:
@@ -168,7 +173,7 @@ def run_tasks(model: Model, tasks: Sequence[str], *, batch_size: int | None = No
     options: Any = {"batch_size": batch_size} if batch_size else {}
     for task in chosen:
         name, score = task.metadata.name, task.metadata.main_score  # before mteb empties the task
-        missing = set(task.metadata.modalities) - set(model_meta(model.name).modalities)
+        missing = set(task.metadata.modalities) - set(model_meta(model.name, model.checkpoint.config).modalities)
         if missing:
             yield {"task": name, "error": f"{model.name} has no encoder for {', '.join(sorted(missing))}"}
             continue

@@ -13,8 +13,16 @@ import soundfile
 import imagebind_cli as ib
 from imagebind_cli.errors import UsageError
 from tests import generate
+from tests.integrations.test_documentation import examples
 
 pytest.importorskip("mteb")
+import datasets
+import mteb
+from mteb.results.task_result import TaskError
+
+from imagebind_cli.integrations.mteb import MTEBEncoder, print_rows, run_command, run_tasks
+from imagebind_cli.integrations.mteb_tasks import file_task
+
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning"),  # mock tasks have two rows
     pytest.mark.filterwarnings("ignore:An input array is constant"),
@@ -22,13 +30,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:mteb.*"),  # about its own mock data
     pytest.mark.filterwarnings("ignore::DeprecationWarning:mteb.*"),
 ]
-
-import datasets
-import mteb
-from mteb.results.task_result import TaskError
-
-from imagebind_cli.integrations.mteb import MTEBEncoder, print_rows, run_command, run_tasks
-from imagebind_cli.integrations.mteb_tasks import file_task
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +130,9 @@ def test_the_command(monkeypatch, capsys, rooms):
     monkeypatch.setattr(sys, "argv", ["mteb", "models"])
     assert run_command() == 0
     assert {"model": "imagebind-cli/mini"} in [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_example_runs(rooms, monkeypatch, capsys):
+    monkeypatch.chdir(rooms.parent)
+    exec(compile(examples("mteb")[0], "docs/integrations.md", "exec"), {"__name__": "example"})
+    assert capsys.readouterr().out.splitlines()[1] == "['text', 'image', 'audio', 'video']"
