@@ -12,9 +12,10 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -34,12 +35,12 @@ try:
     from mteb.models.abs_encoder import AbsEncoder
     from mteb.models.model_implementations import MODEL_REGISTRY
     from mteb.models.model_meta import ModelMeta, ScoringFunction
+    from mteb.types import Licenses
 except ImportError:
     raise not_installed("mteb 2.20 or newer", "mteb") from None
 
 OWNER = "imagebind-cli"  # before the slash of the names in mteb's registry
 COLUMNS = ("text", "image", "audio", "video")  # of mteb's data sets; the names are also those of our modalities
-LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CC BY-NC-SA 4.0": "cc-by-nc-sa-4.0", "CC-BY-NC-SA-4.0": "cc-by-nc-sa-4.0"}
 
 
 class MTEBEncoder(AbsEncoder):  # type: ignore[misc]
@@ -56,30 +57,30 @@ class MTEBEncoder(AbsEncoder):  # type: ignore[misc]
         self.model = model or load(model_name.removeprefix(f"{OWNER}/"), device=device or "auto")
         self.mteb_model_meta = model_meta(self.model.name, self.model.checkpoint.config)
 
-    def encode(self, inputs: Any, *, task_metadata: Any, batch_size: int | None = None, **_: Any) -> np.ndarray:
+    def encode(self, inputs: Any, **_: Any) -> np.ndarray:
         """Embed the rows of a data loader to unit vectors (n, dim) float32; a row of several modalities is their mean, of length 1.
 
         Raises:
-            UserError: an input cannot be read: the task, the row and the reason.
+            UserError: an input cannot be read: the row and the reason.
         """
         columns, count = _columns(inputs)
         sums = np.zeros((count, self.model.dim), np.float32)
         for column, values in columns.items():
-            for number, vector in self._column(column, values, task_metadata.name):
+            for number, vector in self._column(column, values):
                 sums[number] += vector
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         if not lengths.all():
-            raise UserError(f"{task_metadata.name}: row {int(lengths.argmin())} has none of {', '.join(COLUMNS)}")
+            raise UserError(f"row {int(lengths.argmin())} has none of {', '.join(COLUMNS)}")
         return sums / lengths
 
-    def _column(self, column: str, values: Iterable[Any], task: str) -> Iterator[tuple[int, np.ndarray]]:
+    def _column(self, column: str, values: Iterable[Any]) -> Iterator[tuple[int, np.ndarray]]:
         """Embed the values of a column, without those that are missing."""
         named = [(number, *_named(column, value)) for number, value in enumerate(values) if value is not None]
         for modality in dict.fromkeys(name for _, name, _ in named):
             items = (Item(str(number), payload) for number, name, payload in named if name == modality)
             for item, result in self.model.embed_items(modality, items):
                 if isinstance(result, Failure):
-                    raise UserError(f"{task}: {modality} of row {item.id}: {result.reason}")
+                    raise UserError(f"{modality} of row {item.id}: {result.reason}")
                 yield int(item.id), result.embeddings[0].vector
 
 
@@ -132,7 +133,7 @@ def model_meta(name: str, config: ModelConfig | None = None) -> ModelMeta:
         memory_usage_mb=None,
         max_tokens=77,
         embed_dim=config.dim if config else None,
-        license=LICENCES.get(licence or "", "not specified"),
+        license=licence.lower() if licence and licence.lower() in get_args(Licenses) else "not specified",
         open_weights=True,
         public_training_code=None,
         public_training_data=None,
@@ -156,7 +157,7 @@ def registry_name(name: str) -> str:
     return f"{OWNER}/{name.replace('/', '--')}"
 
 
-def run_tasks(model: Model, tasks: Sequence[str], *, batch_size: int | None = None, cache: Path | None = None) -> Iterator[dict[str, Any]]:
+def run_tasks(model: Model, tasks: Sequence[str], *, cache: Path | None = None) -> Iterator[dict[str, Any]]:
     """Run tasks one by one, and yield the result of each: `task`, `main_score`, `score` and all `scores`, or `error`.
 
     Args:
@@ -168,9 +169,8 @@ def run_tasks(model: Model, tasks: Sequence[str], *, batch_size: int | None = No
     from imagebind_cli.integrations.mteb_tasks import file_task
 
     chosen = [file_task(name) if "=" in name else _known_task(name) for name in tasks]
-    encoder = MTEBEncoder(model.name, model=model)
+    encoder = MTEBEncoder(registry_name(model.name), model=model)
     store = mteb.ResultCache(cache) if cache else None
-    options: Any = {"batch_size": batch_size} if batch_size else {}
     for task in chosen:
         name, score = task.metadata.name, task.metadata.main_score  # before mteb empties the task
         missing = set(task.metadata.modalities) - set(model_meta(model.name, model.checkpoint.config).modalities)
@@ -181,7 +181,6 @@ def run_tasks(model: Model, tasks: Sequence[str], *, batch_size: int | None = No
             done = mteb.evaluate(
                 encoder,
                 task,  # type: ignore[arg-type]
-                encode_kwargs=options,
                 cache=store,
                 show_progress_bar=False,
                 co2_tracker=False,
@@ -212,6 +211,8 @@ def run_command() -> int:
     commands.add_parser("models", help="list the names that mteb.get_model takes")
     chosen = parser.parse_args()
     datasets.disable_progress_bars()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of scikit-learn, on every class that is never predicted
     if chosen.command == "models":
         print_rows({"model": name} for name in MODEL_REGISTRY if name.startswith(f"{OWNER}/"))
         return 0

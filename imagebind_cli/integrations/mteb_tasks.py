@@ -75,6 +75,10 @@ class FilesZeroShot(AbsTaskZeroShotClassification):
         self.dataset = datasets.DatasetDict({SPLIT: datasets.Dataset.from_dict(table)})  # type: ignore[assignment]
         self.data_loaded = True
 
+    def unload_data(self) -> None:
+        """Drop the data sets; mteb's own would drop this task's description with them."""
+        self.dataset, self.data_loaded = None, False
+
     def get_candidate_labels(self) -> list[str]:
         """Return the classes in words."""
         return [name.replace("_", " ") for name in self.names]
@@ -109,6 +113,10 @@ class FilesRetrieval(AbsTaskRetrieval):
         )
         self.dataset = {"default": {SPLIT: split}}
         self.data_loaded = True
+
+    def unload_data(self) -> None:
+        """Drop the data sets; mteb's own would drop this task's description with them."""
+        self.dataset, self.data_loaded = None, False
 
 
 def _items(place: Path, modalities: tuple[str, ...]) -> Iterator[Item]:
