@@ -1,4 +1,4 @@
-"""`imagebind store`: describe, inspect, merge, export, compact and check stores. No model is needed."""
+"""`imagebind store`: describe, inspect, map, merge, export, compact and check stores. No model is needed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from imagebind_cli.cli.command import HeadedCommand
 from imagebind_cli.cli.flags import ArrayType
 from imagebind_cli.cli.inspect import inspect_command
+from imagebind_cli.cli.map import map_command
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.errors import UsageError
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from imagebind_cli.store.maintenance import MergeCounts
 
 app = typer.Typer(
-    help="Describe, inspect, merge, export, compact, prune and check stores of embeddings.", no_args_is_help=True, rich_markup_mode=None
+    help="Describe, inspect, map, merge, export, compact, prune and check stores of embeddings.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help=f"NAME{IN_WORDS}, or a pattern in quotes.")]
@@ -50,6 +53,7 @@ def store_info_command(paths: StorePaths, as_json: AsJSON = False) -> None:
 
 
 app.command("inspect", cls=HeadedCommand)(inspect_command)
+app.command("map", cls=HeadedCommand)(map_command)
 
 
 @app.command("merge")
