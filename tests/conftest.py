@@ -204,6 +204,7 @@ def start(fork_server: ForkServer) -> Iterator[Start]:
         process.communicate()
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Run one more process than there are cores, since many tests wait for processes that they started."""
     return len(os.sched_getaffinity(0)) + 1
