@@ -23,11 +23,11 @@ import pytest
 
 from tests.forkserver import Forked, ForkServer, write_stand_in
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores; each one's threads would wait for the other's
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes of the tests share the cores; each one's threads would wait for the other's
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "imagebind"
 UNTRAINED = "is untrained"
+TIME_LIMIT = 100  # seconds that a program may take
 
 
 RUNS_BETWEEN_COLLECTIONS = 200
@@ -80,6 +80,7 @@ class Finished:
 
 Run = Callable[..., Finished]
 Start = Callable[..., "subprocess.Popen[bytes]"]
+Python = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def _close(stream: IO[str]) -> None:
@@ -179,6 +180,23 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer
     server = ForkServer(tmp_path_factory.mktemp("server"))
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def python(fork_server: ForkServer) -> Python:
+    """Run `python ARGUMENTS` to its end, as `subprocess.run` does, as a fork of a process that has imported PyTorch."""
+
+    def run(*arguments: object, input: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *map(str, arguments)]
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        with Forked(command, server=fork_server, text=True, **streams, **options) as process:
+            try:
+                out, err = process.communicate(input, timeout=TIME_LIMIT)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    return run
 
 
 @pytest.fixture(scope="session")
