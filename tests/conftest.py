@@ -80,7 +80,7 @@ class Finished:
 
 Run = Callable[..., Finished]
 Start = Callable[..., "subprocess.Popen[bytes]"]
-Python = Callable[..., "subprocess.CompletedProcess[str]"]
+Python = Callable[..., "subprocess.CompletedProcess[Any]"]
 
 
 def _close(stream: IO[str]) -> None:
@@ -186,10 +186,10 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer
 def python(fork_server: ForkServer) -> Python:
     """Run `python ARGUMENTS` to its end, as `subprocess.run` does, as a fork of a process that has imported PyTorch."""
 
-    def run(*arguments: object, input: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, input: str | bytes | None = None, text: bool = True, **options: Any) -> subprocess.CompletedProcess[Any]:
         command = [sys.executable, *map(str, arguments)]
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        with Forked(command, server=fork_server, text=True, **streams, **options) as process:
+        with Forked(command, server=fork_server, text=text, **streams, **options) as process:
             try:
                 out, err = process.communicate(input, timeout=TIME_LIMIT)
             finally:

@@ -41,6 +41,7 @@ READ_ONCE = (  # variables that an interpreter or a library reads as it starts
     *("PYTHONHASHSEED", "PYTHONWARNINGS", "PYTHONIOENCODING", "PYTHONUTF8"),
     *("OMP_", "MKL_", "LD_", "MALLOC_", "TORCH_", "KMP_", "OPENBLAS_"),
 )
+READ_LATER = ("TORCH_NCCL_",)
 PACKAGE = "imagebind_cli"  # a program that has another one in its folder or its PYTHONPATH, or other packages beside it, imports it anew
 HIGH = 200  # descriptors from here on are out of the way of those that a program is given
 PROJECT = Path(__file__).parents[1]
@@ -227,7 +228,9 @@ def _fork(connection: socket.socket) -> int:
     """Return the process id of the program that a connection asks for, 0 if it must have an interpreter of its own."""
     header, descriptors, *_ = socket.recv_fds(connection, NUMBER.size, 64)
     asked = json.loads(connection.recv(NUMBER.unpack(header)[0], socket.MSG_WAITALL))
-    possible = read_once(os.environ) == read_once(asked["environment"]) and _shadowed([asked["folder"], *_places(asked["environment"])]) <= {PACKAGE}
+    possible = read_once(os.environ) == read_once(asked["environment"]) and _shadowed(
+        [asked["folder"], *_places(asked["environment"])]
+    ) <= {PACKAGE}
     process = os.fork() if possible else 0
     if process == 0 and possible:
         _run(asked, dict(zip(asked["numbers"], descriptors, strict=True)))
@@ -240,7 +243,7 @@ def _fork(connection: socket.socket) -> int:
 
 def read_once(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that must be the server's own for a program to be forked."""
-    return {name: value for name, value in environment.items() if name.startswith(READ_ONCE)}
+    return {name: value for name, value in environment.items() if name.startswith(READ_ONCE) and not name.startswith(READ_LATER)}
 
 
 def _places(environment: Mapping[str, str]) -> list[str]:
