@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import json
@@ -20,6 +21,7 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 import pytest
+import typer
 
 from tests.forkserver import Forked, ForkServer, write_stand_in
 
@@ -48,6 +50,7 @@ def _garbage_collected() -> Iterator[None]:
         gc.collect()
 
 
+typer.main.get_params_from_function = functools.cache(typer.main.get_params_from_function)  # every run in this process reads them again
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and the programs started here would inherit that
 
 
@@ -99,6 +102,10 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder for models, and the one made by rule in place of the default."""
+    if "torch" in sys.modules:
+        from tests.drawn import draw_once
+
+        draw_once()
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("IMAGEBIND_HOME", str(folder))
     monkeypatch.setenv("IMAGEBIND_MODEL", "tiny")

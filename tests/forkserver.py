@@ -187,6 +187,7 @@ def serve(listening: int, owner: int) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # Ctrl-C is for the tests, and for programs as soon as they can take it
     for name in PRELOADED:
         __import__(name)
+    _draw_weights()
     gc.collect()
     gc.freeze()
     connections = socket.socket(fileno=listening)
@@ -222,6 +223,17 @@ def serve(listening: int, owner: int) -> NoReturn:
                 for process, connection in answers.items():
                     if connection.fileno() == descriptor:
                         os.kill(process, signal.SIGKILL)
+
+
+def _draw_weights() -> None:
+    """Draw the weights of the tiny model, which most programs load."""
+    from imagebind_cli.weights import find
+    from tests.drawn import draw_once
+
+    draw_once()
+    checkpoint = find.find_checkpoint("tiny")
+    for name in checkpoint.config.encoders:
+        checkpoint.read(name)
 
 
 def _fork(connection: socket.socket) -> int:
