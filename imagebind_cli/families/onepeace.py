@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ from imagebind_cli.encoders.vision import normalise, stored_picture
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.audio.sound import Excerpt, Sound, Waveform
 from imagebind_cli.media.decoding import Source
-from imagebind_cli.media.image import as_rgb
-from imagebind_cli.options import AudioOptions, TextOptions, VisionOptions
+from imagebind_cli.media.image import as_rgb, upright
+from imagebind_cli.options import REGION_OPTIONS, AudioOptions, TextOptions, VisionOptions
+from imagebind_cli.region_samples import region_samples
 from imagebind_cli.transformer import LINE_LENGTH, TrunkConfig, mlp_ratio
 from imagebind_cli.weights.family import Family, Publication, Values, WeightLayout
 from imagebind_cli.weights.model_config import ModelConfig, packaged_config
@@ -432,22 +433,32 @@ class SoundStem(nn.Module):
 
 
 def read_squashed(source: Source | np.ndarray | Image.Image, config: InputConfig, options: VisionOptions) -> Iterator[Sample]:
-    """Read a picture file, a Pillow image, or an array (h, w, 3) uint8 in RGB: all of it, scaled to the square. EXIF does not turn it.
+    """Read a picture file, a Pillow image, or an array (h, w, 3) uint8 in RGB: all of it, scaled to the square; or regions of it.
+
+    EXIF does not turn a picture of which all is read. Regions are of the upright one.
 
     Raises:
         OSError, ValueError: the file cannot be read, or the array has another shape.
     """
     image, facts, taken = stored_picture(source)
+    to_clip = partial(_squashed_clip, config=config, options=options)
+    if options.has_regions:
+        picture = upright(image.copy() if isinstance(source, Image.Image) else image, whole=True)
+        yield from region_samples(picture, options, config.mean, to_clip, facts=facts, began=taken)
+        return
     notes = (f"EXIF orientation {facts['orientation']} is not applied, as published",) if facts["orientation"] != 1 else ()
-    picture = as_rgb(image)
-    del image, source
+    tensor = to_clip(as_rgb(image)).unsqueeze(0)
+    del image, source  # a sample may wait to be used; its full-size pixels need not
+    yield Sample(tensor, [None], notes, facts=facts, began=taken)
+
+
+def _squashed_clip(picture: Image.Image, config: InputConfig, options: VisionOptions) -> Tensor:
+    """Scale a picture in RGB to the encoder's input (3, h, w), whatever its shape."""
     height, width = config.shape[-2:]
     if options.view is not None:
         picture = options.view.picture(picture, height)
     pixels = np.array(picture.resize((width, height), Image.Resampling.BICUBIC))  # (h, w, 3)
-    tensor = normalise(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, config).unsqueeze(0)
-    del picture  # a sample may wait to be used; its full-size pixels need not
-    yield Sample(tensor, [None], notes, facts=facts, began=taken)
+    return normalise(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, config)
 
 
 @cache
@@ -566,7 +577,7 @@ def onepeace_modality(encoder: str, config: InputConfig) -> Modality | None:
 
 
 MODALITIES = {
-    "vision": Modality("vision", {"image": read_squashed, "vision": read_squashed}, PictureStem, options=()),
+    "vision": Modality("vision", {"image": read_squashed, "vision": read_squashed}, PictureStem, options=REGION_OPTIONS),
     "text": Modality("text", {"text": read_sentence}, SentenceStem, options=("long_text",)),
     "audio": Modality("audio", {"audio": read_waveform}, SoundStem, options=("track",)),
 }
