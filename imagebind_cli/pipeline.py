@@ -99,7 +99,8 @@ def embed_items(
             for which it runs out of memory is halved, and later batches stay that small. Vectors on a GPU, which computes while Python
             continues, are waited for only when the next batch is under way.
         batch_size: clips to encode at once.
-        pool: `mean` for one vector per item, the mean of its clips' vectors made a unit vector again; `none` for one per time window. Regions are never averaged.
+        pool: `mean` for one vector per item, the mean of its clips' vectors made a unit vector again; `none` for one per time window.
+            Regions are never averaged.
     """
     batches = _Batches(encode, batch_size)
     open_items: deque[_Open] = deque()

@@ -36,16 +36,23 @@ def read_source(face: Face, source: Any, config: EncoderConfig, options: Reading
         return read_source(face, source.source, config, replace(options, stretch=times))  # type: ignore[call-arg]
     if isinstance(source, Regions):
         _check_regions(face, config)
-        if isinstance(source.source, Prepared):
-            return _refused("prepared samples hold no whole picture to cut regions out of; give the files that they are of")
-        return read_source(face, source.source, config, replace(options, regions=source.regions))  # type: ignore[call-arg]
-    if not face.text and names_store(source):
-        return _refused("a store of vectors; give the files that they are of")
+        options, source = replace(options, regions=source.regions), source.source  # type: ignore[call-arg]
+    if fault := _fault(face, source, options):
+        return _refused(fault)
     if callable(source):  # a part of a file
         return _when_due(face, source, config, options)
     if isinstance(source, Prepared):
         return prepared_samples(source, face, config, options)
     return reader_of(face, config)(source, config, options)
+
+
+def _fault(face: Face, source: Any, options: ReadingOptions) -> str | None:
+    """Say what is wrong with a source that no reader can read."""
+    if not face.text and names_store(source):
+        return "a store of vectors; give the files that they are of"
+    if isinstance(source, Prepared) and getattr(options, "regions", None) is not None:
+        return "prepared samples hold no whole picture to cut regions out of; give the files that they are of"
+    return None
 
 
 def _check_regions(face: Face, config: InputConfig) -> None:

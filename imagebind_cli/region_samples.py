@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ def region_samples(
     to_clip: Callable[[Whole], Tensor],
     *,
     notes: tuple[str, ...] = (),
-    facts: dict | None = None,
+    facts: Mapping[str, Any] = MappingProxyType({}),
     began: datetime | None = None,
 ) -> Iterator[Sample]:
     """Yield the regions that options ask for, each a clip.
@@ -47,4 +48,4 @@ def region_samples(
         if start:
             yield Sample(clips, [None] * len(cuts), regions=about)
         else:
-            yield Sample(clips, [None] * len(cuts), (*notes, *placed.notes), facts or {}, placed.warnings, began=began, regions=about)
+            yield Sample(clips, [None] * len(cuts), (*notes, *placed.notes), facts, placed.warnings, began=began, regions=about)

@@ -49,12 +49,16 @@ Include = Annotated[
 ]
 Boxes = Annotated[
     Path | None,
-    input_option(metavar="FILE", help="A row for each region: COCO's JSON, or JSONL, CSV or TSV with a column `box`. Without INPUT, of its pictures."),
+    input_option(
+        metavar="FILE", help="A row for each region: COCO's JSON, or JSONL, CSV or TSV with a column `box`. Without INPUT, of its pictures."
+    ),
 ]
 Pictures = Annotated[Path | None, input_option(metavar="FILE", help="JSON with the pictures of a list of detections in --boxes.")]
 Nms = Annotated[
     float | None,
-    output_option("--nms", metavar="IOU", min=0, max=1, help="Leave out regions that overlap a better one of their picture by more than this."),
+    output_option(
+        "--nms", metavar="IOU", min=0, max=1, help="Leave out regions that overlap a better one of their picture by more than this."
+    ),
 ]
 Null = Annotated[bool, input_option("-0", "--null", help="Entries on stdin end with a NUL byte, as from `find -print0`.")]
 Strict = Annotated[bool, input_option("--strict", help="Fail on files of other kinds in folders and patterns instead of skipping them.")]
@@ -130,7 +134,10 @@ def column_names(columns: Iterable[str] | None, manifest: Path | None) -> dict[s
     Raises:
         UsageError: a malformed one, a name that no row of a manifest uses, or no manifest.
     """
-    names, known = parse_columns(columns or ()), (*registry.MODALITIES, "id", "label", "class", "group", "start", "end", "box", "mask", "score")
+    names, known = (
+        parse_columns(columns or ()),
+        (*registry.MODALITIES, "id", "label", "class", "group", "start", "end", "box", "mask", "score"),
+    )
     unknown = next((name for name in names if name not in known), None)
     if unknown is not None:
         raise UsageError(f"--column {unknown}={names[unknown]}: unknown name {unknown!r}; choose from {', '.join(known)}")

@@ -198,8 +198,8 @@ def stamper(face: Face, verify: bool) -> Callable[[Any], Stamp]:
         return file._replace(hash=content_hash(f"{file.hash.hex() or file[:2]} {part}".encode()))
 
     def masks_stamp(payload: Regions) -> list[Stamp]:
-        paths = (region.mask.path for region in payload.regions if isinstance(region.mask, PictureMask))
-        return [whole_stamp(path) for path in paths]
+        masks = (getattr(region, "mask", None) for region in payload.regions)
+        return [whole_stamp(mask.path) for mask in masks if isinstance(mask, PictureMask)]
 
     def whole_stamp(payload: Any) -> Stamp:
         try:

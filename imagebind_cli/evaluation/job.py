@@ -19,7 +19,7 @@ from imagebind_cli.evaluation.truth import Truth, open_truth, refuse_column
 from imagebind_cli.evaluation.vectors import VectorSource, open_stores
 from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.file_kinds import Others
-from imagebind_cli.options import folders_are_frames
+from imagebind_cli.options import REGION_OPTIONS, folders_are_frames
 from imagebind_cli.registry import face
 from imagebind_cli.sources import BoxFile, Inputs
 from imagebind_cli.space import Space
@@ -56,8 +56,8 @@ def classify(
         output: takes the rows as they come, batch by batch; None to keep them for the result.
         listener: receives each input, assumptions, and the scores.
     Raises:
-        UsageError: options that exclude each other; `nms` where nothing has regions. UserError: classes or truth that cannot be read, or do not fit each other; stores and a
-            model that do not belong together. An input that cannot be read is a failure, which the listener receives.
+        UsageError: options that exclude each other; `nms` where nothing has regions. UserError: classes or truth that cannot be read, or do
+            not fit each other; stores and a model that do not belong together. An input that cannot be read is a failure, which the listener receives.
     """
     if classes.labels is None and classes.classes is None:
         raise UsageError("say what to tell apart: either --labels in text, or --classes by example")
@@ -175,8 +175,10 @@ def _source(inputs: Inputs, modality: str, space: Space, reading: Mapping[str, A
     """Open the inputs: stores, or what is to be embedded."""
     options = face(modality).read_options(reading or {})
     readers = open_stores(inputs.arguments)
-    if readers and inputs.boxes is not None:
-        raise UsageError(f"{readers[0].path}: a store has vectors of whole pictures, or regions already; give the files with --boxes")
+    if readers and (inputs.boxes is not None or options.chosen & set(REGION_OPTIONS)):
+        raise UsageError(
+            f"{readers[0].path}: a store has the vectors of regions, or whole inputs, already; give files to cut regions out of"
+        )
     if not readers:
         inputs.check_reading(options)
     items = inputs.items((modality,), frames=folders_are_frames(reading or {}))

@@ -23,7 +23,8 @@ from imagebind_cli.store import StoreReader, is_store, open_store
 class ItemVectors:
     """The vectors of several items.
 
-    ids: of each row. metas: the other columns of its manifest row, and of a region what is known of it. vectors: rows (k, dim) float32, unit vectors unless lengths are wanted.
+    ids: of each row. metas: the other columns of its manifest row, and of a region what is known of it.
+    vectors: rows (k, dim) float32, unit vectors unless lengths are wanted.
     spans: start and end in seconds where windows are kept apart, else None. clocks: when each began, in ISO 8601, None where its file does
     not say.
     """
@@ -208,7 +209,7 @@ class VectorSource:
             vectors, spans = np.stack([part.vector for part in parts]), [part.span for part in parts]
             vectors *= np.array([[part.length if self.lengths else 1] for part in parts], np.float32)
             beside = kept_beside(item, (modality,))
-            metas = [{**beside, **(part.region or {})} for part in parts]
+            metas: list[Mapping[str, Any]] = [{**beside, **(part.region or {})} for part in parts]
             yield ItemVectors([item.id] * len(parts), metas, vectors, spans, [part.clock for part in parts])
 
     def _weighted(self, listener: Listener, failed: Callable[[str], object]) -> Iterator[ItemVectors]:

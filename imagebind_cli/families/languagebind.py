@@ -518,7 +518,9 @@ def read_metric_depth(source: Source | np.ndarray, config: InputConfig, options:
     """
     if options.has_regions:
         plane, notes, facts = _shares_of_farthest(source, config, options)
-        yield from region_samples(plane, options, config.mean, partial(_depth_clip, config=config, options=options), notes=notes, facts=facts)
+        yield from region_samples(
+            plane, options, config.mean, partial(_depth_clip, config=config, options=options), notes=notes, facts=facts
+        )
     else:
         yield _depth_sample(source, config, options)
 

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from imagebind_cli.media.image import open_image
-
 
 @dataclass(frozen=True)
 class PolygonMask:
@@ -65,6 +63,8 @@ class PictureMask:
 
     def plane(self, width: int, height: int) -> np.ndarray:
         """Read the file."""
+        from imagebind_cli.media.image import open_image  # only here: a search in a store imports no Pillow
+
         image = open_image(self.path)
         _check_size(image.width, image.height, width, height)
         if image.mode in ("LA", "RGBA", "PA"):

@@ -9,15 +9,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from PIL import Image
 
-from imagebind_cli.media.image import middle
 from imagebind_cli.media.masks import Mask
-from imagebind_cli.media.views import Box
 from imagebind_cli.options import DrawnOptions
+
+if TYPE_CHECKING:  # a search in a store imports no Pillow
+    from PIL import Image
+
+    from imagebind_cli.media.views import Box
 
 MOST = 10_000  # regions of one input
 TOUCH = 3  # decimals of a pixel to which an edge is rounded before it is said to touch the next pixel
@@ -51,7 +53,7 @@ def parse_box(value: Any) -> tuple[float, float, float, float]:
         if isinstance(parts, Mapping) or not all(map(math.isfinite, (x, y, width, height))):
             raise ValueError
     except (TypeError, ValueError):
-        raise ValueError(f"box {str(value):.60} is not x, y, width and height") from None
+        raise ValueError(f"box {value!s:.60} is not x, y, width and height") from None
     return x, y, width, height
 
 
@@ -86,6 +88,8 @@ class Cut:
         return self._of_map(whole, fill[0]) if isinstance(whole, np.ndarray) else self._of_picture(whole, fill)
 
     def _of_picture(self, whole: Image.Image, fill: Sequence[float]) -> Image.Image:
+        from PIL import Image
+
         seen, inside = self._seen(*whole.size)
         part = whole.crop(seen)
         if seen == self.edges and inside is None:
@@ -149,11 +153,11 @@ def cut_regions(options: DrawnOptions, width: int, height: int) -> Cuts:
         cuts.append(Cut(box, _middle(box) if is_whole_box else _square(box, width, height), region.about, mask))
     empty, count = len(regions) - len(cuts), len(regions)
     if not cuts:
-        raise ValueError(f"none of its {count} boxes has a pixel in the picture, which is {width} x {height}" if count else "no boxes")
+        raise ValueError(f"none of its {count} boxes has a pixel of the picture, which is {width} x {height}" if count else "no boxes")
     of = f"of {count} box{'es' * (count > 1)}"
-    warnings = [f"{clipped} {of} reach outside the picture and are clipped to it"] if clipped else []
-    warnings += [f"{empty} {of} are empty, or outside the picture, and are left out"] if empty else []
-    warnings += [f"{unmasked} {of} have no mask and are cut as boxes"] if unmasked else []
+    warnings = [f"clipped, as reaching outside the picture: {clipped} {of}"] if clipped else []
+    warnings += [f"left out, as empty or outside the picture: {empty} {of}"] if empty else []
+    warnings += [f"cut as a box, for lack of a mask: {unmasked} {of}"] if unmasked else []
     notes = []
     if shape == BOX and any(box[2] - box[0] != box[3] - box[1] for box in (cut.box for cut in cuts)):
         notes.append("of a box that is not square, its middle is seen; --region-shape square shows all of it with what is around")
@@ -178,6 +182,8 @@ def _pixels(region: Region, width: int, height: int) -> Edges:
 
 def _middle(box: Edges) -> Edges:
     """Return a box, or the middle of a very long one, as `media.image` reads a very long picture."""
+    from imagebind_cli.media.image import middle
+
     left, top, right, bottom = box
     across, down = middle(right - left, bottom - top), middle(bottom - top, right - left)
     return left + across.start, top + down.start, left + across.stop, top + down.stop

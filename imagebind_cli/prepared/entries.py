@@ -23,7 +23,13 @@ from imagebind_cli.media.clock import parse_clock
 from imagebind_cli.options import both_values
 from imagebind_cli.registry import with_default_options
 
-BESIDE = ("spans", "notes", "clocks", "regions", "sums")  # keys of a sample's JSON by modality; the others are its id and columns of its manifest
+BESIDE = (
+    "spans",
+    "notes",
+    "clocks",
+    "regions",
+    "sums",
+)  # keys of a sample's JSON by modality; the others are its id and columns of its manifest
 ENDINGS = {
     "image": "jpg jpeg png webp bmp gif tif tiff ppm",
     "audio": "wav flac ogg opus mp3 m4a aac",

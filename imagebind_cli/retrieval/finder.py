@@ -130,7 +130,8 @@ class Finder:
         """Answer requests, in order.
 
         Args:
-            k, per_modality, threshold, nms: as in `find`. listener: receives requests that fail, which are then left out; by default a failure raises.
+            k, per_modality, threshold, nms: as in `find`.
+            listener: receives requests that fail, which are then left out; by default a failure raises.
             waiting: answer each request at once, for a source that may wait for the answer before its next request.
         """
         listener = listener or Strict()
@@ -156,7 +157,9 @@ class Finder:
         listener = listener or Strict()
         if str(path) == "-" or not holds_vectors(path):
             requests = read_requests(path, self.space.note)
-            return self.answer(requests, k, per_modality=per_modality, threshold=threshold, nms=nms, listener=listener, waiting=str(path) == "-")
+            return self.answer(
+                requests, k, per_modality=per_modality, threshold=threshold, nms=nms, listener=listener, waiting=str(path) == "-"
+            )
         return self._answer(self.encoder(listener).encode_rows(path, exhibits), k, per_modality, threshold, nms, listener)
 
     def encoder(self, listener: Listener) -> QueryEncoder:

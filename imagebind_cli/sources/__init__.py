@@ -28,10 +28,10 @@ from imagebind_cli.sources.items import (
 from imagebind_cli.sources.manifests import from_manifest, from_row
 
 __all__ = [
+    "BoxFile",
     "Failure",
     "Inputs",
     "Item",
-    "BoxFile",
     "Modalities",
     "Regions",
     "Skips",

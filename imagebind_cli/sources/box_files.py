@@ -58,7 +58,7 @@ class BoxFile:
     def left_out(self) -> Iterator[str]:
         """Say how many pictures `items` leaves out."""
         if without := len(self.pictures) - len(self):
-            yield f"{self.path}: {without:,} of {len(self.pictures):,} pictures have no box, and are left out"
+            yield f"{self.path}: left out, as without a box: {without:,} of {len(self.pictures):,} pictures"
 
     def attach(self, items: Iterable[Item | Failure]) -> Iterator[Item | Failure]:
         """Give inputs their regions. An input is the picture of which a name is the end of its path; one without boxes is a failure."""
@@ -144,7 +144,11 @@ def _read_coco(path: Path, place: Path, document: Any, annotations: list[Any]) -
         if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts or "\0" in name:
             raise UserError(f"{place}: names the picture {name!r}, which is outside its folder; it is refused")
         pictures[entry["id"]] = by_name.setdefault(name, BoxedPicture(name, name))
-    names = {entry["id"]: entry["name"] for entry in document.get("categories") or () if isinstance(entry, dict) and entry.keys() >= {"id", "name"}}
+    names = {
+        entry["id"]: entry["name"]
+        for entry in document.get("categories") or ()
+        if isinstance(entry, dict) and entry.keys() >= {"id", "name"}
+    }
     elsewhere = 0
     for number, entry in enumerate(annotations):
         of = entry.get("image_id") if isinstance(entry, dict) else None
@@ -156,7 +160,9 @@ def _read_coco(path: Path, place: Path, document: Any, annotations: list[Any]) -
             picture.regions.append(_annotated(entry, names))
         except ValueError as error:
             picture.fault = picture.fault or f"annotation {entry.get('id', number)}: {error}"
-    notes = [f"{path}: {elsewhere:,} boxes are of pictures that {place} does not have, and are left out"] if elsewhere else []
+    notes = (
+        [f"{path}: left out, as of pictures that {place} does not have: {elsewhere:,} of {len(annotations):,} boxes"] if elsewhere else []
+    )
     return BoxFile(path, os.path.dirname(place), list(by_name.values()), (), tuple(notes))
 
 
@@ -210,7 +216,7 @@ def _region_of(row: Mapping[str, Any], modality: str, folder: str) -> Region:
     box = None if row.get("box") is None else parse_box(row["box"])
     mask = row.get("mask")
     if mask is not None and not isinstance(mask, str):
-        raise ValueError(f"mask {str(mask):.60} is not the name of a file")
+        raise ValueError(f"mask {mask!s:.60} is not the name of a file")
     if box is None and mask is None:
         raise ValueError(f"neither box nor mask; it has {', '.join(row)}")
     about = {key: value for key, value in row.items() if key not in ("id", "box", "mask", modality)}
