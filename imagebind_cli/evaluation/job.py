@@ -57,7 +57,8 @@ def classify(
         listener: receives each input, assumptions, and the scores.
     Raises:
         UsageError: options that exclude each other; `nms` where nothing has regions. UserError: classes or truth that cannot be read, or do
-            not fit each other; stores and a model that do not belong together. An input that cannot be read is a failure, which the listener receives.
+            not fit each other; stores and a model that do not belong together. An input that cannot be read is a failure, which the listener
+            receives.
     """
     if classes.labels is None and classes.classes is None:
         raise UsageError("say what to tell apart: either --labels in text, or --classes by example")
