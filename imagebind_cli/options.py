@@ -131,13 +131,13 @@ class DrawnOptions(ReadingOptions):
 
     tiles: str | None = choice(
         None,
-        "Cut into overlapping squares, a row for each, with sides of these fractions of the short side: 1/2,1/3.",
+        "A row for each of overlapping squares, with these fractions of the short side: 1/2,1/3.",
         only=FOR_PICTURES,
         windows=True,
     )
     region_shape: str = choice(
         "box",
-        "Cut a region as its box, as the square around it, or as that square without what is outside its mask.",
+        "What is seen of a box: its middle, the square around it, or there its mask alone.",
         choices=("box", "square", "mask"),
         only=FOR_PICTURES,
         windows=True,

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagebind_cli.encoder import Sample
-from imagebind_cli.media.regions import cut_regions
+from imagebind_cli.media.regions import Cuts, cut_regions
 from imagebind_cli.options import DrawnOptions
 
 AT_ONCE = 64  # clips in one sample: an input may have thousands of regions
@@ -40,7 +40,7 @@ def region_samples(
         ValueError: as `cut_regions`.
     """
     width, height = whole.shape[::-1] if isinstance(whole, np.ndarray) else whole.size
-    placed = cut_regions(options, width, height)
+    placed: Cuts = cut_regions(options, width, height)
     for start in range(0, len(placed.cuts), AT_ONCE):
         cuts = placed.cuts[start : start + AT_ONCE]
         clips = torch.stack([to_clip(cut.of(whole, fill)) for cut in cuts])

@@ -47,19 +47,17 @@ Include = Annotated[
     list[str] | None,
     input_option("--include", metavar="PATTERN|kind:KIND", help="Of folders, take only matching files: '*.jpg', kind:image. Repeatable."),
 ]
+# Flags of regions: help shows them for the modalities that have any; see `command.ModalityGroup`.
+REGION_FLAGS = frozenset({"boxes", "nms"})
+NMS = "Leave out regions that overlap a better one of their picture by more than this."
 Boxes = Annotated[
     Path | None,
-    input_option(
-        metavar="FILE", help="A row for each region: COCO's JSON, or JSONL, CSV or TSV with a column `box`. Without INPUT, of its pictures."
-    ),
+    input_option(metavar="FILE", hidden=True, help="A row for each box in COCO's JSON or a table; without INPUT, of all its pictures."),
 ]
-Pictures = Annotated[Path | None, input_option(metavar="FILE", help="JSON with the pictures of a list of detections in --boxes.")]
-Nms = Annotated[
-    float | None,
-    output_option(
-        "--nms", metavar="IOU", min=0, max=1, help="Leave out regions that overlap a better one of their picture by more than this."
-    ),
+Pictures = Annotated[
+    Path | None, input_option(metavar="FILE", hidden=True, help="JSON that has the pictures of a list of detections in --boxes.")
 ]
+Nms = Annotated[float | None, output_option("--nms", metavar="IOU", min=0, max=1, hidden=True, help=NMS)]
 Null = Annotated[bool, input_option("-0", "--null", help="Entries on stdin end with a NUL byte, as from `find -print0`.")]
 Strict = Annotated[bool, input_option("--strict", help="Fail on files of other kinds in folders and patterns instead of skipping them.")]
 Errors = Annotated[Path | None, output_option(metavar="FILE", help="Write a JSON line for each failed input to this file.")]

@@ -17,13 +17,13 @@ from imagebind_cli import registry
 from imagebind_cli.cli.command import HeadedCommand, plain_help
 from imagebind_cli.cli.configuration import is_set_elsewhere
 from imagebind_cli.cli.flags import (
+    NMS,
     BatchSize,
     Config,
     Device,
     Dtype,
     Modality,
     ModelName,
-    Nms,
     Precision,
     Workers,
     given_options,
@@ -133,7 +133,7 @@ def retrieve_command(
     errors: Annotated[Path | None, query_option(metavar="FILE", help="Write a JSON line for each failed query to this file.")] = None,
     k: Annotated[int, search_option("-k", metavar="N", min=1, help="Answers to each query.")] = 10,
     threshold: Annotated[float | None, search_option(metavar="COSINE", help="Leave out answers with a lower cosine.")] = None,
-    nms: Nms = None,
+    nms: Annotated[float | None, search_option("--nms", metavar="IOU", min=0, max=1, help=NMS)] = None,
     modality: Annotated[
         list[Modality] | None, search_option(metavar="MODALITY", help="Search only stores of this modality. Repeatable.")
     ] = None,

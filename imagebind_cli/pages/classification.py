@@ -15,8 +15,6 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.evaluation.report import format_score
 from imagebind_cli.files import replacing
 from imagebind_cli.pages.base import boxed, escape, table, write_page
-from imagebind_cli.pages.pictures import picture
-from imagebind_cli.sources import reason
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation.classifier import Prediction
@@ -60,6 +58,9 @@ class RegionCards:
         return f'<h2>Regions</h2>{rest}<ol class="cards">{"".join(cards)}</ol>'
 
     def _card(self, id: str, rows: Sequence[Prediction], colours: dict[str, int], options: Mapping[str, Any]) -> str:
+        from imagebind_cli.pages.pictures import picture  # only here: a report needs no Pillow
+        from imagebind_cli.sources import reason
+
         path = rows[0].meta.get(self._modality, id)
         marks = [
             (row.box or (), str(number), colours.setdefault(row.top[0].name, len(colours))) for number, row in enumerate(rows, start=1)
