@@ -19,7 +19,7 @@ from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.options import ReadingOptions, folders_are_frames
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face
-from imagebind_cli.sources import BoxFile, Failure, Inputs, Item, kept_beside, whole_source
+from imagebind_cli.sources import BoxFile, Failure, Inputs, Item, Regions, kept_beside, whole_source
 from imagebind_cli.space import Space
 from imagebind_cli.store import Row, Store, check_writable
 
@@ -142,8 +142,9 @@ def as_prepared(
     first = next(items, None)
     if first is None:
         return reading, items
-    payload = whole_source(getattr(first, "payload", None))
-    if isinstance(payload, Prepared):
+    given = getattr(first, "payload", None)
+    payload = whole_source(given)
+    if isinstance(payload, Prepared) and not isinstance(given, Regions):  # which prepared samples do not have: each fails
         if config is not None:
             from imagebind_cli.readers import check_prepared
 

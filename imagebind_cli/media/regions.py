@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # a search in a store imports no Pillow
 
 MOST = 10_000  # regions of one input
 TOUCH = 3  # decimals of a pixel to which an edge is rounded before it is said to touch the next pixel
+FAR = 1e9  # pixels, farther than any picture reaches
 BOX, SQUARE, MASK = "box", "square", "mask"
 
 Edges = tuple[int, int, int, int]  # left, top, right, bottom in whole pixels; right and bottom are outside
@@ -176,8 +177,8 @@ def _pixels(region: Region, width: int, height: int) -> Edges:
     x, y, across, down = region.box
     if across <= 0 or down <= 0:
         return 0, 0, 0, 0
-    left, top = (math.floor(round(edge, TOUCH)) for edge in (x, y))
-    return left, top, math.ceil(round(x + across, TOUCH)), math.ceil(round(y + down, TOUCH))
+    left, top, right, bottom = (round(min(max(edge, -FAR), FAR), TOUCH) for edge in (x, y, x + across, y + down))
+    return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
 
 
 def _middle(box: Edges) -> Edges:

@@ -40,6 +40,7 @@ def boxes(cuts: Cuts) -> list[Any]:
         ((0.1 + 0.2, 0, 0.7, 1), [0, 0, 1, 1]),  # 1.0000000000000002 in floats
         ((-5, -7, 20, 20), [0, 0, 15, 13]),
         ((70, 50, 1e9, 1e9), [70, 50, 10, 10]),
+        ((-1e308, 50, 1.7e308, 1e308), [0, 50, 80, 10]),
         ((79.5, 59.5, 0.2, 0.2), [79, 59, 1, 1]),
     ],
 )
@@ -300,7 +301,9 @@ def test_boxes_are_four_numbers(value: Any) -> None:
     assert parse_box(value) == (1, 2, 3, 4)
 
 
-@pytest.mark.parametrize("value", [None, [], [1, 2, 3], [1, 2, 3, 4, 5], "a b c d", [1, 2, 3, float("nan")], {"x": 1}, 7, "", [1, 2, 3, None]])
+@pytest.mark.parametrize(
+    "value", [None, [], [1, 2, 3], [1, 2, 3, 4, 5], "a b c d", [1, 2, 3, float("nan")], {"x": 1}, 7, "", [1, 2, 3, None]]
+)
 def test_other_values_are_not(value: Any) -> None:
     with pytest.raises(ValueError, match="is not x, y, width and height"):
         parse_box(value)
