@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import registry
-from imagebind_cli.boxes import holds_boxes
+from imagebind_cli.boxes import box_of, holds_boxes
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.retrieval.queries import QueryEncoder
@@ -186,12 +186,14 @@ class Finder:
                 listener.succeeded(query.id)
 
     def _one_window(self, query: Query) -> str:
-        """Return a hint to query one window of an item that has several, so that the others can be answers."""
+        """Return a hint to query one window or region of an item that has several, so that the others can be answers."""
         number, row = min(query.rows)
         store = self.stores[number]
-        span = window_seconds(store, row)
-        if span is None or len(query.rows) == 1:
+        span, box = window_seconds(store, row), box_of(store.meta(row))
+        if len(query.rows) == 1 or (span is None and box is None):
             return ""
+        if span is None:
+            return f"; one of its regions: --like '{store.id(row)}#{','.join(f'{number:g}' for number in box or ())}'"
         return f"; one of its windows: --like '{store.id(row)}#{span[0]:.10g}-{span[1]:.10g}'"
 
 
