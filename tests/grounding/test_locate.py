@@ -327,6 +327,7 @@ def test_a_failure_raises_without_a_listener(folder: Path, mini: Any) -> None:
         ("image", {"size": 100}, "a multiple of 8 is needed"),
         ("image", {"size": 4}, "a multiple of 8 is needed"),
         ("image", {"reading": {"clips": 2}}, "clips"),
+        ("image", {"reading": {"tiles": "1/2"}}, "leave tiles and region_shape out"),
     ],
 )
 def test_what_cannot_be_located_is_refused_before_anything_is_read(mini: Any, kind: str, options: dict[str, Any], words: str) -> None:
