@@ -55,7 +55,8 @@ class RegionCards:
         colours: dict[str, int] = {}
         cards = [self._card(id, rows, colours, options) for id, rows in self._rows.items()]
         rest = f"<p>The first {len(cards):,} of {self._pictures:,} pictures.</p>" if self._pictures > len(cards) else ""
-        return f'<h2>Regions</h2>{rest}<ol class="cards">{"".join(cards)}</ol>'
+        words = "<p>Each region with its best class, the probability of that, and its box: x, y, width and height in pixels.</p>"
+        return f'<h2>Regions</h2>{words}{rest}<ol class="cards">{"".join(cards)}</ol>'
 
     def _card(self, id: str, rows: Sequence[Prediction], colours: dict[str, int], options: Mapping[str, Any]) -> str:
         from imagebind_cli.pages.pictures import picture  # only here: a report needs no Pillow
@@ -71,11 +72,12 @@ class RegionCards:
             image = image if shown.size is None else boxed(image, shown.size, marks)
         except (OSError, ValueError) as error:
             image = f"<small>cannot be shown: {escape(reason(error))}</small>"
-        lines = [
-            [str(number), row.top[0].name, f"{row.top[0].probability:.2f}", ", ".join(f"{side:g}" for side in row.box or ())]
+        lines = (
+            f"<div><strong>{number}.</strong> {escape(row.top[0].name)} {row.top[0].probability:.2f} "
+            f"<small>{', '.join(f'{side:g}' for side in row.box or ())}</small></div>"
             for number, row in enumerate(rows, start=1)
-        ]
-        return f"<li>{image}<div>{escape(id)}</div>{table(['', 'class', 'probability', 'box'], lines, words=(1,))}</li>"
+        )
+        return f"<li>{image}<div>{escape(id)}</div>{''.join(lines)}</li>"
 
 
 def write_region_page(path: Path, regions: RegionCards, made: Mapping[str, Any]) -> None:
