@@ -37,9 +37,15 @@ class Region:
     its score.
     """
 
-    box: tuple[float, float, float, float] | None = None
+    box: Sequence[float] | None = None
     mask: Mask | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.box is None and self.mask is None:
+            raise ValueError("a region has neither box nor mask")
+        if self.box is not None:
+            object.__setattr__(self, "box", parse_box(self.box))
 
 
 def parse_box(value: Any) -> tuple[float, float, float, float]:

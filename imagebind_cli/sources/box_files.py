@@ -16,7 +16,7 @@ from typing import Any
 from imagebind_cli.documents import read_json
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.media.masks import PictureMask, parse_segmentation
-from imagebind_cli.media.regions import Region, parse_box
+from imagebind_cli.media.regions import Region
 from imagebind_cli.registry import face
 from imagebind_cli.sources.items import Failure, Item, Regions, whole_source
 from imagebind_cli.tabular import BadRow, read_rows
@@ -173,7 +173,7 @@ def _annotated(entry: Mapping[str, Any], names: Mapping[Any, Any]) -> Region:
         ValueError: neither a box nor a mask, or a broken one.
     """
     mask = parse_segmentation(entry.get("segmentation"))
-    box = None if entry.get("bbox") is None else parse_box(entry["bbox"])
+    box = entry.get("bbox")
     if box is None and mask is None:
         raise ValueError("neither bbox nor segmentation")
     about: dict[str, Any] = {}
@@ -213,8 +213,7 @@ def _read_table(path: Path, modality: str, columns: Mapping[str, str] | None) ->
 
 
 def _region_of(row: Mapping[str, Any], modality: str, folder: str) -> Region:
-    box = None if row.get("box") is None else parse_box(row["box"])
-    mask = row.get("mask")
+    box, mask = row.get("box"), row.get("mask")
     if mask is not None and not isinstance(mask, str):
         raise ValueError(f"mask {mask!s:.60} is not the name of a file")
     if box is None and mask is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from imagebind_cli.media.regions import Region, parse_box
+from imagebind_cli.media.regions import Region
 from imagebind_cli.prepared import as_seconds
 from imagebind_cli.registry import face
 from imagebind_cli.store import UNKNOWN, Stamp
@@ -74,7 +74,7 @@ class Regions:
     regions: Sequence[Region | Sequence[float]]
 
     def __post_init__(self) -> None:
-        checked = tuple(region if isinstance(region, Region) else Region(parse_box(region)) for region in self.regions)
+        checked = tuple(region if isinstance(region, Region) else Region(region) for region in self.regions)
         object.__setattr__(self, "regions", checked)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from pathlib import Path
@@ -24,6 +25,8 @@ from imagebind_cli.store import is_store, open_store
 from tests import generate
 from tests.conftest import Finished, Run, Start
 
+PYTHON = Path(__file__).parents[2] / "docs" / "python.md"
+SAMPLES = Path(__file__).parents[2] / "imagebind_cli" / "demo" / "samples"
 BOXES = [[10, 5, 30, 40], [0, 0, 80, 60], [50, 20, 9, 9], [70, 50, 30, 30]]
 PIXELS = [[10, 5, 30, 40], [0, 0, 80, 60], [50, 20, 9, 9], [70, 50, 10, 10]]
 
@@ -335,3 +338,23 @@ def test_prepared_tiles_keep_their_boxes(embed: Run, imagebind: Run, folder: Pat
     assert "was prepared with --tiles 1; 1/2 is asked for" in embed("image", "p.tar", "--tiles", "1/2").err
     boxes = table({"image": "a.png", "box": [1, 2, 30, 40]})
     assert "prepared samples hold no whole picture to cut regions out of" in embed("image", "p.tar", "--boxes", boxes).err
+
+
+# docs/python.md
+
+
+def test_the_page_reads_regions(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/python.md, as it stands."""
+    section = PYTHON.read_text().split("\n## Regions\n")[1].split("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    model = ib.load("mini", device="cpu")
+    picture = Image.new("RGB", (192, 192), "white")
+    picture.paste(Image.open(SAMPLES / "image" / "guitar.png").convert("RGB").resize((96, 96)))
+    picture.save("yard.png")
+    table(*({"image": "yard.png", "box": box} for box in ([0, 0, 96, 96], [4, 4, 92, 92], [96, 96, 96, 96])))
+    values: dict[str, Any] = {"ib": ib, "model": model}
+    exec(code, values)
+    assert (values["crops"].shape[0], values["tiles"].shape[0]) == (2, 9)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("yard.png [0, 0, 96, 96]") or first.startswith("yard.png [4, 4, 92, 92]")
+    assert second.startswith("yard.png [96, 96, 96, 96]")
