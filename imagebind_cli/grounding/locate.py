@@ -26,7 +26,7 @@ from imagebind_cli import pipeline, registry
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.encoders.audio import band_hertz
 from imagebind_cli.engine import default_workers, open_engine
-from imagebind_cli.errors import UsageError
+from imagebind_cli.errors import OptionError, UsageError
 from imagebind_cli.events import Listener
 from imagebind_cli.grounding.enlarged import with_size
 from imagebind_cli.grounding.pieces import FILM, FRAME_SECONDS, SOUND, Pieces, kind_of, read_pieces
@@ -157,7 +157,7 @@ def locate(
     face = registry.face(modality)
     options = face.read_options(reading)
     if options.chosen & set(REGION_OPTIONS):
-        raise UsageError("locate looks at all of an input by itself; leave tiles and region_shape out")
+        raise OptionError("locate looks at all of an input by itself; leave tiles and region_shape out", REGION_OPTIONS)
     space = Space.of(model, listener)
     if query:
         requests = [combined_request([(kind, str(value)) for kind, value in query.items()], weights)]
