@@ -25,7 +25,7 @@ ROWS = [
     ["pipeline"],
     ["model"],
     ["space"],
-    ["corpus", "live"],
+    ["corpus", "live", "publishing"],
     ["evaluation", "retrieval"],
     ["grounding", "insight"],
     ["pages"],

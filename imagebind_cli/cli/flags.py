@@ -68,6 +68,9 @@ ModelName = Annotated[
     ),
 ]
 Config = Annotated[str | None, model_option(metavar="FILE", hidden=True, help="JSON file that describes a bare weight file.")]
+Licence = Annotated[str | None, typer.Option(metavar="NAME", help="Licence that the card states, such as CC-BY-4.0.", show_default=False)]
+Private = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]
+DryUpload = Annotated[bool, typer.Option("--dry-run", help="Print the files and the card, and upload nothing.")]
 Device = Annotated[str, model_option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[Dtype, model_option(help="auto: float32 on CPUs, else as the weights. int8: faster on CPUs.")]
 BatchSize = Annotated[int | None, model_option(metavar="N", min=1, help="Clips in one step of the encoder; halved when memory runs out.")]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # a search in a store imports no Pillow
 MOST = 10_000  # regions of one input
 TOUCH = 3  # decimals of a pixel to which an edge is rounded before it is said to touch the next pixel
 FAR = 1e9  # pixels, farther than any picture reaches
+LARGEST_SQUARE = 14_000  # pixels of a side: a square may be far larger than a long picture
 BOX, SQUARE, MASK = "box", "square", "mask"
 
 Edges = tuple[int, int, int, int]  # left, top, right, bottom in whole pixels; right and bottom are outside
@@ -197,8 +198,14 @@ def _middle(box: Edges) -> Edges:
 
 
 def _square(box: Edges, width: int, height: int) -> Edges:
-    """Return the smallest square around a box, moved into the picture where it fits."""
+    """Return the smallest square around a box, moved into the picture where it fits.
+
+    Raises:
+        ValueError: it would not fit into memory.
+    """
     side = max(box[2] - box[0], box[3] - box[1])
+    if side > LARGEST_SQUARE:
+        raise ValueError(f"a square around a box of {side:,} pixels; at most {LARGEST_SQUARE:,} are cut out, or choose --region-shape box")
     left, top = (_start(*place, side) for place in ((box[0], box[2], width), (box[1], box[3], height)))
     return left, top, left + side, top + side
 

@@ -99,6 +99,14 @@ def test_a_square_larger_than_the_picture_has_the_mean_colour_beside_it() -> Non
     assert (seen[above + HEIGHT :] == COLOUR).all()
 
 
+def test_a_square_that_would_fill_memory_is_refused() -> None:
+    options = VisionOptions(regions=(Region((0, 0, 100_000, 10)),), region_shape="square")
+    with pytest.raises(
+        ValueError, match="a square around a box of 100,000 pixels; at most 14,000 are cut out, or choose --region-shape box"
+    ):
+        cut_regions(options, 100_000, 2_000)
+
+
 def test_of_a_very_long_box_the_middle_is_cut_as_of_a_very_long_picture() -> None:
     options = VisionOptions(regions=(Region((0, 3, 1000, 2)),))
     (one,) = cut_regions(options, 1000, 10).cuts
