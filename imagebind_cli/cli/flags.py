@@ -48,6 +48,17 @@ Include = Annotated[
     list[str] | None,
     input_option("--include", metavar="PATTERN|kind:KIND", help="Of folders, take only matching files: '*.jpg', kind:image. Repeatable."),
 ]
+# Flags of regions: help shows them for the modalities that have any; see `command.ModalityGroup`.
+REGION_FLAGS = frozenset({"boxes", "nms"})
+NMS = "Leave out regions that overlap a better one of their picture by more than this."
+Boxes = Annotated[
+    Path | None,
+    input_option(metavar="FILE", hidden=True, help="A row for each box in COCO's JSON or a table; without INPUT, of all its pictures."),
+]
+Pictures = Annotated[
+    Path | None, input_option(metavar="FILE", hidden=True, help="JSON that has the pictures of a list of detections in --boxes.")
+]
+Nms = Annotated[float | None, output_option("--nms", metavar="IOU", min=0, max=1, hidden=True, help=NMS)]
 Null = Annotated[bool, input_option("-0", "--null", help="Entries on stdin end with a NUL byte, as from `find -print0`.")]
 Strict = Annotated[bool, input_option("--strict", help="Fail on files of other kinds in folders and patterns instead of skipping them.")]
 Errors = Annotated[Path | None, output_option(metavar="FILE", help="Write a JSON line for each failed input to this file.")]
@@ -127,7 +138,7 @@ def modality_flags(modalities: Sequence[str]) -> set[str]:
     Raises:
         UsageError: one of them is unknown.
     """
-    return {name for face in map(registry.face, modalities) for name in face.options.names(face.still)}
+    return {name for face in map(registry.face, modalities) for name in face.options.names(face.timed)}
 
 
 def refuse_flag(modalities: Sequence[str], name: str) -> NoReturn:
@@ -142,12 +153,15 @@ def refuse_flag(modalities: Sequence[str], name: str) -> NoReturn:
 
 
 def column_names(columns: Iterable[str] | None, manifest: Path | None) -> dict[str, str]:
-    """Return the names of --column, which need a manifest; see `tabular.parse_columns`.
+    """Return the names of --column, which need a manifest or a table of boxes; see `tabular.parse_columns`.
 
     Raises:
         UsageError: a malformed one, a name that no row of a manifest uses, or no manifest.
     """
-    names, known = parse_columns(columns or ()), (*registry.MODALITIES, "id", "label", "class", "group", "start", "end")
+    names, known = (
+        parse_columns(columns or ()),
+        (*registry.MODALITIES, "id", "label", "class", "group", "start", "end", "box", "mask", "score"),
+    )
     unknown = next((name for name in names if name not in known), None)
     if unknown is not None:
         raise UsageError(f"--column {unknown}={names[unknown]}: unknown name {unknown!r}; choose from {', '.join(known)}")

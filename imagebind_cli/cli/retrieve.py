@@ -16,6 +16,7 @@ import typer
 from imagebind_cli import registry
 from imagebind_cli.cli.command import HeadedCommand, plain_help
 from imagebind_cli.cli.flags import (
+    NMS,
     BatchSize,
     Config,
     Device,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 Index = enum.StrEnum("Index", ["flat", "ivfpq", "hnsw"])
 
 # Options that do not apply to --pairs, which only scores.
-SEARCHES = ("k", "threshold", "modality", "per_modality", "stretches", "index", "html", "root", "errors")
+SEARCHES = ("k", "threshold", "nms", "modality", "per_modality", "stretches", "index", "html", "root", "errors")
 
 HELP = """Find what in stores is nearest to a query, across modalities: a JSON line for each answer, best first.
 
@@ -131,6 +132,7 @@ def retrieve_command(
     errors: Annotated[Path | None, query_option(metavar="FILE", help="Write a JSON line for each failed query to this file.")] = None,
     k: Annotated[int, search_option("-k", metavar="N", min=1, help="Answers to each query.")] = 10,
     threshold: Annotated[float | None, search_option(metavar="COSINE", help="Leave out answers with a lower cosine.")] = None,
+    nms: Annotated[float | None, search_option("--nms", metavar="IOU", min=0, max=1, help=NMS)] = None,
     modality: Annotated[
         list[Modality] | None, search_option(metavar="MODALITY", help="Search only stores of this modality. Repeatable.")
     ] = None,
@@ -193,6 +195,7 @@ def retrieve_command(
             "k": k,
             "per_modality": per_modality,
             "threshold": float("-inf") if threshold is None else threshold,
+            "nms": nms,
             "listener": talk,
         }
         if queries is None:
@@ -237,6 +240,7 @@ def _table(query: Query, hits: list[Hit]) -> Iterator[bytes]:
     for hit in hits:
         when = "" if hit.span is None else f"  {hit.span[0]:.2f} to {hit.span[1]:.2f} s"
         when += "" if hit.clock is None else f"  {hit.clock}"
+        when += "" if hit.box is None else "  box {:g},{:g},{:g},{:g}".format(*hit.box)
         line = f"{hit.rank:>5}  {hit.score:>7.4f}  {hit.store.modality:<7}  {printable(hit.id)}{when}\n"
         yield line.encode("utf-8", "backslashreplace")
 

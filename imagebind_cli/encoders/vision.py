@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -25,6 +26,7 @@ from imagebind_cli.media.video.frame_folder import FPS, FrameFolder
 from imagebind_cli.media.views import View
 from imagebind_cli.media.windows import adjacent, cut, seconds, seen, windows
 from imagebind_cli.options import ALL_FRAMES, VisionOptions
+from imagebind_cli.region_samples import region_samples
 
 CLIP_SECONDS = 2
 CLIPS_AT_ONCE = 8
@@ -83,14 +85,17 @@ def normalise(pixels: Tensor, config: InputConfig) -> Tensor:
 
 
 def read_picture(source: Source | np.ndarray | Image.Image, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
-    """Read a picture file, a Pillow image, or an array (h, w, 3) uint8 in RGB.
+    """Read a picture file, a Pillow image, or an array (h, w, 3) uint8 in RGB; or regions of it.
 
     Raises:
         OSError, ValueError: the file cannot be read, or the array has another shape.
     """
     image, facts, taken = stored_picture(source)
-    picture = image.convert("RGB") if isinstance(source, np.ndarray | Image.Image) else upright(image)
+    picture = image.convert("RGB") if isinstance(source, np.ndarray | Image.Image) else upright(image, whole=options.has_regions)
     del image, source
+    if options.has_regions:
+        yield from region_samples(picture, options, config.mean, partial(picture_tensor, config=config), facts=facts, began=taken)
+        return
     tensor = picture_tensor(picture, config, options.view).unsqueeze(0)
     del picture  # a sample may wait to be used; its full-size pixels need not
     yield Sample(tensor, [None], facts=facts, began=taken)

@@ -563,6 +563,13 @@ def test_shards_prepared_otherwise_are_refused(folder, tmp_path, imagebind):
         opened(tmp_path / "p.tar", options={"depth": {"fill": "none"}})
 
 
+def test_prepared_tiles_are_not_trained_on(folder, tmp_path, imagebind):
+    made = ["--manifest", folder / "scenes.jsonl", "-o", tmp_path / "p.tar", "--model", "tiny", "--tiles", "1"]
+    assert imagebind("preprocess", "image,depth", *made).code == 0
+    with pytest.raises(UserError, match="prepared as tiles, and training takes whole pictures; prepare it without --tiles"):
+        next(opened(tmp_path / "p.tar").batches(0, 1))
+
+
 def test_of_prepared_clips_the_middle_crop_of_a_window():
     crops = [[0, 2]] * 3 + [[2, 4]] * 3 + [[4, 6]] * 3
     assert [clip_at(crops, Moment(place)) for place in (0.0, 0.32, 0.34, 0.99)] == [1, 1, 4, 7]
