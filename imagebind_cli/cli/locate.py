@@ -38,16 +38,16 @@ from imagebind_cli.cli.flags import (
 from imagebind_cli.cli.inputs import command_inputs
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
-from imagebind_cli.cli.retrieve import QueryCommand, Weights, queries_in_order, query_option, with_query_flags
+from imagebind_cli.cli.retrieve import QueryCommand, Vector, Weights, queries_in_order, query_option, with_query_flags
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.file_kinds import Others
-from imagebind_cli.retrieval.requests import combined_request, read_requests, read_weights
+from imagebind_cli.retrieval.requests import LIKE, VECTOR, combined_request, read_requests, read_weights
 from imagebind_cli.space import Space
 
 if TYPE_CHECKING:
-    from imagebind_cli.grounding.locate import Located
+    from imagebind_cli.grounding.located import Located
 
 Method = enum.StrEnum("Method", ["shares", "crops", "both"])
 
@@ -88,6 +88,11 @@ def locate_command(
     include: Include = None,
     nul: Null = False,
     strict: Strict = False,
+    like: Annotated[
+        list[str] | None, query_option(metavar="ID", help="An item of --store; ID@SECONDS, ID#START-END: windows of it.")
+    ] = None,
+    vector: Vector = None,
+    store: Annotated[list[str] | None, query_option(metavar="STORE", help="Where the items of --like are. Repeatable.")] = None,
     weights: Weights = None,
     queries: Annotated[
         Path | None, query_option(metavar="FILE", help="Several queries, each by itself: lines of sentences or JSON objects, CSV, TSV.")
@@ -115,9 +120,13 @@ def locate_command(
     **chosen: Any,
 ) -> None:
     """Find queries in inputs."""
-    parts = queries_in_order(context.meta["order"], {name: chosen.pop(name) for name in registry.MODALITIES})
+    parts = queries_in_order(
+        context.meta["order"], {**{name: chosen.pop(name) for name in registry.MODALITIES}, LIKE: like, VECTOR: vector}
+    )
     if parts and queries is not None:
         raise UsageError("give a query (--text, --audio, …), or --queries FILE of several")
+    if bool(like) != bool(store):
+        raise UsageError("--like ID is an item of a --store STORE; give both")
     if weights is not None and not parts:
         raise UsageError("--weights are of queries given as options")
     if fine and method is not None:
@@ -145,6 +154,7 @@ def locate_command(
             method="both" if fine else str(method or Method.shares),
             size=size,
             requests=requests,
+            stores=store or (),
             reading=reading,
             ground=heat is not None or html is not None,
             listener=talk,

@@ -25,7 +25,8 @@ from drawings import concepts, drawings, is_held_out, render_svg
 from PIL import Image
 
 import imagebind_cli as ib
-from imagebind_cli.grounding.locate import Located, locate
+from imagebind_cli.grounding.locate import locate
+from imagebind_cli.grounding.located import Located
 from imagebind_cli.retrieval.requests import combined_request
 
 SET = "fxemoji"  # of the sets that are for tests
