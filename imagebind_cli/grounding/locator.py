@@ -5,7 +5,7 @@ Dimensions: b clips, q queries, p patches, e size of the joint space.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from imagebind_cli import pipeline, registry
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UsageError
-from imagebind_cli.events import Listener
+from imagebind_cli.events import KeptFailures, Listener
 from imagebind_cli.grounding.enlarged import with_size
 from imagebind_cli.grounding.pieces import SOUND, kind_of
 from imagebind_cli.grounding.shares import check_dense, dense
@@ -41,21 +41,6 @@ class Asked:
     queries: tuple[Query, ...]
     vectors: Tensor
     floors: tuple[int | None, ...]
-
-
-class _FailuresKept(Listener):
-    """Keeps why queries failed, by their ids, and passes on what was assumed to read others."""
-
-    def __init__(self, listener: Listener) -> None:
-        super().__init__()
-        self._listener = listener
-        self.reasons: dict[str, str] = {}
-
-    def failure(self, id: str, reason: str) -> None:
-        self.reasons[id] = reason
-
-    def remarks(self, id: str, notes: Iterable[str], warnings: Iterable[str]) -> None:
-        self._listener.remarks(id, notes, warnings)
 
 
 class Locator:
@@ -106,7 +91,7 @@ class Locator:
 
     def own_queries(self, requests: Mapping[int, QueryRequest]) -> tuple[dict[int, Asked], dict[int, str]]:
         """Embed the requests of some rows together; return the query of each, and why others have none, by the row's number."""
-        kept = _FailuresKept(self._listener)
+        kept = KeptFailures(self._listener)
         numbered = [replace(request, id=str(number)) for number, request in requests.items()]
         queries = QueryEncoder(self.space, self._stores, {}, kept).encode(numbered)
         asked = {int(query.id): self.asked([replace(query, id=requests[int(query.id)].id)]) for query in queries}

@@ -63,9 +63,14 @@ class Opening:
         """Return a note on repeated items, if there are any."""
         return [f"rows with an item that came before, left out: {count:,}"] if count else []
 
+    @property
+    def figures(self) -> list[Figures]:
+        """The published figures that hold for the chosen options."""
+        return [figures for figures in self.protocol.figures if figures.when.items() <= self.options.items()]
+
     def about(self, items: int, classes: int, notes: Sequence[str]) -> dict[str, Any]:
         """Return what every opened suite says of itself, by the names of the fields of `Suite`. notes: about this copy."""
-        figures = [figures for figures in self.protocol.figures if figures.when.items() <= self.options.items()]
+        figures = self.figures
         return {
             "name": self.name,
             "about": self.recipe.about,

@@ -51,7 +51,7 @@ class Figures(_Strict):
 
     def describe(self) -> str:
         """Return the values in words, with the model."""
-        values = ", ".join(f"{name} {value:.1f}" for name, value in self.values.items())
+        values = ", ".join(f"{name} {float(value)}" for name, value in self.values.items())
         return f"{values} ({self.model})" if self.model else values
 
 
