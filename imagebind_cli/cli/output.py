@@ -6,14 +6,18 @@ import json
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from imagebind_cli.errors import writing
+from imagebind_cli.errors import UserError, writing
 from imagebind_cli.printable import escaped
 
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON in place of text.")]
+
+
+STDOUT = Path("-")  # as the name of a file
 
 
 class StdoutClosed(BaseException):
@@ -43,6 +47,18 @@ def write_json_line(document: Any) -> None:
 def write_lines(lines: Iterable[str]) -> None:
     """Write lines of text for people, with control characters escaped."""
     write(*(f"{escaped(line)}\n".encode() for line in lines))
+
+
+def check_output_file(path: Path) -> None:
+    """Refuse a file that could not be written at the end of a run; `-` is stdout.
+
+    Raises:
+        UserError: its folder does not exist, or it cannot be written to.
+    """
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}")
+    if path != STDOUT and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+        raise UserError(f"{path}: cannot be written to")
 
 
 def open_standard_streams() -> None:
