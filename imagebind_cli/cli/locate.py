@@ -145,9 +145,8 @@ def locate_command(
     **chosen: Any,
 ) -> None:
     """Find queries in inputs."""
-    parts = queries_in_order(
-        context.meta["order"], {**{name: chosen.pop(name) for name in registry.MODALITIES}, LIKE: like, VECTOR: vector}
-    )
+    asked = {**{name: chosen.pop(name) for name in registry.MODALITIES}, LIKE: like, VECTOR: vector}
+    parts = queries_in_order(context.meta.get("order", ()), asked)  # without a modality, no subcommand has noted an order
     if parts and queries is not None:
         raise UsageError("give a query (--text, --audio, …), or --queries FILE of several")
     if bool(like) != bool(store):

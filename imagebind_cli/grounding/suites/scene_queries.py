@@ -46,7 +46,7 @@ class SoundQueries:
 
     def __init__(self, suite: LocationSuite, locator: Locator, listener: Listener) -> None:
         self._locator, self._listener = locator, listener
-        self._other = _of_another_kind(suite.scenes)
+        self._other = scenes_of_another_kind(suite.scenes)
         self._options = face(AUDIO).read_options({})
         self._vectors: dict[str, np.ndarray] = {}
         self._faults: dict[str, str] = {}
@@ -132,7 +132,7 @@ class ClassQueries:
         return difference
 
 
-def _of_another_kind(scenes: Sequence[Scene]) -> Mapping[str, Scene | None]:
+def scenes_of_another_kind(scenes: Sequence[Scene]) -> Mapping[str, Scene | None]:
     """Return for each scene the next one of another kind, the first of all following the last; None where all are of one kind."""
     others: dict[str, Scene | None] = {}
     following: Scene | None = next((scene for scene in scenes if scene.kind != scenes[-1].kind), None)  # of the last one
