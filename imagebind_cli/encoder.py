@@ -269,6 +269,22 @@ class Modality:
     options: tuple[str, ...] | None = None
 
 
+def clip_axes(modality: str, config: EncoderConfig, shape: Sequence[int]) -> int:
+    """Return how many axes a tensor has before those of a clip: 1 for (b, *clip), 2 for (b, clips, *clip).
+
+    Args:
+        modality: names the tensor in messages.
+    Raises:
+        UserError: another shape, or no inputs.
+    """
+    fitting = next((clip for clip in config.shapes if len(shape) > len(clip) and config.fits(shape[-len(clip) :])), None)
+    axes = len(shape) - len(fitting or ())
+    if fitting is None or axes not in (1, 2) or shape[0] == 0:
+        wanted = [f"({first}, {', '.join(map(str, clip))})" for first in ("b", "b, clips") for clip in config.shapes]
+        raise UserError(f"{modality}: tensor of shape {tuple(shape)}; {' or '.join(wanted)} is needed")
+    return axes
+
+
 def text_lengths(texts: Tensor, config: EncoderConfig) -> Tensor:
     """Return how many of the token ids (b, n) of each text count, (b,); what follows is padding."""
     if config.pool == "eos":  # the end token has the highest id of the vocabulary

@@ -15,10 +15,8 @@ from imagebind_cli.errors import OptionError, UserError
 from imagebind_cli.media.windows import Times, within
 from imagebind_cli.options import FAMILY_ONLY, ReadingOptions, both_values
 from imagebind_cli.prepared import Prepared
-from imagebind_cli.registry import Face, modality
+from imagebind_cli.registry import Face, family, modality
 from imagebind_cli.sources import Stretch, names_store, reason, whole_source
-
-AS_IMAGEBIND = (IMAGEBIND, "clip")  # families with one preprocessing: what is prepared for one is as good for the other
 
 
 def read_source(face: Face, source: Any, config: EncoderConfig, options: ReadingOptions) -> Iterator[Sample]:
@@ -119,14 +117,14 @@ def read_sources(payload: Any, configs: Mapping[Face, EncoderConfig], options: M
 
 def prepares_alike(one: str, other: str) -> bool:
     """Check whether two families prepare inputs in the same way, so that encoders of one take what is made for the other."""
-    return one == other or (one in AS_IMAGEBIND and other in AS_IMAGEBIND)
+    return one == other or (family(one).prepares_as or one) == (family(other).prepares_as or other)
 
 
 def input_record(face: Face, config: EncoderConfig, options: ReadingOptions) -> dict[str, Any]:
     """Describe in JSON's types how samples are made for an encoder: enough to decide whether another encoder can take them."""
-    family = {} if prepares_alike(config.family, IMAGEBIND) else {"family": config.family}
+    named = {} if prepares_alike(config.family, IMAGEBIND) else {"family": config.family}
     constants = {"shape": list(config.shape), "mean": list(config.mean), "std": list(config.std)}
-    return {**family, **constants, "options": options_record(face, config, options)}
+    return {**named, **constants, "options": options_record(face, config, options)}
 
 
 def check_prepared(source: Prepared, face: Face, config: InputConfig) -> None:

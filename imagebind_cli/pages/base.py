@@ -41,6 +41,9 @@ tr:nth-child(even) > * { background: #8881 }
 .chapter { display: grid; grid-template-columns: 17rem 1fr; gap: 0 1.5rem; align-items: start }
 .chapter > h2, .chapter > p { grid-column: 1 / -1; margin: 1rem 0 .5rem }
 .chapter > ol { margin: 0 }
+.chapter > div { min-width: 0 }
+.chapter figure { display: block; margin-right: 0 }
+.chapter svg { max-width: 100%; height: auto }
 @media (max-width: 50rem) { .chapter { display: block } }
 
 .confusion { font-size: 12px }

@@ -17,6 +17,7 @@ from imagebind_cli.encoder import build_encoder
 from imagebind_cli.errors import OptionError, UserError
 from imagebind_cli.evaluation.classifier import pair_scale
 from imagebind_cli.families import languagebind
+from imagebind_cli.families.languagebind import reading
 from imagebind_cli.media.windows import Moment
 from imagebind_cli.pages.preview import draw
 from imagebind_cli.sources import Stretch
@@ -475,7 +476,7 @@ def test_sounds_become_the_published_tensor(models, entry, tmp_path):
 def test_a_very_long_sound_is_read_in_parts_with_nearly_the_same_result(models, monkeypatch):
     samples = rule.waveform(5, 22050, 40, 2).T
     (whole,) = models["audio"].read("audio", (samples, 22050))
-    monkeypatch.setattr(languagebind, "WHOLE_SECONDS", 20)
+    monkeypatch.setattr(reading, "WHOLE_SECONDS", 20)
     (parts,) = models["audio"].read("audio", (samples, 22050))
     assert 0 < (whole.tensor - parts.tensor).abs().max() <= 1e-3  # where a band holds nothing but rounding
     assert (whole.tensor - parts.tensor).abs().mean() <= 1e-6
@@ -501,9 +502,9 @@ def test_frames_are_chosen_as_published(models, count, chosen):
     frames = np.repeat(np.arange(count, dtype=np.int64)[:, None, None, None], 3, axis=3)
     shown = np.concatenate([frames // 65536, frames // 256 % 256, frames % 256], axis=2)[:, :, :, :1].repeat(3, 3).astype(np.uint8)
     (sample,) = models["video"].read("video", (shown.reshape(count, 1, 3, 3), 25.0))
-    clip = next(iter(languagebind.read_whole_video((shown, 25.0), models["video"].config("video"), registry.face("video").options())))
+    clip = next(iter(reading.read_whole_video((shown, 25.0), models["video"].config("video"), registry.face("video").options())))
     assert torch.equal(sample.tensor, clip.tensor)
-    expected = languagebind._clip([shown[number] for number in chosen], models["video"].config("video"), registry.face("video").options())
+    expected = reading._clip([shown[number] for number in chosen], models["video"].config("video"), registry.face("video").options())
     assert torch.equal(sample.tensor, expected)
 
 
@@ -783,5 +784,5 @@ def test_a_missing_config_is_one_line(imagebind, tmp_path):
 
 def test_every_place_of_a_third_is_one_that_a_stretch_can_begin_at():
     for frames, most in itertools.product(range(1, 60), (1, 7, 20)):
-        places = languagebind.stretch_places(frames, most)
+        places = reading.stretch_places(frames, most)
         assert all(0 <= place <= max(frames - most, 0) for place in places)
