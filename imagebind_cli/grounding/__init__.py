@@ -13,4 +13,5 @@ recordings.py  the recordings that are searched: windows in stores, and files
 moments.py     what Python and `imagebind moments` call: `find_moments` for one query, `MomentFinder` for many
 cuts.py        clips of moments
 lighthouse.py  annotations, predictions and scores in the forms of Lighthouse, QVHighlights and Charades-STA
+suites/        published evaluations of both
 """

@@ -35,7 +35,8 @@ def avsbench_scenes(tree: Tree, recipe: SuiteRecipe, options: Mapping[str, Any])
         cells = list(row.values())  # the authors' code takes the name and the category by their places
         if single and len(cells) < 3:
             raise UserError(f"{place}: a name, a split and a category are needed")
-        name, kind = cells[0], cells[2] if single else cells[0]
+        name = Path(cells[0]).name
+        kind = Path(cells[2]).name if single else name
         below = Path(split, kind) if single else Path(split)
         frames = data / "visual_frames" / below / name if single else data / "visual_frames" / name
         for number in range(1, AVS_FRAMES + 1):

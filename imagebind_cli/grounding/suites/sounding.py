@@ -66,7 +66,7 @@ def flickr_scenes(tree: Tree, recipe: SuiteRecipe, options: Mapping[str, Any]) -
     annotations, frames, sounds = tree.find("Annotations"), tree.find("frames"), tree.find("audio")
     listed = ["flickr_test.csv", "metadata/flickr_test.csv"]
     if any(map(tree.has, listed)):
-        names = [line.split(",")[0].strip() for line in tree.text(tree.find(*listed)).splitlines() if line.strip()]
+        names = [Path(line.split(",")[0].strip()).name for line in tree.text(tree.find(*listed)).splitlines() if line.strip()]
         notes = []
     else:
         names = sorted(path.stem for path in annotations.glob("*.xml"))
