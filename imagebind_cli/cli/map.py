@@ -58,7 +58,7 @@ def map_command(
 
     from imagebind_cli.insight.map_table import map_lines
     from imagebind_cli.insight.store_map import map_stores
-    from imagebind_cli.store.export import import_pyarrow
+    from imagebind_cli.store.parquet import import_pyarrow
 
     if any(path.suffix.lower() == ".parquet" for path in output or ()):
         import_pyarrow()

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from imagebind_cli.files import replacing
 from imagebind_cli.insight.store_map import StoreMap
-from imagebind_cli.store.export import import_pyarrow, valid_text
+from imagebind_cli.store.parquet import import_pyarrow
+from imagebind_cli.store.table_columns import valid_text
 
 COLUMNS = ("id", "store", "modality", "x", "y", "group")
 GROUP_ROWS = 65536
