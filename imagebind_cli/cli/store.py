@@ -1,4 +1,4 @@
-"""`imagebind store`: describe, inspect, merge, export, publish, compact and check stores. No model is needed."""
+"""`imagebind store`: describe, inspect, map, merge, export, publish, compact and check stores. No model is needed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from imagebind_cli.cli.command import HeadedCommand
 from imagebind_cli.cli.flags import ArrayType, DryUpload, Licence, Private
 from imagebind_cli.cli.inspect import inspect_command
+from imagebind_cli.cli.map import map_command
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines, write_upload
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.errors import UsageError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from imagebind_cli.store.table_columns import Thumbnail
 
 app = typer.Typer(
-    help="Describe, inspect, merge, export, publish, compact, prune and check stores of embeddings.",
+    help="Describe, inspect, map, merge, export, publish, compact, prune and check stores of embeddings.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -75,6 +76,7 @@ def store_push_command(
 
 
 app.command("inspect", cls=HeadedCommand)(inspect_command)
+app.command("map", cls=HeadedCommand)(map_command)
 
 
 @app.command("merge")

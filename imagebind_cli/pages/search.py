@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebind_cli.events import Listener
-from imagebind_cli.pages.base import PageFile, escape
+from imagebind_cli.pages.base import PageFile, boxed, escape
 from imagebind_cli.pages.pictures import Picture, Span, picture, seconds_shown
 from imagebind_cli.registry import PAGE_PICTURES, TEXT
 from imagebind_cli.retrieval.search import Hit, Query
@@ -101,6 +101,8 @@ class SearchPage(PageFile):
                 about = f"{about} (cannot be shown: {getattr(error, 'strerror', None) or error})".strip()
             else:
                 body = f'<img src="{shown.image}" alt="{escape(f"{role}: {kind} {name}")}">'
+                if exhibit.box is not None and shown.size is not None:
+                    body = boxed(body, shown.size, [(exhibit.box, "", 0)])
                 if shown.sound:
                     body += f'<audio controls preload="metadata" src="{shown.sound}" aria-label="{escape(f"play {name}")}"></audio>'
                 about = shown.about or about

@@ -27,7 +27,7 @@ def write_parquet(reader: StoreReader, path: Path, columns: TableColumns) -> Non
     Raises:
         UserError: pyarrow is not installed.
     """
-    arrow, parquet = _pyarrow()
+    arrow, parquet = import_pyarrow()
     schema = table_schema(reader, columns, arrow)
     with parquet.ParquetWriter(path, schema) as writer:
         for batch in table_batches(reader, columns, schema, arrow):
@@ -61,7 +61,7 @@ def write_clip_retrieval(reader: StoreReader, folder: Path, array: str) -> None:
     Raises:
         UserError: pyarrow is not installed.
     """
-    arrow, parquet = _pyarrow()
+    arrow, parquet = import_pyarrow()
     kind = "text_emb" if reader.modality == "text" else "img_emb"
     for name in (kind, "metadata"):
         (folder / name).mkdir(parents=True)
@@ -90,7 +90,12 @@ def _about(row: Row, modality: str) -> dict[str, Any]:
     return {"image_path": path, "caption": caption, "metadata": json.dumps({**row.meta, **span, **clock})}
 
 
-def _pyarrow() -> Any:
+def import_pyarrow() -> Any:
+    """Return the modules `pyarrow` and `pyarrow.parquet`.
+
+    Raises:
+        UserError: pyarrow, an extra, is not installed.
+    """
     try:
         import pyarrow
         from pyarrow import parquet
