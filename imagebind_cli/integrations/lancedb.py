@@ -37,7 +37,7 @@ PUBLISHED = {"imagebind_huge": "huge"}  # its name for the model, and ours
 PUBLISHED_CLIPS = 3  # of a sound, in the published code
 
 
-@register("imagebind-cli")
+@register("imagebind-cli")  # type: ignore[no-untyped-call]
 class ImageBindFunction(EmbeddingFunction):  # type: ignore[misc]
     """Embed a column to unit vectors. A value that cannot be read gives null and a line in the log, and is not tried again.
 
@@ -49,7 +49,7 @@ class ImageBindFunction(EmbeddingFunction):  # type: ignore[misc]
     modality: str | None = None
     device: str = "auto"
     options: dict[str, Any] = Field(default_factory=dict)
-    max_retries: int = 0  # of LanceDB, which would repeat what fails seven times, with longer and longer waits
+    max_retries: int = 0  # type: ignore[assignment]  # of LanceDB, which would repeat what fails seven times, with longer and longer waits
 
     def __hash__(self) -> int:
         """Hash what a table records of it."""
@@ -77,14 +77,17 @@ class ImageBindFunction(EmbeddingFunction):  # type: ignore[misc]
             UserError: it cannot be read.
         """
         is_sentence = isinstance(query, str) and not os.path.isfile(query)
-        ((_, outcome),) = self._embed([(0, query)], registry.TEXT if is_sentence else self.modality)
+        (outcome,) = (each for _, each in self._embed([(0, query)], registry.TEXT if is_sentence else self.modality))
         if isinstance(outcome, str):
             raise UserError(outcome)
         return [outcome]
 
     def _embed(self, values: Sequence[tuple[int, Any]], modality: str | None) -> Iterator[tuple[int, np.ndarray | str]]:
         """Yield for each numbered value its vector, or in words why it has none."""
-        model, named = load_once(self._model_name(), self.device), [(number, value, modality or kind_of(value)) for number, value in values]
+        model, named = (
+            load_once(self._model_name(), self.device),
+            [(number, value, modality or modality_by_ending(value)) for number, value in values],
+        )
         for name in dict.fromkeys(name for _, _, name in named):
             face = registry.face(name)
             options = face.read_options(self._options(name))
@@ -128,7 +131,7 @@ class BuiltInFunction(ImageBindFunction):
         return unit if self.normalize else unit * np.float32(length * scale)
 
 
-def kind_of(value: Any) -> str:
+def modality_by_ending(value: Any) -> str:
     """Return the modality of a value by its ending: of a picture, a video or a sound; text for any other string.
 
     Raises:

@@ -179,8 +179,8 @@ def run_tasks(model: Model, tasks: Sequence[str], *, cache: Path | None = None) 
             continue
         try:
             done = mteb.evaluate(
-                encoder,
-                task,  # type: ignore[arg-type]
+                encoder,  # type: ignore[arg-type]
+                task,
                 cache=store,
                 show_progress_bar=False,
                 co2_tracker=False,

@@ -77,7 +77,7 @@ class FilesZeroShot(AbsTaskZeroShotClassification):
 
     def unload_data(self) -> None:
         """Drop the data sets; mteb's own would drop this task's description with them."""
-        self.dataset, self.data_loaded = None, False
+        self.dataset, self.data_loaded = None, False  # type: ignore[assignment]
 
     def get_candidate_labels(self) -> list[str]:
         """Return the classes in words."""
@@ -116,7 +116,7 @@ class FilesRetrieval(AbsTaskRetrieval):
 
     def unload_data(self) -> None:
         """Drop the data sets; mteb's own would drop this task's description with them."""
-        self.dataset, self.data_loaded = None, False
+        self.dataset, self.data_loaded = None, False  # type: ignore[assignment]
 
 
 def _items(place: Path, modalities: tuple[str, ...]) -> Iterator[Item]:

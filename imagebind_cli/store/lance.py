@@ -6,17 +6,15 @@ It has the columns of a Parquet export, and the provenance as metadata `made` of
 from __future__ import annotations
 
 import json
+from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.parquet import table_batches, table_schema
 from imagebind_cli.store.provenance import parse_provenance
 from imagebind_cli.store.reader import StoreReader
-from imagebind_cli.store.row import UNKNOWN, stamp_record
 from imagebind_cli.store.source import RowTable, TableSource, Views
 from imagebind_cli.store.table_columns import TableColumns
 
@@ -54,30 +52,20 @@ def open_lance(path: Path) -> TableSource:
     columns = table.to_arrow().select([name for name in COLUMNS if name in table.schema.names])
     flat = columns["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     vectors = flat.astype(provenance["array"], copy=False).reshape(columns.num_rows, int(provenance["dim"]))
-    return TableSource(provenance, sealed, _row_table(columns), Views([vectors] if len(vectors) else [], int(provenance["dim"])))
+    return TableSource(provenance, sealed, _row_table(columns, path), Views([vectors] if len(vectors) else [], int(provenance["dim"])))
 
 
-def _row_table(columns: Any) -> RowTable:
+def _row_table(columns: Any, path: Path) -> RowTable:
     """Return the columns beside the vectors. Rows of one id that follow each other are the windows of one item."""
-    lists: dict[str, list[Any]] = {name: columns[name].to_pylist() for name in columns.column_names if name != "embedding"}
-    ids, none = lists["id"], [None] * columns.num_rows
-    spans = zip(lists.get("start", none), lists.get("end", none), strict=True)
-    metas = [(row, parse_json(text)) for row, text in enumerate(lists.get("meta", none)) if text]
-    return RowTable(
-        ids=ids,
-        spans=[(np.nan, np.nan) if start is None or end is None else (start, end) for start, end in spans],
-        windows=_windows(ids),
-        records=[stamp_record(id, UNKNOWN) for id in ids],
-        metas=dict(metas),
-        clocks={row: clock for row, clock in enumerate(lists.get("clock", none)) if clock},
-        sums=[None] * len(ids),
-    )
-
-
-def _windows(ids: list[str]) -> list[int]:
-    """Return for each row how many in a row have its id."""
-    edges = [row for row in range(len(ids)) if row == 0 or ids[row] != ids[row - 1]] + [len(ids)]
-    return [stop - start for start, stop in zip(edges, edges[1:], strict=False) for _ in range(stop - start)]
+    table, number = RowTable(), 0
+    for _, item in groupby(columns.drop_columns("embedding").to_pylist(), lambda row: row["id"]):
+        rows = list(item)
+        for row in rows:
+            record = {name: row[name] for name in ("id", "start", "end", "clock") if row.get(name) is not None}
+            meta = {"meta": parse_json(row["meta"])} if row.get("meta") else {}
+            table.add(json.dumps({**record, **meta, "windows": len(rows)}).encode(), f"{path}: row {number}")
+            number += 1
+    return table
 
 
 def is_lance(path: Path, head: bytes) -> bool:

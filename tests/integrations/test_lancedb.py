@@ -17,7 +17,7 @@ import lancedb
 import pyarrow as pa
 from lancedb.embeddings import EmbeddingFunctionConfig, get_registry
 
-from imagebind_cli.integrations.lancedb import BUILT_IN, BuiltInFunction, ImageBindFunction, kind_of, load_once, replace_built_in
+from imagebind_cli.integrations.lancedb import BUILT_IN, BuiltInFunction, ImageBindFunction, load_once, modality_by_ending, replace_built_in
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:lancedb.*")  # about its own methods
 
@@ -120,7 +120,7 @@ def test_an_installed_imagebind_is_not_replaced():
 
 
 def test_kinds_by_ending():
-    assert [kind_of(value) for value in ("a/b.JPG", "c.wav", "d.mp4", "a dog. A cat", "see fig.1")] == [
+    assert [modality_by_ending(value) for value in ("a/b.JPG", "c.wav", "d.mp4", "a dog. A cat", "see fig.1")] == [
         "image",
         "audio",
         "video",
