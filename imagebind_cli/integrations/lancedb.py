@@ -84,10 +84,8 @@ class ImageBindFunction(EmbeddingFunction):  # type: ignore[misc]
 
     def _embed(self, values: Sequence[tuple[int, Any]], modality: str | None) -> Iterator[tuple[int, np.ndarray | str]]:
         """Yield for each numbered value its vector, or in words why it has none."""
-        model, named = (
-            load_once(self._model_name(), self.device),
-            [(number, value, modality or modality_by_ending(value)) for number, value in values],
-        )
+        model = load_once(self._model_name(), self.device)
+        named = [(number, value, modality or modality_by_ending(value)) for number, value in values]
         for name in dict.fromkeys(name for _, _, name in named):
             face = registry.face(name)
             options = face.read_options(self._options(name))

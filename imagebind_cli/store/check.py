@@ -16,6 +16,7 @@ from imagebind_cli.store.reader import StoreReader, lacks_vectors, open_store
 from imagebind_cli.store.row import id_hash
 from imagebind_cli.store.source import read_row_table
 from imagebind_cli.store.sums import DAMAGED, UNSUMMED
+from imagebind_cli.store_formats import TABLES
 
 WANTED = ("modality", "model", "weights", "dim", "pool")
 CLOSE = {"float32": 1e-4, "float16": 2e-3}  # how far from 1 the length of a row may be, by number type
@@ -49,7 +50,7 @@ def _torn(path: Path) -> Iterator[str]:
         if read_journal(file)[1] is not None:
             yield f"{journal.name}: the last write was interrupted; the next run undoes it"
         os.close(file)
-    if path.is_dir():
+    if path.is_dir() and path.suffix not in TABLES:
         yield from FolderSource(path).faults()
     lines = path.with_suffix(".jsonl")
     if path.suffix in (".jsonl", ".npy") and path.is_file():

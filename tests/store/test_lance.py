@@ -6,6 +6,7 @@ import pytest
 from imagebind_cli.errors import UserError
 from imagebind_cli.similarity import top_k
 from imagebind_cli.store import open_store
+from imagebind_cli.store.check import findings
 from imagebind_cli.store.export import export
 from imagebind_cli.store.maintenance import merge
 from tests.stores import store, unit_rows
@@ -36,6 +37,7 @@ def test_there_and_back(photos, tmp_path):
     merge([open_store(tmp_path / "photos.lance")], tmp_path / "again.h5")
     before, after = open_store(photos), open_store(tmp_path / "again.h5")
     assert after.provenance == before.provenance
+    assert list(findings(tmp_path / "photos.lance")) == []
     for one, other in zip(before.items(), after.items(), strict=True):
         assert [(row.id, row.span, row.meta, row.clock) for row in one] == [(row.id, row.span, row.meta, row.clock) for row in other]
         assert np.array_equal(one[0].vector, other[0].vector)
