@@ -149,14 +149,15 @@ class Space:
                     if key == "weights":
                         refuse_earlier((place, made), (before_place, before))
                     raise UserError(f"{place}: vectors of {key} {made.get(key)!r}; those of {before_place} are of {before.get(key)!r}")
-        self.made.append((place, made))
+        if (place, made) not in self.made:
+            self.made.append((place, made))
 
     def _check_weights(self, loaded: Model, place: str, made: Mapping[str, Any]) -> None:
         """Compare weights: two training runs may have the same name but different weights."""
         from imagebind_cli.store.provenance import refuse_earlier, refuse_other_family
 
-        refuse_other_family((place, made), (f"model {loaded.name}", {"family": loaded.checkpoint.config.family}))
-        own = loaded.checkpoint.fingerprint(registry.face(made["modality"]).encoder)
+        refuse_other_family((place, made), (f"model {loaded.name}", {"family": loaded.family}))
+        own = loaded.fingerprint(made["modality"])
         if own != made.get("weights"):
             refuse_earlier((place, made))
             raise UserError(
@@ -166,7 +167,7 @@ class Space:
     def trained_on(self) -> Mapping[str, Mapping[str, str]]:
         """Return `ModelConfig.trained_on` of the model; {} if that model is not on this machine."""
         if "loaded" in self.__dict__:
-            return self.loaded.checkpoint.config.trained_on
+            return self.loaded.trained_on
         for _, made in self.made:  # without torch
             for folder in (made.get("folder"), PACKAGE / "models" / str(made.get("model"))):
                 if folder is not None and (config := Path(folder) / "config.json").is_file():

@@ -16,7 +16,7 @@ ROWS = [
     ["events", "files", "file_kinds", "documents", "additions"],
     ["options"],
     ["registry"],
-    ["libraries", "tabular", "store", "media", "transformer", "similarity", "metrics"],
+    ["libraries", "tabular", "store", "media", "transformer", "similarity", "metrics", "embedding"],
     ["prepared"],
     ["sources", "encoder"],
     ["weights", "encoders", "int8", "engine", "readers"],
