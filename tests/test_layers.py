@@ -28,7 +28,7 @@ ROWS = [
     ["evaluation", "retrieval"],
     ["grounding", "insight"],
     ["pages"],
-    ["demo", "installation"],
+    ["demo", "installation", "server"],
     ["training"],
     ["cli"],
     ["__main__"],
@@ -51,6 +51,7 @@ INSIDE = {
     "insight",
     "families",
     "live",
+    "server",
 }
 
 

@@ -1,0 +1,131 @@
+"""What the routes share: the model, the stores, the lanes in which inputs wait, and what is counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imagebind_cli import registry
+from imagebind_cli.embedding import Embedded
+from imagebind_cli.engine import default_workers
+from imagebind_cli.errors import UserError
+from imagebind_cli.options import ReadingOptions
+from imagebind_cli.readers import check_options, reader_of
+from imagebind_cli.server.contents import Content, Root
+from imagebind_cli.server.counts import Counts
+from imagebind_cli.server.lanes import Lanes, Work
+from imagebind_cli.server.limits import Limits, Refusal
+from imagebind_cli.server.served_stores import ServedStores
+from imagebind_cli.sources import Failure, Item, reason
+from imagebind_cli.space import Space
+
+
+class Service:
+    """A model, and stores of its space, for the clients of a server.
+
+    Args: as `server.app` takes them.
+    Raises:
+        UserError: no such model, store or root, or stores of another model.
+    """
+
+    def __init__(self, space: Space, stores: Sequence[str | Path], index: str | None, root: Path | None, limits: Limits) -> None:
+        self.space, self.limits, self.counts = space, limits, Counts()
+        self.root = None if root is None else Root(root)
+        self.stores = ServedStores(space, stores, index)
+        self.model = space.loaded
+        self.lanes = Lanes(limits, self.counts.batch, begin=partial(torch.set_num_threads, torch.get_num_threads()))
+        self.counts.gauges["imagebind_waiting_inputs", "Inputs that wait for the model."] = lambda: self.lanes.waiting
+        self._workers = space.workers or default_workers()
+
+    def check(self, content: Content) -> None:
+        """Refuse an input that the model does not take.
+
+        Raises:
+            UserError: it has no encoder for this modality, or not these options.
+        """
+        face, config = registry.face(content.modality), self.model.config(content.modality)
+        reader_of(face, config)
+        check_options(face, config, content.options)
+
+    def embed(self, contents: Sequence[Content | Failure], pool: str = "mean") -> list[Future[Embedded | Failure]]:
+        """Add inputs to the lanes of their modalities. One that cannot be used becomes a failure, and is no fault of the others.
+
+        Raises:
+            Refusal: too many wait already.
+        """
+        results: list[Future[Embedded | Failure]] = [Future() for _ in contents]
+        lanes: dict[tuple[str, ReadingOptions], list[int]] = {}
+        for number, content in enumerate(contents):
+            if isinstance(content, Failure):
+                results[number].set_result(content)
+            else:
+                lanes.setdefault((content.modality, content.options), []).append(number)
+        for (modality, options), numbers in lanes.items():
+            things = [contents[number] for number in numbers]
+            for number, result in zip(numbers, self.lanes.submit(modality, self._embed, (modality, options, pool), things), strict=True):
+                results[number] = result
+        return results
+
+    def _embed(self, key: tuple[str, ReadingOptions, str], contents: list[Content]) -> Iterator[Embedded | Failure]:
+        modality, options, pool = key
+        items = [Item(content.name, content.readable(self.limits)) for content in contents]
+        results = self.model.embed_items(
+            modality,
+            iter(items),
+            options=options,
+            pool=pool,
+            batch_size=self.space.batch_size,
+            workers=min(len(items), self._workers),
+            item_timeout=self.limits.item_seconds,
+        )
+        for _, result in results:
+            self.counts.read(modality, *((0, 1) if isinstance(result, Failure) else (1, 0)))
+            yield result
+
+    async def answer(self, lane: str, work: Work, key: Hashable, thing: Any) -> Any:
+        """Put one thing in a lane and wait for its result.
+
+        Raises:
+            Refusal: too many wait already, it took too long, or the request cannot be carried out.
+        """
+        (result,) = await self.results(self.lanes.submit(lane, work, key, [thing]))
+        return result
+
+    async def results(self, futures: Sequence[Future[Any]]) -> list[Any]:
+        """Wait for results.
+
+        Raises:
+            Refusal: it took too long, or the request cannot be carried out, with the reason.
+        """
+        results = await self.outcomes(futures)
+        for error in results:
+            if isinstance(error, UserError | ValueError | OSError):
+                raise Refusal(422, reason(error)) from None
+            if isinstance(error, Exception):
+                raise error
+        return results
+
+    async def outcomes(self, futures: Sequence[Future[Any]]) -> list[Any]:
+        """Wait for results, and return each, or the exception in its place.
+
+        Raises:
+            Refusal: it took too long.
+        """
+        waiting = [asyncio.wrap_future(future) for future in futures]
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                results = await asyncio.gather(*waiting, return_exceptions=True)
+        except TimeoutError:
+            results = [asyncio.CancelledError()]
+        finally:
+            for future in futures:
+                future.cancel()
+        if any(isinstance(result, asyncio.CancelledError) for result in results):
+            raise Refusal(504, f"not answered within {self.limits.seconds:g} s")
+        return results
