@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -92,7 +93,7 @@ def serve_command(
     if token is None and not is_local(host):
         say(f"listening on {host} without --token: whoever reaches this port may use it")
 
-    def ready() -> None:
+    def ready(stop: Callable[[], None]) -> None:
         say(f"serving {space.loaded.name} at {address_of(opened)}; Ctrl-C ends it")
         write(f"{address_of(opened)}\n".encode())
 

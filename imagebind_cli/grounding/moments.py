@@ -142,8 +142,12 @@ class MomentFinder:
             raise UserError(f"{keep}: keeps the windows of files of one modality; there are files of {', '.join(files) or 'none'}")
         self.stores = [*opened, *(self.space.admit(open_store(path)) for path in paths)]
         windowed_items(self.stores)  # refuses a store without windows before anything is embedded
-        for kind, of_kind in files.items():
-            self.stores.append(self.space.admit(self._embed(kind, of_kind, keep, hop, chosen)))
+        try:
+            for kind, of_kind in files.items():
+                self.stores.append(self.space.admit(self._embed(kind, of_kind, keep, hop, chosen)))
+        except BaseException:
+            self.__exit__()
+            raise
         if not self.stores:
             raise UserError("a recording or a store of windows is needed")
         self.items = windowed_items(self.stores)

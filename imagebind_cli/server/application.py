@@ -16,10 +16,14 @@ from starlette.exceptions import HTTPException
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.server.bodies import fault_line
+from imagebind_cli.server.classifying import class_routes
 from imagebind_cli.server.embeddings import embedding_routes
+from imagebind_cli.server.grounding import grounding_routes
 from imagebind_cli.server.guard import Guard, error_body
 from imagebind_cli.server.limits import Limits
+from imagebind_cli.server.searching import search_routes
 from imagebind_cli.server.service import Service
+from imagebind_cli.server.stored_files import picture_routes
 from imagebind_cli.server.weaviate import weaviate_routes
 from imagebind_cli.space import Space
 
@@ -67,7 +71,7 @@ def app(
         redoc_url=None,
         lifespan=life,
     )
-    for routes in (embedding_routes, weaviate_routes, _counts):
+    for routes in (embedding_routes, search_routes, class_routes, grounding_routes, picture_routes, weaviate_routes, _counts):
         api.include_router(routes(service))
     for kind in (HTTPException, RequestValidationError, UserError, Exception):
         api.add_exception_handler(kind, _explain)

@@ -99,7 +99,7 @@ def fault_line(error: RequestValidationError | ValidationError) -> str:
     """Return what is wrong with a body in one line: the place, and what is needed there."""
     faults = error.errors()
     first = max(faults, key=lambda fault: len(fault["loc"]))  # of a union's cases, the one that came farthest
-    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query") or len(first["loc"]) == 1)
+    place = ".".join(map(str, first["loc"][first["loc"][:1] == ("body",) :])) or "the body"
     what = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return f"{printable(place)}: no such key here"

@@ -48,16 +48,24 @@ class Content:
 
 
 def _open(data: bytes, modality: str, most: int) -> io.BytesIO:
+    check_pixels(data, modality, most)
+    return io.BytesIO(data)
+
+
+def check_pixels(data: bytes, modality: str, most: int) -> None:
+    """Refuse a picture whose header claims more than `most` pixels. Those that are unpacked in a separate process have its limits.
+
+    Raises:
+        ValueError: it does.
+    """
     file = io.BytesIO(data)
     start = first_bytes(file, 64)
     if registry.face(modality).drawn and (start.startswith(TIFF) or not APART.match(start)):  # others are unpacked in a separate process
         width = height = 0
         with suppress(OSError, ValueError):  # not a picture: its reader says why it cannot be read
             width, height = identify(file).size
-            file.seek(0)
         if width * height > most:
             raise ValueError(f"{width} x {height} pixels; this server unpacks at most {most:,}")
-    return file
 
 
 class Root:

@@ -8,7 +8,7 @@ vLLM        {"messages": [{"role": "user", "content": [{"type": "image_url", "im
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -84,12 +84,25 @@ def read_order(request: EmbeddingsRequest, service: Service) -> EmbeddingsOrder:
         given = list(_message_parts(request.messages, notes))
         if request.pool != "mean":
             raise Refusal(422, "messages become one vector; pool none is for input")
+    contents = read_inputs(given, modality, request.options, service)
+    return EmbeddingsOrder(contents, request.messages is not None, notes)
+
+
+def read_inputs(given: Sequence[Any], modality: str, options: Mapping[str, Any], service: Service) -> list[Content | Failure]:
+    """Read the inputs of a request: strings of a modality, objects with one as key, or such entries taken apart.
+
+    Args:
+        options: for all; an input's own count more.
+    Returns:
+        Each input; a failure with the reason for one that cannot be used.
+    Raises:
+        Refusal: there are none, or too many.
+    """
     if not given:
         raise Refusal(422, "no inputs")
     if len(given) > service.limits.items:
         raise Refusal(413, f"{len(given):,} inputs; at most {service.limits.items:,} in one request")
-    contents = [_read(entry, modality, request.options, service) for entry in given]
-    return EmbeddingsOrder(contents, request.messages is not None, notes)
+    return [_read(entry, modality, options, service) for entry in given]
 
 
 def check_model(name: str | None, service: Service) -> None:

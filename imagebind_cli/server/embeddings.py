@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import numpy as np
@@ -117,10 +117,9 @@ def _entries(results: list[Embedded | Failure], in_base64: bool) -> Iterator[str
             yield _entry(head, embedding.vector, in_base64)
 
 
-def _times(embedding: Embedding) -> Mapping[str, Any]:
+def _times(embedding: Embedding) -> dict[str, Any]:
     times: dict[str, Any] = {} if embedding.span is None else {"start": embedding.span[0], "end": embedding.span[1]}
-    times |= {} if embedding.clock is None else {"clock": embedding.clock}
-    return times | ({} if embedding.length == 1 else {"length": embedding.length})
+    return times | ({} if embedding.clock is None else {"clock": embedding.clock})
 
 
 def _combined(results: list[Embedded | Failure], in_base64: bool) -> Iterator[str]:

@@ -27,7 +27,7 @@ Watch = Callable[[str, int], object]  # called with a lane's name and the size o
 
 @dataclass
 class _Job:
-    key: Hashable
+    key: tuple[Work, Hashable]
     thing: Any
     until: float
     future: Future[Any] = field(default_factory=Future)
@@ -129,7 +129,7 @@ class _Lane:
                     _fail(job, own)
 
     def _work(self, batch: list[_Job]) -> None:
-        work, key = batch[0].key  # type: ignore[misc]
+        work, key = batch[0].key
         for job, result in zip(batch, work(key, [job.thing for job in batch]), strict=True):
             job.future.set_result(result)
 

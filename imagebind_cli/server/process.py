@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -46,11 +48,14 @@ def address_of(opened: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(app: ASGIApp, opened: socket.socket, ready: Callable[[], object] = lambda: None, grace: float | None = None) -> None:
+def run(
+    app: ASGIApp, opened: socket.socket, ready: Callable[[Callable[[], None]], object] = lambda stop: None, grace: float | None = None
+) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP, and return once requests that have begun are answered; the signal is then raised again.
 
     Args:
-        opened: from `open_socket`. ready: called once requests are taken. grace: the longest time in seconds for the last answers.
+        opened: from `open_socket`. ready: called once requests are taken, with a function that ends the server as a signal does.
+        grace: the longest time in seconds for the last answers.
     """
     config = uvicorn.Config(
         app,
@@ -67,13 +72,13 @@ def run(app: ASGIApp, opened: socket.socket, ready: Callable[[], object] = lambd
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[Callable[[], None]], object]) -> None:
         super().__init__(config)
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._ready()
+        self._ready(partial(setattr, self, "should_exit", True))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
@@ -84,14 +89,17 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """End gracefully on every signal that asks for it, and raise it again at the end, for its usual exit code."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         before = {number: signal.signal(number, self._note) for number in heeded_signals()}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        for number in reversed(self._captured_signals):
-            signal.raise_signal(number)
+        for captured in reversed(self._captured_signals):
+            signal.raise_signal(captured)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.handle_exit(number, frame)

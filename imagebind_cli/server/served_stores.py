@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.retrieval.finder import Finder
@@ -73,9 +75,11 @@ class ServedStores:
             raise Refusal(404, f"no store of {', '.join(modalities)}; there are {', '.join(dict.fromkeys(r.modality for r in readers))}")
         return found
 
-    def finder(self, numbers: tuple[int, ...]) -> Finder:
-        """Return what searches some of the stores."""
+    def finder(self, numbers: tuple[int, ...], options: Mapping[str, Any] = MappingProxyType({})) -> Finder:
+        """Return what searches some of the stores. options: how files of queries are read, as `Finder` takes them."""
         readers = self.readers
+        if options:
+            return Finder([readers[number] for number in numbers], space=self._space, index=self._index, options=options)
         with self._lock:
             if numbers not in self._finders:
                 self._finders[numbers] = Finder([readers[number] for number in numbers], space=self._space, index=self._index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -36,12 +36,20 @@ class Service:
 
     def __init__(self, space: Space, stores: Sequence[str | Path], index: str | None, root: Path | None, limits: Limits) -> None:
         self.space, self.limits, self.counts = space, limits, Counts()
+        space.item_timeout = limits.item_seconds
         self.root = None if root is None else Root(root)
         self.stores = ServedStores(space, stores, index)
         self.model = space.loaded
         self.lanes = Lanes(limits, self.counts.batch, begin=partial(torch.set_num_threads, torch.get_num_threads()))
         self.counts.gauges["imagebind_waiting_inputs", "Inputs that wait for the model."] = lambda: self.lanes.waiting
         self._workers = space.workers or default_workers()
+
+    def own_space(self, note: Callable[[str], None] | None = None) -> Space:
+        """Return a space of the model for one request, so that what it admits is forgotten with it."""
+        space = self.space
+        return Space(
+            self.model, batch_size=space.batch_size, workers=space.workers, item_timeout=space.item_timeout, note=note or space.note
+        )
 
     def check(self, content: Content) -> None:
         """Refuse an input that the model does not take.
