@@ -74,7 +74,7 @@ def serve_command(
         require(package, "imagebind serve")
 
     from imagebind_cli.server.application import app
-    from imagebind_cli.server.guard import LOCAL_NAMES, is_local
+    from imagebind_cli.server.guard import LOCAL_NAMES, is_loopback
     from imagebind_cli.server.limits import Limits
     from imagebind_cli.server.process import address_of, open_socket, run
 
@@ -86,11 +86,11 @@ def serve_command(
         stores or (),
         root=root,
         token=token,
-        hosts=(*LOCAL_NAMES, host) if is_local(host) else None,
+        hosts=(*LOCAL_NAMES, host) if is_loopback(host) else None,
         index=index and str(index),
         limits=limits,
     )
-    if token is None and not is_local(host):
+    if token is None and not is_loopback(host):
         say(f"listening on {host} without --token: whoever reaches this port may use it")
 
     def ready(stop: Callable[[], None]) -> None:

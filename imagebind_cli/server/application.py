@@ -21,6 +21,7 @@ from imagebind_cli.server.embeddings import embedding_routes
 from imagebind_cli.server.grounding import grounding_routes
 from imagebind_cli.server.guard import Guard, error_body
 from imagebind_cli.server.limits import Limits
+from imagebind_cli.server.page import page_routes
 from imagebind_cli.server.searching import search_routes
 from imagebind_cli.server.service import Service
 from imagebind_cli.server.stored_files import picture_routes
@@ -73,6 +74,7 @@ def app(
     )
     for routes in (embedding_routes, search_routes, class_routes, grounding_routes, picture_routes, weaviate_routes, _counts):
         api.include_router(routes(service))
+    api.include_router(page_routes(api))
     for kind in (HTTPException, RequestValidationError, UserError, Exception):
         api.add_exception_handler(kind, _explain)
 

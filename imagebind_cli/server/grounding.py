@@ -21,7 +21,7 @@ from imagebind_cli.server.contents import Content
 from imagebind_cli.server.limits import Refusal
 from imagebind_cli.server.searching import MOST_ANSWERS, Names
 from imagebind_cli.server.service import Service
-from imagebind_cli.server.spool import Heard, query_options, query_request, read_one, read_parts, spooled
+from imagebind_cli.server.spool import Heard, part_options, query_request, read_one, read_parts, spooled
 from imagebind_cli.server.stored_files import StoredFile, stored_file
 from imagebind_cli.sources import Stretch, whole_source
 from imagebind_cli.store import is_store
@@ -142,7 +142,7 @@ def grounding_routes(service: Service) -> APIRouter:
                 if isinstance(sources[-1], Stretch):
                     raise Refusal(422, "recording: start and end are not taken; send the part")
             asked = query_request(parts, read, sources)
-            time = _Time(numbers, recording, *asked, query_options(read), request)
+            time = _Time(numbers, recording, *asked, part_options(read), request)
             answer: dict[str, Any] = await service.answer("moments", moments_of, "", time)
         return answer
 

@@ -33,7 +33,7 @@ HEADERS = [
 ]
 
 
-def is_local(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Check whether an address or name is reached from this machine alone."""
     if host == "localhost":
         return True

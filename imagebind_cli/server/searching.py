@@ -17,7 +17,7 @@ from imagebind_cli.server.bodies import Body, JSONRoute, Query, parts_of
 from imagebind_cli.server.contents import Content
 from imagebind_cli.server.limits import Refusal
 from imagebind_cli.server.service import Service
-from imagebind_cli.server.spool import Heard, query_options, query_request, read_parts, spooled
+from imagebind_cli.server.spool import Heard, part_options, query_request, read_parts, spooled
 
 MOST_ANSWERS = 1000
 
@@ -68,7 +68,7 @@ def search_routes(service: Service) -> APIRouter:
             raise Refusal(413, f"{len(parts):,} parts; at most {service.limits.items:,} in one query")
         read = await run_in_threadpool(read_parts, parts, service)
         async with spooled([content for content in read if isinstance(content, Content)], service.limits) as sources:
-            asked = _Asked(*query_request(parts, read, sources), query_options(read))
+            asked = _Asked(*query_request(parts, read, sources), part_options(read))
             threshold = float("-inf") if request.threshold is None else request.threshold
             key = _Key(numbers, request.k, threshold, request.per_modality, request.stretches)
             together = (key, frozenset(asked.options.items()))

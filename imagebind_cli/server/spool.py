@@ -97,7 +97,7 @@ def query_request(parts: Sequence[Part], read: Sequence[Content | str], sources:
     return combined_request(kinds, given), describe(names, given)
 
 
-def query_options(read: Sequence[Content | str]) -> dict[str, object]:
+def part_options(read: Sequence[Content | str]) -> dict[str, object]:
     """Return the reading options of a query's files, by name.
 
     Raises:

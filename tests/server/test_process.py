@@ -84,7 +84,7 @@ class TestRefusals:
             (("--model", "gone"), 1, "gone"),
             (("--token", "two\nlines"), 2, "--token"),
             (("--host", "256.1.1.1"), 1, "256.1.1.1:0"),
-            (("--port", "99999"), 2, "99999"),
+            (("--port", "99999"), 2, "65535"),
             (("--max-items", "0"), 2, "--max-items"),
         ],
     )
