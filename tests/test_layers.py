@@ -22,7 +22,7 @@ ROWS = [
     ["weights", "encoders", "int8", "engine", "readers"],
     ["families"],
     ["pipeline"],
-    ["model"],
+    ["model", "remote"],
     ["space"],
     ["corpus", "live"],
     ["evaluation", "retrieval"],

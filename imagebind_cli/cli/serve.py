@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from imagebind_cli.cli.flags import BatchSize, Config, Device, Dtype, ModelName, Precision, Workers
+from imagebind_cli.cli.flags import TOKEN, BatchSize, Config, Device, Dtype, ModelName, Precision, Workers
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.retrieve import Index
@@ -43,7 +43,7 @@ def serve_command(
     host: Annotated[str, server_option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 for every network.")] = "127.0.0.1",
     port: Annotated[int, server_option("-p", "--port", metavar="N", min=0, max=65535, help="Port to listen on; 0 for a free one.")] = 8000,
     token: Annotated[
-        str | None, server_option(envvar="IMAGEBIND_TOKEN", metavar="TOKEN", help="Requests must carry it; better set by IMAGEBIND_TOKEN.")
+        str | None, server_option(envvar=TOKEN, metavar="TOKEN", help="Requests must carry it; better set by IMAGEBIND_TOKEN.")
     ] = None,
     root: Annotated[
         Path | None, server_option(metavar="FOLDER", help="Folder whose files requests may name and the page shows. Default: none.")

@@ -10,13 +10,14 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from imagebind_cli import registry
 from imagebind_cli.embedding import Embedded, Embedding
 from imagebind_cli.server.bodies import Body, JSONRoute, Options, Pooling
 from imagebind_cli.server.dialects import EmbeddingsOrder, EmbeddingsRequest, read_order
-from imagebind_cli.server.limits import Refusal
+from imagebind_cli.server.guard import error_body
 from imagebind_cli.server.service import Service
 from imagebind_cli.similarity import combine
 from imagebind_cli.sources import Failure, reason
@@ -58,7 +59,8 @@ def embedding_routes(service: Service) -> APIRouter:
     def provenance(request: ProvenanceRequest) -> dict[str, Any]:
         """Return the record that a store of such vectors has: model, weights, options and what else makes vectors comparable."""
         face = registry.face(request.modality)
-        return service.model.record(request.modality, face.read_options(request.options), request.pool)
+        record = service.model.record(request.modality, face.read_options(request.options), request.pool)
+        return {name: value for name, value in record.items() if name != "folder"}  # of this machine
 
     return routes
 
@@ -89,7 +91,8 @@ def _answer(outcomes: list[Any], order: EmbeddingsOrder, in_base64: bool, model:
     if failures and (order.combined or len(failures) == len(results)):
         number = results.index(failures[0])
         place = "" if len(results) == 1 else f"input {number}: "
-        raise Refusal(422, f"{place}{failures[0].reason}")
+        body = error_body("", 422, f"{place}{failures[0].reason}")
+        return JSONResponse(body if order.combined else body | {"data": [json.loads(entry) for entry in _entries(results, False)]}, 422)
     entries = list(_combined(results, in_base64) if order.combined else _entries(results, in_base64))
     head = {"object": "list", "model": model, "usage": {"prompt_tokens": 0, "total_tokens": 0}}
     head |= {"notes": order.notes} if order.notes else {}

@@ -39,7 +39,7 @@ class Service:
         space.item_timeout = limits.item_seconds
         self.root = None if root is None else Root(root)
         self.stores = ServedStores(space, stores, index)
-        self.model = space.loaded
+        self.model = space.local
         self.lanes = Lanes(limits, self.counts.batch, begin=partial(torch.set_num_threads, torch.get_num_threads()))
         self.counts.gauges["imagebind_waiting_inputs", "Inputs that wait for the model."] = lambda: self.lanes.waiting
         self._workers = space.workers or default_workers()
