@@ -23,7 +23,7 @@ from imagebind_cli.server.limits import Limits
 from imagebind_cli.sources import Failure, Stretch, as_sentence
 
 DATA = re.compile(r"data:([^,]{0,200}),", re.IGNORECASE)
-ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|//", re.IGNORECASE)
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)  # base64 has no colon, but may begin with two slashes, as that of an MP3 does
 FILE = "file:"
 NAMED = frozenset({"centres"})  # reading options whose value may be the name of a file
 

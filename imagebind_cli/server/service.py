@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 
-from imagebind_cli import registry
+from imagebind_cli import pipeline, registry
 from imagebind_cli.embedding import Embedded
+from imagebind_cli.encoder import Sample
 from imagebind_cli.engine import default_workers
+from imagebind_cli.engine.threads import ThreadEngine
 from imagebind_cli.errors import UserError
 from imagebind_cli.options import ReadingOptions
-from imagebind_cli.readers import check_options, reader_of
+from imagebind_cli.readers import check_options, read_source, reader_of
 from imagebind_cli.server.contents import Content, Root
 from imagebind_cli.server.counts import Counts
 from imagebind_cli.server.lanes import Lanes, Work
@@ -24,6 +26,23 @@ from imagebind_cli.server.limits import Limits, Refusal
 from imagebind_cli.server.served_stores import ServedStores
 from imagebind_cli.sources import Failure, Item, reason
 from imagebind_cli.space import Space
+
+
+class _Readers:
+    """Threads that read the inputs of a lane, and stay for its next batch: new ones for each would leave memory behind.
+
+    A payload is a function that begins to read.
+    """
+
+    def __init__(self, workers: int, timeout: float) -> None:
+        self.workers, self._threads = workers, ThreadEngine(lambda payload: payload(), workers, timeout)
+
+    def submit(self, payload: Any, name: str = "") -> Iterator[Sample]:
+        """Begin to read an item; see `Engine`."""
+        return self._threads.submit(payload, name)
+
+    def close(self) -> None:
+        """Do nothing at the end of a batch."""
 
 
 class Service:
@@ -40,9 +59,11 @@ class Service:
         self.root = None if root is None else Root(root)
         self.stores = ServedStores(space, stores, index)
         self.model = space.local
-        self.lanes = Lanes(limits, self.counts.batch, begin=partial(torch.set_num_threads, torch.get_num_threads()))
+        self._take_cores = partial(torch.set_num_threads, torch.get_num_threads())
+        self.lanes = Lanes(limits, self.counts.batch, begin=self._take_cores)
         self.counts.gauges["imagebind_waiting_inputs", "Inputs that wait for the model."] = lambda: self.lanes.waiting
         self._workers = space.workers or default_workers()
+        self._readers: dict[str, _Readers] = {}
 
     def own_space(self, note: Callable[[str], None] | None = None) -> Space:
         """Return a space of the model for one request, so that what it admits is forgotten with it."""
@@ -82,15 +103,21 @@ class Service:
 
     def _embed(self, key: tuple[str, ReadingOptions, str], contents: list[Content]) -> Iterator[Embedded | Failure]:
         modality, options, pool = key
-        items = [Item(content.name, content.readable(self.limits)) for content in contents]
-        results = self.model.embed_items(
-            modality,
+        if modality not in self._readers:
+            self._readers[modality] = _Readers(self._workers, self.limits.item_seconds)
+        self._take_cores()  # reading threads change the default for all
+        face, config = registry.face(modality), self.model.config(modality)
+        sources = (content.readable(self.limits) for content in contents)
+        items = [
+            Item(content.name, partial(read_source, face, source, config, options))
+            for content, source in zip(contents, sources, strict=True)
+        ]
+        results = pipeline.embed_items(
             iter(items),
-            options=options,
+            self._readers[modality],
+            partial(self.model.encode, modality),
+            batch_size=self.space.batch_size or self.model.batch_size(modality),
             pool=pool,
-            batch_size=self.space.batch_size,
-            workers=min(len(items), self._workers),
-            item_timeout=self.limits.item_seconds,
         )
         for _, result in results:
             self.counts.read(modality, *((0, 1) if isinstance(result, Failure) else (1, 0)))

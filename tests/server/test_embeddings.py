@@ -54,6 +54,14 @@ class TestDialects:
         wanted = [tiny.embed("text", ["rain"]), tiny.embed("image", [image]), tiny.embed("audio", [audio], clips=2)]
         np.testing.assert_allclose(vectors, np.concatenate(wanted), atol=1e-6)
 
+    def test_base64_may_begin_with_slashes(self, client: Client, tiny: Model, folder: Path) -> None:
+        sound = folder / "a.mp3"
+        content = generate.audio(sound).read_bytes()
+        start = next(place for place in range(len(content)) if content[place] == 0xFF and content[place + 1] & 0xE0 == 0xE0)
+        sound.write_bytes(content[start:])  # without a tag before the first frame
+        assert encoded(sound).startswith("//")
+        np.testing.assert_allclose(client.vectors(input=[{"audio": encoded(sound)}]), tiny.embed("audio", [sound]), atol=1e-6)
+
     def test_vllm_combines_the_parts_of_messages(self, client: Client, tiny: Model, folder: Path) -> None:
         image, audio = generate.sample("image", folder), generate.sample("audio", folder)
         content = [
@@ -90,7 +98,7 @@ class TestDialects:
 BAD: list[tuple[Any, str]] = [
     ({"text": " "}, "no words"),
     ({"image": "http://example.com/a.png"}, "addresses are not fetched"),
-    ({"image": "//example.com/a.png"}, "addresses are not fetched"),
+    ({"image": "//example.com/a.png"}, "not base64"),
     ({"image": "file:/etc/passwd"}, "without --root"),
     ({"image": "data:image/png,abc"}, "without ;base64"),
     ({"image": "data:image/png;base64"}, "without its comma"),
