@@ -17,6 +17,7 @@ from fastapi.responses import HTMLResponse
 from imagebind_cli.pages.base import STYLE, document, escape, table
 
 METHODS = ("get", "post")
+OBJECTS = ("Part", "StoredFile")  # in bodies
 
 
 def page_routes(api: FastAPI) -> APIRouter:
@@ -65,20 +66,27 @@ def _operations(schema: Mapping[str, Any]) -> Iterator[str]:
         for method in METHODS:
             if method in methods:
                 yield from _operation(path, method, methods[method], schema)
+    for name in OBJECTS:
+        entry = schema["components"]["schemas"][name]
+        yield f"<section><h2>{name}</h2><p>{escape(entry.get('description', ''))}</p>{_keys(entry)}</section>"
 
 
 def _operation(path: str, method: str, operation: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
     yield f"<section><h2>{method.upper()} {escape(path)}</h2><p>{escape(operation.get('description', operation.get('summary', '')))}</p>"
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
     if body:
-        resolved = _resolved(body, schema)
-        needed = resolved.get("required", [])
-        rows = [
-            (name + (" (needed)" if name in needed else ""), _kind(entry, schema), _default(entry), entry.get("description", ""))
-            for name, entry in resolved.get("properties", {}).items()
-        ]
-        yield f'<div class="wide">{table(("key", "value", "default", "meaning"), rows, words=(0, 1, 2, 3))}</div>'
+        yield _keys(_resolved(body, schema))
     yield "</section>"
+
+
+def _keys(entry: Mapping[str, Any]) -> str:
+    """Return a table of the keys of an object."""
+    needed = entry.get("required", [])
+    rows = [
+        (name + (" (needed)" if name in needed else ""), _kind(one), _default(one), one.get("description", ""))
+        for name, one in entry.get("properties", {}).items()
+    ]
+    return f'<div class="wide">{table(("key", "value", "default", "meaning"), rows, words=(0, 1, 2, 3))}</div>'
 
 
 def _resolved(entry: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -87,16 +95,16 @@ def _resolved(entry: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[st
     return found
 
 
-def _kind(entry: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+def _kind(entry: Mapping[str, Any]) -> str:
     """Say in words what a key takes."""
     if "anyOf" in entry:
-        return " or ".join(_kind(one, schema) for one in entry["anyOf"] if one.get("type") != "null")
+        return " or ".join(_kind(one) for one in entry["anyOf"] if one.get("type") != "null")
     if "$ref" in entry:
-        return f"object of {', '.join(_resolved(entry, schema).get('properties', {}))}"
+        return str(entry["$ref"]).rpartition("/")[2]
     if "enum" in entry:
         return " or ".join(map(str, entry["enum"]))
     if entry.get("type") == "array":
-        return f"list of {_kind(entry.get('items', {}), schema)}"
+        return f"list of {_kind(entry.get('items', {}))}"
     return str(entry.get("type", "anything"))
 
 
