@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test oldest huge fuzz faults flips soak shake lint format bench clean
+.PHONY: demo test oldest huge fuzz faults flips soak shake package manual lint format bench clean
 
 demo: .venv/installed
 	@$(BIN)/imagebind demo
@@ -47,6 +47,24 @@ shake: .venv/installed
 	$(BIN)/python -m reliability.faults --seconds 30 --kills 21 --full 21 --errors 21 --writes 21 --limits 21
 	$(BIN)/python -m reliability.soak --seconds 30
 	$(BIN)/python -m reliability.flips --seconds 30 --flips 110
+
+# Wheels and sdists, checked; the wheel alone runs the demo in an empty folder. Its environment borrows the installed dependencies.
+WHEEL := build/wheel
+package: .venv/installed
+	rm -rf dist $(WHEEL)
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --outdir dist compat
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv $(WHEEL)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(WHEEL)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dependencies.pth
+	$(WHEEL)/bin/python -m pip install --quiet --no-deps dist/*.whl
+	mkdir $(WHEEL)/empty && cd $(WHEEL)/empty && ../bin/imagebind-cli demo > demo.txt && tail -n 3 demo.txt && test -s imagebind-demo.html
+	cd $(WHEEL)/empty && ../bin/python -W error -c 'import imagebind'
+
+# The documentation as a site, with a page for each command, and man pages.
+manual: .venv/installed
+	$(BIN)/python -m mkdocs build --strict --quiet -f manual/mkdocs.yml
+	$(BIN)/python -m manual.commands build/man
 
 lint: .venv/installed
 	$(BIN)/ruff check .

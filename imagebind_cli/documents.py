@@ -33,13 +33,13 @@ def parse_toml(text: str | bytes) -> dict[str, Any]:
     return _parse(text, tomllib.loads, "[{.")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, largest: int = LARGEST) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: it cannot be read, has more than `LARGEST` bytes, or `parse_json` refuses it.
+        UserError: it cannot be read, has more than `largest` bytes, or `parse_json` refuses it.
     """
-    return _parsed(path, _content(path), parse_json, "JSON")
+    return _parsed(path, _content(path, largest), parse_json, "JSON")
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -77,14 +77,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     return table
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, largest: int = LARGEST) -> bytes:
     try:
         with open(path, "rb") as file:
-            data = file.read(LARGEST + 1)
+            data = file.read(largest + 1)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    if len(data) > LARGEST:
-        raise UserError(f"{path}: more than {LARGEST >> 20} MiB, which is too much for such a file")
+    if len(data) > largest:
+        raise UserError(f"{path}: more than {largest >> 20} MiB, which is too much for such a file")
     return data
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ class Embedding:
     """One unit vector (dim,) float32. span: the seconds of its window, where windows are kept apart.
 
     clock: when that began, in ISO 8601, where the file states it: `2024-05-01T12:00:05.250Z`, without the Z where it does not state the zone.
+    region: of a part of a picture or map what is known of it, its `box` (x, y, width, height in pixels) above all.
     length: that the mean of its clips had before it was made a unit vector.
     """
 
@@ -19,13 +22,14 @@ class Embedding:
     span: tuple[float, float] | None = None
     clock: str | None = None
     length: float = 1.0
+    region: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Embedded:
     """The result of an item.
 
-    embeddings: one, or one per window. notes: assumptions made in reading the item. warnings: what of the item was lost.
+    embeddings: one, or one per window or region. notes: assumptions made in reading the item. warnings: what of the item was lost.
     """
 
     embeddings: list[Embedding]

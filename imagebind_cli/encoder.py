@@ -233,6 +233,7 @@ class Sample:
     tensor: (clips, *shape); the clip axis is always there. spans: the seconds of each clip; a video's three crops are clips with the same
     span. notes: what was assumed to read the input, in words for the user. facts: what the file turned out to hold (rate, channels, size,
     unit, …), in JSON's types, with the item's first sample. warnings: what is lost of this item; printed with its name.
+    regions: of each clip that is a part of a picture or map, what its row says of it, its `box` above all; () where clips are not.
     modality: set where an item is read in several. began: the clock time of second 0, if the file states it: in UTC, or without a zone.
     """
 
@@ -243,6 +244,7 @@ class Sample:
     warnings: tuple[str, ...] = ()
     modality: str = ""
     began: datetime | None = None
+    regions: tuple[Mapping[str, Any], ...] = ()
 
 
 # (source, input config, options) to the samples of one item, in time order. A source is a path, an open binary file, or the modality's
@@ -267,6 +269,22 @@ class Modality:
     stem: Callable[[EncoderConfig], nn.Module] = field(default=PatchStem)
     preview: str = "map"
     options: tuple[str, ...] | None = None
+
+
+def clip_axes(modality: str, config: EncoderConfig, shape: Sequence[int]) -> int:
+    """Return how many axes a tensor has before those of a clip: 1 for (b, *clip), 2 for (b, clips, *clip).
+
+    Args:
+        modality: names the tensor in messages.
+    Raises:
+        UserError: another shape, or no inputs.
+    """
+    fitting = next((clip for clip in config.shapes if len(shape) > len(clip) and config.fits(shape[-len(clip) :])), None)
+    axes = len(shape) - len(fitting or ())
+    if fitting is None or axes not in (1, 2) or shape[0] == 0:
+        wanted = [f"({first}, {', '.join(map(str, clip))})" for first in ("b", "b, clips") for clip in config.shapes]
+        raise UserError(f"{modality}: tensor of shape {tuple(shape)}; {' or '.join(wanted)} is needed")
+    return axes
 
 
 def text_lengths(texts: Tensor, config: EncoderConfig) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from imagebind_cli import pipeline, registry
 from imagebind_cli.embedding import Embedded
-from imagebind_cli.encoder import Encoder, EncoderConfig, encode_texts
+from imagebind_cli.encoder import Encoder, EncoderConfig, clip_axes, encode_texts
 from imagebind_cli.engine import default_workers, open_engine
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
@@ -141,20 +141,15 @@ class Model:
             UserError: another shape.
         """
         encoder = self.encoder(modality)
-        shapes = encoder.config.shapes
-        fitting = next((shape for shape in shapes if tensor.dim() > len(shape) and encoder.config.fits(tensor.shape[-len(shape) :])), None)
-        extra = tensor.dim() - len(fitting or ())
-        if fitting is None or extra not in (1, 2) or tensor.shape[0] == 0:
-            wanted = [f"({first}, {', '.join(map(str, shape))})" for first in ("b", "b, clips") for shape in shapes]
-            raise UserError(f"{modality}: tensor of shape {tuple(tensor.shape)}; {' or '.join(wanted)} is needed")
+        axes = clip_axes(modality, encoder.config, tensor.shape)
         with self._lock, torch.inference_mode():
             to_pin = self.device.type == "cuda" and tensor.device.type == "cpu"  # pinned memory is copied while Python continues
             tensor = tensor.pin_memory().to(self.device, non_blocking=True) if to_pin else tensor.to(self.device)
             if tensor.is_floating_point():
                 tensor = tensor.to(encoder.head.proj.weight.dtype)
-            clips = tensor.flatten(0, extra - 1)  # (b * clips, *shape)
+            clips = tensor.flatten(0, axes - 1)  # (b * clips, *shape)
             vectors = encode_texts(encoder, clips, self._tokens, unit) if encoder.config.vocabulary else encoder(clips, unit)
-            if extra == 2:
+            if axes == 2:
                 vectors = vectors.unflatten(0, tensor.shape[:2]).mean(dim=1)
                 vectors = torch.nn.functional.normalize(vectors, dim=-1) if unit else vectors
         return vectors

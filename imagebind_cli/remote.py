@@ -23,7 +23,7 @@ from imagebind_cli.events import log_note
 from imagebind_cli.media.decoding import check_file
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.prepared import Prepared
-from imagebind_cli.sources import Failure, Item, Stretch, reason
+from imagebind_cli.sources import Failure, Item, Regions, Stretch, reason
 
 TOGETHER = 32  # inputs of a request, at most
 CONNECTIONS = 4  # requests under way
@@ -331,8 +331,8 @@ def _entry(modality: str, payload: Any) -> dict[str, Any]:
         with open(payload, "rb") as file:
             return {modality: base64.b64encode(file.read()).decode()}
     if isinstance(payload, Prepared) or not hasattr(payload, "read"):
-        kind = "prepared samples are" if isinstance(payload, Prepared) else "an array is"
-        raise ValueError(f"{kind} not sent to a server; leave --server out")
+        kinds = {Prepared: "prepared samples are", Regions: "regions are"}
+        raise ValueError(f"{kinds.get(type(payload), 'an array is')} not sent to a server; leave --server out")
     payload.seek(0)
     return {modality: base64.b64encode(payload.read()).decode()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import json
@@ -20,14 +21,15 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 import pytest
+import typer
 
 from tests.forkserver import Forked, ForkServer, write_stand_in
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores; each one's threads would wait for the other's
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes of the tests share the cores; each one's threads would wait for the other's
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "imagebind"
 UNTRAINED = "is untrained"
+TIME_LIMIT = 100  # seconds that a program may take
 
 
 RUNS_BETWEEN_COLLECTIONS = 200
@@ -48,6 +50,7 @@ def _garbage_collected() -> Iterator[None]:
         gc.collect()
 
 
+typer.main.get_params_from_function = functools.cache(typer.main.get_params_from_function)  # every run in this process reads them again
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and the programs started here would inherit that
 
 
@@ -80,6 +83,7 @@ class Finished:
 
 Run = Callable[..., Finished]
 Start = Callable[..., "subprocess.Popen[bytes]"]
+Python = Callable[..., "subprocess.CompletedProcess[Any]"]
 
 
 def _close(stream: IO[str]) -> None:
@@ -98,6 +102,10 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder for models, and the one made by rule in place of the default."""
+    if "torch" in sys.modules:
+        from tests.drawn import draw_once
+
+        draw_once()
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("IMAGEBIND_HOME", str(folder))
     monkeypatch.setenv("IMAGEBIND_MODEL", "tiny")
@@ -182,6 +190,23 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer
 
 
 @pytest.fixture(scope="session")
+def python(fork_server: ForkServer) -> Python:
+    """Run `python ARGUMENTS` to its end, as `subprocess.run` does, as a fork of a process that has imported PyTorch."""
+
+    def run(*arguments: object, input: str | bytes | None = None, text: bool = True, **options: Any) -> subprocess.CompletedProcess[Any]:
+        command = [sys.executable, *map(str, arguments)]
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        with Forked(command, server=fork_server, text=text, **streams, **options) as process:
+            try:
+                out, err = process.communicate(input, timeout=TIME_LIMIT)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Path:
     """An `imagebind` for shells, in a folder of its own, that starts fast."""
     return write_stand_in(tmp_path_factory.mktemp("bin") / "imagebind", fork_server, PROGRAM)
@@ -204,6 +229,7 @@ def start(fork_server: ForkServer) -> Iterator[Start]:
         process.communicate()
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Run one more process than there are cores, since many tests wait for processes that they started."""
     return len(os.sched_getaffinity(0)) + 1

@@ -28,6 +28,7 @@ from imagebind_cli.cli import (
     moments,
     preprocess,
     retrieve,
+    score,
     serve,
     store,
     train,
@@ -50,6 +51,7 @@ _registered.add_typer(zeroshot.app, name="zeroshot")
 _registered.command("retrieve", cls=retrieve.QueryCommand, help=retrieve.HELP)(retrieve.retrieve_command)
 _registered.command("moments", cls=retrieve.QueryCommand, help=moments.HELP)(moments.moments_command)
 _registered.add_typer(locate.app, name="locate")
+_registered.command("score", cls=HeadedCommand, help=score.HELP)(score.score_command)
 _registered.command("serve", cls=HeadedCommand, help=serve.HELP)(serve.serve_command)
 _registered.add_typer(store.app, name="store")
 _registered.add_typer(weights.app, name="weights")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +11,10 @@ import typer
 from imagebind_cli.cli.output import AsJSON, write, write_json_line
 
 if TYPE_CHECKING:
-    from imagebind_cli.demo import Chapter
+    from imagebind_cli.demo import SceneChapter, SearchChapter, TimelineChapter
     from imagebind_cli.pages.search import Card
+
+    AnyChapter = SearchChapter | SceneChapter | TimelineChapter
 
 SHOWN = 3  # answers to each search
 BAR = 40  # columns of a cosine of 1
@@ -25,7 +28,7 @@ def demo_command(
     html: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the page.")] = Path("imagebind-demo.html"),
     as_json: AsJSON = False,
 ) -> None:
-    """Find pictures by sounds and movements by words: six searches among samples inside the package.
+    """Find pictures by sounds, movements by words, a place by a cry and a moment by a picture, among samples inside the package.
 
     Prints the story and writes it as one page with pictures and players, which works offline. Needs no download and no files of yours.
     """
@@ -36,52 +39,99 @@ def demo_command(
     from imagebind_cli.retrieval.stored_items import Exhibit
 
     with writing(html), SearchPage(html, TITLE, INTRODUCTION, SAMPLES) as page:
-        searches = list(enumerate(chapters(load(MODEL, device="cpu")), 1))
+        told = list(enumerate(chapters(load(MODEL, device="cpu")), 1))
         if as_json:
-            write_json_line({"page": str(html.resolve()), "searches": [_document(chapter) for _, chapter in searches]})
+            write_json_line({"page": str(html.resolve()), "chapters": [_document(chapter) for _, chapter in told]})
         else:
             _print(INTRODUCTION)
-        for number, chapter in searches:
+        for number, chapter in told:
             heading = f"{number}. {chapter.title}"
             if not as_json:
-                _print("", f"{heading:<44} {_search(chapter)}", *_bars(chapter), f"   {chapter.words}")
-            page.section(heading, [Exhibit(*part) for part in chapter.query], _cards(chapter), chapter.words, kind="chapter")
+                _print("", f"{heading:<44} {_search(chapter)}", *_result(chapter))
+            asked = [Exhibit(*part) for part in chapter.query]
+            page.section(heading, asked, _cards(chapter), chapter.words, kind="chapter", figure=_figure(chapter))
     if not as_json:
         _print("", f"See and hear it: {html.resolve()}", NEXT)
 
 
-def _document(chapter: Chapter) -> dict[str, Any]:
-    """Return a search and its best answers as JSON has them."""
+def _document(chapter: AnyChapter) -> dict[str, Any]:
+    """Return a chapter and its best answers as JSON has them."""
+    from imagebind_cli.demo import SceneChapter, SearchChapter
+
     query = [{"modality": modality, "input": str(given)} for modality, given in chapter.query]
-    answers = [{"modality": answer.modality, "name": answer.name, "score": answer.score} for answer in chapter.answers[:SHOWN]]
+    if isinstance(chapter, SearchChapter):
+        answers = [{"modality": answer.modality, "name": answer.name, "score": answer.score} for answer in chapter.answers[:SHOWN]]
+    elif isinstance(chapter, SceneChapter):
+        spot = chapter.located.spots[0]
+        answers = [{"modality": "image", "name": chapter.name, "peak": list(spot.peak), "score": spot.score}]
+    else:
+        answers = [{"modality": "audio", "start": chapter.best.start, "end": chapter.best.end, "score": chapter.best.score}]
     return {"title": chapter.title, "query": query, "answers": answers, "right": chapter.is_right}
 
 
-def _search(chapter: Chapter) -> str:
-    """Return the query, and how many samples it searches."""
+def _search(chapter: AnyChapter) -> str:
+    """Return the query, and what it searches."""
+    from imagebind_cli.demo import SearchChapter
+
     query = " + ".join(f'"{given}"' if modality == "text" else given for modality, given in chapter.query)
-    return f"{query} → {len(chapter.answers)} {PLURALS[chapter.answers[0].modality]}"
+    if isinstance(chapter, SearchChapter):
+        return f"{query} → {len(chapter.answers)} {PLURALS[chapter.answers[0].modality]}"
+    return f"{query} → {chapter.file}"
 
 
-def _bars(chapter: Chapter) -> list[str]:
-    """Return a bar for each of the best answers, the first with its mark."""
-    marks = ["✓" if chapter.is_right else "✗", *" " * (SHOWN - 1)]
-    return [
+def _result(chapter: AnyChapter) -> list[str]:
+    """Return the answers in lines, the first with its mark."""
+    from imagebind_cli.demo import SceneChapter, SearchChapter
+
+    mark = "✓" if chapter.is_right else "✗"
+    if isinstance(chapter, SceneChapter):
+        x, y = chapter.located.spots[0].peak
+        return [f" {mark} {chapter.name}, at x {x:.0f}, y {y:.0f}: the peak of the heat map on the page"]
+    if not isinstance(chapter, SearchChapter):
+        last = chapter.answer.curves[0][1].end
+        return [f" {mark} from {chapter.best.start:g} to {chapter.best.end:g} s of {last:g} s: its timeline is on the page"]
+    marks = [mark, *" " * (SHOWN - 1)]
+    bars = [
         f" {mark} {answer.name:<18} {'█' * round(BAR * max(0.0, answer.score)):<{BAR}} {answer.score:5.2f}"
         for mark, answer in zip(marks, chapter.answers, strict=False)
     ]
+    return [*bars, f"   {chapter.words}"]
 
 
-def _cards(chapter: Chapter) -> list[Card]:
-    """Return the same answers for the page."""
+def _cards(chapter: AnyChapter) -> list[Card]:
+    """Return the samples that were found, for the page."""
+    from imagebind_cli.demo import SearchChapter
     from imagebind_cli.pages.search import Card
     from imagebind_cli.retrieval.stored_items import Exhibit
 
+    if not isinstance(chapter, SearchChapter):
+        return []
     verdicts = ["right" if chapter.is_right else "wrong", *[""] * (SHOWN - 1)]
     return [
         Card(Exhibit(answer.modality, answer.file), rank, answer.score, (verdict,))
         for rank, (answer, verdict) in enumerate(zip(chapter.answers, verdicts, strict=False), 1)
     ]
+
+
+def _figure(chapter: AnyChapter) -> str:
+    """Return the heat map or timeline of a chapter that has one, for the page, and its verdict."""
+    from imagebind_cli.demo import SAMPLES, SceneChapter, TimelineChapter
+    from imagebind_cli.grounding.curves import MomentOptions
+    from imagebind_cli.pages.heat import heat_image
+    from imagebind_cli.pages.pictures import picture
+    from imagebind_cli.pages.timeline import timeline_figure
+
+    verdict = "<small>right<br></small>" if chapter.is_right else "<small>wrong<br></small>"
+    if isinstance(chapter, SceneChapter):
+        return f"<div>{heat_image(replace(chapter.located, id=chapter.file))}{verdict}</div>"
+    if isinstance(chapter, TimelineChapter):
+        (item, curve), path = chapter.answer.curves[0], str(SAMPLES / chapter.file)
+        named = replace(item, id=chapter.file)
+        drawn = timeline_figure(named, path, curve, chapter.answer.hits, curve.level(MomentOptions()), lambda hit: "moment")
+        sound = picture("audio", path, (chapter.best.start, chapter.best.end)).sound
+        player = f'<audio controls preload="metadata" src="{sound}" aria-label="play the moment"></audio>'
+        return f'<div id="moment">{drawn}{player}{verdict}</div>'
+    return ""
 
 
 def _print(*lines: str) -> None:

@@ -22,11 +22,12 @@ from imagebind_cli.cli.flags import (
     ModelName,
     Precision,
     Workers,
+    options_among,
     with_reading_flags,
 )
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
-from imagebind_cli.cli.retrieve import Queries, Vector, Weights, queries_in_order, query_option, query_options, with_query_flags
+from imagebind_cli.cli.retrieve import Queries, Vector, Weights, queries_in_order, query_option, with_query_flags
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.printable import printable
@@ -135,7 +136,7 @@ def moments_command(
 
         truths = read_moment_truth(truth)
     kinds = {kind for kind, _ in parts} | {*split_inputs(recordings, modality and str(modality))[1]}
-    options = query_options(None if queries else kinds, chosen)
+    options = options_among(None if queries else kinds, chosen, "query")
     results = Results(plain, html, plot, cut, root, MomentOptions(threshold, min_length, join, k))
     results.check()
     space = Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory)

@@ -6,12 +6,16 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from imagebind_cli.errors import writing
 from imagebind_cli.printable import escaped
+
+if TYPE_CHECKING:
+    from imagebind_cli.publishing import Upload
 
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON in place of text.")]
 
@@ -43,6 +47,16 @@ def write_json_line(document: Any) -> None:
 def write_lines(lines: Iterable[str]) -> None:
     """Write lines of text for people, with control characters escaped."""
     write(*(f"{escaped(line)}\n".encode() for line in lines))
+
+
+def write_upload(upload: Upload, as_json: bool) -> None:
+    """Write what was uploaded, or of a dry run what would be: its address, or its files and its card."""
+    if as_json:
+        write_json_line(asdict(upload))
+    elif upload.address:
+        write_lines([upload.address])
+    else:
+        write_lines([*(f"{size:>14,}  {name}" for name, size in upload.sizes.items()), "", *upload.card.splitlines()])
 
 
 def open_standard_streams() -> None:

@@ -1,4 +1,4 @@
-"""`imagebind store`: describe, inspect, merge, export, compact and check stores. No model is needed."""
+"""`imagebind store`: describe, inspect, map, merge, export, publish, compact and check stores. No model is needed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagebind_cli.cli.command import HeadedCommand
-from imagebind_cli.cli.flags import ArrayType
+from imagebind_cli.cli.flags import ArrayType, DryUpload, Licence, Private
 from imagebind_cli.cli.inspect import inspect_command
-from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
+from imagebind_cli.cli.map import map_command
+from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines, write_upload
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.errors import UsageError
 from imagebind_cli.printable import counted, printable
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from imagebind_cli.store.maintenance import MergeCounts
 
 app = typer.Typer(
-    help="Describe, inspect, merge, export, compact, prune and check stores of embeddings.", no_args_is_help=True, rich_markup_mode=None
+    help="Describe, inspect, map, merge, export, publish, compact, prune and check stores of embeddings.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help=f"NAME{IN_WORDS}, or a pattern in quotes.")]
@@ -49,7 +52,29 @@ def store_info_command(paths: StorePaths, as_json: AsJSON = False) -> None:
             write_lines(f"{name:<12} {_plain(value)}" for name, value in {**about, **made}.items())
 
 
+@app.command("push")
+def store_push_command(
+    path: StorePath,
+    place: Annotated[str, typer.Argument(metavar="hf://datasets/OWNER/REPO", help="Dataset on the hub; made if it is not there.")],
+    licence: Licence = None,
+    private: Private = False,
+    dry_run: DryUpload = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Publish a store on the hub as a dataset: one Parquet file and a card. Needs pyarrow. Log in first (`hf auth login`, or HF_TOKEN).
+
+    \b
+        imagebind store push photos.h5 hf://datasets/me/photos --licence CC-BY-4.0 --dry-run
+    """
+    from imagebind_cli.publishing import push_store
+
+    if licence is None:
+        raise UsageError("the licence of the vectors is missing: --licence CC-BY-4.0")
+    write_upload(push_store(path, place, licence=licence, private=private, dry_run=dry_run), as_json)
+
+
 app.command("inspect", cls=HeadedCommand)(inspect_command)
+app.command("map", cls=HeadedCommand)(map_command)
 
 
 @app.command("merge")

@@ -1,4 +1,4 @@
-"""`imagebind weights`: list, fetch, convert, describe and check models."""
+"""`imagebind weights`: list, fetch, convert, publish, describe and check models."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagebind_cli.cli.flags import Dtype
-from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
+from imagebind_cli.cli.flags import DryUpload, Dtype, Licence, Private
+from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines, write_upload
 from imagebind_cli.cli.talk import is_quiet, line_if_stopped, say, say_error
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.printable import printable
@@ -20,7 +20,7 @@ from imagebind_cli.printable import printable
 if TYPE_CHECKING:
     from imagebind_cli.weights.fetch import Progress
 
-app = typer.Typer(help="List, fetch, convert, describe and check models.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="List, fetch, convert, publish, describe and check models.", no_args_is_help=True, rich_markup_mode=None)
 
 ModelName = Annotated[
     str | None, typer.Argument(metavar="[MODEL]", help="Name, folder, weight file or hf://owner/repo; the default model if not given.")
@@ -114,6 +114,25 @@ def convert_command(
         write_json_line({"folder": str(folder), "encoders": list(converted.encoders), "files": dict(converted.files), "origin": origin})
     else:
         write_lines([str(folder)])
+
+
+@app.command("push")
+def weights_push_command(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A model folder of `weights convert`, or of a finished run.")],
+    place: Annotated[str, typer.Argument(metavar="hf://OWNER/REPO", help="Repository on the hub; made if it is not there.")],
+    licence: Licence = None,
+    private: Private = False,
+    dry_run: DryUpload = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Publish a model on the hub: safetensors, config and a card. Log in first (`hf auth login`, or HF_TOKEN).
+
+    \b
+        imagebind weights push my-model/ hf://me/my-model --dry-run
+    """
+    from imagebind_cli.publishing import push_model
+
+    write_upload(push_model(folder, place, licence=licence, private=private, dry_run=dry_run), as_json)
 
 
 @app.command("info")

@@ -17,6 +17,7 @@ import typer
 from imagebind_cli.cli.command import modality_group
 from imagebind_cli.cli.flags import (
     BatchSize,
+    Boxes,
     Column,
     Config,
     Device,
@@ -26,8 +27,10 @@ from imagebind_cli.cli.flags import (
     ItemTimeout,
     Manifest,
     Modality,
+    Nms,
     Null,
     OptionalModality,
+    Pictures,
     Pool,
     Precision,
     Server,
@@ -64,9 +67,10 @@ from imagebind_cli.registry import TEXT
 from imagebind_cli.space import Space
 
 if TYPE_CHECKING:
-    from imagebind_cli.evaluation import Classification, Comparison, Report
+    from imagebind_cli.evaluation import Classification, Comparison
     from imagebind_cli.evaluation.suites import Suite
     from imagebind_cli.evaluation.task import Rows
+    from imagebind_cli.pages.classification import RegionCards
 
 NamesRule = enum.StrEnum("NamesRule", ["max", "mean"])
 Metric = enum.StrEnum("Metric", ["top1", "map"])
@@ -114,14 +118,14 @@ class ReportFiles:
         """Whether stdout is for the report, and not for the rows."""
         return self.report == Path("-")
 
-    def check(self, has_truth: bool) -> None:
+    def check(self, has_truth: bool, has_regions: bool) -> None:
         """Refuse files that could not be written at the end of the run.
 
         Raises:
-            UsageError: without truth there is nothing to report on. UserError: a folder does not exist, or matplotlib is missing.
+            UsageError: there is neither truth to report on nor regions to show. UserError: a folder does not exist, or matplotlib is missing.
         """
         for path in filter(None, (self.report, self.html, self.plot)):
-            if not has_truth:
+            if not (has_truth or (has_regions and path == self.html)):
                 raise UsageError("--report, --html and --plot compare with the truth; give --truth")
             if not path.parent.is_dir():
                 raise UserError(f"{path}: there is no folder {path.parent}")
@@ -132,20 +136,26 @@ class ReportFiles:
 
             check_plot()
 
-    def write(self, report: Report) -> None:
-        """Write the files.
+    def write(self, result: Classification, regions: RegionCards | None) -> None:
+        """Write the files. regions: for the page.
 
         Raises:
             UserError: one of them cannot be written.
         """
+        report = result.report
+        if self.html:
+            from imagebind_cli.pages.classification import write_region_page, write_report_page
+
+            if report:
+                write_report_page(self.html, report.document, regions)
+            elif regions is not None:
+                write_region_page(self.html, regions, result.made[0])
+        if report is None:
+            return
         if self.replaces_rows:
             write(report.as_json().encode())
         elif self.report:
             write_text(self.report, report.as_json())
-        if self.html:
-            from imagebind_cli.pages.classification import write_report_page
-
-            write_report_page(self.html, report.document)
         if self.plot and report.confusion is not None:
             from imagebind_cli.pages.classification import plot
 
@@ -206,11 +216,12 @@ TRUTH_FLAGS = {
 REPORT_FLAGS = {
     "top": Annotated[int, output_option("-k", "--top", metavar="N", min=1, help="Classes shown for each input.")],
     "stretches": Annotated[bool, output_option("--stretches", help="Join neighbouring windows of one best class to a row (--pool none).")],
+    "nms": Nms,
     "draws": Annotated[int, truth_option(metavar="N", min=0, hidden=True, help="Bootstrap draws behind each interval; 0 for none.")],
     "report": Annotated[
         Path | None, truth_option(metavar="FILE", help="Write scores and their origin as JSON; - for stdout, instead of the rows.")
     ],
-    "html": Annotated[Path | None, truth_option(metavar="FILE", help="Write the scores as a page.")],
+    "html": Annotated[Path | None, truth_option(metavar="FILE", help="Write the scores as a page, and regions over their pictures.")],
     "plot": Annotated[Path | None, truth_option(metavar="FILE.png", help="Draw the confusion matrix; needs matplotlib.")],
 }
 PROBE_FLAGS = {
@@ -268,6 +279,8 @@ def zeroshot_command(
         list[str] | None, input_argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, - for stdin; or stores.")
     ] = None,
     manifest: Manifest = None,
+    boxes: Boxes = None,
+    pictures: Pictures = None,
     column: Column = None,
     include: Include = None,
     nul: Null = False,
@@ -288,12 +301,13 @@ def zeroshot_command(
     **chosen: Any,
 ) -> None:
     """Classify inputs or stored vectors, or run a published suite."""
-    _refuse_useless(class_options, truth_options, probe_options, suite_options, manifest)
+    _refuse_useless(class_options, truth_options, probe_options, suite_options, manifest or boxes)
     if pool == "none" and (suite_options.suite or probe_options.shots):
         raise UsageError("--pool none shows each window of an item, and the truth is of an item as a whole")
     if report_options.stretches and pool != "none":
         raise UsageError("--stretches joins windows; give --pool none")
-    report_files.check(bool(suite_options.suite or truth_options.truth))
+    has_regions = boxes is not None or chosen.get("tiles") is not None or any(map(_holds_boxes, inputs or ()))
+    report_files.check(bool(suite_options.suite or truth_options.truth), has_regions)
 
     from imagebind_cli import evaluation
 
@@ -307,6 +321,7 @@ def zeroshot_command(
             "strict": strict,
             "errors": errors,
             "server": server,
+            "boxes": boxes,
         }
         useless |= {"truth": truth_options.truth, "shots": probe_options.shots, "suite": suite_options.suite}
         refuse_with_live(useless | {"stretches": report_options.stretches})
@@ -318,7 +333,7 @@ def zeroshot_command(
     refuse_without_live(live_options)
     others = Others(strict, tuple(include or ()))
     models: list[str | None] = [*model] if model and remote is None else [None]
-    _refuse_for_several(models, class_options, truth_options, probe_options, suite_options, report_files, config, inputs, manifest)
+    _refuse_for_several(models, class_options, truth_options, probe_options, suite_options, report_files, config, inputs, manifest or boxes)
 
     def space(name: str | None) -> Space:
         return Space(remote or name, config, device, str(dtype), batch_size, workers, say, keep_freed_memory, item_timeout)
@@ -345,7 +360,7 @@ def zeroshot_command(
     elif modality is None:
         raise UsageError("say what the inputs are, or name a --suite")
     else:
-        given, reading = command_inputs(modality, inputs, manifest, column, nul, others), given_options(modality, chosen)
+        given, reading = command_inputs(modality, inputs, manifest, column, nul, others, boxes, pictures), given_options(modality, chosen)
         if probe_options.shots:
             run = partial(evaluation.few_shot, given, modality, truth_options, probe_options, labels=class_options.labels, reading=reading)
         else:
@@ -353,7 +368,7 @@ def zeroshot_command(
     used = [suite.modality if suite else str(modality)]
     used += [TEXT] if class_options.labels or (suite and class_options.classes is None) else []
     with Talk(errors, "classified", others) as talk:
-        is_complete = _run(run, models, space, used, report, report_files, talk)
+        is_complete = _run(run, models, space, used, report, report_files, has_regions, talk)
     if talk.failed or not is_complete:
         raise typer.Exit(1)
 
@@ -399,6 +414,7 @@ def _run(
     modalities: Sequence[str],
     report: ReportOptions,
     files: ReportFiles,
+    has_regions: bool,
     talk: Talk,
 ) -> bool:
     """Run with one model, or compare several, and write the files; return whether every id of the truth had an item."""
@@ -406,9 +422,19 @@ def _run(
 
     rows = _ignore_rows if files.replaces_rows else _write_rows
     if len(models) == 1:
-        result = run(model=space(models[0]), report=report, output=partial(rows, None), listener=talk)
-        if result.report:
-            files.write(result.report)
+        regions = None
+        if files.html and has_regions:
+            from imagebind_cli.pages.classification import RegionCards
+
+            regions = RegionCards(modalities[0])
+
+        def give(some: Rows) -> None:
+            rows(None, some)
+            if regions is not None:
+                regions.add(some)  # type: ignore[arg-type]
+
+        result = run(model=space(models[0]), report=report, output=give, listener=talk)
+        files.write(result, regions)
         return result.report is None or result.report.is_complete
     comparison = compare(run, {str(name): space(name) for name in models}, report=report, modalities=modalities, output=rows, listener=talk)
     files.write_comparison(comparison)
@@ -423,7 +449,7 @@ def _refuse_useless(
         _refuse(class_options, ["labels"], "a suite has its own")
         _refuse(truth_options, ["truth", "metric"], "a suite has its own")
         if manifest is not None:
-            raise UsageError("--manifest: a suite has its own")
+            raise UsageError("--manifest and --boxes: a suite has its own")
     else:
         _refuse(suite, vars(suite), "only a --suite takes it")
     if probe.shots:
@@ -485,6 +511,14 @@ def _refuse_for_several(
     stores = [path for path in (*(inputs or ()), class_options.classes, probe.shots_from) if path is not None and is_store(Path(path))]
     if stores:
         raise UsageError(f"{stores[0]}: a store holds the vectors of one model; give the files that they are of")
+
+
+def _holds_boxes(path: str) -> bool:
+    """Check whether an input is a store of regions."""
+    from imagebind_cli.boxes import holds_boxes
+    from imagebind_cli.store import is_store, open_store
+
+    return is_store(path) and holds_boxes(open_store(path).provenance)
 
 
 def _write_rows(model: str | None, rows: Rows) -> None:

@@ -32,13 +32,22 @@ def byte_letters() -> dict[int, str]:
     return {byte: chr(byte) for byte in printing} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
-@cache
-def _vocabulary() -> tuple[dict[tuple[str, str], int], dict[str, int]]:
-    """Read the rank of every merge and the id of every token from the vocabulary file inside the open_clip package."""
+def vocabulary_file() -> Path:
+    """Return the file of CLIP's merges, gzipped, inside the open_clip package.
+
+    Raises:
+        UserError: open-clip-torch is not installed.
+    """
     package = find_spec("open_clip")  # found, not imported: that would take seconds
     if package is None or package.origin is None:
         raise UserError("the text vocabulary comes with open-clip-torch, which is not installed: pip install open-clip-torch")
-    data = gzip.decompress((Path(package.origin).parent / "bpe_simple_vocab_16e6.txt.gz").read_bytes())
+    return Path(package.origin).parent / "bpe_simple_vocab_16e6.txt.gz"
+
+
+@cache
+def _vocabulary() -> tuple[dict[tuple[str, str], int], dict[str, int]]:
+    """Read the rank of every merge and the id of every token from the vocabulary file."""
+    data = gzip.decompress(vocabulary_file().read_bytes())
     merges = [tuple(line.split()) for line in data.decode().split("\n")[1 : MERGES + 1]]
     letters = list(byte_letters().values())
     tokens = letters + [letter + "</w>" for letter in letters] + ["".join(merge) for merge in merges]

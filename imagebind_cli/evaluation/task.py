@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.evaluation.captions import CaptionMatch
-from imagebind_cli.evaluation.classifier import Classifier, Prediction, join_predictions, predictions
+from imagebind_cli.evaluation.classifier import Classifier, Prediction, join_predictions, predictions, suppress_predictions
 from imagebind_cli.evaluation.labels import Label
 from imagebind_cli.evaluation.options import ReportOptions
 from imagebind_cli.evaluation.outcomes import Outcomes
@@ -34,12 +34,14 @@ class Classification:
     """The result of a run.
 
     rows: one for each input, in order; empty where an output took them. report: None where no truth was given. outcomes: returns what each
-    item or query adds to each score of the report, with which `compare` compares runs.
+    item or query adds to each score of the report, with which `compare` compares runs. made: how the vectors were made, a record for each
+    store, or of the embedding.
     """
 
     rows: list[Prediction] | list[CaptionMatch]
     report: Report | None
     outcomes: Callable[[], Mapping[str, Outcomes]] = dict
+    made: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,10 @@ class Task:
     listener: Listener
     suite: Suite | None = None
     rows: list[Any] = field(default_factory=list)  # where no output takes them
+
+    def __post_init__(self) -> None:
+        if self.options.nms is not None and (self.truth or self.suite):
+            raise UsageError("nms leaves rows out, and scores are of every row; leave nms or the truth out")
 
     @property
     def folds(self) -> dict[str, str | None]:
@@ -87,7 +93,8 @@ class Task:
         scores = classifier.score(batch.vectors)
         truths = tally.add(batch, scores)
         rows = predictions(classifier, batch, scores, truths, self.options.top)
-        self.emit(list(join_predictions(rows) if self.options.stretches else rows))
+        rows = join_predictions(rows) if self.options.stretches else rows
+        self.emit(list(rows) if self.options.nms is None else suppress_predictions(list(rows), self.options.nms))
         for id in batch.ids:
             self.listener.succeeded(id)
 

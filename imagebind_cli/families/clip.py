@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from imagebind_cli.documents import read_object
-from imagebind_cli.encoder import EncoderConfig
+from imagebind_cli.encoder import IMAGEBIND, EncoderConfig
 from imagebind_cli.errors import UserError
 from imagebind_cli.transformer import TrunkConfig
 from imagebind_cli.weights.family import Family, Values, WeightLayout
@@ -375,4 +375,6 @@ TRANSFORMERS_LAYOUT = WeightLayout(
     weight_files="model pytorch_model",
 )
 
-FAMILY = Family("clip", "pictures and text", (OPENCLIP_LAYOUT, TRANSFORMERS_LAYOUT), named_config=packaged_openclip_config)
+FAMILY = Family(
+    "clip", "pictures and text", (OPENCLIP_LAYOUT, TRANSFORMERS_LAYOUT), named_config=packaged_openclip_config, prepares_as=IMAGEBIND
+)

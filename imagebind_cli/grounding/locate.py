@@ -26,14 +26,14 @@ from imagebind_cli import pipeline, registry
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.encoders.audio import band_hertz
 from imagebind_cli.engine import default_workers, open_engine
-from imagebind_cli.errors import UsageError
+from imagebind_cli.errors import OptionError, UsageError
 from imagebind_cli.events import Listener
 from imagebind_cli.grounding.enlarged import with_size
 from imagebind_cli.grounding.pieces import FILM, FRAME_SECONDS, SOUND, Pieces, kind_of, read_pieces
 from imagebind_cli.grounding.shares import check_dense, dense
 from imagebind_cli.grounding.squares import Axis, Canvas, map_axes, peak_cell, region_box
 from imagebind_cli.media.views import Box
-from imagebind_cli.options import folders_are_frames
+from imagebind_cli.options import REGION_OPTIONS, folders_are_frames
 from imagebind_cli.readers import check_options
 from imagebind_cli.retrieval.finder import Strict
 from imagebind_cli.retrieval.queries import QueryEncoder
@@ -156,6 +156,8 @@ def locate(
     listener = listener or Strict()
     face = registry.face(modality)
     options = face.read_options(reading)
+    if options.chosen & set(REGION_OPTIONS):
+        raise OptionError("locate looks at all of an input by itself; leave tiles and region_shape out", REGION_OPTIONS)
     space = Space.of(model, listener)
     if query:
         requests = [combined_request([(kind, str(value)) for kind, value in query.items()], weights)]

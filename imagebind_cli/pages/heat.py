@@ -116,6 +116,14 @@ def draw_heat(located: Located, box: bool = False, largest: int = LARGEST) -> Im
     return picture
 
 
+def heat_image(located: Located, box: bool = False) -> str:
+    """Return an answer's heat map over its input as a picture of a page; see `draw_heat`."""
+    file = io.BytesIO()
+    draw_heat(located, box, SHOWN).save(file, "JPEG", quality=85)
+    address = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return f'<img src="{address}" alt="{escape(f"heat map of {located.query.id} over {located.id}")}">'
+
+
 def _blend(ground: Image.Image, heat: np.ndarray, low: float | None = None, high: float | None = None) -> Image.Image:
     """Lay a heat map over a picture in RGB: its coldest half is left as it is. low, high: the values of no colour and of full colour."""
     low = float(np.median(heat)) if low is None else low
@@ -193,14 +201,9 @@ class HeatPage(PageFile):
     def _card(self, located: Located) -> Iterator[str]:
         spot = located.spots[0]
         try:
-            drawn = draw_heat(located, self._box, SHOWN)
+            yield heat_image(located, self._box)
         except (OSError, ValueError) as error:
             yield f"<small>cannot be shown: {escape(reason(error))}</small>"
-        else:
-            file = io.BytesIO()
-            drawn.save(file, "JPEG", quality=85)
-            address = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
-            yield f'<img src="{address}" alt="{escape(f"heat map of {located.query.id} over {located.id}")}">'
         yield f"<strong>{escape(located.query.id)}</strong>"
         for exhibit in located.query.exhibits:
             if exhibit.kind != TEXT and exhibit.kind in PAGE_PICTURES:

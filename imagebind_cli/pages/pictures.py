@@ -19,7 +19,7 @@ import soundfile
 from PIL import Image
 
 from imagebind_cli.media.audio.sound import Sound
-from imagebind_cli.media.image import read_image
+from imagebind_cli.media.image import open_image, upright
 from imagebind_cli.media.maps.formats import read_map
 from imagebind_cli.media.maps.palettes import ramp
 from imagebind_cli.media.motion.recordings import read_recording
@@ -39,11 +39,15 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Picture:
-    """A file as a page shows it. image, sound: `data:` addresses. about: which part of the file is shown, in words."""
+    """A file as a page shows it. image, sound: `data:` addresses. about: which part of the file is shown, in words.
+
+    size: width and height of the whole picture, upright, where it is one.
+    """
 
     image: str
     sound: str | None = None
     about: str = ""
+    size: tuple[int, int] | None = None
 
 
 def picture(modality: str, path: str, span: Span = None, options: Options = MappingProxyType({})) -> Picture:
@@ -61,7 +65,7 @@ def picture(modality: str, path: str, span: Span = None, options: Options = Mapp
 
 def photo(path: str, span: Span, options: Options) -> Picture:
     """Show a picture."""
-    return _of(read_image(path))
+    return _of(upright(open_image(path), whole=True))
 
 
 def film(path: str, span: Span, options: Options) -> Picture:
@@ -122,7 +126,8 @@ def sound(path: str, span: Span, options: Options) -> Picture:
 
 
 def _of(image: Image.Image) -> Picture:
-    return Picture(_picture_address(image))
+    size = image.size
+    return Picture(_picture_address(image), size=size)
 
 
 def painted(values: np.ndarray, palette: str) -> np.ndarray:

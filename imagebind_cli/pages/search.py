@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebind_cli.events import Listener
-from imagebind_cli.pages.base import PageFile, escape
+from imagebind_cli.pages.base import PageFile, boxed, escape
 from imagebind_cli.pages.pictures import EXCERPT_SECONDS, Picture, Span, picture
 from imagebind_cli.registry import PAGE_PICTURES, TEXT
 from imagebind_cli.retrieval.search import Hit, Query
@@ -61,8 +61,14 @@ class SearchPage(PageFile):
         """Add a query and its answers."""
         self.section(query.id, query.exhibits, [_card(hit) for hit in hits])
 
-    def section(self, heading: str, asked: Sequence[Exhibit], cards: Sequence[Card], words: str = "", kind: str = "") -> None:
-        """Add a query and its answers, then `words` about them. kind: the section's class in the style sheet."""
+    def section(
+        self, heading: str, asked: Sequence[Exhibit], cards: Sequence[Card], words: str = "", kind: str = "", figure: str = ""
+    ) -> None:
+        """Add a query and its answers, then `words` about them.
+
+        Args:
+            kind: the section's class in the style sheet. figure: HTML in place of answers.
+        """
         self.write((f'<section class="{kind}">' if kind else "<section>") + f"<h2>{escape(heading)}</h2>\n")
         shown = (self._body(exhibit, "query", self._options(exhibit.kind) if exhibit.kind in PAGE_PICTURES else {}) for exhibit in asked)
         self.write(f'<div class="asked">{"".join(f"<div>{body}</div>" for body in shown)}</div>\n' if asked else "")
@@ -70,7 +76,7 @@ class SearchPage(PageFile):
         for first, stop in pairwise([*firsts, len(cards)]):
             subheading = f"<h3>{escape(cards[first].exhibit.kind)}</h3>" if len(firsts) > 1 else ""
             self.write(f'{subheading}<ol class="cards">{"".join(map(self._item, cards[first:stop]))}</ol>\n')
-        self.write("" if cards else "<p>Nothing found.</p>")
+        self.write(figure or ("" if cards else "<p>Nothing found.</p>"))
         self.write(f"<p>{escape(words)}</p></section>\n" if words else "</section>\n")
 
     def _item(self, card: Card) -> str:
@@ -97,6 +103,8 @@ class SearchPage(PageFile):
                 about = f"{about} (cannot be shown: {getattr(error, 'strerror', None) or error})".strip()
             else:
                 body = f'<img src="{shown.image}" alt="{escape(f"{role}: {kind} {name}")}">'
+                if exhibit.box is not None and shown.size is not None:
+                    body = boxed(body, shown.size, [(exhibit.box, "", 0)])
                 if shown.sound:
                     body += f'<audio controls preload="metadata" src="{shown.sound}" aria-label="{escape(f"play {name}")}"></audio>'
                 about = shown.about or about

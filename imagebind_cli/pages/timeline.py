@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -68,54 +68,8 @@ class TimelinePage(PageFile):
 
     def _recording(self, item: WindowedItem, curve: ScoreCurve, hits: Sequence[MomentHit]) -> None:
         path = os.path.join(self._root, item.path)
-        about, shown = "", ""
-        if item.store.modality in STRIPS:
-            try:
-                shown = strip(item.store.modality, path, (curve.start, curve.end))
-            except (OSError, ValueError) as error:
-                about = f" (cannot be shown: {getattr(error, 'strerror', None) or error})"
-        self.write(f'<figure class="wide"><figcaption>{escape(item.id)}<small>{escape(about)}</small></figcaption>')
-        self.write(self._chart(item, curve, hits))
-        self.write(f'<img src="{shown}" alt="{escape(item.id)} over time" width="{WIDTH}">' if shown else "")
-        self.write(f'</figure><ol class="cards">{"".join(self._card(item, path, hit) for hit in hits)}</ol>\n')
-
-    def _chart(self, item: WindowedItem, curve: ScoreCurve, hits: Sequence[MomentHit]) -> str:
-        """Return the curve with its moments shaded, each a link to its card."""
-        known = curve.scores[np.isfinite(curve.scores)]
-        level = curve.level(self._options)
-        low, high = min(float(known.min()), level), max(float(known.max()), level)
-        length = curve.end - curve.start
-
-        def x(time: float) -> str:
-            return f"{(time - curve.start) / length * WIDTH:.1f}"
-
-        def y(score: float) -> str:
-            return f"{4 + (high - score) / ((high - low) or 1) * (HEIGHT - 8):.1f}"
-
-        parts = []
-        for hit in hits:
-            label = f"moment {hit.rank}: {hit.start:.2f} to {hit.end:.2f} s"
-            parts.append(
-                f'<a href="#{self._anchor(hit)}" aria-label="{escape(label)}"><rect x="{x(hit.start)}" y="0" '
-                f'width="{float(x(hit.end)) - float(x(hit.start)):.1f}" height="{HEIGHT}" fill="{SHADE}" fill-opacity=".35">'
-                f"<title>{escape(label)}</title></rect></a>"
-            )
-        parts.append(f'<path d="M0 {y(level)}H{WIDTH}" stroke="currentColor" stroke-opacity=".4" stroke-dasharray="4 4"/>')
-        middles = (curve.times()[:-1] + curve.times()[1:]) / 2
-        for part in np.split(np.arange(len(middles)), np.flatnonzero(np.isnan(curve.scores))):
-            points = downsample([(float(middles[i]), float(curve.scores[i])) for i in part if np.isfinite(curve.scores[i])])
-            if points:
-                places = " ".join(f"{x(time)},{y(score)}" for time, score in points)
-                parts.append(f'<polyline points="{places}" fill="none" stroke="{CURVE}" stroke-width="1.6" pointer-events="none"/>')
-        for tick in range(TICKS + 1):
-            time = curve.start + length * tick / TICKS
-            anchor = "start" if tick == 0 else "end" if tick == TICKS else "middle"
-            parts.append(f'<text x="{x(time)}" y="{HEIGHT + BOTTOM - 4}" text-anchor="{anchor}">{_time(time)}</text>')
-        title = f"scores of {item.id} over time, from {low:.3f} to {high:.3f}"
-        return (
-            f'<svg viewBox="0 0 {WIDTH} {HEIGHT + BOTTOM}" width="{WIDTH}" font-size="11" fill="currentColor" role="img" '
-            f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
-        )
+        self.write(timeline_figure(item, path, curve, hits, curve.level(self._options), self._anchor))
+        self.write(f'<ol class="cards">{"".join(self._card(item, path, hit) for hit in hits)}</ol>\n')
 
     def _anchor(self, hit: MomentHit) -> str:
         return f"q{self._queries}m{hit.rank}"
@@ -143,6 +97,69 @@ class TimelinePage(PageFile):
             times = f'<a href="{escape(address)}">{times}</a>'
         words = f"<strong>{hit.rank}.</strong> {hit.score:.4f} {times} <small>{'<br>'.join(map(escape, facts))}</small>"
         return f'<li id="{self._anchor(hit)}">{body}{words}</li>\n'
+
+
+def timeline_figure(
+    item: WindowedItem,
+    path: str,
+    curve: ScoreCurve,
+    hits: Sequence[MomentHit],
+    level: float,
+    anchor: Callable[[MomentHit], str],
+) -> str:
+    """Return a recording over time as a figure of a page: its curve with its moments shaded, over a strip of the recording.
+
+    Args:
+        path: of the recording. level: the score that the seconds of a moment reach.
+        anchor: returns the id of the element that a moment links to.
+    """
+    about, shown = "", ""
+    if item.store.modality in STRIPS:
+        try:
+            shown = strip(item.store.modality, path, (curve.start, curve.end))
+        except (OSError, ValueError) as error:
+            about = f" (cannot be shown: {getattr(error, 'strerror', None) or error})"
+    picture_below = f'<img src="{shown}" alt="{escape(item.id)} over time" width="{WIDTH}">' if shown else ""
+    caption = f"<figcaption>{escape(item.id)}<small>{escape(about)}</small></figcaption>"
+    return f'<figure class="wide">{caption}{_chart(item, curve, hits, level, anchor)}{picture_below}</figure>'
+
+
+def _chart(item: WindowedItem, curve: ScoreCurve, hits: Sequence[MomentHit], level: float, anchor: Callable[[MomentHit], str]) -> str:
+    """Return the curve with its moments shaded."""
+    known = curve.scores[np.isfinite(curve.scores)]
+    low, high = min(float(known.min()), level), max(float(known.max()), level)
+    length = curve.end - curve.start
+
+    def x(time: float) -> str:
+        return f"{(time - curve.start) / length * WIDTH:.1f}"
+
+    def y(score: float) -> str:
+        return f"{4 + (high - score) / ((high - low) or 1) * (HEIGHT - 8):.1f}"
+
+    parts = []
+    for hit in hits:
+        label = f"moment {hit.rank}: {hit.start:.2f} to {hit.end:.2f} s"
+        parts.append(
+            f'<a href="#{anchor(hit)}" aria-label="{escape(label)}"><rect x="{x(hit.start)}" y="0" '
+            f'width="{float(x(hit.end)) - float(x(hit.start)):.1f}" height="{HEIGHT}" fill="{SHADE}" fill-opacity=".35">'
+            f"<title>{escape(label)}</title></rect></a>"
+        )
+    parts.append(f'<path d="M0 {y(level)}H{WIDTH}" stroke="currentColor" stroke-opacity=".4" stroke-dasharray="4 4"/>')
+    middles = (curve.times()[:-1] + curve.times()[1:]) / 2
+    for part in np.split(np.arange(len(middles)), np.flatnonzero(np.isnan(curve.scores))):
+        points = downsample([(float(middles[i]), float(curve.scores[i])) for i in part if np.isfinite(curve.scores[i])])
+        if points:
+            places = " ".join(f"{x(time)},{y(score)}" for time, score in points)
+            parts.append(f'<polyline points="{places}" fill="none" stroke="{CURVE}" stroke-width="1.6" pointer-events="none"/>')
+    for tick in range(TICKS + 1):
+        time = curve.start + length * tick / TICKS
+        alignment = "start" if tick == 0 else "end" if tick == TICKS else "middle"
+        parts.append(f'<text x="{x(time)}" y="{HEIGHT + BOTTOM - 4}" text-anchor="{alignment}">{_time(time)}</text>')
+    title = f"scores of {item.id} over time, from {low:.3f} to {high:.3f}"
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT + BOTTOM}" width="{WIDTH}" font-size="11" fill="currentColor" role="img" '
+        f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
+    )
 
 
 def _sound_of(path: str, hit: MomentHit) -> str | None:

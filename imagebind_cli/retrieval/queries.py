@@ -11,7 +11,7 @@ import numpy as np
 from imagebind_cli import registry
 from imagebind_cli.errors import UserError
 from imagebind_cli.events import Listener
-from imagebind_cli.options import EXCLUSIVE, both_values
+from imagebind_cli.options import EXCLUSIVE, REGION_OPTIONS, both_values
 from imagebind_cli.retrieval.requests import BATCH, LIKE, VECTOR, QueryRequest, describe
 from imagebind_cli.retrieval.search import Query
 from imagebind_cli.retrieval.stored_items import Exhibit, QueryPart, RowPlace, stored_exhibit, stored_item
@@ -126,7 +126,8 @@ class QueryEncoder:
                     embedded[modality, item.payload] = result
                     continue
                 self._listener.remarks(item.id, result.notes, result.warnings)
-                embedded[modality, item.payload] = result.embeddings[0].vector
+                vectors = [part.vector for part in result.embeddings]  # several of tiles
+                embedded[modality, item.payload] = combine(np.stack(vectors)) if len(vectors) > 1 else vectors[0]
         return embedded
 
     def reading_options(self, modality: str) -> dict[str, Any]:
@@ -135,10 +136,10 @@ class QueryEncoder:
         alike = [store for store in self._stores if store.modality == modality]
         stored: Mapping[str, Any] = alike[0].provenance.get("options", {}) if alike else {}
         for other in alike[1:]:
-            self._compare(alike[0], other, {name for name in known if name not in self._chosen})
+            self._compare(alike[0], other, {name for name in known if name not in (*self._chosen, *REGION_OPTIONS)})
         chosen = {name: value for name, value in self._chosen.items() if name in known}
-        # `centres` are times in the stores' recordings, which mean nothing in a query.
-        unfit = {"centres"}.union(*(group for group in EXCLUSIVE if group & chosen.keys()))
+        # `centres` are times in the stores' recordings, which mean nothing in a query. A query of tiled pictures is a whole one.
+        unfit = {"centres", *REGION_OPTIONS}.union(*(group for group in EXCLUSIVE if group & chosen.keys()))
         return {name: value for name, value in stored.items() if name in known and name not in unfit} | chosen
 
     def _compare(self, first: StoreReader, other: StoreReader, names: set[str]) -> None:

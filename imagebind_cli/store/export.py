@@ -52,7 +52,7 @@ def _write_parquet(reader: StoreReader, path: Path, array: str) -> None:
 
     A column `clock` comes last where a row has one.
     """
-    arrow, parquet = _pyarrow()
+    arrow, parquet = import_pyarrow()
     numbers = arrow.list_(arrow.from_numpy_dtype(array), reader.dim)
     text, seconds = arrow.string(), arrow.float64()
     fields = [("id", text), ("modality", text), ("start", seconds), ("end", seconds), ("meta", text), ("embedding", numbers)]
@@ -64,7 +64,7 @@ def _write_parquet(reader: StoreReader, path: Path, array: str) -> None:
             vectors = np.stack([row.vector for row in rows]).astype(array)
             spans = [row.span or (None, None) for row in rows]
             columns = [
-                [_valid(row.id) for row in rows],
+                [valid_text(row.id) for row in rows],
                 [reader.modality] * len(rows),
                 [start for start, _ in spans],
                 [end for _, end in spans],
@@ -77,7 +77,7 @@ def _write_parquet(reader: StoreReader, path: Path, array: str) -> None:
 
 def _write_clip_retrieval(reader: StoreReader, folder: Path, array: str) -> None:
     """Write the folder that `clip-retrieval index` takes: `img_emb/img_emb_0.npy` (`text_emb/` for text) and `metadata/metadata_0.parquet`."""
-    arrow, parquet = _pyarrow()
+    arrow, parquet = import_pyarrow()
     kind = "text_emb" if reader.modality == "text" else "img_emb"
     for name in (kind, "metadata"):
         (folder / name).mkdir(parents=True)
@@ -105,17 +105,22 @@ def _about(row: Row, modality: str) -> dict[str, Any]:
     span = {} if row.span is None else {"start": row.span[0], "end": row.span[1]}
     clock = {"clock": row.clock} if row.clock else {}
     recorded = row.meta.get(modality)
-    source = _valid(recorded if isinstance(recorded, str) else row.id)
+    source = valid_text(recorded if isinstance(recorded, str) else row.id)
     path, caption = (None, source) if modality == "text" else (source, row.meta.get("caption", row.meta.get("text")))
     return {"image_path": path, "caption": caption, "metadata": json.dumps({**row.meta, **span, **clock})}
 
 
-def _valid(id: str) -> str:
-    """Return an id as Unicode, as Arrow requires; invalid bytes of a file name become escapes."""
+def valid_text(id: str) -> str:
+    """Return a text as Unicode, as Arrow requires; invalid bytes of a file name become escapes."""
     return id.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _pyarrow() -> Any:
+def import_pyarrow() -> Any:
+    """Return the modules `pyarrow` and `pyarrow.parquet`.
+
+    Raises:
+        UserError: pyarrow, an extra, is not installed.
+    """
     try:
         import pyarrow
         from pyarrow import parquet

@@ -94,7 +94,7 @@ def run_config(recipe: Recipe) -> ModelConfig:
     """Return the config of the recipe's model, as this run builds its encoders. A named model need not be on this machine.
 
     Raises:
-        UserError: the model does not exist, or lacks an encoder.
+        UserError: the model does not exist, lacks an encoder, or has one whose inputs differ in length.
     """
     config = shape_of(recipe.model)
     encoders = dict(config.encoders)
@@ -102,6 +102,8 @@ def run_config(recipe: Recipe) -> ModelConfig:
         if name not in encoders:
             raise UserError(f"{recipe.model}: this model has no {name} encoder; it has {', '.join(encoders)}")
         trunk = encoders[name].trunk
+        if encoders[name].shortest is not None:  # and a batch is one tensor
+            raise UserError(f"{recipe.model}: its {name} encoder takes inputs of their own length, which cannot be batched in training")
         if table.drop_path is not None:
             trunk = replace(trunk, drop_path=table.drop_path)
         patch_dropout = encoders[name].patch_dropout if table.patch_dropout is None else table.patch_dropout

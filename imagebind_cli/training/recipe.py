@@ -160,7 +160,8 @@ class EncoderRecipe(RecipeTable):
     blocks: number of last blocks that train or carry adapters; None for one with `last` and all with `lora`.
     lr, weight_decay: for this encoder, in place of the optimizer's.
     layer_decay: ratio of a block's learning rate to that of the next block. head: linear as published, or an MLP (the paper's ablation).
-    rank, alpha, targets: of the adapters. init: the model whose weights to start from, or `random`.
+    rank, alpha: of the adapters. targets: the layers of a block that carry them, by the end of their names, as `qkv` or `time.attn.qkv`.
+    init: the model whose weights to start from, or `random`.
     drop_path, patch_dropout: in place of the model config's.
     """
 

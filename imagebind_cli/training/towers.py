@@ -192,11 +192,12 @@ def gather_tensor(tensor: Tensor) -> Tensor:
 
 def _add_adapters(encoder: Encoder, recipe: EncoderRecipe, seed: int) -> None:
     layers = {name: module for name, module in encoder.trunk.named_modules() if isinstance(module, nn.Linear)}
-    known = dict.fromkeys(name.rpartition(".")[2] for name in layers)
-    if missing := [target for target in recipe.targets if target not in known]:
+    ends = {target: f".{target}" for target in recipe.targets}
+    if missing := [target for target, end in ends.items() if not any(name.endswith(end) for name in layers)]:
+        known = dict.fromkeys(name.split(".", 2)[2] for name in layers)  # blocks.N.time.attn.qkv: time.attn.qkv
         raise RecipeError("encoders", f"adapters for {missing[0]!r}: a block has {', '.join(known)}")
     first = len(encoder.trunk.blocks) - _block_count(encoder, recipe)
-    targets = [f"trunk.{name}" for name in layers if int(name.split(".")[1]) >= first and name.rpartition(".")[2] in recipe.targets]
+    targets = [f"trunk.{name}" for name in layers if int(name.split(".")[1]) >= first and name.endswith(tuple(ends.values()))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own and transformers', about versions
         if fault := libraries.import_fault("peft"):  # it imports torchaudio, whose library may be built for another PyTorch

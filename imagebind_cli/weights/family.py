@@ -63,6 +63,7 @@ class Family:
     name: as in `registry.FAMILIES`. about: a line for people. layouts: in which its weights are published, the most telling first.
     modality: how inputs are read and stems are built for an encoder and its config; None where all is as in ImageBind.
     named_config: finds the config of a name that an installed package of its authors knows.
+    prepares_as: the family whose preprocessing it has, so that what is prepared for one is as good for the other; "" for its own.
     publications: models that can be fetched, by the name that `--model` takes.
     """
 
@@ -72,3 +73,4 @@ class Family:
     modality: Callable[[str, InputConfig], Modality | None] = lambda encoder, config: None
     named_config: Callable[[str], Path | None] = lambda name: None
     publications: Mapping[str, Publication] = field(default_factory=dict)
+    prepares_as: str = ""

@@ -2,7 +2,8 @@
 
     python recipes/demo/make_samples.py [FOLDER]
 
-Every drawing, sound, recording and map shows one thing that the bundled model has learnt, and is named after it.
+Every drawing, sound, recording and map shows one thing that the bundled model has learnt, and is named after it. In `scene/` are a picture of
+three drawings and a sound of four sounds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import av
 import numpy as np
 import soundfile
 from PIL import Image, ImageDraw
+
+from imagebind_cli.demo import DAY, DAY_SECONDS, SCENE, SCENE_SIZE
 
 SAMPLES = Path(__file__).parents[2] / "imagebind_cli" / "demo" / "samples"
 CANVAS, SIDE = 512, 256  # pixels of a drawing, and of the picture it becomes
@@ -43,6 +46,9 @@ def make(folder: Path) -> None:
         (folder / modality).mkdir(parents=True, exist_ok=True)
         for name, maker in makers.items():
             write(folder / modality / f"{name}.{ending}", maker)
+    (folder / "scene").mkdir(exist_ok=True)
+    garden().save(folder / "scene" / "garden.png", optimize=True)
+    write_sound(folder / "scene" / "day.mp3", day)
     (folder / "captions.txt").write_text("\n".join(CAPTIONS) + "\n", encoding="utf-8", newline="\n")
 
 
@@ -290,6 +296,14 @@ def write_picture(path: Path, maker: Callable[[], Image.Image]) -> None:
     small.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
+def garden() -> Image.Image:
+    """Three drawings in one picture, each in its place of the demo."""
+    scene = Image.new("RGB", SCENE_SIZE, WHITE)
+    for name, (left, top, right, bottom) in SCENE.items():
+        scene.paste(globals()[name]().resize((right - left, bottom - top), Image.Resampling.LANCZOS), (left, top))
+    return scene.quantize(COLOURS, dither=Image.Dither.NONE)
+
+
 # Films
 
 
@@ -406,6 +420,14 @@ def noise(seed: int, falling: float) -> np.ndarray:
     parts = random.standard_normal(len(frequency)) + 1j * random.standard_normal(len(frequency))
     sound = np.fft.irfft(parts * frequency**-falling, count)
     return sound / sound.std()
+
+
+def day() -> np.ndarray:
+    """Sounds one after the other, each as loud as the others."""
+    makers = SAMPLES_BY_MODALITY["audio"][2]
+    sounds = [np.asarray(makers[name](), dtype=float)[: DAY_SECONDS * SOUND_RATE] for name in DAY]
+    padded = [np.pad(sound, (0, DAY_SECONDS * SOUND_RATE - len(sound))) for sound in sounds]
+    return np.concatenate([sound / abs(sound).max() for sound in padded])
 
 
 def write_sound(path: Path, maker: Callable[[], np.ndarray]) -> None:

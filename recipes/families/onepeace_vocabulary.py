@@ -1,8 +1,8 @@
 """Pack ONE-PEACE's text vocabulary into the package: GPT-2's merges and the order of its tokens in fairseq's dictionary.
 
-    python recipes/families/onepeace_vocabulary.py FOLDER [imagebind_cli/families/onepeace_vocabulary.npz]
+    python recipes/families/onepeace_vocabulary.py FOLDER [imagebind_cli/families/onepeace/vocabulary.npz]
 
-FOLDER has `vocab.bpe` and `dict.txt`, as in `one_peace/utils/BPE` of github.com/OFA-Sys/ONE-PEACE. `onepeace_vocabulary.txt` beside the packed
+FOLDER has `vocab.bpe` and `dict.txt`, as in `one_peace/utils/BPE` of github.com/OFA-Sys/ONE-PEACE. `vocabulary.txt` beside the packed
 file names their licences.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-DEST = Path(__file__).parents[2] / "imagebind_cli" / "families" / "onepeace_vocabulary.npz"
+DEST = Path(__file__).parents[2] / "imagebind_cli" / "families" / "onepeace" / "vocabulary.npz"
 MERGES = 50_000
 NUMBERS = 256 + MERGES + 1  # bytes, merges, and <|endoftext|>
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make imagebind-mini from nothing: packages, data, training, report, package. Every step skips what is done, so the same command continues a run.
 #
-#   recipes/mini/mini.sh [STEP...]      fetch prepare shard start image-text audio imu depth thermal evaluate package; all of these by default; ablate, moments
+#   recipes/mini/mini.sh [STEP...]      fetch prepare shard start image-text audio imu depth thermal evaluate package; all of these by default; locate, moments, separate, ablate
 #
 # MINI_WORK: where everything goes (about 6 GB); build/mini by default. MINI_ESC10: a folder of ESC-10, with a folder for each class. MINI_ROADSCENE: a
 # folder of RoadScene (visible/, infrared/), to measure thermal pictures with. MINI_SEEDS: runs of each kind; 3 by default.
@@ -130,6 +130,18 @@ ablate() { # one setting changed at a time; for the report alone
 evaluate() { "$python" ../report/report.py "$work"; }
 
 moments() { "$python" ../report/moments.py "$work" | tee "$work/moments.md"; } # when in recordings of other people: the table of docs/moments.md
+
+locate() { # where in scenes of an unseen set: the table of docs/locate.md; the recordings that ask are of fold 4, which these encoders have not heard
+    local encoders=$runs/joined-without-esc10-4
+    "$python" join_encoders.py "$encoders" vision="$vision" text="$vision" audio="$runs/audio-without-esc10-4-0"
+    "$python" ../report/scenes.py "$work" "$encoders" 4 | tee "$work/locate.md"
+}
+
+separate() { # sounds apart, by the vectors of the packaged model: recipes/separate/README.md
+    "$python" ../../separate/prepare.py "$work" 4
+    "$python" ../../separate/train.py "$work/separate-4"
+    "$python" ../../separate/evaluate.py "$work/separate-4" | tee "$work/separate.md"
+}
 
 package() { "$python" package.py "$work"; }
 

@@ -22,7 +22,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 import imagebind_cli as ib
-from imagebind_cli.demo import MODEL, SAMPLES, Chapter, chapters
+from imagebind_cli.demo import DAY, DAY_SECONDS, MODEL, SAMPLES, SCENE, SceneChapter, SearchChapter, TimelineChapter, chapters
+from imagebind_cli.grounding.locate import BOTH, locate
+from imagebind_cli.grounding.moments import find_moments
 from tests.browsing import browser, complaints
 from tests.conftest import PROGRAM, Run, Start
 
@@ -46,7 +48,7 @@ def mini() -> Any:
 
 
 @pytest.fixture(scope="module")
-def story(mini: Any) -> dict[str, Chapter]:
+def story(mini: Any) -> dict[str, Any]:
     """The chapters by what is searched with."""
     return {" + ".join(given for _, given in chapter.query): chapter for chapter in chapters(mini)}
 
@@ -91,7 +93,7 @@ TOLERANCES = {".mp4": 1.5, ".mp3": 0.003, ".csv": 0.001, ".png": 0.5, ".txt": 0}
 
 def test_samples_are_all_those_made(made: Path) -> None:
     assert sorted(path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()) == FILES
-    assert {name.split("/")[0] for name in FILES} == {*MODALITIES, "captions.txt"}
+    assert {name.split("/")[0] for name in FILES} == {*MODALITIES, "scene", "captions.txt"}
     assert min(len(list((SAMPLES / modality).iterdir())) for modality in MODALITIES) >= 2
     assert len((SAMPLES / "captions.txt").read_text().splitlines()) >= 2
     assert sum((SAMPLES / name).stat().st_size for name in FILES) < 400_000
@@ -169,15 +171,15 @@ def test_every_caption_finds_a_sample(mini: Any) -> None:
 # What it claims
 
 
-def best(chapter: Chapter, count: int = 3) -> list[str]:
+def best(chapter: SearchChapter, count: int = 3) -> list[str]:
     return [answer.name for answer in chapter.answers[:count]]
 
 
-def margin(chapter: Chapter) -> float:
+def margin(chapter: SearchChapter) -> float:
     return chapter.answers[0].score - chapter.answers[1].score
 
 
-def test_a_melody_finds_its_instrument(story: dict[str, Chapter]) -> None:
+def test_a_melody_finds_its_instrument(story: dict[str, Any]) -> None:
     chapter = story["audio/guitar.mp3"]
     assert best(chapter, 1) == ["guitar"]
     assert margin(chapter) > 0.15
@@ -185,26 +187,65 @@ def test_a_melody_finds_its_instrument(story: dict[str, Chapter]) -> None:
     assert [answer.score for answer in chapter.answers] == sorted((answer.score for answer in chapter.answers), reverse=True)
 
 
-def test_rain_finds_the_two_pictures_with_drops(story: dict[str, Chapter]) -> None:
+def test_rain_finds_the_two_pictures_with_drops(story: dict[str, Any]) -> None:
     chapter = story["audio/rain.mp3"]
     assert set(best(chapter, 2)) == {"umbrella", "rain"} == set(chapter.expected)
     assert chapter.answers[1].score - chapter.answers[2].score > 0.1
 
 
-def test_a_cry_finds_the_baby_and_nothing_else_comes_near(story: dict[str, Chapter]) -> None:
+def test_a_cry_finds_the_baby_and_nothing_else_comes_near(mini: Any) -> None:
+    pictures = sorted((SAMPLES / "image").iterdir())
+    (cry,) = mini.embed("audio", [SAMPLES / "audio/baby.mp3"])
+    scores = dict(zip([path.stem for path in pictures], mini.embed("image", pictures) @ cry, strict=True))
+    best, second = sorted(scores, key=scores.__getitem__, reverse=True)[:2]
+    assert best == "baby"
+    assert scores[best] - scores[second] > 0.2
+
+
+def test_a_cry_points_at_the_baby_in_a_scene_of_three(story: dict[str, Any]) -> None:
     chapter = story["audio/baby.mp3"]
-    assert best(chapter, 1) == ["baby"]
-    assert margin(chapter) > 0.2
+    assert isinstance(chapter, SceneChapter)
+    assert (chapter.name, chapter.is_right) == ("baby", True)
+    assert chapter.located.size == (364, 220)
+    left, top, right, bottom = SCENE["baby"]
+    x, y = chapter.located.spots[0].peak
+    assert min(x - left, right - x, y - top, bottom - y) > 15  # not at its edge, where another machine might fall out of it
 
 
-def test_a_sentence_finds_a_walk_among_recordings(story: dict[str, Chapter]) -> None:
+@pytest.mark.parametrize(("sound", "thing"), [("guitar", "guitar"), ("rain", "umbrella")])
+def test_another_sound_points_at_another_thing_of_the_scene(sound: str, thing: str, mini: Any) -> None:
+    (located,) = locate([SAMPLES / "scene/garden.png"], model=mini, method=BOTH, audio=SAMPLES / "audio" / f"{sound}.mp3")
+    left, top, right, bottom = SCENE[thing]
+    x, y = located.spots[0].peak
+    assert left < x < right
+    assert top < y < bottom
+
+
+def test_an_umbrella_finds_the_rain_among_four_sounds(story: dict[str, Any]) -> None:
+    chapter = story["image/umbrella.png"]
+    assert isinstance(chapter, TimelineChapter)
+    assert chapter.expected == (8, 12)
+    assert chapter.is_right
+    assert chapter.best.end - chapter.best.start >= 2
+    assert soundfile.info(SAMPLES / chapter.file).duration == pytest.approx(len(DAY) * DAY_SECONDS, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["guitar", "baby", "trumpet"])
+def test_each_other_picture_finds_its_own_sound(name: str, mini: Any) -> None:
+    best = find_moments([SAMPLES / "scene/day.mp3"], model=mini, hop=0.5, image=SAMPLES / "image" / f"{name}.png")[0]
+    start = DAY.index(name) * DAY_SECONDS
+    assert start - 1 <= best.start < best.end <= start + DAY_SECONDS + 1  # a window reaches over the border
+    assert best.end - best.start >= 2
+
+
+def test_a_sentence_finds_a_walk_among_recordings(story: dict[str, Any]) -> None:
     chapter = story["a person walking"]
     assert {answer.name for answer in chapter.answers} == {"walking", "standing", "sitting", "lying"}
     assert best(chapter, 1) == ["walking"]
     assert margin(chapter) > 0.3
 
 
-def test_a_picture_plus_a_sound_finds_both(story: dict[str, Chapter], mini: Any) -> None:
+def test_a_picture_plus_a_sound_finds_both(story: dict[str, Any], mini: Any) -> None:
     chapter = story["image/walking.png + audio/rain.mp3"]
     assert best(chapter, 1) == ["walk in the rain"]
     assert margin(chapter) > 0.1
@@ -222,7 +263,7 @@ def test_a_picture_plus_a_sound_finds_both(story: dict[str, Chapter], mini: Any)
     assert len(houses) == 2
 
 
-def test_one_answer_is_wrong_and_explained(story: dict[str, Chapter]) -> None:
+def test_one_answer_is_wrong_and_explained(story: dict[str, Any]) -> None:
     wrong = [chapter for chapter in story.values() if not chapter.is_right]
     assert [chapter.query for chapter in wrong] == [(("audio", "audio/violin.mp3"),)]
     assert best(wrong[0], 1) == ["trumpet"]
@@ -246,13 +287,14 @@ def test_the_story_fits_a_screen(imagebind: Run, empty: Path) -> None:
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 120
     assert "\x1b" not in done.out.decode()
-    assert [line[0] for line in lines if re.match(r"\d\. ", line)] == list("123456")
-    assert re.findall(r"^ ([✓✗]) (.+?) +█", done.out.decode(), re.MULTILINE) == [
+    assert [line[0] for line in lines if re.match(r"\d\. ", line)] == list("1234567")
+    assert re.findall(r"^ ([✓✗]) (.+?)(?: +█|, at x|:)", done.out.decode(), re.MULTILINE) == [
         ("✓", "guitar"),
         ("✓", "umbrella"),
         ("✓", "baby"),
         ("✓", "walking"),
         ("✓", "walk in the rain"),
+        ("✓", "from 9 to 11 s of 16 s"),
         ("✗", "trumpet"),
     ]
     assert f"See and hear it: {empty / PAGE}" in lines
@@ -261,7 +303,7 @@ def test_the_story_fits_a_screen(imagebind: Run, empty: Path) -> None:
 
 def test_bars_are_as_long_as_the_scores(imagebind: Run, empty: Path) -> None:
     bars = re.findall(r"^ [ ✓✗] .{18} (█*) *(-?\d\.\d\d)$", imagebind("demo").out.decode(), re.MULTILINE)
-    assert len(bars) == 6 * 3
+    assert len(bars) == 5 * 3
     for bar, score in bars:
         assert len(bar) == pytest.approx(max(0.0, 40 * float(score)), abs=0.8)
 
@@ -334,22 +376,28 @@ def test_make_demo_is_the_command() -> None:
     assert done.stdout.splitlines()[-1] == ".venv/bin/imagebind demo"
 
 
-def test_the_page_in_a_browser(imagebind: Run, empty: Path, tmp_path: Path, story: dict[str, Chapter]) -> None:
+def test_the_page_in_a_browser(imagebind: Run, empty: Path, tmp_path: Path, story: dict[str, Any]) -> None:
     assert imagebind("demo").code == 0
     with browser(tmp_path) as driver:
         driver.get((empty / PAGE).as_uri())
         pictures = driver.execute_script("return [...document.images].map(i => [i.alt, i.naturalWidth, i.naturalHeight])")
-        assert len(pictures) == 6 * 3 + 5 + 1  # answers; five searches by one file and one by two, one by a sentence
-        assert min(min(width, height) for _, width, height in pictures) > 100
+        # answers of five searches; what asks: five files alone and two together, once a sentence; a heat map and a strip under a timeline
+        assert len(pictures) == 5 * 3 + 5 + 2 + 2
+        assert min(min(width, height) for _, width, height in pictures) > 70
+        assert [alt for alt, *_ in pictures if "heat map" in alt or "over time" in alt] == [
+            f"heat map of {SAMPLES / 'audio/baby.mp3'} over scene/garden.png",
+            "scene/day.mp3 over time",
+        ]
         assert [quote.text for quote in driver.find_elements(By.TAG_NAME, "blockquote")] == ["a person walking"]
-        ready = "return [...document.querySelectorAll('audio')].every(a => a.duration > 3.5 && a.duration < 4.5)"
+        ready = "return [...document.querySelectorAll('audio')].every(a => a.duration > 1.5 && a.duration < 4.5)"
         WebDriverWait(driver, 20).until(lambda opened: opened.execute_script(ready))
-        assert len(driver.find_elements(By.TAG_NAME, "audio")) == 5
+        assert len(driver.find_elements(By.TAG_NAME, "audio")) == 5 + 1
         assert [heading.text[3:] for heading in driver.find_elements(By.TAG_NAME, "h2")] == [chapter.title for chapter in story.values()]
         text = driver.find_element(By.TAG_NAME, "body").text
         assert all(chapter.words in text for chapter in story.values())
-        assert (text.count("right\n"), text.count("wrong\n")) == (5, 1)
+        assert (text.count("right\n"), text.count("wrong\n")) == (6, 1)
+        answers = [answer for chapter in story.values() if isinstance(chapter, SearchChapter) for answer in chapter.answers[:3]]
         meters = [float(meter.get_attribute("value")) for meter in driver.find_elements(By.TAG_NAME, "meter")]
-        assert meters == [pytest.approx(max(0, answer.score), abs=1e-4) for chapter in story.values() for answer in chapter.answers[:3]]
+        assert meters == [pytest.approx(max(0, answer.score), abs=1e-4) for answer in answers]
         assert driver.execute_script("return performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length") == 0
         assert complaints(driver) == []

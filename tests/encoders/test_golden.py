@@ -1,8 +1,5 @@
 """Equal to the published model: every encoder, the tokens, the preprocessing and the clip times."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,21 +10,7 @@ from imagebind_cli import registry
 from imagebind_cli.families import imagebind
 from imagebind_cli.media.windows import seconds, windows
 from imagebind_cli.weights import model_config
-
-DATA = Path(__file__).parents[1] / "data"
-META = json.loads((DATA / "small_seed7.json").read_text())
-OUTPUTS = dict(np.load(DATA / "small_seed7.npz"))
-PREPROCESS = json.loads((DATA / "preprocess.json").read_text())
-SLICES = dict(np.load(DATA / "preprocess.npz"))
-INPUTS = {
-    "vision": (2, 3, 224, 224),
-    "vision_video": (1, 2, 3, 2, 224, 224),
-    "audio": (2, 3, 1, 128, 204),
-    "audio_single": (2, 1, 128, 204),
-    "depth": (2, 1, 224, 224),
-    "thermal": (2, 1, 224, 224),
-    "imu": (2, 6, 2000),
-}
+from tests.golden import INPUTS, META, OUTPUTS, PREPROCESS, SLICES, picture, published_inputs, sound
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +25,7 @@ def model(weights):
 
 @pytest.fixture(scope="module")
 def inputs(model):
-    random = np.random.default_rng(META["seed"] + 1)
-    made = {name: torch.from_numpy(random.standard_normal(shape, dtype=np.float32)) for name, shape in INPUTS.items()}
-    return made | {"text": torch.cat([next(model.read("text", text)).tensor for text in META["texts"]])}
+    return published_inputs() | {"text": torch.cat([next(model.read("text", text)).tensor for text in META["texts"]])}
 
 
 def test_the_config_has_exactly_the_published_tensors():
@@ -94,19 +75,6 @@ def test_one_clip_with_and_without_its_axis_is_the_same(model, inputs):
 def test_a_still_picture_is_two_equal_frames(model, inputs):
     twice = inputs["vision"].unsqueeze(2).expand(-1, -1, 2, -1, -1)
     assert torch.allclose(model.encode("image", inputs["vision"]), model.encode("video", twice), atol=1e-6)
-
-
-def sound(entry):
-    count = round(entry["sample_rate"] * entry["seconds"])
-    t = np.arange(count) / entry["sample_rate"]
-    noise = np.random.default_rng(entry["seed"]).standard_normal(count)
-    return np.clip(0.4 * np.sin(2 * np.pi * (200 + 300 * t) * t) + 0.05 * noise, -1, 1).astype(np.float32)
-
-
-def picture(seed, height, width):
-    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
-    waves = np.stack([127 + 100 * np.sin(x / (7 + 3 * c) + y / (11 - 2 * c)) for c in range(3)], axis=-1)
-    return np.clip(waves + 10 * np.random.default_rng(seed).standard_normal((height, width, 3)), 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("number", range(len(PREPROCESS["audio"])))

@@ -17,9 +17,10 @@ from imagebind_cli.encoder import build_encoder
 from imagebind_cli.errors import OptionError, UserError
 from imagebind_cli.evaluation.classifier import pair_scale
 from imagebind_cli.families import languagebind
+from imagebind_cli.families.languagebind import reading
 from imagebind_cli.media.windows import Moment
 from imagebind_cli.pages.preview import draw
-from imagebind_cli.sources import Stretch
+from imagebind_cli.sources import Regions, Stretch
 from imagebind_cli.store import open_store
 from imagebind_cli.weights import checkpoint, foreign_config, tensor_names
 from imagebind_cli.weights.find import find_checkpoint
@@ -475,7 +476,7 @@ def test_sounds_become_the_published_tensor(models, entry, tmp_path):
 def test_a_very_long_sound_is_read_in_parts_with_nearly_the_same_result(models, monkeypatch):
     samples = rule.waveform(5, 22050, 40, 2).T
     (whole,) = models["audio"].read("audio", (samples, 22050))
-    monkeypatch.setattr(languagebind, "WHOLE_SECONDS", 20)
+    monkeypatch.setattr(reading, "WHOLE_SECONDS", 20)
     (parts,) = models["audio"].read("audio", (samples, 22050))
     assert 0 < (whole.tensor - parts.tensor).abs().max() <= 1e-3  # where a band holds nothing but rounding
     assert (whole.tensor - parts.tensor).abs().mean() <= 1e-6
@@ -501,9 +502,9 @@ def test_frames_are_chosen_as_published(models, count, chosen):
     frames = np.repeat(np.arange(count, dtype=np.int64)[:, None, None, None], 3, axis=3)
     shown = np.concatenate([frames // 65536, frames // 256 % 256, frames % 256], axis=2)[:, :, :, :1].repeat(3, 3).astype(np.uint8)
     (sample,) = models["video"].read("video", (shown.reshape(count, 1, 3, 3), 25.0))
-    clip = next(iter(languagebind.read_whole_video((shown, 25.0), models["video"].config("video"), registry.face("video").options())))
+    clip = next(iter(reading.read_whole_video((shown, 25.0), models["video"].config("video"), registry.face("video").options())))
     assert torch.equal(sample.tensor, clip.tensor)
-    expected = languagebind._clip([shown[number] for number in chosen], models["video"].config("video"), registry.face("video").options())
+    expected = reading._clip([shown[number] for number in chosen], models["video"].config("video"), registry.face("video").options())
     assert torch.equal(sample.tensor, expected)
 
 
@@ -783,5 +784,16 @@ def test_a_missing_config_is_one_line(imagebind, tmp_path):
 
 def test_every_place_of_a_third_is_one_that_a_stretch_can_begin_at():
     for frames, most in itertools.product(range(1, 60), (1, 7, 20)):
-        places = languagebind.stretch_places(frames, most)
+        places = reading.stretch_places(frames, most)
         assert all(0 <= place <= max(frames - most, 0) for place in places)
+
+
+def test_regions_are_arrays_cut_by_hand(models):
+    pixels, depth = rule.picture(1, 300, 400), rule.depth_map(1, 120, 160)
+    depth[10, 20] = depth.max()  # the farthest of the whole map is in the region, too
+    for case, modality, whole in (("image", "image", pixels), ("thermal_lora", "thermal", pixels), ("depth_lora", "depth", depth)):
+        (sample,) = models[case].read(modality, Regions(whole, [[20, 10, 70, 90], [0, 0, 50, 50]]))
+        assert [region["box"] for region in sample.regions] == [[20, 10, 70, 90], [0, 0, 50, 50]]
+        (by_hand,) = models[case].read(modality, whole[10:100, 20:90])
+        assert torch.equal(sample.tensor[:1], by_hand.tensor)
+        assert len(next(models[case].read(modality, whole, tiles="1/2")).regions) >= 15

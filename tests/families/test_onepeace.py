@@ -22,9 +22,12 @@ import imagebind_cli as ib
 from imagebind_cli import registry
 from imagebind_cli.errors import OptionError, UserError
 from imagebind_cli.families import onepeace
+from imagebind_cli.families.onepeace import reading
 from imagebind_cli.media.windows import Moment
 from imagebind_cli.options import AudioOptions
-from imagebind_cli.sources import Stretch
+from imagebind_cli.sources import Regions, Stretch
+from imagebind_cli.training.plan import make_plan
+from imagebind_cli.training.recipe import PairRecipe, Recipe
 from imagebind_cli.transformer import mlp_ratio, relative_numbers
 from imagebind_cli.weights import checkpoint, tensor_files, tensor_names
 from imagebind_cli.weights.find import find_checkpoint
@@ -152,6 +155,12 @@ def test_numbers_of_positions_that_were_made_for_inference_can_be_trained_with(m
     assert relative_numbers("line", 512, 50).data_ptr() == relative_numbers("line", 512, 1024).data_ptr()  # one table for all lengths
 
 
+def test_sounds_of_their_own_length_are_not_trained_with(released: Path) -> None:
+    recipe = Recipe(model=str(released), pairs=(PairRecipe(modalities=("text", "audio"), data=("rows.jsonl",)),))
+    with pytest.raises(UserError, match="its audio encoder takes inputs of their own length, which cannot be batched in training"):
+        make_plan(recipe)
+
+
 # The preprocessing
 
 
@@ -208,12 +217,12 @@ def test_a_long_sound_is_normalised_as_a_whole(model: ib.Model) -> None:
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 48_000, 15_999])
-@pytest.mark.parametrize("block", [onepeace.BLOCK, 1_000])
+@pytest.mark.parametrize("block", [reading.BLOCK, 1_000])
 def test_a_sound_resampled_in_blocks_is_the_same_to_the_bit(monkeypatch: pytest.MonkeyPatch, rate: int, block: int) -> None:
-    monkeypatch.setattr(onepeace, "BLOCK", block)
+    monkeypatch.setattr(reading, "BLOCK", block)
     sound = rule.waveform(1.37, rate, 3)
     whole = soxr.resample(sound, rate, 16_000, quality="HQ")
-    ours = np.concatenate(list(onepeace._mono(onepeace.open_sound((sound, rate), None))))
+    ours = np.concatenate(list(reading._mono(reading.open_sound((sound, rate), None))))
     wanted = math.ceil(len(sound) * (16_000 / rate))
     assert len(ours) == wanted
     assert np.array_equal(ours[: len(whole)], whole[:wanted])
@@ -231,7 +240,7 @@ def test_a_stretch_is_a_sound_of_its_own(model: ib.Model) -> None:
 def test_a_moment_of_a_long_sound_is_taken_after_the_whole_was_normalised(model: ib.Model) -> None:
     sound = rule.waveform(20, 16_000, 1)
     options = AudioOptions(moment=Moment(1.0))
-    (last,) = onepeace.read_waveform(sound, model.config("audio"), options)
+    (last,) = reading.read_waveform(sound, model.config("audio"), options)
     assert last.spans == [(5.0, 20.0)]
     normal = (sound - sound.mean(dtype=float)) / np.sqrt(sound.var(dtype=float) + 1e-5)
     assert np.abs(last.tensor[0].numpy() - normal[80_000:]).max() <= 1e-6
@@ -517,7 +526,7 @@ def test_a_ratio_gives_exactly_its_hidden_units(hidden: int, width: int) -> None
 
 
 def test_the_packed_vocabulary_is_what_the_recipe_makes(tmp_path: Path) -> None:
-    packed = FILES.parents[1] / "imagebind_cli" / "families" / "onepeace_vocabulary.npz"
+    packed = FILES.parents[1] / "imagebind_cli" / "families" / "onepeace" / "vocabulary.npz"
     with np.load(packed) as vocabulary:
         merges, order = vocabulary["merges"].tobytes().decode(), vocabulary["order"].tolist()
     assert sorted(order) == list(range(50_257))
@@ -529,3 +538,16 @@ def test_the_packed_vocabulary_is_what_the_recipe_makes(tmp_path: Path) -> None:
         assert all(np.array_equal(made[name], shipped[name]) for name in ("merges", "order"))
     licences = packed.with_suffix(".txt").read_text()
     assert all(name in licences for name in ("OpenAI", "Facebook", "Apache License 2.0", "Permission is hereby granted"))
+
+
+def test_regions_are_arrays_cut_by_hand_and_squashed(model: ib.Model, tmp_path: Path) -> None:
+    pixels = rule.picture(64, 80, 5)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(pixels)).save(tmp_path / "turned.png", exif=exif)  # upright it is `pixels`
+    (by_hand,) = model.read("image", pixels[10:50, 20:40])
+    for source in (pixels, Image.fromarray(pixels), str(tmp_path / "turned.png")):
+        (sample,) = model.read("image", Regions(source, [[20, 10, 20, 40]]))
+        assert torch.equal(sample.tensor, by_hand.tensor)
+    with pytest.raises(UserError, match="vision has no regions"):
+        list(model.read("vision", Regions(pixels, [[20, 10, 20, 40]])))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from imagebind_cli.encoder import EncoderConfig
+from imagebind_cli.errors import UserError
 from imagebind_cli.training import optimizer
 from imagebind_cli.training.compute import precision_lines
 from imagebind_cli.training.data import Batch
@@ -209,6 +210,20 @@ def test_adapters_train_alone_and_begin_without_effect():
     assert torch.equal(plain.call(inputs), adapted.call(inputs))
     names = [name for name, own in adapted.encoder.named_parameters() if own.requires_grad]
     assert {name.split(".lora_")[0] for name in names} == {"trunk.blocks.1.attn.qkv", "trunk.blocks.1.mlp.up"}
+
+
+def test_adapters_on_the_attention_over_time_alone():
+    config = EncoderConfig(
+        shape=(3, 2, 16, 16), patch=(8, 8), stride=(8, 8), dim=16, trunk=TrunkConfig(width=16, layers=2, heads=2, frames=2)
+    )
+    encoder, other = (encoder_with("vision", config, fresh_weights("vision", config, seed=3)) for _ in range(2))
+    set_trainable(encoder, EncoderRecipe(train="lora", rank=2, targets=("time.attn.qkv", "time.attn.out")), seed=0)
+    adapted = {name.split(".lora_")[0].split(".", 3)[3] for name, own in encoder.named_parameters() if own.requires_grad}
+    assert adapted == {"time.attn.qkv", "time.attn.out"}
+    with pytest.raises(
+        UserError, match="adapters for 'qk': a block has time.attn.qkv, time.attn.out, attn.qkv, attn.out, mlp.up, mlp.down"
+    ):
+        set_trainable(other, EncoderRecipe(train="lora", targets=("qk",)), seed=0)
 
 
 def test_rates_and_decay_of_each_parameter():

@@ -2,8 +2,9 @@
 
     python recipes/mini/report/report.py WORK [REPORT.md]
 
-REPORT.md is docs/mini-report.md of this clone if it is not given. Only `imagebind embed`, `zeroshot` and `retrieve` are used. Vectors and
-scores stay in WORK/scores, so a second run only writes the report anew; confusion matrices go into a folder beside the report.
+REPORT.md is docs/mini-report.md of this clone if it is not given. Only `imagebind embed`, `zeroshot` and `retrieve` are used, and rows that
+scenes.py, moments.py and recipes/separate have left. Vectors and scores stay in WORK/scores, so a second run only writes the report anew;
+confusion matrices go into a folder beside the report.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+from measured import read_rows
 
 from imagebind_cli.training import read_progress
 
@@ -67,13 +70,29 @@ class Search:
 
 
 @dataclass(frozen=True)
+class Use:
+    """A row that another program has measured.
+
+    rows: its file under WORK. row: its title there. bar: what was asked for, in the row's unit. most: what the control was to stay below.
+    """
+
+    title: str
+    rows: str
+    row: str
+    bar: float | None = None
+    most: float | None = None
+    claim: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
-    """A part of the report: heading and text where they are not empty, then a table of tests or of searches."""
+    """A part of the report: heading and text where they are not empty, then a table of tests, of searches or of uses."""
 
     heading: str = ""
     text: str = ""
     tests: tuple[Test, ...] = ()
     searches: tuple[Search, ...] = ()
+    uses: tuple[Use, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +122,7 @@ def read_plan(path: Path) -> Plan:
             | {
                 "tests": tuple(Test(**test | {"items": items[test["items"]]}) for test in section.get("tests", ())),
                 "searches": tuple(Search(**search) for search in section.get("searches", ())),
+                "uses": tuple(Use(**use) for use in section.get("uses", ())),
             }
         )
         for section in values.pop("sections")
@@ -287,6 +307,21 @@ def retrieval(measures: Measures, searches: Iterable[Search]) -> list[str]:
     return table(["search", "pair", "runs", "R@1, %", "R@5", "R@10", "95 % of R@1", "asked for"], lines)
 
 
+def uses_table(work: Path, uses: Iterable[Use]) -> list[str]:
+    """Write a row for each use that was measured, with its floor and its control."""
+    lines = []
+    for use in uses:
+        row = read_rows(work / use.rows).get(use.row)
+        if row is None:
+            lines.append([use.title, "not run", *[""] * 7])
+            continue
+        figures = [f"{row.value:.1f}", f"{row.low:.1f} to {row.high:.1f}", f"{row.floor:.1f}", f"{row.control:.1f}"]
+        asked = ["" if bar is None else f"{bar:g}" for bar in (use.bar, use.most)]
+        lines.append([use.title, str(row.count), *figures, *asked, use.claim])
+    head = ["use", "items", "figure", "95 %", "floor", "wrong query", "asked for", "wrong query at most", "what it can claim"]
+    return table(head, lines)
+
+
 def main(work: Path, report: Path) -> None:
     """Measure the runs that have finished, and write the report."""
     plan = read_plan(HERE / "report.toml")
@@ -302,6 +337,8 @@ def main(work: Path, report: Path) -> None:
             paragraphs.append("\n".join(classification(measures, section.tests, figures, plan.plotted_names)))
         if section.searches:
             paragraphs.append("\n".join(retrieval(measures, section.searches)))
+        if section.uses:
+            paragraphs.append("\n".join(uses_table(work, section.uses)))
     paragraphs += [
         "## Confusion matrices",
         "\n".join(f"![{path.stem}]({figures.name}/{path.name})" for path in sorted(figures.glob("*.png"))),

@@ -1,11 +1,11 @@
 """Measure how often `imagebind locate` finds a drawing in made scenes, asked by its name and by recordings of its sound.
 
-    python recipes/mini/report/scenes.py WORK [MODEL]
+    python recipes/mini/report/scenes.py WORK [MODEL [FOLD]]
 
 WORK is the folder of mini.sh, with its sources fetched, and for sounds with its ESC-10 prepared. A scene is three drawings of a set that no
 training picture is of, at random places on white. MODEL is a name or a folder, `mini` if it is not given. The packaged model has heard all folds
-of ESC-10; a folder that joins its pictures and words with the sounds of WORK/runs/audio-without-esc10-N-0 has not heard fold N. The table is in
-Markdown.
+of ESC-10; a folder that joins its pictures and words with the sounds of WORK/runs/audio-without-esc10-N-0 has not heard fold N, and with FOLD
+only recordings of that fold ask. The table is in Markdown; its rows go to WORK/scores/locate.json for the report, too.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
 
 import numpy as np
 from drawings import concepts, drawings, is_held_out, render_svg
+from measured import Measured, measured, write_rows
 from PIL import Image
 
 import imagebind_cli as ib
@@ -65,10 +67,10 @@ def contains(box: Box, found: Located) -> bool:
     return box[0] <= x < box[2] and box[1] <= y < box[3]
 
 
-def recordings(work: Path, codes: set[str]) -> dict[str, list[str]]:
-    """Return the files of each drawing's sounds, by code, from the manifests of ESC-10's folds; {} where there are none."""
+def recordings(work: Path, codes: set[str], fold: str = "?") -> dict[str, list[str]]:
+    """Return the files of each drawing's sounds, by code, from the manifests of ESC-10's folds, or of one; {} where there are none."""
     found: dict[str, list[str]] = {}
-    for manifest in sorted((work / "data" / "sounds").glob("test-esc10-?.jsonl")):
+    for manifest in sorted((work / "data" / "sounds").glob(f"test-esc10-{fold}.jsonl")):
         for row in map(json.loads, manifest.read_text().splitlines()):
             code = next((code for word, code in SOUNDING.items() if word in f"{row['label']} {row.get('name', '')}".lower()), None)
             if code in codes:
@@ -76,35 +78,59 @@ def recordings(work: Path, codes: set[str]) -> dict[str, list[str]]:
     return found
 
 
-def table(work: Path, model: ib.Model) -> Iterator[str]:
-    """Yield the lines of the table."""
+@dataclass(frozen=True)
+class Found:
+    """What scenes (n,) give: shares of peaks in the right drawing and in another one, mean overlaps of the boxes; and the seconds of each scene."""
+
+    right: np.ndarray
+    wrong: np.ndarray
+    overlaps: np.ndarray
+    seconds: float
+
+    def row(self) -> Measured:
+        """Summarise, in per cent. The floor is a random point, the control the same peaks counted in another drawing."""
+        return measured(100 * self.right, 100 * DRAWING**2 / SIDE**2, 100 * self.wrong.mean(), OBJECTS * len(self.right))
+
+
+def measure(model: ib.Model, method: str, codes: list[str], svgs: dict[str, str], queries: dict[str, list[tuple[str, str]]]) -> Found:
+    """Locate every drawing of `SCENES` scenes by one of its queries, each a modality and its source."""
+    numbers = random.Random(5)
+    right, wrong, overlaps = [], [], []
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(SCENES):
+            picture, boxes = make_scene(numbers.sample(codes, OBJECTS), svgs, numbers)
+            path = Path(folder) / f"{number}.png"
+            picture.save(path)
+            asked = [queries[code][0] if len(queries[code]) == 1 else numbers.choice(queries[code]) for code in boxes]
+            requests = [combined_request([part]) for part in asked]
+            answers = list(zip(locate([path], model=model, method=method, requests=requests), boxes.items(), strict=True))
+            right.append(np.mean([contains(box, found) for found, (_, box) in answers]))
+            wrong.append(np.mean([contains(other, found) for found, (code, _) in answers for name, other in boxes.items() if name != code]))
+            overlaps.append(np.mean([overlap(found.spots[0].box, box) for found, (_, box) in answers]))
+    return Found(np.array(right), np.array(wrong), np.array(overlaps), (time.monotonic() - began) / SCENES)
+
+
+def table(work: Path, model: ib.Model, fold: str = "?") -> Iterator[str]:
+    """Yield the lines of the table, and write its rows."""
     known, names = concepts(work / "sources")
     svgs = drawings(work / "sources", SET, names)
     yield f"| asked by | method | peak in the right drawing, % | in another one, % | IoU of the box | seconds a scene ({SCENES} scenes) |"
     yield "|---|---|---|---|---|---|"
-    heard = recordings(work, set(svgs))
-    for kind, codes in (("name", sorted(code for code in svgs if not is_held_out(code))), ("sound", sorted(heard))):
-        if len(codes) < OBJECTS:
+    named = {code: [("text", known[code].name)] for code in sorted(svgs) if not is_held_out(code)}
+    heard = {code: [("audio", file) for file in files] for code, files in sorted(recordings(work, set(svgs), fold).items())}
+    rows = {}
+    for kind, queries in (("name", named), ("sound", heard)):
+        if len(queries) < OBJECTS:
             continue
         for method in ("shares", "both"):
-            numbers = random.Random(5)
-            right, wrong, overlaps = [], [], []
-            began = time.monotonic()
-            with tempfile.TemporaryDirectory() as folder:
-                for number in range(SCENES):
-                    picture, boxes = make_scene(numbers.sample(codes, OBJECTS), svgs, numbers)
-                    path = Path(folder) / f"{number}.png"
-                    picture.save(path)
-                    asked = [("text", known[code].name) if kind == "name" else ("audio", numbers.choice(heard[code])) for code in boxes]
-                    answers = locate([path], model=model, method=method, requests=[combined_request([part]) for part in asked])
-                    for found, (code, box) in zip(answers, boxes.items(), strict=True):
-                        right.append(contains(box, found))
-                        wrong += [contains(other, found) for name, other in boxes.items() if name != code]
-                        overlaps.append(overlap(found.spots[0].box, box))
-            figures = f"{100 * np.mean(right):.1f} | {100 * np.mean(wrong):.1f} | {np.mean(overlaps):.2f}"
-            yield f"| {kind} | {method} | {figures} | {(time.monotonic() - began) / SCENES:.2f} |"
+            found = measure(model, method, list(queries), svgs, queries)
+            rows[f"{kind}, {method}"] = found.row()
+            figures = f"{100 * found.right.mean():.1f} | {100 * found.wrong.mean():.1f} | {found.overlaps.mean():.2f}"
+            yield f"| {kind} | {method} | {figures} | {found.seconds:.2f} |"
+    write_rows(rows, work / "scores" / "locate.json", model=model.folder or model.name, fold=fold)
 
 
 if __name__ == "__main__":
-    for line in table(Path(sys.argv[1]), ib.load(sys.argv[2] if len(sys.argv) > 2 else "mini")):
-        print(line)
+    for line in table(Path(sys.argv[1]), ib.load(sys.argv[2] if len(sys.argv) > 2 else "mini"), *sys.argv[3:4]):
+        print(line, flush=True)

@@ -1,6 +1,6 @@
 """recipes/mini/report: from the same measurements it writes the report, byte for byte, that the program before its tables were data wrote.
 
-tests/data/mini-report.md was written by that program from the measurements that are made up here.
+tests/data/mini-report.md was written by that program from the measurements that are made up here; its section "Where, when, and apart" came later.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(Path(__file__).parents[3] / "recipes" / "mini" / "report"))
 
 import report
+from measured import Measured, write_rows
 
 EXPECTED = Path(__file__).parents[2] / "data" / "mini-report.md"
 CLASSES, ACTIVITIES = ["dog", "rain", "bell"], ["walking", "standing", "sitting", "lying"]
@@ -84,6 +85,8 @@ def work(tmp_path: Path) -> Path:
         checkpoints.mkdir()
         progress = json.dumps({"step": 3, "finished": finished})
         save_file({"weights/a": torch.zeros(1)}, checkpoints / "step-00000003.safetensors", metadata={"progress": progress})
+    write_rows({"name, shares": Measured(61.0, 55.5, 66.04, 11.11, 12.34, 300)}, tmp_path / "scores" / "locate.json")
+    write_rows({"its name": Measured(7.25, 6.5, 8.0, 1.5, -9.75, 200)}, tmp_path / "separate-4" / "scores.json", held_out=4)
     return tmp_path
 
 
@@ -159,6 +162,7 @@ def test_the_committed_report_has_every_test_and_search_of_the_plan() -> None:
         assert section.text.strip() in page
         assert all(f"\n| {test.title} | " in page for test in section.tests)
         assert all(f"\n| {search.title}: " in page for search in section.searches)
+        assert all(f"\n| {use.title} | " in page for use in section.uses)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The model, and the tokenizer of its texts."""
