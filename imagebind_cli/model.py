@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import metadata
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from imagebind_cli import pipeline, registry
+from imagebind_cli.embedding import Embedded
 from imagebind_cli.encoder import Encoder, EncoderConfig, clip_axes, encode_texts
 from imagebind_cli.engine import default_workers, open_engine
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
@@ -53,11 +55,15 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 class Model:
-    """A model whose encoders are loaded when first asked for. Get one from `load`."""
+    """A model whose encoders are loaded when first asked for. Get one from `load`.
+
+    Threads may share it: one of them loads or encodes at a time, with all cores.
+    """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
         self._encoders: dict[str, Encoder] = {}
+        self._lock = threading.RLock()
         self._log = LogListener()  # one for all calls, so that an assumption is logged once
 
     @property
@@ -76,6 +82,20 @@ class Model:
         """The length of its vectors."""
         return self.checkpoint.config.dim
 
+    @property
+    def family(self) -> str:
+        """The family of its weights."""
+        return self.checkpoint.config.family
+
+    @property
+    def trained_on(self) -> Mapping[str, Mapping[str, str]]:
+        """What its encoders have seen of published suites; see `ModelConfig.trained_on`."""
+        return self.checkpoint.config.trained_on
+
+    def fingerprint(self, modality: str) -> str:
+        """Return the identity of a modality's weights, as stores record it."""
+        return self.checkpoint.fingerprint(registry.face(modality).encoder)
+
     def config(self, modality: str) -> EncoderConfig:
         """Return the shape of a modality's encoder and of the input it takes; reads no weights.
 
@@ -91,15 +111,20 @@ class Model:
             UserError: unknown modality, or weights that do not fit.
         """
         name = registry.face(modality).encoder
-        if name not in self._encoders:
-            started = time.monotonic()
-            if self.dtype is torch.int8:
-                self._encoders[name] = narrow(checkpoint.load_encoder(self.checkpoint, name, self.device, torch.float32))
-            else:
-                self._encoders[name] = checkpoint.load_encoder(self.checkpoint, name, self.device, self.dtype)
-            seconds, weight = time.monotonic() - started, self._encoders[name].head.proj.weight
-            LOG.debug("encoder %s of %s loaded to %s in %.2f s", name, self.checkpoint.place, weight.device, seconds)
-        return self._encoders[name]
+        with self._lock:
+            if name not in self._encoders:
+                self._encoders[name] = self._load(name)
+            return self._encoders[name]
+
+    def _load(self, name: str) -> Encoder:
+        started = time.monotonic()
+        if self.dtype is torch.int8:
+            encoder = narrow(checkpoint.load_encoder(self.checkpoint, name, self.device, torch.float32))
+        else:
+            encoder = checkpoint.load_encoder(self.checkpoint, name, self.device, self.dtype)
+        seconds, device = time.monotonic() - started, encoder.head.proj.weight.device
+        LOG.debug("encoder %s of %s loaded to %s in %.2f s", name, self.checkpoint.place, device, seconds)
+        return encoder
 
     def scale(self, modality: str) -> float:
         """Return the logit scale of a modality: cosines are multiplied with it before a softmax, vectors never are. 1 for vision."""
@@ -118,7 +143,7 @@ class Model:
         """
         encoder = self.encoder(modality)
         axes = clip_axes(modality, encoder.config, tensor.shape)
-        with torch.inference_mode():
+        with self._lock, torch.inference_mode():
             to_pin = self.device.type == "cuda" and tensor.device.type == "cpu"  # pinned memory is copied while Python continues
             tensor = tensor.pin_memory().to(self.device, non_blocking=True) if to_pin else tensor.to(self.device)
             if tensor.is_floating_point():
@@ -166,7 +191,7 @@ class Model:
         processes: Processes | None = None,
         item_timeout: float = ITEM_SECONDS,
         lengths: bool = False,
-    ) -> Iterator[tuple[Item, pipeline.Embedded | Failure]]:
+    ) -> Iterator[tuple[Item, Embedded | Failure]]:
         """Embed a stream of items in order: yield each with its embeddings or its failure, as `pipeline.embed_items` does.
 
         Args:
@@ -232,9 +257,9 @@ class Model:
         return {
             "modality": modality,
             "model": self.name,
-            "family": self.checkpoint.config.family,
+            "family": self.family,
             **({} if self.folder is None else {"folder": self.folder}),
-            "weights": self.checkpoint.fingerprint(face.encoder),
+            "weights": self.fingerprint(modality),
             "untrained": self.checkpoint.untrained,
             "licence": self.checkpoint.config.licence,
             "dim": self.dim,

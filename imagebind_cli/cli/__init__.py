@@ -29,6 +29,7 @@ from imagebind_cli.cli import (
     preprocess,
     retrieve,
     score,
+    serve,
     store,
     train,
     weights,
@@ -51,6 +52,7 @@ _registered.command("retrieve", cls=retrieve.QueryCommand, help=retrieve.HELP)(r
 _registered.command("moments", cls=retrieve.QueryCommand, help=moments.HELP)(moments.moments_command)
 _registered.add_typer(locate.app, name="locate")
 _registered.command("score", cls=HeadedCommand, help=score.HELP)(score.score_command)
+_registered.command("serve", cls=HeadedCommand, help=serve.HELP)(serve.serve_command)
 _registered.add_typer(store.app, name="store")
 _registered.add_typer(weights.app, name="weights")
 _registered.command("doctor")(doctor.doctor_command)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import enum
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
 
 import typer
 
 from imagebind_cli import options as reading
 from imagebind_cli import registry
 from imagebind_cli.cli.configuration import OUTPUT, is_set_elsewhere
-from imagebind_cli.cli.talk import detail
+from imagebind_cli.cli.talk import detail, say
 from imagebind_cli.errors import UsageError
 from imagebind_cli.tabular import parse_columns
+
+if TYPE_CHECKING:
+    from imagebind_cli.remote import RemoteModel
 
 MODALITY = "modality"  # the parameter of a command that becomes a group of modalities
 
@@ -84,9 +88,29 @@ ItemTimeout = Annotated[
         "--item-timeout", metavar="SECONDS", min=0, hidden=True, help="Longest time to read one input, which fails then; 0: none."
     ),
 ]
+Server = Annotated[str | None, model_option("--server", metavar="URL", hidden=True, help="Encode at a running `imagebind serve`.")]
+TOKEN = "IMAGEBIND_TOKEN"  # a token on the command line is seen by other users
+LOCAL = ("model", "config", "device", "dtype", "batch_size", "item_timeout")  # options of a model in this process
 Memory = Annotated[
     str, typer.Option(metavar="BYTES", help="Memory for vectors and distances, as 500M or 4G; vectors beyond half go to a file.")
 ]
+
+
+def server_model(context: typer.Context, server: str | None) -> RemoteModel | None:
+    """Return the model of --server, None where it is not given. The server's token is in `IMAGEBIND_TOKEN`.
+
+    Raises:
+        UsageError: an option of a model in this process was typed, too.
+    """
+    if server is None:
+        return None
+    from imagebind_cli.remote import RemoteModel
+
+    for name in LOCAL:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"--{name.replace('_', '-')} is of a model here, and --server has its own; leave one of them out")
+    return RemoteModel(server, os.environ.get(TOKEN), say)
 
 
 def with_reading_flags(command: Callable[..., None]) -> Callable[..., None]:

@@ -24,8 +24,10 @@ from imagebind_cli.cli.flags import (
     Modality,
     ModelName,
     Precision,
+    Server,
     Workers,
     options_among,
+    server_model,
     with_reading_flags,
 )
 from imagebind_cli.cli.memory import keep_freed_memory
@@ -155,6 +157,7 @@ def retrieve_command(
         evaluation_option("--column", metavar="NAME=COLUMN", help="Column of --pairs FILE that holds the ids of a modality. Repeatable."),
     ] = None,
     draws: Annotated[int, evaluation_option(metavar="N", min=0, help="Bootstrap draws behind each interval; 0 for none.")] = 1000,
+    server: Server = None,
     model: ModelName = None,
     config: Config = None,
     device: Device = "auto",
@@ -179,7 +182,8 @@ def retrieve_command(
     options = options_among(None if queries else {kind for kind, _ in parts}, chosen, "query")
     numbers = read_weights(weights, len(parts)) if weights is not None else None
 
-    space = Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory)
+    remote = server_model(context, server)
+    space = Space(remote or model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory)
     if pairs is not None:
         from imagebind_cli.retrieval.evaluate import evaluate_pairs
 

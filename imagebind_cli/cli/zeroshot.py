@@ -32,12 +32,14 @@ from imagebind_cli.cli.flags import (
     Pictures,
     Pool,
     Precision,
+    Server,
     Strict,
     Workers,
     given_options,
     input_argument,
     model_option,
     output_option,
+    server_model,
     with_reading_flags,
 )
 from imagebind_cli.cli.inputs import command_inputs
@@ -258,6 +260,7 @@ SUITE_FLAGS = {
 @with_reading_flags
 @with_option_groups({**CLASS_FLAGS, **TRUTH_FLAGS, **REPORT_FLAGS, **PROBE_FLAGS, **SUITE_FLAGS, **hidden_live_flags()})
 def zeroshot_command(
+    context: typer.Context,
     class_options: ClassOptions,
     truth_options: TruthOptions,
     report_options: ReportOptions,
@@ -278,6 +281,7 @@ def zeroshot_command(
     strict: Strict = False,
     pool: Annotated[Pool, output_option(help="Classify each input as a whole, or (none) each of its windows.")] = Pool.mean,
     errors: Errors = None,
+    server: Server = None,
     model: Annotated[
         list[str] | None,
         model_option(envvar="IMAGEBIND_MODEL", metavar="MODEL", help="As for embed; by default that of the stores. Several are compared."),
@@ -301,6 +305,7 @@ def zeroshot_command(
 
     from imagebind_cli import evaluation
 
+    remote = server_model(context, server)
     if live_options.live:
         useless: dict[str, Any] = {
             "manifest": manifest,
@@ -309,6 +314,7 @@ def zeroshot_command(
             "null": nul,
             "strict": strict,
             "errors": errors,
+            "server": server,
             "boxes": boxes,
         }
         useless |= {"truth": truth_options.truth, "shots": probe_options.shots, "suite": suite_options.suite}
@@ -320,11 +326,11 @@ def zeroshot_command(
         return
     refuse_without_live(live_options)
     others = Others(strict, tuple(include or ()))
-    models: list[str | None] = [*model] if model else [None]
+    models: list[str | None] = [*model] if model and remote is None else [None]
     _refuse_for_several(models, class_options, truth_options, probe_options, suite_options, report_files, config, inputs, manifest or boxes)
 
     def space(name: str | None) -> Space:
-        return Space(name, config, device, str(dtype), batch_size, workers, say, keep_freed_memory, item_timeout)
+        return Space(remote or name, config, device, str(dtype), batch_size, workers, say, keep_freed_memory, item_timeout)
 
     report = dataclasses.replace(report_options, confusion=report_files.plot is not None)
     run: Callable[..., Classification]

@@ -58,8 +58,8 @@ class Locator:
         if method not in METHODS:
             raise UsageError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
         self.space, self.face, self.method = space, registry.face(modality), method
-        kind_of(self.face, space.loaded.config(modality))
-        self.encoder = space.loaded.encoder(modality)
+        kind_of(self.face, space.local.config(modality))
+        self.encoder = space.local.encoder(modality)
         self.kind = kind_of(self.face, self.config)
         if self.kind == SOUND and (method != SHARES or size is not None):
             raise UsageError(f"{modality} is located by shares, at the size of its spectrograms; leave the method and the size out")
@@ -82,7 +82,7 @@ class Locator:
     @property
     def _tokens(self) -> int:
         """Tokens to encode at once."""
-        model = self.space.loaded
+        model = self.space.local
         return model.batch_size(self.face.name) * model.config(self.face.name).tokens
 
     def queries(self, requests: Sequence[QueryRequest | Failure]) -> Asked:
@@ -106,14 +106,14 @@ class Locator:
                 places[kinds] = len(vectors)
                 vectors.append(combine(np.stack([self.empty_vector(kind) for kind in kinds])))
             floors.append(places.get(kinds))
-        model = self.space.loaded
+        model = self.space.local
         stacked = np.stack(vectors).astype(np.float32) if vectors else np.empty((0, model.dim), np.float32)
         return Asked(tuple(queries), torch.from_numpy(stacked).to(model.device), tuple(floors))
 
     def empty_vector(self, modality: str) -> np.ndarray:
         """Return the vector (e,) of an empty query: a sentence without words, silence, or a picture or recording that is the same everywhere."""
         if modality not in self._empty:
-            model, face = self.space.loaded, registry.face(modality)
+            model, face = self.space.local, registry.face(modality)
             config = model.config(modality)
             if face.text:
                 clips = next(model.read(modality, "")).tensor
@@ -147,7 +147,7 @@ class Locator:
 
     @torch.inference_mode()
     def _look_at_once(self, clips: Tensor, vectors: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        x = clips.to(self.space.loaded.device, self.encoder.head.proj.weight.dtype)
+        x = clips.to(self.space.local.device, self.encoder.head.proj.weight.dtype)
         if self.method == CROPS:
             units = self.encoder(x)
             return units.cpu().numpy(), (units @ vectors.T).cpu().numpy(), None

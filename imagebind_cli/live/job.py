@@ -104,7 +104,7 @@ def embed_stream(
         check_writable(Path(memory))
     module, _, kind = CUTTERS[modality].partition(":")
     make: Callable[..., Any] = getattr(import_module(module), kind)
-    loaded = Space.of(model, listener).loaded
+    loaded = Space.of(model, listener).local
     config = loaded.config(modality)
     if config.family not in FAMILIES:
         raise UserError(f"model {loaded.name} is of family {config.family}, whose windows are not read live")

@@ -120,6 +120,7 @@ class QueryEncoder:
                 embedded |= {(modality, text): empty for text in sources if isinstance(empty := as_sentence(str(text)), Failure)}
                 sources = [text for text in sources if (modality, text) not in embedded]
             settings: dict[str, Any] = {"batch_size": self._space.batch_size, "workers": self._space.workers}
+            settings |= {"item_timeout": self._space.item_timeout}
             options = face.read_options(self.reading_options(modality))
             items = (Item(describe([(modality, source)]), source) for source in sources)
             for item, result in self._space.loaded.embed_items(modality, items, options=options, **settings):

@@ -97,7 +97,7 @@ def test_retrieve_shows_its_parts_and_reading_flags_on_demand(help: Any) -> None
     assert headings(lines) == ["Queries", "Search", "Page", "Evaluation", "Model", "Other"]
     assert lines[-1].endswith("imagebind retrieve --help-all")
     everything = help("retrieve", flag="--help-all")
-    assert flags(everything) - flags(lines) == READING | {"config"}
+    assert flags(everything) - flags(lines) == READING | {"config", "server"}
 
 
 @pytest.mark.parametrize("command", GROUPS)

@@ -80,7 +80,7 @@ class SoundQueries:
 
     def _noise_vector(self) -> np.ndarray:
         if self._noise is None:
-            model = self._locator.space.loaded
+            model = self._locator.space.local
             samples = NOISE_LEVEL * np.random.default_rng(0).standard_normal(NOISE_SAMPLES)
             clips = next(model.read(AUDIO, samples.astype(np.float32))).tensor
             self._noise = model.encode(AUDIO, clips)[0].cpu().numpy()
