@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagebind_cli.errors import writing
+from imagebind_cli.errors import is_broken_pipe, writing
 from imagebind_cli.printable import escaped
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ def write(*lines: bytes) -> None:
             for line in lines:
                 sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        if not is_broken_pipe(error):
+            raise
         raise StdoutClosed from None
 
 
