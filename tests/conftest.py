@@ -21,6 +21,8 @@ from typing import IO, Any, NoReturn
 import numpy as np
 import pytest
 
+from imagebind_cli.engine import default_workers
+from imagebind_cli.signals import ENDING
 from tests.forkserver import Forked, ForkServer, write_stand_in
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -132,7 +134,7 @@ def imagebind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         folder = tmp_path_factory.mktemp("run")
         out_path, err_path = Path(stdout or folder / "out"), folder / "err"
         (folder / "in").write_bytes(stdin or b"")
-        own_stdin, own_handlers = os.dup(0), {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        own_stdin, own_handlers = os.dup(0), {number: signal.getsignal(number) for number in ENDING}
         with (
             open(folder / "in", "rb") as file,
             ExitStack() as closing,
@@ -206,4 +208,4 @@ def start(fork_server: ForkServer) -> Iterator[Start]:
 
 def pytest_xdist_auto_num_workers() -> int:
     """Run one more process than there are cores, since many tests wait for processes that they started."""
-    return len(os.sched_getaffinity(0)) + 1
+    return default_workers(most=64) + 1

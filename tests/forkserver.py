@@ -8,7 +8,6 @@ real interpreter. `Forked` is `subprocess.Popen` for Python programs; `write_sta
 from __future__ import annotations
 
 import atexit
-import fcntl
 import gc
 import inspect
 import json
@@ -265,6 +264,8 @@ def _run(asked: dict[str, Any], descriptors: dict[int, int]) -> NoReturn:
 
 
 def _become(asked: dict[str, Any], descriptors: dict[int, int]) -> None:
+    import fcntl  # which Windows lacks
+
     if asked["session"]:
         os.setsid()
     high = {number: fcntl.fcntl(descriptor, fcntl.F_DUPFD, HIGH) for number, descriptor in descriptors.items()}
