@@ -68,7 +68,7 @@ def test_a_store_grows_and_is_compacted(run: Command, tmp_path: Path, ending: st
     run(f"embed text - -o s.{ending} --model tiny", "\n".join(sentences).encode())
     assert open_store(tmp_path / f"s.{ending}").ids == sentences
     run(f"store check s.{ending}")
-    run(f"store compact s.{ending}")
+    run(f"store compact s.{ending}", code=int(ending == "npy"))  # whose two files cannot be replaced at once
     run(f"store merge s.{ending} -o t.{ending}")
     assert open_store(tmp_path / f"t.{ending}").ids == sentences
     assert not list(tmp_path.glob(".*")) + list(tmp_path.glob("*.journal"))
