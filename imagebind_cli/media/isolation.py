@@ -223,10 +223,13 @@ class _Worker:
 
     def _end(self) -> int:
         self.alive = False
-        with suppress(subprocess.TimeoutExpired):
+        try:
             return self._process.wait(1)
-        self._process.kill()
-        return self._process.wait()
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+        finally:
+            self._connection.close()
 
 
 def _take() -> _Worker:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-import pickle
 import queue
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.reduction import ForkingPickler
 from typing import IO, Any, Self
 
 LENGTH_BYTES = 8
 
 
 class PipeConnection:
-    """Sends and receives objects as `multiprocessing.connection.Connection`. Both ends are of this program, and pickle what they send.
+    """Sends and receives objects as `multiprocessing.connection.Connection`, between a process and one that it started itself.
 
     A thread receives, so that a caller can wait for a limited time, and the end of the other side is noticed at once.
     """
@@ -40,7 +41,7 @@ class PipeConnection:
         Raises:
             OSError: the other side is gone.
         """
-        data = pickle.dumps(message)
+        data = bytes(ForkingPickler.dumps(message))
         self._writing.write(len(data).to_bytes(LENGTH_BYTES, "little") + data)
         self._writing.flush()
 
@@ -63,16 +64,19 @@ class PipeConnection:
         if self._next is None:
             raise EOFError
         data, self._next = self._next, b""
-        return pickle.loads(data)  # noqa: S301 - from a process of ours
+        return ForkingPickler.loads(data)
+
+    def close(self) -> None:
+        """Close this side. What comes from the other one is read to its end."""
+        with suppress(OSError):  # what was still to be sent, to a process that has ended
+            self._writing.close()
 
     def _receive(self) -> None:
-        try:
+        with self._reading, suppress(OSError):
             while length := self._reading.read(LENGTH_BYTES):
                 data = self._reading.read(int.from_bytes(length, "little"))
                 if len(data) < int.from_bytes(length, "little"):
                     break
                 self._received.put(data)
-        except (OSError, ValueError):  # it was closed here
-            pass
         self._received.put(None)
         self._at_end()

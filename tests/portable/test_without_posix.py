@@ -61,6 +61,16 @@ def run(start: Callable[..., Forked]) -> Command:
     return finish
 
 
+def test_the_package_lacks_what_windows_lacks(deprived_server: ForkServer, start: Callable[..., Forked]) -> None:
+    code = (
+        "from imagebind_cli import descriptors, signals; print(descriptors.WINDOWS, *signals.ENDING); descriptors.open_descriptor('/', 0)"
+    )
+    process = Forked([sys.executable, "-c", code], server=deprived_server, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate()
+    assert out.decode() == "True 2 15\n"
+    assert b"PermissionError" in err
+
+
 @pytest.mark.parametrize("ending", ["h5", "store", "jsonl", "npy", "safetensors"])
 def test_a_store_grows_and_is_compacted(run: Command, tmp_path: Path, ending: str) -> None:
     sentences = ["a dog", "a cat", "a car"]
