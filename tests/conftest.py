@@ -176,28 +176,34 @@ def embed(imagebind: Run) -> Run:
 
 
 @pytest.fixture(scope="session")
-def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    """A server of processes that have imported PyTorch."""
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer | None]:
+    """A server of processes that have imported PyTorch; None on systems other than Linux, where each imports it."""
+    if not hasattr(os, "pidfd_open"):
+        yield None
+        return
     server = ForkServer(tmp_path_factory.mktemp("server"))
     yield server
     server.close()
 
 
 @pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Path:
+def program(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer | None) -> Path:
     """An `imagebind` for shells, in a folder of its own, that starts fast."""
+    if fork_server is None:
+        return PROGRAM
     return write_stand_in(tmp_path_factory.mktemp("bin") / "imagebind", fork_server, PROGRAM)
 
 
 @pytest.fixture
-def start(fork_server: ForkServer) -> Iterator[Start]:
+def start(fork_server: ForkServer | None) -> Iterator[Start]:
     """Start `imagebind ARGUMENTS` as a process of its own, with pipes; it is killed with the test if it still runs."""
     started: list[subprocess.Popen[bytes]] = []
 
     def run(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         command = [sys.executable, "-m", "imagebind_cli", *map(str, arguments)]
-        started.append(Forked(command, server=fork_server, **streams | options))
+        options = streams | options
+        started.append(subprocess.Popen(command, **options) if fork_server is None else Forked(command, server=fork_server, **options))
         return started[-1]
 
     yield run
