@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imagebind_cli.errors import UserError
     from imagebind_cli.model import Model, load
-    from imagebind_cli.sources import Stretch
+    from imagebind_cli.sources import Regions, Stretch
 
-__all__ = ["Model", "Stretch", "UserError", "__version__", "load"]
+__all__ = ["Model", "Regions", "Stretch", "UserError", "__version__", "load"]
 
 _PUBLIC = {
     "load": "imagebind_cli.model",
     "Model": "imagebind_cli.model",
+    "Regions": "imagebind_cli.sources",
     "Stretch": "imagebind_cli.sources",
     "UserError": "imagebind_cli.errors",
 }

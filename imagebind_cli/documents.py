@@ -33,13 +33,13 @@ def parse_toml(text: str | bytes) -> dict[str, Any]:
     return _parse(text, tomllib.loads, "[{.")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, largest: int = LARGEST) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: it cannot be read, has more than `LARGEST` bytes, or `parse_json` refuses it.
+        UserError: it cannot be read, has more than `largest` bytes, or `parse_json` refuses it.
     """
-    return _parsed(path, _content(path), parse_json, "JSON")
+    return _parsed(path, _content(path, largest), parse_json, "JSON")
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -77,14 +77,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     return table
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, largest: int = LARGEST) -> bytes:
     try:
         with open(path, "rb") as file:
-            data = file.read(LARGEST + 1)
+            data = file.read(largest + 1)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    if len(data) > LARGEST:
-        raise UserError(f"{path}: more than {LARGEST >> 20} MiB, which is too much for such a file")
+    if len(data) > largest:
+        raise UserError(f"{path}: more than {largest >> 20} MiB, which is too much for such a file")
     return data
 
 
@@ -122,3 +122,8 @@ def _is_shallow(value: Any) -> bool:
             return True
         level = [inside for each in level for inside in (each.values() if isinstance(each, dict) else each)]
     return False
+
+
+def entry_fault(error: Exception) -> str:
+    """Say what is wrong with an entry of a document: the key that it lacks, else what the error says."""
+    return f"no {error}" if isinstance(error, KeyError) else str(error)

@@ -233,6 +233,7 @@ class Sample:
     tensor: (clips, *shape); the clip axis is always there. spans: the seconds of each clip; a video's three crops are clips with the same
     span. notes: what was assumed to read the input, in words for the user. facts: what the file turned out to hold (rate, channels, size,
     unit, …), in JSON's types, with the item's first sample. warnings: what is lost of this item; printed with its name.
+    regions: of each clip that is a part of a picture or map, what its row says of it, its `box` above all; () where clips are not.
     modality: set where an item is read in several. began: the clock time of second 0, if the file states it: in UTC, or without a zone.
     """
 
@@ -243,6 +244,7 @@ class Sample:
     warnings: tuple[str, ...] = ()
     modality: str = ""
     began: datetime | None = None
+    regions: tuple[Mapping[str, Any], ...] = ()
 
 
 # (source, input config, options) to the samples of one item, in time order. A source is a path, an open binary file, or the modality's

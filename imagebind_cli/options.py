@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import Field, dataclass, field, fields
+from fractions import Fraction
 from typing import Any, ClassVar, get_args, get_type_hints
 
 from imagebind_cli.additions import OPTIONS as ADDED
@@ -33,12 +34,15 @@ def choice(
     Args:
         default: must not change once stores have been made with it: a record without the option means this value.
         help: what the option means. choices: the values it takes, if they are few. minimum: its smallest value.
-        only: for an option that still pictures do not have, the words that say so after "which".
+        only: for an option that not all inputs of an encoder have, which of them do: `FOR_VIDEOS` or `FOR_PICTURES`.
         windows: it chooses windows or crops, which training draws at random, so that a recipe cannot set it.
     """
     metadata = {"help": help, "choices": choices, "minimum": minimum, "only": only, "windows": windows}
     return field(default=default, metadata=metadata)
 
+
+FOR_VIDEOS = "is for videos: name the modality video, or vision for both"  # the words after "which"
+FOR_PICTURES = "is for pictures: name the modality image"
 
 PER_ITEM = {"per_item": True}  # metadata of a field that is neither a flag nor recorded: it is set item by item, with `dataclasses.replace`
 
@@ -69,9 +73,9 @@ class ReadingOptions:
         return [entry for entry in fields(cls) if "help" in entry.metadata]
 
     @classmethod
-    def names(cls, still: bool = False) -> list[str]:
-        """Return the names of the options; still: of those that still pictures have."""
-        return [entry.name for entry in cls.flags() if not (still and entry.metadata["only"])]
+    def names(cls, timed: bool | None = None) -> list[str]:
+        """Return the names of the options; timed: of those alone that inputs with seconds, or without, have."""
+        return [entry.name for entry in cls.flags() if timed is None or not _is_of_others(entry, timed)]
 
     @classmethod
     def has(cls, name: str) -> bool:
@@ -107,15 +111,15 @@ class ReadingOptions:
 
 CLIPS = "Evenly spaced windows per input; by default as many as cover it."
 HOP = "Seconds from one window to the next, instead of evenly spaced ones."
+ALL_FRAMES, HIGHEST_RATE = "all", 1000  # what `adjacent` takes in place of a rate, and the highest one in Hz
 TRACK = "Track of the file, from 1; by default the one that it marks, else the first."
 PINNED, RECENT = "pinned", "recent"
 RESIZE = "LanguageBind: without antialiasing, as published, or (recent) with it."
-FOR_VIDEOS = "is for videos: name the modality video, or vision for both"
 
 RATE_ALONE = "rate is in place of timestamps; it excludes time_column and time_unit"
 # Sets of options of which only one may be given, and the message about several, in which {} stands for their names.
 EXCLUSIVE = {
-    frozenset({"clips", "hop", "centres"}): "{} exclude each other",
+    frozenset({"clips", "hop", "centres", "adjacent"}): "{} exclude each other",
     frozenset({"rate", "time_column"}): RATE_ALONE,
     frozenset({"rate", "time_unit"}): RATE_ALONE,
 }
@@ -123,7 +127,57 @@ NEEDED = {int: "a whole number", float: "a number", bool: "True or False", str: 
 
 
 @dataclass(frozen=True)
-class VisionOptions(ReadingOptions):
+class DrawnOptions(ReadingOptions):
+    """The base of the options of pictures and maps: which part of one is an input of the encoder, or which parts are one each."""
+
+    tiles: str | None = choice(
+        None,
+        "A row for each of overlapping squares, with these fractions of the short side: 1/2,1/3.",
+        only=FOR_PICTURES,
+        windows=True,
+    )
+    region_shape: str = choice(
+        "box",
+        "What is seen of a box: its middle, the square around it, or there its mask alone.",
+        choices=("box", "square", "mask"),
+        only=FOR_PICTURES,
+        windows=True,
+    )
+    view: Any = field(default=None, metadata=PER_ITEM)  # media.views.View, in place of the centre crop
+    regions: Any = field(default=None, metadata=PER_ITEM)  # of media.regions.Region, in place of the whole; see sources.Regions
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tiles is not None and self.regions is not None:
+            raise OptionError("tiles are of whole pictures; leave tiles out where boxes are given", self.names())
+        if self.tiles is not None:
+            self.tile_sides()
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether parts of an input are read, and not the whole."""
+        return self.tiles is not None or self.regions is not None
+
+    def tile_sides(self) -> tuple[Fraction, ...]:
+        """Return the sides of the tiles as fractions of the short side.
+
+        Raises:
+            OptionError: they are not fractions from 0 to 1.
+        """
+        try:
+            sides = tuple(Fraction(text.strip()) for text in (self.tiles or "").split(","))
+        except (ValueError, ZeroDivisionError):
+            sides = (Fraction(0),)
+        if not all(0 < side <= 1 for side in sides):
+            raise OptionError(f"tiles is {self.tiles!r}; fractions of the short side are needed, as in 1/2,1/3", self.names())
+        return sides
+
+
+REGION_OPTIONS = ("tiles", "region_shape")  # those of a reader that reads regions
+
+
+@dataclass(frozen=True)
+class VisionOptions(DrawnOptions):
     """Pictures and videos."""
 
     clips: int | None = choice(None, CLIPS, minimum=1, only=FOR_VIDEOS, windows=True)
@@ -135,6 +189,12 @@ class VisionOptions(ReadingOptions):
         only=FOR_VIDEOS,
         windows=True,
     )
+    adjacent: str | None = choice(
+        None,
+        "Every two adjacent frames are a clip, instead of windows: of `all` frames, or of those taken at this rate in Hz.",
+        only=FOR_VIDEOS,
+        windows=True,
+    )
     fps: float | None = choice(
         None,
         "Read each folder given as one video, its pictures as frames at this rate.",
@@ -143,9 +203,15 @@ class VisionOptions(ReadingOptions):
     )
     track: int | None = choice(None, TRACK, minimum=1, only=FOR_VIDEOS)
     resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
-    view: Any = field(default=None, metadata=PER_ITEM)  # media.views.View, in place of the centre crop
     moment: Any = field(default=None, metadata=PER_ITEM)  # media.windows.Moment, in place of windows that cover the item
     stretch: Any = field(default=None, metadata=PER_ITEM)  # (start, end) in seconds: the part of the item that is read; see sources.Stretch
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        with suppress(ValueError):
+            if self.adjacent in (None, ALL_FRAMES) or 0 < float(self.adjacent) <= HIGHEST_RATE:
+                return
+        raise OptionError(f"adjacent is {self.adjacent!r}; {ALL_FRAMES} is needed, or a rate of at most {HIGHEST_RATE} Hz", self.names())
 
 
 @dataclass(frozen=True)
@@ -167,7 +233,7 @@ FRAME = "Frame of an HDF5 file with several, or page of a TIFF, from 0."
 
 
 @dataclass(frozen=True)
-class DepthOptions(ReadingOptions):
+class DepthOptions(DrawnOptions):
     """Depth maps. The defaults are the first Kinect's, which NYU Depth v2 and part of SUN RGB-D were taken with."""
 
     depth_format: str | None = choice(
@@ -196,7 +262,6 @@ class DepthOptions(ReadingOptions):
     dataset: str | None = choice(None, DATASET)
     frame: int = choice(0, FRAME, minimum=0)
     resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
-    view: Any = field(default=None, metadata=PER_ITEM)
 
     @classmethod
     def normalisation(cls, record: Mapping[str, Any], mean: Floats, std: Floats) -> tuple[Floats, Floats]:
@@ -208,7 +273,7 @@ DEGREES = {"C": (1.0, 0.0), "K": (1.0, 273.15), "F": (1.8, 32.0)}  # a unit's st
 
 
 @dataclass(frozen=True)
-class ThermalOptions(ReadingOptions):
+class ThermalOptions(DrawnOptions):
     """Thermal pictures."""
 
     thermal_unit: str | None = choice(
@@ -227,7 +292,6 @@ class ThermalOptions(ReadingOptions):
     dataset: str | None = choice(None, DATASET)
     frame: int = choice(0, FRAME, minimum=0)
     resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
-    view: Any = field(default=None, metadata=PER_ITEM)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -375,16 +439,21 @@ def _typed(name: str, value: Any) -> str:
     return flag if value is True else f"{flag} {value}"
 
 
+def _is_of_others(entry: Field[Any], timed: bool) -> bool:
+    """Check whether an option is for pictures alone where the inputs are timed, or for videos alone where they are not."""
+    return bool(entry.metadata.get("only") == (FOR_PICTURES if timed else FOR_VIDEOS))
+
+
 def folders_are_frames(chosen: Mapping[str, Any]) -> bool:
     """Check whether chosen options make a folder one item, whose pictures are the frames of a video."""
     return chosen.get("fps") is not None
 
 
-def read_options(kind: type[ReadingOptions], modality: str, chosen: Mapping[str, Any], still: bool = False) -> ReadingOptions:
+def read_options(kind: type[ReadingOptions], modality: str, chosen: Mapping[str, Any], timed: bool | None = None) -> ReadingOptions:
     """Return options with the chosen ones set; see `registry.Face.read_options`.
 
     Args:
-        modality: as the user calls it, for the messages. still: whether it is one of pictures that never move.
+        modality: as the user calls it, for the messages. timed: whether its inputs have seconds.
     Raises:
         OptionError: a name that the modality does not have, or a value of another type, not among the choices, or too small.
     """
@@ -392,10 +461,10 @@ def read_options(kind: type[ReadingOptions], modality: str, chosen: Mapping[str,
     for name, value in chosen.items():
         entry = known.get(name)
         if entry is None:
-            raise OptionError(f"{modality} has no option {name!r}; it has {', '.join(kind.names(still)) or 'none'}", [name, *kind.names()])
+            raise OptionError(f"{modality} has no option {name!r}; it has {', '.join(kind.names(timed)) or 'none'}", [name, *kind.names()])
         if "per_item" in entry.metadata:
             continue
-        if still and entry.metadata["only"] and value != entry.default:  # the record of a store names them all
+        if timed is not None and _is_of_others(entry, timed) and value != entry.default:  # the record of a store names them all
             raise OptionError(f"{modality} has no option {name!r}, which {entry.metadata['only']}", [name])
         accepted = get_args(types[name]) or (types[name],)
         if not _is_one_of(value, accepted):

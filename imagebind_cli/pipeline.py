@@ -14,7 +14,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import takewhile
@@ -28,7 +28,7 @@ from imagebind_cli.encoder import Sample, Span
 from imagebind_cli.engine import Engine
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.clock import clock_text
-from imagebind_cli.sources import Failure, Item, Stretch, reason
+from imagebind_cli.sources import Failure, Item, Regions, Stretch, reason
 
 IDLE_SECONDS = 0.2  # without new input for so long, a batch is encoded before it is full: a slow producer sees its results
 
@@ -38,6 +38,7 @@ class Embedding:
     """One unit vector (dim,) float32. span: the seconds of its window, where windows are kept apart.
 
     clock: when that began, in ISO 8601, where the file states it: `2024-05-01T12:00:05.250Z`, without the Z where it does not state the zone.
+    region: of a part of a picture or map what is known of it, its `box` (x, y, width, height in pixels) above all.
     length: that the mean of its clips had before it was made a unit vector.
     """
 
@@ -45,13 +46,14 @@ class Embedding:
     span: Span = None
     clock: str | None = None
     length: float = 1.0
+    region: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Embedded:
     """The result of an item.
 
-    embeddings: one, or one per window. notes: assumptions made in reading the item. warnings: what of the item was lost.
+    embeddings: one, or one per window or region. notes: assumptions made in reading the item. warnings: what of the item was lost.
     """
 
     embeddings: list[Embedding]
@@ -65,13 +67,14 @@ class _Open:
 
     vectors: float32, one after the other in one growing block. Small tensors that stay, allocated between batches that are freed, would
     keep the C library from using the memory of those batches again: gigabytes over a long item.
-    waiting: clips that are not encoded yet.
+    regions: by number of the clip. waiting: clips that are not encoded yet.
     """
 
     item: Item
     failure: Failure | None = None
     vectors: bytearray = field(default_factory=bytearray)
     spans: list[Span] = field(default_factory=list)
+    regions: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)  # in order, each once
     warnings: list[str] = field(default_factory=list)
     began: datetime | None = None
@@ -97,6 +100,7 @@ def embed_items(
             continues, are waited for only when the next batch is under way.
         batch_size: clips to encode at once.
         pool: `mean` for one vector per item, the mean of its clips' vectors made a unit vector again; `none` for one per time window.
+            Regions are never averaged.
     """
     batches = _Batches(encode, batch_size)
     open_items: deque[_Open] = deque()
@@ -174,6 +178,8 @@ def _steps(item: Item | Failure, samples: Iterator[Sample]) -> Iterator[Step]:
 
 def _reason(payload: Any, id: str, error: BaseException) -> str:
     """Say why an item could not be read, with its path where its id does not name it."""
+    if isinstance(payload, Regions):
+        return _reason(payload.source, id, error)
     if isinstance(payload, Stretch):
         return _reason(payload.source, id.removesuffix(payload.label), error)
     if not isinstance(payload, str):
@@ -226,6 +232,7 @@ class _Batches:
         self.under_way: tuple[list[_Open], Tensor] | None = None
 
     def add(self, item: _Open, sample: Sample) -> None:
+        item.regions |= enumerate(sample.regions, start=len(item.spans))
         item.spans += sample.spans
         item.waiting += len(sample.tensor)
         self.clips += [(item, clip) for clip in sample.tensor]
@@ -287,16 +294,20 @@ def _result(done: _Open, pool: str) -> Embedded | Failure:
 
 
 def _pooled(done: _Open, pool: str) -> list[Embedding]:
-    """Average an item's vectors into one, or into one per time window: clips with the same span (a video's three crops) are one window."""
+    """Average an item's vectors into one, or into one per time window: clips with the same span (a video's three crops) are one window.
+
+    A region has its own vector in any case.
+    """
     vectors = torch.frombuffer(done.vectors, dtype=torch.float32).view(len(done.spans), -1)
-    groups: dict[Span | str, list[int]] = {}
+    groups: dict[Span | str | int, list[int]] = {}
     for i, span in enumerate(done.spans):
-        groups.setdefault("all" if pool == "mean" else span, []).append(i)
+        groups.setdefault(i if i in done.regions else "all" if pool == "mean" else span, []).append(i)
     embeddings = []
     for key, members in groups.items():
         mean = vectors[members].mean(dim=0)
         vector = torch.nn.functional.normalize(mean, dim=0).numpy()
         start = (done.spans[members[0]] or (0.0,))[0]
         clock = None if done.began is None else clock_text(done.began, start)
-        embeddings.append(Embedding(vector, key if isinstance(key, tuple) else None, clock, float(mean.norm())))
+        span = key if isinstance(key, tuple) else None
+        embeddings.append(Embedding(vector, span, clock, float(mean.norm()), done.regions.get(members[0])))
     return embeddings

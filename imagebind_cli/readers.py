@@ -13,17 +13,17 @@ import torch
 from imagebind_cli.encoder import IMAGEBIND, EncoderConfig, InputConfig, Reader, Sample
 from imagebind_cli.errors import OptionError, UserError
 from imagebind_cli.media.windows import Times, within
-from imagebind_cli.options import FAMILY_ONLY, ReadingOptions, both_values
+from imagebind_cli.options import FAMILY_ONLY, REGION_OPTIONS, ReadingOptions, both_values
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face, family, modality
-from imagebind_cli.sources import Stretch, names_store, reason, whole_source
+from imagebind_cli.sources import Regions, Stretch, names_store, reason, whole_source
 
 
 def read_source(face: Face, source: Any, config: EncoderConfig, options: ReadingOptions) -> Iterator[Sample]:
     """Return the samples of one input, or of what `preprocess` made of it, as the encoder with this config takes them; see `Model.read`.
 
     Raises:
-        UserError: it is a stretch of something without seconds. The iterator raises what reading raises.
+        UserError: it is a stretch of something without seconds, or regions of something that has none. The iterator raises what reading raises.
     """
     if isinstance(source, Stretch):
         if not face.timed:
@@ -32,13 +32,33 @@ def read_source(face: Face, source: Any, config: EncoderConfig, options: Reading
         if isinstance(source.source, Prepared):
             return _within(prepared_samples(source.source, face, config, options), source.source.spans, times)
         return read_source(face, source.source, config, replace(options, stretch=times))  # type: ignore[call-arg]
-    if not face.text and names_store(source):
-        return _refused("a store of vectors; give the files that they are of")
+    if isinstance(source, Regions):
+        _check_regions(face, config)
+        options, source = replace(options, regions=source.regions), source.source  # type: ignore[call-arg]
+    if fault := _fault(face, source, options):
+        return _refused(fault)
     if callable(source):  # a part of a file
         return _when_due(face, source, config, options)
     if isinstance(source, Prepared):
         return prepared_samples(source, face, config, options)
     return reader_of(face, config)(source, config, options)
+
+
+def _fault(face: Face, source: Any, options: ReadingOptions) -> str | None:
+    """Say what is wrong with a source that no reader can read."""
+    if not face.text and names_store(source):
+        return "a store of vectors; give the files that they are of"
+    if isinstance(source, Prepared) and getattr(options, "regions", None) is not None:
+        return "prepared samples hold no whole picture to cut regions out of; give the files that they are of"
+    return None
+
+
+def _check_regions(face: Face, config: InputConfig) -> None:
+    known = modality(face.encoder, config).options
+    if not face.drawn or face.timed:
+        raise UserError(f"{face.name} has no regions; boxes are of pictures and maps")
+    if known is not None and not set(REGION_OPTIONS) <= set(known):
+        raise UserError(f"{face.name} of a {config.family} model is read as a whole only; boxes need a model of another family")
 
 
 def reader_of(face: Face, config: InputConfig) -> Reader:
@@ -160,13 +180,14 @@ def prepared_samples(source: Prepared, face: Face, config: EncoderConfig, option
         if prepared_with[name] != value:
             then, now = both_values(name, prepared_with[name], value)
             raise UserError(f"{face.name} was prepared with {then}; {now} is asked for; prepare it again, or leave the option out")
-    spans = iter(source.spans)
+    spans, regions = iter(source.spans), iter(source.regions)
     for array in source.arrays():
         _check_prepared(array, config)
         clip_spans = [tuple(span) if span else None for span in islice(spans, len(array))]
         if len(clip_spans) < len(array):
             raise ValueError(f"prepared with spans for {len(source.spans)} clips only")
-        yield Sample(torch.from_numpy(array), clip_spans, source.notes, began=source.began)
+        cut = tuple(islice(regions, len(array)))
+        yield Sample(torch.from_numpy(array), clip_spans, source.notes, began=source.began, regions=cut)
 
 
 def _check_prepared(array: np.ndarray, config: EncoderConfig) -> None:

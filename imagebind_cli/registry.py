@@ -101,7 +101,7 @@ class Face:
         Raises:
             OptionError: an option that it does not have, or a value that is not one of the choices or too small.
         """
-        return read_options(self.options, self.name, chosen, self.still)
+        return read_options(self.options, self.name, chosen, self.timed)
 
 
 # How a face differs from its encoder's name and options. An encoder without an entry here has one face of its own name.

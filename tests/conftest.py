@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import json
@@ -20,16 +21,17 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 import pytest
+import typer
 
 from imagebind_cli.engine import default_workers
 from imagebind_cli.signals import ENDING
 from tests.forkserver import Forked, ForkServer, write_stand_in
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores; each one's threads would wait for the other's
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes of the tests share the cores; each one's threads would wait for the other's
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "imagebind"
 UNTRAINED = "is untrained"
+TIME_LIMIT = 100  # seconds that a program may take
 
 
 RUNS_BETWEEN_COLLECTIONS = 200
@@ -50,6 +52,7 @@ def _garbage_collected() -> Iterator[None]:
         gc.collect()
 
 
+typer.main.get_params_from_function = functools.cache(typer.main.get_params_from_function)  # every run in this process reads them again
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and the programs started here would inherit that
 
 
@@ -82,6 +85,7 @@ class Finished:
 
 Run = Callable[..., Finished]
 Start = Callable[..., "subprocess.Popen[bytes]"]
+Python = Callable[..., "subprocess.CompletedProcess[Any]"]
 
 
 def _close(stream: IO[str]) -> None:
@@ -100,6 +104,10 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder for models, and the one made by rule in place of the default."""
+    if "torch" in sys.modules:
+        from tests.drawn import draw_once
+
+        draw_once()
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("IMAGEBIND_HOME", str(folder))
     monkeypatch.setenv("IMAGEBIND_MODEL", "tiny")
@@ -186,6 +194,27 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer
     server.close()
 
 
+def _started(command: list[str], server: ForkServer | None, **options: Any) -> subprocess.Popen[Any]:
+    return subprocess.Popen(command, **options) if server is None else Forked(command, server=server, **options)
+
+
+@pytest.fixture(scope="session")
+def python(fork_server: ForkServer | None) -> Python:
+    """Run `python ARGUMENTS` to its end, as `subprocess.run` does, as a fork of a process that has imported PyTorch."""
+
+    def run(*arguments: object, input: str | bytes | None = None, text: bool = True, **options: Any) -> subprocess.CompletedProcess[Any]:
+        command = [sys.executable, *map(str, arguments)]
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        with _started(command, fork_server, text=text, **streams, **options) as process:
+            try:
+                out, err = process.communicate(input, timeout=TIME_LIMIT)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer | None) -> Path:
     """An `imagebind` for shells, in a folder of its own, that starts fast."""
@@ -202,8 +231,7 @@ def start(fork_server: ForkServer | None) -> Iterator[Start]:
     def run(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         command = [sys.executable, "-m", "imagebind_cli", *map(str, arguments)]
-        options = streams | options
-        started.append(subprocess.Popen(command, **options) if fork_server is None else Forked(command, server=fork_server, **options))
+        started.append(_started(command, fork_server, **streams | options))
         return started[-1]
 
     yield run
@@ -212,6 +240,7 @@ def start(fork_server: ForkServer | None) -> Iterator[Start]:
         process.communicate()
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Run one more process than there are cores, since many tests wait for processes that they started."""
     return default_workers(most=64) + 1

@@ -13,12 +13,13 @@ PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
     ["checksums", "crashes", "descriptors", "errors", "fingerprint", "printable", "signals", "store_formats"],
-    ["events", "files", "file_kinds", "documents", "additions"],
+    ["events", "files", "file_kinds", "documents", "additions", "boxes"],
     ["options"],
     ["registry"],
     ["libraries", "tabular", "store", "media", "transformer", "similarity", "metrics"],
     ["prepared"],
     ["sources", "encoder"],
+    ["region_samples"],
     ["weights", "encoders", "int8", "engine", "readers"],
     ["families"],
     ["pipeline"],

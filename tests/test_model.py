@@ -111,7 +111,7 @@ def test_a_tensor_of_another_shape_is_refused_with_those_that_fit(model):
 def test_an_unknown_option_is_named(model):
     with pytest.raises(ib.UserError, match="clips is '3'; a whole number is needed"):
         list(model.read("audio", "a.wav", clips="3"))
-    with pytest.raises(ib.UserError, match="image has no option 'focal'; it has resize"):
+    with pytest.raises(ib.UserError, match="image has no option 'focal'; it has tiles, region_shape, resize"):
         model.embed("image", [ARRAYS["image"]], focal=3)
 
 

@@ -19,7 +19,21 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from imagebind_cli.cli import configuration, demo, doctor, embed, locate, moments, preprocess, retrieve, store, train, weights, zeroshot
+from imagebind_cli.cli import (
+    configuration,
+    demo,
+    doctor,
+    embed,
+    locate,
+    moments,
+    preprocess,
+    retrieve,
+    score,
+    store,
+    train,
+    weights,
+    zeroshot,
+)
 from imagebind_cli.cli.command import HeadedCommand, commands_on_demand
 from imagebind_cli.cli.configuration import PARSER_ERROR
 from imagebind_cli.cli.output import StdoutClosed, open_standard_streams, write
@@ -36,6 +50,7 @@ _registered.add_typer(zeroshot.app, name="zeroshot")
 _registered.command("retrieve", cls=retrieve.QueryCommand, help=retrieve.HELP)(retrieve.retrieve_command)
 _registered.command("moments", cls=retrieve.QueryCommand, help=moments.HELP)(moments.moments_command)
 _registered.add_typer(locate.app, name="locate")
+_registered.command("score", cls=HeadedCommand, help=score.HELP)(score.score_command)
 _registered.add_typer(store.app, name="store")
 _registered.add_typer(weights.app, name="weights")
 _registered.command("doctor")(doctor.doctor_command)

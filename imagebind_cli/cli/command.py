@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from imagebind_cli import options as reading
-from imagebind_cli.cli.flags import MODALITY, modality_flags, refuse_flag
+from imagebind_cli.cli.flags import MODALITY, REGION_FLAGS, modality_flags, refuse_flag
 from imagebind_cli.errors import UsageError
 from imagebind_cli.registry import MODALITIES
 
@@ -103,7 +103,11 @@ class ModalityGroup(TyperGroup):
         flags = modality_flags(modality.split(","))
         known = reading.flags()
         parameters = [
-            _shown(parameter, f"Reading {modality}") if parameter.name in flags else copy.copy(parameter)
+            _shown(parameter, f"Reading {modality}")
+            if parameter.name in flags
+            else _shown(parameter)
+            if parameter.name in REGION_FLAGS and flags.issuperset(reading.REGION_OPTIONS)
+            else copy.copy(parameter)
             for parameter in self._parameters
             if parameter.name in flags or (parameter.name not in known and not _is_flag_of(flags, parameter))
         ]
@@ -214,11 +218,12 @@ def _is_flag_of(names: set[str], parameter: Any) -> bool:
     return not _is_argument(parameter) and bool({f"--{name.replace('_', '-')}" for name in names} & {*parameter.opts})
 
 
-def _shown(parameter: Any, heading: str) -> Any:
-    """Return a reading option under the heading of its modality."""
+def _shown(parameter: Any, heading: str | None = None) -> Any:
+    """Return an option that is not hidden. heading: of the modality, for one of its reading options."""
     parameter = copy.copy(parameter)
-    parameter.hidden, parameter.rich_help_panel = False, heading
-    parameter.help = reading.flags()[parameter.name].metadata["help"]
+    parameter.hidden = False
+    if heading is not None:
+        parameter.rich_help_panel, parameter.help = heading, reading.flags()[parameter.name].metadata["help"]
     return parameter
 
 

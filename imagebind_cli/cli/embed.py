@@ -13,6 +13,7 @@ from imagebind_cli.cli.estimate import write_estimate
 from imagebind_cli.cli.flags import (
     ArrayType,
     BatchSize,
+    Boxes,
     Column,
     Config,
     Device,
@@ -25,6 +26,7 @@ from imagebind_cli.cli.flags import (
     ModalityName,
     ModelName,
     Null,
+    Pictures,
     Pool,
     Precision,
     Strict,
@@ -62,6 +64,7 @@ HELP = """Embed files or sentences of one modality: a JSON line with a unit vect
 \b
     imagebind embed audio dog.wav rain.mp3 > vectors.jsonl
     imagebind embed image photos/ -o photos.h5      # run it again to continue where it stopped
+    imagebind embed image --boxes instances.json -o regions.h5      # a row for each box of COCO's JSON
 """
 
 
@@ -72,6 +75,8 @@ def embed_command(
     inputs: Inputs = None,
     live_options: LiveOptions = LiveOptions(),  # noqa: B008 - frozen
     manifest: Manifest = None,
+    boxes: Boxes = None,
+    pictures: Pictures = None,
     column: Column = None,
     include: Include = None,
     nul: Null = False,
@@ -107,7 +112,7 @@ def embed_command(
     """Embed inputs and write each vector to a store or to stdout."""
     if retry_errors and errors is None:
         raise UsageError("--retry-errors takes the inputs that --errors FILE lists; give --errors FILE")
-    if retry_errors and not inputs and manifest is None:
+    if retry_errors and not inputs and manifest is None and boxes is None:
         raise UsageError("--retry-errors selects among the inputs; give the same inputs again, or - for stdin")
     if verify and output is None:
         raise UsageError("--verify compares inputs with what a store holds; give -o STORE")
@@ -118,19 +123,19 @@ def embed_command(
     if live_options.live:
         refuse_with_live(
             {"manifest": manifest, "column": column, "include": include, "null": nul, "strict": strict, "shard": shard, "errors": errors}
-            | {"output": output, "dry_run": dry_run}
+            | {"output": output, "dry_run": dry_run, "boxes": boxes}
         )
         space = Space(model, config, device, str(dtype), note=say, prepare=keep_freed_memory)
         _embed_live(space, modality, inputs, live_options, str(array), chosen)
         return
     refuse_without_live(live_options)
     others = Others(strict, tuple(include or ()))
-    given = command_inputs(modality, inputs, manifest, column, nul, others)
+    given = command_inputs(modality, inputs, manifest, column, nul, others, boxes, pictures)
 
     from imagebind_cli import corpus
     from imagebind_cli.store import json_line
 
-    share = _share(shard, reads_stdin=manifest is None and "-" in (inputs or ["-"]))
+    share = _share(shard, reads_stdin=manifest is None and "-" in (inputs or (["-"] if boxes is None else [])))
     if share is not None:
         output, errors = output and share.name(output), errors and share.name(errors)
         device = share.device(device)

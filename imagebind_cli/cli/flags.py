@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field
 from functools import partial
@@ -47,6 +48,17 @@ Include = Annotated[
     list[str] | None,
     input_option("--include", metavar="PATTERN|kind:KIND", help="Of folders, take only matching files: '*.jpg', kind:image. Repeatable."),
 ]
+# Flags of regions: help shows them for the modalities that have any; see `command.ModalityGroup`.
+REGION_FLAGS = frozenset({"boxes", "nms"})
+NMS = "Leave out regions that overlap a better one of their picture by more than this."
+Boxes = Annotated[
+    Path | None,
+    input_option(metavar="FILE", hidden=True, help="A row for each box in COCO's JSON or a table; without INPUT, of all its pictures."),
+]
+Pictures = Annotated[
+    Path | None, input_option(metavar="FILE", hidden=True, help="JSON that has the pictures of a list of detections in --boxes.")
+]
+Nms = Annotated[float | None, output_option("--nms", metavar="IOU", min=0, max=1, hidden=True, help=NMS)]
 Null = Annotated[bool, input_option("-0", "--null", help="Entries on stdin end with a NUL byte, as from `find -print0`.")]
 Strict = Annotated[bool, input_option("--strict", help="Fail on files of other kinds in folders and patterns instead of skipping them.")]
 Errors = Annotated[Path | None, output_option(metavar="FILE", help="Write a JSON line for each failed input to this file.")]
@@ -71,6 +83,9 @@ ItemTimeout = Annotated[
     model_option(
         "--item-timeout", metavar="SECONDS", min=0, hidden=True, help="Longest time to read one input, which fails then; 0: none."
     ),
+]
+Memory = Annotated[
+    str, typer.Option(metavar="BYTES", help="Memory for vectors and distances, as 500M or 4G; vectors beyond half go to a file.")
 ]
 
 
@@ -98,13 +113,32 @@ def given_options(modality: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
+def options_among(kinds: Iterable[str] | None, chosen: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Return the reading options that were given, each of one of some modalities.
+
+    Args:
+        kinds: the modalities; None where any may come. what: is read, for the message, as `query`.
+    Raises:
+        UsageError: an option was typed that none of them has.
+    """
+    faces = [registry.face(name) for name in registry.MODALITIES if kinds is None or name in kinds]
+    given = {name: value for name, value in chosen.items() if value is not None}
+    options: dict[str, Any] = {}
+    for face in faces:
+        options |= given_options(face.name, {key: given[key] for key in face.options.names() if key in given})
+    for key in given:
+        if key not in options and not is_set_elsewhere(key):
+            raise UsageError(f"no {what} here has an option {key.replace('_', '-')!r}")
+    return options
+
+
 def modality_flags(modalities: Sequence[str]) -> set[str]:
     """Return the names of the reading options that any of some modalities has.
 
     Raises:
         UsageError: one of them is unknown.
     """
-    return {name for face in map(registry.face, modalities) for name in face.options.names(face.still)}
+    return {name for face in map(registry.face, modalities) for name in face.options.names(face.timed)}
 
 
 def refuse_flag(modalities: Sequence[str], name: str) -> NoReturn:
@@ -119,18 +153,33 @@ def refuse_flag(modalities: Sequence[str], name: str) -> NoReturn:
 
 
 def column_names(columns: Iterable[str] | None, manifest: Path | None) -> dict[str, str]:
-    """Return the names of --column, which need a manifest; see `tabular.parse_columns`.
+    """Return the names of --column, which need a manifest or a table of boxes; see `tabular.parse_columns`.
 
     Raises:
         UsageError: a malformed one, a name that no row of a manifest uses, or no manifest.
     """
-    names, known = parse_columns(columns or ()), (*registry.MODALITIES, "id", "label", "class", "group", "start", "end")
+    names, known = (
+        parse_columns(columns or ()),
+        (*registry.MODALITIES, "id", "label", "class", "group", "start", "end", "box", "mask", "score"),
+    )
     unknown = next((name for name in names if name not in known), None)
     if unknown is not None:
         raise UsageError(f"--column {unknown}={names[unknown]}: unknown name {unknown!r}; choose from {', '.join(known)}")
     if names and manifest is None:
         raise UsageError("--column names columns of a --manifest; give that file")
     return names
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes that `500M`, `4G` or a plain number stands for.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    asked = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    if asked is None or float(asked[1]) <= 0:
+        raise UsageError(f"--memory {text}: not a number of bytes; give 500M or 4G")
+    return int(float(asked[1]) * 1000 ** " KMGT".index(asked[2].upper() or " "))
 
 
 _NO_VALUE = object()  # differs from every default

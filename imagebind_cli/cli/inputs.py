@@ -26,20 +26,25 @@ def command_inputs(
     column: Sequence[str] | None,
     nul: bool,
     others: Others,
+    boxes: Path | None = None,
+    pictures: Path | None = None,
 ) -> Inputs:
-    """Return the inputs that a command's arguments and flags name: those on stdin where there are no arguments and no manifest.
+    """Return the inputs that a command's arguments and flags name: those on stdin where there are no arguments, no manifest and no boxes.
 
     Raises:
-        UsageError: nothing to read, both inputs and a manifest, or a wrong --column.
+        UsageError: nothing to read, both inputs and a manifest, or a wrong --column. UserError: as `sources.read_boxes`.
     """
-    from imagebind_cli.sources import Inputs
+    from imagebind_cli.sources import Inputs, read_boxes
 
-    columns = column_names(column, manifest)
+    columns = column_names(column, manifest or boxes)
+    if pictures is not None and boxes is None:
+        raise UsageError("--pictures are those of a list of detections; give it as --boxes FILE")
+    regions = None if boxes is None else read_boxes(boxes, modality, pictures, {} if manifest else columns)
     if manifest is not None and arguments:
         raise UsageError("give inputs or --manifest, not both")
     # A handle of its own: at exit a thread may still wait here for a line, and must not hold the lock of sys.stdin.
     stdin = open(os.dup(0), "rb") if sys.stdin else None  # noqa: SIM115 - lives as long as the process
-    if manifest is None and not arguments:
+    if manifest is None and not arguments and boxes is None:
         if stdin is None or stdin.isatty():
             raise UsageError("no inputs: give files, folders or sentences, or pipe names to stdin")
         arguments = ["-"]
@@ -49,5 +54,5 @@ def command_inputs(
         for argument in arguments or ():
             if argument != "-" and os.path.isfile(argument):
                 say(f"{argument!r} is embedded as a sentence, though a file has this name; its lines: imagebind embed text < {argument}")
-    given = Inputs(tuple(arguments or ()), manifest, columns, nul=nul, others=others, warn=say)
+    given = Inputs(tuple(arguments or ()), manifest, columns, nul=nul, others=others, warn=say, boxes=regions)
     return given if stdin is None else replace(given, stdin=stdin)

@@ -15,8 +15,8 @@ import typer
 
 from imagebind_cli import registry
 from imagebind_cli.cli.command import HeadedCommand, plain_help
-from imagebind_cli.cli.configuration import is_set_elsewhere
 from imagebind_cli.cli.flags import (
+    NMS,
     BatchSize,
     Config,
     Device,
@@ -25,7 +25,7 @@ from imagebind_cli.cli.flags import (
     ModelName,
     Precision,
     Workers,
-    given_options,
+    options_among,
     with_reading_flags,
 )
 from imagebind_cli.cli.memory import keep_freed_memory
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 Index = enum.StrEnum("Index", ["flat", "ivfpq", "hnsw"])
 
 # Options that do not apply to --pairs, which only scores.
-SEARCHES = ("k", "threshold", "modality", "per_modality", "stretches", "index", "html", "root", "errors")
+SEARCHES = ("k", "threshold", "nms", "modality", "per_modality", "stretches", "index", "html", "root", "errors")
 
 HELP = """Find what in stores is nearest to a query, across modalities: a JSON line for each answer, best first.
 
@@ -132,6 +132,7 @@ def retrieve_command(
     errors: Annotated[Path | None, query_option(metavar="FILE", help="Write a JSON line for each failed query to this file.")] = None,
     k: Annotated[int, search_option("-k", metavar="N", min=1, help="Answers to each query.")] = 10,
     threshold: Annotated[float | None, search_option(metavar="COSINE", help="Leave out answers with a lower cosine.")] = None,
+    nms: Annotated[float | None, search_option("--nms", metavar="IOU", min=0, max=1, help=NMS)] = None,
     modality: Annotated[
         list[Modality] | None, search_option(metavar="MODALITY", help="Search only stores of this modality. Repeatable.")
     ] = None,
@@ -175,7 +176,7 @@ def retrieve_command(
             raise UsageError(f"{flag} is of a search, and --pairs gives scores alone; to see answers: retrieve A --queries B {flag} …")
     if column and (pairs is None or pairs == "ids"):
         raise UsageError("--column names columns of a --pairs FILE; give that file")
-    options = query_options(None if queries else {kind for kind, _ in parts}, chosen)
+    options = options_among(None if queries else {kind for kind, _ in parts}, chosen, "query")
     numbers = read_weights(weights, len(parts)) if weights is not None else None
 
     space = Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory)
@@ -194,6 +195,7 @@ def retrieve_command(
             "k": k,
             "per_modality": per_modality,
             "threshold": float("-inf") if threshold is None else threshold,
+            "nms": nms,
             "listener": talk,
         }
         if queries is None:
@@ -214,19 +216,6 @@ def queries_in_order(order: Iterable[str], given: dict[str, list[str] | None]) -
     left = {kind: iter(values or []) for kind, values in given.items()}
     typed = [(kind, value) for kind in order if kind in left and (value := next(left[kind], None)) is not None]
     return (*typed, *((kind, value) for kind, values in left.items() for value in values))  # those of variables and files come last
-
-
-def query_options(kinds: set[str] | None, chosen: dict[str, Any]) -> dict[str, Any]:
-    """Return the reading flags that were given, each of a queried modality; kinds: None where any may come."""
-    faces = [registry.face(name) for name in registry.MODALITIES if kinds is None or name in kinds]
-    given = {name: value for name, value in chosen.items() if value is not None}
-    options: dict[str, Any] = {}
-    for face in faces:
-        options |= given_options(face.name, {key: given[key] for key in face.options.names() if key in given})
-    for key in given:
-        if key not in options and not is_set_elsewhere(key):
-            raise UsageError(f"no query here has an option {key.replace('_', '-')!r}")
-    return options
 
 
 def _print_answers(
@@ -251,6 +240,7 @@ def _table(query: Query, hits: list[Hit]) -> Iterator[bytes]:
     for hit in hits:
         when = "" if hit.span is None else f"  {hit.span[0]:.2f} to {hit.span[1]:.2f} s"
         when += "" if hit.clock is None else f"  {hit.clock}"
+        when += "" if hit.box is None else "  box {:g},{:g},{:g},{:g}".format(*hit.box)
         line = f"{hit.rank:>5}  {hit.score:>7.4f}  {hit.store.modality:<7}  {printable(hit.id)}{when}\n"
         yield line.encode("utf-8", "backslashreplace")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ import typer
 from imagebind_cli.cli.command import modality_group
 from imagebind_cli.cli.flags import (
     BatchSize,
+    Boxes,
     Column,
     Config,
     Device,
@@ -26,8 +26,10 @@ from imagebind_cli.cli.flags import (
     ItemTimeout,
     Manifest,
     Modality,
+    Nms,
     Null,
     OptionalModality,
+    Pictures,
     Pool,
     Precision,
     Strict,
@@ -51,10 +53,11 @@ from imagebind_cli.cli.live import (
 )
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.option_groups import with_option_groups
-from imagebind_cli.cli.output import write
+from imagebind_cli.cli.output import STDOUT, check_output_file, write
+from imagebind_cli.cli.suites import SuiteName, SuiteOption, SuiteRoot, required_root, suite_option, suite_settings
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
-from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.errors import UsageError
 from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, ReportOptions, TruthOptions
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.files import write_text
@@ -62,9 +65,10 @@ from imagebind_cli.registry import TEXT
 from imagebind_cli.space import Space
 
 if TYPE_CHECKING:
-    from imagebind_cli.evaluation import Classification, Comparison, Report
+    from imagebind_cli.evaluation import Classification, Comparison
     from imagebind_cli.evaluation.suites import Suite
     from imagebind_cli.evaluation.task import Rows
+    from imagebind_cli.pages.classification import RegionCards
 
 NamesRule = enum.StrEnum("NamesRule", ["max", "mean"])
 Metric = enum.StrEnum("Metric", ["top1", "map"])
@@ -84,7 +88,6 @@ With --truth the scores are printed on stderr, and written to the files of --rep
 class_option = partial(typer.Option, rich_help_panel="Classes")
 truth_option = partial(typer.Option, rich_help_panel="Truth and report")
 probe_option = partial(typer.Option, rich_help_panel="Linear probe")
-suite_option = partial(typer.Option, rich_help_panel="Published suites")
 
 
 @dataclass(frozen=True)
@@ -110,40 +113,43 @@ class ReportFiles:
     @property
     def replaces_rows(self) -> bool:
         """Whether stdout is for the report, and not for the rows."""
-        return self.report == Path("-")
+        return self.report == STDOUT
 
-    def check(self, has_truth: bool) -> None:
+    def check(self, has_truth: bool, has_regions: bool) -> None:
         """Refuse files that could not be written at the end of the run.
 
         Raises:
-            UsageError: without truth there is nothing to report on. UserError: a folder does not exist, or matplotlib is missing.
+            UsageError: there is neither truth to report on nor regions to show. UserError: a folder does not exist, or matplotlib is missing.
         """
         for path in filter(None, (self.report, self.html, self.plot)):
-            if not has_truth:
+            if not (has_truth or (has_regions and path == self.html)):
                 raise UsageError("--report, --html and --plot compare with the truth; give --truth")
-            if not path.parent.is_dir():
-                raise UserError(f"{path}: there is no folder {path.parent}")
-            if path != Path("-") and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
-                raise UserError(f"{path}: cannot be written to")
+            check_output_file(path)
         if self.plot:
             from imagebind_cli.pages.classification import check_plot
 
             check_plot()
 
-    def write(self, report: Report) -> None:
-        """Write the files.
+    def write(self, result: Classification, regions: RegionCards | None) -> None:
+        """Write the files. regions: for the page.
 
         Raises:
             UserError: one of them cannot be written.
         """
+        report = result.report
+        if self.html:
+            from imagebind_cli.pages.classification import write_region_page, write_report_page
+
+            if report:
+                write_report_page(self.html, report.document, regions)
+            elif regions is not None:
+                write_region_page(self.html, regions, result.made[0])
+        if report is None:
+            return
         if self.replaces_rows:
             write(report.as_json().encode())
         elif self.report:
             write_text(self.report, report.as_json())
-        if self.html:
-            from imagebind_cli.pages.classification import write_report_page
-
-            write_report_page(self.html, report.document)
         if self.plot and report.confusion is not None:
             from imagebind_cli.pages.classification import plot
 
@@ -204,11 +210,12 @@ TRUTH_FLAGS = {
 REPORT_FLAGS = {
     "top": Annotated[int, output_option("-k", "--top", metavar="N", min=1, help="Classes shown for each input.")],
     "stretches": Annotated[bool, output_option("--stretches", help="Join neighbouring windows of one best class to a row (--pool none).")],
+    "nms": Nms,
     "draws": Annotated[int, truth_option(metavar="N", min=0, hidden=True, help="Bootstrap draws behind each interval; 0 for none.")],
     "report": Annotated[
         Path | None, truth_option(metavar="FILE", help="Write scores and their origin as JSON; - for stdout, instead of the rows.")
     ],
-    "html": Annotated[Path | None, truth_option(metavar="FILE", help="Write the scores as a page.")],
+    "html": Annotated[Path | None, truth_option(metavar="FILE", help="Write the scores as a page, and regions over their pictures.")],
     "plot": Annotated[Path | None, truth_option(metavar="FILE.png", help="Draw the confusion matrix; needs matplotlib.")],
 }
 PROBE_FLAGS = {
@@ -231,14 +238,12 @@ PROBE_FLAGS = {
     ],
 }
 SUITE_FLAGS = {
-    "suite": Annotated[
-        str | None, suite_option(metavar="NAME|FILE", help="A published evaluation: esc50, audioset, …; an unknown name lists them.")
-    ],
-    "root": Annotated[Path | None, suite_option(metavar="FOLDER", help="Folder of the suite's dataset.")],
+    "suite": SuiteName,
+    "root": SuiteRoot,
     "protocol": Annotated[
         str | None, suite_option(metavar="FAMILY", hidden=True, help="Whose prompts and settings. Default: those of the model's family.")
     ],
-    "suite_option": Annotated[list[str] | None, suite_option(metavar="NAME=VALUE", hidden=True, help="Option of the suite. Repeatable.")],
+    "suite_option": SuiteOption,
     "shots_option": Annotated[
         list[str] | None,
         suite_option(metavar="NAME=VALUE", hidden=True, help="Option of the suite that --shots takes its examples from: split=train."),
@@ -265,6 +270,8 @@ def zeroshot_command(
         list[str] | None, input_argument(metavar="[INPUT]...", help="Files, folders, patterns, sentences, - for stdin; or stores.")
     ] = None,
     manifest: Manifest = None,
+    boxes: Boxes = None,
+    pictures: Pictures = None,
     column: Column = None,
     include: Include = None,
     nul: Null = False,
@@ -284,12 +291,13 @@ def zeroshot_command(
     **chosen: Any,
 ) -> None:
     """Classify inputs or stored vectors, or run a published suite."""
-    _refuse_useless(class_options, truth_options, probe_options, suite_options, manifest)
+    _refuse_useless(class_options, truth_options, probe_options, suite_options, manifest or boxes)
     if pool == "none" and (suite_options.suite or probe_options.shots):
         raise UsageError("--pool none shows each window of an item, and the truth is of an item as a whole")
     if report_options.stretches and pool != "none":
         raise UsageError("--stretches joins windows; give --pool none")
-    report_files.check(bool(suite_options.suite or truth_options.truth))
+    has_regions = boxes is not None or chosen.get("tiles") is not None or any(map(_holds_boxes, inputs or ()))
+    report_files.check(bool(suite_options.suite or truth_options.truth), has_regions)
 
     from imagebind_cli import evaluation
 
@@ -301,6 +309,7 @@ def zeroshot_command(
             "null": nul,
             "strict": strict,
             "errors": errors,
+            "boxes": boxes,
         }
         useless |= {"truth": truth_options.truth, "shots": probe_options.shots, "suite": suite_options.suite}
         refuse_with_live(useless | {"stretches": report_options.stretches})
@@ -312,7 +321,7 @@ def zeroshot_command(
     refuse_without_live(live_options)
     others = Others(strict, tuple(include or ()))
     models: list[str | None] = [*model] if model else [None]
-    _refuse_for_several(models, class_options, truth_options, probe_options, suite_options, report_files, config, inputs, manifest)
+    _refuse_for_several(models, class_options, truth_options, probe_options, suite_options, report_files, config, inputs, manifest or boxes)
 
     def space(name: str | None) -> Space:
         return Space(name, config, device, str(dtype), batch_size, workers, say, keep_freed_memory, item_timeout)
@@ -339,7 +348,7 @@ def zeroshot_command(
     elif modality is None:
         raise UsageError("say what the inputs are, or name a --suite")
     else:
-        given, reading = command_inputs(modality, inputs, manifest, column, nul, others), given_options(modality, chosen)
+        given, reading = command_inputs(modality, inputs, manifest, column, nul, others, boxes, pictures), given_options(modality, chosen)
         if probe_options.shots:
             run = partial(evaluation.few_shot, given, modality, truth_options, probe_options, labels=class_options.labels, reading=reading)
         else:
@@ -347,7 +356,7 @@ def zeroshot_command(
     used = [suite.modality if suite else str(modality)]
     used += [TEXT] if class_options.labels or (suite and class_options.classes is None) else []
     with Talk(errors, "classified", others) as talk:
-        is_complete = _run(run, models, space, used, report, report_files, talk)
+        is_complete = _run(run, models, space, used, report, report_files, has_regions, talk)
     if talk.failed or not is_complete:
         raise typer.Exit(1)
 
@@ -393,6 +402,7 @@ def _run(
     modalities: Sequence[str],
     report: ReportOptions,
     files: ReportFiles,
+    has_regions: bool,
     talk: Talk,
 ) -> bool:
     """Run with one model, or compare several, and write the files; return whether every id of the truth had an item."""
@@ -400,9 +410,19 @@ def _run(
 
     rows = _ignore_rows if files.replaces_rows else _write_rows
     if len(models) == 1:
-        result = run(model=space(models[0]), report=report, output=partial(rows, None), listener=talk)
-        if result.report:
-            files.write(result.report)
+        regions = None
+        if files.html and has_regions:
+            from imagebind_cli.pages.classification import RegionCards
+
+            regions = RegionCards(modalities[0])
+
+        def give(some: Rows) -> None:
+            rows(None, some)
+            if regions is not None:
+                regions.add(some)  # type: ignore[arg-type]
+
+        result = run(model=space(models[0]), report=report, output=give, listener=talk)
+        files.write(result, regions)
         return result.report is None or result.report.is_complete
     comparison = compare(run, {str(name): space(name) for name in models}, report=report, modalities=modalities, output=rows, listener=talk)
     files.write_comparison(comparison)
@@ -417,7 +437,7 @@ def _refuse_useless(
         _refuse(class_options, ["labels"], "a suite has its own")
         _refuse(truth_options, ["truth", "metric"], "a suite has its own")
         if manifest is not None:
-            raise UsageError("--manifest: a suite has its own")
+            raise UsageError("--manifest and --boxes: a suite has its own")
     else:
         _refuse(suite, vars(suite), "only a --suite takes it")
     if probe.shots:
@@ -438,13 +458,8 @@ def _open_suite(options: SuiteOptions, more: Sequence[str], modality: str | None
     from imagebind_cli.evaluation import open_suite
 
     name = str(options.suite)
-    if options.root is None:
-        raise UsageError("--suite needs --root, the folder of its dataset")
-    pairs = [*(options.suite_option or []), *more]
-    malformed = next((pair for pair in pairs if "=" not in pair), None)
-    if malformed is not None:
-        raise UsageError(f"--suite-option {malformed!r}: NAME=VALUE is needed")
-    suite = open_suite(name, options.root, dict(pair.split("=", 1) for pair in pairs), options.protocol)
+    root = required_root(options.root)
+    suite = open_suite(name, root, suite_settings([*(options.suite_option or []), *more]), options.protocol)
     if modality is not None and modality != suite.modality:
         raise UsageError(f"suite {name} is of {suite.modality}, not {modality}")
     return suite
@@ -479,6 +494,14 @@ def _refuse_for_several(
     stores = [path for path in (*(inputs or ()), class_options.classes, probe.shots_from) if path is not None and is_store(Path(path))]
     if stores:
         raise UsageError(f"{stores[0]}: a store holds the vectors of one model; give the files that they are of")
+
+
+def _holds_boxes(path: str) -> bool:
+    """Check whether an input is a store of regions."""
+    from imagebind_cli.boxes import holds_boxes
+    from imagebind_cli.store import is_store, open_store
+
+    return is_store(path) and holds_boxes(open_store(path).provenance)
 
 
 def _write_rows(model: str | None, rows: Rows) -> None:

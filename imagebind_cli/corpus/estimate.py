@@ -22,7 +22,7 @@ from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.model import Model
 from imagebind_cli.options import ReadingOptions, folders_are_frames
 from imagebind_cli.readers import check_options, read_source, reader_of
-from imagebind_cli.sources import Failure, Inputs, Item
+from imagebind_cli.sources import BoxFile, Failure, Inputs, Item
 from imagebind_cli.space import Space
 from imagebind_cli.store import Row, Stamp, check_writable, open_store
 from imagebind_cli.store.provenance import check_resumable
@@ -82,6 +82,7 @@ def estimate(
     *,
     manifest: Path | str | None = None,
     manifest_columns: Mapping[str, str] | None = None,
+    boxes: BoxFile | Path | str | None = None,
     errors: Path | str | None = None,
     retry_errors: bool = False,
     verify: bool = False,
@@ -107,7 +108,8 @@ def estimate(
     if output is not None:
         check_writable(Path(output))
     listener = LogListener() if listener is None else listener
-    given = Inputs.of(inputs, manifest, manifest_columns)
+    given = Inputs.of(inputs, manifest, manifest_columns).with_boxes(boxes, modality, listener.note)
+    given.check_reading(reading)
     if isinstance(model, Space):
         model = _loaded(model)
     plan, stored = Estimate(modality), None
@@ -121,7 +123,7 @@ def estimate(
         config = model.config(modality) if isinstance(model, Model) else None
         reading, items = as_prepared(given.items((modality,), resume.skips, folders_are_frames(options)), face, reading, config)
         if isinstance(model, Model) and stored is not None:
-            check_resumable(stored.path, stored.provenance, model.record(modality, reading, pool) | {"array": array})
+            check_resumable(stored.path, stored.provenance, model.record(modality, reading, pool) | given.record() | {"array": array})
         chosen = resume.choose(items)
         sample = list(islice(chosen, MEASURED))
         if isinstance(model, Model):

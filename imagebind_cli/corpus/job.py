@@ -19,13 +19,14 @@ from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.options import ReadingOptions, folders_are_frames
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face
-from imagebind_cli.sources import Failure, Inputs, Item, kept_beside, whole_source
+from imagebind_cli.sources import BoxFile, Failure, Inputs, Item, Regions, kept_beside, whole_source
 from imagebind_cli.space import Space
 from imagebind_cli.store import Row, Store, check_writable
 
 if TYPE_CHECKING:
     from imagebind_cli.encoder import InputConfig
     from imagebind_cli.model import Model
+    from imagebind_cli.pipeline import Embedded
 
 Keep = Callable[[list[Row], tuple[str, ...]], object]
 # Takes an item's rows, and what was assumed when it was read.
@@ -39,6 +40,7 @@ def embed(
     *,
     manifest: Path | str | None = None,
     manifest_columns: Mapping[str, str] | None = None,
+    boxes: BoxFile | Path | str | None = None,
     errors: Path | str | None = None,
     retry_errors: bool = False,
     verify: bool = False,
@@ -59,6 +61,7 @@ def embed(
         output: the store, in the format that its name ends in; or a function that takes each item's rows and the notes on how it was read.
         manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`.
         manifest_columns: names to give to its columns, as in `tabular.read_rows`: `{"image": "file_name"}`.
+        boxes: a file of regions, as `sources.read_boxes` takes it: each region of an input is a row. Without inputs, those that it names.
         errors: a file that keeps a JSON line for each failed input; these are not tried again until they change. retry_errors: try only these.
         verify: recognise changed and renamed files by a hash of their content, and not by size and time.
         share: the part of the inputs to take; see `Share.name` for what to call its store.
@@ -76,7 +79,8 @@ def embed(
     if not callable(output):
         check_writable(Path(output))
     listener = LogListener() if listener is None else listener
-    given, frames = Inputs.of(inputs, manifest, manifest_columns), folders_are_frames(options)
+    given, frames = Inputs.of(inputs, manifest, manifest_columns).with_boxes(boxes, modality, listener.note), folders_are_frames(options)
+    given.check_reading(reading)
     loaded = Space.of(model, listener).loaded
     with ExitStack() as stack:
         failures = FailureFile(Path(errors)) if errors is not None else None
@@ -90,7 +94,8 @@ def embed(
         if callable(output):
             keep, stored = output, 0
         else:
-            resume.store = store = stack.enter_context(Store(Path(output), loaded.record(modality, reading, pool) | {"array": array}))
+            record = loaded.record(modality, reading, pool) | given.record() | {"array": array}
+            resume.store = store = stack.enter_context(Store(Path(output), record))
             keep, stored = store.append, store.stored
         listener.begin(stored, partial(_count, given, modality, frames, share))
         chosen = resume.choose(items)
@@ -112,10 +117,16 @@ def embed(
                 listener.failure(item.id, result.reason)
                 continue
             listener.remarks(item.id, result.notes, result.warnings)
-            beside, parts = kept_beside(item, (modality,)), result.embeddings
-            keep([Row(item.id, part.vector, part.span, len(parts), beside, item.stamp, part.clock) for part in parts], result.notes)
+            keep(_rows(item, result, modality), result.notes)
             listener.succeeded(item.id)
     return listener
+
+
+def _rows(item: Item, result: Embedded, modality: str) -> list[Row]:
+    beside, count = kept_beside(item, (modality,)), len(result.embeddings)
+    return [
+        Row(item.id, part.vector, part.span, count, beside | dict(part.region or {}), item.stamp, part.clock) for part in result.embeddings
+    ]
 
 
 def as_prepared(
@@ -131,8 +142,9 @@ def as_prepared(
     first = next(items, None)
     if first is None:
         return reading, items
-    payload = whole_source(getattr(first, "payload", None))
-    if isinstance(payload, Prepared):
+    given = getattr(first, "payload", None)
+    payload = whole_source(given)
+    if isinstance(payload, Prepared) and not isinstance(given, Regions):  # which prepared samples do not have: each fails
         if config is not None:
             from imagebind_cli.readers import check_prepared
 

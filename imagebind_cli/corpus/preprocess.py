@@ -274,6 +274,7 @@ def _write(
     spans: dict[str, list[Any]] = {}
     notes: dict[str, list[str]] = {}
     clocks: dict[str, str] = {}
+    regions: dict[str, list[Any]] = {}
     modalities = tuple(face.name for face in faces)
     for item, sample in steps:
         if isinstance(sample, Failure):
@@ -283,6 +284,8 @@ def _write(
             name, values = sample.modality, sample.tensor.numpy()
             writer.add(member_key(item.id), name, values.astype(array if values.dtype.kind == "f" else "int32", copy=False))
             spans.setdefault(name, []).extend(sample.spans)
+            if sample.regions:
+                regions.setdefault(name, []).extend(sample.regions)
             if sample.began is not None:
                 clocks[name] = clock_text(sample.began)
             listener.remarks(item.id, sample.notes, sample.warnings)
@@ -294,11 +297,11 @@ def _write(
         elif spans:
             beside = {key: value for key, value in kept_beside(item, modalities).items() if key not in BESIDE}
             about = {**beside, "id": item.id, "spans": spans, "notes": notes}
-            writer.finish(member_key(item.id), about | ({"clocks": clocks} if clocks else {}))
+            writer.finish(member_key(item.id), about | ({"clocks": clocks} if clocks else {}) | ({"regions": regions} if regions else {}))
             yield item, None
         else:
             yield item, Failure(item.id, "holds nothing to prepare")
-        spans, notes, clocks = {}, {}, {}
+        spans, notes, clocks, regions = {}, {}, {}, {}
 
 
 def _pairing_hint(modalities: Sequence[str]) -> str:

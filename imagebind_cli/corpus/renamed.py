@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imagebind_cli.boxes import BOX, box_of
 from imagebind_cli.sources import Item, kept_beside, whole_source
 from imagebind_cli.store import Row, StoreReader
 
@@ -43,9 +44,10 @@ class StoredContents:
             stop += 1
         meta, vectors = kept_beside(item, (self._reader.modality,)), self._reader.rows(range(first, stop))
         seconds = [None] * len(vectors) if spans is None or np.isnan(spans[first]).any() else list(map(tuple, spans[first:stop].tolist()))
+        metas = [meta if (box := box_of(self._reader.meta(row))) is None else meta | {BOX: box} for row in range(first, stop)]  # of tiles
         return [
             Row(item.id, vector, span, len(vectors), meta, item.stamp, self._reader.clock(row))
-            for row, vector, span in zip(range(first, stop), vectors, seconds, strict=True)
+            for row, vector, span, meta in zip(range(first, stop), vectors, seconds, metas, strict=True)
         ]
 
 

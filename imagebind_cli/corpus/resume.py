@@ -16,10 +16,11 @@ from imagebind_cli.corpus.renamed import StoredContents
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import PLACED
+from imagebind_cli.media.masks import PictureMask
 from imagebind_cli.media.video.frame_folder import frame_names
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face, face
-from imagebind_cli.sources import Failure, Item, Stretch, whole_source
+from imagebind_cli.sources import Failure, Item, Regions, Stretch, whole_source
 from imagebind_cli.store import UNKNOWN, Row, Stamp, content_hash, open_store
 
 CHANGED = "changed while it was read; the same command tries it again"
@@ -115,7 +116,7 @@ class Resume:
         path = whole_source(item.payload)
         if not (self.verify and self.store and self.store.stored and item.stamp.hash and isinstance(path, str)):
             return False
-        if face(self.modality).text or self.modality in PLACED:
+        if face(self.modality).text or self.modality in PLACED or isinstance(item.payload, Regions):
             return False
         if self._contents is None:
             self._contents = StoredContents(open_store(self.store.path))
@@ -190,10 +191,15 @@ def stamper(face: Face, verify: bool) -> Callable[[Any], Stamp]:
     """Return a function from a payload to the stamp of what the input is now. Without one, the reader reports why."""
 
     def stamp(payload: Any) -> Stamp:
-        if not isinstance(payload, Stretch):
+        if not isinstance(payload, Stretch | Regions):
             return whole_stamp(payload)
-        file = whole_stamp(payload.source)  # another stretch of the same file is another input
-        return file._replace(hash=content_hash(f"{file.hash.hex() or file[:2]} {payload.label}".encode()))
+        file = whole_stamp(payload.source)  # another stretch of the same file is another input, as are other regions
+        part = payload.label if isinstance(payload, Stretch) else f"{payload.regions} {masks_stamp(payload)}"
+        return file._replace(hash=content_hash(f"{file.hash.hex() or file[:2]} {part}".encode()))
+
+    def masks_stamp(payload: Regions) -> list[Stamp]:
+        masks = (getattr(region, "mask", None) for region in payload.regions)
+        return [whole_stamp(mask.path) for mask in masks if isinstance(mask, PictureMask)]
 
     def whole_stamp(payload: Any) -> Stamp:
         try:

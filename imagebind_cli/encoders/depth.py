@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source
@@ -17,6 +19,7 @@ from imagebind_cli.media.maps.holes import fill_nearest
 from imagebind_cli.media.maps.missing import CODES, coded_as_missing, stretched_range
 from imagebind_cli.media.maps.pixel_map import PixelMap
 from imagebind_cli.options import DepthOptions
+from imagebind_cli.region_samples import region_samples
 
 NEAREST, FARTHEST = 0.01, 50.0  # metres; OMNIVORE clips depth here
 SMALLEST_DISPARITY = 0.01  # pixels; and disparity here
@@ -27,16 +30,35 @@ UNITS = ("metres", "mm", "sunrgbd", "disparity", "relative")
 
 
 def read_depth(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptions) -> Iterator[Sample]:
-    """Read a depth file (16-bit PNG or TIFF, float TIFF, PFM, NPY, HDF5, text, …), or an array (h, w), as one clip.
+    """Read a depth file (16-bit PNG or TIFF, float TIFF, PFM, NPY, HDF5, text, …), or an array (h, w), as one clip; or regions of it.
 
     Raises:
         OSError, ValueError: the file cannot be read, holds no depth, or its unit cannot be what it is read as.
     """
-    yield _sample(source, config, options)
+    if options.has_regions:
+        plane, notes, facts = _scaled(source, options)
+        mean = options.normalisation({"depth_normalise": options.depth_normalise}, config.mean, config.std)[0]
+        yield from region_samples(plane, options, mean, partial(_clip, config=config, options=options), notes=notes, facts=facts)
+    else:
+        yield _sample(source, config, options)
 
 
 def _sample(source: Source | np.ndarray, config: EncoderConfig, options: DepthOptions) -> Sample:
     """Make the sample. Not inside `read_depth`, whose local variables, and so the map in full size, would live until the sample is used."""
+    plane, notes, facts = _scaled(source, options)
+    return Sample(_clip(plane, config, options)[None], [None], notes, facts)
+
+
+def _clip(plane: np.ndarray, config: EncoderConfig, options: DepthOptions) -> Tensor:
+    """Turn scaled disparity (h, w) into the encoder's input (1, size, size)."""
+    square = fit_square(plane, config.shape[-1], options.view)
+    if options.depth_normalise == "omnivore":
+        square = (square - config.mean[0]) / config.std[0]
+    return square[None]
+
+
+def _scaled(source: Source | np.ndarray, options: DepthOptions) -> tuple[np.ndarray, tuple[str, ...], dict[str, Any]]:
+    """Return the scaled disparity of a file (h, w), its holes filled; what was assumed, in words; and facts about the file."""
     found = read_numbers(source, options)
     values, notes = found.values, list(found.notes)
     unit = depth_unit(values, options)
@@ -62,10 +84,7 @@ def _sample(source: Source | np.ndarray, config: EncoderConfig, options: DepthOp
     if not known.all():
         plane, how = _filled(plane, known, options.fill)
         notes.append(f"{max(facts['missing'], 0.01):.0%} of the pixels have no depth; {how}")
-    square = fit_square(plane, config.shape[-1], options.view)
-    if options.depth_normalise == "omnivore":
-        square = (square - config.mean[0]) / config.std[0]
-    return Sample(square[None, None], [None], tuple(notes), facts)
+    return plane, tuple(notes), facts
 
 
 def disparity(metres: np.ndarray, focal: float, baseline: float, largest: float) -> np.ndarray:

@@ -6,9 +6,11 @@ The paper gives no normalisation; without any, third parties reproduce the publi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source
@@ -21,6 +23,7 @@ from imagebind_cli.media.maps.pixel_map import PixelMap
 from imagebind_cli.media.maps.telemetry import picture_rows
 from imagebind_cli.media.maps.thermal_jpeg import ZERO_CELSIUS, Thermogram, is_from_dji, read_thermogram
 from imagebind_cli.options import ThermalOptions
+from imagebind_cli.region_samples import region_samples
 
 GREY, COUNTS, NUMBERS, CELSIUS = "grey levels", "counts", "numbers", "°C"
 TEMPERATURES = ("centikelvin", "kelvin", "celsius")
@@ -30,19 +33,28 @@ DJI = "have DJI's Thermal SDK write its temperatures (dji_irp -a measure) and sa
 
 
 def read_thermal(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOptions) -> Iterator[Sample]:
-    """Read a grey picture (8 or 16 bits, float TIFF), a file of numbers, a FLIR radiometric JPEG, or an array (h, w), as one clip.
+    """Read a grey picture (8 or 16 bits, float TIFF), a file of numbers, a FLIR radiometric JPEG, or an array (h, w), as one clip; or regions of it.
 
     Raises:
         OSError, ValueError: the file cannot be read, is in colours that nothing explains, or shows one value only.
     """
-    yield _sample(source, config, options)
+    if options.has_regions:
+        scaled, notes, facts = scale(source, options)
+        yield from region_samples(scaled, options, config.mean, partial(_clip, config=config, options=options), notes=notes, facts=facts)
+    else:
+        yield _sample(source, config, options)
 
 
 def _sample(source: Source | np.ndarray, config: EncoderConfig, options: ThermalOptions) -> Sample:
     """Make the sample. Not inside `read_thermal`, whose local variables, and so the picture in full size, would live until it is used."""
     scaled, notes, facts = scale(source, options)
+    return Sample(_clip(scaled, config, options)[None], [None], notes, facts)
+
+
+def _clip(scaled: np.ndarray, config: EncoderConfig, options: ThermalOptions) -> Tensor:
+    """Turn a scaled map (h, w) into the encoder's input (1, size, size)."""
     square = fit_square(scaled, config.shape[-1], options.view)
-    return Sample(((square - config.mean[0]) / config.std[0])[None, None], [None], notes, facts)
+    return ((square - config.mean[0]) / config.std[0])[None]
 
 
 def scale(source: Source | np.ndarray, options: ThermalOptions) -> tuple[np.ndarray, tuple[str, ...], dict[str, Any]]:

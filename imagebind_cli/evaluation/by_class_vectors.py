@@ -56,7 +56,7 @@ def classify_by_class_vectors(task: Task, options: ClassOptions, others: Others)
         "sha256": prototypes.sha256(),
         "made": prototypes.made,
     }
-    return Classification(task.rows, task.conclude("zero-shot", tally, record), partial(item_outcomes, tally))
+    return Classification(task.rows, task.conclude("zero-shot", tally, record), partial(item_outcomes, tally), task.source.made())
 
 
 def class_vector_classifier(task: Task, options: ClassOptions, others: Others) -> Classifier:

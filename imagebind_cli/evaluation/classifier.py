@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from imagebind_cli.boxes import BOX, box_of, suppress
 from imagebind_cli.evaluation.vectors import ItemVectors
 from imagebind_cli.media.windows import TOUCHING_SECONDS
 from imagebind_cli.registry import face
@@ -40,7 +41,7 @@ class Prediction:
     """The best classes of an item, or of one window of it.
 
     span: start and end of the window in seconds. top: best first. truth: the item's labels, None where they are not known.
-    clock: when it began, in ISO 8601, None where the file does not say. windows: how many were joined.
+    clock: when it began, in ISO 8601, None where the file does not say. windows: how many were joined. meta: what is stored with it besides.
     """
 
     id: str
@@ -49,6 +50,12 @@ class Prediction:
     span: tuple[float, float] | None = None
     clock: str | None = None
     windows: int | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def box(self) -> list[float] | None:
+        """The box of a region: x, y, width and height in pixels of its picture; None for a whole item."""
+        return box_of(self.meta)
 
     def as_json(self) -> dict[str, Any]:
         """Return the row that `imagebind zeroshot` writes."""
@@ -56,6 +63,7 @@ class Prediction:
         times |= {"windows": self.windows} if self.windows else {}
         times |= {"clock": self.clock} if self.clock else {}
         top = [{"class": entry.name, "probability": entry.probability, "score": entry.score} for entry in self.top]
+        times |= {} if self.box is None else {BOX: self.box}
         return {"id": self.id, **times, "top": top, **({} if self.truth is None else {"truth": self.truth})}
 
 
@@ -92,7 +100,25 @@ def predictions(
     for row, places in enumerate(order):
         top = [ClassScore(classifier.classes[place], _short(shares[row, place]), _short(scores[row, place])) for place in places]
         truth = truths[row]
-        yield Prediction(batch.ids[row], top, None if truth is None else list(truth), batch.spans[row], batch.clocks[row])
+        labels = None if truth is None else list(truth)
+        yield Prediction(batch.ids[row], top, labels, batch.spans[row], batch.clocks[row], meta=batch.metas[row])
+
+
+def suppress_predictions(rows: Sequence[Prediction], most: float) -> list[Prediction]:
+    """Leave out regions that overlap a more certain one of the same best class in the same picture (non-maximum suppression).
+
+    most: the intersection over union with one that is left, beyond which a row goes. Rows keep their order; those without a box all stay.
+    """
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number, row in enumerate(rows):
+        if row.box is not None:
+            groups.setdefault((row.id, row.top[0].name), []).append(number)
+    gone: set[int] = set()
+    for members in groups.values():
+        best_first = sorted(members, key=lambda number: -rows[number].top[0].probability)
+        left = suppress([rows[number].box or () for number in best_first], most)
+        gone.update(set(members) - {best_first[place] for place in left})
+    return [row for number, row in enumerate(rows) if number not in gone]
 
 
 def best_classes(classifier: Classifier, vector: np.ndarray, k: int) -> list[ClassScore]:

@@ -19,9 +19,9 @@ from imagebind_cli.evaluation.truth import Truth, open_truth, refuse_column
 from imagebind_cli.evaluation.vectors import VectorSource, open_stores
 from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.file_kinds import Others
-from imagebind_cli.options import folders_are_frames
+from imagebind_cli.options import REGION_OPTIONS, folders_are_frames
 from imagebind_cli.registry import face
-from imagebind_cli.sources import Inputs
+from imagebind_cli.sources import BoxFile, Inputs
 from imagebind_cli.space import Space
 from imagebind_cli.store import StoreReader, open_store
 
@@ -38,6 +38,7 @@ def classify(
     *,
     model: Model | str | Space | None = None,
     manifest: Path | str | None = None,
+    boxes: BoxFile | Path | str | None = None,
     reading: Mapping[str, Any] | None = None,
     pool: str = "mean",
     report: ReportOptions | None = None,
@@ -50,19 +51,24 @@ def classify(
         inputs: stores of the modality, which are not embedded again; or what to embed: files, folders, patterns or sentences.
         model: a model, its name, or a `Space` that says on which device it runs; that of the stores if None.
         manifest: a JSONL, CSV or TSV file of the inputs, in place of `inputs`. reading: fields of the modality's reading options.
+        boxes: a file of regions, as `sources.read_boxes` takes it: each region of an input is a row.
         pool: `mean` for a row for each input; `none` for a row for each window, with its seconds.
         output: takes the rows as they come, batch by batch; None to keep them for the result.
         listener: receives each input, assumptions, and the scores.
     Raises:
-        UsageError: options that exclude each other. UserError: classes or truth that cannot be read, or do not fit each other; stores and a
-            model that do not belong together. An input that cannot be read is a failure, which the listener receives.
+        UsageError: options that exclude each other; `nms` where nothing has regions. UserError: classes or truth that cannot be read, or do
+            not fit each other; stores and a model that do not belong together. An input that cannot be read is a failure, which the listener
+            receives.
     """
     if classes.labels is None and classes.classes is None:
         raise UsageError("say what to tell apart: either --labels in text, or --classes by example")
     if pool == "none" and truth is not None and truth.truth:
         raise UsageError("--pool none shows each window of an item, and the truth is of an item as a whole")
-    given = Inputs.of(inputs, manifest)
-    source = _source(given, modality, Space.of(model, listener or LogListener()), reading, pool)
+    heard = listener or LogListener()
+    given = Inputs.of(inputs, manifest).with_boxes(boxes, modality, heard.note)
+    source = _source(given, modality, Space.of(model, heard), reading, pool)
+    if report is not None and report.nms is not None and not source.has_regions:
+        raise UsageError("nms is of overlapping regions, and these inputs have none: give --boxes or --tiles, or a store of regions")
     return classify_by_class_vectors(_task(source, classes.labels, truth, report, output, listener), classes, given.others)
 
 
@@ -89,6 +95,7 @@ def few_shot(
     labels: str | Sequence[Any] | Mapping[str, Any] | None = None,
     model: Model | str | Space | None = None,
     manifest: Path | str | None = None,
+    boxes: BoxFile | Path | str | None = None,
     reading: Mapping[str, Any] | None = None,
     report: ReportOptions | None = None,
     output: RowOutput | None = None,
@@ -104,7 +111,9 @@ def few_shot(
     """
     if not truth.truth:
         raise UsageError("--shots learns from the truth; give --truth")
-    source = _source(Inputs.of(inputs, manifest), modality, Space.of(model, listener or LogListener()), reading, "mean")
+    heard = listener or LogListener()
+    given = Inputs.of(inputs, manifest).with_boxes(boxes, modality, heard.note)
+    source = _source(given, modality, Space.of(model, heard), reading, "mean")
     task = _task(source, labels, truth, report, output, listener)
     return classify_by_probe(task, probe, _stored_examples(task, probe), "1")
 
@@ -167,9 +176,15 @@ def _source(inputs: Inputs, modality: str, space: Space, reading: Mapping[str, A
     """Open the inputs: stores, or what is to be embedded."""
     options = face(modality).read_options(reading or {})
     readers = open_stores(inputs.arguments)
+    if readers and (inputs.boxes is not None or options.chosen & set(REGION_OPTIONS)):
+        raise UsageError(
+            f"{readers[0].path}: a store has the vectors of regions, or whole inputs, already; give files to cut regions out of"
+        )
+    if not readers:
+        inputs.check_reading(options)
     items = inputs.items((modality,), frames=folders_are_frames(reading or {}))
-    has_columns = bool(readers) or inputs.manifest is not None or "-" in inputs.arguments
-    return VectorSource(space, modality, readers, items, pool, options, has_columns=has_columns)
+    has_columns = bool(readers) or inputs.manifest is not None or inputs.boxes is not None or "-" in inputs.arguments
+    return VectorSource(space, modality, readers, items, pool, options, has_columns=has_columns, record=inputs.record())
 
 
 def _task(

@@ -65,12 +65,14 @@ class ReportOptions:
 
     top: classes in each row. draws: bootstrap draws behind each interval; 0 for no intervals.
     confusion: refuse a run that has no confusion matrix, before anything is embedded. stretches: join neighbouring windows of one best class.
+    nms: leave out regions whose intersection over union with a more certain one of the same class in their picture is more than this.
     """
 
     top: int = 5
     draws: int = 1000
     confusion: bool = False
     stretches: bool = False
+    nms: float | None = None
 
     def check_metric(self, metric: str) -> None:
         """Refuse a confusion matrix where there is none.

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.evaluation.captions import CaptionMatch
-from imagebind_cli.evaluation.classifier import Classifier, Prediction, join_predictions, predictions
+from imagebind_cli.evaluation.classifier import Classifier, Prediction, join_predictions, predictions, suppress_predictions
 from imagebind_cli.evaluation.labels import Label
 from imagebind_cli.evaluation.options import ReportOptions
 from imagebind_cli.evaluation.outcomes import Outcomes
 from imagebind_cli.evaluation.report import Report, measure
+from imagebind_cli.evaluation.suites.suite import suite_record
 from imagebind_cli.evaluation.tally import Tally
 from imagebind_cli.evaluation.truth import Truth
 from imagebind_cli.evaluation.vectors import ItemVectors, VectorSource, concatenate_batches
 from imagebind_cli.events import Listener
 from imagebind_cli.registry import TEXT, face
+from imagebind_cli.space import Space
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation.suites import Suite
@@ -34,12 +36,14 @@ class Classification:
     """The result of a run.
 
     rows: one for each input, in order; empty where an output took them. report: None where no truth was given. outcomes: returns what each
-    item or query adds to each score of the report, with which `compare` compares runs.
+    item or query adds to each score of the report, with which `compare` compares runs. made: how the vectors were made, a record for each
+    store, or of the embedding.
     """
 
     rows: list[Prediction] | list[CaptionMatch]
     report: Report | None
     outcomes: Callable[[], Mapping[str, Outcomes]] = dict
+    made: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,10 @@ class Task:
     listener: Listener
     suite: Suite | None = None
     rows: list[Any] = field(default_factory=list)  # where no output takes them
+
+    def __post_init__(self) -> None:
+        if self.options.nms is not None and (self.truth or self.suite):
+            raise UsageError("nms leaves rows out, and scores are of every row; leave nms or the truth out")
 
     @property
     def folds(self) -> dict[str, str | None]:
@@ -87,7 +95,8 @@ class Task:
         scores = classifier.score(batch.vectors)
         truths = tally.add(batch, scores)
         rows = predictions(classifier, batch, scores, truths, self.options.top)
-        self.emit(list(join_predictions(rows) if self.options.stretches else rows))
+        rows = join_predictions(rows) if self.options.stretches else rows
+        self.emit(list(rows) if self.options.nms is None else suppress_predictions(list(rows), self.options.nms))
         for id in batch.ids:
             self.listener.succeeded(id)
 
@@ -128,18 +137,19 @@ class Task:
         return report
 
     def _suite_record(self, suite: Suite) -> dict[str, Any]:
-        files = [str(path) for path in suite.files]
-        record: dict[str, Any] = {"suite": suite.name, "about": suite.about, "protocol": suite.protocol}
-        record |= {"options": suite.options, "files": files, "notes": suite.notes}
         seen = self._seen(suite)
-        return record | {"published": suite.published, "published_in": suite.source} | ({"seen": seen} if seen else {})
+        return suite_record(suite) | ({"seen": seen} if seen else {})
 
     def _seen(self, suite: Suite) -> str:
         """Return in words what the model has seen of the suite's data in training; empty where nothing is known."""
-        trained_on = self.source.space.trained_on()
-        used = (face(name).encoder for name in (*(suite.weights or [self.source.modality]), TEXT))
-        known = {name: trained_on.get(name, {}).get(suite.name) for name in used}
-        return "; ".join(f"the model has seen this data: its {name} encoder {what}" for name, what in known.items() if what)
+        return seen_in_training(self.source.space, suite.name, (*(suite.weights or [self.source.modality]), TEXT))
+
+
+def seen_in_training(space: Space, suite: str, modalities: Iterable[str]) -> str:
+    """Return in words what the encoders of some modalities have seen of a suite's data in training; empty where nothing is known."""
+    trained_on = space.trained_on()
+    known = {name: trained_on.get(name, {}).get(suite) for name in (face(modality).encoder for modality in modalities)}
+    return "; ".join(f"the model has seen this data: its {name} encoder {what}" for name, what in known.items() if what)
 
 
 def note_gaps(tally: Tally, listener: Listener) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from imagebind_cli.boxes import holds_boxes
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.similarity import combine, unit
-from imagebind_cli.sources import Failure, Item
+from imagebind_cli.sources import Failure, Item, kept_beside
 from imagebind_cli.space import Space
 from imagebind_cli.store import StoreReader, is_store, open_store
 
@@ -21,7 +23,8 @@ from imagebind_cli.store import StoreReader, is_store, open_store
 class ItemVectors:
     """The vectors of several items.
 
-    ids: of each row. metas: the other columns of its manifest row. vectors: rows (k, dim) float32, unit vectors unless lengths are wanted.
+    ids: of each row. metas: the other columns of its manifest row, and of a region what is known of it.
+    vectors: rows (k, dim) float32, unit vectors unless lengths are wanted.
     spans: start and end in seconds where windows are kept apart, else None. clocks: when each began, in ISO 8601, None where its file does
     not say.
     """
@@ -65,15 +68,16 @@ def stored_vectors(reader: StoreReader, windows: bool = False, metas: bool = Fal
 
     Args:
         windows: yield each window of an item, in place of their mean made a unit vector again.
-        metas: look up the manifest columns of each row, which takes time; `{}` otherwise.
+        metas: look up the manifest columns of each row, which takes time; `{}` otherwise. Those of regions are looked up in any case.
     """
     ids, spans, start = reader.ids, reader.spans, 0
-    for block in _whole_items(reader, spans is not None):
+    regions = holds_boxes(reader.provenance)
+    for block in _whole_items(reader, spans is not None or regions):
         block_ids = ids[start : start + len(block)]
         seconds: list[tuple[float, float] | None] = [None] * len(block)
         if spans is not None and windows:
             seconds = [None if np.isnan(low) else (float(low), float(high)) for low, high in spans[start : start + len(block)]]
-        block_metas: list[Mapping[str, Any]] = [reader.meta(start + row) if metas else {} for row in range(len(block))]
+        block_metas: list[Mapping[str, Any]] = [reader.meta(start + row) if metas or regions else {} for row in range(len(block))]
         vectors = unit(block) if block.dtype == np.float16 else block  # rounding to float16 changes a vector's length
         batch = ItemVectors(block_ids, block_metas, np.asarray(vectors, np.float32), seconds, reader.clocks[start : start + len(block)])
         start += len(block)
@@ -81,7 +85,7 @@ def stored_vectors(reader: StoreReader, windows: bool = False, metas: bool = Fal
 
 
 def _whole_items(reader: StoreReader, together: bool) -> Iterator[np.ndarray]:
-    """Yield the blocks of a store; with `together`, cut so that all windows of an item are in one block."""
+    """Yield the blocks of a store; with `together`, cut so that all windows or regions of an item are in one block."""
     if not together:
         yield from reader.blocks()
         return
@@ -120,6 +124,7 @@ class VectorSource:
         space: the joint space they belong to. readers: opened stores; if there are none, `items` are embedded.
         pool: `mean`, or `none` for a row for each window. options: of the modality's reader.
         weights: of each modality in an item's payload, where it has several. has_columns: whether items can have manifest columns.
+        record: what the record of embedded vectors says besides, as `Inputs.record` returns it.
         lengths: give vectors the length that the encoder gave them, in place of unit vectors.
     Raises:
         UserError: a store holds another modality, or vectors of another model; lengths of vectors that are stored or weighted.
@@ -135,6 +140,7 @@ class VectorSource:
         options: ReadingOptions | None = None,
         weights: Mapping[str, float] | None = None,
         has_columns: bool = True,
+        record: Mapping[str, Any] = MappingProxyType({}),
         lengths: bool = False,
     ) -> None:
         if lengths and (readers or weights):
@@ -144,7 +150,7 @@ class VectorSource:
             )
         self.lengths = lengths
         self.space, self.modality, self.pool, self.options, self.weights = space, modality, pool, options, weights
-        self.has_columns = has_columns
+        self.has_columns, self._record = has_columns, record
         self._readers = [space.admit(reader, modality) for reader in readers]
         self._items = items
         self._assumed: dict[str, None] = {}
@@ -153,6 +159,12 @@ class VectorSource:
     def is_stored(self) -> bool:
         """Whether the vectors are read from stores."""
         return bool(self._readers)
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether any of the vectors are of regions."""
+        tiles = getattr(self.options, "tiles", None) is not None
+        return tiles or holds_boxes(self._record) or any(holds_boxes(reader.provenance) for reader in self._readers)
 
     def of_items(self, items: Iterable[Item | Failure]) -> VectorSource:
         """Return a source that embeds other items in the same way."""
@@ -163,7 +175,8 @@ class VectorSource:
         if self._readers:
             return [dict(reader.provenance) for reader in self._readers]
         modalities = list(self.weights or [self.modality])
-        return [self.space.made_of(name, self.pool, self._options_of(name)) | {"assumptions": list(self._assumed)} for name in modalities]
+        besides = {**self._record, "assumptions": list(self._assumed)}
+        return [self.space.made_of(name, self.pool, self._options_of(name)) | besides for name in modalities]
 
     def _options_of(self, modality: str) -> ReadingOptions | None:
         return self.options if modality == self.modality else None
@@ -195,7 +208,9 @@ class VectorSource:
             parts = result.embeddings
             vectors, spans = np.stack([part.vector for part in parts]), [part.span for part in parts]
             vectors *= np.array([[part.length if self.lengths else 1] for part in parts], np.float32)
-            yield ItemVectors([item.id] * len(parts), [item.meta] * len(parts), vectors, spans, [part.clock for part in parts])
+            beside = kept_beside(item, (modality,))
+            metas: list[Mapping[str, Any]] = [{**beside, **(part.region or {})} for part in parts]
+            yield ItemVectors([item.id] * len(parts), metas, vectors, spans, [part.clock for part in parts])
 
     def _weighted(self, listener: Listener, failed: Callable[[str], object]) -> Iterator[ItemVectors]:
         """Yield each item as the weighted sum of its vectors in several modalities. An item that fails in one of them fails."""

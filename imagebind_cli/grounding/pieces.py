@@ -18,9 +18,10 @@ from imagebind_cli import registry
 from imagebind_cli.encoder import IMAGEBIND, EncoderConfig, Sample, Span
 from imagebind_cli.encoders.audio import HOP, RATE
 from imagebind_cli.errors import UsageError
-from imagebind_cli.grounding.squares import square_view, squares
+from imagebind_cli.grounding.squares import square_view
 from imagebind_cli.media.image import LONGEST, middle
 from imagebind_cli.media.maps.palettes import ramp
+from imagebind_cli.media.regions import squares
 from imagebind_cli.media.views import Box
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.prepared import Prepared
@@ -133,10 +134,10 @@ def _drawn_pieces(
         again, alone = source, options
         if isinstance(first, Image.Image):
             again = np.stack([np.asarray(picture) for picture in shown]) if face.timed else first
-            windows: dict[str, Any] = {name: None for name in ("stretch", "moment", "clips", "hop") if hasattr(options, name)}
+            windows: dict[str, Any] = {name: None for name in ("stretch", "moment", "clips", "hop", "adjacent") if hasattr(options, name)}
             alone = replace(options, **windows)
         width, height = first.size if isinstance(first, Image.Image) else first.shape[::-1]
-        boxes: list[Box | None] = list(squares(width, height, divisors))
+        boxes: list[Box | None] = [box for divisor in divisors for box in squares(width, height, min(width, height) / divisor)]
         own = _tensor(again, face, config, alone)
         clips = [*own]
         if width == height and not face.timed:

@@ -5,8 +5,6 @@ Dimensions: q queries, (gh, gw) a grid of patches, (rows, columns) a heat map.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from imagebind_cli.encoder import EncoderConfig
@@ -15,21 +13,6 @@ from imagebind_cli.media.views import Box, Crop, View
 SHORT = 256  # cells of a heat map along the short side of a picture, at most
 LONGEST = 4096  # and along the long side
 NEAR = 1e-6  # of the range of a map: values this close to the largest are equally large
-
-
-def squares(width: float, height: float, divisors: tuple[int, ...]) -> list[Box]:
-    """Return squares that cover a picture, of its short side divided by each divisor; neighbours overlap by half or more."""
-    boxes = []
-    for divisor in divisors:
-        side = min(width, height) / divisor
-        lefts, tops = (_starts(length, side) for length in (width, height))
-        boxes += [(left, top, left + side, top + side) for top in tops for left in lefts]
-    return boxes
-
-
-def _starts(length: float, side: float) -> list[float]:
-    count = math.ceil(round((length - side) / (side / 2), 6)) + 1
-    return [float(start) for start in np.linspace(0, length - side, count)]
 
 
 def square_view(box: Box, width: int, height: int) -> View:

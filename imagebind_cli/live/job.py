@@ -32,7 +32,14 @@ CUTTERS = {
     "imu": "imagebind_cli.live.readings:ReadingCutter",
 }
 FAMILIES = ("imagebind", "clip")  # whose windows are ImageBind's
-OF_ALL = ("clips", "centres", "standardise", "remove_gravity", "track")  # reading options that need the whole of a recording, or its file
+OF_ALL = (
+    "clips",
+    "centres",
+    "adjacent",
+    "standardise",
+    "remove_gravity",
+    "track",
+)  # reading options that need the whole of a recording, or its file
 
 
 @dataclass(frozen=True)

@@ -201,11 +201,13 @@ def read_image(source: Source) -> Image.Image:
 
 
 @decoding("picture")
-def upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image, whole: bool = False) -> Image.Image:
     """Convert a picture to RGB with 8 bits a channel, turned upright by its EXIF orientation, 16 bits scaled down.
 
     Transparency is dropped, as in the published code. The picture passed may itself be turned.
 
+    Args:
+        whole: keep all of a very long picture; see `LONGEST`.
     Raises:
         ValueError: a floating-point picture, whose range nothing says.
     """
@@ -213,7 +215,7 @@ def upright(image: Image.Image) -> Image.Image:
         with suppress(Exception):  # it is turned before Pillow writes what is left of its EXIF, which may fail
             ImageOps.exif_transpose(image, in_place=True)  # a large picture is never copied without need
     across, down = middle(image.width, image.height), middle(image.height, image.width)
-    if (across.start, down.start) != (0, 0):
+    if (across.start, down.start) != (0, 0) and not whole:
         image = image.crop((across.start, down.start, across.stop, down.stop))
     return as_rgb(image)
 

@@ -52,12 +52,20 @@ tr:nth-child(even) > * { background: #8881 }
 .confusion thead th { writing-mode: vertical-rl; transform: rotate(180deg); padding: .3rem 0; font-weight: normal }
 .confusion tbody th { background: none; font-weight: normal; text-align: right; vertical-align: middle; white-space: nowrap }
 
+.boxed { position: relative; width: fit-content; margin-bottom: .4rem }
+.boxed > img { margin: 0 }
+.boxed > i { position: absolute; box-sizing: border-box; border: 2px solid; box-shadow: 0 0 1px 1px #0008, inset 0 0 1px 1px #0008 }
+.boxed > i { font: 700 11px/1 system-ui, sans-serif; color: #fff; text-shadow: 0 0 2px #000, 0 0 2px #000; padding: 1px 2px; overflow: hidden }
+
 figure { display: inline-block; margin: 0 1em 1.5em 0; vertical-align: top }
 figcaption { font-weight: 600 }
 .key { font-size: 13px }
 .key span { margin-right: 1em; white-space: nowrap }
 .key i { display: inline-block; width: 14px; height: 3px; margin-right: 4px }
 """
+
+
+COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#00a5a5", "#f032e6", "#9a6324")  # of boxes, one for each class
 
 
 def escape(text: str) -> str:
@@ -81,6 +89,21 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: Sequence[in
 
     start = f'<table class="{kind}">' if kind else "<table>"
     return f"{start}<thead>{row('th', head)}</thead><tbody>{''.join(row('td', cells) for cells in rows)}</tbody></table>"
+
+
+def boxed(image: str, size: tuple[int, int], boxes: Sequence[tuple[Sequence[float], str, int]]) -> str:
+    """Draw boxes over a picture.
+
+    Args:
+        image: the picture as HTML. size: its width and height in the unit of the boxes. boxes: x, y, width and height of each, the text in its
+            corner, and the number of its colour.
+    """
+    marks = (
+        f'<i aria-hidden="true" style="left:{100 * x / size[0]:.2f}%;top:{100 * y / size[1]:.2f}%;width:{100 * width / size[0]:.2f}%;'
+        f'height:{100 * height / size[1]:.2f}%;border-color:{COLOURS[colour % len(COLOURS)]}">{escape(text)}</i>'
+        for (x, y, width, height), text, colour in boxes
+    )
+    return f'<div class="boxed">{image}{"".join(marks)}</div>'
 
 
 def opening(title: str) -> str:

@@ -1,10 +1,10 @@
-"""The report of a classification as a page, and its confusion matrix as a picture."""
+"""A classification as a page: its report, and its regions over their pictures; and its confusion matrix as a picture."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,17 +14,83 @@ import numpy as np
 from imagebind_cli.errors import UserError
 from imagebind_cli.evaluation.report import format_score
 from imagebind_cli.files import replacing
-from imagebind_cli.pages.base import escape, table, write_page
+from imagebind_cli.pages.base import boxed, escape, table, write_page
 
 if TYPE_CHECKING:
+    from imagebind_cli.evaluation.classifier import Prediction
     from imagebind_cli.evaluation.comparison import Comparison
 
 MATRIX_CLASSES = 60  # classes up to which the page has the whole confusion matrix
+MOST_PICTURES = 100  # with regions that a page shows
 CONFUSED = 30  # pairs of classes that the list of confusions has at most
 
 
-def write_report_page(path: Path, report: Mapping[str, Any]) -> None:
-    """Write a report, as `imagebind zeroshot --report` has it, as a page.
+class RegionCards:
+    """The classified regions of pictures, for a page: those of the first `MOST_PICTURES`.
+
+    modality: of the pictures.
+    """
+
+    def __init__(self, modality: str) -> None:
+        self._modality = modality
+        self._rows: dict[str, list[Prediction]] = {}
+        self._pictures = 0
+        self._last = ""
+
+    def __len__(self) -> int:
+        return self._pictures
+
+    def add(self, rows: Iterable[Prediction]) -> None:
+        """Take rows as they come, those of one picture one after the other; rows without a box are left out."""
+        for row in rows:
+            if row.box is None:
+                continue
+            self._pictures += row.id != self._last
+            self._last = row.id
+            if row.id in self._rows or len(self._rows) < MOST_PICTURES:
+                self._rows.setdefault(row.id, []).append(row)
+
+    def section(self, options: Mapping[str, Any]) -> str:
+        """Return the part of a page that shows them. options: how the pictures were read."""
+        colours: dict[str, int] = {}
+        cards = [self._card(id, rows, colours, options) for id, rows in self._rows.items()]
+        rest = f"<p>The first {len(cards):,} of {self._pictures:,} pictures.</p>" if self._pictures > len(cards) else ""
+        words = "<p>Each region with its best class, the probability of that, and its box: x, y, width and height in pixels.</p>"
+        return f'<h2>Regions</h2>{words}{rest}<ol class="cards">{"".join(cards)}</ol>'
+
+    def _card(self, id: str, rows: Sequence[Prediction], colours: dict[str, int], options: Mapping[str, Any]) -> str:
+        from imagebind_cli.pages.pictures import picture  # only here: a report needs no Pillow
+        from imagebind_cli.sources import reason
+
+        path = rows[0].meta.get(self._modality, id)
+        marks = [
+            (row.box or (), str(number), colours.setdefault(row.top[0].name, len(colours))) for number, row in enumerate(rows, start=1)
+        ]
+        try:
+            shown = picture(self._modality, str(path), None, options)
+            image = f'<img src="{shown.image}" alt="{escape(f"{id} with {len(rows)} regions")}">'
+            image = image if shown.size is None else boxed(image, shown.size, marks)
+        except (OSError, ValueError) as error:
+            image = f"<small>cannot be shown: {escape(reason(error))}</small>"
+        lines = (
+            f"<div><strong>{number}.</strong> {escape(row.top[0].name)} {row.top[0].probability:.2f} "
+            f"<small>{', '.join(f'{side:g}' for side in row.box or ())}</small></div>"
+            for number, row in enumerate(rows, start=1)
+        )
+        return f"<li>{image}<div>{escape(id)}</div>{''.join(lines)}</li>"
+
+
+def write_region_page(path: Path, regions: RegionCards, made: Mapping[str, Any]) -> None:
+    """Write classified regions over their pictures as a page. made: how their vectors were made.
+
+    Raises:
+        UserError, OSError: as `write_page`.
+    """
+    write_page(path, "imagebind zeroshot", regions.section(made.get("options", {})) + _made_from(made))
+
+
+def write_report_page(path: Path, report: Mapping[str, Any], regions: RegionCards | None = None) -> None:
+    """Write a report, as `imagebind zeroshot --report` has it, as a page. regions: to show as well.
 
     Raises:
         UserError, OSError: as `write_page`.
@@ -36,6 +102,8 @@ def write_report_page(path: Path, report: Mapping[str, Any]) -> None:
         parts.append(_confusion(np.array(report["confusion"]), [row["class"] for row in report["classes"]]))
     if "classes" in report:
         parts.append(_classes(report["classes"]))
+    if regions:
+        parts.append(regions.section(report["made"][0].get("options", {})))
     rest = {key: value for key, value in report.items() if key not in ("classes", "confusion", "title")}
     parts.append(_made_from(rest))
     write_page(path, report["title"], "".join(parts))

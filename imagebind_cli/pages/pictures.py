@@ -19,7 +19,7 @@ import soundfile
 from PIL import Image
 
 from imagebind_cli.media.audio.sound import Sound
-from imagebind_cli.media.image import read_image
+from imagebind_cli.media.image import open_image, upright
 from imagebind_cli.media.maps.formats import read_map
 from imagebind_cli.media.maps.palettes import ramp
 from imagebind_cli.media.motion.recordings import read_recording
@@ -27,6 +27,7 @@ from imagebind_cli.media.video.clips import open_video
 from imagebind_cli.options import ThermalOptions
 from imagebind_cli.pages.preview import grey, traces
 from imagebind_cli.registry import PAGE_PICTURES
+from imagebind_cli.sources import Stretch
 
 SIDE = 240  # pixels of the longer side of a picture
 SHORT_SECONDS, EXCERPT_SECONDS = 30, 10  # sounds up to the first are played whole; of longer ones, so much of the beginning
@@ -39,11 +40,15 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Picture:
-    """A file as a page shows it. image, sound: `data:` addresses. about: which part of the file is shown, in words."""
+    """A file as a page shows it. image, sound: `data:` addresses. about: which part of the file is shown, in words.
+
+    size: width and height of the whole picture, upright, where it is one.
+    """
 
     image: str
     sound: str | None = None
     about: str = ""
+    size: tuple[int, int] | None = None
 
 
 def picture(modality: str, path: str, span: Span = None, options: Options = MappingProxyType({})) -> Picture:
@@ -59,9 +64,17 @@ def picture(modality: str, path: str, span: Span = None, options: Options = Mapp
     return made
 
 
+def seconds_shown(source: str | Stretch, span: Span) -> Span:
+    """Return the seconds to show of a source: those of a window, else those of a stretch; None for the whole."""
+    if span is not None or not isinstance(source, Stretch):
+        return span
+    start = source.start or 0.0
+    return start, start + EXCERPT_SECONDS if source.end is None else source.end
+
+
 def photo(path: str, span: Span, options: Options) -> Picture:
     """Show a picture."""
-    return _of(read_image(path))
+    return _of(upright(open_image(path), whole=True))
 
 
 def film(path: str, span: Span, options: Options) -> Picture:
@@ -122,7 +135,8 @@ def sound(path: str, span: Span, options: Options) -> Picture:
 
 
 def _of(image: Image.Image) -> Picture:
-    return Picture(_picture_address(image))
+    size = image.size
+    return Picture(_picture_address(image), size=size)
 
 
 def painted(values: np.ndarray, palette: str) -> np.ndarray:

@@ -23,7 +23,13 @@ from imagebind_cli.media.clock import parse_clock
 from imagebind_cli.options import both_values
 from imagebind_cli.registry import with_default_options
 
-BESIDE = ("spans", "notes", "clocks", "sums")  # keys of a sample's JSON by modality; the others are its id and columns of its manifest
+BESIDE = (
+    "spans",
+    "notes",
+    "clocks",
+    "regions",
+    "sums",
+)  # keys of a sample's JSON by modality; the others are its id and columns of its manifest
 ENDINGS = {
     "image": "jpg jpeg png webp bmp gif tif tiff ppm",
     "audio": "wav flac ogg opus mp3 m4a aac",
@@ -110,6 +116,7 @@ class Rows:
 class Prepared:
     """One modality of a sample as its encoder takes it: arrays (clips, *shape) in time order, their spans, and their provenance.
 
+    regions: of each clip that is a part of a picture or map, its `box`; [] where none is.
     began: the clock time of second 0, where the recording states it. sums: after each stretch, the `array_sum` of all up to it; None where an
     earlier version wrote them.
     """
@@ -120,6 +127,7 @@ class Prepared:
     provenance: Mapping[str, Any]
     began: datetime | None = None
     sums: Sequence[int] | None = None
+    regions: Sequence[Mapping[str, Any]] = ()
 
     def arrays(self) -> Iterator[np.ndarray]:
         """Yield each stretch as float32 (text: integers), in memory of its own.
@@ -211,7 +219,11 @@ class Entry:
             began = parse_clock(str(clocks.get(modality))) if isinstance(clocks, dict) else None
             parsed = self._parsed()
             sums = _listed(parsed, "sums", modality) if "sums" in parsed else None
-            return Prepared(ours, spans, tuple(map(str, notes)), self.provenance, began, sums)
+            regions = about.get("regions")
+            regions = regions.get(modality) if isinstance(regions, dict) else None
+            if regions and not (len(regions) == len(spans) and all(isinstance(region, dict) for region in regions)):
+                raise ValueError("its regions are broken")
+            return Prepared(ours, spans, tuple(map(str, notes)), self.provenance, began, sums, regions or ())
         member = self.media(modality)
         if member is None:
             return None

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import registry
+from imagebind_cli.boxes import box_of, holds_boxes
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.retrieval.queries import QueryEncoder
@@ -38,6 +39,7 @@ def find(
     weights: Sequence[float] | None = None,
     per_modality: bool = False,
     threshold: float = float("-inf"),
+    nms: float | None = None,
     model: Model | str | None = None,
     **query: str | Path | Sequence[str | Path],
 ) -> list[Hit]:
@@ -45,11 +47,11 @@ def find(
 
     Args:
         stores: of one model. model: what encodes sentences and files; the stores' own if not given.
-        k, weights, per_modality, threshold, query: as `Finder.find` takes them.
+        k, weights, per_modality, threshold, nms, query: as `Finder.find` takes them.
     Raises:
         UserError: no such store, stores of different models, or a query that cannot be read.
     """
-    return Finder(stores, space=Space(model)).find(k=k, weights=weights, per_modality=per_modality, threshold=threshold, **query)
+    return Finder(stores, space=Space(model)).find(k=k, weights=weights, per_modality=per_modality, threshold=threshold, nms=nms, **query)
 
 
 class Finder:
@@ -76,7 +78,7 @@ class Finder:
         options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         for face in map(registry.face, registry.MODALITIES):
-            face.read_options({name: options[name] for name in face.options.names(face.still) if name in options})
+            face.read_options({name: options[name] for name in face.options.names(face.timed) if name in options})
         self.space, self.options = space or Space(), options
         opened = [self.space.admit(open_store(path)) for path in stores]
         for number, path in enumerate(stores):
@@ -92,12 +94,14 @@ class Finder:
         weights: Sequence[float] | None = None,
         per_modality: bool = False,
         threshold: float = float("-inf"),
+        nms: float | None = None,
         **query: str | Path | Sequence[str | Path],
     ) -> list[Hit]:
         """Find the rows nearest to one query, best first.
 
         Args:
             k: answers. per_modality: `k` of each modality instead of all together. threshold: the lowest cosine of an answer.
+            nms: leave out regions whose intersection over union with a better answer in their picture is more than this.
             query: by modality a sentence or a file (`text="snow"`, `image="dog.jpg"`), `like=` the id of an item of the stores, `vector=` a
                 file of one vector; or a list of these (`text=["snow", "night"]`). Several are combined: the normalised weighted sum of
                 their unit vectors.
@@ -109,7 +113,7 @@ class Finder:
         if not parts:
             raise UserError("a query is needed, as in text='a dog'")
         request = combined_request(parts, weights)
-        ((_, hits),) = self.answer([request], k, per_modality=per_modality, threshold=threshold)
+        ((_, hits),) = self.answer([request], k, per_modality=per_modality, threshold=threshold, nms=nms)
         return hits
 
     def answer(
@@ -119,18 +123,20 @@ class Finder:
         *,
         per_modality: bool = False,
         threshold: float = float("-inf"),
+        nms: float | None = None,
         listener: Listener | None = None,
         waiting: bool = False,
     ) -> Iterator[tuple[Query, list[Hit]]]:
         """Answer requests, in order.
 
         Args:
-            k, per_modality, threshold: as in `find`. listener: receives requests that fail, which are then left out; by default a failure raises.
+            k, per_modality, threshold, nms: as in `find`.
+            listener: receives requests that fail, which are then left out; by default a failure raises.
             waiting: answer each request at once, for a source that may wait for the answer before its next request.
         """
         listener = listener or Strict()
         batches = map(self.encoder(listener).encode, request_batches(requests, waiting))
-        return self._answer(batches, k, per_modality, threshold, listener)
+        return self._answer(batches, k, per_modality, threshold, nms, listener)
 
     def answer_file(
         self,
@@ -139,33 +145,38 @@ class Finder:
         *,
         per_modality: bool = False,
         threshold: float = float("-inf"),
+        nms: float | None = None,
         listener: Listener | None = None,
         exhibits: bool = False,
     ) -> Iterator[tuple[Query, list[Hit]]]:
         """Answer every query of a file: lines of sentences or JSON objects, a table, a store, an array; `-` for lines on stdin.
 
         Args:
-            k, per_modality, threshold, listener: as in `answer`. exhibits: whether a page shows the queries.
+            k, per_modality, threshold, nms, listener: as in `answer`. exhibits: whether a page shows the queries.
         """
         listener = listener or Strict()
         if str(path) == "-" or not holds_vectors(path):
             requests = read_requests(path, self.space.note)
-            return self.answer(requests, k, per_modality=per_modality, threshold=threshold, listener=listener, waiting=str(path) == "-")
-        return self._answer(self.encoder(listener).encode_rows(path, exhibits), k, per_modality, threshold, listener)
+            return self.answer(
+                requests, k, per_modality=per_modality, threshold=threshold, nms=nms, listener=listener, waiting=str(path) == "-"
+            )
+        return self._answer(self.encoder(listener).encode_rows(path, exhibits), k, per_modality, threshold, nms, listener)
 
     def encoder(self, listener: Listener) -> QueryEncoder:
         """Return the encoder that turns requests into queries on these stores."""
         return QueryEncoder(self.space, self.stores, self.options, listener)
 
     def _answer(
-        self, batches: Iterable[list[Query]], k: int, per_modality: bool, threshold: float, listener: Listener
+        self, batches: Iterable[list[Query]], k: int, per_modality: bool, threshold: float, nms: float | None, listener: Listener
     ) -> Iterator[tuple[Query, list[Hit]]]:
+        if nms is not None and not any(holds_boxes(store.provenance) for store in self.stores):
+            raise UsageError("nms is of overlapping regions, and none of these stores has any: embed with --boxes or --tiles")
         for store in self.stores:
             if not len(store):
                 self.space.note(f"{store.path}: holds nothing yet")
         rows = sum(map(len, self.stores))
         for queries in filter(None, batches):
-            answers = search(self.stores, queries, k, per_modality=per_modality, threshold=threshold, nearest=self._nearest)
+            answers = search(self.stores, queries, k, per_modality=per_modality, threshold=threshold, nms=nms, nearest=self._nearest)
             for query, hits in zip(queries, answers, strict=True):
                 if query.rows and len(query.rows) == rows:
                     hint = self._one_window(query)
@@ -175,12 +186,14 @@ class Finder:
                 listener.succeeded(query.id)
 
     def _one_window(self, query: Query) -> str:
-        """Return a hint to query one window of an item that has several, so that the others can be answers."""
+        """Return a hint to query one window or region of an item that has several, so that the others can be answers."""
         number, row = min(query.rows)
         store = self.stores[number]
-        span = window_seconds(store, row)
-        if span is None or len(query.rows) == 1:
+        span, box = window_seconds(store, row), box_of(store.meta(row))
+        if len(query.rows) == 1 or (span is None and box is None):
             return ""
+        if span is None:
+            return f"; one of its regions: --like '{store.id(row)}#{','.join(f'{number:g}' for number in box or ())}'"
         return f"; one of its windows: --like '{store.id(row)}#{span[0]:.10g}-{span[1]:.10g}'"
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from imagebind_cli import registry
 from imagebind_cli.errors import UserError
 from imagebind_cli.events import Listener
-from imagebind_cli.options import EXCLUSIVE, both_values
+from imagebind_cli.options import EXCLUSIVE, REGION_OPTIONS, both_values
 from imagebind_cli.retrieval.requests import BATCH, LIKE, VECTOR, QueryRequest, describe
 from imagebind_cli.retrieval.search import Query
 from imagebind_cli.retrieval.stored_items import Exhibit, QueryPart, RowPlace, stored_exhibit, stored_item
-from imagebind_cli.retrieval.vector_files import note_assumed_model, read_vector, vector_blocks
+from imagebind_cli.retrieval.vector_files import WantedVectors, note_assumed_model, read_vector, vector_blocks
 from imagebind_cli.similarity import combine, unit
 from imagebind_cli.sources import Failure, Item, Stretch, as_sentence
 from imagebind_cli.space import Space
@@ -30,7 +30,7 @@ class QueryEncoder:
 
     Args:
         space: has admitted the stores, and loads the model when a request needs it.
-        stores: those that are searched; () where nothing stored is, and a query then cannot be an item of them.
+        stores: those that a query may be an item of; () for none.
         chosen: reading options by name; any other is as the stores' files were read.
         listener: receives requests that fail, and assumptions made in reading others.
     """
@@ -69,7 +69,7 @@ class QueryEncoder:
                 for row, id in enumerate(searched.ids):
                     rows.setdefault(id, []).append((number, row))
         first = 0
-        for ids, vectors in vector_blocks(path, self._space, self._stores[0], self._listener):
+        for ids, vectors in vector_blocks(path, self._space, self._wanted, self._listener):
             for start in range(0, len(ids), BATCH):
                 try:
                     units = unit(vectors[start : start + BATCH])
@@ -81,19 +81,21 @@ class QueryEncoder:
                 yield [Query(id, vector, exhibit, frozenset(rows.get(id, ()))) for id, vector, exhibit in batch]
 
     @property
-    def _model_name(self) -> str | None:
-        return self._stores[0].provenance.get("model") if self._stores else self._space.loaded.name
+    def _wanted(self) -> WantedVectors:
+        if self._stores:
+            first = self._stores[0]
+            return WantedVectors(first.dim, str(first.path), first.provenance.get("model"))
+        return WantedVectors(self._space.loaded.dim, "the model", self._space.loaded.name)
 
     def _query(self, request: QueryRequest, embedded: Embedded) -> Query:
         parts = [self._part(kind, source, embedded) for kind, source in request.parts]
         vectors = [part.vector for part in parts]
         if request.vector is not None:
-            note_assumed_model("a line with an embedding", self._model_name, self._listener)
+            note_assumed_model("a line with an embedding", self._wanted.model, self._listener)
             vectors = [np.array(request.vector)]
-        width, whose = (self._stores[0].dim, self._stores[0].path) if self._stores else (self._space.loaded.dim, "the model")
         for vector in vectors:
-            if vector.shape != (width,):
-                raise ValueError(f"a vector of {vector.size} numbers; those of {whose} have {width}")
+            if vector.shape != (self._wanted.dim,):
+                raise ValueError(f"a vector of {vector.size} numbers; those of {self._wanted.place} have {self._wanted.dim}")
         rows = frozenset[RowPlace]().union(*(part.rows for part in parts))
         return Query(request.id, combine(np.stack(vectors), request.weights), tuple(part.exhibit for part in parts), rows)
 
@@ -101,7 +103,7 @@ class QueryEncoder:
         if kind == LIKE:
             return stored_item(self._stores, str(source))
         if kind == VECTOR:
-            return read_vector(Path(str(source)), self._space, self._stores[0], self._listener)
+            return read_vector(Path(str(source)), self._space, self._wanted, self._listener)
         vector = embedded[kind, source]
         if isinstance(vector, Failure):
             raise ValueError(vector.reason)
@@ -125,7 +127,8 @@ class QueryEncoder:
                     embedded[modality, item.payload] = result
                     continue
                 self._listener.remarks(item.id, result.notes, result.warnings)
-                embedded[modality, item.payload] = result.embeddings[0].vector
+                vectors = [part.vector for part in result.embeddings]  # several of tiles
+                embedded[modality, item.payload] = combine(np.stack(vectors)) if len(vectors) > 1 else vectors[0]
         return embedded
 
     def reading_options(self, modality: str) -> dict[str, Any]:
@@ -134,10 +137,10 @@ class QueryEncoder:
         alike = [store for store in self._stores if store.modality == modality]
         stored: Mapping[str, Any] = alike[0].provenance.get("options", {}) if alike else {}
         for other in alike[1:]:
-            self._compare(alike[0], other, {name for name in known if name not in self._chosen})
+            self._compare(alike[0], other, {name for name in known if name not in (*self._chosen, *REGION_OPTIONS)})
         chosen = {name: value for name, value in self._chosen.items() if name in known}
-        # `centres` are times in the stores' recordings, which mean nothing in a query.
-        unfit = {"centres"}.union(*(group for group in EXCLUSIVE if group & chosen.keys()))
+        # `centres` are times in the stores' recordings, which mean nothing in a query. A query of tiled pictures is a whole one.
+        unfit = {"centres", *REGION_OPTIONS}.union(*(group for group in EXCLUSIVE if group & chosen.keys()))
         return {name: value for name, value in stored.items() if name in known and name not in unfit} | chosen
 
     def _compare(self, first: StoreReader, other: StoreReader, names: set[str]) -> None:

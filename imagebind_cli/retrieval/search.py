@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from imagebind_cli.boxes import BOX, box_of, box_overlaps
 from imagebind_cli.media.windows import TOUCHING_SECONDS
 from imagebind_cli.retrieval.stored_items import Exhibit, RowPlace, window_seconds
 from imagebind_cli.similarity import top_k
 from imagebind_cli.store import StoreReader
+
+MORE = 4  # times as many rows are looked at in turn, until enough of them do not overlap
 
 # An index: (store, queries (queries, dim), k) to row numbers int64 (queries, k), padded with -1, and their scores.
 Nearest = Callable[[StoreReader, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
@@ -57,13 +60,19 @@ class Hit:
         return (min(start for start, _ in spans), max(end for _, end in spans)) if spans else None
 
     @property
+    def box(self) -> list[float] | None:
+        """The box of a region: x, y, width and height in pixels of its picture; None for a whole input."""
+        return box_of(self.store.meta(self.row))
+
+    @property
     def clock(self) -> str | None:
         """When it began, in ISO 8601, if its file states that."""
         return self.store.clock(self.stretch[0] if self.stretch else self.row)
 
     def as_json(self, query: str) -> dict[str, Any]:
         """Return the line that `imagebind retrieve` prints."""
-        span, meta = self.span, self.store.meta(self.row)
+        span, box, meta = self.span, self.box, self.store.meta(self.row)
+        meta = meta if box is None else {key: value for key, value in meta.items() if key != BOX}
         return {
             "query": query,
             "rank": self.rank,
@@ -72,6 +81,7 @@ class Hit:
             "modality": self.store.modality,
             **({} if span is None else {"start": span[0], "end": span[1]}),
             **({"windows": len(self.stretch)} if self.stretch else {}),
+            **({} if box is None else {BOX: box}),
             **({} if self.clock is None else {"clock": self.clock}),
             "store": str(self.store.path),
             **({"meta": meta} if meta else {}),
@@ -85,22 +95,41 @@ def search(
     *,
     per_modality: bool = False,
     threshold: float = -np.inf,
+    nms: float | None = None,
     nearest: Nearest | None = None,
 ) -> list[list[Hit]]:
     """Find the k nearest rows for each query, best first; among equal scores the first by id.
 
     Args:
         stores: of one model. per_modality: k of each modality, ranked separately, in the order of the stores.
-        threshold: the lowest score of an answer. nearest: an index; exact if not given.
+        threshold: the lowest score of an answer. nms: as `suppress_overlaps` takes it, which leaves k answers. nearest: an index; exact if not given.
     """
     numbered = list(enumerate(stores))
     kinds = dict.fromkeys(store.modality for store in stores) if per_modality else [None]
     answers: list[list[Hit]] = [[] for _ in queries]
     for kind in kinds:
         group = [(number, store) for number, store in numbered if kind in (None, store.modality)]
-        for hits, more in zip(answers, _search(group, queries, k, threshold, nearest), strict=True):
+        found = _search(group, queries, k, threshold, nearest) if nms is None else _search_apart(group, queries, k, threshold, nearest, nms)
+        for hits, more in zip(answers, found, strict=True):
             hits.extend(more)
     return answers
+
+
+def suppress_overlaps(hits: Sequence[Hit], most: float) -> list[Hit]:
+    """Leave out regions that overlap a better answer in the same picture (non-maximum suppression).
+
+    most: the intersection over union with an answer that is left, beyond which one goes. hits: one ranking, best first.
+    """
+    left: list[Hit] = []
+    boxes: dict[tuple[str, str], list[list[float]]] = {}
+    for hit in hits:
+        if (box := hit.box) is not None:
+            better = boxes.setdefault((hit.store.modality, hit.id), [])
+            if better and box_overlaps([box], better).max() > most:
+                continue
+            better.append(box)
+        left.append(replace(hit, rank=len(left) + 1))
+    return left
 
 
 def join_windows(hits: Sequence[Hit]) -> list[Hit]:
@@ -142,6 +171,19 @@ def _stretches(windows: Iterable[Hit]) -> Iterator[Hit]:
 def _joined(windows: Sequence[Hit]) -> Hit:
     best = min(windows, key=lambda hit: hit.rank)
     return best if best.span is None else replace(best, stretch=tuple(hit.row for hit in windows))
+
+
+def _search_apart(
+    group: list[tuple[int, StoreReader]], queries: Sequence[Query], k: int, threshold: float, nearest: Nearest | None, nms: float
+) -> list[list[Hit]]:
+    """Return the k nearest rows that are left by `suppress_overlaps`: search for more of them until there are k, or no more rows."""
+    fetched, rows = k, sum(len(store) for _, store in group)
+    while True:
+        fetched = min(MORE * fetched, rows)
+        ranked = list(_search(group, queries, fetched, threshold, nearest))
+        left = [suppress_overlaps(hits, nms)[:k] for hits in ranked]
+        if fetched == rows or all(len(some) == k or len(hits) < fetched for some, hits in zip(left, ranked, strict=True)):
+            return left
 
 
 def _search(

@@ -1,17 +1,18 @@
-"""An item of the stores as part of a query, by its id, or some of its windows, by `ID#START-END` or `ID@SECONDS`."""
+"""An item of the stores as part of a query, by its id, or some of its rows: windows by `ID#START-END` or `ID@SECONDS`, a region by `ID#X,Y,W,H`."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from imagebind_cli.boxes import box_of
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.windows import within
 from imagebind_cli.similarity import combine
@@ -29,13 +30,14 @@ class Exhibit(NamedTuple):
     """A query or an answer as a page shows it.
 
     kind: the modality, or `vector`. source: a path or sentence, or a `Stretch` of a file. name: its name, if not its source.
-    span: the seconds of a window.
+    span: the seconds of a window. box: x, y, width and height of a region in pixels of its picture.
     """
 
     kind: str
     source: str | Stretch
     name: str = ""
     span: tuple[float, float] | None = None
+    box: list[float] | None = None
 
 
 class QueryPart(NamedTuple):
@@ -48,12 +50,16 @@ class QueryPart(NamedTuple):
 
 def stored_exhibit(store: StoreReader, row: int) -> Exhibit:
     """Return the exhibit of a row: the file that its record names, else the one that its id names."""
-    id, meta = store.id(row), store.meta(row)
-    path = meta.get(store.modality)
+    return recorded_exhibit(store.modality, store.id(row), store.meta(row), window_seconds(store, row))
+
+
+def recorded_exhibit(modality: str, id: str, meta: Mapping[str, Any], span: tuple[float, float] | None) -> Exhibit:
+    """Return the exhibit of what is recorded of a row: its id, the other columns of its manifest, and the seconds of its window."""
+    path = meta.get(modality)
     source: str | Stretch = path if isinstance(path, str) else id
     with suppress(ValueError):  # earlier versions stored `start` and `end` columns that are not seconds
-        source = stretched(str(source), store.modality, meta)
-    return Exhibit(store.modality, source, id, window_seconds(store, row))
+        source = stretched(str(source), modality, meta)
+    return Exhibit(modality, source, id, span, box_of(meta))
 
 
 def window_seconds(store: StoreReader, row: int) -> tuple[float, float] | None:
@@ -65,16 +71,18 @@ def window_seconds(store: StoreReader, row: int) -> tuple[float, float] | None:
 
 
 def stored_item(stores: Sequence[StoreReader], id: str) -> QueryPart:
-    """Return an item of the stores as part of a query; its vector is the mean of its windows, where it has several.
+    """Return an item of the stores as part of a query; its vector is the mean of its windows or regions, where it has several.
 
     Raises:
-        UserError: no such item, with similar ids, or no such window of it.
+        UserError: no such item, with similar ids, or no such window or region of it.
     """
-    places = rows_of(stores, id) or _rows_of_window(stores, id) or _rows_at(stores, id)
+    places = rows_of(stores, id) or _rows_of_window(stores, id) or _rows_at(stores, id) or _rows_of_region(stores, id)
     if not places:
         raise UserError(f"no item {id!r} in {', '.join(str(store.path) for store in stores)}{_similar(stores, id)}")
     exhibit = stored_exhibit(stores[places[0][0]], places[0][1])
-    exhibit = exhibit._replace(name=id, span=exhibit.span if len(places) == 1 else None)
+    if len(places) > 1:
+        exhibit = exhibit._replace(span=None, box=None)
+    exhibit = exhibit._replace(name=id)
     vectors = [stores[number].rows(np.array([row]))[0] for number, row in places]
     return QueryPart(exhibit, combine(np.stack(vectors)), frozenset(places))
 
@@ -125,6 +133,24 @@ def _rows_at(stores: Sequence[StoreReader], name: str) -> list[RowPlace]:
         return there
     first, last = min(start for start, _ in spans.values()), max(end for _, end in spans.values())
     raise UserError(f"{asked[1]}: no window over {asked[2]} s; its {len(spans):,} are between {first:.10g} and {last:.10g} s")
+
+
+def _rows_of_region(stores: Sequence[StoreReader], name: str) -> list[RowPlace]:
+    """Return the rows of `ID#X,Y,W,H`: the regions with that box.
+
+    Raises:
+        UserError: the item has regions, but none there.
+    """
+    asked = re.fullmatch(r"(.+)#(\d+,\d+,\d+,\d+)", name, re.DOTALL)
+    rows = rows_of(stores, asked[1]) if asked else []
+    boxes = {place: box for place in rows if (box := box_of(stores[place[0]].meta(place[1]))) is not None}
+    if asked is None or not boxes:
+        return []
+    wanted = list(map(int, asked[2].split(",")))
+    if there := [place for place, box in boxes.items() if box == wanted]:
+        return there
+    examples = ", ".join(",".join(f"{number:g}" for number in box) for box in islice(boxes.values(), 3))
+    raise UserError(f"{asked[1]}: no region {asked[2]} in it; its {len(boxes):,} are {examples}, …")
 
 
 def _similar(stores: Sequence[StoreReader], id: str) -> str:

@@ -7,14 +7,16 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import OptionError, UsageError, UserError
 from imagebind_cli.file_kinds import Others, is_included, is_other
+from imagebind_cli.options import ReadingOptions
 from imagebind_cli.prepared import is_shard
 from imagebind_cli.sources.archives import archive_fault, expand_archives, from_shard, samples_of
+from imagebind_cli.sources.box_files import BoxFile, read_boxes
 from imagebind_cli.sources.folders import from_files, names_store
 from imagebind_cli.sources.items import Failure, Item, Modalities, Skips, are_sentences, as_sentence
 from imagebind_cli.sources.manifests import from_manifest, from_row
@@ -27,6 +29,7 @@ class Inputs:
 
     arguments: files, folders, patterns or sentences; `-` for stdin. manifest: a JSONL, CSV or TSV file of the inputs, in their place.
     columns: names to give to its columns, as in `tabular.read_rows`. stdin: what `-` reads; nul: its entries end with a NUL byte.
+    boxes: the regions of these inputs that are read in their place; without arguments and manifest its own pictures are the inputs.
     others: which files in folders are not meant, and how many there were. warn: called with a line on anything odd about stdin.
     """
 
@@ -37,6 +40,7 @@ class Inputs:
     nul: bool = False
     others: Others = field(default_factory=Others)
     warn: Callable[[str], None] | None = None
+    boxes: BoxFile | None = None
 
     @classmethod
     def of(
@@ -45,6 +49,32 @@ class Inputs:
         """Return inputs as they are, or those that arguments or a manifest name."""
         return inputs if isinstance(inputs, Inputs) else cls(tuple(map(str, inputs)), None if manifest is None else Path(manifest), columns)
 
+    def with_boxes(self, boxes: BoxFile | Path | str | None, modality: str, warn: Callable[[str], None] | None = None) -> Inputs:
+        """Return these inputs with regions, from a file as `read_boxes` takes it; unchanged without. warn: unless they have one."""
+        if boxes is None:
+            return self
+        return replace(self, boxes=boxes if isinstance(boxes, BoxFile) else read_boxes(boxes, modality), warn=self.warn or warn)
+
+    @property
+    def are_of_boxes(self) -> bool:
+        """Whether the inputs are the pictures that the file of boxes names."""
+        return self.boxes is not None and self.manifest is None and not self.arguments
+
+    def check_reading(self, options: ReadingOptions) -> None:
+        """Refuse reading options of regions that do not fit these inputs.
+
+        Raises:
+            OptionError: tiles of inputs that have boxes, or a shape of regions where they have none.
+        """
+        if self.boxes is not None and "tiles" in options.chosen:
+            raise OptionError("tiles are of whole pictures; leave tiles out where boxes are given", ["tiles"])
+        if self.boxes is None and "region_shape" in options.chosen:
+            raise OptionError("region_shape is of boxes; give --boxes FILE", ["region_shape"])
+
+    def record(self) -> dict[str, Any]:
+        """Return what the record of how vectors are made says of these inputs: whether they have boxes."""
+        return {} if self.boxes is None else {"boxes": True}
+
     def items(self, modalities: Modalities, skips: Skips | None = None, frames: bool = False) -> Iterator[Item | Failure]:
         """Yield the items in order, as `from_manifest` or `from_arguments` does.
 
@@ -52,12 +82,22 @@ class Inputs:
             modalities: to read of each item. skips: checks whether to skip a file, before it is opened.
             frames: a folder is one item, the frames of a video.
         """
+        if self.boxes is not None:
+            if len(modalities) > 1:
+                raise UsageError("boxes are of one modality at a time")
+            for note in (*self.boxes.notes, *(self.boxes.left_out() if self.are_of_boxes else ())):
+                if self.warn:
+                    self.warn(note)
+            whole = replace(self, boxes=None)
+            return self.boxes.items() if self.are_of_boxes else self.boxes.attach(whole.items(modalities, None, frames))
         if self.manifest is not None:
             return from_manifest(self.manifest, modalities, self.columns)
         return from_arguments(self.arguments, modalities, self.stdin, self.nul, skips, frames, self.others, self.warn)
 
     def count(self, modalities: Modalities, frames: bool = False) -> int | None:
         """Estimate the number of items, where that is possible without reading them: None for stdin and archives."""
+        if self.boxes is not None and self.are_of_boxes:
+            return len(self.boxes)
         if self.manifest is not None:
             if not self.manifest.is_file():  # a pipe
                 return None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from imagebind_cli.media.regions import Region
 from imagebind_cli.prepared import as_seconds
 from imagebind_cli.registry import face
 from imagebind_cli.store import UNKNOWN, Stamp
@@ -18,9 +19,9 @@ class Item:
     """One input. It passes through the pipeline with everything that belongs to it, and comes out with its result.
 
     payload: a path, for text the sentence itself, from a shard an open file in memory or `Prepared` arrays, a function that gives
-    one of these or an array, or a `Stretch` of one; where several modalities were asked for, such a thing for each by name. None for what
-    could not be named. meta: the other columns of its manifest row. stamp: what the input was when it was taken up, for a store to
-    recognise it by.
+    one of these or an array, or a `Stretch` or `Regions` of one; where several modalities were asked for, such a thing for each by name.
+    None for what could not be named. meta: the other columns of its manifest row. stamp: what the input was when it was taken up, for a
+    store to recognise it by.
     """
 
     id: str
@@ -62,9 +63,24 @@ class Stretch:
         return f"#{start}-{end}"
 
 
+@dataclass(frozen=True)
+class Regions:
+    """Regions of a picture or map, each of which is embedded as a picture of its own.
+
+    source: what the whole is read from. regions: each a `media.regions.Region`, or a box: x, y, width and height in pixels of the upright picture.
+    """
+
+    source: Any
+    regions: Sequence[Region | Sequence[float]]
+
+    def __post_init__(self) -> None:
+        checked = tuple(region if isinstance(region, Region) else Region(region) for region in self.regions)
+        object.__setattr__(self, "regions", checked)
+
+
 def whole_source(source: Any) -> Any:
-    """Return the source of a stretch; any other source unchanged."""
-    return source.source if isinstance(source, Stretch) else source
+    """Return the source of a stretch or of regions; any other source unchanged."""
+    return source.source if isinstance(source, Stretch | Regions) else source
 
 
 def stretched(source: Any, modality: str, about: Mapping[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imagebind_cli.boxes import holds_boxes
 from imagebind_cli.descriptors import open_descriptor
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.folder import FolderSource
@@ -113,7 +114,8 @@ def _bad_rows(reader: StoreReader) -> Iterator[str]:
     items = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
     bad += [f"{ids[items[place]]!r} comes {times} times" for place, times in _repeated(keys[items])]
     numbers = np.searchsorted(items, np.arange(len(ids)), side="right")
-    windows = np.rec.fromarrays([numbers, spans[:, 0], spans[:, 1]])
+    regions = np.arange(len(ids)) if holds_boxes(reader.provenance) else np.zeros(len(ids), np.int64)  # boxes may come twice in their file
+    windows = np.rec.fromarrays([numbers, spans[:, 0], spans[:, 1], regions])
     bad += [f"row {row} ({ids[row]!r}): its window comes {times} times" for row, times in _repeated(windows)]
     bad += [f"row {row} ({ids[row]!r}): its window ends before it starts" for row in np.flatnonzero(spans[:, 1] < spans[:, 0])]
     yield from bad[:NAMED]

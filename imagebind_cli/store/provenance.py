@@ -60,14 +60,16 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, s
     if key is None:
         return None
     ones, others = one.get(key), other.get(key)
+    if key == "boxes":
+        return key, *both_values(key, ones, others)
     if key == "options" and isinstance(ones, Mapping) and isinstance(others, Mapping):
         name = next(name for name in {**ones, **others} if ones.get(name) != others.get(name))
         return key, *both_values(name, ones.get(name), others.get(name))
     return key, f"{key} {ones!r}", repr(others)
 
 
-def check_alike(path: Path, provenance: Mapping[str, Any], first: Path, first_provenance: Mapping[str, Any]) -> None:
-    """Refuse two stores that cannot be joined.
+def check_alike(path: Path | str, provenance: Mapping[str, Any], first: Path | str, first_provenance: Mapping[str, Any]) -> None:
+    """Refuse two stores, each a place and its record, that cannot be joined.
 
     Raises:
         UserError: they were made with different models, modalities, number types or choices.

@@ -45,7 +45,8 @@ UNKNOWN = Stamp()
 class Row:
     """A unit vector (dim,) float32 and what is stored with it.
 
-    span: its seconds, where each window has a row. windows: how many rows the item has; 0 where nobody knows yet, as of a stream.
+    span: its seconds, where each window has a row. windows: how many rows the item has, of windows or regions; 0 where nobody knows yet,
+    as of a stream.
     meta: the other columns of its manifest row. stamp: what its input was. clock: when it began, in ISO 8601, where the file states it.
     """
 
@@ -139,7 +140,9 @@ def _beside(row: Row) -> dict[str, Any]:
 
 
 def _times(row: Row) -> dict[str, Any]:
-    seconds = {} if row.span is None else {"start": row.span[0], "end": row.span[1], "windows": row.windows}
+    seconds = {} if row.span is None else {"start": row.span[0], "end": row.span[1]}
+    if row.span is not None or row.windows > 1:  # of regions there are several without seconds
+        seconds["windows"] = row.windows
     return seconds | ({"clock": row.clock} if row.clock else {})
 
 

@@ -92,6 +92,8 @@ class PairReader:
 
 def prepared_sample(prepared: Prepared, source: PairInput, moment: Moment | None, view: View | None) -> Sample:
     """Pick the window at `moment` (the middle crop for video), then apply `view`."""
+    if prepared.regions:
+        raise ValueError("prepared as tiles, and training takes whole pictures; prepare it without --tiles")
     number = clip_at(prepared.spans, moment)
     for sample in read_source(source.face, prepared, source.config, source.options):
         if number < len(sample.tensor):

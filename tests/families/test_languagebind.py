@@ -20,7 +20,7 @@ from imagebind_cli.families import languagebind
 from imagebind_cli.families.languagebind import reading
 from imagebind_cli.media.windows import Moment
 from imagebind_cli.pages.preview import draw
-from imagebind_cli.sources import Stretch
+from imagebind_cli.sources import Regions, Stretch
 from imagebind_cli.store import open_store
 from imagebind_cli.weights import checkpoint, foreign_config, tensor_names
 from imagebind_cli.weights.find import find_checkpoint
@@ -786,3 +786,14 @@ def test_every_place_of_a_third_is_one_that_a_stretch_can_begin_at():
     for frames, most in itertools.product(range(1, 60), (1, 7, 20)):
         places = reading.stretch_places(frames, most)
         assert all(0 <= place <= max(frames - most, 0) for place in places)
+
+
+def test_regions_are_arrays_cut_by_hand(models):
+    pixels, depth = rule.picture(1, 300, 400), rule.depth_map(1, 120, 160)
+    depth[10, 20] = depth.max()  # the farthest of the whole map is in the region, too
+    for case, modality, whole in (("image", "image", pixels), ("thermal_lora", "thermal", pixels), ("depth_lora", "depth", depth)):
+        (sample,) = models[case].read(modality, Regions(whole, [[20, 10, 70, 90], [0, 0, 50, 50]]))
+        assert [region["box"] for region in sample.regions] == [[20, 10, 70, 90], [0, 0, 50, 50]]
+        (by_hand,) = models[case].read(modality, whole[10:100, 20:90])
+        assert torch.equal(sample.tensor[:1], by_hand.tensor)
+        assert len(next(models[case].read(modality, whole, tiles="1/2")).regions) >= 15

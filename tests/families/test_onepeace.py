@@ -25,7 +25,7 @@ from imagebind_cli.families import onepeace
 from imagebind_cli.families.onepeace import reading
 from imagebind_cli.media.windows import Moment
 from imagebind_cli.options import AudioOptions
-from imagebind_cli.sources import Stretch
+from imagebind_cli.sources import Regions, Stretch
 from imagebind_cli.training.plan import make_plan
 from imagebind_cli.training.recipe import PairRecipe, Recipe
 from imagebind_cli.transformer import mlp_ratio, relative_numbers
@@ -538,3 +538,16 @@ def test_the_packed_vocabulary_is_what_the_recipe_makes(tmp_path: Path) -> None:
         assert all(np.array_equal(made[name], shipped[name]) for name in ("merges", "order"))
     licences = packed.with_suffix(".txt").read_text()
     assert all(name in licences for name in ("OpenAI", "Facebook", "Apache License 2.0", "Permission is hereby granted"))
+
+
+def test_regions_are_arrays_cut_by_hand_and_squashed(model: ib.Model, tmp_path: Path) -> None:
+    pixels = rule.picture(64, 80, 5)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(pixels)).save(tmp_path / "turned.png", exif=exif)  # upright it is `pixels`
+    (by_hand,) = model.read("image", pixels[10:50, 20:40])
+    for source in (pixels, Image.fromarray(pixels), str(tmp_path / "turned.png")):
+        (sample,) = model.read("image", Regions(source, [[20, 10, 20, 40]]))
+        assert torch.equal(sample.tensor, by_hand.tensor)
+    with pytest.raises(UserError, match="vision has no regions"):
+        list(model.read("vision", Regions(pixels, [[20, 10, 20, 40]])))

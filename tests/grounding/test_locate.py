@@ -21,9 +21,12 @@ from imagebind_cli.encoders.audio import band_hertz, mel_filters
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener
 from imagebind_cli.grounding.enlarged import with_size
-from imagebind_cli.grounding.locate import Located, Locator, Spot, locate
+from imagebind_cli.grounding.locate import locate
+from imagebind_cli.grounding.located import Located, Spot
+from imagebind_cli.grounding.locator import Locator
 from imagebind_cli.grounding.shares import dense
-from imagebind_cli.grounding.squares import Axis, Canvas, peak_cell, region_box, square_view, squares
+from imagebind_cli.grounding.squares import Axis, Canvas, peak_cell, region_box, square_view
+from imagebind_cli.media.regions import squares
 from imagebind_cli.retrieval.requests import QueryRequest, combined_request
 from imagebind_cli.space import Space
 from tests import generate
@@ -326,6 +329,7 @@ def test_a_failure_raises_without_a_listener(folder: Path, mini: Any) -> None:
         ("image", {"size": 100}, "a multiple of 8 is needed"),
         ("image", {"size": 4}, "a multiple of 8 is needed"),
         ("image", {"reading": {"clips": 2}}, "clips"),
+        ("image", {"reading": {"tiles": "1/2"}}, "leave tiles and region_shape out"),
     ],
 )
 def test_what_cannot_be_located_is_refused_before_anything_is_read(mini: Any, kind: str, options: dict[str, Any], words: str) -> None:
@@ -385,7 +389,7 @@ def test_a_larger_size_has_as_many_more_patches(folder: Path, mini: Any) -> None
 def test_squares_cover_everything_and_stay_inside(size: tuple[int, int]) -> None:
     for divisor in (1, 2, 3):
         side, covered = min(size) / divisor, np.zeros((200, 200), bool)
-        for left, top, right, bottom in squares(*size, (divisor,)):
+        for left, top, right, bottom in squares(*size, min(size) / divisor):
             assert (right - left, bottom - top) == pytest.approx((side, side))
             assert min(left, top) >= 0
             assert right <= size[0] + 1e-9
@@ -393,12 +397,12 @@ def test_squares_cover_everything_and_stay_inside(size: tuple[int, int]) -> None
             x, y = ((np.arange(200) + 0.5) * length / 200 for length in size)
             covered |= ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))
         assert covered.all()
-    assert [len(squares(60, 60, (divisor,))) for divisor in (1, 2, 3)] == [1, 9, 25]
+    assert [len(squares(60, 60, 60 / divisor)) for divisor in (1, 2, 3)] == [1, 9, 25]
 
 
 def test_a_square_is_the_part_of_the_picture_that_it_says() -> None:
     picture = Image.fromarray(generate.pixels(size=(90, 60)))
-    for box in squares(90, 60, (1, 2)):
+    for box in (*squares(90, 60, 60), *squares(90, 60, 30)):
         wanted = picture.crop(tuple(map(int, box))).resize((int(box[2] - box[0]),) * 2)  # type: ignore[arg-type]
         seen = square_view(box, 90, 60).picture(picture, wanted.width)
         assert np.abs(np.asarray(seen, int) - np.asarray(wanted, int)).max() <= 1

@@ -236,7 +236,7 @@ main()
 """
 
 
-def test_a_crash_in_this_process_names_the_file_and_the_same_command_continues(imagebind: Any, tmp_path: Path) -> None:
+def test_a_crash_in_this_process_names_the_file_and_the_same_command_continues(imagebind: Any, python: Any, tmp_path: Path) -> None:
     """A library that crashes on a format that is read in place."""
     names = ["a.png", "bad é.png", "c.png"]
     for name in names:
@@ -252,7 +252,7 @@ def test_a_crash_in_this_process_names_the_file_and_the_same_command_continues(i
         "--batch-size",
         "1",
     ]
-    run = subprocess.run([sys.executable, "-c", CRASHING, *command, "--workers", "1"], capture_output=True, text=True, check=False)
+    run = python("-c", CRASHING, *command, "--workers", "1")
     assert run.returncode == -signal.SIGSEGV
     assert f'  File "<input>", line 1 in {tmp_path}/bad \\xe9.png\n' in run.stderr
     assert not [name for name in ("a.png", "c.png") if name in run.stderr]

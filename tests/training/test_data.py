@@ -563,6 +563,13 @@ def test_shards_prepared_otherwise_are_refused(folder, tmp_path, imagebind):
         opened(tmp_path / "p.tar", options={"depth": {"fill": "none"}})
 
 
+def test_prepared_tiles_are_not_trained_on(folder, tmp_path, imagebind):
+    made = ["--manifest", folder / "scenes.jsonl", "-o", tmp_path / "p.tar", "--model", "tiny", "--tiles", "1"]
+    assert imagebind("preprocess", "image,depth", *made).code == 0
+    with pytest.raises(UserError, match="prepared as tiles, and training takes whole pictures; prepare it without --tiles"):
+        next(opened(tmp_path / "p.tar").batches(0, 1))
+
+
 def test_of_prepared_clips_the_middle_crop_of_a_window():
     crops = [[0, 2]] * 3 + [[2, 4]] * 3 + [[4, 6]] * 3
     assert [clip_at(crops, Moment(place)) for place in (0.0, 0.32, 0.34, 0.99)] == [1, 1, 4, 7]
@@ -722,19 +729,19 @@ JOB = """if True:
 """
 
 
-def test_workers_live_as_long_as_the_process_that_trains(folder):
+def test_workers_live_as_long_as_the_process_that_trains(python, folder):
     """Ctrl-C and SIGTERM reach every process of a job, and the batches that are still wanted come. Killed outright, it leaves none behind."""
-    done = subprocess.run([sys.executable, "-c", JOB, folder / "scenes.jsonl"], capture_output=True, text=True, timeout=100)
+    done = python("-c", JOB, folder / "scenes.jsonl")
     assert (done.stdout, done.returncode) == ("40\n", -9)  # that it returns at all says that nobody holds its stdout any more
 
 
-def test_no_room_in_shared_memory_is_one_line(folder, tmp_path):
+def test_no_room_in_shared_memory_is_one_line(python, folder, tmp_path):
     """A file size limit stands for a small /dev/shm: what a worker read finds no room. It used to wait for ever."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))"
     limited = f"{limit}; import runpy; runpy.run_module('imagebind_cli', run_name='__main__')"
     command = ["train", "--pairs", "image-text", "--model", "tiny", "--data", folder / "scenes.jsonl", "--batch", "4", "--device", "cpu"]
     command += ["--set", "run.workers=1", "--set", "run.steps=2", "--out", tmp_path / "run"]
-    done = subprocess.run([sys.executable, "-c", limited, *map(str, command)], capture_output=True, text=True, timeout=100)
+    done = python("-c", limited, *command)
     assert done.returncode == 1
     assert "imagebind: no shared memory for the samples that a worker read (" in done.stderr
     assert done.stderr.rstrip().endswith("give it --shm-size 8g, or set run.workers=0")

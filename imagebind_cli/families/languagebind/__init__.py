@@ -19,6 +19,7 @@ from imagebind_cli.families.languagebind.reading import (
     read_stretches,
     read_whole_video,
 )
+from imagebind_cli.options import REGION_OPTIONS
 from imagebind_cli.weights.family import Family, Publication, WeightLayout
 from imagebind_cli.weights.model_config import ModelConfig
 
@@ -43,13 +44,13 @@ def tensor_table(config: ModelConfig) -> str:
     return TENSORS.replace("{t}", tower) + transformers_rows(tower, "one_frame") + transformers_rows("text")
 
 
-PICTURES = Modality("vision", {"image": read_rgb_picture}, options=("resize",))
+PICTURES = Modality("vision", {"image": read_rgb_picture}, options=("resize", *REGION_OPTIONS))
 VIDEOS = Modality("vision", {"video": read_whole_video}, options=("fps", "track"))
 OTHERS = {
     "text": Modality("text", {"text": read_padded_text}, stem=TextStem),
     "audio": Modality("audio", {"audio": read_stretches}, preview="spectrogram", options=("channels", "track")),
-    "depth": Modality("depth", {"depth": read_metric_depth}, options=("depth_format", "dataset", "frame", "resize")),
-    "thermal": Modality("thermal", {"thermal": read_rgb_picture}, options=("resize",)),
+    "depth": Modality("depth", {"depth": read_metric_depth}, options=("depth_format", "dataset", "frame", "resize", *REGION_OPTIONS)),
+    "thermal": Modality("thermal", {"thermal": read_rgb_picture}, options=("resize", *REGION_OPTIONS)),
 }
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.video.clips import open_video
 from imagebind_cli.media.windows import Times, cut
 from imagebind_cli.options import RECENT, AudioOptions, DepthOptions, TextOptions, ThermalOptions, VisionOptions
+from imagebind_cli.region_samples import region_samples
 
 FAILS = "the published code fails on such pictures"
 
@@ -52,27 +55,41 @@ def _middle(planes: Tensor, size: int) -> Tensor:
 def read_rgb_picture(
     source: Source | np.ndarray | Image.Image, config: InputConfig, options: VisionOptions | ThermalOptions
 ) -> Iterator[Sample]:
-    """Read a picture file, a Pillow image, or an array (h, w, 3) or (h, w) uint8, as one clip. Thermal pictures are read as others are.
+    """Read a picture file, a Pillow image, or an array (h, w, 3) or (h, w) uint8, as one clip; or regions of it. So are thermal pictures.
 
     Raises:
         OSError, ValueError: the file cannot be read, or the array has another shape.
     """
-    yield _picture_sample(source, config, options)
+    if options.has_regions:
+        picture, facts, taken = _rgb_picture(source, options)
+        to_clip = partial(_picture_clip, config=config, options=options)
+        yield from region_samples(picture, options, config.mean, to_clip, notes=_picture_notes(facts), facts=facts, began=taken)
+    else:
+        yield _picture_sample(source, config, options)
 
 
 def _picture_sample(source: Any, config: InputConfig, options: VisionOptions | ThermalOptions) -> Sample:
     """Make the sample. Not inside `read_rgb_picture`, whose local variables, and so the picture in full size, would live until it is used."""
+    picture, facts, taken = _rgb_picture(source, options)
+    return Sample(_picture_clip(picture, config, options)[None], [None], _picture_notes(facts), facts, began=taken)
+
+
+def _rgb_picture(source: Any, options: VisionOptions | ThermalOptions) -> tuple[Image.Image, dict[str, Any], datetime | None]:
+    """Return a picture in RGB, upright, what is known of its file, and when it was taken."""
     if isinstance(source, np.ndarray) and source.ndim == 2:
         source = np.repeat(source[..., None], 3, axis=-1)
     stored, facts, taken = stored_picture(source)
-    picture = upright(stored.copy() if isinstance(source, Image.Image) else stored)
+    return upright(stored.copy() if isinstance(source, Image.Image) else stored, whole=options.has_regions), facts, taken
+
+
+def _picture_clip(picture: Image.Image, config: InputConfig, options: VisionOptions | ThermalOptions) -> Tensor:
+    """Turn a picture in RGB into the encoder's input (3, size, size)."""
     size = config.shape[-1]
     if options.view is not None:
         picture = options.view.picture(picture, size)
     # One channel after the other: in float32 a large picture takes four times its room.
     channels = (torch.from_numpy(np.array(channel)).float() / 255 for channel in picture.split())
-    planes = torch.stack([_square(channel, size, options.resize) for channel in channels])
-    return Sample(normalise(planes, config)[None], [None], _picture_notes(facts), facts, began=taken)
+    return normalise(torch.stack([_square(channel, size, options.resize) for channel in channels]), config)
 
 
 def _picture_notes(facts: Mapping[str, Any]) -> tuple[str, ...]:
@@ -87,12 +104,18 @@ def _picture_notes(facts: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def read_metric_depth(source: Source | np.ndarray, config: InputConfig, options: DepthOptions) -> Iterator[Sample]:
-    """Read a depth file in millimetres (whole numbers) or metres, or an array (h, w), as one clip: far is bright.
+    """Read a depth file in millimetres (whole numbers) or metres, or an array (h, w), as one clip: far is bright; or regions of it.
 
     Raises:
         OSError, ValueError: the file cannot be read, or holds no metric depth.
     """
-    yield _depth_sample(source, config, options)
+    if options.has_regions:
+        plane, notes, facts = _shares_of_farthest(source, config, options)
+        yield from region_samples(
+            plane, options, config.mean, partial(_depth_clip, config=config, options=options), notes=notes, facts=facts
+        )
+    else:
+        yield _depth_sample(source, config, options)
 
 
 METRIC = ("metres", "mm", "sunrgbd")
@@ -100,6 +123,23 @@ NEAREST = 0.01  # metres; nothing is nearer, so a pixel without depth, 0, is the
 
 
 def _depth_sample(source: Source | np.ndarray, config: InputConfig, options: DepthOptions) -> Sample:
+    plane, notes, facts = _shares_of_farthest(source, config, options)
+    plane = plane[middle(*plane.shape), middle(*plane.shape[::-1])]
+    return Sample(_depth_clip(plane, config, options)[None], [None], notes, facts)
+
+
+def _depth_clip(plane: np.ndarray, config: InputConfig, options: DepthOptions) -> Tensor:
+    """Turn a map of shares of the farthest (h, w) into the encoder's input (3, size, size)."""
+    if options.view is not None:
+        plane = options.view.plane(plane, config.shape[-1]).copy()
+    square = _square(torch.from_numpy(np.ascontiguousarray(plane, np.float32)), config.shape[-1], options.resize)
+    return normalise(square.expand(3, -1, -1), config)
+
+
+def _shares_of_farthest(
+    source: Source | np.ndarray, config: InputConfig, options: DepthOptions
+) -> tuple[np.ndarray, tuple[str, ...], dict[str, Any]]:
+    """Return depth in shares of the farthest (h, w), what was assumed, in words, and facts about the file."""
     numbers = read_numbers(source, options)
     unit = depth_unit(numbers.values, options)
     if unit not in METRIC:
@@ -119,12 +159,7 @@ def _depth_sample(source: Source | np.ndarray, config: InputConfig, options: Dep
         notes.append(f"pixels without depth are taken as {NEAREST} m away, as published")
     if float(np.median(metres[known])) > farthest:
         notes.append(f"most pixels lie beyond {farthest:g} m, where depth is cut off: is it really {unit}?")
-    plane = np.minimum(lifted, farthest) / farthest
-    plane = plane[middle(*plane.shape), middle(*plane.shape[::-1])]
-    if options.view is not None:
-        plane = options.view.plane(plane, config.shape[-1]).copy()
-    square = _square(torch.from_numpy(np.ascontiguousarray(plane, np.float32)), config.shape[-1], options.resize)
-    return Sample(normalise(square.expand(3, -1, -1), config)[None], [None], tuple(notes), facts)
+    return np.minimum(lifted, farthest) / farthest, tuple(notes), facts
 
 
 EVER = Fraction(10**9)  # seconds; later than any frame, also of a file that says less than it has

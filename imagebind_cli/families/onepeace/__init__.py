@@ -19,6 +19,7 @@ from imagebind_cli.encoder import InputConfig, Modality
 from imagebind_cli.families.onepeace.config import NAME, THEIRS, TOKENS, grid_side, is_onepeace, onepeace_config
 from imagebind_cli.families.onepeace.reading import read_sentence, read_squashed, read_waveform
 from imagebind_cli.families.onepeace.stems import PictureStem, SentenceStem, SoundStem
+from imagebind_cli.options import REGION_OPTIONS
 from imagebind_cli.weights.family import Family, Publication, Values, WeightLayout
 from imagebind_cli.weights.model_config import ModelConfig
 
@@ -141,7 +142,7 @@ def onepeace_modality(encoder: str, config: InputConfig) -> Modality | None:
 
 
 MODALITIES = {
-    "vision": Modality("vision", {"image": read_squashed, "vision": read_squashed}, PictureStem, options=()),
+    "vision": Modality("vision", {"image": read_squashed, "vision": read_squashed}, PictureStem, options=REGION_OPTIONS),
     "text": Modality("text", {"text": read_sentence}, SentenceStem, options=("long_text",)),
     "audio": Modality("audio", {"audio": read_waveform}, SoundStem, options=("track",)),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,29 +21,40 @@ from imagebind_cli.families.onepeace.config import END, EPSILON, RATE
 from imagebind_cli.families.onepeace.tokens import sentence_ids
 from imagebind_cli.media.audio.sound import Excerpt, Sound, Waveform
 from imagebind_cli.media.decoding import Source
-from imagebind_cli.media.image import as_rgb
+from imagebind_cli.media.image import as_rgb, upright
 from imagebind_cli.options import AudioOptions, TextOptions, VisionOptions
+from imagebind_cli.region_samples import region_samples
 
 BLOCK = 1 << 19  # samples that are decoded at once
 
 
 def read_squashed(source: Source | np.ndarray | Image.Image, config: InputConfig, options: VisionOptions) -> Iterator[Sample]:
-    """Read a picture file, a Pillow image, or an array (h, w, 3) uint8 in RGB: all of it, scaled to the square. EXIF does not turn it.
+    """Read a picture file, a Pillow image, or an array (h, w, 3) uint8 in RGB: all of it, scaled to the square; or regions of it.
+
+    EXIF does not turn a picture of which all is read. Regions are of the upright one.
 
     Raises:
         OSError, ValueError: the file cannot be read, or the array has another shape.
     """
     image, facts, taken = stored_picture(source)
+    to_clip = partial(_squashed_clip, config=config, options=options)
+    if options.has_regions:
+        picture = upright(image.copy() if isinstance(source, Image.Image) else image, whole=True)
+        yield from region_samples(picture, options, config.mean, to_clip, facts=facts, began=taken)
+        return
     notes = (f"EXIF orientation {facts['orientation']} is not applied, as published",) if facts["orientation"] != 1 else ()
-    picture = as_rgb(image)
-    del image, source
+    tensor = to_clip(as_rgb(image)).unsqueeze(0)
+    del image, source  # a sample may wait to be used; its full-size pixels need not
+    yield Sample(tensor, [None], notes, facts=facts, began=taken)
+
+
+def _squashed_clip(picture: Image.Image, config: InputConfig, options: VisionOptions) -> Tensor:
+    """Scale a picture in RGB to the encoder's input (3, h, w), whatever its shape."""
     height, width = config.shape[-2:]
     if options.view is not None:
         picture = options.view.picture(picture, height)
     pixels = np.array(picture.resize((width, height), Image.Resampling.BICUBIC))  # (h, w, 3)
-    tensor = normalise(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, config).unsqueeze(0)
-    del picture  # a sample may wait to be used; its full-size pixels need not
-    yield Sample(tensor, [None], notes, facts=facts, began=taken)
+    return normalise(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, config)
 
 
 def read_sentence(source: str, config: InputConfig, options: TextOptions) -> Iterator[Sample]:
