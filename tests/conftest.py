@@ -23,6 +23,8 @@ import numpy as np
 import pytest
 import typer
 
+from imagebind_cli.engine import default_workers
+from imagebind_cli.signals import ENDING
 from tests.forkserver import Forked, ForkServer, write_stand_in
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes of the tests share the cores; each one's threads would wait for the other's
@@ -140,7 +142,7 @@ def imagebind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         folder = tmp_path_factory.mktemp("run")
         out_path, err_path = Path(stdout or folder / "out"), folder / "err"
         (folder / "in").write_bytes(stdin or b"")
-        own_stdin, own_handlers = os.dup(0), {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        own_stdin, own_handlers = os.dup(0), {number: signal.getsignal(number) for number in ENDING}
         with (
             open(folder / "in", "rb") as file,
             ExitStack() as closing,
@@ -182,21 +184,28 @@ def embed(imagebind: Run) -> Run:
 
 
 @pytest.fixture(scope="session")
-def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    """A server of processes that have imported PyTorch."""
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer | None]:
+    """A server of processes that have imported PyTorch; None on systems other than Linux, where each imports it."""
+    if not hasattr(os, "pidfd_open"):
+        yield None
+        return
     server = ForkServer(tmp_path_factory.mktemp("server"))
     yield server
     server.close()
 
 
+def _started(command: list[str], server: ForkServer | None, **options: Any) -> subprocess.Popen[Any]:
+    return subprocess.Popen(command, **options) if server is None else Forked(command, server=server, **options)
+
+
 @pytest.fixture(scope="session")
-def python(fork_server: ForkServer) -> Python:
+def python(fork_server: ForkServer | None) -> Python:
     """Run `python ARGUMENTS` to its end, as `subprocess.run` does, as a fork of a process that has imported PyTorch."""
 
     def run(*arguments: object, input: str | bytes | None = None, text: bool = True, **options: Any) -> subprocess.CompletedProcess[Any]:
         command = [sys.executable, *map(str, arguments)]
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        with Forked(command, server=fork_server, text=text, **streams, **options) as process:
+        with _started(command, fork_server, text=text, **streams, **options) as process:
             try:
                 out, err = process.communicate(input, timeout=TIME_LIMIT)
             finally:
@@ -207,20 +216,22 @@ def python(fork_server: ForkServer) -> Python:
 
 
 @pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Path:
+def program(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer | None) -> Path:
     """An `imagebind` for shells, in a folder of its own, that starts fast."""
+    if fork_server is None:
+        return PROGRAM
     return write_stand_in(tmp_path_factory.mktemp("bin") / "imagebind", fork_server, PROGRAM)
 
 
 @pytest.fixture
-def start(fork_server: ForkServer) -> Iterator[Start]:
+def start(fork_server: ForkServer | None) -> Iterator[Start]:
     """Start `imagebind ARGUMENTS` as a process of its own, with pipes; it is killed with the test if it still runs."""
     started: list[subprocess.Popen[bytes]] = []
 
     def run(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         command = [sys.executable, "-m", "imagebind_cli", *map(str, arguments)]
-        started.append(Forked(command, server=fork_server, **streams | options))
+        started.append(_started(command, fork_server, **streams | options))
         return started[-1]
 
     yield run
@@ -232,4 +243,4 @@ def start(fork_server: ForkServer) -> Iterator[Start]:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Run one more process than there are cores, since many tests wait for processes that they started."""
-    return len(os.sched_getaffinity(0)) + 1
+    return default_workers(most=64) + 1

@@ -9,7 +9,6 @@ Python programs; `write_stand_in` writes an `imagebind` for shells.
 from __future__ import annotations
 
 import atexit
-import fcntl
 import gc
 import inspect
 import json
@@ -313,6 +312,8 @@ def _run(asked: dict[str, Any], descriptors: dict[int, int]) -> NoReturn:
 
 
 def _become(asked: dict[str, Any], descriptors: dict[int, int]) -> None:
+    import fcntl  # which Windows lacks
+
     if asked["session"]:
         os.setsid()
     high = {number: fcntl.fcntl(descriptor, fcntl.F_DUPFD, HIGH) for number, descriptor in descriptors.items()}

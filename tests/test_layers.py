@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
-    ["checksums", "crashes", "errors", "fingerprint", "printable", "signals", "store_formats"],
+    ["checksums", "crashes", "descriptors", "errors", "fingerprint", "printable", "signals", "store_formats"],
     ["events", "files", "file_kinds", "documents", "additions", "boxes"],
     ["options"],
     ["registry"],

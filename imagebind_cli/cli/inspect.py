@@ -84,7 +84,11 @@ def inspect_command(
     else:
         inspection = inspect_store(paths[0], truth, k or NEIGHBOURS, thresholds, exact or None, limit)
     if scores is not None:
-        with replacing(scores) as place, writing(scores), open(place, "w", encoding="utf-8", errors="surrogateescape") as file:
+        with (
+            replacing(scores) as place,
+            writing(scores),
+            open(place, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,
+        ):
             file.writelines(json.dumps(row) + "\n" for row in inspection.rows())
     if plain:
         write_lines(_table(inspection))

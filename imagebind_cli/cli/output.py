@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagebind_cli.errors import UserError, writing
+from imagebind_cli.errors import UserError, is_broken_pipe, writing
 from imagebind_cli.printable import escaped
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def write(*lines: bytes) -> None:
             for line in lines:
                 sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        if not is_broken_pipe(error):
+            raise
         raise StdoutClosed from None
 
 

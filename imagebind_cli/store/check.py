@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from imagebind_cli.boxes import holds_boxes
+from imagebind_cli.descriptors import open_descriptor
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.folder import FolderSource
 from imagebind_cli.store.journal import journal_of, read_journal
@@ -46,7 +47,7 @@ def _torn(path: Path) -> Iterator[str]:
     """Yield what a killed run left behind; the next run repairs it."""
     journal = journal_of(path)
     if journal.exists():
-        file = os.open(journal, os.O_RDONLY)
+        file = open_descriptor(journal, os.O_RDONLY)
         if read_journal(file)[1] is not None:
             yield f"{journal.name}: the last write was interrupted; the next run undoes it"
         os.close(file)
