@@ -106,6 +106,11 @@ def boxed(image: str, size: tuple[int, int], boxes: Sequence[tuple[Sequence[floa
     return f'<div class="boxed">{image}{"".join(marks)}</div>'
 
 
+def style_sheet(rules: str) -> str:
+    """Return an element with rules of one page alone."""
+    return f"<style>{rules}</style>\n"
+
+
 def opening(title: str) -> str:
     """Return the beginning of a page, up to and including its heading."""
     return (

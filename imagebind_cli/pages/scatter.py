@@ -12,7 +12,7 @@ import numpy as np
 
 from imagebind_cli.files import write_text
 from imagebind_cli.insight.store_map import StoreMap
-from imagebind_cli.pages.base import PageFile, escape, table
+from imagebind_cli.pages.base import PageFile, escape, style_sheet, table
 from imagebind_cli.pages.curves import COLOURS
 from imagebind_cli.printable import counted, printable
 
@@ -23,7 +23,7 @@ LEGEND = 26  # pixels between the lines of a picture's legend
 SHAPES = ("circle", "square", "triangle")
 NAMED = len(COLOURS) * len(SHAPES)  # groups that have a look of their own
 OTHER = "#888888"
-STYLE = """<style>
+STYLE = """
 .map { width: 100%; height: auto; border: 1px solid #8886; border-radius: 6px }
 .map :target { fill-opacity: 1; stroke: currentColor; stroke-width: 3 }
 .groups { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem }
@@ -53,10 +53,8 @@ def write_map_page(map: StoreMap, path: Path, most: int = DRAWN, seed: int = 0) 
     numbers = drawn_items(map, most, seed)
     looks = _looks(map)
     with PageFile(path, "imagebind store map") as page:
-        page.write(f"<p>{escape(map.about)}. {_sampled(map, numbers)}</p>\n{STYLE}")
-        page.write(
-            "".join(f"body:has(#show{look}:not(:checked)) .look{look} {{ display: none }}\n" for look in range(len(looks))) + "</style>\n"
-        )
+        hiding = "".join(f"body:has(#show{look}:not(:checked)) .look{look} {{ display: none }}\n" for look in range(len(looks)))
+        page.write(f"<p>{escape(map.about)}. {_sampled(map, numbers)}</p>\n{style_sheet(STYLE + hiding)}")
         page.write(f'<fieldset><legend>{escape(_by(map))}</legend><ul class="groups">')
         for look, (name, size) in enumerate(looks):
             sign = f'<svg viewBox="-4 -4 8 8" aria-hidden="true">{_mark(look, 0, 0)}</svg>'
