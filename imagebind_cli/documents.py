@@ -33,11 +33,11 @@ def parse_toml(text: str | bytes) -> dict[str, Any]:
     return _parse(text, tomllib.loads, "[{.")
 
 
-def read_json(path: Path, largest: int = LARGEST) -> Any:
+def read_json(path: Path, largest: int | None = None) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: it cannot be read, has more than `largest` bytes, or `parse_json` refuses it.
+        UserError: it cannot be read, has more than `largest` bytes (`LARGEST` if not given), or `parse_json` refuses it.
     """
     return _parsed(path, _content(path, largest), parse_json, "JSON")
 
@@ -77,7 +77,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     return table
 
 
-def _content(path: Path, largest: int = LARGEST) -> bytes:
+def _content(path: Path, largest: int | None = None) -> bytes:
+    largest = LARGEST if largest is None else largest
     try:
         with open(path, "rb") as file:
             data = file.read(largest + 1)
