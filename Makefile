@@ -54,6 +54,7 @@ package: .venv/installed
 	rm -rf dist $(WHEEL)
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m build --outdir dist compat
+	$(BIN)/python -m build --outdir dist llm-imagebind
 	$(BIN)/python -m twine check --strict dist/*
 	$(PYTHON) -m venv $(WHEEL)
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(WHEEL)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dependencies.pth

@@ -123,3 +123,8 @@ def _is_shallow(value: Any) -> bool:
             return True
         level = [inside for each in level for inside in (each.values() if isinstance(each, dict) else each)]
     return False
+
+
+def entry_fault(error: Exception) -> str:
+    """Say what is wrong with an entry of a document: the key that it lacks, else what the error says."""
+    return f"no {error}" if isinstance(error, KeyError) else str(error)

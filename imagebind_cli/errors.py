@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -39,6 +41,11 @@ class OptionError(UsageError):
 def first_line(error: BaseException) -> str:
     """Return what an error says, in one line: the first of its lines, or its type where it says nothing."""
     return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
+def is_broken_pipe(error: OSError) -> bool:
+    """Check whether a write failed because the reader of the pipe has gone away, which Windows reports as an invalid argument."""
+    return isinstance(error, BrokenPipeError) or (os.name == "nt" and error.errno == errno.EINVAL)
 
 
 @contextmanager

@@ -89,6 +89,23 @@ class LogListener(Listener):
         log_note(f"{id}: {reason}")
 
 
+class KeptFailures(Listener):
+    """Keeps why inputs failed, by their ids in `reasons`, and passes on to a listener what was assumed to read others."""
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__()
+        self._listener = listener
+        self.reasons: dict[str, str] = {}
+
+    def failure(self, id: str, reason: str) -> None:
+        """Keep why an input failed."""
+        self.reasons[id] = reason
+
+    def remarks(self, id: str, notes: Iterable[str], warnings: Iterable[str]) -> None:
+        """Pass on what was assumed to read an input."""
+        self._listener.remarks(id, notes, warnings)
+
+
 def log_note(text: str) -> None:
     """Log a line of text as a warning, with control characters escaped."""
     LOG.warning("%s", escaped(text))

@@ -6,8 +6,6 @@ lives, so that the next writer there can recognise and remove what a killed one 
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import re
@@ -20,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from imagebind_cli.checksums import seal
+from imagebind_cli.descriptors import NO_LINK, lock, open_descriptor, remove_locked, sync
 from imagebind_cli.errors import UserError, writing
 
 BUILDING = re.compile(r"\..+\.[0-9a-f]{16}\.partial", re.DOTALL)  # names of the folders in which files are built
 LOCK = ".imagebind.lock"  # the file in such a folder that its writer keeps locked
-NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # what some network file systems answer when asked to sync a folder
 
 
 @contextmanager
@@ -48,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UserError(f"{path}: there is no folder {path.parent}")
     sweep(target.parent)
     try:
-        folder, lock = _building_folder(target)
+        folder, held = _building_folder(target)
     except OSError as error:
         error.filename = str(path)
         raise
@@ -57,10 +55,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield folder / path.name
             _put_all_in_place(folder, target, path.name)
     finally:
-        try:
-            _remove(folder)
-        finally:
-            os.close(lock)
+        _remove(folder, held)
 
 
 def _put_all_in_place(folder: Path, target: Path, name: str) -> None:
@@ -83,7 +78,7 @@ def _put_all_in_place(folder: Path, target: Path, name: str) -> None:
 def write_text(path: Path, text: str, errors: str = "strict") -> None:
     """Replace a file by text in UTF-8, as `replacing`. errors: what to do with characters that UTF-8 lacks, as in `str.encode`."""
     with replacing(path) as place:
-        place.write_text(text, encoding="utf-8", errors=errors)
+        place.write_text(text, encoding="utf-8", errors=errors, newline="\n")
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
@@ -104,25 +99,6 @@ def put_in_place(built: Path, path: Path) -> None:
     sync(path.parent)
 
 
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in NO_SYNC:
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def write_all(descriptor: int, data: bytes | memoryview, place: int) -> None:
-    """Write all of `data` at byte `place` of an open file; the system may take it in parts."""
-    while data:
-        written = os.pwrite(descriptor, data, place)
-        data, place = data[written:], place + written
-
-
 def sweep(folder: Path) -> None:
     """Remove the partial files that killed writers left in a folder. Files that may belong to a running writer stay."""
     with suppress(OSError), os.scandir(folder) as entries:  # a folder that may be written to but not listed
@@ -137,17 +113,17 @@ def open_locked(path: Path, busy: str | None, flags: int = 0) -> int:
     The lock belongs to the process and ends with it, so that no stale lock remains.
 
     Args:
-        busy: the message where another process holds it; None waits for that process. flags: more of them for `os.open`.
+        busy: the message where another process holds it; None waits for that process. flags: more of them, as `NO_LINK`.
     Returns:
         The file descriptor.
     Raises:
         UserError: another process holds the lock.
     """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o666)
+        descriptor = open_descriptor(path, os.O_RDWR | os.O_CREAT | flags)
         try:
             try:
-                _lock(descriptor, wait=busy is None)
+                lock(descriptor, wait=busy is None)
             except BlockingIOError:
                 raise UserError(busy or "") from None
             if _is_still(descriptor, path):
@@ -161,7 +137,7 @@ def open_locked(path: Path, busy: str | None, flags: int = 0) -> int:
 @contextmanager
 def locked(path: Path, busy: str | None = None) -> Iterator[None]:
     """Hold the lock of a file that exists only for this. busy: as for `open_locked`."""
-    descriptor = open_locked(path, busy, os.O_NOFOLLOW)
+    descriptor = open_locked(path, busy, NO_LINK)
     try:
         yield
     finally:
@@ -170,27 +146,12 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
 
 def open_no_link(path: str, flags: int) -> int:
     """Open a file whose name others can guess, as the `opener` of `open`. A symbolic link that somebody put in its place is refused."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    return open_descriptor(path, flags | NO_LINK)
 
 
 def being_written(path: Path) -> str:
     """Return the message for a store or shard that another process has locked."""
     return f"{path}: another run is writing to it; wait for that one, or write to another file"
-
-
-def _lock(descriptor: int, wait: bool = False) -> bool:
-    """Lock an open file. Returns whether that was possible: some file systems, as of clusters, have no locks.
-
-    Raises:
-        BlockingIOError: another process holds the lock.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            raise BlockingIOError from None
-        return False
-    return True
 
 
 def _is_still(descriptor: int, path: Path) -> bool:
@@ -213,17 +174,17 @@ def _is_special(path: Path) -> bool:
 
 def _building_folder(target: Path) -> tuple[Path, int]:
     """Create a folder to build `target` in, which only this user may enter, and lock it. Returns it and the lock's descriptor."""
-    name = os.fsdecode(os.fsencode(target.name)[:200])  # a file name has at most 255 bytes
+    name = target.name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore") or "file"  # a name has at most 255 bytes
     while True:
         folder = target.with_name(f".{name}.{secrets.token_hex(8)}.partial")
         folder.mkdir(0o700)
         with suppress(FileNotFoundError, UserError):  # swept by another process before it was locked
-            return folder, open_locked(folder / LOCK, "", os.O_NOFOLLOW)
+            return folder, open_locked(folder / LOCK, "", NO_LINK)
 
 
 def _remove_unlocked(folder: Path) -> None:
     try:
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        held = open_descriptor(folder / LOCK, os.O_RDWR | NO_LINK)
     except FileNotFoundError:  # killed before the lock was made, or about to make it, which then takes another name
         with suppress(OSError):
             folder.rmdir()
@@ -231,23 +192,27 @@ def _remove_unlocked(folder: Path) -> None:
     except OSError:  # of another user
         return
     try:
-        if _lock(lock):
-            _remove(folder)
+        if lock(held):
+            _remove(folder, held)
+            return
     except BlockingIOError:  # its writer is alive
         pass
-    finally:
-        os.close(lock)
+    os.close(held)
 
 
-def _remove(folder: Path) -> None:
-    """Remove a folder in which a file was built; the lock goes last, so that a kill in between leaves what can be swept."""
+def _remove(folder: Path, held: int) -> None:
+    """Remove a folder in which a file was built; its lock goes last, so that a kill in between leaves what can be swept. held: the lock."""
     with suppress(OSError):
-        for entry in folder.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            elif entry.name != LOCK:
-                os.unlink(entry)
-        os.unlink(folder / LOCK)
+        try:
+            for entry in folder.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                elif entry.name != LOCK:
+                    os.unlink(entry)
+        except BaseException:
+            os.close(held)
+            raise
+        remove_locked(folder / LOCK, held)
         folder.rmdir()
 
 

@@ -253,3 +253,75 @@ def success_area(overlaps: np.ndarray) -> float:
     """Return the area under the share of items whose overlap reaches a threshold, over thresholds from 0 to 1 in steps of 0.05 (AUC of VGG-SS)."""
     thresholds = np.linspace(0, 1, 21)
     return float(np.trapezoid([(overlaps >= threshold - 1e-12).mean() for threshold in thresholds], thresholds))
+
+
+F_THRESHOLDS = np.linspace(0, 1 - 1e-10, 255)  # of a map from 0 to 1, over which AVSBench looks for the best F-score
+F_BETA2 = 0.3  # weight of recall in it
+
+
+def mask_overlap(heat: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Compare a heat map with a mask, as AVSBench does (Zhou et al., arXiv 2207.05042) with its outputs.
+
+    Args:
+        heat: (rows, columns); it is scaled to 0 to 1. truth: bool, of the same shape.
+    Returns:
+        `IoU`: what is above 0.5 is marked; where nothing is true, the share of cells that are not marked. `adaptive IoU`: as many cells as
+        the truth has are marked. `pointing`: 1 if the largest value is in the truth, else 0. The last two are NaN where nothing is true.
+    """
+    truth, marked = truth.astype(bool), unit_range(heat) > 0.5
+    if not truth.any():
+        return {"IoU": float(1 - marked.mean()), "adaptive IoU": np.nan, "pointing": np.nan}
+    order = np.argsort(-heat.astype(np.float64).ravel(), kind="stable")
+    largest = np.zeros(truth.size, bool)
+    largest[order[: np.count_nonzero(truth)]] = True
+    return {
+        "IoU": _consensus(marked.ravel(), truth.ravel().astype(np.float64)),
+        "adaptive IoU": _consensus(largest, truth.ravel().astype(np.float64)),
+        "pointing": float(truth.ravel()[order[0]]),
+    }
+
+
+def f_curve(heat: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Compute the F-score of a heat map, scaled to 0 to 1, at each of `F_THRESHOLDS`, (255,); NaN where nothing is true.
+
+    AVSBench's F-score is the largest value of the mean over pictures.
+    """
+    truth, values = truth.astype(bool).ravel(), unit_range(heat).ravel()
+    if not truth.any():
+        return np.full(len(F_THRESHOLDS), np.nan)
+    marked, right = (len(some) - np.searchsorted(np.sort(some), F_THRESHOLDS) for some in (values, values[truth]))
+    precision, recall = right / np.maximum(marked, 1), right / np.count_nonzero(truth)
+    weight = F_BETA2 * precision + recall
+    return np.divide((1 + F_BETA2) * precision * recall, weight, out=np.zeros(len(F_THRESHOLDS)), where=weight > 0)
+
+
+def segmentation(heat: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Compare a heat map with a mask of foreground, as evaluations on ImageNet-Segmentation do (Chefer et al., arXiv 2012.09838).
+
+    Values below 0 count as 0. What is above the mean of the map is foreground.
+
+    Args:
+        heat: (rows, columns). truth: bool, of the same shape.
+    Returns:
+        `AP`: average precision of both classes' cells together, background by 1 less the map. `correct` and `cells`; `common` and `joint`
+        cells of foreground and `common rest`, `joint rest` of background: sums over pictures make pixel accuracy and mIoU.
+    """
+    values, truth = unit_range(np.maximum(heat, 0)).ravel(), truth.astype(bool).ravel()
+    marked = values > values.mean()
+    scores, relevant = np.concatenate([1 - values, values]), np.concatenate([~truth, truth])
+    return {
+        "AP": float(average_precision(scores[:, None], relevant[:, None])[0]),
+        "correct": float(np.count_nonzero(marked == truth)),
+        "cells": float(truth.size),
+        "common": float(np.count_nonzero(marked & truth)),
+        "joint": float(np.count_nonzero(marked | truth)),
+        "common rest": float(np.count_nonzero(~(marked | truth))),
+        "joint rest": float(np.count_nonzero(~(marked & truth))),
+    }
+
+
+def unit_range(values: np.ndarray) -> np.ndarray:
+    """Scale values linearly so that the smallest is 0 and the largest 1, float64; all 0 where they are equal."""
+    values = values.astype(np.float64)
+    low, high = values.min(), values.max()
+    return (values - low) / ((high - low) or 1.0)

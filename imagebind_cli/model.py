@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import metadata
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from imagebind_cli import pipeline, registry
+from imagebind_cli.embedding import Embedded
 from imagebind_cli.encoder import Encoder, EncoderConfig, clip_axes, encode_texts
 from imagebind_cli.engine import default_workers, open_engine
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
@@ -25,6 +27,7 @@ from imagebind_cli.int8 import narrow
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.readers import check_options, options_record, read_source, reader_of
 from imagebind_cli.sources import Failure, Item, whole_source
+from imagebind_cli.sources.in_memory import is_in_memory, path_of_row
 from imagebind_cli.weights import checkpoint
 from imagebind_cli.weights.checkpoint import Checkpoint
 from imagebind_cli.weights.find import ConfigLike, ModelLike, find_checkpoint, leads_to
@@ -52,11 +55,15 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 class Model:
-    """A model whose encoders are loaded when first asked for. Get one from `load`."""
+    """A model whose encoders are loaded when first asked for. Get one from `load`.
+
+    Threads may share it: one of them loads or encodes at a time, with all cores.
+    """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
         self._encoders: dict[str, Encoder] = {}
+        self._lock = threading.RLock()
         self._log = LogListener()  # one for all calls, so that an assumption is logged once
 
     @property
@@ -75,6 +82,20 @@ class Model:
         """The length of its vectors."""
         return self.checkpoint.config.dim
 
+    @property
+    def family(self) -> str:
+        """The family of its weights."""
+        return self.checkpoint.config.family
+
+    @property
+    def trained_on(self) -> Mapping[str, Mapping[str, str]]:
+        """What its encoders have seen of published suites; see `ModelConfig.trained_on`."""
+        return self.checkpoint.config.trained_on
+
+    def fingerprint(self, modality: str) -> str:
+        """Return the identity of a modality's weights, as stores record it."""
+        return self.checkpoint.fingerprint(registry.face(modality).encoder)
+
     def config(self, modality: str) -> EncoderConfig:
         """Return the shape of a modality's encoder and of the input it takes; reads no weights.
 
@@ -90,15 +111,20 @@ class Model:
             UserError: unknown modality, or weights that do not fit.
         """
         name = registry.face(modality).encoder
-        if name not in self._encoders:
-            started = time.monotonic()
-            if self.dtype is torch.int8:
-                self._encoders[name] = narrow(checkpoint.load_encoder(self.checkpoint, name, self.device, torch.float32))
-            else:
-                self._encoders[name] = checkpoint.load_encoder(self.checkpoint, name, self.device, self.dtype)
-            seconds, weight = time.monotonic() - started, self._encoders[name].head.proj.weight
-            LOG.debug("encoder %s of %s loaded to %s in %.2f s", name, self.checkpoint.place, weight.device, seconds)
-        return self._encoders[name]
+        with self._lock:
+            if name not in self._encoders:
+                self._encoders[name] = self._load(name)
+            return self._encoders[name]
+
+    def _load(self, name: str) -> Encoder:
+        started = time.monotonic()
+        if self.dtype is torch.int8:
+            encoder = narrow(checkpoint.load_encoder(self.checkpoint, name, self.device, torch.float32))
+        else:
+            encoder = checkpoint.load_encoder(self.checkpoint, name, self.device, self.dtype)
+        seconds, device = time.monotonic() - started, encoder.head.proj.weight.device
+        LOG.debug("encoder %s of %s loaded to %s in %.2f s", name, self.checkpoint.place, device, seconds)
+        return encoder
 
     def scale(self, modality: str) -> float:
         """Return the logit scale of a modality: cosines are multiplied with it before a softmax, vectors never are. 1 for vision."""
@@ -117,7 +143,7 @@ class Model:
         """
         encoder = self.encoder(modality)
         axes = clip_axes(modality, encoder.config, tensor.shape)
-        with torch.inference_mode():
+        with self._lock, torch.inference_mode():
             to_pin = self.device.type == "cuda" and tensor.device.type == "cpu"  # pinned memory is copied while Python continues
             tensor = tensor.pin_memory().to(self.device, non_blocking=True) if to_pin else tensor.to(self.device)
             if tensor.is_floating_point():
@@ -165,7 +191,7 @@ class Model:
         processes: Processes | None = None,
         item_timeout: float = ITEM_SECONDS,
         lengths: bool = False,
-    ) -> Iterator[tuple[Item, pipeline.Embedded | Failure]]:
+    ) -> Iterator[tuple[Item, Embedded | Failure]]:
         """Embed a stream of items in order: yield each with its embeddings or its failure, as `pipeline.embed_items` does.
 
         Args:
@@ -200,7 +226,8 @@ class Model:
         """Embed inputs to unit vectors float32 (n, dim), a row per input in order.
 
         Args:
-            inputs: paths, for text sentences, or arrays. Image: (h, w, 3) uint8. Video: (frames (t, h, w, 3) uint8, frames a second) or one
+            inputs: paths, for text sentences, the bytes of files, rows `{"bytes": …, "path": …}` of Hugging Face datasets, Pillow images,
+                or arrays. Image: (h, w, 3) uint8. Video: (frames (t, h, w, 3) uint8, frames a second) or one
                 clip's frames alone. Audio: (waveform, rate in Hz), or a waveform alone at 16 kHz. Depth: (h, w), float metres or uint16
                 millimetres. Thermal: (h, w). IMU: (6, t). A single path or sentence counts as a list of one.
                 Of a sound, a video or a motion recording also a `Stretch`: the part of it between two times.
@@ -210,9 +237,10 @@ class Model:
             UserError: an input cannot be read (its place and the reason), or an option does not exist.
         """
         resolved = registry.face(modality).read_options(options)
-        if isinstance(inputs, str | os.PathLike):
+        if isinstance(inputs, str | os.PathLike) or is_in_memory(inputs):
             inputs = [inputs]
-        sources = ((i, payload, whole_source(payload)) for i, payload in enumerate(inputs))
+        wholes = ((i, payload, whole_source(payload)) for i, payload in enumerate(inputs))
+        sources = ((i, payload, path_of_row(whole) or whole) for i, payload, whole in wholes)
         items = (Item(str(path) if isinstance(path, str | os.PathLike) else f"input {i}", payload) for i, payload, path in sources)
         listener, rows = listener or self._log, []
         for item, result in self.embed_items(modality, items, options=resolved, batch_size=batch_size, workers=workers):
@@ -229,9 +257,9 @@ class Model:
         return {
             "modality": modality,
             "model": self.name,
-            "family": self.checkpoint.config.family,
+            "family": self.family,
             **({} if self.folder is None else {"folder": self.folder}),
-            "weights": self.checkpoint.fingerprint(face.encoder),
+            "weights": self.fingerprint(modality),
             "untrained": self.checkpoint.untrained,
             "licence": self.checkpoint.config.licence,
             "dim": self.dim,

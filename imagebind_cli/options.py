@@ -111,6 +111,7 @@ class ReadingOptions:
 
 CLIPS = "Evenly spaced windows per input; by default as many as cover it."
 HOP = "Seconds from one window to the next, instead of evenly spaced ones."
+ALL_FRAMES, HIGHEST_RATE = "all", 1000  # what `adjacent` takes in place of a rate, and the highest one in Hz
 TRACK = "Track of the file, from 1; by default the one that it marks, else the first."
 PINNED, RECENT = "pinned", "recent"
 RESIZE = "LanguageBind: without antialiasing, as published, or (recent) with it."
@@ -118,7 +119,7 @@ RESIZE = "LanguageBind: without antialiasing, as published, or (recent) with it.
 RATE_ALONE = "rate is in place of timestamps; it excludes time_column and time_unit"
 # Sets of options of which only one may be given, and the message about several, in which {} stands for their names.
 EXCLUSIVE = {
-    frozenset({"clips", "hop", "centres"}): "{} exclude each other",
+    frozenset({"clips", "hop", "centres", "adjacent"}): "{} exclude each other",
     frozenset({"rate", "time_column"}): RATE_ALONE,
     frozenset({"rate", "time_unit"}): RATE_ALONE,
 }
@@ -188,6 +189,12 @@ class VisionOptions(DrawnOptions):
         only=FOR_VIDEOS,
         windows=True,
     )
+    adjacent: str | None = choice(
+        None,
+        "Every two adjacent frames are a clip, instead of windows: of `all` frames, or of those taken at this rate in Hz.",
+        only=FOR_VIDEOS,
+        windows=True,
+    )
     fps: float | None = choice(
         None,
         "Read each folder given as one video, its pictures as frames at this rate.",
@@ -198,6 +205,13 @@ class VisionOptions(DrawnOptions):
     resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
     moment: Any = field(default=None, metadata=PER_ITEM)  # media.windows.Moment, in place of windows that cover the item
     stretch: Any = field(default=None, metadata=PER_ITEM)  # (start, end) in seconds: the part of the item that is read; see sources.Stretch
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        with suppress(ValueError):
+            if self.adjacent in (None, ALL_FRAMES) or 0 < float(self.adjacent) <= HIGHEST_RATE:
+                return
+        raise OptionError(f"adjacent is {self.adjacent!r}; {ALL_FRAMES} is needed, or a rate of at most {HIGHEST_RATE} Hz", self.names())
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imagebind_cli.embedding import Embedded, Embedding
 from imagebind_cli.encoder import Sample, Span
 from imagebind_cli.engine import Engine
 from imagebind_cli.errors import UserError
@@ -31,34 +32,6 @@ from imagebind_cli.media.clock import clock_text
 from imagebind_cli.sources import Failure, Item, Regions, Stretch, reason
 
 IDLE_SECONDS = 0.2  # without new input for so long, a batch is encoded before it is full: a slow producer sees its results
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """One unit vector (dim,) float32. span: the seconds of its window, where windows are kept apart.
-
-    clock: when that began, in ISO 8601, where the file states it: `2024-05-01T12:00:05.250Z`, without the Z where it does not state the zone.
-    region: of a part of a picture or map what is known of it, its `box` (x, y, width, height in pixels) above all.
-    length: that the mean of its clips had before it was made a unit vector.
-    """
-
-    vector: np.ndarray
-    span: Span = None
-    clock: str | None = None
-    length: float = 1.0
-    region: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """The result of an item.
-
-    embeddings: one, or one per window or region. notes: assumptions made in reading the item. warnings: what of the item was lost.
-    """
-
-    embeddings: list[Embedding]
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass

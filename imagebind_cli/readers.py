@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -17,6 +17,7 @@ from imagebind_cli.options import FAMILY_ONLY, REGION_OPTIONS, ReadingOptions, b
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face, family, modality
 from imagebind_cli.sources import Regions, Stretch, names_store, reason, whole_source
+from imagebind_cli.sources.in_memory import as_source, is_in_memory
 
 
 def read_source(face: Face, source: Any, config: EncoderConfig, options: ReadingOptions) -> Iterator[Sample]:
@@ -37,7 +38,7 @@ def read_source(face: Face, source: Any, config: EncoderConfig, options: Reading
         options, source = replace(options, regions=source.regions), source.source  # type: ignore[call-arg]
     if fault := _fault(face, source, options):
         return _refused(fault)
-    if callable(source):  # a part of a file
+    if is_in_memory(source) or callable(source):
         return _when_due(face, source, config, options)
     if isinstance(source, Prepared):
         return prepared_samples(source, face, config, options)
@@ -103,9 +104,12 @@ def _refused(reason: str) -> Iterator[Sample]:
     yield
 
 
-def _when_due(face: Face, source: Callable[[], Any], config: EncoderConfig, options: ReadingOptions) -> Iterator[Sample]:
-    """Read what a function returns; it is called with the first sample, so that its errors are the item's."""
-    yield from read_source(face, source(), config, options)
+def _when_due(face: Face, source: Any, config: EncoderConfig, options: ReadingOptions) -> Iterator[Sample]:
+    """Read a payload in memory, or what a function returns. Either is asked with the first sample, so that its errors are the item's."""
+    if callable(source):
+        yield from read_source(face, source(), config, options)
+    else:
+        yield from reader_of(face, config)(as_source(source, face), config, options)
 
 
 def _within(samples: Iterable[Sample], spans: Sequence[Any], times: Times) -> Iterator[Sample]:

@@ -1,10 +1,12 @@
-"""The signals that ask a run to end."""
+"""The signals that ask a run to end, on every system."""
 
 from __future__ import annotations
 
 import signal
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # from Ctrl-C, a scheduler, a closed terminal
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # from Ctrl-C, a scheduler, a closed terminal, which Windows does not have
+ENDING = tuple(signal.Signals[name] for name in NAMES if hasattr(signal, name))
+BROKEN_PIPE = 13  # the number of SIGPIPE, for the exit code where a reader has gone away; Windows has no such signal
 
 
 def heeded_signals() -> tuple[signal.Signals, ...]:

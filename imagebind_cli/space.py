@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from imagebind_cli.model import Model
     from imagebind_cli.options import ReadingOptions
+    from imagebind_cli.remote import RemoteModel
     from imagebind_cli.store import StoreReader
 
 
@@ -36,12 +37,12 @@ def _give(made: Mapping[str, Any]) -> str:
 class Space:
     """One joint space: stores are checked against each other and against the model.
 
-    model: one that is loaded, or a name; by default that of the first store, else the default model. config, device, dtype: as `model.load`
-    takes them. batch_size, workers, item_timeout: as `Model.embed_items`. note: called with a line of text, as where stores were
-    computed in different precisions; logged by default. prepare: called before a model is loaded, and not where stores alone are read.
+    model: one that is loaded, of a server, or a name; by default that of the first store, else the default model. config, device, dtype: as
+    `model.load` takes them. batch_size, workers, item_timeout: as `Model.embed_items`. note: called with a line of text, as where stores
+    were computed in different precisions; logged by default. prepare: called before a model is loaded, and not where stores alone are read.
     """
 
-    model: Model | str | None = None
+    model: Model | RemoteModel | str | None = None
     config: str | None = None
     device: str = "auto"
     dtype: str = "auto"
@@ -53,7 +54,7 @@ class Space:
     made: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)  # place and provenance of all that was admitted
 
     @classmethod
-    def of(cls, model: Space | Model | str | None, listener: Listener) -> Space:
+    def of(cls, model: Space | Model | RemoteModel | str | None, listener: Listener) -> Space:
         """Return a space as it is, or that of a model, whose notes a listener receives."""
         return model if isinstance(model, Space) else cls(model, note=listener.note)
 
@@ -80,12 +81,25 @@ class Space:
         return reader
 
     @cached_property
-    def loaded(self) -> Model:
-        """The model, loaded when it is first asked for."""
+    def loaded(self) -> Model | RemoteModel:
+        """The model, loaded when it is first asked for; or that of a server."""
         loaded = self._load(self.model) if self.model is None or isinstance(self.model, str) else self.model
         for place, made in self.made:
             self._check_weights(loaded, place, made)
         return loaded
+
+    @property
+    def local(self) -> Model:
+        """The model, in this process.
+
+        Raises:
+            UserError: it is that of a server.
+        """
+        from imagebind_cli.model import Model
+
+        if not isinstance(self.loaded, Model):
+            raise UserError(f"{self.loaded.address}: this looks into the encoder, which a server does not show; leave --server out")
+        return self.loaded
 
     def forget(self) -> None:
         """Drop a model that was loaded by its name, and its memory; it is loaded again when it is next asked for."""
@@ -149,14 +163,15 @@ class Space:
                     if key == "weights":
                         refuse_earlier((place, made), (before_place, before))
                     raise UserError(f"{place}: vectors of {key} {made.get(key)!r}; those of {before_place} are of {before.get(key)!r}")
-        self.made.append((place, made))
+        if (place, made) not in self.made:
+            self.made.append((place, made))
 
-    def _check_weights(self, loaded: Model, place: str, made: Mapping[str, Any]) -> None:
+    def _check_weights(self, loaded: Model | RemoteModel, place: str, made: Mapping[str, Any]) -> None:
         """Compare weights: two training runs may have the same name but different weights."""
         from imagebind_cli.store.provenance import refuse_earlier, refuse_other_family
 
-        refuse_other_family((place, made), (f"model {loaded.name}", {"family": loaded.checkpoint.config.family}))
-        own = loaded.checkpoint.fingerprint(registry.face(made["modality"]).encoder)
+        refuse_other_family((place, made), (f"model {loaded.name}", {"family": loaded.family}))
+        own = loaded.fingerprint(made["modality"])
         if own != made.get("weights"):
             refuse_earlier((place, made))
             raise UserError(
@@ -166,7 +181,7 @@ class Space:
     def trained_on(self) -> Mapping[str, Mapping[str, str]]:
         """Return `ModelConfig.trained_on` of the model; {} if that model is not on this machine."""
         if "loaded" in self.__dict__:
-            return self.loaded.checkpoint.config.trained_on
+            return self.loaded.trained_on
         for _, made in self.made:  # without torch
             for folder in (made.get("folder"), PACKAGE / "models" / str(made.get("model"))):
                 if folder is not None and (config := Path(folder) / "config.json").is_file():

@@ -62,5 +62,7 @@ FORMATS = {
     ".h5": StoreFormat("hdf5", "StoreHDF5Writer", "HDF5Source", start=rb"\x89HDF\r\n\x1a\n", recognise="is_hdf5_store"),
     ".store": StoreFormat("folder", "FolderWriter", "FolderSource", start=None, recognise="is_folder_store"),
 }
+# Tables of databases, which are written by `store export` and read, but not continued: the module is the same for both.
+TABLES = {".lance": StoreFormat("lance", "write_lance", "open_lance", start=None, recognise="is_lance")}
 FOLDERS = tuple(ending for ending, format in FORMATS.items() if format.folder)
 IN_WORDS = " or ".join(", ".join(sorted(FORMATS)).rsplit(", ", 1))  # for help

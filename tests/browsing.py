@@ -26,15 +26,15 @@ OPTIONS = [
 
 
 @contextmanager
-def browser(folder: Path) -> Iterator[Chrome]:
-    """A browser with a new profile in the folder. Without chromium the test is skipped, but fails where CI runs it."""
+def browser(folder: Path, *more: str) -> Iterator[Chrome]:
+    """A browser with a new profile in the folder, and more of its options. Without chromium the test is skipped, but fails where CI runs it."""
     programs = shutil.which("chromium"), shutil.which("chromedriver")
     if None in programs:
         words = "no chromium and chromedriver here; on Debian: apt-get install chromium chromium-driver"
         pytest.fail(words) if os.environ.get("CI") == "true" else pytest.skip(words)
     options = ChromeOptions()
     options.binary_location = str(programs[0])
-    for option in [*OPTIONS, f"--user-data-dir={folder / 'profile'}"]:
+    for option in [*OPTIONS, *more, f"--user-data-dir={folder / 'profile'}"]:
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = Chrome(options, ChromeService(str(programs[1]), log_output=os.devnull))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import json
@@ -20,14 +21,17 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 import pytest
+import typer
 
+from imagebind_cli.engine import default_workers
+from imagebind_cli.signals import ENDING
 from tests.forkserver import Forked, ForkServer, write_stand_in
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores; each one's threads would wait for the other's
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes of the tests share the cores; each one's threads would wait for the other's
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "imagebind"
 UNTRAINED = "is untrained"
+TIME_LIMIT = 100  # seconds that a program may take
 
 
 RUNS_BETWEEN_COLLECTIONS = 200
@@ -48,6 +52,7 @@ def _garbage_collected() -> Iterator[None]:
         gc.collect()
 
 
+typer.main.get_params_from_function = functools.cache(typer.main.get_params_from_function)  # every run in this process reads them again
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and the programs started here would inherit that
 
 
@@ -80,6 +85,7 @@ class Finished:
 
 Run = Callable[..., Finished]
 Start = Callable[..., "subprocess.Popen[bytes]"]
+Python = Callable[..., "subprocess.CompletedProcess[Any]"]
 
 
 def _close(stream: IO[str]) -> None:
@@ -98,6 +104,10 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder for models, and the one made by rule in place of the default."""
+    if "torch" in sys.modules:
+        from tests.drawn import draw_once
+
+        draw_once()
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("IMAGEBIND_HOME", str(folder))
     monkeypatch.setenv("IMAGEBIND_MODEL", "tiny")
@@ -132,7 +142,7 @@ def imagebind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         folder = tmp_path_factory.mktemp("run")
         out_path, err_path = Path(stdout or folder / "out"), folder / "err"
         (folder / "in").write_bytes(stdin or b"")
-        own_stdin, own_handlers = os.dup(0), {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        own_stdin, own_handlers = os.dup(0), {number: signal.getsignal(number) for number in ENDING}
         with (
             open(folder / "in", "rb") as file,
             ExitStack() as closing,
@@ -174,28 +184,54 @@ def embed(imagebind: Run) -> Run:
 
 
 @pytest.fixture(scope="session")
-def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    """A server of processes that have imported PyTorch."""
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer | None]:
+    """A server of processes that have imported PyTorch; None on systems other than Linux, where each imports it."""
+    if not hasattr(os, "pidfd_open"):
+        yield None
+        return
     server = ForkServer(tmp_path_factory.mktemp("server"))
     yield server
     server.close()
 
 
+def _started(command: list[str], server: ForkServer | None, **options: Any) -> subprocess.Popen[Any]:
+    return subprocess.Popen(command, **options) if server is None else Forked(command, server=server, **options)
+
+
 @pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Path:
+def python(fork_server: ForkServer | None) -> Python:
+    """Run `python ARGUMENTS` to its end, as `subprocess.run` does, as a fork of a process that has imported PyTorch."""
+
+    def run(*arguments: object, input: str | bytes | None = None, text: bool = True, **options: Any) -> subprocess.CompletedProcess[Any]:
+        command = [sys.executable, *map(str, arguments)]
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        with _started(command, fork_server, text=text, **streams, **options) as process:
+            try:
+                out, err = process.communicate(input, timeout=TIME_LIMIT)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer | None) -> Path:
     """An `imagebind` for shells, in a folder of its own, that starts fast."""
+    if fork_server is None:
+        return PROGRAM
     return write_stand_in(tmp_path_factory.mktemp("bin") / "imagebind", fork_server, PROGRAM)
 
 
 @pytest.fixture
-def start(fork_server: ForkServer) -> Iterator[Start]:
+def start(fork_server: ForkServer | None) -> Iterator[Start]:
     """Start `imagebind ARGUMENTS` as a process of its own, with pipes; it is killed with the test if it still runs."""
     started: list[subprocess.Popen[bytes]] = []
 
     def run(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         command = [sys.executable, "-m", "imagebind_cli", *map(str, arguments)]
-        started.append(Forked(command, server=fork_server, **streams | options))
+        started.append(_started(command, fork_server, **streams | options))
         return started[-1]
 
     yield run
@@ -204,6 +240,7 @@ def start(fork_server: ForkServer) -> Iterator[Start]:
         process.communicate()
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Run one more process than there are cores, since many tests wait for processes that they started."""
-    return len(os.sched_getaffinity(0)) + 1
+    return default_workers(most=64) + 1

@@ -1,14 +1,14 @@
 """Start `imagebind` as a fork of a process that has imported PyTorch: a tenth of a second in place of two.
 
-What the program gets is what a fresh interpreter gives it: arguments, environment, folder, streams, signals and exit code. It differs in
-`sys.modules` and memory, which hold PyTorch from the start, and its parent is the server: a test about imports, memory or limits starts a
-real interpreter. `Forked` is `subprocess.Popen` for Python programs; `write_stand_in` writes an `imagebind` for shells.
+What the program gets is what a fresh interpreter gives it: arguments, environment, folder, modules to import, streams, signals and exit
+code. It differs in `sys.modules` and memory, which hold PyTorch from the start (torchvision and torchaudio only once it imports them), and
+its parent is the server: a test about the import of PyTorch or about memory starts a real interpreter. `Forked` is `subprocess.Popen` for
+Python programs; `write_stand_in` writes an `imagebind` for shells.
 """
 
 from __future__ import annotations
 
 import atexit
-import fcntl
 import gc
 import inspect
 import json
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import threading
 import types
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,9 +37,11 @@ PRELOADED = (
     "av",
 )
 READ_ONCE = (  # variables that an interpreter or a library reads as it starts
-    *("PYTHONPATH", "PYTHONHASHSEED", "PYTHONWARNINGS", "PYTHONIOENCODING", "PYTHONUTF8"),
+    *("PYTHONHASHSEED", "PYTHONWARNINGS", "PYTHONIOENCODING", "PYTHONUTF8"),
     *("OMP_", "MKL_", "LD_", "MALLOC_", "TORCH_", "KMP_", "OPENBLAS_"),
 )
+READ_LATER = ("TORCH_NCCL_",)
+PACKAGE = "imagebind_cli"  # a program that has another one in its folder or its PYTHONPATH, or other packages beside it, imports it anew
 HIGH = 200  # descriptors from here on are out of the way of those that a program is given
 PROJECT = Path(__file__).parents[1]
 SERVE = "import sys; sys.path[:0] = [sys.argv[1]]; from tests.forkserver import serve; serve(int(sys.argv[2]), int(sys.argv[3]))"
@@ -183,6 +186,7 @@ def serve(listening: int, owner: int) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # Ctrl-C is for the tests, and for programs as soon as they can take it
     for name in PRELOADED:
         __import__(name)
+    _draw_weights()
     gc.collect()
     gc.freeze()
     connections = socket.socket(fileno=listening)
@@ -220,21 +224,64 @@ def serve(listening: int, owner: int) -> NoReturn:
                         os.kill(process, signal.SIGKILL)
 
 
+def _draw_weights() -> None:
+    """Draw the weights of the tiny model, which most programs load."""
+    from imagebind_cli.weights import find
+    from tests.drawn import draw_once
+
+    draw_once()
+    checkpoint = find.find_checkpoint("tiny")
+    for name in checkpoint.config.encoders:
+        checkpoint.read(name)
+
+
 def _fork(connection: socket.socket) -> int:
     """Return the process id of the program that a connection asks for, 0 if it must have an interpreter of its own."""
     header, descriptors, *_ = socket.recv_fds(connection, NUMBER.size, 64)
     asked = json.loads(connection.recv(NUMBER.unpack(header)[0], socket.MSG_WAITALL))
-    ours, theirs = (
-        {name: value for name, value in variables.items() if name.startswith(READ_ONCE)} for variables in (os.environ, asked["environment"])
-    )
-    process = os.fork() if ours == theirs else 0
-    if process == 0 and ours == theirs:
+    possible = read_once(os.environ) == read_once(asked["environment"]) and _shadowed(
+        [asked["folder"], *_places(asked["environment"])]
+    ) <= {PACKAGE}
+    process = os.fork() if possible else 0
+    if process == 0 and possible:
         _run(asked, dict(zip(asked["numbers"], descriptors, strict=True)))
     for descriptor in descriptors:
         os.close(descriptor)
     with suppress(OSError):
         connection.sendall(NUMBER.pack(process))
     return process
+
+
+def read_once(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that must be the server's own for a program to be forked."""
+    return {name: value for name, value in environment.items() if name.startswith(READ_ONCE) and not name.startswith(READ_LATER)}
+
+
+def _places(environment: Mapping[str, str]) -> list[str]:
+    """Return the folders of PYTHONPATH."""
+    return [place for place in environment.get("PYTHONPATH", "").split(os.pathsep) if place]
+
+
+def _shadowed(places: list[str]) -> set[str]:
+    """Return the names of imported modules of which one of these folders has others."""
+    names = set()
+    for place in places:
+        with suppress(OSError):
+            for entry in os.scandir(os.path.realpath(place)):
+                name = entry.name.removesuffix(".py")
+                source = entry.path if entry.name.endswith(".py") else os.path.join(entry.path, "__init__.py")
+                if (imported := getattr(sys.modules.get(name), "__file__", None)) and os.path.isfile(source) and imported != source:
+                    names.add(name)
+    return names
+
+
+def _search_as(asked: dict[str, Any]) -> None:
+    """Find modules where a fresh interpreter would: in the program's folder and its PYTHONPATH first."""
+    ours, theirs = _places(os.environ), _places(asked["environment"])
+    if ours != theirs or _shadowed([asked["folder"]]):
+        for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+            del sys.modules[name]
+    sys.path[:] = ["", *theirs, *(place for place in sys.path if place not in ("", *ours))]
 
 
 def _run(asked: dict[str, Any], descriptors: dict[int, int]) -> NoReturn:
@@ -265,6 +312,8 @@ def _run(asked: dict[str, Any], descriptors: dict[int, int]) -> NoReturn:
 
 
 def _become(asked: dict[str, Any], descriptors: dict[int, int]) -> None:
+    import fcntl  # which Windows lacks
+
     if asked["session"]:
         os.setsid()
     high = {number: fcntl.fcntl(descriptor, fcntl.F_DUPFD, HIGH) for number, descriptor in descriptors.items()}
@@ -274,6 +323,7 @@ def _become(asked: dict[str, Any], descriptors: dict[int, int]) -> None:
         os.close(descriptor)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    _search_as(asked)
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["folder"])

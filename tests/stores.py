@@ -51,9 +51,12 @@ def store(
         Row(id, rows[row], spans[row] if spans else None, windows=list(ids).count(id) if spans else 1, meta=metas[row] if metas else {})
         for row, id in enumerate(ids)
     ]
+    items: dict[str, list[Row]] = {}
+    for entry in entries:
+        items.setdefault(entry.id, []).append(entry)
     with Store(path, {**MADE, "dim": rows.shape[1], "modality": modality, **made}) as written:
-        for id in dict.fromkeys(ids):
-            written.append([entry for entry in entries if entry.id == id])
+        for item in items.values():
+            written.append(item)
     return path
 
 

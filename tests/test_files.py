@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imagebind_cli import files
+from imagebind_cli import descriptors, files
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import locked, open_locked, replacing, sweep, write_json, write_text
 from imagebind_cli.prepared import open_writer
@@ -215,7 +215,7 @@ def test_where_there_are_no_locks_nothing_is_swept(tmp_path: Path, monkeypatch: 
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     with monkeypatch.context() as patch:
-        patch.setattr(files.fcntl, "flock", refuse)
+        patch.setattr(descriptors.fcntl, "flock", refuse)
         write_text(tmp_path / "a", "a")
         assert names(tmp_path) == [left, "a"]
     write_text(tmp_path / "a", "a")

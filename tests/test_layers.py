@@ -12,24 +12,24 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
-    ["checksums", "crashes", "errors", "fingerprint", "printable", "signals", "store_formats"],
+    ["checksums", "crashes", "descriptors", "errors", "fingerprint", "printable", "signals", "store_formats"],
     ["events", "files", "file_kinds", "documents", "additions", "boxes"],
     ["options"],
     ["registry"],
-    ["libraries", "tabular", "store", "media", "transformer", "similarity", "metrics"],
+    ["libraries", "tabular", "store", "media", "transformer", "similarity", "metrics", "embedding"],
     ["prepared"],
     ["sources", "encoder"],
     ["region_samples"],
     ["weights", "encoders", "int8", "engine", "readers"],
     ["families"],
     ["pipeline"],
-    ["model"],
+    ["model", "remote"],
     ["space"],
     ["corpus", "live", "publishing"],
     ["evaluation", "retrieval"],
     ["grounding", "insight"],
     ["pages"],
-    ["demo", "installation"],
+    ["demo", "installation", "integrations", "server"],
     ["training"],
     ["cli"],
     ["__main__"],
@@ -52,6 +52,8 @@ INSIDE = {
     "insight",
     "families",
     "live",
+    "integrations",
+    "server",
 }
 
 

@@ -239,3 +239,46 @@ def test_highlights_by_hand() -> None:
     assert metrics.highlight_detection(np.array([0.0, 0.9]), np.array([[4], [0]])) == {"HIT@1": 0, "highlight mAP": close(0.5)}
     assert metrics.highlight_detection(np.array([1.0, 1.0]), np.array([[4], [0]]))["highlight mAP"] == close(0.5)  # a tie enters together
     assert metrics.highlight_detection(np.array([1.0]), np.array([[3]])) == {"HIT@1": 0, "highlight mAP": 0}
+
+
+# Maps and masks
+
+MASK = np.array([[0, 0, 0, 0], [0, 1, 1, 0]], bool)
+MAP = np.array([[0.0, 0.1, 0.2, 0.3], [0.4, 0.8, 0.5, 1.0]])
+
+
+def test_overlap_with_a_mask_by_hand() -> None:
+    """Above 0.5 are the cells of 0.8 and 1.0: one of them is true, of three together. The two largest are the same."""
+    assert metrics.mask_overlap(MAP, MASK) == {"IoU": 1 / 3, "adaptive IoU": 1 / 3, "pointing": 0.0}
+    assert metrics.mask_overlap(5 * MAP - 3, MASK) == metrics.mask_overlap(MAP, MASK)  # of any range
+    assert metrics.mask_overlap(MASK.astype(float), MASK) == {"IoU": 1.0, "adaptive IoU": 1.0, "pointing": 1.0}
+
+
+def test_where_nothing_is_true_the_cells_left_unmarked_count() -> None:
+    nothing = metrics.mask_overlap(MAP, np.zeros_like(MASK))
+    assert nothing["IoU"] == 6 / 8
+    assert np.isnan([nothing["adaptive IoU"], nothing["pointing"]]).all()
+    assert np.isnan(metrics.f_curve(MAP, np.zeros_like(MASK))).all()
+
+
+def test_the_f_curve_by_hand_and_by_scikit_learn() -> None:
+    curve = metrics.f_curve(MAP, MASK)
+    assert curve[0] == pytest.approx(1.3 * (2 / 8) * 1 / (0.3 * 2 / 8 + 1))  # everything is marked
+    middle = np.searchsorted(metrics.F_THRESHOLDS, 0.45)  # 0.5, 0.8 and 1.0 are marked
+    assert curve[middle] == pytest.approx(1.3 * (2 / 3) / (0.3 * 2 / 3 + 1))
+    assert curve[-1] == 0  # 1.0 alone, which is not true
+    for threshold, value in zip(metrics.F_THRESHOLDS[::40], curve[::40], strict=True):
+        wanted = sklearn.fbeta_score(MASK.ravel(), MAP.ravel() >= threshold, beta=0.3**0.5, zero_division=0)
+        assert value == pytest.approx(wanted)
+
+
+def test_foreground_is_what_is_above_the_mean() -> None:
+    """The mean is 0.4125: 0.8, 0.5 and 1.0 are foreground, two of them rightly."""
+    scores = metrics.segmentation(MAP, MASK)
+    assert {name: scores[name] for name in ("correct", "cells", "common", "joint")} == {"correct": 7, "cells": 8, "common": 2, "joint": 3}
+    assert (scores["common rest"], scores["joint rest"]) == (5, 6)
+    both = np.concatenate([1 - MAP.ravel(), MAP.ravel()]), np.concatenate([~MASK.ravel(), MASK.ravel()])
+    assert scores["AP"] == pytest.approx(sklearn.average_precision_score(both[1], both[0]))
+    lower = np.where(MAP < 0.45, MAP - 9, MAP)  # below 0 it does not matter how far
+    assert metrics.segmentation(lower, MASK)["correct"] == 7
+    assert metrics.segmentation(-MAP - 1, MASK)["correct"] == 6  # nothing is foreground

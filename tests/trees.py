@@ -234,3 +234,173 @@ TREES = {
         places365,
     )
 }
+
+
+# Localisation
+
+
+def vggss(root: Path) -> None:
+    """Three pictures of 40 x 30 pixels: two of one class, one of another; the third has two boxes. Of a fourth entry nothing is there."""
+    entries = [
+        {"file": "---g-f_I2yQ_000001", "class": "people marching", "bbox": [[0.0, 0.0, 0.5, 0.5]]},
+        {"file": "-0BIyqJj9ZU_000030", "class": "people marching", "bbox": [[0.5, 0.5, 1.2, 1.0]]},
+        {"file": "--ABCDEFGHI_000000", "class": "playing theremin", "bbox": [[0.0, 0.0, 0.25, 1.0], [0.25, 0.0, 0.5, 1.0]]},
+        {"file": "GoneGoneGon_000007", "class": "sea waves", "bbox": [[0.1, 0.1, 0.2, 0.2]]},
+    ]
+    write(root / "vggss.json", json.dumps(entries))
+    for number, entry in enumerate(entries[:3]):
+        small_picture(root / "frames" / f"{entry['file']}.jpg", number)
+    sounds(*(root / "audio" / f"{entry['file']}.wav" for entry in entries[:3]))
+
+
+def small_picture(path: Path, seed: int, size: tuple[int, int] = (40, 30)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(generate.pixels(seed, size)).save(path)
+
+
+def flickr_soundnet(root: Path) -> None:
+    """Two listed pictures with the boxes of three annotators each, of which two agree on the left half; one picture is not listed."""
+    boxes = {"10000130166": [(0, 0, 128, 256), (0, 0, 128, 256), (128, 0, 256, 128)], "10000176364": [(64, 64, 192, 192)] * 3}
+    for number, (name, of_annotators) in enumerate({**boxes, "10000199999": [(0, 0, 9, 9)]}.items()):
+        parts = "".join(
+            f"<annotator><bbox><id>{who}</id><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax></bbox></annotator>"
+            for who, (a, b, c, d) in enumerate(of_annotators)
+        )
+        write(root / f"Annotations/{name}.xml", f"<annotation>{parts}</annotation>")
+        small_picture(root / f"frames/{name}.jpg", number)
+    sounds(*(root / f"audio/{name}.wav" for name in (*boxes, "10000199999")))
+    write(root / "flickr_test.csv", "".join(f"{name}\n" for name in boxes))
+
+
+def is3(root: Path) -> None:
+    """One picture of two things, the left and the right half of it, each with a sound; masks beside the boxes are their upper halves."""
+    rows, place = [], "/mnt/of/the/authors/"
+    for number, thing in enumerate(("dog", "banjo")):
+        name = f"dog_banjo_2689_{thing}"
+        small_picture(root / f"images/{name}.jpg", 0)
+        box = [112.0 * number, 0.0, 112.0 * (number + 1), 224.0]
+        rows.append({"image": f"{place}images/{name}.jpg", "audio": f"{place}audio_wav/{name}.wav", "gt_box": box})
+        mask = np.zeros((56, 56), np.uint8)
+        mask[:28, number * 28 : (number + 1) * 28] = 255
+        (root / "gt_segmentation").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(root / f"gt_segmentation/{name}.png")
+    sounds(root / "audio_wav/dog_banjo_2689_dog.wav", root / "audio_wav/dog_banjo_2689_banjo.wav")
+    write(root / "IS3_annotation.json", json.dumps(rows))
+
+
+def avsbench(root: Path) -> None:
+    """A test video of one source, whose masks are the left half, and one of several, nothing of which is heard in its last frame."""
+    write(
+        root / "Single-source/s4_meta_data.csv",
+        "name,split,category\n--KCIeMcDOY_7000_12000,test,dog_barking\n-0aIJ_ABCDE_0_5000,train,dog_barking\n",
+    )
+    write(root / "Multi-sources/ms3_meta_data.csv", "video_id,split\n-1qpQZkRsXs,test\n")
+    single, several = root / "Single-source/s4_data", root / "Multi-sources/ms3_data"
+    left = np.zeros((24, 24), np.uint8)
+    left[:, :12] = 255
+    for number in range(1, 6):
+        name = "--KCIeMcDOY_7000_12000"
+        small_picture(single / f"visual_frames/test/dog_barking/{name}/{name}_{number}.png", number, (24, 24))
+        small_picture(several / f"visual_frames/-1qpQZkRsXs/-1qpQZkRsXs.mp4_{number}.png", number, (24, 24))
+        for place, mask in (
+            (single / f"gt_masks/test/dog_barking/{name}/{name}_{number}.png", Image.fromarray(left).convert("1")),
+            (several / f"gt_masks/test/-1qpQZkRsXs/-1qpQZkRsXs_{number}.png", Image.fromarray(left * (number < 5))),
+        ):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            mask.save(place)
+    sounds(single / "audio_wav/test/dog_barking/--KCIeMcDOY_7000_12000.wav", several / "audio_wav/test/-1qpQZkRsXs.wav")
+
+
+def imagenet_seg(root: Path) -> None:
+    """Two pictures of 40 x 30 pixels in a MATLAB 7.3 file, whose foreground is the left and the lower half; beside it names, `names.txt`."""
+    root.mkdir(parents=True, exist_ok=True)
+    masks = np.zeros((2, 30, 40), np.uint8)
+    masks[0, :, :20] = masks[1, 15:] = 1
+    with h5py.File(root / "gtsegs_ijcv.mat", "w", userblock_size=512) as file:
+        for number, mask in enumerate(masks):
+            file[f"#refs#/img{number}"] = generate.pixels(number, (40, 30)).T
+            file[f"#refs#/mask{number}"] = mask.T
+            file.create_dataset(f"#refs#/gt{number}", data=np.array([[file[f"#refs#/mask{number}"].ref]], dtype=h5py.ref_dtype))
+        for kind in ("img", "gt"):
+            references = [[file[f"#refs#/{kind}{number}"].ref] for number in range(2)]
+            file.create_dataset(f"value/{kind}", data=np.array(references, dtype=h5py.ref_dtype))
+    with open(root / "gtsegs_ijcv.mat", "r+b") as raw:
+        raw.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(116))
+    write(root / "names.txt", "tench\ngoldfish\ngreat white shark\n")
+
+
+LOCATED = {
+    "avsbench": avsbench,
+    "flickr-soundnet": flickr_soundnet,
+    "imagenet-seg": imagenet_seg,
+    "is3": is3,
+    "vggss": vggss,
+}
+
+# Moments
+
+
+def qvhighlights(root: Path) -> None:
+    """Three queries on two videos of 4 s, one of which has ratings; the video of a fourth is missing. The test split has one query."""
+    rows = [
+        {"qid": 8737, "query": "A family plays", "duration": 4, "vid": "bP5KfdFJzC4_660.0_810.0", "relevant_windows": [[0, 2]]},
+        {"qid": 12, "query": "A dog runs", "duration": 4, "vid": "bP5KfdFJzC4_660.0_810.0", "relevant_windows": [[0, 1], [3, 4]]},
+        {"qid": 13, "query": "Rain", "duration": 4, "vid": "RoripwjYFp8_60.0_210.0", "relevant_windows": [[1, 3]]},
+        {"qid": 14, "query": "Snow", "duration": 4, "vid": "GoneGoneGon_0.0_150.0", "relevant_windows": [[0, 4]]},
+    ]
+    rows[0] |= {"relevant_clip_ids": [0], "saliency_scores": [[4, 2, 1]]}
+    write(root / "highlight_val_release.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write(root / "highlight_test_with_gt.jsonl", json.dumps(rows[2]) + "\n")
+    for number, vid in enumerate(("bP5KfdFJzC4_660.0_810.0", "RoripwjYFp8_60.0_210.0")):
+        (root / "videos").mkdir(exist_ok=True)
+        generate.video(root / f"videos/{vid}.mp4", seconds=4, seed=number)
+
+
+def charades(root: Path) -> None:
+    write(root / "charades_sta_test.txt", "3MSZA 0.0 2.5##person turns a light on.\n3MSZA 2.0 4.0##a person opens the door.\n")
+    (root / "Charades_v1_480").mkdir()
+    generate.video(root / "Charades_v1_480/3MSZA.mp4", seconds=4)
+
+
+def castella(root: Path) -> None:
+    """Two recordings of 6 s, one of them called as `Y` and its id; the second caption has two moments."""
+    moments = [
+        {"local_caption": "A man uses the turn signal", "timestamps": [[1, 3]]},
+        {"local_caption": "A door shuts", "timestamps": [[4, 6], [0, 1]]},
+    ]
+    entries = [
+        {"yid": "-0awng26xQ8", "global_caption": "A man drives", "duration": 6, "num_moments": 2, "moments": moments},
+        {"yid": "0aBcDeFgHiJ", "global_caption": "Rain", "duration": 6, "num_moments": 1, "moments": moments[:1]},
+    ]
+    write(root / "json/en/test.json", json.dumps(entries))
+    (root / "audio").mkdir()
+    generate.audio(root / "audio/-0awng26xQ8.wav", seconds=6)
+    generate.audio(root / "audio/Y0aBcDeFgHiJ.wav", seconds=6, seed=1)
+
+
+def unav100(root: Path) -> None:
+    """A test video with two classes, one of them twice, and one of the training split."""
+    events = [([0.5, 2.0], "dog barking "), ([3.0, 5.0], "dog barking"), ([1.0, 2.0], "people laughing")]
+    annotations = [{"segment": segment, "label": label, "label_id": 3} for segment, label in events]
+    videos = {"a_b-c": {"duration": 6.0, "subset": "test"}, "train0": {"duration": 6.0, "subset": "train"}}
+    write(
+        root / "unav100_annotations.json",
+        json.dumps({"database": {vid: about | {"annotations": annotations} for vid, about in videos.items()}}),
+    )
+    (root / "raw").mkdir()
+    generate.audio(root / "raw/a_b-c.wav", seconds=6)
+
+
+def ave(root: Path) -> None:
+    """Two test videos: an event of the whole, and one of half of it; a third event has no length."""
+    write(
+        root / "testSet.txt",
+        "Church bell&RUhOCu3LNXM&good&0&4\nMale speech, man speaking&-5zANFBYzwQ&good&2&4\nBark&-5zANFBYzwQ&good&3&3\n",
+    )
+    write(root / "Annotations.txt", "Category&VideoID&Quality&StartTime&EndTime\nChurch bell&RUhOCu3LNXM&good&0&4\n")
+    (root / "AVE").mkdir()
+    for number, vid in enumerate(("RUhOCu3LNXM", "-5zANFBYzwQ")):
+        generate.video(root / f"AVE/{vid}.mp4", seconds=4, seed=number, sound=True)
+
+
+RECORDED = {maker.__name__: maker for maker in (ave, castella, charades, qvhighlights, unav100)}

@@ -19,14 +19,29 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from imagebind_cli.cli import configuration, demo, doctor, embed, locate, moments, preprocess, retrieve, store, train, weights, zeroshot
+from imagebind_cli.cli import (
+    configuration,
+    demo,
+    doctor,
+    embed,
+    locate,
+    moments,
+    preprocess,
+    retrieve,
+    score,
+    serve,
+    store,
+    train,
+    weights,
+    zeroshot,
+)
 from imagebind_cli.cli.command import HeadedCommand, commands_on_demand
 from imagebind_cli.cli.configuration import PARSER_ERROR
 from imagebind_cli.cli.output import StdoutClosed, open_standard_streams, write
 from imagebind_cli.cli.talk import detail, is_verbose, say_error, say_traceback, start_talking
-from imagebind_cli.errors import OptionError, UsageError, UserError, first_line
+from imagebind_cli.errors import OptionError, UsageError, UserError, first_line, is_broken_pipe
 from imagebind_cli.printable import printable
-from imagebind_cli.signals import heeded_signals
+from imagebind_cli.signals import BROKEN_PIPE, heeded_signals
 
 _registered = typer.Typer(rich_markup_mode=None)
 _registered.add_typer(embed.app, name="embed")
@@ -36,6 +51,8 @@ _registered.add_typer(zeroshot.app, name="zeroshot")
 _registered.command("retrieve", cls=retrieve.QueryCommand, help=retrieve.HELP)(retrieve.retrieve_command)
 _registered.command("moments", cls=retrieve.QueryCommand, help=moments.HELP)(moments.moments_command)
 _registered.add_typer(locate.app, name="locate")
+_registered.command("score", cls=HeadedCommand, help=score.HELP)(score.score_command)
+_registered.command("serve", cls=HeadedCommand, help=serve.HELP)(serve.serve_command)
 _registered.add_typer(store.app, name="store")
 _registered.add_typer(weights.app, name="weights")
 _registered.command("doctor")(doctor.doctor_command)
@@ -133,7 +150,7 @@ def run_command_line() -> NoReturn:
     except Terminated as terminated:
         code = 128 + terminated.number
     except StdoutClosed:
-        code = 128 + signal.SIGPIPE
+        code = 128 + BROKEN_PIPE
     except (OSError, MemoryError) as error:
         _report(_refusal(error))
     leave(code)
@@ -174,10 +191,10 @@ def leave(code: int) -> NoReturn:
         sys.stderr.flush()
     try:
         sys.stdout.flush()
-    except (BrokenPipeError, ValueError):
-        code = code or 128 + signal.SIGPIPE
+    except ValueError:
+        code = code or 128 + BROKEN_PIPE
     except OSError as error:
-        if not code:
+        if not code and not is_broken_pipe(error):
             say_error(f"stdout: {os.strerror(error.errno or 0)}")
-        code = code or 1
+        code = code or (128 + BROKEN_PIPE if is_broken_pipe(error) else 1)
     os._exit(code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,10 @@ def _published() -> Iterator[str]:
                         yield str(key.value)
 
 
-def _suites(typed: str) -> Iterable[str]:
-    return sorted(path.stem for path in PACKAGE.glob("evaluation/suites/recipes/*.toml"))
+def _suites(command: str, typed: str) -> Iterable[str]:
+    from imagebind_cli.evaluation.suites.recipe import suite_names
+
+    return suite_names(command)
 
 
 def _recipes(typed: str) -> Iterable[str]:
@@ -72,7 +75,9 @@ VALUES: dict[str, Callable[[str], Iterable[str]]] = {
     "init": _models,
     "weights pull name": _models,
     "weights convert sources": _models,
-    "suite": _suites,
+    "zeroshot suite": partial(_suites, "zeroshot"),
+    "locate suite": partial(_suites, "locate"),
+    "moments suite": partial(_suites, "moments"),
     "recipe": _recipes,
     "train pairs": _pairs,
     "templates": _templates,

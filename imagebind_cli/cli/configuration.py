@@ -199,11 +199,16 @@ class Configuration:
                 continue
             if key and source is not None and source.name == "ENVIRONMENT":
                 variable = set_variable(parameter)
-                lines.append(f"{variable}={os.environ[variable]}")
+                lines.append(f"{variable}={shown_value(variable, os.environ[variable])}")
             elif key and source is not None and source.name == "DEFAULT_MAP":
                 setting = [one for one in self.settings if one.key == key and one.section == self.path[: len(one.section)]][-1]
-                lines.append(f"{setting} = {setting.value}")
+                lines.append(f"{setting} = {shown_value(setting.key, setting.value)}")
         return lines
+
+
+def shown_value(name: str, value: Any) -> str:
+    """Return a value as reports show it, without passwords and tokens. name: of its option or variable."""
+    return "***" if name.lower().endswith("token") else re.sub("//[^/@]+@", "//***@", str(value))
 
 
 def set_variable(parameter: Any) -> str:
@@ -356,6 +361,6 @@ def option_variables(root: Any) -> tuple[dict[str, str], list[str]]:
     unknown = [name for name in there if name not in known]
     near = {name: get_close_matches(name, known, n=1) for name in unknown}
     return (
-        {name: re.sub("//[^/@]+@", "//***@", os.environ[name]) for name in there if name in known},  # no passwords in reports
+        {name: shown_value(name, os.environ[name]) for name in there if name in known},
         [f"{name} (did you mean {near[name][0]}?)" if near[name] else name for name in unknown],
     )

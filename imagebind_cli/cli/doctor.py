@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from imagebind_cli.cli.configuration import Configuration, configuration_files, option_variables
+from imagebind_cli.cli.configuration import Configuration, configuration_files, option_variables, shown_value
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
 from imagebind_cli.errors import UserError
 from imagebind_cli.installation import Check, check_installation
@@ -42,7 +42,10 @@ def _configuration(context: typer.Context) -> tuple[dict[str, Any], list[Check]]
         settings = Configuration(root).settings
     except UserError as problem:
         error = str(problem)
-    in_force = [{"file": str(one.file), "section": " ".join(one.section), "option": one.key, "value": str(one.value)} for one in settings]
+    in_force = [
+        {"file": str(one.file), "section": " ".join(one.section), "option": one.key, "value": shown_value(one.key, one.value)}
+        for one in settings
+    ]
     document = {
         "files": [str(file) for file in files],
         "error": error,
@@ -50,7 +53,7 @@ def _configuration(context: typer.Context) -> tuple[dict[str, Any], list[Check]]
         "variables": known,
         "unknown_variables": unknown,
     }
-    found = "; ".join([*(f"{one} = {one.value}" for one in settings)]) or ", ".join(map(str, files)) or "none"
+    found = "; ".join([*(f"{one} = {shown_value(one.key, one.value)}" for one in settings)]) or ", ".join(map(str, files)) or "none"
     checks = [Check("configuration", error or found, None if error is None else False, "" if error is None else "edit that line")]
     checks += [Check("variables", ", ".join(f"{name}={value}" for name, value in known.items()) or "none")]
     checks += [Check("variables", f"these mean nothing: {', '.join(unknown)}")] if unknown else []

@@ -29,11 +29,13 @@ from imagebind_cli.cli.flags import (
     Pictures,
     Pool,
     Precision,
+    Server,
     Strict,
     Workers,
     given_options,
     input_option,
     output_option,
+    server_model,
     with_reading_flags,
 )
 from imagebind_cli.cli.inputs import command_inputs
@@ -71,6 +73,7 @@ HELP = """Embed files or sentences of one modality: a JSON line with a unit vect
 @with_reading_flags
 @with_option_groups(LIVE_FLAGS)
 def embed_command(
+    context: typer.Context,
     modality: ModalityName,
     inputs: Inputs = None,
     live_options: LiveOptions = LiveOptions(),  # noqa: B008 - frozen
@@ -96,6 +99,7 @@ def embed_command(
     array: Annotated[ArrayType, output_option(help="Number type of the vectors in a store.")] = ArrayType.float32,
     pool: Annotated[Pool, output_option(help="One vector for each input, or (none) one for each of its windows.")] = Pool.mean,
     errors: Errors = None,
+    server: Server = None,
     model: ModelName = None,
     config: Config = None,
     device: Device = "auto",
@@ -120,10 +124,13 @@ def embed_command(
         raise UsageError("--array is the number type of a store; give -o STORE")
     if as_json and not dry_run:
         raise UsageError("--json is the form of --dry-run; vectors on stdout are JSON lines anyway")
+    remote = server_model(context, server)
+    if dry_run and remote is not None:
+        raise UsageError("--dry-run estimates the time of a model here; leave --server out")
     if live_options.live:
         refuse_with_live(
             {"manifest": manifest, "column": column, "include": include, "null": nul, "strict": strict, "shard": shard, "errors": errors}
-            | {"output": output, "dry_run": dry_run, "boxes": boxes}
+            | {"output": output, "dry_run": dry_run, "boxes": boxes, "server": server}
         )
         space = Space(model, config, device, str(dtype), note=say, prepare=keep_freed_memory)
         _embed_live(space, modality, inputs, live_options, str(array), chosen)
@@ -139,7 +146,7 @@ def embed_command(
     if share is not None:
         output, errors = output and share.name(output), errors and share.name(errors)
         device = share.device(device)
-    space = Space(model, config, device, str(dtype), note=say, prepare=keep_freed_memory)
+    space = Space(remote or model, config, device, str(dtype), note=say, prepare=keep_freed_memory)
     job: dict[str, Any] = {
         "errors": errors,
         "retry_errors": retry_errors,

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import enum
 import inspect
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
 
 import typer
 
 from imagebind_cli import options as reading
 from imagebind_cli import registry
 from imagebind_cli.cli.configuration import OUTPUT, is_set_elsewhere
-from imagebind_cli.cli.talk import detail
+from imagebind_cli.cli.talk import detail, say
 from imagebind_cli.errors import UsageError
 from imagebind_cli.tabular import parse_columns
+
+if TYPE_CHECKING:
+    from imagebind_cli.remote import RemoteModel
 
 MODALITY = "modality"  # the parameter of a command that becomes a group of modalities
 
@@ -83,6 +88,29 @@ ItemTimeout = Annotated[
         "--item-timeout", metavar="SECONDS", min=0, hidden=True, help="Longest time to read one input, which fails then; 0: none."
     ),
 ]
+Server = Annotated[str | None, model_option("--server", metavar="URL", hidden=True, help="Encode at a running `imagebind serve`.")]
+TOKEN = "IMAGEBIND_TOKEN"  # a token on the command line is seen by other users
+LOCAL = ("model", "config", "device", "dtype", "batch_size", "item_timeout")  # options of a model in this process
+Memory = Annotated[
+    str, typer.Option(metavar="BYTES", help="Memory for vectors and distances, as 500M or 4G; vectors beyond half go to a file.")
+]
+
+
+def server_model(context: typer.Context, server: str | None) -> RemoteModel | None:
+    """Return the model of --server, None where it is not given. The server's token is in `IMAGEBIND_TOKEN`.
+
+    Raises:
+        UsageError: an option of a model in this process was typed, too.
+    """
+    if server is None:
+        return None
+    from imagebind_cli.remote import RemoteModel
+
+    for name in LOCAL:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"--{name.replace('_', '-')} is of a model here, and --server has its own; leave one of them out")
+    return RemoteModel(server, os.environ.get(TOKEN), say)
 
 
 def with_reading_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -107,6 +135,25 @@ def given_options(modality: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
         detail(f"{name.replace('_', '-')} is not an option of {modality}: skipped, since it was not typed")
         del given[name]
     return given
+
+
+def options_among(kinds: Iterable[str] | None, chosen: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Return the reading options that were given, each of one of some modalities.
+
+    Args:
+        kinds: the modalities; None where any may come. what: is read, for the message, as `query`.
+    Raises:
+        UsageError: an option was typed that none of them has.
+    """
+    faces = [registry.face(name) for name in registry.MODALITIES if kinds is None or name in kinds]
+    given = {name: value for name, value in chosen.items() if value is not None}
+    options: dict[str, Any] = {}
+    for face in faces:
+        options |= given_options(face.name, {key: given[key] for key in face.options.names() if key in given})
+    for key in given:
+        if key not in options and not is_set_elsewhere(key):
+            raise UsageError(f"no {what} here has an option {key.replace('_', '-')!r}")
+    return options
 
 
 def modality_flags(modalities: Sequence[str]) -> set[str]:
@@ -145,6 +192,18 @@ def column_names(columns: Iterable[str] | None, manifest: Path | None) -> dict[s
     if names and manifest is None:
         raise UsageError("--column names columns of a --manifest; give that file")
     return names
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes that `500M`, `4G` or a plain number stands for.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    asked = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    if asked is None or float(asked[1]) <= 0:
+        raise UsageError(f"--memory {text}: not a number of bytes; give 500M or 4G")
+    return int(float(asked[1]) * 1000 ** " KMGT".index(asked[2].upper() or " "))
 
 
 _NO_VALUE = object()  # differs from every default

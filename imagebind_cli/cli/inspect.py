@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imagebind_cli.cli.flags import Memory, parse_bytes
 from imagebind_cli.cli.output import write, write_lines
 from imagebind_cli.cli.talk import say
 from imagebind_cli.errors import UsageError, writing
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 finding_option = partial(typer.Option, rich_help_panel="Findings")
 result_option = partial(typer.Option, rich_help_panel="Results")
 SHOWN = 4  # ids of a group of copies in a table
-
-Memory = Annotated[
-    str, finding_option(metavar="BYTES", help="Memory for vectors and distances, as 500M or 4G; vectors beyond half go to a file.")
-]
 
 
 def inspect_command(
@@ -88,7 +84,11 @@ def inspect_command(
     else:
         inspection = inspect_store(paths[0], truth, k or NEIGHBOURS, thresholds, exact or None, limit)
     if scores is not None:
-        with replacing(scores) as place, writing(scores), open(place, "w", encoding="utf-8", errors="surrogateescape") as file:
+        with (
+            replacing(scores) as place,
+            writing(scores),
+            open(place, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,
+        ):
             file.writelines(json.dumps(row) + "\n" for row in inspection.rows())
     if plain:
         write_lines(_table(inspection))
@@ -96,18 +96,6 @@ def inspect_command(
         write(*(json.dumps(finding.as_json()).encode() + b"\n" for finding in inspection.findings))
     for line in _summary(inspection, "pairs" if pairs is not None else "items"):
         say(line)
-
-
-def parse_bytes(text: str) -> int:
-    """Return the bytes that `500M`, `4G` or a plain number stands for.
-
-    Raises:
-        UsageError: it is none of them.
-    """
-    asked = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", text.strip(), re.IGNORECASE)
-    if asked is None or float(asked[1]) <= 0:
-        raise UsageError(f"--memory {text}: not a number of bytes; give 500M or 4G")
-    return int(float(asked[1]) * 1000 ** " KMGT".index(asked[2].upper() or " "))
 
 
 def _thresholds(given: Iterable[str]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from imagebind_cli.cli.flags import input_option, output_option
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
+from imagebind_cli.descriptors import open_descriptor
 from imagebind_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def open_stream(inputs: Sequence[str] | None) -> Iterator[tuple[int, str]]:
     if more:
         raise UsageError(f"--live reads one stream; {len(more) + 1} inputs are given")
     if name != STDIN:
-        file = os.open(name, os.O_RDONLY)
+        file = open_descriptor(name, os.O_RDONLY)
         try:
             yield file, name
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -22,11 +22,23 @@ from imagebind_cli.cli.flags import (
     ModelName,
     Precision,
     Workers,
+    options_among,
     with_reading_flags,
 )
 from imagebind_cli.cli.memory import keep_freed_memory
-from imagebind_cli.cli.output import write
-from imagebind_cli.cli.retrieve import Queries, Vector, Weights, queries_in_order, query_option, query_options, with_query_flags
+from imagebind_cli.cli.output import STDOUT, write
+from imagebind_cli.cli.retrieve import Queries, Vector, Weights, queries_in_order, query_option, with_query_flags
+from imagebind_cli.cli.suites import (
+    Draws,
+    Limit,
+    SuiteName,
+    SuiteOption,
+    check_suite_report,
+    refuse_without_suite,
+    required_root,
+    suite_settings,
+    write_suite_report,
+)
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.printable import printable
@@ -35,8 +47,9 @@ from imagebind_cli.space import Space
 
 if TYPE_CHECKING:
     from imagebind_cli.grounding.curves import MomentOptions
-    from imagebind_cli.grounding.lighthouse import MomentTruth
+    from imagebind_cli.grounding.lighthouse import MomentPrediction, MomentTruth
     from imagebind_cli.grounding.moments import MomentAnswer, MomentFinder
+    from imagebind_cli.grounding.suites.annotated import MomentSuite
 
 HELP = """Find when in recordings a query is: a JSON line for each moment, best first.
 
@@ -47,6 +60,7 @@ A RECORDING is a store of windows, as `embed --pool none --hop 1 -o` wrote it, o
     imagebind moments film.mp4 --text "a car chase" --html found.html --cut clips/
     imagebind moments walk.csv --text walking --against sitting,lying --min-length 5
     imagebind moments night.h5 --like night.wav@754.5      # more of what is there
+    imagebind moments --suite qvhighlights --root QVHighlights --keep windows.h5
 """
 
 moment_option = partial(typer.Option, rich_help_panel="Moments")
@@ -58,11 +72,11 @@ result_option = partial(typer.Option, rich_help_panel="Results")
 def moments_command(
     context: typer.Context,
     recordings: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="RECORDING...", help="Stores of windows of one model, files, folders.", show_default=False, rich_help_panel="Queries"
         ),
-    ],
+    ] = None,
     like: Annotated[
         list[str] | None, query_option(metavar="ID", help="A recording of the stores; ID@SECONDS: what is there; ID#START-END.")
     ] = None,
@@ -75,7 +89,11 @@ def moments_command(
             metavar="FILE", help="Lighthouse's JSON lines or Charades-STA's text: predict and score its queries, each in its video."
         ),
     ] = None,
-    report: Annotated[Path | None, query_option(metavar="FILE", help="Write the scores of --truth as JSON.")] = None,
+    suite: SuiteName = None,
+    suite_option: SuiteOption = None,
+    limit: Limit = None,
+    draws: Draws = 1000,
+    report: Annotated[Path | None, query_option(metavar="FILE", help="Write the scores of --truth or --suite as JSON.")] = None,
     errors: Annotated[
         Path | None, query_option(metavar="FILE", help="Write a JSON line for each failed query or file to this file.")
     ] = None,
@@ -98,8 +116,9 @@ def moments_command(
     plot: Annotated[Path | None, result_option(metavar="FILE", help="Also draw the scores over time; .png, .svg, .pdf.")] = None,
     cut: Annotated[Path | None, result_option(metavar="FOLDER", help="Also write each moment of a sound or a video as a clip.")] = None,
     root: Annotated[
-        Path, result_option(metavar="FOLDER", show_default=False, help="Folder that relative paths among the ids start from.")
-    ] = Path(),
+        Path | None,
+        result_option(metavar="FOLDER", help="Folder that relative paths among the ids start from; of a --suite its dataset's."),
+    ] = None,
     model: ModelName = None,
     config: Config = None,
     device: Device = "auto",
@@ -111,17 +130,12 @@ def moments_command(
     """Find the moments of queries in recordings."""
     given = {**{name: chosen.pop(name) for name in registry.MODALITIES}, LIKE: like, VECTOR: vector}
     parts = queries_in_order(context.meta["order"], given)
-    if sum((bool(parts), queries is not None, truth is not None)) != 1:
-        raise UsageError("give a query (--text, --audio, …, --like, --vector), or --queries FILE of many, or --truth FILE")
-    if report is not None and truth is None:
-        raise UsageError("--report has the scores of --truth FILE")
-    for flag, value in (("--html", html), ("--plot", plot), ("--cut", cut), ("--plain", plain or None)) if truth is not None else ():
-        if value is not None:
-            raise UsageError(f"{flag} shows moments, and --truth gives predictions and scores alone")
+    shown = {"--html": html, "--plot": plot, "--cut": cut, "--plain": plain or None}
+    _check_request(bool(parts), queries, truth, suite, report, shown)
+    if suite is None and not recordings:
+        raise UsageError("give a RECORDING: a store of windows, a sound, a video, a table of motion")
     if weights is not None and not parts:
         raise UsageError("--weights are of queries given as options; a line of --queries has its own")
-    if plot is not None and queries is not None:
-        raise UsageError("--plot draws the scores of one query; --html has a timeline for each of --queries")
     names = [name.strip() for group in against or () for name in group.split(",") if name.strip()]
     numbers = read_weights(weights, len(parts)) if weights is not None else None
 
@@ -129,16 +143,31 @@ def moments_command(
     from imagebind_cli.grounding.moments import HOP, MomentFinder
     from imagebind_cli.grounding.recordings import split_inputs
 
+    choice = MomentOptions(threshold, min_length, join, k)
+    space = Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory)
+    if suite is not None:
+        check_suite_report(report)
+        opened = _open_suite(suite, root, suite_option, limit, modality and str(modality))
+        settings = {
+            "keep": keep,
+            "reading": options_among({opened.modality}, chosen, "query"),
+            "against": names,
+            "options": choice,
+            "draws": draws,
+        }
+        _run_suite(opened, recordings or [], space, settings, report, errors)
+        return
+    refuse_without_suite({"--suite-option": suite_option, "--limit": limit})
+    recordings = recordings or []
     truths = None
     if truth is not None:
         from imagebind_cli.grounding.lighthouse import read_moment_truth
 
         truths = read_moment_truth(truth)
     kinds = {kind for kind, _ in parts} | {*split_inputs(recordings, modality and str(modality))[1]}
-    options = query_options(None if queries else kinds, chosen)
-    results = Results(plain, html, plot, cut, root, MomentOptions(threshold, min_length, join, k))
+    options = options_among(None if queries else kinds, chosen, "query")
+    results = Results(plain, html, plot, cut, root or Path(), choice)
     results.check()
-    space = Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory)
     with ExitStack() as stack:
         talk = stack.enter_context(Talk(errors, done="answered"))
         finder = stack.enter_context(
@@ -162,6 +191,55 @@ def moments_command(
             answers = finder.answer_file(queries, results.options, exhibits=html is not None)
         with line_if_stopped(lambda: "stopped; the same command begins again"), writing(html or "stdout"):
             results.give(answers, finder, talk)
+    if talk.failed:
+        raise typer.Exit(1)
+
+
+def _check_request(
+    has_parts: bool, queries: Path | None, truth: Path | None, suite: str | None, report: Path | None, shown: Mapping[str, Any]
+) -> None:
+    """Refuse no request and several, and results that a request does not have. shown: what shows moments, by its flag."""
+    if sum((has_parts, queries is not None, truth is not None, suite is not None)) != 1:
+        raise UsageError("give a query (--text, --audio, …, --like, --vector), or --queries FILE of many, or --truth FILE, or --suite NAME")
+    scored = "--truth" if truth is not None else "--suite" if suite is not None else None
+    if report is not None and scored is None:
+        raise UsageError("--report has the scores of --truth FILE or of a --suite")
+    for flag, value in shown.items() if scored else ():
+        if value is not None:
+            raise UsageError(f"{flag} shows moments, and {scored} gives predictions and scores alone")
+    if shown["--plot"] is not None and queries is not None:
+        raise UsageError("--plot draws the scores of one query; --html has a timeline for each of --queries")
+
+
+def _open_suite(name: str, root: Path | None, settings: list[str] | None, limit: int | None, modality: str | None) -> MomentSuite:
+    from imagebind_cli.grounding.suites import open_moment_suite
+
+    suite = open_moment_suite(name, required_root(root), suite_settings(settings or ()), limit)
+    if modality not in (None, suite.modality):
+        raise UsageError(f"suite {name} is of {suite.modality}, not {modality}")
+    return suite
+
+
+def _run_suite(
+    suite: MomentSuite, stores: list[str], space: Space, settings: dict[str, Any], report: Path | None, errors: Path | None
+) -> None:
+    """Print a prediction for each query of a suite, and report the scores."""
+    from imagebind_cli.grounding.suites.run_moments import run_moment_suite
+    from imagebind_cli.store import is_store
+
+    other = next((path for path in stores if not is_store(path)), None)
+    if other is not None:
+        raise UsageError(f"{other}: with a suite, RECORDING can only be a store of its windows")
+
+    def give(prediction: MomentPrediction) -> None:
+        if report != STDOUT:
+            write(json.dumps(prediction.as_json()).encode() + b"\n")
+
+    kept = "" if settings["keep"] is None else f" and embeds what {settings['keep']} lacks"
+    with Talk(errors, done="answered") as talk:
+        with line_if_stopped(lambda: f"stopped; the same command begins again{kept}"), writing("stdout"):
+            scores = run_moment_suite(suite, stores=stores, model=space, output=give, listener=talk, **settings)
+        write_suite_report(scores, report)
     if talk.failed:
         raise typer.Exit(1)
 

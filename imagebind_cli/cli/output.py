@@ -7,17 +7,21 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagebind_cli.errors import writing
+from imagebind_cli.errors import UserError, is_broken_pipe, writing
 from imagebind_cli.printable import escaped
 
 if TYPE_CHECKING:
     from imagebind_cli.publishing import Upload
 
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON in place of text.")]
+
+
+STDOUT = Path("-")  # as the name of a file
 
 
 class StdoutClosed(BaseException):
@@ -35,7 +39,9 @@ def write(*lines: bytes) -> None:
             for line in lines:
                 sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        if not is_broken_pipe(error):
+            raise
         raise StdoutClosed from None
 
 
@@ -57,6 +63,18 @@ def write_upload(upload: Upload, as_json: bool) -> None:
         write_lines([upload.address])
     else:
         write_lines([*(f"{size:>14,}  {name}" for name, size in upload.sizes.items()), "", *upload.card.splitlines()])
+
+
+def check_output_file(path: Path) -> None:
+    """Refuse a file that could not be written at the end of a run; `-` is stdout.
+
+    Raises:
+        UserError: its folder does not exist, or it cannot be written to.
+    """
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}")
+    if path != STDOUT and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+        raise UserError(f"{path}: cannot be written to")
 
 
 def open_standard_streams() -> None:

@@ -32,7 +32,7 @@ from imagebind_cli.cli.inputs import command_inputs
 from imagebind_cli.cli.output import StdoutClosed, write
 from imagebind_cli.cli.talk import Talk, say, summary_at_end
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
-from imagebind_cli.errors import UsageError, UserError, writing
+from imagebind_cli.errors import UsageError, UserError, is_broken_pipe, writing
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.files import replacing
 
@@ -114,7 +114,9 @@ def preprocess_command(
             with summary_at_end(output, talk, _continues(output)):
                 try:
                     corpus.preprocess(modalities, given, target, errors=errors, **shards, **job)
-                except BrokenPipeError:
+                except OSError as error:
+                    if output != "-" or not is_broken_pipe(error):
+                        raise
                     raise StdoutClosed from None
     if talk.failed:
         raise typer.Exit(1)

@@ -15,7 +15,6 @@ import typer
 
 from imagebind_cli import registry
 from imagebind_cli.cli.command import HeadedCommand, plain_help
-from imagebind_cli.cli.configuration import is_set_elsewhere
 from imagebind_cli.cli.flags import (
     NMS,
     BatchSize,
@@ -25,8 +24,10 @@ from imagebind_cli.cli.flags import (
     Modality,
     ModelName,
     Precision,
+    Server,
     Workers,
-    given_options,
+    options_among,
+    server_model,
     with_reading_flags,
 )
 from imagebind_cli.cli.memory import keep_freed_memory
@@ -156,6 +157,7 @@ def retrieve_command(
         evaluation_option("--column", metavar="NAME=COLUMN", help="Column of --pairs FILE that holds the ids of a modality. Repeatable."),
     ] = None,
     draws: Annotated[int, evaluation_option(metavar="N", min=0, help="Bootstrap draws behind each interval; 0 for none.")] = 1000,
+    server: Server = None,
     model: ModelName = None,
     config: Config = None,
     device: Device = "auto",
@@ -177,10 +179,11 @@ def retrieve_command(
             raise UsageError(f"{flag} is of a search, and --pairs gives scores alone; to see answers: retrieve A --queries B {flag} …")
     if column and (pairs is None or pairs == "ids"):
         raise UsageError("--column names columns of a --pairs FILE; give that file")
-    options = query_options(None if queries else {kind for kind, _ in parts}, chosen)
+    options = options_among(None if queries else {kind for kind, _ in parts}, chosen, "query")
     numbers = read_weights(weights, len(parts)) if weights is not None else None
 
-    space = Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory)
+    remote = server_model(context, server)
+    space = Space(remote or model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory)
     if pairs is not None:
         from imagebind_cli.retrieval.evaluate import evaluate_pairs
 
@@ -217,19 +220,6 @@ def queries_in_order(order: Iterable[str], given: dict[str, list[str] | None]) -
     left = {kind: iter(values or []) for kind, values in given.items()}
     typed = [(kind, value) for kind in order if kind in left and (value := next(left[kind], None)) is not None]
     return (*typed, *((kind, value) for kind, values in left.items() for value in values))  # those of variables and files come last
-
-
-def query_options(kinds: set[str] | None, chosen: dict[str, Any]) -> dict[str, Any]:
-    """Return the reading flags that were given, each of a queried modality; kinds: None where any may come."""
-    faces = [registry.face(name) for name in registry.MODALITIES if kinds is None or name in kinds]
-    given = {name: value for name, value in chosen.items() if value is not None}
-    options: dict[str, Any] = {}
-    for face in faces:
-        options |= given_options(face.name, {key: given[key] for key in face.options.names() if key in given})
-    for key in given:
-        if key not in options and not is_set_elsewhere(key):
-            raise UsageError(f"no query here has an option {key.replace('_', '-')!r}")
-    return options
 
 
 def _print_answers(

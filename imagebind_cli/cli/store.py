@@ -1,4 +1,4 @@
-"""`imagebind store`: describe, inspect, merge, export, publish, compact and check stores. No model is needed."""
+"""`imagebind store`: describe, inspect, map, merge, export, publish, compact and check stores. No model is needed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from imagebind_cli.cli.command import HeadedCommand
 from imagebind_cli.cli.flags import ArrayType, DryUpload, Licence, Private
 from imagebind_cli.cli.inspect import inspect_command
+from imagebind_cli.cli.map import map_command
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines, write_upload
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.errors import UsageError
@@ -17,10 +18,12 @@ from imagebind_cli.printable import counted, printable
 from imagebind_cli.store_formats import IN_WORDS
 
 if TYPE_CHECKING:
+    from imagebind_cli.store import StoreReader
     from imagebind_cli.store.maintenance import MergeCounts
+    from imagebind_cli.store.table_columns import Thumbnail
 
 app = typer.Typer(
-    help="Describe, inspect, merge, export, publish, compact, prune and check stores of embeddings.",
+    help="Describe, inspect, map, merge, export, publish, compact, prune and check stores of embeddings.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -73,6 +76,7 @@ def store_push_command(
 
 
 app.command("inspect", cls=HeadedCommand)(inspect_command)
+app.command("map", cls=HeadedCommand)(map_command)
 
 
 @app.command("merge")
@@ -88,6 +92,7 @@ def merge_command(
 
     \b
         imagebind store merge photos-*-of-00004.h5 -o photos.h5
+        imagebind store merge base/photos.lance -o photos.h5         # an exported table of LanceDB back into a store
     """
     from imagebind_cli.store import open_store
     from imagebind_cli.store.maintenance import merge
@@ -113,28 +118,64 @@ def merge_command(
 @app.command("export")
 def export_command(
     path: StorePath,
-    output: Annotated[Path, typer.Option("-o", "--output", help="New file or folder.", show_default=False)],
+    output: Annotated[
+        str,
+        typer.Option(
+            "-o", "--output", metavar="FILE|ADDRESS", help="New file or folder, or postgresql://USER@HOST/DATABASE.", show_default=False
+        ),
+    ],
     array: Annotated[ArrayType, typer.Option(help="Number type of the vectors.")] = ArrayType.float32,
     clip_retrieval: Annotated[
         bool, typer.Option("--clip-retrieval", help="Write the folder that clip-retrieval and autofaiss take (needs pyarrow).")
     ] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Columns of a table, in order, and new names for them: id=uuid,embedding=vector,meta.caption."),
+    ] = None,
+    media: Annotated[bool, typer.Option("--media", help="Add a column `thumbnail` to a table: each file as a small JPEG.")] = False,
+    table: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Table of the database; `embeddings`, if not given.", show_default=False)
+    ] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Write a store in another form: .npy with ids in .jsonl (FAISS takes it as it is), .safetensors, .jsonl, .h5, .store, .parquet.
+    """Write a store in another form: .npy with ids in .jsonl (FAISS takes it as it is), .safetensors, .jsonl, .h5, .store, .parquet,
+    .lance (a table of LanceDB); or add its rows to a table of PostgreSQL.
+
+    Into PostgreSQL, the same command again adds only what is missing. Give the password in PGPASSWORD or ~/.pgpass.
 
     \b
         imagebind store export photos.h5 -o photos.npy
         imagebind store export photos.h5 -o photos.parquet --array float16       # needs pyarrow
+        imagebind store export photos.h5 -o photos.parquet --media --columns id=uuid,embedding=vector
         imagebind store export photos.h5 -o photos-clip/ --clip-retrieval
+        imagebind store export photos.h5 -o base/photos.lance                    # needs lancedb; read by every command that reads stores
+        imagebind store export photos.h5 -o postgresql://me@localhost/photos --table photos
     """
     from imagebind_cli.store import open_store
     from imagebind_cli.store.export import export
+    from imagebind_cli.store.postgres import TABLE, export_to_postgres, is_database
 
+    into_database = is_database(output)
+    if into_database and clip_retrieval:
+        raise UsageError("--clip-retrieval writes a folder, and -o is a database")
+    if table is not None and not into_database:
+        raise UsageError("--table is for a database: -o postgresql://USER@HOST/DATABASE")
     reader = open_store(path)
-    export(reader, output, str(array), clip_retrieval)
-    say(f"{output}: {counted(len(reader), 'row')}")
+    thumbnail = _thumbnails(reader) if media else None
+    if not into_database:
+        export(reader, Path(output), str(array), clip_retrieval, columns=columns, thumbnail=thumbnail)
+        say(f"{Path(output)}: {counted(len(reader), 'row')}")
+        record: dict[str, Any] = {"store": str(Path(output)), "rows": len(reader), "array": str(array)}
+    else:
+        done = export_to_postgres(reader, output, str(array), table=table or TABLE, columns=columns, thumbnail=thumbnail)
+        removed = f", {done.removed:,} older ones of the same ids removed" if done.removed else ""
+        say(f"{done.place}, table {done.table}: {counted(done.rows, 'row')}, {done.added:,} added{removed}")
+        if done.index:
+            say(f"for fast searches, once most rows are there: {done.index};")
+        record = {"store": done.place, "table": done.table, "rows": done.rows, "array": str(array)}
+        record |= {"added": done.added, "removed": done.removed}
     if as_json:
-        write_json_line({"store": str(output), "rows": len(reader), "array": str(array)})
+        write_json_line(record)
 
 
 @app.command("compact")
@@ -219,3 +260,9 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return "; ".join(map(str, value)) or "none"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _thumbnails(reader: StoreReader) -> Thumbnail:
+    from imagebind_cli.pages.thumbnails import thumbnails
+
+    return thumbnails(reader, Talk())

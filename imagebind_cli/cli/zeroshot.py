@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,12 +32,14 @@ from imagebind_cli.cli.flags import (
     Pictures,
     Pool,
     Precision,
+    Server,
     Strict,
     Workers,
     given_options,
     input_argument,
     model_option,
     output_option,
+    server_model,
     with_reading_flags,
 )
 from imagebind_cli.cli.inputs import command_inputs
@@ -54,10 +55,11 @@ from imagebind_cli.cli.live import (
 )
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.option_groups import with_option_groups
-from imagebind_cli.cli.output import write
+from imagebind_cli.cli.output import STDOUT, check_output_file, write
+from imagebind_cli.cli.suites import SuiteName, SuiteOption, SuiteRoot, required_root, suite_option, suite_settings
 from imagebind_cli.cli.talk import Talk, say
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
-from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.errors import UsageError
 from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, ReportOptions, TruthOptions
 from imagebind_cli.file_kinds import Others
 from imagebind_cli.files import write_text
@@ -88,7 +90,6 @@ With --truth the scores are printed on stderr, and written to the files of --rep
 class_option = partial(typer.Option, rich_help_panel="Classes")
 truth_option = partial(typer.Option, rich_help_panel="Truth and report")
 probe_option = partial(typer.Option, rich_help_panel="Linear probe")
-suite_option = partial(typer.Option, rich_help_panel="Published suites")
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class ReportFiles:
     @property
     def replaces_rows(self) -> bool:
         """Whether stdout is for the report, and not for the rows."""
-        return self.report == Path("-")
+        return self.report == STDOUT
 
     def check(self, has_truth: bool, has_regions: bool) -> None:
         """Refuse files that could not be written at the end of the run.
@@ -125,10 +126,7 @@ class ReportFiles:
         for path in filter(None, (self.report, self.html, self.plot)):
             if not (has_truth or (has_regions and path == self.html)):
                 raise UsageError("--report, --html and --plot compare with the truth; give --truth")
-            if not path.parent.is_dir():
-                raise UserError(f"{path}: there is no folder {path.parent}")
-            if path != Path("-") and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
-                raise UserError(f"{path}: cannot be written to")
+            check_output_file(path)
         if self.plot:
             from imagebind_cli.pages.classification import check_plot
 
@@ -242,14 +240,12 @@ PROBE_FLAGS = {
     ],
 }
 SUITE_FLAGS = {
-    "suite": Annotated[
-        str | None, suite_option(metavar="NAME|FILE", help="A published evaluation: esc50, audioset, …; an unknown name lists them.")
-    ],
-    "root": Annotated[Path | None, suite_option(metavar="FOLDER", help="Folder of the suite's dataset.")],
+    "suite": SuiteName,
+    "root": SuiteRoot,
     "protocol": Annotated[
         str | None, suite_option(metavar="FAMILY", hidden=True, help="Whose prompts and settings. Default: those of the model's family.")
     ],
-    "suite_option": Annotated[list[str] | None, suite_option(metavar="NAME=VALUE", hidden=True, help="Option of the suite. Repeatable.")],
+    "suite_option": SuiteOption,
     "shots_option": Annotated[
         list[str] | None,
         suite_option(metavar="NAME=VALUE", hidden=True, help="Option of the suite that --shots takes its examples from: split=train."),
@@ -264,6 +260,7 @@ SUITE_FLAGS = {
 @with_reading_flags
 @with_option_groups({**CLASS_FLAGS, **TRUTH_FLAGS, **REPORT_FLAGS, **PROBE_FLAGS, **SUITE_FLAGS, **hidden_live_flags()})
 def zeroshot_command(
+    context: typer.Context,
     class_options: ClassOptions,
     truth_options: TruthOptions,
     report_options: ReportOptions,
@@ -284,6 +281,7 @@ def zeroshot_command(
     strict: Strict = False,
     pool: Annotated[Pool, output_option(help="Classify each input as a whole, or (none) each of its windows.")] = Pool.mean,
     errors: Errors = None,
+    server: Server = None,
     model: Annotated[
         list[str] | None,
         model_option(envvar="IMAGEBIND_MODEL", metavar="MODEL", help="As for embed; by default that of the stores. Several are compared."),
@@ -307,6 +305,7 @@ def zeroshot_command(
 
     from imagebind_cli import evaluation
 
+    remote = server_model(context, server)
     if live_options.live:
         useless: dict[str, Any] = {
             "manifest": manifest,
@@ -315,6 +314,7 @@ def zeroshot_command(
             "null": nul,
             "strict": strict,
             "errors": errors,
+            "server": server,
             "boxes": boxes,
         }
         useless |= {"truth": truth_options.truth, "shots": probe_options.shots, "suite": suite_options.suite}
@@ -326,11 +326,11 @@ def zeroshot_command(
         return
     refuse_without_live(live_options)
     others = Others(strict, tuple(include or ()))
-    models: list[str | None] = [*model] if model else [None]
+    models: list[str | None] = [*model] if model and remote is None else [None]
     _refuse_for_several(models, class_options, truth_options, probe_options, suite_options, report_files, config, inputs, manifest or boxes)
 
     def space(name: str | None) -> Space:
-        return Space(name, config, device, str(dtype), batch_size, workers, say, keep_freed_memory, item_timeout)
+        return Space(remote or name, config, device, str(dtype), batch_size, workers, say, keep_freed_memory, item_timeout)
 
     report = dataclasses.replace(report_options, confusion=report_files.plot is not None)
     run: Callable[..., Classification]
@@ -464,13 +464,8 @@ def _open_suite(options: SuiteOptions, more: Sequence[str], modality: str | None
     from imagebind_cli.evaluation import open_suite
 
     name = str(options.suite)
-    if options.root is None:
-        raise UsageError("--suite needs --root, the folder of its dataset")
-    pairs = [*(options.suite_option or []), *more]
-    malformed = next((pair for pair in pairs if "=" not in pair), None)
-    if malformed is not None:
-        raise UsageError(f"--suite-option {malformed!r}: NAME=VALUE is needed")
-    suite = open_suite(name, options.root, dict(pair.split("=", 1) for pair in pairs), options.protocol)
+    root = required_root(options.root)
+    suite = open_suite(name, root, suite_settings([*(options.suite_option or []), *more]), options.protocol)
     if modality is not None and modality != suite.modality:
         raise UsageError(f"suite {name} is of {suite.modality}, not {modality}")
     return suite

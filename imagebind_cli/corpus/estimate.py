@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,15 +19,15 @@ from imagebind_cli.corpus.resume import Resume
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.events import Listener, LogListener
-from imagebind_cli.model import Model
 from imagebind_cli.options import ReadingOptions, folders_are_frames
-from imagebind_cli.readers import check_options, read_source, reader_of
 from imagebind_cli.sources import BoxFile, Failure, Inputs, Item
 from imagebind_cli.space import Space
 from imagebind_cli.store import Row, Stamp, check_writable, open_store
 from imagebind_cli.store.provenance import check_resumable
 from imagebind_cli.store.writer import StoredIds
-from imagebind_cli.weights.find import NotFetched, input_configs
+
+if TYPE_CHECKING:
+    from imagebind_cli.model import Model
 
 MEASURED = 32  # inputs that are embedded at most, to measure the rate
 MEASURED_SECONDS = 10.0  # after which no further input is begun
@@ -103,6 +103,8 @@ def estimate(
     Raises:
         UserError: as `embed`.
     """
+    from imagebind_cli.model import Model
+
     face = registry.face(modality)
     reading = face.read_options(options)
     if output is not None:
@@ -142,11 +144,13 @@ def estimate(
 
 def _loaded(space: Space) -> Model | str | None:
     """Return the model of a space, or its name where its weights are not on this machine."""
+    from imagebind_cli.weights.find import NotFetched
+
     try:
-        return space.loaded
+        return space.local
     except NotFetched as error:
         space.note(f"no time is estimated: {error}")
-        return space.model
+        return space.model if isinstance(space.model, str) else None
 
 
 def _measure(plan: Estimate, model: Model, sample: list[Item | Failure], settings: dict[str, Any]) -> None:
@@ -172,6 +176,9 @@ def _in_time(sample: list[Item | Failure], started: float) -> Iterator[Item | Fa
 
 
 def _read_first(plan: Estimate, model: str | None, item: Item | Failure, reading: ReadingOptions) -> None:
+    from imagebind_cli.readers import check_options, read_source, reader_of
+    from imagebind_cli.weights.find import input_configs
+
     face, config = registry.face(plan.modality), input_configs(model, [plan.modality])[plan.modality]
     reader_of(face, config)
     check_options(face, config, reading)

@@ -24,9 +24,9 @@ from imagebind_cli.space import Space
 from imagebind_cli.store import Row, Store, check_writable
 
 if TYPE_CHECKING:
+    from imagebind_cli.embedding import Embedded
     from imagebind_cli.encoder import InputConfig
     from imagebind_cli.model import Model
-    from imagebind_cli.pipeline import Embedded
 
 Keep = Callable[[list[Row], tuple[str, ...]], object]
 # Takes an item's rows, and what was assumed when it was read.

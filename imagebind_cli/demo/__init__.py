@@ -16,7 +16,7 @@ from imagebind_cli.events import Listener
 from imagebind_cli.similarity import combine, top_k
 
 if TYPE_CHECKING:
-    from imagebind_cli.grounding.locate import Located
+    from imagebind_cli.grounding.located import Located
     from imagebind_cli.grounding.moments import MomentAnswer, MomentHit
     from imagebind_cli.model import Model
 
@@ -178,7 +178,8 @@ def chapters(model: Model) -> Iterator[SearchChapter | SceneChapter | TimelineCh
 
 
 def _scene(model: Model) -> SceneChapter:
-    from imagebind_cli.grounding.locate import BOTH, locate
+    from imagebind_cli.grounding.locate import locate
+    from imagebind_cli.grounding.locator import BOTH
 
     cry, file = "audio/baby.mp3", "scene/garden.png"
     (located,) = locate([SAMPLES / file], model=model, method=BOTH, ground=True, listener=Listener(), audio=SAMPLES / cry)

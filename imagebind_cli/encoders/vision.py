@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
@@ -24,8 +24,8 @@ from imagebind_cli.media.picture_kinds import UnsupportedKind
 from imagebind_cli.media.video.clips import VideoFile, open_video
 from imagebind_cli.media.video.frame_folder import FPS, FrameFolder
 from imagebind_cli.media.views import View
-from imagebind_cli.media.windows import cut, seconds, seen, windows
-from imagebind_cli.options import VisionOptions
+from imagebind_cli.media.windows import adjacent, cut, seconds, seen, windows
+from imagebind_cli.options import ALL_FRAMES, VisionOptions
 from imagebind_cli.region_samples import region_samples
 
 CLIP_SECONDS = 2
@@ -40,13 +40,19 @@ def picture_tensor(picture: Image.Image, config: EncoderConfig, view: View | Non
     height, width = config.shape[-2:]
     if view is not None:
         picture = view.picture(picture, height)
-    short = min(picture.size)
-    if short != height:
-        columns, rows = (height if side == short else int(height * side / short) for side in picture.size)
-        picture = picture.resize((columns, rows), Image.Resampling.BICUBIC)
+    picture = scale_short_side(picture, height)
     left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
     pixels = np.array(picture.crop((left, top, left + width, top + height)))  # (h, w, 3)
     return normalise(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, config)
+
+
+def scale_short_side(picture: Image.Image, size: int) -> Image.Image:
+    """Scale a picture, bicubic and antialiased, so that its short side has `size` pixels."""
+    short = min(picture.size)
+    if short == size:
+        return picture
+    columns, rows = (size if side == short else int(size * side / short) for side in picture.size)
+    return picture.resize((columns, rows), Image.Resampling.BICUBIC)
 
 
 def clip_tensor(frames: Tensor, config: EncoderConfig, crops: int = 3, view: View | None = None) -> Tensor:
@@ -135,7 +141,7 @@ def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: E
         return
     with open_video(source, options.fps, options.track) as video:
         assumed = video_notes(video, options)
-        spans, shown, lacks = _spans(video.duration, options, video.facts["frames"])
+        spans, shown, lacks = _spans(video.duration, options, video.facts["frames"], video.starts)
         at_once = max(1, min(CLIPS_AT_ONCE, PIXELS_AT_ONCE // (config.shape[1] * max(video.pixels, 1))))
         clips = video.clips(shown, config.shape[1])
         for i in range(0, len(spans), at_once):
@@ -159,10 +165,12 @@ def video_notes(video: VideoFile | FrameFolder, options: VisionOptions) -> tuple
 Windows = list[tuple[Fraction, Fraction]]
 
 
-def _spans(duration: float, options: VisionOptions, frames: int | None) -> tuple[Windows, Windows, tuple[str, ...]]:
-    """Return the windows of the requested part of a video, the same cut at its end, and in words what of it is missing.
+def _spans(
+    duration: float, options: VisionOptions, frames: int | None, starts: Callable[[], Sequence[Fraction]]
+) -> tuple[Windows, Windows, tuple[str, ...]]:
+    """Return the windows of the requested part of a video, the stretches whose first and last frames are theirs, and in words what is missing.
 
-    frames: how many there are; None if that is not known.
+    frames: how many there are; None if that is not known. starts: returns when each of them starts.
 
     Raises:
         ValueError: they would have to be shown for so long that a small file takes hours.
@@ -170,6 +178,10 @@ def _spans(duration: float, options: VisionOptions, frames: int | None) -> tuple
     asked = duration if options.stretch is None else min(duration, options.stretch[1] or duration) - (options.stretch[0] or 0)
     if frames is not None and asked > SECONDS_A_FRAME * frames and options.clips is None and options.moment is None:
         raise ValueError(f"{frames:,} frames said to last {duration:,.0f} s; --clips N reads N windows of them")
+    if options.adjacent is not None:
+        begin, end, lacks = (Fraction(0), Fraction(duration), ()) if options.stretch is None else cut(options.stretch, duration)
+        rate = None if options.adjacent == ALL_FRAMES else Fraction(options.adjacent)
+        return *adjacent(starts(), begin, end, rate), lacks
     if options.stretch is None:
         spans = windows(duration, CLIP_SECONDS, options.clips, options.moment, options.hop)
         return spans, spans, ()
@@ -181,8 +193,8 @@ def _spans(duration: float, options: VisionOptions, frames: int | None) -> tuple
 
 def _read_frames(frames: np.ndarray, rate: float, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:
     check_frames(frames, rate)
-    spans, shown, lacks = _spans(len(frames) / rate, options, len(frames))
     times = range(len(frames))
+    spans, shown, lacks = _spans(len(frames) / rate, options, len(frames), lambda: [time / Fraction(rate) for time in times])
     for number, span in enumerate(spans):
         first, stop = (time * Fraction(rate) for time in shown[number])
         chosen = seen(times, first, stop, config.shape[1])
@@ -206,8 +218,16 @@ def _views(
     notes: tuple[str, ...] = (),
 ) -> Sample:
     crops = int(options.crops) if options.view is None else 1
+    if options.adjacent is not None and options.view is None:
+        clips = [_scaled(clip, config) for clip in clips]
     views = torch.cat([clip_tensor(clip, config, crops, options.view) for clip in clips])
     return Sample(views, [span for span in seconds(spans) for _ in range(crops)], notes, facts)
+
+
+def _scaled(frames: Tensor, config: EncoderConfig) -> Tensor:
+    """Scale frames (t, h, w, 3) uint8 as pictures are: short side to the encoder's, bicubic and antialiased."""
+    frames = frames[:, middle(*frames.shape[1:3]), middle(*frames.shape[2:0:-1])]
+    return torch.from_numpy(np.stack([np.asarray(scale_short_side(Image.fromarray(frame), config.shape[-1])) for frame in frames.numpy()]))
 
 
 def read_picture_or_video(source: Any, config: EncoderConfig, options: VisionOptions) -> Iterator[Sample]:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     Message = tuple[Sample, bool] | Exception | None
 
-POSSIBLE = sys.platform == "linux"  # whether a process that has imported torch may fork: the libraries of macOS do not allow it
+POSSIBLE = sys.platform == "linux" and hasattr(os, "fork")  # a process that has imported torch must not fork on macOS; Windows cannot
 WORTH_SECONDS = 2.0  # about what it costs to start processes
 READY = 4  # samples a worker keeps ready, beyond what its socket holds
 MODEL = "imagebind_cli.model"

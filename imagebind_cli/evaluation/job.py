@@ -153,7 +153,7 @@ def run_suite(
     readers = open_stores(list(map(str, stores)))
     if len(readers) < len(stores):
         raise UsageError("with a suite, INPUT can only be a store of its items")
-    family = readers[0].provenance.get("family") or suite.protocol if readers else space.loaded.checkpoint.config.family
+    family = readers[0].provenance.get("family") or suite.protocol if readers else space.loaded.family
 
     def task_of(opened: Suite, stored: Sequence[StoreReader]) -> Task:
         opened = opened.for_family(family)

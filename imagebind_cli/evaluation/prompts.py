@@ -62,7 +62,7 @@ def read_templates(chosen: str = DEFAULT) -> Templates:
     known = template_sets()
     if chosen not in known and not os.path.lexists(chosen):
         raise UserError(f"templates {chosen!r}: no such file, and not one of {', '.join(known)}")
-    lines = (TEMPLATES / f"{chosen}.txt").read_text().splitlines() if chosen in known else read_lines(Path(chosen))
+    lines = (TEMPLATES / f"{chosen}.txt").read_text(encoding="utf-8").splitlines() if chosen in known else read_lines(Path(chosen))
     return check_templates(chosen, [line.strip() for line in lines if line.strip()])
 
 

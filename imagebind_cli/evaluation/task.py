@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,13 @@ from imagebind_cli.evaluation.labels import Label
 from imagebind_cli.evaluation.options import ReportOptions
 from imagebind_cli.evaluation.outcomes import Outcomes
 from imagebind_cli.evaluation.report import Report, measure
+from imagebind_cli.evaluation.suites.suite import suite_record
 from imagebind_cli.evaluation.tally import Tally
 from imagebind_cli.evaluation.truth import Truth
 from imagebind_cli.evaluation.vectors import ItemVectors, VectorSource, concatenate_batches
 from imagebind_cli.events import Listener
 from imagebind_cli.registry import TEXT, face
+from imagebind_cli.space import Space
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation.suites import Suite
@@ -135,18 +137,19 @@ class Task:
         return report
 
     def _suite_record(self, suite: Suite) -> dict[str, Any]:
-        files = [str(path) for path in suite.files]
-        record: dict[str, Any] = {"suite": suite.name, "about": suite.about, "protocol": suite.protocol}
-        record |= {"options": suite.options, "files": files, "notes": suite.notes}
         seen = self._seen(suite)
-        return record | {"published": suite.published, "published_in": suite.source} | ({"seen": seen} if seen else {})
+        return suite_record(suite) | ({"seen": seen} if seen else {})
 
     def _seen(self, suite: Suite) -> str:
         """Return in words what the model has seen of the suite's data in training; empty where nothing is known."""
-        trained_on = self.source.space.trained_on()
-        used = (face(name).encoder for name in (*(suite.weights or [self.source.modality]), TEXT))
-        known = {name: trained_on.get(name, {}).get(suite.name) for name in used}
-        return "; ".join(f"the model has seen this data: its {name} encoder {what}" for name, what in known.items() if what)
+        return seen_in_training(self.source.space, suite.name, (*(suite.weights or [self.source.modality]), TEXT))
+
+
+def seen_in_training(space: Space, suite: str, modalities: Iterable[str]) -> str:
+    """Return in words what the encoders of some modalities have seen of a suite's data in training; empty where nothing is known."""
+    trained_on = space.trained_on()
+    known = {name: trained_on.get(name, {}).get(suite) for name in (face(modality).encoder for modality in modalities)}
+    return "; ".join(f"the model has seen this data: its {name} encoder {what}" for name, what in known.items() if what)
 
 
 def note_gaps(tally: Tally, listener: Listener) -> None:

@@ -11,11 +11,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from imagebind_cli.documents import parse_json
+from imagebind_cli.documents import entry_fault, parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.grounding.curves import MomentOptions, ScoreCurve
 from imagebind_cli.grounding.moments import MomentAnswer, MomentFinder
@@ -55,8 +56,7 @@ def read_moment_truth(path: Path) -> list[MomentTruth]:
         try:
             found.append(_lighthouse(line) if line.lstrip().startswith("{") else _charades(line, number))
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            fault = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise UserError(f"{path}:{number}: neither a line of Lighthouse nor of Charades-STA: {fault}") from None
+            raise UserError(f"{path}:{number}: neither a line of Lighthouse nor of Charades-STA: {entry_fault(error)}") from None
     if not found:
         raise UserError(f"{path}: holds no annotations")
     return found
@@ -115,32 +115,40 @@ def clip_scores(curve: ScoreCurve) -> np.ndarray:
     return means
 
 
-def predict(finder: MomentFinder, truths: Sequence[MomentTruth], options: MomentOptions) -> Iterator[MomentPrediction]:
+def predict(
+    finder: MomentFinder, truths: Sequence[MomentTruth], options: MomentOptions, files: Mapping[str, Path] = MappingProxyType({})
+) -> Iterator[MomentPrediction]:
     """Answer each annotated query within its own recording, whose id, or file name without ending, is its `vid`.
 
+    Args:
+        files: the recordings by `vid`, where they are called otherwise.
     Queries whose recording is missing are counted by the listener as failures.
     """
     by_name: dict[str, WindowedItem] = {}
     for item in finder.items:
         by_name.setdefault(Path(os.path.basename(item.id)).stem, item)
         by_name.setdefault(item.id, item)
-    asked: dict[str, MomentTruth] = {}
+    asked: dict[str, tuple[MomentTruth, WindowedItem]] = {}
     for number, truth in enumerate(truths):
-        if truth.vid in by_name:
-            asked[str(number)] = truth
+        path = files.get(truth.vid)
+        names = [truth.vid] if path is None else [str(path), truth.vid, path.stem]
+        known = next((name for name in names if name in by_name), None)
+        if known is not None:
+            asked[str(number)] = truth, by_name[known]
         else:
             finder.listener.failure(str(truth.qid), f"no recording named {truth.vid!r}")
-    requests = (QueryRequest(key, ((TEXT, truth.query),)) for key, truth in asked.items())
-    for answer in finder.answer(requests, options, within=lambda query: [by_name[asked[query.id].vid]]):
-        yield MomentPrediction(asked[answer.query.id], answer)
+    requests = (QueryRequest(key, ((TEXT, truth.query),)) for key, (truth, _) in asked.items())
+    for answer in finder.answer(requests, options, within=lambda query: [asked[query.id][1]]):
+        yield MomentPrediction(asked[answer.query.id][0], answer)
 
 
 def moment_report(scores: Sequence[Mapping[str, float]], draws: int = 1000) -> dict[str, Any]:
-    """Return the mean of each metric over queries with its 95 % interval, and of how many."""
+    """Return the mean of each metric over queries with its 95 % interval, unless there are no draws, and of how many."""
     names = dict.fromkeys(name for of_query in scores for name in of_query)
     report: dict[str, Any] = {}
     for name in names:
         values = np.array([of_query[name] for of_query in scores if name in of_query])
-        low, high = interval(values, draws=draws)
-        report[name] = {"value": float(values.mean()), "low": low, "high": high, "queries": len(values)}
+        low, high = interval(values, draws=draws) if draws else (None, None)
+        between = {} if low is None else {"low": low, "high": high}
+        report[name] = {"value": float(values.mean()), **between, "queries": len(values)}
     return report

@@ -112,7 +112,7 @@ class MomentFinder:
     """Recordings open to be asked. Use it as a context manager: vectors of files are kept in a temporary folder until its end.
 
     Args:
-        recordings: stores of windows, or files. space: decides the model; those of the stores by default.
+        recordings: stores of windows, or files; or stores of the space that are open. space: decides the model; those of the stores by default.
         modality: what files are read as; by default by their names. hop: seconds between the windows of files.
         against: names that scores are relative to. options: reading options of files and of queries, by name.
         keep: a store that the vectors of files are written to, and read from by the next call; for files of one modality.
@@ -123,7 +123,7 @@ class MomentFinder:
 
     def __init__(
         self,
-        recordings: Sequence[str | Path],
+        recordings: Sequence[str | Path | StoreReader],
         *,
         space: Space | None = None,
         modality: str | None = None,
@@ -136,13 +136,18 @@ class MomentFinder:
         self.space, self.listener = space or Space(), listener or Strict()
         self._folder: TemporaryDirectory[str] | None = None
         chosen = dict(options or {})
-        paths, files = split_inputs([str(path) for path in recordings], modality)
+        opened = [recording for recording in recordings if isinstance(recording, StoreReader)]
+        paths, files = split_inputs([str(path) for path in recordings if not isinstance(path, StoreReader)], modality)
         if keep is not None and len(files) != 1:
             raise UserError(f"{keep}: keeps the windows of files of one modality; there are files of {', '.join(files) or 'none'}")
-        self.stores = [self.space.admit(open_store(path)) for path in paths]
+        self.stores = [*opened, *(self.space.admit(open_store(path)) for path in paths)]
         windowed_items(self.stores)  # refuses a store without windows before anything is embedded
-        for kind, of_kind in files.items():
-            self.stores.append(self.space.admit(self._embed(kind, of_kind, keep, hop, chosen)))
+        try:
+            for kind, of_kind in files.items():
+                self.stores.append(self.space.admit(self._embed(kind, of_kind, keep, hop, chosen)))
+        except BaseException:
+            self.__exit__()
+            raise
         if not self.stores:
             raise UserError("a recording or a store of windows is needed")
         self.items = windowed_items(self.stores)

@@ -134,7 +134,7 @@ def _drawn_pieces(
         again, alone = source, options
         if isinstance(first, Image.Image):
             again = np.stack([np.asarray(picture) for picture in shown]) if face.timed else first
-            windows: dict[str, Any] = {name: None for name in ("stretch", "moment", "clips", "hop") if hasattr(options, name)}
+            windows: dict[str, Any] = {name: None for name in ("stretch", "moment", "clips", "hop", "adjacent") if hasattr(options, name)}
             alone = replace(options, **windows)
         width, height = first.size if isinstance(first, Image.Image) else first.shape[::-1]
         boxes: list[Box | None] = [box for divisor in divisors for box in squares(width, height, min(width, height) / divisor)]

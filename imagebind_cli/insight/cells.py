@@ -8,13 +8,13 @@ SAMPLE, STEPS = 32, 8  # sampled rows for each cluster, and steps of k-means
 BLOCK = 4096  # rows at a time
 
 
-def cluster_centres(rows: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+def cluster_centres(rows: np.ndarray, count: int, seed: int = 0, sampled: int = SAMPLE) -> np.ndarray:
     """Find `count` unit vectors (count, dim) float32 around which rows (n, dim) gather, by k-means on a sample that starts from rows.
 
-    A cluster that loses all its rows keeps its centre.
+    A cluster that loses all its rows keeps its centre. sampled: rows of the sample for each cluster.
     """
     random = np.random.default_rng(seed)
-    sample = rows[np.sort(random.choice(len(rows), min(len(rows), SAMPLE * count), replace=False))].astype(np.float32)
+    sample = rows[np.sort(random.choice(len(rows), min(len(rows), sampled * count), replace=False))].astype(np.float32)
     centres = sample[np.sort(random.choice(len(sample), min(count, len(sample)), replace=False))]
     for _ in range(STEPS):
         nearest = nearest_cells(sample, centres, 1)[:, 0]

@@ -16,12 +16,13 @@ import numpy as np
 
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.evaluation.truth import FOLDER, Truth, open_truth
-from imagebind_cli.insight.item_vectors import MEMORY, StoredVectors, item_vectors, release
+from imagebind_cli.insight.item_vectors import MEMORY, StoredVectors, item_vectors
 from imagebind_cli.insight.neighbours import Neighbours, find_neighbours
 from imagebind_cli.insight.pairing import pair_items
 from imagebind_cli.insight.proposals import copy_threshold, mispairing_threshold, outlier_threshold
 from imagebind_cli.space import Space
 from imagebind_cli.store import StoreReader, open_store
+from imagebind_cli.store.source import release
 
 NEIGHBOURS = 15
 COPIES, OUTLIERS, LABELS, PAIRS = "copies", "outliers", "labels", "pairs"  # kinds of findings
@@ -141,7 +142,7 @@ def inspect_pairs(
     first, second = (space.admit(each if isinstance(each, StoreReader) else open_store(each)) for each in stores)
     with item_vectors(first, memory // 2) as one, item_vectors(second, memory // 2) as other:
         paired = pair_items((first, second), (one.ids, other.ids), pairs, columns)
-        means = [_mean(items.rows) for items in (one, other)]
+        means = [items.mean() for items in (one, other)]
         scores = paired_cosines(one.rows, other.rows, paired.numbers, means)
         shuffled = paired.numbers.copy()
         # Each with the partner of another: a shift of a shuffled order leaves nobody with their own.
@@ -280,14 +281,6 @@ def _judge(labels: _Labels, near: Neighbours, threshold: float | None) -> tuple[
         ]
 
     return margins, findings, float(usual[sizes > 0].mean()) if threshold is None else threshold
-
-
-def _mean(rows: np.ndarray) -> np.ndarray:
-    total = np.zeros(rows.shape[1])
-    for start in range(0, len(rows), BLOCK):
-        total += rows[start : start + BLOCK].sum(axis=0, dtype=np.float64)
-    release(rows)
-    return total / len(rows)
 
 
 def paired_cosines(one: np.ndarray, other: np.ndarray, numbers: np.ndarray, means: Sequence[np.ndarray]) -> np.ndarray:

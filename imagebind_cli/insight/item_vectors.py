@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,8 +12,10 @@ import numpy as np
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.store import StoreReader
+from imagebind_cli.store.source import release
 
 MEMORY = 1_000_000_000  # bytes, unless another limit is given
+BLOCK = 8192  # items at a time
 ROUNDING = {"float32": 1e-6, "float16": 4e-5}  # how far 1 - cosine of two equal vectors may be from 0 in this number type
 
 
@@ -43,6 +44,14 @@ class StoredVectors:
     def rounding(self) -> float:
         """Return how far 1 - cosine of two equal vectors may be from 0."""
         return ROUNDING[str(self.rows.dtype)]
+
+    def mean(self) -> np.ndarray:
+        """Return the mean of all items, float64 (dim,)."""
+        total = np.zeros(self.rows.shape[1])
+        for start in range(0, len(self), BLOCK):
+            total += self.rows[start : start + BLOCK].sum(axis=0, dtype=np.float64)
+            release(self.rows)
+        return total / len(self)
 
 
 def item_vectors(store: StoreReader, memory: int = MEMORY) -> StoredVectors:
@@ -98,12 +107,3 @@ def _array(stack: ExitStack, shape: tuple[int, int], memory: int, dtype: np.dtyp
             return np.zeros(shape, kind)
     file = stack.enter_context(tempfile.TemporaryFile(prefix="imagebind-insight-"))  # noqa: SIM115 - the stack closes it
     return np.memmap(file, dtype or np.float16, "w+", shape=shape)
-
-
-def release(rows: np.ndarray) -> None:
-    """Let go of the memory of rows that are mapped from a file; they are read again when they are needed."""
-    behind: object = rows
-    while behind is not None and not isinstance(behind, mmap.mmap):
-        behind = behind.obj if isinstance(behind, memoryview) else getattr(behind, "base", None)
-    if behind is not None and hasattr(mmap, "MADV_DONTNEED"):
-        behind.madvise(mmap.MADV_DONTNEED)

@@ -13,12 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from imagebind_cli.insight.cells import cluster_centres, nearest_cells
-from imagebind_cli.insight.item_vectors import release
 from imagebind_cli.similarity import in_threads
+from imagebind_cli.store.source import release
 
 EXACT = 20_000  # rows of which all pairs are compared unless asked otherwise
 PROBES = 16  # cells that a row is compared with
 SCORES = 1 << 21  # cosines held at once by a thread: 8 MB, and twice as much to sort them
+BLOCK = 1 << 20  # entries at a time
 LARGE = 8  # a cell of more than so many times the mean has rows that are all alike; each row is compared with a random part of it
 
 
@@ -67,7 +68,7 @@ def find_neighbours(rows: np.ndarray, k: int, exact: bool | None = None, seed: i
         among, their = np.concatenate([best[asked], found], axis=1), np.concatenate([cosines[asked], scores], axis=1)
         kept = np.argpartition(their, their.shape[1] - k, axis=1)[:, -k:]
         best[asked], cosines[asked] = np.take_along_axis(among, kept, axis=1), np.take_along_axis(their, kept, axis=1)
-        if number % 16 == 0:
+        if number % 4 == 0:
             release(rows)
     for start in range(0, count, 65536):
         part = slice(start, start + 65536)
@@ -89,18 +90,23 @@ def _by_cells(rows: np.ndarray, seed: int) -> Iterator[_Task]:
     probes = nearest_cells(rows, centres, PROBES)
     release(rows)
     random = np.random.default_rng(seed)
-    members = _grouped(probes[:, 0], len(centres))
+    members, width = _grouped(probes[:, 0], len(centres)), probes.shape[1]
     asking = _grouped(probes.ravel(), len(centres))
+    del probes
     most = max(64, LARGE * len(rows) // len(centres))
     for inside, entries in zip(members, asking, strict=True):
         if not len(inside):
             continue
-        queries = entries // probes.shape[1]
+        queries = entries // width
         for part in np.array_split(queries, -(-len(queries) * min(len(inside), most) // SCORES) or 1):
             yield _Task(part, inside if len(inside) <= most else np.sort(random.choice(inside, most, replace=False)))
 
 
 def _grouped(cells: np.ndarray, count: int) -> list[np.ndarray]:
     """Return the numbers of the entries of each cell."""
-    order = np.argsort(cells.astype(np.uint16) if count < 1 << 16 else cells, kind="stable")  # 16 bits are sorted by radix
-    return np.split(order, np.cumsum(np.bincount(cells, minlength=count))[:-1])
+    short = cells.astype(np.uint16) if count < 1 << 16 else cells
+    order = np.argsort(short, kind="stable").astype(np.int32)  # 16 bits are sorted by radix; entries are less than 2^31
+    sizes = np.zeros(count, np.int64)
+    for start in range(0, len(short), BLOCK):  # bincount converts what it counts to int64
+        sizes += np.bincount(short[start : start + BLOCK], minlength=count)
+    return np.split(order, np.cumsum(sizes)[:-1])

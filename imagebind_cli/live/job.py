@@ -32,7 +32,14 @@ CUTTERS = {
     "imu": "imagebind_cli.live.readings:ReadingCutter",
 }
 FAMILIES = ("imagebind", "clip")  # whose windows are ImageBind's
-OF_ALL = ("clips", "centres", "standardise", "remove_gravity", "track")  # reading options that need the whole of a recording, or its file
+OF_ALL = (
+    "clips",
+    "centres",
+    "adjacent",
+    "standardise",
+    "remove_gravity",
+    "track",
+)  # reading options that need the whole of a recording, or its file
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ def embed_stream(
         check_writable(Path(memory))
     module, _, kind = CUTTERS[modality].partition(":")
     make: Callable[..., Any] = getattr(import_module(module), kind)
-    loaded = Space.of(model, listener).loaded
+    loaded = Space.of(model, listener).local
     config = loaded.config(modality)
     if config.family not in FAMILIES:
         raise UserError(f"model {loaded.name} is of family {config.family}, whose windows are not read live")

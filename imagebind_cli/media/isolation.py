@@ -24,10 +24,12 @@ from multiprocessing.connection import Connection
 from typing import Any, Self
 
 from imagebind_cli.media.decoding import Source, check_file
+from imagebind_cli.media.pipes import PipeConnection
 
 MEMORY = 2_000_000_000  # bytes that reading one file may take
 SOCKET_BYTES = 1 << 20
-SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from imagebind_cli.media.isolation import serve_files; serve_files(sys.argv[2])"
+SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from imagebind_cli.media.isolation import serve_files; serve_files(*sys.argv[2:])"
+INHERITS = hasattr(select, "poll")  # sockets can be inherited, and their hang-up is reported; on Windows pipes take their place
 
 _idle: list[_Worker] = []
 _lock = threading.Lock()
@@ -168,11 +170,20 @@ class _Worker:
 
     def __init__(self) -> None:
         self.owner, self.alive = os.getpid(), True
+        self._connection: Connection | PipeConnection
+        command = [sys.executable, "-c", SERVE, json.dumps(sys.path)]
+        if not INHERITS:
+            pipe, group = subprocess.PIPE, getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Ctrl-C is for the parent alone
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, creationflags=group)
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._connection = PipeConnection(self._process.stdout, self._process.stdin)
+            return
         ours, theirs = socket.socketpair()
         with theirs:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
             self._process = subprocess.Popen(
-                [sys.executable, "-c", SERVE, json.dumps(sys.path), str(theirs.fileno())],
+                [*command, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -212,10 +223,13 @@ class _Worker:
 
     def _end(self) -> int:
         self.alive = False
-        with suppress(subprocess.TimeoutExpired):
+        try:
             return self._process.wait(1)
-        self._process.kill()
-        return self._process.wait()
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+        finally:
+            self._connection.close()
 
 
 def _take() -> _Worker:
@@ -234,15 +248,20 @@ def _end_idle() -> None:
             worker.kill()
 
 
-def serve_files(descriptor: str) -> None:
-    """Answer requests on a socket until it is closed."""
+def serve_files(descriptor: str | None = None) -> None:
+    """Answer requests on a socket until it is closed; without one, those on stdin, on what was stdout."""
     import io
     import warnings
 
     warnings.simplefilter("ignore")
-    connection, session = Connection(int(descriptor)), _Session()
+    session = _Session()
+    connection: Connection | PipeConnection
+    if descriptor is None:
+        connection = PipeConnection.of_this_process()
+    else:
+        connection = Connection(int(descriptor))
+        threading.Thread(target=_end_with_parent, args=(int(descriptor),), daemon=True).start()
     gc.freeze()  # imported objects are not garbage
-    threading.Thread(target=_end_with_parent, args=(int(descriptor),), daemon=True).start()
     _limit_memory()
     with suppress(EOFError, OSError):
         while True:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +23,43 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 
+# Demuxers of lists that name other files or addresses, of streams from the network, and of generated pictures: none of them reads one file.
+ELSEWHERE = frozenset(
+    (
+        "concat",
+        "concatf",
+        "dash",
+        "dvdvideo",
+        "hls",
+        "image2",
+        "image2pipe",
+        "imf",
+        "lavfi",
+        "rtp",
+        "rtsp",
+        "sap",
+        "sdp",
+        "webm_dash_manifest",
+    )
+)
+
+
+@cache
+def _formats() -> str:
+    import av
+
+    return ",".join(sorted(av.formats_available - ELSEWHERE))
+
+
 def open_container(source: Source) -> InputContainer:
-    """Open a container at its beginning."""
+    """Open a container at its beginning. A file that names others, such as a playlist, is refused, so that nothing else is read."""
     import av
 
     if hasattr(source, "seek"):
         source.seek(0)
     # A colon in a name does not name a protocol: `12:30.mp4` is a file.
-    return av.open(f"file:{os.fspath(source)}" if isinstance(source, str | os.PathLike) else source, mode="r")
+    place = f"file:{os.fspath(source)}" if isinstance(source, str | os.PathLike) else source
+    return av.open(place, mode="r", options={"format_whitelist": _formats()})
 
 
 @dataclass(frozen=True)

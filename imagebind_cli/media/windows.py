@@ -6,7 +6,7 @@ ImageBind appendix B.1: as many windows as cover the input, evenly spaced; the r
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -86,6 +86,38 @@ def _hopping(duration: float, length: float, hop: Fraction) -> list[tuple[Fracti
     if count > MAX_WINDOWS:
         raise ValueError(f"{count:,} windows in {duration:g} s at a hop of {float(hop):g} s; at most {MAX_WINDOWS:,} are read")
     return [(hop * i, hop * i + Fraction(length)) for i in range(count)]
+
+
+def adjacent(
+    starts: Sequence[Fraction], begin: Fraction, end: Fraction, rate: Fraction | None
+) -> tuple[list[tuple[Fraction, Fraction]], list[tuple[Fraction, Fraction]]]:
+    """Return the clips of two adjacent frames in [begin, end): their seconds, and stretches whose first and last frames are the clips'.
+
+    Args:
+        starts: when each frame starts, sorted, in seconds.
+        rate: how many frames are taken in a second; None for all. As by FFmpeg's filter `fps`: of each step, the last frame that starts in
+            its first half or before, and as many steps as the duration has when rounded.
+    Raises:
+        ValueError: more than `MAX_WINDOWS`.
+    """
+    if rate is None:
+        first = max(bisect_right(starts, begin) - 1, 0)  # the one still on screen
+        taken = list(range(first, max(bisect_left(starts, end), first + 1)))
+        edges = [max(starts[number], begin) for number in taken]
+    else:
+        count = max(1, math.floor((end - begin) * rate + Fraction(1, 2)))
+        if count > MAX_WINDOWS:
+            raise ValueError(f"{count:,} frames at {float(rate):g} Hz; at most {MAX_WINDOWS:,} are read")
+        taken = [max(bisect_left(starts, begin + (step + Fraction(1, 2)) / rate) - 1, 0) for step in range(count)]
+        edges = [begin + step / rate for step in range(count)]
+    edges += [end, end]
+    pairs = list(zip(taken, taken[1:], strict=False)) or [(taken[0], taken[0])]
+    spans = [(edges[number], edges[number + 2]) for number in range(len(pairs))]
+    return spans, [(starts[one], _before_next(starts, other)) for one, other in pairs]
+
+
+def _before_next(starts: Sequence[Fraction], number: int) -> Fraction:
+    return (starts[number] + starts[number + 1]) / 2 if number + 1 < len(starts) else starts[number] + 1
 
 
 def seconds(spans: Iterable[tuple[Fraction, Fraction]], origin: Fraction = Fraction(0)) -> list[tuple[float, float] | None]:

@@ -9,4 +9,5 @@ strips.py           a whole recording as one strip under a time axis
 preview.py          samples as their encoder sees them, and a page to look through them
 heat.py             heat maps over pictures, spectrograms and videos
 pictures.py         a small picture of any file, and its sound
+thumbnails.py       thumbnails of a store's files as JPEG, for other programs
 """

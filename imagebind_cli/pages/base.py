@@ -145,7 +145,7 @@ class PageFile:
             raise UserError(f"{path}: is a folder; give the page a file name")
         with ExitStack() as stack:
             place = stack.enter_context(replacing(path))
-            self._file = stack.enter_context(open(place, "w", encoding="utf-8", errors="replace"))
+            self._file = stack.enter_context(open(place, "w", encoding="utf-8", errors="replace", newline="\n"))
             self._exits = stack.pop_all()
         self._file.write(opening(title))
 

@@ -27,7 +27,7 @@ from imagebind_cli.sources import Stretch, reason, whole_source
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from imagebind_cli.grounding.locate import Located, Spot
+    from imagebind_cli.grounding.located import Located, Spot
 
 LARGEST, SHOWN = 1280, 400  # pixels of the longer side of a drawing, and of one on a page
 FPS = 8  # frames of a clip in a second

@@ -27,6 +27,7 @@ from imagebind_cli.media.video.clips import open_video
 from imagebind_cli.options import ThermalOptions
 from imagebind_cli.pages.preview import grey, traces
 from imagebind_cli.registry import PAGE_PICTURES
+from imagebind_cli.sources import Stretch
 
 SIDE = 240  # pixels of the longer side of a picture
 SHORT_SECONDS, EXCERPT_SECONDS = 30, 10  # sounds up to the first are played whole; of longer ones, so much of the beginning
@@ -61,6 +62,14 @@ def picture(modality: str, path: str, span: Span = None, options: Options = Mapp
     module, _, function = PAGE_PICTURES[modality].partition(":")
     made: Picture = getattr(import_module(module), function)(path, span, options)
     return made
+
+
+def seconds_shown(source: str | Stretch, span: Span) -> Span:
+    """Return the seconds to show of a source: those of a window, else those of a stretch; None for the whole."""
+    if span is not None or not isinstance(source, Stretch):
+        return span
+    start = source.start or 0.0
+    return start, start + EXCERPT_SECONDS if source.end is None else source.end
 
 
 def photo(path: str, span: Span, options: Options) -> Picture:

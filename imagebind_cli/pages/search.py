@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from imagebind_cli.events import Listener
 from imagebind_cli.pages.base import PageFile, boxed, escape
-from imagebind_cli.pages.pictures import EXCERPT_SECONDS, Picture, Span, picture
+from imagebind_cli.pages.pictures import Picture, Span, picture, seconds_shown
 from imagebind_cli.registry import PAGE_PICTURES, TEXT
 from imagebind_cli.retrieval.search import Hit, Query
 from imagebind_cli.retrieval.stored_items import Exhibit, stored_exhibit
-from imagebind_cli.sources import Stretch, whole_source
+from imagebind_cli.sources import whole_source
 
 if TYPE_CHECKING:
     from imagebind_cli.retrieval.finder import Finder
@@ -92,9 +92,7 @@ class SearchPage(PageFile):
         name = exhibit.name or path
         if kind == TEXT:
             return f"<blockquote>{escape(path)}</blockquote>" + (f"<div>{escape(name)}</div>" if name != path else "")
-        if span is None and isinstance(source, Stretch):
-            start = source.start or 0.0
-            span = start, start + EXCERPT_SECONDS if source.end is None else source.end
+        span = seconds_shown(source, span)
         body, about = "", "" if span is None else f"{span[0]:.2f} to {span[1]:.2f} s"
         if kind in PAGE_PICTURES:
             try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.checksums import DAMAGE, SEALED, check_seal
+from imagebind_cli.descriptors import read_at
 from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.clock import parse_clock
@@ -77,7 +77,7 @@ class Member:
             return _excerpt(len(data), lambda start, count: data[start : start + count])
         path, offset, size = self.place
         with open(path, "rb", buffering=0) as file:
-            return _excerpt(size, lambda start, count: os.pread(file.fileno(), count, offset + start))
+            return _excerpt(size, lambda start, count: read_at(file.fileno(), count, offset + start))
 
     def array(self) -> np.ndarray:
         """Read the array of a member that is a `.npy` file.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from imagebind_cli.checksums import SEALED, check_seal, seal
+from imagebind_cli.descriptors import NO_LINK, WINDOWS
 from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.files import being_written, open_locked, put_in_place
@@ -170,7 +171,7 @@ class PreparedHDF5Writer:
             if self._folder.is_symlink():
                 raise UserError(f"{self._folder}: is a link, and not the folder of an unfinished run; remove it")
             self._folder.mkdir(exist_ok=True)
-            self._lock = open_locked(self._folder / "lock", being_written(path), os.O_NOFOLLOW)
+            self._lock = open_locked(self._folder / "lock", being_written(path), NO_LINK)
         except OSError as error:
             raise UserError(f"{self._folder}: {error.strerror}") from None
         try:
@@ -192,17 +193,25 @@ class PreparedHDF5Writer:
             if kind is None:
                 self._join()
         finally:
-            os.close(self._lock)
+            self._unlock()
 
     def _join(self) -> None:
         """Make one file of the parts, and of the samples before them."""
         if len(self.ids) > len(self._stored_ids):
             building = self._folder / "whole.h5"
             write_hdf5(building, self._provenance, self._entries)
+            self._stored = None  # Windows replaces no mapped file
             put_in_place(building, self._path)
         for part in reversed(list(self._parts.shards())):  # the first last: a run that finds it finds all that are left
             part.unlink()
+        if WINDOWS:  # which removes no open file
+            self._unlock()
         shutil.rmtree(self._folder)
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def finish(self, key: str, about: Mapping[str, Any]) -> None:
         """End a sample. about: its id, spans and notes."""

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from imagebind_cli.checksums import SEALED, check_seal, seal
+from imagebind_cli.descriptors import NO_LINK, WINDOWS
 from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.files import being_written, open_locked, put_in_place
@@ -242,14 +243,14 @@ class ShardWriter:
     def _new_file(self) -> BinaryIO:
         path, building = self._path(self._number), Path(f"{self._path(self._number)}.partial")
         try:
-            file = open(open_locked(building, being_written(path), os.O_NOFOLLOW), "wb")  # noqa: SIM115 - closed in _close
+            file = open(open_locked(building, being_written(path), NO_LINK), "wb")  # noqa: SIM115 - closed in _close
         except OSError as error:
             raise UserError(f"{building}: {error.strerror}") from None
         file.truncate(0)
         if path.exists():
             if self._numbered or not self._number:
-                building.unlink()
                 file.close()
+                building.unlink()
                 raise UserError(f"{path}: another run has written it meanwhile; start this one again")
             with open(path, "rb") as whole:
                 shutil.copyfileobj(whole, file)
@@ -285,4 +286,6 @@ def _put_in_place(file: BinaryIO, path: Path) -> None:
     """Close a shard and give it its name."""
     with file:
         file.flush()
+        if WINDOWS:  # which renames no open file
+            file.close()
         put_in_place(Path(f"{path}.partial"), path)

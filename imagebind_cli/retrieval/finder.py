@@ -58,7 +58,7 @@ class Finder:
     """Stores of one joint space that are searched as one.
 
     Args:
-        stores: paths; a pattern is one store.
+        stores: paths, of which a pattern is one store; or stores of the space that are open.
         space: holds the model, and how it runs; by default the stores' own model. Its `note` receives lines on empty stores and on indexes.
         modalities: search only the stores of these; `vision` means pictures and videos.
         index: `flat`, `hnsw` or `ivfpq`, to search by a FAISS index beside each store; exact if not given.
@@ -70,7 +70,7 @@ class Finder:
 
     def __init__(
         self,
-        stores: Sequence[str | Path],
+        stores: Sequence[str | Path | StoreReader],
         *,
         space: Space | None = None,
         modalities: Sequence[str] = (),
@@ -80,10 +80,11 @@ class Finder:
         for face in map(registry.face, registry.MODALITIES):
             face.read_options({name: options[name] for name in face.options.names(face.timed) if name in options})
         self.space, self.options = space or Space(), options
-        opened = [self.space.admit(open_store(path)) for path in stores]
-        for number, path in enumerate(stores):
-            if os.path.realpath(path) in map(os.path.realpath, stores[:number]):
-                raise UsageError(f"{path} is named twice: every answer in it would come twice")
+        opened = [store if isinstance(store, StoreReader) else self.space.admit(open_store(store)) for store in stores]
+        places = [os.path.realpath(store.path) for store in opened]
+        for number, place in enumerate(places):
+            if place in places[:number]:
+                raise UsageError(f"{opened[number].path} is named twice: every answer in it would come twice")
         self.stores = _of_modalities(opened, modalities)
         self._nearest = _index(index, self.space) if index is not None else None
 

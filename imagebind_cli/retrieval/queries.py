@@ -15,7 +15,7 @@ from imagebind_cli.options import EXCLUSIVE, REGION_OPTIONS, both_values
 from imagebind_cli.retrieval.requests import BATCH, LIKE, VECTOR, QueryRequest, describe
 from imagebind_cli.retrieval.search import Query
 from imagebind_cli.retrieval.stored_items import Exhibit, QueryPart, RowPlace, stored_exhibit, stored_item
-from imagebind_cli.retrieval.vector_files import note_assumed_model, read_vector, vector_blocks
+from imagebind_cli.retrieval.vector_files import WantedVectors, note_assumed_model, read_vector, vector_blocks
 from imagebind_cli.similarity import combine, unit
 from imagebind_cli.sources import Failure, Item, Stretch, as_sentence
 from imagebind_cli.space import Space
@@ -30,7 +30,7 @@ class QueryEncoder:
 
     Args:
         space: has admitted the stores, and loads the model when a request needs it.
-        stores: those that are searched; () where nothing stored is, and a query then cannot be an item of them.
+        stores: those that a query may be an item of; () for none.
         chosen: reading options by name; any other is as the stores' files were read.
         listener: receives requests that fail, and assumptions made in reading others.
     """
@@ -69,7 +69,7 @@ class QueryEncoder:
                 for row, id in enumerate(searched.ids):
                     rows.setdefault(id, []).append((number, row))
         first = 0
-        for ids, vectors in vector_blocks(path, self._space, self._stores[0], self._listener):
+        for ids, vectors in vector_blocks(path, self._space, self._wanted, self._listener):
             for start in range(0, len(ids), BATCH):
                 try:
                     units = unit(vectors[start : start + BATCH])
@@ -81,19 +81,21 @@ class QueryEncoder:
                 yield [Query(id, vector, exhibit, frozenset(rows.get(id, ()))) for id, vector, exhibit in batch]
 
     @property
-    def _model_name(self) -> str | None:
-        return self._stores[0].provenance.get("model") if self._stores else self._space.loaded.name
+    def _wanted(self) -> WantedVectors:
+        if self._stores:
+            first = self._stores[0]
+            return WantedVectors(first.dim, str(first.path), first.provenance.get("model"))
+        return WantedVectors(self._space.loaded.dim, "the model", self._space.loaded.name)
 
     def _query(self, request: QueryRequest, embedded: Embedded) -> Query:
         parts = [self._part(kind, source, embedded) for kind, source in request.parts]
         vectors = [part.vector for part in parts]
         if request.vector is not None:
-            note_assumed_model("a line with an embedding", self._model_name, self._listener)
+            note_assumed_model("a line with an embedding", self._wanted.model, self._listener)
             vectors = [np.array(request.vector)]
-        width, whose = (self._stores[0].dim, self._stores[0].path) if self._stores else (self._space.loaded.dim, "the model")
         for vector in vectors:
-            if vector.shape != (width,):
-                raise ValueError(f"a vector of {vector.size} numbers; those of {whose} have {width}")
+            if vector.shape != (self._wanted.dim,):
+                raise ValueError(f"a vector of {vector.size} numbers; those of {self._wanted.place} have {self._wanted.dim}")
         rows = frozenset[RowPlace]().union(*(part.rows for part in parts))
         return Query(request.id, combine(np.stack(vectors), request.weights), tuple(part.exhibit for part in parts), rows)
 
@@ -101,7 +103,7 @@ class QueryEncoder:
         if kind == LIKE:
             return stored_item(self._stores, str(source))
         if kind == VECTOR:
-            return read_vector(Path(str(source)), self._space, self._stores[0], self._listener)
+            return read_vector(Path(str(source)), self._space, self._wanted, self._listener)
         vector = embedded[kind, source]
         if isinstance(vector, Failure):
             raise ValueError(vector.reason)
@@ -118,6 +120,7 @@ class QueryEncoder:
                 embedded |= {(modality, text): empty for text in sources if isinstance(empty := as_sentence(str(text)), Failure)}
                 sources = [text for text in sources if (modality, text) not in embedded]
             settings: dict[str, Any] = {"batch_size": self._space.batch_size, "workers": self._space.workers}
+            settings |= {"item_timeout": self._space.item_timeout}
             options = face.read_options(self.reading_options(modality))
             items = (Item(describe([(modality, source)]), source) for source in sources)
             for item, result in self._space.loaded.embed_items(modality, items, options=options, **settings):

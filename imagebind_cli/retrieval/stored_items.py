@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,12 +50,16 @@ class QueryPart(NamedTuple):
 
 def stored_exhibit(store: StoreReader, row: int) -> Exhibit:
     """Return the exhibit of a row: the file that its record names, else the one that its id names."""
-    id, meta = store.id(row), store.meta(row)
-    path = meta.get(store.modality)
+    return recorded_exhibit(store.modality, store.id(row), store.meta(row), window_seconds(store, row))
+
+
+def recorded_exhibit(modality: str, id: str, meta: Mapping[str, Any], span: tuple[float, float] | None) -> Exhibit:
+    """Return the exhibit of what is recorded of a row: its id, the other columns of its manifest, and the seconds of its window."""
+    path = meta.get(modality)
     source: str | Stretch = path if isinstance(path, str) else id
     with suppress(ValueError):  # earlier versions stored `start` and `end` columns that are not seconds
-        source = stretched(str(source), store.modality, meta)
-    return Exhibit(store.modality, source, id, window_seconds(store, row), box_of(meta))
+        source = stretched(str(source), modality, meta)
+    return Exhibit(modality, source, id, span, box_of(meta))
 
 
 def window_seconds(store: StoreReader, row: int) -> tuple[float, float] | None:

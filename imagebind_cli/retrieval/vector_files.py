@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,15 @@ from imagebind_cli.events import Listener
 from imagebind_cli.retrieval.requests import BATCH, VECTOR, QueryRequest, read_requests
 from imagebind_cli.retrieval.stored_items import Exhibit, QueryPart, stored_exhibit
 from imagebind_cli.space import Space
-from imagebind_cli.store import StoreReader, is_store, open_store
+from imagebind_cli.store import is_store, open_store
+
+
+class WantedVectors(NamedTuple):
+    """Vectors that queries are compared with: their width, what has them, and the name of their model."""
+
+    dim: int
+    place: str
+    model: str | None
 
 
 def holds_vectors(path: Path) -> bool:
@@ -22,7 +30,7 @@ def holds_vectors(path: Path) -> bool:
     return not _is_lines(path) and (path.suffix == ".npy" or is_store(path))
 
 
-def read_vector(path: Path, space: Space, searched: StoreReader, listener: Listener) -> QueryPart:
+def read_vector(path: Path, space: Space, wanted: WantedVectors, listener: Listener) -> QueryPart:
     """Read the one vector of a file as part of a query. The arguments are those of `vector_blocks`.
 
     Raises:
@@ -32,7 +40,7 @@ def read_vector(path: Path, space: Space, searched: StoreReader, listener: Liste
         lines = (request for request in read_requests(path) if isinstance(request, QueryRequest) and request.vector is not None)
         rows: Iterator[Any] = (np.array(line.vector) for line in lines)
     else:
-        rows = (row for _, block in vector_blocks(path, space, searched, listener) for row in block)
+        rows = (row for _, block in vector_blocks(path, space, wanted, listener) for row in block)
     vectors = list(islice(rows, 2))
     if len(vectors) != 1:
         raise UserError(f"{path}: {'no vector' if not vectors else 'several vectors'} in it; for a query each: --queries {path}")
@@ -40,11 +48,11 @@ def read_vector(path: Path, space: Space, searched: StoreReader, listener: Liste
     return QueryPart(exhibit, vectors[0])
 
 
-def vector_blocks(path: Path, space: Space, searched: StoreReader, listener: Listener) -> Iterator[tuple[list[str], np.ndarray]]:
+def vector_blocks(path: Path, space: Space, wanted: WantedVectors, listener: Listener) -> Iterator[tuple[list[str], np.ndarray]]:
     """Read ids and vectors (n, dim) of a store, or of a plain .npy file, block by block.
 
     Args:
-        space: what a store of queries must belong to. searched: one of the stores that are searched; an array must have its width.
+        space: what a store of queries must belong to. wanted: an array must have this width.
         listener: receives the assumption about an array, which does not say what model its vectors are of.
     Raises:
         UserError: neither a store nor an array of such vectors, or a store of another model.
@@ -60,10 +68,10 @@ def vector_blocks(path: Path, space: Space, searched: StoreReader, listener: Lis
         rows = np.atleast_2d(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: neither a store nor an array: {getattr(error, 'strerror', None) or error}") from None
-    if rows.ndim != 2 or rows.dtype.kind != "f" or rows.shape[1] != searched.dim:
-        wanted = f"(n, {searched.dim}) of floats, as in {searched.path}"
-        raise UserError(f"{path}: vectors of shape {rows.shape} of {rows.dtype}; {wanted}, are needed")
-    note_assumed_model(str(path), searched.provenance.get("model"), listener)
+    if rows.ndim != 2 or rows.dtype.kind != "f" or rows.shape[1] != wanted.dim:
+        needed = f"(n, {wanted.dim}) of floats, as in {wanted.place}"
+        raise UserError(f"{path}: vectors of shape {rows.shape} of {rows.dtype}; {needed}, are needed")
+    note_assumed_model(str(path), wanted.model, listener)
     for start in range(0, len(rows), BATCH):
         yield [str(number) for number in range(start, min(start + BATCH, len(rows)))], rows[start : start + BATCH]
 

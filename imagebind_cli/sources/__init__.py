@@ -4,6 +4,7 @@ inputs.py      what a job is given: arguments, stdin or a manifest
 folders.py     the files in a folder, or of a pattern
 manifests.py   the rows of a manifest
 archives.py    the samples in a tar shard or a prepared HDF5 file
+in_memory.py   bytes, rows of Hugging Face datasets and pictures, as the readers take them
 box_files.py   the regions of pictures, from COCO's JSON or a manifest with boxes
 items.py       what all of these yield: an item, or why it cannot be used
 """

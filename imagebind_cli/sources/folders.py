@@ -18,6 +18,13 @@ from imagebind_cli.sources.items import (
 from imagebind_cli.store import is_store
 from imagebind_cli.store_formats import FOLDERS, FORMATS
 
+SEPARATORS = f"/{os.sep}"  # between the parts of a path
+
+
+def with_slashes(path: str) -> str:
+    """Return a path that was found in a folder with `/` between its parts, as Windows takes it too: the same files have the same ids everywhere."""
+    return path if os.sep == "/" else path.replace(os.sep, "/")
+
 
 def from_files(
     name: str, paths: Iterable[str], modalities: Modalities, skips: Skips | None, frames: bool, others: Others
@@ -29,8 +36,8 @@ def from_files(
     excluded, skipped, first, nothing = 0, 0, "", True
     for path in paths:
         walked = os.path.isdir(path) and not frames
-        plain = path.rstrip("/") or path if os.path.isdir(path) else path  # a shell writes a folder with the slash or without
-        for item in _below(path) if walked else [Item(plain, plain)]:
+        plain = path.rstrip(SEPARATORS) or path if os.path.isdir(path) else path  # a shell writes a folder with the slash or without
+        for item in _below(path) if walked else [Item(with_slashes(plain), with_slashes(plain))]:
             if isinstance(item, Item) and not is_included(item.id, others.include) and not (frames and os.path.isdir(item.id)):
                 excluded += 1
                 continue
@@ -87,7 +94,8 @@ def _below(folder: str) -> Iterator[Item | Failure]:
         for entry in entries:
             if not _is_folder(entry) or (entry.name.endswith(FOLDERS) and is_store(entry.path)):
                 empty = False
-                yield Item(entry.path, entry.path)
+                path = with_slashes(entry.path)
+                yield Item(path, path)
             elif not entry.name.startswith("."):
                 yield from walk(entry.path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import io
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -193,15 +194,20 @@ def from_lines(stream: BinaryIO, modalities: Modalities, nul: bool = False, skip
         if are_sentences(modalities) and not nul and (fault := encoding_fault(data)):
             if number == 1 and b"\0" in data:  # and so will be all others
                 raise UserError(f"stdin: line {number}: {fault}")
-            yield Failure(os.fsdecode(data), f"line {number}: {fault}")
+            yield Failure(_decoded(data), f"line {number}: {fault}")
             continue
-        entry = os.fsdecode(data)
+        entry = _decoded(data)
         if number == 1:
             entry = entry.removeprefix("\ufeff")  # a byte order mark
         # A whole text without a newline has the line ends of old: it would be one sentence. In a name they are characters like others.
         old = are_sentences(modalities) and number == 1 and not nul and not line.endswith(b"\n")
         for part in entry.split("\r") if old else [entry]:
             yield from _from_line(part, modalities, f"line {number}", skips)
+
+
+def _decoded(data: bytes) -> str:
+    """Decode a name or a sentence as the system's file names; whatever bytes it has, which on Windows `os.fsdecode` does not take."""
+    return data.decode(sys.getfilesystemencoding(), "surrogateescape")
 
 
 def _from_line(entry: str, modalities: Modalities, place: str, skips: Skips | None) -> Iterator[Item | Failure]:

@@ -18,10 +18,10 @@ from imagebind_cli.store import UNKNOWN, Stamp
 class Item:
     """One input. It passes through the pipeline with everything that belongs to it, and comes out with its result.
 
-    payload: a path, for text the sentence itself, from a shard an open file in memory or `Prepared` arrays, a function that gives
-    one of these or an array, or a `Stretch` or `Regions` of one; where several modalities were asked for, such a thing for each by name.
-    None for what could not be named. meta: the other columns of its manifest row. stamp: what the input was when it was taken up, for a
-    store to recognise it by.
+    payload: a path, for text the sentence itself, from a shard an open file in memory or `Prepared` arrays, bytes, a row or a picture
+    (`in_memory.as_source`), a function that gives one of these or an array, or a `Stretch` or `Regions` of one; where several modalities
+    were asked for, such a thing for each by name. None for what could not be named. meta: the other columns of its manifest row. stamp: what
+    the input was when it was taken up, for a store to recognise it by.
     """
 
     id: str

@@ -18,6 +18,10 @@ describe.py      what a store holds
 check.py         whether every row of one is sound
 maintenance.py   merge, compact, prune
 export.py        the same rows in another format
+table_columns.py the columns of a store that is exported as a table
+parquet.py       Parquet, and the folder of clip-retrieval
+lance.py         a table of LanceDB, written and read
+postgres.py      a table of PostgreSQL with pgvector
 """
 
 from imagebind_cli.store.reader import StoreReader, is_store, open_store

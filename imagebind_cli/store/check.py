@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from imagebind_cli.boxes import holds_boxes
+from imagebind_cli.descriptors import open_descriptor
 from imagebind_cli.errors import UserError
 from imagebind_cli.store.folder import FolderSource
 from imagebind_cli.store.journal import journal_of, read_journal
@@ -16,6 +17,7 @@ from imagebind_cli.store.reader import StoreReader, lacks_vectors, open_store
 from imagebind_cli.store.row import id_hash
 from imagebind_cli.store.source import read_row_table
 from imagebind_cli.store.sums import DAMAGED, UNSUMMED
+from imagebind_cli.store_formats import TABLES
 
 WANTED = ("modality", "model", "weights", "dim", "pool")
 CLOSE = {"float32": 1e-4, "float16": 2e-3}  # how far from 1 the length of a row may be, by number type
@@ -45,11 +47,11 @@ def _torn(path: Path) -> Iterator[str]:
     """Yield what a killed run left behind; the next run repairs it."""
     journal = journal_of(path)
     if journal.exists():
-        file = os.open(journal, os.O_RDONLY)
+        file = open_descriptor(journal, os.O_RDONLY)
         if read_journal(file)[1] is not None:
             yield f"{journal.name}: the last write was interrupted; the next run undoes it"
         os.close(file)
-    if path.is_dir():
+    if path.is_dir() and path.suffix not in TABLES:
         yield from FolderSource(path).faults()
     lines = path.with_suffix(".jsonl")
     if path.suffix in (".jsonl", ".npy") and path.is_file():

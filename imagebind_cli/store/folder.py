@@ -26,8 +26,9 @@ from typing import Any
 
 import numpy as np
 
+from imagebind_cli.descriptors import remove_unused, sync, write_all
 from imagebind_cli.errors import UserError
-from imagebind_cli.files import being_written, open_locked, sync, write_all, write_sealed_json
+from imagebind_cli.files import being_written, open_locked, write_sealed_json
 from imagebind_cli.store.growing import HEADER, GrowingLines, GrowingNPY, has_header, map_npy
 from imagebind_cli.store.provenance import check_resumable, parse_provenance
 from imagebind_cli.store.row import STAMP, Row, row_line, stamp_record
@@ -401,7 +402,7 @@ class FolderWriter:
         for path in self._names.folder.iterdir():
             kind, _, number = path.stem.partition("-")
             if number.isdecimal() and not self._first <= int(number) <= (self._first if kind == "replaced" else self._part.number):
-                path.unlink()
+                remove_unused(path)
 
     def _move_to(self, commit: Commit) -> None:
         self._close_to(0)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from imagebind_cli.descriptors import open_descriptor, read_at, write_all
 from imagebind_cli.errors import UserError
-from imagebind_cli.files import being_written, open_locked, write_all
+from imagebind_cli.files import being_written, open_locked
 
 HEADER = 256
 HEAD = b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little")
@@ -28,7 +29,7 @@ class GrowingNPY:
         self._row_bytes = self._dtype.itemsize * int(np.prod(shape, dtype=int))
         self._file = _opened(path, lock_for)
         size = os.fstat(self._file).st_size
-        if size > HEADER and os.pread(self._file, len(HEAD), 0) != HEAD:
+        if size > HEADER and read_at(self._file, len(HEAD), 0) != HEAD:
             os.close(self._file)
             raise UserError(f"{path}: exists and was not made by imagebind embed; write to another file")
         self.rows = max(0, size - HEADER) // self._row_bytes
@@ -87,7 +88,7 @@ class GrowingLines:
 
 
 def _opened(path: Path, lock_for: Path | None) -> int:
-    return open_locked(path, being_written(lock_for)) if lock_for else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    return open_locked(path, being_written(lock_for)) if lock_for else open_descriptor(path, os.O_RDWR | os.O_CREAT)
 
 
 def has_header(path: Path, rows: int, dtype: np.dtype, shape: tuple[int, ...]) -> bool:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imagebind_cli.files import being_written, open_locked, sync, write_all
+from imagebind_cli.descriptors import NO_LINK, open_descriptor, read_at, remove_locked, sync, write_all
+from imagebind_cli.files import being_written, open_locked
 
 PAGE = 4096
 MAGIC = b"imagebind undo 1"
@@ -38,13 +39,13 @@ def journal_of(path: Path) -> Path:
 
 def read_journal(descriptor: int) -> tuple[int, Undo | None]:
     """Return the number of the commit that a journal was last used for, and how to undo it; None where there is nothing to undo."""
-    header = os.pread(descriptor, HEADER.size, 0)
+    header = read_at(descriptor, HEADER.size, 0)
     if len(header) < HEADER.size or zlib.crc32(header[:-4]) != int.from_bytes(header[-4:], "little"):
         return 0, None
     magic, number, under_way, length, count, check, _ = HEADER.unpack(header)
     if magic != MAGIC or not under_way:
         return number, None
-    body = os.pread(descriptor, count * (8 + PAGE), HEADER.size)
+    body = read_at(descriptor, count * (8 + PAGE), HEADER.size)
     if len(body) < count * (8 + PAGE) or zlib.crc32(body) != check:
         return number, None
     numbers, images = struct.unpack(f"<{count}Q", body[: 8 * count]), body[8 * count :]
@@ -60,9 +61,9 @@ class JournaledFile:
 
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, -1
-        self._journal = open_locked(journal_of(path), being_written(path), os.O_NOFOLLOW)
+        self._journal = open_locked(journal_of(path), being_written(path), NO_LINK)
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._file = open_descriptor(path, os.O_RDWR | os.O_CREAT)
             self._number, undo = read_journal(self._journal)
             if undo is not None and undo.length <= os.fstat(self._file).st_size:  # else the journal outlived another file of this name
                 self._roll_back(undo)
@@ -155,12 +156,15 @@ class JournaledFile:
 
     def close(self) -> None:
         """Close without a commit, and remove the journal, unless it is still needed."""
-        if read_journal(self._journal)[1] is None:
-            journal_of(self._path).unlink(missing_ok=True)  # while it is locked, so that no other process's file is removed
-        self._release()
+        try:
+            if read_journal(self._journal)[1] is None:
+                journal, self._journal = self._journal, -1
+                remove_locked(journal_of(self._path), journal)
+        finally:
+            self._release()
 
     def _on_disk(self, page: int) -> bytes:
-        return os.pread(self._file, max(0, min(PAGE, self._length - page * PAGE)), page * PAGE).ljust(PAGE, b"\0")
+        return read_at(self._file, max(0, min(PAGE, self._length - page * PAGE)), page * PAGE).ljust(PAGE, b"\0")
 
     def _begin(self, undo: Undo) -> None:
         count = len(undo.pages)
@@ -182,7 +186,7 @@ class JournaledFile:
         os.ftruncate(self._file, undo.length)  # first, since it frees room on a full disk
         for page, image in undo.pages.items():
             old = image[: undo.length - page * PAGE]
-            if os.pread(self._file, len(old), page * PAGE) != old:
+            if read_at(self._file, len(old), page * PAGE) != old:
                 write_all(self._file, old, page * PAGE)
         os.fsync(self._file)
         self._length = undo.length
@@ -199,7 +203,7 @@ class Snapshot:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._file = open_descriptor(path, os.O_RDONLY)
         try:
             self._state, undo = self._look()
         except BaseException:
@@ -250,7 +254,7 @@ class Snapshot:
         named = os.stat(self._path)
         state = (named.st_ino, named.st_size, named.st_mtime_ns)
         try:
-            journal = os.open(journal_of(self._path), os.O_RDONLY | os.O_CLOEXEC)
+            journal = open_descriptor(journal_of(self._path), os.O_RDONLY)
         except FileNotFoundError:
             return (state, None), None
         try:
@@ -263,7 +267,7 @@ class Snapshot:
 def _read(file: int, length: int, pages: Mapping[int, bytes | bytearray], place: int, view: memoryview) -> int:
     """Fill `view` with the bytes from `place` on: from pages in memory, else from the file, zeros past its end. Returns their number."""
     inside = max(0, min(len(view), length - place))
-    data = os.pread(file, inside, place) if inside else b""  # a damaged file may point to no place that a system knows
+    data = read_at(file, inside, place) if inside else b""  # a damaged file may point to no place that a system knows
     view[: len(data)] = data
     view[len(data) :] = bytes(len(view) - len(data))
     if pages:

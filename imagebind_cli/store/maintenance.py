@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+from imagebind_cli.descriptors import WINDOWS
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import replacing
 from imagebind_cli.store.provenance import check_alike, provenance_path
@@ -78,7 +81,7 @@ def compact(path: Path) -> int:
     """
     _check_exists(path)
     _check_rewritable(path, f"export leaves replaced rows out: imagebind store export {path} -o NEW.npy")
-    return _rewrite(path, lambda rows: True).replaced
+    return _rewrite(path, lambda rows: True)
 
 
 @dataclass
@@ -147,26 +150,30 @@ def _check_rewritable(path: Path, remedy: str) -> None:
         raise UserError(f"{path}: its two files cannot be replaced at once; {remedy}")
 
 
-def _rewrite(path: Path, keeps: Callable[[list[Row]], bool]) -> StoreReader:
-    """Rewrite a store with the items to keep, and return the reader of the old one."""
+def _rewrite(path: Path, keeps: Callable[[list[Row]], bool]) -> int:
+    """Rewrite a store with the items to keep. Returns how many replaced rows the old one had."""
     provenance = open_store(path).provenance
-    with Store(path, provenance) as store:  # keeps other writers out
+    with ExitStack() as open_files:
+        store = open_files.enter_context(Store(path, provenance))  # keeps other writers out
         reader = open_store(path)
-        items = filter(keeps, reader.items())
+        replaced, items = reader.replaced, filter(keeps, reader.items())
+        del reader  # maps the file until all items are read, and Windows replaces no mapped file
         if isinstance(store.format, Rewritable):
             store.format.rewrite(_batches(items))
         else:
-            _replace(path, reader, items)
-        return reader
+            _replace(path, provenance, items, open_files)
+        return replaced
 
 
-def _replace(path: Path, reader: StoreReader, items: Iterable[list[Row]]) -> None:
+def _replace(path: Path, provenance: Mapping[str, Any], items: Iterable[list[Row]], open_files: ExitStack) -> None:
     with replacing(path) as place:
-        with Store(place, reader.provenance) as store:
-            store.assume(reader.provenance.get("assumptions", []))
+        with Store(place, provenance) as store:
+            store.assume(provenance.get("assumptions", []))
             for rows in items:
                 store.append(rows)
         provenance_path(place).unlink(missing_ok=True)  # the record beside the old file is the same
+        if WINDOWS:  # which replaces no open file, and where a writer that comes now makes the replacement fail
+            open_files.close()
 
 
 def _batches(items: Iterator[list[Row]]) -> Iterator[list[Row]]:

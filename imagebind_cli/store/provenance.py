@@ -68,8 +68,8 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, s
     return key, f"{key} {ones!r}", repr(others)
 
 
-def check_alike(path: Path, provenance: Mapping[str, Any], first: Path, first_provenance: Mapping[str, Any]) -> None:
-    """Refuse two stores that cannot be joined.
+def check_alike(path: Path | str, provenance: Mapping[str, Any], first: Path | str, first_provenance: Mapping[str, Any]) -> None:
+    """Refuse two stores, each a place and its record, that cannot be joined.
 
     Raises:
         UserError: they were made with different models, modalities, number types or choices.

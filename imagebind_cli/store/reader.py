@@ -17,7 +17,7 @@ from imagebind_cli.store.provenance import check_alike
 from imagebind_cli.store.row import Row, stamp_of
 from imagebind_cli.store.source import VECTOR, Source
 from imagebind_cli.store.sums import check_states
-from imagebind_cli.store_formats import FORMATS
+from imagebind_cli.store_formats import FORMATS, TABLES
 
 PAGE_ROWS, PAGES = 64, 256  # what `id` and `meta` read at once, since opening the file takes longer, and how much of it they remember
 Page = tuple[list[str], list[dict[str, Any]], list[str | None]]
@@ -262,7 +262,8 @@ def _open(path: Path) -> Source:
     if kind == ".jsonl" and (vectors := lacks_vectors(path)):
         raise UserError(f"{path}: holds only ids; {f'open {vectors} instead' if vectors.exists() else f'{vectors} is missing'}")
     with _whole(path):
-        return FORMATS[kind].load(FORMATS[kind].reader)(path)
+        format = (FORMATS | TABLES)[kind]
+        return format.load(format.reader)(path)
 
 
 def lacks_vectors(path: Path) -> Path | None:
@@ -304,4 +305,4 @@ def _kind(path: Path) -> str | None:
                 head = file.read(65536)
     except OSError:
         return None
-    return next((ending for ending, kind in reversed(FORMATS.items()) if kind.recognises(path, head)), None)
+    return next((ending for ending, kind in reversed((FORMATS | TABLES).items()) if kind.recognises(path, head)), None)

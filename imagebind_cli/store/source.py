@@ -5,6 +5,10 @@ Rows are counted as they are in the file, replaced ones included; `StoreReader` 
 
 from __future__ import annotations
 
+import json
+import mmap
+import struct
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,9 +72,9 @@ class Views:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield each array in pieces of at most `BLOCK_ROWS`."""
-        for array in self._arrays:
-            for start in range(0, len(array), BLOCK_ROWS):
-                yield array[start : start + BLOCK_ROWS]
+        for vectors in self._arrays:
+            for start in range(0, len(vectors), BLOCK_ROWS):
+                yield vectors[start : start + BLOCK_ROWS]
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
         """Return copies of some rows, (k, dim)."""
@@ -82,22 +86,39 @@ class Views:
         return found
 
 
+def release(rows: np.ndarray) -> None:
+    """Let go of the memory of rows that are mapped from a file; they are read again when they are needed."""
+    behind: object = rows
+    while behind is not None and not isinstance(behind, mmap.mmap):
+        behind = behind.obj if isinstance(behind, memoryview) else getattr(behind, "base", None)
+    if behind is not None and hasattr(mmap, "MADV_DONTNEED"):
+        behind.madvise(mmap.MADV_DONTNEED)
+
+
 VECTOR = b', "embedding": ['
 # Where a line's vector begins; only a checksum follows it, so that the rest can be read without it.
 KEYS = {"id", "modality", "start", "end", "windows", "clock", "size", "mtime", "hash", "meta"}  # of a row without checksums
 
 
+RECORD = struct.Struct("<Qqq16s")  # the bytes of one `STAMP`
+NO_SUM = -1
+
+
 @dataclass
 class RowTable:
-    """Rows as columns. sums: of their vectors; 0 where there is only that of the whole line, None where there is neither."""
+    """Rows as columns, in plain numbers where they can be: as objects they take four times the memory.
+
+    spans: start and end of each row, one after the other. records: a `STAMP` of each. metas: JSON. sums: of their vectors; 0 where there is only
+    that of the whole line, `NO_SUM` where there is neither.
+    """
 
     ids: list[str] = field(default_factory=list)
-    spans: list[tuple[float, float]] = field(default_factory=list)
-    windows: list[int] = field(default_factory=list)
-    records: list[tuple[int, int, int, bytes]] = field(default_factory=list)
-    metas: dict[int, dict[str, Any]] = field(default_factory=dict)
+    spans: array[float] = field(default_factory=lambda: array("d"))
+    windows: array[int] = field(default_factory=lambda: array("q"))
+    records: bytearray = field(default_factory=bytearray)
+    metas: dict[int, bytes] = field(default_factory=dict)
     clocks: dict[int, str] = field(default_factory=dict)
-    sums: list[int | None] = field(default_factory=list)
+    sums: array[int] = field(default_factory=lambda: array("q"))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -120,23 +141,24 @@ class RowTable:
             span = float(row.get("start", np.nan)), float(row.get("end", np.nan))
             if windows < 0 or not isinstance(meta, dict) or not isinstance(clock, str):
                 raise ValueError
-            self.records.append(stamp_record(row["id"], row_stamp(row)))
-            self.sums.append(int(row.get(VECTOR_SUM, "0"), 16) if sealed else None)
+            record = RECORD.pack(*stamp_record(row["id"], row_stamp(row)))
+            vector_sum = int(row.get(VECTOR_SUM, "0"), 16) if sealed else NO_SUM
+            self.windows.append(windows)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             reason = error if str(error).startswith(DAMAGE) else "not a row of imagebind embed"
             raise UserError(f"{place} is {reason}") from None
         self.ids.append(row["id"])
-        self.spans.append(span)
-        self.windows.append(windows)
+        self.spans.extend(span)
+        self.records += record
+        self.sums.append(vector_sum)
         if meta:
-            self.metas[len(self) - 1] = meta
+            self.metas[len(self) - 1] = json.dumps(meta).encode()
         if clock:
             self.clocks[len(self) - 1] = clock
 
     def truncate(self, rows: int) -> None:
         """Keep this many rows."""
-        for column in (self.ids, self.spans, self.windows, self.records, self.sums):
-            del column[rows:]
+        del self.ids[rows:], self.spans[2 * rows :], self.windows[rows:], self.records[RECORD.size * rows :], self.sums[rows:]
         self.metas = {row: meta for row, meta in self.metas.items() if row < rows}
         self.clocks = {row: clock for row, clock in self.clocks.items() if row < rows}
 
@@ -154,6 +176,8 @@ class RowTable:
 
     def hidden(self) -> np.ndarray:
         """Return the rows that a later item of the same id replaces. The windows of a stream continue each other."""
+        if len(set(self.ids)) == sum(1 for _ in self.items()):
+            return np.empty(0, np.int64)
         latest: dict[str, list[int]] = {}
         hidden: list[int] = []
         for item in self.items():
@@ -164,9 +188,9 @@ class RowTable:
             before += item
         return np.array(sorted(hidden), np.int64)
 
-    def stamps(self) -> np.ndarray:
-        """Return the stamps of the rows' inputs, `STAMP` (n,)."""
-        return np.array(self.records, STAMP)
+    def stamps(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Return the stamps of the inputs of a range of rows, `STAMP` (n,)."""
+        return np.frombuffer(self.records[start * RECORD.size : None if stop is None else stop * RECORD.size], STAMP)
 
 
 def read_row_table(path: Path, at_most: int = maxsize, verify: bool = True) -> tuple[RowTable, np.ndarray]:
@@ -179,7 +203,7 @@ def read_row_table(path: Path, at_most: int = maxsize, verify: bool = True) -> t
     Raises:
         UserError: a line is not a row, or does not match its checksum.
     """
-    table, ends = RowTable(), [0]
+    table, ends = RowTable(), array("q", [0])
     with open(path, "rb") as file:
         for line in file:
             if not line.endswith(b"\n") or len(table) == at_most:
@@ -222,6 +246,7 @@ class SealedLines:
             except ValueError as error:
                 raise UserError(f"{self._path}: line {row + 1} is {error}") from None
         self._intact[start:stop] = True
+        release(self._bytes)
 
 
 class TableSource:
@@ -244,14 +269,14 @@ class TableSource:
         return self._table.ids[start:stop]
 
     def spans(self, start: int, stop: int) -> np.ndarray:
-        return np.array(self._table.spans[start:stop], np.float64).reshape(-1, 2)
+        return np.array(self._table.spans[2 * start : 2 * stop], np.float64).reshape(-1, 2)
 
     def stamps(self, start: int, stop: int) -> np.ndarray:
-        return np.array(self._table.records[start:stop], STAMP)
+        return self._table.stamps(start, stop)
 
     def metas(self, start: int, stop: int) -> list[dict[str, Any]]:
         self._check(start, stop)
-        return [self._table.metas.get(row, {}) for row in range(start, stop)]
+        return [json.loads(self._table.metas.get(row, b"{}")) for row in range(start, stop)]
 
     def clocks(self, start: int, stop: int) -> list[str | None]:
         self._check(start, stop)
@@ -259,8 +284,8 @@ class TableSource:
 
     def states(self, start: int, vectors: np.ndarray) -> np.ndarray:
         self._check(start, start + len(vectors))
-        recorded = self._table.sums[start : start + len(vectors)]
-        computed = each_sum(vectors).tolist() if any(recorded) else recorded
+        recorded = self._table.sums[start : start + len(vectors)].tolist()
+        computed = each_sum(vectors).tolist() if max(recorded, default=0) > 0 else recorded
         return np.array(
-            [UNSUMMED if sum is None else INTACT if sum in (0, found) else DAMAGED for sum, found in zip(recorded, computed, strict=True)]
+            [UNSUMMED if sum == NO_SUM else INTACT if sum in (0, found) else DAMAGED for sum, found in zip(recorded, computed, strict=True)]
         )

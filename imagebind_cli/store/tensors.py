@@ -6,7 +6,6 @@ It is held in memory and written at the end. `rows` is a tensor because a header
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.checksums import seal
+from imagebind_cli.descriptors import NO_LINK, remove_locked
 from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import being_written, open_locked, replacing
@@ -33,7 +33,7 @@ class SafetensorsWriter:
             raise IsADirectoryError("is a folder")
         self._path, self._lock_path = path, path.with_name(f".{path.name}.lock")
         self.files = [path]
-        self._lock = open_locked(self._lock_path, being_written(path), os.O_NOFOLLOW)
+        self._lock = open_locked(self._lock_path, being_written(path), NO_LINK)
         try:
             self._rows = list(_embeddings(path, provenance)) if path.exists() else []
         except BaseException:
@@ -65,8 +65,7 @@ class SafetensorsWriter:
                 file.write(data)
 
     def release(self) -> None:
-        self._lock_path.unlink(missing_ok=True)  # while it is locked, so that no other process's file is removed
-        os.close(self._lock)
+        remove_locked(self._lock_path, self._lock)
 
 
 def open_tensors(path: Path) -> TableSource:

@@ -54,7 +54,7 @@ def sunrgbd_rows(root: Path, split: str) -> Iterator[Row]:
         )
         if not pictures or not maps:
             raise UserError(f"sunrgbd: no image/*.jpg or no depth_bfx/*.png in {samples / name}")
-        scene = (samples / name / "scene.txt").read_text(errors="replace").strip()
+        scene = (samples / name / "scene.txt").read_text(encoding="utf-8", errors="replace").strip()
         yield {"id": name, "image": pictures[0], "depth": maps[0], "label": scene.replace("_", " ")}
 
 

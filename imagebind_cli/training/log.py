@@ -86,7 +86,7 @@ class RunLog:
                 self._known.add(failure.id)
                 new.append(failure)
         if new:
-            with open(self._errors, "a", encoding="utf-8") as file:
+            with open(self._errors, "a", encoding="utf-8", newline="\n") as file:
                 file.writelines("\n" + json.dumps({"id": failure.id, "reason": failure.reason}) + "\n" for failure in new)
         return new
 

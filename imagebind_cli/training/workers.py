@@ -16,7 +16,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from functools import cache
-from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -53,6 +52,8 @@ def worker_context() -> Any:
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return torch.multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver, resource_tracker
+
     context = torch.multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOADED, *([PICTURE_OPERATIONS] if "torchvision" in sys.modules else [])])
     resource_tracker.ensure_running()  # which forkserver would do, and unblock the signals
@@ -155,6 +156,9 @@ def _unchanged(chunk: Any) -> Any:
 
 def _prepare_worker(_: int) -> None:
     """Report crashes, and end with the process that trains, even if that is killed. PyTorch watches the server, which outlives it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows: the signals are not blocked, see `worker_context`
+        for number in ENDING:
+            signal.signal(number, signal.SIG_IGN)
     report_crashes()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

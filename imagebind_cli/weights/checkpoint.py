@@ -330,7 +330,7 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> 
             write_tensors({key: tensor.contiguous() for key, tensor in tensors}, path)
             files[path.name] = file_record(path)
         config = replace(checkpoint.config, name=folder.name, origin=dict(origin), files=files, bases={})
-        (building / "config.json").write_text(config.to_json())
+        (building / "config.json").write_text(config.to_json(), encoding="utf-8", newline="\n")
     return config
 
 

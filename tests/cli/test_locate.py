@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -101,6 +102,31 @@ def test_bad_inputs_and_queries_are_one_line_each(locate: Locate) -> None:
     assert (nothing.code, nothing.out) == (1, b"")
     (line,) = nothing.notices
     assert "gone.wav" in line
+
+
+def test_a_query_may_be_an_item_of_a_store_or_a_vector(locate: Locate, imagebind: Run) -> None:
+    """Both give the answer of the file that they are of; a vector has no empty query."""
+    made = imagebind("embed", "image", "a.png", "b.png", "-o", "s.h5", "--model", "tiny", "--device", "cpu")
+    assert made.code == 0, made.err
+    wanted = locate("image", "a.png", "--image", "b.png").rows[0]
+    stored = locate("image", "a.png", "--like", "b.png", "--store", "s.h5").rows[0]
+    assert stored["query"] == "b.png"
+    assert {key: stored[key] for key in ("peak", "floor")} == {key: wanted[key] for key in ("peak", "floor")}
+    assert stored["score"] == pytest.approx(wanted["score"], abs=1e-5)
+    with h5py.File("s.h5") as file:
+        np.save("v.npy", file["embeddings"][1])
+    run = locate("image", "a.png", "--vector", "v.npy")
+    assert (run.rows[0]["query"], run.rows[0]["peak"]) == ("v.npy", stored["peak"])
+    assert run.rows[0]["whole"] == pytest.approx(stored["whole"], abs=1e-6)
+    assert run.rows[0]["floor"] is None
+    assert "of model 'tiny'" in run.err
+    mixed = locate("image", "a.png", "--like", "b.png", "--text", "a dog", "--store", "s.h5", "--weights", "1", "-0.5")
+    assert (mixed.rows[0]["query"], mixed.code) == ("1 b.png - 0.5 a dog", 0)
+    missing = locate("image", "a.png", "--like", "c.png", "--store", "s.h5")
+    assert (missing.code, missing.out) == (1, b"")
+    assert "no item 'c.png' in s.h5" in missing.err
+    refused(locate("image", "a.png", "--like", "b.png"), "--like ID is an item of a --store STORE")
+    refused(locate("image", "a.png", "--text", "a", "--store", "s.h5"), "--like ID is an item of a --store STORE")
 
 
 def test_wrong_usage_is_refused(locate: Locate) -> None:

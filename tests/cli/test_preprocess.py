@@ -32,7 +32,7 @@ from imagebind_cli.prepared import ShardWriter, index, read_shard
 from imagebind_cli.sources import from_arguments
 from imagebind_cli.weights import model_config
 from tests import generate
-from tests.conftest import Run, Start
+from tests.conftest import Python, Run, Start
 from tests.family import family, gone
 from tests.forkserver import Forked, ForkServer
 
@@ -316,19 +316,17 @@ def test_doctor_finds_every_modality_well(here: Run, tmp_path: Path) -> None:
     assert {f"embed {name}" for name in FACES} <= {check["name"] for check in report["checks"] if check["ok"]}
 
 
-def test_doctor_says_how_to_mend_what_is_missing(tmp_path: Path) -> None:
+def test_doctor_says_how_to_mend_what_is_missing(python: Python, tmp_path: Path) -> None:
     (tmp_path / "soundfile.py").write_text("raise OSError('no library here')")
-    code = "import sys; sys.path.insert(0, '.'); from imagebind_cli import cli; sys.argv = ['imagebind', 'doctor']; cli.run_command_line()"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = python("-m", "imagebind_cli", "doctor", cwd=tmp_path)
     assert done.returncode == 1
     assert "no library here" in done.stdout
     assert "fix it: pip install --force-reinstall 'soundfile>=0.12.1'" in done.stdout
 
 
-def test_doctor_names_a_torchaudio_of_another_torch_and_what_fits(tmp_path: Path) -> None:
+def test_doctor_names_a_torchaudio_of_another_torch_and_what_fits(python: Python, tmp_path: Path) -> None:
     (tmp_path / "torchaudio.py").write_text("raise OSError('undefined symbol: torch_library_impl')")
-    code = "import sys; sys.path.insert(0, '.'); from imagebind_cli import cli; sys.argv = ['imagebind', 'doctor']; cli.run_command_line()"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = python("-m", "imagebind_cli", "doctor", cwd=tmp_path)
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     (at,) = (number for number, line in enumerate(lines) if line.startswith("BAD"))
@@ -341,7 +339,7 @@ def test_doctor_names_a_torchaudio_of_another_torch_and_what_fits(tmp_path: Path
 
 EACH = """
 import json, os, sys
-sys.path.insert(0, ".")
+assert "torchaudio" not in sys.modules
 from imagebind_cli.cli import run_command_line
 for modality, path in json.loads(sys.argv[1]).items():
     if (child := os.fork()) == 0:
@@ -351,10 +349,10 @@ for modality, path in json.loads(sys.argv[1]).items():
 """
 
 
-def test_torchaudio_is_not_imported_to_embed(files: dict[str, list[str]], tmp_path: Path) -> None:
+def test_torchaudio_is_not_imported_to_embed(python: Python, files: dict[str, list[str]], tmp_path: Path) -> None:
     (tmp_path / "torchaudio.py").write_text("raise OSError('undefined symbol: torch_library_impl')")
     given = json.dumps({modality: files[modality][0] for modality in FACES})
-    done = subprocess.run([sys.executable, "-c", EACH, given], cwd=tmp_path, capture_output=True, text=True)
+    done = python("-c", EACH, given, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["modality"] for line in done.stdout.splitlines()] == FACES
 

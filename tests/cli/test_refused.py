@@ -1,15 +1,20 @@
 """What the system refuses to write: one line with the name of the file, whichever command writes it."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from imagebind_cli.prepared import member_key
 from tests import generate
-from tests.conftest import PROGRAM, UNTRAINED, Run
+from tests.conftest import UNTRAINED, Python, Run
 
-NAMES = b"\n".join(b"gone%d.png" % number for number in range(100))
+NAMES = "\n".join(f"gone{number}.png" for number in range(100))
+LIMITED = """
+import resource
+from imagebind_cli.cli import run_command_line
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # the kernel's own refusal, as a full disk gives it
+run_command_line()
+"""
 
 
 @pytest.mark.parametrize(
@@ -23,15 +28,16 @@ NAMES = b"\n".join(b"gone%d.png" % number for number in range(100))
         (("retrieve", "photos.h5", "--like", "a.png", "--html", "near.html"), "near.html"),
     ],
 )
-def test_a_full_disk_is_told_with_the_name_of_the_file(embed: Run, tmp_path: Path, arguments: tuple[str, ...], name: str) -> None:
+def test_a_full_disk_is_told_with_the_name_of_the_file(
+    embed: Run, python: Python, tmp_path: Path, arguments: tuple[str, ...], name: str
+) -> None:
     generate.picture(tmp_path / "a.png")
     generate.picture(tmp_path / "b.png", seed=1)
     if arguments[0] == "retrieve":
         assert embed("image", tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "photos.h5").code == 0
         arguments = tuple(str(tmp_path / "a.png") if argument == "a.png" else argument for argument in arguments)
-    limited = ["bash", "-c", 'ulimit -f 0; exec "$@"', "bash", PROGRAM, *arguments]  # the kernel's own refusal, as a full disk gives it
-    run = subprocess.run(limited, cwd=tmp_path, input=NAMES, capture_output=True, timeout=100)
-    notices = [line for line in run.stderr.decode().splitlines() if UNTRAINED not in line and "gone" not in line]
+    run = python("-c", LIMITED, *arguments, cwd=tmp_path, input=NAMES)
+    notices = [line for line in run.stderr.splitlines() if UNTRAINED not in line and "gone" not in line]
     assert (run.returncode, notices) == (1, [f"imagebind: {name}: File too large"])
 
 

@@ -666,9 +666,9 @@ def test_an_index_finds_what_exact_search_finds(retrieve: Run, folder: Path, kin
 
 def test_a_small_index_finds_most_and_scores_exactly(retrieve: Run, folder: Path) -> None:
     pytest.importorskip("faiss")
-    centres, random = unit_rows(100, 32), np.random.default_rng(3)
-    vectors = centres[random.integers(0, 100, 12_000)] + 0.1 * random.standard_normal((12_000, 32))
-    place = store(Path("a.npy"), "image", names(12_000), unit(vectors).astype(np.float32))
+    centres, random = unit_rows(100, 16), np.random.default_rng(3)
+    vectors = centres[random.integers(0, 100, 10_000)] + 0.1 * random.standard_normal((10_000, 16))
+    place = store(Path("a.npy"), "image", names(10_000), unit(vectors).astype(np.float32))
     np.save("q.npy", centres[:20])
     exact, found = retrieve(place, "--queries", "q.npy"), retrieve(place, "--queries", "q.npy", "--index", "ivfpq")
     truth, ours = ({(row["query"], row["id"]): row["score"] for row in run.rows} for run in (exact, found))

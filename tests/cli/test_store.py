@@ -17,7 +17,8 @@ import pytest
 from pyarrow import parquet
 from safetensors import safe_open
 
-from imagebind_cli.store import FORMATS, STAMP, Row, Stamp, Store, export, open_store
+from imagebind_cli.store import FORMATS, STAMP, Row, Stamp, Store, open_store
+from imagebind_cli.store import parquet as parquet_export
 from imagebind_cli.store.row import stamp_record
 from tests.conftest import PROGRAM, Run
 from tests.stores import without_checksums
@@ -241,8 +242,8 @@ def test_export_for_clip_retrieval_has_its_folders_and_columns(imagebind: Run, s
         "img_emb/img_emb_0.npy",
         "metadata/metadata_0.parquet",
     ]
-    monkeypatch.setattr(export, "PART_ROWS", 3)
-    monkeypatch.setattr(export, "GROUP_ROWS", 2)
+    monkeypatch.setattr(parquet_export, "PART_ROWS", 3)
+    monkeypatch.setattr(parquet_export, "BLOCK_ROWS", 2)
     assert imagebind("store", "export", store, "-o", "parts", "--clip-retrieval").code == 0
     for name, count in [("whole", 1), ("parts", 2)]:
         vectors = [np.load(path) for path in sorted(Path(name).glob("img_emb/*.npy"))]

@@ -185,11 +185,10 @@ def test_adapters_are_merged_when_they_are_read(imagebind, flags, tmp_path, scen
     assert all(torch.equal(before[name], after[name]) for name in same)
 
 
-def test_adapters_beside_a_torchaudio_of_another_torch_get_one_line(flags, tmp_path):
+def test_adapters_beside_a_torchaudio_of_another_torch_get_one_line(python, flags, tmp_path):
     (tmp_path / "torchaudio.py").write_text("raise OSError('undefined symbol: torch_library_impl')")
-    command = ["train", *map(str, flags), *settings("encoders.depth.train=lora"), "--out", str(tmp_path / "run")]
-    code = "import sys; sys.path.insert(0, '.'); from imagebind_cli.cli import run_command_line; run_command_line()"
-    done = subprocess.run([sys.executable, "-c", code, *command], cwd=tmp_path, capture_output=True, text=True)
+    command = ["train", *flags, *settings("encoders.depth.train=lora"), "--out", tmp_path / "run"]
+    done = python("-m", "imagebind_cli", *command, cwd=tmp_path)
     assert done.returncode == 1
     assert "adapters need peft, but its import fails: undefined symbol: torch_library_impl; run `imagebind doctor`" in done.stderr
     assert "Traceback" not in done.stderr
@@ -866,7 +865,7 @@ def broken(tmp_path):
             (tmp_path / "broken" / name).mkdir(parents=True)
             (tmp_path / "broken" / name / "__init__.py").write_text(f"raise {error}\n")
         places = [str(tmp_path / "broken"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)}
+        return os.environ | {"PYTHONPATH": os.pathsep.join(places)}
 
     return put
 
@@ -884,7 +883,7 @@ NMS = "RuntimeError('operator torchvision::nms does not exist')"
     ],
 )
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_package_built_for_another_pytorch_is_one_line(scenes, tmp_path, broken, package, error, pair, augment, reason, workers):
+def test_a_package_built_for_another_pytorch_is_one_line(python, scenes, tmp_path, broken, package, error, pair, augment, reason, workers):
     """Before the first step, with both versions and what to install; a run that does not need the package trains."""
     environment = broken(**{package: error})
     arguments = [
@@ -904,8 +903,7 @@ def test_a_package_built_for_another_pytorch_is_one_line(scenes, tmp_path, broke
     arguments += settings(f"run.workers={workers}", "run.steps=1")
 
     def trained(*more):
-        command = [PROGRAM, "train", *map(str, arguments), *more]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        return python("-m", "imagebind_cli", "train", *arguments, *more, env=environment)
 
     done = trained("--set", f"pairs.0.augment.{augment}")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
@@ -938,15 +936,12 @@ assert not {"torchvision", "torchaudio"} & set(sys.modules)
 """
 
 
-def test_all_but_training_works_without_either(tmp_path, broken):
+def test_all_but_training_works_without_either(python, tmp_path, broken):
     """Where both packages are built for another PyTorch, every modality is embedded, prepared, classified and found."""
     made = {"image": picture, "depth": depth, "audio": audio, "thermal": thermal, "imu": imu, "video": video}
     endings = {"depth": "npy", "audio": "wav", "imu": "csv", "video": "avi"}
     paths = [str(make(tmp_path / f"{modality}.{endings.get(modality, 'png')}")) for modality, make in made.items()]
-    environment = broken(torchaudio=UNDEFINED, torchvision=NMS)
-    run = subprocess.run(
-        [sys.executable, "-c", EVERYTHING_BUT_TRAINING, *paths], env=environment, capture_output=True, text=True, timeout=300
-    )
+    run = python("-c", EVERYTHING_BUT_TRAINING, *paths, env=broken(torchaudio=UNDEFINED, torchvision=NMS))
     assert run.returncode == 0, run.stderr
 
 

@@ -8,7 +8,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import tarfile
 import time
 from itertools import chain
@@ -22,7 +21,7 @@ from imagebind_cli.cli import pace, talk
 from imagebind_cli.corpus import share
 from imagebind_cli.store import is_store, open_store
 from tests import generate
-from tests.conftest import Finished, Run, Start
+from tests.conftest import Finished, Python, Run, Start
 
 
 @pytest.fixture
@@ -368,11 +367,10 @@ def test_in_a_job_array_all_inputs_are_taken_unless_asked_and_that_is_said(embed
     assert 0 < len(embed("text", *map(str, range(6)), "--shard", "auto").ids) < 6
 
 
-def test_torchrun_gives_each_process_its_share_and_store(folder: Path, program: Path) -> None:
+def test_torchrun_gives_each_process_its_share_and_store(folder: Path, program: Path, python: Python) -> None:
     (folder / "m.jsonl").write_text("".join(json.dumps({"id": f"{number}", "text": f"sentence {number}"}) + "\n" for number in range(12)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python", str(program)]
-    arguments = ["embed", "text", "--manifest", "m.jsonl", "--model", "tiny", "-o", "s.h5"]
-    run = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=110)
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python", program]
+    run = python("-m", *command, "embed", "text", "--manifest", "m.jsonl", "--model", "tiny", "-o", "s.h5")
     assert run.returncode == 0, run.stderr
     parts = [open_store(f"s-0000{number}-of-00002.h5").ids for number in (1, 2)]
     assert all(parts)

@@ -23,7 +23,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 import imagebind_cli as ib
 from imagebind_cli.demo import DAY, DAY_SECONDS, MODEL, SAMPLES, SCENE, SceneChapter, SearchChapter, TimelineChapter, chapters
-from imagebind_cli.grounding.locate import BOTH, locate
+from imagebind_cli.grounding.locate import locate
+from imagebind_cli.grounding.locator import BOTH
 from imagebind_cli.grounding.moments import find_moments
 from tests.browsing import browser, complaints
 from tests.conftest import PROGRAM, Run, Start

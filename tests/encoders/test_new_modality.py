@@ -17,7 +17,6 @@ from tests.generate import pixels
 
 PAGE = Path(__file__).parents[2] / "docs" / "new-modality.md"
 ENCODER, LINE, SUFFIXES, CONFIG, ROW, COMMANDS = [match[1] for match in re.finditer(r"```\w*\n(.*?)```", PAGE.read_text(), re.DOTALL)]
-PLAIN_SHELL = f"{shlex.quote(sys.executable)} -m imagebind_cli"
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +44,10 @@ def place(tmp_path_factory):
 
 
 @pytest.mark.timeout(600)
-def test_what_the_page_shows_works(place, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_what_the_page_shows_works(place, program):
     said = {}
     for command in re.findall(r"^\$ (.+)$", COMMANDS, re.MULTILINE):
-        line = re.sub(r"(^|\| )imagebind ", rf"\1{PLAIN_SHELL} ", command)
+        line = re.sub(r"(^|\| )imagebind ", rf"\1{shlex.quote(str(program))} ", command)
         done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], cwd=place, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         said[command] = done
@@ -69,12 +67,12 @@ def test_it_is_offered(place):
     assert (done.returncode, "touch" in done.stderr) == (2, True), done.stderr
 
 
-def test_a_folder_skips_what_is_no_touch(place):
+def test_a_folder_skips_what_is_no_touch(place, python):
     (place / "things").mkdir()
     for name in ("mug.npy", "mug.png", "pairs.jsonl"):
         shutil.copy(place / name, place / "things")
-    arguments = [sys.executable, "-m", "imagebind_cli", "preprocess", "touch", "things", "--model", "touch.json", "-o", "things.tar"]
-    done = subprocess.run(arguments, cwd=place, capture_output=True, text=True)
+    arguments = ["preprocess", "touch", "things", "--model", "touch.json", "-o", "things.tar"]
+    done = python("-m", "imagebind_cli", *arguments, cwd=place)
     assert (done.returncode, "1 prepared, 2 other files skipped" in done.stderr) == (0, True), done.stderr
 
 

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ import imagebind_cli as ib
 from imagebind_cli.errors import UserError
 from imagebind_cli.weights import download
 from imagebind_cli.weights.find import NotFetched
-from tests.conftest import Run
+from tests.conftest import Python, Run
 from tests.encoders.test_new_modality import CONFIG as TOUCH_CONFIG
 from tests.encoders.test_new_modality import ENCODER as TOUCH_FILE
 from tests.families import sketch
@@ -30,14 +30,24 @@ from tests.generate import pixels
 from tests.site import Site, offer, serve
 
 SENTENCES = ["a mug", "two mugs on a table"]
+RunAt = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def run_at(place: Path, path: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(path), str(Path(ib.__file__).parents[1])]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "imagebind_cli", *words]
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=100)
-    assert done.returncode == code, done.stderr
-    return done
+def with_packages(folder: Path) -> dict[str, str]:
+    """The environment in which this folder's packages are installed."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(Path(ib.__file__).parents[1])])}
+
+
+@pytest.fixture
+def run_at(python: Python) -> RunAt:
+    """Run `imagebind WORDS` in a folder, with the packages of another."""
+
+    def run(place: Path, packages: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = python("-m", "imagebind_cli", *words, cwd=place, env=with_packages(packages))
+        assert done.returncode == code, done.stderr
+        return done
+
+    return run
 
 
 @pytest.mark.usefixtures("family")
@@ -50,7 +60,7 @@ def test_its_vectors_are_those_of_its_authors(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_what_the_page_shows_works_from_a_package(tmp_path: Path) -> None:
+def test_what_the_page_shows_works_from_a_package(run_at: RunAt, tmp_path: Path) -> None:
     packages = sketch.write_package(tmp_path / "packages")
     (packages / "sketch_family.py").write_text(sketch.FILE)
     place = tmp_path / "place"
@@ -77,7 +87,7 @@ def test_what_the_page_shows_works_from_a_package(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_one_line_in_this_package_does_the_same(tmp_path: Path) -> None:
+def test_one_line_in_this_package_does_the_same(run_at: RunAt, tmp_path: Path) -> None:
     package = tmp_path / "imagebind_cli"
     shutil.copytree(Path(ib.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "families" / "sketch.py").write_text(sketch.FILE)
@@ -95,18 +105,15 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("text", "reason"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_package_is_named_and_stops_no_other_model(tmp_path: Path, text: str, reason: str) -> None:
+def test_a_broken_package_is_named_and_stops_no_other_model(run_at: RunAt, python: Python, tmp_path: Path, text: str, reason: str) -> None:
     packages = sketch.write_package(tmp_path / "packages")
     (packages / "sketch_family.py").write_text(text)
     done = run_at(tmp_path, packages, "embed", "text", "a mug", "--model", "tiny")
     assert len(json.loads(done.stdout)["embedding"]) == 64
     refused = run_at(tmp_path, packages, "embed", "text", "a mug", "--model", "nothing", code=1)
     assert len([line for line in refused.stderr.splitlines() if reason in line and "sketch-family 0.1" in line]) == 1
-    check = subprocess.run(
-        [sys.executable, "-c", "from imagebind_cli.installation import _families as f; print([(c.ok, c.found) for c in f()])"],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(packages), str(Path(ib.__file__).parents[1])])},
-        capture_output=True, text=True, timeout=100,
-    )  # fmt: skip
+    code = "from imagebind_cli.installation import _families as f; print([(c.ok, c.found) for c in f()])"
+    check = python("-c", code, env=with_packages(packages))
     assert "(False, 'sketch of the package sketch-family 0.1" in check.stdout.replace('"', "'"), check.stderr
 
 
@@ -133,7 +140,7 @@ def write_touch(folder: Path) -> Path:
     return folder
 
 
-def test_a_package_brings_a_modality_with_its_options(tmp_path: Path) -> None:
+def test_a_package_brings_a_modality_with_its_options(run_at: RunAt, tmp_path: Path) -> None:
     packages = write_touch(tmp_path / "packages")
     help = run_at(tmp_path, packages, "embed", "touch", "--help").stdout
     assert "Reading touch:\n  --full-load N  Number that a fully loaded sensor gives. [default: 4095]" in help
@@ -152,7 +159,7 @@ def test_a_package_brings_a_modality_with_its_options(tmp_path: Path) -> None:
     assert "unknown modality 'touch'; choose from image, video" in unknown.stderr
 
 
-def test_help_imports_neither_torch_nor_the_package(tmp_path: Path) -> None:
+def test_help_imports_neither_torch_nor_the_package(run_at: RunAt, tmp_path: Path) -> None:
     packages = write_touch(tmp_path)
     (packages / "touch_sensor" / "touch.py").write_text("raise SystemExit('imported')\n")
     (packages / "torch.py").write_text("raise SystemExit('torch is imported')\n")

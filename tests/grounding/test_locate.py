@@ -21,7 +21,9 @@ from imagebind_cli.encoders.audio import band_hertz, mel_filters
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener
 from imagebind_cli.grounding.enlarged import with_size
-from imagebind_cli.grounding.locate import Located, Locator, Spot, locate
+from imagebind_cli.grounding.locate import locate
+from imagebind_cli.grounding.located import Located, Spot
+from imagebind_cli.grounding.locator import Locator
 from imagebind_cli.grounding.shares import dense
 from imagebind_cli.grounding.squares import Axis, Canvas, peak_cell, region_box, square_view
 from imagebind_cli.media.regions import squares

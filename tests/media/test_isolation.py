@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from imagebind_cli.crashes import call_for
+from imagebind_cli.media import isolation
 from imagebind_cli.media.image import exif_clock, open_image, upright
 from imagebind_cli.media.isolation import MEMORY, Apart, call_apart, time_limit
 from imagebind_cli.store import open_store
@@ -68,13 +70,26 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(params=["socket", "pipes"])
+def connection(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Reach the process by a socket, or as on Windows by pipes."""
+    if request.param == "pipes":
+        monkeypatch.setattr(isolation, "INHERITS", False)
+    monkeypatch.setattr(isolation, "_idle", idle := [])
+    yield
+    for worker in idle:
+        worker.kill()
+
+
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
+@pytest.mark.usefixtures("connection")
 def test_a_crash_costs_one_file(file: Path, number: int) -> None:
     with pytest.raises(ValueError, match=rf"its library crashed on it \(signal {int(number)}\)"):
         call_apart(f"{HERE}:crash", file, int(number))
     assert call_apart("builtins:str", file) == str(file)
 
 
+@pytest.mark.usefixtures("connection")
 def test_a_hang_costs_one_file_and_its_limit(file: Path) -> None:
     call_apart("builtins:str", file)  # a process is up
     began = time.monotonic()
@@ -84,11 +99,13 @@ def test_a_hang_costs_one_file_and_its_limit(file: Path) -> None:
     assert call_apart("builtins:str", file) == str(file)
 
 
+@pytest.mark.usefixtures("connection")
 def test_a_bomb_costs_one_file(file: Path) -> None:
     with pytest.raises(MemoryError):
         call_apart(f"{HERE}:bomb", file)
 
 
+@pytest.mark.usefixtures("connection")
 def test_errors_are_raised_here_as_they_were_there(file: Path) -> None:
     with pytest.raises(RuntimeError, match="two"):
         call_apart(f"{HERE}:refuse", file)
@@ -104,6 +121,7 @@ def _empty(file: Path) -> Path:
 
 
 @pytest.mark.parametrize("place", ["apart", "in_place"])
+@pytest.mark.usefixtures("connection")
 def test_an_object_is_used_by_name(file: Path, place: str, request: pytest.FixtureRequest) -> None:
     if place == "in_place":
         request.getfixturevalue("in_place")
@@ -117,10 +135,12 @@ def test_an_object_is_used_by_name(file: Path, place: str, request: pytest.Fixtu
             assert [next(again), next(again)] == ["xx", "yy"]
 
 
+@pytest.mark.usefixtures("connection")
 def test_the_process_ends_with_its_parent_even_while_it_hangs(file: Path) -> None:
     code = f"""
 import os, threading, time
 from imagebind_cli.media import isolation
+isolation.INHERITS = {isolation.INHERITS}
 threading.Thread(target=isolation.call_apart, args=("{HERE}:hang", {str(file)!r}), daemon=True).start()
 def children():
     return [open(f"/proc/self/task/{{task}}/children").read() for task in os.listdir("/proc/self/task")]
@@ -216,7 +236,7 @@ main()
 """
 
 
-def test_a_crash_in_this_process_names_the_file_and_the_same_command_continues(imagebind: Any, tmp_path: Path) -> None:
+def test_a_crash_in_this_process_names_the_file_and_the_same_command_continues(imagebind: Any, python: Any, tmp_path: Path) -> None:
     """A library that crashes on a format that is read in place."""
     names = ["a.png", "bad é.png", "c.png"]
     for name in names:
@@ -232,7 +252,7 @@ def test_a_crash_in_this_process_names_the_file_and_the_same_command_continues(i
         "--batch-size",
         "1",
     ]
-    run = subprocess.run([sys.executable, "-c", CRASHING, *command, "--workers", "1"], capture_output=True, text=True, check=False)
+    run = python("-c", CRASHING, *command, "--workers", "1")
     assert run.returncode == -signal.SIGSEGV
     assert f'  File "<input>", line 1 in {tmp_path}/bad \\xe9.png\n' in run.stderr
     assert not [name for name in ("a.png", "c.png") if name in run.stderr]

@@ -8,8 +8,6 @@ import math
 import random
 import re
 import struct
-import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -33,7 +31,7 @@ from PIL import Image
 from imagebind_cli.pipeline import reason
 from imagebind_cli.printable import printable
 from tests import generate
-from tests.conftest import UNTRAINED, Run
+from tests.conftest import UNTRAINED, Python, Run
 
 SECONDS = 10
 LIBRARIES = "Note: ", "Warning: ", "<Python Stream>: (EXR_ERR"
@@ -625,7 +623,8 @@ LAUNCHER = """
 import json, os, signal, sys
 pid = os.fork()
 if not pid:
-    os.execv(sys.argv[1], sys.argv[1:])
+    from imagebind_cli.cli import run_command_line
+    run_command_line()
 signal.signal(signal.SIGALRM, lambda *_: os.kill(pid, signal.SIGKILL))
 signal.alarm(100)
 while True:
@@ -636,7 +635,6 @@ while True:
         pass
 print(json.dumps([os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024]), file=open("usage.json", "w"))
 """
-"""A small process between: what `wait4` tells of a child counts from its birth, when it was a copy of its parent."""
 
 
 @dataclass(frozen=True)
@@ -650,13 +648,10 @@ class Told:
     kept: dict[str, str]
 
 
-def run(folder: Path, *arguments: str, stdin: bytes = b"") -> Told:
-    """`python -m imagebind_cli embed ARGUMENTS` in a process of its own, one file at a time, in a folder."""
-    command = [sys.executable, "-m", "imagebind_cli", "embed", *arguments, "--model", "tiny", "--device", "cpu", "--workers", "1"]
-    ran = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", LAUNCHER, *command, "--errors", "errors.jsonl"],
-        cwd=folder, input=stdin, capture_output=True, timeout=110,
-    )  # fmt: skip
+def run(python: Python, folder: Path, *arguments: str, stdin: bytes = b"") -> Told:
+    """`imagebind embed ARGUMENTS` in a process of its own, one file at a time, in a folder."""
+    options = ("--model", "tiny", "--device", "cpu", "--workers", "1", "--errors", "errors.jsonl")
+    ran = python("-c", LAUNCHER, "embed", *arguments, *options, cwd=folder, input=stdin, text=False)
     code, peak = json.loads((folder / "usage.json").read_text())
     err = ran.stderr.decode()
     assert "Traceback" not in err, err[-3000:]
@@ -731,10 +726,10 @@ def test_a_reader_ends_in_time_with_finite_clips_or_a_reason(corpus: Path, tiny:
 
 
 @pytest.mark.parametrize("modality", FILES)
-def test_one_run_over_all_of_them_embeds_what_can_be_and_tells_the_rest(corpus: Path, modality: str) -> None:
+def test_one_run_over_all_of_them_embeds_what_can_be_and_tells_the_rest(python: Python, corpus: Path, modality: str) -> None:
     odd = [odd for odd in ODD if odd.modality == modality]
     (good,) = (path.relative_to(corpus / modality).as_posix() for path in (corpus / modality / "good").iterdir())
-    told = run(corpus / modality, modality, *(one.name for one in odd), good)
+    told = run(python, corpus / modality, modality, *(one.name for one in odd), good)
     reasons = dict(told.reasons)
     wrong = {one.name: reasons.get(one.name) for one in odd if not fits(one.expected, reasons.get(one.name))}
     assert wrong == {}
@@ -745,9 +740,9 @@ def test_one_run_over_all_of_them_embeds_what_can_be_and_tells_the_rest(corpus: 
     assert told.peak < MOST_BYTES, f"{told.peak:,} bytes"
 
 
-def test_odd_sentences(tmp_path: Path) -> None:
+def test_odd_sentences(python: Python, tmp_path: Path) -> None:
     began = time.monotonic()
-    told = run(tmp_path, "text", stdin=b"\n\r\n\n".join([*(line for line, _ in SENTENCES), b"a good one"]))
+    told = run(python, tmp_path, "text", stdin=b"\n\r\n\n".join([*(line for line, _ in SENTENCES), b"a good one"]))
     assert time.monotonic() - began < SECONDS * 2
     assert told.code == 1
     assert list(told.vectors)[-1] == "a good one"
@@ -759,11 +754,11 @@ def test_odd_sentences(tmp_path: Path) -> None:
     assert [id for id, _ in told.reasons if id not in told.kept] == [r"\ud800"]  # a later input of this id was embedded
 
 
-def test_odd_shards(tmp_path: Path) -> None:
+def test_odd_shards(python: Python, tmp_path: Path) -> None:
     generate.picture(tmp_path / "good.png")
     for name, make, _, _ in SHARDS:
         make(tmp_path / name)
-    told = run(tmp_path, "image", *(name for name, _, _, _ in SHARDS), "good.png")
+    told = run(python, tmp_path, "image", *(name for name, _, _, _ in SHARDS), "good.png")
     assert told.code == 1
     wanted = [line for *_, lines in SHARDS for line in lines]
     assert [id for id, _ in told.reasons] == [id for id, _ in wanted]

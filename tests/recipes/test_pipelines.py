@@ -15,6 +15,7 @@ import pytest
 
 from imagebind_cli.store import is_store, open_store
 from tests import generate
+from tests.forkserver import read_once
 
 PIPELINES = Path(__file__).parents[2] / "recipes" / "pipelines"
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ([a-z0-9 ]*)exit (\d+): (.+)")
@@ -30,7 +31,7 @@ def folder(tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 def as_cron(script: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
     """Start a pipeline with nothing around it."""
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "OMP_NUM_THREADS") if name in os.environ}
+    kept = read_once(os.environ) | {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     given = [f"{name}={value}" for name, value in {**kept, "IMAGEBIND_MODEL": "tiny", **environment}.items()]
     command = ["env", "-i", *given, PIPELINES / script, *map(str, arguments)]
     return subprocess.Popen(

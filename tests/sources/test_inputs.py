@@ -70,6 +70,14 @@ def test_a_folder_gives_all_files_below_it_sorted_without_dot_files(tmp_path: Pa
     assert payloads(arguments(tmp_path)) == sorted(wanted)
 
 
+def test_files_of_a_folder_have_the_same_ids_where_paths_have_backslashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a\\b.png").touch()  # a name on this system, and a path on Windows
+    monkeypatch.setattr("os.sep", "\\")
+    assert [item.id for item in arguments(str(tmp_path))] == [f"{tmp_path}/a/b.png"]
+    assert [item.id for item in arguments(f"{tmp_path}/*.png")] == [f"{tmp_path}/a/b.png"]
+    assert [item.id for item in arguments(f"{tmp_path}/a\\b.png")] == [f"{tmp_path}/a\\b.png"]
+
+
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:
     assert arguments(tmp_path) == [Failure(str(tmp_path), "no file in this folder")]
 

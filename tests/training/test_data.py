@@ -729,19 +729,19 @@ JOB = """if True:
 """
 
 
-def test_workers_live_as_long_as_the_process_that_trains(folder):
+def test_workers_live_as_long_as_the_process_that_trains(python, folder):
     """Ctrl-C and SIGTERM reach every process of a job, and the batches that are still wanted come. Killed outright, it leaves none behind."""
-    done = subprocess.run([sys.executable, "-c", JOB, folder / "scenes.jsonl"], capture_output=True, text=True, timeout=100)
+    done = python("-c", JOB, folder / "scenes.jsonl")
     assert (done.stdout, done.returncode) == ("40\n", -9)  # that it returns at all says that nobody holds its stdout any more
 
 
-def test_no_room_in_shared_memory_is_one_line(folder, tmp_path):
+def test_no_room_in_shared_memory_is_one_line(python, folder, tmp_path):
     """A file size limit stands for a small /dev/shm: what a worker read finds no room. It used to wait for ever."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))"
     limited = f"{limit}; import runpy; runpy.run_module('imagebind_cli', run_name='__main__')"
     command = ["train", "--pairs", "image-text", "--model", "tiny", "--data", folder / "scenes.jsonl", "--batch", "4", "--device", "cpu"]
     command += ["--set", "run.workers=1", "--set", "run.steps=2", "--out", tmp_path / "run"]
-    done = subprocess.run([sys.executable, "-c", limited, *map(str, command)], capture_output=True, text=True, timeout=100)
+    done = python("-c", limited, *command)
     assert done.returncode == 1
     assert "imagebind: no shared memory for the samples that a worker read (" in done.stderr
     assert done.stderr.rstrip().endswith("give it --shm-size 8g, or set run.workers=0")

@@ -8,7 +8,7 @@ are needed, and torch is not imported.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,8 @@ from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.evaluation.prompts import DEFAULT as DEFAULT_TEMPLATES
 from imagebind_cli.evaluation.prompts import read_templates
 from imagebind_cli.evaluation.suites import captioned, ego4d, esc, llvip, pictures, rooms, youtube
-from imagebind_cli.evaluation.suites.recipe import (
-    DEFAULT_PROTOCOL,
-    Figures,
-    Protocol,
-    SuiteRecipe,
-    chosen_options,
-    read_suite_recipe,
-    suite_names,
-)
+from imagebind_cli.evaluation.suites.opening import open_recipe, recipe_of_command
+from imagebind_cli.evaluation.suites.recipe import DEFAULT_PROTOCOL, Protocol, SuiteRecipe, read_suite_recipe, suite_names
 from imagebind_cli.evaluation.suites.suite import Caption, Classes, Contents, LabelledItem, Suite
 from imagebind_cli.evaluation.suites.tree import Tree
 
@@ -55,12 +48,12 @@ def open_suite(name: str, root: str | Path, options: Mapping[str, Any] | None = 
     """Open a suite over a dataset's folder, read its labels and check that its files exist.
 
     Args:
-        name: one of `suite_names()`, or a `.toml` recipe of your own. options: of the suite, by name; see its recipe.
+        name: one of `suite_names("zeroshot")`, or a `.toml` recipe of your own. options: of the suite, by name; see its recipe.
         protocol: the family whose protocol to follow; None for that of the model that `run_suite` runs, ImageBind's until then.
     Raises:
         UserError: no such suite, option or protocol; a file, folder or column is missing; there are no items.
     """
-    recipe = read_suite_recipe(name)
+    recipe = recipe_of_command(name, "zeroshot")
     if protocol is not None and protocol not in recipe.protocol_names:
         raise UsageError(f"suite {name} has no protocol {protocol!r}; it has {', '.join(recipe.protocol_names)}")
     suite = _open(name, recipe, Path(root), options or {}, protocol or DEFAULT_PROTOCOL)
@@ -79,24 +72,13 @@ def open_suite(name: str, root: str | Path, options: Mapping[str, Any] | None = 
 
 
 def _open(name: str, recipe: SuiteRecipe, root: Path, options: Mapping[str, Any], family: str) -> Suite:
-    protocol = recipe.protocol(family)
-    layout = recipe.layout or Path(name).stem
-    if layout not in LAYOUTS:
-        raise UserError(f"{name}: unknown layout {layout!r}; choose from {', '.join(LAYOUTS)}")
-    chosen = chosen_options(name, recipe, {**protocol.options, **options})
-    tree = Tree(root, name, recipe.tree)
-    contents = LAYOUTS[layout](tree, recipe, chosen)
-    first: dict[str, LabelledItem] = {}
-    for labelled in contents.items:
-        first.setdefault(labelled[0].id, labelled)
-    items = list(first.values())
-    if not items:
-        raise UserError(f"{name}: nothing to run in {root}; it takes {', '.join(recipe.tree)}")
+    opening = open_recipe(name, recipe, root, options, family)
+    contents = opening.layout(LAYOUTS)(opening.tree, recipe, opening.options)
+    items = opening.once(contents.items, lambda labelled: labelled[0].id)
+    protocol, chosen = opening.protocol, opening.options
     classes = _renamed(name, contents.classes or recipe.named_classes(chosen), protocol)
-    figures = [figures for figures in protocol.figures if figures.when.items() <= chosen.items()]
     return Suite(
-        name=name,
-        about=recipe.about,
+        **opening.about(len(items), len(classes), [*contents.notes, *opening.repeated(len(contents.items) - len(items))]),
         modality=contents.modality or recipe.modality,
         metric=recipe.metric,
         items=lambda: iter(items),
@@ -108,17 +90,6 @@ def _open(name: str, recipe: SuiteRecipe, root: Path, options: Mapping[str, Any]
         directions=protocol.directions or recipe.directions,
         weights=contents.weights,
         reading=dict(recipe.reading if protocol.reading is None else protocol.reading),
-        published=dict(figures[0].values) if figures else {},
-        source=figures[0].source if figures else "",
-        notes=[
-            *protocol.assumed,
-            *contents.notes,
-            *_repeated(len(contents.items) - len(items)),
-            *_differences(protocol, len(items), len(classes), figures),
-        ],
-        options=chosen,
-        files=tree.files,
-        protocol=family,
         cleaned=protocol.cleaned,
     )
 
@@ -140,21 +111,3 @@ def _renamed(name: str, classes: Classes, protocol: Protocol) -> Classes:
         nearest = difflib.get_close_matches(unknown, known, 1, cutoff=0.0)[0]
         raise UserError(f"{name}: the protocol has names for {unknown!r}, which is not a class; the nearest is {nearest!r}")
     return [(label, protocol.names.get(label, names)) for label, names in classes]
-
-
-def _repeated(count: int) -> list[str]:
-    return [f"rows with an item that came before, left out: {count:,}"] if count else []
-
-
-def _differences(protocol: Protocol, items: int, classes: int, figures: Sequence[Figures]) -> list[str]:
-    """Describe how the counts of this copy differ from the paper's, and which figures are published besides the first."""
-    notes = [
-        f"{count:,} {what} here; the paper has {paper:,}"
-        for what, count, paper in (("items", items, protocol.paper_items), ("classes", classes, protocol.paper_classes))
-        if paper is not None and count != paper
-    ]
-    if protocol.figures and not figures:
-        notes.append("no figure is published for these options")
-    if any(each.model for each in figures):
-        notes.append(f"published: {'; '.join(each.describe() for each in figures)}")
-    return notes

@@ -45,6 +45,28 @@ class PictureCrop:
 
 
 @dataclass(frozen=True)
+class VideoFrame:
+    """The frame of a video that is on screen at a second."""
+
+    path: Path
+    seconds: float
+
+    def __call__(self) -> np.ndarray:
+        """Read it, (h, w, 3) uint8.
+
+        Raises:
+            OSError, ValueError: the video cannot be read, or is shorter.
+        """
+        from fractions import Fraction
+
+        from imagebind_cli.media.video.clips import open_video
+
+        start = Fraction(self.seconds)
+        with open_video(self.path) as video:
+            return next(video.clips([(start, start + Fraction(1, 1000))], count=1))[0]
+
+
+@dataclass(frozen=True)
 class Frame:
     """One frame of a dataset in an HDF5 or MATLAB 7.3 file."""
 

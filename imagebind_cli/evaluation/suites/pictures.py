@@ -75,12 +75,17 @@ def _imagenet_names(tree: Tree, chosen: str, synsets: list[str], synonyms: Mappi
         if not synonyms:
             tree.find("LOC_synset_mapping.txt")
         return [(synset, synonyms[synset] if chosen == "synonyms" else synonyms[synset][:1]) for synset in synsets]
-    names = _openclip_names() if chosen == "openclip" else _names_of(tree, Path(chosen))
+    names = imagenet_class_names(tree, chosen)
     if len(names) != len(synsets):
         raise UserError(
             f"names {chosen}: {len(names):,} of them; this ImageNet has {len(synsets):,} classes, in the order of their synsets"
         )
     return [(synset, [name]) for synset, name in zip(synsets, names, strict=True)]
+
+
+def imagenet_class_names(tree: Tree, chosen: str) -> list[str]:
+    """Return the names of the thousand classes in the order of their synsets: OpenCLIP's, or those of a file, a name a line, or JSON."""
+    return _openclip_names() if chosen == "openclip" else _names_of(tree, Path(chosen))
 
 
 def _names_of(tree: Tree, path: Path) -> list[str]:

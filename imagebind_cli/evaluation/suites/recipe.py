@@ -16,6 +16,11 @@ from imagebind_cli.evaluation.suites.suite import Classes
 
 DEFAULT_PROTOCOL = "imagebind"  # of families without one of their own, too
 RECIPES = resources.files("imagebind_cli.evaluation.suites") / "recipes"
+METRICS = {  # by the command that runs suites of them
+    "zeroshot": ("top1", "map", "recall"),
+    "locate": ("ciou", "masks", "segmentation"),
+    "moments": ("moments",),
+}
 
 Value = bool | int | float | str
 
@@ -46,7 +51,7 @@ class Figures(_Strict):
 
     def describe(self) -> str:
         """Return the values in words, with the model."""
-        values = ", ".join(f"{name} {value:.1f}" for name, value in self.values.items())
+        values = ", ".join(f"{name} {float(value)}" for name, value in self.values.items())
         return f"{values} ({self.model})" if self.model else values
 
 
@@ -75,6 +80,7 @@ class Protocol(_Strict):
 class SuiteRecipe(_Strict):
     """One suite; see `Suite`. Its own fields are ImageBind's protocol.
 
+    metric: decides which command runs it, see `METRICS`.
     layout: which of `LAYOUTS` reads it; empty for the one of its own name. tree: the files its folder must hold.
     paper_items, paper_classes: the counts in the paper.
     classes: each class with its names, in order, where the dataset's own files do not name them.
@@ -85,7 +91,7 @@ class SuiteRecipe(_Strict):
     layout: str = ""
     tree: list[str]
     modality: str
-    metric: Literal["top1", "map", "recall"]
+    metric: Literal["top1", "map", "recall", "ciou", "masks", "segmentation", "moments"]
     paper_items: int | None = None
     paper_classes: int | None = None
     names_rule: Literal["max", "mean"] = "max"
@@ -97,6 +103,11 @@ class SuiteRecipe(_Strict):
     assumed: list[str] = []
     classes: dict[str, list[str]] = {}
     protocols: dict[str, Protocol] = {}
+
+    @property
+    def command(self) -> str:
+        """The command that runs the suite."""
+        return next(command for command, metrics in METRICS.items() if self.metric in metrics)
 
     def protocol(self, name: str) -> Protocol:
         """Return the protocol of a family that has one here."""
@@ -117,9 +128,10 @@ class SuiteRecipe(_Strict):
         return [(name, list(names)) for name, names in self.classes.items()]
 
 
-def suite_names() -> list[str]:
-    """List the suites in the package."""
-    return sorted(entry.name.removesuffix(".toml") for entry in RECIPES.iterdir() if entry.name.endswith(".toml"))
+def suite_names(command: str | None = None) -> list[str]:
+    """List the suites in the package. command: only those that it runs."""
+    names = sorted(entry.name.removesuffix(".toml") for entry in RECIPES.iterdir() if entry.name.endswith(".toml"))
+    return names if command is None else [name for name in names if read_suite_recipe(name).command == command]
 
 
 def read_suite_recipe(name: str) -> SuiteRecipe:

@@ -41,7 +41,7 @@ def sunrgbd_contents(tree: Tree, recipe: SuiteRecipe, options: Mapping[str, Any]
     samples, names = sun_samples(tree, options["split"])
     items: list[LabelledItem] = []
     for name in names:
-        scene = (samples / name / "scene.txt").read_text(errors="replace").strip()
+        scene = (samples / name / "scene.txt").read_text(encoding="utf-8", errors="replace").strip()
         if scene in numbers:
             maps = sorted((samples / name / "depth_bfx").glob("*.png"))
             if not maps:

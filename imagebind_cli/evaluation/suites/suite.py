@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from imagebind_cli.sources import Item
 
@@ -70,6 +70,41 @@ class Suite:
         figures = ", ".join(f"{name} {value:.1f}" for name, value in suite.published.items())
         note = f"published under this protocol, but for {suite.protocol} models: {figures}"
         return replace(suite, published={}, source="", notes=[*suite.notes, note])
+
+
+class DescribedSuite(Protocol):
+    """What a report says of a suite, whichever command runs it; see `Suite` for the fields."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def about(self) -> str: ...
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def options(self) -> dict[str, Any]: ...
+    @property
+    def files(self) -> list[Path]: ...
+    @property
+    def notes(self) -> list[str]: ...
+    @property
+    def published(self) -> dict[str, float]: ...
+    @property
+    def source(self) -> str: ...
+
+
+def suite_record(suite: DescribedSuite) -> dict[str, Any]:
+    """Return what a report says of a suite, in JSON's types."""
+    return {
+        "suite": suite.name,
+        "about": suite.about,
+        "protocol": suite.protocol,
+        "options": suite.options,
+        "files": [str(path) for path in suite.files],
+        "notes": suite.notes,
+        "published": suite.published,
+        "published_in": suite.source,
+    }
 
 
 @dataclass(frozen=True)

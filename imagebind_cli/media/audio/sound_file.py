@@ -8,6 +8,7 @@ import re
 import numpy as np
 import soundfile
 
+from imagebind_cli.descriptors import WINDOWS
 from imagebind_cli.media.audio.decoder import PREROLL_SECONDS
 from imagebind_cli.media.audio.flac import MARK, SampleHash, read_stream_information
 from imagebind_cli.media.clock import broadcast_clock
@@ -60,7 +61,11 @@ class SoundFile:
     def _open(self) -> None:
         if not isinstance(self._source, str | os.PathLike):
             self._source.seek(0)
-        self._file = _ForwardFile(os.fsencode(self._source) if isinstance(self._source, str | os.PathLike) else self._source)  # any bytes
+        if isinstance(self._source, str | os.PathLike):
+            path = os.fspath(self._source)
+            self._file = _ForwardFile(path if WINDOWS else os.fsencode(path))  # names of any bytes; on Windows they are Unicode
+        else:
+            self._file = _ForwardFile(self._source)
 
     def _promised(self) -> int:
         """Return the samples that the header states: libsndfile counts those that exist, and mentions the rest only in its log."""

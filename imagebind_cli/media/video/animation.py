@@ -89,6 +89,10 @@ class Animation:
             "pixel_aspect": "1:1",
         }
 
+    def starts(self) -> list[Fraction]:
+        """See `Video.starts`."""
+        return self._starts
+
     def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> Iterator[list[np.ndarray]]:
         """See `Video.clips`."""
         with decoding(self._kind):

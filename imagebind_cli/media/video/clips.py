@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import chain
 from operator import itemgetter
@@ -96,6 +96,11 @@ class VideoFile:
         facts: dict[str, Any] = self._apart.get("facts")[0]
         return facts
 
+    def starts(self) -> list[Fraction]:
+        """See `Video.starts`."""
+        starts: list[Fraction] = self._apart.call("starts")
+        return starts
+
     def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> Iterator[list[np.ndarray]]:
         """See `Video.clips`."""
         return self._apart.iterate("clips", spans, count)
@@ -175,6 +180,16 @@ class Video:
             "pixel_aspect": f"{self._pixel.numerator}:{self._pixel.denominator}",
             **self._chosen.facts,
         }
+
+    def starts(self) -> list[Fraction]:
+        """Return when each frame starts, sorted, in seconds from the first one, without decoding any."""
+        with decoding("video"):
+            stamps: Iterable[int | None] = range(self._untimed)
+            if not self._untimed:
+                self._seek(0)
+                stamps = map(_stamp, packets(self._container, self._stream))
+            starts = {stamp * self._tick - self._start for stamp in stamps if stamp is not None}
+            return sorted(start for start in starts if start >= 0)
 
     def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> Iterator[list[np.ndarray]]:
         """Yield, for each span in seconds, `count` frames (h, w, 3) uint8 as displayed, evenly spaced from its first frame to its last.

@@ -72,6 +72,10 @@ class FrameFolder:
             "pixel_aspect": "1:1",
         }
 
+    def starts(self) -> list[Fraction]:
+        """See `Video.starts`."""
+        return self._starts
+
     def clips(self, spans: Sequence[tuple[Fraction, Fraction]], count: int) -> Iterator[list[np.ndarray]]:
         """See `Video.clips`; but a frame that cannot be read, or is of another size than the first, is an error with its name."""
         yield from read_clips([seen(self._starts, start, end, count) for start, end in spans], self._frame)

@@ -27,7 +27,8 @@ from measured import Measured, measured, write_rows
 from PIL import Image
 
 import imagebind_cli as ib
-from imagebind_cli.grounding.locate import Located, locate
+from imagebind_cli.grounding.locate import locate
+from imagebind_cli.grounding.located import Located
 from imagebind_cli.retrieval.requests import combined_request
 
 SET = "fxemoji"  # of the sets that are for tests

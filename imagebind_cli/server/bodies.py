@@ -1,0 +1,106 @@
+"""The bodies of requests: JSON of limited depth, checked against its model, with one line about whatever is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from imagebind_cli.documents import parse_json
+from imagebind_cli.printable import printable
+from imagebind_cli.server.limits import Refusal
+
+Pooling = Annotated[Literal["mean", "none"], Field(description="One vector for each input, or (none) one for each of its windows.")]
+Options = Annotated[
+    Mapping[str, Any], Field(description="Reading options of the modality, as the flags of `imagebind embed`: `clips`, `depth_format`, …")
+]
+Sentence = Annotated[str | list[str], Field(description="A sentence, or several.")]
+File = Annotated[str, Field(description="A `data:` address, base64, or with --root `file:NAME`.")]
+
+
+class Body(BaseModel):
+    """The base of all bodies: an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Part(Body):
+    """One part of a query: a sentence, a file, or an item of the stores; and how much it counts."""
+
+    text: str | None = None
+    image: File | None = None
+    video: File | None = None
+    vision: File | None = None
+    audio: File | None = None
+    depth: File | None = None
+    thermal: File | None = None
+    imu: File | None = None
+    like: Annotated[str | None, Field(description="The id of an item of the stores, `ID@SECONDS` or `ID#START-END`.")] = None
+    weight: Annotated[FiniteFloat, Field(description="Below 0 to subtract it.")] = 1.0
+    options: Options = Field(default_factory=dict)
+    start: FiniteFloat | None = None
+    end: FiniteFloat | None = None
+    name: Annotated[str | None, Field(description="What answers call it.")] = None
+
+    def kind(self) -> tuple[str, str]:
+        """Return what it is, and its value.
+
+        Raises:
+            Refusal: it is nothing, or several things.
+        """
+        kinds = [name for name in PART_KINDS if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            raise Refusal(422, f"a part of a query is one of {', '.join(PART_KINDS)}; this one has {', '.join(kinds) or 'none of them'}")
+        return kinds[0], getattr(self, kinds[0])
+
+
+PART_KINDS = ("text", "image", "video", "vision", "audio", "depth", "thermal", "imu", "like")
+Query = Annotated[str | Part | list[Part], Field(description="A sentence, a part, or parts that are combined by their weights.")]
+
+
+def parts_of(query: str | Part | list[Part]) -> list[Part]:
+    """Return the parts of a query.
+
+    Raises:
+        Refusal: there are none.
+    """
+    parts = [Part(text=query)] if isinstance(query, str) else [query] if isinstance(query, Part) else query
+    if not parts:
+        raise Refusal(422, "query: at least one part is needed")
+    return parts
+
+
+class JSONRoute(APIRoute):
+    """A route that parses its body by `documents.parse_json`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(_JSONRequest(request.scope, request.receive))
+
+        return handle
+
+
+class _JSONRequest(Request):
+    async def json(self) -> Any:
+        try:
+            return parse_json(await self.body())
+        except ValueError as error:
+            raise Refusal(400, f"the body is not JSON: {error}") from None
+
+
+def fault_line(error: RequestValidationError | ValidationError) -> str:
+    """Return what is wrong with a body in one line: the place, and what is needed there."""
+    faults = error.errors()
+    first = max(faults, key=lambda fault: len(fault["loc"]))  # of a union's cases, the one that came farthest
+    place = ".".join(map(str, first["loc"][first["loc"][:1] == ("body",) :])) or "the body"
+    what = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"{printable(place)}: no such key here"
+    return f"{printable(place)}: {what[:1].lower()}{what[1:]}"

@@ -1,0 +1,166 @@
+"""What the routes share: the model, the stores, the lanes in which inputs wait, and what is counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imagebind_cli import pipeline, registry
+from imagebind_cli.embedding import Embedded
+from imagebind_cli.encoder import Sample
+from imagebind_cli.engine import default_workers
+from imagebind_cli.engine.threads import ThreadEngine
+from imagebind_cli.errors import UserError
+from imagebind_cli.options import ReadingOptions
+from imagebind_cli.readers import check_options, read_source, reader_of
+from imagebind_cli.server.contents import Content, Root
+from imagebind_cli.server.counts import Counts
+from imagebind_cli.server.lanes import Lanes, Work
+from imagebind_cli.server.limits import Limits, Refusal
+from imagebind_cli.server.served_stores import ServedStores
+from imagebind_cli.sources import Failure, Item, reason
+from imagebind_cli.space import Space
+
+
+class _Readers:
+    """Threads that read the inputs of a lane, and stay for its next batch: new ones for each would leave memory behind.
+
+    A payload is a function that begins to read.
+    """
+
+    def __init__(self, workers: int, timeout: float) -> None:
+        self.workers, self._threads = workers, ThreadEngine(lambda payload: payload(), workers, timeout)
+
+    def submit(self, payload: Any, name: str = "") -> Iterator[Sample]:
+        """Begin to read an item; see `Engine`."""
+        return self._threads.submit(payload, name)
+
+    def close(self) -> None:
+        """Do nothing at the end of a batch."""
+
+
+class Service:
+    """A model, and stores of its space, for the clients of a server.
+
+    Args: as `server.app` takes them.
+    Raises:
+        UserError: no such model, store or root, or stores of another model.
+    """
+
+    def __init__(self, space: Space, stores: Sequence[str | Path], index: str | None, root: Path | None, limits: Limits) -> None:
+        self.space, self.limits, self.counts = space, limits, Counts()
+        space.item_timeout = limits.item_seconds
+        self.root = None if root is None else Root(root)
+        self.stores = ServedStores(space, stores, index)
+        self.model = space.local
+        self._take_cores = partial(torch.set_num_threads, torch.get_num_threads())
+        self.lanes = Lanes(limits, self.counts.batch, begin=self._take_cores)
+        self.counts.gauges["imagebind_waiting_inputs", "Inputs that wait for the model."] = lambda: self.lanes.waiting
+        self._workers = space.workers or default_workers()
+        self._readers: dict[str, _Readers] = {}
+
+    def own_space(self, note: Callable[[str], None] | None = None) -> Space:
+        """Return a space of the model for one request, so that what it admits is forgotten with it."""
+        space = self.space
+        return Space(
+            self.model, batch_size=space.batch_size, workers=space.workers, item_timeout=space.item_timeout, note=note or space.note
+        )
+
+    def check(self, content: Content) -> None:
+        """Refuse an input that the model does not take.
+
+        Raises:
+            UserError: it has no encoder for this modality, or not these options.
+        """
+        face, config = registry.face(content.modality), self.model.config(content.modality)
+        reader_of(face, config)
+        check_options(face, config, content.options)
+
+    def embed(self, contents: Sequence[Content | Failure], pool: str = "mean") -> list[Future[Embedded | Failure]]:
+        """Add inputs to the lanes of their modalities. One that cannot be used becomes a failure, and is no fault of the others.
+
+        Raises:
+            Refusal: too many wait already.
+        """
+        results: list[Future[Embedded | Failure]] = [Future() for _ in contents]
+        lanes: dict[tuple[str, ReadingOptions], list[int]] = {}
+        for number, content in enumerate(contents):
+            if isinstance(content, Failure):
+                results[number].set_result(content)
+            else:
+                lanes.setdefault((content.modality, content.options), []).append(number)
+        for (modality, options), numbers in lanes.items():
+            things = [contents[number] for number in numbers]
+            for number, result in zip(numbers, self.lanes.submit(modality, self._embed, (modality, options, pool), things), strict=True):
+                results[number] = result
+        return results
+
+    def _embed(self, key: tuple[str, ReadingOptions, str], contents: list[Content]) -> Iterator[Embedded | Failure]:
+        modality, options, pool = key
+        if modality not in self._readers:
+            self._readers[modality] = _Readers(self._workers, self.limits.item_seconds)
+        self._take_cores()  # reading threads change the default for all
+        face, config = registry.face(modality), self.model.config(modality)
+        sources = (content.readable(self.limits) for content in contents)
+        items = [
+            Item(content.name, partial(read_source, face, source, config, options))
+            for content, source in zip(contents, sources, strict=True)
+        ]
+        results = pipeline.embed_items(
+            iter(items),
+            self._readers[modality],
+            partial(self.model.encode, modality),
+            batch_size=self.space.batch_size or self.model.batch_size(modality),
+            pool=pool,
+        )
+        for _, result in results:
+            self.counts.read(modality, *((0, 1) if isinstance(result, Failure) else (1, 0)))
+            yield result
+
+    async def answer(self, lane: str, work: Work, key: Hashable, thing: Any) -> Any:
+        """Put one thing in a lane and wait for its result.
+
+        Raises:
+            Refusal: too many wait already, it took too long, or the request cannot be carried out.
+        """
+        (result,) = await self.results(self.lanes.submit(lane, work, key, [thing]))
+        return result
+
+    async def results(self, futures: Sequence[Future[Any]]) -> list[Any]:
+        """Wait for results.
+
+        Raises:
+            Refusal: it took too long, or the request cannot be carried out, with the reason.
+        """
+        results = await self.outcomes(futures)
+        for error in results:
+            if isinstance(error, UserError | ValueError | OSError):
+                raise Refusal(422, reason(error)) from None
+            if isinstance(error, Exception):
+                raise error
+        return results
+
+    async def outcomes(self, futures: Sequence[Future[Any]]) -> list[Any]:
+        """Wait for results, and return each, or the exception in its place.
+
+        Raises:
+            Refusal: it took too long.
+        """
+        waiting = [asyncio.wrap_future(future) for future in futures]
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                results = await asyncio.gather(*waiting, return_exceptions=True)
+        except TimeoutError:
+            results = [asyncio.CancelledError()]
+        finally:
+            for future in futures:
+                future.cancel()
+        if any(isinstance(result, asyncio.CancelledError) for result in results):
+            raise Refusal(504, f"not answered within {self.limits.seconds:g} s")
+        return results
