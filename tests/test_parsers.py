@@ -155,7 +155,9 @@ def test_rows_are_read_as_written(rows: list[Row], sealed: bool) -> None:
     for row in rows:
         table.add(sealed_row_line(row, np.zeros(2, np.float32)) if sealed else row_line(row), "line")
     assert table.ids == [row.id for row in rows]
-    assert [json.dumps(table.metas.get(number, {})) for number in range(len(rows))] == [json.dumps(dict(row.meta)) for row in rows]
+    assert [json.dumps(json.loads(table.metas.get(number, b"{}"))) for number in range(len(rows))] == [
+        json.dumps(dict(row.meta)) for row in rows
+    ]
     assert table.stamps()["mtime"].tolist() == [row.stamp.mtime if row.stamp.size >= 0 else -1 for row in rows]
     assert [row_stamp(parse_json(row_line(row))).hash for row in rows] == [row.stamp.hash for row in rows]
 

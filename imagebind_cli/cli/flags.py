@@ -64,7 +64,9 @@ Pictures = Annotated[
 ]
 Nms = Annotated[float | None, output_option("--nms", metavar="IOU", min=0, max=1, hidden=True, help=NMS)]
 Null = Annotated[bool, input_option("-0", "--null", help="Entries on stdin end with a NUL byte, as from `find -print0`.")]
-Strict = Annotated[bool, input_option("--strict", help="Fail on files of other kinds in folders and patterns instead of skipping them.")]
+Strict = Annotated[
+    bool, input_option("--strict", hidden=True, help="Fail on files of other kinds in folders and patterns instead of skipping them.")
+]
 Errors = Annotated[Path | None, output_option(metavar="FILE", help="Write a JSON line for each failed input to this file.")]
 ModelName = Annotated[
     str | None,

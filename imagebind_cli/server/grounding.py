@@ -12,7 +12,8 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import Field, FiniteFloat
 
 from imagebind_cli.grounding.curves import MomentOptions
-from imagebind_cli.grounding.locate import Located, locate
+from imagebind_cli.grounding.locate import locate
+from imagebind_cli.grounding.located import Located
 from imagebind_cli.grounding.moments import HOP, MomentFinder
 from imagebind_cli.pages.heat import draw_heat
 from imagebind_cli.retrieval.requests import QueryRequest
