@@ -217,7 +217,7 @@ REPORT_FLAGS = {
     "report": Annotated[
         Path | None, truth_option(metavar="FILE", help="Write scores and their origin as JSON; - for stdout, instead of the rows.")
     ],
-    "html": Annotated[Path | None, truth_option(metavar="FILE", help="Write the scores as a page, and regions over their pictures.")],
+    "html": Annotated[Path | None, truth_option(metavar="FILE", help="Write scores, and pictures with regions, as a page.")],
     "plot": Annotated[Path | None, truth_option(metavar="FILE.png", help="Draw the confusion matrix; needs matplotlib.")],
 }
 PROBE_FLAGS = {

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from imagebind_cli.documents import read_json
@@ -71,7 +71,7 @@ class BoxFile:
                 yield item
                 continue
             path = whole_source(item.payload)
-            place = PurePosixPath(os.path.abspath(path) if isinstance(path, str) else item.id)
+            place = PurePosixPath(Path(os.path.abspath(path)).as_posix() if isinstance(path, str) else item.id)
             named = [picture for picture in by_name.get(place.name, []) if _is_end(PurePosixPath(picture.name), place)]
             longest = max((len(PurePosixPath(picture.name).parts) for picture in named), default=0)
             same = [picture for picture in named if len(PurePosixPath(picture.name).parts) == longest]
@@ -141,7 +141,7 @@ def _read_coco(path: Path, place: Path, document: Any, annotations: list[Any]) -
         name = entry.get("file_name") if isinstance(entry, dict) else None
         if not isinstance(name, str) or not name or not isinstance(entry.get("id"), int | str):
             raise UserError(f"{place}: image {number} has no id or no file_name")
-        if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts or "\0" in name:
+        if PureWindowsPath(name).anchor or ".." in PureWindowsPath(name).parts or "\0" in name:  # both kinds of separators
             raise UserError(f"{place}: names the picture {name!r}, which is outside its folder; it is refused")
         pictures[entry["id"]] = by_name.setdefault(name, BoxedPicture(name, name))
     names = {

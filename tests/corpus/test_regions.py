@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -312,7 +311,7 @@ def test_a_killed_run_continues_with_every_region_once(start: Start, embed: Run,
     while not is_store("s.h5") or not len(open_store("s.h5")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait(10)
     there = len(open_store("s.h5")) // 5
     assert 0 < there <= 4

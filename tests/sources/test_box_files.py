@@ -89,7 +89,10 @@ def test_the_pictures_are_beside_the_json_that_names_them() -> None:
         assert (item.id, item.payload.source) == ("in/b.png", os.path.join("data", "in/b.png"))
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../x.png", "in/../../x.png", "..", "\\\\server\\x.png", "in\\..\\..\\x.png", "a\0b.png"])
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/passwd", "../x.png", "in/../../x.png", "..", "\\\\server\\x.png", "in\\..\\..\\x.png", "C:\\x.png", "C:x.png", "a\0b.png"],
+)
 def test_no_picture_outside_the_folder_is_read(name: str) -> None:
     path = coco([{"image_id": 1, "bbox": [0, 0, 1, 1]}], images=[{"id": 1, "file_name": name}])
     with pytest.raises(UserError, match="outside its folder; it is refused"):
