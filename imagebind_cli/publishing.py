@@ -18,7 +18,7 @@ from imagebind_cli.store.export import export
 from imagebind_cli.weights.describe import CARD, describe_model, differing_files
 from imagebind_cli.weights.fetch import public_address
 from imagebind_cli.weights.find import find_checkpoint
-from imagebind_cli.weights.hub import split_place
+from imagebind_cli.weights.hub import hub_client, split_place
 
 README, CONFIG = "README.md", "config.json"
 DATASET = "hf://datasets/"
@@ -37,7 +37,7 @@ ROWS_BY_SIZE = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), 
 
 @dataclass(frozen=True)
 class Upload:
-    """What is uploaded. sizes: the bytes of each file, by its name there. card: the text of README.md. address: the page, once it is there."""
+    """An upload. sizes: the bytes of each file, by its name there. card: the text of README.md. address: the page, once it is there."""
 
     place: str
     kind: Literal["model", "dataset"]
@@ -127,14 +127,29 @@ def _publish(place: str, kind: Literal["model", "dataset"], files: Mapping[str, 
     upload = Upload(place, kind, sizes, str(files[README]))
     if dry_run:
         return upload
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd
 
-    hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT", "").rstrip("/") or None)  # the library reads it at its import only
+    hub = hub_client()
     additions = [CommitOperationAdd(name, content) for name, content in contents.items()]
-    with _explained(place, hub.endpoint):
+    with _explained(place, hub.endpoint), _without_bars():
         hub.create_repo(upload.repository, repo_type=kind, private=private or None, exist_ok=True)
         hub.create_commit(upload.repository, additions, repo_type=kind, commit_message="Upload with imagebind-cli")
     return replace(upload, address=f"{hub.endpoint}/{'datasets/' if kind == 'dataset' else ''}{upload.repository}")
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep the hub's client from drawing bars on stderr, also where that is no terminal."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if are_progress_bars_disabled() or "HF_HUB_DISABLE_PROGRESS_BARS" in os.environ:  # the user's own choice
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 @contextmanager

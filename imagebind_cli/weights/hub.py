@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from typing import TYPE_CHECKING
 
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.weights.fetch import TIMEOUT, RemoteFile, is_safe_name, public_address
 from imagebind_cli.weights.origin import ORIGIN
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 PLACE = re.compile(r"hf://(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>[^/@]+))?")
@@ -32,6 +36,13 @@ def split_place(place: str) -> tuple[str, str | None]:
     raise UsageError(f"{place!r} is not hf://owner/repository or hf://owner/repository@revision")
 
 
+def hub_client() -> HfApi:
+    """Return the client of the hub that `HF_ENDPOINT` names, which the library itself reads at its import only."""
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT", "").rstrip("/") or None)
+
+
 def list_files(place: str) -> tuple[str, list[RemoteFile]]:
     """Return the commit behind a place on the hub, and the files to take: weights, JSON, text, licence.
 
@@ -41,11 +52,11 @@ def list_files(place: str) -> tuple[str, list[RemoteFile]]:
     Raises:
         UserError: no such repository or revision, no access, no weights, an unsafe file name, or no answer.
     """
-    from huggingface_hub import HfApi, hf_hub_url
+    from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     repository, revision = split_place(place)
-    hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT", "").rstrip("/") or None)  # the library reads it at its import only
+    hub = hub_client()
     try:
         model = hub.model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT)
     except GatedRepoError as problem:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the library reads it at its import
-
 import transformers
+from PIL import Image
 
 import imagebind_cli as ib
 from imagebind_cli.encoders.text import END, START, _vocabulary
