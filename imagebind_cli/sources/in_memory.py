@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,9 +70,8 @@ def _sentence(content: bytes) -> str:
 
 
 def _is_picture(payload: Any) -> bool:
-    from PIL import Image
-
-    return isinstance(payload, Image.Image)
+    pillow = sys.modules.get("PIL.Image")  # importing it for every sentence would only cost: who has a picture has imported it
+    return pillow is not None and isinstance(payload, pillow.Image)
 
 
 def _map_source(picture: Any) -> Any:
