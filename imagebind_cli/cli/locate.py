@@ -48,10 +48,9 @@ from imagebind_cli.cli.suites import (
     SuiteReport,
     SuiteRoot,
     check_suite_report,
+    open_suite_of,
     refuse_with_suite,
     refuse_without_suite,
-    required_root,
-    suite_settings,
     write_suite_report,
 )
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
@@ -169,9 +168,10 @@ def locate_command(
         }
         refuse_with_suite(useless | {"--null": nul, "--strict": strict})
         check_suite_report(report)
-        _run_suite(
-            _open_suite(suite, root, suite_option, limit, modality), space, chosen_method, size, chosen, draws, report, answers, errors
-        )
+        from imagebind_cli.grounding.suites import open_location_suite
+
+        opened = open_suite_of(open_location_suite, suite, root, suite_option, limit, modality)
+        _run_suite(opened, space, chosen_method, size, chosen, draws, report, answers, errors)
         return
     refuse_without_suite({"--root": root, "--suite-option": suite_option, "--limit": limit, "--report": report})
     if modality is None:
@@ -206,15 +206,6 @@ def locate_command(
         answers.say_where(talk)
     if talk.failed:
         raise typer.Exit(1)
-
-
-def _open_suite(name: str, root: Path | None, settings: list[str] | None, limit: int | None, modality: str | None) -> LocationSuite:
-    from imagebind_cli.grounding.suites import open_location_suite
-
-    suite = open_location_suite(name, required_root(root), suite_settings(settings or ()), limit)
-    if modality not in (None, suite.modality):
-        raise UsageError(f"suite {name} is of {suite.modality}, not {modality}")
-    return suite
 
 
 def _run_suite(
@@ -265,7 +256,7 @@ class Answers:
 
     @property
     def are_drawn(self) -> bool:
-        """Whether heat maps are drawn."""
+        """Check whether heat maps are drawn."""
         return self.heat is not None or self.html is not None
 
     def check(self) -> None:

@@ -34,9 +34,8 @@ from imagebind_cli.cli.suites import (
     SuiteName,
     SuiteOption,
     check_suite_report,
+    open_suite_of,
     refuse_without_suite,
-    required_root,
-    suite_settings,
     write_suite_report,
 )
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
@@ -147,7 +146,9 @@ def moments_command(
     space = Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory)
     if suite is not None:
         check_suite_report(report)
-        opened = _open_suite(suite, root, suite_option, limit, modality and str(modality))
+        from imagebind_cli.grounding.suites import open_moment_suite
+
+        opened = open_suite_of(open_moment_suite, suite, root, suite_option, limit, modality and str(modality))
         settings = {
             "keep": keep,
             "reading": options_among({opened.modality}, chosen, "query"),
@@ -209,15 +210,6 @@ def _check_request(
             raise UsageError(f"{flag} shows moments, and {scored} gives predictions and scores alone")
     if shown["--plot"] is not None and queries is not None:
         raise UsageError("--plot draws the scores of one query; --html has a timeline for each of --queries")
-
-
-def _open_suite(name: str, root: Path | None, settings: list[str] | None, limit: int | None, modality: str | None) -> MomentSuite:
-    from imagebind_cli.grounding.suites import open_moment_suite
-
-    suite = open_moment_suite(name, required_root(root), suite_settings(settings or ()), limit)
-    if modality not in (None, suite.modality):
-        raise UsageError(f"suite {name} is of {suite.modality}, not {modality}")
-    return suite
 
 
 def _run_suite(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
@@ -15,6 +15,17 @@ from imagebind_cli.files import write_text
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation import Report
+
+
+class OpenedSuite(Protocol):
+    """A suite with the modality of its inputs."""
+
+    @property
+    def modality(self) -> str:
+        """Return the modality of its inputs."""
+
+
+S = TypeVar("S", bound=OpenedSuite)
 
 suite_option = partial(typer.Option, rich_help_panel="Published suites")
 
@@ -50,6 +61,22 @@ def required_root(root: Path | None) -> Path:
     if root is None:
         raise UsageError("--suite needs --root, the folder of its dataset")
     return root
+
+
+def open_suite_of(
+    open_suite: Callable[..., S], name: str, root: Path | None, settings: list[str] | None, limit: int | None, modality: str | None
+) -> S:
+    """Open a suite of a command that is asked for one modality, None for any.
+
+    Args:
+        open_suite: opens it by its name, the folder of its dataset, its options and a limit.
+    Raises:
+        UsageError: no folder, a malformed option, or a suite of another modality. UserError: as `open_suite`.
+    """
+    suite = open_suite(name, required_root(root), suite_settings(settings or ()), limit)
+    if modality not in (None, suite.modality):
+        raise UsageError(f"suite {name} is of {suite.modality}, not {modality}")
+    return suite
 
 
 def refuse_with_suite(given: Mapping[str, Any]) -> None:

@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.installing import REPOSITORY, install
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that pip has installed the distribution into."""
     source, folder = tmp_path_factory.mktemp("source") / "compat", tmp_path_factory.mktemp("installed")
-    shutil.copytree(REPOSITORY / "compat", source)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--no-build-isolation",
-        "--target",
-        folder,
-        source,
-    ]
-    subprocess.run(command, check=True)
+    install("compat", source, folder)
     return folder
 
 

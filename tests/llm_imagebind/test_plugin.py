@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,9 +16,9 @@ from PIL import Image
 
 from imagebind_cli.model import load
 from tests import generate
+from tests.installing import REPOSITORY, install
 
 llm = pytest.importorskip("llm")
-REPOSITORY = Path(__file__).parents[2]
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -124,21 +123,7 @@ def test_a_sentence_without_words_is_refused_by_name() -> None:
 
 def test_an_installed_plugin_is_found_by_llm(tmp_path: Path) -> None:
     source, folder = tmp_path / "source", tmp_path / "installed"
-    shutil.copytree(REPOSITORY / "llm-imagebind", source, ignore=shutil.ignore_patterns("build", "*.egg-info"))
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--no-build-isolation",
-        "--target",
-        folder,
-        source,
-    ]
-    subprocess.run(install, check=True)
+    install("llm-imagebind", source, folder)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [folder, REPOSITORY])), "LLM_USER_PATH": str(tmp_path / "llm")}
     code = "import sys; from llm.cli import cli; cli(['embed-models', '-q', 'imagebind'], standalone_mode=False); sys.exit('torch' in sys.modules)"
     listed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
