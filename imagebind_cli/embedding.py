@@ -1,4 +1,4 @@
-"""What becomes of an item: its unit vectors, what was assumed to read it, and what of it was lost. Imports no torch."""
+"""The outcome of an item: its unit vectors, what was assumed to read it, and what of it was lost. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Embedding:
-    """One unit vector (dim,) float32. span: the seconds of its window, where windows are kept apart.
+    """A unit vector (dim,) float32. span: the seconds of its window, where windows are kept apart.
 
     clock: when that began, in ISO 8601, where the file states it: `2024-05-01T12:00:05.250Z`, without the Z where it does not state the zone.
     region: of a part of a picture or map what is known of it, its `box` (x, y, width, height in pixels) above all.

@@ -89,7 +89,7 @@ class Model:
 
     @property
     def trained_on(self) -> Mapping[str, Mapping[str, str]]:
-        """What its encoders have seen of published suites; see `ModelConfig.trained_on`."""
+        """Return what its encoders have seen of published suites; see `ModelConfig.trained_on`."""
         return self.checkpoint.config.trained_on
 
     def fingerprint(self, modality: str) -> str:

@@ -155,7 +155,7 @@ class DrawnOptions(ReadingOptions):
 
     @property
     def has_regions(self) -> bool:
-        """Whether parts of an input are read, and not the whole."""
+        """Check whether parts of an input are read, and not the whole."""
         return self.tiles is not None or self.regions is not None
 
     def tile_sides(self) -> tuple[Fraction, ...]:

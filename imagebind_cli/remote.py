@@ -79,7 +79,7 @@ class RemoteModel:
 
     @property
     def trained_on(self) -> Mapping[str, Mapping[str, str]]:
-        """What its encoders have seen of published suites."""
+        """Return what its encoders have seen of published suites."""
         return self._described["trained_on"]  # type: ignore[no-any-return]
 
     def fingerprint(self, modality: str) -> str:

@@ -22,7 +22,7 @@ class UnreadableContent(click.ClickException, ValueError):
 
 
 class ImageBindEmbeddings(llm.EmbeddingModel):  # type: ignore[misc, name-defined]
-    """One of the models of `MODELS`. Text is a sentence; of bytes, the content shows whether they are a picture, a video or a sound."""
+    """A model of `MODELS`. Text is a sentence; of bytes, the content shows whether they are a picture, a video or a sound."""
 
     supports_text = True
     supports_binary = True

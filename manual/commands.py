@@ -51,7 +51,7 @@ class Command:
 
 
 class Formatter(Protocol):
-    """What `write_sections` writes to: `MarkdownPage` and `ManPage`."""
+    """The interface that `write_sections` writes to: `MarkdownPage` and `ManPage`."""
 
     def section(self, heading: str) -> Any:
         """Return a context manager that writes a heading."""

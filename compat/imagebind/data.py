@@ -57,7 +57,7 @@ VISION = packaged_config("huge").encoders["vision"]
 
 
 class ClipInfo(NamedTuple):
-    """One clip that a sampler chose, as pytorchvideo describes it."""
+    """A clip that a sampler chose, as pytorchvideo describes it."""
 
     clip_start_sec: Seconds
     clip_end_sec: Seconds

@@ -1,4 +1,4 @@
-"""What code that reads frames of its own does to them before the model: sampling, scaling, normalising, cropping.
+"""Sampling, scaling, normalising and cropping, for code that reads frames of its own.
 
 Dimensions: c channels, t frames, h, w height and width.
 """

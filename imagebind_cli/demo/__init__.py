@@ -84,7 +84,7 @@ class SceneChapter(Chapter):
 
     @property
     def is_right(self) -> bool:
-        """Whether the peak lies in the box of the right thing."""
+        """Check whether the peak lies in the box of the right thing."""
         return self.name == self.expected
 
 
@@ -103,7 +103,7 @@ class TimelineChapter(Chapter):
 
     @property
     def is_right(self) -> bool:
-        """Whether the best moment lies within the right one, and fills half of it or more."""
+        """Check whether the best moment lies within the right one, and fills half of it or more."""
         start, end = self.expected
         return start <= self.best.start < self.best.end <= end and self.best.end - self.best.start >= (end - start) / 2
 

@@ -162,7 +162,7 @@ class VectorSource:
 
     @property
     def has_regions(self) -> bool:
-        """Whether any of the vectors are of regions."""
+        """Check whether any of the vectors are of regions."""
         tiles = getattr(self.options, "tiles", None) is not None
         return tiles or holds_boxes(self._record) or any(holds_boxes(reader.provenance) for reader in self._readers)
 

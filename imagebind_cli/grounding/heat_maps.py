@@ -23,7 +23,7 @@ Windows = list[tuple[tuple[float, float] | None, np.ndarray]]  # the seconds of 
 
 
 class HeatMaps:
-    """One input in progress: `add` its pieces, then take the `answers`.
+    """An input in progress: `add` its pieces, then take the `answers`.
 
     Args:
         asked: the queries. ground: whether the answers keep what heat maps are drawn on.

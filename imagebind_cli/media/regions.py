@@ -79,7 +79,7 @@ class Cut:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What a row says of the region: its `box` as x, y, width, height, and what is known of it."""
+        """Return what a row says of the region: its `box` as x, y, width, height, and what is known of it."""
         left, top, right, bottom = self.box
         return {**self.about, "box": [left, top, right - left, bottom - top]}
 

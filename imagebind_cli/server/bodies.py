@@ -29,7 +29,7 @@ class Body(BaseModel):
 
 
 class Part(Body):
-    """One part of a query: a sentence, a file, or an item of the stores; and how much it counts."""
+    """A part of a query: a sentence, a file, or an item of the stores; and how much it counts."""
 
     text: str | None = None
     image: File | None = None

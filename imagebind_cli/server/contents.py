@@ -1,4 +1,4 @@
-"""What a request holds: sentences, and files as `data:` addresses, as base64, or as names of files below the server's root."""
+"""The inputs of a request: sentences, and files as `data:` addresses, as base64, or as names of files below the server's root."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMED = frozenset({"centres"})  # reading options whose value may be the name of
 
 @dataclass(frozen=True)
 class Content:
-    """One input of a request. payload: a sentence, the bytes of a file, or the path of one below the root. name: what answers call it."""
+    """An input of a request. payload: a sentence, the bytes of a file, or the path of one below the root. name: what answers call it."""
 
     modality: str
     payload: str | bytes | Path

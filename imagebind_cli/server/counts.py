@@ -1,4 +1,4 @@
-"""What the server counts, in the text form that Prometheus collects."""
+"""Counts of the server, in the text form that Prometheus collects."""
 
 from __future__ import annotations
 

@@ -53,13 +53,13 @@ class EmbeddingsRequest(BaseModel):
 
     @property
     def in_base64(self) -> bool:
-        """Whether vectors are wanted in base64."""
+        """Check whether vectors are wanted in base64."""
         return "base64" in (self.encoding_format, self.embedding_type)
 
 
 @dataclass(frozen=True)
 class EmbeddingsOrder:
-    """What a request asks for. contents: by index. combined: whether all become one vector. notes: what of the request has no effect."""
+    """A request for vectors. contents: by index. combined: whether all become one vector. notes: what of the request has no effect."""
 
     contents: list[Content | Failure]
     combined: bool

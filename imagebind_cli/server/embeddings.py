@@ -25,7 +25,7 @@ from imagebind_cli.store import vector_line
 
 
 class ProvenanceRequest(Body):
-    """How vectors are made: what a store of them would record."""
+    """Return how vectors are made, as a store of them would record it."""
 
     modality: Annotated[str, Field(description="Of the inputs.")]
     options: Options = Field(default_factory=dict)

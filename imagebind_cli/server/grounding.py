@@ -62,12 +62,12 @@ class MomentsRequest(Body):
 
     @property
     def options(self) -> MomentOptions:
-        """What counts as a moment."""
+        """Return what counts as a moment."""
         return MomentOptions(self.threshold, self.min_length, self.join, self.k)
 
 
 class _Place(NamedTuple):
-    """What is located, under its name, by a query and its name."""
+    """A request to locate: an input and a query, each with its name."""
 
     modality: str
     source: str | Stretch

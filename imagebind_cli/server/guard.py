@@ -140,7 +140,7 @@ class Guard:
 
     @property
     def limits(self) -> Limits:
-        """What requests may take."""
+        """Return what requests may take."""
         return self._limits
 
 
@@ -166,7 +166,7 @@ class _Room:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether even reading it to its end is too much."""
+        """Check whether even reading it to its end is too much."""
         return self._came > DISCARDED * self._guard.limits.body
 
     def check(self) -> None:

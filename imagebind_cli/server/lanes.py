@@ -47,7 +47,7 @@ class Lanes:
 
     @property
     def waiting(self) -> int:
-        """How many things wait."""
+        """Count the things that wait."""
         return sum(len(lane.jobs) for lane in list(self._lanes.values()))
 
     def submit(self, name: str, work: Work, key: Hashable, things: list[Any]) -> list[Future[Any]]:

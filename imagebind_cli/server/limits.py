@@ -1,4 +1,4 @@
-"""What one request may ask of the server, what all of them may together, and the refusal of one that asks for more."""
+"""Limits of one request and of all together, and the refusal of one that asks for more."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 
 @dataclass(frozen=True)
 class Limits:
-    """What requests may take.
+    """The limits of requests.
 
     body: bytes of one request, which holds files in base64, a third longer than they are. items: inputs of one request.
     pixels: of a picture; one whose header claims more is not unpacked. item_seconds: reading one input. seconds: from a request to its answer.

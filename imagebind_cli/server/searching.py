@@ -37,7 +37,7 @@ class SearchRequest(Body):
 
 
 class _Key(NamedTuple):
-    """What searches have in common that are answered together."""
+    """The settings that searches share which are answered together."""
 
     stores: tuple[int, ...]
     k: int

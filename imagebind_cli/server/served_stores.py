@@ -53,7 +53,7 @@ class ServedStores:
 
     @property
     def names(self) -> list[str]:
-        """What requests call the stores: the names of their files, with numbers where two are alike."""
+        """Return what requests call the stores: the names of their files, with numbers where two are alike."""
         names = [place.name for place in self._places]
         return [f"{name}:{number}" if names.count(name) > 1 else name for number, name in enumerate(names)]
 

@@ -1,4 +1,4 @@
-"""What the routes share: the model, the stores, the lanes in which inputs wait, and what is counted."""
+"""The parts that routes share: the model, the stores, the lanes in which inputs wait, and what is counted."""
 
 from __future__ import annotations
 

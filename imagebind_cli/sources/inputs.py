@@ -57,7 +57,7 @@ class Inputs:
 
     @property
     def are_of_boxes(self) -> bool:
-        """Whether the inputs are the pictures that the file of boxes names."""
+        """Check whether the inputs are the pictures that the file of boxes names."""
         return self.boxes is not None and self.manifest is None and not self.arguments
 
     def check_reading(self, options: ReadingOptions) -> None:

@@ -28,7 +28,7 @@ EXAMPLE = "postgresql://USER@HOST/DATABASE"
 
 @dataclass(frozen=True)
 class TableExport:
-    """What an export to a table did.
+    """The counts of an export to a table.
 
     place: the database without the password. table: its name in SQL. rows: of the store. added: those the table lacked. removed: older rows of the
     same ids. index: a statement that makes searches fast; None where the table existed before, or has too many dimensions for one.
@@ -83,7 +83,7 @@ def export_to_postgres(
 
 
 class _Transfer:
-    """One transaction: rows go into the table itself if it is new, else into a temporary one and from there into it."""
+    """A transaction: rows go into the table itself if it is new, else into a temporary one and from there into it."""
 
     def __init__(self, connection: Any, table: Any, columns: TableColumns, dim: int) -> None:
         self._connection, self._columns, self._table, self._dim = connection, columns, table, dim

@@ -37,7 +37,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Scores:
-    """What one way of separating reaches, for each of n mixtures.
+    """The scores of one way of separating, for each of n mixtures.
 
     gain: SI-SDR improvement in dB (n,). bss: SDR, SIR and SAR in dB (n, 3), or None. level: of what comes out, below the mixture, in dB (n,).
     """

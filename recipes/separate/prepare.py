@@ -70,7 +70,7 @@ class Sounds:
 
 @dataclass(frozen=True)
 class Data:
-    """What `data.safetensors` holds. asking: vectors by kind: `text`, `image`, and for tests `other text` and `unseen image`."""
+    """The contents of `data.safetensors`. asking: vectors by kind: `text`, `image`, and for tests `other text` and `unseen image`."""
 
     train: Sounds
     test: Sounds

@@ -36,7 +36,7 @@ LARGEST_GRADIENT = 5.0
 
 @dataclass(frozen=True)
 class Settings:
-    """What the result depends on, besides the data."""
+    """The settings that the result depends on, besides the data."""
 
     steps: int = 4000
     batch: int = 16

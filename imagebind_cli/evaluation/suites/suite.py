@@ -73,7 +73,7 @@ class Suite:
 
 
 class DescribedSuite(Protocol):
-    """What a report says of a suite, whichever command runs it; see `Suite` for the fields."""
+    """The facts of a suite in a report, whichever command runs it; see `Suite` for the fields."""
 
     @property
     def name(self) -> str: ...

@@ -24,7 +24,7 @@ Windows = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class MomentContents:
-    """What a layout read from a dataset's folder.
+    """The contents that a layout read from a dataset's folder.
 
     truths: those whose recording is there. recordings: the files, by `vid`. modality: what they are read as, if not the recipe's.
     """

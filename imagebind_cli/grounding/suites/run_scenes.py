@@ -129,7 +129,7 @@ class _Tally:
 
     @property
     def scored(self) -> int:
-        """How many scenes have been added."""
+        """Count the scenes that have been added."""
         return len(self._rows.get("", ()))
 
     def add(self, answers: Iterator[Located]) -> Iterator[SceneResult]:

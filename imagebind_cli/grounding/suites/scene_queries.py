@@ -1,4 +1,4 @@
-"""What is asked in each scene of a suite, and the wrong queries beside it, which tell whether a map is of the query or of the picture.
+"""The queries of each scene of a suite, and the wrong ones beside it, which tell whether a map is of the query or of the picture.
 
 Of sounds these are another scene's sound (`swapped`), white noise, and silence; of classes, another scene's class.
 """

@@ -1,4 +1,4 @@
-"""What a heat map scores against the truth of its scene, and how the scores of all scenes become figures, by the metric of the suite."""
+"""Score a heat map against the truth of its scene, and turn the scores of all scenes into figures, by the metric of the suite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a suite of localisation holds: pictures, what is asked in each, and where that is."""
+"""A suite of localisation: pictures, the queries of each, and their places."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class SceneContents:
-    """What a layout read from a dataset's folder.
+    """The contents that a layout read from a dataset's folder.
 
     classes: the names of the classes, where queries are names. notes: about this copy.
     """
@@ -67,7 +67,7 @@ class LocationSuite:
 
     @property
     def query_modality(self) -> str:
-        """What is asked: sentences where classes have names, else sounds."""
+        """Return the modality of the queries: sentences where classes have names, else sounds."""
         return "text" if self.classes else "audio"
 
 

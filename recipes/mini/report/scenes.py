@@ -81,7 +81,7 @@ def recordings(work: Path, codes: set[str], fold: str = "?") -> dict[str, list[s
 
 @dataclass(frozen=True)
 class Found:
-    """What scenes (n,) give: shares of peaks in the right drawing and in another one, mean overlaps of the boxes; and the seconds of each scene."""
+    """Figures of scenes (n,): shares of peaks in the right drawing and in another one, mean overlaps of the boxes; and the seconds of each scene."""
 
     right: np.ndarray
     wrong: np.ndarray
