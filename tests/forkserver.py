@@ -40,7 +40,8 @@ READ_ONCE = (  # variables that an interpreter or a library reads as it starts
     *("PYTHONHASHSEED", "PYTHONWARNINGS", "PYTHONIOENCODING", "PYTHONUTF8"),
     *("OMP_", "MKL_", "LD_", "MALLOC_", "TORCH_", "KMP_", "OPENBLAS_"),
 )
-READ_LATER = ("TORCH_NCCL_",)
+# Not read at the start; scikit-learn puts those of KMP into the process of the tests that imports it, and so into all of its programs.
+READ_LATER = ("TORCH_NCCL_", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 PACKAGE = "imagebind_cli"  # a program that has another one in its folder or its PYTHONPATH, or other packages beside it, imports it anew
 HIGH = 200  # descriptors from here on are out of the way of those that a program is given
 PROJECT = Path(__file__).parents[1]
