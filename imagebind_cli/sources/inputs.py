@@ -100,7 +100,7 @@ class Inputs:
 
     def count(self, modalities: Modalities, frames: bool = False) -> int | None:
         """Estimate the number of items, where that is possible without reading them: None for stdin and archives."""
-        whole = self.boxes if self.are_of_boxes else self.listed
+        whole = self.boxes if self.are_of_boxes and self.listed is None else self.listed
         if whole is not None:
             return len(whole)
         if self.manifest is not None:
