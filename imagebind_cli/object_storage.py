@@ -13,18 +13,32 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from imagebind_cli.errors import UserError, first_line
 
 EXTRAS = {"s3": "s3", "gs": "gs", "hf": ""}  # scheme to the extra with its package
 ADDRESS = re.compile(rf"({'|'.join(EXTRAS)})://(?!/)")
+AS_PATH = re.compile(rf"({'|'.join(EXTRAS)}):/")  # which `Path` makes of an address
 MAX_OBJECT = 2 << 30  # bytes; a larger one is refused before it is read
 
 
 def is_object(path: object) -> bool:
     """Check whether a path is the address of an object or of a prefix of objects."""
     return isinstance(path, str) and ADDRESS.match(path) is not None
+
+
+def refuse_object(path: Path | str) -> None:
+    """Refuse the address of an object as an output.
+
+    Raises:
+        UserError: it is one.
+    """
+    if AS_PATH.match(str(path)):
+        raise UserError(
+            f"{path}: outputs grow by appending and are locked, which object storage has not; write to a disk, and copy the result"
+        )
 
 
 def join_path(folder: str, path: str) -> str:

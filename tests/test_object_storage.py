@@ -98,6 +98,13 @@ def test_large_objects_are_refused_before_they_are_read(bucket: Any, embed: Run,
     assert "bytes; at most 100 are read of one object" in line
 
 
+@pytest.mark.parametrize(("command", "output"), [("embed", "s3://pictures/a.store"), ("preprocess", "gs://pictures/a-%06d.tar")])
+def test_outputs_are_refused(imagebind: Run, command: str, output: str) -> None:
+    done = imagebind(command, "image", "a.png", "-o", output)
+    assert done.code == 1
+    assert "write to a disk, and copy the result" in done.err
+
+
 def test_a_missing_package_has_its_remedy(embed: Run) -> None:
     if find_spec("gcsfs"):
         pytest.skip("gcsfs is installed")
