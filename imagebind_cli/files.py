@@ -19,7 +19,7 @@ from typing import Any
 
 from imagebind_cli.checksums import seal
 from imagebind_cli.descriptors import NO_LINK, lock, open_descriptor, remove_locked, sync
-from imagebind_cli.errors import UserError, writing
+from imagebind_cli.errors import InUseError, UserError, writing
 
 BUILDING = re.compile(r"\..+\.[0-9a-f]{16}\.partial", re.DOTALL)  # names of the folders in which files are built
 LOCK = ".imagebind.lock"  # the file in such a folder that its writer keeps locked
@@ -123,7 +123,7 @@ def open_locked(path: Path, busy: str | None, flags: int = 0) -> int:
     Returns:
         The file descriptor.
     Raises:
-        UserError: another process holds the lock.
+        InUseError: another process holds the lock.
     """
     while True:
         descriptor = open_descriptor(path, os.O_RDWR | os.O_CREAT | flags)
@@ -131,7 +131,7 @@ def open_locked(path: Path, busy: str | None, flags: int = 0) -> int:
             try:
                 lock(descriptor, wait=busy is None)
             except BlockingIOError:
-                raise UserError(busy or "") from None
+                raise InUseError(busy or "") from None
             if _is_still(descriptor, path):
                 return descriptor
         except BaseException:

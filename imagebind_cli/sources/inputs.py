@@ -6,7 +6,7 @@ import glob
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,6 +31,7 @@ class Inputs:
     columns: names to give to its columns, as in `tabular.read_rows`. stdin: what `-` reads; nul: its entries end with a NUL byte.
     boxes: the regions of these inputs that are read in their place; without arguments and manifest its own pictures are the inputs.
     others: which files in folders are not meant, and how many there were. warn: called with a line on anything odd about stdin.
+    listed: the items themselves, where another process has listed them.
     """
 
     arguments: tuple[str, ...] = ()
@@ -41,6 +42,7 @@ class Inputs:
     others: Others = field(default_factory=Others)
     warn: Callable[[str], None] | None = None
     boxes: BoxFile | None = None
+    listed: Sequence[Item | Failure] | None = None
 
     @classmethod
     def of(
@@ -82,6 +84,8 @@ class Inputs:
             modalities: to read of each item. skips: checks whether to skip a file, before it is opened.
             frames: a folder is one item, the frames of a video.
         """
+        if self.listed is not None:
+            return iter(self.listed)
         if self.boxes is not None:
             if len(modalities) > 1:
                 raise UsageError("boxes are of one modality at a time")
@@ -96,8 +100,9 @@ class Inputs:
 
     def count(self, modalities: Modalities, frames: bool = False) -> int | None:
         """Estimate the number of items, where that is possible without reading them: None for stdin and archives."""
-        if self.boxes is not None and self.are_of_boxes:
-            return len(self.boxes)
+        whole = self.boxes if self.are_of_boxes and self.listed is None else self.listed
+        if whole is not None:
+            return len(whole)
         if self.manifest is not None:
             if not self.manifest.is_file():  # a pipe
                 return None
