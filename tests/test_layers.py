@@ -25,7 +25,7 @@ ROWS = [
     ["pipeline"],
     ["model", "remote"],
     ["space"],
-    ["corpus", "live", "publishing"],
+    ["corpus", "live", "number_types", "publishing"],
     ["evaluation", "retrieval"],
     ["grounding", "insight"],
     ["pages"],
