@@ -18,6 +18,7 @@ from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import PLACED
 from imagebind_cli.media.masks import PictureMask
 from imagebind_cli.media.video.frame_folder import frame_names
+from imagebind_cli.object_storage import is_object, object_stamp, read_object
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face, face
 from imagebind_cli.sources import Failure, Item, Regions, Stretch, whole_source
@@ -176,7 +177,8 @@ def has_changed(item: Item, faces: Sequence[Face]) -> bool:
 def glance(payload: Any, faces: Sequence[Face]) -> Stamp:
     """Return the size and the time of change of the files of a payload: of several their total and the latest; `UNKNOWN` without a file."""
     parts = [(face, payload[face.name] if isinstance(payload, dict) else payload) for face in faces]
-    paths = [path for face, part in parts if not face.text and isinstance(path := whole_source(part), str)]
+    named = (path for face, part in parts if not face.text and isinstance(path := whole_source(part), str))
+    paths = [path for path in named if not is_object(path)]  # an object is read in one request, and never half old
     try:
         found = [_file_stamp(path, verify=False) for path in paths]
     except (OSError, ValueError):  # the reader reports why
@@ -223,6 +225,8 @@ def stamper(face: Face, verify: bool) -> Callable[[Any], Stamp]:
 
 
 def _file_stamp(path: str, verify: bool) -> Stamp:
+    if is_object(path):
+        return Stamp(*object_stamp(path), content_hash(read_object(path).getbuffer()) if verify else b"")
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         return _frames_stamp(path, verify)

@@ -13,11 +13,12 @@ from typing import Any, BinaryIO
 
 from imagebind_cli.errors import OptionError, UsageError, UserError
 from imagebind_cli.file_kinds import Others, is_included, is_other
+from imagebind_cli.object_storage import is_object
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.prepared import is_shard
 from imagebind_cli.sources.archives import archive_fault, expand_archives, from_shard, samples_of
 from imagebind_cli.sources.box_files import BoxFile, read_boxes
-from imagebind_cli.sources.folders import from_files, names_store
+from imagebind_cli.sources.folders import from_files, from_objects, names_store
 from imagebind_cli.sources.items import Failure, Item, Modalities, Skips, are_sentences, as_sentence
 from imagebind_cli.sources.manifests import from_manifest, from_row
 from imagebind_cli.tabular import BadRow, encoding_fault, json_object
@@ -108,7 +109,7 @@ class Inputs:
                 return None
             with open(self.manifest, "rb") as file:
                 return sum(1 for line in file if line.strip()) - (self.manifest.suffix.lower() in (".csv", ".tsv"))
-        if not self.arguments or any(name == "-" or name.endswith((".tar", ".h5")) for name in self.arguments):
+        if not self.arguments or any(name == "-" or name.endswith((".tar", ".h5")) or is_object(name) for name in self.arguments):
             return None
         if are_sentences(modalities):
             return len(self.arguments)
@@ -139,8 +140,8 @@ def from_arguments(
     """Yield the items of arguments: for text each argument is a sentence; else a file, a folder (all files below it) or a pattern.
 
     A tar shard or a prepared HDF5 file means the samples in it. `-` anywhere means stdin: a tar archive, or
-    lines. A name that is none of these is a `Failure`, and the others continue. Files plainly of another kind that a folder or a pattern
-    brings along are skipped.
+    lines. The address of an object is a file, and a prefix of addresses a folder. A name that is none of these is a `Failure`, and the others
+    continue. Files plainly of another kind that a folder or a pattern brings along are skipped.
 
     Args:
         frames: a folder is one item, the frames of a video. others: counts what is skipped. warn: called with a line on anything odd about stdin.
@@ -151,6 +152,8 @@ def from_arguments(
             yield from from_stream(stdin, modalities, nul, skips, warn)
         elif are_sentences(modalities) and samples_of(argument, modalities) is None:
             yield as_sentence(argument)
+        elif is_object(argument):
+            yield from from_objects(argument, modalities, skips, others)
         elif os.path.isdir(argument) and not names_store(argument):
             yield from from_files(argument, [argument], modalities, skips, frames, others)
         elif os.path.lexists(argument):
