@@ -59,7 +59,7 @@ def open_container(source: Source) -> InputContainer:
     """Open a container at its beginning. A file that names others, such as a playlist, is refused, so that nothing else is read.
 
     Raises:
-        OSError: it cannot be read. ValueError: it is of one of the kinds that are refused.
+        FFmpegError: it cannot be read, or is of a kind that is refused.
     """
     import av
 
@@ -69,10 +69,9 @@ def open_container(source: Source) -> InputContainer:
     place = f"file:{os.fspath(source)}" if isinstance(source, str | os.PathLike) else source
     try:
         return av.open(place, mode="r", options={"format_whitelist": _formats()})
-    except av.ArgumentError:
-        raise ValueError(
-            "by its name or first bytes text, a list of other files, or data without a header; none of these is read"
-        ) from None
+    except av.ArgumentError as error:
+        reason = "it is text, a list of other files, or data without a header, and none of these is read"
+        raise av.ArgumentError(error.errno, reason) from None
 
 
 @dataclass(frozen=True)
