@@ -21,7 +21,7 @@ ROWS = [
     ["sources", "encoder"],
     ["region_samples"],
     ["weights", "encoders", "int8", "engine", "readers"],
-    ["families"],
+    ["families", "cores"],
     ["pipeline"],
     ["model", "remote"],
     ["space"],
