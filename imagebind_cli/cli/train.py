@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imagebind_cli.cli.command import HeadedCommand, single_command
 from imagebind_cli.cli.output import write, write_json_line
 from imagebind_cli.cli.talk import say
 from imagebind_cli.errors import UsageError, writing
@@ -206,3 +207,6 @@ def _write_plan(recipe: Recipe, device: torch.device, out: Path | None, as_json:
 
 
 train_command.__doc__ = HELP
+
+
+app = single_command("train", train_command, cls=HeadedCommand)
