@@ -14,7 +14,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from imagebind_cli.checksums import seal
@@ -73,6 +73,12 @@ def _put_all_in_place(folder: Path, target: Path, name: str) -> None:
             for beside in new:
                 beside.unlink(missing_ok=True)
         raise
+
+
+def leaves_folder(name: str) -> bool:
+    """Check whether a path that a file names may lead out of the folder that it is joined to: absolute, with `..`, or not a path at all."""
+    path = PureWindowsPath(name)  # understands both kinds of separators
+    return bool(path.anchor) or ".." in path.parts or "\0" in name
 
 
 def write_text(path: Path, text: str, errors: str = "strict") -> None:

@@ -70,7 +70,11 @@ class Resume:
         """Check whether a file is done, before it is opened, and count it. Shares and retries are not considered: it may be an archive of others."""
         if self.store is None or not self._is_done(path, path):
             return False
-        self.listener.skipped += self._is_asked(path)
+        if self._is_asked(path) and hash(path) in self._came:
+            self.listener.repeated += 1
+        elif self._is_asked(path):
+            self._came[hash(path)] = hash(path)
+            self.listener.skipped += 1
         return True
 
     def choose(self, items: Iterable[Item | Failure]) -> Iterator[Item | Failure]:
@@ -140,7 +144,7 @@ class Resume:
 
 
 def distinct(items: Iterable[Item | Failure], listener: Listener, came: dict[int, int] | None = None) -> Iterator[Item | Failure]:
-    """Yield each item once. An id that comes again with another input, or that no store can hold, is a failure.
+    """Yield each item once, and count those that come again. An id that comes again with another input, or that no store can hold, is a failure.
 
     came: hashes of ids to hashes of their inputs, since there may be millions; a removed one may come again.
     """
@@ -156,7 +160,7 @@ def distinct(items: Iterable[Item | Failure], listener: Listener, came: dict[int
             came[id] = input
             yield item
         elif came[id] == input:
-            listener.skipped += 1
+            listener.repeated += 1
         else:
             yield Failure(item.id, "this id came before with another input; give each its own")
 
