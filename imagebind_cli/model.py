@@ -89,13 +89,20 @@ class Model:
         return self.checkpoint.config.family
 
     @property
+    def rounded(self) -> str | None:
+        """The number type that its weights were rounded to, if `weights convert --dtype` made them."""
+        record = self.checkpoint.config.rounded
+        return record and record["dtype"]
+
+    @property
     def trained_on(self) -> Mapping[str, Mapping[str, str]]:
         """Return what its encoders have seen of published suites; see `ModelConfig.trained_on`."""
         return self.checkpoint.config.trained_on
 
     def fingerprint(self, modality: str) -> str:
-        """Return the identity of a modality's weights, as stores record it."""
-        return self.checkpoint.fingerprint(registry.face(modality).encoder)
+        """Return the identity of a modality's weights, as stores record it; of rounded ones, that of those they were made from."""
+        name, rounded = registry.face(modality).encoder, self.checkpoint.config.rounded
+        return rounded["weights"][name] if rounded and name in rounded["weights"] else self.checkpoint.fingerprint(name)
 
     def config(self, modality: str) -> EncoderConfig:
         """Return the shape of a modality's encoder and of the input it takes; reads no weights.
@@ -286,6 +293,7 @@ class Model:
             "family": self.family,
             **({} if self.folder is None else {"folder": self.folder}),
             "weights": self.fingerprint(modality),
+            **({} if self.rounded is None else {"rounded": self.rounded}),
             "untrained": self.checkpoint.untrained,
             "licence": self.checkpoint.config.licence,
             "dim": self.dim,

@@ -187,6 +187,12 @@ def check_prepared_output(output: str, modalities: Sequence[str], shard_bytes: i
         raise UsageError("an .h5 holds clips of one shape, which pictures and videos differ in: name image or video, or write a .tar")
 
 
+def preparation_record(modalities: Sequence[str], model: str | None, options: Options | None) -> dict[str, Any]:
+    """Return how `preprocess` makes samples for a model, and with which version."""
+    reading = _reading(modalities, options)
+    return _record(_configs(model, reading), reading, "")
+
+
 def _reading(modalities: Sequence[str], options: Options | None) -> dict[Face, ReadingOptions]:
     """Return each modality with its options.
 
