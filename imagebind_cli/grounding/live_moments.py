@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from imagebind_cli.errors import UserError
 from imagebind_cli.grounding.curves import ROUNDING, MomentOptions, relative_scores
 from imagebind_cli.live import LiveRow
 from imagebind_cli.media.clock import clock_text
@@ -65,15 +66,28 @@ def find_live_moments(
         options: `k` has no meaning here. Without a threshold it is (maximum + median) / 2 of the scores of the last `REMEMBERED` seconds,
             second by second, and no moment begins within the first `FIRST_SECONDS`.
         others: vectors (names, dim) of other names; scores are then relative to them.
+    Raises:
+        UserError: the stream broke off, as `live.embed_stream` says; the moment that was under way is yielded first.
     """
     options = options or MomentOptions()
     level, run = _Level(options.threshold), _Run(options)
-    row = None
-    for second in _seconds(rows, query, others):
+    row: LiveRow | None = None
+    failure: UserError | None = None
+
+    def received() -> Iterator[LiveRow]:
+        nonlocal failure
+        try:
+            yield from rows
+        except UserError as error:
+            failure = error
+
+    for second in _seconds(received(), query, others):
         row = second.row
         yield from run.add(second, level.after(second.score))
     if row is not None:
         yield from run.finish(row)
+    if failure is not None:
+        raise failure
 
 
 @dataclass(frozen=True)

@@ -31,23 +31,25 @@ def stores(folder: Path) -> float:
 def test_the_score_of_two_stores(imagebind: Run, stores: float) -> None:
     run = imagebind("score", "a.h5", "b.h5", "--pairs", "stem", "--json")
     score = json.loads(run.out)
-    assert (run.code, score["n"]) == (0, 2)
-    assert score["mean"] == pytest.approx(stores, abs=1e-6)
+    assert (run.code, score["pairs"]) == (0, 2)
+    assert score["score"] == pytest.approx(stores, abs=1e-6)
     assert "x/3.png" in run.err
     assert "y/4.wav" in run.err
 
 
 def test_rows_are_lines_of_pairs(imagebind: Run, stores: float) -> None:
     rows = imagebind("score", "a.h5", "b.h5", "--pairs", "stem", "--rows").rows
-    assert np.mean([row["score"] for row in rows]) == pytest.approx(stores, abs=1e-6)
+    assert np.mean([row["cosine"] for row in rows]) == pytest.approx(stores, abs=1e-6)
 
 
 def test_files_are_embedded_first(imagebind: Run, folder: Path) -> None:
+    for name in ("a", "b"):
+        (folder / name).mkdir()
     for number in range(2):
         generate.picture(folder / "a" / f"{number}.png", seed=number)
         generate.audio(folder / "b" / f"{number}.wav", seed=number)
     run = imagebind("score", "a", "b", "--pairs", "stem", "--json", "--model", "tiny")
-    assert (run.code, json.loads(run.out)["n"]) == (0, 2), run.err
+    assert (run.code, json.loads(run.out)["pairs"]) == (0, 2), run.err
 
 
 @pytest.mark.parametrize(

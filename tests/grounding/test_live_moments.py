@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from tests.conftest import Run
 QUERY, OTHER = np.eye(3, dtype=np.float64)[:2]
 
 
-def live_rows(windows: Sequence[tuple[float, float]], cosines: Sequence[float], others: Sequence[float] | None = None) -> Iterator[LiveRow]:
+def live_rows(windows: Iterable[tuple[float, float]], cosines: Iterable[float], others: Sequence[float] | None = None) -> Iterator[LiveRow]:
     """Windows of a stream with these cosines with `QUERY` and `OTHER`."""
     for (start, end), cosine, other in zip(windows, cosines, others or itertools.repeat(0.0), strict=False):
         yield LiveRow("live", "audio", start, end, "2026-05-01T12:00:00.000Z", np.array([cosine, other, 0.0]), 0, time.monotonic())
@@ -46,7 +46,7 @@ def test_with_a_threshold_they_are_those_of_the_whole(hop: float, length: float,
     for moment, (first, stop) in zip(moments, runs, strict=True):
         assert moment.score == pytest.approx(np.nanmean(curve.scores[first:stop]), abs=1e-12)
         assert moment.best_score == pytest.approx(np.nanmax(curve.scores[first:stop]), abs=1e-12)
-        assert moment.best == times[first + int(np.nanargmax(curve.scores[first:stop]))]
+        assert curve.scores[int(np.flatnonzero(times == moment.best)[0])] == pytest.approx(moment.best_score, abs=1e-12)
 
 
 def test_a_moment_comes_once_no_window_can_change_it() -> None:
@@ -71,24 +71,25 @@ def test_scores_may_be_relative_to_other_names() -> None:
 
 def test_without_a_threshold_it_follows_the_stream() -> None:
     """The same rise counts on a quiet and on a loud background; in the first seconds nothing does."""
-    cosines = [0.9, 0.9] + [0.1] * 40 + [0.5] * 3 + [0.1] * 700 + [0.4] * 700 + [0.6] * 3 + [0.4] * 10
+    cosines = [0.5, 0.5] + [0.12, 0.1] * 20 + [0.5] * 3 + [0.12, 0.1] * 350 + [0.42, 0.4] * 350 + [0.6] * 3 + [0.4] * 10
     windows = [(float(number), number + 1.0) for number in range(len(cosines))]
     moments = list(find_live_moments(live_rows(windows, cosines), QUERY))
-    assert (1445.0, 1448.0) in [(moment.start, moment.end) for moment in moments]
+    assert {(42.0, 45.0), (1445.0, 1448.0)} <= {(moment.start, moment.end) for moment in moments}
     assert all(moment.start >= FIRST_SECONDS for moment in moments)
-    assert moments[-1].threshold == pytest.approx(0.5)
+    assert moments[-1].threshold == pytest.approx(0.505, abs=0.01)
 
 
-def test_memory_does_not_grow_with_the_stream() -> None:
-    def ask(count: int) -> int:
-        rows = live_rows([(float(number), number + 2.0) for number in range(count)], np.tile([0.1, 0.9], count // 2).tolist())
+@pytest.mark.parametrize("threshold", [None, 0.0, 0.6])
+def test_memory_does_not_grow_with_the_stream(threshold: float | None) -> None:
+    def peak(count: int) -> int:
+        rows = live_rows(((float(number), number + 2.0) for number in range(count)), (number % 2 for number in range(count)))
         tracemalloc.start()
-        assert sum(1 for _ in find_live_moments(rows, QUERY, MomentOptions(0.6, min_length=0.5))) == 0
-        peak = tracemalloc.get_traced_memory()[1]
+        assert sum(1 for _ in find_live_moments(rows, QUERY, MomentOptions(threshold, join=5.0))) > 0
+        traced = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return peak - 2 * 60 * count  # the two lists of this test
+        return traced
 
-    assert ask(10_000) < ask(1_000) + 500_000
+    assert peak(2_000) < peak(1_000) + 8_000  # a float of each second would take 24,000 bytes more
 
 
 def test_the_command_prints_the_moments_of_the_file(imagebind: Run, tmp_path: Path) -> None:
@@ -103,6 +104,14 @@ def test_the_command_prints_the_moments_of_the_file(imagebind: Run, tmp_path: Pa
     assert {key: row[key] for key in ("start", "end", "best")} == {key: wanted[key] for key in ("start", "end", "best")}
     assert row["score"] == pytest.approx(wanted["score"], abs=1e-5)
     assert row.keys() >= {"id", "clock", "clock_end", "latency", "dropped", "threshold"}
+
+
+def test_the_moment_under_way_is_printed_where_the_stream_breaks_off(imagebind: Run) -> None:
+    data = (generate.tone(6, 1, 16_000) * 32767).astype("<i2").tobytes() + b"x"
+    stream = ("--live", "--modality", "audio", "--format", "s16le", "--rate", 16_000)
+    run = imagebind("moments", "-", *stream, "--text", "a dog", "--threshold", -1, "--model", "tiny", stdin=data)
+    assert (run.code, [(row["start"], row["end"]) for row in run.rows]) == (1, [(0.0, 6.0)])
+    assert "ends in the middle of a sample" in run.err
 
 
 @pytest.mark.parametrize(
