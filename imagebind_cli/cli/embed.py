@@ -175,7 +175,7 @@ def embed_command(
     place = corpus.uploaded(output) if output else nullcontext()
     with Talk(others=others) as talk, summary_at_end(output, talk) if output else nullcontext(), place as store:
         keep = store or (lambda rows, _: write(*(json_line(row, modality) for row in rows)))
-        corpus.embed(space, modality, given, keep, listener=talk, **job)
+        corpus.embed(space, modality, given, keep, listener=talk, may_fork=True, **job)
     if talk.failed or talk.left:
         raise typer.Exit(1)
 

@@ -83,6 +83,8 @@ class PairData:
             raise UserError(
                 f"{pair.name}: {len(rows):,} pairs and a batch of {pair.batch:,}; set pairs.{number}.batch to no more than that"
             )
+        if self.split == "data" and "background" in pair.anchor.blind:
+            _check_masks(pair, rows)
         reader = PairReader(number, rows, inputs, seed, pair.aligned)
         self._notes.append(tuple(check_first_rows(reader)) if len(rows) else ())
         return reader
@@ -293,6 +295,14 @@ class PairData:
         if anchors is not None:
             inputs.insert(0, anchors.read(rows, views))
         return Batch(pair, tuple(ids), self.groups(pair)[rows], (inputs[0], inputs[1]), anchors is not None, tuple(failures))
+
+
+def _check_masks(pair: PairRecipe, rows: PairRows) -> None:
+    """Check that every row has the mask by which its anchor is made blind to the background."""
+    missing = [row["id"] for row in map(rows.rows.__getitem__, range(len(rows))) if "mask" not in row]
+    if missing:
+        why = "to be blind to the background, a row of a manifest needs the column `mask`, a picture's path"
+        raise UserError(f"{pair.name}: {len(missing):,} of {len(rows):,} rows have no mask, the first {missing[0]}; {why}")
 
 
 def _split(sequence: Sequence[T], size: int) -> list[tuple[T, ...]]:

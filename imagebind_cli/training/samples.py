@@ -66,11 +66,9 @@ class PairReader:
         """Read the mask of an anchor's picture, (h, w) bool as its sample is seen in a view: what belongs to the thing, not the background.
 
         Raises:
-            UserError: it is missing or cannot be read.
+            UserError: it cannot be read.
         """
         source, content = self.inputs[0], self.rows.rows[row]
-        if "mask" not in content:
-            raise UserError(f"{content['id']}: no mask; to be blind to the background, a row needs the column `mask`, a picture's path")
         seen = (
             View() if source.augment is None or view is None else augment.draw_view(source.augment, self.seed, *self._place(0, row, view))
         )

@@ -132,7 +132,7 @@ def test_a_row_without_a_mask_is_named(scenes, tmp_path):
     rows = [json.loads(line) for line in scenes.read_text().splitlines()]
     bare = scenes.with_name("bare.jsonl")
     bare.write_text("".join(json.dumps({key: row[key] for key in ("id", "image", "depth")}) + "\n" for row in rows))
-    with pytest.raises(UserError, match="scene0: no mask; to be blind to the background, a row needs the column `mask`"):
+    with pytest.raises(UserError, match="image-depth: 6 of 6 rows have no mask, the first scene0; to be blind to the background, a row"):
         filled(recipe_of(bare, ["background"]), tmp_path)
 
 
