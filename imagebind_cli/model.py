@@ -64,6 +64,7 @@ class Model:
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
         self._encoders: dict[str, Encoder] = {}
+        self._fingerprints: dict[str, str] = {}
         self._lock = threading.RLock()
         self._log = LogListener()  # one for all calls, so that an assumption is logged once
 
@@ -102,7 +103,11 @@ class Model:
     def fingerprint(self, modality: str) -> str:
         """Return the identity of a modality's weights, as stores record it; of rounded ones, that of those they were made from."""
         name, rounded = registry.face(modality).encoder, self.checkpoint.config.rounded
-        return rounded["weights"][name] if rounded and name in rounded["weights"] else self.checkpoint.fingerprint(name)
+        if rounded and name in rounded["weights"]:
+            return rounded["weights"][name]
+        if name not in self._fingerprints:  # read from the weights each time, and asked for with every store that is opened
+            self._fingerprints[name] = self.checkpoint.fingerprint(name)
+        return self._fingerprints[name]
 
     def config(self, modality: str) -> EncoderConfig:
         """Return the shape of a modality's encoder and of the input it takes; reads no weights.

@@ -4,7 +4,7 @@ One thread takes items as they arrive and submits them to an engine, never more 
 Nothing waits for the end of the input, so an endless one works.
 
 Memory is bounded by three numbers. At most `engine.workers + ahead` items are submitted and not yielded, besides the one being submitted; of
-each, threads hold the next sample, and processes hold `processes.READY` and a socket's worth of those that a worker has begun. `embed_items`
+each, threads hold the next sample, and processes hold `decoding_server.READY` and a socket's worth of those that a worker has begun. `embed_items`
 reads `batch_size` items ahead, and adds three batches of clips: one that fills, one under way, and on a CPU the one that follows it. Of a
 finished clip only its vector is kept, until its item ends.
 """
