@@ -223,7 +223,7 @@ def _step_bytes(plan: Plan, number: int, device: torch.device) -> int:
     run, pair = plan.recipe.run, plan.recipe.pairs[number]
     share = pair.batch // world()
     at_once = min(run.micro_batch or share, share)
-    towers = []
+    towers: list[int] = []
     for modality in pair.modalities:
         name = registry.face(modality).encoder
         config, trained = plan.config.encoders[name], plan.encoders[name].train != "none"
