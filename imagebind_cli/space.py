@@ -37,8 +37,8 @@ def _give(made: Mapping[str, Any]) -> str:
 class Space:
     """One joint space: stores are checked against each other and against the model.
 
-    model: one that is loaded, of a server, or a name; by default that of the first store, else the default model. config, device, dtype: as
-    `model.load` takes them. batch_size, workers, item_timeout: as `Model.embed_items`. note: called with a line of text, as where stores
+    model: one that is loaded, of a server, or a name; by default that of the first store, else the default model. config, device, dtype,
+    merge: as `model.load` takes them. batch_size, workers, item_timeout: as `Model.embed_items`. note: called with a line of text, as where stores
     were computed in different precisions; logged by default. prepare: called before a model is loaded, and not where stores alone are read.
     """
 
@@ -51,6 +51,7 @@ class Space:
     note: Callable[[str], None] = log_note
     prepare: Callable[[], object] = lambda: None
     item_timeout: float = ITEM_SECONDS
+    merge: int = 0
     made: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)  # place and provenance of all that was admitted
 
     @classmethod
@@ -68,13 +69,14 @@ class Space:
         """
         if modality is not None and registry.face(reader.modality).encoder != registry.face(modality).encoder:
             raise UserError(f"{reader.path}: holds {reader.modality} vectors; {modality} is asked for")
-        other = next(((place, made) for place, made in self.made if made.get("dtype") != reader.provenance.get("dtype")), None)
-        if other is not None:
-            place, made = other
-            self.note(
-                f"{reader.path}: vectors computed in {reader.provenance.get('dtype')}; those of {place} in {made.get('dtype')}, which moves cosines "
-                "between them a little: `imagebind weights verify --dtype` measures how far"
-            )
+        for key, words in (("dtype", "computed in {}"), ("merge", "made with --merge {}")):
+            other = next(((place, made) for place, made in self.made if made.get(key, 0) != reader.provenance.get(key, 0)), None)
+            if other is not None:
+                place, made = other
+                self.note(
+                    f"{reader.path}: vectors {words.format(reader.provenance.get(key, 0))}; those of {place} {words.format(made.get(key, 0))}, which "
+                    f"moves cosines between them a little: `imagebind weights verify --{key}` measures how far"
+                )
         self._check(str(reader.path), reader.provenance)
         if "loaded" in self.__dict__:
             self._check_weights(self.loaded, str(reader.path), reader.provenance)
@@ -114,7 +116,7 @@ class Space:
         name = chosen or made.get("model")
         self.prepare()
         try:
-            model = load(name, device=self.device, dtype=self.dtype, config=self.config)
+            model = load(name, device=self.device, dtype=self.dtype, merge=self.merge, config=self.config)
         except UserError as error:
             if chosen is None and "folder" in made:
                 raise UserError(

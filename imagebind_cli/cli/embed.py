@@ -23,6 +23,7 @@ from imagebind_cli.cli.flags import (
     Inputs,
     ItemTimeout,
     Manifest,
+    Merge,
     ModalityName,
     ModelName,
     Null,
@@ -104,6 +105,7 @@ def embed_command(
     config: Config = None,
     device: Device = "auto",
     dtype: Precision = Dtype.auto,
+    merge: Merge = 0,
     batch_size: BatchSize = None,
     workers: Workers = None,
     item_timeout: ItemTimeout = ITEM_SECONDS,
@@ -132,7 +134,7 @@ def embed_command(
             {"manifest": manifest, "column": column, "include": include, "null": nul, "strict": strict, "shard": shard, "errors": errors}
             | {"output": output, "dry_run": dry_run, "boxes": boxes, "server": server}
         )
-        space = Space(model, config, device, str(dtype), note=say, prepare=keep_freed_memory)
+        space = Space(model, config, device, str(dtype), merge=merge, note=say, prepare=keep_freed_memory)
         _embed_live(space, modality, inputs, live_options, str(array), chosen)
         return
     refuse_without_live(live_options)
@@ -146,7 +148,7 @@ def embed_command(
     if share is not None:
         output, errors = output and share.name(output), errors and share.name(errors)
         device = share.device(device)
-    space = Space(remote or model, config, device, str(dtype), note=say, prepare=keep_freed_memory)
+    space = Space(remote or model, config, device, str(dtype), merge=merge, note=say, prepare=keep_freed_memory)
     job: dict[str, Any] = {
         "errors": errors,
         "retry_errors": retry_errors,
