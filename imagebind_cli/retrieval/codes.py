@@ -26,7 +26,7 @@ from imagebind_cli.retrieval.sidecar import is_current, new_record, read_record,
 from imagebind_cli.similarity import FEW, in_threads, top_k
 from imagebind_cli.store import StoreReader
 
-LARGEST = 127
+LARGEST, LIMIT = 127, 2**31 - 1  # of int8 and of int32
 PRODUCTS = 1 << 24  # products held at once
 ROWS = 1 << 18  # rows multiplied at once: the first of them are all candidates
 CACHED = 1 << 17  # numbers encoded at a time, which stay in the cache
@@ -55,11 +55,11 @@ class Codes:
         for start in range(0, len(self.codes), step):
             part = slice(start, start + step)
             dots = query_codes.products(self.codes[part])
-            rows = [column[part].astype(np.float64) for column in (self.scale, self.length, self.error)]
+            rows = [column[part] for column in (self.scale, self.length, self.error)]
             best = np.array([some.best for some in kept])
             hits = np.flatnonzero(dots >= query_codes.lowest(best, *rows))  # nonzero itself takes ten times as long
             row, query = np.divmod(hits, len(kept))
-            estimates, errors = query_codes.bounds(dots.ravel()[hits], query, *(column[row] for column in rows))
+            estimates, errors = query_codes.bounds(dots.ravel()[hits], query, *(column[row].astype(np.float64) for column in rows))
             order = np.argsort(query, kind="stable")
             ends = np.searchsorted(query[order], np.arange(len(kept) + 1))
             for number in np.flatnonzero(np.diff(ends)):
@@ -79,7 +79,9 @@ class _QueryCodes:
         self._base, self._reach = queries @ mean.astype(np.float64), np.linalg.norm(weighted, axis=1)
         self._step = np.maximum(np.abs(weighted).max(axis=1), 1e-30) / LARGEST
         rest = weighted / self._step[:, None]
-        self._finer = 2 * LARGEST if len(queries) <= FEW else 1  # steps of the last part in one of the first
+        # Steps of the last part in one of the first: as many as fit into int8, and whose products fit into int32.
+        finest = min(2 * LARGEST, LIMIT // (queries.shape[1] * LARGEST**2) - 1)
+        self._finer = max(1, finest) if len(queries) <= FEW else 1
         parts = [np.rint(rest)]
         rest -= parts[0]
         if self._finer > 1:
@@ -96,12 +98,10 @@ class _QueryCodes:
         return dots if self._finer == 1 else dots[:, : self._count] * np.int32(self._finer) + dots[:, self._count :]
 
     def lowest(self, best: np.ndarray, scale: np.ndarray, length: np.ndarray, error: np.ndarray) -> np.ndarray:
-        """Return products below which no row of these can reach a score of `best` (queries,): int64 (queries,)."""
-        if np.isinf(error).any():
-            return np.full(len(best), np.iinfo(np.int64).min)
-        least = best - self._base - self._margin(slice(None), length.max(), error.max())
-        lowest = np.floor(np.clip(least / (self._step * np.where(least > 0, scale.max(), scale.min())), -(2.0**40), 2.0**40))
-        return lowest.astype(np.int64)
+        """Return products below which no row of these can reach a score of `best` (queries,): int32 (queries,)."""
+        least = best - self._base - self._margin(slice(None), float(length.max()), float(error.max()))
+        lowest = least / (self._step * np.where(least > 0, float(scale.max()), float(scale.min())))
+        return np.floor(np.clip(lowest, -LIMIT, LIMIT)).astype(np.int32)
 
     def bounds(
         self, dots: np.ndarray, query: np.ndarray, scale: np.ndarray, length: np.ndarray, error: np.ndarray
