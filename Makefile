@@ -82,6 +82,7 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.cold_start
 	$(BIN)/python -m benchmarks.encoders
 	$(BIN)/python -m benchmarks.files
+	$(BIN)/python -m benchmarks.whole
 	$(BIN)/python -m benchmarks.audio_front_end
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.gpu

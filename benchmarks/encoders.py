@@ -148,7 +148,7 @@ def compare(weights: Path, modalities: list[str], turns: int, names: int) -> dic
     from torch.utils.flop_counter import FlopCounterMode
 
     import imagebind_cli as ib
-    from imagebind_cli.evaluation.number_types import generated
+    from imagebind_cli.number_types import generated
 
     published = published_model(weights)
     found: dict[str, Any] = {}

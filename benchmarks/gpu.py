@@ -36,8 +36,8 @@ from benchmarks.training import take, tower_of
 from imagebind_cli import pipeline
 from imagebind_cli.engine import open_engine
 from imagebind_cli.engine.processes import Processes
-from imagebind_cli.evaluation.number_types import generated
 from imagebind_cli.model import Model
+from imagebind_cli.number_types import generated
 from imagebind_cli.readers import read_source
 from imagebind_cli.registry import face
 from imagebind_cli.sources import Item

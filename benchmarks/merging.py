@@ -22,10 +22,10 @@ from torch.nn import functional as F
 
 from benchmarks.machine import machine
 from imagebind_cli.demo import SAMPLES
-from imagebind_cli.evaluation.number_types import generated
 from imagebind_cli.int8 import narrow
 from imagebind_cli.merging import MergingTransformer
 from imagebind_cli.model import load
+from imagebind_cli.number_types import generated
 from imagebind_cli.weights.checkpoint import load_encoder
 from imagebind_cli.weights.model_config import packaged_config
 from imagebind_cli.weights.rule import checkpoint_by_rule

@@ -294,25 +294,33 @@ def text_lengths(texts: Tensor, config: EncoderConfig) -> Tensor:
     return (texts != config.padding).sum(dim=-1).clamp(min=1)
 
 
-def encode_texts(encoder: Encoder, texts: Tensor, tokens: int, unit: bool = True) -> Tensor:
-    """Encode token ids (b, n) to unit vectors (b, dim), about `tokens` tokens at a time. Equal texts are encoded once, in batches of like length.
+def text_batches(texts: Tensor, config: EncoderConfig, tokens: int, parts: int = 1) -> tuple[list[Tensor], Tensor]:
+    """Cut token ids (b, n) into batches of like length, each text once: of about `tokens` tokens at most, and as many as `parts` if they can be.
 
-    Nothing after the end token is computed: under the causal mask it cannot affect that token. Without that mask, a batch has texts of
+    Nothing after the end token is in a batch: under the causal mask it cannot affect that token. Without that mask, a batch has texts of
     one length only, so that none needs padding.
+
+    Returns:
+        The batches, and where each text is among all their rows, (b,).
     """
     different, places = torch.unique(texts, dim=0, return_inverse=True)
-    ends, order = text_lengths(different, encoder.config).sort()
-    lengths, mixes = ends.tolist(), encoder.config.trunk.causal
-    vectors = torch.empty(len(different), encoder.config.dim, device=texts.device)
-    start = 0
+    ends, order = text_lengths(different, config).sort()
+    lengths, mixes = ends.tolist(), config.trunk.causal
+    tokens = min(tokens, -(-sum(lengths) // parts))
+    batches, start = [], 0
     while start < len(lengths):
         stop = start + 1
         while stop < len(lengths) and (stop + 1 - start) * lengths[stop] <= tokens and (mixes or lengths[stop] == lengths[start]):
             stop += 1
-        batch = order[start:stop]
-        vectors[batch] = encoder(different[batch, : lengths[stop - 1]], unit)
+        batches.append(different[order[start:stop], : lengths[stop - 1]])
         start = stop
-    return vectors[places]
+    return batches, order.argsort()[places]
+
+
+def encode_texts(encoder: Encoder, texts: Tensor, tokens: int) -> Tensor:
+    """Encode token ids (b, n) to unit vectors (b, dim) in the batches of `text_batches`."""
+    batches, rows = text_batches(texts, encoder.config, tokens)
+    return torch.cat([encoder(batch) for batch in batches])[rows]
 
 
 class _NoInitialisation(TorchFunctionMode):

@@ -38,6 +38,10 @@ class OptionError(UsageError):
         return re.sub(r"\w+", lambda word: word[0].replace("_", "-") if word[0] in self.names else word[0], str(self))
 
 
+class InUseError(UserError):
+    """Another process is writing to the same file."""
+
+
 def first_line(error: BaseException) -> str:
     """Return what an error says, in one line: the first of its lines, or its type where it says nothing."""
     return (str(error).splitlines() or [""])[0] or type(error).__name__

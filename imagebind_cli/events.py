@@ -29,13 +29,14 @@ class Listener:
     These are `Model.embed`, `corpus.embed`, `corpus.preprocess`, `corpus.estimate`, `evaluation.classify`, `few_shot` and `run_suite`, and
     `retrieval.Finder.answer`. Without one they use a `LogListener`.
 
-    done, failed: inputs that could be used, and that could not. skipped: those that were done before. left: those that failed in an earlier
-    run and were not tried again. failures: where failed inputs are recorded, if anywhere.
+    done, failed: inputs that could be used, and that could not. skipped: those that were done before. repeated: those that came before in
+    the same run. left: those that failed in an earlier run and were not tried again. failures: where failed inputs are recorded, if anywhere.
     """
 
     done: int = 0
     failed: int = 0
     skipped: int = 0
+    repeated: int = 0
     left: int = 0
     failures: FailureLog | None = None
 

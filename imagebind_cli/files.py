@@ -14,12 +14,12 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from imagebind_cli.checksums import seal
 from imagebind_cli.descriptors import NO_LINK, lock, open_descriptor, remove_locked, sync
-from imagebind_cli.errors import UserError, writing
+from imagebind_cli.errors import InUseError, UserError, writing
 
 BUILDING = re.compile(r"\..+\.[0-9a-f]{16}\.partial", re.DOTALL)  # names of the folders in which files are built
 LOCK = ".imagebind.lock"  # the file in such a folder that its writer keeps locked
@@ -75,6 +75,12 @@ def _put_all_in_place(folder: Path, target: Path, name: str) -> None:
         raise
 
 
+def leaves_folder(name: str) -> bool:
+    """Check whether a path that a file names may lead out of the folder that it is joined to: absolute, with `..`, or not a path at all."""
+    path = PureWindowsPath(name)  # understands both kinds of separators
+    return bool(path.anchor) or ".." in path.parts or "\0" in name
+
+
 def write_text(path: Path, text: str, errors: str = "strict") -> None:
     """Replace a file by text in UTF-8, as `replacing`. errors: what to do with characters that UTF-8 lacks, as in `str.encode`."""
     with replacing(path) as place:
@@ -117,7 +123,7 @@ def open_locked(path: Path, busy: str | None, flags: int = 0) -> int:
     Returns:
         The file descriptor.
     Raises:
-        UserError: another process holds the lock.
+        InUseError: another process holds the lock.
     """
     while True:
         descriptor = open_descriptor(path, os.O_RDWR | os.O_CREAT | flags)
@@ -125,7 +131,7 @@ def open_locked(path: Path, busy: str | None, flags: int = 0) -> int:
             try:
                 lock(descriptor, wait=busy is None)
             except BlockingIOError:
-                raise UserError(busy or "") from None
+                raise InUseError(busy or "") from None
             if _is_still(descriptor, path):
                 return descriptor
         except BaseException:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from imagebind_cli import pipeline, registry
+from imagebind_cli.cores import PartsUnderWay, PendingVectors, part_count
 from imagebind_cli.embedding import Embedded
-from imagebind_cli.encoder import Encoder, EncoderConfig, clip_axes, encode_texts
+from imagebind_cli.encoder import Encoder, EncoderConfig, clip_axes, text_batches
 from imagebind_cli.engine import default_workers, open_engine
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.engine.processes import Processes
@@ -58,12 +59,13 @@ def choose_device(name: str = "auto") -> torch.device:
 class Model:
     """A model whose encoders are loaded when first asked for. Get one from `load`.
 
-    Threads may share it: one of them loads or encodes at a time, with all cores.
+    Threads may share it: one of them loads or encodes at a time on a GPU. On a CPU parts of their batches take turns on the cores.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None, merge: int = 0) -> None:
         self.checkpoint, self.device, self.dtype, self.merge = checkpoint, device, dtype, merge
         self._encoders: dict[str, Encoder] = {}
+        self._fingerprints: dict[str, str] = {}
         self._lock = threading.RLock()
         self._log = LogListener()  # one for all calls, so that an assumption is logged once
 
@@ -89,13 +91,24 @@ class Model:
         return self.checkpoint.config.family
 
     @property
+    def rounded(self) -> str | None:
+        """The number type that its weights were rounded to, if `weights convert --dtype` made them."""
+        record = self.checkpoint.config.rounded
+        return record and record["dtype"]
+
+    @property
     def trained_on(self) -> Mapping[str, Mapping[str, str]]:
         """Return what its encoders have seen of published suites; see `ModelConfig.trained_on`."""
         return self.checkpoint.config.trained_on
 
     def fingerprint(self, modality: str) -> str:
-        """Return the identity of a modality's weights, as stores record it."""
-        return self.checkpoint.fingerprint(registry.face(modality).encoder)
+        """Return the identity of a modality's weights, as stores record it; of rounded ones, that of those they were made from."""
+        name, rounded = registry.face(modality).encoder, self.checkpoint.config.rounded
+        if rounded and name in rounded["weights"]:
+            return rounded["weights"][name]
+        if name not in self._fingerprints:  # read from the weights each time, and asked for with every store that is opened
+            self._fingerprints[name] = self.checkpoint.fingerprint(name)
+        return self._fingerprints[name]
 
     def config(self, modality: str) -> EncoderConfig:
         """Return the shape of a modality's encoder and of the input it takes; reads no weights.
@@ -144,19 +157,42 @@ class Model:
         Raises:
             UserError: another shape.
         """
+        vectors = self.begin_encoding(modality, tensor, unit=unit)
+        return vectors if isinstance(vectors, Tensor) else vectors.cpu()
+
+    def begin_encoding(self, modality: str, tensor: Tensor, *, unit: bool = True) -> PendingVectors:
+        """Begin to encode tensors as `encode` does, and return their vectors without waiting for them."""
         encoder = self.encoder(modality)
         axes = clip_axes(modality, encoder.config, tensor.shape)
-        with self._lock, torch.inference_mode():
-            to_pin = self.device.type == "cuda" and tensor.device.type == "cpu"  # pinned memory is copied while Python continues
-            tensor = tensor.pin_memory().to(self.device, non_blocking=True) if to_pin else tensor.to(self.device)
-            if tensor.is_floating_point():
-                tensor = tensor.to(encoder.head.proj.weight.dtype)
-            clips = tensor.flatten(0, axes - 1)  # (b * clips, *shape)
-            vectors = encode_texts(encoder, clips, self._tokens, unit) if encoder.config.vocabulary else encoder(clips, unit)
-            if axes == 2:
-                vectors = vectors.unflatten(0, tensor.shape[:2]).mean(dim=1)
-                vectors = torch.nn.functional.normalize(vectors, dim=-1) if unit else vectors
-        return vectors
+        clips = self._on_device(encoder, tensor.flatten(0, axes - 1))  # (b * clips, *shape)
+        parts = part_count(len(clips)) if self.device.type == "cpu" else 1
+        if encoder.config.vocabulary:
+            batches, rows = text_batches(clips, encoder.config, self._tokens // parts, parts)
+        else:
+            batches, rows = list(clips.tensor_split(parts)), None
+
+        @torch.inference_mode()
+        def encode_part(batch: Tensor) -> Tensor:
+            return encoder(batch, unit)
+
+        @torch.inference_mode()
+        def join(vectors: list[Tensor]) -> Tensor:
+            joined = torch.cat(vectors)
+            joined = joined if rows is None else joined[rows]
+            if axes == 1:
+                return joined
+            means = joined.view(*tensor.shape[:2], -1).mean(dim=1)
+            return torch.nn.functional.normalize(means, dim=-1) if unit else means
+
+        if parts > 1 and len(batches) > 1:
+            return PartsUnderWay([partial(encode_part, batch) for batch in batches], join)
+        with self._lock:
+            return join([encode_part(batch) for batch in batches])
+
+    def _on_device(self, encoder: Encoder, tensor: Tensor) -> Tensor:
+        to_pin = self.device.type == "cuda" and tensor.device.type == "cpu"  # pinned memory is copied while Python continues
+        tensor = tensor.pin_memory().to(self.device, non_blocking=True) if to_pin else tensor.to(self.device)
+        return tensor.to(encoder.head.proj.weight.dtype) if tensor.is_floating_point() else tensor
 
     @property
     def _tokens(self) -> int:
@@ -214,7 +250,9 @@ class Model:
         batch_size = batch_size or self.batch_size(modality)
         engine = open_engine(read, workers, processes, item_timeout)
         LOG.debug("%s: read by %s, %d at a time; encoded in batches of %d clips", modality, reader.__module__, workers, batch_size)
-        return pipeline.embed_items(items, engine, partial(self.encode, modality, unit=not lengths), batch_size=batch_size, pool=pool)
+        return pipeline.embed_items(
+            items, engine, partial(self.begin_encoding, modality, unit=not lengths), batch_size=batch_size, pool=pool
+        )
 
     def embed(
         self,
@@ -263,6 +301,7 @@ class Model:
             "family": self.family,
             **({} if self.folder is None else {"folder": self.folder}),
             "weights": self.fingerprint(modality),
+            **({} if self.rounded is None else {"rounded": self.rounded}),
             "untrained": self.checkpoint.untrained,
             "licence": self.checkpoint.config.licence,
             "dim": self.dim,

@@ -1,12 +1,12 @@
 """Turn items into samples or unit vectors: decode in parallel, encode in batches, yield in input order, in bounded memory.
 
-One thread takes items as they arrive and submits them to an engine, never more than a fixed number ahead; the calling thread encodes.
+One thread takes items as they arrive and submits them to an engine, never more than a fixed number ahead; the calling thread has batches encoded.
 Nothing waits for the end of the input, so an endless one works.
 
 Memory is bounded by three numbers. At most `engine.workers + ahead` items are submitted and not yielded, besides the one being submitted; of
-each, threads hold the next sample, and processes hold `processes.READY` and a socket's worth of those that a worker has begun. `embed_items`
-reads `batch_size` items ahead, and adds two batches of clips: one that fills and one under way. Of a finished clip only its vector is kept,
-until its item ends.
+each, threads hold the next sample, and processes hold `decoding_server.READY` and a socket's worth of those that a worker has begun. `embed_items`
+reads `batch_size` items ahead, and adds three batches of clips: one that fills, one under way, and on a CPU the one that follows it. Of a
+finished clip only its vector is kept, until its item ends.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import takewhile
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imagebind_cli.cores import PendingVectors
 from imagebind_cli.embedding import Embedded, Embedding
 from imagebind_cli.encoder import Sample, Span
 from imagebind_cli.engine import Engine
@@ -58,7 +60,7 @@ class _Open:
 def embed_items(
     items: Iterable[Item | Failure],
     engine: Engine,
-    encode: Callable[[Tensor], Tensor],
+    encode: Callable[[Tensor], PendingVectors],
     *,
     batch_size: int,
     pool: str = "mean",
@@ -69,8 +71,8 @@ def embed_items(
         items: an iterable that may block or never end. A failure in it is yielded in its place, with an item that has no payload.
         engine: reads payloads; closed at the end.
         encode: clips (b, *shape) to vectors (b, dim), unit vectors unless their lengths are wanted; called in the calling thread. A batch
-            for which it runs out of memory is halved, and later batches stay that small. Vectors on a GPU, which computes while Python
-            continues, are waited for only when the next batch is under way.
+            for which it runs out of memory is halved, and later batches stay that small. Vectors that are computed while Python
+            continues, on a GPU or side by side, are waited for only when the next batch is under way.
         batch_size: clips to encode at once.
         pool: `mean` for one vector per item, the mean of its clips' vectors made a unit vector again; `none` for one per time window.
             Regions are never averaged.
@@ -196,13 +198,16 @@ def _add_step(step: Step, items: deque[_Open], batches: _Batches) -> None:
         current.failure, current.ended = outcome, True
 
 
+_Clip = tuple[_Open, Tensor]
+
+
 class _Batches:
     """Clips waiting for the encoder, across items."""
 
-    def __init__(self, encode: Callable[[Tensor], Tensor], size: int) -> None:
+    def __init__(self, encode: Callable[[Tensor], PendingVectors], size: int) -> None:
         self.encode, self.size = encode, size
-        self.clips: list[tuple[_Open, Tensor]] = []
-        self.under_way: tuple[list[_Open], Tensor] | None = None
+        self.clips: list[_Clip] = []
+        self.under_way: tuple[list[_Clip], PendingVectors] | None = None
 
     def add(self, item: _Open, sample: Sample) -> None:
         item.regions |= enumerate(sample.regions, start=len(item.spans))
@@ -213,9 +218,11 @@ class _Batches:
             self._encode_batch()
 
     def flush(self) -> None:
-        while self.clips:
-            self._encode_batch()
-        self._settle()
+        while self.clips or self.under_way:
+            if self.clips:
+                self._encode_batch()
+            else:
+                self._settle()
 
     def _encode_batch(self) -> None:
         shape = self.clips[0][1].shape  # pictures and videos share an encoder, not a shape
@@ -223,27 +230,45 @@ class _Batches:
         try:
             vectors = self.encode(torch.stack([clip for _, clip in batch]))
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            if len(batch) == 1:
-                raise UserError(f"out of memory with a batch of one: {str(error).splitlines()[0]}") from None
-            self.size = max(1, len(batch) // 2)
+            self._halve(batch, error)
             return
         del self.clips[: len(batch)]
-        self._settle()
-        self.under_way = [item for item, _ in batch], vectors
-        if vectors.device.type == "cpu":
+        self._settle(followed_by=(batch, vectors))
+        if isinstance(vectors, Tensor) and vectors.device.type == "cpu":
             self._settle()
 
-    def _settle(self) -> None:
-        """Wait for the pending vectors and give them to their items."""
-        if self.under_way is None:
+    def _settle(self, followed_by: tuple[list[_Clip], PendingVectors] | None = None) -> None:
+        """Wait for the pending vectors and give them to their items. `followed_by`: the batch that is under way from now on."""
+        pending, self.under_way = self.under_way, followed_by
+        if pending is None:
             return
-        items, vectors = self.under_way
-        self.under_way = None
-        for item, vector in zip(items, vectors.cpu(), strict=True):
+        batch, vectors = pending
+        try:
+            rows = vectors.cpu()
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            self._halve(batch, error)
+            self._take_back(batch)
+            return
+        for (item, _), vector in zip(batch, rows, strict=True):
             item.vectors += vector.numpy().tobytes()
             item.waiting -= 1
+
+    def _halve(self, batch: list[_Clip], error: RuntimeError) -> None:
+        """Make later batches half as large as one for which there was not enough memory; raise any other error."""
+        if not out_of_memory(error):
+            raise error
+        if len(batch) == 1:
+            raise UserError(f"out of memory with a batch of one: {str(error).splitlines()[0]}") from None
+        self.size = max(1, len(batch) // 2)
+
+    def _take_back(self, batch: list[_Clip]) -> None:
+        """Put the clips of a batch, and of the one that follows it, back in front of those that wait."""
+        following, self.under_way = self.under_way, None
+        if following is not None:
+            with suppress(torch.OutOfMemoryError, RuntimeError):
+                following[1].cpu()
+            batch = batch + following[0]
+        self.clips[:0] = batch
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from imagebind_cli.encoder import IMAGEBIND, EncoderConfig, InputConfig, Reader, Sample
 from imagebind_cli.errors import OptionError, UserError
 from imagebind_cli.media.windows import Times, within
+from imagebind_cli.object_storage import is_object, read_object
 from imagebind_cli.options import FAMILY_ONLY, REGION_OPTIONS, ReadingOptions, both_values
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face, family, modality
@@ -38,6 +40,8 @@ def read_source(face: Face, source: Any, config: EncoderConfig, options: Reading
         options, source = replace(options, regions=source.regions), source.source  # type: ignore[call-arg]
     if fault := _fault(face, source, options):
         return _refused(fault)
+    if is_object(source) and not face.text:
+        source = partial(read_object, source)
     if is_in_memory(source) or callable(source):
         return _when_due(face, source, config, options)
     if isinstance(source, Prepared):

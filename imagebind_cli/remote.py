@@ -78,6 +78,11 @@ class RemoteModel:
         return int(self._described["dim"])
 
     @property
+    def rounded(self) -> str | None:
+        """The number type that its weights were rounded to, if any."""
+        return self._described.get("rounded")
+
+    @property
     def trained_on(self) -> Mapping[str, Mapping[str, str]]:
         """Return what its encoders have seen of published suites."""
         return self._described["trained_on"]  # type: ignore[no-any-return]

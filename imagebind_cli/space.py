@@ -14,6 +14,7 @@ from imagebind_cli.documents import read_object
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.errors import UserError
 from imagebind_cli.events import Listener, log_note
+from imagebind_cli.store.provenance import weights_in_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +32,12 @@ def _give(made: Mapping[str, Any]) -> str:
     """Return a hint to give the `--model` that made some vectors."""
     folder = made.get("folder")
     return f"--model {folder}, or where it is now, names it" if folder else "--model must name the one that made them"
+
+
+def _precision(made: Mapping[str, Any]) -> str:
+    """Return the number type in which vectors were computed, and to which the weights had been rounded."""
+    merged = f" and --merge {made['merge']}" if made.get("merge") else ""
+    return f"{made.get('dtype')} with {weights_in_words(made.get('rounded'))}{merged}"
 
 
 @dataclass
@@ -69,14 +76,6 @@ class Space:
         """
         if modality is not None and registry.face(reader.modality).encoder != registry.face(modality).encoder:
             raise UserError(f"{reader.path}: holds {reader.modality} vectors; {modality} is asked for")
-        for key, words in (("dtype", "computed in {}"), ("merge", "made with --merge {}")):
-            other = next(((place, made) for place, made in self.made if made.get(key, 0) != reader.provenance.get(key, 0)), None)
-            if other is not None:
-                place, made = other
-                self.note(
-                    f"{reader.path}: vectors {words.format(reader.provenance.get(key, 0))}; those of {place} {words.format(made.get(key, 0))}, which "
-                    f"moves cosines between them a little: `imagebind weights verify --{key}` measures how far"
-                )
         self._check(str(reader.path), reader.provenance)
         if "loaded" in self.__dict__:
             self._check_weights(self.loaded, str(reader.path), reader.provenance)
@@ -165,8 +164,14 @@ class Space:
                     if key == "weights":
                         refuse_earlier((place, made), (before_place, before))
                     raise UserError(f"{place}: vectors of {key} {made.get(key)!r}; those of {before_place} are of {before.get(key)!r}")
-        if (place, made) not in self.made:
-            self.made.append((place, made))
+        if (place, made) in self.made:
+            return
+        if other := next((entry for entry in self.made if _precision(entry[1]) != _precision(made)), None):
+            self.note(
+                f"{place}: vectors computed in {_precision(made)}; those of {other[0]} in {_precision(other[1])}, which moves cosines "
+                "between them a little: `imagebind weights verify --dtype` measures how far"
+            )
+        self.made.append((place, made))
 
     def _check_weights(self, loaded: Model | RemoteModel, place: str, made: Mapping[str, Any]) -> None:
         """Compare weights: two training runs may have the same name but different weights."""
@@ -179,6 +184,9 @@ class Space:
             raise UserError(
                 f"{place}: made with weights {made.get('weights')!r} of {made.get('model')!r}; model {loaded.name!r} has {own!r}; {_give(made)}"
             )
+        if loaded.rounded != made.get("rounded"):
+            own, others = weights_in_words(loaded.rounded), weights_in_words(made.get("rounded"))
+            self.note(f"model {loaded.name} has {own}; the vectors of {place} are of {others}, which moves cosines between them a little")
 
     def trained_on(self) -> Mapping[str, Mapping[str, str]]:
         """Return `ModelConfig.trained_on` of the model; {} if that model is not on this machine."""

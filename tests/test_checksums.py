@@ -20,6 +20,7 @@ from imagebind_cli.store import FORMATS, Row, Store, open_store
 from imagebind_cli.store.check import findings
 from imagebind_cli.store.maintenance import merge
 from imagebind_cli.weights import checkpoint, origin
+from imagebind_cli.weights.convert import convert
 from imagebind_cli.weights.find import find_checkpoint
 from imagebind_cli.weights.origin import file_hash
 from tests.conftest import Run
@@ -162,7 +163,7 @@ def test_a_seal_is_the_last_key_and_fails_with_any_other_bytes() -> None:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A converted model."""
-    checkpoint.convert(find_checkpoint("tiny"), tmp_path / "model", {})
+    convert(find_checkpoint("tiny"), tmp_path / "model", {})
     return tmp_path / "model"
 
 

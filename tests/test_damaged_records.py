@@ -21,7 +21,8 @@ from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.errors import UserError
 from imagebind_cli.store import open_store
 from imagebind_cli.training import folder as run_folder
-from imagebind_cli.weights import checkpoint, foreign_config, origin
+from imagebind_cli.weights import foreign_config, origin
+from imagebind_cli.weights.convert import convert
 from imagebind_cli.weights.find import find_checkpoint
 from imagebind_cli.weights.tensor_files import read_tensors
 from reliability.mutations import mutate
@@ -71,7 +72,7 @@ class TestDocuments:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "m"
-    checkpoint.convert(find_checkpoint("tiny"), folder, {})
+    convert(find_checkpoint("tiny"), folder, {})
     return folder
 
 

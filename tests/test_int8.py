@@ -10,8 +10,8 @@ import torch
 import imagebind_cli as ib
 from imagebind_cli import int8
 from imagebind_cli.errors import UserError
-from imagebind_cli.evaluation.number_types import cosines, generated
 from imagebind_cli.int8 import Int8Linear
+from imagebind_cli.number_types import cosines, generated
 
 ENCODERS = ["vision", "text", "audio", "depth", "thermal", "imu"]
 

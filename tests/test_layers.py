@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
     ["checksums", "crashes", "descriptors", "errors", "fingerprint", "printable", "signals", "store_formats"],
-    ["events", "files", "file_kinds", "documents", "additions", "boxes"],
+    ["events", "files", "file_kinds", "documents", "additions", "boxes", "object_storage"],
     ["options"],
     ["registry"],
     ["libraries", "tabular", "store", "media", "transformer", "similarity", "metrics", "embedding"],
@@ -21,11 +21,11 @@ ROWS = [
     ["sources", "encoder"],
     ["region_samples"],
     ["weights", "encoders", "int8", "merging", "engine", "readers"],
-    ["families"],
+    ["families", "cores"],
     ["pipeline"],
     ["model", "remote"],
     ["space"],
-    ["corpus", "live", "publishing"],
+    ["corpus", "live", "number_types", "publishing"],
     ["evaluation", "retrieval"],
     ["grounding", "insight"],
     ["pages"],

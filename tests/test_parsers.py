@@ -30,7 +30,8 @@ from imagebind_cli.store.provenance import parse_provenance
 from imagebind_cli.store.row import Row, row_line, row_stamp, sealed_row_line
 from imagebind_cli.store.source import RowTable
 from imagebind_cli.tabular import BadRow, json_object, parse_columns, read_rows
-from imagebind_cli.training.recipe import Recipe, read_recipe
+from imagebind_cli.training.recipe import Recipe
+from imagebind_cli.training.recipe_files import read_recipe
 from imagebind_cli.weights.model_config import ModelConfig, from_json, from_values, packaged_config
 from imagebind_cli.weights.origin import OriginRecord, PartRecord, read_record
 

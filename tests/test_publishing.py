@@ -14,7 +14,7 @@ from pyarrow import parquet
 import imagebind_cli as ib
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.publishing import push_model, push_store
-from imagebind_cli.weights import checkpoint
+from imagebind_cli.weights.convert import convert
 from imagebind_cli.weights.find import find_checkpoint
 from tests import stores
 from tests.conftest import Run
@@ -40,7 +40,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder that `weights convert` wrote, from a path that is nobody's business."""
     place = tmp_path_factory.mktemp("private") / "tiny"
-    checkpoint.convert(find_checkpoint("tiny"), place, {"from": str(place.parent / "weights.pth"), "sources": [{"from": str(place)}]})
+    convert(find_checkpoint("tiny"), place, {"from": str(place.parent / "weights.pth"), "sources": [{"from": str(place)}]})
     return place
 
 
@@ -119,7 +119,7 @@ def test_a_damaged_file_is_not_published(hub: Hub, folder: Path, tmp_path: Path)
 
 
 def test_a_model_without_a_licence_or_folder_is_refused(hub: Hub, tmp_path: Path) -> None:
-    checkpoint.convert(find_checkpoint("tiny"), tmp_path / "model", {})
+    convert(find_checkpoint("tiny"), tmp_path / "model", {})
     config = json.loads((tmp_path / "model/config.json").read_text())
     config["licence"] = None
     config.pop("crc32", None)

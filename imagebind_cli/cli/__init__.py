@@ -19,23 +19,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from imagebind_cli.cli import (
-    configuration,
-    demo,
-    doctor,
-    embed,
-    locate,
-    moments,
-    preprocess,
-    retrieve,
-    score,
-    serve,
-    store,
-    train,
-    weights,
-    zeroshot,
-)
-from imagebind_cli.cli.command import HeadedCommand, commands_on_demand
+from imagebind_cli.cli import configuration
+from imagebind_cli.cli.command import commands_on_demand
 from imagebind_cli.cli.configuration import PARSER_ERROR
 from imagebind_cli.cli.output import StdoutClosed, open_standard_streams, write
 from imagebind_cli.cli.talk import detail, is_verbose, say_error, say_traceback, start_talking
@@ -43,20 +28,22 @@ from imagebind_cli.errors import OptionError, UsageError, UserError, first_line,
 from imagebind_cli.printable import printable
 from imagebind_cli.signals import BROKEN_PIPE, heeded_signals
 
-_registered = typer.Typer(rich_markup_mode=None)
-_registered.add_typer(embed.app, name="embed")
-_registered.add_typer(preprocess.app, name="preprocess")
-_registered.command("train", cls=HeadedCommand)(train.train_command)
-_registered.add_typer(zeroshot.app, name="zeroshot")
-_registered.command("retrieve", cls=retrieve.QueryCommand, help=retrieve.HELP)(retrieve.retrieve_command)
-_registered.command("moments", cls=retrieve.QueryCommand, help=moments.HELP)(moments.moments_command)
-_registered.add_typer(locate.app, name="locate")
-_registered.command("score", cls=HeadedCommand, help=score.HELP)(score.score_command)
-_registered.command("serve", cls=HeadedCommand, help=serve.HELP)(serve.serve_command)
-_registered.add_typer(store.app, name="store")
-_registered.add_typer(weights.app, name="weights")
-_registered.command("doctor")(doctor.doctor_command)
-_registered.command("demo")(demo.demo_command)
+# Each is a module of this folder, whose `app` is the command. Help lists them in this order.
+COMMANDS = (
+    "embed",
+    "preprocess",
+    "train",
+    "zeroshot",
+    "retrieve",
+    "moments",
+    "locate",
+    "score",
+    "serve",
+    "store",
+    "weights",
+    "doctor",
+    "demo",
+)
 
 
 class _Root(TyperGroup):
@@ -64,7 +51,7 @@ class _Root(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands = commands_on_demand(_registered)
+        self.commands = commands_on_demand(COMMANDS)
 
     def get_params(self, ctx: Any) -> Any:
         parameters = super().get_params(ctx)

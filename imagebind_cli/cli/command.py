@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import typer
@@ -53,16 +54,18 @@ class _OnDemand(Mapping[str, Any]):
         return len(self._builders)
 
 
-def commands_on_demand(app: typer.Typer) -> Any:
-    """Return the commands registered with `app` by their names; none is built yet."""
-    registered: list[Any] = [*app.registered_commands, *app.registered_groups]
-    return _OnDemand({info.name: partial(_build, app, info) for info in registered})
+def commands_on_demand(names: Iterable[str]) -> Any:
+    """Return commands by their names; of each, the module is imported and the command built when it is first asked for."""
+    return _OnDemand({name: partial(_build, name) for name in names})
 
 
-def _build(app: typer.Typer, info: Any) -> Any:
-    alone = typer.Typer(rich_markup_mode=app.rich_markup_mode)
-    (alone.registered_commands if info in app.registered_commands else alone.registered_groups).append(info)
-    return typer.main.get_group(alone).commands[info.name]
+def _build(name: str) -> Any:
+    app: typer.Typer = import_module(f"imagebind_cli.cli.{name}").app
+    if [info.name for info in app.registered_commands] == [name]:
+        return typer.main.get_group(app).commands[name]
+    above = typer.Typer(rich_markup_mode=None)
+    above.add_typer(app, name=name)
+    return typer.main.get_group(above).commands[name]
 
 
 class ModalityCommand(HeadedCommand):
@@ -160,6 +163,13 @@ class ModalityGroup(TyperGroup):
             formatter.write_dl([(name, command.short_help or "") for name, command in self.commands.items()])
         write_sections(self.params, ctx, formatter)
         formatter.write(f"\nOptions of a modality: {ctx.command_path} {next(iter(self.commands))} --help. All options: {SHOW_ALL}\n")
+
+
+def single_command(name: str, command: Callable[..., None], **settings: Any) -> typer.Typer:
+    """Return a command without subcommands. settings: as `typer.Typer.command` takes them."""
+    app = typer.Typer(rich_markup_mode=None)
+    app.command(name, **settings)(command)
+    return app
 
 
 def modality_group(command: Callable[..., None], help: str, group_class: type[ModalityGroup] = ModalityGroup) -> typer.Typer:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imagebind_cli.cli.command import single_command
 from imagebind_cli.cli.output import AsJSON, write, write_json_line
 
 if TYPE_CHECKING:
@@ -136,3 +137,6 @@ def _figure(chapter: AnyChapter) -> str:
 
 def _print(*lines: str) -> None:
     write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+
+
+app = single_command("demo", demo_command)

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from imagebind_cli.cli.command import single_command
 from imagebind_cli.cli.configuration import Configuration, configuration_files, option_variables, shown_value
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
 from imagebind_cli.errors import UserError
@@ -58,3 +59,6 @@ def _configuration(context: typer.Context) -> tuple[dict[str, Any], list[Check]]
     checks += [Check("variables", ", ".join(f"{name}={value}" for name, value in known.items()) or "none")]
     checks += [Check("variables", f"these mean nothing: {', '.join(unknown)}")] if unknown else []
     return document, checks
+
+
+app = single_command("doctor", doctor_command)

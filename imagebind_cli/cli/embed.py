@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imagebind_cli.cli.cluster import CLUSTER_FLAGS, ClusterOptions
 from imagebind_cli.cli.command import modality_group
 from imagebind_cli.cli.estimate import write_estimate
 from imagebind_cli.cli.flags import (
@@ -72,12 +73,13 @@ HELP = """Embed files or sentences of one modality: a JSON line with a unit vect
 
 
 @with_reading_flags
-@with_option_groups(LIVE_FLAGS)
+@with_option_groups(LIVE_FLAGS | CLUSTER_FLAGS)
 def embed_command(
     context: typer.Context,
     modality: ModalityName,
     inputs: Inputs = None,
     live_options: LiveOptions = LiveOptions(),  # noqa: B008 - frozen
+    cluster_options: ClusterOptions = ClusterOptions(),  # noqa: B008 - frozen
     manifest: Manifest = None,
     boxes: Boxes = None,
     pictures: Pictures = None,
@@ -129,6 +131,7 @@ def embed_command(
     remote = server_model(context, server)
     if dry_run and remote is not None:
         raise UsageError("--dry-run estimates the time of a model here; leave --server out")
+    cluster = cluster_options.cluster(output, {"shard": shard, "server": server, "dry_run": dry_run, "live": live_options.live})
     if live_options.live:
         refuse_with_live(
             {"manifest": manifest, "column": column, "include": include, "null": nul, "strict": strict, "shard": shard, "errors": errors}
@@ -164,9 +167,16 @@ def embed_command(
     if dry_run:
         write_estimate(corpus.estimate(space, modality, given, output, **job), as_json)
         return
+    if cluster is not None and output is not None:
+        with Talk(others=others) as talk, summary_at_end(corpus.share_pattern(output, cluster), talk):
+            del job["share"]
+            corpus.embed_on_cluster(
+                model, modality, given, output, cluster, config=config, device=device, dtype=str(dtype), listener=talk, **job
+            )
+        raise typer.Exit(bool(talk.failed or talk.left))
     with Talk(others=others) as talk, summary_at_end(output, talk) if output else nullcontext():
         keep = output or (lambda rows, _: write(*(json_line(row, modality) for row in rows)))
-        corpus.embed(space, modality, given, keep, listener=talk, **job)
+        corpus.embed(space, modality, given, keep, listener=talk, may_fork=True, **job)
     if talk.failed or talk.left:
         raise typer.Exit(1)
 

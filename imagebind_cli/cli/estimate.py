@@ -26,6 +26,7 @@ def _lines(plan: Estimate) -> Iterator[str]:
     parts = [f"{plan.remaining:,} to do"]
     parts += [f"{plan.bytes / 1e6:,.1f} MB"] if plan.bytes else []
     parts += [f"{plan.done:,} there already"] if plan.done else []
+    parts += [f"{plan.repeated:,} repeated"] if plan.repeated else []
     parts += [f"{plan.failed_before:,} failed before"] if plan.failed_before else []
     yield f"{plan.inputs:,} {plan.modality} input{'s' * (plan.inputs != 1)}: {', '.join(parts)}"
     if plan.first is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagebind_cli import registry
+from imagebind_cli.cli.command import single_command
 from imagebind_cli.cli.flags import (
     BatchSize,
     Config,
@@ -27,7 +28,7 @@ from imagebind_cli.cli.flags import (
 )
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import STDOUT, write
-from imagebind_cli.cli.retrieve import Queries, Vector, Weights, queries_in_order, query_option, with_query_flags
+from imagebind_cli.cli.retrieve import Queries, QueryCommand, Vector, Weights, queries_in_order, query_option, with_query_flags
 from imagebind_cli.cli.suites import (
     Draws,
     Limit,
@@ -310,3 +311,6 @@ def _table(answer: MomentAnswer) -> Iterator[bytes]:
         clock = hit.item.clock(hit.start)
         when = f"{hit.start:>9.2f} to {hit.end:>9.2f} s" + ("" if clock is None else f"  {clock}")
         yield f"{hit.rank:>5}  {hit.score:>7.4f}  {when}  {printable(hit.item.id)}\n".encode("utf-8", "backslashreplace")
+
+
+app = single_command("moments", moments_command, cls=QueryCommand, help=HELP)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imagebind_cli.cli.cluster import CLUSTER_FLAGS, ClusterOptions
 from imagebind_cli.cli.command import modality_group
 from imagebind_cli.cli.flags import (
     ArrayType,
@@ -29,6 +30,7 @@ from imagebind_cli.cli.flags import (
     with_reading_flags,
 )
 from imagebind_cli.cli.inputs import command_inputs
+from imagebind_cli.cli.option_groups import with_option_groups
 from imagebind_cli.cli.output import StdoutClosed, write
 from imagebind_cli.cli.talk import Talk, say, summary_at_end
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
@@ -52,9 +54,11 @@ Several modalities joined by commas, `image,audio`, stay together: rows of a man
 
 
 @with_reading_flags
+@with_option_groups(CLUSTER_FLAGS)
 def preprocess_command(
     modality: ModalityName,
     inputs: Inputs = None,
+    cluster_options: ClusterOptions = ClusterOptions(),  # noqa: B008 - frozen
     manifest: Manifest = None,
     column: Column = None,
     include: Include = None,
@@ -91,6 +95,8 @@ def preprocess_command(
     if (output is None) == (not inspect and preview is None):
         raise UsageError("give -o OUT, or --inspect or --preview in place of it")
 
+    cluster = cluster_options.cluster(output, {"inspect": inspect, "preview": preview})
+
     from imagebind_cli import corpus
 
     if output == "-" and sys.stdout is not None and sys.stdout.isatty():
@@ -111,6 +117,10 @@ def preprocess_command(
         else:
             target = sys.stdout.buffer if output == "-" else output
             shards: dict[str, Any] = {"array": str(array), "shard_bytes": int(shard_size * 1e6) if shard_size else None}
+            if cluster is not None:
+                with summary_at_end(corpus.share_pattern(output, cluster), talk):
+                    corpus.preprocess_on_cluster(modalities, given, output, cluster, errors=errors, **shards, **job)
+                raise typer.Exit(bool(talk.failed))
             with summary_at_end(output, talk, _continues(output)):
                 try:
                     corpus.preprocess(modalities, given, target, errors=errors, **shards, **job)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagebind_cli import registry
-from imagebind_cli.cli.command import HeadedCommand, plain_help
+from imagebind_cli.cli.command import HeadedCommand, plain_help, single_command
 from imagebind_cli.cli.flags import (
     NMS,
     BatchSize,
@@ -265,3 +265,6 @@ def _print_scores(scores: dict[str, Any], plain: bool) -> None:
             score = direction[name]
             interval = f"  ({score['low']:.4g} to {score['high']:.4g})" if "low" in score else ""
             write(f"  {name:<12}{score['value']:>8.4g}{interval}\n".encode())
+
+
+app = single_command("retrieve", retrieve_command, cls=QueryCommand, help=HELP)

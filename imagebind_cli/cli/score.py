@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imagebind_cli.cli.command import HeadedCommand, single_command
 from imagebind_cli.cli.flags import (
     BatchSize,
     Config,
@@ -144,3 +145,6 @@ def _summarise(score: PairScore, sides: Sequence[str], with_score: bool) -> None
             say(f"{side}: {counted(len(ids), 'item')} without a partner: {', '.join(map(printable, ids[:NAMED]))}{more}")
     if score.missing:
         say(f"{score.paired_by}: {counted(score.missing, 'pair')} of ids that are not there")
+
+
+app = single_command("score", score_command, cls=HeadedCommand, help=HELP)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from imagebind_cli.cli.command import HeadedCommand, single_command
 from imagebind_cli.cli.flags import TOKEN, BatchSize, Config, Device, Dtype, ModelName, Precision, Workers
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
@@ -98,3 +99,6 @@ def serve_command(
         write(f"{address_of(opened)}\n".encode())
 
     run(served, opened, ready, timeout)
+
+
+app = single_command("serve", serve_command, cls=HeadedCommand, help=HELP)

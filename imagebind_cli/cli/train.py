@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imagebind_cli.cli.command import HeadedCommand, single_command
 from imagebind_cli.cli.output import write, write_json_line
 from imagebind_cli.cli.talk import say
 from imagebind_cli.errors import UsageError, writing
@@ -33,6 +34,7 @@ The same command continues a run that was stopped or killed, and ends with the s
     imagebind train --recipe image-depth --data pairs.jsonl --out runs/depth --set optimizer.lr=1e-4
     imagebind train --recipe image-depth --data pairs.jsonl --dry-run       # check everything and print the plan
     imagebind train --recipe image-depth --data pairs.jsonl --overfit 8     # can it learn at all?
+    imagebind train --distil huge --student base --modality image --data photos/ --out runs/small       # a smaller encoder, without any pairs
     torchrun --nproc-per-node 8 -m imagebind_cli train --recipe image-depth --data pairs.jsonl --out runs/depth
 """
 
@@ -115,6 +117,11 @@ def train_command(
         str | None,
         typer.Option(envvar="IMAGEBIND_MODEL", help="Model whose encoders these are, or a config JSON. Default: the recipe's, else huge."),
     ] = None,
+    distil: Annotated[
+        str | None, typer.Option(metavar="TEACHER", help="Distil a teacher: a model of any family, or a file of vectors by id.")
+    ] = None,
+    student: Annotated[str | None, typer.Option(help="With --distil: the student's model or config JSON; the same as --model.")] = None,
+    modality: Annotated[str | None, typer.Option(help="With --distil and no --recipe: what the student learns, as image.")] = None,
     init: Annotated[
         str | None, typer.Option(help="Initial weights of the encoders that train: `random`, or any model. Default: --model.")
     ] = None,
@@ -131,8 +138,10 @@ def train_command(
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Time a few steps, write OUT.trace.json, keep nothing.")] = False,
 ) -> None:
-    if not pairs and recipe is None:
-        raise UsageError("nothing to train: give --pairs image-depth, or --recipe")
+    if not pairs and recipe is None and distil is None:
+        raise UsageError("nothing to train: give --pairs image-depth, --recipe, or --distil TEACHER")
+    if student is not None and distil is None:
+        raise UsageError("--student is for --distil; otherwise give --model")
     if sum((dry_run, overfit is not None, profile)) > 1:
         raise UsageError("--dry-run, --overfit and --profile exclude each other; choose one")
     if as_json and not dry_run:
@@ -143,7 +152,7 @@ def train_command(
     from imagebind_cli.model import choose_device
     from imagebind_cli.training import run, trials
     from imagebind_cli.training.overrides import resolve_recipe
-    from imagebind_cli.training.recipe import refuse_changes
+    from imagebind_cli.training.recipe_files import refuse_changes
 
     talk = TrainingTalk()
     resolved = resolve_recipe(
@@ -153,7 +162,9 @@ def train_command(
         val=val or (),
         zeroshot=zeroshot or (),
         columns=parse_columns(column or ()),
-        model=model,
+        model=student or model,
+        distil=distil,
+        modality=modality,
         init=init,
         batch=batch,
         micro_batch=micro_batch,
@@ -196,3 +207,6 @@ def _write_plan(recipe: Recipe, device: torch.device, out: Path | None, as_json:
 
 
 train_command.__doc__ = HELP
+
+
+app = single_command("train", train_command, cls=HeadedCommand)

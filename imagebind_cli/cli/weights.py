@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List, fetch, convert, publish, describe and check models.", no_args_is_help=True, rich_markup_mode=None)
 
 Decode = enum.StrEnum("Decode", ["exact", "fast"])
+SmallerType = enum.StrEnum("SmallerType", ["bf16", "fp16", "int8"])
 ModelName = Annotated[
     str | None, typer.Argument(metavar="[MODEL]", help="Name, folder, weight file or hf://owner/repo; the default model if not given.")
 ]
@@ -91,17 +92,27 @@ def convert_command(
     sources: Annotated[list[str], typer.Argument(metavar="SRC", help="Published .pth, OpenCLIP weights, or any form of --model.")],
     folder: Annotated[Path, typer.Argument(metavar="DEST", help="New folder: config.json and one safetensors file per encoder.")],
     config: Config = None,
+    dtype: Annotated[
+        SmallerType | None,
+        typer.Option(help="Round to this type, half or a quarter of float32, and print the cosines to vectors of the exact weights."),
+    ] = None,
+    modalities: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Keep the encoders of these alone, as audio,text.", show_default=False)
+    ] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Turn foreign weights into a model folder, exactly: every tensor is accounted for, or nothing is written.
+    """Turn weights into a model folder, exactly unless `--dtype` is given: every tensor is accounted for, or nothing is written.
 
     Several models of one family become one with all their encoders. What two of them have, as the text encoder, must be equal.
 
     \b
         imagebind weights convert imagebind_huge.pth huge/
+        imagebind weights convert imagebind_huge.pth small/ --dtype int8 --modalities audio,text
         imagebind weights convert languagebind-audio languagebind-depth all/
     """
-    from imagebind_cli.weights import checkpoint
+    from imagebind_cli.number_types import ITEMS, convert_rounded
+    from imagebind_cli.weights.checkpoint import join
+    from imagebind_cli.weights.convert import convert, only
     from imagebind_cli.weights.describe import source_record
     from imagebind_cli.weights.find import find_checkpoint
 
@@ -109,11 +120,19 @@ def convert_command(
         raise UsageError("--config describes one model; convert each by itself, then join the folders")
     checkpoints = [find_checkpoint(source, config) for source in sources]
     records = [source_record(found) for found in checkpoints]
-    found, origin = (checkpoints[0], records[0]) if len(records) == 1 else (checkpoint.join(checkpoints), {"sources": records})
-    converted = checkpoint.convert(found, folder, origin)
-    say(f"{folder}: {', '.join(converted.encoders)}")
+    found, origin = (checkpoints[0], records[0]) if len(records) == 1 else (join(checkpoints), {"sources": records})
+    if modalities is not None:
+        found = only(found, [name.strip() for name in modalities.split(",")])
+    if dtype is None:
+        converted = convert(found, folder, origin)
+    else:
+        say(f"{folder}: cosine of vectors of weights in {dtype} to those of the exact weights, {ITEMS} generated inputs: mean, lowest")
+        converted = convert_rounded(found, folder, origin, dtype.value, lambda encoder, near: say(_cosine_line(encoder, near)))
+    size = sum(record["size"] for record in converted.files.values())
+    say(f"{folder}: {', '.join(converted.encoders)}; {size / 1e6:,.1f} MB")
     if as_json:
-        write_json_line({"folder": str(folder), "encoders": list(converted.encoders), "files": dict(converted.files), "origin": origin})
+        about = {"folder": str(folder), "encoders": list(converted.encoders), "files": dict(converted.files), "origin": origin}
+        write_json_line(about | ({} if converted.rounded is None else {"rounded": dict(converted.rounded)}))
     else:
         write_lines([str(folder)])
 
@@ -148,9 +167,9 @@ def weights_info_command(model: ModelName = None, config: Config = None, as_json
         write_json_line(about)
         return
     lines = []
-    for key in ("name", "about", "family", "place", "licence", "dim", "untrained", "unfinished", "origin"):
+    for key in ("name", "about", "family", "place", "licence", "dim", "rounded", "untrained", "unfinished", "origin"):
         if about.get(key, "") not in ("", {}):
-            lines.append(f"{key:<10} {about[key]}")
+            lines.append(f"{key:<10} {about[key]['dtype'] if key == 'rounded' else about[key]}")
     lines.append(f"{'encoder':<10}{'parameters':>15}{'width':>7}{'layers':>8}{'heads':>7}  {'input':<18}fingerprint")
     for name, row in about["encoders"].items():
         shape = " x ".join(str(size) for size in row["input"])
@@ -221,9 +240,9 @@ def verify_command(
 
 def _cosines(model: str | None, choices: dict[str, Any], as_table: bool) -> dict[str, dict[str, float]]:
     """Return the mean and lowest cosine of each encoder's vectors, loaded with these choices, to exact ones; also print them as a table."""
-    from imagebind_cli.evaluation.number_types import ITEMS, cosines
     from imagebind_cli.merging import can_merge
     from imagebind_cli.model import load
+    from imagebind_cli.number_types import ITEMS, cosines, mean_and_lowest
 
     if as_table:
         words = " and ".join(str(value) if name == "dtype" else f"--{name} {value}" for name, value in choices.items())
@@ -233,10 +252,9 @@ def _cosines(model: str | None, choices: dict[str, Any], as_table: bool) -> dict
         exact, other = (load(model, device="cpu", **kind) for kind in ({"dtype": "fp32"}, choices))
         if "merge" in choices and not can_merge(exact.config(name)):
             continue
-        near = cosines(exact, other, name)
-        measured[name] = {"mean": float(near.mean()), "lowest": float(near.min())}
+        measured[name] = mean_and_lowest(cosines(exact, other, name))
         if as_table:
-            write_lines([f"{name:<10}{near.mean():>10.6f}{near.min():>10.6f}"])
+            write_lines([_cosine_line(name, measured[name])])
     return measured
 
 
@@ -251,6 +269,10 @@ def _decoding_loss(model: str | None, files: list[Path], as_table: bool) -> dict
         write_lines([f"cosine of --decode fast to exact, {len(files)} of your pictures: mean, lowest; times faster to read"])
         write_lines([f"{'image':<10}{mean:>10.6f}{lowest:>10.6f}{loss.faster:>8.2f}"])
     return {"files": len(files), "mean": mean, "lowest": lowest, "faster": loss.faster}
+
+
+def _cosine_line(encoder: str, near: Mapping[str, float]) -> str:
+    return f"{encoder:<10}{near['mean']:>10.6f}{near['lowest']:>10.6f}"
 
 
 @contextmanager

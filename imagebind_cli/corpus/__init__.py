@@ -7,11 +7,28 @@ resume.py       which items are not done yet, each once
 job.py          `embed`: items into a store
 preprocess.py   `preprocess` and `inspect_inputs`: items decoded once, for later runs
 estimate.py     `estimate`: what `embed` would do
+blocks.py       the inputs of a job on a cluster, listed once and handed out in blocks
+ray_actors.py   the blocks of a job on the actors of a Ray cluster
+cluster.py      `embed_on_cluster` and `preprocess_on_cluster`
 """
 
+from imagebind_cli.corpus.cluster import embed_on_cluster, preprocess_on_cluster, share_pattern
 from imagebind_cli.corpus.estimate import Estimate, estimate
 from imagebind_cli.corpus.job import embed
 from imagebind_cli.corpus.preprocess import Inspection, inspect_inputs, preprocess
+from imagebind_cli.corpus.ray_actors import Cluster
 from imagebind_cli.corpus.share import Share
 
-__all__ = ["Estimate", "Inspection", "Share", "embed", "estimate", "inspect_inputs", "preprocess"]
+__all__ = [
+    "Cluster",
+    "Estimate",
+    "Inspection",
+    "Share",
+    "embed",
+    "embed_on_cluster",
+    "estimate",
+    "inspect_inputs",
+    "preprocess",
+    "preprocess_on_cluster",
+    "share_pattern",
+]

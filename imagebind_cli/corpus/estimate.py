@@ -37,16 +37,17 @@ MEASURED_SECONDS = 10.0  # after which no further input is begun
 class Estimate:
     """What a job would do.
 
-    inputs: all there are. bytes: of the files that are left to do. done: inputs that the store has. failed_before: those that an earlier run
-    could not use. remaining: inputs to do. first: id of the first of them. vectors: how many it becomes. assumed: what was assumed to read it.
-    failure: why it could not be used. measured: inputs that were embedded to measure the rate, in `measured_seconds`. device: what they
-    were embedded on. seconds: the estimate for all that remain; None where nothing was measured.
+    inputs: all there are. bytes: of the files that are left to do. done: inputs that the store has. repeated: those that come again.
+    failed_before: those that an earlier run could not use. remaining: inputs to do. first: id of the first of them. vectors: how many it
+    becomes. assumed: what was assumed to read it. failure: why it could not be used. measured: inputs that were embedded to measure the rate,
+    in `measured_seconds`. device: what they were embedded on. seconds: the estimate for all that remain; None where nothing was measured.
     """
 
     modality: str
     inputs: int = 0
     bytes: int = 0
     done: int = 0
+    repeated: int = 0
     failed_before: int = 0
     remaining: int = 0
     first: str | None = None
@@ -135,8 +136,8 @@ def estimate(
             _read_first(plan, model, sample[0], reading)
         _count(plan, sample)
         _count(plan, chosen)
-    plan.done, plan.failed_before = listener.skipped, listener.left
-    plan.inputs = plan.remaining + plan.done + plan.failed_before
+    plan.done, plan.repeated, plan.failed_before = listener.skipped, listener.repeated, listener.left
+    plan.inputs = plan.remaining + plan.done + plan.repeated + plan.failed_before
     if plan.measured:
         plan.seconds = plan.remaining * plan.measured_seconds / plan.measured
     return plan

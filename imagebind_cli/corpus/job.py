@@ -51,6 +51,7 @@ def embed(
     workers: int | None = None,
     item_timeout: float = ITEM_SECONDS,
     listener: Listener | None = None,
+    may_fork: bool = False,
     **options: Any,
 ) -> Listener:
     """Embed inputs and add the vectors to a store. The same call again does what is left: failed, new and changed inputs.
@@ -67,7 +68,9 @@ def embed(
         share: the part of the inputs to take; see `Share.name` for what to call its store.
         array: `float32` or `float16`, the number type of the store. pool: `mean`, or `none` for a row for each window.
         item_timeout: seconds that reading one input may take; one that takes longer is a failure. 0 for any time.
-        listener: receives and counts what happens. options: fields of the modality's options, e.g. `clips=3`.
+        listener: receives and counts what happens.
+        may_fork: fork the processes that read from this one, for a program whose other threads hold nothing; else they import what they need.
+        options: fields of the modality's options, e.g. `clips=3`.
     Returns:
         The listener, with its counts.
     Raises:
@@ -91,6 +94,8 @@ def embed(
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
         reading, items = as_prepared(given.items((modality,), resume.skips, frames), face, reading, loaded.config(modality))
         processes = stack.enter_context(Processes([modality]))
+        if may_fork and not face.text:
+            processes.keep_ready()
         if callable(output):
             keep, stored = output, 0
         else:

@@ -19,6 +19,7 @@ from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.media.clock import clock_text
+from imagebind_cli.object_storage import refuse_object
 from imagebind_cli.options import ReadingOptions, folders_are_frames
 from imagebind_cli.prepared import BESIDE, Writer, belongs_to, member_key, open_writer
 from imagebind_cli.prepared.entries import Stretched, stretch_of
@@ -179,12 +180,19 @@ def check_prepared_output(output: str, modalities: Sequence[str], shard_bytes: i
     """
     if output != "-" and not output.endswith((".tar", ".h5")):
         raise UsageError(f"{output}: the name must end in .tar or .h5, or be -")
+    refuse_object(output)
     if shard_bytes is not None and "%" not in output:
         raise UsageError(f"--shard-size is for numbered shards such as out-%06d.tar; {output} is one file")
     if output.endswith(".h5") and "%" in output:
         raise UsageError(f"{output}: an .h5 is one file and takes no number; tar shards do")
     if output.endswith(".h5") and any(registry.face(name).mixed for name in modalities):
         raise UsageError("an .h5 holds clips of one shape, which pictures and videos differ in: name image or video, or write a .tar")
+
+
+def preparation_record(modalities: Sequence[str], model: str | None, options: Options | None) -> dict[str, Any]:
+    """Return how `preprocess` makes samples for a model, and with which version."""
+    reading = _reading(modalities, options)
+    return _record(_configs(model, reading), reading, "")
 
 
 def _reading(modalities: Sequence[str], options: Options | None) -> dict[Face, ReadingOptions]:

@@ -18,6 +18,7 @@ from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import PLACED
 from imagebind_cli.media.masks import PictureMask
 from imagebind_cli.media.video.frame_folder import frame_names
+from imagebind_cli.object_storage import is_object, object_stamp, read_object
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face, face
 from imagebind_cli.sources import Failure, Item, Regions, Stretch, whole_source
@@ -69,7 +70,11 @@ class Resume:
         """Check whether a file is done, before it is opened, and count it. Shares and retries are not considered: it may be an archive of others."""
         if self.store is None or not self._is_done(path, path):
             return False
-        self.listener.skipped += self._is_asked(path)
+        if self._is_asked(path) and hash(path) in self._came:
+            self.listener.repeated += 1
+        elif self._is_asked(path):
+            self._came[hash(path)] = hash(path)
+            self.listener.skipped += 1
         return True
 
     def choose(self, items: Iterable[Item | Failure]) -> Iterator[Item | Failure]:
@@ -139,7 +144,7 @@ class Resume:
 
 
 def distinct(items: Iterable[Item | Failure], listener: Listener, came: dict[int, int] | None = None) -> Iterator[Item | Failure]:
-    """Yield each item once. An id that comes again with another input, or that no store can hold, is a failure.
+    """Yield each item once, and count those that come again. An id that comes again with another input, or that no store can hold, is a failure.
 
     came: hashes of ids to hashes of their inputs, since there may be millions; a removed one may come again.
     """
@@ -155,7 +160,7 @@ def distinct(items: Iterable[Item | Failure], listener: Listener, came: dict[int
             came[id] = input
             yield item
         elif came[id] == input:
-            listener.skipped += 1
+            listener.repeated += 1
         else:
             yield Failure(item.id, "this id came before with another input; give each its own")
 
@@ -172,7 +177,8 @@ def has_changed(item: Item, faces: Sequence[Face]) -> bool:
 def glance(payload: Any, faces: Sequence[Face]) -> Stamp:
     """Return the size and the time of change of the files of a payload: of several their total and the latest; `UNKNOWN` without a file."""
     parts = [(face, payload[face.name] if isinstance(payload, dict) else payload) for face in faces]
-    paths = [path for face, part in parts if not face.text and isinstance(path := whole_source(part), str)]
+    named = (path for face, part in parts if not face.text and isinstance(path := whole_source(part), str))
+    paths = [path for path in named if not is_object(path)]  # an object is read in one request, and never half old
     try:
         found = [_file_stamp(path, verify=False) for path in paths]
     except (OSError, ValueError):  # the reader reports why
@@ -219,6 +225,8 @@ def stamper(face: Face, verify: bool) -> Callable[[Any], Stamp]:
 
 
 def _file_stamp(path: str, verify: bool) -> Stamp:
+    if is_object(path):
+        return Stamp(*object_stamp(path), content_hash(read_object(path).getbuffer()) if verify else b"")
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         return _frames_stamp(path, verify)

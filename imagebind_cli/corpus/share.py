@@ -32,6 +32,10 @@ class Share:
         """Return a file's name for this share: `photos.h5` as `photos-00001-of-00004.h5`."""
         return path.with_name(f"{path.stem}-{self.number:05}-of-{self.count:05}{path.suffix}")
 
+    def pattern(self, path: Path) -> Path:
+        """Return the pattern of a file's names for all shares: `photos-*-of-00004.h5`."""
+        return path.with_name(f"{path.stem}-*-of-{self.count:05}{path.suffix}")
+
     def device(self, given: str) -> str:
         """Return the device of this process: under torchrun, if none is given, a GPU of its own where there is one."""
         if given != "auto" or self.local is None:

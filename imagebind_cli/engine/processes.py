@@ -1,8 +1,9 @@
 """Read items in separate processes: threads that take short steps mostly wait for Python's one lock, of which each process has its own.
 
-A server process imports the readers once and forks a worker for every socket it receives. A worker asks for its next item as soon as it
-begins one, so that none waits for the slowest. Nothing outlives the parent: a worker ends when its socket closes, even in the middle of an
-item. This file imports no torch, so that the server can be launched before the parent has imported it.
+A server process has the readers imported and forks a worker for every socket it receives. It is itself forked where this process may be,
+which takes a hundredth of a second, and else imports them, which takes seconds. A worker asks for its next item as soon as it begins one, so
+that none waits for the slowest. Nothing outlives the parent: a worker ends when its socket closes, even in the middle of an item. This file
+imports no torch, so that the server can be launched before the parent has imported it.
 """
 
 from __future__ import annotations
@@ -10,19 +11,14 @@ from __future__ import annotations
 import json
 import math
 import os
-import queue
 import select
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-import traceback
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import fields
+from contextlib import suppress
 from importlib import import_module
 from itertools import islice
 from multiprocessing.connection import Connection
@@ -30,33 +26,32 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from imagebind_cli.engine.decoding_server import ALONE, ForkedServer
 from imagebind_cli.engine.item_timeout import overdue_reason
-from imagebind_cli.errors import UserError
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import face
-from imagebind_cli.sources import reason, whole_source
+from imagebind_cli.sources import whole_source
 
 if TYPE_CHECKING:
     from imagebind_cli.encoder import Read, Sample
 
-    Message = tuple[Sample, bool] | Exception | None
 
 POSSIBLE = sys.platform == "linux" and hasattr(os, "fork")  # a process that has imported torch must not fork on macOS; Windows cannot
-WORTH_SECONDS = 2.0  # about what it costs to start processes
-READY = 4  # samples a worker keeps ready, beyond what its socket holds
+MEASURED_SECONDS = 0.5  # for which threads read before their pace counts
+WORTH_SHARE = 0.25  # of its time that the encoder may wait for threads
 MODEL = "imagebind_cli.model"
 SOCKET_BYTES = 1 << 20
 WAIT_SECONDS = 0.2
-WATCH_SECONDS = 0.05
-ALONE = 0xFFFF  # the number of a worker for a single item, which asks for no other
-SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from imagebind_cli.engine.processes import serve; serve(*sys.argv[2:])"
+SERVE = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from imagebind_cli.engine.decoding_server import serve; serve(*sys.argv[2:])"
+)
 
 
 class ProcessEngine:
     """Reads in threads first, and in processes once they are worth their start-up.
 
-    Starting processes only after waiting that long for threads costs at most twice the optimum. A slow encoder, which never waits for its
-    input, keeps its memory and its cores to itself. Threads still read what no process can.
+    They are where the encoder waits for its input for more than a quarter of the time. A slow encoder, which hardly ever does, keeps its
+    memory and its cores to itself. Threads still read what no process can.
     """
 
     def __init__(self, read: Read, workers: int, processes: Processes, timeout: float = math.inf) -> None:
@@ -68,18 +63,25 @@ class ProcessEngine:
 
         self.workers = workers
         self._read, self._processes, self._timeout, self._began = read, processes, timeout, False
+        self._first: float | None = None  # when reading began
         self._threads = ThreadEngine(read, workers, timeout)
 
     def submit(self, payload: Any, name: str = "") -> Iterator[Sample]:
         """Begin to read an item; see `Engine`."""
         if not _is_in_memory(payload):
-            if not self._began and (self._processes.launched or self._threads.waited > WORTH_SECONDS):
+            if not self._began and (self._processes.launched or self._are_worth_it()):
                 self._processes.begin(self._read, self.workers)
                 self._began = True
             samples = self._processes.submit(payload, self._timeout) if self._began else None
             if samples is not None:
                 return samples
         return self._threads.submit(payload, name)
+
+    def _are_worth_it(self) -> bool:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+        return self._threads.waited > WORTH_SHARE * max(now - self._first, MEASURED_SECONDS)
 
     def close(self) -> None:
         """Stop the threads and end the processes, whatever is being read."""
@@ -102,10 +104,10 @@ class Processes:
     def __init__(self, modalities: Sequence[str]) -> None:
         """modalities: those whose readers are imported, once for all workers."""
         self._modules = [MODEL, *(face(modality).module for modality in modalities)]
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server: subprocess.Popen[bytes] | ForkedServer | None = None
         self._workers: list[_Worker] = []
         self._changing = threading.Lock()
-        self._closed = self._failed = self._up = False
+        self._closed = self._failed = self._up = self._kept = False
 
     def __enter__(self) -> Self:
         return self
@@ -115,21 +117,41 @@ class Processes:
 
     @property
     def launched(self) -> bool:
-        """Whether the server was started."""
-        return self._server is not None
+        """Whether the server was started to be used at once."""
+        return self._server is not None and not self._kept
+
+    def keep_ready(self) -> None:
+        """Fork the server, for `begin` to find it, unless a GPU is in use. Only for a process whose other threads may be left behind.
+
+        Call it before weights are loaded. Libraries that have computed with several threads do not mind, since the workers compute with one.
+        """
+        torch = sys.modules.get("torch")  # absent where a server has the model
+        if not POSSIBLE or torch is None or torch.cuda.is_available():
+            return
+        for name in self._modules:
+            import_module(name)
+        with self._changing:
+            if self._server is None and not self._closed:
+                self._kept = True
+                self._server = ForkedServer(*self._open_channels(), self._modules)
 
     def launch(self) -> None:
         """Start the server, unless it runs. It takes seconds to import what it needs; the caller need not wait for it."""
         with self._changing:
-            if not self.launched and not self._closed and POSSIBLE:
+            if self._server is None and not self._closed and POSSIBLE:
                 self._launch()
 
-    def _launch(self) -> None:
+    def _open_channels(self) -> tuple[socket.socket, int]:
+        """Open what connects this process with the server, and return the server's ends."""
         self._control, theirs = socket.socketpair()
         asked, asking = os.pipe()
         self._asked = Connection(asked, writable=False)
         self._events = select.poll()
         self._events.register(asked, select.POLLIN)
+        return theirs, asking
+
+    def _launch(self) -> None:
+        theirs, asking = self._open_channels()
         self._server = subprocess.Popen(
             [sys.executable, "-c", SERVE, json.dumps(sys.path), str(theirs.fileno()), str(asking), *self._modules],
             pass_fds=(theirs.fileno(), asking),
@@ -144,7 +166,7 @@ class Processes:
         """Order `count` workers that read with `read`, a function of a module or a `partial` of one. They need a while to come up."""
         self.launch()
         with self._changing, suppress(ConnectionError):
-            if self._closed or not self.launched:
+            if self._closed or self._server is None:
                 return
             with Connection(os.dup(self._control.fileno())) as control:
                 control.send(read)
@@ -296,124 +318,3 @@ class _Worker:
         """Hang up. The worker ends, and the thread that submits items replaces it."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-
-
-def serve(control_descriptor: str, asking_descriptor: str, *modules: str) -> None:
-    """Run the server: import the readers, then fork a worker for each socket that arrives, until the parent is gone."""
-    warnings.simplefilter("ignore")
-    control, asking = socket.socket(fileno=int(control_descriptor)), int(asking_descriptor)
-    with _ending_with_the_parent(control):
-        for name in modules:
-            import_module(name)
-    workers: set[int] = set()
-    with suppress(EOFError, ConnectionError):  # the parent is gone
-        with Connection(os.dup(control.fileno())) as connection:
-            read = connection.recv()
-        while (order := socket.recv_fds(control, 2, 1))[1]:
-            number, (descriptor, *_) = int.from_bytes(order[0], "little"), order[1]
-            if (worker := os.fork()) == 0:
-                try:
-                    control.close()
-                    _work(Connection(descriptor), asking, number, read)
-                finally:
-                    os._exit(0)
-            os.close(descriptor)
-            workers.add(worker)
-            workers -= {ended for ended in workers if os.waitpid(ended, os.WNOHANG)[0]}
-    for worker in workers:
-        os.kill(worker, signal.SIGKILL)
-        os.waitpid(worker, 0)
-    os._exit(0)  # Python's own clean-up takes a second
-
-
-@contextmanager
-def _ending_with_the_parent(control: socket.socket) -> Iterator[None]:
-    """End the server as soon as its parent is gone, while it imports: that takes seconds, on a busy machine many, and reads no socket.
-
-    The watching thread has ended when this context has, since a process with threads must not fork.
-    """
-    hung_up, over = select.poll(), threading.Event()
-    hung_up.register(control, 0)  # a hang-up is reported in any case
-
-    def watch() -> None:
-        while not over.is_set():
-            if hung_up.poll(WATCH_SECONDS * 1000):
-                os._exit(0)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
-
-
-def _work(connection: Connection, asking: int, number: int, read: Read) -> None:
-    """Run a worker. Its main thread receives items, so that it notices at once when the parent is gone."""
-    import torch
-
-    from imagebind_cli.media.isolation import read_in_place
-
-    read_in_place()
-
-    payloads: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    messages: queue.Queue[Message] = queue.Queue(READY)
-
-    def ask() -> None:
-        if number != ALONE:
-            os.write(asking, number.to_bytes(2, "little"))
-
-    def decode() -> None:
-        torch.set_num_threads(1)  # the workers share the cores
-        with suppress(OSError):
-            ask()
-            while True:
-                ask()  # for the item after the one that comes now
-                for message in _messages(read, payloads.get()):
-                    messages.put(message)
-
-    def send() -> None:
-        with suppress(OSError):
-            while True:
-                _send(connection, messages.get())
-
-    for task in (decode, send):
-        threading.Thread(target=task, daemon=True).start()
-    with suppress(EOFError, OSError):
-        while True:
-            payloads.put(connection.recv())
-
-
-def _messages(read: Read, payload: Any) -> Iterator[Message]:
-    """Yield what a worker sends for an item: each sample with whether it is the last, None for an item without samples, or the error."""
-    previous: Sample | None = None
-    failure: Exception | None = None
-    try:
-        for sample in read(payload):
-            if previous is not None:
-                yield previous, False
-            previous = sample
-    except UserError as error:
-        failure = error
-    except (OSError, ValueError, MemoryError) as error:
-        failure = ValueError(reason(error))
-    except Exception:
-        failure = RuntimeError(f"in a decoding process:\n{traceback.format_exc()}")
-    if previous is not None:
-        yield previous, failure is None
-    if previous is None or failure is not None:
-        yield failure
-
-
-def _send(connection: Connection, message: Message) -> None:
-    if not isinstance(message, tuple):
-        connection.send(message)
-        return
-    sample, last = message
-    array = np.ascontiguousarray(sample.tensor.numpy())
-    others = {entry.name: getattr(sample, entry.name) for entry in fields(sample) if entry.name != "tensor"}
-    connection.send((last, array.dtype.str, array.shape, others))
-    view = array.reshape(-1).view(np.uint8).data
-    while view:
-        view = view[os.write(connection.fileno(), view) :]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import math
 import threading
 import time
-import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -18,12 +16,10 @@ import torch
 from imagebind_cli.crashes import call_for
 from imagebind_cli.encoder import Read, Sample
 from imagebind_cli.engine.item_timeout import overdue_reason
+from imagebind_cli.engine.step_thread import Step, StepThread
 from imagebind_cli.media.isolation import time_limit
 
-EXIT_SECONDS = 5.0  # that the steps in progress have at the end of the program; PyTorch may not be in the middle of one then
 GRACE_SECONDS = 1.0  # by which a file that is read apart outlasts its item: the item's reason is the engine's
-
-_running: weakref.WeakSet[_Thread] = weakref.WeakSet()
 
 
 class ThreadEngine:
@@ -37,9 +33,9 @@ class ThreadEngine:
         self.workers, self.waited = workers, 0.0
         self._read, self._timeout = read, timeout
         self._cores = torch.get_num_threads()
-        self._steps: SimpleQueue[_Step | None] = SimpleQueue()
+        self._steps: SimpleQueue[Step | None] = SimpleQueue()
         for _ in range(workers):
-            _Thread(self._steps).start()
+            StepThread(self._steps, "decode").start()  # reading items side by side is faster than splitting each operation among the cores
 
     def submit(self, payload: Any, name: str = "") -> Iterator[Sample]:
         """Begin to read an item; see `Engine`."""
@@ -55,19 +51,19 @@ class ThreadEngine:
             self._steps.put(None)
         torch.set_num_threads(self._cores)  # the threads changed the default for later threads of this process
 
-    def _begin(self, name: str, samples: Iterator[Sample], seconds: float) -> _Step:
-        step = _Step(name, samples, seconds)
+    def _begin(self, name: str, samples: Iterator[Sample], seconds: float) -> _Reading:
+        step = _Reading(name, samples, seconds)
         self._steps.put(step)
         return step
 
-    def _samples(self, name: str, samples: Iterator[Sample], step: _Step) -> Iterator[Sample]:
+    def _samples(self, name: str, samples: Iterator[Sample], step: _Reading) -> Iterator[Sample]:
         left = self._timeout
         while True:
             began = time.monotonic()
             try:
                 sample = step.wait()
             except _Overdue:
-                _Thread(self._steps).start()
+                StepThread(self._steps, "decode").start()
                 raise ValueError(overdue_reason(self._timeout)) from None
             self.waited += time.monotonic() - began
             if sample is None:
@@ -81,7 +77,7 @@ class _Overdue(Exception):
     """A step has taken longer than it may."""
 
 
-class _Step:
+class _Reading:
     """The next sample of an item, read in at most `seconds`. result: the sample; None at the item's end. taken: seconds that it took."""
 
     def __init__(self, name: str, samples: Iterator[Sample], seconds: float) -> None:
@@ -133,27 +129,3 @@ class _Step:
                 return self.result.result()
             self._abandoned = True
             raise _Overdue from None
-
-
-class _Thread(threading.Thread):
-    """Runs the steps of a queue until it receives None, or until it is abandoned in the middle of one."""
-
-    def __init__(self, steps: SimpleQueue[_Step | None]) -> None:
-        super().__init__(name="decode", daemon=True)  # an abandoned one must not keep the program from ending
-        self.steps = steps
-
-    def run(self) -> None:
-        torch.set_num_threads(1)  # reading items side by side is faster than splitting each operation among the cores
-        _running.add(self)
-        while (step := self.steps.get()) is not None and step.run():
-            del step
-
-
-@atexit.register
-def _finish_steps() -> None:
-    """Wait a little for threads in the middle of a step."""
-    until, threads = time.monotonic() + EXIT_SECONDS, list(_running)
-    for thread in threads:
-        thread.steps.put(None)
-    for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))

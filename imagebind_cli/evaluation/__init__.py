@@ -17,7 +17,6 @@ tally.py        the outcome of each item
 outcomes.py     what each item adds to the scores, and paired differences of two runs
 comparison.py   `compare`: one evaluation with several models
 report.py       the scores, with intervals
-number_types.py how far vectors move in another number type
 """
 
 from __future__ import annotations

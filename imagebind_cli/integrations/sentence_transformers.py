@@ -30,6 +30,7 @@ from imagebind_cli.readers import check_options, read_source
 from imagebind_cli.registry import Face
 from imagebind_cli.sources import Failure, Item
 from imagebind_cli.weights import checkpoint
+from imagebind_cli.weights.convert import convert
 from imagebind_cli.weights.model_config import ModelConfig
 
 try:
@@ -202,14 +203,14 @@ class ImageBindModule(InputModule):  # type: ignore[misc]
         held = checkpoint.Checkpoint(self._saved_config(), str(folder), tensors.__getitem__)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
             built = Path(temporary) / (Path(self.model.name).name or "model")
-            checkpoint.convert(held, built, origin=dict(self.model.checkpoint.config.origin) | {"model": self.model.name})
+            convert(held, built, origin=dict(self.model.checkpoint.config.origin) | {"model": self.model.name})
             for file in sorted(built.iterdir(), key=lambda path: path.name == "config.json"):
                 put_in_place(file, folder / file.name)
         write_json(folder / self.config_file_name, {"modality": self.modality, "options": self.options})
 
     def _saved_config(self) -> ModelConfig:
         config = self.model.checkpoint.config
-        return replace(config, encoders={name: config.encoders[name] for name in self.encoders}, rule_seed=None)
+        return replace(config, encoders={name: config.encoders[name] for name in self.encoders}, rule_seed=None, rounded=None)
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:  # type: ignore[override]

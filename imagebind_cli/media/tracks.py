@@ -6,6 +6,7 @@ The sound reader asks the same questions as the video reader, so that one file's
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,24 +43,35 @@ ELSEWHERE = frozenset(
         "webm_dash_manifest",
     )
 )
+# Demuxers that take any bytes under some suffix: of text drawn as on a terminal, and of samples without a header, whose rate they assume.
+TEXT_ART = frozenset(("adf", "bin", "idf", "tty", "xbin"))
+HEADERLESS = re.compile(r"alaw|mulaw|vidc|[suf](8|16|24|32|64)([bl]e)?")
 
 
 @cache
 def _formats() -> str:
     import av
 
-    return ",".join(sorted(av.formats_available - ELSEWHERE))
+    return ",".join(sorted(name for name in av.formats_available - ELSEWHERE - TEXT_ART if not HEADERLESS.fullmatch(name)))
 
 
 def open_container(source: Source) -> InputContainer:
-    """Open a container at its beginning. A file that names others, such as a playlist, is refused, so that nothing else is read."""
+    """Open a container at its beginning. A file that names others, such as a playlist, is refused, so that nothing else is read.
+
+    Raises:
+        FFmpegError: it cannot be read, or is of a kind that is refused.
+    """
     import av
 
     if hasattr(source, "seek"):
         source.seek(0)
     # A colon in a name does not name a protocol: `12:30.mp4` is a file.
     place = f"file:{os.fspath(source)}" if isinstance(source, str | os.PathLike) else source
-    return av.open(place, mode="r", options={"format_whitelist": _formats()})
+    try:
+        return av.open(place, mode="r", options={"format_whitelist": _formats()})
+    except av.ArgumentError as error:
+        reason = "it is text, a list of other files, or data without a header, and none of these is read"
+        raise av.ArgumentError(error.errno, reason) from None
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #8882; padding
 :focus-visible { outline: 3px solid Highlight }
 
 table { border-collapse: collapse; margin: 1rem 0 }
-th, td { padding: .15rem .6rem; text-align: left; vertical-align: bottom }
+th, td { padding: .15rem .6rem; text-align: left; vertical-align: baseline }
 .number { text-align: right; font-variant-numeric: tabular-nums }
 tr:nth-child(even) > * { background: #8881 }
 .wide { overflow-x: auto }

@@ -23,7 +23,7 @@ import numpy as np
 from imagebind_cli.checksums import SEALED, check_seal, seal
 from imagebind_cli.descriptors import NO_LINK, WINDOWS
 from imagebind_cli.documents import parse_json
-from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.errors import InUseError, UsageError, UserError
 from imagebind_cli.files import being_written, open_locked, put_in_place
 from imagebind_cli.prepared.entries import Entry, Member, Stretched, array_sum, check_prepared_alike, stretch_of
 
@@ -251,7 +251,7 @@ class ShardWriter:
             if self._numbered or not self._number:
                 file.close()
                 building.unlink()
-                raise UserError(f"{path}: another run has written it meanwhile; start this one again")
+                raise InUseError(f"{path}: another run has written it meanwhile; start this one again")
             with open(path, "rb") as whole:
                 shutil.copyfileobj(whole, file)
             file.seek(-END, os.SEEK_END)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagebind_cli import registry
 from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.object_storage import join_path
 from imagebind_cli.tabular import json_object
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def request_of_row(row: Mapping[str, Any], place: str, folder: str) -> QueryRequ
         return QueryRequest(str(row.get("id", place)), (), None, tuple(vector))
     if not given:
         raise ValueError(f"no {', '.join(registry.MODALITIES)} or embedding in this line; it has {', '.join(row) or 'nothing'}")
-    files = {key: value if key == registry.TEXT else os.path.join(folder, value) for key, value in given.items()}
+    files = {key: value if key == registry.TEXT else join_path(folder, value) for key, value in given.items()}
     parts = tuple((key, stretched(file, key, row)) for key, file in files.items())
     return combined_request(parts, weights, str(row["id"]) if "id" in row else None)
 

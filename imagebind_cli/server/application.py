@@ -82,7 +82,7 @@ def app(
         route = scope.get("route")
         service.counts.answered(getattr(route, "path", "other"), status, seconds)
 
-    return Guard(api, limits, token, None if hosts is None else tuple(hosts), answered)
+    return Guard(api, limits, token, None if hosts is None else tuple(dict.fromkeys(hosts)), answered)
 
 
 def _counts(service: Service) -> APIRouter:

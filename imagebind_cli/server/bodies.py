@@ -99,8 +99,18 @@ def fault_line(error: RequestValidationError | ValidationError) -> str:
     """Return what is wrong with a body in one line: the place, and what is needed there."""
     faults = error.errors()
     first = max(faults, key=lambda fault: len(fault["loc"]))  # of a union's cases, the one that came farthest
-    place = ".".join(map(str, first["loc"][first["loc"][:1] == ("body",) :])) or "the body"
+    *above, last = first["loc"][first["loc"][:1] == ("body",) :] or ("",)
+    unknown = first["type"] == "extra_forbidden"
+    names = [name for name in above if not _is_case(name)] + ([last] if unknown or not _is_case(last) else [])
+    place = printable(".".join(map(str, names)) or "the body")
+    if unknown:
+        return f"{place}: no such key here"
+    if first["type"] == "model_attributes_type":
+        return f"{place}: an object is needed"
     what = str(first["msg"]).removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        return f"{printable(place)}: no such key here"
-    return f"{printable(place)}: {what[:1].lower()}{what[1:]}"
+    return f"{place}: {what[:1].lower()}{what[1:]}"
+
+
+def _is_case(name: str | int) -> bool:
+    """Check whether a part of a place is the name of a union's case, as `Part` or `list[str]`, and not of a key, all of which are lower-case."""
+    return isinstance(name, str) and (name in ("", "str") or name[:1].isupper() or name.endswith("]"))

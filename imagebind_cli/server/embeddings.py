@@ -79,6 +79,7 @@ def _described(service: Service) -> dict[str, Any]:
         "modalities": faces,
         "weights": {name: model.fingerprint(name) for name in faces},
         "untrained": model.checkpoint.untrained,
+        "rounded": model.rounded,
         "trained_on": dict(model.trained_on),
         "licence": config.licence,
         "limits": {"body": limits.body, "items": limits.items},

@@ -57,7 +57,7 @@ def _hash(content: str, tag: str) -> str:
 
 def requests_page(schema: Mapping[str, Any]) -> str:
     """Return a page of all requests in an OpenAPI document."""
-    return document("imagebind: requests", "".join(_operations(schema)))
+    return document("imagebind: requests", re.sub(r"`([^`]+)`", r"<code>\1</code>", "".join(_operations(schema))))
 
 
 def _operations(schema: Mapping[str, Any]) -> Iterator[str]:

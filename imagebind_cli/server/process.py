@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 import threading
@@ -37,7 +38,9 @@ def open_socket(host: str, port: int) -> socket.socket:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(address)
     except (OSError, OverflowError) as error:
-        raise UserError(f"{host}:{port}: {getattr(error, 'strerror', None) or error}") from None
+        in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        remedy = "; choose another with --port, or any that is free with --port 0" if in_use else ""
+        raise UserError(f"{host}:{port}: {getattr(error, 'strerror', None) or error}{remedy}") from None
     opened.listen(BACKLOG)
     return opened
 

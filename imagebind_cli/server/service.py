@@ -115,7 +115,7 @@ class Service:
         results = pipeline.embed_items(
             iter(items),
             self._readers[modality],
-            partial(self.model.encode, modality),
+            partial(self.model.begin_encoding, modality),
             batch_size=self.space.batch_size or self.model.batch_size(modality),
             pool=pool,
         )

@@ -11,7 +11,7 @@ items.py       what all of these yield: an item, or why it cannot be used
 
 from imagebind_cli.sources.archives import from_shard
 from imagebind_cli.sources.box_files import BoxFile, read_boxes
-from imagebind_cli.sources.folders import names_store
+from imagebind_cli.sources.folders import from_files, names_store
 from imagebind_cli.sources.inputs import Inputs, from_arguments, from_lines, from_stream
 from imagebind_cli.sources.items import (
     Failure,
@@ -39,6 +39,7 @@ __all__ = [
     "Stretch",
     "as_sentence",
     "from_arguments",
+    "from_files",
     "from_lines",
     "from_manifest",
     "from_row",

@@ -8,12 +8,14 @@ from typing import BinaryIO
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.file_kinds import archive, is_npz, may_be_zip
+from imagebind_cli.object_storage import is_object, open_object
 from imagebind_cli.prepared import BESIDE, Entry, Prepared, is_foreign_hdf5, is_hdf5, is_shard, read_hdf5, read_shard
 from imagebind_cli.sources.items import (
     Failure,
     Item,
     Modalities,
     payload_of,
+    reason,
     stretched,
     whole_source,
 )
@@ -66,11 +68,22 @@ def expand_archives(items: Iterable[Item | Failure], modalities: Modalities) -> 
 
 def samples_of(path: str, modalities: Modalities) -> Iterator[Item | Failure] | None:
     """Return the samples in a file of samples, or a failure for an archive of another kind; None for any other file."""
+    if is_object(path):
+        return _samples_of_object(path, modalities) if path.lower().endswith(".tar") else None
     head = read_head(path)
     samples = samples_in(path, head, modalities)
     is_input = is_npz(head) or (may_be_zip(modalities) and head.startswith(b"PK"))  # an app's export may be a ZIP file
     fault = None if is_input else archive_fault(path, head, modalities)
     return samples or (iter([Failure(path, fault)]) if fault else None)
+
+
+def _samples_of_object(address: str, modalities: Modalities) -> Iterator[Item | Failure]:
+    """Yield the samples of a tar shard as it is downloaded."""
+    try:
+        with open_object(address) as stream:
+            yield from from_shard(stream, modalities, address)
+    except OSError as error:
+        yield Failure(address, reason(error))
 
 
 def samples_in(path: str, head: bytes, modalities: Modalities) -> Iterator[Item | Failure] | None:

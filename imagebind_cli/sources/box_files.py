@@ -10,11 +10,12 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from imagebind_cli.documents import read_json
 from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.files import leaves_folder
 from imagebind_cli.media.masks import PictureMask, parse_segmentation
 from imagebind_cli.media.regions import Region
 from imagebind_cli.registry import face
@@ -141,7 +142,7 @@ def _read_coco(path: Path, place: Path, document: Any, annotations: list[Any]) -
         name = entry.get("file_name") if isinstance(entry, dict) else None
         if not isinstance(name, str) or not name or not isinstance(entry.get("id"), int | str):
             raise UserError(f"{place}: image {number} has no id or no file_name")
-        if PureWindowsPath(name).anchor or ".." in PureWindowsPath(name).parts or "\0" in name:  # both kinds of separators
+        if leaves_folder(name):
             raise UserError(f"{place}: names the picture {name!r}, which is outside its folder; it is refused")
         pictures[entry["id"]] = by_name.setdefault(name, BoxedPicture(name, name))
     names = {

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from imagebind_cli.errors import UserError
 from imagebind_cli.file_kinds import Others, is_included, is_other
+from imagebind_cli.object_storage import list_objects
 from imagebind_cli.sources.archives import archive_fault, expand_archives, read_head, samples_in
 from imagebind_cli.sources.items import (
     Failure,
     Item,
     Modalities,
     Skips,
+    reason,
 )
 from imagebind_cli.store import is_store
 from imagebind_cli.store_formats import FOLDERS, FORMATS
@@ -59,6 +62,19 @@ def from_files(
         yield Failure(name, f"{found}: {fault}" if fault else found)
     elif excluded and nothing:
         yield Failure(name, f"none of its {excluded:,} files matches --include {' or '.join(others.include)}")
+
+
+def from_objects(address: str, modalities: Modalities, skips: Skips | None, others: Others) -> Iterator[Item | Failure]:
+    """Yield an object of object storage, or all below a prefix as `from_files` does those of a folder."""
+    try:
+        names = list_objects(address)
+    except (OSError, UserError) as error:
+        yield Failure(address, reason(error))
+        return
+    if names is None:
+        yield from expand_archives([Item(address, address)], modalities)
+    else:
+        yield from from_files(address, names, modalities, skips, False, others)
 
 
 def names_store(source: Any) -> bool:

@@ -6,18 +6,19 @@ import glob
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from imagebind_cli.errors import OptionError, UsageError, UserError
 from imagebind_cli.file_kinds import Others, is_included, is_other
+from imagebind_cli.object_storage import is_object
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.prepared import is_shard
 from imagebind_cli.sources.archives import archive_fault, expand_archives, from_shard, samples_of
 from imagebind_cli.sources.box_files import BoxFile, read_boxes
-from imagebind_cli.sources.folders import from_files, names_store
+from imagebind_cli.sources.folders import from_files, from_objects, names_store
 from imagebind_cli.sources.items import Failure, Item, Modalities, Skips, are_sentences, as_sentence
 from imagebind_cli.sources.manifests import from_manifest, from_row
 from imagebind_cli.tabular import BadRow, encoding_fault, json_object
@@ -31,6 +32,7 @@ class Inputs:
     columns: names to give to its columns, as in `tabular.read_rows`. stdin: what `-` reads; nul: its entries end with a NUL byte.
     boxes: the regions of these inputs that are read in their place; without arguments and manifest its own pictures are the inputs.
     others: which files in folders are not meant, and how many there were. warn: called with a line on anything odd about stdin.
+    listed: the items themselves, where another process has listed them.
     """
 
     arguments: tuple[str, ...] = ()
@@ -41,6 +43,7 @@ class Inputs:
     others: Others = field(default_factory=Others)
     warn: Callable[[str], None] | None = None
     boxes: BoxFile | None = None
+    listed: Sequence[Item | Failure] | None = None
 
     @classmethod
     def of(
@@ -82,6 +85,8 @@ class Inputs:
             modalities: to read of each item. skips: checks whether to skip a file, before it is opened.
             frames: a folder is one item, the frames of a video.
         """
+        if self.listed is not None:
+            return iter(self.listed)
         if self.boxes is not None:
             if len(modalities) > 1:
                 raise UsageError("boxes are of one modality at a time")
@@ -96,14 +101,15 @@ class Inputs:
 
     def count(self, modalities: Modalities, frames: bool = False) -> int | None:
         """Estimate the number of items, where that is possible without reading them: None for stdin and archives."""
-        if self.boxes is not None and self.are_of_boxes:
-            return len(self.boxes)
+        whole = self.boxes if self.are_of_boxes and self.listed is None else self.listed
+        if whole is not None:
+            return len(whole)
         if self.manifest is not None:
             if not self.manifest.is_file():  # a pipe
                 return None
             with open(self.manifest, "rb") as file:
                 return sum(1 for line in file if line.strip()) - (self.manifest.suffix.lower() in (".csv", ".tsv"))
-        if not self.arguments or any(name == "-" or name.endswith((".tar", ".h5")) for name in self.arguments):
+        if not self.arguments or any(name == "-" or name.endswith((".tar", ".h5")) or is_object(name) for name in self.arguments):
             return None
         if are_sentences(modalities):
             return len(self.arguments)
@@ -134,8 +140,8 @@ def from_arguments(
     """Yield the items of arguments: for text each argument is a sentence; else a file, a folder (all files below it) or a pattern.
 
     A tar shard or a prepared HDF5 file means the samples in it. `-` anywhere means stdin: a tar archive, or
-    lines. A name that is none of these is a `Failure`, and the others continue. Files plainly of another kind that a folder or a pattern
-    brings along are skipped.
+    lines. The address of an object is a file, and a prefix of addresses a folder. A name that is none of these is a `Failure`, and the others
+    continue. Files plainly of another kind that a folder or a pattern brings along are skipped.
 
     Args:
         frames: a folder is one item, the frames of a video. others: counts what is skipped. warn: called with a line on anything odd about stdin.
@@ -146,6 +152,8 @@ def from_arguments(
             yield from from_stream(stdin, modalities, nul, skips, warn)
         elif are_sentences(modalities) and samples_of(argument, modalities) is None:
             yield as_sentence(argument)
+        elif is_object(argument):
+            yield from from_objects(argument, modalities, skips, others)
         elif os.path.isdir(argument) and not names_store(argument):
             yield from from_files(argument, [argument], modalities, skips, frames, others)
         elif os.path.lexists(argument):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from imagebind_cli.object_storage import join_path
 from imagebind_cli.registry import face
 from imagebind_cli.sources.items import (
     Failure,
@@ -51,7 +52,7 @@ def from_row(row: dict[str, Any], modalities: Modalities, place: str, folder: st
                 else f"{modality} is {value!r}, no string"
             )
             return Failure(place, why) if id is None else Failure(str(id), f"{place}: {why}")
-    paths = {modality: row[modality] if face(modality).text else os.path.join(folder, row[modality]) for modality in modalities}
+    paths = {modality: row[modality] if face(modality).text else join_path(folder, row[modality]) for modality in modalities}
     try:
         given = {modality: stretched(path, modality, row) for modality, path in paths.items()}
     except ValueError as error:

@@ -146,7 +146,9 @@ def _check_exists(path: Path) -> None:
 
 def _check_rewritable(path: Path, remedy: str) -> None:
     """Refuse a store that cannot be replaced whole. remedy: what to do with it instead."""
-    if path.suffix in FORMATS and not FORMATS[path.suffix].rewritable:
+    if path.suffix not in FORMATS:
+        raise UserError(f"{path}: not rewritten in place, as its name ends in none of {', '.join(FORMATS)}; {remedy}")
+    if not FORMATS[path.suffix].rewritable:
         raise UserError(f"{path}: its two files cannot be replaced at once; {remedy}")
 
 

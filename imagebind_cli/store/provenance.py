@@ -60,12 +60,19 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, s
     if key is None:
         return None
     ones, others = one.get(key), other.get(key)
+    if key == "rounded":
+        return key, weights_in_words(ones), weights_in_words(others)
     if key in ("boxes", "merge"):
         return key, *both_values(key, ones, others)
     if key == "options" and isinstance(ones, Mapping) and isinstance(others, Mapping):
         name = next(name for name in {**ones, **others} if ones.get(name) != others.get(name))
         return key, *both_values(name, ones.get(name), others.get(name))
     return key, f"{key} {ones!r}", repr(others)
+
+
+def weights_in_words(rounded: str | None) -> str:
+    """Say what `rounded` of a record means: the number type to which the weights were rounded, if they were."""
+    return f"weights rounded to {rounded}" if rounded else "exact weights"
 
 
 def check_alike(path: Path | str, provenance: Mapping[str, Any], first: Path | str, first_provenance: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from imagebind_cli.errors import UsageError, UserError, writing
+from imagebind_cli.object_storage import refuse_object
 from imagebind_cli.signals import heeded_signals
 from imagebind_cli.store.row import NO_HASH, Row, Stamp, id_hash
 from imagebind_cli.store_formats import FORMATS
@@ -180,6 +181,7 @@ def check_writable(path: Path) -> None:
     """
     if path.suffix not in FORMATS:
         raise UsageError(f"{path}: unknown ending {path.suffix!r}; choose from {', '.join(FORMATS)}")
+    refuse_object(path)
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}")
 

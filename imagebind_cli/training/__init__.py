@@ -2,19 +2,24 @@
 
     dataset_manifests  rows for the recipes' datasets, from the folders in which their authors distribute them
     recipe             the settings of a run, validated
+    recipe_files       a recipe read from a file or the package, and the recipes of its rounds
     overrides          the flags of `imagebind train`, applied to a recipe
     inputs             how each modality of a pair is read and augmented
+    packed_rows        rows as JSON in memory that processes share
     rows               the rows of a pair's data, and their groups
     augment            the random view and time of a sample
     samples            a row to its two samples
     workers            processes that read ahead
-    anchors            the cache of a frozen anchor's embeddings
+    blindness          what an anchor is made blind to
+    anchors            the cache of a frozen anchor's embeddings, or a teacher's
     data               which rows a step takes, and the mini-batch made of them
     zeroshot           labelled items that a validation classifies
     distributed        the processes of a run
     compute            precision and threads
     towers             encoders as a run trains them
+    teachers           the teachers of distillations, and their vectors as targets
     plan               all that a run will do, before weights are read
+    plan_lines         the plan in words, with memory and arithmetic
     loss               InfoNCE and others
     start              the initial weights, and everything built from them
     optimizer          AdamW or Muon, learning rates, clipping

@@ -22,6 +22,7 @@ RULES = 2  # increased when a seed draws something else or an operation gives ot
 TRIES = 10  # crops, and rectangles to erase, to draw until one fits, as in torchvision
 ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)  # limits of the fraction of the area, and of the aspect ratio: torchvision's
 OPERATIONS, PROBABILITY = 2, 0.5  # of RandAugment
+MIXED, GREY = 0.5, 0.3  # of `recolour`: deviation of the channels' mixture from their own colours; share of grey pictures
 
 # Amount of each operation at a level from 0 to 1.
 AMOUNTS: dict[str, Callable[[float, int], float]] = {
@@ -80,6 +81,23 @@ def mask_frequencies(spectrogram: Tensor, widest: int, seed: int, *place: int) -
         )  # it masks fewer than it is given
     finally:
         torch.set_rng_state(before)
+
+
+def recolour(picture: Tensor, mean: Sequence[float], std: Sequence[float], numbers: np.random.Generator) -> Tensor:
+    """Recolour a normalised picture or frames (3, …): three in ten grey, the others with mixed channels; contrast and brightness change too.
+
+    Args:
+        mean, std: with which it was normalised.
+    """
+    mixed = np.eye(3) + MIXED * numbers.normal(size=(3, 3))
+    weights = np.exp(numbers.normal(size=3))
+    if numbers.random() < GREY:
+        mixed = np.tile(weights / weights.sum(), (3, 1))
+    mixed /= np.maximum(np.abs(mixed.sum(axis=1, keepdims=True)), 0.5)  # white stays nearly white
+    contrast, brightness = 0.6 + 0.8 * numbers.random(), 0.3 * (numbers.random() - 0.5)
+    centre, scale = (torch.tensor(values, dtype=picture.dtype).view(-1, *[1] * (picture.dim() - 1)) for values in (mean, std))
+    colours = torch.tensordot(torch.tensor(mixed, dtype=picture.dtype), picture * scale + centre, dims=1)
+    return (((colours - 0.5) * contrast + 0.5 + brightness).clamp(0, 1) - centre) / scale
 
 
 def turn_sensors(readings: Tensor, deviation: float, mean: Sequence[float], std: Sequence[float], seed: int, *place: int) -> Tensor:

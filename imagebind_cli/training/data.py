@@ -20,7 +20,7 @@ from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import UserError
 from imagebind_cli.sources import Failure
 from imagebind_cli.training import augment
-from imagebind_cli.training.anchors import AnchorCache
+from imagebind_cli.training.anchors import AnchorCache, Targets
 from imagebind_cli.training.inputs import pair_inputs
 from imagebind_cli.training.recipe import PairRecipe, Recipe
 from imagebind_cli.training.rows import NO_ROWS, PairRows, read_pair_rows
@@ -83,6 +83,8 @@ class PairData:
             raise UserError(
                 f"{pair.name}: {len(rows):,} pairs and a batch of {pair.batch:,}; set pairs.{number}.batch to no more than that"
             )
+        if self.split == "data" and "background" in pair.anchor.blind:
+            _check_masks(pair, rows)
         reader = PairReader(number, rows, inputs, seed, pair.aligned)
         self._notes.append(tuple(check_first_rows(reader)) if len(rows) else ())
         return reader
@@ -95,7 +97,7 @@ class PairData:
             if self.split == "val" and not held_out:
                 return NO_ROWS
             raise UserError(f"{pair.name}: no data; give --data, or pairs.{number}.data in the recipe")
-        rows = read_pair_rows(patterns, pair.modalities, self.recipe.run.workers, pair.columns)
+        rows = read_pair_rows(patterns, tuple(dict.fromkeys(pair.modalities)), self.recipe.run.workers, pair.columns)
         if pair.val_fraction is None:
             return rows
         try:
@@ -139,7 +141,7 @@ class PairData:
         return max(1, round(self.counts[0] * first.replicate / first.batch / self._shares[0]))
 
     def batches(
-        self, first_step: int, last_step: int, rank: int = 0, world: int = 1, anchors: Mapping[int, AnchorCache] | None = None
+        self, first_step: int, last_step: int, rank: int = 0, world: int = 1, anchors: Mapping[int, Targets] | None = None
     ) -> Iterator[Batch]:
         """Yield the batches of steps [first_step, last_step), or one process's share of each.
 
@@ -149,7 +151,9 @@ class PairData:
         """
         anchors = anchors or {}
         readers = [
-            replace(reader, unreadable=anchors[reader.number].unreadable) if reader.number in anchors else reader
+            replace(reader, unreadable=anchors[reader.number].unreadable, cached=anchors[reader.number].views)
+            if reader.number in anchors
+            else reader
             for reader in self._readers
         ]
         plans = self._batch_plans(first_step, last_step, rank, world, frozenset(anchors))
@@ -181,18 +185,25 @@ class PairData:
             raise UserError(f"{self.recipe.pairs[pair].name}: none of {len(rows)} samples can be read; the first, {first}")
         yield replace(previous, failures=failures)
 
-    def anchor_cache(self, pair: int, folder: str | Path, fingerprint: str) -> AnchorCache:
+    def anchor_cache(self, pair: int, folder: str | Path, fingerprint: str, apart: bool = False) -> AnchorCache:
         """Open the anchor cache of a pair.
 
         Args:
-            fingerprint: of the anchor encoder's weights.
+            fingerprint: of the anchor encoder's weights, or of the teacher's.
+            apart: as of `AnchorCache`.
         Raises:
             UserError: the pair has no fixed views, or the folder holds other anchors.
         """
-        views = self.recipe.pairs[pair].views
+        recipe = self.recipe.pairs[pair]
+        views = 1 if self._is_whole(pair) else recipe.views
         if not views:
             raise UserError(f"an anchor cache holds fixed views; set pairs.{pair}.views to their number")
-        return AnchorCache(folder, self._readers[pair], views, partial(self._anchor_chunks, pair), fingerprint)
+        return AnchorCache(folder, self._readers[pair], views, partial(self._anchor_chunks, pair), fingerprint, recipe.anchor, apart)
+
+    def _is_whole(self, pair: int) -> bool:
+        """Check whether a pair's teacher sees whole samples, not views."""
+        teacher = self.recipe.pairs[pair].teacher
+        return teacher is not None and teacher.sees == "whole"
 
     def _anchor_chunks(self, pair: int, wanted: Iterable[tuple[int, range]]) -> Iterator[Iterator[SampleChunk]]:
         """For each (view, rows), yield the anchors alone in chunks. Rows that cannot be read are left out and reported."""
@@ -200,7 +211,7 @@ class PairData:
             _BatchPlan(
                 pair, len(rows), [ReadRequest(pair, piece, (view,) * len(piece), (0,), replace=False) for piece in _split(rows, CHUNK)]
             )
-            for view, rows in wanted
+            for view, rows in ((None if self._is_whole(pair) else view, rows) for view, rows in wanted)
         )
         return (chunks for _, _, chunks in self._read(self._readers, plans))
 
@@ -266,7 +277,7 @@ class PairData:
             pair, size, number = waiting.pop(0)
             yield pair, size, chain([first], islice(chunks, number - 1))
 
-    def _collate(self, pair: int, size: int, chunks: Iterator[SampleChunk], anchors: AnchorCache | None = None) -> Batch:
+    def _collate(self, pair: int, size: int, chunks: Iterator[SampleChunk], anchors: Targets | None = None) -> Batch:
         """Copy chunks into one batch as they come, with the anchors from their cache if there is one."""
         ids: list[str] = []
         rows: list[int] = []
@@ -284,6 +295,14 @@ class PairData:
         if anchors is not None:
             inputs.insert(0, anchors.read(rows, views))
         return Batch(pair, tuple(ids), self.groups(pair)[rows], (inputs[0], inputs[1]), anchors is not None, tuple(failures))
+
+
+def _check_masks(pair: PairRecipe, rows: PairRows) -> None:
+    """Check that every row has the mask by which its anchor is made blind to the background."""
+    missing = [row["id"] for row in map(rows.rows.__getitem__, range(len(rows))) if "mask" not in row]
+    if missing:
+        why = "to be blind to the background, a row of a manifest needs the column `mask`, a picture's path"
+        raise UserError(f"{pair.name}: {len(missing):,} of {len(rows):,} rows have no mask, the first {missing[0]}; {why}")
 
 
 def _split(sequence: Sequence[T], size: int) -> list[tuple[T, ...]]:

@@ -95,7 +95,8 @@ def clotho_rows(root: Path, split: str) -> Iterator[Row]:
     folder = tree.find(CLOTHO[split])
     for _, row in tree.rows(tree.find(f"clotho_captions_{CLOTHO[split]}.csv"), ["file_name"]):
         name = row["file_name"]
-        sound = next((path for path in (folder / name, folder / name.replace(" ", "_")) if path.exists()), None)
+        places = (tree.named(folder, spelt) for spelt in (name, name.replace(" ", "_")))
+        sound = next((path for path in places if path.exists()), None)
         if sound is None:
             raise UserError(f"clotho: no {name} in {folder}")
         for column, caption in row.items():

@@ -28,10 +28,12 @@ from imagebind_cli.files import write_sealed_json
 from imagebind_cli.fingerprint import is_earlier
 from imagebind_cli.training.augment import RULES
 from imagebind_cli.training.distributed import rank
+from imagebind_cli.training.inputs import is_vector_file
 from imagebind_cli.training.optimizer import Optimizers
 from imagebind_cli.training.plan import Plan, encoder_recipes
 from imagebind_cli.training.recipe import Recipe, keys_without_effect
 from imagebind_cli.training.start import Components
+from imagebind_cli.training.teachers import shares_space, teacher_record
 from imagebind_cli.training.towers import changed_tensors, gather_tensor
 from imagebind_cli.weights import run_folder
 from imagebind_cli.weights.find import find_checkpoint
@@ -62,7 +64,10 @@ def record_run(folder: Path, plan: Plan, components: Components) -> None:
         UserError: they differ.
     """
     weights = {name: dict(initial.base) if initial.base else "fresh" for name, initial in components.initial.items()}
-    description = _description(plan) | {"weights": weights}
+    teachers = {
+        pair.name: teacher_record(pair, plan.data, number) for number, pair in enumerate(plan.recipe.pairs) if pair.teacher is not None
+    }
+    description = _description(plan) | {"weights": weights} | ({"teachers": teachers} if teachers else {})
     if (folder / RUN).exists():
         _compare(folder, description)
     elif rank() == 0:
@@ -91,7 +96,7 @@ def _description(plan: Plan) -> dict[str, Any]:
         }
         for number, pair in enumerate(plan.recipe.pairs)
     }
-    augmented = any(pair.augment for pair in plan.recipe.pairs)
+    augmented = any(pair.augment or pair.anchor.blind for pair in plan.recipe.pairs)
     return {"recipe": plan.recipe.model_dump(mode="json"), "data": data, "augmentation": RULES if augmented else None}
 
 
@@ -256,18 +261,21 @@ def publish_model(folder: Path, plan: Plan, components: Components, step: int) -
     if rank():
         return
     recipe = plan.recipe
-    others = companion_encoders(recipe)
+    others = companion_encoders(recipe, plan.config.dim)
+    teachers = {pair.name: pair.teacher.model for pair in recipe.pairs if pair.teacher}
     bases = {name: initial.base for name, initial in components.initial.items() if initial.base}
     bases |= {name: base for name, (_, base) in others.items()}
+    sources = [*(name for name in teachers.values() if not is_vector_file(name)), *(base["model"] for base in bases.values())]
     configs = {name: plan.config.encoders[name] for name in components.towers} | {name: encoder for name, (encoder, _) in others.items()}
     config = replace(
         plan.config,
         name=folder.resolve().name,
-        about=f"{', '.join(pair.name for pair in recipe.pairs)} trained for {step:,} steps from {recipe.model}",
-        licence=combined_licence(base["model"] for base in bases.values()),
+        about=f"{', '.join(pair.name for pair in recipe.pairs)} {_how(teachers)} for {step:,} steps from {recipe.model}",
+        licence=combined_licence(sources),
         address=None,
         rule_seed=None,
-        origin={"trained": [pair.name for pair in recipe.pairs], "steps": step, "version": metadata.version("imagebind-cli")},
+        origin={"trained": [pair.name for pair in recipe.pairs], "steps": step, "version": metadata.version("imagebind-cli")}
+        | ({"teachers": teachers} if teachers else {}),
         encoders=configs,
         bases={
             name: {"model": run_folder.base_reference(base["model"], folder), "weights": base["weights"]} for name, base in bases.items()
@@ -284,19 +292,27 @@ def _model_tensors(name: str, plan: Plan, components: Components) -> dict[str, T
     tensors = {key: gather_tensor(state[key]) for key in sorted(components.initial[name].fresh)}
     tensors |= changed_tensors(tower.encoder)
     bound = [number for number, pair in enumerate(plan.recipe.pairs) if registry.face(pair.modalities[1]).encoder == name]
-    if tower.trained and bound and "log_scale" in state:
+    if tower.trained and bound and plan.recipe.pairs[bound[0]].teacher is None and "log_scale" in state:
         tensors["log_scale"] = gather_tensor(components.loss(bound[0]).log_scale)
     return tensors
 
 
-def companion_encoders(recipe: Recipe) -> dict[str, tuple[EncoderConfig, Mapping[str, str]]]:
+def _how(teachers: Mapping[str, str]) -> str:
+    return f"taught by {', '.join(dict.fromkeys(Path(name).name for name in teachers.values()))}" if teachers else "trained"
+
+
+def companion_encoders(recipe: Recipe, dim: int) -> dict[str, tuple[EncoderConfig, Mapping[str, str]]]:
     """Return the encoders that share the run's space without being needed by it: config, and model with fingerprint.
 
     The space is that of the frozen encoders, so the other encoders of their models belong to it; with none frozen, those of the recipe's
-    model. A model without trained weights here has none.
+    model. A student shares its teacher's space, unless the teacher's vectors were made shorter. A model without trained weights has none.
+    dim: of the space.
     """
     encoders = encoder_recipes(recipe)
-    models = {table.init or recipe.model for table in encoders.values() if table.train == "none"} or {recipe.model}
+    models = {table.init or recipe.model for table in encoders.values() if table.train == "none"}
+    students = [pair for pair in recipe.pairs if pair.teacher]
+    models |= {pair.teacher.model for pair in students if pair.teacher and shares_space(pair, dim)}
+    models = models or (set() if students else {recipe.model})
     companions: dict[str, tuple[EncoderConfig, Mapping[str, str]]] = {}
     for name in sorted(models):
         try:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imagebind_cli import libraries, registry
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.errors import OptionError, UserError
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.readers import check_options, reader_of
+from imagebind_cli.store import is_store
 from imagebind_cli.training.recipe import AugmentRecipe, PairRecipe, RecipeError
+from imagebind_cli.weights.find import shape_of
 
 FACES = tuple(map(registry.face, registry.MODALITIES))
 CROPPABLE = tuple(dict.fromkeys(face.encoder for face in FACES if face.drawn))  # encoders whose inputs can be cropped
@@ -55,8 +57,10 @@ def pair_inputs(pair: PairRecipe, configs: Mapping[str, EncoderConfig]) -> tuple
                 raise RecipeError(
                     f"pairs.{pair.name}.{key}", f"{pair.name}: {key} for {modality!r}; the pair has {' and '.join(pair.modalities)}"
                 )
-    anchor, other = (_pair_input(pair, modality, configs) for modality in pair.modalities)
-    if pair.aligned and anchor.encoder in CROPPABLE and other.encoder in CROPPABLE:
+    other = _pair_input(pair, pair.modalities[1], configs)
+    anchor = _pair_input(pair, pair.modalities[0], configs) if pair.teacher is None else _teacher_input(pair, other)
+    check_blindness(pair, anchor)
+    if pair.teacher is None and pair.aligned and anchor.encoder in CROPPABLE and other.encoder in CROPPABLE:
         default = AugmentRecipe()
         for name in GEOMETRY:
             values = [getattr(each.augment or default, name) for each in (anchor, other)]
@@ -69,6 +73,45 @@ def pair_inputs(pair: PairRecipe, configs: Mapping[str, EncoderConfig]) -> tuple
         if each.augment and each.augment.frequency_mask:
             libraries.require("torchaudio", "augmentation")
     return anchor, other
+
+
+def _teacher_input(pair: PairRecipe, student: PairInput) -> PairInput:
+    """Return how a teacher sees the samples: whole, or in the student's views with their own colours. Stored vectors see nothing."""
+    assert pair.teacher is not None
+    if is_vector_file(pair.teacher.model):
+        return student
+    source = _pair_input(pair, student.modality, shape_of(pair.teacher.model).encoders)
+    seen = None if student.augment is None else student.augment.model_copy(update={"recolour": 0.0})
+    return replace(source, augment=seen if pair.teacher.sees == "views" else None)
+
+
+def is_vector_file(teacher: str) -> bool:
+    """Check whether a teacher is a file of vectors, not a model."""
+    return teacher.endswith(".npy") or is_store(teacher)
+
+
+def check_blindness(pair: PairRecipe, anchor: PairInput) -> None:
+    """Check that an anchor can be made blind to what its recipe names.
+
+    Raises:
+        RecipeError: it has no such changes.
+    """
+    if not pair.anchor.blind:
+        return
+    place, face, config = f"pairs.{pair.name}.anchor", anchor.face, anchor.config
+    fitting = [
+        *(["colour"] if face.drawn and config.shape[0] == 3 else []),
+        *(["scale", "mirror"] if face.drawn else []),
+        *(["background"] if face.drawn and not face.windowed else []),
+    ]
+    for name in pair.anchor.blind:
+        if name not in fitting:
+            known = f"it can be blind to {', '.join(fitting)}" if fitting else "it can be made blind to nothing"
+            raise RecipeError(place, f"{pair.name}: {anchor.modality} has no {name} to be blind to; {known}")
+    if pair.teacher is not None and is_vector_file(pair.teacher.model):
+        raise RecipeError(
+            place, f"{pair.name}: {pair.teacher.model} holds vectors, which cannot be made blind; name their model as the teacher"
+        )
 
 
 def _pair_input(pair: PairRecipe, modality: str, configs: Mapping[str, EncoderConfig]) -> PairInput:
@@ -90,6 +133,10 @@ def _pair_input(pair: PairRecipe, modality: str, configs: Mapping[str, EncoderCo
     reader_of(registry.face(modality), configs[encoder])
     augment = pair.augment.get(modality)
     _check_augment(pair, modality, augment or AugmentRecipe())
+    if augment and augment.recolour and configs[encoder].shape[0] != 3:
+        raise RecipeError(
+            f"pairs.{pair.name}.augment.{modality}", f"{pair.name}: recolour is for pictures in colour, and {modality} has none"
+        )
     if augment and augment.frequency_mask and len(configs[encoder].shape) != 3:
         raise RecipeError(
             f"pairs.{pair.name}.augment.{modality}",

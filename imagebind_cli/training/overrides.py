@@ -11,7 +11,8 @@ from imagebind_cli.errors import UsageError
 from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.training.inputs import CROPPABLE, GEOMETRY, augment_keys, recipe_options
 from imagebind_cli.training.plan import RANDOM, encoder_recipes
-from imagebind_cli.training.recipe import ROW_COLUMNS, PairRecipe, Recipe, read_recipe, refuse_changes
+from imagebind_cli.training.recipe import ROW_COLUMNS, EncoderRecipe, PairRecipe, Recipe, TeacherRecipe
+from imagebind_cli.training.recipe_files import read_recipe, refuse_changes
 
 TEST_COLUMNS = ("id", "label")  # of a zero-shot manifest, besides its modality
 
@@ -25,6 +26,8 @@ def resolve_recipe(
     zeroshot: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
     model: str | None = None,
+    distil: str | None = None,
+    modality: str | None = None,
     init: str | None = None,
     batch: int | None = None,
     micro_batch: int | None = None,
@@ -41,16 +44,22 @@ def resolve_recipe(
         val: validation files, given like `data`, or a fraction of the training rows such as `0.2`.
         zeroshot: tests, as `audio:FILE`.
         columns: name of a column in the manifests by modality, `id`, `group`, `start`, `end` or `label`.
-        model: in place of the recipe's. init: initial weights of every encoder that trains. batch: of every pair. micro_batch: of the run.
+        model: in place of the recipe's. distil: the teacher, a model or vectors, in place of the recipe's; without a recipe, of a distillation
+            with the default settings, for which `model` is the student and `modality` what it learns.
+        init: initial weights of every encoder that trains. batch: of every pair. micro_batch: of the run.
         changes: as in `read_recipe`.
         listener: its `note` receives a line for each setting of the recipe that was dropped or replaced; by default they are logged.
     Raises:
         UserError: a flag or the recipe is wrong.
     """
-    original = read_recipe(recipe)
+    if distil is None and modality is not None:
+        raise UsageError("--modality is for --distil; two modalities are bound with --pairs")
+    original = read_recipe(recipe) if recipe is not None or distil is None else _distillation(distil, modality, model)
     tables = {name: table.model_dump(exclude_unset=True) for name, table in original.encoders.items()}
     listener = listener or LogListener()
     chosen = _choose_pairs(original, pairs, tables, listener)
+    if distil is not None:
+        _set_teacher(chosen, distil, modality)
     for key, files in (("data", data), ("val", val)):
         _set_files(chosen, key, files)
     for pair in chosen if columns else ():
@@ -75,6 +84,31 @@ def resolve_recipe(
         listener.note(f"model {resolved.model} takes the place of the recipe's {original.model}")
     with refuse_changes(resolved, changes):
         return resolved if init is None else _with_init(resolved, init)
+
+
+def _distillation(teacher: str, modality: str | None, student: str | None) -> Recipe:
+    """Return the recipe of a distillation with default settings: a student that starts from fresh weights."""
+    if modality is None:
+        raise UsageError("--distil: say what the student learns, as in --modality image, or give a --recipe")
+    if student is None:
+        raise UsageError("--distil: name the student's config with --student, as base or mini.json, or give a --recipe")
+    pair = PairRecipe(teacher=TeacherRecipe(model=teacher), modalities=(modality, modality))
+    return Recipe(model=student, pairs=(pair,), encoders={registry.face(modality).encoder: EncoderRecipe(init=RANDOM)})
+
+
+def _set_teacher(pairs: list[dict[str, Any]], teacher: str, modality: str | None) -> None:
+    """Replace the teacher of every pair that has one."""
+    taught = [pair for pair in pairs if pair.get("teacher") is not None]
+    if not taught:
+        raise UsageError("--distil: no pair of this recipe has a teacher")
+    for pair in taught:
+        if modality is not None and pair["modalities"][1] != modality:
+            raise UsageError(f"--modality {modality}: this recipe distils {pair['modalities'][1]}")
+        pair["teacher"] = {**pair["teacher"], "model": teacher}
+
+
+def _name(pair: Mapping[str, Any]) -> str:
+    return pair.get("label") or "-".join(dict.fromkeys(pair["modalities"]))
 
 
 def _with_init(recipe: Recipe, init: str) -> Recipe:
@@ -154,7 +188,7 @@ def _parse_pair(name: str) -> tuple[str, str]:
 
 def _set_files(pairs: list[dict[str, Any]], key: str, values: Sequence[str]) -> None:
     """Replace the files of each pair, `data` or `val`; a number for `val` is a fraction of the training rows."""
-    by_name = {"-".join(pair["modalities"]): pair for pair in pairs}
+    by_name = {_name(pair): pair for pair in pairs}
     files: dict[str, list[str]] = {}
     for value in values:
         name, equals, path = value.partition("=")

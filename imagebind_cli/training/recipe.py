@@ -5,21 +5,14 @@ Every key has its default here and nowhere else. An unknown key is an error that
 
 from __future__ import annotations
 
-import difflib
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from imagebind_cli.documents import parse_toml, read_toml
-from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.errors import UserError
 
-RECIPES = resources.files("imagebind_cli") / "recipes"
 ROW_COLUMNS = ("id", "group", "start", "end")  # of a manifest, besides one column for each modality
 
 Positive = Annotated[float, Field(gt=0)]
@@ -48,6 +41,9 @@ class LossTraits:
 
 
 LOSSES = {"infonce": LossTraits(guessing=True), "sigmoid": LossTraits(), "regression": LossTraits(negatives=False)}
+DISTILLATION = LossTraits(negatives=False)  # of a pair with a teacher, whatever its weights
+# What an anchor can be made blind to; `blindness` has a function for each.
+BLIND = ("colour", "scale", "mirror", "background")
 NO_EFFECT = "no effect on the result"  # marks a key that another run of the same folder may change
 
 
@@ -56,6 +52,15 @@ def _check_loss(name: str) -> str:
         *others, last = map(repr, LOSSES)
         raise ValueError(f"Input should be {', '.join(others)} or {last}")
     return name
+
+
+def _check_blind(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in BLIND:
+            raise ValueError(f"unknown {name!r}; choose from {', '.join(BLIND)}")
+    if len(set(names)) < len(names):
+        raise ValueError("a name is listed twice")
+    return names
 
 
 class RecipeTable(BaseModel):
@@ -70,6 +75,7 @@ class AugmentRecipe(RecipeTable):
     crop: smallest fraction of the area that a random crop keeps (RandomResizedCrop's scale; aspect ratio 3/4 to 4/3); 1 for the centre crop.
     interpolation: how a crop is resized. flip: probability of mirroring. colour_jitter: for brightness, contrast, saturation and hue.
     randaugment: [magnitude, deviation] of two random operations. erase: probability of erasing a rectangle.
+    recolour: probability of random colours: mixed channels or grey, another contrast and brightness (colour pictures).
     frequency_mask: largest number of mel bins to mask (audio).
     turn: standard deviation, in degrees, of a random rotation of the sensor axes (IMU).
     """
@@ -80,14 +86,57 @@ class AugmentRecipe(RecipeTable):
     colour_jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     randaugment: tuple[float, float] | None = None
     erase: Fraction = 0.0
+    recolour: Fraction = 0.0
     frequency_mask: Annotated[int, Field(ge=0)] = 0
     turn: Annotated[float, Field(ge=0, le=180)] = 0.0
 
 
-class PairRecipe(RecipeTable):
-    """Two modalities to bind, the anchor first, with their data, loss and augmentation.
+class AnchorRecipe(RecipeTable):
+    """What of a frozen, cached anchor the other side cannot know (docs/blind-anchor.md).
 
-    modalities: the anchor and the other. data: manifests (JSONL, CSV, TSV), tar shards or prepared `.h5`, as paths or patterns.
+    blind: names of `BLIND`; a target is the mean of the anchor's own unit vectors over such changes, made unit again. looks: how many
+    vectors are averaged, that of the unchanged sample among them.
+    """
+
+    blind: Annotated[tuple[str, ...], AfterValidator(_check_blind)] = ()
+    looks: Annotated[int, Field(ge=2)] = 9
+
+
+class TeacherRecipe(RecipeTable):
+    """The teacher that takes the place of a pair's anchor (docs/distil.md).
+
+    model: a model of any family, or vectors by id: a store, or an array `.npy` with its ids in `.txt`, a line each.
+    sees: the `whole` sample, once, or its fixed `views`, the same as the student.
+    cosine, relational, infonce: weights of the losses. directions: how its vectors become as short as the student's: along their
+    `principal` directions, each divided by the root of its deviation (`balanced`) or by its deviation (`whitened`). None for no change, or
+    `principal` where the student's space is smaller.
+    """
+
+    model: str
+    sees: Literal["whole", "views"] = "whole"
+    cosine: Annotated[float, Field(ge=0)] = 1.0
+    relational: Annotated[float, Field(ge=0)] = 0.0
+    infonce: Annotated[float, Field(ge=0)] = 0.0
+    directions: Literal["principal", "balanced", "whitened"] | None = None
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> TeacherRecipe:
+        if not self.weights:
+            raise ValueError("all of its losses have weight 0; give cosine, relational or infonce a weight")
+        return self
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The losses that count, with their weights."""
+        return {name: weight for name in ("cosine", "relational", "infonce") if (weight := getattr(self, name))}
+
+
+class PairRecipe(RecipeTable):
+    """Two modalities to bind, the anchor first, with their data, loss and augmentation; or one modality, twice, to distil from a teacher.
+
+    teacher: takes the place of the anchor. modalities: the anchor and the other. label: the pair's name in place of its modalities', where
+    two pairs have the same. anchor: what of it the other cannot know.
+    data: manifests (JSONL, CSV, TSV), tar shards or prepared `.h5`, as paths or patterns.
     val: the same for validation. val_fraction: hold out this fraction of `data` for validation, whole groups at a time, in place of `val`.
     columns: in manifests, the column that holds a modality, `id`, `group`, `start` or `end`, where its name differs.
     weight: relative number of this pair's mini-batches. batch: pairs in a mini-batch, over all processes.
@@ -98,7 +147,10 @@ class PairRecipe(RecipeTable):
     augment: by modality. options: how to read the files, by modality, named as the flags of `embed`.
     """
 
+    teacher: TeacherRecipe | None = None
     modalities: tuple[str, str]
+    label: Annotated[str, Field(pattern="^[a-z0-9-]*$")] = ""
+    anchor: AnchorRecipe = AnchorRecipe()
     data: tuple[str, ...] = ()
     val: tuple[str, ...] = ()
     val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -117,10 +169,23 @@ class PairRecipe(RecipeTable):
 
     @field_validator("modalities")
     @classmethod
-    def _differ(cls, modalities: tuple[str, str]) -> tuple[str, str]:
-        if modalities[0] == modalities[1]:
+    def _differ(cls, modalities: tuple[str, str], info: ValidationInfo) -> tuple[str, str]:
+        if info.data.get("teacher") is not None:
+            if modalities[0] != modalities[1]:
+                raise ValueError(f"a teacher teaches one modality, listed twice, not {' and '.join(modalities)}")
+        elif modalities[0] == modalities[1]:
             raise ValueError(f"a pair binds two different modalities, not {modalities[0]} twice")
         return modalities
+
+    @model_validator(mode="after")
+    def _fits_teacher(self) -> PairRecipe:
+        if self.teacher is None:
+            return self
+        if self.is_validated:
+            raise ValueError("val and val_fraction are for two modalities; validate a distillation by zeroshot")
+        if self.teacher.sees == "views" and not self.views:
+            raise ValueError("teacher.sees = views needs fixed views; set views to their number")
+        return self
 
     @model_validator(mode="after")
     def _one_validation(self) -> PairRecipe:
@@ -139,12 +204,12 @@ class PairRecipe(RecipeTable):
     @property
     def name(self) -> str:
         """The pair's name on the command line, such as `image-depth`."""
-        return "-".join(self.modalities)
+        return self.label or "-".join(dict.fromkeys(self.modalities))
 
     @property
     def loss_traits(self) -> LossTraits:
         """Look up the description of its loss."""
-        return LOSSES[self.loss]
+        return DISTILLATION if self.teacher else LOSSES[self.loss]
 
     @property
     def is_validated(self) -> bool:
@@ -247,6 +312,7 @@ class Recipe(RecipeTable):
 
     model: whose encoders and input sizes to use. about: what the recipe is for. pairs: at least one. zeroshot: tests for the validation.
     optimizer, run: settings of the run. encoders: by encoder name; an encoder without a table has the defaults of `EncoderRecipe`.
+    rounds: runs that follow each other, each from the weights of the one before; keys that each changes, as `optimizer.lr = 1e-4`.
     """
 
     model: str = "huge"
@@ -256,12 +322,13 @@ class Recipe(RecipeTable):
     zeroshot: tuple[ZeroShotRecipe, ...] = ()
     optimizer: OptimizerRecipe = OptimizerRecipe()
     run: RunRecipe = RunRecipe()
+    rounds: tuple[Mapping[str, Any], ...] = ()
 
     @model_validator(mode="after")
     def _unique_pairs(self) -> Recipe:
         names = [pair.name for pair in self.pairs]
         if len(set(names)) < len(names):
-            raise ValueError("the same pair is listed twice; list it once, with all its data")
+            raise ValueError("the same pair is listed twice; list it once, with all its data, or give one a label")
         return self
 
     @model_validator(mode="after")
@@ -275,96 +342,3 @@ def keys_without_effect() -> set[str]:
     """Return the keys that do not change a run's result, as `run.workers`."""
     tables = (("", Recipe), ("run.", RunRecipe))
     return {f"{place}{name}" for place, table in tables for name, entry in table.model_fields.items() if NO_EFFECT in entry.metadata}
-
-
-def recipe_names() -> list[str]:
-    """List the recipes that come with the package."""
-    return sorted(entry.name.removesuffix(".toml") for entry in RECIPES.iterdir() if entry.name.endswith(".toml"))
-
-
-def read_recipe(name: str | None, changes: Iterable[str] = (), **replacements: Any) -> Recipe:
-    """Read a recipe from a TOML file or from the package, and apply changes to it.
-
-    Args:
-        name: a file, or one of `recipe_names()`; None for the defaults.
-        changes: `optimizer.lr=1e-4`, `pairs.0.batch=512`: the path of a key, and a TOML value (a bare word is a string).
-        replacements: top-level keys to replace; None keeps the recipe's own.
-    Raises:
-        UserError: the recipe does not exist, is not TOML, has an unknown key (the nearest is named) or a value that does not fit.
-        UsageError: one of the changes is malformed, or is where a value does not fit.
-    """
-    changes = tuple(changes)
-    values: dict[str, Any] = {}
-    if name is not None:
-        path = Path(name)
-        is_file, is_packaged = os.path.isfile(name), name in recipe_names()
-        if not is_file and not is_packaged:
-            near = difflib.get_close_matches(name, recipe_names(), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"no recipe {name!r}: it is neither a file nor one of {', '.join(recipe_names())}{hint}")
-        values = read_toml(path if is_file else Path(str(RECIPES / f"{name}.toml")))
-    values |= {key: value for key, value in replacements.items() if value is not None}
-    for change in changes:
-        _apply_change(values, change)
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        kind = UsageError if _is_changed(tuple(map(str, error.errors()[0]["loc"])), changes) else UserError
-        raise kind(f"{name or 'recipe'}: {_explain(error)}") from None
-
-
-def _apply_change(values: dict[str, Any], change: str) -> None:
-    key_path, equals, text = change.partition("=")
-    if not equals:
-        raise UsageError(f"--set {change!r}: KEY=VALUE is needed, as in optimizer.lr=1e-4")
-    try:
-        value = parse_toml(f"value = {text}")["value"]
-    except ValueError:
-        value = text
-    *parents, last = key_path.split(".")
-    table: Any = values
-    try:
-        for key in parents:
-            table = table[int(key)] if isinstance(table, list) else table.setdefault(key, {})
-        if isinstance(table, list):
-            table[int(last)] = value
-        else:
-            table[last] = value
-    except (IndexError, ValueError, AttributeError, TypeError):
-        raise UsageError(f"--set {change!r}: the recipe has no {key_path}") from None
-
-
-def _is_changed(place: Sequence[str], changes: Iterable[str]) -> bool:
-    """Check whether a key is at, below or above one that was changed."""
-    keys = (change.partition("=")[0].split(".") for change in changes)
-    return any(all(one == other for one, other in zip(place, key, strict=False)) for key in keys)
-
-
-@contextmanager
-def refuse_changes(recipe: Recipe, changes: Iterable[str]) -> Iterator[None]:
-    """Make a setting that turns out not to fit wrong usage if it is one of the changes that the recipe was read with.
-
-    Raises:
-        UsageError: in place of its `RecipeError`.
-    """
-    try:
-        yield
-    except RecipeError as error:
-        numbers = {pair.name: str(number) for number, pair in enumerate(recipe.pairs)}
-        if _is_changed([numbers.get(part, part) for part in error.key.split(".")], changes):
-            raise UsageError(str(error)) from None
-        raise
-
-
-def _explain(error: ValidationError) -> str:
-    """Describe the first mistake; for an unknown key, name the nearest known one."""
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
-    if first["type"] != "extra_forbidden":
-        return f"{place}: {first['msg'].removeprefix('Value error, ')}" if place else first["msg"].removeprefix("Value error, ")
-    key = str(first["loc"][-1])
-    tables = (Recipe, PairRecipe, AugmentRecipe, EncoderRecipe, ZeroShotRecipe, OptimizerRecipe, RunRecipe)
-    elsewhere = [f"{name}.{key}" for name, table in (("run", RunRecipe), ("optimizer", OptimizerRecipe)) if key in table.model_fields]
-    known = sorted({name for table in tables for name in table.model_fields})
-    near = elsewhere or difflib.get_close_matches(key, known, n=1, cutoff=0.5)  # as rl is to lr
-    return f"unknown key {place!r}" + (f"; did you mean {near[0]!r}?" if near else "")

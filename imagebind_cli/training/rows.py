@@ -1,5 +1,7 @@
 """The rows of a pair's data, by number: rows of manifests, samples of tar shards and of prepared HDF5 files, and which of them form a group.
 
+A distillation needs one modality alone, so files of folders and lines of text are its rows too.
+
 Every row can be read at any time. No order of samples, number of processes or uneven shard can lose, repeat or wait for a row.
 """
 
@@ -22,43 +24,18 @@ import torch
 from torch import Tensor
 
 from imagebind_cli.errors import UserError
+from imagebind_cli.file_kinds import Others
 from imagebind_cli.prepared import Entry, Member, index
 from imagebind_cli.registry import face
-from imagebind_cli.sources import Failure, Stretch, from_manifest, stretched, whole_source
+from imagebind_cli.sources import Failure, Stretch, as_sentence, from_files, from_manifest, stretched, whole_source
 from imagebind_cli.training.inputs import TIMED
+from imagebind_cli.training.packed_rows import PackedRows
 from imagebind_cli.training.workers import worker_context
 
 MANIFESTS = (".jsonl", ".csv", ".tsv")
 KEYS = 4  # that rows may have in common: id, group, anchor and other
 MODALITY_KEYS = (2, 3)  # columns of the last two
 MANY_BYTES = 1_000_000_000  # of shards, from which several processes read their headers
-
-
-class PackedRows:
-    """JSON objects in two tensors: millions of rows take the memory of their text, and processes share it."""
-
-    def __init__(self, lines: Iterable[bytes]) -> None:
-        text, ends = bytearray(), array("q", [0])
-        for line in lines:
-            text += line
-            ends.append(len(text))
-        self._text = torch.frombuffer(text or bytearray(1), dtype=torch.uint8)
-        self._ends = torch.frombuffer(ends, dtype=torch.int64)
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        return json.loads(self.line(number))
-
-    def line(self, number: int) -> bytes:
-        """Return the text of one row."""
-        start, end = self._ends[number : number + 2].tolist()
-        return self._text[start:end].numpy().tobytes()
-
-    def bytes(self) -> memoryview:
-        """Return the text of all rows, without separators."""
-        return self._text.numpy().data
 
 
 @dataclass(frozen=True)
@@ -138,12 +115,12 @@ _index = lru_cache(maxsize=None)(index)
 
 
 def read_pair_rows(
-    patterns: Sequence[str], modalities: tuple[str, str], workers: int = 0, columns: Mapping[str, str] | None = None
+    patterns: Sequence[str], modalities: Sequence[str], workers: int = 0, columns: Mapping[str, str] | None = None
 ) -> PairRows:
-    """Read the rows that have both modalities.
+    """Read the rows that have both modalities, or the one that is given.
 
     Args:
-        patterns: paths, or patterns such as `train-*.jsonl`.
+        patterns: paths, or patterns such as `train-*.jsonl`. For one modality also folders of its files, or for sentences `.txt`, a line each.
         workers: processes that may read the headers of many shards.
         columns: in manifests, the name of a column that differs, as in `from_manifest`.
     Raises:
@@ -155,7 +132,8 @@ def read_pair_rows(
     first_unusable = next((part.first_unusable for part in parts if part.first_unusable), None)
     if not len(rows):
         why = f": {first_unusable.reason}" if first_unusable else ""
-        raise UserError(f"{', '.join(patterns)}: no row has both {' and '.join(modalities)}{why}")
+        wanted = f"both {' and '.join(modalities)}" if len(modalities) > 1 else modalities[0]
+        raise UserError(f"{', '.join(patterns)}: no row has {wanted}{why}")
     preparations, unusable = tuple(part.preparation for part in parts), sum(part.unusable for part in parts)
     keys = np.concatenate([np.frombuffer(part.keys, np.int64) for part in parts]).reshape(-1, KEYS)
     return PairRows(rows, torch.from_numpy(keys), _groups(keys), tuple(files), preparations, unusable, first_unusable)
@@ -180,7 +158,8 @@ class _FileRows:
 
     def add(self, row: Mapping[str, Any], keys: Mapping[str, str | bytes | None]) -> None:
         """Add a usable row. keys: by kind (`id`, `group` and both modalities), what it may have in common with others."""
-        self.keys.extend(0 if key is None else _number(kind, key) for kind, key in keys.items())
+        numbers = [0 if key is None else _number(kind, key) for kind, key in keys.items()]
+        self.keys.extend(numbers + [0] * (KEYS - len(numbers)))  # of one modality, the other's is missing
         self.lines.append(json.dumps(row).encode())
 
     def skip(self, failure: Failure) -> None:
@@ -208,7 +187,7 @@ def _groups(keys: np.ndarray) -> Tensor:
             return torch.from_numpy(numbers)
 
 
-def _read_files(files: Sequence[str], modalities: tuple[str, str], workers: int, columns: Mapping[str, str]) -> Iterator[_FileRows]:
+def _read_files(files: Sequence[str], modalities: Sequence[str], workers: int, columns: Mapping[str, str]) -> Iterator[_FileRows]:
     shards = [file for file in files if Path(file).suffix.lower() not in MANIFESTS]
     few = sum(os.path.getsize(file) for file in shards if os.path.isfile(file)) < MANY_BYTES
     if workers < 2 or len(shards) < 2 or few:
@@ -218,9 +197,11 @@ def _read_files(files: Sequence[str], modalities: tuple[str, str], workers: int,
         yield from processes.map(_read_file, range(len(files)), files, [modalities] * len(files), [columns] * len(files))
 
 
-def _read_file(number: int, file: str, modalities: tuple[str, str], columns: Mapping[str, str]) -> _FileRows:
+def _read_file(number: int, file: str, modalities: Sequence[str], columns: Mapping[str, str]) -> _FileRows:
     if Path(file).suffix.lower() in MANIFESTS:
         return _read_manifest(file, modalities, columns)
+    if len(modalities) == 1 and (os.path.isdir(file) or (face(modalities[0]).text and file.lower().endswith(".txt"))):
+        return _read_plain(file, modalities[0])
     rows, entries = _FileRows(), index(file)
     rows.preparation = entries[0].provenance if len(entries) else {}
     for place, entry in enumerate(entries):
@@ -228,24 +209,45 @@ def _read_file(number: int, file: str, modalities: tuple[str, str], columns: Map
     return rows
 
 
-def _read_manifest(file: str, modalities: tuple[str, str], columns: Mapping[str, str]) -> _FileRows:
+def _read_plain(file: str, modality: str) -> _FileRows:
+    """Read the files of a folder, or the lines of a text, as rows of one modality; the id is the path or the sentence, as in a store."""
+    rows = _FileRows()
+    if os.path.isdir(file):
+        items = from_files(file, [file], (modality,), None, False, Others())
+    else:
+        with open(file, encoding="utf-8", errors="replace") as lines:
+            items = iter([as_sentence(line.strip()) for line in lines if line.strip()])
+    for item in items:
+        if isinstance(item, Failure):
+            rows.skip(item)
+        elif not isinstance(item.payload, str):
+            rows.skip(Failure(item.id, "inside an archive; name the archive itself with --data"))
+        else:
+            content = _sentence(item.payload) if face(modality).text else _real(item.payload)
+            rows.add({"id": item.id, modality: item.payload}, {"id": None, "group": None, modality: content})
+    return rows
+
+
+def _read_manifest(file: str, modalities: Sequence[str], columns: Mapping[str, str]) -> _FileRows:
     rows = _FileRows()
     files_first = tuple(sorted(modalities, key=lambda name: face(name).text))  # the id of a row without one is its file, not its sentence
     for item in from_manifest(Path(file), files_first, columns):
         if isinstance(item, Failure):
             rows.skip(item)
             continue
-        paths = {name: whole_source(part) for name, part in item.payload.items()}
-        stretch = _stretch(item.payload.values())
+        payloads = item.payload if len(modalities) > 1 else {modalities[0]: item.payload}
+        paths = {name: whole_source(part) for name, part in payloads.items()}
+        stretch = _stretch(payloads.values())
         contents = {name: _sentence(paths[name]) if face(name).text else _real(paths[name]) for name in modalities}
-        first = item.payload[files_first[0]]
+        first = payloads[files_first[0]]
         path_id = paths[files_first[0]] + (first.label if isinstance(first, Stretch) else "")
         has_id = os.path.join(Path(file).parent, item.id) != path_id  # a path alone is not an id: it may have several stretches
-        rows.add({"id": item.id, **paths, **stretch}, _keys(item.id if has_id else None, item.meta, contents, stretch))
+        mask = {"mask": os.path.join(os.path.dirname(file), path)} if isinstance(path := item.meta.get("mask"), str) else {}
+        rows.add({"id": item.id, **paths, **stretch, **mask}, _keys(item.id if has_id else None, item.meta, contents, stretch))
     return rows
 
 
-def _add_entry(rows: _FileRows, entry: Entry, place: tuple[int, int], file: str, modalities: tuple[str, str]) -> None:
+def _add_entry(rows: _FileRows, entry: Entry, place: tuple[int, int], file: str, modalities: Sequence[str]) -> None:
     """Add a sample of a shard. place: number of the file, and of the entry in it."""
     prepared = {name: entry.arrays(name) for name in modalities}
     try:

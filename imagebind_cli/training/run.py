@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,20 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.events import TrainingListener
 from imagebind_cli.files import locked
 from imagebind_cli.training import compute, distributed, folder
-from imagebind_cli.training.anchors import AnchorCache
+from imagebind_cli.training.anchors import Targets
 from imagebind_cli.training.data import Batch
 from imagebind_cli.training.interruption import Interruption, Stopped
 from imagebind_cli.training.log import METRICS, LearningMonitor, RunLog, metrics_fault, read_failures, read_metrics
 from imagebind_cli.training.loss import has_negatives
 from imagebind_cli.training.optimizer import clip_gradients, make_optimizer, rate_at, set_rate
-from imagebind_cli.training.plan import Plan, make_plan, plan_lines
+from imagebind_cli.training.plan import Plan, make_plan
+from imagebind_cli.training.plan_lines import plan_lines
 from imagebind_cli.training.recipe import Recipe, RecipeError
+from imagebind_cli.training.recipe_files import rounds
 from imagebind_cli.training.report import write_report
 from imagebind_cli.training.start import Components, build_components, check_weights
 from imagebind_cli.training.step import StepOutcome, compute_gradients
+from imagebind_cli.training.teachers import check_teacher_weights, open_targets
 from imagebind_cli.training.validate import Validation, score_names
 
 BROKEN = 3  # steps in a row without finite gradients, after which a run stops
@@ -53,19 +56,25 @@ class RunResult:
 
 
 def check_run(recipe: Recipe, device: torch.device, place: Path | None = None) -> Iterator[str]:
-    """Yield the plan of a run line by line, and check that it could begin.
+    """Yield the plan of a run, or of each of its rounds, line by line, and check that it could begin.
 
     Args:
         place: the run folder, if it is known.
     Raises:
         UserError: whatever `train` would raise before its first step.
     """
-    _check_best(recipe)
-    plan = make_plan(recipe)
-    yield from plan_lines(plan, device)
-    if place is not None:
-        folder.check_folder(place, plan)
-    check_weights(recipe)
+    recipes = list(rounds(recipe, place or Path("OUT")))
+    for number, (round_, own) in enumerate(recipes):
+        if recipe.rounds:
+            yield f"round {number + 1} of {len(recipe.rounds)}{f', in {own}' if place else ''}"
+        _check_best(round_)
+        plan = make_plan(round_)
+        yield from plan_lines(plan, device)
+        if place is not None:
+            folder.check_folder(own, plan)
+    check_weights(recipes[0][0])  # later rounds start from this one's
+    for round_, _ in recipes:
+        check_teacher_weights(round_)
 
 
 def train(recipe: Recipe, place: Path, device: torch.device, listener: TrainingListener | None = None) -> RunResult:
@@ -79,24 +88,33 @@ def train(recipe: Recipe, place: Path, device: torch.device, listener: TrainingL
     """
     with distributed.join_processes(device) as own_device:
         listener = TrainingListener() if listener is None or distributed.rank() else listener
-        _check_best(recipe)
-        plan = make_plan(recipe)
-        folder.check_folder(place, plan)
-        if (progress := folder.read_progress(place)).finished:
-            _note_damaged_metrics(place, progress, listener)
-            listener.note(f"{place}: all {plan.steps:,} steps are done")
-            return _result(place)
-        lines = plan_lines(plan, own_device)
-        for line in lines:
-            listener.note(line)
-        place.mkdir(parents=True, exist_ok=True)
-        with _locked(place):
-            components = build_components(plan, own_device)
-            folder.record_run(place, plan, components)
-            with compute.restore_threads():
-                Run(plan, lines, components, place, own_device, listener).run()
-            distributed.barrier()
-            return _result(place)
+        results, anchors = [], None
+        for round_, own_place in rounds(recipe, place):
+            anchors = anchors or own_place / "anchors"  # teachers' vectors that later rounds need as well are not computed again
+            results.append(_train_round(round_, own_place, anchors, own_device, listener))
+        return replace(results[-1], failed=sum(result.failed for result in results))
+
+
+def _train_round(recipe: Recipe, place: Path, anchors: Path, device: torch.device, listener: TrainingListener) -> RunResult:
+    """Train one round in its own folder. anchors: folder of the teachers' vectors."""
+    _check_best(recipe)
+    plan = make_plan(recipe)
+    folder.check_folder(place, plan)
+    if (progress := folder.read_progress(place)).finished:
+        _note_damaged_metrics(place, progress, listener)
+        listener.note(f"{place}: all {plan.steps:,} steps are done")
+        return _result(place)
+    lines = plan_lines(plan, device)
+    for line in lines:
+        listener.note(line)
+    place.mkdir(parents=True, exist_ok=True)
+    with _locked(place):
+        components = build_components(plan, device)
+        folder.record_run(place, plan, components)
+        with compute.restore_threads():
+            Run(plan, lines, components, place, anchors, device, listener).run()
+        distributed.barrier()
+        return _result(place)
 
 
 def _note_damaged_metrics(place: Path, progress: folder.Progress, listener: TrainingListener) -> None:
@@ -117,11 +135,18 @@ class Run:
     """A run in progress: weights, optimizer, log, and how far it is."""
 
     def __init__(
-        self, plan: Plan, lines: Sequence[str], components: Components, place: Path, device: torch.device, listener: TrainingListener
+        self,
+        plan: Plan,
+        lines: Sequence[str],
+        components: Components,
+        place: Path,
+        anchors: Path,
+        device: torch.device,
+        listener: TrainingListener,
     ) -> None:
-        """Restore the run from its last checkpoint. lines: the plan in words, for the report."""
+        """Restore the run from its last checkpoint. lines: the plan in words, for the report. anchors: folder of the teachers' vectors."""
         self._plan, self._lines, self._components, self._folder, self._device = plan, lines, components, place, device
-        self._listener = listener
+        self._anchors, self._listener = anchors, listener
         recipe = plan.recipe
         encoders = {name: tower.encoder for name, tower in components.towers.items()}
         self._optimizer = make_optimizer(encoders, plan.encoders, components.losses, recipe.optimizer)
@@ -155,7 +180,7 @@ class Run:
             distributed.barrier()  # the first process to end closes the others' connections
             signal.raise_signal(self._stopped_by)
 
-    def _take_steps(self, anchors: dict[int, AnchorCache]) -> None:
+    def _take_steps(self, anchors: dict[int, Targets]) -> None:
         progress, run = self._progress, self._plan.recipe.run
         batches = self._plan.data.batches(progress.step, self._plan.steps, distributed.rank(), distributed.world(), anchors)
         for batch in self._with_threads(batches):
@@ -253,12 +278,17 @@ class Run:
             progress.validated = progress.step
             self._write_report()
 
-    def _fill_anchor_caches(self) -> dict[int, AnchorCache]:
+    def _fill_anchor_caches(self) -> dict[int, Targets]:
         """Fill the caches of the pairs that read their anchors from one, and return them by pair."""
-        caches = {}
+        caches: dict[int, Targets] = {}
         for number, pair in enumerate(self._plan.recipe.pairs):
             name = registry.face(pair.modalities[0]).encoder
-            if not (self._plan.recipe.run.anchor_cache and pair.views):
+            report = partial(self._listener.anchors, pair.name)
+            if pair.teacher:
+                place, run = self._anchors / pair.name, self._plan.recipe.run
+                data, dim = self._plan.data, self._plan.config.dim
+                caches[number] = open_targets(pair, data, number, dim, place, run, self._device, self._listener.note, report)
+            if pair.teacher or not (self._plan.recipe.run.anchor_cache and pair.views):
                 continue
             tower, base = self._components.towers[name], self._components.initial[name].base
             fingerprint = base["weights"] if base else f"fresh {self._plan.recipe.run.seed}"
@@ -266,7 +296,6 @@ class Run:
             if missing := cache.missing():
                 self._listener.note(f"{pair.name}: {missing:,} anchors to embed, once")
             with torch.no_grad():
-                report = partial(self._listener.anchors, pair.name)
                 cache.fill(tower.call, rank=distributed.rank(), world=distributed.world(), report=report)
             distributed.barrier()
             caches[number] = cache

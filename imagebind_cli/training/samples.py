@@ -36,7 +36,7 @@ class PairReader:
     """Reads rows of one pair.
 
     number: the pair's in the recipe. inputs: the anchor's and the other's. aligned: use one crop, mirroring and time for both.
-    unreadable: by row and view, why an anchor cannot be read; such rows are not tried again.
+    unreadable: by row and view of its cache, why an anchor cannot be read; such rows are not tried again. cached: views in that cache.
     """
 
     number: int
@@ -45,6 +45,7 @@ class PairReader:
     seed: int
     aligned: bool
     unreadable: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    cached: int = 1
 
     def read(self, row: int, view: int | None, which: Sequence[int] = (0, 1)) -> list[Sample]:
         """Read a sample of one clip, (1, *shape), of each input asked for.
@@ -55,15 +56,36 @@ class PairReader:
         Raises:
             OSError, ValueError: an input cannot be read; the reason begins with its modality.
         """
-        if view is not None and (row, view) in self.unreadable:
-            raise ValueError(self.unreadable[row, view])
+        if view is not None and self.unreadable and (row, view % self.cached) in self.unreadable:
+            raise ValueError(self.unreadable[row, view % self.cached])
         content = self.rows.rows[row]
         payloads = self.rows.payloads(content, [self.inputs[number].modality for number in which])
         return [self._sample(number, row, content, payloads[self.inputs[number].modality], view) for number in which]
 
+    def mask(self, row: int, view: int | None) -> Tensor:
+        """Read the mask of an anchor's picture, (h, w) bool as its sample is seen in a view: what belongs to the thing, not the background.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        source, content = self.inputs[0], self.rows.rows[row]
+        seen = (
+            View() if source.augment is None or view is None else augment.draw_view(source.augment, self.seed, *self._place(0, row, view))
+        )
+        try:
+            with Image.open(content["mask"]) as picture:
+                plane = np.asarray(picture.convert("L"), np.float32)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{content['mask']}: {getattr(error, 'strerror', None) or error}; a mask is a grey picture") from None
+        return torch.from_numpy(seen.plane(plane, source.config.shape[-1]) > 127)
+
+    def _place(self, number: int, row: int, view: int | None) -> tuple[int, ...]:
+        """Return what a sample's random choices follow from, beside the seed."""
+        return (self.number, row, 0 if view is None else view, *(() if self.aligned else (number,)))
+
     def _sample(self, number: int, row: int, content: Mapping[str, Any], payload: Any, view: int | None) -> Sample:
         source = self.inputs[number]
-        place = (self.number, row, 0 if view is None else view, *(() if self.aligned else (number,)))
+        place = self._place(number, row, view)
         chosen: dict[str, Any] = {}
         if source.face.windowed:
             where = MIDDLE if view is None else augment.draw_place(self.seed, *place)
@@ -85,6 +107,8 @@ class PairReader:
         tensor = sample.tensor
         if source.augment.frequency_mask:
             tensor = augment.mask_frequencies(tensor, source.augment.frequency_mask, self.seed, *place)
+        if source.augment.recolour and (numbers := augment.random(self.seed, "recolour", *place)).random() < source.augment.recolour:
+            tensor = augment.recolour(tensor[0], source.config.mean, source.config.std, numbers)[None]
         if source.augment.turn:
             tensor = augment.turn_sensors(tensor, source.augment.turn, source.config.mean, source.config.std, self.seed, *place)
         return dataclasses.replace(sample, tensor=tensor)

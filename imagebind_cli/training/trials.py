@@ -43,6 +43,7 @@ def overfit(recipe: Recipe, count: int, device: torch.device, listener: Listener
     Raises:
         UserError: fewer samples can be read, all are in one group, or the loss is not finite.
     """
+    _check_two_modalities(recipe, "--overfit")
     changes = {"batch": count, "augment": {}, "val": (), "val_fraction": None}
     pairs = tuple(pair.model_copy(update=changes) for pair in recipe.pairs)
     settings = recipe.optimizer.model_copy(update={"schedule": "constant"})
@@ -126,6 +127,7 @@ def profile_steps(recipe: Recipe, trace: Path, device: torch.device, listener: L
         trace: file to write, for chrome://tracing or Perfetto.
         listener: receives the time and share of each phase.
     """
+    _check_two_modalities(recipe, "--profile")
     with join_processes(device) as own_device:
         plan = make_plan(recipe)
         if not rank():
@@ -157,6 +159,12 @@ def profile_steps(recipe: Recipe, trace: Path, device: torch.device, listener: L
     listener.note(
         f"{'step':<10}{seconds:>10.4f} s, {speed:.1f} pairs a second, {flops / seconds / 1e12:.3f} TFLOP/s on this process; {trace}"
     )
+
+
+def _check_two_modalities(recipe: Recipe, flag: str) -> None:
+    """Check that every pair has two encoders that a step runs."""
+    if name := next((pair.name for pair in recipe.pairs if pair.teacher), None):
+        raise UserError(f"{flag} is for pairs of two modalities, not for a distillation ({name}); take a few steps: --set run.steps=20")
 
 
 def _next_batch(batches: Iterator[Batch]) -> Batch:

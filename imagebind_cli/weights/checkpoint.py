@@ -15,20 +15,17 @@ from imagebind_cli import registry
 from imagebind_cli.documents import read_object
 from imagebind_cli.encoder import Encoder, EncoderConfig, build_encoder
 from imagebind_cli.errors import UserError
-from imagebind_cli.files import replacing
 from imagebind_cli.fingerprint import fingerprint
 from imagebind_cli.weights import foreign_config, model_config, tensor_names
 from imagebind_cli.weights.foreign_config import ForeignConfig
 from imagebind_cli.weights.model_config import ModelConfig
-from imagebind_cli.weights.origin import file_record
+from imagebind_cli.weights.rounding import from_int8
 from imagebind_cli.weights.tensor_files import (
     JoinedTensors,
-    from_int8,
     read_shards,
     read_tensors,
     read_weight_file,
     release_pages,
-    write_tensors,
 )
 from imagebind_cli.weights.verified import check_weight_file
 
@@ -220,17 +217,18 @@ def load_encoder(checkpoint: Checkpoint, modality: str, device: torch.device, dt
     """Load one encoder with its weights, in eval mode. Device and dtype are decided here and nowhere else.
 
     Args:
-        dtype: by default float32 on CPU, and the weights' own type elsewhere.
+        dtype: by default float32 on CPU, and the weights' own type elsewhere, which is that of the head: int8 rows are read as float32.
     Raises:
         UserError: the model lacks this encoder, or tensors are missing, unknown or of another shape; they are named.
     """
     name = registry.face(modality).encoder
     config = encoder_config(checkpoint, modality)
     encoder = build_encoder(registry.modality(name, config), config)
-    if dtype is None and device.type == "cpu":
-        dtype = torch.float32
+    if dtype is None:
+        head = checkpoint.read(name).get("head.proj.weight")
+        dtype = torch.float32 if device.type == "cpu" or head is None else head.dtype
     tensors = {}
-    for key, tensor in _checked(checkpoint, name, encoder.state_dict()):
+    for key, tensor in checked(checkpoint, name, encoder.state_dict()):
         # Half precision would move the temperature.
         tensors[key] = tensor.to(device=device, dtype=torch.float32 if key == "log_scale" else dtype)
         if tensors[key] is not tensor:
@@ -239,7 +237,7 @@ def load_encoder(checkpoint: Checkpoint, modality: str, device: torch.device, dt
     return encoder.to(device=device)
 
 
-def _checked(checkpoint: Checkpoint, encoder: str, wanted: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def checked(checkpoint: Checkpoint, encoder: str, wanted: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Yield an encoder's tensors by our names, each read when its turn comes.
 
     Raises:
@@ -309,29 +307,6 @@ def _without_scale(checkpoint: Checkpoint, name: str) -> tuple[EncoderConfig, st
     """Return what an encoder's vectors depend on: its config and the fingerprint of its weights, both without the logit scale."""
     tensors = {key: tensor for key, tensor in checkpoint.read(name).items() if key != "log_scale"}
     return replace(checkpoint.config.encoders[name], scale=None), fingerprint(tensors)
-
-
-def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any]) -> ModelConfig:
-    """Write a checkpoint as a model folder, `config.json` and one safetensors file per encoder, all or nothing.
-
-    Raises:
-        UserError: the folder exists already, or the weights do not fit their config.
-    """
-    if folder.exists():
-        raise UserError(f"{folder} exists already")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(folder) as building:
-        building.mkdir()
-        files = {}
-        for name, encoder in checkpoint.config.encoders.items():
-            wanted = build_encoder(registry.modality(name, encoder), encoder).state_dict()
-            tensors = _checked(checkpoint, name, wanted)
-            path = building / f"{name}.safetensors"
-            write_tensors({key: tensor.contiguous() for key, tensor in tensors}, path)
-            files[path.name] = file_record(path)
-        config = replace(checkpoint.config, name=folder.name, origin=dict(origin), files=files, bases={})
-        (building / "config.json").write_text(config.to_json(), encoding="utf-8", newline="\n")
-    return config
 
 
 def _config_beside(path: Path) -> ModelConfig | ForeignConfig | None:

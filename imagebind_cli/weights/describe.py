@@ -81,6 +81,7 @@ def describe_model(found: Checkpoint) -> dict[str, Any]:
         "dim": found.config.dim,
         "untrained": found.untrained,
         **({"unfinished": found.unfinished} if found.unfinished else {}),
+        **({} if (rounded := found.config.rounded) is None else {"rounded": dict(rounded)}),
         "origin": dict(found.config.origin) or read_origin(_folder_of(found)),
         "parameters": sum(encoder["parameters"] for encoder in encoders.values()),
         "encoders": encoders,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
@@ -32,6 +32,20 @@ class BaseRecord(TypedDict):
     weights: str
 
 
+Rounding = Literal["bf16", "fp16", "int8"]
+
+
+class RoundedRecord(TypedDict):
+    """What weights were rounded to, and the fingerprints of those that they were made from, by encoder.
+
+    cosines: between vectors before and after, by encoder: `mean` and `lowest` of generated inputs.
+    """
+
+    dtype: Rounding
+    weights: Mapping[str, str]
+    cosines: NotRequired[Mapping[str, Mapping[str, float]]]
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A model: its encoders and where it comes from.
@@ -41,6 +55,7 @@ class ModelConfig:
     rule_seed: the seed from which weights are made by rule, for a model that needs no file. origin: what a converted folder was made from.
     files: size and SHA-256 of the weight files beside a folder's `config.json`; in a training run's folder also their encoder.
     bases: in such a folder, the model under each encoder's changed weights, and its fingerprint.
+    rounded: the number type that the weights were rounded to, if `weights convert --dtype` did.
     trained_on: for an encoder, what it has seen of the data of evaluation suites, in words, by suite: its scores there are not held out.
     """
 
@@ -54,6 +69,7 @@ class ModelConfig:
     origin: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     bases: Mapping[str, BaseRecord] = field(default_factory=dict)
+    rounded: RoundedRecord | None = None
     trained_on: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property

@@ -1,4 +1,4 @@
-"""Tensors in files: safetensors and PyTorch's own, memory-mapped; matrices may be stored as int8 rows, in half the room of float16."""
+"""Tensors in files: safetensors and PyTorch's own, memory-mapped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from imagebind_cli.errors import UserError, first_line
 from imagebind_cli.files import replacing
 
 ABOUT = "imagebind"  # the one entry of a safetensors file's metadata: several would be written in any order, and no two files be equal
-INT8_SCALE = ".scale"  # suffix of the tensor that holds the scales of an int8 matrix, one for each row, in the same file
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -259,25 +258,3 @@ class JoinedTensors(Mapping[str, Tensor]):
         yield parts
         for part in parts if len(parts) > 1 else ():
             release_pages(part)
-
-
-def to_int8(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """Round a matrix (n, m) to int8 rows; return them and a float16 scale for each row (n, 1).
-
-    That takes half the room of float16; each number is off by at most 1/254 of its row's largest. In a file, the scales have the matrix's name
-    + `INT8_SCALE`; `from_int8` reads both back.
-    """
-    scale = (tensor.float().abs().amax(dim=1, keepdim=True) / 127).clamp(min=2**-14).half()
-    return (tensor.float() / scale.float()).round().clamp(-127, 127).to(torch.int8), scale
-
-
-def from_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a file's tensors by name, int8 rows multiplied by their scales to float32, all others unchanged."""
-    scales = {name + INT8_SCALE for name, tensor in tensors.items() if tensor.dtype == torch.int8}
-    return {
-        name: tensor.float() * tensors[name + INT8_SCALE].float()
-        if name + INT8_SCALE in scales and name + INT8_SCALE in tensors
-        else tensor
-        for name, tensor in tensors.items()
-        if name not in scales
-    }

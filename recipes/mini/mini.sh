@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make imagebind-mini from nothing: packages, data, training, report, package. Every step skips what is done, so the same command continues a run.
 #
-#   recipes/mini/mini.sh [STEP...]      fetch prepare shard start image-text audio imu depth thermal evaluate package; all of these by default; locate, moments, separate, ablate
+#   recipes/mini/mini.sh [STEP...]      fetch prepare shard start image-text audio imu depth thermal evaluate package; all of these by default; locate, moments, separate, ablate, blind, quarter
 #
 # MINI_WORK: where everything goes (about 6 GB); build/mini by default. MINI_ESC10: a folder of ESC-10, with a folder for each class. MINI_ROADSCENE: a
 # folder of RoadScene (visible/, infrared/), to measure thermal pictures with. MINI_SEEDS: runs of each kind; 3 by default.
@@ -124,6 +124,32 @@ ablate() { # one setting changed at a time; for the report alone
             bind "ablation-$which-depth-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" \
                 --set pairs.0.temperature=0.07 --set run.epochs=20 --set encoders.depth.init="$work/start-bound-$which"
         done
+    done
+}
+
+blind() { # anchors that know no colours, beside the paper's recipe at equal data and steps: the table of docs/blind-anchor.md
+    earlier image-text-concepts 3b8c34e # the image encoder before its third round
+    local concepts=$runs/image-text-concepts start=$work/start-bound-concepts set=(--set pairs.0.temperature=0.07 --set run.epochs=20)
+    "$python" start_from_image.py "$concepts" "$start"
+    imagebind train --recipe blind-image.toml --distil "$concepts" --init "$concepts" --data furniture="$data/furniture/train.jsonl" \
+        --data drawings="$data/drawings/train.jsonl" --out "$runs/image-blind"
+    set+=(--set encoders.depth.init="$start")
+    for seed in $seeds; do
+        local vision=$concepts
+        bind "blind-none-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" "${set[@]}"
+        bind "blind-targets-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" "${set[@]}" --set 'pairs.0.anchor.blind=["colour"]'
+        vision=$runs/image-blind
+        bind "blind-encoder-$seed" image-depth.toml "$seed" "$data/furniture/train.jsonl" "${set[@]}"
+    done
+    "$python" ../report/blind.py "$work" | tee "$work/blind.md"
+}
+
+quarter() { # the image encoder in a quarter of its size, from drawings without words, and the names of FxEmoji's drawings by both
+    imagebind train --recipe quarter.toml --data "$data/drawings/train.jsonl" --out "$runs/quarter"
+    for model in mini "$runs/quarter"; do
+        imagebind embed image --manifest "$data/drawings/fxemoji.jsonl" --model "$model" -o "$work/scores/$(basename "$model")-fxemoji.h5"
+        imagebind zeroshot image "$work/scores/$(basename "$model")-fxemoji.h5" --labels "$data/drawings/seen.json" \
+            --templates ../report/templates.txt --truth label --model "$model"
     done
 }
 

@@ -27,7 +27,8 @@ from safetensors import safe_open
 
 from imagebind_cli import registry
 from imagebind_cli.store import FORMATS, is_store, open_store
-from imagebind_cli.weights import checkpoint, model_config, rule
+from imagebind_cli.weights import model_config, rule
+from imagebind_cli.weights.convert import convert
 from tests import generate
 from tests.conftest import UNTRAINED, Run, Start
 from tests.stores import store
@@ -551,7 +552,7 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of the same name and shape as `tiny`, with other weights."""
     config = dataclasses.replace(model_config.packaged_config("tiny"), rule_seed=2)
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    checkpoint.convert(rule.checkpoint_by_rule(config), folder, {})
+    convert(rule.checkpoint_by_rule(config), folder, {})
     return folder
 
 

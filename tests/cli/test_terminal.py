@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imagebind_cli.weights import checkpoint
+from imagebind_cli.weights.convert import convert
 from imagebind_cli.weights.find import find_checkpoint
 from tests.conftest import Run
 from tests.stores import store
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             **dict.fromkeys(("model", "weights", "licence", "folder"), name + EVIL),
             assumptions=[EVIL],
         )
-    checkpoint.convert(find_checkpoint("tiny"), folder / "m", {})
+    convert(find_checkpoint("tiny"), folder / "m", {})
     config = json.loads((folder / "m/config.json").read_text())
     config |= {"name": EVIL, "about": EVIL, "licence": EVIL, "origin": {"from": EVIL}, "files": {EVIL: {"size": 1, "sha256": EVIL}}}
     (folder / "m/config.json").write_text(json.dumps(config))

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import tarfile
@@ -39,6 +40,34 @@ def pictures(folder: Path, count: int, name: str = "in") -> list[str]:
 def counts(run: Finished) -> str:
     """What the last line says, without the store's name and the rate."""
     return run.notices[-1].split(": ", 2)[2].rpartition(" (")[0]
+
+
+# What comes again
+
+
+def test_inputs_that_come_again_are_not_said_to_be_in_the_store(embed: Run, folder: Path) -> None:
+    names = pictures(folder, 2)
+    again = (*names, names[0], names[0])
+    assert counts(embed("image", *again, "-o", "a.h5")) == "2 embedded, 2 repeated"
+    assert counts(embed("image", *again, "-o", "a.h5")) == "0 embedded, 2 there already, 2 repeated"
+    estimate = json.loads(embed("image", *again, "-o", "a.h5", "--dry-run", "--json").out)
+    assert [estimate[key] for key in ("inputs", "done", "repeated", "remaining")] == [4, 2, 2, 0]
+    assert counts(embed("text", "-o", "s.h5", stdin=b"y\n" * 1000)) == "1 embedded, 999 repeated"
+
+
+def test_an_endless_repetition_that_is_stopped_counts_one_sentence(start: Start, folder: Path) -> None:
+    process = start("embed", "text", "-", "--model", "tiny", "-o", "s.store")
+    assert process.stdin
+    process.stdin.write(b"y\n" * 10_000)
+    process.stdin.flush()
+    deadline = time.monotonic() + 60
+    while not is_store("s.store") or not len(open_store("s.store")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.search(rb"s.store: 1 embedded, [1-9][\d,]* repeated \(", err)
 
 
 # What has changed
@@ -252,7 +281,7 @@ def test_a_file_that_failed_is_tried_again_when_it_is_named_again(start: Start, 
         assert line
     generate.picture(folder / "late.png")
     _, err = process.communicate(b"late.png\nlate.png\n", timeout=60)
-    assert b"1 embedded, 1 failed, 1 there already" in err
+    assert b"1 embedded, 1 failed, 1 repeated" in err
     assert open_store("s.h5").ids == ["late.png"]
 
 
@@ -541,5 +570,5 @@ def test_a_store_has_one_input_for_an_id(embed: Run, folder: Path) -> None:
     generate.audio(folder / "a.wav", seconds=5)
     (folder / "m.csv").write_text("id,audio,start,end\nx,a.wav,0,2\nx,a.wav,2,4\nx,a.wav,0,2\n")
     run = embed("audio", "--manifest", "m.csv", "-o", "s.h5")
-    assert (run.code, counts(run)) == (1, "1 embedded, 1 failed, 1 there already")
+    assert (run.code, counts(run)) == (1, "1 embedded, 1 failed, 1 repeated")
     assert "x: this id came before with another input; give each its own" in run.err

@@ -25,7 +25,8 @@ from imagebind_cli.corpus.preprocess import MANY
 from imagebind_cli.encoder import Sample
 from imagebind_cli.engine import open_engine
 from imagebind_cli.engine import processes as engine_processes
-from imagebind_cli.engine.processes import POSSIBLE, READY, Processes
+from imagebind_cli.engine.decoding_server import READY
+from imagebind_cli.engine.processes import POSSIBLE, Processes
 from imagebind_cli.errors import UserError
 from imagebind_cli.readers import read_source
 from imagebind_cli.registry import face
@@ -207,9 +208,42 @@ def test_a_server_in_the_middle_of_its_imports_ends_with_its_parent(tmp_path: Pa
     assert gone([server])
 
 
+FORKS = """
+import fcntl, os, sys, threading, torch
+from imagebind_cli.engine.processes import Processes
+from tests.engine.test_processes import read, started
+
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+torch.set_num_threads(2)
+torch.randn(500, 500) @ torch.randn(500, 500)
+lock = open(sys.argv[1], "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+both = Processes([])
+both.keep_ready()
+assert not both.launched
+both.begin(read, 2)
+(sample,) = started(both, "angle:0.5")
+assert sample.tensor.tolist() == [[0.5, -0.5]]
+lock.close()
+fcntl.flock(open(sys.argv[1], "w"), fcntl.LOCK_EX | fcntl.LOCK_NB)  # no other process holds it
+print(both._server.pid, sample.facts["process"], flush=True)
+if sys.argv[2] == "close":
+    both.close()
+else:
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_a_forked_server_holds_nothing_of_its_parent_and_ends_with_it(tmp_path: Path, end: str) -> None:
+    done = subprocess.run([sys.executable, "-c", FORKS, str(tmp_path / "lock"), end], capture_output=True, text=True)
+    assert done.returncode == (0 if end == "close" else -9), done.stderr
+    assert gone([int(number) for number in done.stdout.split()])
+
+
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_processes, "WORTH_SECONDS", -1.0)
+    monkeypatch.setattr(engine_processes, "WORTH_SHARE", -1.0)
 
 
 def test_decoding_in_processes_is_decoding_in_threads(at_once: None) -> None:

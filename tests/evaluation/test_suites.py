@@ -197,6 +197,54 @@ def test_every_input_is_embedded(name, opened, tiny):
     assert again == items
 
 
+# Names in label files
+
+OUTSIDE = ("../../secret", "/secret", "sub\\..\\..\\secret", "C:\\secret")
+NAMED = {  # a dataset whose label file names media: the file, a name that it has, and the ending that the reader adds
+    "clotho": ("clotho_captions_evaluation.csv", "Santa Motor.wav", ""),
+    "esc10": ("meta/esc50.csv", "1-100032-A-0.wav", ""),
+    "esc50": ("meta/esc50.csv", "1-100032-A-0.wav", ""),
+    "imagenet": ("LOC_val_solution.csv", "ILSVRC2012_val_00000001", ".JPEG"),
+    "msrvtt": ("MSRVTT_JSFUSION_test.csv", "video9770", ".mp4"),
+    "places365": ("places365_val.txt", "Places365_val_00000001.jpg", ""),
+}
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+@pytest.mark.parametrize("name", NAMED)
+def test_names_that_lead_outside_the_dataset_are_refused(name, outside, miniatures, tmp_path):
+    labels, named, ending = NAMED[name]
+    root = tmp_path / "data" / "set"
+    shutil.copytree(miniatures / ("esc50" if name == "esc10" else name), root)
+    (root / labels).write_text((root / labels).read_text().replace(named, outside, 1))
+    (tmp_path / f"secret{ending}").write_bytes(b"of somebody else")
+    with pytest.raises(UserError, match=f"{Path(labels).name}: names .*secret{ending}', which is outside .*; it is refused"):
+        open_suite(name, root, needed(name, root))
+
+
+@pytest.mark.parametrize("outside", ["SUNRGBD/../../../secret", "C:secret"])
+def test_samples_of_sun_rgbd_outside_the_dataset_are_refused(outside, miniatures, tmp_path):
+    root = tmp_path / "data" / "set"
+    shutil.copytree(miniatures / "sunrgbd", root)
+    scipy.io.savemat(root / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat", {"alltest": np.array([[outside]], object)})
+    trees.write(tmp_path / "secret/scene.txt", "bathroom")
+    with pytest.raises(UserError, match=r"allsplit.mat: names '.*secret', which is outside .*SUNRGBD; it is refused"):
+        open_suite("sunrgbd", root)
+
+
+@pytest.mark.parametrize("name", ["audiocaps", "audioset", "kinetics400", "vggsound"])
+def test_clips_are_looked_up_among_the_files_of_the_dataset(name, miniatures, tmp_path):
+    """Their names are keys of what is there, and never paths."""
+    root = tmp_path / "set"
+    shutil.copytree(miniatures / name, root)
+    (table,) = (root / labels for labels in LABELS[name] if "indices" not in labels)
+    item = next(item for item, _, _ in open_suite(name, root).items())
+    table.write_text(table.read_text().replace(item.id.rpartition("_")[0], "../secret"))
+    shutil.copy(item.payload, tmp_path / f"secret{Path(item.payload).suffix}")
+    assert all(Path(item.payload).is_relative_to(root) for item, _, _ in open_suite(name, root).items())
+    assert "clips are missing, as ../secret" in notes(open_suite(name, root))
+
+
 # Sounds
 
 

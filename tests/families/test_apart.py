@@ -22,6 +22,7 @@ from imagebind_cli.training.plan import run_config
 from imagebind_cli.training.recipe import PairRecipe, Recipe, RecipeError
 from imagebind_cli.training.start import initial_encoder
 from imagebind_cli.weights import checkpoint, model_config
+from imagebind_cli.weights.convert import convert
 from tests.conftest import Run
 from tests.families import sketch
 from tests.generate import pixels
@@ -164,7 +165,7 @@ def test_an_encoder_of_a_run_begins_from_its_own_family(place: Path) -> None:
         initial_encoder(made, "vision", config.encoders["vision"])
     tiny = ib.load("tiny", device="cpu").checkpoint
     renamed = {name: replace(encoder, family="clip") for name, encoder in tiny.config.encoders.items()}
-    checkpoint.convert(replace(tiny, config=replace(tiny.config, encoders=renamed, rule_seed=None)), place / "words", {})
+    convert(replace(tiny, config=replace(tiny.config, encoders=renamed, rule_seed=None)), place / "words", {})
     start = initial_encoder(made, "text", config.encoders["text"])  # CLIP's inputs are ImageBind's
     assert start.base is not None
     assert start.base["weights"] == tiny.fingerprint("text")

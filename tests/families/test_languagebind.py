@@ -23,6 +23,7 @@ from imagebind_cli.pages.preview import draw
 from imagebind_cli.sources import Regions, Stretch
 from imagebind_cli.store import open_store
 from imagebind_cli.weights import checkpoint, foreign_config, tensor_names
+from imagebind_cli.weights.convert import convert
 from imagebind_cli.weights.find import find_checkpoint
 from tests import generate
 from tests.families import languagebind_rule as rule
@@ -173,7 +174,7 @@ def test_a_folder_and_a_file_alone_load_by_model_with_nothing_else(models, case,
 def test_conversion_keeps_the_model_and_its_way_of_reading(models, tmp_path):
     models_by_case = {case: models[case] for case in ("depth_lora", "video_v15")}
     for case, model in models_by_case.items():
-        checkpoint.convert(model.checkpoint, tmp_path / case, {"from": case})
+        convert(model.checkpoint, tmp_path / case, {"from": case})
         converted = ib.load(tmp_path / case, device="cpu")
         modality = rule.CASES[case]["modality"]
         assert torch.equal(converted.encode(modality, rule.inputs(case)), model.encode(modality, rule.inputs(case)))

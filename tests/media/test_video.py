@@ -642,6 +642,15 @@ def test_folders_of_frames_that_are_refused(tmp_path: Path, tiny: Any) -> None:
 # Refused
 
 
+@pytest.mark.parametrize("suffix", ["ans", "art", "bin", "diz", "idf", "nfo", "txt", "vt", "al", "sb", "sw", "ub", "ul", "uw"])
+def test_text_is_neither_video_nor_sound_whatever_its_name(tmp_path: Path, tiny: Any, suffix: str) -> None:
+    """FFmpeg draws text as a terminal does, and plays any bytes as samples, under these suffixes."""
+    (tmp_path / f"notes.{suffix}").write_text("A word and more words. " * 3000)
+    for modality in ("video", "audio"):
+        with pytest.raises((OSError, ValueError), match="none of these is read|Invalid data"):
+            list(tiny.read(modality, str(tmp_path / f"notes.{suffix}")))
+
+
 def test_files_that_are_refused(tmp_path: Path, tiny: Any) -> None:
     """Each within ten seconds, as an error with words."""
     whole = film(tmp_path / "film.mp4", even(8)).read_bytes()

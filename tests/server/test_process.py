@@ -74,7 +74,10 @@ class TestRefusals:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             run = imagebind("serve", "--port", port)
-        assert (run.code, run.err) == (1, f"imagebind: 127.0.0.1:{port}: Address already in use\n")
+        assert (run.code, run.err) == (
+            1,
+            f"imagebind: 127.0.0.1:{port}: Address already in use; choose another with --port, or any that is free with --port 0\n",
+        )
 
     @pytest.mark.parametrize(
         ("arguments", "code", "reason"),

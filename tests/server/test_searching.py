@@ -264,3 +264,19 @@ class TestMoments:
     def test_a_store_is_not_a_recording(self, client: Client, folder: Path) -> None:
         answer = client.post("/moments", {"query": "x", "recording": {"audio": data_address(folder / "windows.h5")}})
         assert "not a recording" in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/locate", {"input": "file:a.png", "query": "a dog"}, "input: an object is needed"),
+        ("/locate", {"input": {"image": "AAAA", "Foo": 1}, "query": "a dog"}, "input.Foo: no such key here"),
+        ("/search", {"query": [{"text": 5}]}, "query.0.text: input should be a valid string"),
+        ("/search", [], "the body: an object is needed"),
+        ("/search", {"query": "a", "k": 0}, "k: input should be greater than or equal to 1"),
+        ("/moments", {"query": "a", "against": "b"}, "against: input should be a valid list"),
+    ],
+)
+def test_a_body_of_another_form_is_refused_in_words_of_json(client: Client, path: str, body: Any, message: str) -> None:
+    answer = client.post(path, body)
+    assert (answer.status, answer.json["error"]["message"]) == (422, message)

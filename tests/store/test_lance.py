@@ -8,7 +8,7 @@ from imagebind_cli.similarity import top_k
 from imagebind_cli.store import open_store
 from imagebind_cli.store.check import findings
 from imagebind_cli.store.export import export
-from imagebind_cli.store.maintenance import merge
+from imagebind_cli.store.maintenance import compact, merge, prune
 from tests.stores import store, unit_rows
 
 lancedb = pytest.importorskip("lancedb")
@@ -41,6 +41,14 @@ def test_there_and_back(photos, tmp_path):
     for one, other in zip(before.items(), after.items(), strict=True):
         assert [(row.id, row.span, row.meta, row.clock) for row in one] == [(row.id, row.span, row.meta, row.clock) for row in other]
         assert np.array_equal(one[0].vector, other[0].vector)
+
+
+@pytest.mark.parametrize("rewrite", [compact, prune])
+def test_a_table_is_not_rewritten(photos, tmp_path, rewrite, monkeypatch):
+    export(open_store(photos), tmp_path / "photos.lance", "float32")
+    monkeypatch.setattr("imagebind_cli.store.maintenance.open_store", lambda path: pytest.fail("was read before it was refused"))
+    with pytest.raises(UserError, match=r"photos.lance: not rewritten in place.*: imagebind store export "):
+        rewrite(tmp_path / "photos.lance")
 
 
 def test_windows_stay_together(tmp_path):

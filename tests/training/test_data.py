@@ -22,7 +22,7 @@ from imagebind_cli.training import anchors
 from imagebind_cli.training import rows as rows_module
 from imagebind_cli.training.augment import draw_view
 from imagebind_cli.training.data import PairData
-from imagebind_cli.training.plan import data_lines, leak_lines
+from imagebind_cli.training.plan_lines import data_lines, leak_lines
 from imagebind_cli.training.recipe import AugmentRecipe, Recipe
 from imagebind_cli.training.rows import PackedRows, read_pair_rows
 from imagebind_cli.training.samples import clip_at

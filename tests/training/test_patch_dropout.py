@@ -8,7 +8,7 @@ import torch
 from imagebind_cli.encoder import EncoderConfig, _drop_patches
 from imagebind_cli.errors import UserError
 from imagebind_cli.training.plan import run_config
-from imagebind_cli.training.recipe import read_recipe
+from imagebind_cli.training.recipe_files import read_recipe
 from imagebind_cli.training.start import encoder_with, fresh_weights
 from imagebind_cli.transformer import TrunkConfig
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from imagebind_cli.training import plan
+from imagebind_cli.training import plan_lines as plan
 from imagebind_cli.training.recipe import EncoderRecipe, RunRecipe
 from imagebind_cli.training.start import encoder_with, fresh_weights
 from imagebind_cli.training.towers import make_tower, parameter_counts

@@ -18,8 +18,8 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.training import dataset_manifests
 from imagebind_cli.training.data import PairData
 from imagebind_cli.training.inputs import pair_inputs
-from imagebind_cli.training.plan import data_lines
-from imagebind_cli.training.recipe import RECIPES, read_recipe, recipe_names
+from imagebind_cli.training.plan_lines import data_lines
+from imagebind_cli.training.recipe_files import RECIPES, read_recipe, recipe_names
 from imagebind_cli.weights import model_config
 from tests import generate, trees
 
@@ -120,6 +120,9 @@ DATA = {
     "languagebind-video": ["sentences"],
     "languagebind-depth": ["sentences"],
     "languagebind-thermal": ["sentences"],
+    "distil-vision": ["captioned"],
+    "distil-audio": ["audioset"],
+    "distil-text": ["captioned"],
 }
 
 
@@ -144,7 +147,8 @@ def changes(name, data):
         change for number, file in enumerate(DATA[name]) for change in (f'pairs.{number}.data=["{data[file]}"]', f"pairs.{number}.batch=2")
     ]
     timeless = ['encoders.vision.targets=["qkv","out"]'] if name == "languagebind-video" else []  # `tiny` has no attention over time
-    return ["model=tiny", "run.workers=0", "run.precision=fp32", *timeless, *pairs]
+    taught = ["pairs.0.teacher.model=tiny"] if name.startswith("distil") else []
+    return ["model=tiny", "run.workers=0", "run.precision=fp32", *timeless, *taught, *pairs]
 
 
 def test_every_recipe_is_tried():

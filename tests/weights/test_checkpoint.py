@@ -19,7 +19,9 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.families import clip, imagebind
 from imagebind_cli.fingerprint import positions
 from imagebind_cli.weights import checkpoint, foreign_config, model_config, tensor_files, tensor_names
+from imagebind_cli.weights.convert import convert
 from imagebind_cli.weights.find import find_checkpoint
+from imagebind_cli.weights.rounding import to_int8
 
 SMALL = {"out_embed_dim": 16} | {
     f"{modality}_{key}": value
@@ -53,7 +55,7 @@ def test_a_published_file_a_converted_folder_and_a_state_dict_are_one_model(weig
     torch.save(weights, tmp_path / "small.pth")
     (tmp_path / "small.json").write_text(json.dumps(SMALL))
     from_file = ib.load(tmp_path / "small.pth", device="cpu")
-    checkpoint.convert(from_file.checkpoint, tmp_path / "folder", {"from": "small.pth"})
+    convert(from_file.checkpoint, tmp_path / "folder", {"from": "small.pth"})
     models = [from_file, ib.load(weights, config=SMALL, device="cpu"), ib.load(tmp_path / "folder", device="cpu")]
     for name in CONFIG.encoders:
         assert len({model.checkpoint.fingerprint(name) for model in models}) == 1
@@ -148,7 +150,7 @@ def test_the_fingerprint_is_of_values_and_not_of_their_type(weights, dtype):
 
 def test_int8_rows_and_what_they_are_converted_to_have_one_fingerprint(tmp_path):
     rows = find_checkpoint("mini")
-    checkpoint.convert(rows, tmp_path / "wide", {})
+    convert(rows, tmp_path / "wide", {})
     wide = checkpoint.open_folder(tmp_path / "wide")
     held = tensor_files.read_tensors(Path(str(model_config.CONFIGS)) / "mini" / "depth.safetensors")
     assert torch.int8 in {tensor.dtype for tensor in held.values()}
@@ -258,7 +260,7 @@ def test_published_arguments_are_checked():
 def test_a_model_inside_the_package_is_the_default(tmp_path, monkeypatch, weights):
     for name in model_config.packaged_names():
         (tmp_path / f"{name}.json").write_text((model_config.CONFIGS / f"{name}.json").read_text())
-    checkpoint.convert(checkpoint.from_tensors(weights, CONFIG, "x"), tmp_path / "mini", {})
+    convert(checkpoint.from_tensors(weights, CONFIG, "x"), tmp_path / "mini", {})
     monkeypatch.setattr(model_config, "CONFIGS", tmp_path)
     monkeypatch.delenv("IMAGEBIND_MODEL", raising=False)
     model = ib.load()
@@ -358,7 +360,7 @@ def test_vit_h_14_of_openclip_has_the_shapes_of_huge():
 
 def model_folder(folder):
     """A model folder without the records of its files, so that they may be changed."""
-    config = checkpoint.convert(ib.load("tiny", device="cpu").checkpoint, folder, {})
+    config = convert(ib.load("tiny", device="cpu").checkpoint, folder, {})
     (folder / "config.json").write_text(dataclasses.replace(config, files={}).to_json())
     return checkpoint.open_folder(folder)
 
@@ -371,7 +373,7 @@ def test_int8_rows_come_back_within_half_a_step(tmp_path):
     rows = plain["stem.tokens.weight"].clone()
     rows[3] = 0
     rows[5] *= 1e-6
-    values, scales = tensor_files.to_int8(rows)
+    values, scales = to_int8(rows)
     assert values.dtype == torch.int8
     save_file({**plain, "stem.tokens.weight": values, "stem.tokens.weight.scale": scales}, tmp_path / "tiny" / "text.safetensors")
     back = checkpoint.open_folder(tmp_path / "tiny").read("text")
@@ -386,7 +388,7 @@ def test_int8_without_its_scale_is_refused(tmp_path):
     from safetensors.torch import save_file
 
     found = model_folder(tmp_path / "tiny")
-    values, _ = tensor_files.to_int8(found.read("text")["stem.tokens.weight"])
+    values, _ = to_int8(found.read("text")["stem.tokens.weight"])
     save_file({**found.read("text"), "stem.tokens.weight": values}, tmp_path / "tiny" / "text.safetensors")
     with pytest.raises(UserError, match="stem.tokens.weight holds torch.int8; floating-point numbers are needed"):
         checkpoint.load_encoder(checkpoint.open_folder(tmp_path / "tiny"), "text", torch.device("cpu"))
@@ -415,7 +417,7 @@ def test_a_converted_model_has_the_rights_that_any_new_file_gets(tmp_path, image
     ],
 )
 def test_a_damaged_config_is_one_line(tmp_path, damage, reason):
-    checkpoint.convert(find_checkpoint("tiny"), tmp_path / "m", {})
+    convert(find_checkpoint("tiny"), tmp_path / "m", {})
     config = tmp_path / "m" / "config.json"
     config.write_bytes(damage(config.read_text()))
     with pytest.raises(UserError, match=reason) as refused:

@@ -24,7 +24,7 @@ def clotho_contents(tree: Tree, recipe: SuiteRecipe, options: Mapping[str, Any])
     captions: list[Caption] = []
     for _, row in tree.rows(tree.find("clotho_captions_evaluation.csv"), ["file_name", *CLOTHO_CAPTIONS]):
         id = row["file_name"]
-        plain = folder / id.replace(" ", "_")  # some copies have no spaces in file names
+        plain = tree.named(folder, id.replace(" ", "_"))  # some copies have no spaces in file names
         items.append((Item(id, str(plain if plain.exists() else folder / id)), (), None))
         captions += [(f"{id}#{n}", row[column], id) for n, column in enumerate(CLOTHO_CAPTIONS, start=1)]
     tree.all_there(Path(item.payload) for item, _, _ in items)
@@ -48,7 +48,8 @@ def msrvtt_contents(tree: Tree, recipe: SuiteRecipe, options: Mapping[str, Any])
     """Read the 1,000 videos of the 1k-A list, each with one caption."""
     rows = [row for _, row in tree.rows(tree.find("MSRVTT_JSFUSION_test.csv", "msrvtt_test.csv"), ["video_id", "sentence"])]
     files = tree.clips(options["clips"])
-    paths = {row["video_id"]: files.get(row["video_id"], tree.root / options["clips"] / f"{row['video_id']}.mp4") for row in rows}
+    folder = tree.root / options["clips"]
+    paths = {row["video_id"]: files.get(row["video_id"]) or tree.named(folder, f"{row['video_id']}.mp4") for row in rows}
     tree.all_there(paths.values())
     captions = [(f"{row['video_id']}#1", row["sentence"], row["video_id"]) for row in rows]
     if options["modalities"] == "video+audio":

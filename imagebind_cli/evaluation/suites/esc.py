@@ -52,6 +52,6 @@ def _listed(tree: Tree, recipe: SuiteRecipe, rows: Iterable[Row]) -> list[Labell
     for place, row in rows:
         if row["category"] not in numbers:
             raise UserError(f"{place}: unknown category {row['category']!r}; ESC has {', '.join(numbers)}")
-        items.append((Item(row["filename"], str(audio / row["filename"])), (numbers[row["category"]],), row["fold"]))
+        items.append((Item(row["filename"], str(tree.named(audio, row["filename"]))), (numbers[row["category"]],), row["fold"]))
     tree.all_there(Path(item.payload) for item, _, _ in items)
     return items

@@ -26,7 +26,7 @@ def imagenet_contents(tree: Tree, recipe: SuiteRecipe, options: Mapping[str, Any
         paths = [(path, synset) for synset in folders for path in sorted((folder / synset).iterdir())]
     else:
         rows = tree.rows(tree.find("LOC_val_solution.csv"), ["ImageId", "PredictionString"])
-        paths = [(folder / f"{row['ImageId']}.JPEG", row["PredictionString"].split()[0]) for _, row in rows]
+        paths = [(tree.named(folder, f"{row['ImageId']}.JPEG"), row["PredictionString"].split()[0]) for _, row in rows]
         tree.all_there(path for path, _ in paths)
     unknown = [synset for _, synset in paths if synset not in numbers]
     if unknown:
@@ -46,7 +46,7 @@ def places365_contents(tree: Tree, recipe: SuiteRecipe, options: Mapping[str, An
     for name, number in _pairs(tree, tree.find("places365_val.txt")):
         if number >= len(classes):
             raise UserError(f"{tree.files[-1]}: {name} is of class {number}; there are {len(classes)}")
-        items.append((Item(name, str(folder / name)), (number,), None))
+        items.append((Item(name, str(tree.named(folder, name))), (number,), None))
     tree.all_there(Path(item.payload) for item, _, _ in items)
     return Contents(items, classes)
 

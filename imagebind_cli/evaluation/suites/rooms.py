@@ -56,7 +56,7 @@ def sun_samples(tree: Tree, split: str) -> tuple[Path, list[str]]:
     samples = tree.find("SUNRGBD")
     cells = _matlab(tree, tree.find("SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"), SUN_SPLITS[split])
     names = [str(cell.item()).rpartition("SUNRGBD/")[2].strip("/") for cell in cells.ravel()]  # the list has paths of the authors' machine
-    tree.all_there(samples / name / "scene.txt" for name in names)
+    tree.all_there(tree.named(samples, name) / "scene.txt" for name in names)
     return samples, names
 
 

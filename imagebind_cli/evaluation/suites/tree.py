@@ -10,6 +10,7 @@ from typing import Any
 
 from imagebind_cli.documents import parse_json
 from imagebind_cli.errors import UserError
+from imagebind_cli.files import leaves_folder
 from imagebind_cli.tabular import BadRow, table_rows
 
 Row = tuple[str, dict[str, str]]  # the place of a row, for messages, and its cells by column
@@ -40,6 +41,16 @@ class Tree:
     def has(self, name: str) -> bool:
         """Check whether there is such a file or folder."""
         return (self.root / name).exists()
+
+    def named(self, folder: Path, name: str) -> Path:
+        """Return the path in a folder of the dataset that a label file names.
+
+        Raises:
+            UserError: it leads out of the folder.
+        """
+        if leaves_folder(name):
+            raise UserError(f"{self.files[-1]}: names {name!r}, which is outside {folder}; it is refused")
+        return folder / name
 
     def text(self, path: Path) -> str:
         """Read the text of a label file."""

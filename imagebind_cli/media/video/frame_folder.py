@@ -12,7 +12,6 @@ import numpy as np
 
 from imagebind_cli.file_kinds import is_other
 from imagebind_cli.media.decoding import decoding
-from imagebind_cli.media.image import open_image, upright
 from imagebind_cli.media.video.reading_order import read_clips
 from imagebind_cli.media.windows import seen
 
@@ -82,6 +81,8 @@ class FrameFolder:
 
     @decoding("picture")
     def _frame(self, number: int) -> np.ndarray:
+        from imagebind_cli.media.image import open_image, upright  # only here: a list of inputs imports no Pillow
+
         name = self._names[number]
         try:
             with open(os.path.join(self._folder, name), "rb") as file:  # closed at once, also where its picture is broken

@@ -6,7 +6,8 @@ The recordings are the accelerometer and gyroscope of a telephone at the waist o
 and of a watch on the wrist of four (BasicMotions, in aeon). Each unbroken stretch of one activity becomes a CSV file with times and units.
 Writes to WORK/data/motion:
 
-    train.jsonl         pairs: image, imu; the people of HAPT's own training part, and BasicMotions' running and badminton
+    train.jsonl         pairs: image, imu; the people of HAPT's own training part, and BasicMotions' running and badminton; walking and climbing
+                        also turned every way, and stillness to where no posture is
     shuffled.jsonl      a control: every recording with another's pictures
     test.jsonl          five seconds each of four activities, equally many, of the people of HAPT's own test part
     ceiling.jsonl       drawings that stand for these four, from sets that nothing is trained on
@@ -54,6 +55,12 @@ NAMES = {
     "names-other-words": {"walking": "a person walking", "standing": "standing up", "sitting": "sitting", "lying": "lying down"},
     "names-drawings": {"walking": "person walking", "standing": "person standing", "sitting": "chair", "lying": "person in bed"},
 }
+
+# However a telephone is worn, walking shakes it. Postures differ in gravity's direction alone, so a still recording keeps its own turn; one that
+# is turned far from where any posture has gravity may be any of the three, and teaches that it is not movement.
+MOVING, STILL = ("walking", "climbing"), ("sitting", "standing", "lying")
+TURNS = {"moving": 4, "still": 1}  # turned copies of each stretch
+FAR = 40  # degrees from gravity's direction in every still recording
 
 TEST_SECONDS = 5
 SHORTEST = TEST_SECONDS * RATE
@@ -153,6 +160,42 @@ def basic_motions(path: Path) -> Iterator[tuple[str, np.ndarray]]:
             yield label.lower(), np.array([channel.split(",") for channel in channels], float).T
 
 
+def random_turn(numbers: np.random.Generator) -> np.ndarray:
+    """Draw a rotation (3, 3), all alike probable."""
+    w, x, y, z = numbers.normal(size=4)
+    turn = np.array([[w * w + x * x - y * y - z * z, 2 * (x * y - w * z), 2 * (x * z + w * y)],
+                     [2 * (x * y + w * z), w * w - x * x + y * y - z * z, 2 * (y * z - w * x)],
+                     [2 * (x * z - w * y), 2 * (y * z + w * x), w * w - x * x - y * y + z * z]])  # fmt: skip
+    return turn / (w * w + x * x + y * y + z * z)
+
+
+def turned(readings: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """Turn readings (t, 6), accelerometer and gyroscope together."""
+    return (readings.reshape(-1, 2, 3) @ turn.T).reshape(-1, 6)
+
+
+def gravity_of(readings: np.ndarray) -> np.ndarray:
+    """Return the direction of gravity (3,) in readings (t, 6): their mean acceleration, as a unit vector."""
+    mean = readings[:, :3].mean(axis=0)
+    return mean / np.linalg.norm(mean)
+
+
+def turned_copies(
+    activity: str, readings: np.ndarray, postures: np.ndarray, numbers: np.random.Generator
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield turned copies of a stretch with what each is paired as. postures: gravity's directions (n, 3) in all still recordings."""
+    if activity in MOVING:
+        for _ in range(TURNS["moving"]):
+            yield activity, turned(readings, random_turn(numbers))
+    else:
+        for _ in range(TURNS["still"]):
+            while True:
+                copy = turned(readings, random_turn(numbers))
+                if (postures @ gravity_of(copy)).max() < np.cos(np.radians(FAR)):
+                    break
+            yield str(numbers.choice(STILL)), copy
+
+
 def save_csv(readings: np.ndarray, rate: float, path: Path) -> str:
     """Write readings as a CSV file with times and units; return its path relative to the manifests."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,12 +222,20 @@ def main(work: Path) -> None:
     pictures = {label: pictures_of(codes, groups) for label, codes in PICTURES.items()}
     training: list[Row] = []
     test: list[Row] = []
-    for number, (person, activity, readings) in enumerate(hapt(next((sources / HAPT).rglob("HAPT.pkl.gz")))):
+    recordings = list(hapt(next((sources / HAPT).rglob("HAPT.pkl.gz"))))
+    postures = np.stack(
+        [gravity_of(readings) for person, activity, readings in recordings if activity in STILL and person not in TEST_PEOPLE]
+    )
+    turns = np.random.default_rng(list(b"turns"))
+    for number, (person, activity, readings) in enumerate(recordings):
         stem = f"{person:02d}-{activity}-{number:04d}"
         about = {"label": activity, "source": "HAPT", "person": person}
         if person not in TEST_PEOPLE:
             imu = save_csv(readings, RATE, data / "train" / f"{stem}.csv")
             training += [{"imu": imu, "recording": stem, **about} for _ in range(COPIES)]
+            for part, (label, copy) in enumerate(turned_copies(activity, readings, postures, turns)):
+                imu = save_csv(copy, RATE, data / "train" / f"{stem}-turned-{part}.csv")
+                training.append({"imu": imu, "recording": f"{stem}-turned-{part}", **about, "label": label})
         elif activity in NAMES["names"]:
             for part in range(len(readings) // SHORTEST):
                 window = readings[part * SHORTEST : (part + 1) * SHORTEST]

@@ -20,7 +20,7 @@ import torch
 from imagebind_cli.weights import foreign_config, tensor_files
 from imagebind_cli.weights.find import find_checkpoint
 from imagebind_cli.weights.origin import file_hash
-from imagebind_cli.weights.tensor_files import INT8_SCALE
+from imagebind_cli.weights.rounding import INT8_SCALE, to_int8
 
 HERE = Path(__file__).parent
 RUNS = {"vision": "image-text", "text": "image-text", "audio": "audio", "imu": "imu-0", "depth": "depth-0", "thermal": "thermal-0"}
@@ -56,7 +56,7 @@ def main(work: Path, folder: Path) -> None:
         tensors: dict[str, torch.Tensor] = {}
         for key, tensor in run_model.read(name).items():
             if tensor.dim() == 2 and fnmatch(key, INT8.get(name, "")):
-                tensors[key], tensors[key + INT8_SCALE] = tensor_files.to_int8(tensor)
+                tensors[key], tensors[key + INT8_SCALE] = to_int8(tensor)
             else:
                 tensors[key] = tensor.float() if key == "log_scale" else tensor.half().contiguous()
         path = part / f"{name}.safetensors"

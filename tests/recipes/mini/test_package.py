@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import imagebind_cli as ib
-from imagebind_cli.evaluation.number_types import cosines
-from imagebind_cli.weights import checkpoint, foreign_config, rule
+from imagebind_cli.number_types import cosines
+from imagebind_cli.weights import foreign_config, rule
+from imagebind_cli.weights.convert import convert
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "recipes" / "mini" / "train"))
 
@@ -27,7 +28,7 @@ def test_the_model_is_put_together_from_its_runs(tmp_path: Path, monkeypatch: py
     (tmp_path / "train" / "mini.json").write_text(config.to_json())
     (tmp_path / "CARD.md").write_text("# what it is\n")
     runs = tmp_path / "work" / "runs"
-    checkpoint.convert(rule.checkpoint_by_rule(replace(config, rule_seed=1)), runs / "one", {})
+    convert(rule.checkpoint_by_rule(replace(config, rule_seed=1)), runs / "one", {})
     for run in set(package.RUNS.values()):
         (runs / run).symlink_to(runs / "one")
 
