@@ -22,7 +22,7 @@ import numpy as np
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import replacing
-from imagebind_cli.retrieval.sidecar import is_current, new_record, read_record, record_path, sidecar_path, write_record
+from imagebind_cli.retrieval.sidecar import is_current, new_sidecar, read_sidecar, record_path, sidecar_path, write_sidecar
 from imagebind_cli.similarity import FEW, in_threads, top_k
 from imagebind_cli.store import StoreReader
 
@@ -214,7 +214,7 @@ class CodeSearch:
 
     def _open(self, store: StoreReader) -> Codes:
         path = sidecar_path(store, "int8.codes")
-        record = read_record(path)
+        record = read_sidecar(path)
         if record is None:
             self._note(f"{path}: making it from {len(store):,} rows")
         elif not is_current(record, store):
@@ -255,14 +255,14 @@ def _read(path: Path, record: dict[str, Any], store: StoreReader) -> Codes | Non
 
 
 def _make(path: Path, store: StoreReader) -> Codes:
-    record = new_record(store)
+    record = new_sidecar(store)
     mean, spread = _moments(store)
     record |= {"mean": mean.tolist(), "spread": spread.tolist()}
     try:
         record_path(path).unlink(missing_ok=True)
         with replacing(path) as place, open(place, "wb") as file:
             _write(file, store, mean, spread)
-        write_record(path, record)
+        write_sidecar(path, record)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
     codes = _read(path, record, store)

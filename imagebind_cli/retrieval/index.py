@@ -20,7 +20,7 @@ import numpy as np
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import replacing
-from imagebind_cli.retrieval.sidecar import is_current, new_record, read_record, record_path, sidecar_path, write_record
+from imagebind_cli.retrieval.sidecar import is_current, new_sidecar, read_sidecar, record_path, sidecar_path, write_sidecar
 from imagebind_cli.similarity import top_k
 from imagebind_cli.store import StoreReader
 
@@ -71,7 +71,7 @@ class Indexes:
 
     def _open(self, store: StoreReader) -> Any:
         path = sidecar_path(store, f"{self._kind}.faiss")
-        record = read_record(path)
+        record = read_sidecar(path)
         if record is None or not isinstance(record.get("recall"), float):
             record = None
             self._note(f"{path}: building it from {len(store):,} rows")
@@ -82,7 +82,7 @@ class Indexes:
         if index is None:
             if record is not None:
                 self._note(f"{path}: not whole; building it again")
-            record = new_record(store)
+            record = new_sidecar(store)
             index = self._build(store)
             record["recall"] = round(self._recall(index, store), 4)
             self._write(path, index, record)
@@ -151,7 +151,7 @@ class Indexes:
             record_path(path).unlink(missing_ok=True)
             with replacing(path) as place:
                 self._faiss.write_index(index, os.fspath(place))
-            write_record(path, record | {"file": file_checksum(path)})
+            write_sidecar(path, record | {"file": file_checksum(path)})
         except (OSError, RuntimeError) as error:
             raise UserError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or 'no room, or no right to'}") from None
 

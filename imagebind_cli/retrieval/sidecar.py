@@ -29,7 +29,7 @@ def sidecar_path(store: StoreReader, ending: str) -> Path:
     return store.path.with_name(f"{store.path.name}.{ending}")
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
+def read_sidecar(path: Path) -> dict[str, Any] | None:
     """Return the record of a derived file; None where either is missing or the record is not one."""
     try:
         record = read_object(record_path(path))
@@ -38,12 +38,12 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return record if path.exists() and {"store", "digest"} <= record.keys() else None
 
 
-def new_record(store: StoreReader) -> dict[str, Any]:
+def new_sidecar(store: StoreReader) -> dict[str, Any]:
     """Return the record of a file that is about to be made from a store: the store's present state."""
     return {"store": _state(store), "digest": _digest(store)}
 
 
-def write_record(path: Path, record: dict[str, Any]) -> None:
+def write_sidecar(path: Path, record: dict[str, Any]) -> None:
     """Write the record of a derived file, once that is complete."""
     write_json(record_path(path), record, indent=None)
 
