@@ -174,8 +174,9 @@ def embed_command(
                 model, modality, given, output, cluster, config=config, device=device, dtype=str(dtype), listener=talk, **job
             )
         raise typer.Exit(bool(talk.failed or talk.left))
-    with Talk(others=others) as talk, summary_at_end(output, talk) if output else nullcontext():
-        keep = output or (lambda rows, _: write(*(json_line(row, modality) for row in rows)))
+    place = corpus.uploaded(output) if output else nullcontext()
+    with Talk(others=others) as talk, summary_at_end(output, talk) if output else nullcontext(), place as store:
+        keep = store or (lambda rows, _: write(*(json_line(row, modality) for row in rows)))
         corpus.embed(space, modality, given, keep, listener=talk, may_fork=True, **job)
     if talk.failed or talk.left:
         raise typer.Exit(1)
