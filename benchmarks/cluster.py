@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import machine
-from imagebind_cli.corpus.blocks import BLOCK_ITEMS, Block, Blocks
-from imagebind_cli.corpus.ray_actors import Answer, _Pool
+from imagebind_cli.corpus.blocks import BLOCK_ITEMS, Blocks, ShareBlock
+from imagebind_cli.corpus.ray_actors import BlockAnswer, _Pool
 from imagebind_cli.corpus.resume import distinct
 from imagebind_cli.events import Listener
 from imagebind_cli.sources import Inputs, Item
@@ -88,11 +88,11 @@ def ray_call() -> dict[str, float]:
 
     @ray.remote
     class Nothing:
-        def run(self, block: Block) -> Answer:
-            return Answer(tuple(("succeeded", item.id) for item in block.items))
+        def run(self, block: ShareBlock) -> BlockAnswer:
+            return BlockAnswer(tuple(("succeeded", item.id) for item in block.items))
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    actor, block = Nothing.remote(), Block(0, tuple(Item(f"photos/{n:08}.jpg", f"photos/{n:08}.jpg") for n in range(BLOCK_ITEMS)))  # type: ignore[attr-defined]
+    actor, block = Nothing.remote(), ShareBlock(0, tuple(Item(f"photos/{n:08}.jpg", f"photos/{n:08}.jpg") for n in range(BLOCK_ITEMS)))  # type: ignore[attr-defined]
     ray.get(actor.run.remote(block))
     began = time.process_time()
     for _ in range(200):
@@ -104,7 +104,7 @@ def ray_call() -> dict[str, float]:
     return {"ms a block": round(1e3 * took, 2), "bytes a block": len(pickle.dumps(block))}
 
 
-EMPTY, FULL = Answer(), Answer(tuple(("succeeded", "") for _ in range(BLOCK_ITEMS)))
+EMPTY, FULL = BlockAnswer(), BlockAnswer(tuple(("succeeded", "") for _ in range(BLOCK_ITEMS)))
 
 
 class Virtual:
@@ -125,7 +125,7 @@ class Virtual:
         run = SimpleNamespace(
             remote=lambda block, _: self._task(len(block.items) / self._rate, EMPTY if len(block.items) < BLOCK_ITEMS else FULL)
         )
-        return SimpleNamespace(start=SimpleNamespace(remote=lambda: self._task(wait, Answer(node="here"))), run=run)
+        return SimpleNamespace(start=SimpleNamespace(remote=lambda: self._task(wait, BlockAnswer(node="here"))), run=run)
 
     def _task(self, duration: float, answer: Any) -> object:
         self.now += self._call if 0 < duration < math.inf else 0.0

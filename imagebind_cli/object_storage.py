@@ -20,13 +20,18 @@ from imagebind_cli.errors import UserError, first_line
 
 EXTRAS = {"s3": "s3", "gs": "gs", "hf": ""}  # scheme to the extra with its package
 ADDRESS = re.compile(rf"({'|'.join(EXTRAS)})://(?!/)")
-AS_PATH = re.compile(rf"({'|'.join(EXTRAS)}):/")  # which `Path` makes of an address
+AS_PATH = re.compile(rf"({'|'.join(EXTRAS)}):/+")  # which `Path` makes of an address
 MAX_OBJECT = 2 << 30  # bytes; a larger one is refused before it is read
 
 
 def is_object(path: object) -> bool:
     """Check whether a path is the address of an object or of a prefix of objects."""
     return isinstance(path, str) and ADDRESS.match(path) is not None
+
+
+def object_address(path: Path | str) -> str | None:
+    """Return the address that a path was before `Path` took it for one of a folder; None for any other."""
+    return AS_PATH.sub(r"\1://", str(path), count=1) if AS_PATH.match(str(path)) else None
 
 
 def refuse_object(path: Path | str) -> None:
@@ -36,9 +41,7 @@ def refuse_object(path: Path | str) -> None:
         UserError: it is one.
     """
     if AS_PATH.match(str(path)):
-        raise UserError(
-            f"{path}: outputs grow by appending and are locked, which object storage has not; write to a disk, and copy the result"
-        )
+        raise UserError(f"{path}: is an address, and this writes to disks; write there, and upload the result")
 
 
 def join_path(folder: str, path: str) -> str:
@@ -79,7 +82,7 @@ def list_objects(address: str) -> list[str] | None:
     return sorted(name for name in names if not any(part.startswith(".") for part in name.removeprefix(prefix).split("/")))
 
 
-def read_object(address: str) -> io.BytesIO:
+def fetch_object(address: str) -> io.BytesIO:
     """Return an object's content.
 
     Raises:
@@ -101,7 +104,51 @@ def object_stamp(address: str) -> tuple[int, int]:
     """
     _, files = _split(address)
     with _described(address):
-        known = files.info(address)
+        return _version(files.info(address))
+
+
+def objects_below(base: str, beginning: str) -> dict[str, tuple[int, int]]:
+    """Return the stamps of all objects below a prefix whose names there begin so, as they are now, by these names.
+
+    Raises:
+        OSError: they cannot be listed.
+    """
+    scheme, files = _split(base)
+    with _described(base):
+        files.invalidate_cache()
+        there = files.ls(base, detail=True) if files.exists(base) else []
+        found = [entry for entry in there if str(entry["name"]).rpartition("/")[2].startswith(beginning)]
+        inner = [files.find(entry["name"], detail=True) for entry in found if entry["type"] == "directory"]
+        objects = {entry["name"]: entry for entry in found if entry["type"] == "file"}
+        for more in inner:
+            objects |= more
+    start = len(f"{base.removeprefix(f'{scheme}://').rstrip('/')}/")
+    return {name[start:]: _version(known) for name, known in objects.items()}
+
+
+def download_object(address: str, path: Path) -> None:
+    """Write an object to a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    _, files = _split(address)
+    with _described(address):
+        files.get_file(address, str(path))
+
+
+def upload_object(path: Path, address: str) -> None:
+    """Write a file to an object, whole or not at all.
+
+    Raises:
+        OSError: the storage refuses.
+    """
+    _, files = _split(address)
+    with _described(address):
+        files.put_file(str(path), address)
+
+
+def _version(known: dict[str, Any]) -> tuple[int, int]:
     changed = next((known[key] for key in ("LastModified", "mtime", "updated", "last_modified") if known.get(key)), None)
     if isinstance(changed, str):
         changed = datetime.fromisoformat(changed)

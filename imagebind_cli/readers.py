@@ -14,7 +14,7 @@ import torch
 from imagebind_cli.encoder import IMAGEBIND, EncoderConfig, InputConfig, Reader, Sample
 from imagebind_cli.errors import OptionError, UserError
 from imagebind_cli.media.windows import Times, within
-from imagebind_cli.object_storage import is_object, read_object
+from imagebind_cli.object_storage import fetch_object, is_object
 from imagebind_cli.options import FAMILY_ONLY, REGION_OPTIONS, ReadingOptions, both_values
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face, family, modality
@@ -41,7 +41,7 @@ def read_source(face: Face, source: Any, config: EncoderConfig, options: Reading
     if fault := _fault(face, source, options):
         return _refused(fault)
     if is_object(source) and not face.text:
-        source = partial(read_object, source)
+        source = partial(fetch_object, source)
     if is_in_memory(source) or callable(source):
         return _when_due(face, source, config, options)
     if isinstance(source, Prepared):

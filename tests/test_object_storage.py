@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -98,11 +99,50 @@ def test_large_objects_are_refused_before_they_are_read(bucket: Any, embed: Run,
     assert "bytes; at most 100 are read of one object" in line
 
 
-@pytest.mark.parametrize(("command", "output"), [("embed", "s3://pictures/a.store"), ("preprocess", "gs://pictures/a-%06d.tar")])
-def test_outputs_are_refused(imagebind: Run, command: str, output: str) -> None:
-    done = imagebind(command, "image", "a.png", "-o", output)
+@pytest.mark.parametrize("name", ["a.store", "a.h5", "a.npy"])
+def test_an_output_is_uploaded_and_continued_on_another_machine(bucket: Any, imagebind: Run, tmp_path: Path, name: str, home: Path) -> None:
+    def embed(*pictures: str) -> str:
+        done = imagebind("embed", "image", "--device", "cpu", "--batch-size", 1, *pictures, "-o", f"s3://pictures/out/{name}")
+        assert done.code == 0, done.err
+        return done.err.splitlines()[-1]
+
+    assert "1 embedded" in embed("photos/0.png")
+    shutil.rmtree(home / "outputs")
+    assert "1 embedded, 1 there already" in embed("photos/0.png", "photos/1.png")
+    assert "2 there already" in embed("photos/0.png", "photos/1.png")
+    bucket.invalidate_cache()
+    bucket.get("pictures/out/", str(tmp_path / "copy"), recursive=True)
+    found = open_store(tmp_path / "copy" / name)
+    assert found.ids == ["photos/0.png", "photos/1.png"]
+    assert imagebind("store", "check", tmp_path / "copy" / name).code == 0
+
+
+def test_rows_of_a_run_that_could_not_upload_are_kept(bucket: Any, embed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("image", "photos/0.png", "-o", "s3://pictures/b.h5")
+    with monkeypatch.context() as patch:
+
+        def refuse(path: Path, address: str) -> None:
+            raise OSError(5, "the network is down", address)
+
+        patch.setattr("imagebind_cli.corpus.uploads.upload_object", refuse)
+        done = embed(*command)
+        assert done.code == 1
+        assert "s3://pictures/b.h5: the network is down; what was written is in " in done.err
+    assert "1 there already" in embed(*command).err
+    assert bucket.exists("pictures/b.h5")
+
+
+def test_prepared_samples_are_uploaded(bucket: Any, imagebind: Run) -> None:
+    done = imagebind("preprocess", "image", "photos/0.png", "-o", "s3://pictures/p/s-%06d.tar")
+    assert done.code == 0, done.err
+    assert bucket.exists("pictures/p/s-000000.tar")
+    assert "1 there already" in imagebind("preprocess", "image", "photos/0.png", "-o", "s3://pictures/p/s-%06d.tar").err
+
+
+def test_clusters_write_to_disks(embed: Run) -> None:
+    done = embed("image", "a.png", "--engine", "ray", "-o", "s3://pictures/a.store")
     assert done.code == 1
-    assert "write to a disk, and copy the result" in done.err
+    assert "write there, and upload the result" in done.err
 
 
 def test_a_missing_package_has_its_remedy(embed: Run) -> None:

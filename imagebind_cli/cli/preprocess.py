@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,7 +116,6 @@ def preprocess_command(
             with writing(preview or "stdout"):
                 _show(corpus.inspect_inputs(modalities, given, **job), inspect, preview)
         else:
-            target = sys.stdout.buffer if output == "-" else output
             shards: dict[str, Any] = {"array": str(array), "shard_bytes": int(shard_size * 1e6) if shard_size else None}
             if cluster is not None:
                 with summary_at_end(corpus.share_pattern(output, cluster), talk):
@@ -123,7 +123,8 @@ def preprocess_command(
                 raise typer.Exit(bool(talk.failed))
             with summary_at_end(output, talk, _continues(output)):
                 try:
-                    corpus.preprocess(modalities, given, target, errors=errors, **shards, **job)
+                    with nullcontext(sys.stdout.buffer) if output == "-" else corpus.uploaded(output) as place:
+                        corpus.preprocess(modalities, given, place, errors=errors, **shards, **job)
                 except OSError as error:
                     if output != "-" or not is_broken_pipe(error):
                         raise

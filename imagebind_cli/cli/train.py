@@ -34,7 +34,7 @@ The same command continues a run that was stopped or killed, and ends with the s
     imagebind train --recipe image-depth --data pairs.jsonl --out runs/depth --set optimizer.lr=1e-4
     imagebind train --recipe image-depth --data pairs.jsonl --dry-run       # check everything and print the plan
     imagebind train --recipe image-depth --data pairs.jsonl --overfit 8     # can it learn at all?
-    imagebind train --distil huge --student base --modality image --data photos/ --out runs/small       # a smaller encoder, without any pairs
+    imagebind train --distil huge --student base --modality image --data photos/ --out runs/small
     torchrun --nproc-per-node 8 -m imagebind_cli train --recipe image-depth --data pairs.jsonl --out runs/depth
 """
 

@@ -7,6 +7,7 @@ resume.py       which items are not done yet, each once
 job.py          `embed`: items into a store
 preprocess.py   `preprocess` and `inspect_inputs`: items decoded once, for later runs
 estimate.py     `estimate`: what `embed` would do
+uploads.py      outputs in object storage
 blocks.py       the inputs of a job on a cluster, listed once and handed out in blocks
 ray_actors.py   the blocks of a job on the actors of a Ray cluster
 cluster.py      `embed_on_cluster` and `preprocess_on_cluster`
@@ -18,6 +19,7 @@ from imagebind_cli.corpus.job import embed
 from imagebind_cli.corpus.preprocess import Inspection, inspect_inputs, preprocess
 from imagebind_cli.corpus.ray_actors import Cluster
 from imagebind_cli.corpus.share import Share
+from imagebind_cli.corpus.uploads import uploaded
 
 __all__ = [
     "Cluster",
@@ -31,4 +33,5 @@ __all__ = [
     "preprocess",
     "preprocess_on_cluster",
     "share_pattern",
+    "uploaded",
 ]

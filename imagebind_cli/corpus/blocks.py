@@ -18,7 +18,7 @@ ITEM_BYTES = 600  # about, of an item that names a file
 
 
 @dataclass(frozen=True)
-class Block:
+class ShareBlock:
     """Inputs of one share that an actor takes at once.
 
     share: its number, from 0. losses: how often an actor ended while it had them.
@@ -28,7 +28,7 @@ class Block:
     items: tuple[Item | Failure, ...]
     losses: int = 0
 
-    def halves(self) -> list[Block]:
+    def halves(self) -> list[ShareBlock]:
         """Return the two halves of a block, of which one holds the input that ends actors."""
         middle = len(self.items) // 2
         return [replace(self, items=items, losses=1) for items in (self.items[:middle], self.items[middle:])]
@@ -43,7 +43,7 @@ class Blocks:
     def __init__(self, items: Iterable[Item | Failure], shares: int) -> None:
         self._items, self._listed, self._bytes = items, False, 0
         self._waiting: list[list[Item | Failure]] = [[] for _ in range(shares)]
-        self._returned: list[Block] = []
+        self._returned: list[ShareBlock] = []
         self._changed = threading.Condition()
         self._over, self._error = False, None  # type: tuple[bool, BaseException | None]
 
@@ -56,7 +56,7 @@ class Blocks:
             self._over = True
             self._changed.notify_all()
 
-    def take(self, busy: Collection[int]) -> Block | None:
+    def take(self, busy: Collection[int]) -> ShareBlock | None:
         """Return the largest block that waits of a share that is not busy; None where there is none yet.
 
         Raises:
@@ -74,9 +74,9 @@ class Blocks:
             items, self._waiting[share] = self._waiting[share][:BLOCK_ITEMS], self._waiting[share][BLOCK_ITEMS:]
             self._bytes -= sum(map(_bytes, items))
             self._changed.notify_all()
-            return Block(share, tuple(items))
+            return ShareBlock(share, tuple(items))
 
-    def put_back(self, blocks: Iterable[Block]) -> None:
+    def put_back(self, blocks: Iterable[ShareBlock]) -> None:
         """Let blocks that were taken wait again, before all others."""
         with self._changed:
             self._returned += blocks

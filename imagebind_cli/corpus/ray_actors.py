@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from imagebind_cli.corpus.blocks import Block, Blocks
+from imagebind_cli.corpus.blocks import Blocks, ShareBlock
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.errors import InUseError, UserError, first_line
 from imagebind_cli.events import Listener
@@ -83,7 +83,7 @@ class Recorder(Listener):
 
 
 @dataclass(frozen=True)
-class Answer:
+class BlockAnswer:
     """What an actor did. refusal: why it could not, in words. in_use: another process holds the output of the share."""
 
     events: tuple[tuple[Any, ...], ...] = ()
@@ -101,26 +101,28 @@ class BlockActor:
     def __init__(self, job: BlockJob, folder: str) -> None:
         self._job, self._folder, self._node = job, folder, socket.gethostname()
 
-    def start(self) -> Answer:
+    def start(self) -> BlockAnswer:
         """Load what the job needs."""
         listener = Recorder()
         try:
             os.chdir(self._folder)
         except OSError as error:
-            return Answer(refusal=f"node {self._node}: {self._folder}: {error.strerror}; every node needs this folder, as on a shared disk")
+            return BlockAnswer(
+                refusal=f"node {self._node}: {self._folder}: {error.strerror}; every node needs this folder, as on a shared disk"
+            )
         try:
-            return Answer(record=self._job.start(listener), events=tuple(listener.events), node=self._node)
+            return BlockAnswer(record=self._job.start(listener), events=tuple(listener.events), node=self._node)
         except UserError as error:
-            return Answer(refusal=f"node {self._node}: {error}")
+            return BlockAnswer(refusal=f"node {self._node}: {error}")
 
-    def run(self, block: Block, shares: int) -> Answer:
+    def run(self, block: ShareBlock, shares: int) -> BlockAnswer:
         """Do a block."""
         listener, refusal, in_use = Recorder(), "", False
         try:
             self._job.run(Share(block.share + 1, shares), block.items, listener)
         except UserError as error:
             refusal, in_use = str(error), isinstance(error, InUseError)
-        return Answer(tuple(listener.events), listener.skipped, listener.left, {}, refusal, in_use, self._node)
+        return BlockAnswer(tuple(listener.events), listener.skipped, listener.left, {}, refusal, in_use, self._node)
 
 
 def run_blocks(job: BlockJob, items: Iterable[Item | Failure], shares: int, cluster: Cluster, listener: Listener, on_gpus: bool) -> None:
@@ -192,10 +194,10 @@ class _Pool:
         self._class = ray.remote(BlockActor).options(max_restarts=0, max_task_retries=0, **resources)
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}  # what `start` will return, and the actor
-        self._running: dict[Any, tuple[Any, Block]] = {}
-        self._delayed: list[tuple[float, Block]] = []  # until when, because another process holds the output
+        self._running: dict[Any, tuple[Any, ShareBlock]] = {}
+        self._delayed: list[tuple[float, ShareBlock]] = []  # until when, because another process holds the output
         self._held_since: dict[int, float] = {}  # by another process, the output of a share
-        self._first = Answer()  # of the first actor that started
+        self._first = BlockAnswer()  # of the first actor that started
         self._failed_starts, self._noted = 0, set[str]()
         self._grew, self._alone_since = 0.0, time.monotonic()
 
@@ -256,7 +258,7 @@ class _Pool:
         starting = self._starting.pop(answer, None)
         actor, block = (starting, None) if starting is not None else self._running.pop(answer)
         try:
-            result: Answer = self._ray.get(answer)
+            result: BlockAnswer = self._ray.get(answer)
         except errors.RayTaskError as error:  # a bug
             raise error.cause from None
         except errors.RayError as error:
@@ -281,7 +283,7 @@ class _Pool:
         self._repeat(result)
         self._idle.append(actor)
 
-    def _lost(self, block: Block) -> None:
+    def _lost(self, block: ShareBlock) -> None:
         """Let a block wait again whose actor ended. What is on the disk of it is skipped then."""
         block = replace(block, losses=block.losses + 1)
         if block.losses < LOSSES:
@@ -292,7 +294,7 @@ class _Pool:
             failure = Failure(block.items[0].id, f"{LOSSES} processes that read it ended")
             self._blocks.put_back([replace(block, items=(failure,), losses=0)])
 
-    def _delay(self, block: Block, refusal: str) -> None:
+    def _delay(self, block: ShareBlock, refusal: str) -> None:
         """Let a block wait until another process, such as an actor that its node has not ended yet, leaves its output.
 
         Raises:
@@ -303,7 +305,7 @@ class _Pool:
             raise UserError(refusal)
         self._delayed.append((now + RETRY_SECONDS, block))
 
-    def _repeat(self, answer: Answer) -> None:
+    def _repeat(self, answer: BlockAnswer) -> None:
         """Report to the listener what an actor reported."""
         for kind, *values in answer.events:
             if kind == "note":
@@ -320,7 +322,7 @@ class _Pool:
             self._listener.note(text)
 
 
-def _check_same(first: Answer, other: Answer) -> None:
+def _check_same(first: BlockAnswer, other: BlockAnswer) -> None:
     """Refuse an actor that would make other outputs than the first one.
 
     Raises:

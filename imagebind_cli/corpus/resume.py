@@ -18,7 +18,7 @@ from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import PLACED
 from imagebind_cli.media.masks import PictureMask
 from imagebind_cli.media.video.frame_folder import frame_names
-from imagebind_cli.object_storage import is_object, object_stamp, read_object
+from imagebind_cli.object_storage import fetch_object, is_object, object_stamp
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face, face
 from imagebind_cli.sources import Failure, Item, Regions, Stretch, whole_source
@@ -226,7 +226,7 @@ def stamper(face: Face, verify: bool) -> Callable[[Any], Stamp]:
 
 def _file_stamp(path: str, verify: bool) -> Stamp:
     if is_object(path):
-        return Stamp(*object_stamp(path), content_hash(read_object(path).getbuffer()) if verify else b"")
+        return Stamp(*object_stamp(path), content_hash(fetch_object(path).getbuffer()) if verify else b"")
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         return _frames_stamp(path, verify)

@@ -52,8 +52,9 @@ class ForkedServer:
         os.close(asking)
 
     def kill(self) -> None:
-        """End it at once."""
-        os.kill(self.pid, signal.SIGKILL)
+        """End it at once, unless it has been waited for."""
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGKILL)
 
     def wait(self) -> None:
         """Wait for its end."""

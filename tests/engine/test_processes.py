@@ -229,6 +229,11 @@ fcntl.flock(open(sys.argv[1], "w"), fcntl.LOCK_EX | fcntl.LOCK_NB)  # no other p
 print(both._server.pid, sample.facts["process"], flush=True)
 if sys.argv[2] == "close":
     both.close()
+    both.close()
+    unused = Processes([])
+    unused.keep_ready()
+    unused.close()
+    unused.close()
 else:
     os.kill(os.getpid(), 9)
 """
