@@ -25,6 +25,7 @@ from imagebind_cli.engine.processes import Processes
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.int8 import narrow
+from imagebind_cli.merging import merge_tokens
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.readers import check_options, options_record, read_source, reader_of
 from imagebind_cli.sources import Failure, Item, whole_source
@@ -61,8 +62,8 @@ class Model:
     Threads may share it: one of them loads or encodes at a time on a GPU. On a CPU parts of their batches take turns on the cores.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None) -> None:
-        self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None, merge: int = 0) -> None:
+        self.checkpoint, self.device, self.dtype, self.merge = checkpoint, device, dtype, merge
         self._encoders: dict[str, Encoder] = {}
         self._fingerprints: dict[str, str] = {}
         self._lock = threading.RLock()
@@ -135,6 +136,8 @@ class Model:
             encoder = narrow(checkpoint.load_encoder(self.checkpoint, name, self.device, torch.float32))
         else:
             encoder = checkpoint.load_encoder(self.checkpoint, name, self.device, self.dtype)
+        if self.merge:
+            merge_tokens(encoder, self.merge, name)
         seconds, device = time.monotonic() - started, encoder.head.proj.weight.device
         LOG.debug("encoder %s of %s loaded to %s in %.2f s", name, self.checkpoint.place, device, seconds)
         return encoder
@@ -304,6 +307,7 @@ class Model:
             "dim": self.dim,
             "scale": self.scale(modality),
             "dtype": str(self.dtype or self.encoder(modality).head.proj.weight.dtype).removeprefix("torch."),
+            **({"merge": self.merge} if self.merge else {}),
             "pool": pool,
             "options": options_record(face, self.config(modality), options or face.options()),
             "version": metadata.version("imagebind-cli"),
@@ -316,6 +320,7 @@ def load(
     modalities: Sequence[str] | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    merge: int = 0,
     config: ConfigLike | None = None,
 ) -> Model:
     """Find a model and return it, with no weights read yet but those of `modalities`.
@@ -326,6 +331,8 @@ def load(
         modalities: those whose encoders to load now; others are loaded when first used.
         device: `auto`, `cpu`, `cuda`, `mps`. dtype: `auto` (float32 on CPU, the weights' own elsewhere), `fp32`, `bf16`, `fp16`,
             `int8` (on CPUs: faster and slightly less exact; `imagebind weights verify --dtype int8` measures by how much).
+        merge: tokens of pictures and spectrograms that each block merges (faster and slightly less exact; `imagebind weights verify --merge`
+            measures by how much); 0 merges none.
         config: describes weights that do not describe themselves: the published constructor's arguments, or a JSON file.
     Raises:
         UserError: no such model, modality, device or dtype, or weights that do not fit their config.
@@ -338,7 +345,7 @@ def load(
     place = choose_device("cpu" if (device, dtype) == ("auto", "int8") else device)
     if dtype == "int8" and place.type != "cpu":
         raise UsageError(f"int8 is for CPUs, not {place.type}; use bf16 there")
-    loaded = Model(find_checkpoint(model, config), place, DTYPES.get(dtype))
+    loaded = Model(find_checkpoint(model, config), place, DTYPES.get(dtype), merge)
     for modality in modalities or ():
         loaded.encoder(modality)
     return loaded

@@ -1,4 +1,4 @@
-"""How far a model's vectors move when it computes in another number type, or when its weights are rounded to one, measured with its own weights."""
+"""How far a model's vectors move when it computes in another number type, merges tokens, or has weights rounded, measured with its own weights."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def cosines(model: Model, other: Model, modality: str, count: int = ITEMS) -> Te
     """Compute the cosines (count,) between two models' vectors of the same generated inputs.
 
     Args:
-        model, other: the same weights in two number types.
+        model, other: the same weights, computed in two ways.
     Raises:
         UserError: the model has no such encoder.
     """

@@ -114,6 +114,7 @@ HOP = "Seconds from one window to the next, instead of evenly spaced ones."
 ALL_FRAMES, HIGHEST_RATE = "all", 1000  # what `adjacent` takes in place of a rate, and the highest one in Hz
 TRACK = "Track of the file, from 1; by default the one that it marks, else the first."
 PINNED, RECENT = "pinned", "recent"
+EXACT, FAST = "exact", "fast"
 RESIZE = "LanguageBind: without antialiasing, as published, or (recent) with it."
 
 RATE_ALONE = "rate is in place of timestamps; it excludes time_column and time_unit"
@@ -203,6 +204,13 @@ class VisionOptions(DrawnOptions):
     )
     track: int | None = choice(None, TRACK, minimum=1, only=FOR_VIDEOS)
     resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
+    decode: str = choice(
+        EXACT,
+        "Decode JPEGs whole, or (fast) at the smallest of their scales that the encoder still reduces; see `imagebind weights verify --decode`.",
+        choices=(EXACT, FAST),
+        only=FOR_PICTURES,
+        windows=True,
+    )
     moment: Any = field(default=None, metadata=PER_ITEM)  # media.windows.Moment, in place of windows that cover the item
     stretch: Any = field(default=None, metadata=PER_ITEM)  # (start, end) in seconds: the part of the item that is read; see sources.Stretch
 

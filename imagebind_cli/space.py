@@ -36,15 +36,16 @@ def _give(made: Mapping[str, Any]) -> str:
 
 def _precision(made: Mapping[str, Any]) -> str:
     """Return the number type in which vectors were computed, and to which the weights had been rounded."""
-    return f"{made.get('dtype')} with {weights_in_words(made.get('rounded'))}"
+    merged = f" and --merge {made['merge']}" if made.get("merge") else ""
+    return f"{made.get('dtype')} with {weights_in_words(made.get('rounded'))}{merged}"
 
 
 @dataclass
 class Space:
     """One joint space: stores are checked against each other and against the model.
 
-    model: one that is loaded, of a server, or a name; by default that of the first store, else the default model. config, device, dtype: as
-    `model.load` takes them. batch_size, workers, item_timeout: as `Model.embed_items`. note: called with a line of text, as where stores
+    model: one that is loaded, of a server, or a name; by default that of the first store, else the default model. config, device, dtype,
+    merge: as `model.load` takes them. batch_size, workers, item_timeout: as `Model.embed_items`. note: called with a line of text, as where stores
     were computed in different precisions; logged by default. prepare: called before a model is loaded, and not where stores alone are read.
     """
 
@@ -57,6 +58,7 @@ class Space:
     note: Callable[[str], None] = log_note
     prepare: Callable[[], object] = lambda: None
     item_timeout: float = ITEM_SECONDS
+    merge: int = 0
     made: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)  # place and provenance of all that was admitted
 
     @classmethod
@@ -113,7 +115,7 @@ class Space:
         name = chosen or made.get("model")
         self.prepare()
         try:
-            model = load(name, device=self.device, dtype=self.dtype, config=self.config)
+            model = load(name, device=self.device, dtype=self.dtype, merge=self.merge, config=self.config)
         except UserError as error:
             if chosen is None and "folder" in made:
                 raise UserError(

@@ -153,12 +153,20 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.inner_norms else None
 
     def forward(self, x: Tensor, relative: Tensor | None = None) -> Tensor:  # (b, n, d); relative (1, h, n, n)
+        return self.attend(*self.heads_of(x), relative)
+
+    def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project tokens (b, n, d) to queries (b, h, n, k), and keys and values, (b, h, n + 1, k) with the learned ones."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         if self.bias_kv:
             k = torch.cat([k, self.bias_k.expand(len(k), -1, -1)], dim=1)  # (b, n + 1, d)
             v = torch.cat([v, self.bias_v.expand(len(v), -1, -1)], dim=1)
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))  # (b, h, n, k)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=relative, is_causal=self.causal)
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
+        return q, k, v
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, added: Tensor | None = None) -> Tensor:
+        """Attend, and join the heads: (b, n, d). added: to the products of queries and keys, as (1, h, n, n)."""
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=added, is_causal=self.causal)
         x = x.transpose(1, 2).flatten(2)  # (b, n, d)
         return self.out(x if self.norm is None else self.norm(x))
 
@@ -219,8 +227,14 @@ class Block(nn.Module):
 
     def branches(self, x: Tensor, relative: Tensor | None = None) -> Tensor:
         """Apply attention over places and the MLP, (b, n, d) to (b, n, d), without attention over time."""
-        attended = self.attn(self.norm1(x), relative)
-        x = x + self._drop(attended if self.scale1 is None else self.scale1 * attended)
+        return self.transform(self.add_attended(x, self.attn(self.norm1(x), relative)))
+
+    def add_attended(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Add what attention gave to the tokens it was of, (b, n, d) each."""
+        return x + self._drop(attended if self.scale1 is None else self.scale1 * attended)
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Apply the MLP, (b, n, d) to (b, n, d)."""
         transformed = self.mlp(self.norm2(x))
         return x + self._drop(transformed if self.scale2 is None else self.scale2 * transformed)
 

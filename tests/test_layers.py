@@ -20,7 +20,7 @@ ROWS = [
     ["prepared"],
     ["sources", "encoder"],
     ["region_samples"],
-    ["weights", "encoders", "int8", "engine", "readers"],
+    ["weights", "encoders", "int8", "merging", "engine", "readers"],
     ["families", "cores"],
     ["pipeline"],
     ["model", "remote"],

@@ -50,7 +50,7 @@ class ClusterOptions:
 CLUSTER_FLAGS: dict[str, Any] = {
     "engine": Annotated[
         Literal["ray"] | None,
-        model_option("--engine", metavar="ray", help="Run on a Ray cluster; by default in this process. docs/scale.md."),
+        model_option("--engine", metavar="ray", hidden=True, help="Run on a Ray cluster; by default in this process. docs/scale.md."),
     ],
     "ray_address": Annotated[
         str | None,

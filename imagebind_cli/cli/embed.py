@@ -24,6 +24,7 @@ from imagebind_cli.cli.flags import (
     Inputs,
     ItemTimeout,
     Manifest,
+    Merge,
     ModalityName,
     ModelName,
     Null,
@@ -106,6 +107,7 @@ def embed_command(
     config: Config = None,
     device: Device = "auto",
     dtype: Precision = Dtype.auto,
+    merge: Merge = 0,
     batch_size: BatchSize = None,
     workers: Workers = None,
     item_timeout: ItemTimeout = ITEM_SECONDS,
@@ -135,7 +137,7 @@ def embed_command(
             {"manifest": manifest, "column": column, "include": include, "null": nul, "strict": strict, "shard": shard, "errors": errors}
             | {"output": output, "dry_run": dry_run, "boxes": boxes, "server": server}
         )
-        space = Space(model, config, device, str(dtype), note=say, prepare=keep_freed_memory)
+        space = Space(model, config, device, str(dtype), merge=merge, note=say, prepare=keep_freed_memory)
         _embed_live(space, modality, inputs, live_options, str(array), chosen)
         return
     refuse_without_live(live_options)
@@ -149,7 +151,7 @@ def embed_command(
     if share is not None:
         output, errors = output and share.name(output), errors and share.name(errors)
         device = share.device(device)
-    space = Space(remote or model, config, device, str(dtype), note=say, prepare=keep_freed_memory)
+    space = Space(remote or model, config, device, str(dtype), merge=merge, note=say, prepare=keep_freed_memory)
     job: dict[str, Any] = {
         "errors": errors,
         "retry_errors": retry_errors,

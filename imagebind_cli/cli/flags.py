@@ -80,6 +80,12 @@ Private = Annotated[bool, typer.Option("--private", help="Make a new repository 
 DryUpload = Annotated[bool, typer.Option("--dry-run", help="Print the files and the card, and upload nothing.")]
 Device = Annotated[str, model_option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[Dtype, model_option(help="auto: float32 on CPUs, else as the weights. int8: faster on CPUs.")]
+Merge = Annotated[
+    int,
+    model_option(
+        metavar="N", min=0, max=1000, show_default=False, help="Merge the N most alike tokens of a picture or sound in each block: faster."
+    ),
+]
 BatchSize = Annotated[int | None, model_option(metavar="N", min=1, help="Clips in one step of the encoder; halved when memory runs out.")]
 Workers = Annotated[
     int | None, model_option(metavar="N", min=1, help="Inputs read at a time; by default one per core, at most 8, or 32 beside a GPU.")
@@ -92,7 +98,7 @@ ItemTimeout = Annotated[
 ]
 Server = Annotated[str | None, model_option("--server", metavar="URL", hidden=True, help="Encode at a running `imagebind serve`.")]
 TOKEN = "IMAGEBIND_TOKEN"  # a token on the command line is seen by other users
-LOCAL = ("model", "config", "device", "dtype", "batch_size", "item_timeout")  # options of a model in this process
+LOCAL = ("model", "config", "device", "dtype", "merge", "batch_size", "item_timeout")  # options of a model in this process
 Memory = Annotated[
     str, typer.Option(metavar="BYTES", help="Memory for vectors and distances, as 500M or 4G; vectors beyond half go to a file.")
 ]

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from imagebind_cli.retrieval.finder import Finder
     from imagebind_cli.retrieval.search import Hit, Query
 
-Index = enum.StrEnum("Index", ["flat", "ivfpq", "hnsw"])
+Index = enum.StrEnum("Index", ["int8", "flat", "ivfpq", "hnsw"])
 
 # Options that do not apply to --pairs, which only scores.
 SEARCHES = ("k", "threshold", "nms", "modality", "per_modality", "stretches", "index", "html", "root", "errors")
@@ -141,7 +141,10 @@ def retrieve_command(
     per_modality: Annotated[bool, search_option("--per-modality", help="Give -k answers of each modality.")] = False,
     stretches: Annotated[bool, search_option("--stretches", help="Join answers that are neighbouring windows of a recording.")] = False,
     index: Annotated[
-        Index | None, search_option(help="Search approximately (flat: exactly) by a FAISS index, built beside each store if missing.")
+        Index | None,
+        search_option(
+            help="Search by a file beside each store, made if missing: exactly by int8 codes, or by a FAISS index, approximately (flat: exactly)."
+        ),
     ] = None,
     plain: Annotated[bool, search_option("--plain", help="Print a table instead of JSON.")] = False,
     html: Annotated[Path | None, page_option(metavar="FILE", help="Also write a page with pictures, players and scores.")] = None,

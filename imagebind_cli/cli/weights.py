@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, fetch, convert, publish, describe and check models.", no_args_is_help=True, rich_markup_mode=None)
 
+Decode = enum.StrEnum("Decode", ["exact", "fast"])
 SmallerType = enum.StrEnum("SmallerType", ["bf16", "fp16", "int8"])
 ModelName = Annotated[
     str | None, typer.Argument(metavar="[MODEL]", help="Name, folder, weight file or hf://owner/repo; the default model if not given.")
@@ -187,13 +188,27 @@ def verify_command(
     dtype: Annotated[
         Dtype, typer.Option(help="Also measure how far vectors in this type are from float32 ones, for each encoder.")
     ] = Dtype.auto,
+    merge: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, max=1000, show_default=False, help="Also measure how far merging N tokens a block moves vectors."),
+    ] = 0,
+    decode: Annotated[
+        Decode, typer.Option(help="fast: also measure, on JPEGs of --sample, how far `--decode fast` moves vectors and what it saves.")
+    ] = Decode.exact,
+    sample: Annotated[
+        list[Path] | None, typer.Option(metavar="PATH", help="JPEG file, or folder of them, for --decode fast. Repeatable.")
+    ] = None,
     as_json: AsJSON = False,
 ) -> None:
     """Read every byte of a model and compare it with what was recorded when it was fetched or converted. Exit 1 if it differs."""
+    from imagebind_cli.evaluation.decoding import sample_jpegs
     from imagebind_cli.model import load
     from imagebind_cli.weights.describe import count_recorded_files, differing_files
     from imagebind_cli.weights.find import find_checkpoint
 
+    if (decode is Decode.fast) != bool(sample):
+        raise UsageError("--decode fast is measured on your own JPEGs; give both --decode fast and --sample PATH")
+    files = sample_jpegs(sample) if sample else []
     found = find_checkpoint(model)
     encoders, count = list(found.config.encoders), count_recorded_files(found)
     differences = list(differing_files(found))
@@ -211,30 +226,49 @@ def verify_command(
         load(model, modalities=encoders, device="cpu")  # names and shapes
         if not as_json:
             write_lines([f"{found.config.name} ({found.config.family}): {count} files as recorded, {len(encoders)} encoders load"])
-        if dtype is not Dtype.auto:
-            about |= {"dtype": str(dtype), "cosines": _cosines(model, encoders, str(dtype), as_table=not as_json)}
+        kinds: list[dict[str, Any]] = [{"dtype": str(dtype)}] if dtype is not Dtype.auto else []
+        kinds += [{"merge": merge}, *(kind | {"merge": merge} for kind in kinds)] if merge else []
+        if kinds:
+            about["measured"] = [kind | {"cosines": _cosines(model, kind, as_table=not as_json)} for kind in kinds]
+        if files:
+            about["decode"] = _decoding_loss(model, files, as_table=not as_json)
     if as_json:
         write_json_line(about)
     if differences:
         raise typer.Exit(1)
 
 
-def _cosines(model: str | None, encoders: list[str], dtype: str, as_table: bool) -> dict[str, dict[str, float]]:
-    """Measure how far each encoder's vectors in a number type are from float32 ones. One encoder at a time, since a pair of the largest
-    fits in memory where all do not.
-    """
+def _cosines(model: str | None, choices: dict[str, Any], as_table: bool) -> dict[str, dict[str, float]]:
+    """Return the mean and lowest cosine of each encoder's vectors, loaded with these choices, to exact ones; also print them as a table."""
+    from imagebind_cli.merging import can_merge
     from imagebind_cli.model import load
     from imagebind_cli.number_types import ITEMS, cosines, mean_and_lowest
 
     if as_table:
-        write_lines([f"cosine of {dtype} to fp32, {ITEMS} generated inputs: mean, lowest"])
+        words = " and ".join(str(value) if name == "dtype" else f"--{name} {value}" for name, value in choices.items())
+        write_lines([f"cosine of {words} to fp32, {ITEMS} generated inputs: mean, lowest"])
     measured = {}
-    for name in encoders:
-        exact, other = (load(model, device="cpu", dtype=kind) for kind in ("fp32", dtype))
+    for name in load(model, device="cpu").checkpoint.config.encoders:
+        exact, other = (load(model, device="cpu", **kind) for kind in ({"dtype": "fp32"}, choices))
+        if "merge" in choices and not can_merge(exact.config(name)):
+            continue
         measured[name] = mean_and_lowest(cosines(exact, other, name))
         if as_table:
             write_lines([_cosine_line(name, measured[name])])
     return measured
+
+
+def _decoding_loss(model: str | None, files: list[Path], as_table: bool) -> dict[str, float]:
+    """Return, and print, the mean and lowest cosine of pictures decoded fast to exact ones, and how much faster they are read."""
+    from imagebind_cli.evaluation.decoding import decoding_loss
+    from imagebind_cli.model import load
+
+    loss = decoding_loss(load(model, device="cpu"), files)
+    mean, lowest = float(loss.cosines.mean()), float(loss.cosines.min())
+    if as_table:
+        write_lines([f"cosine of --decode fast to exact, {len(files)} of your pictures: mean, lowest; times faster to read"])
+        write_lines([f"{'image':<10}{mean:>10.6f}{lowest:>10.6f}{loss.faster:>8.2f}"])
+    return {"files": len(files), "mean": mean, "lowest": lowest, "faster": loss.faster}
 
 
 def _cosine_line(encoder: str, near: Mapping[str, float]) -> str:

@@ -19,13 +19,13 @@ from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, InputConfig, Modality, Sample
 from imagebind_cli.media.decoding import Source, decoding
-from imagebind_cli.media.image import exif_clock, exif_orientation, middle, open_image, upright
+from imagebind_cli.media.image import SIZE, exif_clock, exif_orientation, middle, open_image, upright
 from imagebind_cli.media.picture_kinds import UnsupportedKind
 from imagebind_cli.media.video.clips import VideoFile, open_video
 from imagebind_cli.media.video.frame_folder import FPS, FrameFolder
 from imagebind_cli.media.views import View
 from imagebind_cli.media.windows import adjacent, cut, seconds, seen, windows
-from imagebind_cli.options import ALL_FRAMES, VisionOptions
+from imagebind_cli.options import ALL_FRAMES, FAST, VisionOptions
 from imagebind_cli.region_samples import region_samples
 
 CLIP_SECONDS = 2
@@ -90,7 +90,8 @@ def read_picture(source: Source | np.ndarray | Image.Image, config: EncoderConfi
     Raises:
         OSError, ValueError: the file cannot be read, or the array has another shape.
     """
-    image, facts, taken = stored_picture(source)
+    reduced = options.decode == FAST and options.view is None and not options.has_regions  # those are places of the whole picture
+    image, facts, taken = stored_picture(source, config.shape[-2] if reduced else 0)
     picture = image.convert("RGB") if isinstance(source, np.ndarray | Image.Image) else upright(image, whole=options.has_regions)
     del image, source
     if options.has_regions:
@@ -101,8 +102,10 @@ def read_picture(source: Source | np.ndarray | Image.Image, config: EncoderConfi
     yield Sample(tensor, [None], facts=facts, began=taken)
 
 
-def stored_picture(source: Source | np.ndarray | Image.Image) -> tuple[Image.Image, dict[str, Any], datetime | None]:
+def stored_picture(source: Source | np.ndarray | Image.Image, short: int = 0) -> tuple[Image.Image, dict[str, Any], datetime | None]:
     """Return a picture as it is stored, neither turned nor converted, what `picture_facts` says of it, and when it was taken.
+
+    short: as `open_image` takes it.
 
     Raises:
         OSError, ValueError: as `read_picture`.
@@ -113,7 +116,7 @@ def stored_picture(source: Source | np.ndarray | Image.Image) -> tuple[Image.Ima
         source = Image.fromarray(source)
     if isinstance(source, Image.Image):
         return source, picture_facts(source), exif_clock(source)
-    image = open_image(source)
+    image = open_image(source, short=short)
     with decoding("picture"):
         return image, {"format": (image.format or "").lower(), **picture_facts(image)}, exif_clock(image)
 
@@ -121,7 +124,7 @@ def stored_picture(source: Source | np.ndarray | Image.Image) -> tuple[Image.Ima
 def picture_facts(image: Image.Image) -> dict[str, Any]:
     """Describe a picture before it is rotated and converted: size, Pillow's mode, bits per channel, EXIF orientation (1: upright)."""
     return {
-        "size": list(image.size),
+        "size": list(image.info.get(SIZE, image.size)),
         "mode": image.mode,
         "bits": 16 if image.mode.startswith("I;16") else BITS.get(image.mode, 8),
         "orientation": exif_orientation(image),

@@ -9,12 +9,11 @@ Dimensions: b batch, n tokens, p patches (n - 1), h heads, k width of a head, d 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from imagebind_cli.encoder import Encoder, Head
 from imagebind_cli.errors import UsageError
-from imagebind_cli.transformer import Attention, Block
+from imagebind_cli.transformer import Attention, Block, Transformer
 
 
 def dense(encoder: Encoder, x: Tensor, attentions: int | None = None) -> tuple[Tensor, Tensor]:
@@ -54,23 +53,22 @@ def check_dense(encoder: Encoder) -> None:
     """Refuse an encoder that shares cannot be computed for.
 
     Raises:
-        UsageError: it is of texts, has another pooling, an MLP as its head, or weights rounded to int8.
+        UsageError: it is of texts, has another pooling, an MLP as its head, merges tokens, or has weights rounded to int8.
     """
     if encoder.config.pool != "cls" or encoder.config.vocabulary:
         raise UsageError("shares are of patches, and an encoder of texts has none")
     if encoder.head.up is not None:
         raise UsageError("this encoder's head is an MLP, which does not split a vector into shares of patches; only linear heads do")
-    if not all(isinstance(block.attn.out, nn.Linear) for block in encoder.trunk.blocks):  # type: ignore[union-attr]
+    if not isinstance(encoder.trunk, Transformer):
+        raise UsageError("shares are of patches, and this encoder merges them; load it without merge")
+    if not all(isinstance(block.attn.out, nn.Linear) for block in encoder.trunk.blocks):
         raise UsageError("shares need an encoder whose weights are not rounded to int8")
 
 
 def _terms(attention: Attention, x: Tensor, relative: Tensor | None) -> Tensor:
     """Return what each token adds to the class token through an attention, (b, n, d), its bias aside; x: normalised tokens (b, n, d)."""
-    q, k, v = attention.qkv(x).chunk(3, dim=-1)
-    q = q[:, :1]
-    if attention.bias_kv:
-        k = torch.cat([k, attention.bias_k.expand(len(k), -1, -1)], dim=1)
-    q, k, v = (part.unflatten(-1, (attention.heads, -1)).transpose(1, 2) for part in (q, k, v))  # (b, h, n, k)
+    q, k, v = attention.heads_of(x)  # (b, h, n, k)
+    q, v = q[:, :, :1], v[:, :, : x.shape[1]]  # without the learned value
     scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5  # (b, h, 1, n), or n + 1 with a learned key
     if relative is not None:
         scores = scores + relative[:, :, :1]

@@ -27,12 +27,16 @@ TIFF = b"II*\0", b"II+\0", b"MM\0*", b"MM\0+"
 APART = re.compile(rb"RIFF....WEBP|....ftyp(avi|he[iv]|mi[fa]|msf)|\0\0\0\x0cjP|\xff\x4f\xff\x51|II[*+]\0|MM\0[*+]|icns", re.DOTALL)
 TAGS = frozenset((258, 277, 42112, 42113))  # of TIFF: bits and samples of a pixel, GDAL's metadata and its code for no value
 CLOCK = ExifTags.Base.DateTimeOriginal, ExifTags.Base.OffsetTimeOriginal
+SIZE = "size before decoding"  # key of a picture's `info`, where it was decoded at a smaller scale
 INFO = frozenset(("transparency", "background"))  # what conversions between modes heed
 
 
 @decoding("picture")
-def open_image(source: Source, most: int = MAX_PIXELS, page: int = 0, transparent: bool = False) -> Image.Image:
+def open_image(source: Source, most: int = MAX_PIXELS, page: int = 0, transparent: bool = False, short: int = 0) -> Image.Image:
     """Read a picture in its own mode: the first frame, or that page of a TIFF. transparent: keep a PNG's mark of clear pixels.
+
+    short: decode a JPEG at the smallest scale of 1, 1/2, 1/4 and 1/8 at which its short side has so many pixels; its `info` then has its size
+    under `SIZE`.
 
     Formats whose libraries are large are read in a separate process; what Pillow reads by itself, and JPEG, here.
 
@@ -42,7 +46,7 @@ def open_image(source: Source, most: int = MAX_PIXELS, page: int = 0, transparen
     check_file(source)
     start = first_bytes(source, HEAD)
     if not APART.match(start):
-        return _open_here(source, most, page, transparent)
+        return _open_here(source, most, page, transparent, short)
     if start.startswith(TIFF):
         with identify(source):  # raises, in Pillow's own words, on a TIFF that it refuses
             pass
@@ -86,7 +90,7 @@ def _read_pixels(source: Source, most: int, page: int) -> _Pixels:
 
 
 @decoding("picture")
-def _open_here(source: Source, most: int, page: int, transparent: bool) -> Image.Image:
+def _open_here(source: Source, most: int, page: int, transparent: bool, short: int = 0) -> Image.Image:
     image = identify(source, transparent=transparent)
     if page and image.format == "TIFF":
         if page >= (pages := count_pages(source)):
@@ -94,6 +98,9 @@ def _open_here(source: Source, most: int, page: int, transparent: bool) -> Image
         image.seek(page)
     if image.width * image.height > most:
         raise ValueError(f"{image.width} x {image.height} pixels; at most {most:,} are unpacked")
+    if short and image.format in ("JPEG", "MPO"):
+        image.info[SIZE] = image.size
+        image.draft(None, (short, short))  # neither side becomes shorter than this
     image.load()
     return image
 

@@ -61,7 +61,7 @@ class Finder:
         stores: paths, of which a pattern is one store; or stores of the space that are open.
         space: holds the model, and how it runs; by default the stores' own model. Its `note` receives lines on empty stores and on indexes.
         modalities: search only the stores of these; `vision` means pictures and videos.
-        index: `flat`, `hnsw` or `ivfpq`, to search by a FAISS index beside each store; exact if not given.
+        index: `int8`, to search exactly by codes beside each store; `flat`, `hnsw` or `ivfpq`, by a FAISS index there; exact if not given.
         options: how files of queries are read, by name (`clips=3`); by default as the stores' files were.
     Raises:
         UserError: no such store, stores of different models, none of the modalities, or FAISS is not installed.
@@ -209,6 +209,10 @@ def _of_modalities(stores: list[StoreReader], modalities: Sequence[str]) -> list
 
 
 def _index(kind: str, space: Space) -> Nearest:
+    if kind == "int8":
+        from imagebind_cli.retrieval.codes import CodeSearch
+
+        return CodeSearch(space.note)
     from imagebind_cli.retrieval.index import Indexes
 
     return Indexes(kind, space.note)

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from imagebind_cli.documents import read_object
 from imagebind_cli.errors import UserError
-from imagebind_cli.files import replacing, write_json
+from imagebind_cli.files import replacing
+from imagebind_cli.retrieval.sidecar import is_current, new_sidecar, read_sidecar, record_path, sidecar_path, write_sidecar
 from imagebind_cli.similarity import top_k
 from imagebind_cli.store import StoreReader
 
@@ -70,23 +70,21 @@ class Indexes:
         return found, exact
 
     def _open(self, store: StoreReader) -> Any:
-        if not store.path.exists():
-            raise UserError(
-                f"{store.path}: an index is beside one store, and this is a pattern of several; merge them: imagebind store merge"
-            )
-        path = store.path.with_name(f"{store.path.name}.{self._kind}.faiss")
-        record = _read_record(path)
-        if record is None:
+        path = sidecar_path(store, f"{self._kind}.faiss")
+        record = read_sidecar(path)
+        if record is None or not isinstance(record.get("recall"), float):
+            record = None
             self._note(f"{path}: building it from {len(store):,} rows")
-        elif not _is_of(record, store):
+        elif not is_current(record, store):
             self._note(f"{path}: {store.path} has changed since; building it again from {len(store):,} rows")
             record = None
         index = self._read(path, record, store) if record is not None else None
         if index is None:
             if record is not None:
                 self._note(f"{path}: not whole; building it again")
+            record = new_sidecar(store)
             index = self._build(store)
-            record = {"store": _state(store), "digest": _digest(store), "recall": round(self._recall(index, store), 4)}
+            record["recall"] = round(self._recall(index, store), 4)
             self._write(path, index, record)
         assert record is not None
         self._note(f"{path}: finds {record['recall']:.1%} of the exact 10 nearest, by {min(SAMPLE, len(store))} of its own rows")
@@ -150,36 +148,12 @@ class Indexes:
     def _write(self, path: Path, index: Any, record: dict[str, Any]) -> None:
         """Write an index, and its record last: without a record an index is not used."""
         try:
-            _record_path(path).unlink(missing_ok=True)
+            record_path(path).unlink(missing_ok=True)
             with replacing(path) as place:
                 self._faiss.write_index(index, os.fspath(place))
-            write_json(_record_path(path), record | {"file": file_checksum(path)}, indent=None)
+            write_sidecar(path, record | {"file": file_checksum(path)})
         except (OSError, RuntimeError) as error:
             raise UserError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or 'no room, or no right to'}") from None
-
-
-def _record_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    try:
-        record = read_object(_record_path(path))
-    except UserError:
-        return None
-    return record if path.exists() and {"store", "digest"} <= record.keys() and isinstance(record.get("recall"), float) else None
-
-
-def _is_of(record: dict[str, Any], store: StoreReader) -> bool:
-    """Check whether an index was built from the store's present state. Vectors are read only where the files were touched."""
-    return record["store"] == _state(store) or record["digest"] == _digest(store)
-
-
-def _state(store: StoreReader) -> list[int]:
-    """Return the number of rows, and size and time of change of the store's files."""
-    files = [store.path] if store.path.is_file() else [path for path in store.path.iterdir() if path.is_file()]
-    stats = [path.stat() for path in files]
-    return [len(store), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)]
 
 
 def file_checksum(path: Path) -> int:
@@ -188,12 +162,4 @@ def file_checksum(path: Path) -> int:
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             checksum = zlib.crc32(block, checksum)
-    return checksum
-
-
-def _digest(store: StoreReader) -> int:
-    """Return a checksum of all vectors in their order."""
-    checksum = len(store)
-    for block in store.blocks():
-        checksum = zlib.crc32(np.ascontiguousarray(block).view(np.uint8).data, checksum)
     return checksum

@@ -62,7 +62,7 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, s
     ones, others = one.get(key), other.get(key)
     if key == "rounded":
         return key, weights_in_words(ones), weights_in_words(others)
-    if key == "boxes":
+    if key in ("boxes", "merge"):
         return key, *both_values(key, ones, others)
     if key == "options" and isinstance(ones, Mapping) and isinstance(others, Mapping):
         name = next(name for name in {**ones, **others} if ones.get(name) != others.get(name))

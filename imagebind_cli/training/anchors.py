@@ -39,7 +39,8 @@ ReadAnchors = Callable[[Iterable[tuple[int, range]]], Iterator[Iterator[SampleCh
 class Targets(Protocol):
     """Unit vectors by row and view. views: how many there are of a row. unreadable: by row and view, why there is none."""
 
-    views: int
+    @property
+    def views(self) -> int: ...
 
     @property
     def unreadable(self) -> Mapping[tuple[int, int], str]: ...

@@ -26,13 +26,13 @@ LARGEST_ZOOM = 1.5  # of `scale`, and its inverse the smallest
 
 def record(recipe: AnchorRecipe) -> dict[str, Any]:
     """Return what the vectors of a blind anchor depend on, for `made.json`."""
-    return {"to": sorted(recipe.blind), "looks": recipe.looks, "rules": RULES}
+    return {"to": sorted(recipe.blind), "variants": recipe.variants, "rules": RULES}
 
 
 def mean_vectors(
     encode: Callable[[Tensor], Tensor], samples: Tensor, recipe: AnchorRecipe, reader: PairReader, rows: Sequence[int], view: int
 ) -> Tensor:
-    """Return unit vectors (b, dim) float32 of samples, each the mean over its looks.
+    """Return unit vectors (b, dim) float32 of samples, each the mean over its variants.
 
     Args:
         encode: turns samples (b, *shape) into unit vectors (b, dim).
@@ -42,10 +42,10 @@ def mean_vectors(
     if not recipe.blind:
         return total
     masks = [reader.mask(row, view) for row in rows] if "background" in recipe.blind else [None] * len(rows)
-    for look in range(1, recipe.looks):
-        generators = [augment.random(reader.seed, "blind", reader.number, row, view, look) for row in rows]
+    for variant in range(1, recipe.variants):
+        generators = [augment.random(reader.seed, "blind", reader.number, row, view, variant) for row in rows]
         changed = [
-            _change(sample, recipe.blind, look, reader.inputs[0], mask, numbers)
+            _change(sample, recipe.blind, variant, reader.inputs[0], mask, numbers)
             for sample, mask, numbers in zip(samples, masks, generators, strict=True)
         ]
         total = total + encode(torch.stack(changed)).float()
@@ -53,16 +53,16 @@ def mean_vectors(
 
 
 def _change(
-    sample: Tensor, kinds: Sequence[str], look: int, source: PairInput, mask: Tensor | None, numbers: np.random.Generator
+    sample: Tensor, kinds: Sequence[str], variant: int, source: PairInput, mask: Tensor | None, numbers: np.random.Generator
 ) -> Tensor:
-    """Return one look at a normalised sample (c, …, h, w)."""
+    """Return one variant of a normalised sample (c, …, h, w)."""
     if mask is not None:
         sample = replace_background(sample, mask, source.config.mean, source.config.std, numbers)
     if "colour" in kinds:
         sample = augment.recolour(sample, source.config.mean, source.config.std, numbers)
     if "scale" in kinds:
         sample = zoom(sample, math.exp(numbers.uniform(-1, 1) * math.log(LARGEST_ZOOM)))
-    if "mirror" in kinds and look % 2:
+    if "mirror" in kinds and variant % 2:
         sample = sample.flip(-1)
     return sample
 

@@ -112,7 +112,7 @@ def _anchor_lines(plan: Plan) -> Iterator[str]:
             yield f"{pair.name}: taught by {pair.teacher.model}, {space}; {seen}; its vectors are kept"
         if pair.anchor.blind:
             names = ", ".join(sorted(pair.anchor.blind))
-            yield f"{pair.name}: targets are blind to {names}: the mean of {pair.anchor.looks} looks of the anchor at each sample"
+            yield f"{pair.name}: targets are blind to {names}: the mean of {pair.anchor.variants} variants of each sample"
 
 
 def _sight(pair: PairRecipe) -> str:
@@ -195,8 +195,8 @@ def _arithmetic_lines(plan: Plan, device: torch.device) -> Iterator[str]:
         if pair.teacher and not is_vector_file(pair.teacher.model):
             config = shape_of(pair.teacher.model).encoders[name]
             views = 1 if pair.teacher.sees == "whole" else pair.views
-            looks = pair.anchor.looks if pair.anchor.blind else 1
-            teaching += plan.data.counts[number] * views * looks * forward_operations(config)
+            variants = pair.anchor.variants if pair.anchor.blind else 1
+            teaching += plan.data.counts[number] * views * variants * forward_operations(config)
             parameters = parameter_counts(weightless_encoder(name, config, EncoderRecipe(train="none")))["frozen"]
             memory = max(memory, FLOAT * parameters + CHUNK * AT_ONCE * _forward_bytes(config, run, device))
     hours = [operations / GPU_OPERATIONS / 3600 for operations in (steps, teaching)]
@@ -223,7 +223,7 @@ def _step_bytes(plan: Plan, number: int, device: torch.device) -> int:
     run, pair = plan.recipe.run, plan.recipe.pairs[number]
     share = pair.batch // world()
     at_once = min(run.micro_batch or share, share)
-    towers = []
+    towers: list[int] = []
     for modality in pair.modalities:
         name = registry.face(modality).encoder
         config, trained = plan.config.encoders[name], plan.encoders[name].train != "none"

@@ -94,12 +94,12 @@ class AugmentRecipe(RecipeTable):
 class AnchorRecipe(RecipeTable):
     """What of a frozen, cached anchor the other side cannot know (docs/blind-anchor.md).
 
-    blind: names of `BLIND`; a target is the mean of the anchor's own unit vectors over such changes, made unit again. looks: how many
+    blind: names of `BLIND`; a target is the mean of the anchor's own unit vectors over such changes, made unit again. variants: how many
     vectors are averaged, that of the unchanged sample among them.
     """
 
     blind: Annotated[tuple[str, ...], AfterValidator(_check_blind)] = ()
-    looks: Annotated[int, Field(ge=2)] = 9
+    variants: Annotated[int, Field(ge=2)] = 9
 
 
 class TeacherRecipe(RecipeTable):

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -249,7 +250,9 @@ def principal_directions(blocks: Iterator[np.ndarray], size: int, kind: str) -> 
     Raises:
         UserError: the vectors spread along fewer directions.
     """
-    count, total, products = 0, np.float64(0), np.float64(0)
+    count = 0
+    total: Any = 0.0  # arrays from the first block on
+    products: Any = 0.0
     for block in blocks:
         rows = block[block.any(axis=1)].astype(np.float64)
         count, total, products = count + len(rows), total + rows.sum(axis=0), products + rows.T @ rows

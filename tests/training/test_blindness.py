@@ -17,7 +17,7 @@ from imagebind_cli.weights.model_config import packaged_config
 from tests.generate import audio, depth, picture
 
 TINY = packaged_config("tiny").encoders
-LOOKS = 4
+VARIANTS = 4
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,13 @@ def scenes(tmp_path_factory):
 
 
 def recipe_of(scenes, blind, anchor="image", cached=True, **pair):
-    table = {"modalities": (anchor, "depth"), "data": (str(scenes),), "batch": 2, "views": 2, "anchor": {"blind": blind, "looks": LOOKS}}
+    table = {
+        "modalities": (anchor, "depth"),
+        "data": (str(scenes),),
+        "batch": 2,
+        "views": 2,
+        "anchor": {"blind": blind, "variants": VARIANTS},
+    }
     return Recipe.model_validate({"model": "tiny", "pairs": [table | pair], "run": {"anchor_cache": cached, "workers": 0}})
 
 
@@ -52,15 +58,15 @@ def filled(recipe, folder, encoder=encode):
 
 
 def test_a_target_is_the_unit_mean_of_the_looks(scenes, tmp_path):
-    """Every look is of the same samples, the first as they are; what came out is averaged by hand."""
-    looks = []
+    """Every variant is of the same samples, the first as they are; what came out is averaged by hand."""
+    variants = []
 
     def watched(pictures):
-        looks.append(encode(pictures))
-        return looks[-1]
+        variants.append(encode(pictures))
+        return variants[-1]
 
     cache = filled(recipe_of(scenes, ["colour"]), tmp_path, watched)
-    views = [looks[:LOOKS], looks[LOOKS:]]
+    views = [variants[:VARIANTS], variants[VARIANTS:]]
     plain = filled(recipe_of(scenes, []), tmp_path / "plain")
     for view, seen in enumerate(views):
         assert torch.allclose(seen[0], plain.read(range(6), [view] * 6), atol=1e-6)
@@ -97,7 +103,7 @@ def test_what_is_changed_is_what_the_name_says():
 def test_the_cache_records_what_it_is_blind_to(scenes, tmp_path):
     filled(recipe_of(scenes, ["mirror", "colour"]), tmp_path / "cache")
     made = json.loads((tmp_path / "cache/made.json").read_text())
-    assert made["blind"] == {"to": ["colour", "mirror"], "looks": LOOKS, "rules": blindness.RULES}
+    assert made["blind"] == {"to": ["colour", "mirror"], "variants": VARIANTS, "rules": blindness.RULES}
     assert filled(recipe_of(scenes, ["colour", "mirror"]), tmp_path / "cache").missing() == 0
     for blind in ([], ["colour"]):
         with pytest.raises(UserError, match="the anchors were computed with other blind; choose another folder, or delete this one"):
@@ -140,7 +146,7 @@ def test_the_plan_names_it(scenes, imagebind):
     flags = ["--pairs", "image-depth", "--model", "tiny", "--data", scenes, "--batch", 2, "--device", "cpu", "--dry-run"]
     settings = ['pairs.0.anchor.blind=["colour"]', "pairs.0.views=2", "run.anchor_cache=true"]
     done = imagebind("train", *flags, *(part for change in settings for part in ("--set", change)))
-    assert "image-depth: targets are blind to colour: the mean of 9 looks of the anchor at each sample\n" in done.out.decode()
+    assert "image-depth: targets are blind to colour: the mean of 9 variants of each sample\n" in done.out.decode()
     done = imagebind("train", *flags, "--set", 'pairs.0.anchor.blind=["shape"]')
     assert (done.code, done.err.count("\n")) == (2, 2)  # the reason, and where the help is
     assert "pairs.0.anchor.blind: unknown 'shape'; choose from colour, scale, mirror, background" in done.err

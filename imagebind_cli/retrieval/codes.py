@@ -1,0 +1,316 @@
+"""Exact search by int8 codes of a store's rows, in a file beside it: a quarter of the bytes of float32, and the processor's int8 products.
+
+    NAME.int8.codes         int8 codes (rows, dim), then the scale, the length and the error of each row, float32 (rows,)
+    NAME.int8.codes.json    what it was made from, and the mean and the spread of each coordinate
+
+A row x is read as mean + spread · scale · code, and its error is a bound of |(x - mean) / spread - scale · code|. So, by Cauchy and Schwarz,
+its inner product with a query q differs from that of its code by at most |q · spread| times the error. Rows whose upper bound is below the k-th
+best lower bound cannot be answers; the others are scored from the store itself. The idea is that of the VA-file (Weber, Schek and Blott, 1998).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from imagebind_cli.errors import UserError
+from imagebind_cli.files import replacing
+from imagebind_cli.retrieval.sidecar import is_current, new_sidecar, read_sidecar, record_path, sidecar_path, write_sidecar
+from imagebind_cli.similarity import FEW, in_threads, top_k
+from imagebind_cli.store import StoreReader
+
+LARGEST, LIMIT = 127, 2**31 - 1  # of int8 and of int32
+PRODUCTS = 1 << 24  # products held at once
+ROWS = 1 << 18  # rows multiplied at once: the first of them are all candidates
+CACHED = 1 << 17  # numbers encoded at a time, which stay in the cache
+ROUNDING = 2.0**-24  # largest relative error of one float32 operation
+SLACK = 1e-11  # what float64 sums of unit vectors can be wrong by
+FEWEST = 32  # rows for each answer; where there are fewer, or codes exclude fewer, all rows are scored from the store
+WORTH = 1 << 37  # multiplications of float32 that take longer than importing torch
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The codes of a store. codes: int8 (rows, dim). scale, length, error: float32 (rows,). mean, spread: float32 (dim,)."""
+
+    codes: np.ndarray
+    scale: np.ndarray
+    length: np.ndarray
+    error: np.ndarray
+    mean: np.ndarray
+    spread: np.ndarray
+
+    def candidates(self, queries: np.ndarray, k: int) -> list[np.ndarray]:
+        """Find the rows that may be among the k with the highest inner product with each query (queries, dim): their numbers, in rising order."""
+        query_codes = _QueryCodes(queries, self.mean, self.spread)
+        kept = [_Candidates(k) for _ in queries]
+        step = max(1, min(ROWS, PRODUCTS // query_codes.codes.shape[1]))
+        for start in range(0, len(self.codes), step):
+            part = slice(start, start + step)
+            dots = query_codes.products(self.codes[part])
+            rows = [column[part] for column in (self.scale, self.length, self.error)]
+            best = np.array([some.best for some in kept])
+            hits = np.flatnonzero(dots >= query_codes.lowest(best, *rows))  # nonzero itself takes ten times as long
+            row, query = np.divmod(hits, len(kept))
+            estimates, errors = query_codes.bounds(dots.ravel()[hits], query, *(column[row].astype(np.float64) for column in rows))
+            order = np.argsort(query, kind="stable")
+            ends = np.searchsorted(query[order], np.arange(len(kept) + 1))
+            for number in np.flatnonzero(np.diff(ends)):
+                own = order[ends[number] : ends[number + 1]]
+                kept[number].add(start + row[own], estimates[own], errors[own])
+        return [some.rows() for some in kept]
+
+
+class _QueryCodes:
+    """Queries (queries, dim), multiplied by the spread and rounded to int8: twice where they are few, the second time for what the first left over.
+
+    codes: (dim, parts · queries).
+    """
+
+    def __init__(self, queries: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> None:
+        weighted = queries * spread
+        self._base, self._reach = queries @ mean.astype(np.float64), np.linalg.norm(weighted, axis=1)
+        self._step = np.maximum(np.abs(weighted).max(axis=1), 1e-30) / LARGEST
+        rest = weighted / self._step[:, None]
+        # Steps of the last part in one of the first: as many as fit into int8, and whose products fit into int32.
+        finest = min(2 * LARGEST, LIMIT // (queries.shape[1] * LARGEST**2) - 1)
+        self._finer = max(1, finest) if len(queries) <= FEW else 1
+        parts = [np.rint(rest)]
+        rest -= parts[0]
+        if self._finer > 1:
+            parts.append(np.rint(rest * self._finer))
+            rest -= parts[1] / self._finer
+        self._step /= self._finer
+        self._left = np.linalg.norm(rest, axis=1) * self._step * self._finer
+        self.codes = np.concatenate(parts).astype(np.int8).T
+        self._count = len(queries)
+
+    def products(self, codes: np.ndarray) -> np.ndarray:
+        """Multiply codes (rows, dim) with the queries: int32 (rows, queries), in units of the last part."""
+        dots = _product(codes, self.codes)
+        return dots if self._finer == 1 else dots[:, : self._count] * np.int32(self._finer) + dots[:, self._count :]
+
+    def lowest(self, best: np.ndarray, scale: np.ndarray, length: np.ndarray, error: np.ndarray) -> np.ndarray:
+        """Return products below which no row of these can reach a score of `best` (queries,): int32 (queries,)."""
+        least = best - self._base - self._margin(slice(None), float(length.max()), float(error.max()))
+        lowest = least / (self._step * np.where(least > 0, float(scale.max()), float(scale.min())))
+        return np.floor(np.clip(lowest, -LIMIT, LIMIT)).astype(np.int32)
+
+    def bounds(
+        self, dots: np.ndarray, query: np.ndarray, scale: np.ndarray, length: np.ndarray, error: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return estimates of scores, from products of numbered queries with rows, and what they can be wrong by: (n,) each."""
+        return self._base[query] + self._step[query] * scale * dots, self._margin(query, length, error)
+
+    def _margin(self, query: Any, length: Any, error: Any) -> np.ndarray:
+        return np.asarray(self._reach[query] * error + self._left[query] * length + SLACK)
+
+
+class _Candidates:
+    """The rows that may be among the k best of one query, while estimates of their scores come in. best: the k-th highest lower bound."""
+
+    def __init__(self, k: int) -> None:
+        self.best = -np.inf
+        self._lower = np.full(k, -np.inf)
+        self._rows: list[np.ndarray] = []
+        self._upper: list[np.ndarray] = []
+
+    def add(self, rows: np.ndarray, estimates: np.ndarray, errors: np.ndarray) -> None:
+        lower, upper = estimates - errors, estimates + errors
+        self._lower = np.partition(np.concatenate([self._lower, lower]), len(lower))[len(lower) :]
+        self.best = float(self._lower[0])
+        possible = upper >= self.best
+        self._rows.append(rows[possible])
+        self._upper.append(upper[possible])
+
+    def rows(self) -> np.ndarray:
+        possible = np.concatenate([*self._upper, np.empty(0)]) >= self.best
+        return np.concatenate([*self._rows, np.empty(0, np.int64)])[possible]
+
+
+def _product(codes: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Multiply int8 (rows, dim) with (dim, n) exactly: int32 (rows, n)."""
+    import torch
+
+    with torch.inference_mode():
+        return np.asarray(torch._int_mm(torch.from_numpy(codes), torch.from_numpy(queries)).numpy())
+
+
+@cache
+def _multiplies() -> bool:
+    """Check whether torch's int8 product is exact here, and at least as fast as the float32 one.
+
+    Old processors saturate at 16 bits, and for some there is only reference code, hundreds of times as slow.
+    """
+    rows, queries = (np.full(shape, value, np.int8) for shape, value in (((4096, 1024), -LARGEST), ((1024, 2), LARGEST)))
+    try:
+        exact = (_product(rows, queries) == -1024 * LARGEST * LARGEST).all()
+    except (RuntimeError, AttributeError):
+        return False
+    wide, narrow = rows.astype(np.float32), queries.astype(np.float32).T
+    return bool(exact) and _seconds(lambda: _product(rows, queries)) < _seconds(lambda: np.vecdot(wide[:, None], narrow))
+
+
+def _seconds(multiply: Callable[[], np.ndarray]) -> float:
+    """Return the shortest time of five calls."""
+
+    def once() -> float:
+        began = time.perf_counter()
+        multiply()
+        return time.perf_counter() - began
+
+    return min(once() for _ in range(5))
+
+
+class CodeSearch:
+    """Exact search by codes, which are made where they are missing or outdated. Call it to search one store.
+
+    Rows are scored from the store alone where that is faster: without torch, which takes longer to import than a few queries, for processors
+    without int8 products, and where codes exclude little.
+
+    Args:
+        note: called with a line of text when codes are made, and when they are not used.
+    """
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._opened: dict[Path, Codes] = {}
+        self._noted: set[str] = set()
+
+    def __call__(self, store: StoreReader, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Find the rows nearest to queries (queries, dim), as `similarity.top_k` does: int64 (queries, k), and their scores, float64."""
+        queries, k = np.asarray(queries, np.float64), min(k, len(store))
+
+        def names(rows: np.ndarray) -> list[str]:
+            return [store.id(row) for row in rows.tolist()]
+
+        def by_rows(reason: str) -> tuple[np.ndarray, np.ndarray]:
+            if reason not in self._noted:
+                self._noted.add(reason)
+                self._note(f"{store.path}: searched without codes: {reason}")
+            return top_k(store.blocks(), queries, k, names)
+
+        few = len(store) // FEWEST
+        if k > few:
+            return by_rows(f"{len(store):,} rows are too few")
+        if "torch" not in sys.modules and len(queries) * len(store) * store.dim < WORTH:
+            return by_rows("that takes no longer than importing torch")
+        if not _multiplies():
+            return by_rows("this processor, or torch for it, has no fast int8 products")
+        if store.path not in self._opened:
+            self._opened[store.path] = self._open(store)
+        candidates = self._opened[store.path].candidates(queries, k)
+        if sum(map(len, candidates)) > few * len(queries):
+            return by_rows("their scores are too close together")
+        answers = [_rescore(store, query, rows, k, names) for query, rows in zip(queries, candidates, strict=True)]
+        return np.stack([rows for rows, _ in answers]), np.stack([scores for _, scores in answers])
+
+    def _open(self, store: StoreReader) -> Codes:
+        path = sidecar_path(store, "int8.codes")
+        record = read_sidecar(path)
+        if record is None:
+            self._note(f"{path}: making it from {len(store):,} rows")
+        elif not is_current(record, store):
+            self._note(f"{path}: {store.path} has changed since; making it again from {len(store):,} rows")
+        elif (codes := _read(path, record, store)) is not None:
+            return codes
+        else:
+            self._note(f"{path}: not whole; making it again")
+        return _make(path, store)
+
+
+def _rescore(
+    store: StoreReader, query: np.ndarray, rows: np.ndarray, k: int, names: Callable[[np.ndarray], list[str]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k best of some rows and their scores from the store, as `similarity.top_k` computes and sorts them."""
+    vectors = store.rows(rows).astype(np.float64)
+    scores = np.einsum("nd,nd->n", vectors, np.repeat(query[None], len(rows), axis=0))
+    scores = np.where(np.isfinite(scores), scores, -np.inf)
+    best = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+    tied = len(np.unique(scores[best])) < len(best)
+    ids = names(rows[best]) if tied else [""] * len(best)
+    order = best[sorted(range(len(best)), key=lambda i: (-scores[best[i]], ids[i], rows[best[i]]))][:k]
+    return rows[order], scores[order]
+
+
+def _read(path: Path, record: dict[str, Any], store: StoreReader) -> Codes | None:
+    """Map codes from their file; None where it or its record is not whole."""
+    rows, dim = len(store), store.dim
+    try:
+        mean, spread = (np.array(record[name], np.float32) for name in ("mean", "spread"))
+        data = np.memmap(path, np.uint8, "c")  # torch asks for what may be written
+    except (KeyError, ValueError, TypeError, OverflowError, OSError):
+        return None
+    if (mean.shape, spread.shape, data.size) != ((dim,), (dim,), rows * (dim + 12)):
+        return None
+    scale, length, error = np.frombuffer(data[rows * dim :].tobytes(), np.float32).reshape(3, rows)
+    return Codes(data[: rows * dim].view(np.int8).reshape(rows, dim), scale, length, error, mean, spread)
+
+
+def _make(path: Path, store: StoreReader) -> Codes:
+    record = new_sidecar(store)
+    mean, spread = _moments(store)
+    record |= {"mean": mean.tolist(), "spread": spread.tolist()}
+    try:
+        record_path(path).unlink(missing_ok=True)
+        with replacing(path) as place, open(place, "wb") as file:
+            _write(file, store, mean, spread)
+        write_sidecar(path, record)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    codes = _read(path, record, store)
+    assert codes is not None
+    return codes
+
+
+def _write(file: BinaryIO, store: StoreReader, mean: np.ndarray, spread: np.ndarray) -> None:
+    columns: list[np.ndarray] = []
+    for codes, numbers in in_threads(lambda rows: _encode(rows, mean, spread), _slices(store)):
+        file.write(codes)
+        columns.append(numbers)
+    file.write(np.concatenate(columns, axis=1))
+
+
+def _slices(store: StoreReader) -> Iterator[np.ndarray]:
+    rows = max(1, CACHED // store.dim)
+    for block in store.blocks():
+        for start in range(0, len(block), rows):
+            yield block[start : start + rows]
+
+
+def _moments(store: StoreReader) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the spread of each coordinate over the rows that are finite, float32 (dim,)."""
+    count, total, squares = 0, np.zeros(store.dim), np.zeros(store.dim)
+    for part in _slices(store):
+        finite = part[np.isfinite(part).all(axis=1)].astype(np.float64)
+        count, total, squares = count + len(finite), total + finite.sum(axis=0), squares + np.square(finite).sum(axis=0)
+    mean = total / max(1, count)
+    spread = np.sqrt(np.maximum(squares / max(1, count) - np.square(mean), 0))
+    # A coordinate that hardly varies must not have a row's largest number.
+    return mean.astype(np.float32), np.maximum(spread, max(1e-3 * spread.max(initial=0), 1e-9)).astype(np.float32)
+
+
+def _encode(rows: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return codes int8 (rows, dim), and scale, length and error (3, rows) float32, of rows (rows, dim).
+
+    The error of a row that is not finite is infinite: it is always scored from the store.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        wide = (rows.astype(np.float32) - mean) / spread
+        size = np.abs(wide).max(axis=1)
+    finite = np.isfinite(size)
+    wide[~finite] = 0
+    scale = np.where(finite & (size > 0), size / LARGEST, 1).astype(np.float32)
+    codes = np.rint(wide / scale[:, None])
+    coded = codes * scale[:, None]
+    doubt = 4 * (rows.shape[1] + 8) * ROUNDING  # more than float32 sums of these many numbers can be wrong by
+    length = np.linalg.norm(coded, axis=1) * (1 + doubt)
+    error = np.linalg.norm(wide - coded, axis=1) * (1 + doubt) + doubt * np.linalg.norm(wide, axis=1)
+    return codes.astype(np.int8), np.stack([scale, length, np.where(finite, error, np.inf)]).astype(np.float32)
