@@ -102,8 +102,6 @@ COMMANDS: list[tuple[Callable[[Path, int], None], dict[str, tuple[str, ...]]]] =
         {
             "retrieve, 1 query": (*RETRIEVE, "--vector", "one.npy"),
             f"retrieve, {QUERIES} queries": (*RETRIEVE, "--queries", "many.npy"),
-            "retrieve, int8, which is made": (*RETRIEVE, "--vector", "one.npy", "--index", "int8"),
-            "retrieve, int8": (*RETRIEVE, "--vector", "one.npy", "--index", "int8"),
             "store map": ("store", "map", "photos.store", "-o", "map.html"),
             "store export .npy": ("store", "export", "photos.store", "-o", "photos.npy"),
             "store check": ("store", "check", "photos.store"),
