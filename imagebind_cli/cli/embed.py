@@ -135,7 +135,7 @@ def embed_command(
     if live_options.live:
         refuse_with_live(
             {"manifest": manifest, "column": column, "include": include, "null": nul, "strict": strict, "shard": shard, "errors": errors}
-            | {"output": output, "dry_run": dry_run, "boxes": boxes, "server": server}
+            | {"output": output, "dry_run": dry_run, "boxes": boxes, "server": server, "batch_size": batch_size, "workers": workers}
         )
         space = Space(model, config, device, str(dtype), merge=merge, note=say, prepare=keep_freed_memory)
         _embed_live(space, modality, inputs, live_options, str(array), chosen)

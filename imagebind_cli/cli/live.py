@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from imagebind_cli.cli.configuration import is_set_elsewhere
 from imagebind_cli.cli.flags import input_option, output_option
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
@@ -70,9 +71,9 @@ def refuse_without_live(live: LiveOptions) -> None:
 
 
 def refuse_with_live(flags: Mapping[str, Any]) -> None:
-    """Refuse the first flag that was given and has no use for a stream. flags: by name."""
+    """Refuse the first flag that was typed and has no use for a stream. flags: by name."""
     for flag, value in flags.items():
-        if value not in (None, False, [], ()):
+        if value not in (None, False, [], ()) and not is_set_elsewhere(flag):
             raise UsageError(f"--{flag.replace('_', '-')}: a live stream has no use for it")
 
 

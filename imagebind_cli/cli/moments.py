@@ -26,7 +26,10 @@ from imagebind_cli.cli.flags import (
     options_among,
     with_reading_flags,
 )
+from imagebind_cli.cli.live import LiveOptions, hidden_live_flags, refuse_with_live, refuse_without_live
 from imagebind_cli.cli.memory import keep_freed_memory
+from imagebind_cli.cli.moments_live import print_live_moments
+from imagebind_cli.cli.option_groups import with_option_groups
 from imagebind_cli.cli.output import STDOUT, write
 from imagebind_cli.cli.retrieve import Queries, QueryCommand, Vector, Weights, queries_in_order, query_option, with_query_flags
 from imagebind_cli.cli.suites import (
@@ -61,6 +64,8 @@ A RECORDING is a store of windows, as `embed --pool none --hop 1 -o` wrote it, o
     imagebind moments walk.csv --text walking --against sitting,lying --min-length 5
     imagebind moments night.h5 --like night.wav@754.5      # more of what is there
     imagebind moments --suite qvhighlights --root QVHighlights --keep windows.h5
+
+With --live, RECORDING is one endless stream, - for stdin, and each moment is printed when it is over (docs/live.md).
 """
 
 moment_option = partial(typer.Option, rich_help_panel="Moments")
@@ -69,8 +74,10 @@ result_option = partial(typer.Option, rich_help_panel="Results")
 
 @with_reading_flags
 @with_query_flags
+@with_option_groups(hidden_live_flags())
 def moments_command(
     context: typer.Context,
+    live_options: LiveOptions,
     recordings: Annotated[
         list[str] | None,
         typer.Argument(
@@ -106,7 +113,10 @@ def moments_command(
     ] = None,
     min_length: Annotated[float, moment_option("--min-length", metavar="SECONDS", min=0, help="Leave out shorter moments.")] = 1.0,
     join: Annotated[float, moment_option(metavar="SECONDS", min=0, help="Join moments that are at most this far apart.")] = 0.0,
-    k: Annotated[int, moment_option("-k", metavar="N", min=1, help="Moments for each query, of all recordings together.")] = 10,
+    k: Annotated[
+        int | None,
+        moment_option("-k", metavar="N", min=1, show_default="10", help="Moments for each query, of all recordings together."),
+    ] = None,
     modality: Annotated[
         Modality | None, moment_option(metavar="MODALITY", help="What files are read as: audio, video, imu. Default: by their names.")
     ] = None,
@@ -130,20 +140,38 @@ def moments_command(
     """Find the moments of queries in recordings."""
     given = {**{name: chosen.pop(name) for name in registry.MODALITIES}, LIKE: like, VECTOR: vector}
     parts = queries_in_order(context.meta["order"], given)
+    names = [name.strip() for group in against or () for name in group.split(",") if name.strip()]
+    if live_options.live:
+        refuse_with_live(
+            {"like": like, "queries": queries, "truth": truth, "suite": suite, "report": report, "errors": errors, "k": k, "keep": keep}
+            | {"plain": plain, "html": html, "plot": plot, "cut": cut, "root": root, "batch_size": batch_size, "workers": workers}
+        )
+        print_live_moments(
+            Space(model, config, device, str(dtype), note=say, prepare=keep_freed_memory),
+            modality and str(modality),
+            recordings,
+            live_options,
+            parts,
+            weights,
+            names,
+            (threshold, min_length, join),
+            chosen,
+        )
+        return
+    refuse_without_live(live_options)
     shown = {"--html": html, "--plot": plot, "--cut": cut, "--plain": plain or None}
     _check_request(bool(parts), queries, truth, suite, report, shown)
     if suite is None and not recordings:
         raise UsageError("give a RECORDING: a store of windows, a sound, a video, a table of motion")
     if weights is not None and not parts:
         raise UsageError("--weights are of queries given as options; a line of --queries has its own")
-    names = [name.strip() for group in against or () for name in group.split(",") if name.strip()]
     numbers = read_weights(weights, len(parts)) if weights is not None else None
 
     from imagebind_cli.grounding.curves import MomentOptions
     from imagebind_cli.grounding.moments import HOP, MomentFinder
     from imagebind_cli.grounding.recordings import split_inputs
 
-    choice = MomentOptions(threshold, min_length, join, k)
+    choice = MomentOptions(threshold, min_length, join, 10 if k is None else k)
     space = Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory)
     if suite is not None:
         check_suite_report(report)

@@ -316,6 +316,8 @@ def zeroshot_command(
             "errors": errors,
             "server": server,
             "boxes": boxes,
+            "batch_size": batch_size,
+            "workers": workers,
         }
         useless |= {"truth": truth_options.truth, "shots": probe_options.shots, "suite": suite_options.suite}
         refuse_with_live(useless | {"stretches": report_options.stretches})

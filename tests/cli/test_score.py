@@ -1,0 +1,66 @@
+"""`imagebind score`: what is printed of pairs of stores and of files, what has no partner, and exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import generate
+from tests.conftest import Run
+from tests.stores import store, unit_rows
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def stores(folder: Path) -> float:
+    """Two stores with two pairs and an item without a partner each; their mean cosine."""
+    a, b = unit_rows(3, seed=1), unit_rows(3, seed=2)
+    store(folder / "a.h5", "image", ["x/1.png", "x/2.png", "x/3.png"], vectors=a)
+    store(folder / "b.h5", "audio", ["y/1.wav", "y/2.wav", "y/4.wav"], vectors=b)
+    return float(np.mean([a[0] @ b[0], a[1] @ b[1]]))
+
+
+def test_the_score_of_two_stores(imagebind: Run, stores: float) -> None:
+    run = imagebind("score", "a.h5", "b.h5", "--pairs", "stem", "--json")
+    score = json.loads(run.out)
+    assert (run.code, score["pairs"]) == (0, 2)
+    assert score["score"] == pytest.approx(stores, abs=1e-6)
+    assert "x/3.png" in run.err
+    assert "y/4.wav" in run.err
+
+
+def test_rows_are_lines_of_pairs(imagebind: Run, stores: float) -> None:
+    rows = imagebind("score", "a.h5", "b.h5", "--pairs", "stem", "--rows").rows
+    assert np.mean([row["cosine"] for row in rows]) == pytest.approx(stores, abs=1e-6)
+
+
+def test_files_are_embedded_first(imagebind: Run, folder: Path) -> None:
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+    for number in range(2):
+        generate.picture(folder / "a" / f"{number}.png", seed=number)
+        generate.audio(folder / "b" / f"{number}.wav", seed=number)
+    run = imagebind("score", "a", "b", "--pairs", "stem", "--json", "--model", "tiny")
+    assert (run.code, json.loads(run.out)["pairs"]) == (0, 2), run.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (("a.h5", "none.h5"), 1, "none.h5"),
+        (("a.h5", "b.h5", "--pairs", "ids"), 1, "pair"),
+        (("a.h5", "b.h5", "--protocol", "best"), 2, "best"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(imagebind: Run, stores: float, arguments: tuple[str, ...], code: int, reason: str) -> None:
+    run = imagebind("score", *arguments)
+    assert (run.code, reason in run.err) == (code, True), run.err
+    assert "Traceback" not in run.err
