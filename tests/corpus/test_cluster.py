@@ -220,6 +220,7 @@ def test_outputs_say_how_many_shares_there_are(tmp_path: Path) -> None:
         (("--ray-address", "a:1"), "--ray-address is of a cluster; give --engine ray"),
         (("--engine", "ray"), "give -o NAME.store"),
         (("--engine", "ray", "-o", "a.h5", "--shard", "1/2"), "--engine ray has no use for --shard"),
+        (("--engine", "ray", "-o", "a.h5", "--merge", "2"), "--engine ray has no use for --merge"),
         (("--engine", "ray", "-o", "a.safetensors"), "choose .store or .h5"),
     ],
 )
