@@ -147,7 +147,7 @@ class Growth:
     @property
     def exponent(self) -> float:
         """The power of the rows by which the seconds grow between the last two sizes; 1 where there is only one."""
-        *_, before, last = self.costs
+        *_, before, last = (START, *self.costs)
         return 1.0 if before == START else math.log(self.beyond_start(last) / self.beyond_start(before), last / before)
 
     def expected(self, rows: int) -> float:
