@@ -1,4 +1,4 @@
-"""Text for people: characters of names that a terminal would act on are escaped, and nouns follow their numbers."""
+"""Text for people: characters of names that a terminal would act on are escaped, nouns follow their numbers, durations have a unit."""
 
 from __future__ import annotations
 
@@ -16,3 +16,13 @@ def counted(number: int, noun: str) -> str:
 def escaped(text: str) -> str:
     """Return a text with control characters and undecodable bytes escaped, so that a terminal does not act on them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def duration_in_words(seconds: float) -> str:
+    """Return a duration in the unit a person would use."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{hours} h" if hours < 48 else f"{round(seconds / 86400)} days"

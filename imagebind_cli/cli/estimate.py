@@ -7,8 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from imagebind_cli.cli.output import write_json_line, write_lines
-from imagebind_cli.cli.pace import in_words
-from imagebind_cli.printable import printable
+from imagebind_cli.printable import duration_in_words, printable
 
 if TYPE_CHECKING:
     from imagebind_cli.corpus import Estimate
@@ -34,4 +33,4 @@ def _lines(plan: Estimate) -> Iterator[str]:
         yield f"first: {printable(plan.first)}: {read}"
     if plan.seconds is not None:
         rate = plan.measured / max(plan.measured_seconds, 1e-9)
-        yield f"about {in_words(plan.seconds)} on {plan.device} ({plan.measured:,} measured, {rate:.1f} a second)"
+        yield f"about {duration_in_words(plan.seconds)} on {plan.device} ({plan.measured:,} measured, {rate:.1f} a second)"

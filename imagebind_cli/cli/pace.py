@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import deque
 
+from imagebind_cli.printable import duration_in_words
+
 RECENT_SECONDS = 60.0  # of the run, from which the time left is estimated
 
 
@@ -39,14 +41,4 @@ class Pace:
         if self._total is None or worked <= before or worked + passed > self._total:
             return None
         to_do = max(0, self._total - worked - max(passed, self._stored))
-        return f"about {in_words(to_do * (now - since) / (worked - before))} left"
-
-
-def in_words(seconds: float) -> str:
-    """Return a duration in the unit a person would use."""
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 90:
-        return f"{round(seconds)} s"
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{hours} h" if hours < 48 else f"{round(seconds / 86400)} days"
+        return f"about {duration_in_words(to_do * (now - since) / (worked - before))} left"

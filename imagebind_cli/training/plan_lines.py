@@ -12,6 +12,7 @@ import torch
 
 from imagebind_cli import registry
 from imagebind_cli.encoder import Encoder, EncoderConfig, build_encoder
+from imagebind_cli.printable import duration_in_words
 from imagebind_cli.training.anchors import AT_ONCE
 from imagebind_cli.training.compute import actual_precision, precision_lines
 from imagebind_cli.training.data import CHUNK, PairData
@@ -199,8 +200,8 @@ def _arithmetic_lines(plan: Plan, device: torch.device) -> Iterator[str]:
             teaching += plan.data.counts[number] * views * variants * forward_operations(config)
             parameters = parameter_counts(weightless_encoder(name, config, EncoderRecipe(train="none")))["frozen"]
             memory = max(memory, FLOAT * parameters + CHUNK * AT_ONCE * _forward_bytes(config, run, device))
-    hours = [operations / GPU_OPERATIONS / 3600 for operations in (steps, teaching)]
-    amounts = f"the steps {_metric(steps)}FLOP, {hours[0]:.2g} hours; the teacher's vectors {_metric(teaching)}FLOP, {hours[1]:.2g} hours"
+    times = [duration_in_words(operations / GPU_OPERATIONS) for operations in (steps, teaching)]
+    amounts = f"the steps {_metric(steps)}FLOP, {times[0]}; the teacher's vectors {_metric(teaching)}FLOP, {times[1]}"
     yield f"on one consumer GPU of 24 GB at {_metric(GPU_OPERATIONS)}FLOP/s, beside the reading of files: {amounts}, in {memory / 1e9:.2f} GB"
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from imagebind_cli.cli import pace, talk
 from imagebind_cli.corpus import share
+from imagebind_cli.printable import duration_in_words
 from imagebind_cli.store import is_store, open_store
 from tests import generate
 from tests.conftest import Finished, Python, Run, Start
@@ -479,7 +480,7 @@ def test_the_time_left_is_what_remains_at_the_pace_of_late(monkeypatch: pytest.M
     ("seconds", "words"), [(3, "3 s"), (89, "89 s"), (150, "2 min"), (5400, "2 h"), (100_000, "28 h"), (10**6, "12 days")]
 )
 def test_durations_are_said_as_people_do(seconds: float, words: str) -> None:
-    assert pace.in_words(seconds) == words
+    assert duration_in_words(seconds) == words
 
 
 def test_a_terminal_shows_the_time_left_and_keeps_stdout_clean(folder: Path, program: Path) -> None:
