@@ -9,6 +9,8 @@ Dimensions: b batch, n tokens, d width, k width of a head, r tokens merged.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,12 +48,13 @@ class MergingTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x, sizes = self.norm(x), None  # patches in each token, (b, n, 1); None while it is one in each
-        for block in self.blocks[:-1]:  # type: ignore[index]
+        *blocks, last = cast("list[Block]", list(self.blocks))
+        for block in blocks:
             x, keys = _attend(block, x, sizes)
             x, sizes = _merge(x, sizes, keys, self.count)
             x = block.transform(x)
-        x, _ = _attend(self.blocks[-1], x, sizes)  # type: ignore[arg-type]
-        return self.blocks[-1].transform(x)  # type: ignore[operator, no-any-return]
+        x, _ = _attend(last, x, sizes)
+        return last.transform(x)
 
 
 def _attend(block: Block, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor]:

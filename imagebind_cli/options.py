@@ -206,7 +206,7 @@ class VisionOptions(DrawnOptions):
     resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
     decode: str = choice(
         EXACT,
-        "Decode JPEGs whole, or (fast) at the smallest of their scales that the encoder still reduces; see `imagebind weights verify --decode`.",
+        "Decode JPEGs whole, or (fast) at the smallest scale that suffices.",
         choices=(EXACT, FAST),
         only=FOR_PICTURES,
         windows=True,

@@ -14,7 +14,6 @@ from imagebind_cli.documents import read_object
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.errors import UserError
 from imagebind_cli.events import Listener, log_note
-from imagebind_cli.store.provenance import weights_in_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +35,8 @@ def _give(made: Mapping[str, Any]) -> str:
 
 def _precision(made: Mapping[str, Any]) -> str:
     """Return the number type in which vectors were computed, and to which the weights had been rounded."""
+    from imagebind_cli.store.provenance import weights_in_words
+
     merged = f" and --merge {made['merge']}" if made.get("merge") else ""
     return f"{made.get('dtype')} with {weights_in_words(made.get('rounded'))}{merged}"
 
@@ -175,7 +176,7 @@ class Space:
 
     def _check_weights(self, loaded: Model | RemoteModel, place: str, made: Mapping[str, Any]) -> None:
         """Compare weights: two training runs may have the same name but different weights."""
-        from imagebind_cli.store.provenance import refuse_earlier, refuse_other_family
+        from imagebind_cli.store.provenance import refuse_earlier, refuse_other_family, weights_in_words
 
         refuse_other_family((place, made), (f"model {loaded.name}", {"family": loaded.family}))
         own = loaded.fingerprint(made["modality"])

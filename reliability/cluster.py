@@ -21,7 +21,6 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ray.cluster_utils import Cluster
@@ -66,18 +65,17 @@ def actors(cluster: Cluster) -> list[int]:
 
 
 class Campaign:
-    """A cluster, the command that runs on it, and what was killed."""
+    """A cluster, the command that runs on it with some flags, and what was killed."""
 
-    def __init__(self, folder: Path, items: int, draw: random.Random) -> None:
-        self.folder, self.items, self._draw, self.killed = folder, items, draw, Counter[str]()
+    def __init__(self, folder: Path, items: int, draw: random.Random, cluster: Cluster, *flags: str) -> None:
+        self.folder, self.items, self._draw, self._cluster, self.killed = folder, items, draw, cluster, Counter[str]()
         lines = (json.dumps({"id": f"{number}", "text": f"sentence {number}"}) for number in range(items))
         (folder / "texts.jsonl").write_text("\n".join(lines) + "\n")
-        self.cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-        self._second = self.cluster.add_node(**NODE)
+        self._flags = ("--engine", "ray", "--ray-address", cluster.address, "--errors", "errors.jsonl", *flags)
         self._driver = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return embed(self.folder, "out.store", "--engine", "ray", "--ray-address", self.cluster.address, "--errors", "errors.jsonl")
+        return embed(self.folder, "out.store", *self._flags)
 
     def run(self, targets: list[str]) -> None:
         """Kill one target after another, and let the command end."""
@@ -109,10 +107,10 @@ class Campaign:
             self._driver.wait()
             self._driver = self._start()
         elif target == "node":
-            self.cluster.remove_node(self._second, allow_graceful=False)
-            self._second = self.cluster.add_node(**NODE)
+            self._cluster.remove_node(next(iter(self._cluster.worker_nodes)), allow_graceful=False)
+            self._cluster.add_node(**NODE)
         else:
-            alive = actors(self.cluster)
+            alive = actors(self._cluster)
             if not alive:
                 return
             with suppress(ProcessLookupError):
@@ -121,21 +119,18 @@ class Campaign:
         print(f"{rows(self.folder):>7,} rows: {target} killed", flush=True)
 
     def close(self) -> None:
-        """End everything."""
+        """End the command."""
         self._driver.kill()
         self._driver.wait()
-        self.cluster.shutdown()
 
 
-def compare(folder: Path, items: int) -> dict[str, Any]:
-    """Compare the stores of the cluster with that of one process.
+def compare(folder: Path, items: int) -> float:
+    """Compare the stores of the cluster with `whole.store`, which one process made, and return the largest difference of their vectors.
 
     Raises:
         RuntimeError: an id is missing or there twice, a store is damaged, or a vector differs.
     """
-    if code := embed(folder, "whole.store").wait():
-        raise RuntimeError(f"the run in one process ended with {code}")
-    made, whole = open_store(folder / "out-*-of-00064.store"), open_store(folder / "whole.store")
+    made, whole = open_store(folder / "out-*.store"), open_store(folder / "whole.store")
     count = Counter(made.ids)
     wrong = [id for id in whole.ids if count[id] != 1]
     if wrong or len(count) != items:
@@ -146,7 +141,7 @@ def compare(folder: Path, items: int) -> dict[str, Any]:
     difference = float(np.abs(np.stack([vectors[id] for id in whole.ids]) - whole.vectors()).max())
     if difference > 1e-6:
         raise RuntimeError(f"vectors differ by {difference:.2g}")
-    return {"items": items, "largest difference": difference}
+    return difference
 
 
 def main() -> None:
@@ -163,17 +158,22 @@ def main() -> None:
     targets = [kinds[number % len(kinds)] for number in range(chosen.kills)]
     draw.shuffle(targets)
     chosen.work.mkdir(parents=True)
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     try:
-        campaign = Campaign(chosen.work, chosen.items, draw)
+        cluster.add_node(**NODE)
+        campaign = Campaign(chosen.work, chosen.items, draw, cluster)
         try:
             campaign.run(targets)
         finally:
             campaign.close()
-        result = compare(chosen.work, chosen.items)
+        if code := embed(chosen.work, "whole.store").wait():
+            raise RuntimeError(f"the run in one process ended with {code}")
+        difference = compare(chosen.work, chosen.items)
     finally:
+        cluster.shutdown()
         shutil.rmtree(chosen.work)
     killed = ", ".join(f"{count} {target}s" for target, count in sorted(campaign.killed.items()))
-    print(f"killed: {killed}; every id of {result['items']:,} once, largest difference {result['largest difference']:.2g}")
+    print(f"killed: {killed}; every id of {chosen.items:,} once, largest difference {difference:.2g}")
     if campaign.killed.total() < chosen.kills:
         sys.exit(f"only {campaign.killed.total()} of {chosen.kills} kills came before the end")
 

@@ -33,6 +33,7 @@ PRELOADED = (
     "imagebind_cli.model",
     *(f"imagebind_cli.encoders.{name}" for name in ("audio", "depth", "imu", "text", "thermal", "vision")),
     "imagebind_cli.training.run",
+    "torch._dynamo",  # which optimizers and torchvision import, 1.5 s
     "h5py",
     "av",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import metadata
 
 DISTRIBUTION = "imagebind-compat"
@@ -13,13 +14,20 @@ def refuse_second_provider() -> None:
     Raises:
         ImportError: another one does; the message names it, and how to keep one.
     """
-    providers = {name.lower().replace("_", "-") for name in metadata.packages_distributions().get(__name__, [])}
+    providers = {found.name.lower().replace("_", "-") for found in metadata.distributions() if _provides(found, __name__)}
     if others := sorted(providers - {DISTRIBUTION}):
         names = " ".join([DISTRIBUTION, *others])
         raise ImportError(
             f"{' and '.join([DISTRIBUTION, *others])} both provide the package imagebind, and their files may be mixed; "
             f"remove both, pip uninstall -y {names}, and install the one to keep"
         )
+
+
+def _provides(distribution: metadata.Distribution, package: str) -> bool:
+    """Check whether a distribution has a top-level package, by the lines of its files: `packages_distributions` parses those of all, 2 s."""
+    if declared := distribution.read_text("top_level.txt"):
+        return package in declared.split()
+    return re.search(rf"^{package}(/|\.py,)", distribution.read_text("RECORD") or "", re.MULTILINE) is not None
 
 
 refuse_second_provider()

@@ -131,7 +131,8 @@ def embed_command(
     remote = server_model(context, server)
     if dry_run and remote is not None:
         raise UsageError("--dry-run estimates the time of a model here; leave --server out")
-    cluster = cluster_options.cluster(output, {"shard": shard, "server": server, "dry_run": dry_run, "live": live_options.live})
+    refused = {"shard": shard, "server": server, "merge": merge, "dry_run": dry_run, "live": live_options.live}
+    cluster = cluster_options.cluster(output, refused)
     if live_options.live:
         refuse_with_live(
             {"manifest": manifest, "column": column, "include": include, "null": nul, "strict": strict, "shard": shard, "errors": errors}

@@ -83,7 +83,12 @@ Precision = Annotated[Dtype, model_option(help="auto: float32 on CPUs, else as t
 Merge = Annotated[
     int,
     model_option(
-        metavar="N", min=0, max=1000, show_default=False, help="Merge the N most alike tokens of a picture or sound in each block: faster."
+        metavar="N",
+        hidden=True,
+        min=0,
+        max=1000,
+        show_default=False,
+        help="Merge the N most alike tokens of a picture or sound in each block: faster.",
     ),
 ]
 BatchSize = Annotated[int | None, model_option(metavar="N", min=1, help="Clips in one step of the encoder; halved when memory runs out.")]

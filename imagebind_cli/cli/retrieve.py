@@ -142,9 +142,7 @@ def retrieve_command(
     stretches: Annotated[bool, search_option("--stretches", help="Join answers that are neighbouring windows of a recording.")] = False,
     index: Annotated[
         Index | None,
-        search_option(
-            help="Search by a file beside each store, made if missing: exactly by int8 codes, or by a FAISS index, approximately (flat: exactly)."
-        ),
+        search_option(help="Search a file beside each store: exact int8 codes, or a FAISS index (flat: exact)."),
     ] = None,
     plain: Annotated[bool, search_option("--plain", help="Print a table instead of JSON.")] = False,
     html: Annotated[Path | None, page_option(metavar="FILE", help="Also write a page with pictures, players and scores.")] = None,

@@ -61,7 +61,7 @@ def check_dense(encoder: Encoder) -> None:
         raise UsageError("this encoder's head is an MLP, which does not split a vector into shares of patches; only linear heads do")
     if not isinstance(encoder.trunk, Transformer):
         raise UsageError("shares are of patches, and this encoder merges them; load it without merge")
-    if not all(isinstance(block.attn.out, nn.Linear) for block in encoder.trunk.blocks):
+    if not all(isinstance(block, Block) and isinstance(block.attn.out, nn.Linear) for block in encoder.trunk.blocks):
         raise UsageError("shares need an encoder whose weights are not rounded to int8")
 
 

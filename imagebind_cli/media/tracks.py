@@ -71,7 +71,7 @@ def open_container(source: Source) -> InputContainer:
         return av.open(place, mode="r", options={"format_whitelist": _formats()})
     except av.ArgumentError as error:
         reason = "it is text, a list of other files, or data without a header, and none of these is read"
-        raise av.ArgumentError(error.errno, reason) from None
+        raise av.ArgumentError(error.errno or 0, reason) from None
 
 
 @dataclass(frozen=True)

@@ -273,9 +273,9 @@ def _make(path: Path, store: StoreReader) -> Codes:
 def _write(file: BinaryIO, store: StoreReader, mean: np.ndarray, spread: np.ndarray) -> None:
     columns: list[np.ndarray] = []
     for codes, numbers in in_threads(lambda rows: _encode(rows, mean, spread), _slices(store)):
-        file.write(codes)
+        file.write(codes.data)
         columns.append(numbers)
-    file.write(np.concatenate(columns, axis=1))
+    file.write(np.concatenate(columns, axis=1).data)
 
 
 def _slices(store: StoreReader) -> Iterator[np.ndarray]:

@@ -25,6 +25,8 @@ from imagebind_cli.store.row import NO_HASH, Row, Stamp, id_hash
 from imagebind_cli.store_formats import FORMATS
 
 FLUSH_ROWS, FLUSH_SECONDS = 1024, 2.0
+MAX_ASSUMPTIONS = 1000  # in a provenance, which is written anew when it changes: notes with figures of their file are all different
+FURTHER_ASSUMPTIONS = "further assumptions, which are not listed"
 
 
 class Format(Protocol):
@@ -82,6 +84,7 @@ class Store:
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}") from None
         self._finished = StoredIds(self.format.stamps, self.format.hidden)
+        self._assumed = set(self.provenance["assumptions"])
         self._pending: list[Row] = []
         self._replaced: list[int] = []
         self._ever_replaced: set[int] = set()
@@ -116,8 +119,12 @@ class Store:
         return self._finished.stamp(id)
 
     def assume(self, notes: Iterable[str]) -> None:
-        """Record what was assumed when inputs were read; it is written with the next rows."""
-        self.provenance["assumptions"] += dict.fromkeys(note for note in notes if note not in self.provenance["assumptions"])
+        """Record what was assumed when inputs were read, up to `MAX_ASSUMPTIONS`; it is written with the next rows."""
+        for note in notes:
+            listed = note if len(self._assumed) < MAX_ASSUMPTIONS else FURTHER_ASSUMPTIONS
+            if note not in self._assumed and listed not in self._assumed:
+                self._assumed.add(listed)
+                self.provenance["assumptions"].append(listed)
 
     def append(self, rows: Iterable[Row], notes: Iterable[str] = ()) -> None:
         """Add one item's rows, replacing those that the store had of it. notes: what was assumed when it was read.

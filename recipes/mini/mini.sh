@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make imagebind-mini from nothing: packages, data, training, report, package. Every step skips what is done, so the same command continues a run.
 #
-#   recipes/mini/mini.sh [STEP...]      fetch prepare shard start image-text audio imu depth thermal evaluate package; all of these by default; locate, moments, separate, ablate, blind, quarter
+#   recipes/mini/mini.sh [STEP...]      fetch prepare shard start image-text audio imu depth thermal evaluate package; all of these by default; locate, moments, turns, separate, ablate, blind, quarter
 #
 # MINI_WORK: where everything goes (about 6 GB); build/mini by default. MINI_ESC10: a folder of ESC-10, with a folder for each class. MINI_ROADSCENE: a
 # folder of RoadScene (visible/, infrared/), to measure thermal pictures with. MINI_SEEDS: runs of each kind; 3 by default.
@@ -154,6 +154,8 @@ quarter() { # the image encoder in a quarter of its size, from drawings without 
 }
 
 evaluate() { "$python" ../report/report.py "$work"; }
+
+turns() { "$python" ../report/turns.py "$work" "$runs/imu-0" | tee "$work/turns.md"; } # motion of a telephone that is turned: the table of docs/mini-report.md
 
 moments() { "$python" ../report/moments.py "$work" | tee "$work/moments.md"; } # when in recordings of other people: the table of docs/moments.md
 

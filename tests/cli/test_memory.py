@@ -1,6 +1,5 @@
 """What a command frees stays with it."""
 
-import subprocess
 import sys
 
 import pytest
@@ -11,18 +10,15 @@ from imagebind_cli.cli.memory import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 for _ in range(3):
-    torch.ones(25_000_000)  # 100 MB, fresh at first
+    torch.ones(10_000_000)  # 40 MB, fresh at first
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(25):  # so that one block which the kernel took back meanwhile does not decide
-    torch.ones(25_000_000)
+    torch.ones(10_000_000)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
-def test_freed_memory_is_used_again():
-    faults = {
-        name: int(subprocess.run([sys.executable, "-c", PROGRAM, name], capture_output=True, text=True, check=True).stdout)
-        for name in ("kept", "plain")
-    }
+def test_freed_memory_is_used_again(python):
+    faults = {name: int(python("-c", PROGRAM, name).stdout) for name in ("kept", "plain")}
     assert 10 * faults["kept"] < faults["plain"]

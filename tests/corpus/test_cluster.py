@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from imagebind_cli.corpus.ray_actors import Cluster, run_blocks
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.errors import InUseError, UserError
 from imagebind_cli.events import Listener
-from imagebind_cli.sources import Failure, Item
+from imagebind_cli.sources import Failure, Inputs, Item
 from imagebind_cli.store import open_store
 from tests import generate
 from tests.conftest import Run
@@ -75,11 +75,25 @@ class Names:
 
 
 @pytest.fixture(scope="module")
-def ray() -> Iterator[Any]:
-    """A cluster of this machine with two cores, which the jobs of this process use."""
-    ray = pytest.importorskip("ray", reason="Ray is not installed, or has no wheel for this Python")
+def machine() -> Iterator[Any]:
+    """A cluster of this machine with two cores."""
+    pytest.importorskip("ray", reason="Ray is not installed, or has no wheel for this Python")
+    from ray import cluster_utils
+
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", object_store_memory=80 << 20)
+    cluster = cluster_utils.Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 80 << 20}
+    )
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def ray(machine: Any) -> Iterator[Any]:
+    """A connection to it, which the jobs of this process use."""
+    import ray
+
+    ray.init(address=machine.address, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
 
@@ -99,11 +113,12 @@ def run(folder: Path, inputs: list[Item | Failure], held: bool = False) -> Heard
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_input_that_ends_its_process_is_the_only_failure(ray: Any, tmp_path: Path) -> None:
-    heard = run(tmp_path, items("deadly", count=12))
-    assert written(tmp_path) == sorted(map(str, range(12)))
+def test_an_input_that_ends_its_process_is_the_only_failure(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imagebind_cli.corpus.ray_actors.GROW_SECONDS", 0.1)
+    heard = run(tmp_path, items("deadly", count=3))  # one of them is in its share
+    assert written(tmp_path) == ["0", "1", "2"]
     assert heard.reasons == {"deadly": "3 processes that read it ended"}
-    assert heard.done + heard.skipped >= 12
+    assert heard.done + heard.skipped >= 3
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -125,11 +140,11 @@ def test_a_cluster_embeds_as_one_process_does(ray: Any, tmp_path: Path, tiny: An
         generate.picture(Path("photos") / f"{number}.png", number)
     (tmp_path / "photos" / "broken.png").write_text("no picture")
     corpus.embed(tiny, "image", ["photos"], "whole.h5", batch_size=1)
-    cluster = Cluster(shares=SHARES)
-    for done, skipped, left in ((3, 0, 0), (0, 3, 1)):
+    cluster, alone = Cluster(shares=SHARES), Cluster(shares=SHARES, cpus=2)  # two actors, and one
+    for actors, done, skipped, left in ((cluster, 3, 0, 0), (alone, 0, 3, 1)):
         heard = Heard()
         corpus.embed_on_cluster(
-            "tiny", "image", ["photos"], "out.h5", cluster, device="cpu", listener=heard, errors="errors.jsonl", batch_size=1
+            "tiny", "image", ["photos"], "out.h5", actors, device="cpu", listener=heard, errors="errors.jsonl", batch_size=1
         )
         assert (heard.done, heard.skipped, heard.left) == (done, skipped, left)
     made, whole = open_store("out-*-of-00004.h5"), open_store("whole.h5")
@@ -140,7 +155,7 @@ def test_a_cluster_embeds_as_one_process_does(ray: Any, tmp_path: Path, tiny: An
     assert json.loads(line)["id"] == "photos/broken.png"
     assert len(list(tmp_path.glob("errors-*.jsonl"))) == 1
     heard = Heard()
-    corpus.preprocess_on_cluster("image", ["photos"], "p-%06d.tar", cluster, model="tiny", listener=heard)
+    corpus.preprocess_on_cluster("image", ["photos"], "p-%06d.tar", alone, model="tiny", listener=heard)
     assert (heard.done, list(heard.reasons)) == (3, ["photos/broken.png"])
     corpus.embed(tiny, "image", sorted(map(str, tmp_path.glob("p-*.tar"))), "prepared.h5", batch_size=1)
     prepared = open_store("prepared.h5")
@@ -148,12 +163,19 @@ def test_a_cluster_embeds_as_one_process_does(ray: Any, tmp_path: Path, tiny: An
     assert len(prepared) == 3
 
 
-def test_actors_nodes_and_the_driver_are_killed(tmp_path: Path) -> None:
-    """The campaign of `reliability/`, small."""
-    pytest.importorskip("ray", reason="Ray is not installed, or has no wheel for this Python")
-    command = [sys.executable, "-m", "reliability.cluster", "--kills", "2", "--items", "800", "--targets", "actor,driver"]
-    done = subprocess.run([*command, "--work", str(tmp_path / "work")], capture_output=True, text=True)
-    assert "every id of 800 once" in done.stdout, done.stdout + done.stderr
+@pytest.mark.filterwarnings("ignore")
+def test_actors_and_the_driver_are_killed(machine: Any, tmp_path: Path, tiny: Any) -> None:
+    """The campaign of `reliability/`, small: two actors at a time, sixteen shares."""
+    from reliability.cluster import Campaign, compare
+
+    campaign = Campaign(tmp_path, 200, random.Random(0), machine, "--shares", "16")
+    try:
+        campaign.run(["actor", "driver"])
+    finally:
+        campaign.close()
+    assert campaign.killed == {"actor": 1, "driver": 1}
+    corpus.embed(tiny, "text", Inputs(manifest=tmp_path / "texts.jsonl"), tmp_path / "whole.store")
+    compare(tmp_path, 200)
 
 
 def test_blocks_are_of_one_share_and_hold_every_input_once() -> None:
@@ -198,6 +220,7 @@ def test_outputs_say_how_many_shares_there_are(tmp_path: Path) -> None:
         (("--ray-address", "a:1"), "--ray-address is of a cluster; give --engine ray"),
         (("--engine", "ray"), "give -o NAME.store"),
         (("--engine", "ray", "-o", "a.h5", "--shard", "1/2"), "--engine ray has no use for --shard"),
+        (("--engine", "ray", "-o", "a.h5", "--merge", "2"), "--engine ray has no use for --merge"),
         (("--engine", "ray", "-o", "a.safetensors"), "choose .store or .h5"),
     ],
 )

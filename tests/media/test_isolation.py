@@ -186,10 +186,10 @@ def test_item_timeout_costs_one_file(imagebind: Any, tmp_path: Path, monkeypatch
     for name in names:
         Image.new("RGB", (8, 8)).save(tmp_path / name)
 
-    def wait(source: Any, *others: Any) -> Image.Image:
+    def wait(source: Any, *others: Any, **named: Any) -> Image.Image:
         if str(source).endswith("late.png"):
             over.wait(30)
-        return open_image(source, *others)
+        return open_image(source, *others, **named)
 
     monkeypatch.setattr("imagebind_cli.encoders.vision.open_image", wait)
     more = {"embed": [], "preprocess": ["-o", str(tmp_path / "out.tar")], "zeroshot": ["--labels", "a,b"]}[command]

@@ -135,6 +135,15 @@ def test_assumptions_are_recorded_once_and_kept_by_the_next_run(path: Path) -> N
     assert read(path)[3]["assumptions"] == ["first", "second", "third"]
 
 
+def test_assumptions_that_differ_for_every_input_stay_few(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "MAX_ASSUMPTIONS", 3)
+    for ids in (["a", "b"], ["c", "d", "e"], ["f"]):
+        with Store(path, MADE) as store:
+            for row in embeddings(*ids):
+                store.append([row], [f"{row.id}: 7 pixels"])
+    assert read(path)[3]["assumptions"] == ["a: 7 pixels", "b: 7 pixels", "c: 7 pixels", writer.FURTHER_ASSUMPTIONS]
+
+
 def contents(folder: Path) -> dict[Path, bytes]:
     """Every file below a folder."""
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}

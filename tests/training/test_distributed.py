@@ -136,7 +136,7 @@ def test_uneven_shards_and_a_slow_process_end_with_equal_metrics(scenes, launch,
     codes, talk = finish(launch(2, "slow", *arguments(scenes, tmp_path / "two", 6)))
     assert codes == [0, 0], talk
     assert talk[1] == ""  # the first one speaks for both
-    codes, talk = finish(launch(1, "slow", *arguments(scenes, tmp_path / "one", 6)))
+    codes, talk = finish(launch(1, "slow", *arguments(scenes, tmp_path / "one", 6, "run.workers=0")))
     assert codes == [0], talk
     one, two = ([json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("one", "two"))
     assert [line["step"] for line in two] == [1, 2, 3, 4, 5, 6]
@@ -149,8 +149,8 @@ def test_uneven_shards_and_a_slow_process_end_with_equal_metrics(scenes, launch,
 def test_a_signal_to_one_stops_all_and_another_number_goes_on(scenes, launch, tmp_path, monkeypatch, imagebind, sharding):
     monkeypatch.chdir(scenes)  # where `slow` is
     out, steps = tmp_path / "run", 40
-    way = f"run.sharding={sharding}"
-    started = launch(2, "slow", *arguments(scenes, out, steps, way))
+    way = [f"run.sharding={sharding}", f"run.workers={int(sharding == 'ddp')}"]
+    started = launch(2, "slow", *arguments(scenes, out, steps, *way))
     metrics = out / "metrics.jsonl"
     while all(process.poll() is None for process in started) and not (metrics.exists() and metrics.read_bytes()):
         time.sleep(0.01)
@@ -159,7 +159,7 @@ def test_a_signal_to_one_stops_all_and_another_number_goes_on(scenes, launch, tm
     assert codes == [143, 143], talk
     stopped = int(re.search(r"stopped after step (\d+)", talk[0])[1])
     assert stopped < steps
-    done = imagebind(*arguments(scenes, out, steps, way))
+    done = imagebind(*arguments(scenes, out, steps, *way, "run.workers=0"))
     assert done.code == 0, done.err
     assert f"continues after step {stopped} of {steps}" in done.err
     assert len((out / "metrics.jsonl").read_text().splitlines()) == steps

@@ -1,8 +1,9 @@
 """Assemble imagebind-mini from its runs, in half precision, and put it into the package.
 
-    python recipes/mini/train/package.py WORK [FOLDER]
+    python recipes/mini/train/package.py WORK [ENCODER]...
 
-FOLDER is imagebind_cli/models/mini of this clone if it is not given. Word vectors, two thirds of the text encoder, and the matrices of depth's and
+The encoders that are not named stay as the package has them; without a name all are put in.
+Word vectors, two thirds of the text encoder, and the matrices of depth's and
 thermal's blocks are stored as int8 rows.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from fnmatch import fnmatch
 from importlib import metadata
@@ -37,8 +39,8 @@ TRAINED_ON = {
 MOST_BYTES = 30e6  # most bytes of the whole folder
 
 
-def main(work: Path, folder: Path) -> None:
-    """Write the model folder; it appears only once it is complete.
+def main(work: Path, folder: Path, replaced: Collection[str] = tuple(RUNS)) -> None:
+    """Write the model folder; it appears only once it is complete. replaced: the encoders to take from runs; the folder has the others.
 
     Raises:
         SystemExit: a run is missing, or the folder is larger than `MOST_BYTES`.
@@ -49,6 +51,11 @@ def main(work: Path, folder: Path) -> None:
     config = foreign_config.read_config(HERE / "mini.json")
     encoders, files, steps = {}, {}, {}
     for name, run in RUNS.items():
+        if name not in replaced:
+            before, path = foreign_config.read_config(folder / "config.json"), folder / f"{name}.safetensors"
+            shutil.copy(path, part)
+            encoders[name], files[path.name], steps[run] = before.encoders[name], before.files[path.name], before.origin["steps"][run]
+            continue
         if not (work / "runs" / run / "config.json").exists():
             sys.exit(f"package: {work / 'runs' / run} is not there; mini.sh makes it")
         run_model = find_checkpoint(work / "runs" / run)
@@ -75,4 +82,4 @@ def main(work: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else HERE.parents[2] / "imagebind_cli" / "models" / "mini")
+    main(Path(sys.argv[1]), HERE.parents[2] / "imagebind_cli" / "models" / "mini", sys.argv[2:] or tuple(RUNS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -47,3 +48,16 @@ def test_the_model_is_put_together_from_its_runs(tmp_path: Path, monkeypatch: py
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="runs/image-text is not there; mini.sh makes it"):
         package.main(tmp_path, tmp_path / "made")
+
+
+def test_one_encoder_is_replaced_and_the_others_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "mini"
+    shutil.copytree(Path(ib.__file__).parent / "models" / "mini", folder)
+    before = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    convert(rule.checkpoint_by_rule(replace(foreign_config.read_config(MINI / "mini.json"), rule_seed=1)), tmp_path / "runs" / "imu-0", {})
+    package.main(tmp_path, folder, ["imu"])
+    after = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    assert {name for name in before if before[name] != after[name]} == {"imu.safetensors"}
+    made, shipped = ib.load(folder, device="cpu").checkpoint.config, ib.load("mini", device="cpu").checkpoint.config
+    assert made.origin["steps"] == shipped.origin["steps"] | {"imu-0": None}
+    assert made.trained_on == shipped.trained_on
