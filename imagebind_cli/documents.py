@@ -33,13 +33,13 @@ def parse_toml(text: str | bytes) -> dict[str, Any]:
     return _parse(text, tomllib.loads, "[{.")
 
 
-def read_json(path: Path, largest: int | None = None) -> Any:
-    """Read a JSON file.
+def read_json(path: Path, largest: int | None = None, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Read a JSON file. pairs: `object_pairs_hook` of `json.loads`.
 
     Raises:
         UserError: it cannot be read, has more than `largest` bytes (`LARGEST` if not given), or `parse_json` refuses it.
     """
-    return _parsed(path, _content(path, largest), parse_json, "JSON")
+    return _parsed(path, _content(path, largest), lambda data: parse_json(data, pairs), "JSON")
 
 
 def read_object(path: Path) -> dict[str, Any]:

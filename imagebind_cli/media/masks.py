@@ -91,7 +91,7 @@ def parse_segmentation(value: Any) -> PolygonMask | RunLengthMask | None:
     if not value:
         return None
     if isinstance(value, list):
-        return PolygonMask(tuple(map(_corners, value if isinstance(value[0], list) else [value])))
+        return PolygonMask(tuple(map(_corners, value if isinstance(value[0], list | array) else [value])))
     counts, size = (value.get(key) for key in ("counts", "size")) if isinstance(value, dict) else (None, None)
     if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
         raise ValueError("its segmentation is neither polygons nor run lengths with their counts and size")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,10 @@ from imagebind_cli.tabular import BadRow, read_rows
 
 LARGEST = 1 << 30  # bytes of a JSON file: COCO's own has 450 MB
 TABLES = (".jsonl", ".csv", ".tsv")
+FIELDS = {  # of the JSON's objects, that are used
+    *("images", "annotations", "categories", "id", "file_name", "name"),
+    *("image_id", "category_id", "bbox", "score", "segmentation", "counts", "size"),
+}
 
 
 @dataclass
@@ -117,14 +122,30 @@ def read_boxes(path: Path | str, modality: str, pictures: Path | str | None = No
         if pictures is not None:
             raise UsageError("--pictures are those of a list of detections; a table of boxes names its own")
         return _read_table(path, modality, columns)
-    document = read_json(path, LARGEST)
+    document = read_json(path, LARGEST, _used)
     if not isinstance(document, list):
         if pictures is not None:
             raise UsageError(f"--pictures are those of a list of detections; {path} has pictures of its own")
         return _read_coco(path, path, document, _list_of(path, document, "annotations"))
     if pictures is None:
         raise UsageError(f"{path} is a list, of detections, which know pictures by number: name the JSON that has them with --pictures")
-    return _read_coco(path, Path(pictures), read_json(Path(pictures), LARGEST), document)
+    return _read_coco(path, Path(pictures), read_json(Path(pictures), LARGEST, _used), document)
+
+
+def _used(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of the JSON without what is not used, and with polygons packed: a file may have millions of corners."""
+    used = {key: value for key, value in pairs if key in FIELDS}
+    if isinstance(polygons := used.get("segmentation"), list):
+        used["segmentation"] = [_packed(polygon) for polygon in polygons]
+    return used
+
+
+def _packed(polygon: Any) -> Any:
+    """Return a list of numbers as an array; anything else as it is, which `parse_segmentation` judges."""
+    try:
+        return array("d", polygon) if isinstance(polygon, list) else polygon
+    except (TypeError, OverflowError):
+        return polygon
 
 
 def _list_of(path: Path, document: Any, key: str) -> list[Any]:
