@@ -37,8 +37,8 @@ def _precision(made: Mapping[str, Any]) -> str:
     """Return the number type in which vectors were computed, and to which the weights had been rounded."""
     from imagebind_cli.store.provenance import weights_in_words
 
-    merged = f" and --merge {made['merge']}" if made.get("merge") else ""
-    return f"{made.get('dtype')} with {weights_in_words(made.get('rounded'))}{merged}"
+    rounded = f" with {weights_in_words(made['rounded'])}" if made.get("rounded") else ""
+    return f"{made.get('dtype')}{rounded}" + (f" and --merge {made['merge']}" if made.get("merge") else "")
 
 
 @dataclass

@@ -27,7 +27,7 @@ from imagebind_cli.fingerprint import is_earlier
 from imagebind_cli.registry import with_default_options
 from imagebind_cli.training import blindness
 from imagebind_cli.training.augment import RULES
-from imagebind_cli.training.recipe import AnchorRecipe
+from imagebind_cli.training.recipe import AnchorRecipe, AugmentRecipe
 from imagebind_cli.training.samples import PairReader, SampleChunk
 
 ROWS = 1024  # embeddings in a file: a killed run computes at most these again
@@ -153,11 +153,7 @@ class AnchorCache:
         return json.loads(json.dumps(record_))
 
     def _check(self, before: dict[str, Any]) -> None:
-        # An option that older anchors do not record, because it did not exist yet, was at its default.
-        before, now = (
-            {**record, "options": with_default_options(record.get("modality", ""), record.get("options"))}
-            for record in (before, self._record)
-        )
+        before, now = map(_with_defaults, (before, self._record))
         for key, value in {"blind": None, **now}.items():
             if before.get(key) == value or (key == "family" and key not in before):  # older anchors do not name it, and have weights
                 continue
@@ -210,3 +206,13 @@ class AnchorCache:
             with open(place, "wb") as written:
                 np.save(written, vectors, allow_pickle=False)
             append_checksum(place)
+
+
+def _with_defaults(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a cache's record with what it does not have, because it did not exist yet, at its default: options and augmentations."""
+    augmentation = record.get("augmentation")
+    return {
+        **record,
+        "options": with_default_options(record.get("modality", ""), record.get("options")),
+        "augmentation": augmentation and AugmentRecipe().model_dump(mode="json") | augmentation,
+    }

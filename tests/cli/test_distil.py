@@ -76,7 +76,7 @@ def test_rounds_that_are_killed_end_with_the_same_bits(imagebind, start, place, 
     recipe.write_text(
         f'model = "{place / "small.json"}"\n[[pairs]]\nmodalities = ["image", "image"]\nbatch = 4\nviews = 2\n'
         '[pairs.teacher]\nmodel = "tiny"\nsees = "views"\nrelational = 1.0\ninfonce = 0.1\n'
-        '[pairs.anchor]\nblind = ["colour"]\nlooks = 3\n[pairs.augment.image]\ncrop = 0.5\nrecolour = 0.5\n'
+        '[pairs.anchor]\nblind = ["colour"]\nvariants = 3\n[pairs.augment.image]\ncrop = 0.5\nrecolour = 0.5\n'
         '[encoders.vision]\ninit = "random"\npatch_dropout = 0.5\n[run]\nworkers = 0\ncheckpoint_minutes = 0.0001\n'
         "[[rounds]]\nrun.steps = 9\n[[rounds]]\nrun.steps = 8\nencoders.vision.patch_dropout = 0.0\n"
     )

@@ -238,7 +238,7 @@ class TestCompletion:
     @pytest.mark.parametrize(
         ("words", "expected"),
         [
-            (["embed", "audio", "--model", ""], {"mini", "tiny", "huge", "base", *published_models()}),
+            (["embed", "audio", "--model", ""], {"mini", "tiny", "huge", "base", "compact", *published_models()}),
             (["zeroshot", "--suite", "esc"], {"esc10", "esc50"}),
             (["train", "--recipe", "image-"], {"image-audio", "image-depth", "image-text", "image-thermal"}),
             (["train", "--pairs", "image-d"], {"image-depth"}),

@@ -476,8 +476,10 @@ def test_python_gives_the_moments_of_the_command(moments: Run) -> None:
         find_moments("a.h5", like="b")
 
 
-def test_the_page_about_python_runs(tiny: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_about_python_runs(tiny: Any, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     generate.audio(Path("night.wav"), 9)
+    Path("stream.raw").write_bytes(bytes(2 * 16_000 * 6))
+    monkeypatch.setattr(sys, "stdin", Path("stream.raw").open())
     Path("queries.txt").write_text("a dog\nrain\n")
     section = PYTHON.read_text().split("## Moments")[1].split("\n## ")[0]
     values: dict[str, Any] = {"model": tiny}

@@ -226,10 +226,10 @@ CRASHING = """
 import ctypes, sys
 from imagebind_cli.encoders import vision
 read = vision.open_image
-def crash(source, *others):
+def crash(source, *others, **named):
     if "bad" in str(source):
         ctypes.string_at(0)
-    return read(source, *others)
+    return read(source, *others, **named)
 vision.open_image = crash
 from imagebind_cli.__main__ import main
 main()

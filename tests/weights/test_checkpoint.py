@@ -83,7 +83,7 @@ PRINTS = {
         "vision": "2:5e2613a139b45b15",
         "text": "2:b7344562238c2094",
         "audio": "2:13cb75bc824049f2",
-        "imu": "2:b7dff41c706cae90",
+        "imu": "2:6a34cc339d99a878",
         "depth": "2:54c3c7968ee0135c",
         "thermal": "2:c5ca6380745ab45b",
     },
