@@ -479,11 +479,12 @@ def test_python_gives_the_moments_of_the_command(moments: Run) -> None:
 def test_the_page_about_python_runs(tiny: Any, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     generate.audio(Path("night.wav"), 9)
     Path("stream.raw").write_bytes(bytes(2 * 16_000 * 6))
-    monkeypatch.setattr(sys, "stdin", Path("stream.raw").open())
     Path("queries.txt").write_text("a dog\nrain\n")
     section = PYTHON.read_text().split("## Moments")[1].split("\n## ")[0]
     values: dict[str, Any] = {"model": tiny}
-    for code in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
-        exec(compile(code, "docs/python.md", "exec"), values)
+    with Path("stream.raw").open() as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        for code in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+            exec(compile(code, "docs/python.md", "exec"), values)
     assert "night.wav" in capsys.readouterr().out
     assert Path("found.html").read_text().count("<h2>") == 2

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 
 import motion
 
-from imagebind_cli import Model, load
+from imagebind_cli import load
 
 ANGLES = (0, 15, 30, 45, 60, 90, 135, 180)  # degrees
 ANY = "any"
@@ -42,13 +42,6 @@ def test_windows(work: Path) -> tuple[list[np.ndarray], np.ndarray]:
     return [np.loadtxt(folder / row["imu"], delimiter=",", skiprows=1)[:, 1:] for row in rows], np.array([row["label"] for row in rows])
 
 
-def named(model: Model, windows: list[np.ndarray], names: dict[str, str]) -> np.ndarray:
-    """Return the label of the name nearest to each window (t, 6)."""
-    by_name = model.embed("text", list(names.values()))
-    vectors = model.embed("imu", [window.T for window in windows], rate=motion.RATE)
-    return np.array(list(names))[(vectors @ by_name.T).argmax(axis=1)]
-
-
 def walking_from_stillness(given: np.ndarray, labels: np.ndarray) -> Measured:
     """Return the mean of the shares of walks and of still windows that are on the right side, %; the interval is over windows of either."""
     right, walks = (given == MOVES) == (labels == MOVES), labels == MOVES
@@ -60,12 +53,14 @@ def walking_from_stillness(given: np.ndarray, labels: np.ndarray) -> Measured:
 
 def main(work: Path, model: str = "mini") -> None:
     windows, labels = test_windows(work)
-    loaded, numbers = load(model), np.random.default_rng(0)
+    loaded, numbers, names_of = load(model), np.random.default_rng(0), motion.NAMES["names"]
+    by_name = loaded.embed("text", list(names_of.values()))
     rows: dict[str, Measured] = {}
     print("| turned by | four names, % | walking from stillness, % |\n|---|---|---|")
     for angle in (*ANGLES, ANY):
         turns = [motion.random_turn(numbers) if angle == ANY else turn_by(float(angle), numbers) for _ in windows]
-        given = named(loaded, [motion.turned(window, turn) for window, turn in zip(windows, turns, strict=True)], motion.NAMES["names"])
+        turned = [motion.turned(window, turn).T for window, turn in zip(windows, turns, strict=True)]
+        given = np.array(list(names_of))[(loaded.embed("imu", turned, rate=motion.RATE) @ by_name.T).argmax(axis=1)]
         rows[f"{angle}, names"] = names = measured(100.0 * (given == labels), 25, 25)
         rows[f"{angle}, moves"] = moves = walking_from_stillness(given, labels)
         cells = [f"{row.value:.1f} ({row.low:.1f} to {row.high:.1f})" for row in (names, moves)]
