@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -20,6 +20,7 @@ from imagebind_cli.printable import printable
 
 if TYPE_CHECKING:
     from imagebind_cli.weights.fetch import Progress
+    from imagebind_cli.weights.model_config import Rounding
 
 app = typer.Typer(help="List, fetch, convert, publish, describe and check models.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -127,7 +128,9 @@ def convert_command(
         converted = convert(found, folder, origin)
     else:
         say(f"{folder}: cosine of vectors of weights in {dtype} to those of the exact weights, {ITEMS} generated inputs: mean, lowest")
-        converted = convert_rounded(found, folder, origin, dtype.value, lambda encoder, near: say(_cosine_line(encoder, near)))
+        converted = convert_rounded(
+            found, folder, origin, cast("Rounding", dtype.value), lambda encoder, near: say(_cosine_line(encoder, near))
+        )
     size = sum(record["size"] for record in converted.files.values())
     say(f"{folder}: {', '.join(converted.encoders)}; {size / 1e6:,.1f} MB")
     if as_json:
