@@ -108,7 +108,7 @@ COMMANDS: list[tuple[Callable[[Path, int], None], dict[str, tuple[str, ...]]]] =
         },
     ),
 ]
-"""What writes an input, and the commands that run on it one after the other."""
+"""The writer of an input, and the commands that run on it one after the other."""
 
 
 class Cost(NamedTuple):

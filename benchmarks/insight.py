@@ -26,7 +26,7 @@ MADE = {"model": "m", "weights": "0", "modality": "image", "pool": "mean"}
 
 
 class Planted:
-    """What is planted where among the items: `source[i]` is copied to `target[i]`, and the labels of `wrong` are those of other clusters."""
+    """The plants among the items: `source[i]` is copied to `target[i]`, and the labels of `wrong` are those of other clusters."""
 
     def __init__(self, items: int) -> None:
         random = np.random.default_rng(0)

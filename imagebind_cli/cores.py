@@ -18,14 +18,14 @@ MOST_PARTS = 8  # of a batch; more cores than that share the operations of each 
 
 
 class PendingVectors(Protocol):
-    """PendingVectors (b, dim) that may still be computed: on a GPU, or side by side."""
+    """Vectors (b, dim) that may still be computed: on a GPU, or side by side."""
 
     def cpu(self) -> Tensor:
         """Wait for them and return them."""
 
 
 class PartsUnderWay:
-    """PendingVectors whose parts are computed side by side. `join` makes them of those of the parts."""
+    """Pending vectors whose parts are computed side by side. `join` makes them of those of the parts."""
 
     def __init__(self, calls: Sequence[Callable[[], Tensor]], join: Callable[[list[Tensor]], Tensor]) -> None:
         """Begin to compute the parts, after those of all that began before."""

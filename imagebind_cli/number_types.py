@@ -1,4 +1,4 @@
-"""How far a model's vectors move when it computes in another number type, merges tokens, or has weights rounded, measured with its own weights."""
+"""Measure how far a model's vectors move when it computes in another number type, merges tokens, or has weights rounded, measured with its own weights."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Blocks:
 
     @property
     def waiting(self) -> int:
-        """How many blocks wait, about."""
+        """Count the blocks that wait, about."""
         with self._changed:
             return len(self._returned) + sum(-(-len(items) // BLOCK_ITEMS) for items in self._waiting)
 

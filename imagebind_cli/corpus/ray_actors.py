@@ -31,7 +31,7 @@ PLACE_SECONDS = 60.0  # without any actor, after which that is reported
 
 
 class BlockJob(Protocol):
-    """What each actor does; it is pickled, and makes what it needs when it is first asked."""
+    """The work of each actor; it is pickled, and makes what it needs when it is first asked."""
 
     def start(self, listener: Listener) -> dict[str, Any]:
         """Load what the job needs, and return how its outputs are made, which must be the same on every node."""
@@ -84,7 +84,7 @@ class Recorder(Listener):
 
 @dataclass(frozen=True)
 class BlockAnswer:
-    """What an actor did. refusal: why it could not, in words. in_use: another process holds the output of the share."""
+    """The answer of an actor about a block. refusal: why it could not, in words. in_use: another process holds the output of the share."""
 
     events: tuple[tuple[Any, ...], ...] = ()
     skipped: int = 0

@@ -117,7 +117,7 @@ class Processes:
 
     @property
     def launched(self) -> bool:
-        """Whether the server was started to be used at once."""
+        """Check whether the server was started to be used at once."""
         return self._server is not None and not self._kept
 
     def keep_ready(self) -> None:

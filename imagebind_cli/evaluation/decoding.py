@@ -1,4 +1,4 @@
-"""How far vectors of a user's own pictures move when JPEGs are decoded at a smaller scale, and how much time that saves."""
+"""Measure how far vectors of a user's own pictures move when JPEGs are decoded at a smaller scale, and how much time that saves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENDINGS = {".jpg", ".jpeg"}
 
 @dataclass(frozen=True)
 class DecodingLoss:
-    """What fast decoding does to some pictures.
+    """The cost and the gain of fast decoding on some pictures.
 
     cosines: of each one's vector to the exact one, (n,). faster: the processor time of reading them, exact over fast.
     """

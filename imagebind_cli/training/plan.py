@@ -1,4 +1,4 @@
-"""What a run will do: decided from its recipe and data before any weights are read."""
+"""The plan of a run: decided from its recipe and data before any weights are read."""
 
 from __future__ import annotations
 

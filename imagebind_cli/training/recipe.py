@@ -92,7 +92,7 @@ class AugmentRecipe(RecipeTable):
 
 
 class AnchorRecipe(RecipeTable):
-    """What of a frozen, cached anchor the other side cannot know (docs/blind-anchor.md).
+    """The part of a frozen, cached anchor that the other side cannot know (docs/blind-anchor.md).
 
     blind: names of `BLIND`; a target is the mean of the anchor's own unit vectors over such changes, made unit again. variants: how many
     vectors are averaged, that of the unchanged sample among them.

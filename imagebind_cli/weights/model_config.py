@@ -36,7 +36,7 @@ Rounding = Literal["bf16", "fp16", "int8"]
 
 
 class RoundedRecord(TypedDict):
-    """What weights were rounded to, and the fingerprints of those that they were made from, by encoder.
+    """The number type that weights were rounded to, and the fingerprints of those that they were made from, by encoder.
 
     cosines: between vectors before and after, by encoder: `mean` and `lowest` of generated inputs.
     """

@@ -101,7 +101,7 @@ def test_rounds_that_are_killed_end_with_the_same_bits(imagebind, start, place, 
 
 
 def reached(folder, lines):
-    """Whether a run has begun to compute its teacher's vectors, or has so many lines of metrics."""
+    """Check whether a run has begun to compute its teacher's vectors, or has so many lines of metrics."""
     metrics = folder / "metrics.jsonl"
     return any(folder.glob("anchors/*/made.json")) if not lines else metrics.exists() and metrics.read_bytes().count(b"\n") >= lines
 
