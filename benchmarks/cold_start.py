@@ -90,6 +90,13 @@ def huge_weights(work: Path) -> Path:
     return path if path.exists() else write_published_weights(path, published_shapes(model_config.packaged_config("huge")), seed=7)
 
 
+def noise(work: Path) -> Path:
+    """A sound of five seconds."""
+    path = work / "clip.wav"
+    soundfile.write(path, (0.1 * np.random.default_rng(0).standard_normal(80_000)).astype(np.float32), 16_000, subtype="FLOAT")
+    return path
+
+
 def run_beside_peer(module: str, work: Path) -> None:
     """Run a benchmark again with the same arguments and `--inside`, where the peer can be imported, and end as it ends."""
     command = [str(peer_environment(work / "peer")), "-m", module, "--inside", *sys.argv[1:]]
@@ -103,8 +110,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
 
-    weights, sound = huge_weights(arguments.work), arguments.work / "clip.wav"
-    soundfile.write(sound, (0.1 * np.random.default_rng(0).standard_normal(80_000)).astype(np.float32), 16_000, subtype="FLOAT")
+    weights, sound = huge_weights(arguments.work), noise(arguments.work)
     script = arguments.work / "peer.py"
     script.write_text(PEER)
     commands = {

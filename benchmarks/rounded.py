@@ -16,10 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-import soundfile
-
-from benchmarks.cold_start import huge_weights, measured
+from benchmarks.cold_start import huge_weights, measured, noise
 from benchmarks.machine import machine
 from imagebind_cli.number_types import convert_rounded
 from imagebind_cli.weights.find import find_checkpoint
@@ -46,8 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
 
-    weights, sound = huge_weights(arguments.work), arguments.work / "clip.wav"
-    soundfile.write(sound, (0.1 * np.random.default_rng(0).standard_normal(80_000)).astype(np.float32), 16_000, subtype="FLOAT")
+    weights, sound = huge_weights(arguments.work), noise(arguments.work)
     forms = {".pth": weights} | {dtype: arguments.work / f"huge-{dtype}" for dtype in TYPES}
     for dtype in TYPES:
         if not forms[dtype].exists():

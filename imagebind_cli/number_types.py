@@ -1,4 +1,4 @@
-"""Measure how far a model's vectors move when it computes in another number type, merges tokens, or has weights rounded, measured with its own weights."""
+"""Measure how far a model's vectors move when it computes in another number type, merges tokens, or has rounded weights."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig
-from imagebind_cli.errors import UserError
 from imagebind_cli.model import Model
 from imagebind_cli.weights.checkpoint import Checkpoint
-from imagebind_cli.weights.convert import convert, round_checkpoint
+from imagebind_cli.weights.convert import convert, refuse_existing, round_checkpoint
 from imagebind_cli.weights.model_config import ModelConfig, RoundedRecord, Rounding
 
 ITEMS = 16  # inputs to compare
@@ -83,8 +82,7 @@ def convert_rounded(
     Raises:
         UserError: the folder exists already, the weights are rounded already, or do not fit the number type.
     """
-    if folder.exists():
-        raise UserError(f"{folder} exists already")
+    refuse_existing(folder)  # before anything is measured, which takes minutes
     cpu = torch.device("cpu")
     other = round_checkpoint(checkpoint, dtype)
     assert other.config.rounded is not None

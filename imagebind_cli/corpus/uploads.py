@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -10,8 +9,9 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
+from imagebind_cli.documents import read_object
 from imagebind_cli.errors import UserError
-from imagebind_cli.files import locked, write_text
+from imagebind_cli.files import locked, write_json
 from imagebind_cli.object_storage import download_object, object_address, objects_below, upload_object
 from imagebind_cli.weights.download import home
 
@@ -96,8 +96,8 @@ def _upload(base: str, folder: Path, name: str) -> None:
 
 def _read(folder: Path) -> dict[str, Versions]:
     path = folder / RECORD
-    return json.loads(path.read_bytes()) if path.exists() else {}
+    return read_object(path) if path.exists() else {}
 
 
 def _write(folder: Path, objects: Versions, files: Versions) -> None:
-    write_text(folder / RECORD, json.dumps({"objects": objects, "files": files}))
+    write_json(folder / RECORD, {"objects": objects, "files": files})

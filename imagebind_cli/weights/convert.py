@@ -29,8 +29,7 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any], rou
     Raises:
         UserError: the folder exists already, or the weights do not fit their config or the number type.
     """
-    if folder.exists():
-        raise UserError(f"{folder} exists already")
+    refuse_existing(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replacing(folder) as building:
         building.mkdir()
@@ -45,6 +44,16 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any], rou
         config = replace(checkpoint.config, name=name, origin=dict(origin), files=files, bases={}, rounded=rounding)
         (building / "config.json").write_text(config.to_json(), encoding="utf-8", newline="\n")
     return config
+
+
+def refuse_existing(folder: Path) -> None:
+    """Refuse to write a model where something is.
+
+    Raises:
+        UserError: the folder exists already.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} exists already")
 
 
 def _stored(checkpoint: Checkpoint, name: str, dtype: Rounding | None) -> dict[str, Tensor]:
