@@ -72,20 +72,20 @@ def packs() -> bool:
         exact = bool((_packed_product(rows, packed, scale, zero) == -256 * LARGEST * LARGEST).all())
     except (RuntimeError, AttributeError):
         return False
-    return exact and _seconds(lambda: _packed_product(rows, packed, scale, zero)) < SLOWEST * _seconds(
+    return exact and shortest_seconds(lambda: _packed_product(rows, packed, scale, zero)) < SLOWEST * shortest_seconds(
         lambda: torch._int_mm(rows, weight.T)
     )
 
 
-def _seconds(multiply: Callable[[], Tensor]) -> float:
-    """Return the shortest time of three calls."""
+def shortest_seconds(multiply: Callable[[], object]) -> float:
+    """Return the shortest time of five calls."""
 
     def once() -> float:
         began = time.perf_counter()
         multiply()
         return time.perf_counter() - began
 
-    return min(once() for _ in range(3))
+    return min(once() for _ in range(5))
 
 
 def narrow(encoder: Encoder) -> Encoder:

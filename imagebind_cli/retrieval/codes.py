@@ -11,7 +11,6 @@ best lower bound cannot be answers; the others are scored from the store itself.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -149,24 +148,15 @@ def _multiplies() -> bool:
 
     Old processors saturate at 16 bits, and for some there is only reference code, hundreds of times as slow.
     """
+    from imagebind_cli.int8 import shortest_seconds
+
     rows, queries = (np.full(shape, value, np.int8) for shape, value in (((4096, 1024), -LARGEST), ((1024, 2), LARGEST)))
     try:
         exact = (_product(rows, queries) == -1024 * LARGEST * LARGEST).all()
     except (RuntimeError, AttributeError):
         return False
     wide, narrow = rows.astype(np.float32), queries.astype(np.float32).T
-    return bool(exact) and _seconds(lambda: _product(rows, queries)) < _seconds(lambda: np.vecdot(wide[:, None], narrow))
-
-
-def _seconds(multiply: Callable[[], np.ndarray]) -> float:
-    """Return the shortest time of five calls."""
-
-    def once() -> float:
-        began = time.perf_counter()
-        multiply()
-        return time.perf_counter() - began
-
-    return min(once() for _ in range(5))
+    return bool(exact) and shortest_seconds(lambda: _product(rows, queries)) < shortest_seconds(lambda: np.vecdot(wide[:, None], narrow))
 
 
 class CodeSearch:
@@ -229,15 +219,9 @@ class CodeSearch:
 def _rescore(
     store: StoreReader, query: np.ndarray, rows: np.ndarray, k: int, names: Callable[[np.ndarray], list[str]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k best of some rows and their scores from the store, as `similarity.top_k` computes and sorts them."""
-    vectors = store.rows(rows).astype(np.float64)
-    scores = np.einsum("nd,nd->n", vectors, np.repeat(query[None], len(rows), axis=0))
-    scores = np.where(np.isfinite(scores), scores, -np.inf)
-    best = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
-    tied = len(np.unique(scores[best])) < len(best)
-    ids = names(rows[best]) if tied else [""] * len(best)
-    order = best[sorted(range(len(best)), key=lambda i: (-scores[best[i]], ids[i], rows[best[i]]))][:k]
-    return rows[order], scores[order]
+    """Return the k best of some rows, in rising order, and their scores from the store."""
+    places, scores = top_k([store.rows(rows)], query[None], k, lambda places: names(rows[places]))
+    return rows[places[0]], scores[0]
 
 
 def _read(path: Path, record: dict[str, Any], store: StoreReader) -> Codes | None:

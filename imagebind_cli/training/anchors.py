@@ -202,10 +202,15 @@ class AnchorCache:
         path.parent.mkdir(exist_ok=True)
         if failures:  # before the embeddings, whose file marks the part as complete
             write_json(path.with_suffix(".json"), failures, indent=None)
-        with replacing(path) as place:
-            with open(place, "wb") as written:
-                np.save(written, vectors, allow_pickle=False)
-            append_checksum(place)
+        write_array(path, vectors)
+
+
+def write_array(path: Path, values: np.ndarray) -> None:
+    """Write an array with a checksum after it, which `checksums.check_appended` checks; the file is complete or absent."""
+    with replacing(path) as place:
+        with open(place, "wb") as written:
+            np.save(written, values, allow_pickle=False)
+        append_checksum(place)
 
 
 def _with_defaults(record: dict[str, Any]) -> dict[str, Any]:

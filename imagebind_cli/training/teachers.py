@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from imagebind_cli import registry
-from imagebind_cli.checksums import append_checksum, check_appended
+from imagebind_cli.checksums import check_appended
 from imagebind_cli.errors import UserError
-from imagebind_cli.files import replacing
 from imagebind_cli.store import is_store, open_store
-from imagebind_cli.training.anchors import ROWS, Targets
+from imagebind_cli.training.anchors import ROWS, Targets, write_array
 from imagebind_cli.training.data import PairData
 from imagebind_cli.training.distributed import barrier, rank, world
 from imagebind_cli.training.inputs import is_vector_file
@@ -228,10 +227,7 @@ def _projected(source: Targets, path: Path, count: int, kind: str, size: int) ->
         blocks = (source.read(rows, [0] * len(rows)).numpy() for rows in (range(at, min(at + ROWS, count)) for at in range(0, count, ROWS)))
         found = principal_directions(blocks, size, kind)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as place:
-            with open(place, "wb") as written:
-                np.save(written, found, allow_pickle=False)
-            append_checksum(place)
+        write_array(path, found)
     barrier()
     try:
         check_appended(path)
