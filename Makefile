@@ -7,7 +7,7 @@ BIN := .venv/bin
 demo: .venv/installed
 	@$(BIN)/imagebind demo
 
-test: .venv/installed lint
+test: .venv/developing lint
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # The core tests on the lowest version of everything that pyproject.toml allows; `make test` has the newest.
@@ -22,27 +22,27 @@ oldest:
 	$(OLDEST)/bin/python -W default -m pytest -o filterwarnings=default $(CORE:%=tests/%.py)
 
 # Every input by the command line, on weights of the published size made by rule: 4.8 GB in build/, before every release.
-huge: .venv/installed
+huge: .venv/developing
 	$(BIN)/python -m benchmarks.published_size
 
 # Damaged inputs of every kind, a quarter of an hour; what breaks a rule is kept in build/findings.
-fuzz: .venv/installed
+fuzz: .venv/developing
 	$(BIN)/python -m reliability.fuzz --seconds 900
 
 # Every command that writes, killed, out of disk (as root), with a write or fsync that fails, limited in size, and then run again.
-faults: .venv/installed
+faults: .venv/developing
 	$(BIN)/python -m reliability.faults
 
 # Single bits of weights, stores, prepared samples and run folders, flipped; which command reports each.
-flips: .venv/installed
+flips: .venv/developing
 	$(BIN)/python -m reliability.flips
 
 # A million sentences and 100,000 files: memory and rate along the way.
-soak: .venv/installed
+soak: .venv/developing
 	$(BIN)/python -m reliability.soak
 
 # Some of each campaign, three minutes, as CI runs it.
-shake: .venv/installed
+shake: .venv/developing
 	$(BIN)/python -m reliability.fuzz --seconds 30
 	$(BIN)/python -m reliability.faults --seconds 30 --kills 21 --full 21 --errors 21 --writes 21 --limits 21
 	$(BIN)/python -m reliability.soak --seconds 30
@@ -50,7 +50,7 @@ shake: .venv/installed
 
 # Wheels and sdists, checked; the wheel alone runs the demo in an empty folder. Its environment borrows the installed dependencies.
 WHEEL := build/wheel
-package: .venv/installed
+package: .venv/developing
 	rm -rf dist $(WHEEL)
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m build --outdir dist compat
@@ -63,20 +63,20 @@ package: .venv/installed
 	cd $(WHEEL)/empty && ../bin/python -W error -c 'import imagebind'
 
 # The documentation as a site, with a page for each command, and man pages.
-manual: .venv/installed
+manual: .venv/developing
 	$(BIN)/python -m mkdocs build --strict --quiet -f manual/mkdocs.yml
 	$(BIN)/python -m manual.commands build/man
 
-lint: .venv/installed
+lint: .venv/developing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: .venv/installed
+format: .venv/developing
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/installed
+bench: .venv/developing
 	$(BIN)/python -m benchmarks.exactness --huge
 	$(BIN)/python -m benchmarks.help_text
 	$(BIN)/python -m benchmarks.cold_start
@@ -94,6 +94,11 @@ bench: .venv/installed
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+# With what the tests and the programs for developers need: Ray, databases, other libraries to compare with.
+.venv/developing: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
