@@ -13,13 +13,20 @@ ray_actors.py   the blocks of a job on the actors of a Ray cluster
 cluster.py      `embed_on_cluster` and `preprocess_on_cluster`
 """
 
-from imagebind_cli.corpus.cluster import embed_on_cluster, preprocess_on_cluster, share_pattern
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from imagebind_cli.corpus.estimate import Estimate, estimate
 from imagebind_cli.corpus.job import embed
 from imagebind_cli.corpus.preprocess import Inspection, inspect_inputs, preprocess
-from imagebind_cli.corpus.ray_actors import Cluster
 from imagebind_cli.corpus.share import Share
-from imagebind_cli.corpus.uploads import uploaded
+
+if TYPE_CHECKING:
+    from imagebind_cli.corpus.cluster import embed_on_cluster, preprocess_on_cluster, share_pattern
+    from imagebind_cli.corpus.ray_actors import Cluster
+    from imagebind_cli.corpus.uploads import uploaded
 
 __all__ = [
     "Cluster",
@@ -35,3 +42,16 @@ __all__ = [
     "share_pattern",
     "uploaded",
 ]
+
+_CLUSTER = {
+    **dict.fromkeys(("embed_on_cluster", "preprocess_on_cluster", "share_pattern"), "cluster"),
+    "Cluster": "ray_actors",
+    "uploaded": "uploads",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what clusters and object storage need when it is first used (PEP 562), since the start of `embed` is waited for."""
+    if name not in _CLUSTER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_CLUSTER[name]}"), name)
