@@ -39,9 +39,9 @@ from imagebind_cli.weights import checkpoint, tensor_files
 
 TIMED: list[tuple[ModuleType, str]] = [
     (hdf5, "new_sums"), (folder_writer, "new_sums"), (hdf5, "running_sum"), (folder_writer, "running_sum"), (hdf5, "check_running"),
-    (folder_source, "check_running"), (hdf5, "row_states"), (folder_source, "row_states"), (source, "each_sum"), (source, "check_seal"), (provenance, "check_seal"),
-    (entries, "array_sum"), (entries, "check_seal"), (tar, "array_sum"), (checkpoint, "check_weight_file"), (tensor_files, "tensor_sums"),
-    (log, "_checksum"),
+    (folder_source, "check_running"), (hdf5, "row_states"), (folder_source, "row_states"), (source, "each_sum"), (source, "check_seal"),
+    (provenance, "check_seal"), (entries, "array_sum"), (entries, "check_seal"), (tar, "array_sum"), (checkpoint, "check_weight_file"),
+    (tensor_files, "tensor_sums"), (log, "_checksum"),
 ]  # fmt: skip
 """Functions that compute or compare checksums."""
 
