@@ -16,8 +16,9 @@ import typer
 
 from imagebind_cli import options as reading
 from imagebind_cli import registry
-from imagebind_cli.cli.configuration import OUTPUT, is_set_elsewhere
+from imagebind_cli.cli.configuration import is_set_elsewhere
 from imagebind_cli.cli.talk import detail, say
+from imagebind_cli.cli.verbosity import OUTPUT
 from imagebind_cli.errors import UsageError
 from imagebind_cli.tabular import parse_columns
 
