@@ -37,6 +37,7 @@ ROWS = [
 # Folders whose files may import each other.
 INSIDE = {
     "media",
+    "options",
     "cli",
     "sources",
     "corpus",

@@ -19,7 +19,7 @@ from imagebind_cli.families.languagebind.reading import (
     read_stretches,
     read_whole_video,
 )
-from imagebind_cli.options import REGION_OPTIONS
+from imagebind_cli.options.drawn import REGION_OPTIONS
 from imagebind_cli.weights.family import Family, Publication, WeightLayout
 from imagebind_cli.weights.model_config import ModelConfig
 
