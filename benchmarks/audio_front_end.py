@@ -34,7 +34,7 @@ from imagebind_cli.encoder import Sample
 from imagebind_cli.encoders.audio import RATE, WINDOW_SECONDS, read_audio, spectrograms
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.media.windows import windows
-from imagebind_cli.options import AudioOptions
+from imagebind_cli.options.audio import AudioOptions
 from imagebind_cli.readers import read_source
 from imagebind_cli.registry import face
 from imagebind_cli.weights import model_config

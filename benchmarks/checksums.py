@@ -29,17 +29,19 @@ from benchmarks.store import append, resumed
 from imagebind_cli import corpus, load
 from imagebind_cli.prepared import entries, tar
 from imagebind_cli.similarity import top_k
-from imagebind_cli.store import folder, hdf5, open_store, provenance, source
+from imagebind_cli.store import hdf5, open_store, provenance, source
 from imagebind_cli.store.check import findings
+from imagebind_cli.store.folder import source as folder_source
+from imagebind_cli.store.folder import writer as folder_writer
 from imagebind_cli.store.maintenance import merge
 from imagebind_cli.training import log, resolve_recipe, train
 from imagebind_cli.weights import checkpoint, tensor_files
 
 TIMED: list[tuple[ModuleType, str]] = [
-    (hdf5, "new_sums"), (folder, "new_sums"), (hdf5, "running_sum"), (folder, "running_sum"), (hdf5, "check_running"), (folder, "check_running"),
-    (hdf5, "row_states"), (folder, "row_states"), (source, "each_sum"), (source, "check_seal"), (provenance, "check_seal"),
-    (entries, "array_sum"), (entries, "check_seal"), (tar, "array_sum"), (checkpoint, "check_weight_file"), (tensor_files, "tensor_sums"),
-    (log, "_checksum"),
+    (hdf5, "new_sums"), (folder_writer, "new_sums"), (hdf5, "running_sum"), (folder_writer, "running_sum"), (hdf5, "check_running"),
+    (folder_source, "check_running"), (hdf5, "row_states"), (folder_source, "row_states"), (source, "each_sum"), (source, "check_seal"),
+    (provenance, "check_seal"), (entries, "array_sum"), (entries, "check_seal"), (tar, "array_sum"), (checkpoint, "check_weight_file"),
+    (tensor_files, "tensor_sums"), (log, "_checksum"),
 ]  # fmt: skip
 """Functions that compute or compare checksums."""
 

@@ -259,9 +259,9 @@ class Modality:
     """The contract of an encoder file, which assigns one to `MODALITY`; a family gives one where its inputs or its stem differ.
 
     name: as in `registry.ENCODERS`. readers: how each of its faces is read, by the name that a user gives it; their options are in
-    `options.OPTIONS`. stem: builds the stem from a config. preview: how a clip of one channel is drawn: as a `map` from its smallest to its
-    largest value, as `levels` from 0 to 1, or as a `spectrogram`. options: names of the reading options that the readers know; None for
-    all but those that `options.FAMILY_ONLY` names.
+    `options.modalities.OPTIONS`. stem: builds the stem from a config. preview: how a clip of one channel is drawn: as a `map` from its
+    smallest to its largest value, as `levels` from 0 to 1, or as a `spectrogram`. options: names of the reading options that the readers
+    know; None for all but those that `options.FAMILY_ONLY` names.
     """
 
     name: str

@@ -15,7 +15,8 @@ from imagebind_cli.encoder import IMAGEBIND, EncoderConfig, InputConfig, Reader,
 from imagebind_cli.errors import OptionError, UserError
 from imagebind_cli.media.windows import Times, within
 from imagebind_cli.object_storage import fetch_object, is_object
-from imagebind_cli.options import FAMILY_ONLY, REGION_OPTIONS, ReadingOptions, both_values
+from imagebind_cli.options import FAMILY_ONLY, ReadingOptions, both_values
+from imagebind_cli.options.drawn import REGION_OPTIONS
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.registry import Face, family, modality
 from imagebind_cli.sources import Regions, Stretch, names_store, reason, whole_source

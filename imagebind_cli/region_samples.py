@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imagebind_cli.encoder import Sample
 from imagebind_cli.media.regions import Cuts, cut_regions
-from imagebind_cli.options import DrawnOptions
+from imagebind_cli.options.drawn import DrawnOptions
 
 AT_ONCE = 64  # clips in one sample: an input may have thousands of regions
 

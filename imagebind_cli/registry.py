@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 from imagebind_cli import additions
 from imagebind_cli.errors import UsageError, UserError
-from imagebind_cli.options import ReadingOptions, options_of, read_options
+from imagebind_cli.options import ReadingOptions, read_options
+from imagebind_cli.options.modalities import options_of
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from imagebind_cli import registry
 from imagebind_cli.embedding import Embedded, Embedding
-from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.errors import UserError
 from imagebind_cli.events import log_note
 from imagebind_cli.media.decoding import check_file
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.prepared import Prepared
+from imagebind_cli.server_connection import ServerConnection
 from imagebind_cli.sources import Failure, Item, Regions, Stretch, reason
 
 TOGETHER = 32  # inputs of a request, at most
 CONNECTIONS = 4  # requests under way
-PATIENCE = 60.0  # seconds for which a busy server is asked again
-TIMEOUT = 600.0  # seconds without an answer
 OVERHEAD = 4096  # bytes of a request besides its files
 
 Result = Embedded | Failure
@@ -46,18 +42,12 @@ class RemoteModel:
     """
 
     def __init__(self, address: str, token: str | None = None, note: Callable[[str], None] = log_note) -> None:
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
-            raise UsageError(f"{address!r} is not the address of a server, as http://127.0.0.1:8000")
-        self.address, self._parts, self._note = address.rstrip("/"), parts, note
-        self._headers = {"Content-Type": "application/json"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
-        self._lock = threading.Lock()
-        self._idle: list[http.client.HTTPConnection] = []
-        self._running = 0  # streams of items; without one no connection is kept
+        self._connection, self._note = ServerConnection(address, token), note
+        self.address = self._connection.address
 
     @cached_property
     def _described(self) -> Mapping[str, Any]:
-        (described,) = self._ask("GET", "/v1/models")["data"]
+        (described,) = self._connection.ask("GET", "/v1/models")["data"]
         if described.get("untrained"):
             self._note(f"model {described['id']} of {self.address} is untrained: nearness means little")
         return described  # type: ignore[no-any-return]
@@ -109,7 +99,7 @@ class RemoteModel:
     def record(self, modality: str, options: ReadingOptions | None = None, pool: str = "mean") -> dict[str, Any]:
         """Describe how the model makes embeddings of a modality; see `Model.record`."""
         chosen = {} if options is None else options.choices()
-        record: dict[str, Any] = self._ask("POST", "/provenance", {"modality": modality, "options": chosen, "pool": pool})
+        record: dict[str, Any] = self._connection.ask("POST", "/provenance", {"modality": modality, "options": chosen, "pool": pool})
         return record
 
     def embed_items(
@@ -148,20 +138,19 @@ class RemoteModel:
         def send(batch: list[Item | Failure]) -> Future[list[Result]]:
             return pool.submit(self._request, modality, batch, settings)
 
-        self._count(1)
-        threading.Thread(target=_take_all, args=(items, arrived, stop), name="items", daemon=True).start()
-        threading.Thread(target=_send_all, args=(arrived, sent, send, stop), name="batches", daemon=True).start()
-        try:
-            while (entry := sent.get()) is not None:
-                if isinstance(entry, BaseException):
-                    raise entry
-                batch, results = entry
-                for item, result in zip(batch, results.result(), strict=True):
-                    yield (item, result) if isinstance(item, Item) else (Item(item.id, None), result)
-        finally:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            self._count(-1)
+        with self._connection.kept_open():
+            threading.Thread(target=_take_all, args=(items, arrived, stop), name="items", daemon=True).start()
+            threading.Thread(target=_send_all, args=(arrived, sent, send, stop), name="batches", daemon=True).start()
+            try:
+                while (entry := sent.get()) is not None:
+                    if isinstance(entry, BaseException):
+                        raise entry
+                    batch, results = entry
+                    for item, result in zip(batch, results.result(), strict=True):
+                        yield (item, result) if isinstance(item, Item) else (Item(item.id, None), result)
+            finally:
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
 
     def _request(self, modality: str, batch: Sequence[Item | Failure], settings: Mapping[str, Any]) -> list[Result]:
         """Embed a batch in as many requests as its size needs."""
@@ -199,75 +188,12 @@ class RemoteModel:
         if not entries:
             return
         body = {"input": [entry for _, entry in entries], "encoding_format": "base64", **settings}
-        data = self._ask("POST", "/v1/embeddings", body)["data"]
+        data = self._connection.ask("POST", "/v1/embeddings", body)["data"]
         of_index: dict[int, list[dict[str, Any]]] = {}
         for entry in data:
             of_index.setdefault(entry["index"], []).append(entry)
         for index, (number, _) in enumerate(entries):
             results[number] = _result(batch[number].id, of_index[index])
-
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        """Ask the server, again while it is busy.
-
-        Raises:
-            UserError: it cannot be reached, or refuses, with its reason.
-        """
-        data = None if body is None else json.dumps(body).encode()
-        until = time.monotonic() + PATIENCE
-        while True:
-            status, content, again = self._send(method, path, data)
-            if status == 503 and time.monotonic() < until:
-                time.sleep(again)
-                continue
-            break
-        try:
-            answer = json.loads(content)
-        except ValueError:
-            raise UserError(f"{self.address}: answered {status}, and not as imagebind serve does") from None
-        if status == 200 or (status == 422 and "data" in answer):
-            return answer
-        error = answer.get("error") if isinstance(answer, dict) else None
-        message = error.get("message") if isinstance(error, dict) else None
-        hint = "; set IMAGEBIND_TOKEN" if status == 401 else ""
-        raise UserError(f"{self.address}: {message or f'answered {status}, and not as imagebind serve does'}{hint}")
-
-    def _send(self, method: str, path: str, data: bytes | None) -> tuple[int, bytes, float]:
-        """Send a request; return the status, the body, and the seconds after which to ask again."""
-        while True:
-            with self._lock:
-                kept = self._idle.pop() if self._idle else None
-            connection = kept or self._connection()
-            try:
-                connection.request(method, self._parts.path.rstrip("/") + path, data, self._headers)
-                answer = connection.getresponse()
-                result = answer.status, answer.read(), float(answer.getheader("Retry-After") or 1)
-            except (http.client.HTTPException, OSError) as error:
-                connection.close()
-                if kept is None:  # one that was kept may have been closed since
-                    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                    raise UserError(f"{self.address}: {why}; is `imagebind serve` running there?") from None
-                continue
-            self._keep(connection)
-            return result
-
-    def _connection(self) -> http.client.HTTPConnection:
-        make = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
-        return make(str(self._parts.hostname), self._parts.port, timeout=TIMEOUT)
-
-    def _keep(self, connection: http.client.HTTPConnection) -> None:
-        with self._lock:
-            if self._running:
-                self._idle.append(connection)
-                return
-        connection.close()
-
-    def _count(self, change: int) -> None:
-        """Count streams of items, and close the connections after the last."""
-        with self._lock:
-            self._running += change
-            left, self._idle = ([], self._idle) if self._running else (self._idle, [])
-        for connection in left:
-            connection.close()
 
 
 def _take_all(items: Iterable[Item | Failure], arrived: queue.Queue[_Arrived], stop: threading.Event) -> None:

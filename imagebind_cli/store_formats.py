@@ -16,7 +16,7 @@ from typing import Any
 class StoreFormat:
     """A format of stores.
 
-    module: the file in `store/` that defines the next three. writer: a class, a `writer.Format`. reader: a function or class that returns a
+    module: the file or folder in `store/` that defines the next three. writer: a class, a `writer.Format`. reader: a function or class that returns a
     `source.Source`. start: a regular expression that a file's first bytes match; None for a format of folders. recognise: a function that
     checks a path and its first bytes; needed where `start` also fits files that are not stores, such as a user's tables of motion.
     rewritable: whether a new store can replace it, as one file or by a `writer.Rewritable`.

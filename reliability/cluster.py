@@ -26,7 +26,7 @@ import numpy as np
 from ray.cluster_utils import Cluster
 
 from imagebind_cli.store import open_store
-from imagebind_cli.store.folder import INDEX
+from imagebind_cli.store.folder.files import INDEX
 from imagebind_cli.store.growing import HEADER
 
 TARGETS = ("actor", "driver", "node")

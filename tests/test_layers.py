@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "imagebind_cli"
 # A module imports only from rows above its own.
 ROWS = [
     ["checksums", "crashes", "descriptors", "errors", "fingerprint", "printable", "signals", "store_formats"],
-    ["events", "files", "file_kinds", "documents", "additions", "boxes", "object_storage"],
+    ["events", "files", "file_kinds", "documents", "additions", "boxes", "object_storage", "server_connection"],
     ["options"],
     ["registry"],
     ["libraries", "tabular", "store", "media", "transformer", "similarity", "metrics", "embedding"],
@@ -37,6 +37,7 @@ ROWS = [
 # Folders whose files may import each other.
 INSIDE = {
     "media",
+    "options",
     "cli",
     "sources",
     "corpus",

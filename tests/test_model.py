@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import imagebind_cli as ib
-from imagebind_cli.options import OPTIONS, flags
+from imagebind_cli.options.modalities import OPTIONS, flags
 from imagebind_cli.registry import face
 from tests import generate
 

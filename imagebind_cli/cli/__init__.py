@@ -21,9 +21,10 @@ from typer.core import TyperGroup
 
 from imagebind_cli.cli import configuration
 from imagebind_cli.cli.command import commands_on_demand
-from imagebind_cli.cli.configuration import PARSER_ERROR
 from imagebind_cli.cli.output import StdoutClosed, open_standard_streams, write
+from imagebind_cli.cli.parser import PARSER_ERROR
 from imagebind_cli.cli.talk import detail, is_verbose, say_error, say_traceback, start_talking
+from imagebind_cli.cli.verbosity import QUIET, VERBOSE
 from imagebind_cli.errors import OptionError, UsageError, UserError, first_line, is_broken_pipe
 from imagebind_cli.printable import printable
 from imagebind_cli.signals import BROKEN_PIPE, heeded_signals
@@ -85,8 +86,8 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, help="Print the version and exit; with -v, what it runs on, too.")
     ] = False,
-    quiet: Annotated[bool, configuration.QUIET] = False,
-    verbose: Annotated[bool, configuration.VERBOSE] = False,
+    quiet: Annotated[bool, QUIET] = False,
+    verbose: Annotated[bool, VERBOSE] = False,
 ) -> None:
     pass
 

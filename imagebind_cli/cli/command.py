@@ -11,9 +11,10 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from imagebind_cli import options as reading
 from imagebind_cli.cli.flags import MODALITY, REGION_FLAGS, modality_flags, refuse_flag
 from imagebind_cli.errors import UsageError
+from imagebind_cli.options import modalities as reading
+from imagebind_cli.options.drawn import REGION_OPTIONS
 from imagebind_cli.registry import MODALITIES
 
 SHOW_ALL = "--help-all"
@@ -109,7 +110,7 @@ class ModalityGroup(TyperGroup):
             _shown(parameter, f"Reading {modality}")
             if parameter.name in flags
             else _shown(parameter)
-            if parameter.name in REGION_FLAGS and flags.issuperset(reading.REGION_OPTIONS)
+            if parameter.name in REGION_FLAGS and flags.issuperset(REGION_OPTIONS)
             else copy.copy(parameter)
             for parameter in self._parameters
             if parameter.name in flags or (parameter.name not in known and not _is_flag_of(flags, parameter))

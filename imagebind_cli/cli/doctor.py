@@ -8,8 +8,10 @@ from typing import Any
 import typer
 
 from imagebind_cli.cli.command import single_command
-from imagebind_cli.cli.configuration import Configuration, configuration_files, option_variables, shown_value
+from imagebind_cli.cli.configuration import Configuration
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
+from imagebind_cli.cli.settings import configuration_files
+from imagebind_cli.cli.variables import option_variables, shown_value
 from imagebind_cli.errors import UserError
 from imagebind_cli.installation import Check, check_installation
 

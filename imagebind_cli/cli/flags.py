@@ -1,4 +1,4 @@
-"""The flags that several commands share, each declared once. Those about reading come from `options.all_options`: a new option is a new flag."""
+"""The flags that several commands share, each declared once. Those about reading come from `options.modalities`: a new option is a new flag."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
 
 import typer
 
-from imagebind_cli import options as reading
 from imagebind_cli import registry
-from imagebind_cli.cli.configuration import OUTPUT, is_set_elsewhere
+from imagebind_cli.cli.configuration import is_set_elsewhere
 from imagebind_cli.cli.talk import detail, say
+from imagebind_cli.cli.verbosity import OUTPUT
 from imagebind_cli.errors import UsageError
+from imagebind_cli.options import modalities as reading
 from imagebind_cli.tabular import parse_columns
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ from imagebind_cli.cli.flags import (
 )
 from imagebind_cli.cli.inputs import command_inputs
 from imagebind_cli.cli.memory import keep_freed_memory
-from imagebind_cli.cli.output import STDOUT, write
+from imagebind_cli.cli.output import STDOUT, write, write_report_file
 from imagebind_cli.cli.retrieve import QueryCommand, Vector, Weights, queries_in_order, query_option, with_query_flags
 from imagebind_cli.cli.suites import (
     Draws,
@@ -51,7 +51,6 @@ from imagebind_cli.cli.suites import (
     open_suite_of,
     refuse_with_suite,
     refuse_without_suite,
-    write_suite_report,
 )
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
@@ -170,7 +169,7 @@ def locate_command(
         check_suite_report(report)
         from imagebind_cli.grounding.suites import open_location_suite
 
-        opened = open_suite_of(open_location_suite, suite, root, suite_option, limit, modality)
+        opened = open_suite_of(partial(open_location_suite, limit=limit), suite, root, suite_option, modality)
         _run_suite(opened, space, chosen_method, size, chosen, draws, report, answers, errors)
         return
     refuse_without_suite({"--root": root, "--suite-option": suite_option, "--limit": limit, "--report": report})
@@ -237,7 +236,7 @@ def _run_suite(
                 listener=talk,
             )
         answers.say_where(talk)
-        write_suite_report(scores, report)
+        write_report_file(scores, report)
     if talk.failed:
         raise typer.Exit(1)
 

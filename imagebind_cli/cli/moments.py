@@ -30,7 +30,7 @@ from imagebind_cli.cli.live import LiveOptions, hidden_live_flags, refuse_with_l
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.moments_live import print_live_moments
 from imagebind_cli.cli.option_groups import with_option_groups
-from imagebind_cli.cli.output import STDOUT, write
+from imagebind_cli.cli.output import STDOUT, write, write_report_file
 from imagebind_cli.cli.retrieve import Queries, QueryCommand, Vector, Weights, queries_in_order, query_option, with_query_flags
 from imagebind_cli.cli.suites import (
     Draws,
@@ -40,7 +40,6 @@ from imagebind_cli.cli.suites import (
     check_suite_report,
     open_suite_of,
     refuse_without_suite,
-    write_suite_report,
 )
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
 from imagebind_cli.errors import UsageError, writing
@@ -177,7 +176,7 @@ def moments_command(
         check_suite_report(report)
         from imagebind_cli.grounding.suites import open_moment_suite
 
-        opened = open_suite_of(open_moment_suite, suite, root, suite_option, limit, modality and str(modality))
+        opened = open_suite_of(partial(open_moment_suite, limit=limit), suite, root, suite_option, modality and str(modality))
         settings = {
             "keep": keep,
             "reading": options_among({opened.modality}, chosen, "query"),
@@ -260,7 +259,7 @@ def _run_suite(
     with Talk(errors, done="answered") as talk:
         with line_if_stopped(lambda: f"stopped; the same command begins again{kept}"), writing("stdout"):
             scores = run_moment_suite(suite, stores=stores, model=space, output=give, listener=talk, **settings)
-        write_suite_report(scores, report)
+        write_report_file(scores, report)
     if talk.failed:
         raise typer.Exit(1)
 

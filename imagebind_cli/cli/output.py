@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagebind_cli.errors import UserError, is_broken_pipe, writing
+from imagebind_cli.files import write_text
 from imagebind_cli.printable import escaped
 
 if TYPE_CHECKING:
+    from imagebind_cli.evaluation import Comparison, Report
     from imagebind_cli.publishing import Upload
 
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON in place of text.")]
@@ -75,6 +77,18 @@ def check_output_file(path: Path) -> None:
         raise UserError(f"{path}: there is no folder {path.parent}")
     if path != STDOUT and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
         raise UserError(f"{path}: cannot be written to")
+
+
+def write_report_file(report: Report | Comparison, path: Path | None) -> None:
+    """Write a report as JSON to a file, or to stdout for `-`; nowhere for None.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if path == STDOUT:
+        write(report.as_json().encode())
+    elif path is not None:
+        write_text(path, report.as_json())
 
 
 def open_standard_streams() -> None:

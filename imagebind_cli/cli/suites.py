@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 
-from imagebind_cli.cli.output import STDOUT, check_output_file, write
+from imagebind_cli.cli.output import check_output_file
 from imagebind_cli.errors import UsageError
-from imagebind_cli.files import write_text
-
-if TYPE_CHECKING:
-    from imagebind_cli.evaluation import Report
 
 
 class OpenedSuite(Protocol):
@@ -63,17 +59,15 @@ def required_root(root: Path | None) -> Path:
     return root
 
 
-def open_suite_of(
-    open_suite: Callable[..., S], name: str, root: Path | None, settings: list[str] | None, limit: int | None, modality: str | None
-) -> S:
+def open_suite_of(open_suite: Callable[..., S], name: str, root: Path | None, settings: list[str] | None, modality: str | None) -> S:
     """Open a suite of a command that is asked for one modality, None for any.
 
     Args:
-        open_suite: opens it by its name, the folder of its dataset, its options and a limit.
+        open_suite: opens it by its name, the folder of its dataset and its options.
     Raises:
         UsageError: no folder, a malformed option, or a suite of another modality. UserError: as `open_suite`.
     """
-    suite = open_suite(name, required_root(root), suite_settings(settings or ()), limit)
+    suite = open_suite(name, required_root(root), suite_settings(settings or ()))
     if modality not in (None, suite.modality):
         raise UsageError(f"suite {name} is of {suite.modality}, not {modality}")
     return suite
@@ -109,15 +103,3 @@ def check_suite_report(path: Path | None) -> None:
     """
     if path is not None:
         check_output_file(path)
-
-
-def write_suite_report(report: Report, path: Path | None) -> None:
-    """Write a report to a file, or to stdout for `-`.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    if path == STDOUT:
-        write(report.as_json().encode())
-    elif path is not None:
-        write_text(path, report.as_json())

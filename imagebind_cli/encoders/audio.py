@@ -20,7 +20,7 @@ from imagebind_cli.media.audio.sound import Excerpt, Sound, Waveform
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.windows import Times, cut, seconds, windows
-from imagebind_cli.options import AudioOptions
+from imagebind_cli.options.audio import AudioOptions
 
 RATE = 16_000
 WINDOW_SECONDS = 2

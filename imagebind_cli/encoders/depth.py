@@ -18,7 +18,7 @@ from imagebind_cli.media.maps.formats import read_map
 from imagebind_cli.media.maps.holes import fill_nearest
 from imagebind_cli.media.maps.missing import CODES, coded_as_missing, stretched_range
 from imagebind_cli.media.maps.pixel_map import PixelMap
-from imagebind_cli.options import DepthOptions
+from imagebind_cli.options.depth import DepthOptions
 from imagebind_cli.region_samples import region_samples
 
 NEAREST, FARTHEST = 0.01, 50.0  # metres; OMNIVORE clips depth here

@@ -23,7 +23,7 @@ from imagebind_cli.media.motion.columns import CHANNELS
 from imagebind_cli.media.motion.recordings import Recording, in_standard_units, read_recording
 from imagebind_cli.media.motion.signals import Gap, gaps, resample, slow_part, to_even_grid
 from imagebind_cli.media.windows import cut, seconds, windows
-from imagebind_cli.options import IMUOptions
+from imagebind_cli.options.imu import IMUOptions
 
 WINDOW_SECONDS = 5
 WINDOWS_AT_ONCE = 64

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
 from imagebind_cli.errors import UserError
-from imagebind_cli.options import TextOptions
+from imagebind_cli.options.text import TextOptions
 
 MERGES = 49152 - 256 - 2  # the published vocabulary ends here; the file continues
 START, END = 49406, 49407

@@ -22,7 +22,7 @@ from imagebind_cli.media.maps.palettes import PALETTES, undo_palette
 from imagebind_cli.media.maps.pixel_map import PixelMap
 from imagebind_cli.media.maps.telemetry import picture_rows
 from imagebind_cli.media.maps.thermal_jpeg import ZERO_CELSIUS, Thermogram, is_from_dji, read_thermogram
-from imagebind_cli.options import ThermalOptions
+from imagebind_cli.options.thermal import ThermalOptions
 from imagebind_cli.region_samples import region_samples
 
 GREY, COUNTS, NUMBERS, CELSIUS = "grey levels", "counts", "numbers", "°C"

@@ -25,7 +25,7 @@ from imagebind_cli.media.video.clips import VideoFile, open_video
 from imagebind_cli.media.video.frame_folder import FPS, FrameFolder
 from imagebind_cli.media.views import View
 from imagebind_cli.media.windows import adjacent, cut, seconds, seen, windows
-from imagebind_cli.options import ALL_FRAMES, FAST, VisionOptions
+from imagebind_cli.options.vision import ALL_FRAMES, FAST, VisionOptions
 from imagebind_cli.region_samples import region_samples
 
 CLIP_SECONDS = 2

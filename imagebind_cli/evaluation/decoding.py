@@ -11,7 +11,7 @@ import numpy as np
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.model import Model
-from imagebind_cli.options import EXACT, FAST
+from imagebind_cli.options.vision import EXACT, FAST
 
 MOST = 200  # files that are compared
 ENDINGS = {".jpg", ".jpeg"}

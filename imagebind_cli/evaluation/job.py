@@ -19,7 +19,8 @@ from imagebind_cli.evaluation.truth import Truth, open_truth, refuse_column
 from imagebind_cli.evaluation.vectors import VectorSource, open_stores
 from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.file_kinds import Others
-from imagebind_cli.options import REGION_OPTIONS, folders_are_frames
+from imagebind_cli.options import folders_are_frames
+from imagebind_cli.options.drawn import REGION_OPTIONS
 from imagebind_cli.registry import face
 from imagebind_cli.sources import BoxFile, Inputs
 from imagebind_cli.space import Space

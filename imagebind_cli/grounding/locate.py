@@ -22,7 +22,8 @@ from imagebind_cli.grounding.heat_maps import HeatMaps
 from imagebind_cli.grounding.located import Located
 from imagebind_cli.grounding.locator import DIVISORS, SHARES, Asked, Locator
 from imagebind_cli.grounding.pieces import Pieces, read_pieces
-from imagebind_cli.options import REGION_OPTIONS, ReadingOptions, folders_are_frames
+from imagebind_cli.options import ReadingOptions, folders_are_frames
+from imagebind_cli.options.drawn import REGION_OPTIONS
 from imagebind_cli.readers import check_options
 from imagebind_cli.retrieval.finder import Strict
 from imagebind_cli.retrieval.requests import QueryRequest, combined_request, request_of_row

@@ -12,7 +12,8 @@ from typing import Any
 
 from imagebind_cli import registry
 from imagebind_cli.errors import UsageError, UserError
-from imagebind_cli.options import ALL_FRAMES, both_values
+from imagebind_cli.options import both_values
+from imagebind_cli.options.vision import ALL_FRAMES
 from imagebind_cli.registry import Face, with_default_options
 from imagebind_cli.store import StoreReader
 

@@ -15,7 +15,7 @@ from imagebind_cli.encoders.vision import CLIP_SECONDS, PIXELS_AT_ONCE, clip_ten
 from imagebind_cli.errors import UsageError
 from imagebind_cli.live.cutting import LATE, StreamFormat, StreamWindow, span
 from imagebind_cli.media.windows import seen
-from imagebind_cli.options import VisionOptions
+from imagebind_cli.options.vision import VisionOptions
 
 FORMAT = "rawvideo"
 

@@ -20,7 +20,7 @@ from imagebind_cli.errors import UsageError
 from imagebind_cli.live.cutting import LATE, StreamFormat, StreamWindow, span
 from imagebind_cli.media.motion.recordings import in_standard_units
 from imagebind_cli.media.motion.signals import reach_of, resample
-from imagebind_cli.options import IMUOptions
+from imagebind_cli.options.imu import IMUOptions
 
 LONGEST_LINE = 1 << 16  # bytes
 FEWEST = 8  # readings of which the columns are told apart

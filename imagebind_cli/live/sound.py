@@ -16,7 +16,7 @@ from imagebind_cli.errors import UsageError
 from imagebind_cli.live.cutting import LATE, StreamFormat, StreamWindow, span
 from imagebind_cli.media.audio.sound import check_numbers
 from imagebind_cli.media.resampling import Resampled
-from imagebind_cli.options import AudioOptions
+from imagebind_cli.options.audio import AudioOptions
 
 FORMATS = {"u8": ("u1", 128), "s16le": ("<i2", 0), "s32le": ("<i4", 0), "f32le": ("<f4", 0)}  # a number's type, and which is silence
 ENDLESS = 1 << 56  # samples

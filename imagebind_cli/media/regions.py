@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from imagebind_cli.media.masks import Mask
-from imagebind_cli.options import DrawnOptions
+from imagebind_cli.options.drawn import DrawnOptions
 
 if TYPE_CHECKING:  # a search in a store imports no Pillow
     from PIL import Image

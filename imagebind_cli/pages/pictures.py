@@ -24,7 +24,7 @@ from imagebind_cli.media.maps.formats import read_map
 from imagebind_cli.media.maps.palettes import ramp
 from imagebind_cli.media.motion.recordings import read_recording
 from imagebind_cli.media.video.clips import open_video
-from imagebind_cli.options import ThermalOptions
+from imagebind_cli.options.thermal import ThermalOptions
 from imagebind_cli.pages.preview import grey, traces
 from imagebind_cli.registry import PAGE_PICTURES
 from imagebind_cli.sources import Stretch

@@ -11,7 +11,8 @@ import numpy as np
 from imagebind_cli import registry
 from imagebind_cli.errors import UserError
 from imagebind_cli.events import Listener
-from imagebind_cli.options import EXCLUSIVE, REGION_OPTIONS, both_values
+from imagebind_cli.options import EXCLUSIVE, both_values
+from imagebind_cli.options.drawn import REGION_OPTIONS
 from imagebind_cli.retrieval.requests import BATCH, LIKE, VECTOR, QueryRequest, describe
 from imagebind_cli.retrieval.search import Query
 from imagebind_cli.retrieval.stored_items import Exhibit, QueryPart, RowPlace, stored_exhibit, stored_item

@@ -8,7 +8,7 @@ writer.py        `Store`; `store_formats` lists the formats
 lines.py         the formats `.jsonl` and `.npy`
 tensors.py       the format `.safetensors`
 hdf5.py          the format `.h5`
-folder.py        the format `.store`
+folder/          the format `.store`
 growing.py       files that are appended to, for `.jsonl`, `.npy` and `.store`
 journal.py       a file that changes in whole steps, for `.h5`
 sums.py          the checksums of rows

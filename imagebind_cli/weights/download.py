@@ -20,7 +20,7 @@ from imagebind_cli.weights.origin import ORIGIN, OriginRecord, file_size, is_fet
 
 def home() -> Path:
     """Return where downloaded models are: `$IMAGEBIND_HOME`, else `imagebind` in the user's cache folder. Does not create it."""
-    if place := os.environ.get("IMAGEBIND_HOME"):  # a variable without an option is also named in cli/configuration.NO_OPTIONS
+    if place := os.environ.get("IMAGEBIND_HOME"):  # a variable without an option is also named in cli/variables.NO_OPTIONS
         return Path(place).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "imagebind"
 

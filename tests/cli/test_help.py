@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imagebind_cli import options, registry
+from imagebind_cli import registry
 from imagebind_cli.cli.flags import modality_flags
+from imagebind_cli.options import modalities
 from tests import generate
 
 Run = Any
@@ -44,7 +45,7 @@ def own_flags(modality: str) -> set[str]:
     return {name.replace("_", "-") for name in modality_flags([modality])}
 
 
-READING = {name.replace("_", "-") for name in options.flags()}
+READING = {name.replace("_", "-") for name in modalities.flags()}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_a_group_lists_its_modalities_and_the_common_options_under_headings(help
     lines = help(command)
     listed = lines[lines.index("Modalities:") + 1 :][: len(registry.MODALITIES)]
     assert [line.split()[0] for line in listed] == list(registry.MODALITIES)
-    assert all(options.SUMMARIES[line.split()[0]] in line for line in listed)
+    assert all(modalities.SUMMARIES[line.split()[0]] in line for line in listed)
     assert {"Input", "Output", "Model"} <= set(headings(lines))
 
 

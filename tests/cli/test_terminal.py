@@ -87,7 +87,7 @@ def test_nothing_that_a_terminal_acts_on_is_printed(
         monkeypatch.setenv("IMAGEBIND_EMBED_DTYPE", "x\x1b")
         monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
     elif (folder / "imagebind.toml").exists():
-        monkeypatch.setattr("imagebind_cli.cli.configuration.FILE", "none.toml")
+        monkeypatch.setattr("imagebind_cli.cli.settings.FILE", "none.toml")
     if command == "weights list":
         (home / "hf/x--y").mkdir(parents=True)
         (home / "hf/x--y/origin.json").write_text(json.dumps({"address": EVIL}))

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imagebind_cli import corpus, options
+from imagebind_cli import corpus
 from imagebind_cli.errors import OptionError, UsageError, UserError
 from imagebind_cli.evaluation import ClassOptions, classify
 from imagebind_cli.evaluation.truth import labels_of
 from imagebind_cli.events import Listener
+from imagebind_cli.options.modalities import flags
 from imagebind_cli.registry import face
 from imagebind_cli.retrieval import find
 from imagebind_cli.similarity import combine
@@ -206,7 +207,7 @@ def test_a_manifest_and_windows(photos: Path, tiny: Any) -> None:
 
 @pytest.mark.parametrize("job", [corpus.embed, corpus.estimate])
 def test_no_reading_option_is_taken_for_a_setting_of_the_job(job: Any) -> None:
-    assert not options.flags().keys() & inspect.signature(job).parameters.keys()
+    assert not flags().keys() & inspect.signature(job).parameters.keys()
 
 
 def test_an_estimate_reads_as_the_job_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Any) -> None:

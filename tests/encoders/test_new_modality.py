@@ -79,8 +79,9 @@ def test_a_folder_skips_what_is_no_touch(place, python):
 WITH_OPTION = """
 import dataclasses, sys
 from imagebind_cli import options
+from imagebind_cli.options.modalities import OPTIONS
 load = options.choice(4095, "Number that a fully loaded sensor gives.", minimum=1)
-options.OPTIONS["touch"] = dataclasses.make_dataclass("TouchOptions", [("full_load", int, load)], frozen=True, bases=(options.ReadingOptions,))
+OPTIONS["touch"] = dataclasses.make_dataclass("TouchOptions", [("full_load", int, load)], frozen=True, bases=(options.ReadingOptions,))
 from imagebind_cli.cli import run_command_line
 run_command_line()
 """

@@ -18,7 +18,8 @@ from imagebind_cli.encoder import Sample
 from imagebind_cli.encoders import thermal
 from imagebind_cli.errors import UserError
 from imagebind_cli.media.maps import palettes
-from imagebind_cli.options import OPTIONS, ThermalOptions
+from imagebind_cli.options.modalities import OPTIONS
+from imagebind_cli.options.thermal import ThermalOptions
 from imagebind_cli.pages import preview
 from imagebind_cli.registry import face
 from imagebind_cli.weights import model_config

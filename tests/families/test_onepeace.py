@@ -24,7 +24,7 @@ from imagebind_cli.errors import OptionError, UserError
 from imagebind_cli.families import onepeace
 from imagebind_cli.families.onepeace import reading
 from imagebind_cli.media.windows import Moment
-from imagebind_cli.options import AudioOptions
+from imagebind_cli.options.audio import AudioOptions
 from imagebind_cli.sources import Regions, Stretch
 from imagebind_cli.training.plan import make_plan
 from imagebind_cli.training.recipe import PairRecipe, Recipe

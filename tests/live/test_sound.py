@@ -22,7 +22,7 @@ from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener
 from imagebind_cli.live import StreamFormat, embed_stream
 from imagebind_cli.live.sound import SoundCutter
-from imagebind_cli.options import AudioOptions
+from imagebind_cli.options.audio import AudioOptions
 from imagebind_cli.store import open_store
 from tests import generate
 from tests.conftest import Run, Start

@@ -12,7 +12,8 @@ from PIL import Image
 
 from imagebind_cli.media.masks import PictureMask, PolygonMask, RunLengthMask, parse_segmentation
 from imagebind_cli.media.regions import Cuts, Region, cut_regions, parse_box, tiles
-from imagebind_cli.options import DepthOptions, VisionOptions
+from imagebind_cli.options.depth import DepthOptions
+from imagebind_cli.options.vision import VisionOptions
 from tests import generate
 
 WIDTH, HEIGHT = generate.PICTURE_SIZE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import socket
 import subprocess
@@ -235,11 +234,3 @@ class TestRefusals:
             threading.Thread(target=answer, daemon=True).start()
             run = imagebind("embed", "text", "a", "--server", f"http://127.0.0.1:{other.getsockname()[1]}")
         assert (run.code, "not as imagebind serve does" in run.err) == (1, True)
-
-
-def test_a_busy_server_is_asked_again(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter(
-        [(503, b"{}", 0.01), (503, b"{}", 0.01), (200, json.dumps({"data": [{"id": "tiny", "untrained": False}]}).encode(), 1.0)]
-    )
-    monkeypatch.setattr(RemoteModel, "_send", lambda self, method, path, data: next(answers))
-    assert RemoteModel("http://127.0.0.1:1").name == "tiny"

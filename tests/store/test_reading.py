@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store import FORMATS, STAMP, Row, Stamp, Store, folder, id_hash, is_store, open_store, source
+from imagebind_cli.store import FORMATS, STAMP, Row, Stamp, Store, id_hash, is_store, open_store, source
+from imagebind_cli.store.folder import writer as folder_writer
 from imagebind_cli.store.writer import StoredIds
 from imagebind_cli.store_formats import StoreFormat
 from tests import generate
@@ -159,7 +160,7 @@ def test_replaced_rows_are_out_of_sight_everywhere(path: Path) -> None:
 
 
 def test_a_folder_of_many_parts_is_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "PART_BYTES", 7 * 4 * DIM)  # seven rows
+    monkeypatch.setattr(folder_writer, "PART_BYTES", 7 * 4 * DIM)  # seven rows
     path = tmp_path / "a.store"
     for start in (0, 5, 14, 15, 40):  # in the middle of a part, at its end, over several
         write(path, rows(60)[start : {0: 5, 5: 14, 14: 15, 15: 40, 40: 60}[start]])

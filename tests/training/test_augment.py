@@ -10,7 +10,7 @@ from torchvision.transforms import RandomErasing, RandomResizedCrop
 from imagebind_cli.media.picture_operations import COLOURS, DISTORTIONS
 from imagebind_cli.media.views import Crop, View
 from imagebind_cli.media.windows import Moment, windows
-from imagebind_cli.options import OPTIONS, flags
+from imagebind_cli.options.modalities import OPTIONS, flags
 from imagebind_cli.readers import input_record, read_source
 from imagebind_cli.registry import face
 from imagebind_cli.training.augment import AMOUNTS, draw_place, draw_view, mask_frequencies, turn_sensors

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from imagebind_cli.encoders.text import read_text
-from imagebind_cli.options import TextOptions
+from imagebind_cli.options.text import TextOptions
 from imagebind_cli.weights.model_config import packaged_config
 
 CONTEXT = 77  # token ids of a text, padding included

@@ -102,7 +102,7 @@ class RecordingClip:
 
         from imagebind_cli.media.motion.columns import CHANNELS
         from imagebind_cli.media.motion.signals import resample, to_even_grid
-        from imagebind_cli.options import IMUOptions
+        from imagebind_cli.options.imu import IMUOptions
 
         recording = _recording(self.path)
         if recording.times is None:

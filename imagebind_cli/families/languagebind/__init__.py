@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from imagebind_cli.encoder import InputConfig, Modality
 from imagebind_cli.encoders.text import TextStem
-from imagebind_cli.families.clip import transformers_rows
+from imagebind_cli.families.clip.transformers import transformers_rows
 from imagebind_cli.families.languagebind.adapters import fold_adapters, published_spelling
 from imagebind_cli.families.languagebind.config import NAME, is_languagebind, languagebind_config
 from imagebind_cli.families.languagebind.reading import (
@@ -19,7 +19,7 @@ from imagebind_cli.families.languagebind.reading import (
     read_stretches,
     read_whole_video,
 )
-from imagebind_cli.options import REGION_OPTIONS
+from imagebind_cli.options.drawn import REGION_OPTIONS
 from imagebind_cli.weights.family import Family, Publication, WeightLayout
 from imagebind_cli.weights.model_config import ModelConfig
 

@@ -15,7 +15,7 @@ from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.encoders.audio import RATE
 from imagebind_cli.encoders.text import END
 from imagebind_cli.errors import UserError
-from imagebind_cli.families.clip import TRANSFORMERS_ACTIVATIONS
+from imagebind_cli.families.clip.transformers import TRANSFORMERS_ACTIVATIONS
 from imagebind_cli.families.languagebind.adapters import published_spelling
 from imagebind_cli.families.languagebind.fields import MOST_LAYERS, UNDERSTOOD, UNDERSTOOD_TEXT, UNDERSTOOD_VISION, ConfigFields
 from imagebind_cli.transformer import TrunkConfig, mlp_ratio

@@ -27,7 +27,12 @@ from imagebind_cli.media.image import middle, upright
 from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.video.clips import open_video
 from imagebind_cli.media.windows import Times, cut
-from imagebind_cli.options import RECENT, AudioOptions, DepthOptions, TextOptions, ThermalOptions, VisionOptions
+from imagebind_cli.options.audio import AudioOptions
+from imagebind_cli.options.depth import DepthOptions
+from imagebind_cli.options.drawn import RECENT
+from imagebind_cli.options.text import TextOptions
+from imagebind_cli.options.thermal import ThermalOptions
+from imagebind_cli.options.vision import VisionOptions
 from imagebind_cli.region_samples import region_samples
 
 FAILS = "the published code fails on such pictures"

@@ -19,7 +19,7 @@ from imagebind_cli.encoder import InputConfig, Modality
 from imagebind_cli.families.onepeace.config import NAME, THEIRS, TOKENS, grid_side, is_onepeace, onepeace_config
 from imagebind_cli.families.onepeace.reading import read_sentence, read_squashed, read_waveform
 from imagebind_cli.families.onepeace.stems import PictureStem, SentenceStem, SoundStem
-from imagebind_cli.options import REGION_OPTIONS
+from imagebind_cli.options.drawn import REGION_OPTIONS
 from imagebind_cli.weights.family import Family, Publication, Values, WeightLayout
 from imagebind_cli.weights.model_config import ModelConfig
 

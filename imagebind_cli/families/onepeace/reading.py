@@ -22,7 +22,9 @@ from imagebind_cli.families.onepeace.tokens import sentence_ids
 from imagebind_cli.media.audio.sound import Excerpt, Sound, Waveform
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.image import as_rgb, upright
-from imagebind_cli.options import AudioOptions, TextOptions, VisionOptions
+from imagebind_cli.options.audio import AudioOptions
+from imagebind_cli.options.text import TextOptions
+from imagebind_cli.options.vision import VisionOptions
 from imagebind_cli.region_samples import region_samples
 
 BLOCK = 1 << 19  # samples that are decoded at once

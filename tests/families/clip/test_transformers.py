@@ -17,7 +17,7 @@ from PIL import Image
 import imagebind_cli as ib
 from imagebind_cli.encoders.text import END, START, _vocabulary
 from imagebind_cli.errors import UserError
-from imagebind_cli.families import clip
+from imagebind_cli.families.clip.transformers import transformers_rows
 from imagebind_cli.weights import download
 from imagebind_cli.weights.foreign_config import read_config
 from tests.conftest import Run
@@ -324,6 +324,6 @@ def test_pulled_from_the_hub_it_embeds_pictures_and_text(hub: Site, imagebind: R
 
 def test_the_rows_of_a_tower_have_every_place_filled() -> None:
     for encoder, kernel in (("vision", "two_frames"), ("depth", "one_frame"), ("text", "")):
-        rows = clip.transformers_rows(encoder, kernel)
+        rows = transformers_rows(encoder, kernel)
         assert not {"{theirs}", "{ours}", "{kernel}"} & set(rows.replace("{", " {").split())
         assert f"{encoder}.stem.pos" in rows
