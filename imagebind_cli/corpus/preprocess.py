@@ -238,12 +238,9 @@ def _configs(model: str | None, reading: Reading) -> dict[Face, EncoderConfig]:
     Raises:
         UserError: the model has no encoder for one of them, or takes it otherwise than it is given, or with other options.
     """
-    import torch
-
     from imagebind_cli.readers import check_options, reader_of
     from imagebind_cli.weights.find import input_configs
 
-    torch.set_num_threads(1)  # the readers share the cores
     configs = dict(zip(reading, input_configs(model, [face.name for face in reading]).values(), strict=True))
     for face, config in configs.items():
         reader_of(face, config)
@@ -268,11 +265,17 @@ def _decode(
     processes: Processes | None = None,
 ) -> Iterator[Step]:
     """Yield the samples of items, in order; see `pipeline.decode`."""
+    import torch
+
     from imagebind_cli import pipeline
     from imagebind_cli.readers import read_sources
 
-    read = partial(read_sources, configs=configs, options=reading)
-    return pipeline.decode(items, open_engine(read, workers, processes, item_timeout), ahead=4 * workers)  # type: ignore[return-value]
+    read, threads = partial(read_sources, configs=configs, options=reading), torch.get_num_threads()
+    torch.set_num_threads(1)  # the readers share the cores
+    try:
+        yield from pipeline.decode(items, open_engine(read, workers, processes, item_timeout), ahead=4 * workers)  # type: ignore[misc]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _write(

@@ -44,10 +44,11 @@ SOON = 20  # seconds, on a machine that does much else; whoever is left behind w
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
-    """The command takes torch's threads for itself, as a process of its own may."""
-    before = torch.get_num_threads()
+    """A call gives back torch's threads that it takes while it reads."""
+    torch.set_num_threads(2)
     yield
-    torch.set_num_threads(before)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
