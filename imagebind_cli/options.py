@@ -206,9 +206,8 @@ class VisionOptions(DrawnOptions):
     resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
     decode: str = choice(
         EXACT,
-        "Decode JPEGs whole, or (fast) at the smallest scale that suffices.",
+        "fast: JPEGs at the smallest scale that suffices, and of videos the key frames nearest to the frames wanted.",
         choices=(EXACT, FAST),
-        only=FOR_PICTURES,
         windows=True,
     )
     moment: Any = field(default=None, metadata=PER_ITEM)  # media.windows.Moment, in place of windows that cover the item
@@ -216,6 +215,8 @@ class VisionOptions(DrawnOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.adjacent is not None and self.decode == FAST:
+            raise OptionError("adjacent takes neighbouring frames, and decode fast key frames far apart; leave one out", self.names())
         with suppress(ValueError):
             if self.adjacent in (None, ALL_FRAMES) or 0 < float(self.adjacent) <= HIGHEST_RATE:
                 return
