@@ -27,7 +27,12 @@ from imagebind_cli.media.image import middle, upright
 from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.video.clips import open_video
 from imagebind_cli.media.windows import Times, cut
-from imagebind_cli.options import FAST, RECENT, AudioOptions, DepthOptions, TextOptions, ThermalOptions, VisionOptions
+from imagebind_cli.options.audio import AudioOptions
+from imagebind_cli.options.depth import DepthOptions
+from imagebind_cli.options.drawn import RECENT
+from imagebind_cli.options.text import TextOptions
+from imagebind_cli.options.thermal import ThermalOptions
+from imagebind_cli.options.vision import VisionOptions
 from imagebind_cli.region_samples import region_samples
 
 FAILS = "the published code fails on such pictures"
@@ -176,7 +181,7 @@ def read_whole_video(source: Any, config: InputConfig, options: VisionOptions) -
     if isinstance(source, np.ndarray | tuple):
         yield _frames_sample(source, config, options)
         return
-    with open_video(source, options.fps, options.track, fast=options.decode == FAST) as video:
+    with open_video(source, options.fps, options.track) as video:
         begin, end, lacks = _part(options, video.duration)
         (frames,) = video.clips([(begin, EVER if end is None else end)], config.shape[1])
         facts = video.facts | {"windows": 1}
