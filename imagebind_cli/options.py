@@ -192,7 +192,7 @@ class VisionOptions(DrawnOptions):
     )
     adjacent: str | None = choice(
         None,
-        "Every two adjacent frames are a clip, instead of windows: of `all` frames, or of those taken at this rate in Hz.",
+        "Clips of two adjacent frames, instead of windows: of `all` frames, or of those at this rate in Hz.",
         only=FOR_VIDEOS,
         windows=True,
     )
@@ -206,7 +206,7 @@ class VisionOptions(DrawnOptions):
     resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
     decode: str = choice(
         EXACT,
-        "fast: JPEGs at the smallest scale that suffices, and of videos the key frames nearest to the frames wanted.",
+        "fast: JPEGs at a smaller scale, videos by key frames.",
         choices=(EXACT, FAST),
         windows=True,
     )
