@@ -192,7 +192,7 @@ class VisionOptions(DrawnOptions):
     )
     adjacent: str | None = choice(
         None,
-        "Clips of two adjacent frames, instead of windows: of `all` frames, or of those at this rate in Hz.",
+        "Clips of two adjacent frames, instead of windows: of `all` frames, or at this rate in Hz.",
         only=FOR_VIDEOS,
         windows=True,
     )
