@@ -196,22 +196,22 @@ def verify_command(
         typer.Option(metavar="N", min=0, max=1000, show_default=False, help="Also measure how far merging N tokens a block moves vectors."),
     ] = 0,
     decode: Annotated[
-        Decode, typer.Option(help="fast: also measure, on JPEGs of --sample, how far `--decode fast` moves vectors and what it saves.")
+        Decode, typer.Option(help="fast: also measure, on files of --sample, how far `--decode fast` moves vectors and what it saves.")
     ] = Decode.exact,
     sample: Annotated[
-        list[Path] | None, typer.Option(metavar="PATH", help="JPEG file, or folder of them, for --decode fast. Repeatable.")
+        list[Path] | None, typer.Option(metavar="PATH", help="JPEG file, video, or folder of them, for --decode fast. Repeatable.")
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
     """Read every byte of a model and compare it with what was recorded when it was fetched or converted. Exit 1 if it differs."""
-    from imagebind_cli.evaluation.decoding import sample_jpegs
+    from imagebind_cli.evaluation.decoding import sample_files
     from imagebind_cli.model import load
     from imagebind_cli.weights.describe import count_recorded_files, differing_files
     from imagebind_cli.weights.find import find_checkpoint
 
     if (decode is Decode.fast) != bool(sample):
-        raise UsageError("--decode fast is measured on your own JPEGs; give both --decode fast and --sample PATH")
-    files = sample_jpegs(sample) if sample else []
+        raise UsageError("--decode fast is measured on your own JPEGs and videos; give both --decode fast and --sample PATH")
+    samples = sample_files(sample) if sample else {}
     found = find_checkpoint(model)
     encoders, count = list(found.config.encoders), count_recorded_files(found)
     differences = list(differing_files(found))
@@ -233,8 +233,8 @@ def verify_command(
         kinds += [{"merge": merge}, *(kind | {"merge": merge} for kind in kinds)] if merge else []
         if kinds:
             about["measured"] = [kind | {"cosines": _cosines(model, kind, as_table=not as_json)} for kind in kinds]
-        if files:
-            about["decode"] = _decoding_loss(model, files, as_table=not as_json)
+        if samples:
+            about["decode"] = _decoding_losses(model, samples, as_table=not as_json)
     if as_json:
         write_json_line(about)
     if differences:
@@ -261,17 +261,18 @@ def _cosines(model: str | None, choices: dict[str, Any], as_table: bool) -> dict
     return measured
 
 
-def _decoding_loss(model: str | None, files: list[Path], as_table: bool) -> dict[str, float]:
-    """Return, and print, the mean and lowest cosine of pictures decoded fast to exact ones, and how much faster they are read."""
-    from imagebind_cli.evaluation.decoding import decoding_loss
+def _decoding_losses(model: str | None, samples: dict[str, list[Path]], as_table: bool) -> dict[str, dict[str, float]]:
+    """Return what fast decoding costs and gains on files of each modality, see `DecodingLoss.figures`; also print it as a table."""
+    from imagebind_cli.evaluation.decoding import decoding_losses
     from imagebind_cli.model import load
 
-    loss = decoding_loss(load(model, device="cpu"), files)
-    mean, lowest = float(loss.cosines.mean()), float(loss.cosines.min())
+    measured = {modality: loss.figures() for modality, loss in decoding_losses(load(model, device="cpu"), samples).items()}
     if as_table:
-        write_lines([f"cosine of --decode fast to exact, {len(files)} of your pictures: mean, lowest; times faster to read"])
-        write_lines([f"{'image':<10}{mean:>10.6f}{lowest:>10.6f}{loss.faster:>8.2f}"])
-    return {"files": len(files), "mean": mean, "lowest": lowest, "faster": loss.faster}
+        write_lines(["cosine of --decode fast to exact, your files: mean, lowest; times faster to read; files, vectors unchanged"])
+        for modality, figures in measured.items():
+            counts = f"{figures['files']:>6,}{figures['unchanged']:>6,}"
+            write_lines([f"{_cosine_line(modality, figures)}{figures['faster']:>8.2f}{counts}"])
+    return measured
 
 
 def _cosine_line(encoder: str, near: Mapping[str, float]) -> str:

@@ -142,15 +142,14 @@ def read_video(source: Source | np.ndarray | tuple[np.ndarray, float], config: E
     if isinstance(source, tuple):
         yield from _read_frames(*source, config, options)
         return
-    with open_video(source, options.fps, options.track) as video:
-        assumed = video_notes(video, options)
+    with open_video(source, options.fps, options.track, fast=options.decode == FAST) as video:
         spans, shown, lacks = _spans(video.duration, options, video.facts["frames"], video.starts)
         at_once = max(1, min(CLIPS_AT_ONCE, PIXELS_AT_ONCE // (config.shape[1] * max(video.pixels, 1))))
         clips = video.clips(shown, config.shape[1])
         for i in range(0, len(spans), at_once):
             batch = spans[i : i + at_once]
             tensors = [torch.from_numpy(np.stack(frames)) for frames in islice(clips, at_once)]
-            facts = {} if i else video.facts | {"windows": len(spans)}
+            facts, assumed = ({} if i else video.facts | {"windows": len(spans)}), video_notes(video, options)
             views = _views(tensors, batch, config, options, facts, assumed)
             yield replace(views, warnings=() if i else lacks, began=video.began)
 

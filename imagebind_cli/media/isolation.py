@@ -120,6 +120,12 @@ def call_apart(function: str, source: Source, *arguments: Any) -> Any:
         return made.result()
 
 
+def processor_seconds() -> float:
+    """Return the processor time of this process and of the separate ones that have read files for it, none of which is reading one now."""
+    with _lock:
+        return time.process_time() + sum(worker.ask("processor_seconds") for worker in _idle if worker.owner == os.getpid())
+
+
 def _portable(source: Source) -> str | bytes:
     """Return a file's path, or the bytes of an open file, which is left at its first byte."""
     if isinstance(source, str | os.PathLike):
@@ -157,6 +163,9 @@ class _Session:
 
     def following(self) -> tuple[Any] | None:
         return next(((item,) for item in self.items), None)
+
+    def processor_seconds(self) -> float:
+        return time.process_time()
 
     def close(self) -> None:
         leave = getattr(self.made, "__exit__", None)

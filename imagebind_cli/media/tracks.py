@@ -207,3 +207,16 @@ def frames(container: InputContainer, stream: Any, strict: bool = False) -> Iter
                 yield frame
         except (av.error.InvalidDataError, av.error.EOFError):
             is_damaged = True
+
+
+def decoded_alone(packet: Packet[Any]) -> Any | None:
+    """Decode a packet without those around it, and return its frame; None where it needs them, or is damaged."""
+    import av
+
+    context = packet.stream.codec_context
+    try:
+        pictures = [*packet.decode(), *context.decode(None)]
+    except (av.error.InvalidDataError, av.error.EOFError):
+        pictures = []
+    context.flush_buffers()
+    return pictures[0] if len(pictures) == 1 else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imagebind_cli.errors import OptionError
-from imagebind_cli.options import CLIPS, FOR_PICTURES, FOR_VIDEOS, HOP, PER_ITEM, TRACK, choice
+from imagebind_cli.options import CLIPS, FOR_VIDEOS, HOP, PER_ITEM, TRACK, choice
 from imagebind_cli.options.drawn import PINNED, RECENT, RESIZE, DrawnOptions
 
 ALL_FRAMES, HIGHEST_RATE = "all", 1000  # what `adjacent` takes in place of a rate, and the highest one in Hz
@@ -29,7 +29,7 @@ class VisionOptions(DrawnOptions):
     )
     adjacent: str | None = choice(
         None,
-        "Every two adjacent frames are a clip, instead of windows: of `all` frames, or of those taken at this rate in Hz.",
+        "Clips of two adjacent frames, instead of windows: of `all` frames, or at this rate in Hz.",
         only=FOR_VIDEOS,
         windows=True,
     )
@@ -43,9 +43,8 @@ class VisionOptions(DrawnOptions):
     resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
     decode: str = choice(
         EXACT,
-        "Decode JPEGs whole, or (fast) at the smallest scale that suffices.",
+        "fast: JPEGs at a smaller scale, videos by key frames.",
         choices=(EXACT, FAST),
-        only=FOR_PICTURES,
         windows=True,
     )
     moment: Any = field(default=None, metadata=PER_ITEM)  # media.windows.Moment, in place of windows that cover the item
@@ -53,6 +52,8 @@ class VisionOptions(DrawnOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.adjacent is not None and self.decode == FAST:
+            raise OptionError("adjacent takes neighbouring frames, and decode fast key frames far apart; leave one out", self.names())
         with suppress(ValueError):
             if self.adjacent in (None, ALL_FRAMES) or 0 < float(self.adjacent) <= HIGHEST_RATE:
                 return

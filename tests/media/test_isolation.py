@@ -265,3 +265,19 @@ def test_a_function_called_for_an_input_returns_and_raises_as_it_would(tmp_path:
     assert call_for("a\udcff\n" * 1000, max, 1, 2) == 2
     with pytest.raises(ZeroDivisionError):
         call_for("", divmod, 1, 0)
+
+
+def work(source: Any, seconds: float) -> None:
+    """Stands for a reader that computes for a while."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def test_processor_time_includes_that_of_the_separate_processes(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    call_apart(f"{HERE}:work", path, 0.0)
+    began, here = isolation.processor_seconds(), time.process_time()
+    call_apart(f"{HERE}:work", path, 0.4)
+    assert isolation.processor_seconds() - began > 0.4 > 2 * (time.process_time() - here)

@@ -18,6 +18,7 @@ from imagebind_cli.media.isolation import Apart
 from imagebind_cli.media.picture_kinds import HEAD, UnsupportedKind, check_kind
 from imagebind_cli.media.tracks import (
     choose_track,
+    decoded_alone,
     frame_seconds,
     frames,
     open_container,
@@ -43,20 +44,24 @@ MAX_PIXELS = 50_000_000  # of a frame; 8K has 33 million
 # Seconds before a frame to start decoding at, tried in turn: a container's index may point past the frame by its decoder's delay, and
 # frames that depend on pictures before an open group's key frame cannot be decoded from it.
 MARGINS = 1.0, 10.0, float("inf")
+# Fast decoding shows, in place of a frame, the nearest key frame at most this far away; where most frames have none, all are shown themselves.
+# Not more than the first margin: the key frames before a window are listed from there.
+KEY_FRAME_SECONDS = 1.0
 AHEAD_SECONDS = 4  # a frame at most this far ahead is reached by decoding on, a later one by seeking
 
 
-def open_video(source: Source, fps: float | None = None, track: int | None = None) -> VideoFile | FrameFolder:
+def open_video(source: Source, fps: float | None = None, track: int | None = None, *, fast: bool = False) -> VideoFile | FrameFolder:
     """Open moving pictures: a video file, an animated picture, or a folder of frames at `fps` frames a second.
 
     A file is read in a separate process. track: which one of several video tracks, from 1; if not given, the one flagged default, else the first.
+    fast: see `Video`; animated pictures and folders are read as ever.
 
     Raises:
         OSError, ValueError: it cannot be read, or has no such track.
     """
     if not is_folder(source):
         try:
-            return VideoFile(source, track)
+            return VideoFile(source, track, fast=fast)
         except UnsupportedKind as error:
             raise UnsupportedKind(f"not a video: {error}") from None
     _check_track(track)
@@ -69,20 +74,20 @@ def _check_track(track: int | None) -> None:
         raise ValueError(f"has no video track {track}; it has 1: choose with --track")
 
 
-def _open_file(source: Source, track: int | None) -> Animation | Video:
+def _open_file(source: Source, track: int | None, fast: bool) -> Animation | Video:
     if is_picture(source):
         _check_track(track)
         return Animation(source, still=not is_animation(source))
     check_kind(first_bytes(source, HEAD))
-    return Video(source, track)
+    return Video(source, track, fast=fast)
 
 
 class VideoFile:
     """A `Video` or an `Animation`, open in a separate process, with the interface of both."""
 
-    def __init__(self, source: Source, track: int | None = None) -> None:
-        self._apart = Apart("imagebind_cli.media.video.clips:_open_file", source, track)
-        self.duration, self.pixels, self.notes, self.began = self._apart.get("duration", "pixels", "notes", "began")
+    def __init__(self, source: Source, track: int | None = None, *, fast: bool = False) -> None:
+        self._apart = Apart("imagebind_cli.media.video.clips:_open_file", source, track, fast)
+        self.duration, self.pixels, self.began = self._apart.get("duration", "pixels", "began")
 
     def __enter__(self) -> VideoFile:
         return self
@@ -95,6 +100,12 @@ class VideoFile:
         """See `Video.facts`."""
         facts: dict[str, Any] = self._apart.get("facts")[0]
         return facts
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Video`."""
+        notes: tuple[str, ...] = self._apart.get("notes")[0]
+        return notes
 
     def starts(self) -> list[Fraction]:
         """See `Video.starts`."""
@@ -114,13 +125,16 @@ def is_folder(source: object) -> TypeGuard[str | os.PathLike[str]]:
 class Video:
     """An open video. Use it as a context manager.
 
-    duration: seconds from the first frame to the end of the last one. pixels: of one frame. notes: which of several tracks it is.
-    began: when its first frame was taken, by the container, see `clock`.
+    duration: seconds from the first frame to the end of the last one. pixels: of one frame. notes: which of several tracks it is,
+    and where `fast`, once clips are read, what is seen. began: when its first frame was taken, by the container, see `clock`.
     """
 
-    def __init__(self, source: Source, track: int | None = None) -> None:
+    def __init__(self, source: Source, track: int | None = None, *, fast: bool = False) -> None:
+        """fast: clips show key frames near their frames, see `KEY_FRAME_SECONDS`."""
         check_file(source)
-        self._source = source
+        self._source, self._fast = source, fast
+        self._keys: set[int] = set()  # time stamps of the key frames that may be shown
+        self._farthest: float | None = None  # seconds from a frame to the key frame in its place, where there is one
         with decoding("video"):
             self._container, tracks = open_tracks(source)
             try:
@@ -150,7 +164,8 @@ class Video:
         self._size = square_size(stream.width, stream.height, self._pixel)
         if math.prod(self._size) > MAX_PIXELS:
             raise ValueError(f"{self._size[0]} x {self._size[1]} pixels a frame; at most {MAX_PIXELS:,} are unpacked")
-        self._playing: Iterator[tuple[int, av.VideoFrame]] = iter(())
+        self._playing: Iterator[Any] = iter(())
+        self._read: Callable[[], Iterator[Any]] | None = None  # what it comes from
         self._at: float = math.inf  # stamp of the last frame played; nothing is ahead of infinity
 
     def _count_untimed(self) -> int:
@@ -179,6 +194,7 @@ class Video:
             "mirrored": self._orientation.mirrored,
             "pixel_aspect": f"{self._pixel.numerator}:{self._pixel.denominator}",
             **self._chosen.facts,
+            **({} if self._farthest is None else {"farthest_key_frame": round(self._farthest, 3)}),
         }
 
     def starts(self) -> list[Fraction]:
@@ -198,7 +214,28 @@ class Video:
         where there are fewer than `count`.
         """
         with decoding("video"):
-            yield from read_clips([self._stamps(start, end, count) for start, end in spans], self._frame)
+            wanted = [self._stamps(start, end, count) for start, end in spans]
+            yield from read_clips(self._near_key_frames(wanted) if self._fast else wanted, self._frame)
+
+    def _near_key_frames(self, wanted: list[list[int]]) -> list[list[int]]:
+        """Return the time stamps of what clips show in place of their frames, and note what that is: see `KEY_FRAME_SECONDS`."""
+        stamps, keys = np.unique([stamp for clip in wanted for stamp in clip]), np.array(sorted(self._keys), np.int64)
+        after = np.searchsorted(keys, stamps)
+        before, following = (keys[np.clip(after + step, 0, len(keys) - 1)] if len(keys) else stamps for step in (-1, 0))
+        nearest = np.where(abs(stamps - before) <= abs(following - stamps), before, following)
+        distances = abs(nearest - stamps) * float(self._tick)
+        near = (distances <= KEY_FRAME_SECONDS) & (len(keys) > 0)
+        if 2 * near.sum() < len(near):
+            self._keys.clear()
+            self.notes += (f"--decode fast: most frames have no key frame within {KEY_FRAME_SECONDS:g} s, so the video is decoded exactly",)
+            return wanted
+        self._farthest = float(distances[near].max())
+        shown = dict(zip(stamps.tolist(), np.where(near, nearest, stamps).tolist(), strict=True))
+        clips = [[shown[stamp] for stamp in clip] for clip in wanted]
+        self.notes += (f"--decode fast: frames within {KEY_FRAME_SECONDS:g} s of a key frame are replaced by it",)
+        if any(len(set(frames)) < len(set(clip)) for frames, clip in zip(clips, wanted, strict=True)):
+            self.notes += ("--decode fast: some windows show a key frame twice, the nearest one to two of their frames",)
+        return clips
 
     def _stamps(self, start: Fraction, end: Fraction, count: int) -> list[int]:
         """Return the time stamps of a clip's frames, without decoding any."""
@@ -215,14 +252,17 @@ class Video:
     def _listed(self, start: Fraction, first: Fraction, stop: Fraction) -> tuple[list[int], bool]:
         """Return stamps from before `first` up to `stop`, sorted, and whether the last one before `first` stays on screen until then."""
         stamps, shown_until = [], first
+        beyond = Fraction(KEY_FRAME_SECONDS) / self._tick if self._fast else 0  # a key frame there may be the nearest
         for packet in self._from(start, lambda: packets(self._container, self._stream), _stamp, first):
             stamp = _stamp(packet)
             if stamp is None:
                 continue
+            if self._fast and packet.is_keyframe:
+                self._keys.add(stamp)
             if stamp < stop:
                 stamps.append(stamp)
             shown_until = max(shown_until, Fraction(stamp if stamp >= stop else stamp + (packet.duration or 0)))
-            if packet.dts is not None and packet.dts >= stop:  # no later packet is shown before its dts
+            if packet.dts is not None and packet.dts >= stop + beyond:  # no later packet is shown before its dts
                 break
         stamps.sort()
         gaps = np.diff(stamps)
@@ -231,15 +271,37 @@ class Video:
 
     def _frame(self, stamp: int) -> np.ndarray:
         """Return the frame of a time stamp, or where it cannot be decoded the next one that can."""
-        if not self._at < stamp <= self._at + AHEAD_SECONDS / self._tick:
-            self._playing = self._from(stamp * self._tick - self._start, self._decoded, itemgetter(0), Fraction(stamp))
-        for at, frame in self._playing:
+        frame = self._key_frame(stamp) if stamp in self._keys else None
+        if frame is None:
+            found = self._reach(stamp, self._decoded, itemgetter(0))
+            if found is None:
+                raise ValueError(f"no frame after {float(stamp * self._tick - self._start):g} s can be decoded")
+            frame = found[1]
+        self._orientation = orientation(frame)
+        width, height = square_size(frame.width, frame.height, self._pixel)
+        return self._orientation.upright(frame.to_ndarray(format="rgb24", width=width, height=height))
+
+    def _key_frame(self, stamp: int) -> av.VideoFrame | None:
+        """Return a key frame by decoding its packet alone; None if that does not give it, as where its second field is another packet."""
+        packet = self._reach(stamp, self._key_packets, _stamp)
+        frame = None if packet is None else decoded_alone(packet)
+        return frame if frame is not None and frame.pts == stamp and not frame.interlaced_frame else None
+
+    def _key_packets(self) -> Iterator[Packet[Any]]:
+        return (packet for packet in packets(self._container, self._stream) if packet.is_keyframe)
+
+    def _reach(self, stamp: int, read: Callable[[], Iterator[T]], stamp_of: Callable[[T], int | None]) -> T | None:
+        """Return the first of what `read` gives at a time stamp or later, by reading on or, if that is far, by seeking; None if there is none."""
+        if read != self._read or not self._at < stamp <= self._at + AHEAD_SECONDS / self._tick:
+            self._playing, self._read = self._from(stamp * self._tick - self._start, read, stamp_of, Fraction(stamp)), read
+        for item in self._playing:
+            at = stamp_of(item)
+            if at is None:
+                continue
             self._at = at
             if at >= stamp:
-                self._orientation = orientation(frame)
-                width, height = square_size(frame.width, frame.height, self._pixel)
-                return self._orientation.upright(frame.to_ndarray(format="rgb24", width=width, height=height))
-        raise ValueError(f"no frame after {float(stamp * self._tick - self._start):g} s can be decoded")
+                return item
+        return None
 
     def _from(
         self, seconds: Fraction, read: Callable[[], Iterator[T]], stamp_of: Callable[[T], int | None], first: Fraction
