@@ -24,6 +24,7 @@ import pytest
 import typer
 
 from imagebind_cli.engine import default_workers
+from imagebind_cli.engine.processes import Processes
 from imagebind_cli.signals import ENDING
 from tests.forkserver import Forked, ForkServer, write_stand_in
 
@@ -155,6 +156,7 @@ def imagebind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
             out = open(out_path, "w")  # noqa: SIM115 - closed by _close
             closing.callback(_close, out)
             patch.setattr(os, "_exit", leave)
+            patch.setattr(Processes, "keep_ready", lambda _: None)  # a fork of all that the tests have loaded costs more than most runs
             patch.setattr(sys, "argv", ["imagebind", *map(str, arguments)])
             patch.setattr(sys, "stdin", None if stdin is None else sys.stdin)
             patch.setattr(sys, "stdout", out)
