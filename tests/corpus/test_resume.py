@@ -22,7 +22,7 @@ from imagebind_cli.cli import pace, talk
 from imagebind_cli.corpus import share
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.printable import duration_in_words
-from imagebind_cli.store import is_store, open_store
+from imagebind_cli.store import FORMATS, is_store, open_store
 from tests import generate
 from tests.conftest import Finished, Python, Run, Start
 
@@ -141,7 +141,7 @@ def test_content_that_changes_behind_size_and_time_is_seen_by_verify_alone(embed
     assert counts(embed(*command, "--verify")) == "1 embedded"
 
 
-@pytest.mark.parametrize("ending", [".h5", ".store", ".npy", ".jsonl", ".safetensors"])
+@pytest.mark.parametrize("ending", FORMATS)
 def test_a_renamed_file_keeps_its_vectors_with_verify_alone(embed: Run, folder: Path, ending: str) -> None:
     names = pictures(folder, 3)
     for store, options, wanted in [
