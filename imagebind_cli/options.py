@@ -61,11 +61,9 @@ class ReadingOptions:
 
     chosen: names of the options that were set, even if to their defaults. Prepared samples must agree with these alone.
     augmentations: fields of a training recipe's `augment` that fit, besides those of pictures where there is a `view`.
-    self_contained: neither a file's name nor files beside it change how it is read, so that with `--verify` a renamed file keeps its vectors.
     """
 
     augmentations: ClassVar[tuple[str, ...]] = ()
-    self_contained: ClassVar[bool] = False
 
     chosen: frozenset[str] = field(default=frozenset(), kw_only=True, compare=False, metadata=PER_ITEM)
 
@@ -183,8 +181,6 @@ REGION_OPTIONS = ("tiles", "region_shape")  # those of a reader that reads regio
 class VisionOptions(DrawnOptions):
     """Pictures and videos."""
 
-    self_contained = True
-
     clips: int | None = choice(None, CLIPS, minimum=1, only=FOR_VIDEOS, windows=True)
     hop: float | None = choice(None, HOP, minimum=0.01, only=FOR_VIDEOS, windows=True)
     crops: str = choice(
@@ -231,7 +227,6 @@ class AudioOptions(ReadingOptions):
     """Sounds."""
 
     augmentations = ("frequency_mask",)
-    self_contained = True
 
     clips: int | None = choice(None, CLIPS, minimum=1, windows=True)
     hop: float | None = choice(None, HOP, minimum=0.01, windows=True)
@@ -288,8 +283,6 @@ DEGREES = {"C": (1.0, 0.0), "K": (1.0, 273.15), "F": (1.8, 32.0)}  # a unit's st
 @dataclass(frozen=True)
 class ThermalOptions(DrawnOptions):
     """Thermal pictures."""
-
-    self_contained = True
 
     thermal_unit: str | None = choice(
         None,

@@ -120,7 +120,7 @@ class Resume:
         path = whole_source(item.payload)
         if not (self.verify and self.store and self.store.stored and item.stamp.hash and isinstance(path, str)):
             return False
-        if not face(self.modality).options.self_contained or isinstance(item.payload, Regions):
+        if not face(self.modality).self_contained or isinstance(item.payload, Regions):
             return False
         if self._contents is None:
             self._contents = StoredContents(open_store(self.store.path))

@@ -20,8 +20,8 @@ import pytest
 
 from imagebind_cli.cli import pace, talk
 from imagebind_cli.corpus import share
-from imagebind_cli.options import ReadingOptions
 from imagebind_cli.printable import duration_in_words
+from imagebind_cli.registry import Face
 from imagebind_cli.store import FORMATS, is_store, open_store
 from tests import generate
 from tests.conftest import Finished, Python, Run, Start
@@ -189,7 +189,7 @@ def test_a_renamed_file_that_its_name_or_neighbours_may_change_is_read_again(emb
 
 
 def test_a_modality_that_says_nothing_of_names_and_neighbours_is_read_again() -> None:
-    assert not ReadingOptions.self_contained
+    assert not Face("touch", "touch").self_contained
 
 
 def test_verify_on_a_store_without_hashes_says_that_it_embeds_again(embed: Run, folder: Path) -> None:
