@@ -53,8 +53,6 @@ KINDS = {
 }
 KIND = "kind:"
 
-PLACED = frozenset({"depth", "imu"})  # modalities of which a file's name, or files beside it, may change how it is read
-
 # Names, without suffix or with that of a text, of the papers that come with a dataset.
 PAPERS = "readme license licence copying changelog notice authors contributing makefile dockerfile sha256sums md5sums"
 

@@ -140,14 +140,16 @@ def _disk() -> Check:
 
 
 def _self_tests() -> list[Check]:
-    """Embed one generated input of every modality with the model that needs no file."""
+    """Embed one generated input of every modality with the model that needs no file; say which have none."""
     import numpy as np
 
     from imagebind_cli.model import load
 
     random = np.random.default_rng(0)
+    picture = random.integers(0, 256, (48, 64, 3), dtype=np.uint8)
     inputs: dict[str, Any] = {
-        "image": random.integers(0, 256, (48, 64, 3), dtype=np.uint8),
+        "image": picture,
+        "vision": picture,
         "video": (random.integers(0, 256, (8, 48, 64, 3), dtype=np.uint8), 4.0),
         "text": "a dog barking",
         "audio": ((0.1 * random.standard_normal(22_050)).astype(np.float32), 22_050),
@@ -160,7 +162,8 @@ def _self_tests() -> list[Check]:
     def embed(modality: str) -> np.ndarray:
         return model.embed(modality, [inputs[modality]], listener=Listener())
 
-    return [_tried(f"embed {modality}", partial(embed, modality)) for modality in inputs]
+    untried = [Check(f"embed {name}", "no sample to try it with") for name in registry.MODALITIES if name not in inputs]
+    return [_tried(f"embed {modality}", partial(embed, modality)) for modality in inputs] + untried
 
 
 def _tried(name: str, test: Callable[[], Any]) -> Check:

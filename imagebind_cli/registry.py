@@ -61,6 +61,7 @@ class Face:
     name: as the user says it. encoder: whose input it is; a picture and a clip are two faces of `vision`.
     still: an input never has a duration, though others of its encoder do. mixed: whether it has one is seen when it is read.
     text: an input is a sentence, and not a file.
+    self_contained: neither a file's name nor files beside it change how it is read, so that with `--verify` a renamed file keeps its vectors.
     probe: settings of `evaluation.probe.ProbeTraining` that the paper states for it, where they differ from those for sounds.
     """
 
@@ -69,6 +70,7 @@ class Face:
     still: bool = False
     mixed: bool = False
     text: bool = False
+    self_contained: bool = False
     probe: tuple[tuple[str, float], ...] = ()
 
     @cached_property
@@ -109,11 +111,13 @@ class Face:
 _FACES = {
     face.name: face
     for face in (
-        Face("image", "vision", still=True),
-        Face("video", "vision"),
-        Face("vision", "vision", mixed=True),
+        Face("image", "vision", still=True, self_contained=True),
+        Face("video", "vision", self_contained=True),
+        Face("vision", "vision", mixed=True, self_contained=True),
         Face(TEXT, "text", text=True),
         Face("depth", "depth", probe=(("learning_rate", 1e-2), ("weight_decay", 0.0), ("epochs", 60))),
+        Face("audio", "audio", self_contained=True),
+        Face("thermal", "thermal", self_contained=True),
     )
 }
 

@@ -1,6 +1,7 @@
 """The table of store formats: everything that other files need to know about each. It imports no format, so that help can list them quickly.
 
-A new format also needs its module in `store/`, with a `writer.Format` and a `source.Source`, and a row in docs/outputs.md.
+A new format also needs its module in `store/`, with a `writer.Format` and a `source.Source`, and a row in docs/outputs.md. Tests and
+`reliability/` take every format from here; they know by hand only how a format is read without our code, in `tests/stores.read_plainly`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ class StoreFormat:
     module: the file or folder in `store/` that defines the next three. writer: a class, a `writer.Format`. reader: a function or class that returns a
     `source.Source`. start: a regular expression that a file's first bytes match; None for a format of folders. recognise: a function that
     checks a path and its first bytes; needed where `start` also fits files that are not stores, such as a user's tables of motion.
-    rewritable: whether a new store can replace it, as one file or by a `writer.Rewritable`.
+    rewritable: whether a new store can replace it, as one file or by a `writer.Rewritable`. beside: endings of the other files that are part
+    of a store, in place of its own.
 
     Raises:
         ValueError: it would take every file, or every folder, for a store.
@@ -31,6 +33,7 @@ class StoreFormat:
     start: bytes | None
     recognise: str = ""
     rewritable: bool = True
+    beside: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.start and not self.recognise:
@@ -40,6 +43,10 @@ class StoreFormat:
     def folder(self) -> bool:
         """Whether a store is a folder."""
         return self.start is None
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """Return the files that a store of this path consists of; a folder is one of them."""
+        return (path, *(path.with_suffix(ending) for ending in self.beside))
 
     def load(self, name: str) -> Any:
         """Import the module, and return the object of this name."""
@@ -56,8 +63,10 @@ class StoreFormat:
 
 # By ending. Of several that recognise a file, the last one counts.
 FORMATS = {
-    ".jsonl": StoreFormat("lines", "JSONLinesWriter", "open_lines", start=b"", recognise="is_lines"),
-    ".npy": StoreFormat("lines", "NPYWriter", "open_npy", start=rb"\x93NUMPY", recognise="is_described", rewritable=False),
+    ".jsonl": StoreFormat("lines", "JSONLinesWriter", "open_lines", start=b"", recognise="is_lines", beside=(".made.json",)),
+    ".npy": StoreFormat(
+        "lines", "NPYWriter", "open_npy", start=rb"\x93NUMPY", recognise="is_described", rewritable=False, beside=(".jsonl", ".made.json")
+    ),
     ".safetensors": StoreFormat("tensors", "SafetensorsWriter", "open_tensors", start=rb'.{8}\{"__metadata__": \{"made": '),
     ".h5": StoreFormat("hdf5", "StoreHDF5Writer", "HDF5Source", start=rb"\x89HDF\r\n\x1a\n", recognise="is_hdf5_store"),
     ".store": StoreFormat("folder", "FolderWriter", "FolderSource", start=None, recognise="is_folder_store"),

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store import is_store, open_store
+from imagebind_cli.store import FORMATS, is_store, open_store
 from reliability.nursery import fork, run, warm
 from reliability.seeds import picture
 
@@ -67,16 +67,13 @@ EMBED_B = ("embed", "text", "--manifest", "more.jsonl", "-o", "b.h5", *MODEL)
 
 def _export(ending: str, *arguments: str) -> Writer:
     output = f"out{ending}"
-    beside = {".npy": ("out.jsonl", "out.made.json"), ".jsonl": ("out.made.json",)}.get(ending, ())
-    return Writer(f"export {ending or 'folder'}", ("store", "export", "a.h5", "-o", output, *arguments), (output, *beside), (EMBED_A,))
+    files = tuple(map(str, FORMATS[ending].files(Path(output)))) if ending in FORMATS else (output,)
+    return Writer(f"export {ending or 'folder'}", ("store", "export", "a.h5", "-o", output, *arguments), files, (EMBED_A,))
 
 
 WRITERS = [
-    *(
-        Writer(f"embed {ending}", (*EMBED_A[:5], f"out{ending}", *MODEL), (f"out{ending}",), grows=True)
-        for ending in (".h5", ".store", ".jsonl", ".npy", ".safetensors")
-    ),
-    *(_export(ending) for ending in (".h5", ".npy", ".store", ".safetensors", ".jsonl", ".parquet")),
+    *(Writer(f"embed {ending}", (*EMBED_A[:5], f"out{ending}", *MODEL), (f"out{ending}",), grows=True) for ending in FORMATS),
+    *(_export(ending) for ending in (*FORMATS, ".parquet")),
     _export("", "--clip-retrieval"),
     Writer("merge", ("store", "merge", "a.h5", "b.h5", "-o", "out.h5"), ("out.h5",), (EMBED_A, EMBED_B), grows=True),
     Writer("compact", ("store", "compact", "a.h5"), ("a.h5",), (EMBED_A,), grows=True),

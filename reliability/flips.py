@@ -25,7 +25,7 @@ import torch
 
 from benchmarks.published_weights import published_shapes, published_weights
 from imagebind_cli.prepared import Prepared, index
-from imagebind_cli.store import open_store
+from imagebind_cli.store import FORMATS, open_store
 from imagebind_cli.weights import model_config, origin
 from reliability.nursery import Run, run, warm
 from reliability.seeds import picture
@@ -74,7 +74,7 @@ def samples(path: Path) -> object:
 def _store(ending: str) -> Subject:
     name = f"s{ending}"
     command = ("embed", "text", "--manifest", "texts.jsonl", "-o", name, *MODEL)
-    files = {".store": (f"{name}/*",), ".npy": (name, "s.jsonl", "s.made.json"), ".jsonl": (name, "s.made.json")}.get(ending, (name,))
+    files = (f"{name}/*",) if FORMATS[ending].folder else tuple(map(str, FORMATS[ending].files(Path(name))))
     return Subject(f"store {ending}", (command,), files, command, ("store", "check", name), lambda folder: stored(folder / name))
 
 
@@ -89,7 +89,7 @@ TRAIN = (
     *("--set", "run.workers=0", "--set", "run.steps=6", "--set", "pairs.0.views=1", "--set", "run.anchor_cache=true"),
 )  # fmt: skip
 SUBJECTS = [
-    *map(_store, (".h5", ".store", ".npy", ".jsonl", ".safetensors")),
+    *map(_store, FORMATS),
     _shard("s.tar"),
     _shard("s.h5"),
     Subject(

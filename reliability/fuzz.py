@@ -127,21 +127,20 @@ def fuzz_own(own: Own, work: Path, draw: random.Random, findings: Path, counts: 
         own.write(folder)
         for command in own.commands:
             warm(command, folder)
-    data = (folder / own.file).read_bytes()
-    (folder / own.file).write_bytes(mutate(data, Path(own.file).suffix, draw))
-    damaged = (folder / own.file).read_bytes()
+    file = draw.choice(sorted(path for path in folder.glob(own.file) if path.is_file()))
+    damaged = mutate(file.read_bytes(), file.suffix, draw)
     try:
         for command in own.commands:
             counts["tried"] += 1
-            (folder / own.file).write_bytes(damaged)
+            file.write_bytes(damaged)
             result = run(command, folder=folder, limit=SECONDS + 5)
             broken = fault(result)
             if broken:
                 counts[broken] += 1
                 print(f"{own.name}: {broken}: imagebind {' '.join(command)}", flush=True)
                 (folder / "said").write_text(result.err)
-                (folder / own.file).write_bytes(damaged)
-                keep(findings, f"{own.name}-{Path(own.file).name}", folder / own.file, broken, folder / "said")
+                file.write_bytes(damaged)
+                keep(findings, f"{own.name}-{file.name}", file, broken, folder / "said")
     finally:
         shutil.rmtree(folder)
         folder.mkdir()

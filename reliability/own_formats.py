@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from imagebind_cli.store_formats import FORMATS
 from reliability.nursery import run
 from reliability.seeds import KINDS
 
@@ -14,7 +15,7 @@ MODEL = ("--model", "tiny", "--device", "cpu")
 
 @dataclass(frozen=True)
 class Own:
-    """A format of ours: how a folder with it is made, the file that is damaged, and the commands that read it."""
+    """A format of ours: how a folder with it is made, a pattern of the files of which one is damaged, and the commands that read it."""
 
     name: str
     file: str
@@ -34,7 +35,15 @@ def _made(*commands: tuple[str, ...]) -> Callable[[Path], None]:
     return write
 
 
-def _store(name: str) -> tuple[tuple[str, ...], ...]:
+def _stores() -> Iterator[Own]:
+    """Yield every format of stores with each of its files."""
+    for ending, format in FORMATS.items():
+        for path in format.files(Path(f"s{ending}")):
+            name = f"store{ending}" if path.suffix == ending else f"store{ending}-{path.name}"
+            yield Own(name, f"{path}/*" if format.folder else str(path), _made(_texts(f"s{ending}")), _uses(f"s{ending}"))
+
+
+def _uses(name: str) -> tuple[tuple[str, ...], ...]:
     return (
         ("store", "check", name),
         ("store", "info", name),
@@ -54,12 +63,7 @@ def _failures(folder: Path) -> None:
 
 
 OWN = [
-    Own("jsonl", "s.jsonl", _made(_texts("s.jsonl")), _store("s.jsonl")),
-    Own("jsonl-made", "s.made.json", _made(_texts("s.jsonl")), _store("s.jsonl")),
-    Own("npy", "s.npy", _made(_texts("s.npy")), _store("s.npy")),
-    Own("npy-rows", "s.jsonl", _made(_texts("s.npy")), _store("s.npy")),
-    Own("safetensors", "s.safetensors", _made(_texts("s.safetensors")), _store("s.safetensors")),
-    Own("h5", "s.h5", _made(_texts("s.h5")), _store("s.h5")),
+    *_stores(),
     Own(
         "prepared-tar",
         "p.tar",

@@ -10,8 +10,9 @@ from typing import Any
 
 import h5py
 import numpy as np
+from safetensors import safe_open
 
-from imagebind_cli.store import Row, Store
+from imagebind_cli.store import FORMATS, Row, Store
 
 DIM = 16
 MADE: dict[str, Any] = {
@@ -27,6 +28,40 @@ MADE: dict[str, Any] = {
     "version": "0",
     "array": "float32",
 }
+
+
+GROWING = [ending for ending in FORMATS if ending != ".safetensors"]  # whose rows reach the disk while the store is open
+
+
+def read_plainly(path: Path) -> tuple[list[str], np.ndarray, list[tuple[float, float] | None], dict[str, Any]]:
+    """Ids, vectors, spans and how it was made of a store of any of `FORMATS`, read with the format's own library and nothing of ours."""
+    if path.suffix == ".h5":
+        with h5py.File(path) as file:
+            ids = [id.decode("utf-8", "surrogateescape") for id in file["ids"][:]]
+            spans = [None if np.isnan(span).any() else tuple(span) for span in file["spans"][:]]
+            return ids, file["embeddings"][:], spans, _unsealed(file.attrs["made"])
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="numpy") as file:
+            rows, made = json.loads(file.get_tensor("rows").tobytes()), _unsealed(file.metadata()["made"])
+            vectors = file.get_tensor("embeddings")
+    elif path.suffix == ".store":
+        parts = sorted(path.glob("vectors-*.npy"))
+        rows = [json.loads(line) for part in sorted(path.glob("rows-*.jsonl")) for line in part.read_bytes().splitlines()]
+        made = _unsealed((path / "made.json").read_text())
+        del made["part_rows"]
+        vectors = np.concatenate([np.load(part) for part in parts])
+    else:
+        rows = [json.loads(line) for line in path.with_suffix(".jsonl").read_bytes().splitlines()]
+        made = _unsealed(path.with_suffix(".made.json").read_text())
+        vectors = np.load(path) if path.suffix == ".npy" else np.array([row["embedding"] for row in rows], np.float32)
+    return [row["id"] for row in rows], vectors, [(row["start"], row["end"]) if "start" in row else None for row in rows], made
+
+
+def _unsealed(text: str) -> dict[str, Any]:
+    """A record without its last key, the checksum."""
+    made = json.loads(text)
+    assert made.popitem()[0] == "crc32"
+    return made
 
 
 def unit_rows(count: int, dim: int = DIM, seed: int = 0) -> np.ndarray:

@@ -22,10 +22,11 @@ from imagebind_cli import descriptors, files
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import locked, open_locked, replacing, sweep, write_json, write_text
 from imagebind_cli.prepared import open_writer
-from imagebind_cli.store import Row, Store, open_store
+from imagebind_cli.store import FORMATS, Row, Store, open_store
 from tests.conftest import Run
 
 MB = 1 << 20
+EXPORTED = [*(f"e{ending}" for ending in (*FORMATS, ".parquet")), "clip"]
 MADE = {"model": "m", "weights": "0123", "modality": "audio", "dim": 6, "pool": "mean", "version": "1"}
 
 
@@ -339,7 +340,7 @@ export.export(open_store(Path(sys.argv[1])), Path(sys.argv[2]), "float32", clip_
 """
 
 
-@pytest.mark.parametrize("name", ["e.h5", "e.npy", "e.store", "e.jsonl", "e.safetensors", "e.parquet", "clip"])
+@pytest.mark.parametrize("name", EXPORTED)
 def test_a_killed_export_leaves_nothing_under_the_name_and_the_next_is_whole(store: Path, name: str) -> None:
     from imagebind_cli.store import export
 
@@ -354,7 +355,7 @@ def test_a_killed_export_leaves_nothing_under_the_name_and_the_next_is_whole(sto
         assert open_store(path).ids == open_store(store).ids
 
 
-@pytest.mark.parametrize("name", ["e.h5", "e.npy", "e.store", "e.jsonl", "e.safetensors", "e.parquet", "clip"])
+@pytest.mark.parametrize("name", EXPORTED)
 def test_an_export_to_a_full_disk_leaves_nothing_and_says_so_in_one_line(store: Path, tmp_path: Path, name: str) -> None:
     if name in ("e.parquet", "clip"):
         pytest.importorskip("pyarrow")

@@ -144,6 +144,29 @@ def test_the_files_of_training_import_each_other_in_no_circle():
     assert sorted(described) == sorted(names)
 
 
+def listed_files(package):
+    """The files that a package's docstring lists, a line each, several by commas."""
+    lines = re.findall(r"^\w+\.py\b(?:, \w+\.py)*", ast.get_docstring(ast.parse(package.read_text())) or "", re.MULTILINE)
+    return [name for line in lines for name in line.split(", ")]
+
+
+WINGS = [path.parent for path in sorted(PACKAGE.rglob("__init__.py")) if len(listed_files(path)) > 1]
+
+
+@pytest.mark.parametrize("wing", WINGS, ids=[wing.name for wing in WINGS])
+def test_a_wing_that_lists_its_files_lists_each_once(wing):
+    assert sorted(listed_files(wing / "__init__.py")) == sorted(path.name for path in wing.glob("*.py") if path.name != "__init__.py")
+
+
+def test_the_tree_of_the_architecture_is_the_package():
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    tree = page[page.index("## The tree") : page.index("Beside the package:")]
+    places = re.findall(r"`([^`]+)`", "".join(line.split("|")[1] for line in tree.splitlines() if line.startswith("| `")))
+    folders = [f"{path.name}/" for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"]
+    files = [path.name for path in PACKAGE.glob("*.py") if not path.name.startswith("__")]
+    assert sorted(places) == sorted(folders + files)
+
+
 def module_name(path):
     parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)

@@ -11,6 +11,7 @@ from imagebind_cli.cli.command import single_command
 from imagebind_cli.cli.configuration import Configuration
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines
 from imagebind_cli.cli.settings import configuration_files
+from imagebind_cli.cli.talk import exit_if_bad
 from imagebind_cli.cli.variables import option_variables, shown_value
 from imagebind_cli.errors import UserError
 from imagebind_cli.installation import Check, check_installation
@@ -32,8 +33,7 @@ def doctor_command(context: typer.Context, as_json: AsJSON = False) -> None:
             write_lines([f"{mark:<4}{check.name:<17}{check.found}"])
             if check.ok is False and check.mend:
                 write_lines([f"    fix it: {check.mend}"])
-    if bad:
-        raise typer.Exit(1)
+    exit_if_bad(bool(bad))
 
 
 def _configuration(context: typer.Context) -> tuple[dict[str, Any], list[Check]]:

@@ -53,7 +53,7 @@ from imagebind_cli.cli.live import (
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.option_groups import with_option_groups
 from imagebind_cli.cli.output import write
-from imagebind_cli.cli.talk import Talk, say, summary_at_end
+from imagebind_cli.cli.talk import Talk, exit_if_bad, say, summary_at_end
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.errors import UsageError
 from imagebind_cli.file_kinds import Others
@@ -174,13 +174,13 @@ def embed_command(
             corpus.embed_on_cluster(
                 model, modality, given, output, cluster, config=config, device=device, dtype=str(dtype), listener=talk, **job
             )
-        raise typer.Exit(bool(talk.failed or talk.left))
+        exit_if_bad(talk.has_failures)
+        return
     place = corpus.uploaded(output) if output else nullcontext()
     with Talk(others=others) as talk, summary_at_end(output, talk) if output else nullcontext(), place as store:
         keep = store or (lambda rows, _: write(*(json_line(row, modality) for row in rows)))
         corpus.embed(space, modality, given, keep, listener=talk, may_fork=True, **job)
-    if talk.failed or talk.left:
-        raise typer.Exit(1)
+    exit_if_bad(talk.has_failures)
 
 
 def _embed_live(space: Space, modality: str, inputs: list[str] | None, live: LiveOptions, array: str, chosen: dict[str, Any]) -> None:
@@ -195,8 +195,7 @@ def _embed_live(space: Space, modality: str, inputs: list[str] | None, live: Liv
             behind=live.behind or "wait", memory=live.memory, array=array, name=name, listener=talk, **reading,
         )  # fmt: skip
         write_live(rows, talk)
-    if talk.failed:
-        raise typer.Exit(1)
+    exit_if_bad(talk.has_failures)
 
 
 def _share(shard: str | None, reads_stdin: bool) -> Share | None:

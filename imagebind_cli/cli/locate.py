@@ -52,7 +52,7 @@ from imagebind_cli.cli.suites import (
     refuse_with_suite,
     refuse_without_suite,
 )
-from imagebind_cli.cli.talk import Talk, line_if_stopped, say
+from imagebind_cli.cli.talk import Talk, exit_if_bad, line_if_stopped, say
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.file_kinds import Others
@@ -203,8 +203,7 @@ def locate_command(
             for located in found:
                 give(located, located.as_json(box, k))
         answers.say_where(talk)
-    if talk.failed:
-        raise typer.Exit(1)
+    exit_if_bad(talk.has_failures)
 
 
 def _run_suite(
@@ -237,8 +236,7 @@ def _run_suite(
             )
         answers.say_where(talk)
         write_report_file(scores, report)
-    if talk.failed:
-        raise typer.Exit(1)
+    exit_if_bad(talk.has_failures)
 
 
 @dataclass(frozen=True)

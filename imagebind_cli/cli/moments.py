@@ -41,7 +41,7 @@ from imagebind_cli.cli.suites import (
     open_suite_of,
     refuse_without_suite,
 )
-from imagebind_cli.cli.talk import Talk, line_if_stopped, say
+from imagebind_cli.cli.talk import Talk, exit_if_bad, line_if_stopped, say
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.printable import printable
 from imagebind_cli.retrieval.requests import LIKE, VECTOR, combined_request, read_weights
@@ -213,15 +213,15 @@ def moments_command(
         )
         if truths is not None:
             _predict(finder, truths, results.options, report, talk)
-            raise typer.Exit(1 if talk.failed else 0)
+            exit_if_bad(talk.has_failures)
+            return
         if queries is None:
             answers = finder.answer([combined_request(parts, numbers)], results.options)
         else:
             answers = finder.answer_file(queries, results.options, exhibits=html is not None)
         with line_if_stopped(lambda: "stopped; the same command begins again"), writing(html or "stdout"):
             results.give(answers, finder, talk)
-    if talk.failed:
-        raise typer.Exit(1)
+    exit_if_bad(talk.has_failures)
 
 
 def _check_request(
@@ -260,8 +260,7 @@ def _run_suite(
         with line_if_stopped(lambda: f"stopped; the same command begins again{kept}"), writing("stdout"):
             scores = run_moment_suite(suite, stores=stores, model=space, output=give, listener=talk, **settings)
         write_report_file(scores, report)
-    if talk.failed:
-        raise typer.Exit(1)
+    exit_if_bad(talk.has_failures)
 
 
 def _predict(finder: MomentFinder, truths: list[MomentTruth], options: MomentOptions, report: Path | None, talk: Talk) -> None:

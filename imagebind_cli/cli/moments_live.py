@@ -6,13 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import typer
-
 from imagebind_cli import registry
 from imagebind_cli.cli.flags import options_among
 from imagebind_cli.cli.live import LiveOptions, open_stream, stream_format
 from imagebind_cli.cli.output import write
-from imagebind_cli.cli.talk import Talk, line_if_stopped, say
+from imagebind_cli.cli.talk import Talk, exit_if_bad, line_if_stopped, say
 from imagebind_cli.errors import UsageError
 from imagebind_cli.retrieval.requests import combined_request, read_weights
 from imagebind_cli.space import Space
@@ -67,5 +65,4 @@ def print_live_moments(
             for moment in find_live_moments(rows, query.vector, options, others):
                 write(json.dumps(moment.as_json(request.id)).encode() + b"\n")
         say(talk.summary())
-    if talk.failed:
-        raise typer.Exit(1)
+    exit_if_bad(talk.has_failures)

@@ -9,8 +9,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from imagebind_cli.cli.cluster import CLUSTER_FLAGS, ClusterOptions
 from imagebind_cli.cli.command import modality_group
 from imagebind_cli.cli.flags import (
@@ -33,7 +31,7 @@ from imagebind_cli.cli.flags import (
 from imagebind_cli.cli.inputs import command_inputs
 from imagebind_cli.cli.option_groups import with_option_groups
 from imagebind_cli.cli.output import StdoutClosed, write
-from imagebind_cli.cli.talk import Talk, say, summary_at_end
+from imagebind_cli.cli.talk import Talk, exit_if_bad, say, summary_at_end
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.errors import UsageError, UserError, is_broken_pipe, writing
 from imagebind_cli.file_kinds import Others
@@ -120,7 +118,8 @@ def preprocess_command(
             if cluster is not None:
                 with summary_at_end(corpus.share_pattern(output, cluster), talk):
                     corpus.preprocess_on_cluster(modalities, given, output, cluster, errors=errors, **shards, **job)
-                raise typer.Exit(bool(talk.failed))
+                exit_if_bad(talk.has_failures)
+                return
             with summary_at_end(output, talk, _continues(output)):
                 try:
                     with nullcontext(sys.stdout.buffer) if output == "-" else corpus.uploaded(output) as place:
@@ -129,8 +128,7 @@ def preprocess_command(
                     if output != "-" or not is_broken_pipe(error):
                         raise
                     raise StdoutClosed from None
-    if talk.failed:
-        raise typer.Exit(1)
+    exit_if_bad(talk.has_failures)
 
 
 def _options(modalities: tuple[str, ...], chosen: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -32,7 +32,7 @@ from imagebind_cli.cli.flags import (
 )
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import write
-from imagebind_cli.cli.talk import Talk, line_if_stopped, say
+from imagebind_cli.cli.talk import Talk, exit_if_bad, line_if_stopped, say
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.printable import printable
 from imagebind_cli.retrieval.requests import LIKE, VECTOR, combined_request, read_weights
@@ -212,8 +212,7 @@ def retrieve_command(
         begun = f"stopped; the same command begins again{', also with an index that was not whole' if index else ''}"
         with line_if_stopped(lambda: begun), writing(html or "stdout"):
             _print_answers(answers, finder, plain, html, root, talk)
-    if talk.failed:
-        raise typer.Exit(1)
+    exit_if_bad(talk.has_failures)
 
 
 def queries_in_order(order: Iterable[str], given: dict[str, list[str] | None]) -> tuple[tuple[str, str], ...]:

@@ -26,7 +26,7 @@ from imagebind_cli.cli.flags import (
 )
 from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.output import AsJSON, write, write_json_line, write_lines
-from imagebind_cli.cli.talk import Talk, line_if_stopped, say
+from imagebind_cli.cli.talk import Talk, exit_if_bad, line_if_stopped, say
 from imagebind_cli.errors import UsageError
 from imagebind_cli.printable import counted, printable
 from imagebind_cli.space import Space
@@ -123,8 +123,7 @@ def score_command(
     else:
         write_lines([_in_words(score)])
     _summarise(score, (a, b), with_score=rows)
-    if talk.failed:
-        raise typer.Exit(1)
+    exit_if_bad(talk.has_failures)
 
 
 def _in_words(score: PairScore) -> str:

@@ -12,7 +12,7 @@ from imagebind_cli.cli.flags import ArrayType, DryUpload, Licence, Private
 from imagebind_cli.cli.inspect import inspect_command
 from imagebind_cli.cli.map import map_command
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines, write_upload
-from imagebind_cli.cli.talk import Talk, line_if_stopped, say
+from imagebind_cli.cli.talk import Talk, exit_if_bad, line_if_stopped, say
 from imagebind_cli.errors import UsageError
 from imagebind_cli.printable import counted, printable
 from imagebind_cli.store_formats import IN_WORDS
@@ -250,8 +250,7 @@ def check_command(paths: StorePaths, as_json: AsJSON = False) -> None:
     clean = all(report["ok"] for report in reports)
     if as_json:
         write_json_line({"ok": clean, "stores": reports})
-    if not clean:
-        raise typer.Exit(1)
+    exit_if_bad(not clean)
 
 
 def _plain(value: Any) -> str:

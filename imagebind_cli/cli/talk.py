@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from imagebind_cli.cli.output import StdoutClosed
 from imagebind_cli.cli.pace import Pace
 from imagebind_cli.errors import UsageError
@@ -152,6 +154,11 @@ class Talk(Listener):
         if self.others.count and not self._has_summed_up:
             say(self.summary())
 
+    @property
+    def has_failures(self) -> bool:
+        """Whether inputs failed, in this run or in an earlier one of which they were left out."""
+        return bool(self.failed or self.left)
+
     def note(self, text: str) -> None:
         say(text)
 
@@ -204,6 +211,12 @@ class Talk(Listener):
                 self._progress.update(self._task, description=text)
             else:
                 say(text)
+
+
+def exit_if_bad(is_bad: bool) -> None:
+    """End the command with exit code 1, that of one that was carried out and found something bad: inputs that failed, a damaged store."""
+    if is_bad:
+        raise typer.Exit(1)
 
 
 @contextmanager

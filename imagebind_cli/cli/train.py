@@ -12,7 +12,7 @@ import typer
 
 from imagebind_cli.cli.command import HeadedCommand, single_command
 from imagebind_cli.cli.output import write, write_json_line
-from imagebind_cli.cli.talk import say
+from imagebind_cli.cli.talk import exit_if_bad, say
 from imagebind_cli.errors import UsageError, writing
 from imagebind_cli.events import TrainingListener
 from imagebind_cli.tabular import parse_columns
@@ -179,8 +179,7 @@ def train_command(
         if overfit is not None:
             learnt = trials.overfit(resolved, overfit, chosen_device, talk)
             say("learnt by heart" if learnt else "not learnt: look at the data and at optimizer.lr")
-            if not learnt:
-                raise typer.Exit(1)
+            exit_if_bad(not learnt)
             return
         assert out is not None
         if profile:
@@ -192,7 +191,7 @@ def train_command(
             write_json_line({"model": str(out), **result.summary})
         if result.failed:
             say(f"{result.failed:,} samples could not be read; {out / 'errors.jsonl'} names them")
-            raise typer.Exit(1)
+        exit_if_bad(bool(result.failed))
 
 
 def _write_plan(recipe: Recipe, device: torch.device, out: Path | None, as_json: bool) -> None:

@@ -14,7 +14,7 @@ import typer
 
 from imagebind_cli.cli.flags import DryUpload, Dtype, Licence, Private
 from imagebind_cli.cli.output import AsJSON, write_json_line, write_lines, write_upload
-from imagebind_cli.cli.talk import is_quiet, line_if_stopped, say, say_error
+from imagebind_cli.cli.talk import exit_if_bad, is_quiet, line_if_stopped, say, say_error
 from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.printable import printable
 
@@ -237,8 +237,7 @@ def verify_command(
             about["decode"] = _decoding_losses(model, samples, as_table=not as_json)
     if as_json:
         write_json_line(about)
-    if differences:
-        raise typer.Exit(1)
+    exit_if_bad(bool(differences))
 
 
 def _cosines(model: str | None, choices: dict[str, Any], as_table: bool) -> dict[str, dict[str, float]]:

@@ -43,7 +43,7 @@ from imagebind_cli.cli.memory import keep_freed_memory
 from imagebind_cli.cli.option_groups import with_option_groups
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.suites import open_suite_of
-from imagebind_cli.cli.talk import Talk, say
+from imagebind_cli.cli.talk import Talk, exit_if_bad, say
 from imagebind_cli.cli.zeroshot_flags import CLASS_FLAGS, PROBE_FLAGS, REPORT_FLAGS, SUITE_FLAGS, TRUTH_FLAGS, SuiteOptions
 from imagebind_cli.cli.zeroshot_live import print_live_classes
 from imagebind_cli.cli.zeroshot_refusals import refuse_for_several_models, refuse_given, refuse_useless_options
@@ -183,8 +183,7 @@ def zeroshot_command(
     used += [TEXT] if class_options.labels or (suite and class_options.classes is None) else []
     with Talk(errors, "classified", others) as talk:
         is_complete = _run(run, models, space, used, report, report_files, has_regions, talk)
-    if talk.failed or not is_complete:
-        raise typer.Exit(1)
+    exit_if_bad(talk.has_failures or not is_complete)
 
 
 def _run(

@@ -10,7 +10,7 @@ import typer
 
 from imagebind_cli.cli.flags import given_options
 from imagebind_cli.cli.live import LiveOptions, live_head, open_stream, stream_format, write_live
-from imagebind_cli.cli.talk import Talk
+from imagebind_cli.cli.talk import Talk, exit_if_bad
 from imagebind_cli.evaluation.options import ClassOptions
 from imagebind_cli.space import Space
 
@@ -49,5 +49,4 @@ def print_live_classes(
             space, modality, file, format, behind=live.behind or "wait", memory=live.memory, name=name, listener=talk, **reading
         )
         write_live(rows, talk, line)
-    if talk.failed:
-        raise typer.Exit(1)
+    exit_if_bad(talk.has_failures)

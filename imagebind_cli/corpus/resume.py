@@ -15,7 +15,6 @@ from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.corpus.renamed import StoredContents
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.events import Listener
-from imagebind_cli.file_kinds import PLACED
 from imagebind_cli.media.masks import PictureMask
 from imagebind_cli.media.video.frame_folder import frame_names
 from imagebind_cli.object_storage import fetch_object, is_object, object_stamp
@@ -121,7 +120,7 @@ class Resume:
         path = whole_source(item.payload)
         if not (self.verify and self.store and self.store.stored and item.stamp.hash and isinstance(path, str)):
             return False
-        if face(self.modality).text or self.modality in PLACED or isinstance(item.payload, Regions):
+        if not face(self.modality).self_contained or isinstance(item.payload, Regions):
             return False
         if self._contents is None:
             self._contents = StoredContents(open_store(self.store.path))

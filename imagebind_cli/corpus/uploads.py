@@ -13,6 +13,7 @@ from imagebind_cli.documents import read_object
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import locked, write_json
 from imagebind_cli.object_storage import download_object, object_address, objects_below, upload_object
+from imagebind_cli.store_formats import FORMATS
 from imagebind_cli.weights.download import home
 
 RECORD = ".uploaded.json"  # beside the local files: what the objects and the files were when they were last the same
@@ -56,9 +57,9 @@ def uploaded(output: str | Path) -> Iterator[Path]:
 def _belonging(name: str) -> re.Pattern[str]:
     """Return what the names of an output's files match, below its base."""
     names = "\\d+".join(re.escape(part) for part in re.split(r"%0?\d*d", name))
-    stem, dot, ending = name.rpartition(".")
-    beside = rf"|{re.escape(stem)}\.(jsonl|made\.json)" if dot and ending in ("npy", "jsonl") else ""
-    return re.compile(rf"{names}(/[^.][^/]*)?{beside}")
+    format = FORMATS.get(Path(name).suffix)
+    beside = [re.escape(path.name) for path in format.files(Path(name))[1:]] if format else []
+    return re.compile("|".join([rf"{names}(/[^.][^/]*)?", *beside]))
 
 
 def _local(folder: Path, name: str) -> Versions:

@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from itertools import groupby, islice
 from threading import get_ident
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, Modality, Sample
+from imagebind_cli.errors import OptionError
 from imagebind_cli.media.audio.sound import Excerpt, Sound, Waveform
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.resampling import Resampled
@@ -33,6 +34,8 @@ WINDOWS_AT_ONCE = 16
 LARGEST = 2.0  # decoders and masters exceed full scale, 1, but not by this much
 SILENT, AUDIBLE = 1e-4, 10**-2.5  # root mean square: -80 and -50 dB of full scale
 TOGETHER = 4  # windows whose spectra are filtered at once, while they are in the cache
+
+Channels = TypeVar("Channels", np.ndarray, Tensor)
 
 
 @cache
@@ -248,7 +251,7 @@ class Levels:
         self._peak = max(self._peak, float(squares.max(initial=0)) ** 0.5)
 
     def warnings(self, channels: str) -> tuple[str, ...]:
-        """Return the warnings. channels: `first` or `mix`, as the option says."""
+        """Return the warnings. channels: the option of that name."""
         found = []
         if self._peak > LARGEST:
             found.append(
@@ -258,12 +261,27 @@ class Levels:
         *each, heard = np.sqrt(np.atleast_1d(self._energies) / max(self._count, 1))
         if heard < SILENT and max(each, default=0) > AUDIBLE:
             loudest = int(np.argmax(each)) + 1
-            found.append(
-                f"channel 1 of {len(each)}, which is heard, is silent, and channel {loudest} is not: --channels mix hears all of them"
-                if channels == "first"
-                else f"its {len(each)} channels cancel each other out when mixed: --channels first hears the first"
-            )
+            remedies = {
+                "first": f"channel 1 of {len(each)}, which is heard, is silent, and channel {loudest} is not: --channels mix hears all of them",
+                "mix": f"its {len(each)} channels cancel each other out when mixed: --channels first hears the first",
+            }
+            found.append(remedies.get(channels, f"what is heard of its {len(each)} channels is silent, and channel {loudest} is not"))
         return tuple(found)
+
+
+def heard_channel(samples: Channels, mean: Channels, channels: str) -> Channels:
+    """Return what is heard of a sound: one of its channels, or their mean. No other code may ask which value the option has.
+
+    Args:
+        samples: (channels, n). mean: of all channels, (n,). channels: the option of that name.
+    Raises:
+        OptionError: another value than those of `AudioOptions.channels`.
+    """
+    if channels == "first":
+        return samples[0]
+    if channels == "mix":
+        return mean
+    raise OptionError(f"channels is {channels!r}, which no reader heeds", ["channels"])
 
 
 def heard_rows(samples: np.ndarray, channels: str) -> Tensor:
@@ -271,7 +289,8 @@ def heard_rows(samples: np.ndarray, channels: str) -> Tensor:
     if len(samples) == 1:
         return torch.from_numpy(samples[0])[None]  # not `samples`: torch takes ten times as long to copy a row whose stride is 1
     mean = sum(samples[1:], samples[0]) / np.float32(len(samples))  # three times as fast as `samples.mean(axis=0)`
-    return torch.from_numpy(np.stack([mean] if channels == "mix" else [samples[0], mean]))
+    heard = heard_channel(samples, mean, channels)
+    return torch.from_numpy(np.stack([mean] if heard is mean else [heard, mean]))
 
 
 def _clips(resampled: Resampled, spans: Iterable[tuple[Fraction, Fraction]], apart: bool) -> Iterator[Tensor]:

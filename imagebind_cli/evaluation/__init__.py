@@ -17,6 +17,7 @@ tally.py        the outcome of each item
 outcomes.py     what each item adds to the scores, and paired differences of two runs
 comparison.py   `compare`: one evaluation with several models
 report.py       the scores, with intervals
+decoding.py     how far vectors of a user's own pictures move with `--decode fast`
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ locate.py      the place of a query in each input: what `imagebind locate` does
 curves.py      scores of a recording over time, and the runs of seconds that stand out
 recordings.py  the recordings that are searched: windows in stores, and files
 moments.py     what Python and `imagebind moments` call: `find_moments` for one query, `MomentFinder` for many
+live_moments.py  moments in an endless stream
 cuts.py        clips of moments
 lighthouse.py  annotations, predictions and scores in the forms of Lighthouse, QVHighlights and Charades-STA
 suites/        published evaluations of both

@@ -10,5 +10,6 @@ sides.py         what a score compares: stores, or files that are embedded first
 protocols.py     how videos and sounds are read for a score, by name
 pairing.py       which items of two stores belong together
 projection.py    two coordinates for each item: PCA or UMAP
-store_map.py     a map of stores: `map_stores`; map_table.py writes it as a table
+store_map.py     a map of stores: `map_stores`
+map_table.py     the same as a table
 """

@@ -2,6 +2,7 @@
 
 sentence_transformers.py   a module of sentence-transformers: encoding, training, saving
 mteb.py                    an encoder of mteb, its registry entries, tasks for depth, thermal and motion
+mteb_tasks.py              its tasks on files of one's own
 lancedb.py                 an embedding function of LanceDB
 """
 

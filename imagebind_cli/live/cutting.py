@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
+
+from imagebind_cli.errors import UsageError
 
 LATE = Fraction(1, 10**6)  # of a hop: a last window that lacks less than this is whole, as `media.windows` counts those of a file
 
@@ -35,11 +37,13 @@ class StreamWindow:
 
 
 class Cutter(Protocol):
-    """Cuts a stream into windows, and keeps no more of it than the next window needs.
+    """Cuts a stream into windows, and keeps no more of it than the next window needs. Its class takes the encoder's config, options and format.
 
-    notes: what was assumed, so far.
+    seconds: of a window. heeds: the reading options that it follows; any other is refused. notes: what was assumed, so far.
     """
 
+    seconds: ClassVar[int]
+    heeds: ClassVar[frozenset[str]]
     notes: list[str]
 
     def add(self, data: bytes) -> Iterator[StreamWindow]:
@@ -51,6 +55,17 @@ class Cutter(Protocol):
         Raises:
             ValueError: the stream was too short for any, or ends in the middle of a sample.
         """
+
+
+def stated_rate(format: StreamFormat, option: float | None) -> float | None:
+    """Return the rate that the format or the reading option states.
+
+    Raises:
+        UsageError: they state different ones.
+    """
+    if None not in (format.rate, option) and format.rate != option:
+        raise UsageError(f"the format states a rate of {format.rate:g}, and the reading options one of {option:g}")
+    return option if format.rate is None else format.rate
 
 
 def span(number: int, hop: Fraction, length: int) -> tuple[Fraction, Fraction]:

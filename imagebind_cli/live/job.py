@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,11 +15,12 @@ import numpy as np
 from torch.nn.functional import normalize
 
 from imagebind_cli import registry
-from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.errors import OptionError, UsageError, UserError
 from imagebind_cli.events import Listener, LogListener
 from imagebind_cli.live.cutting import Cutter, StreamFormat
 from imagebind_cli.live.waiting import Behind, WindowQueue
 from imagebind_cli.media.clock import clock_text
+from imagebind_cli.options import ReadingOptions
 from imagebind_cli.space import Space
 from imagebind_cli.store import Row, Store, check_writable
 
@@ -32,14 +33,6 @@ CUTTERS = {
     "imu": "imagebind_cli.live.readings:ReadingCutter",
 }
 FAMILIES = ("imagebind", "clip")  # whose windows are ImageBind's
-OF_ALL = (
-    "clips",
-    "centres",
-    "adjacent",
-    "standardise",
-    "remove_gravity",
-    "track",
-)  # reading options that need the whole of a recording, or its file
 
 
 @dataclass(frozen=True)
@@ -95,24 +88,38 @@ def embed_stream(
         raise UsageError(f"{modality} is not read live; {', '.join(CUTTERS)} are")
     if behind not in ("drop", "wait"):
         raise UsageError(f"unknown behind {behind!r}; choose from drop, wait")
-    refused = next((option for option in OF_ALL if options.get(option) not in (None, False)), None)
-    if refused is not None:
-        raise UsageError(f"{refused.replace('_', '-')}: a live stream is read a window at a time; this needs the whole recording")
     listener = LogListener() if listener is None else listener
     reading = registry.face(modality).read_options(options)
+    module, _, kind = CUTTERS[modality].partition(":")
+    make = getattr(import_module(module), kind)
+    _check_heeded(modality, reading, make.heeds)
     if memory is not None:
         check_writable(Path(memory))
-    module, _, kind = CUTTERS[modality].partition(":")
-    make: Callable[..., Any] = getattr(import_module(module), kind)
     loaded = Space.of(model, listener).local
     config = loaded.config(modality)
     if config.family not in FAMILIES:
         raise UserError(f"model {loaded.name} is of family {config.family}, whose windows are not read live")
     cutter: Cutter = make(config, reading, format)
-    reading = replace(reading, hop=reading.hop or make.seconds)  # type: ignore[attr-defined, call-arg]
+    reading = replace(reading, hop=reading.hop or cutter.seconds)  # type: ignore[attr-defined, call-arg]
     loaded.encoder(modality)
     made = loaded.record(modality, reading, "none") | {"array": array}
     return _rows(loaded, modality, WindowQueue(file, cutter, behind), cutter, name, listener, memory, made)
+
+
+def _check_heeded(modality: str, reading: ReadingOptions, heeds: frozenset[str]) -> None:
+    """Refuse an option that the cutter does not follow, since the store would record it.
+
+    Raises:
+        OptionError: with those that it follows.
+    """
+    for option in reading.flags():
+        if option.name not in heeds and getattr(reading, option.name) != option.default:
+            known = ", ".join(sorted(heeds))
+            raise OptionError(
+                f"{option.name}: a live stream is read a window at a time, and this needs the whole recording or its file; "
+                f"a live {modality} has {known}",
+                [option.name, *heeds],
+            )
 
 
 def _rows(

@@ -13,7 +13,7 @@ from torch import Tensor
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.encoders.vision import CLIP_SECONDS, PIXELS_AT_ONCE, clip_tensor
 from imagebind_cli.errors import UsageError
-from imagebind_cli.live.cutting import LATE, StreamFormat, StreamWindow, span
+from imagebind_cli.live.cutting import LATE, StreamFormat, StreamWindow, span, stated_rate
 from imagebind_cli.media.windows import seen
 from imagebind_cli.options.vision import VisionOptions
 
@@ -24,6 +24,7 @@ class PictureCutter:
     """Cuts raw pictures, RGB of 8 bits, into windows of 2 seconds. It holds the pictures of one window."""
 
     seconds = CLIP_SECONDS
+    heeds = frozenset({"hop", "crops", "fps"})
 
     def __init__(self, config: EncoderConfig, options: VisionOptions, format: StreamFormat) -> None:
         """Raises UsageError where the format lacks something, or is another."""
@@ -31,14 +32,15 @@ class PictureCutter:
             raise UsageError(f"unknown format {format.samples!r} of a live video; it is {FORMAT}, RGB of 8 bits")
         if format.size is None or format.size[0] * format.size[1] > PIXELS_AT_ONCE:
             raise UsageError("size: width and height of a live video's pictures are needed, as in 640x480")
-        if format.rate is None:
+        rate = stated_rate(format, options.fps)
+        if rate is None:
             raise UsageError("fps: how many pictures a second a live video has is needed")
         self.notes: list[str] = []
         self._config, self._crops = config, int(options.crops)
         self._width, self._height = format.size
         self._bytes = 3 * self._width * self._height
         self._hop = Fraction(str(options.hop or CLIP_SECONDS))
-        self._rate = Fraction(format.rate)  # the float's own value, as where frames are read from an array
+        self._rate = Fraction(rate)  # the float's own value, as where frames are read from an array
         self._data = bytearray()  # of the picture that is not whole yet
         self._pictures: list[np.ndarray] = []
         self._first = 0  # number of the first one held

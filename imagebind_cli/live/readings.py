@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from imagebind_cli.encoder import EncoderConfig
 from imagebind_cli.encoders.imu import WINDOW_SECONDS, recording_of
 from imagebind_cli.errors import UsageError
-from imagebind_cli.live.cutting import LATE, StreamFormat, StreamWindow, span
+from imagebind_cli.live.cutting import LATE, StreamFormat, StreamWindow, span, stated_rate
 from imagebind_cli.media.motion.recordings import in_standard_units
 from imagebind_cli.media.motion.signals import reach_of, resample
 from imagebind_cli.options.imu import IMUOptions
@@ -30,14 +30,16 @@ class ReadingCutter:
     """Cuts lines of readings, evenly spaced, into windows of 5 seconds."""
 
     seconds = WINDOW_SECONDS
+    heeds = frozenset({"hop", "rate", "columns", "accel", "gyro", "imu_layout", "placement"})
 
     def __init__(self, config: EncoderConfig, options: IMUOptions, format: StreamFormat) -> None:
         """Raises UsageError where the format is one of another stream."""
         if format.samples is not None or format.size is not None:
             raise UsageError("format and size are of sounds and videos; live readings are lines of CSV")
         self._config, self._target, self._length = config, config.shape[1] // WINDOW_SECONDS, config.shape[1]
-        self._rate = float(format.rate or self._target)
-        self.notes = [] if format.rate else [f"readings taken to be at {self._target} Hz"]
+        rate = stated_rate(format, options.rate)
+        self._rate = float(rate or self._target)
+        self.notes = [] if rate else [f"readings taken to be at {self._target} Hz"]
         self._options = replace(options, rate=self._rate)  # so that no clock is looked for
         self._reach = 0 if abs(self._rate / self._target - 1) < 1e-9 else reach_of(self._rate, self._target)
         self._hop = Fraction(str(options.hop or WINDOW_SECONDS))

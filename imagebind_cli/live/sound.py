@@ -27,6 +27,7 @@ class SoundCutter:
     """Cuts raw samples into windows of 2 seconds."""
 
     seconds = WINDOW_SECONDS
+    heeds = frozenset({"hop", "channels"})
 
     def __init__(self, config: EncoderConfig, options: AudioOptions, format: StreamFormat) -> None:
         """Raises UsageError where the format lacks something, or is unknown."""

@@ -17,7 +17,7 @@ from imagebind_cli.media.essential import JPEG, PNG, essential_jpeg, essential_p
 from imagebind_cli.media.isolation import call_apart
 from imagebind_cli.media.picture_kinds import HEAD, HEIF, HEIF_SEQUENCE, RAW, UnsupportedKind, check_kind
 
-MAX_PIXELS = 200_000_000  # a header that claims more is refused before memory is reserved
+MAX_PIXELS = 178_956_970  # a header that claims more is refused before memory is reserved; Pillow's own limit, twice `MAX_IMAGE_PIXELS`
 MAX_PAGES = 10_000  # of a TIFF file; Pillow's time grows with the square of their number
 # Of a picture longer than this many times its short side, only the middle is kept: scaled to the encoder's square it would not fit into
 # memory, and the crop takes the middle anyway.
@@ -91,7 +91,7 @@ def _read_pixels(source: Source, most: int, page: int) -> _Pixels:
 
 @decoding("picture")
 def _open_here(source: Source, most: int, page: int, transparent: bool, short: int = 0) -> Image.Image:
-    image = identify(source, transparent=transparent)
+    image = identify(source, transparent=transparent, most=most)
     if page and image.format == "TIFF":
         if page >= (pages := count_pages(source)):
             raise ValueError(f"no page {page}; it has {pages}, counted from 0")
@@ -122,17 +122,19 @@ def count_pages(source: Source) -> int:
 
 
 @decoding("picture")
-def identify(source: Source, moving: bool = False, transparent: bool = False) -> Image.Image:
+def identify(source: Source, moving: bool = False, transparent: bool = False, most: int = MAX_PIXELS) -> Image.Image:
     """Open a picture without unpacking its pixels. moving: with an animation's frames. transparent: as `open_image`'s.
+
+    most: pixels of a HEIC picture, which is unpacked here already.
 
     Raises:
         OSError, ValueError: the file cannot be read. UnsupportedKind: it is of a kind that is recognised but not read.
     """
     start = first_bytes(source, HEAD)
     try:
-        image = Image.open(essential_png(source, moving, transparent) if start.startswith(PNG) else source)
+        image = _open(essential_png(source, moving, transparent) if start.startswith(PNG) else source)
     except UnidentifiedImageError:
-        if HEIF.match(start) and (heif := _open_heif(source)):
+        if HEIF.match(start) and (heif := _open_heif(source, most)):
             return heif
         check_kind(start)
         if HEIF_SEQUENCE.match(start):
@@ -141,7 +143,7 @@ def identify(source: Source, moving: bool = False, transparent: bool = False) ->
             raise ValueError("not a readable picture: the structure of this PNG file is damaged") from None
         if not start.startswith(JPEG):
             raise
-        image = Image.open(essential_jpeg(source))
+        image = _open(essential_jpeg(source))
     if image.format == "EPS":  # Pillow would hand it to Ghostscript, and it may be a program that never ends
         raise ValueError("an EPS file, which is a program and not a picture; make it a PNG first")
     if image.format == "TIFF" and _is_raw(image):
@@ -158,7 +160,14 @@ def _is_raw(image: Any) -> bool:
     return dng in image.tag_v2 or (children in image.tag_v2 and image.tag_v2.get(reduced) == 1)
 
 
-def _open_heif(source: Source) -> Image.Image | None:
+def _open(source: Source) -> Image.Image:
+    try:
+        return Image.open(source)
+    except Image.DecompressionBombError:
+        raise ValueError(f"more than {MAX_PIXELS:,} pixels, which are not unpacked") from None
+
+
+def _open_heif(source: Source, most: int) -> Image.Image | None:
     """Open a HEIC picture, its tiles assembled and turned upright; None without the extra."""
     try:
         from pi_heif import open_heif
@@ -166,12 +175,12 @@ def _open_heif(source: Source) -> Image.Image | None:
         return None
     try:
         file = open_heif(source)
-        pixels = file.size[0] * file.size[1]
-        image = file.to_pillow() if pixels <= MAX_PIXELS else None
+        width, height = file.size
+        image = file.to_pillow() if width * height <= most else None
     except ValueError as error:  # of the library; ours would pass the guard in its words
         raise OSError(str(error)) from None
     if image is None:
-        raise ValueError(f"{pixels:,} pixels; at most {MAX_PIXELS:,} are unpacked")
+        raise ValueError(f"{width} x {height} pixels; at most {most:,} are unpacked")
     image.format = "HEIF"
     return image
 

@@ -6,7 +6,9 @@ queries.py        requests to vectors, through the model, the stores and files
 stored_items.py   an item of the stores, or one of its windows, as part of a query
 vector_files.py   vectors in stores, arrays and lines of JSON
 search.py         the nearest rows of several stores, which are searched as one
+codes.py          exact search by int8 codes
 index.py          approximate search with FAISS
+sidecar.py        files derived from a store and kept beside it
 evaluate.py       scores of two stores whose items belong together
 """
 

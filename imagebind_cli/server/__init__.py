@@ -9,7 +9,13 @@ contents.py       sentences and files in a request
 dialects.py       OpenAI's, Infinity's, Jina's and vLLM's requests for embeddings
 embeddings.py     the routes that embed
 weaviate.py       the contract of Weaviate's module multi2vec-bind
+searching.py      the routes that search stores
+classifying.py    the routes that classify
+grounding.py      the routes that find places and moments
+stored_files.py   the files of stored items
+page.py           the page of the server, and its documentation
 service.py        what all routes share
+spool.py          files of requests that must be on disk until the answer
 lanes.py          lanes in which the inputs of all clients wait, and become batches
 served_stores.py  the stores that are searched
 counts.py         what is counted, for Prometheus

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, create_model
 
 from imagebind_cli.documents import parse_json
 from imagebind_cli.printable import printable
+from imagebind_cli.registry import MODALITIES, TEXT
 from imagebind_cli.server.limits import Refusal
 
 Pooling = Annotated[Literal["mean", "none"], Field(description="One vector for each input, or (none) one for each of its windows.")]
@@ -28,17 +29,9 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Part(Body):
-    """A part of a query: a sentence, a file, or an item of the stores; and how much it counts."""
+class PartBase(Body):
+    """A part of a query but for its keys named as modalities are."""
 
-    text: str | None = None
-    image: File | None = None
-    video: File | None = None
-    vision: File | None = None
-    audio: File | None = None
-    depth: File | None = None
-    thermal: File | None = None
-    imu: File | None = None
     like: Annotated[str | None, Field(description="The id of an item of the stores, `ID@SECONDS` or `ID#START-END`.")] = None
     weight: Annotated[FiniteFloat, Field(description="Below 0 to subtract it.")] = 1.0
     options: Options = Field(default_factory=dict)
@@ -58,7 +51,16 @@ class Part(Body):
         return kinds[0], getattr(self, kinds[0])
 
 
-PART_KINDS = ("text", "image", "video", "vision", "audio", "depth", "thermal", "imu", "like")
+if TYPE_CHECKING:
+    Part = PartBase
+else:
+    Part = create_model(
+        "Part",
+        __base__=PartBase,
+        __doc__="A part of a query: a sentence, a file, or an item of the stores; and how much it counts.",
+        **{name: ((str if name == TEXT else File) | None, None) for name in MODALITIES},
+    )
+PART_KINDS = (*sorted(MODALITIES, key=lambda name: name != TEXT), "like")  # the sentence first
 Query = Annotated[str | Part | list[Part], Field(description="A sentence, a part, or parts that are combined by their weights.")]
 
 
@@ -68,7 +70,7 @@ def parts_of(query: str | Part | list[Part]) -> list[Part]:
     Raises:
         Refusal: there are none.
     """
-    parts = [Part(text=query)] if isinstance(query, str) else [query] if isinstance(query, Part) else query
+    parts = [Part.model_validate({TEXT: query})] if isinstance(query, str) else [query] if isinstance(query, Part) else query
     if not parts:
         raise Refusal(422, "query: at least one part is needed")
     return parts

@@ -14,4 +14,8 @@ download.py        models from an address or the hub, all or nothing; without to
 fetch.py           one file over HTTP: resumed, retried, checked
 hub.py             which files of a repository on the Hugging Face hub are taken
 origin.py          the record beside downloaded files, and checks against it
+verified.py        a weight file against its recorded SHA-256, once for each state of the file
+convert.py         a checkpoint written as a model folder, exact or rounded
+rounding.py        weights in a smaller number type, and back
+describe.py        models listed, described, and checked against their record
 """

@@ -623,7 +623,8 @@ def test_many_belong_to_many(retrieve: Run, folder: Path) -> None:
         assert "low" not in told_of["mAP"]
     table = retrieve(first, second, "--pairs", "truth.jsonl", "--plain").out.decode().splitlines()
     assert table[0] == f"{len({one for one, _ in pairs})} audio queries, 90 text targets"
-    assert table[4].split()[:3] == ["median", "rank", f"{scores['directions'][0]['median rank']['value']:.4g}"]
+    line = next(line for line in table if line.split()[:2] == ["median", "rank"])
+    assert line.split()[2] == f"{scores['directions'][0]['median rank']['value']:.4g}"
 
 
 def test_pairs_that_say_nothing_are_refused(retrieve: Run, folder: Path) -> None:

@@ -20,7 +20,7 @@ from imagebind_cli.events import Listener
 from imagebind_cli.media.masks import PolygonMask
 from imagebind_cli.media.regions import Region
 from imagebind_cli.sources import Regions
-from imagebind_cli.store import is_store, open_store
+from imagebind_cli.store import FORMATS, is_store, open_store
 from tests import generate
 from tests.conftest import Finished, Run, Start
 
@@ -235,7 +235,7 @@ def test_from_python_a_file_of_boxes_needs_no_inputs(folder: Path, tiny: Any) ->
 # Stores
 
 
-@pytest.mark.parametrize("ending", [".h5", ".store", ".npy", ".jsonl", ".safetensors"])
+@pytest.mark.parametrize("ending", FORMATS)
 def test_changed_boxes_replace_all_rows_of_their_picture(embed: Run, imagebind: Run, folder: Path, ending: str) -> None:
     for number, name in enumerate("ab"):
         generate.picture(Path(f"{name}.png"), number)

@@ -21,7 +21,8 @@ import pytest
 from imagebind_cli.cli import pace, talk
 from imagebind_cli.corpus import share
 from imagebind_cli.printable import duration_in_words
-from imagebind_cli.store import is_store, open_store
+from imagebind_cli.registry import Face
+from imagebind_cli.store import FORMATS, is_store, open_store
 from tests import generate
 from tests.conftest import Finished, Python, Run, Start
 
@@ -140,7 +141,7 @@ def test_content_that_changes_behind_size_and_time_is_seen_by_verify_alone(embed
     assert counts(embed(*command, "--verify")) == "1 embedded"
 
 
-@pytest.mark.parametrize("ending", [".h5", ".store", ".npy", ".jsonl", ".safetensors"])
+@pytest.mark.parametrize("ending", FORMATS)
 def test_a_renamed_file_keeps_its_vectors_with_verify_alone(embed: Run, folder: Path, ending: str) -> None:
     names = pictures(folder, 3)
     for store, options, wanted in [
@@ -175,6 +176,20 @@ def test_the_windows_of_a_renamed_recording_come_along(embed: Run, folder: Path)
     assert [(row.span, row.windows, row.vector.tobytes()) for row in first] == [
         (row.span, row.windows, row.vector.tobytes()) for row in second
     ]
+
+
+@pytest.mark.parametrize(("modality", "kept"), [("audio", True), ("thermal", True), ("depth", False), ("imu", False)])
+def test_a_renamed_file_that_its_name_or_neighbours_may_change_is_read_again(embed: Run, folder: Path, modality: str, kept: bool) -> None:
+    ending = {"audio": ".wav", "imu": ".npy"}.get(modality, ".png")
+    getattr(generate, modality)(folder / f"a{ending}")
+    embed(modality, f"a{ending}", "-o", "a.h5", "--verify")
+    (folder / f"a{ending}").rename(folder / f"b{ending}")
+    wanted = "0 embedded, 1 there already" if kept else "1 embedded"
+    assert counts(embed(modality, f"b{ending}", "-o", "a.h5", "--verify")) == wanted
+
+
+def test_a_modality_that_says_nothing_of_names_and_neighbours_is_read_again() -> None:
+    assert not Face("touch", "touch").self_contained
 
 
 def test_verify_on_a_store_without_hashes_says_that_it_embeds_again(embed: Run, folder: Path) -> None:

@@ -19,6 +19,7 @@ from imagebind_cli.evaluation.classifier import pair_scale
 from imagebind_cli.families import languagebind
 from imagebind_cli.families.languagebind import reading
 from imagebind_cli.media.windows import Moment
+from imagebind_cli.options import AudioOptions
 from imagebind_cli.pages.preview import draw
 from imagebind_cli.sources import Regions, Stretch
 from imagebind_cli.store import open_store
@@ -552,6 +553,8 @@ def test_all_channels_of_a_sound_may_be_heard(models):
     first, mix = (next(models["audio"].read("audio", (samples, 16000), channels=channels)).tensor for channels in ("first", "mix"))
     assert torch.equal(first, next(models["audio"].read("audio", (samples, 16000))).tensor)
     assert (first - mix).abs().max() > 0.01
+    with pytest.raises(OptionError, match="channels is 'loudest', which no reader heeds"):
+        list(reading.read_stretches((samples, 16000), models["audio"].config("audio"), AudioOptions(channels="loudest")))
 
 
 MODES = ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"]

@@ -18,11 +18,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.errors import OptionError, UsageError, UserError
 from imagebind_cli.events import Listener
 from imagebind_cli.live import StreamFormat, embed_stream
+from imagebind_cli.live.pictures import PictureCutter
+from imagebind_cli.live.readings import ReadingCutter
 from imagebind_cli.live.sound import SoundCutter
+from imagebind_cli.options import FOR_PICTURES
 from imagebind_cli.options.audio import AudioOptions
+from imagebind_cli.registry import face
 from imagebind_cli.store import open_store
 from tests import generate
 from tests.conftest import Run, Start
@@ -299,6 +303,29 @@ def test_the_library_refuses_what_it_does_not_know(tiny: Any) -> None:
         embed_stream(tiny, "audio", 0, StreamFormat("s16le", RATE), behind="skip")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="middle of a sample"):
         list(stream(tiny, b"\0" * 64_001, StreamFormat("s16le", RATE)))
+
+
+UNHEEDED = [
+    (modality, option)
+    for modality, cutter in {"audio": SoundCutter, "video": PictureCutter, "imu": ReadingCutter}.items()
+    for option in face(modality).options.flags()
+    if option.name not in cutter.heeds and option.metadata["only"] != FOR_PICTURES
+]
+
+
+@pytest.mark.parametrize(("modality", "option"), UNHEEDED, ids=[f"{modality} {option.name}" for modality, option in UNHEEDED])
+def test_an_option_that_a_stream_does_not_heed_is_refused(tiny: Any, modality: str, option: Any) -> None:
+    """Else a store would record what was not done."""
+    other = next((value for value in option.metadata["choices"] if value != option.default), None)
+    value = other or {"centres": "1", "adjacent": "all", "dataset": "a", "time_column": "t"}.get(option.name, option.default is False or 3)
+    with pytest.raises(OptionError, match=rf"^{option.name}: a live stream is read a window at a time"):
+        embed_stream(tiny, modality, 0, StreamFormat("s16le", RATE), **{option.name: value})
+
+
+def test_a_stream_has_one_rate(tiny: Any) -> None:
+    for modality, format, option in (("imu", StreamFormat(rate=100), "rate"), ("video", StreamFormat(rate=100, size=(8, 8)), "fps")):
+        with pytest.raises(UsageError, match="the format states a rate of 100, and the reading options one of 50"):
+            embed_stream(tiny, modality, 0, format, **{option: 50})
 
 
 def test_windows_are_classified_as_those_of_the_file(imagebind: Run, start: Start, tmp_path: Path) -> None:

@@ -24,12 +24,13 @@ from torchaudio.functional import resample
 
 from imagebind_cli.encoders import audio
 from imagebind_cli.engine import open_engine
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import OptionError, UserError
 from imagebind_cli.media import resampling
 from imagebind_cli.media.audio.sound import Sound
 from imagebind_cli.media.audio.sound_file import SoundFile
 from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.windows import windows
+from imagebind_cli.options import AudioOptions
 from imagebind_cli.pipeline import decode
 from imagebind_cli.sources import Failure, Item, Stretch
 from tests import generate
@@ -587,6 +588,15 @@ def test_a_channel_that_speaks_late_is_not_silent(tiny: Any, tmp_path: Path) -> 
     sound[: 36 * RATE, 0] = 0
     soundfile.write(tmp_path / "sound.wav", sound, RATE, "FLOAT")
     assert all(sample.warnings == () for sample in tiny.read("audio", str(tmp_path / "sound.wav")))
+
+
+@pytest.mark.parametrize("channels", AudioOptions.__dataclass_fields__["channels"].metadata["choices"])
+def test_every_value_of_channels_is_heeded_and_another_raises(channels: str) -> None:
+    samples = noise(1, channels=2).T
+    heard = audio.heard_rows(samples, channels)[0]
+    assert np.array_equal(heard, samples[0] if channels == "first" else samples.mean(axis=0))
+    with pytest.raises(OptionError, match="channels is 'loudest', which no reader heeds"):
+        audio.heard_rows(samples, "loudest")
 
 
 # Refused

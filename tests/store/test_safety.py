@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 
 from imagebind_cli.errors import UserError
-from imagebind_cli.store import Row, Stamp, Store, open_store, writer
+from imagebind_cli.store import FORMATS, Row, Stamp, Store, open_store, writer
+from tests.stores import GROWING
 
 DIM = 6
 MADE = {"model": "m", "weights": "0123", "modality": "audio", "dim": DIM, "pool": "none", "version": "1"}
-GROWING = [".h5", ".store", ".npy", ".jsonl"]
 
 
 def item(number: int, windows: int = 1, version: int = 0) -> list[Row]:
@@ -314,7 +314,7 @@ def test_h5py_alone_reads_what_a_killed_writer_left_once_it_was_opened_again(tmp
 # Two at once
 
 
-@pytest.mark.parametrize("ending", [*GROWING, ".safetensors"])
+@pytest.mark.parametrize("ending", FORMATS)
 def test_a_second_writer_is_refused_at_once_and_not_after_the_first_was_killed(tmp_path: Path, ending: str, writing: Writing) -> None:
     path = tmp_path / f"store{ending}"
     process = writing(path, 10_000_000)

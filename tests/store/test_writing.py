@@ -13,16 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
-from safetensors import safe_open
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.sources import names_store
 from imagebind_cli.store import FORMATS, Row, Store, json_line, open_store, writer
 from imagebind_cli.store.maintenance import compact
 from imagebind_cli.store.row import stored_line
+from tests.stores import GROWING, read_plainly
 
 DIM = 5
 MADE = {"model": "m", "weights": "0123", "modality": "audio", "dim": DIM, "pool": "none", "options": {"clips": None}} | {
@@ -44,37 +43,6 @@ def write(path: Path, rows: Iterable[Row], made: dict[str, Any] | None = None) -
             store.append([row])
 
 
-def read(path: Path) -> tuple[list[str], np.ndarray, list[tuple[float, float] | None], dict[str, Any]]:
-    """Ids, vectors, spans and how it was made, read with the format's own library and nothing of ours."""
-    if path.suffix == ".h5":
-        with h5py.File(path) as file:
-            ids = [id.decode("utf-8", "surrogateescape") for id in file["ids"][:]]
-            spans = [None if np.isnan(span).any() else tuple(span) for span in file["spans"][:]]
-            return ids, file["embeddings"][:], spans, _unsealed(file.attrs["made"])
-    if path.suffix == ".safetensors":
-        with safe_open(path, framework="numpy") as file:
-            rows, made = json.loads(file.get_tensor("rows").tobytes()), _unsealed(file.metadata()["made"])
-            vectors = file.get_tensor("embeddings")
-    elif path.suffix == ".store":
-        parts = sorted(path.glob("vectors-*.npy"))
-        rows = [json.loads(line) for part in sorted(path.glob("rows-*.jsonl")) for line in part.read_bytes().splitlines()]
-        made = _unsealed((path / "made.json").read_text())
-        del made["part_rows"]
-        vectors = np.concatenate([np.load(part) for part in parts])
-    else:
-        rows = [json.loads(line) for line in path.with_suffix(".jsonl").read_bytes().splitlines()]
-        made = _unsealed(path.with_suffix(".made.json").read_text())
-        vectors = np.load(path) if path.suffix == ".npy" else np.array([row["embedding"] for row in rows], np.float32)
-    return [row["id"] for row in rows], vectors, [(row["start"], row["end"]) if "start" in row else None for row in rows], made
-
-
-def _unsealed(text: str) -> dict[str, Any]:
-    """A record without its last key, the checksum."""
-    made = json.loads(text)
-    assert made.popitem()[0] == "crc32"
-    return made
-
-
 def held(store: Store, ids: Iterable[str]) -> set[str]:
     """Which of some ids an opened store has."""
     return {id for id in ids if store.stamp(id) is not None}
@@ -89,7 +57,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_a_store_gives_back_ids_vectors_spans_and_origin(path: Path) -> None:
     rows = [*embeddings(*ODD_IDS, span=(0.5, 2.5)), *embeddings("whole.wav")]
     write(path, rows)
-    ids, vectors, spans, made = read(path)
+    ids, vectors, spans, made = read_plainly(path)
     assert ids == [row.id for row in rows]
     assert vectors.dtype == np.float32
     assert vectors.tobytes() == np.stack([row.vector for row in rows]).tobytes()
@@ -99,7 +67,7 @@ def test_a_store_gives_back_ids_vectors_spans_and_origin(path: Path) -> None:
 
 def test_a_store_of_nothing_is_whole(path: Path) -> None:
     write(path, [])
-    ids, vectors, _, made = read(path)
+    ids, vectors, _, made = read_plainly(path)
     assert ids == []
     assert vectors.size == 0
     assert made["model"] == "m"
@@ -111,16 +79,16 @@ def test_an_opened_store_knows_its_ids_and_goes_on_behind_them(path: Path) -> No
     with Store(path, MADE) as store:
         assert held(store, [*ODD_IDS, "more.wav"]) == set(ODD_IDS)
         store.append(second)
-    ids, vectors, _, _ = read(path)
+    ids, vectors, _, _ = read_plainly(path)
     assert ids == [row.id for row in first + second]
     assert vectors.tobytes() == np.stack([row.vector for row in first + second]).tobytes()
 
 
 def test_opening_a_store_and_adding_nothing_changes_no_row(path: Path) -> None:
     write(path, embeddings("a", "b", span=(0.0, 2.0)))
-    before = read(path)
+    before = read_plainly(path)
     write(path, [])
-    after = read(path)
+    after = read_plainly(path)
     assert after[0] == before[0]
     assert after[1].tobytes() == before[1].tobytes()
     assert after[2:] == before[2:]
@@ -132,7 +100,7 @@ def test_assumptions_are_recorded_once_and_kept_by_the_next_run(path: Path) -> N
         with Store(path, MADE) as store:
             for id, notes in rows:
                 store.append([Row(id, row.vector)], notes)
-    assert read(path)[3]["assumptions"] == ["first", "second", "third"]
+    assert read_plainly(path)[3]["assumptions"] == ["first", "second", "third"]
 
 
 def test_assumptions_that_differ_for_every_input_stay_few(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +109,7 @@ def test_assumptions_that_differ_for_every_input_stay_few(path: Path, monkeypatc
         with Store(path, MADE) as store:
             for row in embeddings(*ids):
                 store.append([row], [f"{row.id}: 7 pixels"])
-    assert read(path)[3]["assumptions"] == ["a: 7 pixels", "b: 7 pixels", "c: 7 pixels", writer.FURTHER_ASSUMPTIONS]
+    assert read_plainly(path)[3]["assumptions"] == ["a: 7 pixels", "b: 7 pixels", "c: 7 pixels", writer.FURTHER_ASSUMPTIONS]
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -178,13 +146,13 @@ def test_a_store_with_a_fingerprint_of_the_first_rule_is_said_to_be_of_an_earlie
         Store(path, MADE | {"weights": "2:b7344562238c2094"})
     assert contents(path.parent) == before
     write(path, embeddings("b"), earlier)  # nothing stands in the way of two of that version
-    assert read(path)[0] == ["a", "b"]
+    assert read_plainly(path)[0] == ["a", "b"]
 
 
 def test_another_version_of_the_program_may_go_on(path: Path) -> None:
     write(path, embeddings("a"))
     write(path, embeddings("b"), MADE | {"version": "2"})
-    assert read(path)[0] == ["a", "b"]
+    assert read_plainly(path)[0] == ["a", "b"]
 
 
 def test_a_foreign_file_is_refused_and_stays_as_it_is(path: Path) -> None:
@@ -264,7 +232,7 @@ def test_a_torn_last_row_is_cut_off_and_its_item_done_again(tmp_path: Path, lost
     with Store(path, MADE) as store:
         assert held(store, "abc") == {row.id for row in rows[:whole]}
         store.append(rows[whole:])
-    ids, vectors, _, _ = read(path)
+    ids, vectors, _, _ = read_plainly(path)
     assert ids == ["a", "b", "c"]
     assert vectors.tobytes() == np.stack([row.vector for row in rows]).tobytes()
 
@@ -276,7 +244,7 @@ def test_a_row_without_its_whole_id_is_cut_off_and_its_item_done_again(tmp_path:
     with Store(path, MADE) as store:
         assert held(store, "abc") == {"a", "b"}
         store.append(rows[2:])
-    ids, vectors, _, _ = read(path)
+    ids, vectors, _, _ = read_plainly(path)
     assert ids == ["a", "b", "c"]
     assert vectors.tobytes() == np.stack([row.vector for row in rows]).tobytes()
 
@@ -300,10 +268,10 @@ def test_an_item_of_which_only_some_windows_were_written_is_done_again(tmp_path:
     with Store(path, MADE) as store:
         assert held(store, ["before", "long"]) == {"before"}
         store.append(windows)
-    assert read(path)[0] == ["before", "long", "long"]
+    assert read_plainly(path)[0] == ["before", "long", "long"]
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".npy", ".h5", ".store"])
+@pytest.mark.parametrize("ending", GROWING)
 def test_rows_reach_the_disk_while_the_store_is_open(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path, rows = tmp_path / f"a{ending}", embeddings(*map(str, range(writer.FLUSH_ROWS + 3)))
     monkeypatch.setattr(writer, "FLUSH_SECONDS", 3600)  # a machine may take long over so many rows
@@ -329,7 +297,7 @@ def test_an_error_inside_leaves_a_whole_store_with_what_was_done(path: Path) -> 
 
     with pytest.raises(KeyboardInterrupt):
         fails()
-    assert read(path)[0] == ["a"]
+    assert read_plainly(path)[0] == ["a"]
 
 
 class Ended(BaseException):
@@ -358,19 +326,18 @@ def interrupted(path: Path, seconds: float) -> None:
 def test_a_signal_at_any_moment_of_writing_repeats_and_shifts_no_row(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for trial in range(60):
-        path = tmp_path / f"{trial}{('.jsonl', '.npy', '.h5', '.store')[trial % 4]}"
+        path = tmp_path / f"{trial}{GROWING[trial % len(GROWING)]}"
         interrupted(path, random.uniform(0.002, 0.04))
         last = Row("last", np.full(DIM, -1, np.float32))
         write(path, [last])
-        ids, vectors, _, _ = read(path)
+        ids, vectors, _, _ = read_plainly(path)
         assert ids == [*map(str, range(len(ids) - 1)), "last"]
         assert vectors[:, 0].tolist() == [*range(len(ids) - 1), -1]
 
 
 def test_no_files_are_left_behind(path: Path) -> None:
     write(path, embeddings("a"))
-    wanted = {path.name} | {".jsonl": {"store.made.json"}, ".npy": {"store.jsonl", "store.made.json"}}.get(path.suffix, set())
-    assert {file.name for file in path.parent.iterdir()} == wanted
+    assert set(path.parent.iterdir()) == set(FORMATS[path.suffix].files(path))
     if path.is_dir():
         parts = {"vectors-00000.npy", "rows-00000.jsonl", "index-00000.npy", "sums-00000.npy", "replaced-00000.npy"}
         assert {file.name for file in path.iterdir()} == parts | {"made.json", "commits"}

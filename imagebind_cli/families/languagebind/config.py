@@ -23,6 +23,9 @@ from imagebind_cli.weights.family import Values
 from imagebind_cli.weights.model_config import ModelConfig, packaged_config
 
 NAME = "languagebind"
+LARGEST_LOGARITHM = (
+    100.0  # of the initial scale, so that its exponential is a number; `Encoder.scale` limits the scale itself, as training does
+)
 TOWERS = {  # what a config's model_type says, and the encoder of the input that is not text
     "LanguageBindImage": "vision",
     "LanguageBindVideo": "vision",
@@ -69,7 +72,7 @@ def languagebind_config(values: Values, tensors: Mapping[str, Tensor], place: st
     dim = whole.whole("projection_dim", found[0] if found else 512)
     for tensor in ("visual_projection.weight", "text_projection.weight"):
         whole.agree("projection_dim", dim, tensors, tensor, 0)
-    scale = math.exp(whole.number("logit_scale_init_value", 2.6592, most=100.0))
+    scale = math.exp(whole.number("logit_scale_init_value", 2.6592, most=LARGEST_LOGARITHM))
     towers = {
         name: _tower(kind, vision, tensors, dim=dim, scale=scale, learn_scale=True),
         "text": _text(words, tensors, dim=dim, scale=scale, learn_scale=True),

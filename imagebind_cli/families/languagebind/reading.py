@@ -18,7 +18,18 @@ from torch.nn import functional as F
 
 from imagebind_cli.encoder import EncoderConfig, InputConfig, Sample, Span
 from imagebind_cli.encoders import text
-from imagebind_cli.encoders.audio import FRAME, HOP, RATE, Levels, check_length, heard_rows, log_mel, open_sound, part_of_sound
+from imagebind_cli.encoders.audio import (
+    FRAME,
+    HOP,
+    RATE,
+    Levels,
+    check_length,
+    heard_channel,
+    heard_rows,
+    log_mel,
+    open_sound,
+    part_of_sound,
+)
 from imagebind_cli.encoders.depth import depth_unit, read_numbers, to_metres
 from imagebind_cli.encoders.text import END
 from imagebind_cli.encoders.vision import check_frames, normalise, stored_picture, video_notes
@@ -293,7 +304,7 @@ def _log_mel(samples: Tensor, config: InputConfig, options: AudioOptions) -> Ten
 
     In float64, as ImageBind's: the published float32 ones differ between processors by up to 1e-4 where a band holds little but rounding.
     """
-    heard = samples[0] if options.channels == "first" else samples.mean(dim=0)
+    heard = heard_channel(samples, samples.mean(dim=0), options.channels)
     return log_mel(heard - samples.mean(), config.shape[1])
 
 

@@ -13,7 +13,7 @@ from imagebind_cli.media.maps.hdf5_map import USUAL_DATASETS, read_hdf5_map
 from imagebind_cli.media.maps.matrices import looks_like_text, read_matrix
 from imagebind_cli.media.maps.netpbm import read_netpbm
 from imagebind_cli.media.maps.picture_map import read_picture_map
-from imagebind_cli.media.maps.pixel_map import MAX_PIXELS, PixelMap, equals_code
+from imagebind_cli.media.maps.pixel_map import MAX_MAP_PIXELS, PixelMap, equals_code
 
 # First bytes of formats that are not read here, or not correctly, and what to do.
 UNREAD = {
@@ -43,14 +43,14 @@ def read_map(source: Source, *, dataset: str | None = None, frame: int = 0, colo
     if any(start[at : at + 8] == HDF5_MAGIC for at in (0, 512, 1024, 2048)):  # a user block may precede it, as MATLAB's does
         content = read_hdf5_map(source, dataset, frame, matlab=start.startswith(MATLAB_MAGIC))
     elif start.startswith(NPY_MAGIC):
-        content = PixelMap(_without_single(read_npy(source, MAX_PIXELS)))
+        content = PixelMap(_without_single(read_npy(source, MAX_MAP_PIXELS)))
     elif start.startswith(ZIP_MAGIC):
-        content = PixelMap(_without_single(read_npz(source, dataset, USUAL_DATASETS, MAX_PIXELS)))
+        content = PixelMap(_without_single(read_npz(source, dataset, USUAL_DATASETS, MAX_MAP_PIXELS)))
     elif start.startswith(exr.MAGIC):
-        content = PixelMap(exr.read_exr(source, dataset, MAX_PIXELS))
+        content = PixelMap(exr.read_exr(source, dataset, MAX_MAP_PIXELS))
     elif start.startswith(b"PF") and start[2:3].isspace():
         raise ValueError("a colour picture (PFM); one value per pixel is needed")
-    elif (grey := read_netpbm(source, MAX_PIXELS)) is not None:
+    elif (grey := read_netpbm(source, MAX_MAP_PIXELS)) is not None:
         content = PixelMap(*grey)
     else:
         content = _read_picture_or_text(source, start, frame, colours)
@@ -76,7 +76,7 @@ def _read_picture_or_text(source: Source, start: bytes, frame: int, colours: boo
             raise
         if start.startswith((b"II*\0", b"MM\0*")):
             raise ValueError("a TIFF with channels or bits that are not supported; save one channel of 16 bits or 32-bit floats") from None
-        table = read_matrix(source, MAX_PIXELS) if looks_like_text(start) else None
+        table = read_matrix(source, MAX_MAP_PIXELS) if looks_like_text(start) else None
         if table is None:
             raise
     values, no_data, notes = table

@@ -9,7 +9,7 @@ from imagebind_cli.media.arrays import choose_dataset
 from imagebind_cli.media.decoding import Source
 from imagebind_cli.media.hdf5 import find_dataset, open_hdf5, read_attribute
 from imagebind_cli.media.isolation import call_apart
-from imagebind_cli.media.maps.pixel_map import MAX_PIXELS, PixelMap, scale_values
+from imagebind_cli.media.maps.pixel_map import MAX_MAP_PIXELS, PixelMap, scale_values
 
 if TYPE_CHECKING:
     import h5py
@@ -40,8 +40,8 @@ def _read(source: Source, name: str | None, frame: int, matlab: bool) -> PixelMa
         frames = shape[0] if len(shape) == 3 else 1
         if not 0 <= frame < frames:
             raise ValueError(f"no frame {frame}; dataset {name} has {frames}, counted from 0")
-        if math.prod(shape[-2:]) > MAX_PIXELS:
-            raise ValueError(f"dataset {name} promises {shape} values; at most {MAX_PIXELS:,} are unpacked")
+        if math.prod(shape[-2:]) > MAX_MAP_PIXELS:
+            raise ValueError(f"dataset {name} promises {shape} values; at most {MAX_MAP_PIXELS:,} are unpacked")
         values = node[frame] if len(shape) == 3 else node[()]
         if matlab or "MATLAB_class" in node.attrs:  # MATLAB stores columns first: (frames, width, height)
             values = values.T

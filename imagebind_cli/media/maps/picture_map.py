@@ -12,7 +12,7 @@ from PIL import Image
 from imagebind_cli.media.decoding import Source, decoding
 from imagebind_cli.media.image import count_pages, open_image
 from imagebind_cli.media.maps.netpbm import COLOUR_MAP
-from imagebind_cli.media.maps.pixel_map import MAX_PIXELS, PixelMap, scale_values
+from imagebind_cli.media.maps.pixel_map import MAX_MAP_PIXELS, PixelMap, scale_values
 
 GDAL_METADATA, GDAL_NO_DATA = 42112, 42113  # TIFF tags
 BITS_PER_SAMPLE, SAMPLES_PER_PIXEL = 258, 277  # TIFF tags
@@ -22,7 +22,7 @@ PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type; a palette's is 
 @decoding("picture")
 def read_picture_map(source: Source, start: bytes, frame: int, colours: bool) -> PixelMap:
     """Read a picture's one channel in its own bits. start: the file's first bytes. frame, colours: as `read_map`'s."""
-    image = open_image(source, MAX_PIXELS, frame, transparent=True)
+    image = open_image(source, MAX_MAP_PIXELS, frame, transparent=True)
     notes: list[str] = []
     # Readers of the best-known PFM files ignore the size of the scale and use its sign only, the byte order.
     if image.format == "PPM" and image.info.get("scale", 1) != 1:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-MAX_PIXELS = 32_000_000  # a header that claims more is refused before memory is reserved: each pixel becomes several 64-bit numbers
+MAX_MAP_PIXELS = 32_000_000  # a header that claims more is refused before memory is reserved: each pixel becomes several 64-bit numbers
 
 
 @dataclass(frozen=True)

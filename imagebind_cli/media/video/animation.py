@@ -22,7 +22,7 @@ PICTURE_SIGNATURES = re.compile(rb"GIF8|RIFF....WEBP|\x89PNG|II[*+]\0|MM\0[*+]|8
 ANIMATED = "GIF", "WEBP", "PNG", "AVIF"  # pictures that follow one another in time; those of other formats are pages, layers or thumbnails
 NO_DURATION = 100  # milliseconds of a frame that says 0, as in browsers
 # Every frame is drawn on the whole canvas, however little of it changes: a file of 2 MB may ask for hours of drawing.
-MAX_FRAME_PIXELS = 50_000_000
+MAX_FRAME_PIXELS = 50_000_000  # of an animation or a video; 8K has 33 million
 MAX_FRAMES = 200_000
 MAX_DRAWN_PIXELS = 4_000_000_000  # of all frames together: half a minute of work
 

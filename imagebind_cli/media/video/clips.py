@@ -28,7 +28,7 @@ from imagebind_cli.media.tracks import (
     start_seconds,
     tick,
 )
-from imagebind_cli.media.video.animation import Animation, is_animation, is_picture
+from imagebind_cli.media.video.animation import MAX_FRAME_PIXELS, Animation, is_animation, is_picture
 from imagebind_cli.media.video.display import Orientation, orientation, square_size
 from imagebind_cli.media.video.frame_folder import FPS, FrameFolder
 from imagebind_cli.media.video.reading_order import read_clips
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_PIXELS = 50_000_000  # of a frame; 8K has 33 million
 # Seconds before a frame to start decoding at, tried in turn: a container's index may point past the frame by its decoder's delay, and
 # frames that depend on pictures before an open group's key frame cannot be decoded from it.
 MARGINS = 1.0, 10.0, float("inf")
@@ -65,7 +64,7 @@ def open_video(source: Source, fps: float | None = None, track: int | None = Non
         except UnsupportedKind as error:
             raise UnsupportedKind(f"not a video: {error}") from None
     _check_track(track)
-    return FrameFolder(source, fps or FPS, MAX_PIXELS)
+    return FrameFolder(source, fps or FPS, MAX_FRAME_PIXELS)
 
 
 def _check_track(track: int | None) -> None:
@@ -162,8 +161,8 @@ class Video:
         stream.thread_type = "AUTO"
         self._stream, self._pixel = stream, stream.sample_aspect_ratio or Fraction(1)
         self._size = square_size(stream.width, stream.height, self._pixel)
-        if math.prod(self._size) > MAX_PIXELS:
-            raise ValueError(f"{self._size[0]} x {self._size[1]} pixels a frame; at most {MAX_PIXELS:,} are unpacked")
+        if math.prod(self._size) > MAX_FRAME_PIXELS:
+            raise ValueError(f"{self._size[0]} x {self._size[1]} pixels a frame; at most {MAX_FRAME_PIXELS:,} are unpacked")
         self._playing: Iterator[Any] = iter(())
         self._read: Callable[[], Iterator[Any]] | None = None  # what it comes from
         self._at: float = math.inf  # stamp of the last frame played; nothing is ahead of infinity
