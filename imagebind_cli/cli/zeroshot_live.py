@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import typer
-
 from imagebind_cli.cli.flags import given_options
 from imagebind_cli.cli.live import LiveOptions, live_head, open_stream, stream_format, write_live
 from imagebind_cli.cli.talk import Talk, exit_if_bad
