@@ -3,7 +3,8 @@
 A new option is a field of a modality's file, with a default, and its use in the modality's reader; flags, checks, records and the resuming
 of older stores follow. Imports nothing heavy, so that `--help` can show the choices.
 
-__init__.py      what an option and a modality's options are, and how chosen ones are checked
+What an option is, and how chosen ones are checked, is in this file. Beside it:
+
 drawn.py         what pictures and maps share
 vision.py, audio.py, depth.py, thermal.py, imu.py, text.py    the options of an encoder's readers
 modalities.py    the table of them all, with those that other packages bring
