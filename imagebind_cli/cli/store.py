@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -224,21 +225,23 @@ def prune_command(
 
 @app.command("check")
 def check_command(paths: StorePaths, as_json: AsJSON = False) -> None:
-    """Check every row: as its checksum says, finite, of length 1, with an id of its own, and nothing torn. Prints a line for each finding; exit 1 if
-    there are any. Of prepared samples (.tar, .h5), every checksum.
+    """Check every row: as its checksum says, finite, of length 1, with an id of its own, and nothing torn; the files of --index beside it, too.
+    Prints a line for each finding; exit 1 if there are any. Of prepared samples (.tar, .h5), every checksum.
 
     \b
         imagebind store check photos.h5
         imagebind store check shards/*.tar
     """
     from imagebind_cli.prepared import is_prepared, sample_findings
+    from imagebind_cli.retrieval.sidecar import sidecar_findings
     from imagebind_cli.store.check import findings
 
     reports = []
     for path in paths:
         lines: list[str] = []
         notes: list[str] = []
-        for line in (sample_findings if is_prepared(path) else findings)(path, notes.append):
+        found = sample_findings(path, notes.append) if is_prepared(path) else chain(findings(path, notes.append), sidecar_findings(path))
+        for line in found:
             lines.append(line)
             if not as_json:
                 write_lines([f"{path}: {line}"])

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import replacing
-from imagebind_cli.retrieval.sidecar import is_current, new_sidecar, read_sidecar, record_path, sidecar_path, write_sidecar
+from imagebind_cli.retrieval.sidecar import file_checksum, is_current, new_sidecar, read_sidecar, record_path, sidecar_path, write_sidecar
 from imagebind_cli.similarity import top_k
 from imagebind_cli.store import StoreReader
 
@@ -151,15 +150,6 @@ class Indexes:
             record_path(path).unlink(missing_ok=True)
             with replacing(path) as place:
                 self._faiss.write_index(index, os.fspath(place))
-            write_sidecar(path, record | {"file": file_checksum(path)})
+            write_sidecar(path, record)
         except (OSError, RuntimeError) as error:
             raise UserError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or 'no room, or no right to'}") from None
-
-
-def file_checksum(path: Path) -> int:
-    """Return the CRC-32 of a file."""
-    checksum = 0
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            checksum = zlib.crc32(block, checksum)
-    return checksum

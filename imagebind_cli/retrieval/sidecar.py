@@ -6,7 +6,9 @@ NAME.hnsw.faiss.json    its record, written last: without one the file is not us
 
 from __future__ import annotations
 
+import glob
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from imagebind_cli.documents import read_object
 from imagebind_cli.errors import UserError
 from imagebind_cli.files import write_json
 from imagebind_cli.store import StoreReader
+
+RECORD = ".json"
 
 
 def sidecar_path(store: StoreReader, ending: str) -> Path:
@@ -44,13 +48,34 @@ def new_sidecar(store: StoreReader) -> dict[str, Any]:
 
 
 def write_sidecar(path: Path, record: dict[str, Any]) -> None:
-    """Write the record of a derived file, once that is complete."""
-    write_json(record_path(path), record, indent=None)
+    """Write the record of a derived file, with the file's checksum, once that is complete."""
+    write_json(record_path(path), record | {"file": file_checksum(path)}, indent=None)
+
+
+def sidecar_findings(store: Path) -> Iterator[str]:
+    """Yield a line for each file derived from a store that is not as it was written: searches with it could miss rows.
+
+    Files without a record are not used, and those of earlier versions have no checksum; neither is reported.
+    """
+    for path in sorted(store.parent.glob(f"{glob.escape(store.name)}.*{RECORD}")):
+        derived = path.with_name(path.name.removesuffix(RECORD))
+        record = read_sidecar(derived)
+        if record is not None and record.get("file", checksum := file_checksum(derived)) != checksum:
+            yield f"{derived.name}: damaged; delete it, and the next search makes it again"
+
+
+def file_checksum(path: Path) -> int:
+    """Return the CRC-32 of a file."""
+    checksum = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 def record_path(path: Path) -> Path:
     """Return where the record of a derived file is."""
-    return path.with_name(f"{path.name}.json")
+    return path.with_name(f"{path.name}{RECORD}")
 
 
 def is_current(record: dict[str, Any], store: StoreReader) -> bool:

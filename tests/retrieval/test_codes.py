@@ -11,6 +11,7 @@ from imagebind_cli.retrieval import codes
 from imagebind_cli.retrieval.codes import CodeSearch
 from imagebind_cli.similarity import top_k
 from imagebind_cli.store import StoreReader, open_store
+from tests.conftest import Run
 from tests.stores import DIM, store, unit_rows
 
 
@@ -91,6 +92,20 @@ def test_codes_are_made_once_and_again_where_they_do_not_fit(notes: list[str]) -
     rows, _ = CodeSearch(notes.append)(reader, asked, 5)
     assert notes[2:] == ["a.npy.int8.codes: a.npy has changed since; making it again from 2,000 rows"]
     assert np.array_equal(rows, exact(reader, asked, 5)[0])
+
+
+def test_store_check_reports_codes_that_changed(notes: list[str], imagebind: Run) -> None:
+    import torch  # noqa: F401 - without it rows are searched
+
+    path = store(Path("a[1].npy"), "image", names(1000), clustered(1000))
+    CodeSearch(notes.append)(open_store(path), clustered(1, seed=3).astype(np.float64), 1)
+    assert imagebind("store", "check", path).out == b""
+    file = Path("a[1].npy.int8.codes")
+    data = bytearray(file.read_bytes())
+    data[1000] ^= 4
+    file.write_bytes(data)
+    found = imagebind("store", "check", path)
+    assert (found.code, found.out) == (1, b"a[1].npy: a[1].npy.int8.codes: damaged; delete it, and the next search makes it again\n")
 
 
 def test_rows_are_searched_where_codes_do_not_help(notes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
