@@ -25,10 +25,10 @@ class PendingVectors(Protocol):
 
 
 class PartsUnderWay:
-    """Pending vectors whose parts are computed side by side. `join` makes them of those of the parts."""
+    """Pending vectors whose parts are computed side by side. `join` makes them from those of the parts."""
 
     def __init__(self, calls: Sequence[Callable[[], Tensor]], join: Callable[[list[Tensor]], Tensor]) -> None:
-        """Begin to compute the parts, after those of all that began before."""
+        """Queue the parts, behind all that were queued before."""
         self._join, self._parts = join, [_Part(call) for call in calls]
         _start_threads(torch.get_num_threads())
         for part in self._parts:
@@ -41,9 +41,9 @@ class PartsUnderWay:
 
 
 def part_count(inputs: int) -> int:
-    """Return in how many parts to compute a batch: one for each core of the calling thread.
+    """Return how many parts to compute a batch in: one for each core of the calling thread.
 
-    It is 1, for all cores to share every operation, where there are fewer inputs than that.
+    If there are fewer inputs than that, it is 1, and all cores share every operation.
     """
     count = min(torch.get_num_threads(), MOST_PARTS)
     return count if inputs >= count else 1
@@ -73,7 +73,7 @@ _starting = threading.Lock()
 
 
 def _start_threads(cores: int) -> None:
-    """Start the threads for so many cores that do not run yet."""
+    """Start the missing threads for this many cores."""
     count = min(cores, MOST_PARTS)
     with _starting:
         if len(_threads) >= count:
@@ -86,7 +86,7 @@ def _start_threads(cores: int) -> None:
 
 
 def _forget_threads() -> None:
-    """Forget the threads, of which a forked process has none."""
+    """Forget the threads, which a forked process does not have."""
     global _steps, _starting
     _steps, _starting = SimpleQueue(), threading.Lock()
     _threads.clear()

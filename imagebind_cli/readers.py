@@ -53,9 +53,9 @@ def read_source(face: Face, source: Any, config: EncoderConfig, options: Reading
 def _fault(face: Face, source: Any, options: ReadingOptions) -> str | None:
     """Say what is wrong with a source that no reader can read."""
     if not face.text and names_store(source):
-        return "a store of vectors; give the files that they are of"
+        return "a store of vectors; give the files that they were made from"
     if isinstance(source, Prepared) and getattr(options, "regions", None) is not None:
-        return "prepared samples hold no whole picture to cut regions out of; give the files that they are of"
+        return "prepared samples hold no whole picture to cut regions out of; give the files that they were made from"
     return None
 
 

@@ -72,7 +72,7 @@ def test_info_says_what_was_rounded_and_nothing_is_rounded_twice(folders, imageb
     assert b"rounded    int8" in imagebind("weights", "info", folders / "int8").out
     refused = imagebind("weights", "convert", folders / "int8", tmp_path / "again", "--dtype", "bf16")
     assert refused.code == 1
-    assert "rounded to int8 already; convert those that they were made from" in refused.err
+    assert "rounded to int8 already; convert the weights that they were made from" in refused.err
     assert not (tmp_path / "again").exists()
     assert imagebind("weights", "convert", folders / "int8", tmp_path / "copy").code == 0  # an exact copy says so, too
     assert ib.load(tmp_path / "copy").checkpoint.config.rounded["dtype"] == "int8"
@@ -93,7 +93,7 @@ def test_the_command_prints_cosines_and_keeps_the_encoders_asked_for(imagebind, 
 
 
 def test_values_that_float16_cannot_hold_are_refused():
-    with pytest.raises(UserError, match="bf16 holds larger ones"):
+    with pytest.raises(UserError, match="choose bf16 for larger ones"):
         rounded("trunk.blocks.0.norm1.weight", torch.tensor([1.0, 1e6]), "fp16")
     assert rounded("trunk.blocks.0.norm1.weight", torch.tensor([1.0, 1e6]), "bf16")
 

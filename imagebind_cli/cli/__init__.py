@@ -84,7 +84,7 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, help="Print the version and exit; with -v, what it runs on, too.")
+        bool, typer.Option("--version", callback=_print_version, help="Print the version and exit; with -v, also what it runs on.")
     ] = False,
     quiet: Annotated[bool, QUIET] = False,
     verbose: Annotated[bool, VERBOSE] = False,

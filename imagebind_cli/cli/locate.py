@@ -174,7 +174,7 @@ def locate_command(
         return
     refuse_without_suite({"--root": root, "--suite-option": suite_option, "--limit": limit, "--report": report})
     if modality is None:
-        raise UsageError("say what the inputs are (image, video, depth, thermal, audio), or name a --suite")
+        raise UsageError("give the modality of the inputs (image, video, depth, thermal, audio), or a --suite")
     if not parts and queries is None and manifest is None and "-" not in (inputs or ["-"]):
         raise UsageError("give a query (--text, --audio, …), or --queries FILE, or a --manifest whose rows have their own")
     numbers = read_weights(weights, len(parts)) if weights is not None else None

@@ -84,7 +84,7 @@ def moments_command(
         ),
     ] = None,
     like: Annotated[
-        list[str] | None, query_option(metavar="ID", help="A recording of the stores; ID@SECONDS: what is there; ID#START-END.")
+        list[str] | None, query_option(metavar="ID", help="A recording of the stores, or a part of it: ID@SECONDS, ID#START-END.")
     ] = None,
     vector: Vector = None,
     weights: Weights = None,
@@ -105,10 +105,12 @@ def moments_command(
     ] = None,
     against: Annotated[
         list[str] | None,
-        moment_option("--against", metavar="NAME,NAME", help="Score by the cosine less the largest with these other names. Repeatable."),
+        moment_option(
+            "--against", metavar="NAME,NAME", help="Subtract the largest cosine with these other names from the score. Repeatable."
+        ),
     ] = None,
     threshold: Annotated[
-        float | None, moment_option(metavar="SCORE", help="Least score of a second; by default (maximum + median) / 2 of each recording.")
+        float | None, moment_option(metavar="SCORE", help="Lowest score of a second; by default (maximum + median) / 2 of each recording.")
     ] = None,
     min_length: Annotated[float, moment_option("--min-length", metavar="SECONDS", min=0, help="Leave out shorter moments.")] = 1.0,
     join: Annotated[float, moment_option(metavar="SECONDS", min=0, help="Join moments that are at most this far apart.")] = 0.0,
@@ -126,7 +128,7 @@ def moments_command(
     cut: Annotated[Path | None, result_option(metavar="FOLDER", help="Also write each moment of a sound or a video as a clip.")] = None,
     root: Annotated[
         Path | None,
-        result_option(metavar="FOLDER", help="Folder that relative paths among the ids start from; of a --suite its dataset's."),
+        result_option(metavar="FOLDER", help="Folder that relative paths among the ids start from; with --suite, that of its dataset."),
     ] = None,
     model: ModelName = None,
     config: Config = None,

@@ -1,4 +1,4 @@
-"""The settings of files, `imagebind.toml`: reading them, and checking them against the options of the commands."""
+"""Read the settings in `imagebind.toml` files, and check them against the options of the commands."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Setting:
 
 
 def configuration_files() -> list[Path]:
-    """Return the files that exist, the one that wins first: the working folder's, then the user's."""
+    """Return the files that exist, in order of precedence: the working folder's, then the user's."""
     folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return [path for path in (Path(FILE), folder / "imagebind" / FILE) if path.exists()]
 
@@ -86,7 +86,7 @@ def check_setting(setting: Setting, commands: Mapping[CommandPath, Any]) -> None
 
 def _nearest(word: str, known: list[str]) -> str:
     near = get_close_matches(word.lower(), known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}" if len(known) < 12 else ""
+    return f"; did you mean {near[0]}?" if near else f"; choose from {', '.join(known)}" if len(known) < 12 else ""
 
 
 def _check_value(setting: Setting, command: Any, parameter: Any) -> None:

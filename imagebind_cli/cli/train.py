@@ -105,7 +105,9 @@ def train_command(
     ] = None,
     zeroshot: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODALITY:FILE", help="Also score the classification of these items by their `label`, as text."),
+        typer.Option(
+            metavar="MODALITY:FILE", help="Also score the zero-shot classification of these items; `label` names the class of each."
+        ),
     ] = None,
     column: Annotated[
         list[str] | None,
@@ -115,13 +117,13 @@ def train_command(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(envvar="IMAGEBIND_MODEL", help="Model whose encoders these are, or a config JSON. Default: the recipe's, else huge."),
+        typer.Option(envvar="IMAGEBIND_MODEL", help="Model to train, or a config JSON. Default: the recipe's, else huge."),
     ] = None,
     distil: Annotated[
         str | None, typer.Option(metavar="TEACHER", help="Distil a teacher: a model of any family, or a file of vectors by id.")
     ] = None,
     student: Annotated[str | None, typer.Option(help="With --distil: the student's model or config JSON; the same as --model.")] = None,
-    modality: Annotated[str | None, typer.Option(help="With --distil and no --recipe: what the student learns, as image.")] = None,
+    modality: Annotated[str | None, typer.Option(help="With --distil and no --recipe: the student's modality, such as image.")] = None,
     init: Annotated[
         str | None, typer.Option(help="Initial weights of the encoders that train: `random`, or any model. Default: --model.")
     ] = None,

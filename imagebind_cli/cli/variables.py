@@ -16,14 +16,14 @@ NO_OPTIONS = ("IMAGEBIND_HOME", "IMAGEBIND_MIRROR", "IMAGEBIND_OFFLINE", "IMAGEB
 
 
 def variable_names(path: CommandPath, key: str) -> list[str]:
-    """Return the variables that set an option of a command, the one that wins first: its own, then those of the groups it is in."""
+    """Return the variables that set an option of a command, in order of precedence: its own, then those of its groups."""
     return ["_".join([PREFIX, *path[:depth], key]).upper().replace("-", "_") for depth in range(len(path), 0, -1)]
 
 
 def open_to_variables(parameter: Any, path: CommandPath, key: str) -> None:
-    """Let an option of a command take its value from its variables, besides one that its declaration names."""
+    """Let an option of a command take its value from its variables, and from those that its declaration names."""
     named = _named_variables(parameter)
-    if named and parameter.multiple:  # a variable of other commands, too, which take its value as one, with any spaces
+    if named and parameter.multiple:  # other commands share the variable, and take its value whole, spaces included
         parameter.value_from_envvar = partial(_whole_variable, parameter)
     parameter.show_envvar = parameter.show_envvar and bool(named)
     variables = variable_names(path, key)
@@ -62,5 +62,5 @@ def option_variables(root: Any) -> tuple[dict[str, str], list[str]]:
 
 
 def shown_value(name: str, value: Any) -> str:
-    """Return a value as reports show it, without passwords and tokens. name: of its option or variable."""
+    """Return a value with passwords and tokens masked, for reports. name: of its option or variable."""
     return "***" if name.lower().endswith("token") else re.sub("//[^/@]+@", "//***@", str(value))

@@ -39,7 +39,7 @@ VERBOSE = typer.Option(
 
 
 def verbosity_options(command: Any) -> list[Any]:
-    """Return --quiet and --verbose for one command, under its heading of output, if it has one."""
+    """Return --quiet and --verbose for one command, under its heading "Output" if it has one."""
     added = [copy.copy(parameter) for parameter in _verbosity()]
     for parameter in added if OUTPUT in {getattr(parameter, "rich_help_panel", None) for parameter in command.params} else ():
         parameter.rich_help_panel = OUTPUT
@@ -48,7 +48,7 @@ def verbosity_options(command: Any) -> list[Any]:
 
 @cache
 def _verbosity() -> list[Any]:
-    """Return --quiet and --verbose as typer makes them of annotations."""
+    """Return --quiet and --verbose as typer makes them from annotations."""
 
     def options(quiet: Annotated[bool, QUIET] = False, verbose: Annotated[bool, VERBOSE] = False) -> None: ...
 

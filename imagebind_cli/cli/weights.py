@@ -98,13 +98,13 @@ def convert_command(
         typer.Option(help="Round to this type, half or a quarter of float32, and print the cosines to vectors of the exact weights."),
     ] = None,
     modalities: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Keep the encoders of these alone, as audio,text.", show_default=False)
+        str | None, typer.Option(metavar="NAMES", help="Keep only the encoders of these modalities: audio,text.", show_default=False)
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
     """Turn weights into a model folder, exactly unless `--dtype` is given: every tensor is accounted for, or nothing is written.
 
-    Several models of one family become one with all their encoders. What two of them have, as the text encoder, must be equal.
+    Several models of one family become one with all their encoders. Encoders that two of them have must be equal.
 
     \b
         imagebind weights convert imagebind_huge.pth huge/

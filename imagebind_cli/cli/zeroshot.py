@@ -100,7 +100,9 @@ def zeroshot_command(
     server: Server = None,
     model: Annotated[
         list[str] | None,
-        model_option(envvar="IMAGEBIND_MODEL", metavar="MODEL", help="As for embed; by default that of the stores. Several are compared."),
+        model_option(
+            envvar="IMAGEBIND_MODEL", metavar="MODEL", help="As for embed; by default that of the stores. Repeat it to compare models."
+        ),
     ] = None,
     config: Config = None,
     device: Device = "auto",
@@ -113,7 +115,7 @@ def zeroshot_command(
     """Classify inputs or stored vectors, or run a published suite."""
     refuse_useless_options(class_options, truth_options, probe_options, suite_options, manifest or boxes)
     if pool == "none" and (suite_options.suite or probe_options.shots):
-        raise UsageError("--pool none shows each window of an item, and the truth is of an item as a whole")
+        raise UsageError("--pool none classifies windows, and the truth is of whole items; leave it out")
     if report_options.stretches and pool != "none":
         raise UsageError("--stretches joins windows; give --pool none")
     has_regions = boxes is not None or chosen.get("tiles") is not None or any(map(_holds_boxes, inputs or ()))
@@ -159,7 +161,7 @@ def zeroshot_command(
         suite = _open_suite(suite_options, (), modality)
         if suite.metric == "recall":
             for options in (probe_options, class_options):
-                refuse_given(options, vars(options), "captions find their items here, and nothing is classified")
+                refuse_given(options, vars(options), "this suite ranks captions and has no classes")
         run = partial(
             evaluation.run_suite,
             suite,
@@ -172,7 +174,7 @@ def zeroshot_command(
             others=others,
         )
     elif modality is None:
-        raise UsageError("say what the inputs are, or name a --suite")
+        raise UsageError("give the modality of the inputs, or a --suite")
     else:
         given, reading = command_inputs(modality, inputs, manifest, column, nul, others, boxes, pictures), given_options(modality, chosen)
         if probe_options.shots:

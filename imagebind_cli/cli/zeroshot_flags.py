@@ -55,7 +55,7 @@ CLASS_FLAGS = {
         class_option(metavar="NAME|FILE", show_default="clip", help="Prompts: clip, plain, a modality's, or a file with {} in its lines."),
     ],
     "names": Annotated[
-        NamesRule | None, class_option(help="Several names or examples of a class: the best counts (names), or the mean (examples).")
+        NamesRule | None, class_option(help="Score a class by the best of its names or examples (names), or by their mean (examples).")
     ],
     "scale": Annotated[
         float | None,
@@ -71,7 +71,9 @@ TRUTH_FLAGS = {
 }
 REPORT_FLAGS = {
     "top": Annotated[int, output_option("-k", "--top", metavar="N", min=1, help="Classes shown for each input.")],
-    "stretches": Annotated[bool, output_option("--stretches", help="Join neighbouring windows of one best class to a row (--pool none).")],
+    "stretches": Annotated[
+        bool, output_option("--stretches", help="Join neighbouring windows of one best class into a row (--pool none).")
+    ],
     "nms": Nms,
     "draws": Annotated[int, truth_option(metavar="N", min=0, hidden=True, help="Bootstrap draws behind each interval; 0 for none.")],
     "report": Annotated[

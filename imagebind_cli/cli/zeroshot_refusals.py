@@ -1,4 +1,4 @@
-"""What `imagebind zeroshot` refuses: options that do not fit what is asked for."""
+"""Refuse options of `imagebind zeroshot` that do not fit together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, TruthOp
 def refuse_useless_options(
     class_options: ClassOptions, truth_options: TruthOptions, probe: ProbeOptions, suite: SuiteOptions, manifest: Path | None
 ) -> None:
-    """Refuse options that do not apply to what is asked for: a suite or not, a probe or not.
+    """Refuse options that do not apply: those of a suite without one, those of a probe without one, and the reverse.
 
     Raises:
         UsageError: one was given.
@@ -55,25 +55,25 @@ def refuse_for_several_models(
     inputs: Sequence[str] | None,
     manifest: Path | None,
 ) -> None:
-    """Refuse what is of one model alone where several are compared.
+    """Refuse what works with one model alone if several are compared.
 
     Raises:
-        UsageError: one model is there twice, nothing says how they are compared, or an input or file is of one model.
+        UsageError: a model is given twice, there is no truth to compare by, or an input or file is of one model.
     """
     if len(models) == 1:
         return
     twice = next((name for place, name in enumerate(models) if name in models[:place]), None)
     if twice is not None:
-        raise UsageError(f"--model {twice}: it is there twice; a comparison needs different models")
+        raise UsageError(f"--model {twice}: given twice; a comparison needs different models")
     if not (suite.suite or truth_options.truth):
         raise UsageError("--model: several are compared by their scores; give --truth or a --suite")
     for flag, value in {"--save-classes": class_options.save_classes, "--plot": files.plot, "--config": config}.items():
         if value is not None:
-            raise UsageError(f"{flag}: it is for one --model")
+            raise UsageError(f"{flag}: works with one --model only")
     if not suite.suite and manifest is None and (not inputs or "-" in inputs):
-        raise UsageError("--model: stdin can be read once, and several models each read the inputs; give files or a --manifest")
+        raise UsageError("--model: each model reads the inputs, and stdin can be read only once; give files or a --manifest")
     from imagebind_cli.store import is_store
 
     stores = [path for path in (*(inputs or ()), class_options.classes, probe.shots_from) if path is not None and is_store(Path(path))]
     if stores:
-        raise UsageError(f"{stores[0]}: a store holds the vectors of one model; give the files that they are of")
+        raise UsageError(f"{stores[0]}: a store holds the vectors of one model; give the files that they were made from")

@@ -14,7 +14,7 @@ from imagebind_cli.store import id_hash
 
 BLOCK_ITEMS = 1024  # at most in one block
 WAITING_BYTES = 256 << 20  # of listed inputs that no actor has yet; the listing waits for these
-ITEM_BYTES = 600  # about, of an item that names a file
+ITEM_BYTES = 600  # roughly, of an item that names a file
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Blocks:
             self._changed.notify_all()
 
     def take(self, busy: Collection[int]) -> ShareBlock | None:
-        """Return the largest block that waits of a share that is not busy; None where there is none yet.
+        """Return the largest waiting block of a share that is not busy; None if there is none yet.
 
         Raises:
             UserError: the inputs cannot be listed.
@@ -77,13 +77,13 @@ class Blocks:
             return ShareBlock(share, tuple(items))
 
     def put_back(self, blocks: Iterable[ShareBlock]) -> None:
-        """Let blocks that were taken wait again, before all others."""
+        """Put blocks that were taken at the front of the queue."""
         with self._changed:
             self._returned += blocks
 
     @property
     def waiting(self) -> int:
-        """Count the blocks that wait, about."""
+        """Count the waiting blocks, approximately."""
         with self._changed:
             return len(self._returned) + sum(-(-len(items) // BLOCK_ITEMS) for items in self._waiting)
 
@@ -113,13 +113,13 @@ class Blocks:
                         self._changed.wait()
                     if self._over:
                         return
-        except BaseException as error:  # which the thread that takes blocks raises
+        except BaseException as error:  # raised again in the thread that takes blocks
             self._error = error
         self._listed = True
 
 
 def _bytes(item: Item | Failure) -> int:
-    """Return about how much memory an item takes."""
+    """Estimate the bytes of memory that an item takes."""
     payload = getattr(item, "payload", None)
     parts = payload.values() if isinstance(payload, dict) else [payload]
     return ITEM_BYTES + sum(map(_payload_bytes, parts))

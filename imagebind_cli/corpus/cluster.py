@@ -1,4 +1,4 @@
-"""`embed` and `preprocess` on a Ray cluster: the same jobs, each actor with the shares of the inputs that are handed to it."""
+"""Run `embed` and `preprocess` on a Ray cluster: the same jobs, with the inputs handed to actors in blocks of one share."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from imagebind_cli.sources import BoxFile, Failure, Inputs, Item
 from imagebind_cli.space import Space
 from imagebind_cli.store import check_writable
 
-SHARES = 64  # by default, whatever the cluster, so that a later run on another one finds the same
+SHARES = 64  # by default, whatever the cluster, so that a later run on another one finds the same outputs
 
 
 def shares_of(output: Path, wanted: int | None = None) -> int:
-    """Return by how many shares a job divides its inputs: as its outputs say, or as wanted, or `SHARES`.
+    """Return how many shares a job divides its inputs into: those of its outputs, else as wanted, else `SHARES`.
 
     Args:
         output: as given, without a share's number.
@@ -73,7 +73,7 @@ def embed_on_cluster(
     listener: Listener | None = None,
     **job: Any,
 ) -> Listener:
-    """Embed inputs on a Ray cluster, into a store for each share of them; see `Share.name`. The same call again does what is left.
+    """Embed inputs on a Ray cluster, into a store for each share of them; see `Share.name`. The same call again continues it.
 
     This process lists the inputs once. Each actor embeds blocks of them, as `embed` does, with the model in its memory. Inputs and output must be
     on storage that all nodes reach under the same paths.

@@ -1,7 +1,7 @@
-"""Run the blocks of a job on a Ray cluster: an actor for each free GPU or share of cores, blocks handed to whichever is free, lost ones again.
+"""Run the blocks of a job on a Ray cluster: an actor for each free GPU or group of cores takes the next block, and lost blocks are run again.
 
-Nothing here makes a row come once: the share of an id is fixed, a share has one output, and that output knows its ids. Ray only runs what is
-left, so that retried blocks, killed actors and killed drivers need no record of their own.
+That each row is stored once does not depend on this file: the share of an id is fixed, a share has one output, and that output knows its
+ids. Ray only runs what is left, so that retried blocks, killed actors and killed drivers need no record of their own.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ POLL_SECONDS = 0.2
 GROW_SECONDS = 1.0  # between looks at what is free in the cluster
 LOSSES = 3  # of actors, after which a block is halved to find the input that ends them
 FAILED_STARTS = 5  # in a row, after which the job is refused
-BUSY_SECONDS, RETRY_SECONDS = 600.0, 2.0  # a lost actor may hold its share's output until its node notices, or its system
+BUSY_SECONDS, RETRY_SECONDS = 600.0, 2.0  # a lost actor may hold its share's output until its node, or the system, ends it
 PLACE_SECONDS = 60.0  # without any actor, after which that is reported
 
 
 class BlockJob(Protocol):
-    """The work of each actor; it is pickled, and makes what it needs when it is first asked."""
+    """The work of each actor. It is pickled, so it creates what it needs on first use."""
 
     def start(self, listener: Listener) -> dict[str, Any]:
         """Load what the job needs, and return how its outputs are made, which must be the same on every node."""
 
     def run(self, share: Share, items: Sequence[Item | Failure], listener: Listener) -> object:
-        """Do some inputs of one share, and return once all of them are on the disk."""
+        """Process inputs of one share, and return once all of them are on the disk."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray cluster, and what a job takes of it.
+    """A Ray cluster, and the resources of it that a job takes.
 
     address: of its head, as `ray.init` takes it; the variable RAY_ADDRESS if not given, and without it a cluster of this machine alone.
     shares: of the inputs, each with an output of its own, which at most one actor writes at a time; those of the outputs that are there, or 64.
-    cpus, gpus: of each actor, parts of one too. By default a GPU where the cluster has any, with the cores that come with it; else one core.
+    cpus, gpus: of each actor; fractions are allowed. By default one GPU, if the cluster has any, with its share of cores; else one core.
     """
 
     address: str | None = None
@@ -116,7 +116,7 @@ class BlockActor:
             return BlockAnswer(refusal=f"node {self._node}: {error}")
 
     def run(self, block: ShareBlock, shares: int) -> BlockAnswer:
-        """Do a block."""
+        """Process a block."""
         listener, refusal, in_use = Recorder(), "", False
         try:
             self._job.run(Share(block.share + 1, shares), block.items, listener)
@@ -126,12 +126,12 @@ class BlockActor:
 
 
 def run_blocks(job: BlockJob, items: Iterable[Item | Failure], shares: int, cluster: Cluster, listener: Listener, on_gpus: bool) -> None:
-    """Do a job's inputs on a cluster.
+    """Process a job's inputs on a cluster.
 
     Args:
-        shares: by how many the ids are divided. on_gpus: take GPUs where there are any and `cluster` does not say.
+        shares: how many the ids are divided into. on_gpus: take GPUs if there are any, unless `cluster` sets their number.
     Raises:
-        UserError: Ray is not installed or has no cluster there; no actor starts; an actor refuses the job.
+        UserError: Ray is not installed, there is no cluster at the address, no actor starts, or an actor refuses the job.
     """
     try:
         import ray
@@ -152,7 +152,7 @@ def _connected(ray: Any, address: str | None, note: Callable[[str], None]) -> It
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster of ours nothing is sent to anybody
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that we start sends no usage statistics
     handlers = {number: signal.getsignal(number) for number in ENDING}
     try:
         ray.init(
@@ -161,7 +161,7 @@ def _connected(ray: Any, address: str | None, note: Callable[[str], None]) -> It
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise UserError(f"Ray: no cluster at {address}: {first_line(error)}; start one with: ray start --head") from None
     finally:
-        for number, handler in handlers.items():  # Ray's own would end this process without a word
+        for number, handler in handlers.items():  # Ray's own would end this process silently
             signal.signal(number, handler)
     try:
         found = ray.cluster_resources()
@@ -202,7 +202,7 @@ class _Pool:
         self._grew, self._alone_since = 0.0, time.monotonic()
 
     def run(self) -> None:
-        """Do all blocks."""
+        """Process all blocks."""
         while self._running or self._delayed or not self._blocks.are_done:
             self._hand_out()
             self._grow()
@@ -237,7 +237,7 @@ class _Pool:
         elif now - self._alone_since > PLACE_SECONDS:
             self._alone_since = now
             needs = ", ".join(f"{self._resources[key]:g} {name}" for key, name in (("num_cpus", "cores"), ("num_gpus", "GPUs")))
-            self._note(f"Ray has started no actor yet: each takes {needs} of one node")
+            self._note(f"Ray has started no actor yet: each takes {needs} of one node; add nodes, or ask for less")
         if now - self._grew < GROW_SECONDS:
             return
         self._grew = now
@@ -262,7 +262,7 @@ class _Pool:
         except errors.RayTaskError as error:  # a bug
             raise error.cause from None
         except errors.RayError as error:
-            self._ray.kill(actor)  # where only the connection broke, it must not go on
+            self._ray.kill(actor)  # if only the connection broke, it must not continue
             if block is not None:
                 self._lost(block)
                 return
@@ -284,7 +284,7 @@ class _Pool:
         self._idle.append(actor)
 
     def _lost(self, block: ShareBlock) -> None:
-        """Let a block wait again whose actor ended. What is on the disk of it is skipped then."""
+        """Put a block whose actor ended back into the queue. Its rows that are on the disk are skipped then."""
         block = replace(block, losses=block.losses + 1)
         if block.losses < LOSSES:
             self._blocks.put_back([block])

@@ -38,9 +38,9 @@ class ForkedServer:
     """A server that is forked from this process, with the interface of `subprocess.Popen`. pid: its number. returncode: None until `wait`."""
 
     def __init__(self, control: socket.socket, asking: int, modules: Sequence[str]) -> None:
-        """Fork it; as `serve` takes them. This process's copies of both channels are closed."""
+        """Fork the server with the arguments of `serve`, and close this process's copies of both channels."""
         self.returncode: int | None = None
-        with warnings.catch_warnings(action="ignore"):  # that threads, which numpy starts, are not forked with it
+        with warnings.catch_warnings(action="ignore"):  # Python warns that threads, which numpy starts, are not forked
             self.pid = os.fork()
         if self.pid == 0:
             try:
@@ -65,9 +65,9 @@ class ForkedServer:
 def _leave_parent(kept: set[int]) -> None:
     """Give up what a forked process has of its parent: its session, signal handlers, stdin and stdout, and all open files but `kept`.
 
-    Locks are such files, which the parent must be able to give up by itself.
+    Among these files are locks, which the parent must be able to release by itself.
     """
-    gc.disable()  # objects of the parent that close their files would close others that have got their numbers
+    gc.disable()  # the parent's objects would close their files, whose numbers other files may have by then
     os.setsid()
     for number in heeded_signals():
         signal.signal(number, signal.SIG_DFL)
@@ -111,7 +111,7 @@ def serve(control_descriptor: str, asking_descriptor: str, *modules: str) -> Non
 
 @contextmanager
 def _ending_with_the_parent(control: socket.socket) -> Iterator[None]:
-    """End the server as soon as its parent is gone, while it imports: that takes seconds, on a busy machine many, and reads no socket.
+    """End the server as soon as its parent is gone, also while it imports, which takes seconds or longer and reads no socket.
 
     The watching thread has ended when this context has, since a process with threads must not fork.
     """
@@ -149,7 +149,7 @@ def _work(connection: Connection, asking: int, number: int, read: Read) -> None:
 
     def decode() -> None:
         torch.set_num_threads(1)  # the workers share the cores
-        torch.get_num_threads()  # makes it that of this thread
+        torch.get_num_threads()  # fixes the number for this thread
         with suppress(OSError):
             ask()
             while True:

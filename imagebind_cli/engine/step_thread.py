@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-EXIT_SECONDS = 5.0  # that the steps in progress have at the end of the program; PyTorch may not be in the middle of one then
+EXIT_SECONDS = 5.0  # for steps in progress when the program ends, since PyTorch must not be in the middle of one then
 
 _started: weakref.WeakSet[StepThread] = weakref.WeakSet()
 
@@ -21,16 +21,16 @@ class Step(Protocol):
     """A piece of work for a thread."""
 
     def run(self) -> bool:
-        """Do it, unless it was cancelled. Returns whether the thread is to continue."""
+        """Do it, unless it was cancelled. Return whether the thread is to continue."""
 
     def cancel(self) -> object:
         """Leave it undone."""
 
 
 class StepThread(threading.Thread):
-    """Runs the steps of a queue until it receives None, or until a step says so.
+    """Runs the steps of a queue until it receives None, or a step returns False.
 
-    ready: set once the thread has changed what it changes for the process: PyTorch's default number of threads.
+    ready: set once the thread has changed PyTorch's default number of threads, which it does for the whole process.
     """
 
     def __init__(self, steps: SimpleQueue[Step | None], name: str, cores: int = 1) -> None:

@@ -64,7 +64,7 @@ def classify(
     if classes.labels is None and classes.classes is None:
         raise UsageError("say what to tell apart: either --labels in text, or --classes by example")
     if pool == "none" and truth is not None and truth.truth:
-        raise UsageError("--pool none shows each window of an item, and the truth is of an item as a whole")
+        raise UsageError("--pool none classifies windows, and the truth is of whole items; leave it out")
     heard = listener or LogListener()
     given = Inputs.of(inputs, manifest).with_boxes(boxes, modality, heard.note)
     source = _source(given, modality, Space.of(model, heard), reading, pool)

@@ -102,7 +102,7 @@ def read_pieces(
         source = source()
     whole = source.source if isinstance(source, Stretch) else source
     if isinstance(whole, Prepared):
-        raise ValueError("prepared samples hold no whole picture; give the files that they are of")
+        raise ValueError("prepared samples hold no whole picture; give the files that they were made from")
     if kind_of(face, config) == SOUND:
         yield from _sound_pieces(source, face, config, options)
         return

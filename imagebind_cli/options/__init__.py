@@ -5,7 +5,7 @@ of older stores follow. Imports nothing heavy, so that `--help` can show the cho
 
 What an option is, and how chosen ones are checked, is in this file. Beside it:
 
-drawn.py         what pictures and maps share
+drawn.py         the options that pictures and maps share
 vision.py, audio.py, depth.py, thermal.py, imu.py, text.py    the options of an encoder's readers
 modalities.py    the table of them all, with those that other packages bring
 """
@@ -50,8 +50,8 @@ PER_ITEM = {"per_item": True}  # metadata of a field that is neither a flag nor 
 # Options that no modality of ImageBind has; families name those that they have, see `encoder.Modality.options`.
 FAMILY_ONLY = frozenset({"resize"})
 
-# Records leave these out at their defaults, as those from before the options existed do. Add nothing: records are compared by
-# `with_defaults`, so that an older one, which lacks a new option, equals one that has it at its default. Those of `FAMILY_ONLY` are also
+# Records leave these out at their defaults, as records made before the options existed do. Add nothing: records are compared by
+# `with_defaults`, so that an older record, which lacks a new option, equals one that has it at its default. Those of `FAMILY_ONLY` are also
 # left out: they would be in the records of all families.
 UNRECORDED_DEFAULTS = frozenset({"track"}) | FAMILY_ONLY
 
@@ -75,7 +75,7 @@ class ReadingOptions:
 
     @classmethod
     def names(cls, timed: bool | None = None) -> list[str]:
-        """Return the names of the options; timed: of those alone that inputs with seconds, or without, have."""
+        """Return the names of the options; timed: only of those for inputs with a duration (True) or without one (False)."""
         return [entry.name for entry in cls.flags() if timed is None or not _is_of_others(entry, timed)]
 
     @classmethod
@@ -118,14 +118,14 @@ class NoOptions(ReadingOptions):
 # Help of options that several modalities have.
 CLIPS = "Evenly spaced windows per input; by default as many as cover it."
 HOP = "Seconds from one window to the next, instead of evenly spaced ones."
-TRACK = "Track of the file, from 1; by default the one that it marks, else the first."
+TRACK = "Track of the file, counted from 1; by default the one flagged default, else the first."
 DATASET = "Name of the dataset, group, variable or channel to read from an HDF5, NPZ, MATLAB, zip or OpenEXR file."
 FRAME = "Frame of an HDF5 file with several, or page of a TIFF, from 0."
 
-RATE_ALONE = "rate is in place of timestamps; it excludes time_column and time_unit"
+RATE_ALONE = "rate replaces timestamps; leave out time_column and time_unit"
 # Sets of options of which only one may be given, and the message about several, in which {} stands for their names.
 EXCLUSIVE = {
-    frozenset({"clips", "hop", "centres", "adjacent"}): "{} exclude each other",
+    frozenset({"clips", "hop", "centres", "adjacent"}): "{} exclude each other; give one",
     frozenset({"rate", "time_column"}): RATE_ALONE,
     frozenset({"rate", "time_unit"}): RATE_ALONE,
 }
@@ -136,7 +136,7 @@ def read_options(kind: type[ReadingOptions], modality: str, chosen: Mapping[str,
     """Return options with the chosen ones set; see `registry.Face.read_options`.
 
     Args:
-        modality: as the user calls it, for the messages. timed: whether its inputs have seconds.
+        modality: as the user calls it, for the messages. timed: whether its inputs have a duration.
     Raises:
         OptionError: a name that the modality does not have, or a value of another type, not among the choices, or too small.
     """

@@ -17,7 +17,7 @@ RESIZE = "LanguageBind: without antialiasing, as published, or (recent) with it.
 
 @dataclass(frozen=True)
 class DrawnOptions(ReadingOptions):
-    """The base of the options of pictures and maps: which part of one is an input of the encoder, or which parts are one each."""
+    """The base of the options of pictures and maps: which part of one is read as an input, or which parts as an input each."""
 
     tiles: str | None = choice(
         None,
@@ -27,7 +27,7 @@ class DrawnOptions(ReadingOptions):
     )
     region_shape: str = choice(
         "box",
-        "What is seen of a box: its middle, the square around it, or there its mask alone.",
+        "Part of a box to read: its middle, the square around it, or in that square its mask alone.",
         choices=("box", "square", "mask"),
         only=FOR_PICTURES,
         windows=True,
@@ -38,7 +38,7 @@ class DrawnOptions(ReadingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.tiles is not None and self.regions is not None:
-            raise OptionError("tiles are of whole pictures; leave tiles out where boxes are given", self.names())
+            raise OptionError("tiles divide whole pictures; leave out tiles if boxes are given", self.names())
         if self.tiles is not None:
             self.tile_sides()
 

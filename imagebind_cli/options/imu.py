@@ -35,7 +35,7 @@ class IMUOptions(ReadingOptions):
     )
     placement: str = choice("hand", "Sensor of a PAMAP2 recording.", choices=("hand", "chest", "ankle"))
     row: int = choice(0, "Window of a UCI HAR file, from 0.", minimum=0)
-    remove_gravity: bool = choice(False, "Subtract from the accelerometer what changes more slowly than 0.3 Hz.")
+    remove_gravity: bool = choice(False, "Subtract what changes more slowly than 0.3 Hz from the accelerometer's readings.")
     standardise: bool = choice(False, "Scale each channel to mean 0 and deviation 1 over the recording.")
     moment: Any = field(default=None, metadata=PER_ITEM)
     stretch: Any = field(default=None, metadata=PER_ITEM)

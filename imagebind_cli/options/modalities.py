@@ -55,12 +55,12 @@ def options_of(encoder: str) -> type[ReadingOptions]:
         return NoOptions
     kind = load_addition(entry, "OPTIONS")
     if not (isinstance(kind, type) and issubclass(kind, ReadingOptions)):
-        raise UserError(f"the options of {encoder}, {entry.value}, are not a class of ReadingOptions")
+        raise UserError(f"the options of {encoder}, {entry.value}, are not a subclass of ReadingOptions")
     return kind
 
 
 def all_options() -> dict[str, type[ReadingOptions]]:
-    """Return the options of all encoders by name. Those of a package that cannot be loaded are left out, and missed where it is used."""
+    """Return the options of all encoders by name, without those of packages that cannot be loaded; using such a package raises the error."""
     kinds = dict(OPTIONS)
     for name in additions(ADDED):
         with suppress(UserError):

@@ -8,7 +8,7 @@ from imagebind_cli.errors import OptionError
 from imagebind_cli.options import DATASET, FRAME, choice
 from imagebind_cli.options.drawn import PINNED, RECENT, RESIZE, DrawnOptions
 
-DEGREES = {"C": (1.0, 0.0), "K": (1.0, 273.15), "F": (1.8, 32.0)}  # a unit's steps in a degree Celsius, and its number at 0 °C
+DEGREES = {"C": (1.0, 0.0), "K": (1.0, 273.15), "F": (1.8, 32.0)}  # degrees of a unit in one of Celsius, and its value at 0 °C
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ThermalOptions(DrawnOptions):
         "auto",
         "What becomes 0 and 1: auto, percentile (1st to 99th), degrees (20C:40C, also K and F) or MIN:MAX. See docs/thermal.md.",
     )
-    thermal_invert: bool = choice(False, "Invert the picture, which is black-hot.")
+    thermal_invert: bool = choice(False, "Invert a black-hot picture.")
     palette: str | None = choice(
         None, "Palette of a false-colour picture, to be undone.", choices=("grey", "iron", "rainbow", "jet", "hot")
     )

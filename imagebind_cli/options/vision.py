@@ -29,13 +29,13 @@ class VisionOptions(DrawnOptions):
     )
     adjacent: str | None = choice(
         None,
-        "Clips of two adjacent frames, instead of windows: of `all` frames, or at this rate in Hz.",
+        "Clips of two adjacent frames instead of windows: `all`, or at this rate in Hz.",
         only=FOR_VIDEOS,
         windows=True,
     )
     fps: float | None = choice(
         None,
-        "Read each folder given as one video, its pictures as frames at this rate.",
+        "Read each given folder as one video, its pictures as frames at this rate in Hz.",
         minimum=0.001,
         only=FOR_VIDEOS,
     )
@@ -43,7 +43,7 @@ class VisionOptions(DrawnOptions):
     resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
     decode: str = choice(
         EXACT,
-        "fast: JPEGs at a smaller scale, videos by key frames.",
+        "fast: read JPEGs at a smaller scale, and videos by their key frames.",
         choices=(EXACT, FAST),
         windows=True,
     )
@@ -53,7 +53,7 @@ class VisionOptions(DrawnOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.adjacent is not None and self.decode == FAST:
-            raise OptionError("adjacent takes neighbouring frames, and decode fast key frames far apart; leave one out", self.names())
+            raise OptionError("adjacent needs neighbouring frames, and decode fast reads key frames far apart; leave one out", self.names())
         with suppress(ValueError):
             if self.adjacent in (None, ALL_FRAMES) or 0 < float(self.adjacent) <= HIGHEST_RATE:
                 return

@@ -47,7 +47,7 @@ class Codes:
     spread: np.ndarray
 
     def candidates(self, queries: np.ndarray, k: int) -> list[np.ndarray]:
-        """Find the rows that may be among the k with the highest inner product with each query (queries, dim): their numbers, in rising order."""
+        """Return, for each query (queries, dim), the numbers in rising order of the rows that may be among its k highest inner products."""
         query_codes = _QueryCodes(queries, self.mean, self.spread)
         kept = [_Candidates(k) for _ in queries]
         step = max(1, min(ROWS, PRODUCTS // query_codes.codes.shape[1]))
@@ -68,7 +68,7 @@ class Codes:
 
 
 class _QueryCodes:
-    """Queries (queries, dim), multiplied by the spread and rounded to int8: twice where they are few, the second time for what the first left over.
+    """Queries (queries, dim), multiplied by the spread and rounded to int8; a few are rounded twice, the second time for the remainder.
 
     codes: (dim, parts · queries).
     """
@@ -97,7 +97,7 @@ class _QueryCodes:
         return dots if self._finer == 1 else dots[:, : self._count] * np.int32(self._finer) + dots[:, self._count :]
 
     def lowest(self, best: np.ndarray, scale: np.ndarray, length: np.ndarray, error: np.ndarray) -> np.ndarray:
-        """Return products below which no row of these can reach a score of `best` (queries,): int32 (queries,)."""
+        """Return the products below which none of these rows can reach a score of `best` (queries,): int32 (queries,)."""
         least = best - self._base - self._margin(slice(None), float(length.max()), float(error.max()))
         lowest = least / (self._step * np.where(least > 0, float(scale.max()), float(scale.min())))
         return np.floor(np.clip(lowest, -LIMIT, LIMIT)).astype(np.int32)
@@ -105,7 +105,7 @@ class _QueryCodes:
     def bounds(
         self, dots: np.ndarray, query: np.ndarray, scale: np.ndarray, length: np.ndarray, error: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return estimates of scores, from products of numbered queries with rows, and what they can be wrong by: (n,) each."""
+        """Return estimates of scores, from products of queries, by number, with rows, and the bounds of their errors: (n,) each."""
         return self._base[query] + self._step[query] * scale * dots, self._margin(query, length, error)
 
     def _margin(self, query: Any, length: Any, error: Any) -> np.ndarray:
@@ -229,7 +229,7 @@ def _read(path: Path, record: dict[str, Any], store: StoreReader) -> Codes | Non
     rows, dim = len(store), store.dim
     try:
         mean, spread = (np.array(record[name], np.float32) for name in ("mean", "spread"))
-        data = np.memmap(path, np.uint8, "c")  # torch asks for what may be written
+        data = np.memmap(path, np.uint8, "c")  # copy-on-write, since torch asks for writable memory
     except (KeyError, ValueError, TypeError, OverflowError, OSError):
         return None
     if (mean.shape, spread.shape, data.size) != ((dim,), (dim,), rows * (dim + 12)):

@@ -1,7 +1,7 @@
-"""An anchor made blind to what the other side cannot know: the mean of its own vectors over changes of that kind (docs/blind-anchor.md).
+"""Make an anchor blind to what the other modality cannot see, by averaging its vectors over such changes (docs/blind-anchor.md).
 
-Depth and heat do not know the colour of a thing, but a frozen image encoder puts it into every target. Averaged over colourings, a target
-keeps what they share. The encoder itself is not changed, and its vectors of other data stay as they are.
+Depth and thermal maps do not show the colour of a thing, but a frozen image encoder puts it into every target. A target averaged over
+colourings keeps what they share. The encoder itself is not changed, and its vectors of other data stay as they are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from imagebind_cli.training.inputs import PairInput
 from imagebind_cli.training.recipe import AnchorRecipe
 from imagebind_cli.training.samples import PairReader
 
-RULES = 1  # increased when a seed draws something else; anchors of other rules are then refused
+RULES = 1  # increased when a seed draws other variants; anchors made by other rules are then refused
 LARGEST_ZOOM = 1.5  # of `scale`, and its inverse the smallest
 
 

@@ -1,4 +1,4 @@
-"""A plan in words, a line for each fact, with the memory and the arithmetic that its run takes.
+"""Describe a plan, a line for each fact, with the memory and the arithmetic that its run takes.
 
 The memory is an estimate for one process: weights, gradients and AdamW's two averages exactly, activations by what a block keeps for its
 backward pass. The arithmetic is that of the blocks alone.
@@ -29,8 +29,8 @@ FLOAT = 4  # bytes
 # Bytes that a block keeps for its backward pass, for each token and unit of width: the inputs of two norms (float32), of four linear layers
 # and of the activation, and attention's queries, keys, values and result.
 BACKWARD_BYTES = {"fp32": 72, "bf16": 50}
-GPU_OPERATIONS = 30e12  # a second, of a consumer's GPU in bf16: what one of 24 GB sustains of its 71e12
-FORWARD_BYTES = {"fp32": 40, "bf16": 28}  # the same while a block only computes
+GPU_OPERATIONS = 30e12  # a second, in bf16: what a consumer GPU of 24 GB sustains of its 71e12
+FORWARD_BYTES = {"fp32": 40, "bf16": 28}  # the same in a forward pass alone
 
 
 def plan_lines(plan: Plan, device: torch.device) -> list[str]:
@@ -110,7 +110,7 @@ def _anchor_lines(plan: Plan) -> Iterator[str]:
             own, kind = teacher_dim(pair.teacher), reduction(pair, plan.config.dim)
             space = f"{own:,} numbers, along {plan.config.dim:,} {kind} directions" if kind else f"{own:,} numbers"
             seen = "stored vectors" if is_vector_file(pair.teacher.model) else f"sees {_sight(pair)}"
-            yield f"{pair.name}: taught by {pair.teacher.model}, {space}; {seen}; its vectors are kept"
+            yield f"{pair.name}: taught by {pair.teacher.model}, {space}; {seen}; its vectors are computed once"
         if pair.anchor.blind:
             names = ", ".join(sorted(pair.anchor.blind))
             yield f"{pair.name}: targets are blind to {names}: the mean of {pair.anchor.variants} variants of each sample"
@@ -177,7 +177,7 @@ def _memory_lines(plan: Plan, device: torch.device) -> Iterator[str]:
     activations = max(_step_bytes(plan, number, device) for number in range(len(plan.recipe.pairs)))
     parts = {"weights": weights, "gradients and optimizer": optimizer, "activations": activations}
     sizes_text = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts.items())
-    yield f"about {sum(parts.values()) / 1e9:.2f} GB of memory a process: {sizes_text}; beside PyTorch and the reading of files"
+    yield f"about {sum(parts.values()) / 1e9:.2f} GB of memory a process: {sizes_text}; PyTorch and the reading of files not counted"
 
 
 def _arithmetic_lines(plan: Plan, device: torch.device) -> Iterator[str]:
@@ -202,7 +202,7 @@ def _arithmetic_lines(plan: Plan, device: torch.device) -> Iterator[str]:
             memory = max(memory, FLOAT * parameters + CHUNK * AT_ONCE * _forward_bytes(config, run, device))
     times = [duration_in_words(operations / GPU_OPERATIONS) for operations in (steps, teaching)]
     amounts = f"the steps {_metric(steps)}FLOP, {times[0]}; the teacher's vectors {_metric(teaching)}FLOP, {times[1]}"
-    yield f"on one consumer GPU of 24 GB at {_metric(GPU_OPERATIONS)}FLOP/s, beside the reading of files: {amounts}, in {memory / 1e9:.2f} GB"
+    yield f"on one consumer GPU of 24 GB at {_metric(GPU_OPERATIONS)}FLOP/s, the reading of files not counted: {amounts}, in {memory / 1e9:.2f} GB"
 
 
 def forward_operations(config: EncoderConfig, table: EncoderRecipe | None = None) -> float:
@@ -233,7 +233,7 @@ def _step_bytes(plan: Plan, number: int, device: torch.device) -> int:
         towers.append(at_once * (activation_bytes(config, run, device) if trained else _forward_bytes(config, run, device)))
     embeddings = 4 * FLOAT * (share + pair.batch) * plan.config.dim
     scores = 4 * FLOAT * min(run.chunk, share) * pair.batch
-    both = at_once == share  # then both towers keep their activations until the loss is known
+    both = at_once == share  # then both towers keep their activations until the loss is computed
     return (sum(towers) if both else max(towers)) + embeddings + scores
 
 

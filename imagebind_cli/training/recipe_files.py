@@ -1,4 +1,4 @@
-"""Reading a recipe: from a TOML file or from the package, with changes applied to it. An unknown key is an error that names the nearest known one."""
+"""Read a recipe from a TOML file or from the package, and apply changes to it. The error for an unknown key names the nearest known one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read_recipe(name: str | None, changes: Iterable[str] = (), **replacements: A
         replacements: top-level keys to replace; None keeps the recipe's own.
     Raises:
         UserError: the recipe does not exist, is not TOML, has an unknown key (the nearest is named) or a value that does not fit.
-        UsageError: one of the changes is malformed, or is where a value does not fit.
+        UsageError: one of the changes is malformed, or sets a value that does not fit.
     """
     changes = tuple(changes)
     values: dict[str, Any] = {}
@@ -103,7 +103,7 @@ def _set_key(values: dict[str, Any], key_path: str, value: Any) -> None:
 
 
 def rounds(recipe: Recipe, place: Path) -> Iterator[tuple[Recipe, Path]]:
-    """Yield the recipe and folder of each round; of a recipe without rounds, its own. The last has `place`, those before it PLACE.round-N."""
+    """Yield the recipe and folder of each round, or of the recipe if it has none. The last folder is `place`, those before it PLACE.round-N."""
     if not recipe.rounds:
         yield recipe, place
         return
@@ -160,7 +160,7 @@ def _check_rounds(recipe: Recipe, changes: Iterable[str]) -> None:
     for number, table in enumerate(recipe.rounds):
         for key, _ in _entries(table):
             if any(change.partition("=")[0] == key for change in changes):
-                raise UsageError(f"--set {key}: the recipe's rounds set it, each its own; change rounds.{number}.{key}")
+                raise UsageError(f"--set {key}: a round of the recipe sets it; change rounds.{number}.{key}")
 
 
 def _is_changed(place: Sequence[str], changes: Iterable[str]) -> bool:
@@ -171,7 +171,7 @@ def _is_changed(place: Sequence[str], changes: Iterable[str]) -> bool:
 
 @contextmanager
 def refuse_changes(recipe: Recipe, changes: Iterable[str]) -> Iterator[None]:
-    """Make a setting that turns out not to fit wrong usage if it is one of the changes that the recipe was read with.
+    """Turn the error of a setting that does not fit into a usage error if it is one of the changes made to the recipe.
 
     Raises:
         UsageError: in place of its `RecipeError`.
@@ -195,5 +195,5 @@ def _explain(error: ValidationError) -> str:
     tables = (Recipe, PairRecipe, AnchorRecipe, TeacherRecipe, AugmentRecipe, EncoderRecipe, ZeroShotRecipe, OptimizerRecipe, RunRecipe)
     elsewhere = [f"{name}.{key}" for name, table in (("run", RunRecipe), ("optimizer", OptimizerRecipe)) if key in table.model_fields]
     known = sorted({name for table in tables for name in table.model_fields})
-    near = elsewhere or difflib.get_close_matches(key, known, n=1, cutoff=0.5)  # as rl is to lr
+    near = elsewhere or difflib.get_close_matches(key, known, n=1, cutoff=0.5)  # finds lr for rl
     return f"unknown key {place!r}" + (f"; did you mean {near[0]!r}?" if near else "")

@@ -157,7 +157,7 @@ def _stored_vectors(path: str, ids: Sequence[str]) -> np.ndarray:
     wanted = sums[[numbers[id] for id in ids]]
     lengths = np.linalg.norm(wanted, axis=1, keepdims=True)
     if not (lengths > 0).all():  # also NaN
-        raise UserError(f"{path}: the vector of {ids[int((~(lengths > 0)).argmax())]} has no direction")
+        raise UserError(f"{path}: the vector of {ids[int((~(lengths > 0)).argmax())]} is zero or not a number; compute it again")
     return (wanted / lengths).astype(np.float32)
 
 
@@ -193,8 +193,8 @@ def open_targets(
     """Return a teacher's vectors as targets of a student's space, computed now if they are not in their folder yet.
 
     Args:
-        data, number: the pair's rows. dim: of the student's space. folder: of the vectors; its name gets a suffix that differs where they do.
-        note: receives a line before they are computed. report: those done and the total, as they are.
+        data, number: the pair's rows. dim: of the student's space. folder: of the vectors; a suffix that identifies them is added to its name.
+        note: receives a line before they are computed. report: receives their number so far and the total.
     Raises:
         UserError: the weights are missing, or a file is damaged.
     """
@@ -233,7 +233,7 @@ def _projected(source: Targets, path: Path, count: int, kind: str, size: int) ->
         check_appended(path)
         kept = torch.from_numpy(np.load(path, allow_pickle=False))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}; delete it, and it is computed again") from None
+        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}; delete it to compute it again") from None
     return ProjectedTargets(source, kept[0], kept[1:])
 
 
@@ -242,7 +242,7 @@ def principal_directions(blocks: Iterator[np.ndarray], size: int, kind: str) -> 
 
     Args:
         blocks: vectors (k, dim); rows of zeros, which could not be read, do not count.
-        kind: `principal` for unit directions, `balanced` divides each by the root of its deviation, `whitened` by its deviation.
+        kind: `principal` for unit directions, `balanced` divides each by the root of its standard deviation, `whitened` by the latter.
     Raises:
         UserError: the vectors spread along fewer directions.
     """

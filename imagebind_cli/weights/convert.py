@@ -47,13 +47,13 @@ def convert(checkpoint: Checkpoint, folder: Path, origin: Mapping[str, Any], rou
 
 
 def refuse_existing(folder: Path) -> None:
-    """Refuse to write a model where something is.
+    """Refuse to write a model over something that exists.
 
     Raises:
         UserError: the folder exists already.
     """
     if folder.exists():
-        raise UserError(f"{folder} exists already")
+        raise UserError(f"{folder} exists already; choose a new folder")
 
 
 def _stored(checkpoint: Checkpoint, name: str, dtype: Rounding | None) -> dict[str, Tensor]:
@@ -79,14 +79,14 @@ def round_checkpoint(checkpoint: Checkpoint, dtype: Rounding) -> Checkpoint:
     """
     if checkpoint.config.rounded is not None:
         already = checkpoint.config.rounded["dtype"]
-        raise UserError(f"{checkpoint.place}: its weights are rounded to {already} already; convert those that they were made from")
+        raise UserError(f"{checkpoint.place}: its weights are rounded to {already} already; convert the weights that they were made from")
     weights = {name: checkpoint.fingerprint(name) for name in checkpoint.config.encoders}
     config = replace(checkpoint.config, rounded=RoundedRecord(dtype=dtype, weights=weights))
     return replace(checkpoint, config=config, read=lambda name: from_int8(_stored(checkpoint, name, dtype)))
 
 
 def only(checkpoint: Checkpoint, modalities: Collection[str]) -> Checkpoint:
-    """Return a checkpoint with the encoders of some modalities alone.
+    """Return a checkpoint with only the encoders of some modalities.
 
     Raises:
         UserError: an unknown modality, or one that it has no encoder for.

@@ -13,7 +13,8 @@ from imagebind_cli.weights.tensor_files import JoinedTensors
 
 INT8_SCALE = ".scale"  # suffix of the tensor that holds the scales of an int8 matrix, one for each row, in the same file
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float16}  # for what is not stored as int8 rows
-# Half precision would move the temperature, and the head's matrix, a thousandth of an encoder, moves every vector directly.
+# The temperature stays in float32, which half precision would change. The head's matrix is not stored as int8 rows: it is a thousandth of
+# an encoder, and its errors move every vector directly.
 SINGLE, NO_ROWS = ("log_scale",), ("head.",)
 
 
@@ -31,14 +32,14 @@ def rounded(name: str, tensor: Tensor, dtype: str) -> dict[str, Tensor]:
     else:
         kept = {name: tensor.float() if name in SINGLE else tensor.to(HALF[dtype]).contiguous()}
     if not all(bool(part.isfinite().all()) for part in kept.values()):
-        raise UserError(f"{name} holds values that {dtype} cannot: they are over 65,504 or not finite; bf16 holds larger ones")
+        raise UserError(f"{name} has values over 65,504 or not finite, which {dtype} cannot hold; choose bf16 for larger ones")
     return kept
 
 
 def to_int8(tensor: Tensor) -> tuple[Tensor, Tensor]:
     """Round a matrix (n, m) to int8 rows; return them and a float16 scale for each row (n, 1).
 
-    That takes half the room of float16; each number is off by at most 1/254 of its row's largest. In a file, the scales have the matrix's name
+    That takes half the space of float16; each number is off by at most 1/254 of its row's largest. In a file, the scales have the matrix's name
     + `INT8_SCALE`; `from_int8` reads both back.
     """
     scale = (tensor.float().abs().amax(dim=1, keepdim=True) / 127).clamp(min=2**-14).half()

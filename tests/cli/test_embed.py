@@ -934,7 +934,7 @@ def test_inputs_that_hold_nothing_of_their_modality_say_so(embed: Run, folder: P
     assert embed("image", "a.png", "-o", "vectors.h5").code == 0
     (folder / "nothing").mkdir()
     for modality, given, wanted in (
-        ("image", "vectors.h5", "imagebind: vectors.h5: a store of vectors; give the files that they are of"),
+        ("image", "vectors.h5", "imagebind: vectors.h5: a store of vectors; give the files that they were made from"),
         ("image", "nothing", "imagebind: nothing: no file in this folder"),
     ):
         run = embed(modality, given)
@@ -1029,7 +1029,7 @@ def test_a_store_among_its_own_inputs_is_no_input(embed: Run, folder: Path, moda
     assert open_store(output).ids == [f"in/{name}"]
     named = embed(modality, output)
     assert (named.code, named.out) == (1, b"")
-    assert f"{output}: a store of vectors; give the files that they are of" in named.err
+    assert f"{output}: a store of vectors; give the files that they were made from" in named.err
 
 
 def test_failures_are_tried_again_among_inputs_that_are_named(embed: Run, folder: Path) -> None:

@@ -144,7 +144,7 @@ def test_options_may_come_anywhere(imagebind: Run, tmp_path: Path, monkeypatch: 
         (["preprocess", "image,audio", "x", "-o", "a.tar", "--focal=3"], "none of image, audio has an option 'focal'"),
         (["preprocess", "image,smell", "x", "-o", "a.tar"], "unknown modality 'smell'"),
         (["zeroshot", "audio", "x", "--labels", "a,b", "--focal", "3"], "audio has no option 'focal'; it has clips"),
-        (["zeroshot"], "say what the inputs are, or name a --suite"),
+        (["zeroshot"], "give the modality of the inputs, or a --suite"),
         (["embed", "image", "x", "--none"], "no such option: --none"),
     ],
 )

@@ -507,7 +507,7 @@ def test_what_cannot_be_done_is_told_in_one_line(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--labels", "a,b"), "say what the inputs are"),
+        (("--labels", "a,b"), "give the modality of the inputs"),
         (("audio", "items.h5"), "say what to tell apart"),
         (("audio", "items.h5", "--labels", "a,b", "--classes", "c.h5"), "--labels and --classes exclude each other"),
         (("audio", "items.h5", "dog.wav", "--labels", "a,b"), "items.h5 is a store and dog.wav is none"),
@@ -518,7 +518,7 @@ def test_what_cannot_be_done_is_told_in_one_line(
         (("audio", "items.h5", "--labels", "a,b", "--root", "."), "only a --suite takes it"),
         (("audio", "items.h5", "--shots", 2), "give --truth"),
         (("audio", "items.h5", "--shots", 2, "--truth", "folder", "--templates", "clip"), "a probe has no use for it"),
-        (("audio", "items.h5", "--labels", "a,b", "--truth", "folder", "--pool", "none"), "the truth is of an item as a whole"),
+        (("audio", "items.h5", "--labels", "a,b", "--truth", "folder", "--pool", "none"), "the truth is of whole items; leave it out"),
         (("audio", "items.h5", "--labels", "a,b", "--focal", 500), "audio has no option 'focal'"),
         (("--suite", "esc50"), "--suite needs --root"),
         (("--suite", "esc50", "--root", ".", "--labels", "a,b"), "a suite has its own"),

@@ -134,7 +134,7 @@ def test_wrong_options_are_refused_before_a_model_is_loaded_or_a_file_is_written
     wrong: dict[str, Any]
     for modality, wrong, why in (
         ("depth", {"depth_format": "inches"}, "unknown depth_format 'inches'; choose from metres, mm"),
-        ("imu", {"clips": 2, "hop": 1.0}, "clips and hop exclude each other"),
+        ("imu", {"clips": 2, "hop": 1.0}, "clips and hop exclude each other; give one"),
         ("image", {"clips": 2}, "image has no option 'clips', which is for videos"),
     ):
         for ask in (
@@ -153,7 +153,7 @@ def test_a_message_spells_options_as_flags_and_leaves_values_alone() -> None:
     assert caught.value.as_flags() == "unknown sensor 'kv3_a'; choose from kv1, kv1_b, kv2, realsense, xtion"
     with pytest.raises(OptionError) as caught:
         face("imu").read_options({"rate": 50.0, "time_column": "t"})
-    assert caught.value.as_flags() == "rate is in place of timestamps; it excludes time-column and time-unit"
+    assert caught.value.as_flags() == "rate replaces timestamps; leave out time-column and time-unit"
 
 
 def test_several_modalities_of_a_table_are_prepared_to_a_stream(photos: Path, tiny: Any) -> None:

@@ -149,7 +149,7 @@ def test_other_options_are_refused_with_words(embed: Run, tiny: Any, folder: Pat
     generate.picture(Path("a.png"))
     boxes = table({"image": "a.png", "box": [1, 2, 3, 4]})
     for words, arguments in {
-        "tiles are of whole pictures; leave tiles out where boxes are given": ["image", "--boxes", boxes, "--tiles", "1/2"],
+        "tiles divide whole pictures; leave out tiles if boxes are given": ["image", "--boxes", boxes, "--tiles", "1/2"],
         "region-shape is of boxes; give --boxes FILE": ["image", "a.png", "--region-shape", "square"],
         "video has no option 'tiles', which is for pictures: name the modality image": ["video", "a.png", "--tiles", "1/2"],
         "audio has no option 'tiles'; it has clips": ["audio", "a.png", "--tiles", "1/2"],
@@ -162,7 +162,7 @@ def test_other_options_are_refused_with_words(embed: Run, tiny: Any, folder: Pat
         assert words in run.err
     with pytest.raises(UserError, match="video has no regions"):
         tiny.embed("video", [Regions("a.mp4", BOXES)])
-    with pytest.raises(UsageError, match="tiles are of whole pictures"):
+    with pytest.raises(UsageError, match="tiles divide whole pictures"):
         tiny.embed("image", [Regions("a.png", BOXES)], tiles="1/2")
 
 

@@ -282,11 +282,11 @@ def test_models_are_printed_side_by_side(imagebind: Run, pets: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("--model", "tiny"), "--model tiny: it is there twice"),
-        (("--model", "mini", "--plot", "a.png"), "--plot: it is for one --model"),
-        (("--model", "mini", "--save-classes", "a.h5"), "--save-classes: it is for one --model"),
-        (("--model", "mini", "--config", "a.json"), "--config: it is for one --model"),
-        (("--model", "mini", "-"), "stdin can be read once"),
+        (("--model", "tiny"), "--model tiny: given twice; a comparison needs different models"),
+        (("--model", "mini", "--plot", "a.png"), "--plot: works with one --model only"),
+        (("--model", "mini", "--save-classes", "a.h5"), "--save-classes: works with one --model only"),
+        (("--model", "mini", "--config", "a.json"), "--config: works with one --model only"),
+        (("--model", "mini", "-"), "stdin can be read only once"),
     ],
 )
 def test_what_is_of_one_model_is_refused(imagebind: Run, pets: Path, words: tuple[str, ...], line: str) -> None:

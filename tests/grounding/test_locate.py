@@ -353,7 +353,7 @@ def test_prepared_samples_are_refused_in_words(folder: Path, mini: Any) -> None:
     corpus.preprocess("image", ["a.png"], "a.tar", model="mini")
     kept = Kept()
     assert list(locate(["a.tar"], model=mini, text="a dog", listener=kept)) == []
-    assert "give the files that they are of" in kept.reasons["a.png"]
+    assert "give the files that they were made from" in kept.reasons["a.png"]
 
 
 def test_another_size_keeps_the_vector_at_its_own_and_moves_it_little_nearby(mini: Any) -> None:

@@ -382,7 +382,7 @@ def test_the_command_prints_a_line_for_each_scene_and_writes_the_report(imagebin
         (["--suite", "vggss", "--root", ".", "--text", "a dog"], 2, "a query: a suite has its own"),
         (["--suite", "vggss", "--root", ".", "--report", "no/s.json"], 1, "no/s.json: there is no folder no"),
         (["image", "a.png", "--text", "a", "--limit", "1"], 2, "--limit: only a --suite takes it"),
-        ([], 2, "say what the inputs are"),
+        ([], 2, "give the modality of the inputs"),
     ],
 )  # fmt: skip
 def test_wrong_usage_is_refused(imagebind: Run, folder: Path, words: list[str], code: int, says: str) -> None:

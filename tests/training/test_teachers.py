@@ -227,7 +227,7 @@ def test_each_round_starts_from_the_one_before(tmp_path):
 def test_a_flag_that_a_round_overrides_is_refused(tmp_path):
     place = tmp_path / "rounds.toml"
     place.write_text('[[pairs]]\nmodalities = ["image", "image"]\n[pairs.teacher]\nmodel = "tiny"\n[[rounds]]\nrun.steps = 5\n')
-    with pytest.raises(UsageError, match=r"--set run\.steps: the recipe's rounds set it, each its own; change rounds\.0\.run\.steps"):
+    with pytest.raises(UsageError, match=r"--set run\.steps: a round of the recipe sets it; change rounds\.0\.run\.steps"):
         read_recipe(str(place), ["run.steps=7"])
     recipe = read_recipe(str(place), ["rounds.0.run.steps=7"])
     assert [each.run.steps for each, _ in rounds(recipe, tmp_path)] == [7]

@@ -1,7 +1,7 @@
 """CLIP (arXiv 2103.00020): pictures and text, as OpenCLIP and transformers publish their weights. Its preprocessing is ImageBind's.
 
-transformers' own crop takes the lower of two middle pixels where OpenAI's and OpenCLIP's round half to even, as ours does: one pixel to the
-side, where the long side is an odd number of pixels longer. The towers were trained with the latter.
+If the long side is an odd number of pixels longer, transformers' own crop takes the lower of the two middle pixels, where OpenAI's,
+OpenCLIP's and ours round half to even: they may differ by one pixel. The towers were trained with the latter.
 """
 
 from imagebind_cli.encoder import IMAGEBIND

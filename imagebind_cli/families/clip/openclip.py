@@ -15,7 +15,7 @@ from imagebind_cli.transformer import TrunkConfig
 from imagebind_cli.weights.family import Values, WeightLayout
 from imagebind_cli.weights.model_config import ModelConfig, packaged_config
 
-# OpenCLIP's name -> ours, and what is done to the tensor on the way; see `weights.tensor_names`.
+# OpenCLIP's name -> ours, and how the tensor is changed; see `weights.tensor_names`.
 OPENCLIP = """
 visual.conv1.weight                                   vision.stem.proj.weight                two_frames
 visual.class_embedding                                vision.stem.cls                        as_sequence
@@ -45,7 +45,7 @@ attn_mask                                             -
 
 
 def openclip_config(values: Values, tensors: Mapping[str, Tensor], place: str) -> ModelConfig:
-    """Make a config of OpenCLIP's JSON; its name is that of the file, or of the folder around `open_clip_config.json`.
+    """Make a config from OpenCLIP's JSON; its name is that of the file, or of the folder around `open_clip_config.json`.
 
     Raises:
         UserError: there is no JSON, or it asks for what these encoders do not have.

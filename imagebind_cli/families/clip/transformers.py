@@ -46,10 +46,10 @@ logit_scale                                               {ours}.log_scale
 
 
 def transformers_rows(encoder: str, kernel: str = "two_frames") -> str:
-    """Return the rows of a table for a tower as transformers names its tensors: the text tower, or for any other encoder the vision tower.
+    """Return the table rows of a tower under transformers' names: of the text tower for `text`, else of the vision tower.
 
     Args:
-        kernel: the change that is made to the kernel of the patches.
+        kernel: how the kernel of the patches is changed.
     """
     rows = TRANSFORMERS_TEXT if encoder == "text" else TRANSFORMERS_VISION
     theirs = "text_model" if encoder == "text" else "vision_model"
@@ -57,9 +57,9 @@ def transformers_rows(encoder: str, kernel: str = "two_frames") -> str:
 
 
 def transformers_config(values: Values, tensors: Mapping[str, Tensor], place: str) -> ModelConfig:
-    """Make a config of a `CLIPModel`'s config.json, and of the preprocessor_config.json beside it if there is one.
+    """Make a config from a `CLIPModel`'s config.json, and from the preprocessor_config.json beside it if there is one.
 
-    Fields that are missing have transformers' own defaults: config.json leaves out those at their defaults.
+    Missing fields have transformers' own defaults, since config.json leaves out fields at their defaults.
 
     Raises:
         UserError: there is no config.json, or it asks for what these encoders do not have, which is named.
@@ -93,7 +93,7 @@ def transformers_config(values: Values, tensors: Mapping[str, Tensor], place: st
 def transformers_tower(values: Values, tower: str, place: str, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the fields of a tower's config, `vision` or `text`, with transformers' defaults for those that are missing.
 
-    Where the file also has an older `vision_config_dict`, that one is meant, defaults included, as in transformers.
+    An older `vision_config_dict` in the file takes precedence, defaults included, as in transformers.
 
     Args:
         known: further fields of a family, with their defaults.
@@ -138,14 +138,14 @@ def transformers_text(fields: Mapping[str, Any], dim: int, family: str, place: s
     """Make a text encoder from the fields of its config.
 
     Args:
-        dim: size of the joint space. log_scale: that a fresh encoder starts from.
+        dim: size of the joint space. log_scale: initial value of a fresh encoder.
     Raises:
         UserError: texts are pooled at a token that is not the highest of CLIP's vocabulary.
     """
     vocabulary, end = fields["vocab_size"], fields["eos_token_id"]
     end = end[0] if isinstance(end, list) and len(end) == 1 else end
     # transformers pools at the highest id where it finds 2, which older configs have by mistake, and else at the first end token. On CLIP's
-    # sentences that is one place, since no token that the vocabulary's own tokenizer makes is higher.
+    # sentences both are the same place, since no token that the vocabulary's own tokenizer makes is higher.
     if end not in (2, vocabulary - 1, *([END] if vocabulary > END else [])):
         raise UserError(f"{place}: text_config.eos_token_id {end} is not supported; {vocabulary - 1}, the highest token, or 2 is")
     return EncoderConfig(
@@ -158,7 +158,7 @@ def read_preprocessor(folder: Path, size: int) -> tuple[tuple[float, ...], tuple
     """Return the mean and deviation in the preprocessor_config.json of a folder; CLIP's own where it has none.
 
     Args:
-        size: that the encoder takes, in pixels.
+        size: side of the encoder's input, in pixels.
     Raises:
         UserError: pictures are prepared in another way than CLIP's, which is named.
     """
@@ -198,7 +198,7 @@ def refuse_unknown_fields(values: Values, known: Collection[str], place: str) ->
     for key, value in values.items():
         off = value is None or value is False or value in (0, "", [], {})
         if not (off or key in known or key in TRANSFORMERS_IGNORED or key.startswith("_")):
-            raise UserError(f"{place}.{key} = {value!r} is not supported; nothing here knows what it means")
+            raise UserError(f"{place}.{key} = {value!r} is not supported; the field is unknown")
 
 
 TRANSFORMERS_ACTIVATIONS = {

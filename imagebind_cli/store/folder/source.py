@@ -61,7 +61,7 @@ class FolderSource:
             check_running(self._sums(part, rows)[-1:], inputs=self._mapped("index", part, rows, INDEX))
 
     def faults(self) -> Iterator[str]:
-        """Yield what reading does not rely on, and other programs or the next run do: damaged headers, and records of commits."""
+        """Yield damage that does not affect reading, but other programs or the next run: to headers, and to records of commits."""
         for part, rows in self._parts():
             for kind, dtype, shape in (("vectors", self._dtype, (self._dim,)), ("index", INDEX, ()), ("sums", SUMS, ())):
                 path = self._names.part(kind, part)
@@ -150,4 +150,6 @@ class FolderSource:
                     continue
                 there = path.stat().st_size if path.exists() else 0
                 if there < wanted:
-                    raise UserError(f"{self._names.folder}: not a whole store: {path.name} has {there:,} bytes of {wanted:,}")
+                    raise UserError(
+                        f"{self._names.folder}: not a whole store: {path.name} has {there:,} bytes of {wanted:,}; copy the store again"
+                    )

@@ -46,7 +46,7 @@ class FolderPart:
         return self._lines.length
 
     def truncate(self, rows: int, line_bytes: int) -> None:
-        """Keep this many rows, and bytes of lines. Sums, which an earlier version did not write, become zeros."""
+        """Keep this many rows, and bytes of lines. Checksums that an earlier version did not write become zeros."""
         for file in (self._vectors, self._index, self._sums):
             file.truncate(rows)
         self._lines.truncate(line_bytes)
@@ -84,7 +84,7 @@ class FolderWriter:
     def __init__(self, path: Path, provenance: dict[str, Any]) -> None:
         self.files, self._names, self._provenance = [path], FolderFiles(path), provenance
         if path.exists() and not path.is_dir():
-            raise UserError(f"{path}: exists and is not a folder; write to another")
+            raise UserError(f"{path}: exists and is not a folder; write to another path")
         if path.is_dir() and not self._names.provenance.exists() and {entry.name for entry in path.iterdir()} - {self._names.commits.name}:
             raise UserError(f"{path}: exists and was not made by imagebind embed; write to another folder")
         path.mkdir(exist_ok=True)
