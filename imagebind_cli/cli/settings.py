@@ -96,12 +96,12 @@ def _check_value(setting: Setting, command: Any, parameter: Any) -> None:
     if isinstance(value, list) and not parameter.multiple:
         raise UserError(f"{setting}: one value is needed, not a list")
     try:
-        taken = parameter.process_value(typer.Context(command), value_as_typed(parameter, value))
+        parsed = parameter.process_value(typer.Context(command), value_as_typed(parameter, value))
     except PARSER_ERROR as error:
         raise UserError(f"{setting}: {shorten(error.message)}") from None
-    for given, made in zip(values, taken if parameter.multiple else [taken], strict=True):
-        if _kind(given) != _kind(made):
-            raise UserError(f"{setting}: {_kind(made)} is needed, not {_kind(given)}: {given!r}")
+    for entry, option in zip(values, parsed if parameter.multiple else [parsed], strict=True):
+        if _kind(entry) != _kind(option):
+            raise UserError(f"{setting}: {_kind(option)} is needed, not {_kind(entry)}: {entry!r}")
 
 
 def value_as_typed(parameter: Any, value: Any) -> Any:

@@ -52,11 +52,11 @@ def option_variables(root: Any) -> tuple[dict[str, str], list[str]]:
         for parameter in [*command.params, *verbosity_options(command)] if path else ():
             if key := option_key(parameter):
                 known |= {*variable_names(path, key), *_named_variables(parameter)}
-    there = [name for name in sorted(os.environ) if name.startswith(f"{PREFIX}_")]
-    unknown = [name for name in there if name not in known]
+    present = [name for name in sorted(os.environ) if name.startswith(f"{PREFIX}_")]
+    unknown = [name for name in present if name not in known]
     near = {name: get_close_matches(name, known, n=1) for name in unknown}
     return (
-        {name: shown_value(name, os.environ[name]) for name in there if name in known},
+        {name: shown_value(name, os.environ[name]) for name in present if name in known},
         [f"{name} (did you mean {near[name][0]}?)" if near[name] else name for name in unknown],
     )
 

@@ -209,12 +209,12 @@ def _run(
 
             regions = RegionCards(modalities[0])
 
-        def give(some: Rows) -> None:
-            rows(None, some)
+        def collect(batch: Rows) -> None:
+            rows(None, batch)
             if regions is not None:
-                regions.add(some)  # type: ignore[arg-type]
+                regions.add(batch)  # type: ignore[arg-type]
 
-        result = run(model=space(models[0]), report=report, output=give, listener=talk)
+        result = run(model=space(models[0]), report=report, output=collect, listener=talk)
         files.write(result, regions)
         return result.report is None or result.report.is_complete
     comparison = compare(run, {str(name): space(name) for name in models}, report=report, modalities=modalities, output=rows, listener=talk)

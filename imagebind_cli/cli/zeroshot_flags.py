@@ -55,7 +55,7 @@ CLASS_FLAGS = {
         class_option(metavar="NAME|FILE", show_default="clip", help="Prompts: clip, plain, a modality's, or a file with {} in its lines."),
     ],
     "names": Annotated[
-        NamesRule | None, class_option(help="Score a class by the best of its names or examples (names), or by their mean (examples).")
+        NamesRule | None, class_option(help="Score by a class's best vector (default for names) or by the mean (default for examples).")
     ],
     "scale": Annotated[
         float | None,

@@ -38,13 +38,13 @@ def shares_of(output: Path, wanted: int | None = None) -> int:
     pattern = re.sub(r"%0?\d*d", "*", glob.escape(output.stem)) + f"-*-of-*{output.suffix}"
     numbered = re.compile(r"-\d{5}-of-(\d{5})" + re.escape(output.suffix) + "$")
     names = map(numbered.search, glob.glob(pattern, root_dir=output.parent))
-    there = {int(name[1]) for name in names if name}
-    if len(there) > 1 or (wanted is not None and there - {wanted}):
-        counts = " and of ".join(f"{count:,}" for count in sorted(there))
+    existing = {int(name[1]) for name in names if name}
+    if len(existing) > 1 or (wanted is not None and existing - {wanted}):
+        counts = " and of ".join(f"{count:,}" for count in sorted(existing))
         raise UserError(
             f"{output}: there are outputs of {counts} shares, which would repeat rows; continue these, or write to another name"
         )
-    return there.pop() if there else wanted or SHARES
+    return existing.pop() if existing else wanted or SHARES
 
 
 def share_pattern(output: Path | str, cluster: Cluster) -> Path:

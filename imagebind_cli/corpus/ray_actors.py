@@ -164,10 +164,10 @@ def _connected(ray: Any, address: str | None, note: Callable[[str], None]) -> It
         for number, handler in handlers.items():  # Ray's own would end this process silently
             signal.signal(number, handler)
     try:
-        found = ray.cluster_resources()
+        resources = ray.cluster_resources()
         count = len([node for node in ray.nodes() if node["Alive"]])
         where = address or "this machine"
-        note(f"Ray on {where}: {count} node{'s' * (count > 1)}, {found.get('CPU', 0):g} cores, {found.get('GPU', 0):g} GPUs")
+        note(f"Ray on {where}: {count} node{'s' * (count > 1)}, {resources.get('CPU', 0):g} cores, {resources.get('GPU', 0):g} GPUs")
         yield
     finally:
         ray.shutdown()

@@ -49,22 +49,22 @@ class Codes:
     def candidates(self, queries: np.ndarray, k: int) -> list[np.ndarray]:
         """Return, for each query (queries, dim), the numbers in rising order of the rows that may be among its k highest inner products."""
         query_codes = _QueryCodes(queries, self.mean, self.spread)
-        kept = [_Candidates(k) for _ in queries]
+        candidates = [_Candidates(k) for _ in queries]
         step = max(1, min(ROWS, PRODUCTS // query_codes.codes.shape[1]))
         for start in range(0, len(self.codes), step):
             part = slice(start, start + step)
             dots = query_codes.products(self.codes[part])
             rows = [column[part] for column in (self.scale, self.length, self.error)]
-            best = np.array([some.best for some in kept])
+            best = np.array([each.best for each in candidates])
             hits = np.flatnonzero(dots >= query_codes.lowest(best, *rows))  # nonzero itself takes ten times as long
-            row, query = np.divmod(hits, len(kept))
+            row, query = np.divmod(hits, len(candidates))
             estimates, errors = query_codes.bounds(dots.ravel()[hits], query, *(column[row].astype(np.float64) for column in rows))
             order = np.argsort(query, kind="stable")
-            ends = np.searchsorted(query[order], np.arange(len(kept) + 1))
+            ends = np.searchsorted(query[order], np.arange(len(candidates) + 1))
             for number in np.flatnonzero(np.diff(ends)):
-                own = order[ends[number] : ends[number + 1]]
-                kept[number].add(start + row[own], estimates[own], errors[own])
-        return [some.rows() for some in kept]
+                of_query = order[ends[number] : ends[number + 1]]
+                candidates[number].add(start + row[of_query], estimates[of_query], errors[of_query])
+        return [each.rows() for each in candidates]
 
 
 class _QueryCodes:

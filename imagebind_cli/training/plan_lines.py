@@ -107,8 +107,8 @@ def _validation_lines(plan: Plan) -> Iterator[str]:
 def _anchor_lines(plan: Plan) -> Iterator[str]:
     for pair in plan.recipe.pairs:
         if pair.teacher:
-            own, kind = teacher_dim(pair.teacher), reduction(pair, plan.config.dim)
-            space = f"{own:,} numbers, along {plan.config.dim:,} {kind} directions" if kind else f"{own:,} numbers"
+            length, kind = teacher_dim(pair.teacher), reduction(pair, plan.config.dim)
+            space = f"{length:,} numbers, along {plan.config.dim:,} {kind} directions" if kind else f"{length:,} numbers"
             seen = "stored vectors" if is_vector_file(pair.teacher.model) else f"sees {_sight(pair)}"
             yield f"{pair.name}: taught by {pair.teacher.model}, {space}; {seen}; its vectors are computed once"
         if pair.anchor.blind:

@@ -110,9 +110,9 @@ def rounds(recipe: Recipe, place: Path) -> Iterator[tuple[Recipe, Path]]:
     before: Path | None = None
     for number in range(len(recipe.rounds)):
         last = number == len(recipe.rounds) - 1
-        folder_ = place if last else place.with_name(f"{place.name}.round-{number + 1}")
-        yield _round_recipe(recipe, number, str(before) if before else None), folder_
-        before = folder_
+        folder = place if last else place.with_name(f"{place.name}.round-{number + 1}")
+        yield _round_recipe(recipe, number, str(before) if before else None), folder
+        before = folder
 
 
 def _entries(table: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:

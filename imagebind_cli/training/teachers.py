@@ -87,11 +87,11 @@ def reduction(pair: PairRecipe, dim: int) -> str | None:
         RecipeError: the student's space is larger.
     """
     assert pair.teacher is not None
-    own = teacher_dim(pair.teacher)
-    if own < dim:
-        why = f"its vectors have {own:,} numbers, and the student's {dim:,}; choose a student of at most {own:,}"
+    length = teacher_dim(pair.teacher)
+    if length < dim:
+        why = f"its vectors have {length:,} numbers, and the student's {dim:,}; choose a student of at most {length:,}"
         raise RecipeError(f"pairs.{pair.name}.teacher", f"{pair.name}: {pair.teacher.model}: {why}")
-    return pair.teacher.directions or (None if own == dim else "principal")
+    return pair.teacher.directions or (None if length == dim else "principal")
 
 
 def shares_space(pair: PairRecipe, dim: int) -> bool:
@@ -127,10 +127,10 @@ def find_teacher(model: str) -> Checkpoint:
     Raises:
         UserError: they are not here, or of an unfinished run.
     """
-    found = find_checkpoint(model)
-    if found.unfinished:
-        raise UserError(f"{model}: {found.unfinished}; a teacher must not change while it teaches: finish it first")
-    return found
+    teacher = find_checkpoint(model)
+    if teacher.unfinished:
+        raise UserError(f"{model}: {teacher.unfinished}; a teacher must not change while it teaches: finish it first")
+    return teacher
 
 
 def check_teacher_weights(recipe: Recipe) -> None:
@@ -205,12 +205,12 @@ def open_targets(
         source: Targets = StoredTargets(vectors)
     else:
         name = registry.face(pair.modalities[0]).encoder
-        found = find_teacher(pair.teacher.model)
-        cache = data.anchor_cache(number, folder, found.fingerprint(name), apart=True)
+        teacher = find_teacher(pair.teacher.model)
+        cache = data.anchor_cache(number, folder, teacher.fingerprint(name), apart=True)
         place, source = cache.folder, cache
         if missing := cache.missing():
             note(f"{pair.name}: {missing:,} vectors of {pair.teacher.model} to compute, once")
-            encoder = checkpoint.load_encoder(found, name, torch.device("cpu"), torch.float32)
+            encoder = checkpoint.load_encoder(teacher, name, torch.device("cpu"), torch.float32)
             alone = run.model_copy(update={"sharding": "ddp", "compile": False})
             with torch.no_grad():
                 cache.fill(
@@ -225,16 +225,16 @@ def _projected(source: Targets, path: Path, count: int, kind: str, size: int) ->
     """Project vectors along directions that are computed once, and kept: a continued run must use the same to the bit."""
     if rank() == 0 and not path.exists():
         blocks = (source.read(rows, [0] * len(rows)).numpy() for rows in (range(at, min(at + ROWS, count)) for at in range(0, count, ROWS)))
-        found = principal_directions(blocks, size, kind)
+        directions = principal_directions(blocks, size, kind)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_array(path, found)
+        write_array(path, directions)
     barrier()
     try:
         check_appended(path)
-        kept = torch.from_numpy(np.load(path, allow_pickle=False))
+        stored = torch.from_numpy(np.load(path, allow_pickle=False))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}; delete it to compute it again") from None
-    return ProjectedTargets(source, kept[0], kept[1:])
+    return ProjectedTargets(source, stored[0], stored[1:])
 
 
 def principal_directions(blocks: Iterator[np.ndarray], size: int, kind: str) -> np.ndarray:

@@ -46,8 +46,8 @@ def last_commit(path: Path) -> tuple[Commit, int]:
         records = file.seek(0, os.SEEK_END) // RECORD.size
         while records:
             file.seek((records - 1) * RECORD.size)
-            *values, _ = RECORD.unpack(found := file.read(RECORD.size))
-            if Commit(*values).pack() == found:
+            *values, _ = RECORD.unpack(record := file.read(RECORD.size))
+            if Commit(*values).pack() == record:
                 return Commit(*values), records * RECORD.size
             records -= 1
     return Commit(), 0

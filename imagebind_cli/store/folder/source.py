@@ -88,7 +88,7 @@ class FolderSource:
         return self._mapped("sums", part, rows, SUMS) if path.exists() else np.zeros(rows, SUMS)
 
     def clocks(self, start: int, stop: int) -> list[str | None]:
-        lines = (line for some in self._lines(start, stop) for line in some)
+        lines = (line for part in self._lines(start, stop) for line in part)
         return [json.loads(line).get("clock") if b'"clock": ' in line else None for line in lines]
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -148,8 +148,8 @@ class FolderSource:
                 path = self._names.part(kind, part)
                 if kind == "sums" and not path.exists() and not (self.sealed and part == last):  # an earlier version wrote this part
                     continue
-                there = path.stat().st_size if path.exists() else 0
-                if there < wanted:
+                size = path.stat().st_size if path.exists() else 0
+                if size < wanted:
                     raise UserError(
-                        f"{self._names.folder}: not a whole store: {path.name} has {there:,} bytes of {wanted:,}; copy the store again"
+                        f"{self._names.folder}: not a whole store: {path.name} has {size:,} bytes of {wanted:,}; copy the store again"
                     )
