@@ -55,7 +55,7 @@ CLASS_FLAGS = {
         class_option(metavar="NAME|FILE", show_default="clip", help="Prompts: clip, plain, a modality's, or a file with {} in its lines."),
     ],
     "names": Annotated[
-        NamesRule | None, class_option(help="Score by a class's best vector (default for names) or by the mean (default for examples).")
+        NamesRule | None, class_option(help="Score by the best vector of a class (default: names) or their mean (examples).")
     ],
     "scale": Annotated[
         float | None,

@@ -237,7 +237,7 @@ class _Pool:
         elif now - self._alone_since > PLACE_SECONDS:
             self._alone_since = now
             needs = ", ".join(f"{self._resources[key]:g} {name}" for key, name in (("num_cpus", "cores"), ("num_gpus", "GPUs")))
-            self._note(f"Ray has started no actor yet: each takes {needs} of one node; add nodes, or ask for less")
+            self._note(f"Ray has started no actor yet: each takes {needs} of one node; add nodes, or lower --ray-cpus and --ray-gpus")
         if now - self._grew < GROW_SECONDS:
             return
         self._grew = now

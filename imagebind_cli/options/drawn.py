@@ -27,7 +27,7 @@ class DrawnOptions(ReadingOptions):
     )
     region_shape: str = choice(
         "box",
-        "Part of a box to read: its middle, the square around it, or in that square its mask alone.",
+        "Part of a box: its middle, the square around it, or its mask in that square.",
         choices=("box", "square", "mask"),
         only=FOR_PICTURES,
         windows=True,
