@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import gc
 import itertools
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,13 +27,17 @@ import typer
 
 from imagebind_cli.engine import default_workers
 from imagebind_cli.signals import ENDING
-from tests.forkserver import Forked, ForkServer, write_stand_in
+from tests.forkserver import Forked, ForkServer, OwnForkServer, write_stand_in
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes of the tests share the cores; each one's threads would wait for the other's
+sys.dont_write_bytecode = False  # else each of many processes compiles the package and rewrites the assertions of all tests anew
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "imagebind"
 UNTRAINED = "is untrained"
 TIME_LIMIT = 100  # seconds that a program may take
+FORKS = hasattr(os, "pidfd_open")  # whether programs can be started as forks of a server
+SERVER_ADDRESS = "fork_server"
 
 
 RUNS_BETWEEN_COLLECTIONS = 200
@@ -184,12 +190,13 @@ def embed(imagebind: Run) -> Run:
 
 
 @pytest.fixture(scope="session")
-def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer | None]:
-    """A server of processes that have imported PyTorch; None on systems other than Linux, where each imports it."""
-    if not hasattr(os, "pidfd_open"):
+def fork_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer | None]:
+    """A server of processes that have imported PyTorch, one for all processes of the tests; None on systems other than Linux."""
+    if not FORKS:
         yield None
         return
-    server = ForkServer(tmp_path_factory.mktemp("server"))
+    address = getattr(request.config, "workerinput", {}).get(SERVER_ADDRESS)
+    server = ForkServer(address) if address else OwnForkServer(tmp_path_factory.mktemp("server"))
     yield server
     server.close()
 
@@ -238,6 +245,21 @@ def start(fork_server: ForkServer | None) -> Iterator[Start]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@functools.cache
+def _shared_fork_server() -> OwnForkServer:
+    """Start the server of a session with several test processes, in the one that starts those."""
+    folder = tempfile.TemporaryDirectory(prefix="forks-")
+    atexit.register(folder.cleanup)
+    return OwnForkServer(Path(folder.name))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Pass the address of one fork server to each test process that xdist starts."""
+    if FORKS:
+        node.workerinput[SERVER_ADDRESS] = _shared_fork_server().address
 
 
 @pytest.hookimpl(optionalhook=True)
