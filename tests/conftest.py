@@ -26,6 +26,7 @@ import pytest
 import typer
 
 from imagebind_cli.engine import default_workers
+from imagebind_cli.engine.processes import Processes
 from imagebind_cli.signals import ENDING
 from tests.forkserver import Forked, ForkServer, OwnForkServer, write_stand_in
 
@@ -59,6 +60,8 @@ def _garbage_collected() -> Iterator[None]:
 
 
 typer.main.get_params_from_function = functools.cache(typer.main.get_params_from_function)  # every run in this process reads them again
+if hasattr(typer.core, "build_runtime_param"):  # of later versions, which build the parser of each parameter again
+    typer.core.build_runtime_param = functools.cache(typer.core.build_runtime_param)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and the programs started here would inherit that
 
 
@@ -160,6 +163,7 @@ def imagebind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
             os.dup2(file.fileno(), 0)
             out = open(out_path, "w")  # noqa: SIM115 - closed by _close
             closing.callback(_close, out)
+            patch.setattr(Processes, "keep_ready", lambda processes: None)  # forks this large process, for servers that few runs need
             patch.setattr(os, "_exit", leave)
             patch.setattr(sys, "argv", ["imagebind", *map(str, arguments)])
             patch.setattr(sys, "stdin", None if stdin is None else sys.stdin)
