@@ -16,6 +16,8 @@ class Later:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # pytest asks all that a test module holds for names of its own, such as `__test__`
+            raise AttributeError(name)
         return getattr(import_module(self._name), name)
 
 
