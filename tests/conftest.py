@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import gc
 import itertools
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,13 +28,17 @@ import typer
 from imagebind_cli.engine import default_workers
 from imagebind_cli.engine.processes import Processes
 from imagebind_cli.signals import ENDING
-from tests.forkserver import Forked, ForkServer, write_stand_in
+from tests.forkserver import Forked, ForkServer, OwnForkServer, write_stand_in
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes of the tests share the cores; each one's threads would wait for the other's
+sys.dont_write_bytecode = False  # else each of many processes compiles the package and rewrites the assertions of all tests anew
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "imagebind"
 UNTRAINED = "is untrained"
 TIME_LIMIT = 100  # seconds that a program may take
+FORKS = hasattr(os, "pidfd_open")  # whether programs can be started as forks of a server
+SERVER_ADDRESS = "fork_server"
 
 
 RUNS_BETWEEN_COLLECTIONS = 200
@@ -54,6 +60,8 @@ def _garbage_collected() -> Iterator[None]:
 
 
 typer.main.get_params_from_function = functools.cache(typer.main.get_params_from_function)  # every run in this process reads them again
+if hasattr(typer.core, "build_runtime_param"):  # of later versions, which build the parser of each parameter again
+    typer.core.build_runtime_param = functools.cache(typer.core.build_runtime_param)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and the programs started here would inherit that
 
 
@@ -155,6 +163,7 @@ def imagebind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
             os.dup2(file.fileno(), 0)
             out = open(out_path, "w")  # noqa: SIM115 - closed by _close
             closing.callback(_close, out)
+            patch.setattr(Processes, "keep_ready", lambda processes: None)  # forks this large process, for servers that few runs need
             patch.setattr(os, "_exit", leave)
             patch.setattr(Processes, "keep_ready", lambda _: None)  # a fork of all that the tests have loaded costs more than most runs
             patch.setattr(sys, "argv", ["imagebind", *map(str, arguments)])
@@ -186,12 +195,13 @@ def embed(imagebind: Run) -> Run:
 
 
 @pytest.fixture(scope="session")
-def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer | None]:
-    """A server of processes that have imported PyTorch; None on systems other than Linux, where each imports it."""
-    if not hasattr(os, "pidfd_open"):
+def fork_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer | None]:
+    """A server of processes that have imported PyTorch, one for all processes of the tests; None on systems other than Linux."""
+    if not FORKS:
         yield None
         return
-    server = ForkServer(tmp_path_factory.mktemp("server"))
+    address = getattr(request.config, "workerinput", {}).get(SERVER_ADDRESS)
+    server = ForkServer(address) if address else OwnForkServer(tmp_path_factory.mktemp("server"))
     yield server
     server.close()
 
@@ -240,6 +250,21 @@ def start(fork_server: ForkServer | None) -> Iterator[Start]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@functools.cache
+def _shared_fork_server() -> OwnForkServer:
+    """Start the server of a session with several test processes, in the one that starts those."""
+    folder = tempfile.TemporaryDirectory(prefix="forks-")
+    atexit.register(folder.cleanup)
+    return OwnForkServer(Path(folder.name))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Pass the address of one fork server to each test process that xdist starts."""
+    if FORKS:
+        node.workerinput[SERVER_ADDRESS] = _shared_fork_server().address
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -51,11 +51,24 @@ NUMBER = struct.Struct("i")
 
 
 class ForkServer:
-    """A process that forks a program for each connection to its socket. It ends with its owner."""
+    """A process that forks a program for each connection to its socket.
+
+    address: of the socket; other processes than the one that started the server may connect to it.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def close(self) -> None:
+        """Leave the server to those who use it as well."""
+
+
+class OwnForkServer(ForkServer):
+    """A server that this process starts, and that ends with it."""
 
     def __init__(self, folder: Path) -> None:
         """folder: for the socket."""
-        self.address = str(folder / "forks")
+        super().__init__(str(folder / "forks"))
         owned, self._owner = os.pipe()
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(self.address)

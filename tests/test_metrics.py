@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn import metrics as sklearn
 
 from imagebind_cli import metrics
+from tests.later import Later
+
+sklearn = Later("sklearn.metrics")
 
 CLOSE = 1e-12
 

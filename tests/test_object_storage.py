@@ -17,10 +17,10 @@ from imagebind_cli.events import Listener
 from imagebind_cli.store import open_store
 from tests import generate
 from tests.conftest import Run
+from tests.later import needs
 from tests.objects import s3_server
 
-pytest.importorskip("s3fs", reason="s3fs is not installed")
-pytest.importorskip("moto", reason="moto is not installed")
+pytestmark = needs("s3fs", "moto")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pyarrow import parquet
 
 import imagebind_cli as ib
 from imagebind_cli.errors import UsageError, UserError
@@ -19,7 +18,9 @@ from imagebind_cli.weights.find import find_checkpoint
 from tests import stores
 from tests.conftest import Run
 from tests.hub import Hub, serve_hub
+from tests.later import Later
 
+parquet = Later("pyarrow.parquet")
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # of the hub's client about its own
 
 

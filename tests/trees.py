@@ -8,10 +8,12 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import scipy.io
 from PIL import Image
 
 from tests import generate
+from tests.later import Later
+
+matlab = Later("scipy.io")
 
 SUN_SAMPLES = {
     "kv1/NYUdata/NYU0001": "kitchen",
@@ -138,7 +140,7 @@ def nyud(root: Path) -> None:
         file.create_dataset("sceneTypes", data=np.array(references, dtype=h5py.ref_dtype))
     with open(path, "r+b") as raw:
         raw.write(b"MATLAB 7.3 MAT-file, Platform: PCWIN64".ljust(116))
-    scipy.io.savemat(root / "splits.mat", {"trainNdxs": np.array([[1], [3]]), "testNdxs": np.array([[5], [2], [4]])})
+    matlab.savemat(root / "splits.mat", {"trainNdxs": np.array([[1], [3]]), "testNdxs": np.array([[5], [2], [4]])})
 
 
 def sunrgbd(root: Path) -> None:
@@ -156,7 +158,7 @@ def sunrgbd(root: Path) -> None:
     split = root / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"
     split.parent.mkdir(parents=True)
     cells = {"alltest": np.array([stored], object), "alltrain": np.array([stored[:1]], object)}
-    scipy.io.savemat(split, cells)
+    matlab.savemat(split, cells)
 
 
 def llvip(root: Path) -> None:

@@ -14,15 +14,16 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from pyarrow import parquet
 from safetensors import safe_open
 
 from imagebind_cli.store import FORMATS, STAMP, Row, Stamp, Store, open_store
 from imagebind_cli.store import parquet as parquet_export
 from imagebind_cli.store.row import stamp_record
 from tests.conftest import PROGRAM, Run
+from tests.later import Later
 from tests.stores import without_checksums
 
+parquet = Later("pyarrow.parquet")
 DIM = 8
 REWRITABLE = [ending for ending, format in FORMATS.items() if format.rewritable]
 MADE = {

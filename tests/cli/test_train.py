@@ -369,7 +369,7 @@ def test_the_number_of_threads_is_found_once_and_kept(flags, tmp_path):
     out = tmp_path / "run"
     free = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     talk = []
-    for lines, env in ((2, free), (6, free | {"OMP_NUM_THREADS": "3"})):
+    for lines, env in ((2, free), (3, free | {"OMP_NUM_THREADS": "3"})):
         words = [PROGRAM, "train", *map(str, flags), *settings("run.steps=1000"), "--out", out]
         process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=env)
         assert wait_for_lines(out, process, lines)

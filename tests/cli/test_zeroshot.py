@@ -14,15 +14,16 @@ import pytest
 import torch
 from PIL import Image
 from selenium.webdriver.common.by import By
-from sklearn import metrics as sklearn
 
 from imagebind_cli.evaluation import probe
 from imagebind_cli.store import open_store
 from tests import generate, trees
 from tests.browsing import browser, complaints
 from tests.conftest import Finished, Run, Start
+from tests.later import Later
 from tests.stores import store, unit_rows
 
+sklearn = Later("sklearn.metrics")
 CLASSES = ["ant", "bee", "cow"]
 SOUND = {"weights": "2:" + "a" * 16, "scale": 20.0}
 TEXT = {"weights": "2:" + "b" * 16, "scale": 100.0}

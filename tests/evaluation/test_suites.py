@@ -15,7 +15,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import scipy.io
 from PIL import Image
 
 from imagebind_cli.errors import UserError
@@ -226,7 +225,7 @@ def test_names_that_lead_outside_the_dataset_are_refused(name, outside, miniatur
 def test_samples_of_sun_rgbd_outside_the_dataset_are_refused(outside, miniatures, tmp_path):
     root = tmp_path / "data" / "set"
     shutil.copytree(miniatures / "sunrgbd", root)
-    scipy.io.savemat(root / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat", {"alltest": np.array([[outside]], object)})
+    trees.matlab.savemat(root / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat", {"alltest": np.array([[outside]], object)})
     trees.write(tmp_path / "secret/scene.txt", "bathroom")
     with pytest.raises(UserError, match=r"allsplit.mat: names '.*secret', which is outside .*SUNRGBD; it is refused"):
         open_suite("sunrgbd", root)
@@ -679,9 +678,9 @@ def test_files_of_another_kind_are_refused(copied):
     root = copied("nyud")
     (root / "splits.mat").write_bytes(b"not MATLAB" * 20)
     assert "splits.mat: not a readable MATLAB 5 file" in reason("nyud", root)
-    scipy.io.savemat(root / "splits.mat", {"elsewhere": [1]})
+    trees.matlab.savemat(root / "splits.mat", {"elsewhere": [1]})
     assert "no testNdxs; it has elsewhere" in reason("nyud", root)
-    scipy.io.savemat(root / "splits.mat", {"testNdxs": [[9]]})
+    trees.matlab.savemat(root / "splits.mat", {"testNdxs": [[9]]})
     assert "picture 9; nyu_depth_v2_labeled.mat has 5" in reason("nyud", root)
     (root / "nyu_depth_v2_labeled.mat").write_bytes(b"")
     assert "not a MATLAB 7.3 file" in reason("nyud", root)

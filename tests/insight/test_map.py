@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyarrow import parquet
 from selenium.webdriver.common.by import By
 
 from imagebind_cli.errors import UserError
@@ -17,7 +16,10 @@ from imagebind_cli.insight import store_map
 from imagebind_cli.insight.store_map import map_stores
 from tests.browsing import browser, complaints
 from tests.conftest import Run
+from tests.later import Later
 from tests.stores import DIM, store, unit_rows
+
+parquet = Later("pyarrow.parquet")
 
 
 @pytest.fixture

@@ -10,26 +10,23 @@ import pytest
 
 import imagebind_cli as ib
 from tests import generate
+from tests.later import Later, needs
 
-pytest.importorskip("lancedb")
+lancedb, embeddings, pa = Later("lancedb"), Later("lancedb.embeddings"), Later("pyarrow")
+integration = Later("imagebind_cli.integrations.lancedb")
 
-import lancedb
-import pyarrow as pa
-from lancedb.embeddings import EmbeddingFunctionConfig, get_registry
-
-from imagebind_cli.integrations.lancedb import BUILT_IN, BuiltInFunction, ImageBindFunction, load_once, modality_by_ending, replace_built_in
-
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:lancedb.*")  # about its own methods
+pytestmark = [needs("lancedb"), pytest.mark.filterwarnings("ignore::DeprecationWarning:lancedb.*")]  # about its own methods
 
 
 @pytest.fixture(scope="module")
 def model():
-    return load_once("tiny", "cpu")
+    return integration.load_once("tiny", "cpu")
 
 
 def table(tmp_path, values, kind=None, **settings):
-    function = get_registry().get("imagebind-cli").create(name="tiny", device="cpu", **settings)
-    config = EmbeddingFunctionConfig(vector_column="vector", source_column="file", function=function)
+    integration.load_once("tiny", "cpu")  # imports the module, which registers the function
+    function = embeddings.get_registry().get("imagebind-cli").create(name="tiny", device="cpu", **settings)
+    config = embeddings.EmbeddingFunctionConfig(vector_column="vector", source_column="file", function=function)
     schema = pa.schema([("file", kind or pa.string()), ("vector", pa.list_(pa.float32(), 64))])
     database = lancedb.connect(tmp_path / "base")
     made = database.create_table("files", schema=schema, embedding_functions=[config])
@@ -63,7 +60,7 @@ def test_bytes_and_maps_need_their_modality(model, tmp_path):
     assert np.allclose(rows[0], model.embed("depth", content)[0], atol=1e-6)
     assert rows[1] is None
     with pytest.raises(ib.UserError, match="modality='image'"):
-        ImageBindFunction.create(name="tiny", device="cpu").compute_source_embeddings([content])
+        integration.ImageBindFunction.create(name="tiny", device="cpu").compute_source_embeddings([content])
 
 
 def test_a_query_may_be_a_file_of_the_column(model, tmp_path):
@@ -71,12 +68,12 @@ def test_a_query_may_be_a_file_of_the_column(model, tmp_path):
     opened = table(tmp_path, paths, modality="imu").open_table("files")
     assert opened.search(paths[1]).limit(1).to_list()[0]["file"] == paths[1]
     with pytest.raises(ib.UserError):
-        ImageBindFunction.create(name="tiny", device="cpu").compute_query_embeddings(b"bytes")
+        integration.ImageBindFunction.create(name="tiny", device="cpu").compute_query_embeddings(b"bytes")
 
 
 def built_in_table(folder, path):
     """Make a table as LanceDB writes it with its built-in function, which records its name and settings in the schema."""
-    record = [{"name": BUILT_IN, "model": {"name": "tiny"}, "source_column": "file", "vector_column": "vector"}]
+    record = [{"name": integration.BUILT_IN, "model": {"name": "tiny"}, "source_column": "file", "vector_column": "vector"}]
     schema = pa.schema([("file", pa.string()), ("vector", pa.list_(pa.float32(), 64))], {"embedding_functions": json.dumps(record)})
     rows = pa.table({"file": [path], "vector": pa.array([[1.0] * 64], pa.list_(pa.float32(), 64))}, schema=schema)
     lancedb.connect(folder).create_table("old", rows, schema=schema)
@@ -86,9 +83,9 @@ def built_in_table(folder, path):
 def without_imagebind(monkeypatch):
     """The state of most machines: no package `imagebind`. In the tests' path there is ours, in `compat`."""
     monkeypatch.setattr("imagebind_cli.integrations.lancedb.find_spec", lambda name: None)
-    functions = get_registry()._functions
+    functions = embeddings.get_registry()._functions
     before = dict(functions)
-    assert replace_built_in()
+    assert integration.replace_built_in()
     yield
     functions.clear()
     functions.update(before)
@@ -107,20 +104,20 @@ def test_a_table_of_the_built_in_opens(model, tmp_path):
 def test_vectors_of_the_built_in_are_the_published_outputs(model, tmp_path):
     path = str(generate.audio(tmp_path / "a.wav", seconds=7))
     clips = np.stack([model.embed("audio", [ib.Stretch(path, start, start + 2)])[0] for start in (0, 2.5, 5)])
-    (vector,) = BuiltInFunction.create(name="tiny").compute_source_embeddings([path])
+    (vector,) = integration.BuiltInFunction.create(name="tiny").compute_source_embeddings([path])
     assert np.allclose(vector, clips.mean(axis=0) * model.scale("audio"), atol=2e-3)
-    (unit,) = BuiltInFunction.create(name="tiny", normalize=True).compute_source_embeddings([path])
+    (unit,) = integration.BuiltInFunction.create(name="tiny", normalize=True).compute_source_embeddings([path])
     assert np.linalg.norm(unit) == pytest.approx(1)
-    assert BuiltInFunction.create().ndims() == 1024  # of the published model, which need not be on this machine
+    assert integration.BuiltInFunction.create().ndims() == 1024  # of the published model, which need not be on this machine
 
 
 def test_an_installed_imagebind_is_not_replaced():
     assert "compat" in " ".join(sys.path)
-    assert not replace_built_in()
+    assert not integration.replace_built_in()
 
 
 def test_kinds_by_ending():
-    assert [modality_by_ending(value) for value in ("a/b.JPG", "c.wav", "d.mp4", "a dog. A cat", "see fig.1")] == [
+    assert [integration.modality_by_ending(value) for value in ("a/b.JPG", "c.wav", "d.mp4", "a dog. A cat", "see fig.1")] == [
         "image",
         "audio",
         "video",

@@ -14,16 +14,13 @@ import imagebind_cli as ib
 from imagebind_cli.errors import UsageError
 from tests import generate
 from tests.integrations.test_documentation import examples
+from tests.later import Later, needs
 
-pytest.importorskip("mteb")
-import datasets
-import mteb
-from mteb.results.task_result import TaskError
-
-from imagebind_cli.integrations.mteb import MTEBEncoder, print_rows, run_command, run_tasks
-from imagebind_cli.integrations.mteb_tasks import file_task
+datasets, mteb, task_result = Later("datasets"), Later("mteb"), Later("mteb.results.task_result")
+integration, tasks = Later("imagebind_cli.integrations.mteb"), Later("imagebind_cli.integrations.mteb_tasks")
 
 pytestmark = [
+    needs("mteb"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning"),  # mock tasks have two rows
     pytest.mark.filterwarnings("ignore:An input array is constant"),
     pytest.mark.filterwarnings("ignore::FutureWarning:sklearn.*"),
@@ -48,9 +45,9 @@ def test_conformance(model, monkeypatch):
     if find_spec("torchcodec") is None:
         monkeypatch.setattr(datasets.Audio, "encode_example", as_wav)
     datasets.disable_progress_bars()
-    results = mteb.mock_run(MTEBEncoder("imagebind-cli/tiny", model=model))
+    results = mteb.mock_run(integration.MTEBEncoder("imagebind-cli/tiny", model=model))
     ran = {name: status for name, status in results.items() if status is not None}
-    assert {name: status.exception for name, status in ran.items() if isinstance(status, TaskError)} == {}
+    assert {name: status.exception for name, status in ran.items() if isinstance(status, task_result.TaskError)} == {}
     assert len(ran) >= 60
     assert [status for status, _, _ in results.modality_summary() if not status.startswith("✓")] == []
 
@@ -79,7 +76,7 @@ def walks(tmp_path):
 
 
 def test_zero_shot_on_a_folder_equals_cosines(model, rooms):
-    (result,) = run_tasks(model, [f"depth={rooms}"])
+    (result,) = integration.run_tasks(model, [f"depth={rooms}"])
     paths = sorted(rooms.rglob("*.npy"))
     best = (model.embed("depth", paths) @ model.embed("text", ["living room", "office"]).T).argmax(axis=1)
     assert (result["task"], result["main_score"]) == ("DepthZeroShot.rooms", "accuracy")
@@ -87,10 +84,10 @@ def test_zero_shot_on_a_folder_equals_cosines(model, rooms):
 
 
 def test_retrieval_shares_the_documents_of_equal_queries(model, walks):
-    task = file_task(f"text-imu={walks}")
+    task = tasks.file_task(f"text-imu={walks}")
     task.load_data()
     assert task.dataset["default"]["test"]["relevant_docs"] == {"q0": {"d0": 1, "d1": 1}, "q1": {"d2": 1, "d3": 1}}
-    results = list(run_tasks(model, [f"text-imu={walks}", f"imu-text={walks}"]))
+    results = list(integration.run_tasks(model, [f"text-imu={walks}", f"imu-text={walks}"]))
     assert [result["task"] for result in results] == ["TextToImu.walks", "ImuToText.walks"]
     assert all(0 < result["score"] <= 1 for result in results)
     scores = model.embed("imu", sorted(walks.parent.glob("*.csv"))) @ model.embed("text", ["walk 0", "walk 1"]).T
@@ -100,7 +97,7 @@ def test_retrieval_shares_the_documents_of_equal_queries(model, walks):
 
 def test_a_bad_file_fails_its_task_alone(model, rooms, walks, capsys):
     (rooms / "office" / "0.npy").write_bytes(b"torn")
-    code = print_rows(run_tasks(model, [f"depth={rooms}", f"imu-text={walks}"]))
+    code = integration.print_rows(integration.run_tasks(model, [f"depth={rooms}", f"imu-text={walks}"]))
     out, err = capsys.readouterr()
     assert code == 1
     assert [json.loads(line)["task"] for line in out.splitlines()] == ["ImuToText.walks"]
@@ -109,26 +106,26 @@ def test_a_bad_file_fails_its_task_alone(model, rooms, walks, capsys):
 
 def test_wrong_tasks_are_one_line(tmp_path, rooms):
     with pytest.raises(UsageError, match="unknown modality 'deep'"):
-        file_task(f"deep={rooms}")
+        tasks.file_task(f"deep={rooms}")
     with pytest.raises(ib.UserError, match="no such folder"):
-        file_task("depth=nowhere")
+        tasks.file_task("depth=nowhere")
     with pytest.raises(ib.UserError, match="is a folder; pairs"):
-        file_task(f"text-depth={rooms}")
+        tasks.file_task(f"text-depth={rooms}")
     with pytest.raises(ib.UserError, match="at least 2"):
-        file_task(f"depth={rooms / 'office'}")
+        tasks.file_task(f"depth={rooms / 'office'}")
     with pytest.raises(ib.UserError, match="no task 'NoSuch'"):
-        list(run_tasks(ib.load("tiny", device="cpu"), ["NoSuch"]))
+        list(integration.run_tasks(ib.load("tiny", device="cpu"), ["NoSuch"]))
 
 
 def test_the_command(monkeypatch, capsys, rooms):
     monkeypatch.setattr(
         sys, "argv", ["mteb", "run", f"depth={rooms}", "--model", "tiny", "--device", "cpu", "--cache", str(rooms.parent / "cache")]
     )
-    assert run_command() == 0
+    assert integration.run_command() == 0
     assert json.loads(capsys.readouterr().out)["task"] == "DepthZeroShot.rooms"
     assert list(Path(rooms.parent / "cache").rglob("DepthZeroShot*.json"))
     monkeypatch.setattr(sys, "argv", ["mteb", "models"])
-    assert run_command() == 0
+    assert integration.run_command() == 0
     assert {"model": "imagebind-cli/mini"} in [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 

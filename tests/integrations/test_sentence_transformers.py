@@ -11,13 +11,11 @@ from PIL import Image
 import imagebind_cli as ib
 from imagebind_cli.errors import UsageError
 from tests import generate
+from tests.later import Later, needs
 
-pytest.importorskip("sentence_transformers")
-
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
-
-from imagebind_cli.integrations.sentence_transformers import ImageBindModule
+sentence_transformers, losses = Later("sentence_transformers"), Later("sentence_transformers.sentence_transformer.losses")
+integration = Later("imagebind_cli.integrations.sentence_transformers")
+pytestmark = needs("sentence_transformers")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +25,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def transformer():
-    return SentenceTransformer(modules=[ImageBindModule("tiny")], device="cpu")
+    return sentence_transformers.SentenceTransformer(modules=[integration.ImageBindModule("tiny")], device="cpu")
 
 
 def close(one, other):
@@ -79,7 +77,7 @@ def test_the_modalities_it_has_no_name_for(model, transformer, modality, tmp_pat
     path = generate.sample(modality, tmp_path)
     expected = model.embed(modality, path)[0]
     assert close(transformer.encode([{modality: path}, {modality: Path(path).read_bytes()}]), expected)
-    fixed = SentenceTransformer(modules=[ImageBindModule(model, modality=modality)], device="cpu")
+    fixed = sentence_transformers.SentenceTransformer(modules=[integration.ImageBindModule(model, modality=modality)], device="cpu")
     assert close(fixed.encode([path])[0], expected)
     assert close(fixed.encode([{"bytes": Path(path).read_bytes(), "path": None}])[0], expected)
     assert list(fixed[0].encoders) == [modality]
@@ -94,14 +92,16 @@ def test_a_bad_input_is_one_line(transformer, tmp_path):
     with pytest.raises(ib.UserError, match="encode each modality by itself"):
         transformer.encode([{"image": generate.pixels()}, {"depth": generate.relief()}])
     with pytest.raises(ib.UserError, match="no option 'sizes'"):
-        ImageBindModule("tiny", modality="image", options={"image": {"sizes": 3}})
+        integration.ImageBindModule("tiny", modality="image", options={"image": {"sizes": 3}})
 
 
-@pytest.mark.parametrize("loss", [MultipleNegativesRankingLoss, CachedMultipleNegativesRankingLoss])
+@pytest.mark.parametrize("loss", ["MultipleNegativesRankingLoss", "CachedMultipleNegativesRankingLoss"])
 def test_gradients_reach_the_encoders(loss):
-    transformer = SentenceTransformer(modules=[ImageBindModule("tiny", encoders=["text", "audio"])], device="cpu")
+    transformer = sentence_transformers.SentenceTransformer(
+        modules=[integration.ImageBindModule("tiny", encoders=["text", "audio"])], device="cpu"
+    )
     columns = [["a dog", "rain"], [generate.tone(1.0), generate.tone(5.0, seed=1)]]
-    loss(transformer)([transformer.preprocess(column) for column in columns], None).backward()
+    getattr(losses, loss)(transformer)([transformer.preprocess(column) for column in columns], None).backward()
     for name, encoder in transformer[0].encoders.items():
         gradients = {key: parameter.grad for key, parameter in encoder.named_parameters() if key != "log_scale"}
         assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values()), name
@@ -110,11 +110,13 @@ def test_gradients_reach_the_encoders(loss):
 
 def test_training_saving_and_loading(model, tmp_path):
     datasets = pytest.importorskip("datasets")
-    transformer = SentenceTransformer(modules=[ImageBindModule("tiny", encoders=["text", "vision"])], device="cpu")
+    transformer = sentence_transformers.SentenceTransformer(
+        modules=[integration.ImageBindModule("tiny", encoders=["text", "vision"])], device="cpu"
+    )
     paths = [str(generate.picture(tmp_path / f"{seed}.png", seed)) for seed in range(4)]
     before = transformer.encode(paths)
     rows = datasets.Dataset.from_dict({"picture": paths, "caption": ["a red dog", "rain", "a car", "snow"]})
-    arguments = SentenceTransformerTrainingArguments(
+    arguments = sentence_transformers.SentenceTransformerTrainingArguments(
         str(tmp_path / "run"),
         max_steps=3,
         per_device_train_batch_size=4,
@@ -123,16 +125,16 @@ def test_training_saving_and_loading(model, tmp_path):
         save_strategy="no",
         use_cpu=True,
     )
-    loss = MultipleNegativesRankingLoss(transformer)
-    SentenceTransformerTrainer(transformer, arguments, train_dataset=rows, loss=loss).train()
+    loss = losses.MultipleNegativesRankingLoss(transformer)
+    sentence_transformers.SentenceTransformerTrainer(transformer, arguments, train_dataset=rows, loss=loss).train()
     after = transformer.encode(paths)
     assert np.abs(after - before).max() > 1e-3
     for _ in range(2):  # also over what it wrote before
         transformer.save(str(tmp_path / "saved"))
-    again = SentenceTransformer(str(tmp_path / "saved"), device="cpu", trust_remote_code=True)
+    again = sentence_transformers.SentenceTransformer(str(tmp_path / "saved"), device="cpu", trust_remote_code=True)
     assert np.array_equal(again.encode(paths), after)
     assert np.array_equal(again.encode(["rain"]), transformer.encode(["rain"]))
-    alone = SentenceTransformer(modules=[ImageBindModule.load(str(tmp_path / "saved"))], device="cpu")
+    alone = sentence_transformers.SentenceTransformer(modules=[integration.ImageBindModule.load(str(tmp_path / "saved"))], device="cpu")
     assert np.array_equal(alone.encode(paths), after)
     assert close(ib.load(str(tmp_path / "saved"), device="cpu").embed("image", paths), after)  # a model folder like any
     with pytest.raises(UsageError, match="safetensors"):
@@ -140,9 +142,9 @@ def test_training_saving_and_loading(model, tmp_path):
 
 
 def test_settings_are_saved(tmp_path):
-    module = ImageBindModule("tiny", modality="audio", options={"audio": {"clips": 2}})
-    SentenceTransformer(modules=[module], device="cpu").save(str(tmp_path / "saved"))
-    again = ImageBindModule.load(str(tmp_path / "saved"))
+    module = integration.ImageBindModule("tiny", modality="audio", options={"audio": {"clips": 2}})
+    sentence_transformers.SentenceTransformer(modules=[module], device="cpu").save(str(tmp_path / "saved"))
+    again = integration.ImageBindModule.load(str(tmp_path / "saved"))
     assert (again.modality, again.options) == ("audio", {"audio": {"clips": 2}})
     assert again.preprocess([generate.tone(9.0)])["clip_counts"].tolist() == [2]
 

@@ -17,8 +17,10 @@ from PIL import Image
 from imagebind_cli.model import load
 from tests import generate
 from tests.installing import REPOSITORY, install
+from tests.later import Later, needs
 
-llm = pytest.importorskip("llm")
+llm = Later("llm")
+pytestmark = needs("llm")
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -13,7 +13,7 @@ import pytest
 
 from imagebind_cli.store import open_store
 from tests import generate
-from tests.forkserver import PROJECT, Forked, ForkServer
+from tests.forkserver import PROJECT, Forked, OwnForkServer
 
 HERE = Path(__file__).parent
 Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -21,16 +21,16 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it takes from L
 
 
 @pytest.fixture(scope="module")
-def deprived_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+def deprived_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnForkServer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (HERE, PROJECT, PROJECT / "compat"))))
-        server = ForkServer(tmp_path_factory.mktemp("server"))
+        server = OwnForkServer(tmp_path_factory.mktemp("server"))
     yield server
     server.close()
 
 
 @pytest.fixture
-def start(deprived_server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Forked]]:
+def start(deprived_server: OwnForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Forked]]:
     """Start `imagebind ARGUMENTS` where the test's files are."""
     started: list[Forked] = []
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (HERE, PROJECT, PROJECT / "compat"))))
@@ -61,7 +61,7 @@ def run(start: Callable[..., Forked]) -> Command:
     return finish
 
 
-def test_the_package_lacks_what_windows_lacks(deprived_server: ForkServer, start: Callable[..., Forked]) -> None:
+def test_the_package_lacks_what_windows_lacks(deprived_server: OwnForkServer, start: Callable[..., Forked]) -> None:
     code = (
         "from imagebind_cli import descriptors, signals; print(descriptors.WINDOWS, *signals.ENDING); descriptors.open_descriptor('/', 0)"
     )

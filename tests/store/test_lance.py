@@ -9,9 +9,11 @@ from imagebind_cli.store import open_store
 from imagebind_cli.store.check import findings
 from imagebind_cli.store.export import export
 from imagebind_cli.store.maintenance import compact, merge, prune
+from tests.later import Later, needs
 from tests.stores import store, unit_rows
 
-lancedb = pytest.importorskip("lancedb")
+lancedb = Later("lancedb")
+pytestmark = needs("lancedb")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from pyarrow import parquet
 
 from imagebind_cli.errors import UsageError
 from imagebind_cli.similarity import top_k
@@ -17,9 +16,11 @@ from imagebind_cli.store import open_store, table_columns
 from imagebind_cli.store.export import export
 from tests import generate
 from tests.conftest import Run
+from tests.later import Later, needs
 from tests.stores import DIM, store, unit_rows
 
-duckdb = pytest.importorskip("duckdb")
+duckdb, parquet = Later("duckdb"), Later("pyarrow.parquet")
+pytestmark = needs("duckdb")
 
 
 @pytest.fixture

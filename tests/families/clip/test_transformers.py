@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
 from PIL import Image
 
 import imagebind_cli as ib
@@ -22,7 +21,10 @@ from imagebind_cli.weights import download
 from imagebind_cli.weights.foreign_config import read_config
 from tests.conftest import Run
 from tests.generate import pixels
+from tests.later import Later
 from tests.site import Site, offer, serve
+
+transformers = Later("transformers")
 
 VISION = {
     "hidden_size": 48,
