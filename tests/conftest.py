@@ -165,7 +165,6 @@ def imagebind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
             closing.callback(_close, out)
             patch.setattr(Processes, "keep_ready", lambda processes: None)  # forks this large process, for servers that few runs need
             patch.setattr(os, "_exit", leave)
-            patch.setattr(Processes, "keep_ready", lambda _: None)  # a fork of all that the tests have loaded costs more than most runs
             patch.setattr(sys, "argv", ["imagebind", *map(str, arguments)])
             patch.setattr(sys, "stdin", None if stdin is None else sys.stdin)
             patch.setattr(sys, "stdout", out)
