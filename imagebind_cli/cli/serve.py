@@ -50,7 +50,8 @@ def serve_command(
         Path | None, server_option(metavar="FOLDER", help="Folder whose files requests may name and the page shows. Default: none.")
     ] = None,
     index: Annotated[
-        Index | None, server_option(help="Search by a file beside each store, made if missing: int8 and flat exactly, the others approximately.")
+        Index | None,
+        server_option(help="Search by a file beside each store, made if missing: int8 and flat exactly, the others approximately."),
     ] = None,
     max_body: Annotated[int, limit_option("--max-body", metavar="MB", min=1, help="Size of a request.")] = 64,
     max_items: Annotated[int, limit_option("--max-items", metavar="N", min=1, help="Inputs in a request.")] = 256,

@@ -1,16 +1,20 @@
 """Exact search by int8 codes of a store's rows, in a file beside it: a quarter of the bytes of float32, and the processor's int8 products.
 
-    NAME.int8.codes         int8 codes (rows, dim), then the scale, the length and the error of each row, float32 (rows,)
-    NAME.int8.codes.json    what it was made from, and the mean and the spread of each coordinate
+    NAME.int8.codes         int8 codes (rows, dim), then the scale, the length and the error of each row, float32 (rows,), and its sum, int32 (rows,)
+    NAME.int8.codes.json    what it was made from, the mean and the spread of each coordinate, and a checksum of all these numbers but the codes
 
 A row x is read as mean + spread · scale · code, and its error is a bound of |(x - mean) / spread - scale · code|. So, by Cauchy and Schwarz,
 its inner product with a query q differs from that of its code by at most |q · spread| times the error. Rows whose upper bound is below the k-th
 best lower bound cannot be answers; the others are scored from the store itself. The idea is that of the VA-file (Weber, Schek and Blott, 1998).
+
+A row's sum is the inner product of its codes with a fixed vector of odd numbers. Every search computes it again beside the products with the query,
+which takes no further read of the codes: where a bit is flipped, the sum is another.
 """
 
 from __future__ import annotations
 
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +29,8 @@ from imagebind_cli.retrieval.sidecar import is_current, new_sidecar, read_sideca
 from imagebind_cli.similarity import FEW, in_threads, top_k
 from imagebind_cli.store import StoreReader
 
+ENDING = "int8.codes"
+NUMBERS = 16  # bytes of the numbers of a row beside its codes
 LARGEST, LIMIT = 127, 2**31 - 1  # of int8 and of int32
 PRODUCTS = 1 << 24  # products held at once
 ROWS = 1 << 18  # rows multiplied at once: the first of them are all candidates
@@ -35,25 +41,36 @@ FEWEST = 32  # rows for each answer; where there are fewer, or codes exclude few
 WORTH = 1 << 37  # multiplications of float32 that take longer than importing torch
 
 
+class DamagedCodes(Exception):
+    """Codes are not those that were written."""
+
+
 @dataclass(frozen=True)
 class Codes:
-    """The codes of a store. codes: int8 (rows, dim). scale, length, error: float32 (rows,). mean, spread: float32 (dim,)."""
+    """The codes of a store. codes: int8 (rows, dim). scale, length, error: float32 (rows,). sums: int32 (rows,). mean, spread: float32 (dim,)."""
 
     codes: np.ndarray
     scale: np.ndarray
     length: np.ndarray
     error: np.ndarray
+    sums: np.ndarray
     mean: np.ndarray
     spread: np.ndarray
 
     def candidates(self, queries: np.ndarray, k: int) -> list[np.ndarray]:
-        """Return, for each query (queries, dim), the numbers in rising order of the rows that may be among its k highest inner products."""
+        """Return, for each query (queries, dim), the numbers in rising order of the rows that may be among its k highest inner products.
+
+        Raises:
+            DamagedCodes: the codes of a row have another sum than those that were written.
+        """
         query_codes = _QueryCodes(queries, self.mean, self.spread)
         candidates = [_Candidates(k) for _ in queries]
         step = max(1, min(ROWS, PRODUCTS // query_codes.codes.shape[1]))
         for start in range(0, len(self.codes), step):
             part = slice(start, start + step)
-            dots = query_codes.products(self.codes[part])
+            dots, sums = query_codes.products(self.codes[part])
+            if not np.array_equal(sums, self.sums[part]):
+                raise DamagedCodes
             rows = [column[part] for column in (self.scale, self.length, self.error)]
             best = np.array([each.best for each in candidates])
             hits = np.flatnonzero(dots >= query_codes.lowest(best, *rows))  # nonzero itself takes ten times as long
@@ -70,7 +87,7 @@ class Codes:
 class _QueryCodes:
     """Queries (queries, dim), multiplied by the spread and rounded to int8; a few are rounded twice, the second time for the remainder.
 
-    codes: (dim, parts · queries).
+    codes: (dim, parts · queries), and the vector of the sums after those of a few.
     """
 
     def __init__(self, queries: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> None:
@@ -88,13 +105,17 @@ class _QueryCodes:
             rest -= parts[1] / self._finer
         self._step /= self._finer
         self._left = np.linalg.norm(rest, axis=1) * self._step * self._finer
-        self.codes = np.concatenate(parts).astype(np.int8).T
-        self._count = len(queries)
+        self._count, self._summing = len(queries), _summing(queries.shape[1])
+        columns = [*parts, self._summing[None]] if self._finer > 1 else parts
+        self.codes = np.concatenate(columns).astype(np.int8).T
 
-    def products(self, codes: np.ndarray) -> np.ndarray:
-        """Multiply codes (rows, dim) with the queries: int32 (rows, queries), in units of the last part."""
+    def products(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Multiply codes (rows, dim) with the queries: int32 (rows, queries), in units of the last part. Also sum their rows: int32 (rows,)."""
         dots = _product(codes, self.codes)
-        return dots if self._finer == 1 else dots[:, : self._count] * np.int32(self._finer) + dots[:, self._count :]
+        if self._finer == 1:
+            return dots, _product(codes, self._summing.reshape(-1, 1))[:, 0]  # torch's product is wrong for a stride of 0, as of [:, None]
+        first, second = dots[:, : self._count], dots[:, self._count : -1]
+        return first * np.int32(self._finer) + second, dots[:, -1]
 
     def lowest(self, best: np.ndarray, scale: np.ndarray, length: np.ndarray, error: np.ndarray) -> np.ndarray:
         """Return the products below which none of these rows can reach a score of `best` (queries,): int32 (queries,)."""
@@ -132,6 +153,11 @@ class _Candidates:
     def rows(self) -> np.ndarray:
         possible = np.concatenate([*self._upper, np.empty(0)]) >= self.best
         return np.concatenate([*self._rows, np.empty(0, np.int64)])[possible]
+
+
+def _summing(dim: int) -> np.ndarray:
+    """Return the vector by which codes are summed: odd int8 numbers (dim,), so that no flipped bit leaves a sum as it is."""
+    return (np.arange(dim, dtype=np.int64) * 2_654_435_761 // 65_536 % LARGEST * 2 - (LARGEST - 2)).astype(np.int8)
 
 
 def _product(codes: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -194,16 +220,25 @@ class CodeSearch:
             return by_rows("that takes no longer than importing torch")
         if not _multiplies():
             return by_rows("this processor, or torch for it, has no fast int8 products")
-        if store.path not in self._opened:
-            self._opened[store.path] = self._open(store)
-        candidates = self._opened[store.path].candidates(queries, k)
+        candidates = self._candidates(store, queries, k)
         if sum(map(len, candidates)) > few * len(queries):
             return by_rows("their scores are too close together")
         answers = [_rescore(store, query, rows, k, names) for query, rows in zip(queries, candidates, strict=True)]
         return np.stack([rows for rows, _ in answers]), np.stack([scores for _, scores in answers])
 
+    def _candidates(self, store: StoreReader, queries: np.ndarray, k: int) -> list[np.ndarray]:
+        if store.path not in self._opened:
+            self._opened[store.path] = self._open(store)
+        try:
+            return self._opened[store.path].candidates(queries, k)
+        except DamagedCodes:
+            path = sidecar_path(store, ENDING)
+            self._note(f"{path}: damaged; making it again")
+            self._opened[store.path] = _make(path, store)
+            return self._opened[store.path].candidates(queries, k)
+
     def _open(self, store: StoreReader) -> Codes:
-        path = sidecar_path(store, "int8.codes")
+        path = sidecar_path(store, ENDING)
         record = read_sidecar(path)
         if record is None:
             self._note(f"{path}: making it from {len(store):,} rows")
@@ -232,10 +267,21 @@ def _read(path: Path, record: dict[str, Any], store: StoreReader) -> Codes | Non
         data = np.memmap(path, np.uint8, "c")  # copy-on-write, since torch asks for writable memory
     except (KeyError, ValueError, TypeError, OverflowError, OSError):
         return None
-    if (mean.shape, spread.shape, data.size) != ((dim,), (dim,), rows * (dim + 12)):
+    if (mean.shape, spread.shape, data.size) != ((dim,), (dim,), rows * (dim + NUMBERS)):
         return None
-    scale, length, error = np.frombuffer(data[rows * dim :].tobytes(), np.float32).reshape(3, rows)
-    return Codes(data[: rows * dim].view(np.int8).reshape(rows, dim), scale, length, error, mean, spread)
+    numbers = np.frombuffer(data[rows * dim :].tobytes(), np.float32).reshape(4, rows)
+    if record.get("numbers") != _checksum(numbers, mean, spread):
+        return None
+    scale, length, error, sums = numbers
+    return Codes(data[: rows * dim].view(np.int8).reshape(rows, dim), scale, length, error, sums.view(np.int32), mean, spread)
+
+
+def _checksum(*arrays: np.ndarray) -> int:
+    """Return the CRC-32 of arrays, one after the other."""
+    checksum = 0
+    for array in arrays:
+        checksum = zlib.crc32(array.tobytes(), checksum)
+    return checksum
 
 
 def _make(path: Path, store: StoreReader) -> Codes:
@@ -245,7 +291,7 @@ def _make(path: Path, store: StoreReader) -> Codes:
     try:
         record_path(path).unlink(missing_ok=True)
         with replacing(path) as place, open(place, "wb") as file:
-            _write(file, store, mean, spread)
+            record["numbers"] = _checksum(_write(file, store, mean, spread), mean, spread)
         write_sidecar(path, record)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
@@ -254,12 +300,15 @@ def _make(path: Path, store: StoreReader) -> Codes:
     return codes
 
 
-def _write(file: BinaryIO, store: StoreReader, mean: np.ndarray, spread: np.ndarray) -> None:
+def _write(file: BinaryIO, store: StoreReader, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Write the codes, then the numbers of the rows, float32 (4, rows), and return the latter."""
     columns: list[np.ndarray] = []
     for codes, numbers in in_threads(lambda rows: _encode(rows, mean, spread), _slices(store)):
         file.write(codes.data)
         columns.append(numbers)
-    file.write(np.concatenate(columns, axis=1).data)
+    written = np.concatenate(columns, axis=1)
+    file.write(written.data)
+    return written
 
 
 def _slices(store: StoreReader) -> Iterator[np.ndarray]:
@@ -282,7 +331,7 @@ def _moments(store: StoreReader) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _encode(rows: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return codes int8 (rows, dim), and scale, length and error (3, rows) float32, of rows (rows, dim).
+    """Return codes int8 (rows, dim) of rows (rows, dim), and their scale, length, error and sum (4, rows): float32, the last one the bytes of int32.
 
     The error of a row that is not finite is infinite: it is always scored from the store.
     """
@@ -297,4 +346,6 @@ def _encode(rows: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> tuple[np.
     doubt = 4 * (rows.shape[1] + 8) * ROUNDING  # more than float32 sums of these many numbers can be wrong by
     length = np.linalg.norm(coded, axis=1) * (1 + doubt)
     error = np.linalg.norm(wide - coded, axis=1) * (1 + doubt) + doubt * np.linalg.norm(wide, axis=1)
-    return codes.astype(np.int8), np.stack([scale, length, np.where(finite, error, np.inf)]).astype(np.float32)
+    sums = (codes.astype(np.float64) @ _summing(rows.shape[1])).astype(np.int32)
+    numbers = np.stack([scale, length, np.where(finite, error, np.inf)]).astype(np.float32)
+    return codes.astype(np.int8), np.concatenate([numbers, sums.view(np.float32)[None]])

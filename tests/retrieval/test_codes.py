@@ -67,7 +67,7 @@ def test_answers_are_those_of_an_exact_search(notes: list[str], kind: str, queri
 def test_errors_are_bounds(notes: list[str]) -> None:
     rows = clustered(300)
     mean, spread = rows.mean(axis=0), rows.std(axis=0)
-    coded, (scale, _, error) = codes._encode(rows, mean, spread)
+    coded, (scale, _, error, _) = codes._encode(rows, mean, spread)
     far = (rows.astype(np.float64) - mean) / spread - scale[:, None].astype(np.float64) * coded
     lengths = np.linalg.norm(far, axis=1)
     assert (lengths <= error).all()
@@ -82,7 +82,7 @@ def test_codes_are_made_once_and_again_where_they_do_not_fit(notes: list[str]) -
         CodeSearch(notes.append)(open_store(place), asked, 5)
     assert notes == ["a.npy.int8.codes: making it from 2,000 rows"]
     size = Path("a.npy.int8.codes").stat().st_size
-    assert size == 2000 * (DIM + 12)
+    assert size == 2000 * (DIM + 16)
     Path("a.npy.int8.codes").write_bytes(b"torn")
     CodeSearch(notes.append)(open_store(place), asked, 5)
     assert notes[1:] == ["a.npy.int8.codes: not whole; making it again"]
@@ -92,6 +92,27 @@ def test_codes_are_made_once_and_again_where_they_do_not_fit(notes: list[str]) -
     rows, _ = CodeSearch(notes.append)(reader, asked, 5)
     assert notes[2:] == ["a.npy.int8.codes: a.npy has changed since; making it again from 2,000 rows"]
     assert np.array_equal(rows, exact(reader, asked, 5)[0])
+
+
+@pytest.mark.parametrize("queries", [1, 40])
+@pytest.mark.parametrize("bit", range(8))
+def test_a_flipped_bit_changes_no_answer(notes: list[str], queries: int, bit: int) -> None:
+    import torch  # noqa: F401 - without it rows are searched
+
+    reader = open_store(store(Path("a.npy"), "image", names(2000), clustered(2000)))
+    asked = clustered(queries, seed=5).astype(np.float64)
+    CodeSearch(notes.append)(reader, asked, 5)
+    file = Path("a.npy.int8.codes")
+    whole = file.read_bytes()
+    for place in (0, 777 * DIM + 5, 2000 * DIM + 9, len(whole) - 1):  # of a code, of another, of a scale, of a sum
+        data = bytearray(whole)
+        data[place] ^= 1 << bit
+        file.write_bytes(data)
+        rows, scores = CodeSearch(notes.append)(reader, asked, 5)
+        assert np.array_equal(rows, exact(reader, asked, 5)[0])
+        assert np.array_equal(scores, exact(reader, asked, 5)[1])
+        assert "; making it again" in notes[-1]
+        assert file.read_bytes() == whole
 
 
 def test_store_check_reports_codes_that_changed(notes: list[str], imagebind: Run) -> None:
