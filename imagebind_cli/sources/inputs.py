@@ -70,7 +70,7 @@ class Inputs:
             OptionError: tiles of inputs that have boxes, or a shape of regions where they have none.
         """
         if self.boxes is not None and "tiles" in options.chosen:
-            raise OptionError("tiles are of whole pictures; leave tiles out where boxes are given", ["tiles"])
+            raise OptionError("tiles divide whole pictures; leave out tiles if boxes are given", ["tiles"])
         if self.boxes is None and "region_shape" in options.chosen:
             raise OptionError("region_shape is of boxes; give --boxes FILE", ["region_shape"])
 

@@ -19,7 +19,7 @@ from imagebind_cli.evaluation.classifier import pair_scale
 from imagebind_cli.families import languagebind
 from imagebind_cli.families.languagebind import reading
 from imagebind_cli.media.windows import Moment
-from imagebind_cli.options import AudioOptions
+from imagebind_cli.options.audio import AudioOptions
 from imagebind_cli.pages.preview import draw
 from imagebind_cli.sources import Regions, Stretch
 from imagebind_cli.store import open_store

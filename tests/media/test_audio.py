@@ -27,7 +27,7 @@ from imagebind_cli.media.audio.sound import Sound
 from imagebind_cli.media.audio.sound_file import SoundFile
 from imagebind_cli.media.resampling import Resampled
 from imagebind_cli.media.windows import windows
-from imagebind_cli.options import AudioOptions
+from imagebind_cli.options.audio import AudioOptions
 from imagebind_cli.pipeline import decode
 from imagebind_cli.sources import Failure, Item, Stretch
 from tests import generate

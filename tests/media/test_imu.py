@@ -911,7 +911,7 @@ def test_windows_that_are_asked_for_wrongly(read: Read, tmp_path: Path) -> None:
         read(ramp(), centres=str(tmp_path / "empty.txt"))
     with pytest.raises(UserError, match="clips and hop exclude each other"):
         read(ramp(), clips=2, hop=1.0)
-    with pytest.raises(UserError, match="excludes time_column"):
+    with pytest.raises(UserError, match="rate replaces timestamps; leave out time_column"):
         read(ramp(), rate=100.0, time_column="t")
 
 

@@ -141,5 +141,5 @@ def test_frames_and_animations_are_read_as_ever(tmp_path: Path, tiny: Any) -> No
 
 
 def test_adjacent_frames_are_not_decoded_fast(tmp_path: Path, tiny: Any) -> None:
-    with pytest.raises(OptionError, match="adjacent takes neighbouring frames"):
+    with pytest.raises(OptionError, match="adjacent needs neighbouring frames"):
         tiny.embed("video", [film(tmp_path / "film.mp4", even(3))], adjacent="all", decode="fast")
