@@ -12,7 +12,7 @@ if sys.argv[1] == "kept":
 for _ in range(3):
     torch.ones(10_000_000)  # 40 MB, fresh at first
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(100):  # so that the few blocks for which the heap still grows do not decide
+for _ in range(60):  # so that the few blocks for which the heap still grows do not decide
     torch.ones(10_000_000)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
