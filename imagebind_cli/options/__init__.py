@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from functools import cache
 from typing import Any, ClassVar, get_args, get_type_hints
 
 from imagebind_cli.errors import OptionError
@@ -140,7 +141,7 @@ def read_options(kind: type[ReadingOptions], modality: str, chosen: Mapping[str,
     Raises:
         OptionError: a name that the modality does not have, or a value of another type, not among the choices, or too small.
     """
-    known, types = {entry.name: entry for entry in fields(kind) if entry.name != "chosen"}, get_type_hints(kind)
+    known, types = {entry.name: entry for entry in fields(kind) if entry.name != "chosen"}, _types(kind)
     for name, value in chosen.items():
         entry = known.get(name)
         if entry is None:
@@ -158,6 +159,12 @@ def read_options(kind: type[ReadingOptions], modality: str, chosen: Mapping[str,
         if value is not None and minimum is not None and value < minimum:
             raise OptionError(f"{name} is {value}; at least {minimum:g} is needed", [name])
     return kind(**chosen, chosen=frozenset(chosen).intersection(kind.names()))
+
+
+@cache
+def _types(kind: type[ReadingOptions]) -> dict[str, Any]:
+    """Return the type of each option; a server asks for every input."""
+    return get_type_hints(kind)
 
 
 def _is_of_others(entry: Field[Any], timed: bool) -> bool:
