@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
 import typer
 
 from imagebind_cli import registry
-from imagebind_cli.cli.configuration import is_set_elsewhere
+from imagebind_cli.cli.configuration import is_set_elsewhere, refuse_useless
 from imagebind_cli.cli.talk import detail, say
 from imagebind_cli.cli.verbosity import OUTPUT
 from imagebind_cli.errors import UsageError
@@ -204,7 +204,8 @@ def column_names(columns: Iterable[str] | None, manifest: Path | None) -> dict[s
     if unknown is not None:
         raise UsageError(f"--column {unknown}={names[unknown]}: unknown name {unknown!r}; choose from {', '.join(known)}")
     if names and manifest is None:
-        raise UsageError("--column names columns of a --manifest; give that file")
+        refuse_useless("--column", "--column names columns of a --manifest; give that file")
+        return {}
     return names
 
 

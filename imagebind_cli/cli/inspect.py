@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imagebind_cli.cli.configuration import refuse_useless
 from imagebind_cli.cli.flags import Memory, parse_bytes
 from imagebind_cli.cli.output import write, write_lines
 from imagebind_cli.cli.talk import say
@@ -72,9 +73,10 @@ def inspect_command(
         raise UsageError(f"{len(paths)} stores: give one, a pattern in quotes, or two with --pairs")
     for flag, value in (("--truth", truth), ("-k", k), ("--exact", exact or None)) if pairs is not None else ():
         if value is not None:
-            raise UsageError(f"{flag} is of one store, and --pairs compares two")
+            refuse_useless(flag, f"{flag} is of one store, and --pairs compares two")
     if column and pairs in (None, "ids", "stem"):
-        raise UsageError("--column names columns of a --pairs FILE; give that file")
+        refuse_useless("--column", "--column names columns of a --pairs FILE; give that file")
+        column = None
     limit, thresholds = parse_bytes(memory), _thresholds(threshold or ())
 
     from imagebind_cli.insight.findings import NEIGHBOURS, inspect_pairs, inspect_store

@@ -76,11 +76,41 @@ def test_a_wrong_value_of_a_variable_is_named_by_the_variable(here: Run, monkeyp
 
 
 def test_options_of_files_count_as_given(here: Run) -> None:
-    Path("imagebind.toml").write_text("[embed]\nretry_errors = true\n")
-    done = here("embed text hello")
+    Path("imagebind.toml").write_text('[embed]\nretry_errors = true\nerrors = "failures.jsonl"\n')
+    done = here("embed text", stdin=b"")
     assert done.code == 2
-    assert done.notices[0].startswith("imagebind: --retry-errors takes")
-    assert done.notices[1] == "imagebind: hint: not from the command line: imagebind.toml: [embed] retry_errors = True"
+    assert done.notices[0].startswith("imagebind: --retry-errors selects among the inputs")
+    assert "imagebind: hint: not from the command line: imagebind.toml: [embed] retry_errors = True" in done.notices[1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "command", "flag"),
+    [
+        ('[embed]\narray = "float16"', "embed text hello", "--array float16"),
+        ("[embed]\nverify = true\nretry_errors = true", "embed text hello", "--verify"),
+        ('[embed]\nbehind = "drop"', "embed text hello", "--behind drop"),
+        ("[embed]\nshares = 4", "embed text hello", "--shares 4"),
+        ('[embed]\ncolumn = ["text=caption"]', "embed text hello", "--column text=caption"),
+        ("[zeroshot]\nshots = 2\nepochs = 5", "zeroshot text hello --labels a,b", "--shots 2"),
+        ('[zeroshot]\nreport = "report.json"\nstretches = true', "zeroshot text hello --labels a,b", "--report report.json"),
+        ("[retrieve]\nk = 20", "retrieve t.h5 t.h5 --pairs ids", "-k 20"),
+        ('[retrieve]\nweights = "0.5 0.5"', "retrieve t.h5 --queries lines.txt", "--weights 0.5"),
+        ("k = 3", "store inspect t.h5 t.h5 --pairs ids", "-k 3"),
+    ],
+)
+def test_an_option_without_use_is_an_error_only_where_it_is_typed(here: Run, setting: str, command: str, flag: str) -> None:
+    assert here("embed text hello goodbye dog cat -o t.h5").code == 0
+    Path("lines.txt").write_text("a dog\n")
+    plain = here(command)
+    assert plain.code == 0, plain.err
+    typed = here(f"{command} {flag}")
+    assert typed.code == 2, typed.err
+    Path("imagebind.toml").write_text(setting)
+    from_file = here(f"{command} -v")
+    assert from_file.code == 0, from_file.err
+    assert from_file.out == plain.out
+    assert f"{flag.split(maxsplit=1)[0]} is skipped, since it was not typed" in from_file.err
+    assert not Path("report.json").exists()
 
 
 def test_of_a_command_of_many_modalities_only_what_the_modality_has_is_taken(here: Run) -> None:
