@@ -168,9 +168,12 @@ class Space:
         if (place, made) in self.made:
             return
         if other := next((entry for entry in self.made if _precision(entry[1]) != _precision(made)), None):
+            differing = "--dtype" if other[1].get("dtype") != made.get("dtype") else "--merge"
+            if other[1].get("merge") == made.get("merge"):
+                differing = "--dtype"
             self.note(
                 f"{place}: vectors computed in {_precision(made)}; those of {other[0]} in {_precision(other[1])}, which moves cosines "
-                "between them a little: `imagebind weights verify --dtype` measures how far"
+                f"between them a little: `imagebind weights verify {differing}` measures how far"
             )
         self.made.append((place, made))
 

@@ -15,8 +15,8 @@ from typing import Any
 from imagebind_cli.cli.completion import complete
 from imagebind_cli.cli.parser import CommandPath, commands_below, option_key, shorten
 from imagebind_cli.cli.settings import Setting, check_setting, configuration_files, read_settings, value_as_typed
-from imagebind_cli.cli.talk import detail
-from imagebind_cli.cli.variables import open_to_variables, set_variable, shown_value
+from imagebind_cli.cli.talk import detail, is_verbose
+from imagebind_cli.cli.variables import open_to_variables, option_variables, set_variable, shown_value
 from imagebind_cli.cli.verbosity import verbosity_options
 from imagebind_cli.errors import UsageError
 
@@ -101,6 +101,8 @@ class Configuration:
         self.path, self.context = path, context
         for source in self.sources():
             detail(f"in force: {source}")
+        for name in option_variables(self.root)[1] if is_verbose() and path != ("doctor",) else ():
+            detail(f"{name}: no option has this variable")
         keys = {option_key(parameter) for parameter in context.command.params}
         for setting in self.settings if path != ("doctor",) else ():
             if setting.section and setting.applies_to(path) and setting.key not in keys:
@@ -112,7 +114,7 @@ class Configuration:
         """The values of all files, checked; of two for the same option the later one wins.
 
         Raises:
-            UserError: a key that no command has, or a value of the wrong type, with the file and the nearest known name.
+            SettingError: a key that no command has, or a value of the wrong type, with the file and the nearest known name.
         """
         settings = [setting for file in reversed(configuration_files()) for setting in read_settings(file)]
         if settings:

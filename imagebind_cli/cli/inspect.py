@@ -120,6 +120,9 @@ def _table(inspection: StoreInspection) -> Iterable[str]:
         yield f"{finding.kind:<9} {finding.score:>7.4f}  {ids}{label}"
 
 
+COSINES = {"outliers": "outliers", "pairs": "pairs disagree"}  # kinds of findings below a cosine, which is at least -1
+
+
 def _summary(inspection: StoreInspection, noun: str) -> Iterable[str]:
     found = Counter(finding.kind for finding in inspection.findings)
     copied = sum(len(finding.ids) for finding in inspection.findings if finding.kind == "copies")
@@ -131,5 +134,8 @@ def _summary(inspection: StoreInspection, noun: str) -> Iterable[str]:
     }
     yield f"{inspection.items:,} {noun} inspected{'' if inspection.exact else '; neighbours are of the 16 nearest cells, --exact compares all'}"
     for kind, threshold in inspection.thresholds.items():
-        yield words[kind].format(threshold)
+        if kind in COSINES and threshold < -1:
+            yield f"0 {COSINES[kind]}: none stand out; a threshold as proposed would be lower than any cosine"
+        else:
+            yield words[kind].format(threshold)
     yield from inspection.notes
