@@ -168,9 +168,8 @@ class Space:
         if (place, made) in self.made:
             return
         if other := next((entry for entry in self.made if _precision(entry[1]) != _precision(made)), None):
-            differing = "--dtype" if other[1].get("dtype") != made.get("dtype") else "--merge"
-            if other[1].get("merge") == made.get("merge"):
-                differing = "--dtype"
+            merged = made.get("merge", 0) or other[1].get("merge", 0)
+            differing = "--dtype" if made.get("merge") == other[1].get("merge") else f"--merge {merged}"
             self.note(
                 f"{place}: vectors computed in {_precision(made)}; those of {other[0]} in {_precision(other[1])}, which moves cosines "
                 f"between them a little: `imagebind weights verify {differing}` measures how far"
