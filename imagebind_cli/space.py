@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -114,6 +115,9 @@ class Space:
 
         first, made = next(iter(self.made), ("", {}))
         name = chosen or made.get("model")
+        if chosen is None and (folder := made.get("folder")) and os.path.exists(folder):  # which the name alone does not lead to
+            name = folder
+            self.note(f"model {folder}, by which {first} says that it was made")
         self.prepare()
         try:
             model = load(name, device=self.device, dtype=self.dtype, merge=self.merge, config=self.config)
