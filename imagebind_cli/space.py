@@ -34,6 +34,16 @@ def _give(made: Mapping[str, Any]) -> str:
     return f"--model {folder}, or where it is now, names it" if folder else "--model must name the one that made them"
 
 
+def _present_folder(made: Mapping[str, Any]) -> str | None:
+    """Return the folder or file of the weights that made some vectors, where their name does not lead to it and it is on this machine.
+
+    A store may be a stranger's: a device, or a share of another machine, is not opened because it names one.
+    """
+    folder = made.get("folder")
+    is_share = str(folder).startswith(("//", "\\\\"))
+    return folder if folder and not is_share and (os.path.isdir(folder) or os.path.isfile(folder)) else None
+
+
 def _precision(made: Mapping[str, Any]) -> str:
     """Return the number type in which vectors were computed, and to which the weights had been rounded."""
     from imagebind_cli.store.provenance import weights_in_words
@@ -115,7 +125,7 @@ class Space:
 
         first, made = next(iter(self.made), ("", {}))
         name = chosen or made.get("model")
-        if chosen is None and (folder := made.get("folder")) and os.path.exists(folder):  # which the name alone does not lead to
+        if chosen is None and (folder := _present_folder(made)) is not None:
             name = folder
             self.note(f"model {folder}, by which {first} says that it was made")
         self.prepare()

@@ -166,7 +166,7 @@ def embed_command(
         "batch_size": batch_size,
         "workers": workers,
         "item_timeout": item_timeout,
-        **given_options(modality, chosen),
+        **given_options(modality, chosen, has_boxes=boxes is not None),
     }
     if dry_run:
         write_estimate(corpus.estimate(space, modality, given, output, **job), as_json)

@@ -141,13 +141,19 @@ def with_reading_flags(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def given_options(modality: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the reading options that were given, without those of variables and files that the modality does not have."""
+def given_options(modality: str, chosen: Mapping[str, Any], has_boxes: bool = True) -> dict[str, Any]:
+    """Return the reading options that were given, without those of variables and files that have no use here.
+
+    has_boxes: whether the inputs have boxes, to which some options apply.
+    """
     known = modality_flags([modality])
     given = {name: str(value) if isinstance(value, enum.Enum) else value for name, value in chosen.items() if value is not None}
     for name in [name for name in given if name not in known and is_set_elsewhere(name)]:
         detail(f"{name.replace('_', '-')} is not an option of {modality}: skipped, since it was not typed")
         del given[name]
+    if not has_boxes and "region_shape" in given and is_set_elsewhere("region_shape"):
+        detail("region-shape is of boxes, and there are none: skipped, since it was not typed")
+        del given["region_shape"]
     return given
 
 

@@ -135,7 +135,7 @@ def _summary(inspection: StoreInspection, noun: str) -> Iterable[str]:
     yield f"{inspection.items:,} {noun} inspected{'' if inspection.exact else '; neighbours are of the 16 nearest cells, --exact compares all'}"
     for kind, threshold in inspection.thresholds.items():
         if kind in COSINES and threshold < -1:
-            yield f"0 {COSINES[kind]}: none stand out; a threshold as proposed would be lower than any cosine"
+            yield f"0 {COSINES[kind]}: none stand out; the threshold is lower than any cosine"
         else:
             yield words[kind].format(threshold)
     yield from inspection.notes

@@ -47,7 +47,7 @@ from imagebind_cli.cli.suites import open_suite_of
 from imagebind_cli.cli.talk import Talk, exit_if_bad, say
 from imagebind_cli.cli.zeroshot_flags import CLASS_FLAGS, PROBE_FLAGS, REPORT_FLAGS, SUITE_FLAGS, TRUTH_FLAGS, SuiteOptions
 from imagebind_cli.cli.zeroshot_live import print_live_classes
-from imagebind_cli.cli.zeroshot_refusals import refuse_for_several_models, useful_options, without_useless
+from imagebind_cli.cli.zeroshot_refusals import refuse_for_several_models, useful_options, useful_report, without_useless
 from imagebind_cli.cli.zeroshot_report import ReportFiles
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.errors import UsageError
@@ -120,10 +120,8 @@ def zeroshot_command(
     if pool == "none" and (suite_options.suite or probe_options.shots or truth_options.truth):
         refuse_useless("--pool", "--pool none classifies windows, and the truth is of whole items; leave it out")
         pool = Pool.mean
-    if report_options.stretches and pool != "none":
-        refuse_useless("--stretches", "--stretches joins windows; give --pool none")
-        report_options = dataclasses.replace(report_options, stretches=False)
     has_regions = boxes is not None or chosen.get("tiles") is not None or any(map(_holds_boxes, inputs or ()))
+    report_options = useful_report(report_options, str(pool), has_regions or suite_options.suite is not None)
     report_files = report_files.checked(bool(suite_options.suite or truth_options.truth), has_regions)
 
     from imagebind_cli import evaluation
@@ -182,7 +180,10 @@ def zeroshot_command(
     elif modality is None:
         raise UsageError("give the modality of the inputs, or a --suite")
     else:
-        given, reading = command_inputs(modality, inputs, manifest, column, nul, others, boxes, pictures), given_options(modality, chosen)
+        given, reading = (
+            command_inputs(modality, inputs, manifest, column, nul, others, boxes, pictures),
+            given_options(modality, chosen, boxes is not None),
+        )
         if probe_options.shots:
             run = partial(evaluation.few_shot, given, modality, truth_options, probe_options, labels=class_options.labels, reading=reading)
         else:

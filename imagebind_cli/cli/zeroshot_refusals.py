@@ -11,7 +11,7 @@ from imagebind_cli.cli.configuration import refuse_useless
 from imagebind_cli.cli.zeroshot_flags import SuiteOptions
 from imagebind_cli.cli.zeroshot_report import ReportFiles
 from imagebind_cli.errors import UsageError
-from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, TruthOptions
+from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, ReportOptions, TruthOptions
 
 Options = TypeVar("Options", ClassOptions, TruthOptions, ProbeOptions, SuiteOptions)
 
@@ -40,6 +40,23 @@ def useful_options(
         probe = without_useless(probe, vars(probe), "it belongs to --shots")
         suite = without_useless(suite, ["shots_option", "fold"], "it belongs to --shots")
     return class_options, truth_options, probe, suite
+
+
+def useful_report(report: ReportOptions, pool: str, has_regions: bool) -> ReportOptions:
+    """Return the report's options without stretches where whole items are classified, and without nms where there are no regions.
+
+    Raises:
+        UsageError: one of them was typed.
+    """
+    if report.stretches and pool != "none":
+        refuse_useless("--stretches", "--stretches joins windows; give --pool none")
+        report = replace(report, stretches=False)
+    if report.nms is not None and not has_regions:
+        refuse_useless(
+            "--nms", "--nms is of overlapping regions, and these inputs have none: give --boxes or --tiles, or a store of regions"
+        )
+        report = replace(report, nms=None)
+    return report
 
 
 def without_useless(options: Options, names: Iterable[str], why: str) -> Options:

@@ -33,7 +33,7 @@ def classify_by_probe(task: Task, options: ProbeOptions, examples: Task | None, 
     labels = [truth.of(id, meta) for id, meta in zip(source.ids, source.metas, strict=True)]
     names = [label.name for label in task.labels or ()] or sorted({label for of_item in labels for label in of_item or ()})
     if len(names) < 2:
-        raise UserError(f"a probe tells classes apart: at least two are needed, and there is {names[0] if names else 'none'!r} alone")
+        raise UserError(f"a probe needs at least two classes; the true labels have {f'{names[0]!r} alone' if names else 'none'}")
     tally = task.tally(names)
     for id in failed:
         tally.fail(id)

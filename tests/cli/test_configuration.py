@@ -93,6 +93,7 @@ def test_options_of_files_count_as_given(here: Run) -> None:
         ('[embed]\ncolumn = ["text=caption"]', "embed text hello", "--column text=caption"),
         ("[zeroshot]\nshots = 2\nepochs = 5", "zeroshot text hello --labels a,b", "--shots 2"),
         ('[zeroshot]\nreport = "report.json"\nstretches = true', "zeroshot text hello --labels a,b", "--report report.json"),
+        ("[zeroshot]\nnms = 0.5", "zeroshot text hello --labels a,b", "--nms 0.5"),
         ("[retrieve]\nk = 20", "retrieve t.h5 t.h5 --pairs ids", "-k 20"),
         ('[retrieve]\nweights = "0.5 0.5"', "retrieve t.h5 --queries lines.txt", "--weights 0.5"),
         ("k = 3", "store inspect t.h5 t.h5 --pairs ids", "-k 3"),
@@ -169,3 +170,12 @@ def test_a_file_is_data(here: Run) -> None:
     Path("imagebind.toml").write_text("[embed]\nerrors = '$(touch owned)'\n")
     assert here("embed text hello").code == 0
     assert not Path("owned").exists()
+
+
+def test_the_shape_of_regions_is_skipped_where_there_are_no_boxes(here: Run) -> None:
+    generate.picture(Path("a.png"))
+    plain = here("embed image a.png")
+    assert here("embed image a.png --region-shape square").code == 2
+    Path("imagebind.toml").write_text('[embed]\nregion_shape = "square"\n')
+    from_file = here("embed image a.png")
+    assert (from_file.code, from_file.out) == (0, plain.out), from_file.err

@@ -418,3 +418,17 @@ def test_a_store_of_merged_tokens_is_measured_by_merge(here: Run) -> None:
     assert here("embed image a.png -o plain.h5").code == 0
     assert here("embed image a.png -o merged.h5 --merge 4").code == 0
     assert "`imagebind weights verify --merge 4` measures how far" in here("retrieve merged.h5 plain.h5 --text dog").err
+
+
+def test_a_store_leads_to_the_folder_of_its_model(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate.picture(Path("a.png"))
+    assert here("weights convert tiny models/one").code == 0
+    assert here("embed image a.png -o s.h5 --model models/one").code == 0
+    monkeypatch.delenv("IMAGEBIND_MODEL")
+    done = here("retrieve s.h5 --text dog")
+    assert done.code == 0, done.err
+    assert done.ids == ["a.png"]
+    assert f"model {Path('models/one').absolute()}, by which s.h5 says that it was made" in done.err
+    Path("models/one").rename("models/two")
+    assert here("retrieve s.h5 --text dog").code == 1
+    assert here("retrieve s.h5 --text dog --model models/two").ids == ["a.png"]

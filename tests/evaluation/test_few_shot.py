@@ -65,4 +65,4 @@ def test_a_single_class_is_not_learned(imagebind: Run, tmp_path: Path) -> None:
         generate.picture(tmp_path / f"dogs/{seed}.png", seed)
     done = imagebind("zeroshot", "image", tmp_path / "dogs", "--truth", "folder", "--shots", 2)
     assert (done.code, done.out) == (1, b"")
-    assert done.notices[-1] == "imagebind: a probe tells classes apart: at least two are needed, and there is 'dogs' alone"
+    assert done.notices[-1] == "imagebind: a probe needs at least two classes; the true labels have 'dogs' alone"

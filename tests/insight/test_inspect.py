@@ -312,4 +312,4 @@ def test_a_threshold_below_every_cosine_is_not_printed(imagebind: Run, tmp_path:
     found = inspect_store(store(tmp_path / "wide.h5", "image", [f"{number}.png" for number in range(12)], rows))
     assert found.thresholds["outliers"] < -1
     done = imagebind("store", "inspect", tmp_path / "wide.h5")
-    assert "imagebind: 0 outliers: none stand out; a threshold as proposed would be lower than any cosine" in done.notices
+    assert "imagebind: 0 outliers: none stand out; the threshold is lower than any cosine" in done.notices

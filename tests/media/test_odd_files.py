@@ -837,3 +837,11 @@ def test_a_file_that_is_not_a_sound_is_refused_in_one_clear_line(
     with pytest.raises(ValueError, match=r".") as refused:
         list(tiny.read(modality, str(path)))
     assert str(refused.value) == f"not a readable {word}: {kind}"
+
+
+@pytest.mark.parametrize(("modality", "word"), [("audio", "sound"), ("video", "video")])
+def test_a_photo_is_named_where_a_sound_or_a_video_is_needed(tiny: Any, tmp_path: Path, modality: str, word: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "dog.jpg")
+    with pytest.raises(ValueError, match=f"^not a readable {word}: it seems to be a picture$"):
+        list(tiny.read(modality, str(tmp_path / "dog.jpg")))
