@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fnmatch
 import os
 import re
@@ -64,6 +65,19 @@ COMPRESSED = {
     "LZ4": (rb"\x04\x22\x4d\x18", "lz4 -dc"),
 }
 PACKED = {"ZIP": rb"PK(\x03\x04|\x05\x06)", "7-Zip": rb"7z\xbc\xaf\x27\x1c", "RAR": rb"Rar!\x1a\x07"}
+HEAD = 4096  # bytes by which a kind is recognised
+# First bytes of files that are given where a sound or a video is needed, and what they are.
+FIRST_BYTES = {
+    "a picture": rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|BM.{4}\0\0\0\0|II[*+]\0|MM\0[*+]|RIFF.{4}WEBP|.{4}ftyp(hei[cxms]|mif1|avif)|8BPS",
+    "a program": rb"\x7fELF|MZ.{58}|\xcf\xfa\xed\xfe",
+    "a PDF document": rb"%PDF-",
+    "an array of NumPy": rb"\x93NUMPY",
+    "an HDF5 file": rb"\x89HDF\r\n",
+    "a database of SQLite": rb"SQLite format 3\0",
+    "a playlist, which names other files": rb"#EXTM3U|<\?xml.{0,1024}<MPD\b",
+    "a document in a ZIP file": rb"PK\x03\x04.{26}(\[Content_Types\]\.xml|_rels/|mimetype)",
+    "a script": rb"#!",
+}
 OFFICE = (b"[Content_Types].xml", b"_rels/", b"mimetype")  # first members of ZIP files that are documents
 
 
@@ -130,6 +144,26 @@ def archive(head: bytes, name: str, then: str = "") -> str | None:
         if re.match(start, head) and not head[30:].startswith(OFFICE):
             return f"a {kind} archive; unpack it and give its folder, or its files as a .tar"
     return None
+
+
+def seeming_kind(head: bytes, name: str = "") -> str | None:
+    """Return what a file that is not a sound or a video seems to be, in words; None if its first bytes are of no known kind.
+
+    head: `HEAD` bytes, fewer if the file is shorter. name: of the file.
+    """
+    for kind, start in FIRST_BYTES.items():
+        if re.match(start, head, re.DOTALL):
+            return kind
+    return archive(head, name) or ("text" if _is_text(head) else None)
+
+
+def _is_text(head: bytes) -> bool:
+    """Check whether bytes are words: UTF-8, perhaps cut in its last character, without control characters."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return bool(text.strip()) and all(character.isprintable() or character in "\t\n\r\f\ufeff" for character in text)
 
 
 def is_npz(head: bytes) -> bool:

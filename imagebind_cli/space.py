@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +32,16 @@ def _give(made: Mapping[str, Any]) -> str:
     """Return a hint to give the `--model` that made some vectors."""
     folder = made.get("folder")
     return f"--model {folder}, or where it is now, names it" if folder else "--model must name the one that made them"
+
+
+def _present_folder(made: Mapping[str, Any]) -> str | None:
+    """Return the folder or file of the weights that made some vectors, where their name does not lead to it and it is on this machine.
+
+    A store may be a stranger's: a device, or a share of another machine, is not opened because it names one.
+    """
+    folder = made.get("folder")
+    is_share = str(folder).startswith(("//", "\\\\"))
+    return folder if folder and not is_share and (os.path.isdir(folder) or os.path.isfile(folder)) else None
 
 
 def _precision(made: Mapping[str, Any]) -> str:
@@ -114,6 +125,9 @@ class Space:
 
         first, made = next(iter(self.made), ("", {}))
         name = chosen or made.get("model")
+        if chosen is None and (folder := _present_folder(made)) is not None:
+            name = folder
+            self.note(f"model {folder}, by which {first} says that it was made")
         self.prepare()
         try:
             model = load(name, device=self.device, dtype=self.dtype, merge=self.merge, config=self.config)
@@ -168,9 +182,11 @@ class Space:
         if (place, made) in self.made:
             return
         if other := next((entry for entry in self.made if _precision(entry[1]) != _precision(made)), None):
+            merged = made.get("merge", 0) or other[1].get("merge", 0)
+            differing = "--dtype" if made.get("merge") == other[1].get("merge") else f"--merge {merged}"
             self.note(
                 f"{place}: vectors computed in {_precision(made)}; those of {other[0]} in {_precision(other[1])}, which moves cosines "
-                "between them a little: `imagebind weights verify --dtype` measures how far"
+                f"between them a little: `imagebind weights verify {differing}` measures how far"
             )
         self.made.append((place, made))
 

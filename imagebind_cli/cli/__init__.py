@@ -23,6 +23,7 @@ from imagebind_cli.cli import configuration
 from imagebind_cli.cli.command import commands_on_demand
 from imagebind_cli.cli.output import StdoutClosed, open_standard_streams, write
 from imagebind_cli.cli.parser import PARSER_ERROR
+from imagebind_cli.cli.settings import SettingError
 from imagebind_cli.cli.talk import detail, is_verbose, say_error, say_traceback, start_talking
 from imagebind_cli.cli.verbosity import QUIET, VERBOSE
 from imagebind_cli.errors import OptionError, UsageError, UserError, first_line, is_broken_pipe
@@ -126,7 +127,10 @@ def run_command_line() -> NoReturn:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except UserError as error:
         code = 2 if isinstance(error, UsageError) else 1
-        _report(error.as_flags() if isinstance(error, OptionError) else str(error), settings if code == 2 else None)
+        _report(
+            error.as_flags() if isinstance(error, OptionError) else str(error),
+            settings if code == 2 and not isinstance(error, SettingError) else None,
+        )
     except PARSER_ERROR as error:
         code = error.exit_code
         if type(error).__name__ == "NoArgsIsHelpError":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from imagebind_cli.cli.configuration import refuse_useless
 from imagebind_cli.cli.flags import input_option, model_option
 from imagebind_cli.errors import UsageError
 
@@ -35,7 +36,7 @@ class ClusterOptions:
         if self.engine is None:
             for flag in ("ray_address", "ray_cpus", "ray_gpus", "shares"):
                 if getattr(self, flag) is not None:
-                    raise UsageError(f"--{flag.replace('_', '-')} is of a cluster; give --engine ray")
+                    refuse_useless(name := f"--{flag.replace('_', '-')}", f"{name} is of a cluster; give --engine ray")
             return None
         for flag, value in refused.items():
             if value:

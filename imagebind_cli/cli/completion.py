@@ -74,7 +74,7 @@ VALUES: dict[str, Callable[[str], Iterable[str]]] = {
     "model": _models,
     "init": _models,
     "weights pull name": _models,
-    "weights convert sources": _models,
+    "weights convert places": _models,
     "zeroshot suite": partial(_suites, "zeroshot"),
     "locate suite": partial(_suites, "locate"),
     "moments suite": partial(_suites, "moments"),

@@ -15,9 +15,10 @@ from typing import Any
 from imagebind_cli.cli.completion import complete
 from imagebind_cli.cli.parser import CommandPath, commands_below, option_key, shorten
 from imagebind_cli.cli.settings import Setting, check_setting, configuration_files, read_settings, value_as_typed
-from imagebind_cli.cli.talk import detail
-from imagebind_cli.cli.variables import open_to_variables, set_variable, shown_value
+from imagebind_cli.cli.talk import detail, is_verbose
+from imagebind_cli.cli.variables import open_to_variables, option_variables, set_variable, shown_value
 from imagebind_cli.cli.verbosity import verbosity_options
+from imagebind_cli.errors import UsageError
 
 HELP_FLAGS = {"-h", "--help", "--help-all"}
 
@@ -31,9 +32,26 @@ def use(root: Any) -> Configuration:
 
 
 def is_set_elsewhere(name: str) -> bool:
-    """Check whether an option of the running command has its value from a variable or a file, where it may be meant for other modalities."""
-    source: Any = _in_use and _in_use[0].context and _in_use[0].context.get_parameter_source(name)
+    """Check whether an option of the running command has its value from a variable or a file, where it may be meant for other runs."""
+    context = _in_use[0].context if _in_use else None
+    if context is None:
+        return False
+    flags = {option_key(parameter): parameter.name for parameter in context.command.params}
+    source: Any = context.get_parameter_source(name) or context.get_parameter_source(flags.get(name, name))
     return bool(source) and source.name in ("ENVIRONMENT", "DEFAULT_MAP")
+
+
+def refuse_useless(flag: str, reason: str) -> None:
+    """Refuse an option that was typed and has no use in this run. One that a variable or a file sets may be meant for others, and is skipped.
+
+    Args:
+        flag: as typed, `--array`. reason: the whole message.
+    Raises:
+        UsageError: it was typed.
+    """
+    if not is_set_elsewhere(flag.lstrip("-").replace("-", "_")):
+        raise UsageError(reason)
+    detail(f"{flag} is skipped, since it was not typed: {reason}")
 
 
 class Configuration:
@@ -83,6 +101,8 @@ class Configuration:
         self.path, self.context = path, context
         for source in self.sources():
             detail(f"in force: {source}")
+        for name in option_variables(self.root)[1] if is_verbose() and path != ("doctor",) else ():
+            detail(f"{name}: no option has this variable")
         keys = {option_key(parameter) for parameter in context.command.params}
         for setting in self.settings if path != ("doctor",) else ():
             if setting.section and setting.applies_to(path) and setting.key not in keys:
@@ -94,7 +114,7 @@ class Configuration:
         """The values of all files, checked; of two for the same option the later one wins.
 
         Raises:
-            UserError: a key that no command has, or a value of the wrong type, with the file and the nearest known name.
+            SettingError: a key that no command has, or a value of the wrong type, with the file and the nearest known name.
         """
         settings = [setting for file in reversed(configuration_files()) for setting in read_settings(file)]
         if settings:

@@ -10,6 +10,7 @@ import typer
 
 from imagebind_cli.cli.cluster import CLUSTER_FLAGS, ClusterOptions
 from imagebind_cli.cli.command import modality_group
+from imagebind_cli.cli.configuration import refuse_useless
 from imagebind_cli.cli.estimate import write_estimate
 from imagebind_cli.cli.flags import (
     ArrayType,
@@ -119,15 +120,17 @@ def embed_command(
 ) -> None:
     """Embed inputs and write each vector to a store or to stdout."""
     if retry_errors and errors is None:
-        raise UsageError("--retry-errors takes the inputs that --errors FILE lists; give --errors FILE")
+        refuse_useless("--retry-errors", "--retry-errors takes the inputs that --errors FILE lists; give --errors FILE")
+        retry_errors = False
     if retry_errors and not inputs and manifest is None and boxes is None:
         raise UsageError("--retry-errors selects among the inputs; give the same inputs again, or - for stdin")
     if verify and output is None:
-        raise UsageError("--verify compares inputs with what a store holds; give -o STORE")
+        refuse_useless("--verify", "--verify compares inputs with what a store holds; give -o STORE")
+        verify = False
     if array is not ArrayType.float32 and output is None and live_options.memory is None:
-        raise UsageError("--array is the number type of a store; give -o STORE")
+        refuse_useless("--array", "--array is the number type of a store; give -o STORE")
     if as_json and not dry_run:
-        raise UsageError("--json is the form of --dry-run; vectors on stdout are JSON lines anyway")
+        refuse_useless("--json", "--json is the form of --dry-run; vectors on stdout are JSON lines anyway")
     remote = server_model(context, server)
     if dry_run and remote is not None:
         raise UsageError("--dry-run estimates the time of a model here; leave --server out")
@@ -163,7 +166,7 @@ def embed_command(
         "batch_size": batch_size,
         "workers": workers,
         "item_timeout": item_timeout,
-        **given_options(modality, chosen),
+        **given_options(modality, chosen, has_boxes=boxes is not None),
     }
     if dry_run:
         write_estimate(corpus.estimate(space, modality, given, output, **job), as_json)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
 import typer
 
 from imagebind_cli import registry
-from imagebind_cli.cli.configuration import is_set_elsewhere
+from imagebind_cli.cli.configuration import is_set_elsewhere, refuse_useless
 from imagebind_cli.cli.talk import detail, say
 from imagebind_cli.cli.verbosity import OUTPUT
 from imagebind_cli.errors import UsageError
@@ -141,13 +141,19 @@ def with_reading_flags(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def given_options(modality: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the reading options that were given, without those of variables and files that the modality does not have."""
+def given_options(modality: str, chosen: Mapping[str, Any], has_boxes: bool = True) -> dict[str, Any]:
+    """Return the reading options that were given, without those of variables and files that have no use here.
+
+    has_boxes: whether the inputs have boxes, to which some options apply.
+    """
     known = modality_flags([modality])
     given = {name: str(value) if isinstance(value, enum.Enum) else value for name, value in chosen.items() if value is not None}
     for name in [name for name in given if name not in known and is_set_elsewhere(name)]:
         detail(f"{name.replace('_', '-')} is not an option of {modality}: skipped, since it was not typed")
         del given[name]
+    if not has_boxes and "region_shape" in given and is_set_elsewhere("region_shape"):
+        detail("region-shape is of boxes, and there are none: skipped, since it was not typed")
+        del given["region_shape"]
     return given
 
 
@@ -204,7 +210,8 @@ def column_names(columns: Iterable[str] | None, manifest: Path | None) -> dict[s
     if unknown is not None:
         raise UsageError(f"--column {unknown}={names[unknown]}: unknown name {unknown!r}; choose from {', '.join(known)}")
     if names and manifest is None:
-        raise UsageError("--column names columns of a --manifest; give that file")
+        refuse_useless("--column", "--column names columns of a --manifest; give that file")
+        return {}
     return names
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagebind_cli.cli.configuration import refuse_useless
 from imagebind_cli.cli.flags import column_names
 from imagebind_cli.cli.talk import say
 from imagebind_cli.errors import UsageError
@@ -38,7 +39,7 @@ def command_inputs(
 
     columns = column_names(column, manifest or boxes)
     if pictures is not None and boxes is None:
-        raise UsageError("--pictures are those of a list of detections; give it as --boxes FILE")
+        refuse_useless("--pictures", "--pictures are those of a list of detections; give it as --boxes FILE")
     regions = None if boxes is None else read_boxes(boxes, modality, pictures, {} if manifest else columns)
     if manifest is not None and arguments:
         raise UsageError("give inputs or --manifest, not both")

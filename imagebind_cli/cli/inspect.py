@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imagebind_cli.cli.configuration import refuse_useless
 from imagebind_cli.cli.flags import Memory, parse_bytes
 from imagebind_cli.cli.output import write, write_lines
 from imagebind_cli.cli.talk import say
@@ -72,9 +73,10 @@ def inspect_command(
         raise UsageError(f"{len(paths)} stores: give one, a pattern in quotes, or two with --pairs")
     for flag, value in (("--truth", truth), ("-k", k), ("--exact", exact or None)) if pairs is not None else ():
         if value is not None:
-            raise UsageError(f"{flag} is of one store, and --pairs compares two")
+            refuse_useless(flag, f"{flag} is of one store, and --pairs compares two")
     if column and pairs in (None, "ids", "stem"):
-        raise UsageError("--column names columns of a --pairs FILE; give that file")
+        refuse_useless("--column", "--column names columns of a --pairs FILE; give that file")
+        column = None
     limit, thresholds = parse_bytes(memory), _thresholds(threshold or ())
 
     from imagebind_cli.insight.findings import NEIGHBOURS, inspect_pairs, inspect_store
@@ -118,6 +120,9 @@ def _table(inspection: StoreInspection) -> Iterable[str]:
         yield f"{finding.kind:<9} {finding.score:>7.4f}  {ids}{label}"
 
 
+COSINES = {"outliers": "outliers", "pairs": "pairs disagree"}  # kinds of findings below a cosine, which is at least -1
+
+
 def _summary(inspection: StoreInspection, noun: str) -> Iterable[str]:
     found = Counter(finding.kind for finding in inspection.findings)
     copied = sum(len(finding.ids) for finding in inspection.findings if finding.kind == "copies")
@@ -129,5 +134,8 @@ def _summary(inspection: StoreInspection, noun: str) -> Iterable[str]:
     }
     yield f"{inspection.items:,} {noun} inspected{'' if inspection.exact else '; neighbours are of the 16 nearest cells, --exact compares all'}"
     for kind, threshold in inspection.thresholds.items():
-        yield words[kind].format(threshold)
+        if kind in COSINES and threshold < -1:
+            yield f"0 {COSINES[kind]}: none stand out; the threshold is lower than any cosine"
+        else:
+            yield words[kind].format(threshold)
     yield from inspection.notes

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from imagebind_cli.cli.configuration import is_set_elsewhere
+from imagebind_cli.cli.configuration import refuse_useless
 from imagebind_cli.cli.flags import input_option, output_option
 from imagebind_cli.cli.output import write
 from imagebind_cli.cli.talk import Talk, line_if_stopped, say
@@ -64,17 +64,17 @@ def hidden_live_flags() -> dict[str, Any]:
 def refuse_without_live(live: LiveOptions) -> None:
     """Refuse flags of a stream where none is read."""
     for flag, value in {
-        "format": live.format, "rate": live.sample_rate, "size": live.size, "behind": live.behind, "memory": live.memory
+        "--format": live.format, "--sample-rate": live.sample_rate, "--size": live.size, "--behind": live.behind, "--memory": live.memory
     }.items():  # fmt: skip
         if value is not None:
-            raise UsageError(f"--{flag} is of a live stream; give --live")
+            refuse_useless(flag, f"{flag} is of a live stream; give --live")
 
 
 def refuse_with_live(flags: Mapping[str, Any]) -> None:
     """Refuse the first flag that was typed and has no use for a stream. flags: by name."""
     for flag, value in flags.items():
-        if value not in (None, False, [], ()) and not is_set_elsewhere(flag):
-            raise UsageError(f"--{flag.replace('_', '-')}: a live stream has no use for it")
+        if value not in (None, False, [], ()):
+            refuse_useless(name := f"--{flag.replace('_', '-')}", f"{name}: a live stream has no use for it")
 
 
 def stream_format(live: LiveOptions, chosen: Mapping[str, Any]) -> StreamFormat:

@@ -15,6 +15,7 @@ import typer
 
 from imagebind_cli import registry
 from imagebind_cli.cli.command import ModalityCommand, ModalityGroup, modality_group
+from imagebind_cli.cli.configuration import refuse_useless
 from imagebind_cli.cli.flags import (
     BatchSize,
     Column,
@@ -150,7 +151,8 @@ def locate_command(
     if bool(like) != bool(store):
         raise UsageError("--like ID is an item of a --store STORE; give both")
     if weights is not None and not parts:
-        raise UsageError("--weights are of queries given as options")
+        refuse_useless("--weights", "--weights are of queries given as options")
+        weights = None
     if fine and method is not None:
         raise UsageError("--fine is --method both; give one of them")
     chosen_method = "both" if fine else str(method or Method.shares)

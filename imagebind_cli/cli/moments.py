@@ -14,6 +14,7 @@ import typer
 
 from imagebind_cli import registry
 from imagebind_cli.cli.command import single_command
+from imagebind_cli.cli.configuration import refuse_useless
 from imagebind_cli.cli.flags import (
     BatchSize,
     Config,
@@ -165,7 +166,8 @@ def moments_command(
     if suite is None and not recordings:
         raise UsageError("give a RECORDING: a store of windows, a sound, a video, a table of motion")
     if weights is not None and not parts:
-        raise UsageError("--weights are of queries given as options; a line of --queries has its own")
+        refuse_useless("--weights", "--weights are of queries given as options; a line of --queries has its own")
+        weights = None
     numbers = read_weights(weights, len(parts)) if weights is not None else None
 
     from imagebind_cli.grounding.curves import MomentOptions
@@ -197,7 +199,7 @@ def moments_command(
         truths = read_moment_truth(truth)
     kinds = {kind for kind, _ in parts} | {*split_inputs(recordings, modality and str(modality))[1]}
     options = options_among(None if queries else kinds, chosen, "query")
-    results = Results(plain, html, plot, cut, root or Path(), choice)
+    results = Results(plain, html, _plot_of_one_query(plot, queries), cut, root or Path(), choice)
     results.check()
     with ExitStack() as stack:
         talk = stack.enter_context(Talk(errors, done="answered"))
@@ -226,6 +228,14 @@ def moments_command(
     exit_if_bad(talk.has_failures)
 
 
+def _plot_of_one_query(plot: Path | None, queries: Path | None) -> Path | None:
+    """Return the file of --plot, None where there are many queries."""
+    if plot is not None and queries is not None:
+        refuse_useless("--plot", "--plot draws the scores of one query; --html has a timeline for each of --queries")
+        return None
+    return plot
+
+
 def _check_request(
     has_parts: bool, queries: Path | None, truth: Path | None, suite: str | None, report: Path | None, shown: Mapping[str, Any]
 ) -> None:
@@ -234,12 +244,10 @@ def _check_request(
         raise UsageError("give a query (--text, --audio, …, --like, --vector), or --queries FILE of many, or --truth FILE, or --suite NAME")
     scored = "--truth" if truth is not None else "--suite" if suite is not None else None
     if report is not None and scored is None:
-        raise UsageError("--report has the scores of --truth FILE or of a --suite")
+        refuse_useless("--report", "--report has the scores of --truth FILE or of a --suite")
     for flag, value in shown.items() if scored else ():
         if value is not None:
-            raise UsageError(f"{flag} shows moments, and {scored} gives predictions and scores alone")
-    if shown["--plot"] is not None and queries is not None:
-        raise UsageError("--plot draws the scores of one query; --html has a timeline for each of --queries")
+            refuse_useless(flag, f"{flag} shows moments, and {scored} gives predictions and scores alone")
 
 
 def _run_suite(

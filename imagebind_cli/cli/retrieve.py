@@ -15,6 +15,7 @@ import typer
 
 from imagebind_cli import registry
 from imagebind_cli.cli.command import HeadedCommand, plain_help, single_command
+from imagebind_cli.cli.configuration import refuse_useless
 from imagebind_cli.cli.flags import (
     NMS,
     BatchSize,
@@ -173,13 +174,16 @@ def retrieve_command(
     if sum((bool(parts), queries is not None, pairs is not None)) != 1:
         raise UsageError(f"give a query (--text, --image, …, --like, --vector), or --queries, or --pairs{' alone' if parts else ''}")
     if weights is not None and not parts:
-        raise UsageError("--weights are of queries given as options; a line of --queries has its own")
+        refuse_useless("--weights", "--weights are of queries given as options; a line of --queries has its own")
+        weights = None
     for name in SEARCHES if pairs is not None else ():
         if context.get_parameter_source(name).name != "DEFAULT":  # type: ignore[union-attr]
             flag = "-k" if name == "k" else f"--{name.replace('_', '-')}"
-            raise UsageError(f"{flag} is of a search, and --pairs gives scores alone; to see answers: retrieve A --queries B {flag} …")
+            reason = f"{flag} is of a search, and --pairs gives scores alone; to see answers: retrieve A --queries B {flag} …"
+            refuse_useless(flag, reason)
     if column and (pairs is None or pairs == "ids"):
-        raise UsageError("--column names columns of a --pairs FILE; give that file")
+        refuse_useless("--column", "--column names columns of a --pairs FILE; give that file")
+        column = None
     options = options_among(None if queries else {kind for kind, _ in parts}, chosen, "query")
     numbers = read_weights(weights, len(parts)) if weights is not None else None
 

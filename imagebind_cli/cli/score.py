@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagebind_cli.cli.command import HeadedCommand, single_command
+from imagebind_cli.cli.configuration import refuse_useless
 from imagebind_cli.cli.flags import (
     BatchSize,
     Config,
@@ -94,7 +95,8 @@ def score_command(
     if rows and as_json:
         raise UsageError("--rows and --json exclude each other")
     if column and pairs in (None, "ids", "stem"):
-        raise UsageError("--column names columns of a --pairs FILE; give that file")
+        refuse_useless("--column", "--column names columns of a --pairs FILE; give that file")
+        column = None
     kinds = None if modalities is None else [name.strip() for name in modalities.split(",")]
     limit, columns = parse_bytes(memory), parse_columns(column or ())
 

@@ -14,9 +14,13 @@ import typer
 from imagebind_cli.cli.parser import PARSER_ERROR, CommandPath, option_key, shorten
 from imagebind_cli.cli.verbosity import verbosity_options
 from imagebind_cli.documents import read_toml
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UsageError
 
 FILE = "imagebind.toml"
+
+
+class SettingError(UsageError):
+    """A value of a file that no command takes; its message names the file."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,12 @@ def check_setting(setting: Setting, commands: Mapping[CommandPath, Any]) -> None
     """Refuse a value that no command takes.
 
     Raises:
-        UserError: a section or key that does not exist, or a value of the wrong type, with the file and the nearest known name.
+        SettingError: a section or key that does not exist, or a value of the wrong type, with the file and the nearest known name.
     """
     section = setting.section
     if section not in commands:
         known = [" ".join(path) for path in commands if path]
-        raise UserError(f"{setting.file}: [{' '.join(section)}]: no such command{_nearest(' '.join(section), known)}")
+        raise SettingError(f"{setting.file}: [{' '.join(section)}]: no such command{_nearest(' '.join(section), known)}")
     options = [
         (command, parameter)
         for path, command in commands.items()
@@ -79,7 +83,7 @@ def check_setting(setting: Setting, commands: Mapping[CommandPath, Any]) -> None
     fitting = [(command, parameter) for command, parameter in options if option_key(parameter) == setting.key]
     if not fitting:
         known = sorted({key for _, parameter in options if (key := option_key(parameter))})
-        raise UserError(f"{setting}: no such option{_nearest(setting.key, known)}")
+        raise SettingError(f"{setting}: no such option{_nearest(setting.key, known)}")
     for command, parameter in fitting:
         _check_value(setting, command, parameter)
 
@@ -94,14 +98,14 @@ def _check_value(setting: Setting, command: Any, parameter: Any) -> None:
     value = setting.value
     values = value if isinstance(value, list) else [value]
     if isinstance(value, list) and not parameter.multiple:
-        raise UserError(f"{setting}: one value is needed, not a list")
+        raise SettingError(f"{setting}: one value is needed, not a list")
     try:
         parsed = parameter.process_value(typer.Context(command), value_as_typed(parameter, value))
     except PARSER_ERROR as error:
-        raise UserError(f"{setting}: {shorten(error.message)}") from None
+        raise SettingError(f"{setting}: {shorten(error.message)}") from None
     for entry, option in zip(values, parsed if parameter.multiple else [parsed], strict=True):
         if _kind(entry) != _kind(option):
-            raise UserError(f"{setting}: {_kind(option)} is needed, not {_kind(entry)}: {entry!r}")
+            raise SettingError(f"{setting}: {_kind(option)} is needed, not {_kind(entry)}: {entry!r}")
 
 
 def value_as_typed(parameter: Any, value: Any) -> Any:

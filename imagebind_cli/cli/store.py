@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagebind_cli.cli.command import HeadedCommand
+from imagebind_cli.cli.configuration import refuse_useless
 from imagebind_cli.cli.flags import ArrayType, DryUpload, Licence, Private
 from imagebind_cli.cli.inspect import inspect_command
 from imagebind_cli.cli.map import map_command
@@ -160,7 +161,7 @@ def export_command(
     if into_database and clip_retrieval:
         raise UsageError("--clip-retrieval writes a folder, and -o is a database")
     if table is not None and not into_database:
-        raise UsageError("--table is for a database: -o postgresql://USER@HOST/DATABASE")
+        refuse_useless("--table", "--table is for a database: -o postgresql://USER@HOST/DATABASE")
     reader = open_store(path)
     thumbnail = _thumbnails(reader) if media else None
     if not into_database:

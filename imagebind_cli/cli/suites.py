@@ -9,6 +9,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 
+from imagebind_cli.cli.configuration import refuse_useless
 from imagebind_cli.cli.output import check_output_file
 from imagebind_cli.errors import UsageError
 
@@ -81,7 +82,7 @@ def refuse_with_suite(given: Mapping[str, Any]) -> None:
     """
     for name, value in given.items():
         if value:
-            raise UsageError(f"{name}: a suite has its own")
+            refuse_useless(name, f"{name}: a suite has its own")
 
 
 def refuse_without_suite(given: Mapping[str, Any]) -> None:
@@ -92,7 +93,7 @@ def refuse_without_suite(given: Mapping[str, Any]) -> None:
     """
     for name, value in given.items():
         if value:
-            raise UsageError(f"{name}: only a --suite takes it")
+            refuse_useless(name, f"{name}: only a --suite takes it")
 
 
 def check_suite_report(path: Path | None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagebind_cli.cli.command import HeadedCommand, single_command
+from imagebind_cli.cli.configuration import refuse_useless
 from imagebind_cli.cli.output import write, write_json_line
 from imagebind_cli.cli.talk import exit_if_bad, say
 from imagebind_cli.errors import UsageError, writing
@@ -143,11 +144,12 @@ def train_command(
     if not pairs and recipe is None and distil is None:
         raise UsageError("nothing to train: give --pairs image-depth, --recipe, or --distil TEACHER")
     if student is not None and distil is None:
-        raise UsageError("--student is for --distil; otherwise give --model")
+        refuse_useless("--student", "--student is for --distil; otherwise give --model")
+        student = None
     if sum((dry_run, overfit is not None, profile)) > 1:
         raise UsageError("--dry-run, --overfit and --profile exclude each other; choose one")
     if as_json and not dry_run:
-        raise UsageError("--json is for --dry-run; a run prints its summary as JSON anyway")
+        refuse_useless("--json", "--json is for --dry-run; a run prints its summary as JSON anyway")
     if out is None and not dry_run and overfit is None:
         raise UsageError("--out, the run folder, is missing")
 

@@ -90,8 +90,16 @@ def pull_command(
 
 @app.command("convert")
 def convert_command(
-    sources: Annotated[list[str], typer.Argument(metavar="SRC", help="Published .pth, OpenCLIP weights, or any form of --model.")],
-    folder: Annotated[Path, typer.Argument(metavar="DEST", help="New folder: config.json and one safetensors file per encoder.")],
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SRC... DEST",
+            help="Published .pth, OpenCLIP weights, or any form of --model; then a new folder: config.json and one safetensors file per encoder.",
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DEST", help="The new folder, in place of the last argument.")
+    ] = None,
     config: Config = None,
     dtype: Annotated[
         SmallerType | None,
@@ -113,10 +121,14 @@ def convert_command(
     """
     from imagebind_cli.number_types import ITEMS, convert_rounded
     from imagebind_cli.weights.checkpoint import join
-    from imagebind_cli.weights.convert import convert, only
+    from imagebind_cli.weights.convert import convert, only, refuse_existing
     from imagebind_cli.weights.describe import source_record
     from imagebind_cli.weights.find import find_checkpoint
 
+    sources, folder = (places, output) if output is not None else (places[:-1], Path(places[-1]))
+    if not sources:
+        raise UsageError(f"{folder}: name the weights and the new folder: imagebind weights convert SRC DEST, or SRC -o DEST")
+    refuse_existing(folder)
     if config is not None and len(sources) > 1:
         raise UsageError("--config describes one model; convert each by itself, then join the folders")
     checkpoints = [find_checkpoint(source, config) for source in sources]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagebind_cli.cli.command import modality_group
+from imagebind_cli.cli.configuration import refuse_useless
 from imagebind_cli.cli.flags import (
     BatchSize,
     Boxes,
@@ -46,7 +47,7 @@ from imagebind_cli.cli.suites import open_suite_of
 from imagebind_cli.cli.talk import Talk, exit_if_bad, say
 from imagebind_cli.cli.zeroshot_flags import CLASS_FLAGS, PROBE_FLAGS, REPORT_FLAGS, SUITE_FLAGS, TRUTH_FLAGS, SuiteOptions
 from imagebind_cli.cli.zeroshot_live import print_live_classes
-from imagebind_cli.cli.zeroshot_refusals import refuse_for_several_models, refuse_given, refuse_useless_options
+from imagebind_cli.cli.zeroshot_refusals import refuse_for_several_models, useful_options, useful_report, without_useless
 from imagebind_cli.cli.zeroshot_report import ReportFiles
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
 from imagebind_cli.errors import UsageError
@@ -113,13 +114,15 @@ def zeroshot_command(
     **chosen: Any,
 ) -> None:
     """Classify inputs or stored vectors, or run a published suite."""
-    refuse_useless_options(class_options, truth_options, probe_options, suite_options, manifest or boxes)
-    if pool == "none" and (suite_options.suite or probe_options.shots):
-        raise UsageError("--pool none classifies windows, and the truth is of whole items; leave it out")
-    if report_options.stretches and pool != "none":
-        raise UsageError("--stretches joins windows; give --pool none")
+    class_options, truth_options, probe_options, suite_options = useful_options(
+        class_options, truth_options, probe_options, suite_options, manifest or boxes
+    )
+    if pool == "none" and (suite_options.suite or probe_options.shots or truth_options.truth):
+        refuse_useless("--pool", "--pool none classifies windows, and the truth is of whole items; leave it out")
+        pool = Pool.mean
     has_regions = boxes is not None or chosen.get("tiles") is not None or any(map(_holds_boxes, inputs or ()))
-    report_files.check(bool(suite_options.suite or truth_options.truth), has_regions)
+    report_options = useful_report(report_options, str(pool), has_regions or suite_options.suite is not None)
+    report_files = report_files.checked(bool(suite_options.suite or truth_options.truth), has_regions)
 
     from imagebind_cli import evaluation
 
@@ -160,8 +163,9 @@ def zeroshot_command(
     if suite_options.suite:
         suite = _open_suite(suite_options, (), modality)
         if suite.metric == "recall":
-            for options in (probe_options, class_options):
-                refuse_given(options, vars(options), "this suite ranks captions and has no classes")
+            why = "this suite ranks captions and has no classes"
+            probe_options = without_useless(probe_options, vars(probe_options), why)
+            class_options = without_useless(class_options, vars(class_options), why)
         run = partial(
             evaluation.run_suite,
             suite,
@@ -176,7 +180,10 @@ def zeroshot_command(
     elif modality is None:
         raise UsageError("give the modality of the inputs, or a --suite")
     else:
-        given, reading = command_inputs(modality, inputs, manifest, column, nul, others, boxes, pictures), given_options(modality, chosen)
+        given, reading = (
+            command_inputs(modality, inputs, manifest, column, nul, others, boxes, pictures),
+            given_options(modality, chosen, boxes is not None),
+        )
         if probe_options.shots:
             run = partial(evaluation.few_shot, given, modality, truth_options, probe_options, labels=class_options.labels, reading=reading)
         else:

@@ -3,45 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
+from imagebind_cli.cli.configuration import refuse_useless
 from imagebind_cli.cli.zeroshot_flags import SuiteOptions
 from imagebind_cli.cli.zeroshot_report import ReportFiles
 from imagebind_cli.errors import UsageError
-from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, TruthOptions
+from imagebind_cli.evaluation.options import ClassOptions, ProbeOptions, ReportOptions, TruthOptions
+
+Options = TypeVar("Options", ClassOptions, TruthOptions, ProbeOptions, SuiteOptions)
 
 
-def refuse_useless_options(
+def useful_options(
     class_options: ClassOptions, truth_options: TruthOptions, probe: ProbeOptions, suite: SuiteOptions, manifest: Path | None
-) -> None:
-    """Refuse options that do not apply: those of a suite without one, those of a probe without one, and the reverse.
+) -> tuple[ClassOptions, TruthOptions, ProbeOptions, SuiteOptions]:
+    """Return the options without those that do not apply: those of a suite without one, those of a probe without one, and the reverse.
 
     Raises:
-        UsageError: one was given.
+        UsageError: one of them was typed.
     """
     if suite.suite:
-        refuse_given(class_options, ["labels"], "a suite has its own")
-        refuse_given(truth_options, ["truth", "metric"], "a suite has its own")
+        class_options = without_useless(class_options, ["labels"], "a suite has its own")
+        truth_options = without_useless(truth_options, ["truth", "metric"], "a suite has its own")
         if manifest is not None:
             raise UsageError("--manifest and --boxes: a suite has its own")
     else:
-        refuse_given(suite, vars(suite), "only a --suite takes it")
+        suite = without_useless(suite, vars(suite), "only a --suite takes it")
+    if probe.shots and not (suite.suite or truth_options.truth):
+        refuse_useless("--shots", "--shots learns from the truth; give --truth")
+        probe = replace(probe, shots=None)
     if probe.shots:
-        refuse_given(class_options, vars(class_options).keys() - {"labels"}, "a probe has no use for it")
+        class_options = without_useless(class_options, vars(class_options).keys() - {"labels"}, "a probe has no use for it")
     else:
-        refuse_given(probe, vars(probe), "it belongs to --shots")
-        refuse_given(suite, ["shots_option", "fold"], "it belongs to --shots")
+        probe = without_useless(probe, vars(probe), "it belongs to --shots")
+        suite = without_useless(suite, ["shots_option", "fold"], "it belongs to --shots")
+    return class_options, truth_options, probe, suite
 
 
-def refuse_given(options: object, names: Iterable[str], why: str) -> None:
-    """Refuse the first of these options, by its name, that was given.
+def useful_report(report: ReportOptions, pool: str, has_regions: bool) -> ReportOptions:
+    """Return the report's options without stretches where whole items are classified, and without nms where there are no regions.
 
     Raises:
-        UsageError: one was given, and why that is wrong.
+        UsageError: one of them was typed.
+    """
+    if report.stretches and pool != "none":
+        refuse_useless("--stretches", "--stretches joins windows; give --pool none")
+        report = replace(report, stretches=False)
+    if report.nms is not None and not has_regions:
+        refuse_useless(
+            "--nms", "--nms is of overlapping regions, and these inputs have none: give --boxes or --tiles, or a store of regions"
+        )
+        report = replace(report, nms=None)
+    return report
+
+
+def without_useless(options: Options, names: Iterable[str], why: str) -> Options:
+    """Return options without the given ones of these names, which have no use in this run.
+
+    Raises:
+        UsageError: one was typed, and why that is wrong.
     """
     for name in names:
         if getattr(options, name) is not None:
-            raise UsageError(f"--{name.replace('_', '-')}: {why}")
+            refuse_useless(flag := f"--{name.replace('_', '-')}", f"{flag}: {why}")
+            options = replace(options, **{name: None})
+    return options
 
 
 def refuse_for_several_models(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagebind_cli.cli.configuration import refuse_useless
 from imagebind_cli.cli.output import STDOUT, check_output_file, write_report_file
-from imagebind_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from imagebind_cli.evaluation import Classification, Comparison
@@ -27,20 +27,26 @@ class ReportFiles:
         """Whether stdout is for the report, and not for the rows."""
         return self.report == STDOUT
 
-    def check(self, has_truth: bool, has_regions: bool) -> None:
-        """Refuse files that could not be written at the end of the run.
+    def checked(self, has_truth: bool, has_regions: bool) -> ReportFiles:
+        """Refuse files that could not be written at the end of the run, and leave out those that have no use in it.
 
         Raises:
             UsageError: there is neither truth to report on nor regions to show. UserError: a folder does not exist, or matplotlib is missing.
         """
-        for path in filter(None, (self.report, self.html, self.plot)):
-            if not (has_truth or (has_regions and path == self.html)):
-                raise UsageError("--report, --html and --plot compare with the truth; give --truth")
-            check_output_file(path)
-        if self.plot:
+        useful = self
+        for name, path in vars(self).items():
+            if path is None:
+                continue
+            if has_truth or (has_regions and name == "html"):
+                check_output_file(path)
+            else:
+                refuse_useless(f"--{name}", "--report, --html and --plot compare with the truth; give --truth")
+                useful = replace(useful, **{name: None})
+        if useful.plot:
             from imagebind_cli.pages.classification import check_plot
 
             check_plot()
+        return useful
 
     def write(self, result: Classification, regions: RegionCards | None) -> None:
         """Write the files. regions: for the page.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from imagebind_cli.sources import BoxFile, Failure, Inputs, Item
 from imagebind_cli.space import Space
 from imagebind_cli.store import check_writable
 
+LISTED_FIRST = 16  # inputs, before the cluster is started
 SHARES = 64  # by default, whatever the cluster, so that a later run on another one finds the same outputs
 
 
@@ -98,7 +100,10 @@ def embed_on_cluster(
     regions = None if given.boxes is None else replace(given.boxes, pictures=[], failures=(), notes=())
     work = EmbedBlocks(modality, place, None if errors is None else Path(errors), model, config, device, dtype, regions, job)
     listener.begin(0, partial(given.count, (modality,), frames))
-    run_blocks(work, distinct(given.items((modality,), None, frames), listener), shares, cluster, listener, device != "cpu")
+    items = readable(distinct(given.items((modality,), None, frames), listener), listener, errors)
+    if items is None:
+        return listener
+    run_blocks(work, items, shares, cluster, listener, device != "cpu")
     remove_empty(work.errors, shares)
     return listener
 
@@ -134,9 +139,26 @@ def preprocess_on_cluster(
     shares = shares_of(place, cluster.shares)
     listener.begin(0, partial(given.count, names, frames))
     own = partial(_is_output, outputs=[str(Share(1, shares).name(place)).replace("-00001-of-", "-%05d-of-", 1)])
-    run_blocks(work, distinct(given.items(names, own, frames), listener), shares, cluster, listener, False)
+    items = readable(distinct(given.items(names, own, frames), listener), listener, errors)
+    if items is None:
+        return listener
+    run_blocks(work, items, shares, cluster, listener, False)
     remove_empty(work.errors, shares)
     return listener
+
+
+def readable(items: Iterator[Item | Failure], listener: Listener, errors: object) -> Iterator[Item | Failure] | None:
+    """Return the items; None where none of them can be read, which the listener receives, so that no cluster is started for a misspelt name.
+
+    errors: the file of failures, if there is one; its shares' files are written on the cluster.
+    """
+    first = list(islice(items, LISTED_FIRST))
+    if errors is not None or len(first) == LISTED_FIRST or not all(isinstance(item, Failure) for item in first):
+        return chain(first, items)
+    for item in first:
+        assert isinstance(item, Failure)
+        listener.failure(item.id, item.reason)
+    return None
 
 
 def remove_empty(errors: Path | None, shares: int) -> None:

@@ -100,7 +100,7 @@ def embed(
             keep, stored = output, 0
         else:
             record = loaded.record(modality, reading, pool) | given.record() | {"array": array}
-            resume.store = store = stack.enter_context(Store(Path(output), record))
+            resume.store = store = stack.enter_context(Store(Path(output), record, keep_empty=share is not None))
             keep, stored = store.append, store.stored
         listener.begin(stored, partial(_count, given, modality, frames, share))
         chosen = resume.choose(items)

@@ -32,6 +32,8 @@ def classify_by_probe(task: Task, options: ProbeOptions, examples: Task | None, 
     assert truth is not None
     labels = [truth.of(id, meta) for id, meta in zip(source.ids, source.metas, strict=True)]
     names = [label.name for label in task.labels or ()] or sorted({label for of_item in labels for label in of_item or ()})
+    if len(names) < 2:
+        raise UserError(f"a probe needs at least two classes; the true labels have {f'{names[0]!r} alone' if names else 'none'}")
     tally = task.tally(names)
     for id in failed:
         tally.fail(id)

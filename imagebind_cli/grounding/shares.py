@@ -53,7 +53,7 @@ def check_dense(encoder: Encoder) -> None:
     """Refuse an encoder that shares cannot be computed for.
 
     Raises:
-        UsageError: it is of texts, has another pooling, an MLP as its head, merges tokens, or has weights rounded to int8.
+        UsageError: it is of texts, has another pooling, an MLP as its head, merges tokens, or computes its linear layers in int8.
     """
     if encoder.config.pool != "cls" or encoder.config.vocabulary:
         raise UsageError("shares are of patches, and an encoder of texts has none")
@@ -62,7 +62,7 @@ def check_dense(encoder: Encoder) -> None:
     if not isinstance(encoder.trunk, Transformer):
         raise UsageError("shares are of patches, and this encoder merges them; load it without merge")
     if not all(isinstance(block, Block) and isinstance(block.attn.out, nn.Linear) for block in encoder.trunk.blocks):
-        raise UsageError("shares need an encoder whose weights are not rounded to int8")
+        raise UsageError("shares need exact linear layers, and this encoder computes them in int8")
 
 
 def _terms(attention: Attention, x: Tensor, relative: Tensor | None) -> Tensor:

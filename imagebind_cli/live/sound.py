@@ -32,6 +32,8 @@ class SoundCutter:
     def __init__(self, config: EncoderConfig, options: AudioOptions, format: StreamFormat) -> None:
         """Raises UsageError where the format lacks something, or is unknown."""
         name, _, channels = (format.samples or "").lower().replace("_", "").partition(":")
+        if format.samples is None:
+            raise UsageError(f"format: that of a live sound's samples is needed; choose from {', '.join(FORMATS)}; s16le:2 is stereo")
         if name not in FORMATS:
             raise UsageError(f"unknown format {format.samples!r} of a live sound; choose from {', '.join(FORMATS)}; s16le:2 is stereo")
         if channels and not (channels.isdecimal() and 1 <= int(channels) <= MOST_CHANNELS):

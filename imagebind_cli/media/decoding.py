@@ -12,6 +12,10 @@ from typing import BinaryIO
 Source = str | os.PathLike[str] | BinaryIO  # a path, or an open binary file that can seek
 
 
+class RefusedFile(ValueError):
+    """A file that a library refuses; the message says why, and `decoding` adds what the file was read as."""
+
+
 @contextmanager
 def decoding(kind: str) -> Iterator[None]:
     """Turn whatever is raised on a bad file into `ValueError("not a readable KIND: …")`. As a decorator it guards a whole function.
@@ -31,6 +35,8 @@ def _is_telling(error: Exception) -> bool:
     """Check whether an exception's own words are for the user."""
     if isinstance(error, OSError) and error.errno and type(error).__module__ == "builtins":
         return True
+    if isinstance(error, RefusedFile):
+        return False
     return type(error) is ValueError or isinstance(error, MemoryError) or type(error).__module__.startswith("imagebind_cli.")
 
 

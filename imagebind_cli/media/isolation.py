@@ -292,7 +292,7 @@ def _portable_error(error: Exception) -> Exception:
         return error
     if isinstance(error, MemoryError):  # a subclass from NumPy or PyAV
         return MemoryError(str(error))
-    return RuntimeError(str(error) or type(error).__name__)
+    return RuntimeError(str(getattr(error, "strerror", None) or error) or type(error).__name__)
 
 
 def _end_with_parent(descriptor: int) -> None:

@@ -15,7 +15,8 @@ from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from imagebind_cli.media.decoding import Source
+from imagebind_cli.file_kinds import HEAD, seeming_kind
+from imagebind_cli.media.decoding import RefusedFile, Source, first_bytes
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -59,7 +60,7 @@ def open_container(source: Source) -> InputContainer:
     """Open a container at its beginning. A file that names others, such as a playlist, is refused, so that nothing else is read.
 
     Raises:
-        FFmpegError: it cannot be read, or is of a kind that is refused.
+        RefusedFile: it is not a sound or video, or of a kind that is refused. FFmpegError: it cannot be read.
     """
     import av
 
@@ -69,9 +70,14 @@ def open_container(source: Source) -> InputContainer:
     place = f"file:{os.fspath(source)}" if isinstance(source, str | os.PathLike) else source
     try:
         return av.open(place, mode="r", options={"format_whitelist": _formats()})
-    except av.ArgumentError as error:
-        reason = "it is text, a list of other files, or data without a header, and none of these is read"
-        raise av.ArgumentError(error.errno or 0, reason) from None
+    except (av.ArgumentError, av.InvalidDataError, av.error.EOFError) as error:
+        name = os.path.basename(os.fspath(source)) if isinstance(source, str | os.PathLike) else ""
+        kind = seeming_kind(first_bytes(source, HEAD), str(name))
+        if kind is not None:
+            raise RefusedFile(f"it seems to be {kind}") from None
+        if not isinstance(error, av.ArgumentError):
+            raise RefusedFile("its format is not known, or it is damaged") from None
+        raise RefusedFile("it is a list of other files, or data without a header, and neither is read") from None
 
 
 @dataclass(frozen=True)

@@ -68,14 +68,16 @@ class Rewritable(Protocol):
 class Store:
     """A store of embeddings being written. Use it as a context manager.
 
-    format: what writes its files. provenance: as given, plus the assumptions made during the run; its `array` is the number type, float32 or float16.
+    format: what writes its files. keep_empty: leave a new store that got no row.
+    provenance: as given, plus the assumptions made during the run; its `array` is the number type, float32 or float16.
 
     Raises:
         UserError: see `check_writable`; the store exists and has another provenance, or is not a store; another process is writing to it.
     """
 
-    def __init__(self, path: Path, provenance: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, provenance: Mapping[str, Any], keep_empty: bool = True) -> None:
         check_writable(path)
+        self._keep_empty = keep_empty
         self.path, self.provenance = path, {"array": "float32"} | dict(provenance) | {"assumptions": []}
         self._is_new = not path.exists()
         try:
@@ -106,7 +108,7 @@ class Store:
                     self.format.close()
             finally:
                 self.format.release()
-                if kind is not None and self._is_new and not self._grew:
+                if self._is_new and not self._grew and (kind is not None or not self._keep_empty):
                     self._remove()
 
     @property

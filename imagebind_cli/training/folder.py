@@ -103,19 +103,21 @@ def _description(plan: Plan) -> dict[str, Any]:
 def _compare(folder: Path, description: Mapping[str, Any]) -> None:
     recorded = read_sealed_object(folder / RUN)
     recorded["recipe"] = _with_defaults(recorded.get("recipe"))
+    saved = any((folder / CHECKPOINTS).glob("step-*.safetensors"))
+    remedy = "choose another --out" if saved else "it has saved no step yet: delete it, or choose another --out"
     before, now = (dict(_flat({key: values[key] for key in description if key in values}, "")) for values in (recorded, description))
     irrelevant = {f"recipe.{key}" for key in keys_without_effect()}
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) != now.get(key) and key not in irrelevant:
             if key == "augmentation":
-                raise UserError(f"{folder} was begun by a version of imagebind with other augmentations; choose another --out")
+                raise UserError(f"{folder} was begun by a version of imagebind with other augmentations; {remedy}")
             had, has = before.get(key, "nothing"), now.get(key, "nothing")
             if key.startswith("weights.") and is_earlier(had):
                 raise UserError(
                     f"{folder} was begun by an earlier version of imagebind, whose fingerprints of weights cannot be compared; "
-                    f"if the weights are still the same, replace {had!r} with {has!r} in its {RUN}, else choose another --out"
+                    f"if the weights are still the same, replace {had!r} with {has!r} in its {RUN}, else {remedy}"
                 )
-            raise UserError(f"{folder} was begun with {key.removeprefix('recipe.')} = {had}, not {has}; choose another --out")
+            raise UserError(f"{folder} was begun with {key.removeprefix('recipe.')} = {had}, not {has}; {remedy}")
 
 
 def _with_defaults(recipe: Any) -> Any:

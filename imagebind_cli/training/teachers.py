@@ -103,12 +103,17 @@ def check_teacher(pair: PairRecipe, data: PairData, number: int, dim: int) -> No
     """Check a pair's teacher before its weights are read.
 
     Raises:
-        UserError: its vectors are too short, or a row has none.
+        UserError: its vectors are too short, a row has none, or there are too few rows for as many directions as the student's space has.
     """
-    reduction(pair, dim)
+    kind, ids = reduction(pair, dim), data.ids(number)
     assert pair.teacher is not None
+    if kind is not None and (count := len(set(ids))) <= dim:  # centred, they spread along one direction fewer
+        raise UserError(
+            f"{pair.name}: {count:,} samples spread along at most {max(count - 1, 0):,} directions, and the student's space has {dim:,}; "
+            f"give at least {dim + 1:,} samples, or a student of a smaller space"
+        )
     if is_vector_file(pair.teacher.model):
-        _stored_vectors(pair.teacher.model, data.ids(number))
+        _stored_vectors(pair.teacher.model, ids)
 
 
 def teacher_record(pair: PairRecipe, data: PairData, number: int) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,10 @@ def _named(name: str, config: ModelConfig | ForeignConfig | None) -> Checkpoint:
         published = published_models()
         if name in published:
             return _published(published[name], config)
-        known = ", ".join(dict.fromkeys([*filter(is_bundled, [BUNDLED]), *model_config.packaged_names(), *published]))
-        raise UserError(f"no model {name!r}: not a folder, not a file, not hf://owner/repo, and not one of {known}")
+        known = [*dict.fromkeys([*filter(is_bundled, [BUNDLED]), *model_config.packaged_names(), *published])]
+        near = get_close_matches(name.lower(), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"and not one of {', '.join(known)}"
+        raise UserError(f"no model {name!r}: not a folder, not a file, not hf://owner/repo{'; ' if near else ', '}{hint}")
     named = model_config.packaged_config(name)
     if named.rule_seed is not None:
         return rule.checkpoint_by_rule(named)

@@ -61,7 +61,7 @@ def test_variables_of_commands_in_groups(here: Run, monkeypatch: pytest.MonkeyPa
 def test_what_is_wrong_in_a_file_is_one_line(here: Run, text: str, message: str) -> None:
     Path("imagebind.toml").write_text(text)
     done = here("embed text hello")
-    assert (done.code, done.out, len(done.notices)) == (1, b"", 1)
+    assert (done.code, done.out, len(done.notices)) == (1 if "not TOML" in message else 2, b"", 1)
     assert done.err.startswith(f"imagebind: {message}")
     assert here("embed --help").code == 0
     assert here("--version").code == 0
@@ -76,11 +76,42 @@ def test_a_wrong_value_of_a_variable_is_named_by_the_variable(here: Run, monkeyp
 
 
 def test_options_of_files_count_as_given(here: Run) -> None:
-    Path("imagebind.toml").write_text("[embed]\nretry_errors = true\n")
-    done = here("embed text hello")
+    Path("imagebind.toml").write_text('[embed]\nretry_errors = true\nerrors = "failures.jsonl"\n')
+    done = here("embed text", stdin=b"")
     assert done.code == 2
-    assert done.notices[0].startswith("imagebind: --retry-errors takes")
-    assert done.notices[1] == "imagebind: hint: not from the command line: imagebind.toml: [embed] retry_errors = True"
+    assert done.notices[0].startswith("imagebind: --retry-errors selects among the inputs")
+    assert "imagebind: hint: not from the command line: imagebind.toml: [embed] retry_errors = True" in done.notices[1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "command", "flag"),
+    [
+        ('[embed]\narray = "float16"', "embed text hello", "--array float16"),
+        ("[embed]\nverify = true\nretry_errors = true", "embed text hello", "--verify"),
+        ('[embed]\nbehind = "drop"', "embed text hello", "--behind drop"),
+        ("[embed]\nshares = 4", "embed text hello", "--shares 4"),
+        ('[embed]\ncolumn = ["text=caption"]', "embed text hello", "--column text=caption"),
+        ("[zeroshot]\nshots = 2\nepochs = 5", "zeroshot text hello --labels a,b", "--shots 2"),
+        ('[zeroshot]\nreport = "report.json"\nstretches = true', "zeroshot text hello --labels a,b", "--report report.json"),
+        ("[zeroshot]\nnms = 0.5", "zeroshot text hello --labels a,b", "--nms 0.5"),
+        ("[retrieve]\nk = 20", "retrieve t.h5 t.h5 --pairs ids", "-k 20"),
+        ('[retrieve]\nweights = "0.5 0.5"', "retrieve t.h5 --queries lines.txt", "--weights 0.5"),
+        ("k = 3", "store inspect t.h5 t.h5 --pairs ids", "-k 3"),
+    ],
+)
+def test_an_option_without_use_is_an_error_only_where_it_is_typed(here: Run, setting: str, command: str, flag: str) -> None:
+    assert here("embed text hello goodbye dog cat -o t.h5").code == 0
+    Path("lines.txt").write_text("a dog\n")
+    plain = here(command)
+    assert plain.code == 0, plain.err
+    typed = here(f"{command} {flag}")
+    assert typed.code == 2, typed.err
+    Path("imagebind.toml").write_text(setting)
+    from_file = here(f"{command} -v")
+    assert from_file.code == 0, from_file.err
+    assert from_file.out == plain.out
+    assert f"{flag.split(maxsplit=1)[0]} is skipped, since it was not typed" in from_file.err
+    assert not Path("report.json").exists()
 
 
 def test_of_a_command_of_many_modalities_only_what_the_modality_has_is_taken(here: Run) -> None:
@@ -139,3 +170,12 @@ def test_a_file_is_data(here: Run) -> None:
     Path("imagebind.toml").write_text("[embed]\nerrors = '$(touch owned)'\n")
     assert here("embed text hello").code == 0
     assert not Path("owned").exists()
+
+
+def test_the_shape_of_regions_is_skipped_where_there_are_no_boxes(here: Run) -> None:
+    generate.picture(Path("a.png"))
+    plain = here("embed image a.png")
+    assert here("embed image a.png --region-shape square").code == 2
+    Path("imagebind.toml").write_text('[embed]\nregion_shape = "square"\n')
+    from_file = here("embed image a.png")
+    assert (from_file.code, from_file.out) == (0, plain.out), from_file.err

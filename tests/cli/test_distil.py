@@ -126,3 +126,28 @@ def test_what_cannot_be_distilled_is_refused(imagebind, place, monkeypatch, argu
     monkeypatch.delenv("IMAGEBIND_MODEL", raising=False)
     done = imagebind("train", *arguments)
     assert (done.code, reason in done.err, done.err.count("\n")) == (code, True, code), done.err  # wrong usage also names the help
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], []])
+def test_fewer_samples_than_directions_are_refused_before_anything_is_computed(imagebind, place, tmp_path, more):
+    (place / "twelve.json").write_text(json.dumps(STUDENT | {"dim": 12}))
+    (place / "eleven.json").write_text(json.dumps(STUDENT | {"dim": 11}))
+    done = imagebind("train", *flags(place, "twelve.json"), "--out", tmp_path / "run", *more)
+    assert done.code == 1
+    assert done.notices[-1] == (
+        "imagebind: image: 12 samples spread along at most 11 directions, and the student's space has 12; "
+        "give at least 13 samples, or a student of a smaller space"
+    )
+    assert not (tmp_path / "run").exists()
+    assert imagebind("train", *flags(place, "eleven.json"), "--out", tmp_path / "run", *more).code == 0
+
+
+def test_a_run_that_saved_nothing_may_be_deleted(imagebind, place, tmp_path):
+    out = tmp_path / "run"
+    assert imagebind("train", *flags(place), "--out", out).code == 0
+    other = imagebind("train", *flags(place, steps=7), "--out", out)
+    assert other.notices[-1].endswith("run.steps = 6, not 7; choose another --out")
+    for state in (out / "checkpoints").iterdir():
+        state.unlink()
+    other = imagebind("train", *flags(place, steps=7), "--out", out)
+    assert other.notices[-1].endswith("run.steps = 6, not 7; it has saved no step yet: delete it, or choose another --out")

@@ -974,20 +974,20 @@ def test_a_run_inherits_what_its_encoders_have_seen(imagebind, flags, tmp_path):
         assert found == {encoder: data for encoder, data in seen.items() if encoder not in lost}
 
 
-def test_a_store_of_a_run_names_the_folder_to_give(imagebind, flags, tmp_path, scenes, monkeypatch):
+def test_a_store_of_a_run_leads_to_its_folder_and_names_it_where_it_has_moved(imagebind, flags, tmp_path, scenes, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("IMAGEBIND_MODEL")
     assert imagebind("train", *flags, "--out", "runs/depth").code == 0
     assert imagebind("embed", "depth", scenes / "3.npy", "--model", "runs/depth", "-o", "s.h5").code == 0
+    (found,) = imagebind("retrieve", "s.h5", "--depth", scenes / "3.npy").rows
+    assert found["score"] > 0.9999
+    shutil.move("runs/depth", "moved")
     run = imagebind("retrieve", "s.h5", "--depth", scenes / "3.npy")
     assert (run.code, len(run.notices)) == (1, 1)
     assert (
         f"s.h5: its vectors are of model 'depth', which was in {tmp_path}/runs/depth: --model {tmp_path}/runs/depth, or where it is now"
         in run.err
     )
-    (found,) = imagebind("retrieve", "s.h5", "--depth", scenes / "3.npy", "--model", "runs/depth").rows
-    assert found["score"] > 0.9999
-    shutil.move("runs/depth", "moved")
     assert imagebind("retrieve", "s.h5", "--depth", scenes / "3.npy", "--model", "moved").code == 0
     assert imagebind("embed", "depth", scenes / "3.npy", "--model", "runs/depth", "-o", "s.h5").code == 1
     shutil.copytree("moved", "again/depth")

@@ -382,3 +382,53 @@ class TestErrors:
         assert done.code == 0, done.err
         assert b"\x1b" not in done.out
         assert b"second line\n" in done.out
+
+
+@pytest.mark.parametrize("name", ["nosuch", "empty", "nosuch*.png"])
+@pytest.mark.parametrize("output", ["x.h5", "x.store", "x.npy", "x.jsonl"])
+def test_no_store_is_made_where_nothing_can_be_read(here: Run, name: str, output: str) -> None:
+    Path("empty").mkdir()
+    assert here(f"embed image {name} -o {output}").code == 1
+    assert [path.name for path in Path().iterdir()] == ["empty"]
+
+
+def test_a_model_folder_is_named_by_an_option_or_last(here: Run) -> None:
+    assert here("weights convert tiny one").code == 0
+    assert here("weights convert tiny -o two").code == 0
+    assert Path("two/config.json").is_file()
+    again = here("weights convert tiny --dtype int8 -o two")
+    assert (again.code, again.notices) == (1, ["imagebind: two exists already; choose a new folder"])
+    assert here("weights convert tiny").code == 2
+
+
+def test_a_misspelt_model_is_answered_with_the_nearest(here: Run) -> None:
+    done = here("embed text hello --model mimi")
+    assert done.notices[-1] == "imagebind: no model 'mimi': not a folder, not a file, not hf://owner/repo; did you mean mini?"
+    assert "not one of mini, " in here("embed text hello --model xyzzy").notices[-1]
+
+
+def test_verbose_names_variables_that_mean_nothing(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEBIND_RETREIVE_K", "3")
+    assert "IMAGEBIND_RETREIVE_K (did you mean IMAGEBIND_RETRIEVE_K?): no option has this variable" in here("embed text hello -v").err
+    assert "IMAGEBIND_RETREIVE_K" not in here("embed text hello").err
+
+
+def test_a_store_of_merged_tokens_is_measured_by_merge(here: Run) -> None:
+    generate.picture(Path("a.png"))
+    assert here("embed image a.png -o plain.h5").code == 0
+    assert here("embed image a.png -o merged.h5 --merge 4").code == 0
+    assert "`imagebind weights verify --merge 4` measures how far" in here("retrieve merged.h5 plain.h5 --text dog").err
+
+
+def test_a_store_leads_to_the_folder_of_its_model(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate.picture(Path("a.png"))
+    assert here("weights convert tiny models/one").code == 0
+    assert here("embed image a.png -o s.h5 --model models/one").code == 0
+    monkeypatch.delenv("IMAGEBIND_MODEL")
+    done = here("retrieve s.h5 --text dog")
+    assert done.code == 0, done.err
+    assert done.ids == ["a.png"]
+    assert f"model {Path('models/one').absolute()}, by which s.h5 says that it was made" in done.err
+    Path("models/one").rename("models/two")
+    assert here("retrieve s.h5 --text dog").code == 1
+    assert here("retrieve s.h5 --text dog --model models/two").ids == ["a.png"]

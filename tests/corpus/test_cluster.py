@@ -230,6 +230,18 @@ def test_flags_that_do_not_fit_are_refused(embed: Run, arguments: tuple[str, ...
     assert why in done.err
 
 
+@pytest.mark.parametrize("name", ["nosuch", "empty"])
+def test_no_cluster_is_started_where_no_input_can_be_read(embed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    (tmp_path / "empty").mkdir()
+    done = embed("image", tmp_path / name, "--engine", "ray", "-o", tmp_path / "a.store")
+    assert done.code == 1
+    reason = "no such file or folder" if name == "nosuch" else "no file in this folder"
+    assert done.notices[0] == f"imagebind: {tmp_path / name}: {reason}"
+    assert "Ray" not in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
 def test_a_missing_package_has_its_remedy(embed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     done = embed("text", "a dog", "--engine", "ray", "-o", tmp_path / "a.store")

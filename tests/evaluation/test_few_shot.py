@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.evaluation import probe
+from tests import generate
+from tests.conftest import Run
 from tests.stores import DIM, unit_rows
 
 
@@ -53,3 +57,12 @@ def test_shots_are_drawn_per_class_and_the_rest_is_tested() -> None:
 def test_published_training_is_that_of_the_paper() -> None:
     assert probe.published_training("audio") == probe.ProbeTraining(1, 1.6e-3, 0.05, 50)
     assert probe.published_training("depth") == probe.ProbeTraining(1, 1e-2, 0.0, 60)
+
+
+def test_a_single_class_is_not_learned(imagebind: Run, tmp_path: Path) -> None:
+    (tmp_path / "dogs").mkdir()
+    for seed in range(4):
+        generate.picture(tmp_path / f"dogs/{seed}.png", seed)
+    done = imagebind("zeroshot", "image", tmp_path / "dogs", "--truth", "folder", "--shots", 2)
+    assert (done.code, done.out) == (1, b"")
+    assert done.notices[-1] == "imagebind: a probe needs at least two classes; the true labels have 'dogs' alone"

@@ -29,6 +29,8 @@ from imagebind_cli.grounding.squares import Axis, Canvas, peak_cell, region_box,
 from imagebind_cli.media.regions import squares
 from imagebind_cli.retrieval.requests import QueryRequest, combined_request
 from imagebind_cli.space import Space
+from imagebind_cli.weights.convert import convert, round_checkpoint
+from imagebind_cli.weights.find import find_checkpoint
 from tests import generate
 from tests.grounding.test_shares import SQUARE, TRUNK, built
 
@@ -340,9 +342,17 @@ def test_what_cannot_be_located_is_refused_before_anything_is_read(mini: Any, ki
 def test_an_mlp_head_and_int8_have_crops_alone(folder: Path, mini: Any) -> None:
     narrow = ib.load("mini", device="cpu", dtype="int8")
     generate.picture(Path("a.png"))
-    with pytest.raises(UsageError, match="int8; --method crops"):
+    with pytest.raises(UsageError, match="this encoder computes them in int8; --method crops"):
         list(locate(["a.png"], model=narrow, text="a dog"))
     (found,) = locate(["a.png"], model=narrow, method="crops", text="a dog")
+    assert 0 < found.spots[0].peak[0] < 80
+
+
+def test_weights_rounded_to_int8_have_shares(folder: Path) -> None:
+    generate.picture(Path("a.png"))
+    exact = find_checkpoint("mini")
+    convert(exact, Path("rounded"), {}, round_checkpoint(exact, "int8").config.rounded)
+    (found,) = locate(["a.png"], model=ib.load("rounded", device="cpu"), text="a dog")
     assert 0 < found.spots[0].peak[0] < 80
 
 

@@ -303,3 +303,13 @@ def test_the_page_about_python_runs(folder: Path, capsys: pytest.CaptureFixture[
         exec(compile(code, "docs/python.md", "exec"), values)
     assert "copies" in capsys.readouterr().out
     assert values["wrong"] == []
+
+
+def test_a_threshold_below_every_cosine_is_not_printed(imagebind: Run, tmp_path: Path) -> None:
+    """Wide distances put the fence beyond a cosine of -1."""
+    rows = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    found = inspect_store(store(tmp_path / "wide.h5", "image", [f"{number}.png" for number in range(12)], rows))
+    assert found.thresholds["outliers"] < -1
+    done = imagebind("store", "inspect", tmp_path / "wide.h5")
+    assert "imagebind: 0 outliers: none stand out; the threshold is lower than any cosine" in done.notices

@@ -280,7 +280,7 @@ def test_ten_thousand_windows_take_no_more_memory_than_a_hundred(tiny: Any) -> N
     ("arguments", "reason"),
     [
         (["embed", "image", "-", "--live"], "image is not read live"),
-        (["embed", "audio", "-", "--live", "--rate", 16000], "format None of a live sound"),
+        (["embed", "audio", "-", "--live", "--rate", 16000], "format: that of a live sound's samples is needed; choose from u8, "),
         (["embed", "audio", "-", "--live", "--format", "s16le"], "the rate of a live sound is needed"),
         (["embed", "audio", "-", "--live", "--format", "s16le:x", "--rate", 16000], "not a number of channels"),
         (["embed", "audio", "-", "--live", "--format", "s16le", "--rate", 16000, "--clips", 3], "needs the whole recording"),

@@ -813,3 +813,35 @@ def test_an_odd_manifest(
     assert done.code == bool(line)
     assert len(done.notices) == bool(line)
     assert re.search(line, "".join(done.notices))
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"# Notes\n\nWords, and more words.\n" * 9, "it seems to be text"),
+        ("Größe in µm\n".encode() * 700, "it seems to be text"),
+        (b"#!/bin/sh\necho hello\n", "it seems to be a script"),
+        (b"\x7fELF\x02\x01\x01" + bytes(3000), "it seems to be a program"),
+        (b"SQLite format 3\0" + bytes(range(256)), "it seems to be a database of SQLite"),
+        (b"#EXTM3U\n#EXTINF:10,\nother.ts\n", "it seems to be a playlist, which names other files"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(900), "it seems to be an HDF5 file"),
+        (bytes(range(7, 256)) * 9, "its format is not known, or it is damaged"),
+    ],
+)
+@pytest.mark.parametrize(("modality", "word"), [("audio", "sound"), ("video", "video")])
+def test_a_file_that_is_not_a_sound_is_refused_in_one_clear_line(
+    tiny: Any, tmp_path: Path, content: bytes, kind: str, modality: str, word: str
+) -> None:
+    path = tmp_path / "file.dat"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r".") as refused:
+        list(tiny.read(modality, str(path)))
+    assert str(refused.value) == f"not a readable {word}: {kind}"
+
+
+@pytest.mark.parametrize(("modality", "word"), [("audio", "sound"), ("video", "video")])
+def test_a_photo_is_named_where_a_sound_or_a_video_is_needed(tiny: Any, tmp_path: Path, modality: str, word: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "dog.jpg")
+    with pytest.raises(ValueError, match=f"^not a readable {word}: it seems to be a picture$"):
+        list(tiny.read(modality, str(tmp_path / "dog.jpg")))
