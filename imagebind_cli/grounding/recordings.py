@@ -130,4 +130,6 @@ def embed_windows(
     if not windows & options.keys():
         options["hop"] = hop
     embed(space, modality, files, store, pool="none", listener=listener, **options)
+    if not is_store(store):
+        raise UserError(f"{', '.join(files)}: no {modality} here can be read")
     return open_store(store)

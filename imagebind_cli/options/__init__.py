@@ -162,7 +162,7 @@ def read_options(kind: type[ReadingOptions], modality: str, chosen: Mapping[str,
 
 
 @cache
-def _types(kind: type[ReadingOptions]) -> dict[str, Any]:
+def _types(kind: type[Any]) -> dict[str, Any]:
     """Return the type of each option; a server asks for every input."""
     return get_type_hints(kind)
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field, FiniteFloat
 
+from imagebind_cli.errors import UserError
 from imagebind_cli.grounding.curves import MomentOptions
 from imagebind_cli.grounding.locate import locate
 from imagebind_cli.grounding.located import Located
@@ -203,9 +204,13 @@ def _moments(service: Service, time: _Time) -> dict[str, Any]:
         options |= {"modality": time.recording[0], "hop": body.hop}
     if time.recording is not None and is_store(time.recording[1]):
         raise ValueError("a store of vectors, not a recording")
-    with MomentFinder(recordings, space=service.own_space(), **options) as finder:
-        rows = [hit.as_json(time.query) for answer in finder.answer([time.request], body.options) for hit in answer.hits]
-    if heard.reasons:
+    try:
+        with MomentFinder(recordings, space=service.own_space(), **options) as finder:
+            rows = [hit.as_json(time.query) for answer in finder.answer([time.request], body.options) for hit in answer.hits]
+    except UserError:
+        if not heard.reasons:
+            raise
+    if heard.reasons:  # that of the recording says more than that nothing could be read
         raise ValueError(next(iter(heard.reasons.values())))
     if time.recording is not None:
         rows = [row | {"id": time.recording[2]} for row in rows]

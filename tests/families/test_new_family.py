@@ -246,6 +246,8 @@ def test_a_single_file_is_pulled_by_its_name(site: Site, imagebind: Run) -> None
 @pytest.mark.usefixtures("family")
 def test_names_of_models_are_in_messages(imagebind: Run) -> None:
     unknown = imagebind("embed", "text", "a mug", "--model", "sketch-large")
+    assert "did you mean sketch-file?" in unknown.err
+    unknown = imagebind("embed", "text", "a mug", "--model", "nowhere")
     assert "and not one of mini, base, compact, huge, tiny, " in unknown.err
     assert unknown.err.rstrip().endswith("sketch-small, sketch-file")
     nothing = imagebind("weights", "pull", "sketch-large")
