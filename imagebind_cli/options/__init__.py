@@ -141,7 +141,8 @@ def read_options(kind: type[ReadingOptions], modality: str, chosen: Mapping[str,
     Raises:
         OptionError: a name that the modality does not have, or a value of another type, not among the choices, or too small.
     """
-    known, types = {entry.name: entry for entry in fields(kind) if entry.name != "chosen"}, _types(kind)
+    known = {entry.name: entry for entry in fields(kind) if entry.name != "chosen"}
+    types = _types(kind)  # type: ignore[arg-type]  # mypy takes the hash of its instances for that of a class
     for name, value in chosen.items():
         entry = known.get(name)
         if entry is None:
@@ -162,7 +163,7 @@ def read_options(kind: type[ReadingOptions], modality: str, chosen: Mapping[str,
 
 
 @cache
-def _types(kind: type[Any]) -> dict[str, Any]:
+def _types(kind: type[ReadingOptions]) -> dict[str, Any]:
     """Return the type of each option; a server asks for every input."""
     return get_type_hints(kind)
 
