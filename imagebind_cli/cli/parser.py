@@ -1,4 +1,4 @@
-"""What the command line's parser knows: its commands, the names of their options, and its errors."""
+"""Ask the command line's parser for its commands, the names of their options, and its errors."""
 
 from __future__ import annotations
 

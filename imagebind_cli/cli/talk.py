@@ -156,7 +156,7 @@ class Talk(Listener):
 
     @property
     def has_failures(self) -> bool:
-        """Whether inputs failed, in this run or in an earlier one of which they were left out."""
+        """Check whether inputs failed, in this run or in an earlier one of which they were left out."""
         return bool(self.failed or self.left)
 
     def note(self, text: str) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where the report goes: as JSON, as a page, and its confusion matrix as a picture."""
+    """The files of the report: JSON, a page, and its confusion matrix as a picture."""
 
     report: Path | None = None
     html: Path | None = None
@@ -24,7 +24,7 @@ class ReportFiles:
 
     @property
     def replaces_rows(self) -> bool:
-        """Whether stdout is for the report, and not for the rows."""
+        """Check whether stdout is for the report, and not for the rows."""
         return self.report == STDOUT
 
     def checked(self, has_truth: bool, has_regions: bool) -> ReportFiles:

@@ -1,4 +1,4 @@
-"""What all commands share: JSON, completion, versions, estimates, errors."""
+"""Tests of what all commands share: JSON, completion, versions, estimates, errors."""
 
 import json
 import os

@@ -27,7 +27,7 @@ def is_folder_store(path: Path, head: bytes) -> bool:
 
 @dataclass(frozen=True)
 class Commit:
-    """How much of a store is valid: rows from part `first` on, bytes of the last part's lines, and replaced rows."""
+    """The valid part of a store: rows from part `first` on, bytes of the last part's lines, and replaced rows."""
 
     first: int = 0
     rows: int = 0
