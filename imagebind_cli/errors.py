@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -61,3 +62,12 @@ def writing(place: Path | str) -> Iterator[None]:
         if error.errno and not error.filename:
             error.filename = str(place)
         raise
+
+
+def nearest_hint(word: str, known: Sequence[str], cutoff: float = 0.6) -> str:
+    """Return `; did you mean NAME?` with the known name nearest to a word, for the end of a message; nothing if none is near.
+
+    cutoff: the least similarity, from 0 to 1, as `difflib.get_close_matches` takes it.
+    """
+    near = get_close_matches(word, known, n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]}?" if near else ""

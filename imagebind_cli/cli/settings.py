@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import typer
 from imagebind_cli.cli.parser import PARSER_ERROR, CommandPath, option_key, shorten
 from imagebind_cli.cli.verbosity import verbosity_options
 from imagebind_cli.documents import read_toml
-from imagebind_cli.errors import UsageError
+from imagebind_cli.errors import UsageError, nearest_hint
 
 FILE = "imagebind.toml"
 
@@ -89,8 +88,7 @@ def check_setting(setting: Setting, commands: Mapping[CommandPath, Any]) -> None
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    near = get_close_matches(word.lower(), known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; choose from {', '.join(known)}" if len(known) < 12 else ""
+    return nearest_hint(word.lower(), known, cutoff=0.5) or (f"; choose from {', '.join(known)}" if len(known) < 12 else "")
 
 
 def _check_value(setting: Setting, command: Any, parameter: Any) -> None:

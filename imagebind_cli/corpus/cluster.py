@@ -100,7 +100,7 @@ def embed_on_cluster(
     regions = None if given.boxes is None else replace(given.boxes, pictures=[], failures=(), notes=())
     work = EmbedBlocks(modality, place, None if errors is None else Path(errors), model, config, device, dtype, regions, job)
     listener.begin(0, partial(given.count, (modality,), frames))
-    items = readable(distinct(given.items((modality,), None, frames), listener), listener, errors)
+    items = _unless_all_fail(distinct(given.items((modality,), None, frames), listener), listener, errors)
     if items is None:
         return listener
     run_blocks(work, items, shares, cluster, listener, device != "cpu")
@@ -139,7 +139,7 @@ def preprocess_on_cluster(
     shares = shares_of(place, cluster.shares)
     listener.begin(0, partial(given.count, names, frames))
     own = partial(_is_output, outputs=[str(Share(1, shares).name(place)).replace("-00001-of-", "-%05d-of-", 1)])
-    items = readable(distinct(given.items(names, own, frames), listener), listener, errors)
+    items = _unless_all_fail(distinct(given.items(names, own, frames), listener), listener, errors)
     if items is None:
         return listener
     run_blocks(work, items, shares, cluster, listener, False)
@@ -147,7 +147,7 @@ def preprocess_on_cluster(
     return listener
 
 
-def readable(items: Iterator[Item | Failure], listener: Listener, errors: object) -> Iterator[Item | Failure] | None:
+def _unless_all_fail(items: Iterator[Item | Failure], listener: Listener, errors: object) -> Iterator[Item | Failure] | None:
     """Return the items; None where none of them can be read, which the listener receives, so that no cluster is started for a misspelt name.
 
     errors: the file of failures, if there is one; its shares' files are written on the cluster.

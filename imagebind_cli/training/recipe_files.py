@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from imagebind_cli import registry
 from imagebind_cli.documents import parse_toml, read_toml
-from imagebind_cli.errors import UsageError, UserError
+from imagebind_cli.errors import UsageError, UserError, nearest_hint
 from imagebind_cli.training.recipe import (
     AnchorRecipe,
     AugmentRecipe,
@@ -53,9 +53,8 @@ def read_recipe(name: str | None, changes: Iterable[str] = (), **replacements: A
         path = Path(name)
         is_file, is_packaged = os.path.isfile(name), name in recipe_names()
         if not is_file and not is_packaged:
-            near = difflib.get_close_matches(name, recipe_names(), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"no recipe {name!r}: it is neither a file nor one of {', '.join(recipe_names())}{hint}")
+            known = recipe_names()
+            raise UserError(f"no recipe {name!r}: it is neither a file nor one of {', '.join(known)}{nearest_hint(name, known)}")
         values = read_toml(path if is_file else Path(str(RECIPES / f"{name}.toml")))
     values |= {key: value for key, value in replacements.items() if value is not None}
     for change in changes:

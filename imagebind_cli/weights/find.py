@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from imagebind_cli import registry
 from imagebind_cli.encoder import EncoderConfig
-from imagebind_cli.errors import UserError
+from imagebind_cli.errors import UserError, nearest_hint
 from imagebind_cli.weights import checkpoint, download, foreign_config, model_config, rule, run_folder
 from imagebind_cli.weights.checkpoint import Checkpoint
 from imagebind_cli.weights.foreign_config import ForeignConfig
@@ -76,9 +75,8 @@ def _named(name: str, config: ModelConfig | ForeignConfig | None) -> Checkpoint:
         if name in published:
             return _published(published[name], config)
         known = [*dict.fromkeys([*filter(is_bundled, [BUNDLED]), *model_config.packaged_names(), *published])]
-        near = get_close_matches(name.lower(), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"and not one of {', '.join(known)}"
-        raise UserError(f"no model {name!r}: not a folder, not a file, not hf://owner/repo{'; ' if near else ', '}{hint}")
+        hint = nearest_hint(name.lower(), known) or f", and not one of {', '.join(known)}"
+        raise UserError(f"no model {name!r}: not a folder, not a file, not hf://owner/repo{hint}")
     named = model_config.packaged_config(name)
     if named.rule_seed is not None:
         return rule.checkpoint_by_rule(named)
