@@ -78,6 +78,10 @@ class Face:
         """What may be chosen about reading it."""
         return options_of(self.encoder)
 
+    def option_names(self) -> list[str]:
+        """Return the names of the options that it has: a still picture none of those for inputs with a duration, and a video none of the others."""
+        return self.options.names(timed=self.timed)
+
     @cached_property
     def timed(self) -> bool:
         """Whether an input may have seconds, of which a row's `start` and `end` choose some. Elsewhere these are columns like any."""

@@ -182,7 +182,7 @@ def modality_flags(modalities: Sequence[str]) -> set[str]:
     Raises:
         UsageError: one of them is unknown.
     """
-    return {name for face in map(registry.face, modalities) for name in face.options.names(face.timed)}
+    return {name for face in map(registry.face, modalities) for name in face.option_names()}
 
 
 def refuse_flag(modalities: Sequence[str], name: str) -> NoReturn:

@@ -37,7 +37,7 @@ class ScoreProtocol:
         """
         if face.encoder not in self.options:
             raise UserError(f"protocol {self.name} is of video, images, sound and text, not {face.name}")
-        return {name: value for name, value in self.options[face.encoder].items() if name in face.options.names(face.still)}
+        return {name: value for name, value in self.options[face.encoder].items() if name in face.option_names()}
 
     def complete(self, face: Face, chosen: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options to read files with: the chosen ones and those of the protocol.

@@ -93,7 +93,7 @@ def _store_of(side: str | Path) -> StoreReader | None:
 def _reading(modality: str, protocol: ScoreProtocol | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options to read files of a modality with."""
     face = registry.face(modality)
-    own = {name: value for name, value in chosen.items() if name in face.options.names(face.still)}
+    own = {name: value for name, value in chosen.items() if name in face.option_names()}
     options = own if protocol is None else protocol.complete(face, own)
     face.read_options(options)
     return options

@@ -75,7 +75,7 @@ class ReadingOptions:
         return [entry for entry in fields(cls) if "help" in entry.metadata]
 
     @classmethod
-    def names(cls, timed: bool | None = None) -> list[str]:
+    def names(cls, *, timed: bool | None = None) -> list[str]:
         """Return the names of the options; timed: only of those for inputs with a duration (True) or without one (False)."""
         return [entry.name for entry in cls.flags() if timed is None or not _is_of_others(entry, timed)]
 
@@ -146,7 +146,9 @@ def read_options(kind: type[ReadingOptions], modality: str, chosen: Mapping[str,
     for name, value in chosen.items():
         entry = known.get(name)
         if entry is None:
-            raise OptionError(f"{modality} has no option {name!r}; it has {', '.join(kind.names(timed)) or 'none'}", [name, *kind.names()])
+            raise OptionError(
+                f"{modality} has no option {name!r}; it has {', '.join(kind.names(timed=timed)) or 'none'}", [name, *kind.names()]
+            )
         if "per_item" in entry.metadata:
             continue
         if timed is not None and _is_of_others(entry, timed) and value != entry.default:  # the record of a store names them all

@@ -78,7 +78,7 @@ class Finder:
         options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         for face in map(registry.face, registry.MODALITIES):
-            face.read_options({name: options[name] for name in face.options.names(face.timed) if name in options})
+            face.read_options({name: options[name] for name in face.option_names() if name in options})
         self.space, self.options = space or Space(), options
         opened = [store if isinstance(store, StoreReader) else self.space.admit(open_store(store)) for store in stores]
         places = [os.path.realpath(store.path) for store in opened]

@@ -48,7 +48,7 @@ def stored_file(service: Service, place: StoredFile) -> Content:
     except ValueError as error:
         raise Refusal(404, str(error)) from None
     face = registry.face(modality)
-    known = {name: value for name, value in options.items() if name in face.options.names(face.still)}
+    known = {name: value for name, value in options.items() if name in face.option_names()}
     times = (source.start, source.end) if isinstance(source, Stretch) else (None, None)
     return Content(modality, found, face.read_options(known), path, *times)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from imagebind_cli import registry
 from tests import generate
 from tests.conftest import Run
 from tests.stores import store, unit_rows
@@ -52,6 +54,29 @@ def test_files_are_embedded_first(imagebind: Run, folder: Path) -> None:
     assert (run.code, json.loads(run.out)["pairs"]) == (0, 2), run.err
 
 
+def test_a_protocol_reads_videos_and_pictures_as_it_says(imagebind: Run, folder: Path) -> None:
+    (folder / "videos").mkdir()
+    (folder / "photos").mkdir()
+    generate.video(folder / "videos" / "0.mp4", seconds=4)
+    generate.picture(folder / "photos" / "0.png")
+    assert imagebind("embed", "video", "videos", "--clips", "5", "--crops", "3", "-o", "published.h5").code == 0
+    assert imagebind("embed", "video", "videos", "--clips", "2", "--crops", "1", "-o", "two.h5").code == 0
+    assert imagebind("embed", "image", "photos", "-o", "photos.h5").code == 0
+
+    def line(*arguments: str) -> dict[str, Any]:
+        run = imagebind("score", *arguments, "--pairs", "stem", "--json")
+        assert run.code == 0, run.err
+        return json.loads(run.out)
+
+    by_store = line("published.h5", "photos.h5", "--protocol", "published")["score"]
+    assert line("videos", "photos", "--modalities", "video,image", "--protocol", "published")["score"] == pytest.approx(by_store, abs=1e-6)
+    two = line("two.h5", "photos.h5")["score"]
+    assert line("videos", "photos", "--modalities", "video,image", "--clips", "2", "--crops", "1")["score"] == pytest.approx(two, abs=1e-6)
+    assert two != pytest.approx(by_store, abs=1e-6)
+    refused = imagebind("score", "two.h5", "photos.h5", "--pairs", "stem", "--protocol", "published")
+    assert (refused.code, "made with --clips 2; protocol published has 5" in refused.err) == (1, True), refused.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [
@@ -64,3 +89,12 @@ def test_what_cannot_be_scored_is_one_line(imagebind: Run, stores: float, argume
     run = imagebind("score", *arguments)
     assert (run.code, reason in run.err) == (code, True), run.err
     assert "Traceback" not in run.err
+
+
+@pytest.mark.parametrize(
+    ("modality", "own", "others"), [("image", "tiles", "clips"), ("video", "clips", "tiles"), ("audio", "clips", "tiles")]
+)
+def test_options_of_a_modality_are_those_of_its_inputs(modality: str, own: str, others: str) -> None:
+    names = registry.face(modality).option_names()
+    assert own in names
+    assert others not in names
