@@ -280,7 +280,9 @@ def publish_model(folder: Path, plan: Plan, components: Components, step: int) -
         | ({"teachers": teachers} if teachers else {}),
         encoders=configs,
         bases={
-            name: {"model": run_folder.base_reference(base["model"], folder), "weights": base["weights"]} for name, base in bases.items()
+            name: {"model": run_folder.base_reference(base["model"], folder), "weights": base["weights"]}
+            for name, base in bases.items()
+            if name not in components.initial or not components.initial[name].is_fresh  # else all of its tensors are here
         },
         trained_on={name: seen for name, base in bases.items() if (seen := find_checkpoint(base["model"]).config.trained_on.get(name))},
     )

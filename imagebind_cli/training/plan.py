@@ -90,6 +90,9 @@ def run_config(recipe: Recipe) -> ModelConfig:
     for name, table in encoder_recipes(recipe).items():
         if name not in encoders:
             raise UserError(f"{recipe.model}: this model has no {name} encoder; it has {', '.join(encoders)}")
+        if table.init_blocks is not None and (table.init or recipe.model) == RANDOM:
+            key = f"encoders.{name}.init_blocks"
+            raise RecipeError(key, f"{key}: fresh weights have no blocks to choose from; name a model by encoders.{name}.init")
         trunk = encoders[name].trunk
         if encoders[name].shortest is not None:  # and a batch is one tensor
             raise UserError(f"{recipe.model}: its {name} encoder takes inputs of their own length, which cannot be batched in training")

@@ -126,7 +126,8 @@ def _encoder_lines(plan: Plan) -> Iterator[str]:
         sizes = parameter_counts(weightless_encoder(name, plan.config.encoders[name], table))
         trained, total = sizes["trained"], sizes["trained"] + sizes["frozen"]
         start = table.init or plan.recipe.model
-        origin = "fresh" if start == RANDOM else f"from {start}"
+        blocks = "" if table.init_blocks is None else f"blocks {', '.join(map(str, table.init_blocks))} of "
+        origin = "fresh" if start == RANDOM else f"from {blocks}{start}"
         how = {"all": "trains", "head": "its head trains", "lora": "adapters train", "last": "its last blocks train", "none": "is frozen"}
         size = f", {trained:,} of {total:,} parameters" if trained else f", {total:,} parameters"
         yield f"{name} {how[table.train or 'none']}{size}, {origin}{_learning_rate(plan, table) if trained else ''}"

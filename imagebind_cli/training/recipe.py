@@ -226,7 +226,8 @@ class EncoderRecipe(RecipeTable):
     lr, weight_decay: for this encoder, in place of the optimizer's.
     layer_decay: ratio of a block's learning rate to that of the next block. head: linear as published, or an MLP (the paper's ablation).
     rank, alpha: of the adapters. targets: the layers of a block that carry them, by the end of their names, as `qkv` or `time.attn.qkv`.
-    init: the model whose weights to start from, or `random`.
+    init: the model whose weights to start from, or `random`. init_blocks: the numbers of its blocks to start from, counted from 1, where this
+    encoder has fewer; its MLPs may be narrower, too. None for the same blocks.
     drop_path, patch_dropout: in place of the model config's.
     """
 
@@ -239,6 +240,7 @@ class EncoderRecipe(RecipeTable):
     alpha: Positive = 16.0
     targets: tuple[str, ...] = ("qkv", "out")
     init: str | None = None
+    init_blocks: tuple[Count, ...] | None = None
     drop_path: Fraction | None = None
     patch_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     head: Literal["linear", "mlp"] = "linear"

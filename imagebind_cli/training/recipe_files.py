@@ -139,7 +139,7 @@ def _round_recipe(recipe: Recipe, number: int, init: str | None) -> Recipe:
         others = {registry.face(pair.modalities[1]).encoder for pair in recipe.pairs}
         for name in sorted(others | set(tables)):
             if tables.get(name, {}).get("train", "all" if name in others else "none") != "none":
-                tables.setdefault(name, {})["init"] = init
+                tables[name] = {key: value for key, value in tables.get(name, {}).items() if key != "init_blocks"} | {"init": init}
     try:
         for key, value in _entries(recipe.rounds[number]):
             _set_key(values, key, value)

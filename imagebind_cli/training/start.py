@@ -20,8 +20,9 @@ from imagebind_cli.encoder import Encoder, EncoderConfig, PatchStem, build_encod
 from imagebind_cli.errors import UserError
 from imagebind_cli.readers import prepares_alike
 from imagebind_cli.training.loss import PairLoss
-from imagebind_cli.training.plan import RANDOM, Plan, encoder_recipes
-from imagebind_cli.training.recipe import Recipe
+from imagebind_cli.training.plan import RANDOM, Plan, encoder_recipes, run_config
+from imagebind_cli.training.pruning import check_pruning, prune_encoder
+from imagebind_cli.training.recipe import EncoderRecipe, Recipe, RecipeError
 from imagebind_cli.training.towers import Tower, make_tower, set_trainable
 from imagebind_cli.weights import checkpoint
 from imagebind_cli.weights.checkpoint import Checkpoint
@@ -33,13 +34,18 @@ from imagebind_cli.weights.model_config import packaged_names
 class InitialEncoder:
     """An encoder before its first step, on the CPU in float32.
 
-    base: `model` and `weights` (a fingerprint) of the model its weights came from; None for fresh ones. fresh: names of the tensors that came
-    from no model.
+    base: `model` and `weights` (a fingerprint) of the model its weights came from; None for fresh ones. fresh: names of the tensors that are in
+    no model, as those of fewer blocks are not.
     """
 
     encoder: Encoder
     base: Mapping[str, str] | None
     fresh: frozenset[str]
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether no tensor is one of another model."""
+        return self.fresh == self.encoder.state_dict().keys()
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,8 @@ def initial_encoder(recipe: Recipe, name: str, config: EncoderConfig) -> Initial
     Raises:
         UserError: the weights are not here, or do not fit.
     """
-    source = encoder_recipes(recipe)[name].init or recipe.model
+    table = encoder_recipes(recipe)[name]
+    source, blocks = table.init or recipe.model, table.init_blocks
     if source == RANDOM:
         tensors = fresh_weights(name, config, recipe.run.seed)
         return InitialEncoder(encoder_with(name, config, tensors), None, frozenset(tensors))
@@ -101,24 +108,39 @@ def initial_encoder(recipe: Recipe, name: str, config: EncoderConfig) -> Initial
             f"encoders.{name}.init = {source!r} is of the family {found.config.family}, and the {name} encoder of this run's model of the family "
             f"{config.family}, which prepares its inputs in another way"
         )
-    new = fresh_weights(name, config, recipe.run.seed) if checkpoint.encoder_config(found, name).head != config.head else {}
+    larger = checkpoint.encoder_config(found, name)
+    _check_blocks(table, name, larger, config)
+    read = found.read(name) if blocks is None else prune_encoder(found.read(name), larger, config, blocks)
+    new = fresh_weights(name, config, recipe.run.seed) if larger.head != config.head else {}
     new = {key: tensor for key, tensor in new.items() if key.startswith("head.")}
-    tensors = {key: tensor for key, tensor in found.read(name).items() if not (new and key.startswith("head."))} | new
+    tensors = {key: tensor for key, tensor in read.items() if not (new and key.startswith("head."))} | new
     adjusted = replace(found, config=replace(found.config, encoders={**found.config.encoders, name: config}), read=lambda _: tensors)
     encoder = checkpoint.load_encoder(adjusted, name, torch.device("cpu"), torch.float32)
     base = {"model": source, "weights": found.fingerprint(name)}
-    return InitialEncoder(_unmapped(encoder), base, frozenset(new))
+    return InitialEncoder(_unmapped(encoder), base, frozenset(tensors if blocks else new))
 
 
 def check_weights(recipe: Recipe) -> None:
-    """Check that the initial weights of every encoder are on this machine.
+    """Check that the initial weights of every encoder are on this machine, and that blocks chosen of them are there.
 
     Raises:
         UserError: some are not.
     """
     for name, table in encoder_recipes(recipe).items():
         if (table.init or recipe.model) != RANDOM:
-            checkpoint.encoder_config(_find_weights(table.init or recipe.model, name), name)
+            larger = checkpoint.encoder_config(_find_weights(table.init or recipe.model, name), name)
+            _check_blocks(table, name, larger, run_config(recipe).encoders[name])
+
+
+def _check_blocks(table: EncoderRecipe, name: str, larger: EncoderConfig, config: EncoderConfig) -> None:
+    """Check that the blocks that an encoder starts from, if a recipe chooses some, can begin it."""
+    if table.init_blocks is None:
+        return
+    try:
+        check_pruning(larger, config, table.init_blocks)
+    except ValueError as error:
+        key = f"encoders.{name}.init_blocks"
+        raise RecipeError(key, f"{key}: {error}") from None
 
 
 def _find_weights(source: str, name: str) -> Checkpoint:
