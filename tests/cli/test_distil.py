@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import time
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -61,6 +62,30 @@ def test_a_smaller_space_is_its_own(imagebind, place, tmp_path):
     assert "image: taught by tiny, 64 numbers, along 8 principal directions; sees whole samples" in done.err
     assert list(json.loads((out / "config.json").read_text())["encoders"]) == ["vision"]
     assert len(list(out.glob("anchors/image-*/principal-8.npy"))) == 1
+
+
+def test_a_student_starts_from_chosen_blocks_of_its_teacher(imagebind, place, tmp_path):
+    mini = json.loads((files("imagebind_cli") / "models/mini/config.json").read_text())
+    vision = mini["encoders"]["vision"]
+    vision["trunk"] |= {"layers": 2, "mlp": 3.0}
+    shape = {key: mini[key] for key in ("format", "name", "about", "licence", "dim")}
+    (tmp_path / "pruned.json").write_text(json.dumps(shape | {"encoders": {"vision": vision}}))
+    (tmp_path / "recipe.toml").write_text(
+        'model = "pruned.json"\n[[pairs]]\nmodalities = ["image", "image"]\nbatch = 4\n[pairs.teacher]\nmodel = "mini"\n'
+        '[encoders.vision]\ninit = "mini"\ninit_blocks = [1, 4]\n[run]\nworkers = 0\n'
+        "[[rounds]]\nrun.steps = 2\n[[rounds]]\nrun.steps = 1\n"
+    )
+    recipe = ("--recipe", tmp_path / "recipe.toml", "--model", tmp_path / "pruned.json")
+    train = ("train", *recipe, "--data", place / "photos", "--device", "cpu", "--out", tmp_path / "run")
+    done = imagebind(*train)
+    assert done.code == 0, done.err
+    assert "from blocks 1, 4 of mini" in done.err
+    config = json.loads((tmp_path / "run.round-1/config.json").read_text())
+    assert "vision" not in config.get("bases", {})  # all of its tensors are in the folder
+    assert load(tmp_path / "run").embed("image", [str(place / "photos/0.png")]).shape == (1, 256)
+    for blocks, reason in (("[1, 9]", "there is no block 9; they are 1 to 8"), ("[1]", "1 given; the encoder has 2 blocks")):
+        refused = imagebind(*train[:-1], tmp_path / "other", "--set", f"encoders.vision.init_blocks={blocks}")
+        assert (refused.code, f"encoders.vision.init_blocks: {reason}" in refused.err) == (2, True), refused.err
 
 
 def left_by(out):
