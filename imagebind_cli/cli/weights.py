@@ -68,7 +68,7 @@ def pull_command(
         imagebind weights pull huge
         imagebind weights pull hf://laion/CLIP-ViT-H-14-laion2B-s32B-b79K
     """
-    from imagebind_cli.weights.find import is_bundled
+    from imagebind_cli.weights.model_config import is_bundled
     from imagebind_cli.weights.origin import ORIGIN, OriginRecord, read_record
     from imagebind_cli.weights.published import published_models, pull_named
 

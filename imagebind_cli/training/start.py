@@ -26,8 +26,8 @@ from imagebind_cli.training.recipe import EncoderRecipe, Recipe, RecipeError
 from imagebind_cli.training.towers import Tower, make_tower, set_trainable
 from imagebind_cli.weights import checkpoint
 from imagebind_cli.weights.checkpoint import Checkpoint
-from imagebind_cli.weights.find import BUNDLED, find_checkpoint, is_bundled
-from imagebind_cli.weights.model_config import packaged_names
+from imagebind_cli.weights.find import BUNDLED, find_checkpoint
+from imagebind_cli.weights.model_config import is_bundled, packaged_names
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from imagebind_cli.encoder import IMAGEBIND, build_encoder
 from imagebind_cli.errors import UserError
 from imagebind_cli.weights import download, foreign_config, model_config
 from imagebind_cli.weights.checkpoint import Checkpoint
-from imagebind_cli.weights.find import BUNDLED, default_name, is_bundled
+from imagebind_cli.weights.find import BUNDLED, default_name
 from imagebind_cli.weights.origin import count_files, file_hash, read_origin, recorded_files
 from imagebind_cli.weights.published import published_models
 from imagebind_cli.weights.verified import weight_fault
@@ -35,7 +35,7 @@ def known_models() -> list[dict[str, Any]]:
     for name, model in published.items():
         state = "fetched" if download.pulled_folder(model.place) else f"not here; imagebind weights pull {name}"
         rows.append({"name": name, "family": model.family, "state": state, "licence": model.licence, "about": model.about})
-    if is_bundled(BUNDLED):
+    if model_config.is_bundled(BUNDLED):
         bundled = foreign_config.read_config(Path(str(model_config.CONFIGS / BUNDLED / "config.json")))
         inside = {"family": bundled.family, "state": "ready, inside the package", "licence": bundled.licence, "about": bundled.about}
         rows.append({"name": BUNDLED, **inside})

@@ -16,8 +16,8 @@ from imagebind_cli.errors import UserError, nearest_hint
 from imagebind_cli.weights import checkpoint, download, foreign_config, model_config, rule, run_folder
 from imagebind_cli.weights.checkpoint import Checkpoint
 from imagebind_cli.weights.foreign_config import ForeignConfig
-from imagebind_cli.weights.model_config import ModelConfig
-from imagebind_cli.weights.published import PublishedModel, published_models
+from imagebind_cli.weights.model_config import ModelConfig, is_bundled
+from imagebind_cli.weights.published import PublishedModel, is_place, published_models
 
 BUNDLED, UNTRAINED = "mini", "tiny"
 ModelLike = str | os.PathLike[str] | Mapping[str, Tensor]
@@ -31,11 +31,6 @@ class NotFetched(UserError):
 def default_name() -> str:
     """Return the model that is used when none is named: `IMAGEBIND_MODEL`, else the trained one in the package, else the untrained `tiny`."""
     return os.environ.get("IMAGEBIND_MODEL") or (BUNDLED if is_bundled(BUNDLED) else UNTRAINED)
-
-
-def is_bundled(name: str) -> bool:
-    """Check whether a trained model of this name is inside the package."""
-    return (model_config.CONFIGS / name / "config.json").is_file()
 
 
 def find_checkpoint(model: ModelLike | None = None, config: ConfigLike | None = None) -> Checkpoint:
@@ -60,7 +55,7 @@ def find_checkpoint(model: ModelLike | None = None, config: ConfigLike | None = 
     if name.startswith("hf://"):
         return _pulled(name, given)
     path = Path(name)
-    if os.path.isdir(path):
+    if os.path.isdir(path) and is_place(name):
         return _folder(path, given)
     if os.path.isfile(path):
         return checkpoint.open_file(path, given)
@@ -132,7 +127,7 @@ def shape_of(model: str) -> ModelConfig:
     path = Path(model)
     if path.suffix == ".json" and os.path.isfile(path):
         return foreign_config.read_config(path)
-    if model in model_config.packaged_names() and not os.path.exists(path):
+    if model in model_config.packaged_names() and not is_place(model):
         return model_config.packaged_config(model)
     return find_checkpoint(model).config
 

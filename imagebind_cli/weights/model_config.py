@@ -136,6 +136,11 @@ def packaged_config(name: str) -> ModelConfig:
     return from_json((CONFIGS / f"{name}.json").read_bytes(), f"{name}.json")
 
 
+def is_bundled(name: str) -> bool:
+    """Check whether a trained model of this name is inside the package."""
+    return (CONFIGS / name / "config.json").is_file()
+
+
 def packaged_names() -> list[str]:
     """List the names that `packaged_config` knows."""
     return sorted(entry.name.removesuffix(".json") for entry in CONFIGS.iterdir() if entry.name.endswith(".json"))

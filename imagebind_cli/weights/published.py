@@ -10,6 +10,8 @@ from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.weights import download, model_config
 from imagebind_cli.weights.fetch import Progress
 
+MODEL_ENDINGS = (".json", ".safetensors", ".pth", ".bin", ".pt")
+
 
 class PublishedModel(NamedTuple):
     """A name that `--model` and `weights pull` take, the family whose name it is, and what is published under it; see `family.Publication`."""
@@ -39,6 +41,15 @@ def published_models() -> dict[str, PublishedModel]:
             if name not in models:
                 models[name] = PublishedModel(name, family.name, publication.address, publication.licence, publication.about)
     return models
+
+
+def is_place(model: str) -> bool:
+    """Check whether a model is given by its file or folder. A folder without weights and config may have a model's name, as one of photos."""
+    path = Path(model)
+    if not path.is_dir():
+        return path.exists()
+    is_name = model_config.is_bundled(model) or model in model_config.packaged_names() or model in published_models()
+    return not is_name or any(entry.suffix in MODEL_ENDINGS for entry in path.iterdir())
 
 
 def pull_named(name: str, *, sha256: str | None = None, progress: Progress, offline: bool = False) -> Path:

@@ -22,6 +22,7 @@ from imagebind_cli.fingerprint import fingerprint, is_earlier
 from imagebind_cli.weights.checkpoint import Checkpoint
 from imagebind_cli.weights.model_config import BaseRecord, ModelConfig
 from imagebind_cli.weights.origin import FileRecord, file_record
+from imagebind_cli.weights.published import is_place
 from imagebind_cli.weights.tensor_files import read_about, read_tensors, write_tensors
 from imagebind_cli.weights.verified import check_weight_file
 
@@ -135,7 +136,7 @@ def _underneath(base: BaseRecord, encoder: str, folder: Path, find: Callable[[st
 
 def base_reference(model: str, folder: Path) -> str:
     """Return how a run folder names its base model: a path relative to the folder, any other name unchanged."""
-    return os.path.relpath(model, folder) if os.path.exists(model) else model
+    return os.path.relpath(model, folder) if is_place(model) else model
 
 
 def write_run_model(folder: Path, config: ModelConfig, changed: Mapping[str, Mapping[str, Tensor]], step: int) -> None:

@@ -407,6 +407,16 @@ def test_a_misspelt_model_is_answered_with_the_nearest(here: Run) -> None:
     assert "not one of mini, " in here("embed text hello --model xyzzy").notices[-1]
 
 
+def test_a_folder_of_photos_may_have_a_models_name(here: Run) -> None:
+    Path("tiny/photos").mkdir(parents=True)
+    generate.picture(Path("tiny/photos/0.png"))
+    done = here("embed text hello --model tiny")
+    assert done.code == 0, done.err
+    assert here("embed image tiny/photos --model tiny").code == 0
+    Path("tiny/config.json").write_text("{}")  # what looks like a model is taken for one
+    assert here("embed text hello --model tiny").code == 1
+
+
 def test_verbose_names_variables_that_mean_nothing(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGEBIND_RETREIVE_K", "3")
     assert "IMAGEBIND_RETREIVE_K (did you mean IMAGEBIND_RETRIEVE_K?): no option has this variable" in here("embed text hello -v").err
