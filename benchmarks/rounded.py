@@ -27,7 +27,7 @@ TYPES: tuple[Rounding, ...] = ("bf16", "fp16", "int8")
 
 def drop(place: Path) -> None:
     """Drop a file's pages, or those of all files in a folder, from the page cache."""
-    for path in [place] if place.is_file() else place.glob("*.safetensors"):
+    for path in [place] if place.is_file() else filter(Path.is_file, place.iterdir()):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -57,7 +57,7 @@ def main() -> None:
     result: dict[str, object] = {"machine": machine("torch"), "seconds": rows, "forms": {}}
     print(f"{'':<8}{'GB':>7}{'cold s':>9}{'over .pth':>11}   lowest mean and lowest cosine of all encoders")
     for form, place in forms.items():
-        size = sum(path.stat().st_size for path in ([place] if place.is_file() else place.glob("*.safetensors")))
+        size = sum(path.stat().st_size for path in ([place] if place.is_file() else filter(Path.is_file, place.iterdir())))
         median = statistics.median(rows[form])
         ratio = statistics.median(own / whole for own, whole in zip(rows[form], rows[".pth"], strict=True))
         record = {} if place.is_file() else json.loads((place / "config.json").read_text())["rounded"]["cosines"]
