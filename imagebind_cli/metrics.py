@@ -11,6 +11,7 @@ another retrieval metric, return it from `retrieval` and name it in `RETRIEVAL_F
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,12 +21,24 @@ TOPS = (1, 5)  # k of top-k accuracy
 DEPTH = 10  # results that nDCG looks at
 NDCG = f"nDCG@{DEPTH}"
 
-# What `imagebind retrieve --pairs` reports: its name, the values of `retrieval` it is made from, and how they become one figure.
-RETRIEVAL_FIGURES: dict[str, tuple[str, Callable[[np.ndarray], float]]] = {
-    **{name: (name, np.mean) for name in RECALLS},
-    "median rank": ("rank", np.median),
-    "mAP": ("AP", np.mean),
-    NDCG: (NDCG, np.mean),
+
+class RetrievalFigure(NamedTuple):
+    """How the values of queries become one figure.
+
+    source: the values of `retrieval` it is made from. statistic: of them; one of `evaluation.outcomes.STATISTICS`.
+    is_rank: it is a rank, and not a fraction of 1, which is printed in percent.
+    """
+
+    source: str
+    statistic: Callable[[np.ndarray], float] = np.mean
+    is_rank: bool = False
+
+
+RETRIEVAL_FIGURES = {  # what `imagebind retrieve --pairs` reports, by name
+    **{name: RetrievalFigure(name) for name in RECALLS},
+    "median rank": RetrievalFigure("rank", np.median, is_rank=True),
+    "mAP": RetrievalFigure("AP"),
+    NDCG: RetrievalFigure(NDCG),
 }
 
 

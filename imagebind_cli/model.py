@@ -294,6 +294,8 @@ class Model:
 
     def record(self, modality: str, options: ReadingOptions | None = None, pool: str = "mean") -> dict[str, Any]:
         """Describe how this model makes embeddings of a modality: the record that every store carries."""
+        # Stores are compared by all keys (`store.provenance.difference`). Leave a new one out where it has the value that older stores
+        # were made with, as `merge` is, or list it in `provenance.FREE` if it does not change vectors; else older stores are refused.
         face = registry.face(modality)
         return {
             "modality": modality,

@@ -109,14 +109,16 @@ class RemoteModel:
         *,
         options: ReadingOptions | None = None,
         pool: str = "mean",
+        batch_size: int | None = None,
         workers: int | None = None,
+        processes: object = None,
+        item_timeout: float | None = None,
         lengths: bool = False,
-        **local: Any,
     ) -> Iterator[tuple[Item, Result]]:
         """Embed a stream of items in order: yield each with its embeddings or its failure, as `Model.embed_items` does.
 
         Args:
-            workers: requests under way at a time. local: settings of a model in this process, which have no effect on a server.
+            workers: requests under way at a time. batch_size, processes, item_timeout: of a model in this process, without effect on a server.
         Raises:
             UserError: no server answers, or not to this client; lengths are wanted, which are not sent.
         """

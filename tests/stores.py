@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from safetensors import safe_open
 
-from imagebind_cli.store import FORMATS, Row, Store
+from imagebind_cli.store import Row, Store
 
 DIM = 16
 MADE: dict[str, Any] = {
@@ -30,11 +30,8 @@ MADE: dict[str, Any] = {
 }
 
 
-GROWING = [ending for ending in FORMATS if ending != ".safetensors"]  # whose rows reach the disk while the store is open
-
-
 def read_plainly(path: Path) -> tuple[list[str], np.ndarray, list[tuple[float, float] | None], dict[str, Any]]:
-    """Ids, vectors, spans and how it was made of a store of any of `FORMATS`, read with the format's own library and nothing of ours."""
+    """Ids, vectors, spans and how it was made of a store in any of our formats, read with the format's own library and nothing of ours."""
     if path.suffix == ".h5":
         with h5py.File(path) as file:
             ids = [id.decode("utf-8", "surrogateescape") for id in file["ids"][:]]
@@ -62,6 +59,23 @@ def _unsealed(text: str) -> dict[str, Any]:
     made = json.loads(text)
     assert made.popitem()[0] == "crc32"
     return made
+
+
+def rewrite_record(path: Path, change: Callable[[Any], Any]) -> None:
+    """Change the record of how a store was made, wherever the format keeps it."""
+    if path.suffix == ".h5":
+        with h5py.File(path, "r+") as file:
+            file.attrs["made"] = json.dumps(change(json.loads(file.attrs["made"])))
+    elif path.suffix == ".safetensors":
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        header["__metadata__"]["made"] = json.dumps(change(json.loads(header["__metadata__"]["made"])))
+        text = json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+    else:
+        record = path / "made.json" if path.is_dir() else path.with_suffix(".made.json")
+        record.write_text(json.dumps(change(json.loads(record.read_text()))))
 
 
 def unit_rows(count: int, dim: int = DIM, seed: int = 0) -> np.ndarray:

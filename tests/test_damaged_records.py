@@ -19,7 +19,7 @@ import torch
 from imagebind_cli import documents, tabular
 from imagebind_cli.corpus.failures import FailureFile
 from imagebind_cli.errors import UserError
-from imagebind_cli.store import open_store
+from imagebind_cli.store import FORMATS, open_store
 from imagebind_cli.training import folder as run_folder
 from imagebind_cli.weights import foreign_config, origin
 from imagebind_cli.weights.convert import convert
@@ -27,7 +27,7 @@ from imagebind_cli.weights.find import find_checkpoint
 from imagebind_cli.weights.tensor_files import read_tensors
 from reliability.mutations import mutate
 from tests.conftest import Run
-from tests.stores import store
+from tests.stores import rewrite_record, store
 
 Change = Callable[[Any], object]
 
@@ -186,7 +186,7 @@ def test_a_record_of_origin_that_is_none_counts_as_missing(tmp_path: Path, recor
         origin.check_origin(tmp_path)
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".npy", ".safetensors", ".h5", ".store"])
+@pytest.mark.parametrize("ending", FORMATS)
 @pytest.mark.parametrize(
     "change",
     [
@@ -203,7 +203,7 @@ def test_a_record_of_origin_that_is_none_counts_as_missing(tmp_path: Path, recor
 )
 def test_a_record_that_no_store_has(tmp_path: Path, imagebind: Run, ending: str, change: dict[str, Any] | None) -> None:
     path = write_store(tmp_path / f"s{ending}")
-    _rewrite_record(path, lambda record: "dim" if change is None else record | change)
+    rewrite_record(path, lambda record: "dim" if change is None else record | change)
     with pytest.raises(UserError, match=r"^[^\n]*s\.[^\n]*the record of how it was made[^\n]*$"):
         open_store(path)
     assert imagebind("store", "check", path).code == 1
@@ -212,7 +212,7 @@ def test_a_record_that_no_store_has(tmp_path: Path, imagebind: Run, ending: str,
 @pytest.mark.parametrize("missing", ["model", "weights", "options", "dim", "array", "modality", "assumptions", "pool"])
 def test_a_store_that_does_not_say_how_it_was_made(tmp_path: Path, imagebind: Run, missing: str) -> None:
     path = write_store(tmp_path / "s.npy")
-    _rewrite_record(path, lambda record: {key: value for key, value in record.items() if key not in (missing, "crc32")})
+    rewrite_record(path, lambda record: {key: value for key, value in record.items() if key not in (missing, "crc32")})
     found = imagebind("store", "check", path)
     assert found.code in (0, 1)
     assert missing in ("options", "assumptions") or missing in found.out.decode()
@@ -228,25 +228,6 @@ def test_a_store_that_does_not_say_how_it_was_made(tmp_path: Path, imagebind: Ru
 
 def write_store(path: Path) -> Path:
     return store(path, "image", [str(number) for number in range(5)])
-
-
-def _rewrite_record(path: Path, change: Change) -> None:
-    """Change the record of how a store was made, wherever the format keeps it."""
-    if path.suffix == ".h5":
-        import h5py
-
-        with h5py.File(path, "r+") as file:
-            file.attrs["made"] = json.dumps(change(json.loads(file.attrs["made"])))
-    elif path.suffix == ".safetensors":
-        data = path.read_bytes()
-        length = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + length])
-        header["__metadata__"]["made"] = json.dumps(change(json.loads(header["__metadata__"]["made"])))
-        text = json.dumps(header).encode()
-        path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
-    else:
-        record = path / "made.json" if path.is_dir() else path.with_suffix(".made.json")
-        record.write_text(json.dumps(change(json.loads(record.read_text()))))
 
 
 @pytest.mark.parametrize("damage", ["flipped", "promises", "cut", "other", "dim", "record"])

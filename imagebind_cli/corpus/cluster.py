@@ -24,6 +24,7 @@ from imagebind_cli.prepared import belongs_to
 from imagebind_cli.sources import BoxFile, Failure, Inputs, Item
 from imagebind_cli.space import Space
 from imagebind_cli.store import check_writable
+from imagebind_cli.store_formats import FORMATS, GROWING
 
 LISTED_FIRST = 16  # inputs, before the cluster is started
 SHARES = 64  # by default, whatever the cluster, so that a later run on another one finds the same outputs
@@ -88,8 +89,8 @@ def embed_on_cluster(
     """
     face, place = registry.face(modality), Path(output)
     check_writable(place)
-    if place.suffix == ".safetensors":
-        raise UsageError(f"{place}: is written as a whole, and a cluster adds block by block; choose .store or .h5")
+    if not FORMATS[place.suffix].grows:
+        raise UsageError(f"{place}: is written as a whole, and a cluster adds block by block; choose {' or '.join(GROWING)}")
     fixed = ("retry_errors", "verify", "array", "pool", "batch_size", "workers", "item_timeout")
     options = {name: value for name, value in job.items() if name not in fixed}
     reading = face.read_options(options)

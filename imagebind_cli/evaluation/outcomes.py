@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,10 +66,7 @@ def item_outcomes(tally: Tally) -> dict[str, Outcomes]:
 
 def query_outcomes(ids: Sequence[str], values: Mapping[str, np.ndarray]) -> dict[str, Outcomes]:
     """Return the outcomes of queries by score: those of `report.retrieval_scores`. values: as `metrics.retrieval` returns them."""
-    return {
-        name: Outcomes(ids, values[source], _median if statistic is np.median else _mean)
-        for name, (source, statistic) in RETRIEVAL_SCORES.items()
-    }
+    return {name: Outcomes(ids, values[figure.source], STATISTICS[figure.statistic]) for name, figure in RETRIEVAL_SCORES.items()}
 
 
 def paired_difference(one: Outcomes, other: Outcomes, draws: int) -> Difference:
@@ -113,6 +110,10 @@ def _median(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     total = reached[:, -1:]
     middle = [values[order][(reached > place).argmax(axis=1)] for place in ((total - 1) // 2, total // 2)]
     return np.asarray((middle[0] + middle[1]) / 2)
+
+
+# What a statistic of a `metrics.RetrievalFigure` is over draws.
+STATISTICS: dict[Callable[[np.ndarray], Any], Statistic] = {np.mean: _mean, np.median: _median}
 
 
 def _mean_per_class(values: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from imagebind_cli.evaluation.tally import Tally
 LEVEL, SEED = 0.95, 0
 # The figures of retrieval under their names in a report: `median_rank`, `map`.
 RETRIEVAL_SCORES = {name.replace(" ", "_").replace("mAP", "map"): figure for name, figure in metrics.RETRIEVAL_FIGURES.items()}
-RANKS = tuple(name for name, (source, _) in RETRIEVAL_SCORES.items() if source == "rank")
+RANKS = tuple(name for name, figure in RETRIEVAL_SCORES.items() if figure.is_rank)
 AT_ONCE = 200  # bootstrap draws of average precision held in memory together
 
 
@@ -91,8 +91,8 @@ def bootstrap(draws: int, over: str) -> dict[str, Any]:
 
 def retrieval_scores(values: Mapping[str, np.ndarray], draws: int = 1000) -> dict[str, Any]:
     """Average the values of queries, as `metrics.retrieval` returns them, with intervals over queries."""
-    figures = sorted(RETRIEVAL_SCORES.items(), key=lambda figure: is_rank(figure[0]))  # fractions first
-    return {name: _score(values[source], None, draws, statistic) for name, (source, statistic) in figures}
+    figures = sorted(RETRIEVAL_SCORES.items(), key=lambda entry: entry[1].is_rank)  # fractions first
+    return {name: _score(values[figure.source], None, draws, figure.statistic) for name, figure in figures}
 
 
 def draw_counts(items: int, draws: int) -> Iterator[np.ndarray]:

@@ -23,7 +23,7 @@ from imagebind_cli.media.image import LONGEST, middle
 from imagebind_cli.media.maps.palettes import ramp
 from imagebind_cli.media.regions import squares
 from imagebind_cli.media.views import Box
-from imagebind_cli.options import ReadingOptions
+from imagebind_cli.options import TIME_WINDOWS, ReadingOptions
 from imagebind_cli.prepared import Prepared
 from imagebind_cli.readers import prepares_alike, read_source, reader_of
 from imagebind_cli.registry import Face
@@ -134,8 +134,8 @@ def _drawn_pieces(
         again, alone = source, options
         if isinstance(first, Image.Image):
             again = np.stack([np.asarray(picture) for picture in shown]) if face.timed else first
-            windows: dict[str, Any] = {name: None for name in ("stretch", "moment", "clips", "hop", "adjacent") if hasattr(options, name)}
-            alone = replace(options, **windows)
+            in_time: dict[str, Any] = {name: None for name in (*TIME_WINDOWS, "stretch", "moment") if hasattr(options, name)}
+            alone = replace(options, **in_time)
         width, height = first.size if isinstance(first, Image.Image) else first.shape[::-1]
         boxes: list[Box | None] = [box for divisor in divisors for box in squares(width, height, min(width, height) / divisor)]
         own = _tensor(again, face, config, alone)

@@ -16,7 +16,7 @@ from imagebind_cli.errors import UsageError, UserError
 from imagebind_cli.events import Listener
 from imagebind_cli.file_kinds import KINDS
 from imagebind_cli.media.clock import clock_text, parse_clock
-from imagebind_cli.options import EXCLUSIVE
+from imagebind_cli.options import TIME_WINDOWS
 from imagebind_cli.retrieval.stored_items import RowPlace, stored_exhibit
 from imagebind_cli.sources import whole_source
 from imagebind_cli.space import Space
@@ -126,8 +126,7 @@ def embed_windows(
     if not face.timed:
         raise UsageError(f"{modality} has no seconds; moments are of audio, video and imu")
     options: dict[str, Any] = {name: value for name, value in chosen.items() if name in face.options.names()}
-    windows = next(group for group in EXCLUSIVE if "hop" in group)
-    if not windows & options.keys():
+    if not TIME_WINDOWS & options.keys():
         options["hop"] = hop
     embed(space, modality, files, store, pool="none", listener=listener, **options)
     if not is_store(store):

@@ -20,11 +20,15 @@ from imagebind_cli.store import StoreReader
 PUBLISHED, ADJACENT = PROTOCOLS = ("published", "adjacent")
 RATE = "0.5"  # frames that av-benchmark takes in a second
 FAMILY = "imagebind"
+FREE = ("track", "fps")  # options that name the input, and not how it is read
 
 
 @dataclass(frozen=True)
 class ScoreProtocol:
-    """A protocol. name: as it is given, `adjacent:RATE` with its rate. options: the reading options that it fixes, by encoder."""
+    """A protocol. name: as it is given, `adjacent:RATE` with its rate. options: the reading options that it names, by encoder.
+
+    All other options, but those of `FREE`, must be at their defaults, so that an option added later cannot change a score.
+    """
 
     name: str
     options: Mapping[str, Mapping[str, Any]]
@@ -37,7 +41,8 @@ class ScoreProtocol:
         """
         if face.encoder not in self.options:
             raise UserError(f"protocol {self.name} is of video, images, sound and text, not {face.name}")
-        return {name: value for name, value in self.options[face.encoder].items() if name in face.option_names()}
+        defaults = {entry.name: entry.default for entry in face.options.flags() if entry.name not in FREE}
+        return {name: value for name, value in {**defaults, **self.options[face.encoder]}.items() if name in face.option_names()}
 
     def complete(self, face: Face, chosen: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options to read files with: the chosen ones and those of the protocol.
@@ -50,13 +55,14 @@ class ScoreProtocol:
             if name in fixed and value != fixed[name]:
                 given, needed = both_values(name, value, fixed[name])
                 raise UsageError(f"{given}: protocol {self.name} has {needed}")
-        return {**chosen, **{name: value for name, value in fixed.items() if value is not None}}
+        named = self.options[face.encoder].keys() & fixed.keys()
+        return {**chosen, **{name: fixed[name] for name in named if fixed[name] is not None}}
 
     def check(self, store: StoreReader) -> None:
         """Refuse a store whose vectors were made otherwise.
 
         Raises:
-            UserError: it was made with other reading options, has a row for each window, or is of another family than ImageBind.
+            UserError: it was made with other reading options or merged tokens, has a row for each window, or is of another family than ImageBind.
         """
         made = store.provenance
         family, face = made.get("family"), registry.face(store.modality)
@@ -69,6 +75,10 @@ class ScoreProtocol:
                 raise UserError(
                     f"{store.path}: made with {given}; protocol {self.name} has {needed}: embed the files so, or give the files"
                 )
+        if made.get("merge"):
+            raise UserError(
+                f"{store.path}: made with --merge {made['merge']}; protocol {self.name} merges no tokens: embed without --merge"
+            )
         if face.timed and made.get("pool") != "mean":
             raise UserError(
                 f"{store.path}: has a row for each window; protocol {self.name} has the mean of all clips: embed without --pool none"

@@ -60,6 +60,8 @@ def open_sides(
             if store is None:
                 store = _embed(str(side), name, options, Path(folder) / f"{word}.h5", space, listener)  # noqa: PLW2901
                 space.admit(store)
+                if protocol is not None:  # prepared samples and a model bring choices of their own
+                    protocol.check(store)
             opened.append(store)
         yield opened[0], opened[1]
 

@@ -124,9 +124,10 @@ DATASET = "Name of the dataset, group, variable or channel to read from an HDF5,
 FRAME = "Frame of an HDF5 file with several, or page of a TIFF, from 0."
 
 RATE_ALONE = "rate replaces timestamps; leave out time_column and time_unit"
+TIME_WINDOWS = frozenset({"clips", "hop", "centres", "adjacent"})  # options that choose windows in time; None for those that cover an input
 # Sets of options of which only one may be given, and the message about several, in which {} stands for their names.
 EXCLUSIVE = {
-    frozenset({"clips", "hop", "centres", "adjacent"}): "{} exclude each other; give one",
+    TIME_WINDOWS: "{} exclude each other; give one",
     frozenset({"rate", "time_column"}): RATE_ALONE,
     frozenset({"rate", "time_unit"}): RATE_ALONE,
 }

@@ -126,11 +126,11 @@ def _direction(
         "query": {"store": str(queries.path), "modality": queries.modality, "rows": len(asking)},
         "target": {"store": str(targets.path), "modality": targets.modality, "rows": len(targets)},
     }
-    for name, (source, statistic) in metrics.RETRIEVAL_FIGURES.items():
-        scores = np.concatenate(values[source])
-        direction[name] = {"value": float(statistic(scores))}
+    for name, figure in metrics.RETRIEVAL_FIGURES.items():
+        scores = np.concatenate(values[figure.source])
+        direction[name] = {"value": float(figure.statistic(scores))}
         if draws:
-            direction[name]["low"], direction[name]["high"] = metrics.interval(scores, statistic, draws)
+            direction[name]["low"], direction[name]["high"] = metrics.interval(scores, figure.statistic, draws)
     return direction
 
 

@@ -6,6 +6,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
@@ -49,8 +50,9 @@ class ClassifyRequest(Body):
 
     @property
     def classes(self) -> ClassOptions:
-        """The classes, as the library takes them."""
-        return ClassOptions(labels=self.labels, templates=self.templates, names=self.names, scale=self.scale)
+        """The classes, as the library takes them: each of its options that a request has."""
+        names = {entry.name for entry in fields(ClassOptions)} & type(self).model_fields.keys()
+        return ClassOptions(**{name: getattr(self, name) for name in names})
 
 
 def class_routes(service: Service) -> APIRouter:
@@ -117,8 +119,8 @@ class _Classifiers:
 
     async def get(self, request: ClassifyRequest) -> tuple[Classifier, list[str]]:
         """Return the classifier of a request."""
-        wanted = request.model_dump(include={"modality", "labels", "templates", "names", "scale"})
-        made: tuple[Classifier, list[str]] = await self._service.answer("classes", self._make, json.dumps(wanted), request)
+        key = json.dumps([request.modality, asdict(request.classes)])  # all that `open_classifier` is given
+        made: tuple[Classifier, list[str]] = await self._service.answer("classes", self._make, key, request)
         return made
 
     def _make(self, key: str, requests: list[ClassifyRequest]) -> Iterator[tuple[Classifier, list[str]]]:

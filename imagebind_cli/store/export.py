@@ -43,8 +43,7 @@ def export(
     if not is_table and (given := "--columns" if columns else "--media" if thumbnail else None):
         raise UsageError(f"{path}: {given} is for tables: {', '.join(EXPORTS)}")
     chosen = choose_columns(columns, array, thumbnail, any(reader.clocks)) if is_table else None
-    beside = [path.with_suffix(ending) for ending in (".npy", ".jsonl") if path.suffix in (".npy", ".jsonl")]
-    if there := next((each for each in (path, *beside) if os.path.lexists(each)), None):
+    if there := next((each for each in _places_needed(path) if os.path.lexists(each)), None):
         raise UserError(f"{there}: exists; name another, or remove it")
     if clip_retrieval:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,3 +54,10 @@ def export(
             EXPORTS[path.suffix](reader, place, chosen)
         else:
             merge([reader], place, array)
+
+
+def _places_needed(path: Path) -> list[Path]:
+    """List what must not exist: the files of a store of this path, and stores that would share one of them, as `a.npy` and `a.jsonl` do."""
+    files = FORMATS[path.suffix].files(path) if path.suffix in FORMATS else (path,)
+    stores = {path.with_suffix(ending): format for ending, format in FORMATS.items()}
+    return [*files, *(store for store, format in stores.items() if not set(format.files(store)).isdisjoint(files))]

@@ -23,7 +23,8 @@ RIGHT: dict[str, Callable[[Any], bool]] = {  # whether a store may have a value 
     "scale": lambda value: isinstance(value, int | float),
     "assumptions": lambda value: isinstance(value, list) and all(isinstance(note, str) for note in value),
 }
-FREE = ("assumptions", "version", "folder")  # keys that may differ between two runs on one store
+# Keys that may differ between two runs on one store. None of them changes a vector; a licence may be worded anew.
+FREE = ("assumptions", "version", "folder", "licence")
 
 
 def parse_provenance(text: str | bytes) -> tuple[dict[str, Any], bool]:

@@ -24,7 +24,7 @@ ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)  # limits of the fraction o
 OPERATIONS, PROBABILITY = 2, 0.5  # of RandAugment
 MIXED, GREY = 0.5, 0.3  # of `recolour`: deviation of the channels' mixture from their own colours; share of grey pictures
 
-# Amount of each operation at a level from 0 to 1.
+# Amount of each operation at a level from 0 to 1. One is drawn by its place: whoever adds, removes or moves one increases `RULES`.
 AMOUNTS: dict[str, Callable[[float, int], float]] = {
     "autocontrast": lambda level, sign: 0,
     "equalize": lambda level, sign: 0,

@@ -37,7 +37,7 @@ from imagebind_cli.training.teachers import shares_space, teacher_record
 from imagebind_cli.training.towers import changed_tensors, gather_tensor
 from imagebind_cli.weights import run_folder
 from imagebind_cli.weights.find import find_checkpoint
-from imagebind_cli.weights.run_folder import CHECKPOINTS, RUN
+from imagebind_cli.weights.run_folder import CHECKPOINTS, RUN, checkpoint_path, checkpoints
 from imagebind_cli.weights.tensor_files import differing_tensors, read_about, write_tensors
 
 # -- what the run is
@@ -103,7 +103,7 @@ def _description(plan: Plan) -> dict[str, Any]:
 def _compare(folder: Path, description: Mapping[str, Any]) -> None:
     recorded = read_sealed_object(folder / RUN)
     recorded["recipe"] = _with_defaults(recorded.get("recipe"))
-    saved = any((folder / CHECKPOINTS).glob("step-*.safetensors"))
+    saved = bool(checkpoints(folder))
     remedy = "choose another --out" if saved else "it has saved no step yet: delete it, or choose another --out"
     before, now = (dict(_flat({key: values[key] for key in description if key in values}, "")) for values in (recorded, description))
     irrelevant = {f"recipe.{key}" for key in keys_without_effect()}
@@ -169,10 +169,10 @@ def save_checkpoint(folder: Path, progress: Progress, trained: nn.Module, optimi
             tensors[f"{kind}/{name}"] = gather_tensor(tensor)
     if rank():
         return
-    (folder / CHECKPOINTS).mkdir(exist_ok=True)
-    path = folder / CHECKPOINTS / f"step-{progress.step:08d}.safetensors"
+    path = checkpoint_path(folder, progress.step)
+    path.parent.mkdir(exist_ok=True)
     write_tensors(tensors, path, {"progress": asdict(progress)})
-    for old in _checkpoints(folder)[keep:]:
+    for old in checkpoints(folder)[keep:]:
         if old != path:
             old.unlink()
 
@@ -183,7 +183,7 @@ def restore_checkpoint(folder: Path, trained: nn.Module, optimizer: Optimizers) 
     Raises:
         UserError: there are checkpoints and none can be read, or it is damaged, or of other weights.
     """
-    paths = _checkpoints(folder)
+    paths = checkpoints(folder)
     for path in paths:
         read = _read_checkpoint(path)
         if read is not None:
@@ -197,12 +197,7 @@ def restore_checkpoint(folder: Path, trained: nn.Module, optimizer: Optimizers) 
 
 def read_progress(folder: Path) -> Progress:
     """Return the progress of the run in `folder`, by its newest checkpoint that can be read; step 0 without one."""
-    return next((read[0] for path in _checkpoints(folder) if (read := _read_checkpoint(path)) is not None), Progress())
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """List the checkpoints, the newest first."""
-    return sorted((folder / CHECKPOINTS).glob("step-*.safetensors"), reverse=True)
+    return next((read[0] for path in checkpoints(folder) if (read := _read_checkpoint(path)) is not None), Progress())
 
 
 def _read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]] | None:

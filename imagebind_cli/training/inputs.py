@@ -11,13 +11,12 @@ from imagebind_cli.errors import OptionError, UserError
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.readers import check_options, reader_of
 from imagebind_cli.store import is_store
-from imagebind_cli.training.recipe import AugmentRecipe, PairRecipe, RecipeError
+from imagebind_cli.training.recipe import MOVES_PIXELS, STUDENT_ALONE, AugmentRecipe, PairRecipe, RecipeError
 from imagebind_cli.weights.find import shape_of
 
 FACES = tuple(map(registry.face, registry.MODALITIES))
 CROPPABLE = tuple(dict.fromkeys(face.encoder for face in FACES if face.drawn))  # encoders whose inputs can be cropped
 TIMED = tuple(face.name for face in FACES if face.windowed)  # modalities of which one window is read
-GEOMETRY = ("crop", "flip", "randaugment")  # augmentations that move pixels: two aligned pictures need the same
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def pair_inputs(pair: PairRecipe, configs: Mapping[str, EncoderConfig]) -> tuple
     check_blindness(pair, anchor)
     if pair.teacher is None and pair.aligned and anchor.encoder in CROPPABLE and other.encoder in CROPPABLE:
         default = AugmentRecipe()
-        for name in GEOMETRY:
+        for name in AugmentRecipe.marked(MOVES_PIXELS):
             values = [getattr(each.augment or default, name) for each in (anchor, other)]
             if values[0] != values[1]:
                 difference = f"{anchor.modality} has {values[0]}, {other.modality} {values[1]}"
@@ -76,12 +75,13 @@ def pair_inputs(pair: PairRecipe, configs: Mapping[str, EncoderConfig]) -> tuple
 
 
 def _teacher_input(pair: PairRecipe, student: PairInput) -> PairInput:
-    """Return how a teacher sees the samples: whole, or in the student's views with their own colours. Stored vectors see nothing."""
+    """Return how a teacher sees the samples: whole, or in the student's views without `STUDENT_ALONE`. Stored vectors see nothing."""
     assert pair.teacher is not None
     if is_vector_file(pair.teacher.model):
         return student
     source = _pair_input(pair, student.modality, shape_of(pair.teacher.model).encoders)
-    seen = None if student.augment is None else student.augment.model_copy(update={"recolour": 0.0})
+    hidden = {name: getattr(AugmentRecipe(), name) for name in AugmentRecipe.marked(STUDENT_ALONE)}
+    seen = None if student.augment is None else student.augment.model_copy(update=hidden)
     return replace(source, augment=seen if pair.teacher.sees == "views" else None)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from imagebind_cli import registry
 from imagebind_cli.errors import UsageError
 from imagebind_cli.events import Listener, LogListener
-from imagebind_cli.training.inputs import CROPPABLE, GEOMETRY, augment_keys, recipe_options
+from imagebind_cli.training.inputs import CROPPABLE, augment_keys, recipe_options
 from imagebind_cli.training.plan import RANDOM, encoder_recipes
-from imagebind_cli.training.recipe import ROW_COLUMNS, EncoderRecipe, PairRecipe, Recipe, TeacherRecipe
+from imagebind_cli.training.recipe import MOVES_PIXELS, ROW_COLUMNS, AugmentRecipe, EncoderRecipe, PairRecipe, Recipe, TeacherRecipe
 from imagebind_cli.training.recipe_files import read_recipe, refuse_changes
 
 TEST_COLUMNS = ("id", "label")  # of a zero-shot manifest, besides its modality
@@ -160,7 +160,7 @@ def _replacement_pair(pair: PairRecipe, modalities: tuple[str, str], encoders: d
             if remaining := {setting: value for setting, value in values.items() if setting in fitting}:
                 table.setdefault(key, {})[new] = remaining
     anchor, other = (table.get("augment", {}).get(modality, {}) for modality in modalities)
-    geometry = {key: anchor[key] for key in GEOMETRY if key in anchor}
+    geometry = {key: anchor[key] for key in AugmentRecipe.marked(MOVES_PIXELS) if key in anchor}
     if geometry and not other and pair.aligned and after[1] in CROPPABLE:  # aligned pictures need the same geometry
         table["augment"][modalities[1]] = geometry
     for old, new in zip(before, after, strict=True):

@@ -45,6 +45,8 @@ DISTILLATION = LossTraits(negatives=False)  # of a pair with a teacher, whatever
 # What an anchor can be made blind to; `blindness` has a function for each.
 BLIND = ("colour", "scale", "mirror", "background")
 NO_EFFECT = "no effect on the result"  # marks a key that another run of the same folder may change
+MOVES_PIXELS = "moves pixels"  # marks an augmentation that must be the same for both pictures of an aligned pair
+STUDENT_ALONE = "the student alone"  # marks an augmentation that a teacher does not see, although it sees the student's views
 
 
 def _check_loss(name: str) -> str:
@@ -78,17 +80,23 @@ class AugmentRecipe(RecipeTable):
     recolour: probability of random colours: mixed channels or grey, another contrast and brightness (colour pictures).
     frequency_mask: largest number of mel bins to mask (audio).
     turn: standard deviation, in degrees, of a random rotation of the sensor axes (IMU).
+    Mark a new one with `MOVES_PIXELS` or `STUDENT_ALONE` where that is so.
     """
 
-    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    crop: Annotated[float, Field(gt=0, le=1), MOVES_PIXELS] = 1.0
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    flip: Fraction = 0.0
+    flip: Annotated[Fraction, MOVES_PIXELS] = 0.0
     colour_jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    randaugment: tuple[float, float] | None = None
+    randaugment: Annotated[tuple[float, float] | None, MOVES_PIXELS] = None
     erase: Fraction = 0.0
-    recolour: Fraction = 0.0
+    recolour: Annotated[Fraction, STUDENT_ALONE] = 0.0
     frequency_mask: Annotated[int, Field(ge=0)] = 0
     turn: Annotated[float, Field(ge=0, le=180)] = 0.0
+
+    @classmethod
+    def marked(cls, mark: str) -> tuple[str, ...]:
+        """Return the names of the augmentations with a mark."""
+        return tuple(name for name, entry in cls.model_fields.items() if mark in entry.metadata)
 
 
 class AnchorRecipe(RecipeTable):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,11 +34,20 @@ def unfinished_state(folder: Path) -> str:
     """Return the progress of an unfinished run, in words; "" for a finished one, and for a folder that is not a run's."""
     if not (folder / RUN).is_file():
         return ""
-    states = sorted((folder / CHECKPOINTS).glob("step-*.safetensors"), reverse=True)
-    progress = next((progress for path in states if (progress := _progress(path))), None)
+    progress = next((progress for path in checkpoints(folder) if (progress := _progress(path))), None)
     if progress is None:
         return "an unfinished run that has saved nothing yet"
     return "" if progress["finished"] else f"an unfinished run, saved after step {progress['step']:,}"
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return the path of the checkpoint of a step."""
+    return folder / CHECKPOINTS / f"step-{step:08d}.safetensors"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints of a run, the newest first."""
+    return sorted((folder / CHECKPOINTS).glob("step-*.safetensors"), reverse=True)
 
 
 def saved_progress(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -140,17 +150,18 @@ def base_reference(model: str, folder: Path) -> str:
 
 
 def write_run_model(folder: Path, config: ModelConfig, changed: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
-    """Make a run folder the model of a step: write its files, then `config.json`, then remove the files of the step before.
+    """Make a run folder the model of a step: write its files, then `config.json`, then remove the files of the model before.
 
     Args:
         changed: the tensors that training changed, by encoder.
     """
     files: dict[str, FileRecord] = {}
     for encoder, tensors in changed.items():
-        path = folder / f"{encoder}-{step:06d}.safetensors"
+        path = folder / f"{encoder}-{step:06d}.safetensors"  # `own` below matches this name
         write_tensors(tensors, path)
         files[path.name] = {**file_record(path), "encoder": encoder}
     write_text(folder / "config.json", replace(config, files=files).to_json())
-    for old in folder.glob("*-[0-9]*.safetensors"):
-        if old.name not in files:
-            old.unlink()
+    own = re.compile(rf"({'|'.join(map(re.escape, config.encoders))})-\d{{6,}}\.safetensors")  # not a file that the user keeps there
+    for path in folder.iterdir():
+        if own.fullmatch(path.name) and path.name not in files:
+            path.unlink()

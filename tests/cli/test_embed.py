@@ -26,11 +26,12 @@ from PIL import Image
 
 from imagebind_cli import registry
 from imagebind_cli.store import FORMATS, is_store, open_store
+from imagebind_cli.store_formats import GROWING
 from imagebind_cli.weights import model_config, rule
 from imagebind_cli.weights.convert import convert
 from tests import generate
 from tests.conftest import UNTRAINED, Run, Start
-from tests.stores import GROWING, read_plainly, store
+from tests.stores import read_plainly, store
 
 ENDINGS = list(FORMATS)
 ONE_BY_ONE = ("--batch-size", 1)  # the last bits of a vector depend on the batch it was in

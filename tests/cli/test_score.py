@@ -78,6 +78,29 @@ def test_a_protocol_reads_videos_and_pictures_as_it_says(imagebind: Run, folder:
 
 
 @pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--decode", "fast"), "made with --decode fast; protocol published has exact"),
+        (("--tiles", "1/2"), "made with --tiles 1/2; protocol published has no --tiles"),
+        (("--merge", "8"), "made with --merge 8; protocol published merges no tokens"),
+    ],
+)
+def test_a_protocol_refuses_options_that_it_does_not_name(imagebind: Run, folder: Path, flags: tuple[str, ...], reason: str) -> None:
+    generate.picture(folder / "0.jpg", size=(640, 480))
+    store(folder / "sounds.h5", "audio", ["0.wav"])
+    assert imagebind("embed", "image", "0.jpg", *flags, "-o", "made.h5").code == 0
+    refused = imagebind("score", "made.h5", "sounds.h5", "--protocol", "published")
+    assert (refused.code, reason in refused.err) == (1, True), refused.err
+
+
+def test_a_protocol_refuses_an_option_of_files_that_it_does_not_name(imagebind: Run, folder: Path) -> None:
+    generate.picture(folder / "0.jpg", size=(640, 480))
+    generate.audio(folder / "0.wav")
+    refused = imagebind("score", "0.jpg", "0.wav", "--protocol", "published", "--decode", "fast")
+    assert (refused.code, "--decode fast: protocol published has exact" in refused.err) == (2, True), refused.err
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [
         (("a.h5", "none.h5"), 1, "none.h5"),

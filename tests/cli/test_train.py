@@ -683,20 +683,20 @@ def test_scores_are_those_of_the_model_that_embed_gives(imagebind, flags, tmp_pa
 
 
 def test_the_best_is_kept_by_a_named_score(imagebind, flags, tmp_path, scenes, monkeypatch):
-    values = iter([0.3, 0.6, 0.5, 0.2])
+    values, out = iter([0.3, 0.6, 0.5, 0.2]), tmp_path / "run"
 
     def scored(validation):
+        (out / "mine-2.safetensors").touch()  # a file that the user keeps there
         value = next(values)
         return {"image-depth/R@1": Score(value, value, value, 0.1)}
 
     monkeypatch.setattr(training_run.Validation, "__call__", scored)
-    out = tmp_path / "run"
     done = imagebind(
         "train", *flags, "--val", scenes / "val.jsonl", "--out", out, *settings("run.validate_every=2", "run.best=image-depth/R@1")
     )
     assert done.code == 0, done.err
     assert (done.rows[0]["best"], done.rows[0]["best_step"]) == (0.6, 2)
-    assert [path.name for path in out.glob("depth-*")] == ["depth-000002.safetensors"]
+    assert {path.name for path in out.glob("*.safetensors")} == {"depth-000002.safetensors", "mine-2.safetensors"}
     refused = imagebind("train", *flags, "--out", tmp_path / "other", "--val", scenes / "val.jsonl", "--set", "run.best=depth/R@1")
     assert "a validation of this recipe gives image-depth/R@1, image-depth/R@5" in refused.err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import socket
@@ -51,6 +52,11 @@ def flat(row: Any) -> Any:
     if isinstance(row, dict):
         return {key: flat(value) for key, value in row.items()}
     return [flat(value) for value in row] if isinstance(row, list) else round(row, 5) if isinstance(row, float) else row
+
+
+def test_it_takes_the_arguments_of_a_model() -> None:
+    arguments, models = (inspect.signature(kind.embed_items).parameters for kind in (RemoteModel, Model))
+    assert arguments.keys() == models.keys()
 
 
 @pytest.mark.parametrize("modality", registry.MODALITIES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,14 @@ class TestClassify:
         inputs = [{"audio": data_address(folder / "0.wav"), "name": str(folder / "0.wav")}]
         options = {"labels": {"rain": "rain", "dog": ["dog"]}, "templates": "plain", "pool": "none", "stretches": True}
         assert alike(found(client, "/classify", modality="audio", input=inputs, **options), run.rows)
+
+    def test_every_option_of_the_classes_counts_in_a_later_request(self, client: Client, folder: Path) -> None:
+        options: dict[str, Any] = {"templates": "plain", "names": "max", "scale": 10.0, "labels": [["car", "automobile"], "dog"]}
+        changes: dict[str, Any] = {"templates": "clip", "names": "mean", "scale": 20.0, "labels": [["car", "cat"], "dog"]}
+        request = {"modality": "image", "input": data_address(folder / "sub/0.png")}
+        answers = [found(client, "/classify", **request, **options | {name: changes[name]}) for name in changes]
+        answers.append(found(client, "/classify", **request, **options))
+        assert len({json.dumps(answer) for answer in answers}) == len(answers)
 
     def test_a_bad_input_is_an_error_of_its_own(self, client: Client, folder: Path) -> None:
         inputs = ["AAAA", data_address(folder / "sub/0.png")]

@@ -21,7 +21,7 @@ import pytest
 
 from imagebind_cli.errors import UserError
 from imagebind_cli.store import FORMATS, Row, Stamp, Store, open_store, writer
-from tests.stores import GROWING
+from imagebind_cli.store_formats import GROWING
 
 DIM = 6
 MADE = {"model": "m", "weights": "0123", "modality": "audio", "dim": DIM, "pool": "none", "version": "1"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -21,7 +22,8 @@ from imagebind_cli.sources import names_store
 from imagebind_cli.store import FORMATS, Row, Store, json_line, open_store, writer
 from imagebind_cli.store.maintenance import compact
 from imagebind_cli.store.row import stored_line
-from tests.stores import GROWING, read_plainly
+from imagebind_cli.store_formats import GROWING
+from tests.stores import read_plainly
 
 DIM = 5
 MADE = {"model": "m", "weights": "0123", "modality": "audio", "dim": DIM, "pool": "none", "options": {"clips": None}} | {
@@ -149,9 +151,10 @@ def test_a_store_with_a_fingerprint_of_the_first_rule_is_said_to_be_of_an_earlie
     assert read_plainly(path)[0] == ["a", "b"]
 
 
-def test_another_version_of_the_program_may_go_on(path: Path) -> None:
-    write(path, embeddings("a"))
-    write(path, embeddings("b"), MADE | {"version": "2"})
+@pytest.mark.parametrize("change", [{"version": "2"}, {"licence": "CC BY-NC 4.0, the paper's"}, {"folder": "/elsewhere"}])
+def test_a_run_may_go_on_that_differs_in_what_changes_no_vector(path: Path, change: dict[str, str]) -> None:
+    write(path, embeddings("a"), MADE | {"licence": "CC-BY-NC-4.0"})
+    write(path, embeddings("b"), MADE | change)
     assert read_plainly(path)[0] == ["a", "b"]
 
 
@@ -190,7 +193,7 @@ def test_a_line_makes_a_format_that_every_command_knows(tmp_path: Path, monkeypa
 
 
 def test_an_unknown_ending_names_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"unknown ending '\.csv'; choose from \.jsonl, \.npy, \.safetensors, \.h5, \.store"):
+    with pytest.raises(UserError, match=rf"unknown ending '\.csv'; choose from {re.escape(', '.join(FORMATS))}"):
         Store(tmp_path / "a.csv", MADE)
 
 

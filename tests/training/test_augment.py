@@ -14,7 +14,8 @@ from imagebind_cli.options.modalities import OPTIONS, flags
 from imagebind_cli.readers import input_record, read_source
 from imagebind_cli.registry import face
 from imagebind_cli.training.augment import AMOUNTS, draw_place, draw_view, mask_frequencies, turn_sensors
-from imagebind_cli.training.recipe import AugmentRecipe
+from imagebind_cli.training.inputs import augment_keys
+from imagebind_cli.training.recipe import MOVES_PIXELS, AugmentRecipe
 from imagebind_cli.weights import model_config
 from tests.generate import audio, pixels, video
 
@@ -175,6 +176,23 @@ def test_colours_leave_maps_alone():
     values = np.linspace(0, 1, 64 * 64).reshape(64, 64)
     for name in COLOURS:
         assert View(operations=((name, 0.3),)).plane(values, 64) == pytest.approx(values, abs=1e-6)
+
+
+def test_each_augmentation_of_a_picture_is_marked_if_it_moves_pixels():
+    strong = {
+        "crop": 0.1,
+        "interpolation": "bicubic",
+        "flip": 1.0,
+        "colour_jitter": 0.5,
+        "randaugment": (9, 0.5),
+        "erase": 1.0,
+        "recolour": 1.0,
+    }
+    assert list(strong) == augment_keys("image")
+    plane = np.linspace(0, 1, 64 * 64).reshape(64, 64)
+    views = {name: [draw_view(AugmentRecipe(**{name: value}), seed) for seed in range(9)] for name, value in strong.items()}
+    changing = {name for name, drawn in views.items() if any(np.abs(view.plane(plane, 64) - plane).max() > 1e-6 for view in drawn)}
+    assert changing - {"erase"} == set(AugmentRecipe.marked(MOVES_PIXELS))
 
 
 def test_colours_become_what_they_should():
