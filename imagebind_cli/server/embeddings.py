@@ -134,6 +134,6 @@ def _combined(results: list[Embedded | Failure], in_base64: bool) -> Iterator[st
 
 
 def _entry(head: dict[str, Any], vector: np.ndarray, in_base64: bool) -> str:
-    if in_base64:
-        return json.dumps(head | {"embedding": base64.b64encode(vector.astype("<f4").tobytes()).decode()})
+    if in_base64:  # not by `json.dumps`, which would look at each letter
+        return f'{json.dumps(head)[:-1]}, "embedding": "{base64.b64encode(vector.astype("<f4").tobytes()).decode()}"}}'
     return vector_line(head, vector).decode().rstrip()

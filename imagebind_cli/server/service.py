@@ -19,7 +19,7 @@ from imagebind_cli.engine.threads import ThreadEngine
 from imagebind_cli.errors import UserError
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.readers import check_options, read_source, reader_of
-from imagebind_cli.server.contents import Content, Root
+from imagebind_cli.server.contents import Content, Root, chosen_options
 from imagebind_cli.server.counts import Counts
 from imagebind_cli.server.lanes import Lanes, Work
 from imagebind_cli.server.limits import Limits, Refusal
@@ -64,6 +64,7 @@ class Service:
         self.counts.gauges["imagebind_waiting_inputs", "Inputs that wait for the model."] = lambda: self.lanes.waiting
         self._workers = space.workers or default_workers()
         self._readers: dict[str, _Readers] = {}
+        self._defaults: dict[str, ReadingOptions] = {}
 
     def own_space(self, note: Callable[[str], None] | None = None) -> Space:
         """Return a space of the model for one request, so that what it admits is forgotten with it."""
@@ -72,15 +73,20 @@ class Service:
             self.model, batch_size=space.batch_size, workers=space.workers, item_timeout=space.item_timeout, note=note or space.note
         )
 
-    def check(self, content: Content) -> None:
-        """Refuse an input that the model does not take.
+    def options(self, modality: str, chosen: Any) -> ReadingOptions:
+        """Return the reading options of a modality with those that a request chooses.
 
         Raises:
-            UserError: it has no encoder for this modality, or not these options.
+            ValueError, UserError: the model has no encoder for this modality, or not these options.
         """
-        face, config = registry.face(content.modality), self.model.config(content.modality)
+        if not chosen and modality in self._defaults:
+            return self._defaults[modality]
+        options, face, config = chosen_options(modality, chosen), registry.face(modality), self.model.config(modality)
         reader_of(face, config)
-        check_options(face, config, content.options)
+        check_options(face, config, options)
+        if not chosen:
+            self._defaults[modality] = options
+        return options
 
     def embed(self, contents: Sequence[Content | Failure], pool: str = "mean") -> list[Future[Embedded | Failure]]:
         """Add inputs to the lanes of their modalities. One that cannot be used becomes a failure, and is no fault of the others.
@@ -152,15 +158,16 @@ class Service:
         Raises:
             Refusal: it took too long.
         """
-        waiting = [asyncio.wrap_future(future) for future in futures]
         try:
             async with asyncio.timeout(self.limits.seconds):
-                results = await asyncio.gather(*waiting, return_exceptions=True)
-        except TimeoutError:
-            results = [asyncio.CancelledError()]
+                for future in reversed(futures):  # a lane gives results in order: as a rule the last is all there is to wait for
+                    if not future.done():
+                        await asyncio.gather(asyncio.wrap_future(future), return_exceptions=True)
+        except TimeoutError:  # seen by what is not done
+            pass
         finally:
             for future in futures:
                 future.cancel()
-        if any(isinstance(result, asyncio.CancelledError) for result in results):
+        if not all(future.done() and not future.cancelled() for future in futures):
             raise Refusal(504, f"not answered within {self.limits.seconds:g} s")
-        return results
+        return [future.exception() or future.result() for future in futures]

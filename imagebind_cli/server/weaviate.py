@@ -81,9 +81,7 @@ def _read(request: VectorizeRequest, service: Service) -> list[tuple[str, Conten
     for key, (modality, _) in KEYS.items():
         for number, value in enumerate(getattr(request, key) or []):
             try:
-                content = read_content(modality, value, {})
-                if isinstance(content, Content):
-                    service.check(content)
+                content = read_content(modality, value, service.options(modality, {}), {})
             except (ValueError, UserError) as error:
                 raise Refusal(422, f"{key}[{number}]: {error}") from None
             named.append((key, content))
