@@ -88,24 +88,27 @@ class Service:
             self._defaults[modality] = options
         return options
 
-    def embed(self, contents: Sequence[Content | Failure], pool: str = "mean") -> list[Future[Embedded | Failure]]:
-        """Add inputs to the lanes of their modalities. One that cannot be used becomes a failure, and is no fault of the others.
+    async def embed(self, contents: Sequence[Content | Failure], pool: str = "mean") -> list[Embedded | Failure | Exception]:
+        """Embed inputs in the lanes of their modalities, and return the outcome of each.
+
+        One that cannot be used becomes a failure or an exception, and is no fault of the others.
 
         Raises:
-            Refusal: too many wait already.
+            Refusal: too many wait already, or it took too long.
         """
-        results: list[Future[Embedded | Failure]] = [Future() for _ in contents]
+        outcomes: list[Any] = list(contents)
         lanes: dict[tuple[str, ReadingOptions], list[int]] = {}
         for number, content in enumerate(contents):
-            if isinstance(content, Failure):
-                results[number].set_result(content)
-            else:
+            if isinstance(content, Content):
                 lanes.setdefault((content.modality, content.options), []).append(number)
-        for (modality, options), numbers in lanes.items():
-            things = [contents[number] for number in numbers]
-            for number, result in zip(numbers, self.lanes.submit(modality, self._embed, (modality, options, pool), things), strict=True):
-                results[number] = result
-        return results
+        futures = [
+            self.lanes.submit(modality, self._embed, (modality, options, pool), [contents[number] for number in numbers])
+            for (modality, options), numbers in lanes.items()
+        ]
+        for numbers, results in zip(lanes.values(), await self._in_time(futures), strict=True):
+            for number, result in zip(numbers, results, strict=True):
+                outcomes[number] = result
+        return outcomes
 
     def _embed(self, key: tuple[str, ReadingOptions, str], contents: list[Content]) -> Iterator[Embedded | Failure]:
         modality, options, pool = key
@@ -135,39 +138,31 @@ class Service:
         Raises:
             Refusal: too many wait already, it took too long, or the request cannot be carried out.
         """
-        (result,) = await self.results(self.lanes.submit(lane, work, key, [thing]))
-        return result
+        ((result,),) = await self._in_time([self.lanes.submit(lane, work, key, [thing])])
+        return result_of(result)
 
-    async def results(self, futures: Sequence[Future[Any]]) -> list[Any]:
-        """Wait for results.
-
-        Raises:
-            Refusal: it took too long, or the request cannot be carried out, with the reason.
-        """
-        results = await self.outcomes(futures)
-        for error in results:
-            if isinstance(error, UserError | ValueError | OSError):
-                raise Refusal(422, reason(error)) from None
-            if isinstance(error, Exception):
-                raise error
-        return results
-
-    async def outcomes(self, futures: Sequence[Future[Any]]) -> list[Any]:
-        """Wait for results, and return each, or the exception in its place.
-
-        Raises:
-            Refusal: it took too long.
-        """
+    async def _in_time(self, futures: Sequence[Future[list[Any]]]) -> list[list[Any]]:
         try:
             async with asyncio.timeout(self.limits.seconds):
-                for future in reversed(futures):  # a lane gives results in order: as a rule the last is all there is to wait for
-                    if not future.done():
-                        await asyncio.gather(asyncio.wrap_future(future), return_exceptions=True)
-        except TimeoutError:  # seen by what is not done
-            pass
+                results = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+        except TimeoutError:
+            results = [asyncio.CancelledError()]
         finally:
             for future in futures:
                 future.cancel()
-        if not all(future.done() and not future.cancelled() for future in futures):
+        if any(isinstance(result, asyncio.CancelledError) for result in results):
             raise Refusal(504, f"not answered within {self.limits.seconds:g} s")
-        return [future.exception() or future.result() for future in futures]
+        return results  # type: ignore[return-value]  # a lane gives no other exceptions
+
+
+def result_of(outcome: Any) -> Any:
+    """Return a result, or raise the exception in its place.
+
+    Raises:
+        Refusal: the request cannot be carried out, with the reason.
+    """
+    if isinstance(outcome, UserError | ValueError | OSError):
+        raise Refusal(422, reason(outcome)) from None
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
