@@ -14,7 +14,8 @@ import torch
 from imagebind_cli import pipeline, registry
 from imagebind_cli.embedding import Embedded
 from imagebind_cli.encoder import Sample
-from imagebind_cli.engine import default_workers
+from imagebind_cli.engine import Engine, default_workers
+from imagebind_cli.engine.calling_thread import CallingThread
 from imagebind_cli.engine.threads import ThreadEngine
 from imagebind_cli.errors import UserError
 from imagebind_cli.options import ReadingOptions
@@ -26,6 +27,8 @@ from imagebind_cli.server.limits import Limits, Refusal
 from imagebind_cli.server.served_stores import ServedStores
 from imagebind_cli.sources import Failure, Item, reason
 from imagebind_cli.space import Space
+
+SHORT_TEXT = 10_000  # letters of a sentence that takes much less time to read than any limit
 
 
 class _Readers:
@@ -112,8 +115,6 @@ class Service:
 
     def _embed(self, key: tuple[str, ReadingOptions, str], contents: list[Content]) -> Iterator[Embedded | Failure]:
         modality, options, pool = key
-        if modality not in self._readers:
-            self._readers[modality] = _Readers(self._workers, self.limits.item_seconds)
         self._take_cores()  # reading threads change the default for all
         face, config = registry.face(modality), self.model.config(modality)
         sources = (content.readable(self.limits) for content in contents)
@@ -123,7 +124,7 @@ class Service:
         ]
         results = pipeline.embed_items(
             iter(items),
-            self._readers[modality],
+            self._engine(modality, contents),
             partial(self.model.begin_encoding, modality),
             batch_size=self.space.batch_size or self.model.batch_size(modality),
             pool=pool,
@@ -131,6 +132,13 @@ class Service:
         for _, result in results:
             self.counts.read(modality, *((0, 1) if isinstance(result, Failure) else (1, 0)))
             yield result
+
+    def _engine(self, modality: str, contents: Sequence[Content]) -> Engine:
+        if all(isinstance(content.payload, str) and len(content.payload) <= SHORT_TEXT for content in contents):
+            return CallingThread(lambda payload: payload())
+        if modality not in self._readers:
+            self._readers[modality] = _Readers(self._workers, self.limits.item_seconds)
+        return self._readers[modality]
 
     async def answer(self, lane: str, work: Work, key: Hashable, thing: Any) -> Any:
         """Put one thing in a lane and wait for its result.
