@@ -178,7 +178,8 @@ class Model:
         @torch.inference_mode()
         def join(vectors: list[Tensor]) -> Tensor:
             joined = torch.cat(vectors)
-            joined = joined if rows is None else joined[rows]
+            if rows is not None:
+                joined = joined.index_select(0, rows)  # `joined[rows]` wakes other cores even for a few rows
             if axes == 1:
                 return joined
             means = joined.view(*tensor.shape[:2], -1).mean(dim=1)

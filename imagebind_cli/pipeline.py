@@ -33,6 +33,7 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.media.clock import clock_text
 from imagebind_cli.sources import Failure, Item, Regions, Stretch, reason
 
+EPSILON = 1e-12  # the smallest length by which a vector is divided, as in `torch.nn.functional.normalize`
 IDLE_SECONDS = 0.2  # without new input for so long, a batch is encoded before it is full: a slow producer sees its results
 
 
@@ -118,6 +119,11 @@ def decode(
     Args:
         engine: reads payloads; closed at the end. ahead: items to submit beyond those that its workers read; the module says what they hold.
     """
+    if not engine.workers:
+        for item in items:
+            yield from _steps(item, _samples(item, engine))
+        engine.close()
+        return
     stop = threading.Event()
     submitted: queue.Queue[_Entry] = queue.Queue(engine.workers + ahead)
     threading.Thread(target=_submit_all, args=(items, engine, submitted, stop), name="items", daemon=True).start()
@@ -136,6 +142,10 @@ def decode(
     finally:
         stop.set()
         engine.close()
+
+
+def _samples(item: Item | Failure, engine: Engine) -> Iterator[Sample]:
+    return iter(()) if isinstance(item, Failure) else engine.submit(item.payload, item.id)
 
 
 def _steps(item: Item | Failure, samples: Iterator[Sample]) -> Iterator[Step]:
@@ -176,7 +186,7 @@ def _submit_all(items: Iterable[Item | Failure], engine: Engine, submitted: queu
 
     try:
         for item in items:
-            if not put((item, iter(()) if isinstance(item, Failure) else engine.submit(item.payload, item.id))):
+            if not put((item, _samples(item, engine))):
                 return
         put(None)
     except BaseException as error:
@@ -213,7 +223,7 @@ class _Batches:
         item.regions |= enumerate(sample.regions, start=len(item.spans))
         item.spans += sample.spans
         item.waiting += len(sample.tensor)
-        self.clips += [(item, clip) for clip in sample.tensor]
+        self.clips += [(item, clip) for clip in sample.tensor.unbind()]
         while len(self.clips) >= self.size:
             self._encode_batch()
 
@@ -244,13 +254,13 @@ class _Batches:
             return
         batch, vectors = pending
         try:
-            rows = vectors.cpu()
+            rows = vectors.cpu().numpy()
         except (torch.OutOfMemoryError, RuntimeError) as error:
             self._halve(batch, error)
             self._take_back(batch)
             return
         for (item, _), vector in zip(batch, rows, strict=True):
-            item.vectors += vector.numpy().tobytes()
+            item.vectors += vector.tobytes()
             item.waiting -= 1
 
     def _halve(self, batch: list[_Clip], error: RuntimeError) -> None:
@@ -302,10 +312,11 @@ def _pooled(done: _Open, pool: str) -> list[Embedding]:
         groups.setdefault(i if i in done.regions else "all" if pool == "mean" else span, []).append(i)
     embeddings = []
     for key, members in groups.items():
-        mean = vectors[members].mean(dim=0)
-        vector = torch.nn.functional.normalize(mean, dim=0).numpy()
+        mean = vectors[members[0]] if len(members) == 1 else vectors[members].mean(dim=0)
+        length = torch.linalg.vector_norm(mean)
+        vector = (mean / length.clamp_min(EPSILON)).numpy()
         start = (done.spans[members[0]] or (0.0,))[0]
         clock = None if done.began is None else clock_text(done.began, start)
         span = key if isinstance(key, tuple) else None
-        embeddings.append(Embedding(vector, span, clock, float(mean.norm()), done.regions.get(members[0])))
+        embeddings.append(Embedding(vector, span, clock, float(length), done.regions.get(members[0])))
     return embeddings

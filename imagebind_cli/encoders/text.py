@@ -186,7 +186,7 @@ def sentence_samples(
     """
     if not isinstance(source, str):
         raise ValueError(f"{type(source).__name__} given; a string is needed")
-    if any("\ud800" <= letter <= "\udfff" for letter in source):  # what undecodable bytes become on the way in
+    if not source.isascii() and any("\ud800" <= letter <= "\udfff" for letter in source):  # what undecodable bytes become on the way in
         raise ValueError("not UTF-8 text")
     words = token_ids(source)
     facts = {"tokens": len(words)}

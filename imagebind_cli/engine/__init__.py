@@ -23,7 +23,7 @@ class Engine(Protocol):
     One thread submits items; another may take their samples, item by item in the order of submission, each item to its end.
     """
 
-    workers: int  # items that are read at a time
+    workers: int  # items that are read at a time; 0 if the calling thread reads them
 
     def submit(self, payload: Any, name: str = "") -> Iterator[Sample]:
         """Begin to read an item. The iterator gives its samples and raises what reading raised; only the next few are read ahead.

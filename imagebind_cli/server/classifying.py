@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections import OrderedDict
@@ -73,9 +74,7 @@ def class_routes(service: Service) -> APIRouter:
         contents = await run_in_threadpool(read_inputs, given, request.modality, request.options, service)
         if other := next((one for one in contents if isinstance(one, Content) and one.modality != request.modality), None):
             raise Refusal(422, f"an input of {other.modality}; {request.modality} is classified here")
-        futures = service.embed(contents, request.pool)
-        classifier, notes = await classifiers.get(request)
-        outcomes = await service.outcomes(futures)
+        outcomes, (classifier, notes) = await asyncio.gather(service.embed(contents, request.pool), classifiers.get(request))
         results = [Failure("", reason(outcome)) if isinstance(outcome, Exception) else outcome for outcome in outcomes]
         if all(isinstance(result, Failure) for result in results):
             raise Refusal(422, results[0].reason)

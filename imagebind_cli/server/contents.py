@@ -98,12 +98,14 @@ class Root:
         raise ValueError(f"{printable(name)}: no such file below the server's root")
 
 
-def read_content(modality: str, value: Any, given: Mapping[str, Any], root: Root | None = None) -> Content | Failure:
+def read_content(
+    modality: str, value: Any, options: ReadingOptions, given: Mapping[str, Any], root: Root | None = None
+) -> Content | Failure:
     """Read one input of a request.
 
     Args:
         value: a sentence, for other modalities a `data:` address, base64, or with a root `file:NAME`.
-        given: may hold `options`, fields of the modality's reading options; `start` and `end`, seconds; and `name`.
+        options: from `chosen_options`. given: may hold `start` and `end`, seconds; and `name`.
     Returns:
         The input; a failure if it is a sentence without words.
     Raises:
@@ -112,11 +114,12 @@ def read_content(modality: str, value: Any, given: Mapping[str, Any], root: Root
     face = registry.face(modality)
     if not isinstance(value, str):
         raise ValueError(f"{modality}: a string is needed, not {type(value).__name__}")
-    options = _options(face, given.get("options") or {})
-    times = {key: given.get(key) for key in ("start", "end")}
-    if not face.timed and any(time is not None for time in times.values()):
-        raise ValueError(f"{modality} has no seconds; start and end are of sounds, videos and motion recordings")
-    stretch = Stretch(None, **times)  # type: ignore[arg-type]  # checks them
+    start, end = given.get("start"), given.get("end")
+    if start is not None or end is not None:
+        if not face.timed:
+            raise ValueError(f"{modality} has no seconds; start and end are of sounds, videos and motion recordings")
+        stretch = Stretch(None, start, end)  # checks them
+        start, end = stretch.start, stretch.end
     name = given.get("name") or ""
     if not isinstance(name, str):
         raise ValueError("name: a string is needed")
@@ -126,16 +129,21 @@ def read_content(modality: str, value: Any, given: Mapping[str, Any], root: Root
             raise ValueError(f"a file ({kind}) where a sentence is needed; say what it is by its modality")
         sentence = as_sentence(value)
         return sentence if isinstance(sentence, Failure) else Content(modality, value, options, name or value)
-    return Content(modality, content_of(value, root), options, name or modality, stretch.start, stretch.end)
+    return Content(modality, content_of(value, root), options, name or modality, start, end)
 
 
-def _options(face: registry.Face, chosen: Any) -> ReadingOptions:
+def chosen_options(modality: str, chosen: Any) -> ReadingOptions:
+    """Return the reading options of a modality with those that a request chooses.
+
+    Raises:
+        ValueError, UserError: it does not have them, or one names a file.
+    """
     if not isinstance(chosen, Mapping):
         raise ValueError("options: an object of names and values is needed")
     for name in NAMED.intersection(chosen):
         if re.fullmatch(r"[\d\s.,eE+-]*", str(chosen[name])) is None:
             raise ValueError(f"{name}: numbers are needed; files of the server are not read")
-    return face.read_options(chosen)
+    return registry.face(modality).read_options(chosen)
 
 
 def content_of(value: str, root: Root | None = None) -> bytes | Path:

@@ -122,10 +122,8 @@ def _read(entry: Any, modality: str, options: Mapping[str, Any], service: Servic
     """Read one input; a failure with the reason if it cannot be used."""
     try:
         kind, value, about = entry if isinstance(entry, tuple) else _entry(entry, modality)
-        content = read_content(kind, value, {**about, "options": {**options, **_mapping(about.get("options") or {})}}, service.root)
-        if isinstance(content, Content):
-            service.check(content)
-        return content
+        own = _mapping(about.get("options") or {})
+        return read_content(kind, value, service.options(kind, {**options, **own}), about, service.root)
     except (ValueError, UserError) as error:
         return Failure("", str(error))
 

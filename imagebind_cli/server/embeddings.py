@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import Field
@@ -22,6 +23,9 @@ from imagebind_cli.server.service import Service
 from imagebind_cli.similarity import combine
 from imagebind_cli.sources import Failure, reason
 from imagebind_cli.store import vector_line
+
+LIGHT_BODY = 1 << 16  # bytes of a request that is read before it could be handed to another thread
+LIGHT_ANSWER = 16  # vectors that are written before they could be handed to another thread
 
 
 class ProvenanceRequest(Body):
@@ -38,17 +42,18 @@ def embedding_routes(service: Service) -> APIRouter:
 
     @routes.post("/v1/embeddings", response_class=Response)
     @routes.post("/embeddings", response_class=Response, include_in_schema=False)
-    async def embeddings(request: EmbeddingsRequest) -> Response:
+    async def embeddings(request: EmbeddingsRequest, body: Request) -> Response:
         """Embed sentences and files to unit vectors.
 
         `data` has an entry for each input, by `index`, with `embedding`, `notes` on what was assumed and `warnings` on what was lost. One that
         cannot be used has an `error` in place of its vector; if none can be used, the status is 422. With `pool` none an input has an entry
         for each window, with `start` and `end` in seconds.
         """
-        order = await run_in_threadpool(read_order, request, service)
-        futures = service.embed(order.contents, request.pool)
-        outcomes = await service.outcomes(futures)
-        return await run_in_threadpool(_answer, outcomes, order, request.in_base64, service.model.name)
+        light = len(await body.body()) <= LIGHT_BODY
+        order = read_order(request, service) if light else await run_in_threadpool(read_order, request, service)
+        outcomes = await service.embed(order.contents, request.pool)
+        answer = partial(_answer, outcomes, order, request.in_base64, service.model.name)
+        return answer() if light and len(outcomes) <= LIGHT_ANSWER else await run_in_threadpool(answer)
 
     @routes.get("/v1/models")
     def models() -> dict[str, Any]:
@@ -134,6 +139,6 @@ def _combined(results: list[Embedded | Failure], in_base64: bool) -> Iterator[st
 
 
 def _entry(head: dict[str, Any], vector: np.ndarray, in_base64: bool) -> str:
-    if in_base64:
-        return json.dumps(head | {"embedding": base64.b64encode(vector.astype("<f4").tobytes()).decode()})
+    if in_base64:  # not by `json.dumps`, which would look at each letter
+        return f'{json.dumps(head)[:-1]}, "embedding": "{base64.b64encode(vector.astype("<f4").tobytes()).decode()}"}}'
     return vector_line(head, vector).decode().rstrip()

@@ -9,8 +9,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,12 +26,46 @@ Work = Callable[[Any, list[Any]], Iterator[Any]]
 Watch = Callable[[str, int], object]  # called with a lane's name and the size of each batch
 
 
-@dataclass
-class _Job:
+@dataclass(eq=False)
+class _Order:
+    """Things of one client, and what came of each: its result, or an exception. taken: how many of them are in batches so far."""
+
     key: tuple[Work, Hashable]
-    thing: Any
+    things: Sequence[Any]
     until: float
-    future: Future[Any] = field(default_factory=Future)
+    future: Future[list[Any]] = field(default_factory=Future)  # cancelled where nobody waits any more
+    taken: int = 0
+
+    def __post_init__(self) -> None:
+        self._outcomes: list[Any] = [None] * len(self.things)
+        self._missing = len(self.things)
+
+    @property
+    def waiting(self) -> int:
+        """Count the things that are in no batch yet."""
+        return len(self.things) - self.taken
+
+    def is_wanted(self) -> bool:
+        """Check whether a client still waits for it."""
+        if time.monotonic() > self.until:
+            self.future.cancel()
+        return not self.future.cancelled()
+
+    def take(self, most: int) -> list[_Place]:
+        """Take things for a batch."""
+        start, self.taken = self.taken, min(self.taken + most, len(self.things))
+        return [(self, number) for number in range(start, self.taken)]
+
+    def put(self, number: int, outcome: Any) -> None:
+        """Keep what came of a thing. With the last, the client is answered."""
+        self._outcomes[number] = outcome
+        self._missing -= 1
+        if not self._missing:
+            with suppress(InvalidStateError):  # nobody waits any more
+                self.future.set_result(self._outcomes)
+
+
+_Place = tuple[_Order, int]  # a thing of a batch: that of an order with this number
 
 
 class Lanes:
@@ -48,10 +83,10 @@ class Lanes:
     @property
     def waiting(self) -> int:
         """Count the things that wait."""
-        return sum(len(lane.jobs) for lane in list(self._lanes.values()))
+        return sum(lane.waiting for lane in list(self._lanes.values()))
 
-    def submit(self, name: str, work: Work, key: Hashable, things: list[Any]) -> list[Future[Any]]:
-        """Add things to a lane, and return their results to come.
+    def submit(self, name: str, work: Work, key: Hashable, things: Sequence[Any]) -> Future[list[Any]]:
+        """Add things to a lane, and return what will come of them: of each its result, or the exception that it raised.
 
         Args:
             name: of the lane. work: what it does with a batch. key: things with equal keys may be one batch.
@@ -62,8 +97,9 @@ class Lanes:
             raise Refusal(503, f"busy: {self.waiting:,} inputs wait already; try again later", BUSY)
         with self._lock:
             lane = self._lanes.get(name) or self._lanes.setdefault(name, _Lane(name, self._watch, self._begin))
-        until = time.monotonic() + self._limits.seconds
-        return lane.add([_Job((work, key), thing, until) for thing in things])
+        order = _Order((work, key), things, time.monotonic() + self._limits.seconds)
+        lane.add(order)
+        return order.future
 
     def close(self) -> None:
         """End the threads once they have finished their batches."""
@@ -73,16 +109,17 @@ class Lanes:
 
 class _Lane:
     def __init__(self, name: str, watch: Watch, begin: Callable[[], object]) -> None:
-        self.jobs: deque[_Job] = deque()
+        self.waiting = 0
+        self._orders: deque[_Order] = deque()
         self._name, self._watch, self._begin = name, watch, begin
         self._changed, self._closed = threading.Condition(), False
         threading.Thread(target=self._run, name=f"lane {name}", daemon=True).start()
 
-    def add(self, jobs: list[_Job]) -> list[Future[Any]]:
+    def add(self, order: _Order) -> None:
         with self._changed:
-            self.jobs.extend(jobs)
+            self._orders.append(order)
+            self.waiting += order.waiting
             self._changed.notify()
-        return [job.future for job in jobs]
 
     def close(self) -> None:
         with self._changed:
@@ -95,53 +132,52 @@ class _Lane:
             self._watch(self._name, len(batch))
             self._answer(batch)
 
-    def _take(self) -> list[_Job]:
-        """Return the first job that waits and others with its key, and leave the rest in order; [] once the lane is closed."""
-        batch: list[_Job] = []
+    def _take(self) -> list[_Place]:
+        """Return things of the first order that waits and of others with its key, and leave the rest in order; [] once the lane is closed."""
+        batch: list[_Place] = []
         with self._changed:
             while not batch:
-                while not self.jobs and not self._closed:
+                while not self._orders and not self._closed:
                     self._changed.wait()
-                if not self.jobs:
+                if not self._orders:
                     return []
-                key, left = self.jobs[0].key, deque[_Job]()
-                while self.jobs and len(batch) < MOST:
-                    job = self.jobs.popleft()
-                    if job.key != key:
-                        left.append(job)
-                    elif _is_wanted(job):
-                        batch.append(job)
-                self.jobs.extendleft(reversed(left))
+                key, left = self._orders[0].key, deque[_Order]()
+                while self._orders and len(batch) < MOST:
+                    order = self._orders.popleft()
+                    if order.key == key and order.is_wanted():
+                        batch += order.take(MOST - len(batch))
+                    if order.waiting and not order.future.cancelled():
+                        left.append(order)
+                self._orders.extendleft(reversed(left))
+                self.waiting = sum(order.waiting for order in self._orders)
         return batch
 
-    def _answer(self, batch: list[_Job]) -> None:
+    def _answer(self, batch: list[_Place]) -> None:
+        done = 0
         try:
-            self._work(batch)
+            for (order, number), result in zip(batch, _results(batch), strict=True):
+                order.put(number, result)
+                done += 1
         except Exception as error:
-            left = [job for job in batch if not job.future.done()]
+            left = batch[done:]
             if len(left) == 1:
                 _fail(left[0], error)
                 return
-            for job in left:  # one of them is at fault, and only that one shall fail
+            for place in left:  # one of them is at fault, and only that one shall fail
                 try:
-                    self._work([job])
+                    (result,) = _results([place])
                 except Exception as own:
-                    _fail(job, own)
-
-    def _work(self, batch: list[_Job]) -> None:
-        work, key = batch[0].key
-        for job, result in zip(batch, work(key, [job.thing for job in batch]), strict=True):
-            job.future.set_result(result)
+                    _fail(place, own)
+                else:
+                    place[0].put(place[1], result)
 
 
-def _is_wanted(job: _Job) -> bool:
-    """Check whether a client still waits for a job, and keep it from being cancelled from now on."""
-    if time.monotonic() > job.until:
-        job.future.cancel()
-    return job.future.set_running_or_notify_cancel()
+def _results(batch: list[_Place]) -> Iterator[Any]:
+    work, key = batch[0][0].key
+    return work(key, [order.things[number] for order, number in batch])
 
 
-def _fail(job: _Job, error: Exception) -> None:
+def _fail(place: _Place, error: Exception) -> None:
     if not isinstance(error, UserError | Refusal | ValueError | OSError):
         LOG.error("a bug in answering a request", exc_info=error)
-    job.future.set_exception(error)
+    place[0].put(place[1], error)

@@ -14,18 +14,21 @@ import torch
 from imagebind_cli import pipeline, registry
 from imagebind_cli.embedding import Embedded
 from imagebind_cli.encoder import Sample
-from imagebind_cli.engine import default_workers
+from imagebind_cli.engine import Engine, default_workers
+from imagebind_cli.engine.calling_thread import CallingThread
 from imagebind_cli.engine.threads import ThreadEngine
 from imagebind_cli.errors import UserError
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.readers import check_options, read_source, reader_of
-from imagebind_cli.server.contents import Content, Root
+from imagebind_cli.server.contents import Content, Root, chosen_options
 from imagebind_cli.server.counts import Counts
 from imagebind_cli.server.lanes import Lanes, Work
 from imagebind_cli.server.limits import Limits, Refusal
 from imagebind_cli.server.served_stores import ServedStores
 from imagebind_cli.sources import Failure, Item, reason
 from imagebind_cli.space import Space
+
+SHORT_TEXT = 10_000  # letters of a sentence that takes much less time to read than any limit
 
 
 class _Readers:
@@ -64,6 +67,7 @@ class Service:
         self.counts.gauges["imagebind_waiting_inputs", "Inputs that wait for the model."] = lambda: self.lanes.waiting
         self._workers = space.workers or default_workers()
         self._readers: dict[str, _Readers] = {}
+        self._defaults: dict[str, ReadingOptions] = {}
 
     def own_space(self, note: Callable[[str], None] | None = None) -> Space:
         """Return a space of the model for one request, so that what it admits is forgotten with it."""
@@ -72,39 +76,45 @@ class Service:
             self.model, batch_size=space.batch_size, workers=space.workers, item_timeout=space.item_timeout, note=note or space.note
         )
 
-    def check(self, content: Content) -> None:
-        """Refuse an input that the model does not take.
+    def options(self, modality: str, chosen: Any) -> ReadingOptions:
+        """Return the reading options of a modality with those that a request chooses.
 
         Raises:
-            UserError: it has no encoder for this modality, or not these options.
+            ValueError, UserError: the model has no encoder for this modality, or not these options.
         """
-        face, config = registry.face(content.modality), self.model.config(content.modality)
+        if not chosen and modality in self._defaults:
+            return self._defaults[modality]
+        options, face, config = chosen_options(modality, chosen), registry.face(modality), self.model.config(modality)
         reader_of(face, config)
-        check_options(face, config, content.options)
+        check_options(face, config, options)
+        if not chosen:
+            self._defaults[modality] = options
+        return options
 
-    def embed(self, contents: Sequence[Content | Failure], pool: str = "mean") -> list[Future[Embedded | Failure]]:
-        """Add inputs to the lanes of their modalities. One that cannot be used becomes a failure, and is no fault of the others.
+    async def embed(self, contents: Sequence[Content | Failure], pool: str = "mean") -> list[Embedded | Failure | Exception]:
+        """Embed inputs in the lanes of their modalities, and return the outcome of each.
+
+        One that cannot be used becomes a failure or an exception, and is no fault of the others.
 
         Raises:
-            Refusal: too many wait already.
+            Refusal: too many wait already, or it took too long.
         """
-        results: list[Future[Embedded | Failure]] = [Future() for _ in contents]
+        outcomes: list[Any] = list(contents)
         lanes: dict[tuple[str, ReadingOptions], list[int]] = {}
         for number, content in enumerate(contents):
-            if isinstance(content, Failure):
-                results[number].set_result(content)
-            else:
+            if isinstance(content, Content):
                 lanes.setdefault((content.modality, content.options), []).append(number)
-        for (modality, options), numbers in lanes.items():
-            things = [contents[number] for number in numbers]
-            for number, result in zip(numbers, self.lanes.submit(modality, self._embed, (modality, options, pool), things), strict=True):
-                results[number] = result
-        return results
+        futures = [
+            self.lanes.submit(modality, self._embed, (modality, options, pool), [contents[number] for number in numbers])
+            for (modality, options), numbers in lanes.items()
+        ]
+        for numbers, results in zip(lanes.values(), await self._in_time(futures), strict=True):
+            for number, result in zip(numbers, results, strict=True):
+                outcomes[number] = result
+        return outcomes
 
     def _embed(self, key: tuple[str, ReadingOptions, str], contents: list[Content]) -> Iterator[Embedded | Failure]:
         modality, options, pool = key
-        if modality not in self._readers:
-            self._readers[modality] = _Readers(self._workers, self.limits.item_seconds)
         self._take_cores()  # reading threads change the default for all
         face, config = registry.face(modality), self.model.config(modality)
         sources = (content.readable(self.limits) for content in contents)
@@ -114,7 +124,7 @@ class Service:
         ]
         results = pipeline.embed_items(
             iter(items),
-            self._readers[modality],
+            self._engine(modality, contents),
             partial(self.model.begin_encoding, modality),
             batch_size=self.space.batch_size or self.model.batch_size(modality),
             pool=pool,
@@ -123,39 +133,26 @@ class Service:
             self.counts.read(modality, *((0, 1) if isinstance(result, Failure) else (1, 0)))
             yield result
 
+    def _engine(self, modality: str, contents: Sequence[Content]) -> Engine:
+        if all(isinstance(content.payload, str) and len(content.payload) <= SHORT_TEXT for content in contents):
+            return CallingThread(lambda payload: payload())
+        if modality not in self._readers:
+            self._readers[modality] = _Readers(self._workers, self.limits.item_seconds)
+        return self._readers[modality]
+
     async def answer(self, lane: str, work: Work, key: Hashable, thing: Any) -> Any:
         """Put one thing in a lane and wait for its result.
 
         Raises:
             Refusal: too many wait already, it took too long, or the request cannot be carried out.
         """
-        (result,) = await self.results(self.lanes.submit(lane, work, key, [thing]))
-        return result
+        ((result,),) = await self._in_time([self.lanes.submit(lane, work, key, [thing])])
+        return result_of(result)
 
-    async def results(self, futures: Sequence[Future[Any]]) -> list[Any]:
-        """Wait for results.
-
-        Raises:
-            Refusal: it took too long, or the request cannot be carried out, with the reason.
-        """
-        results = await self.outcomes(futures)
-        for error in results:
-            if isinstance(error, UserError | ValueError | OSError):
-                raise Refusal(422, reason(error)) from None
-            if isinstance(error, Exception):
-                raise error
-        return results
-
-    async def outcomes(self, futures: Sequence[Future[Any]]) -> list[Any]:
-        """Wait for results, and return each, or the exception in its place.
-
-        Raises:
-            Refusal: it took too long.
-        """
-        waiting = [asyncio.wrap_future(future) for future in futures]
+    async def _in_time(self, futures: Sequence[Future[list[Any]]]) -> list[list[Any]]:
         try:
             async with asyncio.timeout(self.limits.seconds):
-                results = await asyncio.gather(*waiting, return_exceptions=True)
+                results = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
         except TimeoutError:
             results = [asyncio.CancelledError()]
         finally:
@@ -163,4 +160,17 @@ class Service:
                 future.cancel()
         if any(isinstance(result, asyncio.CancelledError) for result in results):
             raise Refusal(504, f"not answered within {self.limits.seconds:g} s")
-        return results
+        return results  # type: ignore[return-value]  # a lane gives no other exceptions
+
+
+def result_of(outcome: Any) -> Any:
+    """Return a result, or raise the exception in its place.
+
+    Raises:
+        Refusal: the request cannot be carried out, with the reason.
+    """
+    if isinstance(outcome, UserError | ValueError | OSError):
+        raise Refusal(422, reason(outcome)) from None
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome

@@ -74,12 +74,11 @@ def read_one(kind: str, value: str, part: Part, service: Service) -> Content:
         Refusal: it cannot be used.
     """
     try:
-        content = read_content(kind, value, part.model_dump(), service.root)
+        content = read_content(kind, value, service.options(kind, part.options), part.model_dump(), service.root)
     except ValueError as error:
         raise Refusal(422, str(error)) from None
     if isinstance(content, Failure):
         raise Refusal(422, content.reason)
-    service.check(content)
     return content
 
 

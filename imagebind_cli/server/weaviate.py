@@ -18,7 +18,7 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.server.bodies import Body, JSONRoute
 from imagebind_cli.server.contents import Content, read_content
 from imagebind_cli.server.limits import Refusal
-from imagebind_cli.server.service import Service
+from imagebind_cli.server.service import Service, result_of
 from imagebind_cli.sources import Failure
 
 # A key of the request: the modality of its entries, and the key of their vectors in the answer.
@@ -53,7 +53,7 @@ def weaviate_routes(service: Service) -> APIRouter:
     async def vectorize(request: VectorizeRequest) -> dict[str, list[list[float]]]:
         """Embed sentences and files to unit vectors, for Weaviate's module multi2vec-bind."""
         named = await run_in_threadpool(_read, request, service)
-        results = await service.results(service.embed([content for _, content in named]))
+        results = [result_of(outcome) for outcome in await service.embed([content for _, content in named])]
         answer: dict[str, list[list[float]]] = {vectors: [] for _, vectors in KEYS.values()}
         for (key, _), result in zip(named, results, strict=True):
             if not isinstance(result, Embedded):
@@ -81,9 +81,7 @@ def _read(request: VectorizeRequest, service: Service) -> list[tuple[str, Conten
     for key, (modality, _) in KEYS.items():
         for number, value in enumerate(getattr(request, key) or []):
             try:
-                content = read_content(modality, value, {})
-                if isinstance(content, Content):
-                    service.check(content)
+                content = read_content(modality, value, service.options(modality, {}), {})
             except (ValueError, UserError) as error:
                 raise Refusal(422, f"{key}[{number}]: {error}") from None
             named.append((key, content))

@@ -43,7 +43,7 @@ def test_what_waits_with_the_same_key_becomes_a_batch(work: Recorder) -> None:
     waiting = [lanes.submit("lane", work, key, [number]) for key, number in (("a", 1), ("b", 2), ("a", 3), ("b", 4))]
     assert lanes.waiting == 4
     work.go_on.set()
-    assert [future.result(10) for futures in (first, *waiting) for future in futures] == [0, 2, 4, 6, 8]
+    assert [outcome for future in (first, *waiting) for outcome in future.result(10)] == [0, 2, 4, 6, 8]
     assert work.batches == [("a", [0]), ("a", [1, 3]), ("b", [2, 4])]
     lanes.close()
 
@@ -52,9 +52,10 @@ def test_a_batch_has_an_end(work: Recorder) -> None:
     lanes = Lanes(Limits())
     lanes.submit("lane", work, "a", [0])
     assert work.begun.wait(10)
-    futures = lanes.submit("lane", work, "a", list(range(MOST + 5)))
+    future = lanes.submit("lane", work, "a", list(range(MOST + 5)))
+    assert lanes.waiting == MOST + 5
     work.go_on.set()
-    assert [future.result(10) for future in futures] == [2 * number for number in range(MOST + 5)]
+    assert future.result(10) == [2 * number for number in range(MOST + 5)]
     assert [len(things) for _, things in work.batches] == [1, MOST, 5]
     lanes.close()
 
@@ -62,11 +63,9 @@ def test_a_batch_has_an_end(work: Recorder) -> None:
 def test_only_the_one_at_fault_fails(work: Recorder) -> None:
     lanes = Lanes(Limits())
     work.go_on.set()
-    futures = lanes.submit("lane", work, "a", [1, "bad", 2, "bad", 3])
-    assert [future.result(10) for future in futures[::2]] == [2, 4, 6]
-    for future in futures[1::2]:
-        with pytest.raises(ValueError, match="a bad one"):
-            future.result(10)
+    outcomes = lanes.submit("lane", work, "a", [1, "bad", 2, "bad", 3]).result(10)
+    assert outcomes[::2] == [2, 4, 6]
+    assert [(type(error), str(error)) for error in outcomes[1::2]] == [(ValueError, "a bad one")] * 2
     lanes.close()
 
 
@@ -74,13 +73,13 @@ def test_what_nobody_waits_for_is_not_begun(work: Recorder) -> None:
     lanes = Lanes(Limits(seconds=0.1))
     lanes.submit("lane", work, "a", [0])
     assert work.begun.wait(10)
-    (late,) = lanes.submit("lane", work, "a", [1])
-    (gone,) = lanes.submit("lane", work, "a", [2])
+    late = lanes.submit("lane", work, "a", [1])
+    gone = lanes.submit("lane", work, "a", [2])
     gone.cancel()
     time.sleep(0.2)
-    (in_time,) = lanes.submit("lane", work, "a", [3])
+    in_time = lanes.submit("lane", work, "a", [3])
     work.go_on.set()
-    assert in_time.result(10) == 6
+    assert in_time.result(10) == [6]
     with pytest.raises(CancelledError):
         late.result(10)
     assert [things for _, things in work.batches] == [[0], [3]]
@@ -106,8 +105,20 @@ def test_a_bug_is_the_result_of_its_thing_and_logged(caplog: pytest.LogCaptureFi
         yield
 
     lanes = Lanes(Limits())
-    (future,) = lanes.submit("lane", fail, "a", [0])
-    with pytest.raises(ZeroDivisionError):
-        future.result(10)
+    (error,) = lanes.submit("lane", fail, "a", [0]).result(10)
+    assert isinstance(error, ZeroDivisionError)
     assert "a bug in answering a request" in caplog.text
+    lanes.close()
+
+
+def test_a_client_that_goes_in_the_middle_leaves_the_others(work: Recorder) -> None:
+    lanes = Lanes(Limits())
+    gone = lanes.submit("lane", work, "a", list(range(MOST + 5)))
+    assert work.begun.wait(10)
+    other = lanes.submit("lane", work, "a", [1])
+    gone.cancel()
+    work.go_on.set()
+    assert other.result(10) == [2]
+    assert [len(things) for _, things in work.batches] == [MOST, 1]
+    assert lanes.waiting == 0
     lanes.close()
