@@ -15,6 +15,8 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -37,6 +39,18 @@ def clustered(count: int, dim: int, seed: int) -> np.ndarray:
     common, spread = fixed.standard_normal(dim), fixed.lognormal(0, 0.7, dim)
     rows = centres[random.integers(0, 1000, count)] + 0.7 * random.standard_normal((count, dim), dtype=np.float32) + 3 * common
     return np.asarray(rows * spread / np.linalg.norm(rows * spread, axis=1, keepdims=True), np.float32)
+
+
+def cold_seconds(work: Path, turns: int, ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Return the median seconds of each way, the pages of all files in a folder dropped before each run."""
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(turns):
+        for name, way in ways.items():
+            drop(work)
+            started = time.perf_counter()
+            way()
+            spent[name].append(time.perf_counter() - started)
+    return {name: median(times) for name, times in spent.items()}
 
 
 def main() -> None:
@@ -101,15 +115,9 @@ def main() -> None:
                 f"{count:>4} {name:<12}{wall:>9.3f} s{processor:>9.3f} s of processors; FAISS flat over it {faster[0]:.2f}, {faster[1]:.2f}",
                 flush=True,
             )
-    cold: dict[str, list[float]] = {"codes": [], "rows": []}
-    for _ in range(arguments.turns):
-        for name in cold:
-            drop(arguments.work)
-            started = time.perf_counter()
-            ways[name](queries[:1])
-            cold[name].append(time.perf_counter() - started)
-    result["1 query, nothing in the page cache: seconds"] = {name: median(times) for name, times in cold.items()}
-    print(f"1 query, nothing in the page cache: codes {median(cold['codes']):.2f} s, rows {median(cold['rows']):.2f} s", flush=True)
+    cold = cold_seconds(arguments.work, arguments.turns, {name: partial(ways[name], queries[:1]) for name in ("codes", "rows")})
+    result["1 query, nothing in the page cache: seconds"] = cold
+    print(f"1 query, nothing in the page cache: codes {cold['codes']:.2f} s, rows {cold['rows']:.2f} s", flush=True)
     differing = 0
     for start in range(0, arguments.check, GROUP):
         some = queries[start : min(start + GROUP, arguments.check)]
