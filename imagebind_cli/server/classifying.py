@@ -76,8 +76,9 @@ def class_routes(service: Service) -> APIRouter:
             raise Refusal(422, f"an input of {other.modality}; {request.modality} is classified here")
         outcomes, (classifier, notes) = await asyncio.gather(service.embed(contents, request.pool), classifiers.get(request))
         results = [Failure("", reason(outcome)) if isinstance(outcome, Exception) else outcome for outcome in outcomes]
-        if all(isinstance(result, Failure) for result in results):
-            raise Refusal(422, results[0].reason)
+        failures = [result for result in results if isinstance(result, Failure)]
+        if len(failures) == len(results):
+            raise Refusal(422, failures[0].reason)
         rows = [row for number, result in enumerate(results) for row in _rows(number, contents[number], result, classifier, request)]
         notes = [*notes, *(note for result in results if isinstance(result, Embedded) for note in (*result.notes, *result.warnings))]
         return {"results": rows, "notes": list(dict.fromkeys(notes))}
