@@ -111,6 +111,20 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """Restore PyTorch's number of threads, which numba changes as UMAP runs, and which would slow every later test of this process."""
+    before = _torch_threads()
+    yield
+    if before and _torch_threads() != before:
+        sys.modules["torch"].set_num_threads(before)
+
+
+def _torch_threads() -> int:
+    """Return PyTorch's number of threads, 0 before a test has imported it."""
+    return sys.modules["torch"].get_num_threads() if "torch" in sys.modules else 0
+
+
+@pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder for models, and the one made by rule in place of the default."""
     if "torch" in sys.modules:

@@ -380,7 +380,7 @@ def run_until(fork_server: ForkServer) -> Until:
             if until():
                 process.kill()
                 break
-            time.sleep(0.0005)
+            time.sleep(0.002)
         return process.wait()
 
     return run
