@@ -31,6 +31,7 @@ from imagebind_cli.signals import ENDING
 from tests.forkserver import Forked, ForkServer, OwnForkServer, write_stand_in
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes of the tests share the cores; each one's threads would wait for the other's
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # where a test asks for two threads, the one that waits leaves its core to others
 sys.dont_write_bytecode = False  # else each of many processes compiles the package and rewrites the assertions of all tests anew
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -108,6 +109,20 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     here = threading.Event()
     here.set()
     monkeypatch.setattr("imagebind_cli.media.isolation._in_place", here)
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """Restore PyTorch's number of threads, which numba changes as UMAP runs, and which would slow every later test of this process."""
+    before = _torch_threads()
+    yield
+    if before and _torch_threads() != before:
+        sys.modules["torch"].set_num_threads(before)
+
+
+def _torch_threads() -> int:
+    """Return PyTorch's number of threads, 0 before a test has imported it."""
+    return sys.modules["torch"].get_num_threads() if "torch" in sys.modules else 0
 
 
 @pytest.fixture(autouse=True)
@@ -268,5 +283,5 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Run one more process than there are cores, since many tests wait for processes that they started."""
-    return default_workers(most=64) + 1
+    """Run two more processes than there are cores, since many tests wait for processes that they started."""
+    return default_workers(most=64) + 2

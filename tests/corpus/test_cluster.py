@@ -81,8 +81,10 @@ def machine() -> Iterator[Any]:
     from ray import cluster_utils
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    equal = {"worker_niceness": 0}  # else the actors wait for every other process of the tests
     cluster = cluster_utils.Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 80 << 20}
+        initialize_head=True,
+        head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 80 << 20, "_system_config": equal},
     )
     yield cluster
     cluster.shutdown()

@@ -131,7 +131,7 @@ def thin_map(width: int, height: int) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         values = np.zeros((height, width), np.uint16)
         values[-1, -1] = 1000
-        Image.fromarray(values).save(path)
+        Image.fromarray(values).save(path, compress_level=1)
 
     return write
 

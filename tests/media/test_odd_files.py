@@ -197,7 +197,7 @@ IMAGES = [
     Odd("image", "bomb.png", png(10_000, 10_000, 10_000), EMBEDS),
     Odd("image", "bomb-one-bit.png", png(7000, 7000, 7000, depth=1, kind=0), EMBEDS),
     Odd("image", "bomb-16.png", png(7000, 7000, 7000, depth=16, kind=0, value=700), EMBEDS),
-    Odd("image", "bomb-text.png", png(9, 9, 9, before=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80 << 20)))), EMBEDS),
+    Odd("image", "bomb-text.png", png(9, 9, 9, before=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80 << 20), 1))), EMBEDS),
     Odd("image", "bomb.tif", tiff(7000, 7000, zlib.compress(bytes(49_000_000), 1)), EMBEDS),
     Odd("image", "far-strip.tif", tiff(80, 60, b"x", compression=1, strip=4_000_000_000), "not a readable picture"),
     Odd("image", "moving.gif", moving, EMBEDS),

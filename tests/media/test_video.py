@@ -386,11 +386,12 @@ def chunk(kind: bytes, data: bytes, damage: int = 0) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data) ^ damage)
 
 
+PACKED_ZEROS = zlib.compress(bytes(80 << 20), 1)
 BESIDE = {
     "large text": chunk(b"tEXt", b"a\0" + b"x" * 3_000_000),
-    "packed text": chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80 << 20))),
+    "packed text": chunk(b"zTXt", b"a\0\0" + PACKED_ZEROS),
     "much text": b"".join(chunk(b"tEXt", b"a%d\0" % number + b"x" * 900_000) for number in range(80)),
-    "packed metadata": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(80 << 20))),
+    "packed metadata": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + PACKED_ZEROS),
     "no EXIF": chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n 9\nzz!\n")),
     **{f"noise as {kind}": chunk(kind.encode(), bytes(range(99))) for kind in ("iCCP", "eXIf", "pHYs", "gAMA", "iTXt", "sBIT", "cHRM")},
     **{f"damaged {kind}": chunk(kind.encode(), bytes(9), damage=1) for kind in ("iCCP", "eXIf", "pHYs", "gAMA", "tEXt", "tIME", "zzZz")},

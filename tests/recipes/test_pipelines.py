@@ -141,7 +141,7 @@ def watching(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """watch.sh on the folder `in`, ended with the test if it still runs."""
     pictures(folder / "in", 1)
     os.utime(folder / "in" / "1.png", (1, 1))  # moved in, and old
-    process = as_cron("watch.sh", "image", "in", "photos.h5")
+    process = as_cron("watch.sh", "image", "in", "photos.h5", SETTLE_SECONDS="1")
     yield process
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
