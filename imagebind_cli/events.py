@@ -30,14 +30,15 @@ class Listener:
     `retrieval.Finder.answer`. Without one they use a `LogListener`.
 
     done, failed: inputs that could be used, and that could not. skipped: those that were done before. repeated: those that came before in
-    the same run. left: those that failed in an earlier run and were not tried again. failures: where failed inputs are recorded, if anywhere.
+    the same run. failed_before: those that failed in an earlier run and were not tried again. failures: where failed inputs are recorded, if
+    anywhere.
     """
 
     done: int = 0
     failed: int = 0
     skipped: int = 0
     repeated: int = 0
-    left: int = 0
+    failed_before: int = 0
     failures: FailureLog | None = None
 
     def note(self, text: str) -> None:

@@ -130,7 +130,7 @@ def _within(samples: Iterable[Sample], spans: Sequence[Any], times: Times) -> It
             yield replace(sample, tensor=sample.tensor[numbers], spans=[sample.spans[number] for number in numbers])
 
 
-def read_sources(payload: Any, configs: Mapping[Face, EncoderConfig], options: Mapping[Face, ReadingOptions]) -> Iterator[Sample]:
+def read_modalities(payload: Any, configs: Mapping[Face, EncoderConfig], options: Mapping[Face, ReadingOptions]) -> Iterator[Sample]:
     """Yield the samples of one item in every modality that has a config, each with its modality's name; see `read_source`."""
     for face, config in configs.items():
         source = payload if len(configs) == 1 else payload[face.name]

@@ -157,7 +157,7 @@ class Talk(Listener):
     @property
     def has_failures(self) -> bool:
         """Check whether inputs failed, in this run or in an earlier one of which they were left out."""
-        return bool(self.failed or self.left)
+        return bool(self.failed or self.failed_before)
 
     def note(self, text: str) -> None:
         say(text)
@@ -198,14 +198,14 @@ class Talk(Listener):
         parts += [f"{self.failed:,} failed"] if self.failed else []
         parts += [f"{self.skipped:,} there already"] if self.skipped else []
         parts += [f"{self.repeated:,} repeated"] if self.repeated else []
-        parts += [f"{self.left:,} failed before"] if self.left else []
+        parts += [f"{self.failed_before:,} failed before"] if self.failed_before else []
         parts += [f"{self.others.count:,} other file{'s' * (self.others.count > 1)} skipped"] if self.others.count else []
         return f"{', '.join(parts)} ({', '.join([f'{self._pace.overall(self.done):.1f} a second', *more])})"
 
     def _tick(self) -> None:
         """Show progress from a thread, so that it moves while one input takes long."""
         while not self._over.wait(0.5 if self._progress else LINE_SECONDS):
-            left = self._pace.left(self.done + self.failed, self.skipped + self.repeated + self.left)
+            left = self._pace.left(self.done + self.failed, self.skipped + self.repeated + self.failed_before)
             text = self._counts(left) if left else self._counts()
             if self._progress:
                 self._progress.update(self._task, description=text)

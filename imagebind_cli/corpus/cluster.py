@@ -90,7 +90,7 @@ def embed_on_cluster(
     face, place = registry.face(modality), Path(output)
     check_writable(place)
     if not FORMATS[place.suffix].grows:
-        raise UsageError(f"{place}: is written as a whole, and a cluster adds block by block; choose {' or '.join(GROWING)}")
+        raise UsageError(f"{place}: is written as a whole, and a cluster adds block by block; choose from {', '.join(GROWING)}")
     fixed = ("retry_errors", "verify", "array", "pool", "batch_size", "workers", "item_timeout")
     options = {name: value for name, value in job.items() if name not in fixed}
     reading = face.read_options(options)

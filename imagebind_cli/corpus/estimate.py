@@ -14,7 +14,7 @@ import numpy as np
 
 from imagebind_cli import registry
 from imagebind_cli.corpus.failures import FailureFile
-from imagebind_cli.corpus.job import as_prepared
+from imagebind_cli.corpus.job import with_prepared_options
 from imagebind_cli.corpus.resume import Resume
 from imagebind_cli.corpus.share import Share
 from imagebind_cli.engine.item_timeout import ITEM_SECONDS
@@ -124,7 +124,7 @@ def estimate(
         if output is not None and Path(output).exists():
             stored = resume.store = _Stored(Path(output))
         config = model.config(modality) if isinstance(model, Model) else None
-        reading, items = as_prepared(given.items((modality,), resume.skips, folders_are_frames(options)), face, reading, config)
+        reading, items = with_prepared_options(given.items((modality,), resume.skips, folders_are_frames(options)), face, reading, config)
         if isinstance(model, Model) and stored is not None:
             check_resumable(stored.path, stored.provenance, model.record(modality, reading, pool) | given.record() | {"array": array})
         chosen = resume.choose(items)
@@ -136,7 +136,7 @@ def estimate(
             _read_first(plan, model, sample[0], reading)
         _count(plan, sample)
         _count(plan, chosen)
-    plan.done, plan.repeated, plan.failed_before = listener.skipped, listener.repeated, listener.left
+    plan.done, plan.repeated, plan.failed_before = listener.skipped, listener.repeated, listener.failed_before
     plan.inputs = plan.remaining + plan.done + plan.repeated + plan.failed_before
     if plan.measured:
         plan.seconds = plan.remaining * plan.measured_seconds / plan.measured

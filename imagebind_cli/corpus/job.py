@@ -92,7 +92,7 @@ def embed(
             stack.callback(setattr, listener, "failures", listener.failures)
             listener.failures = failures
         resume = Resume(listener, modality, share, failures, retry_errors, verify)
-        reading, items = as_prepared(given.items((modality,), resume.skips, frames), face, reading, loaded.config(modality))
+        reading, items = with_prepared_options(given.items((modality,), resume.skips, frames), face, reading, loaded.config(modality))
         processes = stack.enter_context(Processes([modality]))
         if may_fork and not face.text:
             processes.keep_ready()
@@ -134,7 +134,7 @@ def _rows(item: Item, result: Embedded, modality: str) -> list[Row]:
     ]
 
 
-def as_prepared(
+def with_prepared_options(
     items: Iterator[Item | Failure], face: Face, reading: ReadingOptions, config: InputConfig | None = None
 ) -> tuple[ReadingOptions, Iterator[Item | Failure]]:
     """Return the options with those that the first item was prepared with, if it was; and all items. A run with others is refused.

@@ -268,9 +268,9 @@ def _decode(
     import torch
 
     from imagebind_cli import pipeline
-    from imagebind_cli.readers import read_sources
+    from imagebind_cli.readers import read_modalities
 
-    read, threads = partial(read_sources, configs=configs, options=reading), torch.get_num_threads()
+    read, threads = partial(read_modalities, configs=configs, options=reading), torch.get_num_threads()
     torch.set_num_threads(1)  # the readers share the cores
     try:
         yield from pipeline.decode(items, open_engine(read, workers, processes, item_timeout), ahead=4 * workers)  # type: ignore[misc]

@@ -88,7 +88,7 @@ class BlockAnswer:
 
     events: tuple[tuple[Any, ...], ...] = ()
     skipped: int = 0
-    left: int = 0
+    failed_before: int = 0
     record: Mapping[str, Any] = field(default_factory=dict)
     refusal: str = ""
     in_use: bool = False
@@ -122,7 +122,7 @@ class BlockActor:
             self._job.run(Share(block.share + 1, shares), block.items, listener)
         except UserError as error:
             refusal, in_use = str(error), isinstance(error, InUseError)
-        return BlockAnswer(tuple(listener.events), listener.skipped, listener.left, {}, refusal, in_use, self._node)
+        return BlockAnswer(tuple(listener.events), listener.skipped, listener.failed_before, {}, refusal, in_use, self._node)
 
 
 def run_blocks(job: BlockJob, items: Iterable[Item | Failure], shares: int, cluster: Cluster, listener: Listener, on_gpus: bool) -> None:
@@ -313,7 +313,7 @@ class _Pool:
             else:
                 getattr(self._listener, kind)(*values)
         self._listener.skipped += answer.skipped
-        self._listener.left += answer.left
+        self._listener.failed_before += answer.failed_before
 
     def _note(self, text: str) -> None:
         """Report something about the run once, though each actor notices it."""

@@ -90,7 +90,7 @@ class Resume:
             if self._is_renamed(stamped):
                 self.listener.skipped += 1
             elif self.failures and not self.retry and self.failures.failed_as(item.id, stamped.stamp):
-                self.listener.left += 1
+                self.listener.failed_before += 1
             else:
                 if self.failures:
                     self.failures.begin(item.id, stamped.stamp)

@@ -24,6 +24,7 @@ from imagebind_cli.media.windows import Times, cut, seconds, windows
 from imagebind_cli.options.audio import AudioOptions
 
 RATE = 16_000
+# Sounds are cut in three more places: `live.cutting.span`, `families.languagebind.reading.read_stretches`, `onepeace.reading.read_waveform`.
 WINDOW_SECONDS = 2
 FRAME, HOP = RATE * 25 // 1000, RATE * 10 // 1000  # 400 and 160 samples: 25 ms every 10 ms
 STEP = 80  # samples: the greatest common divisor of both
@@ -270,7 +271,7 @@ class Levels:
 
 
 def heard_channel(samples: Channels, mean: Channels, channels: str) -> Channels:
-    """Return what is heard of a sound: one of its channels, or their mean. No other code may ask which value the option has.
+    """Return what is heard of a sound: one of its channels, or their mean. No other code may decide it; `Levels.warnings` names remedies.
 
     Args:
         samples: (channels, n). mean: of all channels, (n,). channels: the option of that name.

@@ -68,7 +68,7 @@ class Prediction:
 
 
 def pair_scale(item_made: Mapping[str, Any], class_made: Mapping[str, Any]) -> float:
-    """Return the factor on cosines before a softmax: one logit scale, that of the items' modality or of the classes'.
+    """Return the factor on cosines before a softmax: one logit scale, `Encoder.scale` of the items' modality or of the classes', as recorded.
 
     Scales are trained for pairs with one modality that is common to all of them. ImageBind's is vision, which has no scale (1 in a
     record); LanguageBind's is text, the scale of which is only that of whichever pair its tower was published with. So text's counts

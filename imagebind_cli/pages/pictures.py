@@ -32,7 +32,7 @@ from imagebind_cli.sources import Stretch
 SIDE = 240  # pixels of the longer side of a picture
 SHORT_SECONDS, EXCERPT_SECONDS = 30, 10  # sounds up to the first are played whole; of longer ones, so much of the beginning
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-WINDOW_SECONDS, HIGHEST_HERTZ, RANGE_DECIBELS = 0.025, 8000, 80
+FFT_SECONDS, HIGHEST_HERTZ, RANGE_DECIBELS = 0.025, 8000, 80
 
 Span = tuple[float, float] | None
 Options = Mapping[str, Any]
@@ -146,7 +146,7 @@ def painted(values: np.ndarray, palette: str) -> np.ndarray:
 
 def _spectrogram(samples: np.ndarray, rate: int) -> Image.Image:
     """Draw time to the right and 0 to 8 kHz upwards; the loudest is bright, 80 dB below it is black."""
-    length = max(16, int(WINDOW_SECONDS * rate))
+    length = max(16, int(FFT_SECONDS * rate))
     padded = np.pad(samples, (0, max(0, length - len(samples))))
     starts = np.arange(SIDE) * (len(padded) - length) // (SIDE - 1)
     frames = padded[starts[:, None] + np.arange(length)] * np.hanning(length)

@@ -13,7 +13,7 @@ from PIL import Image
 from imagebind_cli.media.audio.sound import Sound
 from imagebind_cli.media.motion.recordings import read_recording
 from imagebind_cli.media.video.clips import open_video
-from imagebind_cli.pages.pictures import HIGHEST_HERTZ, RANGE_DECIBELS, WINDOW_SECONDS, painted
+from imagebind_cli.pages.pictures import FFT_SECONDS, HIGHEST_HERTZ, RANGE_DECIBELS, painted
 from imagebind_cli.pages.preview import TRACES
 
 WIDTH, HEIGHT = 960, 72  # pixels
@@ -39,7 +39,7 @@ def _sound(path: str, times: Times) -> Image.Image:
     """Draw short spectra at even steps, 0 to 8 kHz upwards; only these are held, however long the sound is."""
     with Sound(path) as opened:
         rate = opened.rate
-        length = max(16, int(WINDOW_SECONDS * rate))
+        length = max(16, int(FFT_SECONDS * rate))
         starts = ((times[0] + (np.arange(WIDTH) + 0.5) / WIDTH * (times[1] - times[0])) * rate).astype(np.int64)
         pieces = np.zeros((WIDTH, length), np.float32)
         held, at = np.empty(0, np.float32), 0

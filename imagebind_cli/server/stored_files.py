@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
 from imagebind_cli import registry
+from imagebind_cli.options.drawn import REGION_OPTIONS
 from imagebind_cli.pages.pictures import Picture, picture
 from imagebind_cli.retrieval.stored_items import stored_exhibit
 from imagebind_cli.server.bodies import Body, JSONRoute, Part
@@ -48,7 +49,8 @@ def stored_file(service: Service, place: StoredFile) -> Content:
     except ValueError as error:
         raise Refusal(404, str(error)) from None
     face = registry.face(modality)
-    known = {name: value for name, value in options.items() if name in face.option_names()}
+    names = set(face.option_names()).difference(REGION_OPTIONS)  # the file is looked at whole, also where the row is of a region
+    known = {name: value for name, value in options.items() if name in names}
     times = (source.start, source.end) if isinstance(source, Stretch) else (None, None)
     return Content(modality, found, face.read_options(known), path, *times)
 

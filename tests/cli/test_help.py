@@ -140,7 +140,10 @@ def test_options_may_come_anywhere(imagebind: Run, tmp_path: Path, monkeypatch: 
         (["embed", "--device", "cpu"], "the modality is missing"),
         (["embed", "image,audio", "x"], "unknown modality 'image,audio'; choose from image"),
         (["embed", "image", "x", "--max-gap", "1"], "image has no option 'max-gap'; it has tiles, region-shape, resize"),
-        (["embed", "--max-gap", "1", "audio", "x"], "audio has no option 'max-gap'; it has clips, hop, channels, track"),
+        (
+            ["embed", "--max-gap", "1", "audio", "x"],
+            f"audio has no option 'max-gap'; it has {', '.join(registry.face('audio').option_names())}",
+        ),
         (["preprocess", "image,audio", "x", "-o", "a.tar", "--focal=3"], "none of image, audio has an option 'focal'"),
         (["preprocess", "image,smell", "x", "-o", "a.tar"], "unknown modality 'smell'"),
         (["zeroshot", "audio", "x", "--labels", "a,b", "--focal", "3"], "audio has no option 'focal'; it has clips"),

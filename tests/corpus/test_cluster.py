@@ -148,7 +148,7 @@ def test_a_cluster_embeds_as_one_process_does(ray: Any, tmp_path: Path, tiny: An
         corpus.embed_on_cluster(
             "tiny", "image", ["photos"], "out.h5", actors, device="cpu", listener=heard, errors="errors.jsonl", batch_size=1
         )
-        assert (heard.done, heard.skipped, heard.left) == (done, skipped, left)
+        assert (heard.done, heard.skipped, heard.failed_before) == (done, skipped, left)
     made, whole = open_store("out-*-of-00004.h5"), open_store("whole.h5")
     vectors = dict(zip(made.ids, made.vectors(), strict=True))
     assert sorted(vectors) == whole.ids
@@ -223,7 +223,7 @@ def test_outputs_say_how_many_shares_there_are(tmp_path: Path) -> None:
         (("--engine", "ray"), "give -o NAME.store"),
         (("--engine", "ray", "-o", "a.h5", "--shard", "1/2"), "--engine ray has no use for --shard"),
         (("--engine", "ray", "-o", "a.h5", "--merge", "2"), "--engine ray has no use for --merge"),
-        (("--engine", "ray", "-o", "a.safetensors"), "choose .store or .h5"),
+        (("--engine", "ray", "-o", "a.safetensors"), "choose from .jsonl, .npy, .h5, .store"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(embed: Run, arguments: tuple[str, ...], why: str) -> None:

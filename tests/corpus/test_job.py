@@ -42,7 +42,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def counts(heard: Listener) -> tuple[int, int, int, int]:
-    return heard.done, heard.failed, heard.skipped, heard.left
+    return heard.done, heard.failed, heard.skipped, heard.failed_before
 
 
 def test_the_page_works_as_it_stands(photos: Path, tiny: Any, capsys: pytest.CaptureFixture[str]) -> None:
