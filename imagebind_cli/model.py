@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from importlib import metadata
 from typing import Any
@@ -187,7 +188,7 @@ class Model:
 
         if parts > 1 and len(batches) > 1:
             return PartsUnderWay([partial(encode_part, batch) for batch in batches], join)
-        with self._lock:
+        with nullcontext() if self.device.type == "cpu" else self._lock:
             return join([encode_part(batch) for batch in batches])
 
     def _on_device(self, encoder: Encoder, tensor: Tensor) -> Tensor:

@@ -91,10 +91,19 @@ class JSONRoute(APIRoute):
 
 class _JSONRequest(Request):
     async def json(self) -> Any:
-        try:
-            return parse_json(await self.body())
-        except ValueError as error:
-            raise Refusal(400, f"the body is not JSON: {error}") from None
+        return read_json_body(await self.body())
+
+
+def read_json_body(body: bytes) -> Any:
+    """Parse a body; an empty one is None.
+
+    Raises:
+        Refusal: it is not JSON, or too deep.
+    """
+    try:
+        return parse_json(body) if body else None
+    except ValueError as error:
+        raise Refusal(400, f"the body is not JSON: {error}") from None
 
 
 def fault_line(error: RequestValidationError | ValidationError) -> str:
@@ -107,7 +116,7 @@ def fault_line(error: RequestValidationError | ValidationError) -> str:
     place = printable(".".join(map(str, names)) or "the body")
     if unknown:
         return f"{place}: no such key here"
-    if first["type"] == "model_attributes_type":
+    if first["type"] in ("model_attributes_type", "model_type"):
         return f"{place}: an object is needed"
     what = str(first["msg"]).removeprefix("Value error, ")
     return f"{place}: {what[:1].lower()}{what[1:]}"

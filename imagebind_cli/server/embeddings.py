@@ -9,14 +9,14 @@ from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from imagebind_cli import registry
 from imagebind_cli.embedding import Embedded, Embedding
-from imagebind_cli.server.bodies import Body, JSONRoute, Options, Pooling
+from imagebind_cli.server.bodies import Body, JSONRoute, Options, Pooling, read_json_body
 from imagebind_cli.server.dialects import EmbeddingsOrder, EmbeddingsRequest, read_order
 from imagebind_cli.server.guard import error_body
 from imagebind_cli.server.service import Service
@@ -24,6 +24,7 @@ from imagebind_cli.similarity import combine
 from imagebind_cli.sources import Failure, reason
 from imagebind_cli.store import vector_line
 
+PATHS = ("/v1/embeddings", "/embeddings")
 LIGHT_BODY = 1 << 16  # bytes of a request that is read before it could be handed to another thread
 LIGHT_ANSWER = 16  # vectors that are written before they could be handed to another thread
 
@@ -42,18 +43,14 @@ def embedding_routes(service: Service) -> APIRouter:
 
     @routes.post("/v1/embeddings", response_class=Response)
     @routes.post("/embeddings", response_class=Response, include_in_schema=False)
-    async def embeddings(request: EmbeddingsRequest, body: Request) -> Response:
+    async def embeddings(request: EmbeddingsRequest) -> Response:
         """Embed sentences and files to unit vectors.
 
         `data` has an entry for each input, by `index`, with `embedding`, `notes` on what was assumed and `warnings` on what was lost. One that
         cannot be used has an `error` in place of its vector; if none can be used, the status is 422. With `pool` none an input has an entry
         for each window, with `start` and `end` in seconds.
         """
-        light = len(await body.body()) <= LIGHT_BODY
-        order = read_order(request, service) if light else await run_in_threadpool(read_order, request, service)
-        outcomes = await service.embed(order.contents, request.pool)
-        answer = partial(_answer, outcomes, order, request.in_base64, service.model.name)
-        return answer() if light and len(outcomes) <= LIGHT_ANSWER else await run_in_threadpool(answer)
+        raise NotImplementedError  # answered by `answer_embeddings`; this describes it
 
     @routes.get("/v1/models")
     def models() -> dict[str, Any]:
@@ -68,6 +65,20 @@ def embedding_routes(service: Service) -> APIRouter:
         return {name: value for name, value in record.items() if name != "folder"}  # of this machine
 
     return routes
+
+
+async def answer_embeddings(body: bytes, service: Service) -> Response:
+    """Answer a request for embeddings.
+
+    Raises:
+        ValidationError, Refusal, UserError: it is refused.
+    """
+    request = EmbeddingsRequest.model_validate(read_json_body(body))
+    light = len(body) <= LIGHT_BODY
+    order = read_order(request, service) if light else await run_in_threadpool(read_order, request, service)
+    outcomes = await service.embed(order.contents, request.pool)
+    answer = partial(_answer, outcomes, order, request.in_base64, service.model.name)
+    return answer() if light and len(outcomes) <= LIGHT_ANSWER else await run_in_threadpool(answer)
 
 
 def _described(service: Service) -> dict[str, Any]:

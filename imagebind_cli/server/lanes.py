@@ -1,6 +1,7 @@
-"""Lanes in which the inputs of all clients wait: one thread each, which works off whatever waits with the same key as one batch.
+"""Lanes in which the inputs of all clients wait: a thread, or one for each core, works off whatever waits with the same key as one batch.
 
-Each modality has a lane, so that a sentence does not wait for a video to be decoded; so has each kind of search.
+Each modality has a lane, so that a sentence does not wait for a video to be decoded; so has each kind of search. Threads that are idle at the
+same time share what waits; one that becomes idle while the others work takes all of it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.server.limits import BUSY, Limits, Refusal
 
 LOG = logging.getLogger(__name__)
+PAUSE = 0.002  # seconds without a request, after which clients that were just answered are not expected to ask again
 MOST = 64  # inputs of one batch: those of one client do not keep others waiting for long
 
 # A key and the things of a batch to their results, one for each, in order. An exception is the result of all that have none yet.
@@ -39,6 +41,7 @@ class _Order:
     def __post_init__(self) -> None:
         self._outcomes: list[Any] = [None] * len(self.things)
         self._missing = len(self.things)
+        self._lock = threading.Lock()
 
     @property
     def waiting(self) -> int:
@@ -58,9 +61,11 @@ class _Order:
 
     def put(self, number: int, outcome: Any) -> None:
         """Keep what came of a thing. With the last, the client is answered."""
-        self._outcomes[number] = outcome
-        self._missing -= 1
-        if not self._missing:
+        with self._lock:
+            self._outcomes[number] = outcome
+            self._missing -= 1
+            is_last = not self._missing
+        if is_last:
             with suppress(InvalidStateError):  # nobody waits any more
                 self.future.set_result(self._outcomes)
 
@@ -85,18 +90,24 @@ class Lanes:
         """Count the things that wait."""
         return sum(lane.waiting for lane in list(self._lanes.values()))
 
-    def submit(self, name: str, work: Work, key: Hashable, things: Sequence[Any]) -> Future[list[Any]]:
+    @property
+    def batches(self) -> int:
+        """Count the batches that are worked off now."""
+        return sum(lane.batches for lane in list(self._lanes.values()))
+
+    def submit(self, name: str, work: Work, key: Hashable, things: Sequence[Any], threads: int = 1) -> Future[list[Any]]:
         """Add things to a lane, and return what will come of them: of each its result, or the exception that it raised.
 
         Args:
             name: of the lane. work: what it does with a batch. key: things with equal keys may be one batch.
+            threads: batches of the lane that are worked off at a time.
         Raises:
             Refusal: too many wait already.
         """
         if self.waiting + len(things) > self._limits.waiting:
             raise Refusal(503, f"busy: {self.waiting:,} inputs wait already; try again later", BUSY)
         with self._lock:
-            lane = self._lanes.get(name) or self._lanes.setdefault(name, _Lane(name, self._watch, self._begin))
+            lane = self._lanes.get(name) or self._lanes.setdefault(name, _Lane(name, self._watch, self._begin, threads))
         order = _Order((work, key), things, time.monotonic() + self._limits.seconds)
         lane.add(order)
         return order.future
@@ -108,49 +119,69 @@ class Lanes:
 
 
 class _Lane:
-    def __init__(self, name: str, watch: Watch, begin: Callable[[], object]) -> None:
-        self.waiting = 0
+    def __init__(self, name: str, watch: Watch, begin: Callable[[], object], threads: int) -> None:
+        self.waiting = self.batches = 0
         self._orders: deque[_Order] = deque()
         self._name, self._watch, self._begin = name, watch, begin
         self._changed, self._closed = threading.Condition(), False
-        threading.Thread(target=self._run, name=f"lane {name}", daemon=True).start()
+        self._idle = threads
+        for _ in range(threads):
+            threading.Thread(target=self._run, name=f"lane {name}", daemon=True).start()
 
     def add(self, order: _Order) -> None:
         with self._changed:
             self._orders.append(order)
             self.waiting += order.waiting
-            self._changed.notify()
+            self._changed.notify(order.waiting)
 
     def close(self) -> None:
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _run(self) -> None:
         self._begin()
         while batch := self._take():
             self._watch(self._name, len(batch))
             self._answer(batch)
+            with self._changed:
+                self._idle += 1
+                self.batches -= 1
 
     def _take(self) -> list[_Place]:
         """Return things of the first order that waits and of others with its key, and leave the rest in order; [] once the lane is closed."""
         batch: list[_Place] = []
         with self._changed:
             while not batch:
+                was_idle = not self._orders
                 while not self._orders and not self._closed:
                     self._changed.wait()
+                if was_idle and self.batches:
+                    self._gather()
                 if not self._orders:
-                    return []
+                    if self._closed:
+                        return []
+                    continue
                 key, left = self._orders[0].key, deque[_Order]()
-                while self._orders and len(batch) < MOST:
+                most = min(MOST, -(-self.waiting // self._idle))
+                while self._orders and len(batch) < most:
                     order = self._orders.popleft()
                     if order.key == key and order.is_wanted():
-                        batch += order.take(MOST - len(batch))
+                        batch += order.take(most - len(batch))
                     if order.waiting and not order.future.cancelled():
                         left.append(order)
                 self._orders.extendleft(reversed(left))
                 self.waiting = sum(order.waiting for order in self._orders)
+            self._idle -= 1
+            self.batches += 1
         return batch
+
+    def _gather(self) -> None:
+        """Wait, while other threads work, until no more requests come one after the other: a batch of one takes twice as long for each."""
+        count = -1
+        while count < self.waiting < MOST and not self._closed:
+            count = self.waiting
+            self._changed.wait(PAUSE)
 
     def _answer(self, batch: list[_Place]) -> None:
         done = 0

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from imagebind_cli import pipeline, registry
+from imagebind_cli.cores import MOST_PARTS
 from imagebind_cli.embedding import Embedded
 from imagebind_cli.encoder import Sample
 from imagebind_cli.engine import Engine, default_workers
@@ -62,8 +63,10 @@ class Service:
         self.root = None if root is None else Root(root)
         self.stores = ServedStores(space, stores, index)
         self.model = space.local
-        self._take_cores = partial(torch.set_num_threads, torch.get_num_threads())
-        self.lanes = Lanes(limits, self.counts.batch, begin=self._take_cores)
+        self._cores = torch.get_num_threads()
+        # Each core computes a batch of its own. More of them than parts of a batch, and a GPU, compute one batch at a time.
+        self._threads = self._cores if self.model.device.type == "cpu" and self._cores <= MOST_PARTS else 1
+        self.lanes = Lanes(limits, self.counts.batch, begin=partial(torch.set_num_threads, self._cores))
         self.counts.gauges["imagebind_waiting_inputs", "Inputs that wait for the model."] = lambda: self.lanes.waiting
         self._workers = space.workers or default_workers()
         self._readers: dict[str, _Readers] = {}
@@ -105,7 +108,7 @@ class Service:
             if isinstance(content, Content):
                 lanes.setdefault((content.modality, content.options), []).append(number)
         futures = [
-            self.lanes.submit(modality, self._embed, (modality, options, pool), [contents[number] for number in numbers])
+            self.lanes.submit(modality, self._embed, (modality, options, pool), [contents[number] for number in numbers], self._threads)
             for (modality, options), numbers in lanes.items()
         ]
         for numbers, results in zip(lanes.values(), await self._in_time(futures), strict=True):
@@ -115,7 +118,8 @@ class Service:
 
     def _embed(self, key: tuple[str, ReadingOptions, str], contents: list[Content]) -> Iterator[Embedded | Failure]:
         modality, options, pool = key
-        self._take_cores()  # reading threads change the default for all
+        alone = len(contents) == self.lanes.batches == 1  # nothing else needs a core
+        torch.set_num_threads(self._cores if alone else self._cores // self._threads)  # reading threads change the default for all
         face, config = registry.face(modality), self.model.config(modality)
         sources = (content.readable(self.limits) for content in contents)
         items = [
