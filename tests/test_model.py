@@ -88,7 +88,7 @@ def test_what_an_input_lost_is_logged_each_time(model, tmp_path, caplog):
 def test_the_page_shows_how_to_hear_of_assumptions(model, tmp_path, monkeypatch, capsys, caplog):
     monkeypatch.chdir(tmp_path)
     np.save("room.npy", ARRAYS["depth"])
-    page = (Path(__file__).parent.parent / "docs/python.md").read_text().split("What was assumed to read an input")[1]
+    page = (Path(__file__).parent.parent / "docs/python.md").read_text().split("Assumptions made to read an input")[1]
     names = {"model": model}
     exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], names)
     assert capsys.readouterr().out == f"room.npy\n  {DEPTH_NOTE}\n"
