@@ -20,7 +20,7 @@ from imagebind_cli.engine.item_timeout import overdue_reason
 from imagebind_cli.engine.step_thread import Step, StepThread
 from imagebind_cli.media.isolation import time_limit
 
-SAMPLES_AHEAD = 2
+SAMPLES_AHEAD = 2  # of one item: the second step finds the end of most, and closes the file
 GRACE_SECONDS = 1.0  # by which a file that is read apart outlasts its item: the item's reason is the engine's
 
 
