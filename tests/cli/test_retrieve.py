@@ -446,27 +446,35 @@ imagebind_cli.cli.run_command_line()
 """
 
 
+COPIES = 18  # of each vector of the large store
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store of 302 MB, `a.npy`, and vectors to ask it for."""
+    folder = tmp_path_factory.mktemp("large")
+    vectors = np.tile(unit_rows(8192, 512), (COPIES, 1))
+    np.save(folder / "a.npy", vectors)
+    (folder / "a.jsonl").write_text("".join(f'{{"id": "{number}"}}\n' for number in range(len(vectors))))
+    store(folder / "b.npy", "image", ["x"], vectors[:1])
+    (folder / "b.made.json").rename(folder / "a.made.json")
+    np.save(folder / "q.npy", unit_rows(1, 512, seed=1))
+    np.save(folder / "many.npy", unit_rows(300, 512, seed=1))
+    return folder
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts what a process holds beside the files it maps on Linux only")
 @pytest.mark.parametrize("asked", [["--vector", "q.npy"], ["--queries", "many.npy"]])
-def test_a_store_twice_the_memory_limit_is_searched(folder: Path, asked: list[str]) -> None:
-    copies = 18
-    vectors = np.tile(unit_rows(8192, 512), (copies, 1))  # 302 MB
-    ids = [str(number) for number in range(len(vectors))]
+def test_a_store_twice_the_memory_limit_is_searched(large: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]) -> None:
+    monkeypatch.chdir(large)
     place = Path("a.npy")
-    np.save(place, vectors)
-    Path("a.jsonl").write_text("".join(f'{{"id": "{id}"}}\n' for id in ids))
-    store(Path("b.npy"), "image", ["x"], vectors[:1])
-    Path("b.made.json").rename("a.made.json")
-    del vectors
-    np.save("q.npy", unit_rows(1, 512, seed=1))
-    np.save("many.npy", unit_rows(300, 512, seed=1))
     limit = place.stat().st_size // 2
     command = [sys.executable, "-c", LIMITED, str(limit), "retrieve", str(place), *asked]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     ours = [json.loads(line)["id"] for line in run.stdout.splitlines()[:10]]
     wanted = np.argsort(-(unit_rows(8192, 512).astype(np.float64) @ unit_rows(1 if "--vector" in asked else 300, 512, seed=1)[0]))[0]
-    assert sorted(ours) == sorted(str(wanted + 8192 * copy) for copy in range(copies))[:10]  # copies of the nearest, by id
+    assert sorted(ours) == sorted(str(wanted + 8192 * copy) for copy in range(COPIES))[:10]  # copies of the nearest, by id
     greedy = "import numpy, sys; numpy.fromfile('a.npy', 'u1')\n"
     assert (
         subprocess.run([sys.executable, "-c", LIMITED.replace("imagebind_cli.cli.run_command_line()", greedy), str(limit)]).returncode != 0
