@@ -31,6 +31,7 @@ from imagebind_cli.signals import ENDING
 from tests.forkserver import Forked, ForkServer, OwnForkServer, write_stand_in
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes of the tests share the cores; each one's threads would wait for the other's
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # where a test asks for two threads, the one that waits leaves its core to others
 sys.dont_write_bytecode = False  # else each of many processes compiles the package and rewrites the assertions of all tests anew
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
