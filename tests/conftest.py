@@ -283,5 +283,5 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Run one more process than there are cores, since many tests wait for processes that they started."""
-    return default_workers(most=64) + 1
+    """Run two more processes than there are cores, since many tests wait for processes that they started."""
+    return default_workers(most=64) + 2
