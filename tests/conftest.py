@@ -122,7 +122,7 @@ def same_threads() -> Iterator[None]:
 
 def _torch_threads() -> int:
     """Return PyTorch's number of threads, 0 before a test has imported it."""
-    return sys.modules["torch"].get_num_threads() if "torch" in sys.modules else 0
+    return int(sys.modules["torch"].get_num_threads()) if "torch" in sys.modules else 0
 
 
 @pytest.fixture(autouse=True)
