@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -69,7 +70,7 @@ class Service:
         self.lanes = Lanes(limits, self.counts.batch, begin=partial(torch.set_num_threads, self._cores))
         self.counts.gauges["imagebind_waiting_inputs", "Inputs that wait for the model."] = lambda: self.lanes.waiting
         self._workers = space.workers or default_workers()
-        self._readers: dict[str, _Readers] = {}
+        self._lock, self._readers = threading.Lock(), dict[str, _Readers]()
         self._defaults: dict[str, ReadingOptions] = {}
 
     def own_space(self, note: Callable[[str], None] | None = None) -> Space:
@@ -140,9 +141,10 @@ class Service:
     def _engine(self, modality: str, contents: Sequence[Content]) -> Engine:
         if all(isinstance(content.payload, str) and len(content.payload) <= SHORT_TEXT for content in contents):
             return CallingThread(lambda payload: payload())
-        if modality not in self._readers:
-            self._readers[modality] = _Readers(self._workers, self.limits.item_seconds)
-        return self._readers[modality]
+        with self._lock:
+            if modality not in self._readers:
+                self._readers[modality] = _Readers(self._workers, self.limits.item_seconds)
+            return self._readers[modality]
 
     async def answer(self, lane: str, work: Work, key: Hashable, thing: Any) -> Any:
         """Put one thing in a lane and wait for its result.
