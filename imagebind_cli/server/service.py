@@ -65,8 +65,6 @@ class Service:
         self.stores = ServedStores(space, stores, index)
         self.model = space.local
         self._cores = torch.get_num_threads()
-        # Each core computes a batch of its own. More of them than parts of a batch, and a GPU, compute one batch at a time.
-        self._threads = self._cores if self.model.device.type == "cpu" and self._cores <= MOST_PARTS else 1
         self.lanes = Lanes(limits, self.counts.batch, begin=partial(torch.set_num_threads, self._cores))
         self.counts.gauges["imagebind_waiting_inputs", "Inputs that wait for the model."] = lambda: self.lanes.waiting
         self._workers = space.workers or default_workers()
@@ -109,7 +107,9 @@ class Service:
             if isinstance(content, Content):
                 lanes.setdefault((content.modality, content.options), []).append(number)
         futures = [
-            self.lanes.submit(modality, self._embed, (modality, options, pool), [contents[number] for number in numbers], self._threads)
+            self.lanes.submit(
+                modality, self._embed, (modality, options, pool), [contents[number] for number in numbers], self._threads(modality)
+            )
             for (modality, options), numbers in lanes.items()
         ]
         for numbers, results in zip(lanes.values(), await self._in_time(futures), strict=True):
@@ -120,7 +120,9 @@ class Service:
     def _embed(self, key: tuple[str, ReadingOptions, str], contents: list[Content]) -> Iterator[Embedded | Failure]:
         modality, options, pool = key
         alone = len(contents) == self.lanes.batches == 1  # nothing else needs a core
-        torch.set_num_threads(self._cores if alone else self._cores // self._threads)  # reading threads change the default for all
+        torch.set_num_threads(
+            self._cores if alone else self._cores // self._threads(modality)
+        )  # reading threads change the default for all
         face, config = registry.face(modality), self.model.config(modality)
         sources = (content.readable(self.limits) for content in contents)
         items = [
@@ -137,6 +139,15 @@ class Service:
         for _, result in results:
             self.counts.read(modality, *((0, 1) if isinstance(result, Failure) else (1, 0)))
             yield result
+
+    def _threads(self, modality: str) -> int:
+        """Return how many batches to encode at a time: as many as there are cores, if they are of sentences and still pictures.
+
+        More cores than parts of a batch, and a GPU, compute one batch at a time; so do all for longer inputs, whose batches have all sizes and
+        would leave memory behind in each thread.
+        """
+        few = self.model.device.type == "cpu" and self._cores <= MOST_PARTS
+        return self._cores if few and not registry.face(modality).timed else 1
 
     def _engine(self, modality: str, contents: Sequence[Content]) -> Engine:
         if all(isinstance(content.payload, str) and len(content.payload) <= SHORT_TEXT for content in contents):
