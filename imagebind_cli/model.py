@@ -179,8 +179,7 @@ class Model:
         @torch.inference_mode()
         def join(vectors: list[Tensor]) -> Tensor:
             joined = torch.cat(vectors)
-            if rows is not None:
-                joined = joined.index_select(0, rows)  # `joined[rows]` wakes other cores even for a few rows
+            joined = joined if rows is None else joined.index_select(0, rows)  # `joined[rows]` wakes other cores even for a few rows
             if axes == 1:
                 return joined
             means = joined.view(*tensor.shape[:2], -1).mean(dim=1)

@@ -20,7 +20,7 @@ from imagebind_cli.errors import UserError
 from imagebind_cli.server.limits import BUSY, Limits, Refusal
 
 LOG = logging.getLogger(__name__)
-PAUSE = 0.002  # seconds without a request, after which clients that were just answered are not expected to ask again
+PAUSE = 0.1  # of the time of a batch: after so long without a request, clients that were just answered are not expected to ask again
 MOST = 64  # inputs of one batch: those of one client do not keep others waiting for long
 
 # A key and the things of a batch to their results, one for each, in order. An exception is the result of all that have none yet.
@@ -124,7 +124,7 @@ class _Lane:
         self._orders: deque[_Order] = deque()
         self._name, self._watch, self._begin = name, watch, begin
         self._changed, self._closed = threading.Condition(), False
-        self._idle = threads
+        self._idle, self._seconds = threads, 0.0  # of the last batch
         for _ in range(threads):
             threading.Thread(target=self._run, name=f"lane {name}", daemon=True).start()
 
@@ -143,10 +143,12 @@ class _Lane:
         self._begin()
         while batch := self._take():
             self._watch(self._name, len(batch))
+            began = time.monotonic()
             self._answer(batch)
             with self._changed:
                 self._idle += 1
                 self.batches -= 1
+                self._seconds = time.monotonic() - began
 
     def _take(self) -> list[_Place]:
         """Return things of the first order that waits and of others with its key, and leave the rest in order; [] once the lane is closed."""
@@ -181,7 +183,7 @@ class _Lane:
         count = -1
         while count < self.waiting < MOST and not self._closed:
             count = self.waiting
-            self._changed.wait(PAUSE)
+            self._changed.wait(PAUSE * self._seconds)
 
     def _answer(self, batch: list[_Place]) -> None:
         done = 0

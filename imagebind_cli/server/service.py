@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -64,12 +65,10 @@ class Service:
         self.stores = ServedStores(space, stores, index)
         self.model = space.local
         self._cores = torch.get_num_threads()
-        # Each core computes a batch of its own. More of them than parts of a batch, and a GPU, compute one batch at a time.
-        self._threads = self._cores if self.model.device.type == "cpu" and self._cores <= MOST_PARTS else 1
         self.lanes = Lanes(limits, self.counts.batch, begin=partial(torch.set_num_threads, self._cores))
         self.counts.gauges["imagebind_waiting_inputs", "Inputs that wait for the model."] = lambda: self.lanes.waiting
         self._workers = space.workers or default_workers()
-        self._readers: dict[str, _Readers] = {}
+        self._lock, self._readers = threading.Lock(), dict[str, _Readers]()
         self._defaults: dict[str, ReadingOptions] = {}
 
     def own_space(self, note: Callable[[str], None] | None = None) -> Space:
@@ -108,7 +107,9 @@ class Service:
             if isinstance(content, Content):
                 lanes.setdefault((content.modality, content.options), []).append(number)
         futures = [
-            self.lanes.submit(modality, self._embed, (modality, options, pool), [contents[number] for number in numbers], self._threads)
+            self.lanes.submit(
+                modality, self._embed, (modality, options, pool), [contents[number] for number in numbers], self._threads(modality)
+            )
             for (modality, options), numbers in lanes.items()
         ]
         for numbers, results in zip(lanes.values(), await self._in_time(futures), strict=True):
@@ -119,7 +120,9 @@ class Service:
     def _embed(self, key: tuple[str, ReadingOptions, str], contents: list[Content]) -> Iterator[Embedded | Failure]:
         modality, options, pool = key
         alone = len(contents) == self.lanes.batches == 1  # nothing else needs a core
-        torch.set_num_threads(self._cores if alone else self._cores // self._threads)  # reading threads change the default for all
+        torch.set_num_threads(
+            self._cores if alone else self._cores // self._threads(modality)
+        )  # reading threads change the default for all
         face, config = registry.face(modality), self.model.config(modality)
         sources = (content.readable(self.limits) for content in contents)
         items = [
@@ -137,12 +140,22 @@ class Service:
             self.counts.read(modality, *((0, 1) if isinstance(result, Failure) else (1, 0)))
             yield result
 
+    def _threads(self, modality: str) -> int:
+        """Return how many batches to encode at a time: as many as there are cores, if they are of sentences and still pictures.
+
+        More cores than parts of a batch, and a GPU, compute one batch at a time; so do all for longer inputs, whose batches have all sizes and
+        would leave memory behind in each thread.
+        """
+        few = self.model.device.type == "cpu" and self._cores <= MOST_PARTS
+        return self._cores if few and not registry.face(modality).timed else 1
+
     def _engine(self, modality: str, contents: Sequence[Content]) -> Engine:
         if all(isinstance(content.payload, str) and len(content.payload) <= SHORT_TEXT for content in contents):
             return CallingThread(lambda payload: payload())
-        if modality not in self._readers:
-            self._readers[modality] = _Readers(self._workers, self.limits.item_seconds)
-        return self._readers[modality]
+        with self._lock:
+            if modality not in self._readers:
+                self._readers[modality] = _Readers(self._workers, self.limits.item_seconds)
+            return self._readers[modality]
 
     async def answer(self, lane: str, work: Work, key: Hashable, thing: Any) -> Any:
         """Put one thing in a lane and wait for its result.

@@ -122,3 +122,39 @@ def test_a_client_that_goes_in_the_middle_leaves_the_others(work: Recorder) -> N
     assert [len(things) for _, things in work.batches] == [MOST, 1]
     assert lanes.waiting == 0
     lanes.close()
+
+
+def test_idle_threads_share_what_waits() -> None:
+    together = threading.Barrier(2)
+
+    def work(key: Any, things: list[Any]) -> Iterator[Any]:
+        together.wait(10)  # only two batches at a time pass
+        yield from ((thing, len(things)) for thing in things)
+
+    lanes = Lanes(Limits())
+    assert lanes.submit("lane", work, "a", list(range(8)), threads=2).result(20) == [(number, 4) for number in range(8)]
+    lanes.close()
+
+
+def test_requests_in_a_row_become_a_batch_while_other_threads_work(work: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imagebind_cli.server.lanes.PAUSE", 2)
+    lanes = Lanes(Limits())
+
+    def slow(key: Any, things: list[Any]) -> Iterator[Any]:
+        time.sleep(0.5)  # the next request is waited for twice as long
+        yield from things
+
+    lanes.submit("lane", slow, "slow", [0], threads=2).result(10)
+    lanes.submit("lane", work, "a", [0], threads=2)
+    assert work.begun.wait(10)
+    waiting = []
+    for number in (1, 2, 3):
+        waiting.append(lanes.submit("lane", work, "a", [number], threads=2))
+        time.sleep(0.05)
+    until = time.monotonic() + 10
+    while len(work.batches) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    work.go_on.set()
+    assert [future.result(10) for future in waiting] == [[2], [4], [6]]
+    assert work.batches == [("a", [0]), ("a", [1, 2, 3])]
+    lanes.close()
