@@ -111,7 +111,7 @@ class Space:
         from imagebind_cli.model import Model
 
         if not isinstance(self.loaded, Model):
-            raise UserError(f"{self.loaded.address}: this looks into the encoder, which a server does not show; leave --server out")
+            raise UserError(f"{self.loaded.address}: this needs access to the encoder, which a server does not give; leave --server out")
         return self.loaded
 
     def forget(self) -> None:
@@ -138,7 +138,7 @@ class Space:
                 ) from None
             raise
         if model.checkpoint.untrained:
-            hint = "its weights are made by rule, and nearness means little. --model huge is the published one"
+            hint = "its weights are generated, not trained, so nearness means little. --model huge is the published model"
             self.note(f"model {model.name} is untrained: {hint}")
         if unfinished := model.checkpoint.unfinished:
             steps = model.checkpoint.config.origin.get("steps", 0)

@@ -22,7 +22,7 @@ BAR = 40  # columns of a cosine of 1
 PLURALS = {"image": "pictures", "video": "films", "imu": "recordings"}
 TITLE = "What belongs together lies close together"
 INTRODUCTION = "One space for pictures, sounds, movements and words: related things lie close together. A full bar is a cosine of 1."
-NEXT = "mini knows drawings and a few sounds. For your own files take the published model: imagebind weights pull huge"
+NEXT = "mini knows drawings and a few sounds. For your own files use the published model: imagebind weights pull huge"
 
 
 def demo_command(

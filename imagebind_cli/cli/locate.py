@@ -110,7 +110,7 @@ def locate_command(
         list[str] | None, query_option(metavar="ID", help="An item of --store; ID@SECONDS, ID#START-END: windows of it.")
     ] = None,
     vector: Vector = None,
-    store: Annotated[list[str] | None, query_option(metavar="STORE", help="Where the items of --like are. Repeatable.")] = None,
+    store: Annotated[list[str] | None, query_option(metavar="STORE", help="Store that holds the items of --like. Repeatable.")] = None,
     weights: Weights = None,
     queries: Annotated[
         Path | None, query_option(metavar="FILE", help="Several queries, each by itself: lines of sentences or JSON objects, CSV, TSV.")
@@ -151,10 +151,10 @@ def locate_command(
     if bool(like) != bool(store):
         raise UsageError("--like ID is an item of a --store STORE; give both")
     if weights is not None and not parts:
-        refuse_useless("--weights", "--weights are of queries given as options")
+        refuse_useless("--weights", "--weights are for queries given as options")
         weights = None
     if fine and method is not None:
-        raise UsageError("--fine is --method both; give one of them")
+        raise UsageError("--fine means --method both; give only one of them")
     chosen_method = "both" if fine else str(method or Method.shares)
     space = Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory, item_timeout)
     answers = Answers(box, k, heat, html)

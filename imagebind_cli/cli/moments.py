@@ -120,7 +120,7 @@ def moments_command(
         moment_option("-k", metavar="N", min=1, show_default="10", help="Moments for each query, of all recordings together."),
     ] = None,
     modality: Annotated[
-        Modality | None, moment_option(metavar="MODALITY", help="What files are read as: audio, video, imu. Default: by their names.")
+        Modality | None, moment_option(metavar="MODALITY", help="Read files as audio, video or imu. Default: by their names.")
     ] = None,
     keep: Annotated[Path | None, moment_option(metavar="STORE", help="Keep the vectors of files here, for the next query on them.")] = None,
     plain: Annotated[bool, result_option("--plain", help="Print a table instead of JSON.")] = False,
@@ -166,7 +166,7 @@ def moments_command(
     if suite is None and not recordings:
         raise UsageError("give a RECORDING: a store of windows, a sound, a video, a table of motion")
     if weights is not None and not parts:
-        refuse_useless("--weights", "--weights are of queries given as options; a line of --queries has its own")
+        refuse_useless("--weights", "--weights are for queries given as options; a line of --queries has its own")
         weights = None
     numbers = read_weights(weights, len(parts)) if weights is not None else None
 
@@ -244,7 +244,7 @@ def _check_request(
         raise UsageError("give a query (--text, --audio, …, --like, --vector), or --queries FILE of many, or --truth FILE, or --suite NAME")
     scored = "--truth" if truth is not None else "--suite" if suite is not None else None
     if report is not None and scored is None:
-        refuse_useless("--report", "--report has the scores of --truth FILE or of a --suite")
+        refuse_useless("--report", "--report writes the scores of --truth FILE or of a --suite; give one of them")
     for flag, value in shown.items() if scored else ():
         if value is not None:
             refuse_useless(flag, f"{flag} shows moments, and {scored} gives predictions and scores alone")
@@ -330,7 +330,7 @@ class Results:
                     rows = [row | clip for row, clip in zip(rows, clips, strict=True)]
                 write(*(_table(answer) if self.plain else [json.dumps(row).encode() + b"\n" for row in rows]))
                 if not answer.hits:
-                    say(f"{printable(answer.query.id)}: no moment reaches the threshold for --min-length")
+                    say(f"{printable(answer.query.id)}: no moment stays at the threshold for --min-length")
                 if page is not None:
                     page.add(answer)
                 if self.plot is not None and answer.curves:

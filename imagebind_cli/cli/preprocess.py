@@ -67,7 +67,8 @@ def preprocess_command(
         int | None, input_option(metavar="N", min=1, help="Inputs read at a time; by default one per core, at most 8.")
     ] = None,
     item_timeout: Annotated[
-        float, input_option("--item-timeout", metavar="SECONDS", min=0, help="Longest time to read one input, which fails then; 0: none.")
+        float,
+        input_option("--item-timeout", metavar="SECONDS", min=0, help="Time limit for reading one input, which then fails; 0: no limit."),
     ] = ITEM_SECONDS,
     output: Annotated[
         str | None, output_option("-o", "--output", metavar="OUT", help="out-%06d.tar (numbered shards), out.tar, out.h5, or - for stdout.")

@@ -70,7 +70,7 @@ evaluation_option = partial(typer.Option, rich_help_panel="Evaluation")
 Weights = Annotated[
     str | None, query_option(metavar="W W...", help="A number for each query, in their order; negative to subtract it. Default: equal.")
 ]
-Vector = Annotated[list[str] | None, query_option(metavar="FILE", help="The one vector in a .npy, .jsonl or store.")]
+Vector = Annotated[list[str] | None, query_option(metavar="FILE", help="The single vector in a .npy or .jsonl file or in a store.")]
 Queries = Annotated[
     Path | None,
     query_option(metavar="FILE|STORE", help="Many queries: a store, an array, or lines of sentences or JSON objects; - for stdin."),
@@ -143,7 +143,7 @@ def retrieve_command(
     stretches: Annotated[bool, search_option("--stretches", help="Join answers that are neighbouring windows of a recording.")] = False,
     index: Annotated[
         Index | None,
-        search_option(help="Search a file beside each store: exact int8 codes, or a FAISS index (flat: exact)."),
+        search_option(help="Search with a file beside each store: exact int8 codes, or a FAISS index (flat: exact)."),
     ] = None,
     plain: Annotated[bool, search_option("--plain", help="Print a table instead of JSON.")] = False,
     html: Annotated[Path | None, page_option(metavar="FILE", help="Also write a page with pictures, players and scores.")] = None,
@@ -174,12 +174,12 @@ def retrieve_command(
     if sum((bool(parts), queries is not None, pairs is not None)) != 1:
         raise UsageError(f"give a query (--text, --image, …, --like, --vector), or --queries, or --pairs{' alone' if parts else ''}")
     if weights is not None and not parts:
-        refuse_useless("--weights", "--weights are of queries given as options; a line of --queries has its own")
+        refuse_useless("--weights", "--weights are for queries given as options; a line of --queries has its own")
         weights = None
     for name in SEARCHES if pairs is not None else ():
         if context.get_parameter_source(name).name != "DEFAULT":  # type: ignore[union-attr]
             flag = "-k" if name == "k" else f"--{name.replace('_', '-')}"
-            reason = f"{flag} is of a search, and --pairs gives scores alone; to see answers: retrieve A --queries B {flag} …"
+            reason = f"{flag} is for a search, and --pairs prints only scores; to see answers: retrieve A --queries B {flag} …"
             refuse_useless(flag, reason)
     if column and (pairs is None or pairs == "ids"):
         refuse_useless("--column", "--column names columns of a --pairs FILE; give that file")

@@ -44,7 +44,7 @@ def serve_command(
     host: Annotated[str, server_option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 for every network.")] = "127.0.0.1",
     port: Annotated[int, server_option("-p", "--port", metavar="N", min=0, max=65535, help="Port to listen on; 0 for a free one.")] = 8000,
     token: Annotated[
-        str | None, server_option(envvar=TOKEN, metavar="TOKEN", help="Requests must carry it; better set by IMAGEBIND_TOKEN.")
+        str | None, server_option(envvar=TOKEN, metavar="TOKEN", help="Token that requests must carry; better set by IMAGEBIND_TOKEN.")
     ] = None,
     root: Annotated[
         Path | None, server_option(metavar="FOLDER", help="Folder whose files requests may name and the page shows. Default: none.")
@@ -93,7 +93,7 @@ def serve_command(
         limits=limits,
     )
     if token is None and not is_loopback(host):
-        say(f"listening on {host} without --token: whoever reaches this port may use it")
+        say(f"listening on {host} without --token: anyone who can reach this port may use it")
 
     def ready(stop: Callable[[], None]) -> None:
         say(f"serving {space.loaded.name} at {address_of(opened)}; Ctrl-C ends it")

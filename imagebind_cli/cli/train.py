@@ -182,7 +182,7 @@ def train_command(
             return
         if overfit is not None:
             learnt = trials.overfit(resolved, overfit, chosen_device, talk)
-            say("learnt by heart" if learnt else "not learnt: look at the data and at optimizer.lr")
+            say("learnt by heart" if learnt else "not learnt: check the data and optimizer.lr")
             exit_if_bad(not learnt)
             return
         assert out is not None

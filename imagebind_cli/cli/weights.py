@@ -76,7 +76,7 @@ def pull_command(
         raise UserError(f"{name!r} is inside this package: there is nothing to fetch")
     if not name.startswith("hf://") and (model := published_models().get(name)) and model.licence:
         say(f"{name}: its weights are under {model.licence}")
-    stopped = f"{name}: stopped: run the same command to continue from what has come"
+    stopped = f"{name}: stopped: run the same command to continue the download"
     with line_if_stopped(lambda: stopped), _progress() as progress:
         folder = pull_named(name, sha256=sha256, progress=progress, offline=offline)
     files = read_record(folder / ORIGIN, OriginRecord).get("files", {})
@@ -155,7 +155,7 @@ def convert_command(
 @app.command("push")
 def weights_push_command(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A model folder of `weights convert`, or of a finished run.")],
-    place: Annotated[str, typer.Argument(metavar="hf://OWNER/REPO", help="Repository on the hub; made if it is not there.")],
+    place: Annotated[str, typer.Argument(metavar="hf://OWNER/REPO", help="Repository on the hub; created if it does not exist.")],
     licence: Licence = None,
     private: Private = False,
     dry_run: DryUpload = False,

@@ -45,7 +45,7 @@ CLASS_FLAGS = {
         Modality | None, class_option(metavar="MODALITY", help="Modality of the files in --classes DIR; by default that of the inputs.")
     ],
     "class_by": Annotated[
-        str | None, class_option(metavar="folder|id|COLUMN", help="What names the class of each example. Default: class, else id.")
+        str | None, class_option(metavar="folder|id|COLUMN", help="Class of each example: folder, id or a column. Default: class, else id.")
     ],
     "save_classes": Annotated[
         Path | None, class_option(metavar="STORE", hidden=True, help="Store the class vectors, for --classes of later runs.")
@@ -88,7 +88,7 @@ PROBE_FLAGS = {
     ],
     "shots_from": Annotated[Path | None, probe_option(metavar="STORE", help="Take the examples from this store; test on all inputs.")],
     "seed": Annotated[
-        int | None, probe_option(metavar="N", min=0, show_default="0", hidden=True, help="Which examples, and in which order.")
+        int | None, probe_option(metavar="N", min=0, show_default="0", hidden=True, help="Seed for the choice and order of the examples.")
     ],
     "epochs": Annotated[int | None, probe_option(metavar="N", min=1, hidden=True, help="Passes over the examples. Default: 50; depth 60.")],
     "learning_rate": Annotated[
@@ -105,7 +105,8 @@ SUITE_FLAGS = {
     "suite": SuiteName,
     "root": SuiteRoot,
     "protocol": Annotated[
-        str | None, suite_option(metavar="FAMILY", hidden=True, help="Whose prompts and settings. Default: those of the model's family.")
+        str | None,
+        suite_option(metavar="FAMILY", hidden=True, help="Family whose prompts and settings to use. Default: that of the model."),
     ],
     "suite_option": SuiteOption,
     "shots_option": Annotated[

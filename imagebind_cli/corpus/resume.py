@@ -161,7 +161,7 @@ def distinct(items: Iterable[Item | Failure], listener: Listener, came: dict[int
         elif came[id] == input:
             listener.repeated += 1
         else:
-            yield Failure(item.id, "this id came before with another input; give each its own")
+            yield Failure(item.id, "this id was already used for another input; give each input its own id")
 
 
 def has_changed(item: Item, faces: Sequence[Face]) -> bool:

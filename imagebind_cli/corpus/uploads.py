@@ -51,7 +51,7 @@ def uploaded(output: str | Path) -> Iterator[Path]:
         except OSError as error:
             if not str(error.filename or "").startswith(base):
                 raise
-            raise UserError(f"{error.filename}: {error.strerror}; what was written is in {folder}; the same command continues") from None
+            raise UserError(f"{error.filename}: {error.strerror}; the output so far is in {folder}; the same command continues") from None
 
 
 def _belonging(name: str) -> re.Pattern[str]:

@@ -262,10 +262,10 @@ class Levels:
         if heard < SILENT and max(each, default=0) > AUDIBLE:
             loudest = int(np.argmax(each)) + 1
             remedies = {
-                "first": f"channel 1 of {len(each)}, which is heard, is silent, and channel {loudest} is not: --channels mix hears all of them",
-                "mix": f"its {len(each)} channels cancel each other out when mixed: --channels first hears the first",
+                "first": f"channel 1 of {len(each)}, the one used, is silent, and channel {loudest} is not: --channels mix uses all of them",
+                "mix": f"its {len(each)} channels cancel each other out when mixed: --channels first uses the first",
             }
-            found.append(remedies.get(channels, f"what is heard of its {len(each)} channels is silent, and channel {loudest} is not"))
+            found.append(remedies.get(channels, f"the used part of its {len(each)} channels is silent, and channel {loudest} is not"))
         return tuple(found)
 
 

@@ -82,7 +82,7 @@ def locate(
     face = registry.face(modality)
     options = face.read_options(reading)
     if options.chosen & set(REGION_OPTIONS):
-        raise OptionError("locate looks at all of an input by itself; leave tiles and region_shape out", REGION_OPTIONS)
+        raise OptionError("locate always searches the whole input; leave tiles and region_shape out", REGION_OPTIONS)
     space = Space.of(model, listener)
     if query:
         requests = [combined_request([(kind, str(value)) for kind, value in query.items()], weights)]

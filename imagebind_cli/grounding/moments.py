@@ -226,7 +226,9 @@ class MomentFinder:
                     items = self.items if within is None else within(query)
                     answer = _moments(query, items, [of_store[number] for of_store in scores], options)
                     if not answer.curves and query.rows:
-                        self.listener.failure(query.id, "every window of the recordings is of this query, which is no answer to itself")
+                        self.listener.failure(
+                            query.id, "every window of the recordings belongs to this query, which cannot be its own answer"
+                        )
                         continue
                     yield answer
                     self.listener.succeeded(query.id)

@@ -137,7 +137,7 @@ def inspect_pairs(
     """
     thresholds = _checked(thresholds, (PAIRS,))
     if len(stores) != 2:
-        raise UsageError(f"--pairs is of two stores; {len(stores)} are given")
+        raise UsageError(f"--pairs takes two stores; {len(stores)} are given")
     space = Space()
     first, second = (space.admit(each if isinstance(each, StoreReader) else open_store(each)) for each in stores)
     with item_vectors(first, memory // 2) as one, item_vectors(second, memory // 2) as other:

@@ -40,7 +40,7 @@ class ScoreProtocol:
             UserError: it is not one of video, images, sound and text.
         """
         if face.encoder not in self.options:
-            raise UserError(f"protocol {self.name} is of video, images, sound and text, not {face.name}")
+            raise UserError(f"protocol {self.name} is for video, images, sound and text, not {face.name}")
         defaults = {entry.name: entry.default for entry in face.options.flags() if entry.name not in FREE}
         return {name: value for name, value in {**defaults, **self.options[face.encoder]}.items() if name in face.option_names()}
 

@@ -100,7 +100,7 @@ def map_stores(
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
     if not stores:
-        raise UsageError("a map is of at least one store")
+        raise UsageError("a map needs at least one store")
     if method == UMAP:
         check_umap()
     space = Space(note=log_note)

@@ -1,7 +1,7 @@
 """Tar shards in WebDataset's naming, on disk or through a pipe.
 
 A sample's members share a key: `KEY.audio.npy` (clips, *shape), `KEY.audio.0001.npy` and on for further stretches of a long item, and last
-`KEY.json` with its id, spans, notes and checksums; a key without its JSON is not whole. `__made__` is the shard's provenance. Members are read in
+`KEY.json` with its id, spans, notes and checksums; a key without its JSON is incomplete. `__made__` is the shard's provenance. Members are read in
 place; nothing is unpacked to disk.
 """
 
@@ -111,7 +111,7 @@ def read_shard(stream: BinaryIO, place: str) -> Iterator[Entry]:
                 names.add(hash(member.name))
                 entry.parts.setdefault(ending, Member(member.name, where))
     except (tarfile.TarError, EOFError, ValueError) as error:
-        raise UserError(f"{place}: not a whole tar archive: {error}") from None
+        raise UserError(f"{place}: not a complete tar archive: {error}") from None
     if entry is not None:
         yield entry
 

@@ -29,7 +29,7 @@ def sidecar_path(store: StoreReader, ending: str) -> Path:
         UserError: the store is a pattern of several.
     """
     if not store.path.exists():
-        raise UserError(f"{store.path}: an index is beside one store, and this is a pattern of several; merge them: imagebind store merge")
+        raise UserError(f"{store.path}: an index belongs to one store, and this is a pattern of several; merge them: imagebind store merge")
     return store.path.with_name(f"{store.path.name}.{ending}")
 
 

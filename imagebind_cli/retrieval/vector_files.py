@@ -78,7 +78,7 @@ def vector_blocks(path: Path, space: Space, wanted: WantedVectors, listener: Lis
 
 def note_assumed_model(what: str, model: str | None, listener: Listener) -> None:
     """Report that vectors which do not say so are taken for those of a model, by its name."""
-    listener.remarks(what, [f"the vectors in {what}, which does not say so, are of model {model!r}"], ())
+    listener.remarks(what, [f"{what} does not say which model its vectors are from; model {model!r} is assumed"], ())
 
 
 def _is_lines(path: Path) -> bool:

@@ -37,7 +37,7 @@ class PartBase(Body):
     options: Options = Field(default_factory=dict)
     start: FiniteFloat | None = None
     end: FiniteFloat | None = None
-    name: Annotated[str | None, Field(description="What answers call it.")] = None
+    name: Annotated[str | None, Field(description="Its name in the answers.")] = None
 
     def kind(self) -> tuple[str, str]:
         """Return what it is, and its value.

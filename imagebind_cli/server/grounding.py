@@ -42,7 +42,7 @@ class LocateRequest(Body):
     method: Literal["shares", "crops", "both"] = "shares"
     size: Annotated[int | None, Field(ge=1, le=LARGEST_SIDE, description="Encode pictures at this size.")] = None
     box: Annotated[bool, Field(description="Also a box around the peak.")] = False
-    windows: Annotated[int, Field(ge=1, le=MOST_ANSWERS, description="Of a video, how many are listed.")] = 5
+    windows: Annotated[int, Field(ge=1, le=MOST_ANSWERS, description="Number of windows to list for a video.")] = 5
     picture: Annotated[bool, Field(description="Also the heat map over the input, as a `data:` address.")] = False
 
 

@@ -94,7 +94,7 @@ class Lanes:
             Refusal: too many wait already.
         """
         if self.waiting + len(things) > self._limits.waiting:
-            raise Refusal(503, f"busy: {self.waiting:,} inputs wait already; try again later", BUSY)
+            raise Refusal(503, f"busy: {self.waiting:,} inputs are waiting already; try again later", BUSY)
         with self._lock:
             lane = self._lanes.get(name) or self._lanes.setdefault(name, _Lane(name, self._watch, self._begin))
         order = _Order((work, key), things, time.monotonic() + self._limits.seconds)

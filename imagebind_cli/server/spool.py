@@ -106,7 +106,7 @@ def part_options(read: Sequence[Content | str]) -> dict[str, object]:
     for content in read:
         for name, value in content.options.choices().items() if isinstance(content, Content) else ():
             if options.setdefault(name, value) != value:
-                raise Refusal(422, f"{name}: two parts of the query differ in it")
+                raise Refusal(422, f"{name}: two parts of the query give different values")
     return options
 
 

@@ -72,7 +72,7 @@ class Inputs:
         if self.boxes is not None and "tiles" in options.chosen:
             raise OptionError("tiles divide whole pictures; leave out tiles if boxes are given", ["tiles"])
         if self.boxes is None and "region_shape" in options.chosen:
-            raise OptionError("region_shape is of boxes; give --boxes FILE", ["region_shape"])
+            raise OptionError("region_shape is for boxes; give --boxes FILE", ["region_shape"])
 
     def record(self) -> dict[str, Any]:
         """Return what the record of how vectors are made says of these inputs: whether they have boxes."""
@@ -177,7 +177,7 @@ def from_stream(
     """
     head = stream.peek(1)[:512] if hasattr(stream, "peek") else b""  # what has come, without waiting for more
     if warn and not head and hasattr(stream, "peek"):
-        warn("stdin is empty: there was nothing to read")
+        warn("stdin is empty: there are no inputs")
     if not nul:
         if is_shard(head):
             yield from from_shard(stream, modalities, "stdin")

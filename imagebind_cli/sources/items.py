@@ -52,7 +52,9 @@ class Stretch:
                 raise ValueError
         except ValueError:
             given = ", ".join(f"{name} {value!r}" for name in ("start", "end") if (value := getattr(self, name)) is not None)
-            raise ValueError(f"start and end are seconds, as 90.5, from 0 on and the start before the end; this has {given}") from None
+            raise ValueError(
+                f"start and end are seconds of 0 or more, such as 90.5, with the start before the end; this has {given}"
+            ) from None
         object.__setattr__(self, "start", start)
         object.__setattr__(self, "end", end)
 

@@ -93,7 +93,7 @@ def fetch_file(file: RemoteFile, folder: Path, headers: Mapping[str, str], progr
     if fault:
         partial.unlink()
         sidecar.unlink()
-        raise UserError(f"{shown}: {fault}; what came was removed")
+        raise UserError(f"{shown}: {fault}; the received data was removed")
     put_in_place(partial, target)
     sidecar.unlink()
     return {"size": file_size(target), "sha256": sha256}
@@ -123,7 +123,7 @@ def _receive(file: RemoteFile, partial: Path, sidecar: Path, headers: Mapping[st
         if total is None:
             total = record["size"] if start else file.size
         if total is None and not file.sha256 and not response.chunked:
-            raise UserError(f"{shown}: the server does not say how long the file is, so a cut could not be noticed")
+            raise UserError(f"{shown}: the server does not say how long the file is, so a truncated download could not be detected")
         check_room(partial.parent, (total or 0) - start)
         with open(partial, "ab" if start else "wb", opener=open_no_link) as grown:
             if not start:
@@ -185,9 +185,9 @@ def _content_fault(path: Path, name: str) -> str:
         head = file.read(512)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if (text.startswith(PAGES) or (text.startswith(b"<!--") and b"<html" in text)) and not name.endswith((".md", ".html")):
-        return "came as an HTML page, such as a login or an error, and not as the file"
+        return "was sent as an HTML page, such as a login or an error, instead of the file"
     if head.startswith(b"\x1f\x8b") and not name.endswith("gz"):
-        return "came compressed with gzip, and not as the file"
+        return "was sent compressed with gzip, not as it is"
     if name.endswith(".json") and not text.startswith((b"{", b"[")):
         return "is not JSON"
     if name.endswith((".pth", ".pt", ".bin")) and not head.startswith((b"PK", b"\x80")):
