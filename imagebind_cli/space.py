@@ -79,7 +79,7 @@ class Space:
         return model if isinstance(model, Space) else cls(model, note=listener.note)
 
     def admit(self, reader: StoreReader, modality: str | None = None) -> StoreReader:
-        """Check that a store belongs to the space, and return it.
+        """Check that a store belongs to the space, and return the store.
 
         Args:
             modality: what it must hold, if given.
@@ -95,7 +95,7 @@ class Space:
 
     @cached_property
     def loaded(self) -> Model | RemoteModel:
-        """The model, loaded when it is first asked for; or that of a server."""
+        """The model, loaded when it is first used; or that of a server."""
         loaded = self._load(self.model) if self.model is None or isinstance(self.model, str) else self.model
         for place, made in self.made:
             self._check_weights(loaded, place, made)

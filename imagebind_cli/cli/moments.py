@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from imagebind_cli.grounding.moments import MomentAnswer, MomentFinder
     from imagebind_cli.grounding.suites.annotated import MomentSuite
 
-HELP = """Find when in recordings a query is: a JSON line for each moment, best first.
+HELP = """Find when a query occurs in recordings: a JSON line for each moment, best first.
 
 A RECORDING is a store of windows, as `embed --pool none --hop 1 -o` wrote it, or a sound, a video or a table of motion.
 

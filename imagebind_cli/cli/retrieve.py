@@ -49,7 +49,7 @@ Index = enum.StrEnum("Index", ["int8", "flat", "ivfpq", "hnsw"])
 # Options that do not apply to --pairs, which only scores.
 SEARCHES = ("k", "threshold", "nms", "modality", "per_modality", "stretches", "index", "html", "root", "errors")
 
-HELP = """Find what in stores is nearest to a query, across modalities: a JSON line for each answer, best first.
+HELP = """Find the items of stores nearest to a query, across modalities: a JSON line for each answer, best first.
 
 A STORE is what `embed -o` wrote. Several queries are combined by --weights; with --pairs, two stores are evaluated on each other.
 

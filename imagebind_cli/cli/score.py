@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 HELP = """Score pairs by their cosine, the "ImageBind score" of generated sound and video: its mean, times 100, and a 95 % interval.
 
-A and B are stores of one model, or files and folders, which are embedded first. Unpaired items are named.
+A and B are stores of one model, or files and folders, which are embedded first. Items without a partner are named.
 
 \b
     imagebind score videos.h5 sounds.h5 --pairs stem

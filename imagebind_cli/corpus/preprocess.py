@@ -77,7 +77,7 @@ def preprocess(
         errors: a file that keeps a JSON line for each failed input.
         array: `float32` or `float16`, the number type of the arrays. shard_bytes: size at which a numbered shard is closed.
         workers: inputs read at a time; one per core, 8 at most, if not given.
-        item_timeout: seconds that reading one input may take; one that takes longer is a failure. 0 for any time.
+        item_timeout: seconds that reading one input may take; one that takes longer is a failure. 0 for no limit.
         listener: receives and counts what happens.
         options: by modality the options of its readers, e.g. `{"audio": {"clips": 3}}`.
     Returns:

@@ -235,7 +235,7 @@ def _covered(sound: Sound | Waveform | Excerpt, length: int) -> float:
 
 
 class Levels:
-    """Measures how loud the channels are, to warn of what is hardly intended."""
+    """Measures how loud the channels are, to warn of levels that are hardly intended."""
 
     def __init__(self) -> None:
         self._peak, self._count = 0.0, 0
@@ -270,7 +270,7 @@ class Levels:
 
 
 def heard_channel(samples: Channels, mean: Channels, channels: str) -> Channels:
-    """Return what is heard of a sound: one of its channels, or their mean. No other code may ask which value the option has.
+    """Return the used part of a sound: one of its channels, or their mean. No other code may check the value of the option.
 
     Args:
         samples: (channels, n). mean: of all channels, (n,). channels: the option of that name.

@@ -34,7 +34,7 @@ class Comparison:
 
     @property
     def is_complete(self) -> bool:
-        """Tell whether every id of the truth belongs to an item of every model."""
+        """Check whether every id of the truth belongs to an item of every model."""
         return all(result.report is None or result.report.is_complete for result in self.results.values())
 
     def as_json(self) -> str:

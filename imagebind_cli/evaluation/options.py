@@ -1,4 +1,4 @@
-"""What a user may choose about a classification: the classes, the truth and the probe. Imports nothing heavy: flags are made from these."""
+"""The choices of a user about a classification: the classes, the truth and the probe. Imports nothing heavy: flags are made from these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find where in pictures, maps, videos and sounds a query is: what `imagebind locate` does, without a terminal.
+"""Find where a query is in pictures, maps, videos and sounds: what `imagebind locate` does, without a terminal.
 
 A map always has a largest value, whether or not the query is there: so the cosine of the whole picture, and the same two numbers for an empty
 query, come with each answer.

@@ -71,7 +71,7 @@ class KeptView:
 
 
 def kind_of(face: Face, config: EncoderConfig) -> str:
-    """Return how inputs of a modality are looked at: `STILL`, `FILM` or `SOUND`.
+    """Return how inputs of a modality are searched: `STILL`, `FILM` or `SOUND`.
 
     Raises:
         UsageError: there are no places in such inputs, or it is not known where they are.

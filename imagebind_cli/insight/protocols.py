@@ -1,4 +1,4 @@
-"""The two protocols by which harnesses of generated sound and video compute the ImageBind score, as reading options.
+"""The two protocols by which evaluations of generated sound and video compute the ImageBind score, as reading options.
 
 `published` is the released code's own preprocessing (`load_and_transform_video_data`, `load_and_transform_audio_data`), as JavisBench and others call
 it. `adjacent` is that of av-benchmark, the code of MMAudio (Cheng et al., CVPR 2025).

@@ -52,7 +52,7 @@ class StoreMap:
 
     @property
     def about(self) -> str:
-        """Say in words how the map was made."""
+        """Describe in words how the map was made."""
         axes = f": the axes have {' and '.join(f'{share:.1%}' for share in self.shares)} of the variance" if self.shares else ""
         means = "; each store is centred on its own mean" if len(self.stores) > 1 else ""
         return f"{len(self):,} items of {', '.join(self.stores)} by {self.method.upper()}{axes}{means}"

@@ -42,7 +42,7 @@ WORTH = 1 << 37  # multiplications of float32 that take longer than importing to
 
 
 class DamagedCodes(Exception):
-    """Codes are not those that were written."""
+    """The codes differ from those that were written."""
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def grounding_routes(service: Service) -> APIRouter:
 
     @routes.post("/moments")
     async def moments(request: MomentsRequest) -> dict[str, Any]:
-        """Find when in recordings a query is, in stores of windows or in a recording that is sent.
+        """Find when a query occurs in recordings: in stores of windows, or in a recording that is sent.
 
         `results` holds the lines of `imagebind moments`, best first.
         """

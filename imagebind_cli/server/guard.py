@@ -1,4 +1,4 @@
-"""The door of the server: who may come in, how much a request may hold and how long it may take, and what every answer carries."""
+"""The guard of the server: which requests are admitted, how large they may be and how long they may take, and the headers of every answer."""
 
 from __future__ import annotations
 

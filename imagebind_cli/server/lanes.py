@@ -1,4 +1,4 @@
-"""Lanes in which the inputs of all clients wait: one thread each, which works off whatever waits with the same key as one batch.
+"""Lanes in which the inputs of all clients wait: one thread each, which processes all waiting inputs with the same key as one batch.
 
 Each modality has a lane, so that a sentence does not wait for a video to be decoded; so has each kind of search.
 """
@@ -46,7 +46,7 @@ class _Order:
         return len(self.things) - self.taken
 
     def is_wanted(self) -> bool:
-        """Check whether a client still waits for it."""
+        """Check whether a client is still waiting for it."""
         if time.monotonic() > self.until:
             self.future.cancel()
         return not self.future.cancelled()
@@ -57,7 +57,7 @@ class _Order:
         return [(self, number) for number in range(start, self.taken)]
 
     def put(self, number: int, outcome: Any) -> None:
-        """Keep what came of a thing. With the last, the client is answered."""
+        """Keep the outcome of a thing. With the last one, the client is answered."""
         self._outcomes[number] = outcome
         self._missing -= 1
         if not self._missing:
@@ -72,7 +72,7 @@ class Lanes:
     """All lanes by name. Threads are started when a lane is first used.
 
     Args:
-        begin: what each thread calls first.
+        begin: called first by each thread.
     """
 
     def __init__(self, limits: Limits, watch: Watch = lambda lane, size: None, begin: Callable[[], object] = lambda: None) -> None:
@@ -86,7 +86,7 @@ class Lanes:
         return sum(lane.waiting for lane in list(self._lanes.values()))
 
     def submit(self, name: str, work: Work, key: Hashable, things: Sequence[Any]) -> Future[list[Any]]:
-        """Add things to a lane, and return what will come of them: of each its result, or the exception that it raised.
+        """Add things to a lane, and return their future outcomes: for each its result, or the exception that it raised.
 
         Args:
             name: of the lane. work: what it does with a batch. key: things with equal keys may be one batch.

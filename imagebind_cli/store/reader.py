@@ -120,7 +120,7 @@ class StoreReader:
 
     @property
     def sealed(self) -> bool:
-        """Tell whether the provenance has a checksum."""
+        """Check whether the provenance has a checksum."""
         return self._source.sealed
 
     def items(self) -> Iterator[list[Row]]:
