@@ -51,7 +51,7 @@ class ClusterOptions:
 CLUSTER_FLAGS: dict[str, Any] = {
     "engine": Annotated[
         Literal["ray"] | None,
-        model_option("--engine", metavar="ray", hidden=True, help="Run on a Ray cluster; by default in this process. docs/scale.md."),
+        model_option("--engine", metavar="ray", hidden=True, help="Run on a Ray cluster; by default in this process. See docs/scale.md."),
     ],
     "ray_address": Annotated[
         str | None,
@@ -71,6 +71,8 @@ CLUSTER_FLAGS: dict[str, Any] = {
     ],
     "shares": Annotated[
         int | None,
-        input_option("--shares", metavar="N", min=1, max=99999, hidden=True, help="With --engine ray: number of shares of the ids; 64."),
+        input_option(
+            "--shares", metavar="N", min=1, max=99999, hidden=True, help="With --engine ray: number of shares of the ids. Default: 64."
+        ),
     ],
 }

@@ -26,7 +26,7 @@ NEXT = "mini knows drawings and a few sounds. For your own files use the publish
 
 
 def demo_command(
-    html: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the page.")] = Path("imagebind-demo.html"),
+    html: Annotated[Path, typer.Option(metavar="FILE", help="File to write the page to.")] = Path("imagebind-demo.html"),
     as_json: AsJSON = False,
 ) -> None:
     """Find pictures by sounds, movements by words, a place by a cry and a moment by a picture, among samples inside the package.

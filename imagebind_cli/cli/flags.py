@@ -55,7 +55,7 @@ Include = Annotated[
 ]
 # Flags of regions: help shows them for the modalities that have any; see `command.ModalityGroup`.
 REGION_FLAGS = frozenset({"boxes", "nms"})
-NMS = "Leave out regions that overlap a better one of their picture by more than this."
+NMS = "Leave out regions that overlap a better one in their picture by more than this IoU."
 Boxes = Annotated[
     Path | None,
     input_option(
@@ -81,8 +81,8 @@ Config = Annotated[str | None, model_option(metavar="FILE", hidden=True, help="J
 Licence = Annotated[str | None, typer.Option(metavar="NAME", help="Licence that the card states, such as CC-BY-4.0.", show_default=False)]
 Private = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]
 DryUpload = Annotated[bool, typer.Option("--dry-run", help="Print the files and the card, and upload nothing.")]
-Device = Annotated[str, model_option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
-Precision = Annotated[Dtype, model_option(help="auto: float32 on CPUs, else as the weights. int8: faster on CPUs.")]
+Device = Annotated[str, model_option(metavar="DEVICE", help="Device: auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[Dtype, model_option(help="Float32 on CPUs, else as the weights (auto); int8: faster on CPUs.")]
 Merge = Annotated[
     int,
     model_option(
@@ -108,7 +108,7 @@ Server = Annotated[str | None, model_option("--server", metavar="URL", hidden=Tr
 TOKEN = "IMAGEBIND_TOKEN"  # a token on the command line is seen by other users
 LOCAL = ("model", "config", "device", "dtype", "merge", "batch_size", "item_timeout")  # options of a model in this process
 Memory = Annotated[
-    str, typer.Option(metavar="BYTES", help="Memory for vectors and distances, as 500M or 4G; vectors beyond half go to a file.")
+    str, typer.Option(metavar="BYTES", help="Memory for vectors and distances, such as 500M or 4G; vectors beyond half go to a file.")
 ]
 
 

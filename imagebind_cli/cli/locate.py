@@ -119,13 +119,17 @@ def locate_command(
         Method | None,
         map_option(show_default="shares", help="Shares of patches in the embedding, cosines of square crops, or both."),
     ] = None,
-    fine: Annotated[bool, map_option("--fine", help="--method both: 35 times the work for a square picture, and far more exact.")] = False,
+    fine: Annotated[
+        bool, map_option("--fine", help="Use --method both: 35 times the work for a square picture, and far more exact.")
+    ] = False,
     size: Annotated[
         int | None, map_option(metavar="PIXELS", min=1, help="Encode pictures at this size; positions are interpolated.")
     ] = None,
     box: Annotated[bool, map_option("--box", help="Also print a box around the peak.")] = False,
-    k: Annotated[int, map_option("-k", metavar="N", min=1, help="Windows of a video that its line lists, best first.")] = 5,
-    heat: Annotated[Path | None, output_option(metavar="FOLDER", help="Draw each heat map over its input; of a video a clip.")] = None,
+    k: Annotated[int, map_option("-k", metavar="N", min=1, help="Number of windows listed for a video, best first.")] = 5,
+    heat: Annotated[
+        Path | None, output_option(metavar="FOLDER", help="Draw each heat map over its input; for a video, write a clip.")
+    ] = None,
     html: Annotated[Path | None, output_option(metavar="FILE", help="Also write a page with all heat maps.")] = None,
     suite: SuiteName = None,
     root: SuiteRoot = None,

@@ -81,7 +81,10 @@ def moments_command(
     recordings: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="RECORDING...", help="Stores of windows of one model, files, folders.", show_default=False, rich_help_panel="Queries"
+            metavar="RECORDING...",
+            help="Stores of windows, all of one model; or files and folders.",
+            show_default=False,
+            rich_help_panel="Queries",
         ),
     ] = None,
     like: Annotated[
@@ -117,19 +120,19 @@ def moments_command(
     join: Annotated[float, moment_option(metavar="SECONDS", min=0, help="Join moments that are at most this far apart.")] = 0.0,
     k: Annotated[
         int | None,
-        moment_option("-k", metavar="N", min=1, show_default="10", help="Moments for each query, of all recordings together."),
+        moment_option("-k", metavar="N", min=1, show_default="10", help="Number of moments for each query, over all recordings together."),
     ] = None,
     modality: Annotated[
         Modality | None, moment_option(metavar="MODALITY", help="Read files as audio, video or imu. Default: by their names.")
     ] = None,
-    keep: Annotated[Path | None, moment_option(metavar="STORE", help="Keep the vectors of files here, for the next query on them.")] = None,
+    keep: Annotated[Path | None, moment_option(metavar="STORE", help="Store to keep the vectors of files in, for the next query.")] = None,
     plain: Annotated[bool, result_option("--plain", help="Print a table instead of JSON.")] = False,
     html: Annotated[Path | None, result_option(metavar="FILE", help="Also write a page with a timeline of each recording.")] = None,
     plot: Annotated[Path | None, result_option(metavar="FILE", help="Also draw the scores over time; .png, .svg, .pdf.")] = None,
     cut: Annotated[Path | None, result_option(metavar="FOLDER", help="Also write each moment of a sound or a video as a clip.")] = None,
     root: Annotated[
         Path | None,
-        result_option(metavar="FOLDER", help="Folder that relative paths among the ids start from; with --suite, that of its dataset."),
+        result_option(metavar="FOLDER", help="Folder at which relative paths among the ids start; with --suite, that of its dataset."),
     ] = None,
     model: ModelName = None,
     config: Config = None,

@@ -133,7 +133,7 @@ def retrieve_command(
     weights: Weights = None,
     queries: Queries = None,
     errors: Annotated[Path | None, query_option(metavar="FILE", help="Write a JSON line for each failed query to this file.")] = None,
-    k: Annotated[int, search_option("-k", metavar="N", min=1, help="Answers to each query.")] = 10,
+    k: Annotated[int, search_option("-k", metavar="N", min=1, help="Number of answers to each query.")] = 10,
     threshold: Annotated[float | None, search_option(metavar="COSINE", help="Leave out answers with a lower cosine.")] = None,
     nms: Annotated[float | None, search_option("--nms", metavar="IOU", min=0, max=1, help=NMS)] = None,
     modality: Annotated[
@@ -143,12 +143,12 @@ def retrieve_command(
     stretches: Annotated[bool, search_option("--stretches", help="Join answers that are neighbouring windows of a recording.")] = False,
     index: Annotated[
         Index | None,
-        search_option(help="Search with a file beside each store: exact int8 codes, or a FAISS index (flat: exact)."),
+        search_option(help="Search with a file beside each store: int8 codes (exact), or FAISS (flat: exact)."),
     ] = None,
     plain: Annotated[bool, search_option("--plain", help="Print a table instead of JSON.")] = False,
     html: Annotated[Path | None, page_option(metavar="FILE", help="Also write a page with pictures, players and scores.")] = None,
     root: Annotated[
-        Path, page_option(metavar="FOLDER", show_default=False, help="Folder that relative paths among the ids start from.")
+        Path, page_option(metavar="FOLDER", show_default=False, help="Folder at which relative paths among the ids start.")
     ] = Path(),
     pairs: Annotated[
         str | None,

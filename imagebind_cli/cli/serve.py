@@ -51,17 +51,17 @@ def serve_command(
     ] = None,
     index: Annotated[
         Index | None,
-        server_option(help="Search by a file beside each store, made if missing: int8 and flat exactly, the others approximately."),
+        server_option(help="Search with a file beside each store, made if missing: int8 and flat exactly, the others approximately."),
     ] = None,
-    max_body: Annotated[int, limit_option("--max-body", metavar="MB", min=1, help="Size of a request.")] = 64,
-    max_items: Annotated[int, limit_option("--max-items", metavar="N", min=1, help="Inputs in a request.")] = 256,
-    max_pixels: Annotated[float, limit_option("--max-pixels", metavar="MILLIONS", min=0.001, help="Size of a picture, unpacked.")] = 50.0,
+    max_body: Annotated[int, limit_option("--max-body", metavar="MB", min=1, help="Largest size of a request.")] = 64,
+    max_items: Annotated[int, limit_option("--max-items", metavar="N", min=1, help="Largest number of inputs in a request.")] = 256,
+    max_pixels: Annotated[
+        float, limit_option("--max-pixels", metavar="MILLIONS", min=0.001, help="Largest size of a picture, unpacked.")
+    ] = 50.0,
     item_timeout: Annotated[
-        float, limit_option("--item-timeout", metavar="SECONDS", min=0.1, help="Longest time to read one input.")
+        float, limit_option("--item-timeout", metavar="SECONDS", min=0.1, help="Time limit for reading one input.")
     ] = 60.0,
-    timeout: Annotated[
-        float, limit_option("--timeout", metavar="SECONDS", min=1, help="Longest time from a request to its answer.")
-    ] = 120.0,
+    timeout: Annotated[float, limit_option("--timeout", metavar="SECONDS", min=1, help="Time limit from a request to its answer.")] = 120.0,
     model: ModelName = None,
     config: Config = None,
     device: Device = "auto",

@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help=f"NAME{IN_WORDS}, or a pattern in quotes.")]
-StorePaths = Annotated[list[Path], typer.Argument(metavar="STORE...", help="As NAME.h5, or a pattern in quotes.")]
+StorePaths = Annotated[list[Path], typer.Argument(metavar="STORE...", help="Store such as NAME.h5, or a pattern in quotes.")]
 Array = Annotated[ArrayType | None, typer.Option(help="Number type of the vectors; unchanged by default.", show_default=False)]
 NAMED = 5  # ids in several stores that are named one by one
 
@@ -136,7 +136,7 @@ def export_command(
     ] = None,
     media: Annotated[bool, typer.Option("--media", help="Add a column `thumbnail` to a table: each file as a small JPEG.")] = False,
     table: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Table of the database; `embeddings`, if not given.", show_default=False)
+        str | None, typer.Option(metavar="NAME", help="Table of the database. Default: `embeddings`.", show_default=False)
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
@@ -201,7 +201,7 @@ def compact_command(path: StorePath, as_json: AsJSON = False) -> None:
 @app.command("prune")
 def prune_command(
     path: StorePath,
-    missing: Annotated[bool, typer.Option("--missing", help="Drop the items whose file does not exist any more.")] = False,
+    missing: Annotated[bool, typer.Option("--missing", help="Drop the items whose file no longer exists.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the ids of these items, a line each, and drop nothing.")] = False,
     as_json: AsJSON = False,
 ) -> None:

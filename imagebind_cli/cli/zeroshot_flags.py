@@ -67,12 +67,14 @@ TRUTH_FLAGS = {
         str | None,
         truth_option(metavar="folder|FILE|COLUMN", help="True labels: the folder's name, a file of id and label, or a column."),
     ],
-    "metric": Annotated[Metric | None, truth_option(help="One label for each input (top1), or several (map). Default: as in --truth.")],
+    "metric": Annotated[
+        Metric | None, truth_option(help="Metric for one label per input (top1), or several (map). Default: as in --truth.")
+    ],
 }
 REPORT_FLAGS = {
-    "top": Annotated[int, output_option("-k", "--top", metavar="N", min=1, help="Classes shown for each input.")],
+    "top": Annotated[int, output_option("-k", "--top", metavar="N", min=1, help="Number of classes shown for each input.")],
     "stretches": Annotated[
-        bool, output_option("--stretches", help="Join neighbouring windows of one best class into a row (--pool none).")
+        bool, output_option("--stretches", help="Join neighbouring windows with the same best class into a row (--pool none).")
     ],
     "nms": Nms,
     "draws": Annotated[int, truth_option(metavar="N", min=0, hidden=True, help="Bootstrap draws behind each interval; 0 for none.")],
@@ -115,6 +117,6 @@ SUITE_FLAGS = {
     ],
     "fold": Annotated[
         str | None,
-        suite_option(metavar="N", show_default="1", hidden=True, help="Fold to test --shots on; the others are trained on."),
+        suite_option(metavar="N", show_default="1", hidden=True, help="Fold to test --shots on; the others are for training."),
     ],
 }
