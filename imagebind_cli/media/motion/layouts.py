@@ -1,4 +1,4 @@
-"""Layouts of published recordings (Ego4D, PAMAP2, HAPT, UCI HAR, after their data sets' descriptions) and of phones' zip files."""
+"""Layouts of published recordings (Ego4D, PAMAP2, HAPT, UCI HAR, after their datasets' descriptions) and of phones' zip files."""
 
 from __future__ import annotations
 
