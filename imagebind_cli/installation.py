@@ -1,4 +1,4 @@
-"""Check what the package needs on this machine: versions, devices, codecs, models, disk space, and a self-test of every modality."""
+"""Check the requirements of the package on this machine: versions, devices, codecs, models, disk space, and a self-test of every modality."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def is_hdf5(head: bytes) -> bool:
 
 
 def is_foreign_hdf5(path: str | Path) -> bool:
-    """Check whether an HDF5 file is whole and holds something other than prepared samples."""
+    """Check whether an HDF5 file is complete and holds something other than prepared samples."""
     import h5py
 
     try:
@@ -196,7 +196,7 @@ class PreparedHDF5Writer:
             self._unlock()
 
     def _join(self) -> None:
-        """Make one file of the parts, and of the samples before them."""
+        """Join the parts, and the samples before them, into one file."""
         if len(self.ids) > len(self._stored_ids):
             building = self._folder / "whole.h5"
             write_hdf5(building, self._provenance, self._entries)

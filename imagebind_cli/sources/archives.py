@@ -94,7 +94,7 @@ def samples_in(path: str, head: bytes, modalities: Modalities) -> Iterator[Item 
 
 
 def read_head(path: str) -> bytes:
-    """Return the first bytes of a file; none where it is not one or cannot be opened, which its reader reports."""
+    """Return the first bytes of a file; none for what is not a file or cannot be opened, which its reader reports."""
     try:
         if not os.path.isfile(path):
             return b""

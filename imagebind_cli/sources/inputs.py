@@ -1,4 +1,4 @@
-"""Hold the inputs of a job as one value: arguments, lines of stdin, or a manifest."""
+"""The inputs of a job as one value: arguments, lines of stdin, or a manifest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from imagebind_cli.tabular import BadRow, encoding_fault, json_object
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of a job. Nothing is opened before their items are asked for.
+    """The inputs of a job. Nothing is opened before their items are requested.
 
     arguments: files, folders, patterns or sentences; `-` for stdin. manifest: a JSONL, CSV or TSV file of the inputs, in their place.
     columns: names to give to its columns, as in `tabular.read_rows`. stdin: what `-` reads; nul: its entries end with a NUL byte.
@@ -75,14 +75,14 @@ class Inputs:
             raise OptionError("region_shape is for boxes; give --boxes FILE", ["region_shape"])
 
     def record(self) -> dict[str, Any]:
-        """Return what the record of how vectors are made says of these inputs: whether they have boxes."""
+        """Return the entries on these inputs for the record of how vectors are made: whether they have boxes."""
         return {} if self.boxes is None else {"boxes": True}
 
     def items(self, modalities: Modalities, skips: Skips | None = None, frames: bool = False) -> Iterator[Item | Failure]:
         """Yield the items in order, as `from_manifest` or `from_arguments` does.
 
         Args:
-            modalities: to read of each item. skips: checks whether to skip a file, before it is opened.
+            modalities: to read from each item. skips: checks whether to skip a file, before it is opened.
             frames: a folder is one item, the frames of a video.
         """
         if self.listed is not None:

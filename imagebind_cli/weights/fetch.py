@@ -1,6 +1,6 @@
-"""Fetch one file over HTTP: retried, continued where it broke off, and moved into place once it is complete and checked.
+"""Fetch one file over HTTP: retry, continue where a download broke off, and move the file into place once it is complete and checked.
 
-It grows as `NAME.partial` beside `NAME.partial.json`, which records its address and the SHA-256 of what has come. A part is compared
+It grows as `NAME.partial` beside `NAME.partial.json`, which records its address and the SHA-256 of the part so far. A part is compared
 with that record before it is continued, so that a damaged part never becomes a file.
 """
 
@@ -279,8 +279,10 @@ def split_address(address: str) -> SplitResult:
 
 
 def public_address(text: str) -> str:
-    """Return an address, or what a server said, as it may be shown and recorded: at most 500 characters on one line, without passwords in
-    addresses, and without the values of tokens and signatures."""
+    """Return an address, or a text from a server, as it may be shown and recorded.
+
+    It has at most 500 characters on one line, without passwords in addresses, and without the values of tokens and signatures.
+    """
     return escaped(SECRET.sub(r"\1…", LOGIN.sub("…@", text))[:500])
 
 
@@ -291,7 +293,7 @@ def is_safe_name(name: str) -> bool:
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Raise a UserError where the disk has fewer bytes free than are needed."""
+    """Raise a UserError if the disk has fewer bytes free than are needed."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(f"{folder}: {needed:,} bytes are needed and {free:,} are free")
