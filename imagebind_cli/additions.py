@@ -1,6 +1,6 @@
-"""What other installed packages add to this one, by entry points: families, modalities and options of their readers.
+"""Find the additions of other installed packages, by entry points: families, modalities and options of their readers.
 
-Asking for entry points reads the records of all packages and takes longer than the rest of a short command. So a look at the records' bytes
+Asking for entry points reads the records of all packages and takes longer than the rest of a short command. So a search of the records' bytes
 comes first, which takes a few milliseconds, and finds nothing on most machines.
 """
 
@@ -31,7 +31,7 @@ def additions(group: str) -> dict[str, EntryPoint]:
 
 
 def load_addition(entry: EntryPoint, attribute: str) -> Any:
-    """Import what an entry point names: `module:attribute`, or a module that has the attribute.
+    """Import the object that an entry point names: `module:attribute`, or a module that has the attribute.
 
     Raises:
         UserError: its package cannot be imported, or does not have it.

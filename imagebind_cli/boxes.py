@@ -1,4 +1,4 @@
-"""Boxes of rows: which region of its picture a row is of, how far two overlap, and which of many are left when overlapping ones go.
+"""Boxes of rows: which region of its picture a row is of, how far two overlap, and which of many remain when overlapping ones are removed.
 
 A box is x, y, width and height in pixels of the upright picture; a row has it as `box` in its `meta`.
 """

@@ -1,4 +1,4 @@
-"""CRC-32 over what files hold, so that a flipped bit is reported: alone, as the last key of a JSON object, or at the end of a file."""
+"""CRC-32 checksums of the content of files, so that a flipped bit is reported: alone, as the last key of a JSON object, or at the end of a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ END, MARK = struct.Struct("<4sI"), b"\ncrc"  # what `append_checksum` adds: a ma
 
 
 def checksum(parts: Iterable[Any]) -> int:
-    """Return the CRC-32 of several parts, each bytes or an array, never 0, which stands for none."""
+    """Return the CRC-32 of several parts, each bytes or an array, never 0, which means none."""
     total = 0
     for part in parts:
         total = zlib.crc32(part, total)

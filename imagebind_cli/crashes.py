@@ -1,4 +1,4 @@
-"""Name the input in hand where a native library crashes this process: Python's report of the crash ends in the names of the functions that ran.
+"""Name the input being read when a native library crashes this process: Python's report of the crash ends in the names of the functions that ran.
 
 Such a report cannot hold values, but a function may be called anything.
 """

@@ -126,5 +126,5 @@ def _is_shallow(value: Any) -> bool:
 
 
 def entry_fault(error: Exception) -> str:
-    """Say what is wrong with an entry of a document: the key that it lacks, else what the error says."""
+    """Describe the fault of an entry of a document: the key that it lacks, else the text of the error."""
     return f"no {error}" if isinstance(error, KeyError) else str(error)

@@ -1,4 +1,4 @@
-"""The outcome of an item: its unit vectors, what was assumed to read it, and what of it was lost. Imports no torch."""
+"""The outcome of an item: its unit vectors, the assumptions made to read it, and warnings of what was lost. Imports no torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Embedding:
 class Embedded:
     """The result of an item.
 
-    embeddings: one, or one per window or region. notes: assumptions made in reading the item. warnings: what of the item was lost.
+    embeddings: one, or one per window or region. notes: assumptions made in reading the item. warnings: parts of the item that were lost.
     """
 
     embeddings: list[Embedding]

@@ -44,7 +44,7 @@ class InUseError(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line: the first of its lines, or its type where it says nothing."""
+    """Return the text of an error in one line: the first of its lines, or its type if it has no text."""
     return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 

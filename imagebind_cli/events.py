@@ -24,7 +24,7 @@ class FailureLog(Protocol):
 
 @dataclass
 class Listener:
-    """Counts what happens to the inputs of a run. Subclass it to show it as well, and pass it as `listener=` to what reads inputs.
+    """Counts the outcomes of the inputs of a run. Subclass it to show them as well, and pass it as `listener=` to functions that read inputs.
 
     These are `Model.embed`, `corpus.embed`, `corpus.preprocess`, `corpus.estimate`, `evaluation.classify`, `few_shot` and `run_suite`, and
     `retrieval.Finder.answer`. Without one they use a `LogListener`.
@@ -45,7 +45,7 @@ class Listener:
         """Report something about the run as a whole."""
 
     def remarks(self, id: str, notes: Iterable[str], warnings: Iterable[str]) -> None:
-        """Report what was assumed to read an input, and what of the input was lost."""
+        """Report the assumptions made to read an input, and warnings of what was lost."""
 
     def begin(self, stored: int, count: Callable[[], int | None] | None = None) -> None:
         """Report that the first input is about to be read, and how many rows the store has already.
@@ -68,7 +68,7 @@ class Listener:
 
 @dataclass
 class LogListener(Listener):
-    """Logs what is reported, each assumption once, as warnings of the logger `imagebind_cli.events`, which Python prints on stderr by default."""
+    """Logs all reports, each assumption once, as warnings of the logger `imagebind_cli.events`, which Python prints on stderr by default."""
 
     _assumed: set[str] = field(default_factory=set, repr=False)
 
@@ -77,7 +77,7 @@ class LogListener(Listener):
         log_note(text)
 
     def remarks(self, id: str, notes: Iterable[str], warnings: Iterable[str]) -> None:
-        """Log what was assumed to read an input the first time it occurs, and what of the input was lost."""
+        """Log each assumption made to read an input the first time it occurs, and warnings of what was lost."""
         for note in notes:
             if note not in self._assumed:
                 self._assumed.add(note)
@@ -104,7 +104,7 @@ class KeptFailures(Listener):
         self.reasons[id] = reason
 
     def remarks(self, id: str, notes: Iterable[str], warnings: Iterable[str]) -> None:
-        """Pass on what was assumed to read an input."""
+        """Pass on the assumptions made to read an input."""
         self._listener.remarks(id, notes, warnings)
 
 
@@ -114,7 +114,7 @@ def log_note(text: str) -> None:
 
 
 class TrainingListener(Listener):
-    """Hears a training run, too. Its plan comes as notes, `begin` with the steps taken before, a sample that cannot be read as a failure."""
+    """Receives a training run, too. Its plan comes as notes, `begin` with the steps taken before, a sample that cannot be read as a failure."""
 
     def anchors(self, pair: str, done: int, total: int) -> None:
         """Report how many of a pair's anchors are in its cache."""

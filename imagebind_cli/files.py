@@ -1,7 +1,7 @@
-"""Write every file of the program: all or nothing, on the disk before it counts, and by one process at a time.
+"""Write every file of the program: all or nothing, synced to the disk, and by one process at a time.
 
 A file or folder is built in a folder `.NAME.RANDOM.partial` beside its destination and then renamed. Its writer holds a lock in that folder while it
-lives, so that the next writer there can recognise and remove what a killed one left behind.
+lives, so that the next writer there can recognise and remove the files of a killed one.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ LOCK = ".imagebind.lock"  # the file in such a folder that its writer keeps lock
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path to build a file or folder at, and move it to `path` once the block has ended without an error.
 
-    Until then an old file is not touched. What the block writes beside the yielded path goes beside `path`, before it. The target of a symbolic
-    link is replaced, not the link. A device or pipe, such as `/dev/stdout`, is yielded itself.
+    Until then an old file is not touched. Files that the block writes beside the yielded path are moved beside `path`, before it. The target
+    of a symbolic link is replaced, not the link. A device or pipe, such as `/dev/stdout`, is yielded itself.
 
     Raises:
         UserError: `path` is a folder, or its folder does not exist. OSError: the disk is full or refuses otherwise; it names `path`.
@@ -151,7 +151,7 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
 
 
 def open_no_link(path: str, flags: int) -> int:
-    """Open a file whose name others can guess, as the `opener` of `open`. A symbolic link that somebody put in its place is refused."""
+    """Open a file whose name others can guess, as the `opener` of `open`. A symbolic link in its place is refused."""
     return open_descriptor(path, flags | NO_LINK)
 
 

@@ -1,4 +1,4 @@
-"""Check what the package needs on this machine: versions, devices, codecs, models, disk space, and a self-test of every modality."""
+"""Check the requirements of the package on this machine: versions, devices, codecs, models, disk space, and a self-test of every modality."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_installation() -> list[Check]:
     """Check everything that commands need. Where a package is missing or broken, nothing that needs it is tried."""
     checks = [Check("python", f"{platform.python_version()}, {platform.system()} {platform.machine()}", sys.version_info >= (3, 11))]
     checks += [_package(name) for name in NEEDED]
-    checks += [Check(name, "there" if find_spec(name) else f"not there; only for {use}") for name, use in EXTRAS.items()]
+    checks += [Check(name, "there" if find_spec(name) else f"not installed; only for {use}") for name, use in EXTRAS.items()]
     if all(check.ok for check in checks if check.ok is not None):
         checks += [_devices(), _sounds(), *_codecs(), *_families(), *_models(), _memory(), _disk(), *_self_tests()]
     return checks
@@ -63,7 +63,7 @@ def _package(name: str) -> Check:
     if fault:
         flag = " --force-reinstall" if wanted.contains(version, prereleases=True) else ""
         return Check(name, f"{version}, but {fault}", False, install_command(name, flag))
-    outside = "" if wanted.contains(version, prereleases=True) else f", which imports but is not tested here; asked for is {wanted}"
+    outside = "" if wanted.contains(version, prereleases=True) else f", which can be imported but is not tested; required is {wanted}"
     return Check(name, version + outside, True)
 
 

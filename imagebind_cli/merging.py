@@ -1,4 +1,4 @@
-"""Token merging: each block joins the tokens whose keys are most alike, so that the blocks after it have fewer (ToMe, arXiv 2210.09461).
+"""Token merging: each block joins the tokens whose keys are most alike, so that later blocks have fewer (ToMe, arXiv 2210.09461).
 
 In every block, between attention and MLP, the tokens are split in two by turns; each of the first half is paired with the most alike one of the
 second, and the R pairs that are most alike become one token each, the mean of all patches in it. Attention counts a token as many times as it has
@@ -40,7 +40,7 @@ def merge_tokens(encoder: Encoder, count: int, modality: str) -> Encoder:
 
 
 class MergingTransformer(nn.Module):
-    """The blocks of a transformer, (b, n, d) to (b, n', d), with `count` tokens less after each block but the last; at most half are merged."""
+    """The blocks of a transformer, (b, n, d) to (b, n', d), with `count` fewer tokens after each block but the last; at most half are merged."""
 
     def __init__(self, trunk: Transformer, count: int) -> None:
         super().__init__()

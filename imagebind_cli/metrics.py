@@ -230,7 +230,7 @@ def _sums(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def localisation(heats: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Compare heat maps with where things are, float64 (items,) each.
+    """Compare heat maps with the places of things, float64 (items,) each.
 
     Consensus IoU is that of Senocak et al., arXiv 1803.03849, as VGG-SS and Flickr-SoundNet report it: what is marked of the truth, over the
     truth and what is marked outside it. Its published threshold is the median, so that half of every picture is marked and a small thing cannot

@@ -58,9 +58,9 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 class Model:
-    """A model whose encoders are loaded when first asked for. Get one from `load`.
+    """A model whose encoders are loaded when they are first used. Get one from `load`.
 
-    Threads may share it: one of them loads or encodes at a time on a GPU. On a CPU parts of their batches take turns on the cores.
+    Threads may share it: one of them loads or encodes at a time on a GPU. On a CPU, parts of their batches take turns on the cores.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None, merge: int = 0) -> None:
@@ -77,7 +77,7 @@ class Model:
 
     @property
     def folder(self) -> str | None:
-        """The folder or file of its weights, unless the name alone leads there."""
+        """The folder or file of its weights; None if its name is enough to find them."""
         place = self.checkpoint.place
         return None if not os.path.exists(place) or leads_to(self.name, place) else os.path.abspath(place)
 
@@ -99,11 +99,11 @@ class Model:
 
     @property
     def trained_on(self) -> Mapping[str, Mapping[str, str]]:
-        """Return what its encoders have seen of published suites; see `ModelConfig.trained_on`."""
+        """Return what its encoders were trained on of published suites; see `ModelConfig.trained_on`."""
         return self.checkpoint.config.trained_on
 
     def fingerprint(self, modality: str) -> str:
-        """Return the identity of a modality's weights, as stores record it; of rounded ones, that of those they were made from."""
+        """Return the identity of a modality's weights, as stores record it; for rounded weights, that of the weights they were made from."""
         name, rounded = registry.face(modality).encoder, self.checkpoint.config.rounded
         if rounded and name in rounded["weights"]:
             return rounded["weights"][name]
@@ -238,7 +238,7 @@ class Model:
             options: how the inputs are read, from `registry.face(modality).read_options({"clips": 3})`; None for the defaults.
             pool: `mean` for one vector per item, `none` for one per time window.
             processes: `Processes([modality])` where reading is the bottleneck, such as many short files with a GPU.
-            item_timeout: seconds that reading one item may take; one that takes longer is a failure. 0 for any time.
+            item_timeout: seconds that reading one item may take; one that takes longer is a failure. 0 for no limit.
             lengths: give each vector the `length` that the encoder gave it; of several clips, that of their mean. Vectors are unit vectors.
         """
         face, config = registry.face(modality), self.config(modality)
@@ -273,7 +273,7 @@ class Model:
                 clip's frames alone. Audio: (waveform, rate in Hz), or a waveform alone at 16 kHz. Depth: (h, w), float metres or uint16
                 millimetres. Thermal: (h, w). IMU: (6, t). A single path or sentence counts as a list of one.
                 Of a sound, a video or a motion recording also a `Stretch`: the part of it between two times.
-            listener: receives what was assumed to read an input, and what of it was lost; by default both are logged, each assumption once.
+            listener: receives the assumptions made to read an input, and warnings of what was lost; by default both are logged, each assumption once.
             options: fields of the modality's options, e.g. `clips=3`.
         Raises:
             UserError: an input cannot be read (its place and the reason), or an option does not exist.
@@ -326,7 +326,7 @@ def load(
     merge: int = 0,
     config: ConfigLike | None = None,
 ) -> Model:
-    """Find a model and return it, with no weights read yet but those of `modalities`.
+    """Find a model and return it; only the weights of `modalities` are read now.
 
     Args:
         model: a name (`huge`, `tiny`), a folder, a published `.pth`, `hf://owner/repo`, or published-format tensors by name.

@@ -41,7 +41,7 @@ def refuse_object(path: Path | str) -> None:
         UserError: it is one.
     """
     if AS_PATH.match(str(path)):
-        raise UserError(f"{path}: is an address, and this writes to disks; write there, and upload the result")
+        raise UserError(f"{path}: is an address, and this command writes only to disks; write to a disk, and upload the result")
 
 
 def join_path(folder: str, path: str) -> str:

@@ -49,7 +49,7 @@ class RemoteModel:
     def _described(self) -> Mapping[str, Any]:
         (described,) = self._connection.ask("GET", "/v1/models")["data"]
         if described.get("untrained"):
-            self._note(f"model {described['id']} of {self.address} is untrained: nearness means little")
+            self._note(f"model {described['id']} of {self.address} is untrained, so nearness means little")
         return described  # type: ignore[no-any-return]
 
     @property

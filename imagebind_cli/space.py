@@ -79,7 +79,7 @@ class Space:
         return model if isinstance(model, Space) else cls(model, note=listener.note)
 
     def admit(self, reader: StoreReader, modality: str | None = None) -> StoreReader:
-        """Check that a store belongs to the space, and return it.
+        """Check that a store belongs to the space, and return the store.
 
         Args:
             modality: what it must hold, if given.
@@ -95,7 +95,7 @@ class Space:
 
     @cached_property
     def loaded(self) -> Model | RemoteModel:
-        """The model, loaded when it is first asked for; or that of a server."""
+        """The model, loaded when it is first used; or that of a server."""
         loaded = self._load(self.model) if self.model is None or isinstance(self.model, str) else self.model
         for place, made in self.made:
             self._check_weights(loaded, place, made)
@@ -111,7 +111,7 @@ class Space:
         from imagebind_cli.model import Model
 
         if not isinstance(self.loaded, Model):
-            raise UserError(f"{self.loaded.address}: this looks into the encoder, which a server does not show; leave --server out")
+            raise UserError(f"{self.loaded.address}: this needs access to the encoder, which a server does not give; leave --server out")
         return self.loaded
 
     def forget(self) -> None:
@@ -138,7 +138,7 @@ class Space:
                 ) from None
             raise
         if model.checkpoint.untrained:
-            hint = "its weights are made by rule, and nearness means little. --model huge is the published one"
+            hint = "its weights are generated, not trained, so nearness means little. --model huge is the published model"
             self.note(f"model {model.name} is untrained: {hint}")
         if unfinished := model.checkpoint.unfinished:
             steps = model.checkpoint.config.origin.get("steps", 0)

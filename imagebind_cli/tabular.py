@@ -197,7 +197,7 @@ def _cells(lines: Iterable[str], place: Path, delimiter: str) -> Iterator[tuple[
                 raise UserError(
                     f"{place}:{number}: a quotation mark opens here and the next one, on line {reader.line_num}, does not end a cell; {DOUBLED}"
                 ) from None
-            yield number, BadRow(f"has text behind a closing quotation mark; {DOUBLED}")
+            yield number, BadRow(f"has text after a closing quotation mark; {DOUBLED}")
 
 
 def _checked_names(cells: Sequence[str], place: Path, required: Iterable[str], delimiter: str) -> list[str]:
@@ -210,7 +210,7 @@ def _checked_names(cells: Sequence[str], place: Path, required: Iterable[str], d
         raise UserError(f"{place}: {lacking}it has {', '.join(names) or 'none'}{hint}")
     twice = next((name for number, name in enumerate(names) if name and name in names[:number]), None)
     if twice is not None:
-        raise UserError(f"{place}: column {twice!r} is there twice; give each its own name")
+        raise UserError(f"{place}: column {twice!r} occurs twice; give each its own name")
     return names
 
 

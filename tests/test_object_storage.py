@@ -127,7 +127,7 @@ def test_rows_of_a_run_that_could_not_upload_are_kept(bucket: Any, embed: Run, m
         patch.setattr("imagebind_cli.corpus.uploads.upload_object", refuse)
         done = embed(*command)
         assert done.code == 1
-        assert "s3://pictures/b.h5: the network is down; what was written is in " in done.err
+        assert "s3://pictures/b.h5: the network is down; the output so far is in " in done.err
     assert "1 there already" in embed(*command).err
     assert bucket.exists("pictures/b.h5")
 

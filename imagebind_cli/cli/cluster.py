@@ -36,11 +36,11 @@ class ClusterOptions:
         if self.engine is None:
             for flag in ("ray_address", "ray_cpus", "ray_gpus", "shares"):
                 if getattr(self, flag) is not None:
-                    refuse_useless(name := f"--{flag.replace('_', '-')}", f"{name} is of a cluster; give --engine ray")
+                    refuse_useless(name := f"--{flag.replace('_', '-')}", f"{name} is for a cluster; give --engine ray")
             return None
         for flag, value in refused.items():
             if value:
-                raise UsageError(f"--engine ray has no use for --{flag.replace('_', '-')}")
+                raise UsageError(f"--engine ray does not take --{flag.replace('_', '-')}")
         if output is None or str(output) == "-":
             raise UsageError("--engine ray writes an output for each share of the inputs, and nothing to stdout; give -o NAME.store")
         from imagebind_cli.corpus import Cluster
@@ -51,11 +51,16 @@ class ClusterOptions:
 CLUSTER_FLAGS: dict[str, Any] = {
     "engine": Annotated[
         Literal["ray"] | None,
-        model_option("--engine", metavar="ray", hidden=True, help="Run on a Ray cluster; by default in this process. docs/scale.md."),
+        model_option("--engine", metavar="ray", hidden=True, help="Run on a Ray cluster; by default in this process. See docs/scale.md."),
     ],
     "ray_address": Annotated[
         str | None,
-        model_option("--ray-address", metavar="HOST:PORT", hidden=True, help="Of the cluster; else RAY_ADDRESS, or this machine."),
+        model_option(
+            "--ray-address",
+            metavar="HOST:PORT",
+            hidden=True,
+            help="Address of the cluster; by default RAY_ADDRESS, else this machine.",
+        ),
     ],
     "ray_cpus": Annotated[
         float | None, model_option("--ray-cpus", metavar="N", min=0.01, hidden=True, help="With --engine ray: cores of each actor.")
@@ -66,6 +71,8 @@ CLUSTER_FLAGS: dict[str, Any] = {
     ],
     "shares": Annotated[
         int | None,
-        input_option("--shares", metavar="N", min=1, max=99999, hidden=True, help="With --engine ray: by how many ids are divided; 64."),
+        input_option(
+            "--shares", metavar="N", min=1, max=99999, hidden=True, help="With --engine ray: number of shares of the ids. Default: 64."
+        ),
     ],
 }

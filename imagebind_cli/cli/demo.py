@@ -22,11 +22,11 @@ BAR = 40  # columns of a cosine of 1
 PLURALS = {"image": "pictures", "video": "films", "imu": "recordings"}
 TITLE = "What belongs together lies close together"
 INTRODUCTION = "One space for pictures, sounds, movements and words: related things lie close together. A full bar is a cosine of 1."
-NEXT = "mini knows drawings and a few sounds. For your own files take the published model: imagebind weights pull huge"
+NEXT = "mini knows drawings and a few sounds. For your own files use the published model: imagebind weights pull huge"
 
 
 def demo_command(
-    html: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the page.")] = Path("imagebind-demo.html"),
+    html: Annotated[Path, typer.Option(metavar="FILE", help="File to write the page to.")] = Path("imagebind-demo.html"),
     as_json: AsJSON = False,
 ) -> None:
     """Find pictures by sounds, movements by words, a place by a cry and a moment by a picture, among samples inside the package.

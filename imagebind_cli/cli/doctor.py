@@ -59,7 +59,7 @@ def _configuration(context: typer.Context) -> tuple[dict[str, Any], list[Check]]
     found = "; ".join([*(f"{one} = {shown_value(one.key, one.value)}" for one in settings)]) or ", ".join(map(str, files)) or "none"
     checks = [Check("configuration", error or found, None if error is None else False, "" if error is None else "edit that line")]
     checks += [Check("variables", ", ".join(f"{name}={value}" for name, value in known.items()) or "none")]
-    checks += [Check("variables", f"these mean nothing: {', '.join(unknown)}")] if unknown else []
+    checks += [Check("variables", f"these have no effect: {', '.join(unknown)}")] if unknown else []
     return document, checks
 
 

@@ -130,10 +130,10 @@ def embed_command(
     if array is not ArrayType.float32 and output is None and live_options.memory is None:
         refuse_useless("--array", "--array is the number type of a store; give -o STORE")
     if as_json and not dry_run:
-        refuse_useless("--json", "--json is the form of --dry-run; vectors on stdout are JSON lines anyway")
+        refuse_useless("--json", "--json is for --dry-run; vectors on stdout are JSON lines anyway")
     remote = server_model(context, server)
     if dry_run and remote is not None:
-        raise UsageError("--dry-run estimates the time of a model here; leave --server out")
+        raise UsageError("--dry-run estimates the time of a local model; leave --server out")
     refused = {"shard": shard, "server": server, "merge": merge, "dry_run": dry_run, "live": live_options.live}
     cluster = cluster_options.cluster(output, refused)
     if live_options.live:

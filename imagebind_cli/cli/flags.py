@@ -51,17 +51,19 @@ Column = Annotated[
 ]
 Include = Annotated[
     list[str] | None,
-    input_option("--include", metavar="PATTERN|kind:KIND", help="Of folders, take only matching files: '*.jpg', kind:image. Repeatable."),
+    input_option("--include", metavar="PATTERN|kind:KIND", help="Take only matching files from folders: '*.jpg', kind:image. Repeatable."),
 ]
 # Flags of regions: help shows them for the modalities that have any; see `command.ModalityGroup`.
 REGION_FLAGS = frozenset({"boxes", "nms"})
-NMS = "Leave out regions that overlap a better one of their picture by more than this."
+NMS = "Leave out regions that overlap a better one in their picture by more than this IoU."
 Boxes = Annotated[
     Path | None,
-    input_option(metavar="FILE", hidden=True, help="A row for each box in COCO's JSON or a table; without INPUT, of all its pictures."),
+    input_option(
+        metavar="FILE", hidden=True, help="A row for each box in a COCO JSON file or a table; without INPUT, for all its pictures."
+    ),
 ]
 Pictures = Annotated[
-    Path | None, input_option(metavar="FILE", hidden=True, help="JSON that has the pictures of a list of detections in --boxes.")
+    Path | None, input_option(metavar="FILE", hidden=True, help="COCO JSON that lists the pictures, if --boxes is a list of detections.")
 ]
 Nms = Annotated[float | None, output_option("--nms", metavar="IOU", min=0, max=1, hidden=True, help=NMS)]
 Null = Annotated[bool, input_option("-0", "--null", help="Entries on stdin end with a NUL byte, as from `find -print0`.")]
@@ -79,8 +81,8 @@ Config = Annotated[str | None, model_option(metavar="FILE", hidden=True, help="J
 Licence = Annotated[str | None, typer.Option(metavar="NAME", help="Licence that the card states, such as CC-BY-4.0.", show_default=False)]
 Private = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]
 DryUpload = Annotated[bool, typer.Option("--dry-run", help="Print the files and the card, and upload nothing.")]
-Device = Annotated[str, model_option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
-Precision = Annotated[Dtype, model_option(help="auto: float32 on CPUs, else as the weights. int8: faster on CPUs.")]
+Device = Annotated[str, model_option(metavar="DEVICE", help="Device: auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[Dtype, model_option(help="Float32 on CPUs, else as the weights (auto); int8: faster on CPUs.")]
 Merge = Annotated[
     int,
     model_option(
@@ -99,14 +101,14 @@ Workers = Annotated[
 ItemTimeout = Annotated[
     float,
     model_option(
-        "--item-timeout", metavar="SECONDS", min=0, hidden=True, help="Longest time to read one input, which fails then; 0: none."
+        "--item-timeout", metavar="SECONDS", min=0, hidden=True, help="Time limit for reading one input, which then fails; 0: no limit."
     ),
 ]
 Server = Annotated[str | None, model_option("--server", metavar="URL", hidden=True, help="Encode at a running `imagebind serve`.")]
 TOKEN = "IMAGEBIND_TOKEN"  # a token on the command line is seen by other users
 LOCAL = ("model", "config", "device", "dtype", "merge", "batch_size", "item_timeout")  # options of a model in this process
 Memory = Annotated[
-    str, typer.Option(metavar="BYTES", help="Memory for vectors and distances, as 500M or 4G; vectors beyond half go to a file.")
+    str, typer.Option(metavar="BYTES", help="Memory for vectors and distances, such as 500M or 4G; vectors beyond half go to a file.")
 ]
 
 
@@ -123,7 +125,7 @@ def server_model(context: typer.Context, server: str | None) -> RemoteModel | No
     for name in LOCAL:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            raise UsageError(f"--{name.replace('_', '-')} is of a model here, and --server has its own; leave one of them out")
+            raise UsageError(f"--{name.replace('_', '-')} is for a local model, and --server has its own; leave one of them out")
     return RemoteModel(server, os.environ.get(TOKEN), say)
 
 
@@ -152,7 +154,7 @@ def given_options(modality: str, chosen: Mapping[str, Any], has_boxes: bool = Tr
         detail(f"{name.replace('_', '-')} is not an option of {modality}: skipped, since it was not typed")
         del given[name]
     if not has_boxes and "region_shape" in given and is_set_elsewhere("region_shape"):
-        detail("region-shape is of boxes, and there are none: skipped, since it was not typed")
+        detail("region-shape is for boxes, and there are none: skipped, since it was not typed")
         del given["region_shape"]
     return given
 

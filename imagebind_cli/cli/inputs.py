@@ -39,7 +39,7 @@ def command_inputs(
 
     columns = column_names(column, manifest or boxes)
     if pictures is not None and boxes is None:
-        refuse_useless("--pictures", "--pictures are those of a list of detections; give it as --boxes FILE")
+        refuse_useless("--pictures", "--pictures goes with a list of detections; give the list as --boxes FILE")
     regions = None if boxes is None else read_boxes(boxes, modality, pictures, {} if manifest else columns)
     if manifest is not None and arguments:
         raise UsageError("give inputs or --manifest, not both")
@@ -54,6 +54,8 @@ def command_inputs(
     if modality == TEXT:
         for argument in arguments or ():
             if argument != "-" and os.path.isfile(argument):
-                say(f"{argument!r} is embedded as a sentence, though a file has this name; its lines: imagebind embed text < {argument}")
+                say(
+                    f"{argument!r} is embedded as a sentence, though a file has this name; to embed its lines: imagebind embed text < {argument}"
+                )
     given = Inputs(tuple(arguments or ()), manifest, columns, nul=nul, others=others, warn=say, boxes=regions)
     return given if stdin is None else replace(given, stdin=stdin)

@@ -47,11 +47,11 @@ def inspect_command(
         finding_option("--column", metavar="NAME=COLUMN", help="Column of --pairs FILE that holds the ids of a modality. Repeatable."),
     ] = None,
     k: Annotated[
-        int | None, finding_option("-k", metavar="N", min=1, help="Neighbours of each item that are looked at. Default: 15.")
+        int | None, finding_option("-k", metavar="N", min=1, help="Number of neighbours that each item is compared with. Default: 15.")
     ] = None,
     threshold: Annotated[
         list[str] | None,
-        finding_option(metavar="KIND=SCORE", help="Replaces the proposed threshold of copies, outliers, labels, pairs. Repeatable."),
+        finding_option(metavar="KIND=SCORE", help="Replace the proposed threshold of copies, outliers, labels or pairs. Repeatable."),
     ] = None,
     exact: Annotated[bool, finding_option("--exact", help="Compare all pairs of items; otherwise only up to 20,000 items.")] = False,
     memory: Memory = "1G",
@@ -73,7 +73,7 @@ def inspect_command(
         raise UsageError(f"{len(paths)} stores: give one, a pattern in quotes, or two with --pairs")
     for flag, value in (("--truth", truth), ("-k", k), ("--exact", exact or None)) if pairs is not None else ():
         if value is not None:
-            refuse_useless(flag, f"{flag} is of one store, and --pairs compares two")
+            refuse_useless(flag, f"{flag} is for one store, and --pairs compares two")
     if column and pairs in (None, "ids", "stem"):
         refuse_useless("--column", "--column names columns of a --pairs FILE; give that file")
         column = None

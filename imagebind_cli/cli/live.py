@@ -48,7 +48,7 @@ LIVE_FLAGS: dict[str, Any] = {
     "size": Annotated[str | None, input_option("--size", metavar="WxH", hidden=True, help="With --live: width and height of rawvideo.")],
     "behind": Annotated[
         Literal["wait", "drop"] | None,
-        output_option("--behind", hidden=True, help="With --live: where windows come too fast, let the stream wait, or drop the oldest."),
+        output_option("--behind", hidden=True, help="With --live: if windows come too fast, let the stream wait, or drop the oldest."),
     ],
     "memory": Annotated[
         Path | None, output_option("--memory", metavar="STORE", hidden=True, help="With --live: append the rows to a store as well.")
@@ -67,14 +67,14 @@ def refuse_without_live(live: LiveOptions) -> None:
         "--format": live.format, "--sample-rate": live.sample_rate, "--size": live.size, "--behind": live.behind, "--memory": live.memory
     }.items():  # fmt: skip
         if value is not None:
-            refuse_useless(flag, f"{flag} is of a live stream; give --live")
+            refuse_useless(flag, f"{flag} is for a live stream; give --live")
 
 
 def refuse_with_live(flags: Mapping[str, Any]) -> None:
     """Refuse the first flag that was typed and has no use for a stream. flags: by name."""
     for flag, value in flags.items():
         if value not in (None, False, [], ()):
-            refuse_useless(name := f"--{flag.replace('_', '-')}", f"{name}: a live stream has no use for it")
+            refuse_useless(name := f"--{flag.replace('_', '-')}", f"{name}: does not apply to a live stream")
 
 
 def stream_format(live: LiveOptions, chosen: Mapping[str, Any]) -> StreamFormat:

@@ -110,7 +110,7 @@ def locate_command(
         list[str] | None, query_option(metavar="ID", help="An item of --store; ID@SECONDS, ID#START-END: windows of it.")
     ] = None,
     vector: Vector = None,
-    store: Annotated[list[str] | None, query_option(metavar="STORE", help="Where the items of --like are. Repeatable.")] = None,
+    store: Annotated[list[str] | None, query_option(metavar="STORE", help="Store that holds the items of --like. Repeatable.")] = None,
     weights: Weights = None,
     queries: Annotated[
         Path | None, query_option(metavar="FILE", help="Several queries, each by itself: lines of sentences or JSON objects, CSV, TSV.")
@@ -119,13 +119,17 @@ def locate_command(
         Method | None,
         map_option(show_default="shares", help="Shares of patches in the embedding, cosines of square crops, or both."),
     ] = None,
-    fine: Annotated[bool, map_option("--fine", help="--method both: 35 times the work for a square picture, and far more exact.")] = False,
+    fine: Annotated[
+        bool, map_option("--fine", help="Use --method both: 35 times the work for a square picture, and far more exact.")
+    ] = False,
     size: Annotated[
         int | None, map_option(metavar="PIXELS", min=1, help="Encode pictures at this size; positions are interpolated.")
     ] = None,
     box: Annotated[bool, map_option("--box", help="Also print a box around the peak.")] = False,
-    k: Annotated[int, map_option("-k", metavar="N", min=1, help="Windows of a video that its line lists, best first.")] = 5,
-    heat: Annotated[Path | None, output_option(metavar="FOLDER", help="Draw each heat map over its input; of a video a clip.")] = None,
+    k: Annotated[int, map_option("-k", metavar="N", min=1, help="Number of windows listed for a video, best first.")] = 5,
+    heat: Annotated[
+        Path | None, output_option(metavar="FOLDER", help="Draw each heat map over its input; for a video, write a clip.")
+    ] = None,
     html: Annotated[Path | None, output_option(metavar="FILE", help="Also write a page with all heat maps.")] = None,
     suite: SuiteName = None,
     root: SuiteRoot = None,
@@ -151,10 +155,10 @@ def locate_command(
     if bool(like) != bool(store):
         raise UsageError("--like ID is an item of a --store STORE; give both")
     if weights is not None and not parts:
-        refuse_useless("--weights", "--weights are of queries given as options")
+        refuse_useless("--weights", "--weights are for queries given as options")
         weights = None
     if fine and method is not None:
-        raise UsageError("--fine is --method both; give one of them")
+        raise UsageError("--fine means --method both; give only one of them")
     chosen_method = "both" if fine else str(method or Method.shares)
     space = Space(model, config, device, str(dtype), batch_size, workers, say, keep_freed_memory, item_timeout)
     answers = Answers(box, k, heat, html)

@@ -30,16 +30,20 @@ def map_command(
             "-o", "--output", metavar="FILE", help="NAME.html, .svg, .csv, .jsonl or .parquet. Repeatable. Default: JSON lines on stdout."
         ),
     ] = None,
-    method: Annotated[str, map_option(metavar="pca|umap", help="UMAP needs an extra: pip install 'imagebind-cli[map]'.")] = "pca",
+    method: Annotated[
+        str, map_option(metavar="pca|umap", help="Method of the map; UMAP needs an extra: pip install 'imagebind-cli[map]'.")
+    ] = "pca",
     colour: Annotated[
         str | None,
         map_option(
             metavar="label:COLUMN|store|cluster",
-            help="What groups items; COLUMN of the manifest, folder, or a file. Default: store for several stores, else cluster.",
+            help="Grouping of the items; COLUMN of the manifest, folder, or a file. Default: store for several stores, else cluster.",
         ),
     ] = None,
-    clusters: Annotated[int, map_option(metavar="N", min=1, help="Clusters of --colour cluster.")] = 10,
-    draw: Annotated[int, map_option(metavar="N", min=1, help="Items that .html and .svg draw; more are sampled at random.")] = 10_000,
+    clusters: Annotated[int, map_option(metavar="N", min=1, help="Number of clusters for --colour cluster.")] = 10,
+    draw: Annotated[
+        int, map_option(metavar="N", min=1, help="Number of items that .html and .svg draw; of more, a random sample.")
+    ] = 10_000,
     seed: Annotated[int, map_option(metavar="N", min=0, help="Seed of clusters, UMAP and the sample.")] = 0,
     memory: Memory = "1G",
 ) -> None:

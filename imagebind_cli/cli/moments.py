@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from imagebind_cli.grounding.moments import MomentAnswer, MomentFinder
     from imagebind_cli.grounding.suites.annotated import MomentSuite
 
-HELP = """Find when in recordings a query is: a JSON line for each moment, best first.
+HELP = """Find when a query occurs in recordings: a JSON line for each moment, best first.
 
 A RECORDING is a store of windows, as `embed --pool none --hop 1 -o` wrote it, or a sound, a video or a table of motion.
 
@@ -81,7 +81,10 @@ def moments_command(
     recordings: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="RECORDING...", help="Stores of windows of one model, files, folders.", show_default=False, rich_help_panel="Queries"
+            metavar="RECORDING...",
+            help="Stores of windows, all of one model; or files and folders.",
+            show_default=False,
+            rich_help_panel="Queries",
         ),
     ] = None,
     like: Annotated[
@@ -117,19 +120,19 @@ def moments_command(
     join: Annotated[float, moment_option(metavar="SECONDS", min=0, help="Join moments that are at most this far apart.")] = 0.0,
     k: Annotated[
         int | None,
-        moment_option("-k", metavar="N", min=1, show_default="10", help="Moments for each query, of all recordings together."),
+        moment_option("-k", metavar="N", min=1, show_default="10", help="Number of moments for each query, over all recordings together."),
     ] = None,
     modality: Annotated[
-        Modality | None, moment_option(metavar="MODALITY", help="What files are read as: audio, video, imu. Default: by their names.")
+        Modality | None, moment_option(metavar="MODALITY", help="Read files as audio, video or imu. Default: by their names.")
     ] = None,
-    keep: Annotated[Path | None, moment_option(metavar="STORE", help="Keep the vectors of files here, for the next query on them.")] = None,
+    keep: Annotated[Path | None, moment_option(metavar="STORE", help="Store to keep the vectors of files in, for the next query.")] = None,
     plain: Annotated[bool, result_option("--plain", help="Print a table instead of JSON.")] = False,
     html: Annotated[Path | None, result_option(metavar="FILE", help="Also write a page with a timeline of each recording.")] = None,
     plot: Annotated[Path | None, result_option(metavar="FILE", help="Also draw the scores over time; .png, .svg, .pdf.")] = None,
     cut: Annotated[Path | None, result_option(metavar="FOLDER", help="Also write each moment of a sound or a video as a clip.")] = None,
     root: Annotated[
         Path | None,
-        result_option(metavar="FOLDER", help="Folder that relative paths among the ids start from; with --suite, that of its dataset."),
+        result_option(metavar="FOLDER", help="Folder at which relative paths among the ids start; with --suite, that of its dataset."),
     ] = None,
     model: ModelName = None,
     config: Config = None,
@@ -166,7 +169,7 @@ def moments_command(
     if suite is None and not recordings:
         raise UsageError("give a RECORDING: a store of windows, a sound, a video, a table of motion")
     if weights is not None and not parts:
-        refuse_useless("--weights", "--weights are of queries given as options; a line of --queries has its own")
+        refuse_useless("--weights", "--weights are for queries given as options; a line of --queries has its own")
         weights = None
     numbers = read_weights(weights, len(parts)) if weights is not None else None
 
@@ -244,7 +247,7 @@ def _check_request(
         raise UsageError("give a query (--text, --audio, …, --like, --vector), or --queries FILE of many, or --truth FILE, or --suite NAME")
     scored = "--truth" if truth is not None else "--suite" if suite is not None else None
     if report is not None and scored is None:
-        refuse_useless("--report", "--report has the scores of --truth FILE or of a --suite")
+        refuse_useless("--report", "--report writes the scores of --truth FILE or of a --suite; give one of them")
     for flag, value in shown.items() if scored else ():
         if value is not None:
             refuse_useless(flag, f"{flag} shows moments, and {scored} gives predictions and scores alone")
@@ -330,7 +333,7 @@ class Results:
                     rows = [row | clip for row, clip in zip(rows, clips, strict=True)]
                 write(*(_table(answer) if self.plain else [json.dumps(row).encode() + b"\n" for row in rows]))
                 if not answer.hits:
-                    say(f"{printable(answer.query.id)}: no moment reaches the threshold for --min-length")
+                    say(f"{printable(answer.query.id)}: no moment stays at the threshold for --min-length")
                 if page is not None:
                     page.add(answer)
                 if self.plot is not None and answer.curves:

@@ -43,7 +43,7 @@ def print_live_moments(
     from imagebind_cli.retrieval.queries import QueryEncoder
 
     if not parts or modality is None:
-        raise UsageError("--live needs --modality, of the stream, and a query: --text, --audio, …, --vector")
+        raise UsageError("--live needs --modality (that of the stream) and a query: --text, --audio, …, --vector")
     request = combined_request(parts, read_weights(weights, len(parts)) if weights is not None else None)
     format, options = stream_format(live, chosen), MomentOptions(*moments)
     known = registry.face(modality).options.names()

@@ -67,14 +67,17 @@ def preprocess_command(
         int | None, input_option(metavar="N", min=1, help="Inputs read at a time; by default one per core, at most 8.")
     ] = None,
     item_timeout: Annotated[
-        float, input_option("--item-timeout", metavar="SECONDS", min=0, help="Longest time to read one input, which fails then; 0: none.")
+        float,
+        input_option("--item-timeout", metavar="SECONDS", min=0, help="Time limit for reading one input, which then fails; 0: no limit."),
     ] = ITEM_SECONDS,
     output: Annotated[
-        str | None, output_option("-o", "--output", metavar="OUT", help="out-%06d.tar (numbered shards), out.tar, out.h5, or - for stdout.")
+        str | None,
+        output_option("-o", "--output", metavar="OUT", help="Output: out-%06d.tar (numbered shards), out.tar, out.h5, or - for stdout."),
     ] = None,
     array: Annotated[ArrayType, output_option(help="Number type of the arrays.")] = ArrayType.float32,
     shard_size: Annotated[
-        float | None, output_option(metavar="MB", min=0.001, show_default="500", help="Size at which a numbered shard is closed.")
+        float | None,
+        output_option(metavar="MB", min=0.001, show_default="500", help="Size of a numbered shard, at which the next one begins."),
     ] = None,
     inspect: Annotated[
         bool, output_option("--inspect", help="Write nothing; print what was read and assumed, a JSON line for each input.")

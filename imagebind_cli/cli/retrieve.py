@@ -49,7 +49,7 @@ Index = enum.StrEnum("Index", ["int8", "flat", "ivfpq", "hnsw"])
 # Options that do not apply to --pairs, which only scores.
 SEARCHES = ("k", "threshold", "nms", "modality", "per_modality", "stretches", "index", "html", "root", "errors")
 
-HELP = """Find what in stores is nearest to a query, across modalities: a JSON line for each answer, best first.
+HELP = """Find the items of stores nearest to a query, across modalities: a JSON line for each answer, best first.
 
 A STORE is what `embed -o` wrote. Several queries are combined by --weights; with --pairs, two stores are evaluated on each other.
 
@@ -70,7 +70,7 @@ evaluation_option = partial(typer.Option, rich_help_panel="Evaluation")
 Weights = Annotated[
     str | None, query_option(metavar="W W...", help="A number for each query, in their order; negative to subtract it. Default: equal.")
 ]
-Vector = Annotated[list[str] | None, query_option(metavar="FILE", help="The one vector in a .npy, .jsonl or store.")]
+Vector = Annotated[list[str] | None, query_option(metavar="FILE", help="The single vector in a .npy or .jsonl file or in a store.")]
 Queries = Annotated[
     Path | None,
     query_option(metavar="FILE|STORE", help="Many queries: a store, an array, or lines of sentences or JSON objects; - for stdin."),
@@ -133,7 +133,7 @@ def retrieve_command(
     weights: Weights = None,
     queries: Queries = None,
     errors: Annotated[Path | None, query_option(metavar="FILE", help="Write a JSON line for each failed query to this file.")] = None,
-    k: Annotated[int, search_option("-k", metavar="N", min=1, help="Answers to each query.")] = 10,
+    k: Annotated[int, search_option("-k", metavar="N", min=1, help="Number of answers to each query.")] = 10,
     threshold: Annotated[float | None, search_option(metavar="COSINE", help="Leave out answers with a lower cosine.")] = None,
     nms: Annotated[float | None, search_option("--nms", metavar="IOU", min=0, max=1, help=NMS)] = None,
     modality: Annotated[
@@ -143,12 +143,12 @@ def retrieve_command(
     stretches: Annotated[bool, search_option("--stretches", help="Join answers that are neighbouring windows of a recording.")] = False,
     index: Annotated[
         Index | None,
-        search_option(help="Search a file beside each store: exact int8 codes, or a FAISS index (flat: exact)."),
+        search_option(help="Search with a file beside each store: int8 codes (exact), or FAISS (flat: exact)."),
     ] = None,
     plain: Annotated[bool, search_option("--plain", help="Print a table instead of JSON.")] = False,
     html: Annotated[Path | None, page_option(metavar="FILE", help="Also write a page with pictures, players and scores.")] = None,
     root: Annotated[
-        Path, page_option(metavar="FOLDER", show_default=False, help="Folder that relative paths among the ids start from.")
+        Path, page_option(metavar="FOLDER", show_default=False, help="Folder at which relative paths among the ids start.")
     ] = Path(),
     pairs: Annotated[
         str | None,
@@ -174,12 +174,12 @@ def retrieve_command(
     if sum((bool(parts), queries is not None, pairs is not None)) != 1:
         raise UsageError(f"give a query (--text, --image, …, --like, --vector), or --queries, or --pairs{' alone' if parts else ''}")
     if weights is not None and not parts:
-        refuse_useless("--weights", "--weights are of queries given as options; a line of --queries has its own")
+        refuse_useless("--weights", "--weights are for queries given as options; a line of --queries has its own")
         weights = None
     for name in SEARCHES if pairs is not None else ():
         if context.get_parameter_source(name).name != "DEFAULT":  # type: ignore[union-attr]
             flag = "-k" if name == "k" else f"--{name.replace('_', '-')}"
-            reason = f"{flag} is of a search, and --pairs gives scores alone; to see answers: retrieve A --queries B {flag} …"
+            reason = f"{flag} is for a search, and --pairs prints only scores; to see answers: retrieve A --queries B {flag} …"
             refuse_useless(flag, reason)
     if column and (pairs is None or pairs == "ids"):
         refuse_useless("--column", "--column names columns of a --pairs FILE; give that file")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 HELP = """Score pairs by their cosine, the "ImageBind score" of generated sound and video: its mean, times 100, and a 95 % interval.
 
-A and B are stores of one model, or files and folders, which are embedded first. Unpaired items are named.
+A and B are stores of one model, or files and folders, which are embedded first. Items without a partner are named.
 
 \b
     imagebind score videos.h5 sounds.h5 --pairs stem
@@ -55,7 +55,7 @@ file_option = partial(typer.Option, rich_help_panel="Files")
 @with_reading_flags
 def score_command(
     a: Annotated[str, typer.Argument(metavar="A", help="A store, a pattern in quotes, a file or a folder.", rich_help_panel="Pairs")],
-    b: Annotated[str, typer.Argument(metavar="B", help="What is compared with it.", rich_help_panel="Pairs")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other side of the pairs, in the same forms.", rich_help_panel="Pairs")],
     pairs: Annotated[
         str | None,
         pair_option(metavar="ids|stem|FILE", help="Pair by id, by file name, or by a file. Default: ids, or stem where no id is in both."),
@@ -74,10 +74,12 @@ def score_command(
     ] = None,
     protocol: Annotated[
         str | None,
-        file_option(metavar="NAME", help="How videos and sounds are read: published, adjacent, adjacent:RATE. Stores must be made so."),
+        file_option(
+            metavar="NAME", help="How videos and sounds are read: published, adjacent, adjacent:RATE. Stores must be made the same way."
+        ),
     ] = None,
     modalities: Annotated[
-        str | None, file_option(metavar="A,B", help="What A and B are read as, as in video,audio. Default: by the names of their files.")
+        str | None, file_option(metavar="A,B", help="Modalities of A and B, as in video,audio. Default: by the names of their files.")
     ] = None,
     errors: Errors = None,
     rows: Annotated[bool, typer.Option("--rows", help="Print a JSON line for each pair in place of the mean.")] = False,

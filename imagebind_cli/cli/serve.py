@@ -44,24 +44,24 @@ def serve_command(
     host: Annotated[str, server_option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 for every network.")] = "127.0.0.1",
     port: Annotated[int, server_option("-p", "--port", metavar="N", min=0, max=65535, help="Port to listen on; 0 for a free one.")] = 8000,
     token: Annotated[
-        str | None, server_option(envvar=TOKEN, metavar="TOKEN", help="Requests must carry it; better set by IMAGEBIND_TOKEN.")
+        str | None, server_option(envvar=TOKEN, metavar="TOKEN", help="Token that requests must carry; better set by IMAGEBIND_TOKEN.")
     ] = None,
     root: Annotated[
         Path | None, server_option(metavar="FOLDER", help="Folder whose files requests may name and the page shows. Default: none.")
     ] = None,
     index: Annotated[
         Index | None,
-        server_option(help="Search by a file beside each store, made if missing: int8 and flat exactly, the others approximately."),
+        server_option(help="Search with a file beside each store, made if missing: int8 and flat exactly, the others approximately."),
     ] = None,
-    max_body: Annotated[int, limit_option("--max-body", metavar="MB", min=1, help="Size of a request.")] = 64,
-    max_items: Annotated[int, limit_option("--max-items", metavar="N", min=1, help="Inputs in a request.")] = 256,
-    max_pixels: Annotated[float, limit_option("--max-pixels", metavar="MILLIONS", min=0.001, help="Size of a picture, unpacked.")] = 50.0,
+    max_body: Annotated[int, limit_option("--max-body", metavar="MB", min=1, help="Largest size of a request.")] = 64,
+    max_items: Annotated[int, limit_option("--max-items", metavar="N", min=1, help="Largest number of inputs in a request.")] = 256,
+    max_pixels: Annotated[
+        float, limit_option("--max-pixels", metavar="MILLIONS", min=0.001, help="Largest size of a picture, unpacked.")
+    ] = 50.0,
     item_timeout: Annotated[
-        float, limit_option("--item-timeout", metavar="SECONDS", min=0.1, help="Longest time to read one input.")
+        float, limit_option("--item-timeout", metavar="SECONDS", min=0.1, help="Time limit for reading one input.")
     ] = 60.0,
-    timeout: Annotated[
-        float, limit_option("--timeout", metavar="SECONDS", min=1, help="Longest time from a request to its answer.")
-    ] = 120.0,
+    timeout: Annotated[float, limit_option("--timeout", metavar="SECONDS", min=1, help="Time limit from a request to its answer.")] = 120.0,
     model: ModelName = None,
     config: Config = None,
     device: Device = "auto",
@@ -93,7 +93,7 @@ def serve_command(
         limits=limits,
     )
     if token is None and not is_loopback(host):
-        say(f"listening on {host} without --token: whoever reaches this port may use it")
+        say(f"listening on {host} without --token: anyone who can reach this port may use it")
 
     def ready(stop: Callable[[], None]) -> None:
         say(f"serving {space.loaded.name} at {address_of(opened)}; Ctrl-C ends it")

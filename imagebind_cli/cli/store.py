@@ -31,8 +31,8 @@ app = typer.Typer(
 )
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help=f"NAME{IN_WORDS}, or a pattern in quotes.")]
-StorePaths = Annotated[list[Path], typer.Argument(metavar="STORE...", help="As NAME.h5, or a pattern in quotes.")]
-Array = Annotated[ArrayType | None, typer.Option(help="Number type of the vectors; as they are, if not given.", show_default=False)]
+StorePaths = Annotated[list[Path], typer.Argument(metavar="STORE...", help="Store such as NAME.h5, or a pattern in quotes.")]
+Array = Annotated[ArrayType | None, typer.Option(help="Number type of the vectors; unchanged by default.", show_default=False)]
 NAMED = 5  # ids in several stores that are named one by one
 
 
@@ -59,7 +59,7 @@ def store_info_command(paths: StorePaths, as_json: AsJSON = False) -> None:
 @app.command("push")
 def store_push_command(
     path: StorePath,
-    place: Annotated[str, typer.Argument(metavar="hf://datasets/OWNER/REPO", help="Dataset on the hub; made if it is not there.")],
+    place: Annotated[str, typer.Argument(metavar="hf://datasets/OWNER/REPO", help="Dataset on the hub; created if it does not exist.")],
     licence: Licence = None,
     private: Private = False,
     dry_run: DryUpload = False,
@@ -73,7 +73,7 @@ def store_push_command(
     from imagebind_cli.publishing import push_store
 
     if licence is None:
-        raise UsageError("the licence of the vectors is missing: --licence CC-BY-4.0")
+        raise UsageError("state the licence of the vectors, as in --licence CC-BY-4.0")
     write_upload(push_store(path, place, licence=licence, private=private, dry_run=dry_run), as_json)
 
 
@@ -84,7 +84,7 @@ app.command("map", cls=HeadedCommand)(map_command)
 @app.command("merge")
 def merge_command(
     paths: StorePaths,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Store to add to; a new one if it is not there.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Store to add to; created if it does not exist.", show_default=False)],
     array: Array = None,
     as_json: AsJSON = False,
 ) -> None:
@@ -136,7 +136,7 @@ def export_command(
     ] = None,
     media: Annotated[bool, typer.Option("--media", help="Add a column `thumbnail` to a table: each file as a small JPEG.")] = False,
     table: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Table of the database; `embeddings`, if not given.", show_default=False)
+        str | None, typer.Option(metavar="NAME", help="Table of the database. Default: `embeddings`.", show_default=False)
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
@@ -201,7 +201,7 @@ def compact_command(path: StorePath, as_json: AsJSON = False) -> None:
 @app.command("prune")
 def prune_command(
     path: StorePath,
-    missing: Annotated[bool, typer.Option("--missing", help="Drop the items whose file does not exist any more.")] = False,
+    missing: Annotated[bool, typer.Option("--missing", help="Drop the items whose file no longer exists.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the ids of these items, a line each, and drop nothing.")] = False,
     as_json: AsJSON = False,
 ) -> None:

@@ -26,10 +26,10 @@ S = TypeVar("S", bound=OpenedSuite)
 
 suite_option = partial(typer.Option, rich_help_panel="Published suites")
 
-SuiteName = Annotated[str | None, suite_option(metavar="NAME|FILE", help="A published evaluation; an unknown name lists them.")]
+SuiteName = Annotated[str | None, suite_option(metavar="NAME|FILE", help="Run this published evaluation; an unknown name lists them all.")]
 SuiteRoot = Annotated[Path | None, suite_option(metavar="FOLDER", help="Folder of the suite's dataset.")]
 SuiteOption = Annotated[list[str] | None, suite_option(metavar="NAME=VALUE", hidden=True, help="Option of the suite. Repeatable.")]
-Limit = Annotated[int | None, suite_option(metavar="N", min=1, help="Take only the first N of the suite.")]
+Limit = Annotated[int | None, suite_option(metavar="N", min=1, help="Use only the first N items of the suite.")]
 SuiteReport = Annotated[
     Path | None, suite_option(metavar="FILE", help="Write scores and their origin as JSON; - for stdout, in place of lines.")
 ]

@@ -94,8 +94,8 @@ class TrainingTalk(TrainingListener):
 
 def train_command(
     pairs: Annotated[list[str] | None, typer.Option(metavar="A-B", help="Pair to bind, the anchor first: image-depth. Repeatable.")] = None,
-    data: Annotated[list[str] | None, typer.Option(help="Files of pairs, or patterns; with several pairs, image-depth=FILE.")] = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder, new or to be continued.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="Files of rows, or patterns; for one of several pairs, image-depth=FILE.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder: a new one, or one to continue.")] = None,
     recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="A recipe of the package, or a TOML file.")] = None,
     val: Annotated[
         list[str] | None,
@@ -133,13 +133,13 @@ def train_command(
         int | None, typer.Option(min=1, help="Pairs in memory at once on each process; the gradient is the same.")
     ] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: optimizer.lr=1e-4.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, train nothing.")] = False,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, and train nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print the plan as JSON.")] = False,
     overfit: Annotated[
         int | None, typer.Option(min=2, metavar="N", help="Train on N pairs alone until R@1 is 100 % both ways; exit 1 if it never is.")
     ] = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Time a few steps, write OUT.trace.json, keep nothing.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Time a few steps, write OUT.trace.json, and keep nothing.")] = False,
 ) -> None:
     if not pairs and recipe is None and distil is None:
         raise UsageError("nothing to train: give --pairs image-depth, --recipe, or --distil TEACHER")
@@ -182,7 +182,7 @@ def train_command(
             return
         if overfit is not None:
             learnt = trials.overfit(resolved, overfit, chosen_device, talk)
-            say("learnt by heart" if learnt else "not learnt: look at the data and at optimizer.lr")
+            say("learnt by heart" if learnt else "not learnt: check the data and optimizer.lr")
             exit_if_bad(not learnt)
             return
         assert out is not None

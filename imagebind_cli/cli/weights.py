@@ -32,7 +32,7 @@ ModelName = Annotated[
 Config = Annotated[
     str | None,
     typer.Option(
-        help="What a bare file is: our config.json, the published constructor's arguments, open_clip_config.json, or a name like ViT-H-14."
+        help="Config of a bare file: our config.json, the published constructor's arguments, open_clip_config.json, or a name like ViT-H-14."
     ),
 ]
 
@@ -76,7 +76,7 @@ def pull_command(
         raise UserError(f"{name!r} is inside this package: there is nothing to fetch")
     if not name.startswith("hf://") and (model := published_models().get(name)) and model.licence:
         say(f"{name}: its weights are under {model.licence}")
-    stopped = f"{name}: stopped: run the same command to continue from what has come"
+    stopped = f"{name}: stopped: run the same command to continue the download"
     with line_if_stopped(lambda: stopped), _progress() as progress:
         folder = pull_named(name, sha256=sha256, progress=progress, offline=offline)
     files = read_record(folder / ORIGIN, OriginRecord).get("files", {})
@@ -155,7 +155,7 @@ def convert_command(
 @app.command("push")
 def weights_push_command(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A model folder of `weights convert`, or of a finished run.")],
-    place: Annotated[str, typer.Argument(metavar="hf://OWNER/REPO", help="Repository on the hub; made if it is not there.")],
+    place: Annotated[str, typer.Argument(metavar="hf://OWNER/REPO", help="Repository on the hub; created if it does not exist.")],
     licence: Licence = None,
     private: Private = False,
     dry_run: DryUpload = False,
@@ -201,14 +201,14 @@ def weights_info_command(model: ModelName = None, config: Config = None, as_json
 def verify_command(
     model: ModelName = None,
     dtype: Annotated[
-        Dtype, typer.Option(help="Also measure how far vectors in this type are from float32 ones, for each encoder.")
+        Dtype, typer.Option(help="For each encoder, also measure how far vectors in this type are from float32 ones.")
     ] = Dtype.auto,
     merge: Annotated[
         int,
         typer.Option(metavar="N", min=0, max=1000, show_default=False, help="Also measure how far merging N tokens a block moves vectors."),
     ] = 0,
     decode: Annotated[
-        Decode, typer.Option(help="fast: also measure, on files of --sample, how far `--decode fast` moves vectors and what it saves.")
+        Decode, typer.Option(help="With fast: also measure, on files of --sample, how far `--decode fast` moves vectors and what it saves.")
     ] = Decode.exact,
     sample: Annotated[
         list[Path] | None, typer.Option(metavar="PATH", help="JPEG file, video, or folder of them, for --decode fast. Repeatable.")

@@ -102,7 +102,9 @@ def zeroshot_command(
     model: Annotated[
         list[str] | None,
         model_option(
-            envvar="IMAGEBIND_MODEL", metavar="MODEL", help="As for embed; by default that of the stores. Repeat it to compare models."
+            envvar="IMAGEBIND_MODEL",
+            metavar="MODEL",
+            help="Model, as for embed; by default that of the stores. Repeat it to compare models.",
         ),
     ] = None,
     config: Config = None,
@@ -118,7 +120,7 @@ def zeroshot_command(
         class_options, truth_options, probe_options, suite_options, manifest or boxes
     )
     if pool == "none" and (suite_options.suite or probe_options.shots or truth_options.truth):
-        refuse_useless("--pool", "--pool none classifies windows, and the truth is of whole items; leave it out")
+        refuse_useless("--pool", "--pool none classifies windows, and the truth is about whole items; leave one of them out")
         pool = Pool.mean
     has_regions = boxes is not None or chosen.get("tiles") is not None or any(map(_holds_boxes, inputs or ()))
     report_options = useful_report(report_options, str(pool), has_regions or suite_options.suite is not None)

@@ -45,7 +45,7 @@ CLASS_FLAGS = {
         Modality | None, class_option(metavar="MODALITY", help="Modality of the files in --classes DIR; by default that of the inputs.")
     ],
     "class_by": Annotated[
-        str | None, class_option(metavar="folder|id|COLUMN", help="What names the class of each example. Default: class, else id.")
+        str | None, class_option(metavar="folder|id|COLUMN", help="Class of each example: folder, id or a column. Default: class, else id.")
     ],
     "save_classes": Annotated[
         Path | None, class_option(metavar="STORE", hidden=True, help="Store the class vectors, for --classes of later runs.")
@@ -67,12 +67,14 @@ TRUTH_FLAGS = {
         str | None,
         truth_option(metavar="folder|FILE|COLUMN", help="True labels: the folder's name, a file of id and label, or a column."),
     ],
-    "metric": Annotated[Metric | None, truth_option(help="One label for each input (top1), or several (map). Default: as in --truth.")],
+    "metric": Annotated[
+        Metric | None, truth_option(help="Metric for one label per input (top1), or several (map). Default: as in --truth.")
+    ],
 }
 REPORT_FLAGS = {
-    "top": Annotated[int, output_option("-k", "--top", metavar="N", min=1, help="Classes shown for each input.")],
+    "top": Annotated[int, output_option("-k", "--top", metavar="N", min=1, help="Number of classes shown for each input.")],
     "stretches": Annotated[
-        bool, output_option("--stretches", help="Join neighbouring windows of one best class into a row (--pool none).")
+        bool, output_option("--stretches", help="Join neighbouring windows with the same best class into a row (--pool none).")
     ],
     "nms": Nms,
     "draws": Annotated[int, truth_option(metavar="N", min=0, hidden=True, help="Bootstrap draws behind each interval; 0 for none.")],
@@ -88,7 +90,7 @@ PROBE_FLAGS = {
     ],
     "shots_from": Annotated[Path | None, probe_option(metavar="STORE", help="Take the examples from this store; test on all inputs.")],
     "seed": Annotated[
-        int | None, probe_option(metavar="N", min=0, show_default="0", hidden=True, help="Which examples, and in which order.")
+        int | None, probe_option(metavar="N", min=0, show_default="0", hidden=True, help="Seed for the choice and order of the examples.")
     ],
     "epochs": Annotated[int | None, probe_option(metavar="N", min=1, hidden=True, help="Passes over the examples. Default: 50; depth 60.")],
     "learning_rate": Annotated[
@@ -105,7 +107,8 @@ SUITE_FLAGS = {
     "suite": SuiteName,
     "root": SuiteRoot,
     "protocol": Annotated[
-        str | None, suite_option(metavar="FAMILY", hidden=True, help="Whose prompts and settings. Default: those of the model's family.")
+        str | None,
+        suite_option(metavar="FAMILY", hidden=True, help="Family whose prompts and settings to use. Default: that of the model."),
     ],
     "suite_option": SuiteOption,
     "shots_option": Annotated[
@@ -114,6 +117,6 @@ SUITE_FLAGS = {
     ],
     "fold": Annotated[
         str | None,
-        suite_option(metavar="N", show_default="1", hidden=True, help="Fold to test --shots on; the others are trained on."),
+        suite_option(metavar="N", show_default="1", hidden=True, help="Fold to test --shots on; the others are for training."),
     ],
 }

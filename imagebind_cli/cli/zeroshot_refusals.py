@@ -35,7 +35,7 @@ def useful_options(
         refuse_useless("--shots", "--shots learns from the truth; give --truth")
         probe = replace(probe, shots=None)
     if probe.shots:
-        class_options = without_useless(class_options, vars(class_options).keys() - {"labels"}, "a probe has no use for it")
+        class_options = without_useless(class_options, vars(class_options).keys() - {"labels"}, "a probe does not use it")
     else:
         probe = without_useless(probe, vars(probe), "it belongs to --shots")
         suite = without_useless(suite, ["shots_option", "fold"], "it belongs to --shots")
@@ -53,7 +53,7 @@ def useful_report(report: ReportOptions, pool: str, has_regions: bool) -> Report
         report = replace(report, stretches=False)
     if report.nms is not None and not has_regions:
         refuse_useless(
-            "--nms", "--nms is of overlapping regions, and these inputs have none: give --boxes or --tiles, or a store of regions"
+            "--nms", "--nms is for overlapping regions, and these inputs have none: give --boxes or --tiles, or a store of regions"
         )
         report = replace(report, nms=None)
     return report

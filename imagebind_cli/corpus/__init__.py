@@ -51,7 +51,7 @@ _CLUSTER = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what clusters and object storage need when it is first used (PEP 562), since the start of `embed` is waited for."""
+    """Import what clusters and object storage need when it is first used (PEP 562), since users wait for `embed` to start."""
     if name not in _CLUSTER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_CLUSTER[name]}"), name)

@@ -29,7 +29,7 @@ class ShareBlock:
     losses: int = 0
 
     def halves(self) -> list[ShareBlock]:
-        """Return the two halves of a block, of which one holds the input that ends actors."""
+        """Return the two halves of a block; one of them holds the input that ends actors."""
         middle = len(self.items) // 2
         return [replace(self, items=items, losses=1) for items in (self.items[:middle], self.items[middle:])]
 
@@ -37,7 +37,7 @@ class ShareBlock:
 class Blocks:
     """Inputs as they are listed, divided among shares by their ids. Use it as a context manager.
 
-    An id is always of the same share, whoever lists it and whenever; see `Share.holds`.
+    An id always belongs to the same share, whoever lists it and whenever; see `Share.holds`.
     """
 
     def __init__(self, items: Iterable[Item | Failure], shares: int) -> None:

@@ -31,12 +31,12 @@ SHARES = 64  # by default, whatever the cluster, so that a later run on another 
 
 
 def shares_of(output: Path, wanted: int | None = None) -> int:
-    """Return how many shares a job divides its inputs into: those of its outputs, else as wanted, else `SHARES`.
+    """Return how many shares a job divides its inputs into: as many as its outputs have, else as many as wanted, else `SHARES`.
 
     Args:
         output: as given, without a share's number.
     Raises:
-        UserError: outputs of another number of shares are there.
+        UserError: outputs of another number of shares exist.
     """
     pattern = re.sub(r"%0?\d*d", "*", glob.escape(output.stem)) + f"-*-of-*{output.suffix}"
     numbered = re.compile(r"-\d{5}-of-(\d{5})" + re.escape(output.suffix) + "$")
@@ -85,7 +85,7 @@ def embed_on_cluster(
         model: a name or folder, as `load` takes it, with its config, device and dtype, on every node. cluster: the one of this machine by default.
         errors: a file of failures, numbered as the stores are. job: the other arguments of `embed`, and the modality's reading options.
     Raises:
-        UserError: as `embed` and `run_blocks`; outputs of another number of shares are there.
+        UserError: as `embed` and `run_blocks`; outputs of another number of shares exist.
     """
     face, place = registry.face(modality), Path(output)
     check_writable(place)
@@ -127,7 +127,7 @@ def preprocess_on_cluster(
     Args:
         output: `out-%06d.tar` or `out.h5`. job: the other arguments of `preprocess`.
     Raises:
-        UserError: as `preprocess` and `run_blocks`; outputs of another number of shares are there.
+        UserError: as `preprocess` and `run_blocks`; outputs of another number of shares exist.
     """
     names, place = (modalities,) if isinstance(modalities, str) else tuple(modalities), Path(output)
     check_prepared_output(str(place), names, job.get("shard_bytes"))
@@ -163,7 +163,7 @@ def _unless_all_fail(items: Iterator[Item | Failure], listener: Listener, errors
 
 
 def remove_empty(errors: Path | None, shares: int) -> None:
-    """Remove the files of failures of shares that have none."""
+    """Remove the failure files of shares without failures."""
     for number in range(shares if errors is not None else 0):
         assert errors is not None
         path = Share(number + 1, shares).name(errors)

@@ -16,7 +16,7 @@ BEGINNING = b'{"id": "'  # of every line
 
 
 class FailureFile:
-    """Failures of this run and of earlier ones. A line is added at once; at the end those of inputs that have succeeded are removed.
+    """Failures of this run and of earlier ones. A line is added at once; at the end, the lines of inputs that have succeeded are removed.
 
     Raises:
         UserError: it cannot be written, or holds something else.
@@ -58,7 +58,7 @@ class FailureFile:
         return id in self._known
 
     def failed_as(self, id: str, stamp: Stamp) -> bool:
-        """Check whether this very input failed before. An input known only by name may have changed."""
+        """Check whether exactly this input failed before. An input known only by name may have changed."""
         row = self._known.get(id)
         if row is None or ("size" not in row and "hash" not in row):
             return False

@@ -67,7 +67,7 @@ def embed(
         verify: recognise changed and renamed files by a hash of their content, and not by size and time.
         share: the part of the inputs to take; see `Share.name` for what to call its store.
         array: `float32` or `float16`, the number type of the store. pool: `mean`, or `none` for a row for each window.
-        item_timeout: seconds that reading one input may take; one that takes longer is a failure. 0 for any time.
+        item_timeout: seconds that reading one input may take; one that takes longer is a failure. 0 for no limit.
         listener: receives and counts what happens.
         may_fork: fork the processes that read from this one, for a program whose other threads hold nothing; else they import what they need.
         options: fields of the modality's options, e.g. `clips=3`.

@@ -77,7 +77,7 @@ def preprocess(
         errors: a file that keeps a JSON line for each failed input.
         array: `float32` or `float16`, the number type of the arrays. shard_bytes: size at which a numbered shard is closed.
         workers: inputs read at a time; one per core, 8 at most, if not given.
-        item_timeout: seconds that reading one input may take; one that takes longer is a failure. 0 for any time.
+        item_timeout: seconds that reading one input may take; one that takes longer is a failure. 0 for no limit.
         listener: receives and counts what happens.
         options: by modality the options of its readers, e.g. `{"audio": {"clips": 3}}`.
     Returns:
@@ -186,7 +186,7 @@ def check_prepared_output(output: str, modalities: Sequence[str], shard_bytes: i
     if output.endswith(".h5") and "%" in output:
         raise UsageError(f"{output}: an .h5 is one file and takes no number; tar shards do")
     if output.endswith(".h5") and any(registry.face(name).mixed for name in modalities):
-        raise UsageError("an .h5 holds clips of one shape, which pictures and videos differ in: name image or video, or write a .tar")
+        raise UsageError("an .h5 holds clips of one shape, and those of pictures and videos differ: name image or video, or write a .tar")
 
 
 def preparation_record(modalities: Sequence[str], model: str | None, options: Options | None) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def _reading(modalities: Sequence[str], options: Options | None) -> dict[Face, R
     options = options or {}
     for name in options:
         if name not in modalities:
-            raise UsageError(f"options of {name}, which is not asked for; choose from {', '.join(modalities)}")
+            raise UsageError(f"options of {name}, which is not among the modalities; choose from {', '.join(modalities)}")
     return {face: face.read_options(options.get(face.name, {})) for face in map(registry.face, modalities)}
 
 
@@ -227,7 +227,7 @@ def _new_items(
         elif item.id not in stored:
             yield replace(item, stamp=glance(item.payload, faces))
         elif timed and stored[item.id] != stretch_of(item.meta):
-            yield Failure(item.id, "this id is there already, of another stretch; give each its own")
+            yield Failure(item.id, "this id was already used for another stretch; give each stretch its own id")
         else:
             listener.skipped += 1
 

@@ -97,11 +97,11 @@ class Resume:
                 yield stamped
 
     def failed(self, id: str) -> None:
-        """Allow an item that failed to come again: a file named a second time may be complete by then."""
+        """Allow a failed item to be tried again: a file that is named a second time may be complete by then."""
         self._came.pop(hash(id), None)
 
     def _is_done(self, id: str, payload: Any) -> bool:
-        """Check whether the store has this very input."""
+        """Check whether the store has exactly this input."""
         assert self.store is not None
         before = self.store.stamp(id)
         if before is None or not self._stamp(payload).is_of(before, by_content=self.verify):
@@ -143,7 +143,7 @@ class Resume:
 
 
 def distinct(items: Iterable[Item | Failure], listener: Listener, came: dict[int, int] | None = None) -> Iterator[Item | Failure]:
-    """Yield each item once, and count those that come again. An id that comes again with another input, or that no store can hold, is a failure.
+    """Yield each item once, and count those that come again. An id that is repeated with another input, or that no store can hold, is a failure.
 
     came: hashes of ids to hashes of their inputs, since there may be millions; a removed one may come again.
     """
@@ -161,7 +161,7 @@ def distinct(items: Iterable[Item | Failure], listener: Listener, came: dict[int
         elif came[id] == input:
             listener.repeated += 1
         else:
-            yield Failure(item.id, "this id came before with another input; give each its own")
+            yield Failure(item.id, "this id was already used for another input; give each input its own id")
 
 
 def has_changed(item: Item, faces: Sequence[Face]) -> bool:

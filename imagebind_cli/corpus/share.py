@@ -29,7 +29,7 @@ class Share:
         return id_hash(id) % self.count == self.number - 1
 
     def name(self, path: Path) -> Path:
-        """Return a file's name for this share: `photos.h5` as `photos-00001-of-00004.h5`."""
+        """Return a file's name for this share: `photos-00001-of-00004.h5` for `photos.h5`."""
         return path.with_name(f"{path.stem}-{self.number:05}-of-{self.count:05}{path.suffix}")
 
     def pattern(self, path: Path) -> Path:

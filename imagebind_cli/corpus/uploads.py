@@ -24,7 +24,7 @@ Versions = dict[str, list[int]]  # size and time of change by name
 
 @contextmanager
 def uploaded(output: str | Path) -> Iterator[Path]:
-    """Yield where to write an output: the path itself, or for an address a path on this machine, from which it is uploaded at the block's end.
+    """Yield the path to write an output to: the path itself, or for an address a path on this machine, from which it is uploaded at the block's end.
 
     The objects that are there are downloaded first, unless this machine has what it uploaded last, or newer files of a run that was killed.
     After an error or a signal what was written is uploaded, too. Two machines must not write to one address: the last one's objects count.
@@ -51,7 +51,7 @@ def uploaded(output: str | Path) -> Iterator[Path]:
         except OSError as error:
             if not str(error.filename or "").startswith(base):
                 raise
-            raise UserError(f"{error.filename}: {error.strerror}; what was written is in {folder}; the same command continues") from None
+            raise UserError(f"{error.filename}: {error.strerror}; the output so far is in {folder}; the same command continues") from None
 
 
 def _belonging(name: str) -> re.Pattern[str]:

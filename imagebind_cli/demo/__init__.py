@@ -124,7 +124,7 @@ class _Gallery:
 
 
 def chapters(model: Model) -> Iterator[SearchChapter | SceneChapter | TimelineChapter]:
-    """Tell the story, chapter by chapter.
+    """Yield the chapters of the demo.
 
     Args:
         model: `load("mini")`, whose answers the chapters explain.

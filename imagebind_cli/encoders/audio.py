@@ -236,7 +236,7 @@ def _covered(sound: Sound | Waveform | Excerpt, length: int) -> float:
 
 
 class Levels:
-    """Measures how loud the channels are, to warn of what is hardly intended."""
+    """Measures how loud the channels are, to warn of levels that are hardly intended."""
 
     def __init__(self) -> None:
         self._peak, self._count = 0.0, 0
@@ -263,15 +263,15 @@ class Levels:
         if heard < SILENT and max(each, default=0) > AUDIBLE:
             loudest = int(np.argmax(each)) + 1
             remedies = {
-                "first": f"channel 1 of {len(each)}, which is heard, is silent, and channel {loudest} is not: --channels mix hears all of them",
-                "mix": f"its {len(each)} channels cancel each other out when mixed: --channels first hears the first",
+                "first": f"channel 1 of {len(each)}, the one used, is silent, and channel {loudest} is not: --channels mix uses all of them",
+                "mix": f"its {len(each)} channels cancel each other out when mixed: --channels first uses the first",
             }
-            found.append(remedies.get(channels, f"what is heard of its {len(each)} channels is silent, and channel {loudest} is not"))
+            found.append(remedies.get(channels, f"the used part of its {len(each)} channels is silent, and channel {loudest} is not"))
         return tuple(found)
 
 
 def heard_channel(samples: Channels, mean: Channels, channels: str) -> Channels:
-    """Return what is heard of a sound: one of its channels, or their mean. No other code may decide it; `Levels.warnings` names remedies.
+    """Return the used part of a sound: one of its channels, or their mean. No other code may decide it; `Levels.warnings` names remedies.
 
     Args:
         samples: (channels, n). mean: of all channels, (n,). channels: the option of that name.

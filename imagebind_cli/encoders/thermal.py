@@ -189,7 +189,7 @@ def _limits(known: np.ndarray, unit: str, options: ThermalOptions, notes: list[s
         low, high, degrees = options.limits()
         if degrees and unit != CELSIUS:
             otherwise = f"leave the range out, or {_remedy(source)}" if unit == GREY else "name their unit with --thermal-unit"
-            raise ValueError(f"--thermal-range {chosen} is of temperatures, and its {unit} are not; {otherwise}")
+            raise ValueError(f"--thermal-range {chosen} gives temperatures, and the file holds {unit}; {otherwise}")
         if unit == GREY and options.thermal_unit != COUNTS:
             hint = "for a range of these add --thermal-unit counts"
             raise ValueError(f"--thermal-range {chosen} may mean degrees, and 8 bits are grey levels; {hint}")

@@ -179,7 +179,7 @@ def _spans(
     """
     asked = duration if options.stretch is None else min(duration, options.stretch[1] or duration) - (options.stretch[0] or 0)
     if frames is not None and asked > SECONDS_A_FRAME * frames and options.clips is None and options.moment is None:
-        raise ValueError(f"{frames:,} frames said to last {duration:,.0f} s; --clips N reads N windows of them")
+        raise ValueError(f"{frames:,} frames last {duration:,.0f} s according to the file; --clips N reads N windows of them")
     if options.adjacent is not None:
         begin, end, lacks = (Fraction(0), Fraction(duration), ()) if options.stretch is None else cut(options.stretch, duration)
         rate = None if options.adjacent == ALL_FRAMES else Fraction(options.adjacent)

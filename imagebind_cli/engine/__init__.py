@@ -41,7 +41,7 @@ def open_engine(read: Read, workers: int, processes: Processes | None = None, ti
     Args:
         read: for `processes` a function of a module, or a `partial` of one.
         workers: items to read at a time.
-        timeout: seconds that reading one item may take, as far as it is waited for; one that takes longer fails. 0 for any time.
+        timeout: seconds that reading one item may take, as far as it is waited for; one that takes longer fails. 0 for no limit.
     """
     timeout = timeout or math.inf
     if processes is None or workers == 1:

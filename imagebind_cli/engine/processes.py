@@ -316,6 +316,6 @@ class _Worker:
         self._socket.close()
 
     def shut_down(self) -> None:
-        """Hang up. The worker ends, and the thread that submits items replaces it."""
+        """Close the channel. The worker ends, and the thread that submits items replaces it."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)

@@ -4,7 +4,7 @@ options.py      what a user may choose; the flags are made from it
 job.py          `classify`, `few_shot` and `run_suite`: a task for one of the three protocols
 by_class_vectors.py, by_probe.py, by_captions.py   the protocols
 suites/         published suites: their recipes and the layouts of their datasets
-truth.py        what the inputs really are
+truth.py        the true labels of the inputs
 vectors.py      the vectors to classify, from stores or from a model
 labels.py       the classes and their names
 prompts.py      the sentences that name them

@@ -91,7 +91,7 @@ def name_prototypes(task: Task, labels: list[Label], templates: prompts.Template
     """Make class vectors of names in prompts."""
     space, listener = task.source.space, task.listener
     for name in shared_names(labels):
-        listener.note(f"the name {name!r} stands for more than one class; they cannot be told apart by it")
+        listener.note(f"the name {name!r} is that of more than one class, so it cannot distinguish them")
     made = space.made_of(TEXT) | {"templates": templates.record()}
     return from_prompts(labels, templates, lambda sentences: space.sentences(sentences, listener), made)
 

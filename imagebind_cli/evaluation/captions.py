@@ -33,7 +33,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class CaptionMatch:
-    """What a caption found, or an item in the other direction.
+    """The targets that a caption found, or an item in the other direction.
 
     direction: as `text->audio`. top: ids and cosines, or dot products, best first. truth: the ids that belong to it.
     """

@@ -34,7 +34,7 @@ class Comparison:
 
     @property
     def is_complete(self) -> bool:
-        """Tell whether every id of the truth belongs to an item of every model."""
+        """Check whether every id of the truth belongs to an item of every model."""
         return all(result.report is None or result.report.is_complete for result in self.results.values())
 
     def as_json(self) -> str:
@@ -125,7 +125,7 @@ def _named(models: Mapping[str, Model | str | Space] | Iterable[str]) -> dict[st
     names = [name for name, _ in given]
     twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
     if twice is not None:
-        raise UsageError(f"model {twice} is there twice; a comparison needs different ones")
+        raise UsageError(f"model {twice} is given twice; a comparison needs different ones")
     if len(given) < 2:
         raise UsageError("a comparison needs two models or more")
     return dict(given)

@@ -62,14 +62,14 @@ def classify(
             receives.
     """
     if classes.labels is None and classes.classes is None:
-        raise UsageError("say what to tell apart: either --labels in text, or --classes by example")
+        raise UsageError("name the classes: in words with --labels, or by example with --classes")
     if pool == "none" and truth is not None and truth.truth:
-        raise UsageError("--pool none classifies windows, and the truth is of whole items; leave it out")
+        raise UsageError("--pool none classifies windows, and the truth is about whole items; leave one of them out")
     heard = listener or LogListener()
     given = Inputs.of(inputs, manifest).with_boxes(boxes, modality, heard.note)
     source = _source(given, modality, Space.of(model, heard), reading, pool)
     if report is not None and report.nms is not None and not source.has_regions:
-        raise UsageError("nms is of overlapping regions, and these inputs have none: give --boxes or --tiles, or a store of regions")
+        raise UsageError("nms is for overlapping regions, and these inputs have none: give --boxes or --tiles, or a store of regions")
     return classify_by_class_vectors(_task(source, classes.labels, truth, report, output, listener), classes, given.others)
 
 
@@ -82,7 +82,7 @@ def open_classifier(
         UsageError: neither labels nor examples. UserError: these cannot be read.
     """
     if classes.labels is None and classes.classes is None:
-        raise UsageError("say what to tell apart: either --labels in text, or --classes by example")
+        raise UsageError("name the classes: in words with --labels, or by example with --classes")
     source = VectorSource(Space.of(model, listener or LogListener()), modality, [], [])
     return class_vector_classifier(_task(source, classes.labels, None, None, None, listener), classes, Others())
 
@@ -147,7 +147,7 @@ def run_suite(
     if suite.metric == "recall" and (classes or probe):
         raise UsageError(f"suite {suite.name}: captions find their items here, and nothing is classified")
     if classes and probe:
-        raise UsageError(f"suite {suite.name}: a probe has no use for class options")
+        raise UsageError(f"suite {suite.name}: a probe does not use class options")
     heard = listener or LogListener()
     space = Space.of(model, heard)
 

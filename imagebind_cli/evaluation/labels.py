@@ -61,7 +61,7 @@ def check_labels(place: str, labels: Sequence[Label]) -> list[Label]:
     seen: set[str] = set()
     for label in labels:
         if label.name in seen:
-            raise UserError(f"{place}: class {label.name!r} is there twice")
+            raise UserError(f"{place}: class {label.name!r} is listed twice")
         if not label.name or not label.names or not all(label.names):
             raise UserError(f"{place}: class {label.name!r} has an empty name")
         if len(set(label.names)) < len(label.names):
@@ -147,6 +147,6 @@ def _from_table(path: Path) -> list[Label]:
     for row in rows:
         name = row.get("class", "").strip()
         if name in names_of and not has_names:
-            raise ValueError(f"class {name!r} is there twice")
+            raise ValueError(f"class {name!r} is listed twice")
         names_of.setdefault(name, []).extend(part.strip() for part in row.get("name", name).split("|"))
     return [Label(name, tuple(names)) for name, names in names_of.items()]

@@ -1,4 +1,4 @@
-"""What a user may choose about a classification: the classes, the truth and the probe. Imports nothing heavy: flags are made from these."""
+"""The choices of a user about a classification: the classes, the truth and the probe. Imports nothing heavy: flags are made from these."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class ReportOptions:
             UserError: items have several labels, or are searched for and not classified.
         """
         if self.confusion and metric != "top1":
-            raise UserError(f"--plot draws which class is taken for which, and the metric is {metric}; that needs one label of each item")
+            raise UserError(f"--plot draws a confusion matrix, which needs one label for each item; the metric is {metric}")
 
 
 @dataclass(frozen=True)

@@ -74,5 +74,5 @@ def check_templates(name: str, lines: list[str]) -> Templates:
         if "{}" not in line:
             raise UserError(f"{name}: template {line!r} has no {{}} where the class name goes")
         if line in lines[:number]:
-            raise UserError(f"{name}: template {line!r} is there twice")
+            raise UserError(f"{name}: template {line!r} is listed twice")
     return Templates(name, tuple(lines))

@@ -39,7 +39,7 @@ class Report:
 
     @property
     def title(self) -> str:
-        """What was run, as `audio zero-shot`."""
+        """The kind of run, as `audio zero-shot`."""
         return str(self.document["title"])
 
     @property

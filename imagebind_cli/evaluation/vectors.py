@@ -235,5 +235,5 @@ def open_stores(inputs: Sequence[str]) -> list[StoreReader]:
     stores = [path for path in inputs if path != "-" and is_store(path)]
     if stores and len(stores) < len(inputs):
         other = next(path for path in inputs if path not in stores)
-        raise UsageError(f"{stores[0]} is a store and {other} is none; give one or the other")
+        raise UsageError(f"{stores[0]} is a store and {other} is not; give only stores or only files")
     return [open_store(path) for path in stores]

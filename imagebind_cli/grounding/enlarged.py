@@ -27,7 +27,7 @@ def with_size(encoder: Encoder, size: int) -> Encoder:
     """
     config = encoder.config
     if type(encoder.stem) is not PatchStem or len(config.shape) < 3 or config.shape[-1] != config.shape[-2]:
-        raise UsageError("a size is of encoders that take square pictures and have a learned position for each patch")
+        raise UsageError("a size is for encoders that take square pictures and have a learned position for each patch")
     if config.trunk.relative:
         raise UsageError("this encoder's positions are relative, in a grid of one size, and are not interpolated")
     step = config.stride[-1]

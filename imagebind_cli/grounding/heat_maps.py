@@ -43,7 +43,7 @@ class HeatMaps:
         self._seconds = float("inf")
 
     def add(self, pieces: Pieces) -> None:
-        """Look at the next clips."""
+        """Add the next clips."""
         self.notes |= dict.fromkeys(pieces.notes)
         self.warnings += pieces.warnings
         units, cosines, shares = self.locator.look(pieces.tensor, self.asked.vectors)

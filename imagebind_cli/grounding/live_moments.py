@@ -1,4 +1,4 @@
-"""When in an endless stream a query is: each moment as soon as it is over, in memory that does not grow."""
+"""Find when a query occurs in an endless stream: each moment as soon as it is over, in memory that does not grow."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class _Run:
         self._since: list[float] = []  # scores of the seconds since the last one that reached the level
 
     def add(self, second: _Second, level: float) -> Iterator[LiveMoment]:
-        """Take the next second, and yield the moment that is over, if one is."""
+        """Add the next second, and yield the moment that it ends, if it ends one."""
         if second.score >= level - ROUNDING:
             if not self._count:
                 self._start = second.start
@@ -171,7 +171,7 @@ class _Run:
                 yield from self.finish(second.row)
 
     def finish(self, row: LiveRow) -> Iterator[LiveMoment]:
-        """End the moment that is under way, and yield it if it is long enough."""
+        """End the current moment, and yield it if it is long enough."""
         if self._count and self._end - self._start >= self._options.min_length:
             yield LiveMoment(self._start, self._end, self._sum / self._count, self._best, self._highest, self._level, row)
         self._sum, self._count, self._highest, self._since = 0.0, 0, -math.inf, []

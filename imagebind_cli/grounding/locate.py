@@ -1,4 +1,4 @@
-"""Find where in pictures, maps, videos and sounds a query is: what `imagebind locate` does, without a terminal.
+"""Find where a query is in pictures, maps, videos and sounds: what `imagebind locate` does, without a terminal.
 
 A map always has a largest value, whether or not the query is there: so the cosine of the whole picture, and the same two numbers for an empty
 query, come with each answer.
@@ -82,7 +82,7 @@ def locate(
     face = registry.face(modality)
     options = face.read_options(reading)
     if options.chosen & set(REGION_OPTIONS):
-        raise OptionError("locate looks at all of an input by itself; leave tiles and region_shape out", REGION_OPTIONS)
+        raise OptionError("locate always searches the whole input; leave tiles and region_shape out", REGION_OPTIONS)
     space = Space.of(model, listener)
     if query:
         requests = [combined_request([(kind, str(value)) for kind, value in query.items()], weights)]

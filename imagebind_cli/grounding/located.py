@@ -22,7 +22,7 @@ Place = Callable[[float, float], tuple[float, float]]  # from shares of a heat m
 
 @dataclass(frozen=True)
 class Spot:
-    """Locate a query in a picture, in a window of a video, or in a sound.
+    """The place of a query in a picture, in a window of a video, or in a sound.
 
     peak: the place of the largest value; of a picture (x, y) in pixels of the file, upright; of a sound (seconds, Hz).
     box: around what is connected with the peak and not below `BOX_LEVEL` of the way to it from the median: left, top, right, bottom in pixels;

@@ -1,4 +1,4 @@
-"""When in recordings a query is: `find_moments` for one query, `MomentFinder` for many. No torch where queries are vectors."""
+"""Find when a query occurs in recordings: `find_moments` for one query, `MomentFinder` for many. No torch where queries are vectors."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def find_moments(
     model: Model | str | None = None,
     **query: str | Path,
 ) -> list[MomentHit]:
-    """Find when in some recordings a query is, best first.
+    """Find when a query occurs in some recordings, best first.
 
     Args:
         recordings: stores of windows, or files, which are embedded first. modality: what files are read as; by default by their names.
@@ -109,7 +109,7 @@ def find_moments(
 
 
 class MomentFinder:
-    """Recordings open to be asked. Use it as a context manager: vectors of files are kept in a temporary folder until its end.
+    """Recordings that stay open for many queries. Use it as a context manager: vectors of files are kept in a temporary folder until it ends.
 
     Args:
         recordings: stores of windows, or files; or stores of the space that are open. space: decides the model; those of the stores by default.
@@ -164,7 +164,7 @@ class MomentFinder:
 
     @property
     def score_name(self) -> str:
-        """Say in words what a score is."""
+        """Describe in words what a score is."""
         return "cosine less the largest with another name" if self.against else "cosine"
 
     def encoder(self) -> QueryEncoder:
@@ -226,7 +226,9 @@ class MomentFinder:
                     items = self.items if within is None else within(query)
                     answer = _moments(query, items, [of_store[number] for of_store in scores], options)
                     if not answer.curves and query.rows:
-                        self.listener.failure(query.id, "every window of the recordings is of this query, which is no answer to itself")
+                        self.listener.failure(
+                            query.id, "every window of the recordings belongs to this query, which cannot be its own answer"
+                        )
                         continue
                     yield answer
                     self.listener.succeeded(query.id)

@@ -71,7 +71,7 @@ class KeptView:
 
 
 def kind_of(face: Face, config: EncoderConfig) -> str:
-    """Return how inputs of a modality are looked at: `STILL`, `FILM` or `SOUND`.
+    """Return how inputs of a modality are searched: `STILL`, `FILM` or `SOUND`.
 
     Raises:
         UsageError: there are no places in such inputs, or it is not known where they are.
@@ -85,7 +85,7 @@ def kind_of(face: Face, config: EncoderConfig) -> str:
         if not prepares_alike(config.family, IMAGEBIND) or len(config.patch) != 2:
             raise UsageError(f"places in the sounds of {config.family} models are not known: an input is not one spectrogram there")
         return SOUND
-    raise UsageError(f"{face.name} has no places to look at; locate is for pictures, maps, videos and sounds")
+    raise UsageError(f"{face.name} cannot be located; locate is for pictures, maps, videos and sounds")
 
 
 def read_pieces(

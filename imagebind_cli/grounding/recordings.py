@@ -81,7 +81,7 @@ def windowed_items(stores: Sequence[StoreReader]) -> list[WindowedItem]:
 
 
 def split_inputs(inputs: Sequence[str], modality: str | None) -> tuple[list[str], dict[str, list[str]]]:
-    """Tell stores from files.
+    """Separate stores from files.
 
     Args:
         modality: what files and folders are read as; by their names if None.

@@ -24,7 +24,7 @@ def square_view(box: Box, width: int, height: int) -> View:
 
 
 class Axis:
-    """Place the patches of an encoder along one axis of its input: a patch of `kernel` pixels every `step` pixels."""
+    """The patches of an encoder along one axis of its input: a patch of `kernel` pixels every `step` pixels."""
 
     def __init__(self, kernel: int, step: int, patches: int) -> None:
         self.centres = kernel / 2 + step * np.arange(patches)

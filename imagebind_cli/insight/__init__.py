@@ -1,4 +1,4 @@
-"""What lies in stores: copies, outliers, labels that are likely wrong, pairs that disagree. numpy alone, in blocks, under a stated memory limit.
+"""Inspect stores: copies, outliers, labels that are likely wrong, pairs that disagree. numpy alone, in blocks, under a stated memory limit.
 
 item_vectors.py  the items of a store as unit vectors, in memory or in a file beside it
 cells.py         clusters of rows by direction

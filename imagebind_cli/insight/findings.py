@@ -31,7 +31,7 @@ BLOCK = 16384  # items at a time
 
 @dataclass(frozen=True)
 class Finding:
-    """Report one item, or several that are copies of each other.
+    """One item, or several that are copies of each other.
 
     kind: `copies`, `outliers`, `labels` or `pairs`. ids: of the items. score: for copies the least cosine of one with its nearest; for an outlier
     its median cosine with its neighbours; for a label how much larger the share of neighbours with the suggested label is, -1 to 1; for a pair
@@ -137,7 +137,7 @@ def inspect_pairs(
     """
     thresholds = _checked(thresholds, (PAIRS,))
     if len(stores) != 2:
-        raise UsageError(f"--pairs is of two stores; {len(stores)} are given")
+        raise UsageError(f"--pairs takes two stores; {len(stores)} are given")
     space = Space()
     first, second = (space.admit(each if isinstance(each, StoreReader) else open_store(each)) for each in stores)
     with item_vectors(first, memory // 2) as one, item_vectors(second, memory // 2) as other:

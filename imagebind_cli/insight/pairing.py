@@ -68,6 +68,6 @@ def _by_stem(store: StoreReader, ids: Sequence[str]) -> dict[str, str]:
         stem = os.path.splitext(os.path.basename(id))[0]
         if by_stem.setdefault(stem, id) != id:
             raise UserError(
-                f"{store.path}: {by_stem[stem]!r} and {id!r} have one stem; give --pairs a file that says what belongs together"
+                f"{store.path}: {by_stem[stem]!r} and {id!r} have the same stem; give --pairs a file that says what belongs together"
             )
     return by_stem

@@ -1,4 +1,4 @@
-"""The two protocols by which harnesses of generated sound and video compute the ImageBind score, as reading options.
+"""The two protocols by which evaluations of generated sound and video compute the ImageBind score, as reading options.
 
 `published` is the released code's own preprocessing (`load_and_transform_video_data`, `load_and_transform_audio_data`), as JavisBench and others call
 it. `adjacent` is that of av-benchmark, the code of MMAudio (Cheng et al., CVPR 2025).
@@ -40,7 +40,7 @@ class ScoreProtocol:
             UserError: it is not one of video, images, sound and text.
         """
         if face.encoder not in self.options:
-            raise UserError(f"protocol {self.name} is of video, images, sound and text, not {face.name}")
+            raise UserError(f"protocol {self.name} is for video, images, sound and text, not {face.name}")
         defaults = {entry.name: entry.default for entry in face.options.flags() if entry.name not in FREE}
         return {name: value for name, value in {**defaults, **self.options[face.encoder]}.items() if name in face.option_names()}
 

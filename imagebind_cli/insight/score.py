@@ -1,6 +1,6 @@
 """The mean cosine of items that belong together: `score_pairs`.
 
-Harnesses for generated sound and video call it the ImageBind score: the cosine of what was asked for and what was generated, averaged.
+Evaluations of generated sound and video call it the ImageBind score: the cosine of what was asked for and what was generated, averaged.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def file_modalities(given: Sequence[Side], modalities: Sequence[str] | None) -> 
 def _stores_and_modalities(given: Sequence[Side], modalities: Sequence[str] | None) -> tuple[list[StoreReader | None], list[str]]:
     """Return the store of each side, None where it is files, and the modality of each."""
     if len(given) != 2 or (modalities is not None and len(modalities) != 2):
-        raise UsageError(f"a score is of two sides and their two modalities; there are {len(given)} and {len(modalities or given)}")
+        raise UsageError(f"a score needs two sides with a modality each; there are {len(given)} and {len(modalities or given)}")
     stores = [each if isinstance(each, StoreReader) else _store_of(each) for each in given]
     asked = [None, None] if modalities is None else [registry.face(name).name for name in modalities]
     names = [

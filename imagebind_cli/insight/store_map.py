@@ -52,7 +52,7 @@ class StoreMap:
 
     @property
     def about(self) -> str:
-        """Say in words how the map was made."""
+        """Describe in words how the map was made."""
         axes = f": the axes have {' and '.join(f'{share:.1%}' for share in self.shares)} of the variance" if self.shares else ""
         means = "; each store is centred on its own mean" if len(self.stores) > 1 else ""
         return f"{len(self):,} items of {', '.join(self.stores)} by {self.method.upper()}{axes}{means}"
@@ -100,7 +100,7 @@ def map_stores(
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
     if not stores:
-        raise UsageError("a map is of at least one store")
+        raise UsageError("a map needs at least one store")
     if method == UMAP:
         check_umap()
     space = Space(note=log_note)

@@ -40,11 +40,11 @@ except ImportError:
     raise not_installed("mteb 2.20 or newer", "mteb") from None
 
 OWNER = "imagebind-cli"  # before the slash of the names in mteb's registry
-COLUMNS = ("text", "image", "audio", "video")  # of mteb's data sets; the names are also those of our modalities
+COLUMNS = ("text", "image", "audio", "video")  # of mteb's datasets; the names are also those of our modalities
 
 
 class MTEBEncoder(AbsEncoder):  # type: ignore[misc]
-    """A model as mteb calls it. Files in its data sets are not decoded by mteb but read here, as every command reads them."""
+    """A model as mteb calls it. Files in its datasets are not decoded by mteb but read here, as every command reads them."""
 
     def __init__(
         self, model_name: str, revision: str | None = None, device: str | None = None, *, model: Model | None = None, **_: Any

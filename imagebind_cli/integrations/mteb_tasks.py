@@ -76,7 +76,7 @@ class FilesZeroShot(AbsTaskZeroShotClassification):
         self.data_loaded = True
 
     def unload_data(self) -> None:
-        """Drop the data sets; mteb's own would drop this task's description with them."""
+        """Drop the datasets; mteb's own would drop this task's description with them."""
         self.dataset, self.data_loaded = None, False  # type: ignore[assignment]
 
     def get_candidate_labels(self) -> list[str]:
@@ -102,7 +102,7 @@ class FilesRetrieval(AbsTaskRetrieval):
         super().__init__()
 
     def load_data(self, num_proc: int | None = None, **_: Any) -> None:
-        """Make the data sets of queries and documents, and which belong together."""
+        """Make the datasets of queries and documents, and which belong together."""
         queries = {payload: f"q{number}" for number, payload in enumerate(dict.fromkeys(query for query, _ in self.rows))}
         documents = {payload: f"d{number}" for number, payload in enumerate(dict.fromkeys(document for _, document in self.rows))}
         relevant: dict[str, dict[str, int]] = {}
@@ -115,7 +115,7 @@ class FilesRetrieval(AbsTaskRetrieval):
         self.data_loaded = True
 
     def unload_data(self) -> None:
-        """Drop the data sets; mteb's own would drop this task's description with them."""
+        """Drop the datasets; mteb's own would drop this task's description with them."""
         self.dataset, self.data_loaded = None, False  # type: ignore[assignment]
 
 

@@ -1,4 +1,4 @@
-"""A window of a stream, and what cuts the bytes of a stream into windows."""
+"""A window of a stream, and the interface that cuts a stream's bytes into windows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LATE = Fraction(1, 10**6)  # of a hop: a last window that lacks less than this i
 
 @dataclass(frozen=True)
 class StreamFormat:
-    """Describe the bytes of a stream, which do not say what they are.
+    """What the bytes of a stream are, since they do not say it themselves.
 
     samples: number format of a sound (`live.sound.FORMATS`), with the channels behind a colon where there are several, `s16le:2`; or
     `rawvideo`, pictures in RGB of 8 bits. rate: samples, readings or pictures a second. size: width and height of pictures.
@@ -29,7 +29,7 @@ class StreamFormat:
 
 @dataclass(frozen=True)
 class StreamWindow:
-    """A window that is whole. start, end: seconds from the beginning of the stream. prepare: makes one sample (clips, *shape) for the encoder."""
+    """A complete window. start, end: seconds from the beginning of the stream. prepare: makes one sample (clips, *shape) for the encoder."""
 
     start: float
     end: float
@@ -47,7 +47,7 @@ class Cutter(Protocol):
     notes: list[str]
 
     def add(self, data: bytes) -> Iterator[StreamWindow]:
-        """Add the next bytes, however many, and yield the windows that are whole now."""
+        """Add the next bytes, however many, and yield the windows that are complete now."""
 
     def end(self) -> Iterator[StreamWindow]:
         """Yield the windows that the end of the stream completes.

@@ -1,4 +1,4 @@
-"""Embed a live stream: a row for each window as soon as it is whole, and into a store that can be searched meanwhile."""
+"""Embed a live stream: a row for each window as soon as it is complete, and into a store that can be searched meanwhile."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class LiveRow:
 
     @property
     def latency(self) -> float:
-        """Seconds since the window was whole."""
+        """Seconds since the window was complete."""
         return time.monotonic() - self.whole
 
 
@@ -71,7 +71,7 @@ def embed_stream(
     listener: Listener | None = None,
     **options: Any,
 ) -> Iterator[LiveRow]:
-    """Embed a stream: yield a row for each window, without knowing whether it ever ends, in memory that does not grow.
+    """Embed a stream: yield a row for each window of a possibly endless stream, in memory that does not grow.
 
     Args:
         model: a model, its name, or a `Space`.

@@ -41,7 +41,7 @@ class PictureCutter:
         self._bytes = 3 * self._width * self._height
         self._hop = Fraction(str(options.hop or CLIP_SECONDS))
         self._rate = Fraction(rate)  # the float's own value, as where frames are read from an array
-        self._data = bytearray()  # of the picture that is not whole yet
+        self._data = bytearray()  # of the picture that is not complete yet
         self._pictures: list[np.ndarray] = []
         self._first = 0  # number of the first one held
         self._number = 0  # of the next window

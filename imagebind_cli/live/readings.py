@@ -43,7 +43,7 @@ class ReadingCutter:
         self._options = replace(options, rate=self._rate)  # so that no clock is looked for
         self._reach = 0 if abs(self._rate / self._target - 1) < 1e-9 else reach_of(self._rate, self._target)
         self._hop = Fraction(str(options.hop or WINDOW_SECONDS))
-        self._rest = b""  # of the line that is not whole yet
+        self._rest = b""  # of the line that is not complete yet
         self._head: bytes | None = None  # the line of names, empty where there is none
         self._lines: list[bytes] = []
         self._first = 0  # number of the first reading held

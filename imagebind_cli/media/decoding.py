@@ -49,7 +49,7 @@ def _first_line(error: Exception) -> str:
 
 
 def check_file(source: Source) -> None:
-    """Refuse what no decoder should be given: an empty file, a folder, a pipe that would block.
+    """Refuse files that no decoder should be given: an empty file, a folder, a pipe that would block.
 
     Raises:
         OSError: the file cannot be reached. ValueError: it is not a regular file, or is empty.

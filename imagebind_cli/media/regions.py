@@ -163,12 +163,12 @@ def cut_regions(options: DrawnOptions, width: int, height: int) -> Cuts:
     if not cuts:
         raise ValueError(f"none of its {count} boxes has a pixel of the picture, which is {width} x {height}" if count else "no boxes")
     of = f"of {count} box{'es' * (count > 1)}"
-    warnings = [f"clipped, as reaching outside the picture: {clipped} {of}"] if clipped else []
-    warnings += [f"left out, as empty or outside the picture: {empty} {of}"] if empty else []
-    warnings += [f"cut as a box, for lack of a mask: {unmasked} {of}"] if unmasked else []
+    warnings = [f"clipped, since they reach outside the picture: {clipped} {of}"] if clipped else []
+    warnings += [f"left out, since they are empty or outside the picture: {empty} {of}"] if empty else []
+    warnings += [f"cut as a box, since they have no mask: {unmasked} {of}"] if unmasked else []
     notes = []
     if shape == BOX and any(box[2] - box[0] != box[3] - box[1] for box in (cut.box for cut in cuts)):
-        notes.append("of a box that is not square, its middle is seen; --region-shape square shows all of it with what is around")
+        notes.append("only the middle of a box that is not square is seen; --region-shape square shows all of it, with its surroundings")
     if shape != MASK and any(region.mask is not None for region in regions):
         notes.append("masks are not applied; --region-shape mask does")
     return Cuts(tuple(cuts), tuple(notes), tuple(warnings))

@@ -119,9 +119,9 @@ class NoOptions(ReadingOptions):
 # Help of options that several modalities have.
 CLIPS = "Evenly spaced windows per input; by default as many as cover it."
 HOP = "Seconds from one window to the next, instead of evenly spaced ones."
-TRACK = "Track of the file, counted from 1; by default the one flagged default, else the first."
-DATASET = "Name of the dataset, group, variable or channel to read from an HDF5, NPZ, MATLAB, zip or OpenEXR file."
-FRAME = "Frame of an HDF5 file with several, or page of a TIFF, from 0."
+TRACK = "Track, counted from 1; by default the one flagged as default, else the first."
+DATASET = "Dataset, group, variable or channel to read from an HDF5, NPZ, MATLAB, zip or OpenEXR file."
+FRAME = "Frame of an HDF5 file with several, or page of a TIFF, counted from 0."
 
 RATE_ALONE = "rate replaces timestamps; leave out time_column and time_unit"
 TIME_WINDOWS = frozenset({"clips", "hop", "centres", "adjacent"})  # options that choose windows in time; None for those that cover an input

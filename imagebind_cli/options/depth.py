@@ -16,7 +16,7 @@ class DepthOptions(DrawnOptions):
 
     depth_format: str | None = choice(
         None,
-        "What the numbers are; by default whole numbers are millimetres, others metres.",
+        "Unit of the numbers; by default whole numbers are millimetres, others metres.",
         choices=("metres", "mm", "sunrgbd", "disparity", "relative"),
     )
     sensor: str | None = choice(None, "Depth camera, which sets the baseline.", choices=("kv1", "kv1_b", "kv2", "realsense", "xtion"))
@@ -24,7 +24,7 @@ class DepthOptions(DrawnOptions):
         None, "Focal length of the depth camera in pixels; by default from intrinsics.txt, else 518.86.", minimum=1e-6
     )
     baseline: float | None = choice(
-        None, "Distance between the two eyes of the sensor in metres; by default --sensor's, else 0.075.", minimum=1e-6
+        None, "Distance between the sensor's two eyes in metres; by default --sensor's, else 0.075.", minimum=1e-6
     )
     fill: str = choice(
         "nearest",

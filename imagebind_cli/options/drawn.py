@@ -12,7 +12,7 @@ from imagebind_cli.options import FOR_PICTURES, PER_ITEM, ReadingOptions, choice
 REGION_OPTIONS = ("tiles", "region_shape")  # those of a reader that reads regions
 
 PINNED, RECENT = "pinned", "recent"
-RESIZE = "LanguageBind: without antialiasing, as published, or (recent) with it."
+RESIZE = "LanguageBind: resize as published, or (recent) with antialiasing."
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class DrawnOptions(ReadingOptions):
 
     tiles: str | None = choice(
         None,
-        "A row for each of overlapping squares, with these fractions of the short side: 1/2,1/3.",
+        "A row for each square with sides of these fractions of the short side: 1/2,1/3.",
         only=FOR_PICTURES,
         windows=True,
     )
     region_shape: str = choice(
         "box",
-        "Part of a box: its middle, the square around it, or its mask in that square.",
+        "Part of a box that is seen: its middle, the square around it, or its mask.",
         choices=("box", "square", "mask"),
         only=FOR_PICTURES,
         windows=True,

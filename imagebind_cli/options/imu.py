@@ -18,7 +18,7 @@ class IMUOptions(ReadingOptions):
     clips: int | None = choice(None, CLIPS, minimum=1, windows=True)
     hop: float | None = choice(None, HOP, minimum=0.01, windows=True)
     centres: str | None = choice(None, "Take windows around these seconds: T,T,... or a file with one on each line.", windows=True)
-    rate: float | None = choice(None, "Rate in Hz, instead of timestamps; 400 where there are none.", minimum=0.1)
+    rate: float | None = choice(None, "Rate in Hz, instead of timestamps; 400 if there are none.", minimum=0.1)
     columns: str | None = choice(None, "Six columns by name or position from 1: accelerometer x,y,z, gyroscope x,y,z.")
     dataset: str | None = choice(None, DATASET)
     time_column: str | None = choice(None, "Column of the timestamps; by default found by its name.")
@@ -30,12 +30,12 @@ class IMUOptions(ReadingOptions):
     )
     imu_layout: str = choice(
         "auto",
-        "Kind of file; auto recognises it by content and name.",
+        "Layout of the file; auto recognises it by content and name.",
         choices=("auto", "plain", "ego4d", "ucihar", "hapt", "pamap2"),
     )
     placement: str = choice("hand", "Sensor of a PAMAP2 recording.", choices=("hand", "chest", "ankle"))
-    row: int = choice(0, "Window of a UCI HAR file, from 0.", minimum=0)
-    remove_gravity: bool = choice(False, "Subtract what changes more slowly than 0.3 Hz from the accelerometer's readings.")
+    row: int = choice(0, "Window of a UCI HAR file, counted from 0.", minimum=0)
+    remove_gravity: bool = choice(False, "Subtract the part that changes more slowly than 0.3 Hz from the accelerometer's readings.")
     standardise: bool = choice(False, "Scale each channel to mean 0 and deviation 1 over the recording.")
     moment: Any = field(default=None, metadata=PER_ITEM)
     stretch: Any = field(default=None, metadata=PER_ITEM)

@@ -22,11 +22,13 @@ class ThermalOptions(DrawnOptions):
     )
     thermal_range: str = choice(
         "auto",
-        "What becomes 0 and 1: auto, percentile (1st to 99th), degrees (20C:40C, also K and F) or MIN:MAX. See docs/thermal.md.",
+        "Values that become 0 and 1: auto, percentile, degrees (20C:40C, also K and F) or MIN:MAX. docs/thermal.md.",
     )
     thermal_invert: bool = choice(False, "Invert a black-hot picture.")
     palette: str | None = choice(
-        None, "Palette of a false-colour picture, to be undone.", choices=("grey", "iron", "rainbow", "jet", "hot")
+        None,
+        "Palette of a false-colour picture, whose colours are turned back into values.",
+        choices=("grey", "iron", "rainbow", "jet", "hot"),
     )
     dataset: str | None = choice(None, DATASET)
     frame: int = choice(0, FRAME, minimum=0)

@@ -43,7 +43,7 @@ class VisionOptions(DrawnOptions):
     resize: str = choice(PINNED, RESIZE, choices=(PINNED, RECENT))
     decode: str = choice(
         EXACT,
-        "fast: JPEGs at a smaller scale, only key frames of videos.",
+        "Exact, or fast: JPEGs at a smaller scale, only key frames of videos.",
         choices=(EXACT, FAST),
         windows=True,
     )

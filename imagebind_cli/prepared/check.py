@@ -1,4 +1,4 @@
-"""Check the samples of a tar shard or a prepared HDF5 file: whether each is whole and matches its checksums."""
+"""Check the samples of a tar shard or a prepared HDF5 file: whether each is complete and matches its checksums."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sample_findings(path: Path, note: Callable[[str], None] = lambda line: None)
     """Read every sample, and yield a line for each that is damaged.
 
     Args:
-        note: called with what is not a fault: that samples have no checksums.
+        note: called with remarks that are not faults: that samples have no checksums.
     """
     count = unsummed = 0
     try:

@@ -190,7 +190,7 @@ class Entry:
         return value if isinstance(value, dict) else {}
 
     def arrays(self, modality: str) -> list[Member | Rows]:
-        """Return the prepared arrays of a modality, in the order they were written, which is that of time."""
+        """Return the prepared arrays of a modality, in the order they were written, the order of time."""
         return [part for name, part in self.parts.items() if re.fullmatch(rf"{modality}(\.\d+)?\.npy", name)]
 
     def media(self, modality: str) -> Member | Rows | None:
@@ -290,7 +290,7 @@ def check_prepared_alike(path: Path, before: Mapping[str, Any], provenance: Mapp
     An option that a record lacks, because it did not exist yet, was at its default.
 
     Raises:
-        UserError: names the first thing that differs, and both its values.
+        UserError: the first difference, with both its values.
     """
     one, other = ({**record, "version": None, "inputs": _inputs_of(record)} for record in (before, provenance))
     differs = _difference(one, other)

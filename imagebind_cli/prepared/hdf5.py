@@ -42,7 +42,7 @@ def is_hdf5(head: bytes) -> bool:
 
 
 def is_foreign_hdf5(path: str | Path) -> bool:
-    """Check whether an HDF5 file is whole and holds something other than prepared samples."""
+    """Check whether an HDF5 file is complete and holds something other than prepared samples."""
     import h5py
 
     try:
@@ -67,7 +67,7 @@ class PreparedHDF5(Sequence[Entry]):
     """The samples of a file by number, mapped into memory: opening reads no arrays.
 
     Raises:
-        UserError: the file is not whole, or holds something else.
+        UserError: the file is incomplete, or holds something else.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -104,7 +104,7 @@ class PreparedHDF5(Sequence[Entry]):
                 or first[-1] != len(rows)
                 or (np.diff(first) < 0).any()
             ):
-                raise ValueError("first does not share out the rows")
+                raise ValueError("first does not divide the rows among the samples")
             return np.memmap(self.path, rows.dtype, "r", offset, rows.shape).view(np.ndarray), first
         except Exception as error:  # as above
             raise UserError(f"{self.path}: {group}/{name} cannot be read: {first_line(error)}") from None
@@ -196,7 +196,7 @@ class PreparedHDF5Writer:
             self._unlock()
 
     def _join(self) -> None:
-        """Make one file of the parts, and of the samples before them."""
+        """Join the parts, and the samples before them, into one file."""
         if len(self.ids) > len(self._stored_ids):
             building = self._folder / "whole.h5"
             write_hdf5(building, self._provenance, self._entries)

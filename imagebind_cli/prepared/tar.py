@@ -1,7 +1,7 @@
 """Tar shards in WebDataset's naming, on disk or through a pipe.
 
 A sample's members share a key: `KEY.audio.npy` (clips, *shape), `KEY.audio.0001.npy` and on for further stretches of a long item, and last
-`KEY.json` with its id, spans, notes and checksums; a key without its JSON is not whole. `__made__` is the shard's provenance. Members are read in
+`KEY.json` with its id, spans, notes and checksums; a key without its JSON is incomplete. `__made__` is the shard's provenance. Members are read in
 place; nothing is unpacked to disk.
 """
 
@@ -111,7 +111,7 @@ def read_shard(stream: BinaryIO, place: str) -> Iterator[Entry]:
                 names.add(hash(member.name))
                 entry.parts.setdefault(ending, Member(member.name, where))
     except (tarfile.TarError, EOFError, ValueError) as error:
-        raise UserError(f"{place}: not a whole tar archive: {error}") from None
+        raise UserError(f"{place}: not a complete tar archive: {error}") from None
     if entry is not None:
         yield entry
 
@@ -131,9 +131,9 @@ def _read_provenance(data: bytes, place: str) -> dict[str, Any]:
 
 
 class ShardWriter:
-    """Shards being written, each `NAME.partial` until it is whole. Use it as a context manager.
+    """Shards being written, each `NAME.partial` until it is complete. Use it as a context manager.
 
-    ids: of the samples in whole shards, with the stretch of each. A killed run loses the shard that it was writing, and the next one writes
+    ids: of the samples in complete shards, with the stretch of each. A killed run loses the shard that it was writing, and the next one writes
     it again, the same to the byte. A complete single shard is rewritten, with the new samples after the others.
 
     Args:
@@ -175,7 +175,7 @@ class ShardWriter:
             self._closing.result()
 
     def shards(self) -> Iterator[Path]:
-        """Yield the shards that are whole, in order."""
+        """Yield the complete shards, in order."""
         for number in range(self._number):
             yield self._path(number)
 
@@ -207,7 +207,7 @@ class ShardWriter:
             self._close()
 
     def drop(self) -> None:
-        """Remove what was written of a sample that failed. On a pipe it stays, without its JSON, and readers skip it."""
+        """Remove the parts already written of a failed sample. On a pipe it stays, without its JSON, and readers skip it."""
         if self._sums and self._stream is None and self._file is not None:
             self._back_to(self._began)
         self._sums = {}

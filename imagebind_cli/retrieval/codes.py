@@ -42,7 +42,7 @@ WORTH = 1 << 37  # multiplications of float32 that take longer than importing to
 
 
 class DamagedCodes(Exception):
-    """Codes are not those that were written."""
+    """The codes differ from those that were written."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ class CodeSearch:
         elif (codes := _read(path, record, store)) is not None:
             return codes
         else:
-            self._note(f"{path}: not whole; making it again")
+            self._note(f"{path}: incomplete; making it again")
         return _make(path, store)
 
 
@@ -260,7 +260,7 @@ def _rescore(
 
 
 def _read(path: Path, record: dict[str, Any], store: StoreReader) -> Codes | None:
-    """Map codes from their file; None where it or its record is not whole."""
+    """Map codes from their file; None where it or its record is incomplete."""
     rows, dim = len(store), store.dim
     try:
         mean, spread = (np.array(record[name], np.float32) for name in ("mean", "spread"))

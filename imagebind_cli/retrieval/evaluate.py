@@ -56,7 +56,7 @@ def evaluate_pairs(
         UsageError: not two stores.
     """
     if len(stores) != 2:
-        raise UsageError(f"--pairs is of two stores; {len(stores)} are given")
+        raise UsageError(f"--pairs takes two stores; {len(stores)} are given")
     space = space or Space()
     first, second = (space.admit(open_store(path)) for path in stores)
     truth = pairs_by_id(first, second) if str(pairs) == "ids" else read_pairs(Path(pairs), first, second, columns)

@@ -171,7 +171,7 @@ class Finder:
         self, batches: Iterable[list[Query]], k: int, per_modality: bool, threshold: float, nms: float | None, listener: Listener
     ) -> Iterator[tuple[Query, list[Hit]]]:
         if nms is not None and not any(holds_boxes(store.provenance) for store in self.stores):
-            raise UsageError("nms is of overlapping regions, and none of these stores has any: embed with --boxes or --tiles")
+            raise UsageError("nms is for overlapping regions, and none of these stores has any: embed with --boxes or --tiles")
         for store in self.stores:
             if not len(store):
                 self.space.note(f"{store.path}: holds nothing yet")

@@ -80,7 +80,7 @@ class Indexes:
         index = self._read(path, record, store) if record is not None else None
         if index is None:
             if record is not None:
-                self._note(f"{path}: not whole; building it again")
+                self._note(f"{path}: incomplete; building it again")
             record = new_sidecar(store)
             index = self._build(store)
             record["recall"] = round(self._recall(index, store), 4)

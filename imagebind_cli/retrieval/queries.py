@@ -1,4 +1,4 @@
-"""Requests to queries: a unit vector for each, from sentences and files through the model, items of the stores, and vectors."""
+"""Turn requests into queries: a unit vector for each, from sentences and files through the model, items of the stores, and vectors."""
 
 from __future__ import annotations
 

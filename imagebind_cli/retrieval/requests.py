@@ -93,7 +93,7 @@ def read_requests(path: Path, note: Callable[[str], None] = lambda text: None) -
         empty = False
         yield request
     if empty and str(path) == "-":
-        note("stdin is empty: there was nothing to ask")
+        note("stdin is empty: there are no queries")
     elif empty:
         note(f"{path}: holds no queries")
 

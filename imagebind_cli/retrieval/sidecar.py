@@ -23,13 +23,13 @@ RECORD = ".json"
 
 
 def sidecar_path(store: StoreReader, ending: str) -> Path:
-    """Return where a store's derived file is: its own name with another ending.
+    """Return the path of a store's derived file: the store's name with another ending.
 
     Raises:
         UserError: the store is a pattern of several.
     """
     if not store.path.exists():
-        raise UserError(f"{store.path}: an index is beside one store, and this is a pattern of several; merge them: imagebind store merge")
+        raise UserError(f"{store.path}: an index belongs to one store, and this is a pattern of several; merge them: imagebind store merge")
     return store.path.with_name(f"{store.path.name}.{ending}")
 
 
@@ -74,12 +74,12 @@ def file_checksum(path: Path) -> int:
 
 
 def record_path(path: Path) -> Path:
-    """Return where the record of a derived file is."""
+    """Return the path of the record of a derived file."""
     return path.with_name(f"{path.name}{RECORD}")
 
 
 def is_current(record: dict[str, Any], store: StoreReader) -> bool:
-    """Check whether a file was made from the store's present state. Vectors are read only where the store's files were touched."""
+    """Check whether a file was made from the store's present state. Vectors are read only if the store's files were touched."""
     return record["store"] == _state(store) or record["digest"] == _digest(store)
 
 

@@ -53,7 +53,7 @@ def vector_blocks(path: Path, space: Space, wanted: WantedVectors, listener: Lis
 
     Args:
         space: what a store of queries must belong to. wanted: an array must have this width.
-        listener: receives the assumption about an array, which does not say what model its vectors are of.
+        listener: receives the assumption about an array, which does not name the model of its vectors.
     Raises:
         UserError: neither a store nor an array of such vectors, or a store of another model.
     """
@@ -77,10 +77,10 @@ def vector_blocks(path: Path, space: Space, wanted: WantedVectors, listener: Lis
 
 
 def note_assumed_model(what: str, model: str | None, listener: Listener) -> None:
-    """Report that vectors which do not say so are taken for those of a model, by its name."""
-    listener.remarks(what, [f"the vectors in {what}, which does not say so, are of model {model!r}"], ())
+    """Report that vectors which do not name their model are assumed to be of the named one."""
+    listener.remarks(what, [f"{what} does not say which model its vectors are from; model {model!r} is assumed"], ())
 
 
 def _is_lines(path: Path) -> bool:
-    """Check whether a path is lines of JSON, and not a store in that format, which has a record beside it."""
+    """Check whether a file has lines of JSON and is not a store in that format, which has a record beside it."""
     return path.suffix in (".jsonl", ".json") and not path.with_suffix(".made.json").exists()

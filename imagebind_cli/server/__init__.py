@@ -2,7 +2,7 @@
 
 application.py    `app`: the server as an ASGI application
 process.py        `run`: the process around it, from its socket to its graceful end
-guard.py          the door: token, names, size and time of bodies, headers of answers
+guard.py          what is admitted: token, names, size and time of bodies; headers of answers
 limits.py         what requests may take, and the refusal of others
 bodies.py         bodies of requests: JSON of limited depth, and one line about what is wrong
 contents.py       sentences and files in a request

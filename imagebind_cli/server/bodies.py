@@ -33,11 +33,11 @@ class PartBase(Body):
     """A part of a query but for its keys named as modalities are."""
 
     like: Annotated[str | None, Field(description="The id of an item of the stores, `ID@SECONDS` or `ID#START-END`.")] = None
-    weight: Annotated[FiniteFloat, Field(description="Below 0 to subtract it.")] = 1.0
+    weight: Annotated[FiniteFloat, Field(description="Weight; below 0 to subtract it.")] = 1.0
     options: Options = Field(default_factory=dict)
     start: FiniteFloat | None = None
     end: FiniteFloat | None = None
-    name: Annotated[str | None, Field(description="What answers call it.")] = None
+    name: Annotated[str | None, Field(description="Its name in the answers.")] = None
 
     def kind(self) -> tuple[str, str]:
         """Return what it is, and its value.

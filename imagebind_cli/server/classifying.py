@@ -44,7 +44,7 @@ class ClassifyRequest(Body):
     templates: Annotated[str | None, Field(description="A set of prompts: clip, plain, or a modality's.")] = None
     names: Annotated[Literal["max", "mean"] | None, Field(description="Of several names of a class the best counts, or the mean.")] = None
     scale: Annotated[FiniteFloat | None, Field(gt=0, description="Factor before the softmax, in place of the logit scale.")] = None
-    top: Annotated[int, Field(ge=1, description="Classes shown for each input.")] = 5
+    top: Annotated[int, Field(ge=1, description="Number of classes shown for each input.")] = 5
     stretches: Annotated[bool, Field(description="Join neighbouring windows of one best class; with `pool` none.")] = False
     pool: Pooling = "mean"
     options: Options = Field(default_factory=dict)

@@ -30,7 +30,7 @@ LIGHT_ANSWER = 16  # vectors that are written before they could be handed to ano
 
 
 class ProvenanceRequest(Body):
-    """Return how vectors are made, as a store of them would record it."""
+    """A request for how vectors are made, as a store of them would record it."""
 
     modality: Annotated[str, Field(description="Of the inputs.")]
     options: Options = Field(default_factory=dict)

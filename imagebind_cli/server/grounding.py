@@ -42,7 +42,7 @@ class LocateRequest(Body):
     method: Literal["shares", "crops", "both"] = "shares"
     size: Annotated[int | None, Field(ge=1, le=LARGEST_SIDE, description="Encode pictures at this size.")] = None
     box: Annotated[bool, Field(description="Also a box around the peak.")] = False
-    windows: Annotated[int, Field(ge=1, le=MOST_ANSWERS, description="Of a video, how many are listed.")] = 5
+    windows: Annotated[int, Field(ge=1, le=MOST_ANSWERS, description="Number of windows to list for a video.")] = 5
     picture: Annotated[bool, Field(description="Also the heat map over the input, as a `data:` address.")] = False
 
 
@@ -125,7 +125,7 @@ def grounding_routes(service: Service) -> APIRouter:
 
     @routes.post("/moments")
     async def moments(request: MomentsRequest) -> dict[str, Any]:
-        """Find when in recordings a query is, in stores of windows or in a recording that is sent.
+        """Find when a query occurs in recordings: in stores of windows, or in a recording that is sent.
 
         `results` holds the lines of `imagebind moments`, best first.
         """

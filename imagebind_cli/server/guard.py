@@ -1,4 +1,4 @@
-"""The door of the server: who may come in, how much a request may hold and how long it may take, and what every answer carries."""
+"""The guard of the server: which requests are admitted, how large they may be and how long they may take, and the headers of every answer."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Guard:
             host = headers.get(b"host", b"").decode("latin-1")
             name = host.rsplit(":", 1)[0] if not host.endswith("]") and ":" in host else host
             if name.strip("[]").lower() not in self._hosts:
-                raise Refusal(421, f"this server is not called {printable(name)!r}; it answers to {', '.join(self._hosts)}")
+                raise Refusal(421, f"this server does not answer to the name {printable(name)!r}; it answers to {', '.join(self._hosts)}")
         sent = headers.get(b"authorization", b"")
         if self._token is not None and scope["path"] not in OPEN and not hmac.compare_digest(sent, self._token):
             raise Refusal(401, "a token is needed: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})

@@ -1,4 +1,4 @@
-"""Lanes in which the inputs of all clients wait: a thread, or one for each core, works off whatever waits with the same key as one batch.
+"""Lanes in which the inputs of all clients wait: a thread, or one for each core, processes all waiting inputs with the same key as one batch.
 
 Each modality has a lane, so that a sentence does not wait for a video to be decoded; so has each kind of search. Threads that are idle at the
 same time share what waits; one that becomes idle while the others work takes all of it.
@@ -49,7 +49,7 @@ class _Order:
         return len(self.things) - self.taken
 
     def is_wanted(self) -> bool:
-        """Check whether a client still waits for it."""
+        """Check whether a client is still waiting for it."""
         if time.monotonic() > self.until:
             self.future.cancel()
         return not self.future.cancelled()
@@ -60,7 +60,7 @@ class _Order:
         return [(self, number) for number in range(start, self.taken)]
 
     def put(self, number: int, outcome: Any) -> None:
-        """Keep what came of a thing. With the last, the client is answered."""
+        """Keep the outcome of a thing. With the last one, the client is answered."""
         with self._lock:
             self._outcomes[number] = outcome
             self._missing -= 1
@@ -77,7 +77,7 @@ class Lanes:
     """All lanes by name. Threads are started when a lane is first used.
 
     Args:
-        begin: what each thread calls first.
+        begin: called first by each thread.
     """
 
     def __init__(self, limits: Limits, watch: Watch = lambda lane, size: None, begin: Callable[[], object] = lambda: None) -> None:
@@ -92,11 +92,11 @@ class Lanes:
 
     @property
     def batches(self) -> int:
-        """Count the batches that are worked off now."""
+        """Count the batches that are being processed."""
         return sum(lane.batches for lane in list(self._lanes.values()))
 
     def submit(self, name: str, work: Work, key: Hashable, things: Sequence[Any], threads: int = 1) -> Future[list[Any]]:
-        """Add things to a lane, and return what will come of them: of each its result, or the exception that it raised.
+        """Add things to a lane, and return their future outcomes: for each its result, or the exception that it raised.
 
         Args:
             name: of the lane. work: what it does with a batch. key: things with equal keys may be one batch.
@@ -105,7 +105,7 @@ class Lanes:
             Refusal: too many wait already.
         """
         if self.waiting + len(things) > self._limits.waiting:
-            raise Refusal(503, f"busy: {self.waiting:,} inputs wait already; try again later", BUSY)
+            raise Refusal(503, f"busy: {self.waiting:,} inputs are waiting already; try again later", BUSY)
         with self._lock:
             lane = self._lanes.get(name) or self._lanes.setdefault(name, _Lane(name, self._watch, self._begin, threads))
         order = _Order((work, key), things, time.monotonic() + self._limits.seconds)

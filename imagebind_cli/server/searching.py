@@ -58,7 +58,7 @@ def search_routes(service: Service) -> APIRouter:
 
     @routes.post("/search")
     async def search(request: SearchRequest) -> dict[str, Any]:
-        """Find what in the stores is nearest to a query, best first.
+        """Find the rows of the stores nearest to a query, best first.
 
         `results` holds the lines of `imagebind retrieve`; `places` the store and the row of each, for `/picture`; `notes` what was assumed.
         """

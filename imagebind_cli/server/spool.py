@@ -1,4 +1,4 @@
-"""Files of a request on disk, for what opens files by their paths; they are gone once it is answered."""
+"""Files of a request on disk, for functions that open files by their paths; they are deleted once it is answered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PREFIX = "imagebind-serve-"
 
 @asynccontextmanager
 async def spooled(contents: Sequence[Content], limits: Limits) -> AsyncIterator[list[str | Stretch]]:
-    """Write the bytes among some inputs to files, and give for each input its sentence, its path, or the stretch of that file.
+    """Write those inputs that are bytes to files, and yield for each input its sentence, its path, or the stretch of that file.
 
     Raises:
         Refusal: a picture is too large.
@@ -106,7 +106,7 @@ def part_options(read: Sequence[Content | str]) -> dict[str, object]:
     for content in read:
         for name, value in content.options.choices().items() if isinstance(content, Content) else ():
             if options.setdefault(name, value) != value:
-                raise Refusal(422, f"{name}: two parts of the query differ in it")
+                raise Refusal(422, f"{name}: two parts of the query give different values")
     return options
 
 

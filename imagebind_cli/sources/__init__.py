@@ -1,6 +1,6 @@
-"""What goes in: arguments, folders, patterns, lines on stdin, manifests, prepared samples. One item at a time, in a stable order.
+"""Read the inputs of a job: arguments, folders, patterns, lines on stdin, manifests, prepared samples. One item at a time, in a stable order.
 
-inputs.py      what a job is given: arguments, stdin or a manifest
+inputs.py      the inputs of a job: arguments, stdin or a manifest
 folders.py     the files in a folder, or of a pattern
 manifests.py   the rows of a manifest
 archives.py    the samples in a tar shard or a prepared HDF5 file

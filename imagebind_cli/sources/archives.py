@@ -51,7 +51,7 @@ def _sample(entry: Entry, modalities: Modalities, place: str) -> Item | Failure:
     if missing:
         return Failure(id, f"no {missing[0]} in this sample of {place}; it has {', '.join(entry.parts)}")
     if not about and any(isinstance(whole_source(payload), Prepared) for payload in given.values()):
-        return Failure(entry.key, f"this sample of {place} is not whole")
+        return Failure(entry.key, f"this sample of {place} is incomplete")
     return Item(id, payload_of(given), {key: value for key, value in about.items() if key not in ("id", *BESIDE)})
 
 
@@ -94,7 +94,7 @@ def samples_in(path: str, head: bytes, modalities: Modalities) -> Iterator[Item 
 
 
 def read_head(path: str) -> bytes:
-    """Return the first bytes of a file; none where it is not one or cannot be opened, which its reader reports."""
+    """Return the first bytes of a file; none for what is not a file or cannot be opened, which its reader reports."""
     try:
         if not os.path.isfile(path):
             return b""

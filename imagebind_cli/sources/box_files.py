@@ -64,7 +64,7 @@ class BoxFile:
     def left_out(self) -> Iterator[str]:
         """Say how many pictures `items` leaves out."""
         if without := len(self.pictures) - len(self):
-            yield f"{self.path}: left out, as without a box: {without:,} of {len(self.pictures):,} pictures"
+            yield f"{self.path}: left out, since they have no box: {without:,} of {len(self.pictures):,} pictures"
 
     def attach(self, items: Iterable[Item | Failure]) -> Iterator[Item | Failure]:
         """Give inputs their regions. An input is the picture of which a name is the end of its path; one without boxes is a failure."""
@@ -89,7 +89,7 @@ class BoxFile:
         if picture.fault:
             return Failure(item.id, f"{self.path}: {picture.fault}")
         if not picture.regions:
-            return Failure(item.id, f"{self.path} has no box of it")
+            return Failure(item.id, f"{self.path} has no box for it")
         return replace(item, payload=Regions(item.payload, picture.regions))
 
     def __len__(self) -> int:
@@ -120,15 +120,17 @@ def read_boxes(path: Path | str, modality: str, pictures: Path | str | None = No
         raise UsageError(f"{modality} has no regions; boxes are of image, depth or thermal")
     if path.suffix.lower() in TABLES:
         if pictures is not None:
-            raise UsageError("--pictures are those of a list of detections; a table of boxes names its own")
+            raise UsageError("--pictures goes with a list of detections; a table of boxes names its own")
         return _read_table(path, modality, columns)
     document = read_json(path, LARGEST, _used)
     if not isinstance(document, list):
         if pictures is not None:
-            raise UsageError(f"--pictures are those of a list of detections; {path} has pictures of its own")
+            raise UsageError(f"--pictures goes with a list of detections; {path} has pictures of its own")
         return _read_coco(path, path, document, _list_of(path, document, "annotations"))
     if pictures is None:
-        raise UsageError(f"{path} is a list, of detections, which know pictures by number: name the JSON that has them with --pictures")
+        raise UsageError(
+            f"{path} is a list of detections, which give their pictures by number; name the JSON that lists these with --pictures"
+        )
     return _read_coco(path, Path(pictures), read_json(Path(pictures), LARGEST, _used), document)
 
 
@@ -224,7 +226,7 @@ def _read_table(path: Path, modality: str, columns: Mapping[str, str] | None) ->
         id = str(cells.get("id", name))
         picture = pictures.setdefault(id, BoxedPicture(id, name))
         if isinstance(row, BadRow) or name != picture.name:
-            why = row.reason if isinstance(row, BadRow) else f"the id {id!r} is of {picture.name!r} in a row before"
+            why = row.reason if isinstance(row, BadRow) else f"the id {id!r} belongs to {picture.name!r} in an earlier row"
             picture.fault = picture.fault or f"line {number}: {why}"
             continue
         try:

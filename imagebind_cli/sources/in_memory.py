@@ -20,7 +20,7 @@ def is_in_memory(payload: Any) -> bool:
 
 
 def as_source(payload: Any, face: Face) -> Any:
-    """Convert a payload in memory to what the modality's reader takes.
+    """Convert a payload in memory to the form that the modality's reader takes.
 
     Args:
         payload: the bytes of a file; `{"bytes": …, "path": …}`, as a column of `datasets` gives it with `decode=False`, where bytes take

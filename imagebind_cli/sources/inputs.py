@@ -1,4 +1,4 @@
-"""Hold the inputs of a job as one value: arguments, lines of stdin, or a manifest."""
+"""The inputs of a job as one value: arguments, lines of stdin, or a manifest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from imagebind_cli.tabular import BadRow, encoding_fault, json_object
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of a job. Nothing is opened before their items are asked for.
+    """The inputs of a job. Nothing is opened before their items are requested.
 
     arguments: files, folders, patterns or sentences; `-` for stdin. manifest: a JSONL, CSV or TSV file of the inputs, in their place.
     columns: names to give to its columns, as in `tabular.read_rows`. stdin: what `-` reads; nul: its entries end with a NUL byte.
@@ -72,17 +72,17 @@ class Inputs:
         if self.boxes is not None and "tiles" in options.chosen:
             raise OptionError("tiles divide whole pictures; leave out tiles if boxes are given", ["tiles"])
         if self.boxes is None and "region_shape" in options.chosen:
-            raise OptionError("region_shape is of boxes; give --boxes FILE", ["region_shape"])
+            raise OptionError("region_shape is for boxes; give --boxes FILE", ["region_shape"])
 
     def record(self) -> dict[str, Any]:
-        """Return what the record of how vectors are made says of these inputs: whether they have boxes."""
+        """Return the entries on these inputs for the record of how vectors are made: whether they have boxes."""
         return {} if self.boxes is None else {"boxes": True}
 
     def items(self, modalities: Modalities, skips: Skips | None = None, frames: bool = False) -> Iterator[Item | Failure]:
         """Yield the items in order, as `from_manifest` or `from_arguments` does.
 
         Args:
-            modalities: to read of each item. skips: checks whether to skip a file, before it is opened.
+            modalities: to read from each item. skips: checks whether to skip a file, before it is opened.
             frames: a folder is one item, the frames of a video.
         """
         if self.listed is not None:
@@ -177,7 +177,7 @@ def from_stream(
     """
     head = stream.peek(1)[:512] if hasattr(stream, "peek") else b""  # what has come, without waiting for more
     if warn and not head and hasattr(stream, "peek"):
-        warn("stdin is empty: there was nothing to read")
+        warn("stdin is empty: there are no inputs")
     if not nul:
         if is_shard(head):
             yield from from_shard(stream, modalities, "stdin")

@@ -52,7 +52,9 @@ class Stretch:
                 raise ValueError
         except ValueError:
             given = ", ".join(f"{name} {value!r}" for name in ("start", "end") if (value := getattr(self, name)) is not None)
-            raise ValueError(f"start and end are seconds, as 90.5, from 0 on and the start before the end; this has {given}") from None
+            raise ValueError(
+                f"start and end are seconds of 0 or more, such as 90.5, with the start before the end; this has {given}"
+            ) from None
         object.__setattr__(self, "start", start)
         object.__setattr__(self, "end", end)
 
@@ -109,7 +111,7 @@ def as_sentence(text: str) -> Item | Failure:
 
 
 def reason(error: BaseException) -> str:
-    """Return why an input failed, in one line and without its name, which the caller prints."""
+    """Return why an input failed, in one line, without its name, which the caller prints."""
     if isinstance(error, MemoryError):
         return "does not fit into memory"
     if isinstance(error, OSError) and error.strerror:
@@ -130,7 +132,7 @@ Skips = Callable[[str], bool]
 
 
 def kept_beside(item: Item, modalities: Modalities) -> dict[str, Any]:
-    """Return what is stored beside an item's id: the rest of its row, and by modality each path or sentence that the id does not give."""
+    """Return the data stored beside an item's id: the rest of its row, and by modality each path or sentence that differs from the id."""
     given = item.payload if isinstance(item.payload, dict) else {modalities[0]: item.payload}
     read = {modality: whole_source(part) for modality, part in given.items()}
     return {modality: part for modality, part in read.items() if isinstance(part, str) and part != item.id} | item.meta

@@ -49,7 +49,7 @@ def from_row(row: dict[str, Any], modalities: Modalities, place: str, folder: st
             why = (
                 f"no {modality!r} in this row; it has {', '.join(row) or 'nothing'}"
                 if value is None
-                else f"{modality} is {value!r}, no string"
+                else f"{modality} is {value!r}, not a string"
             )
             return Failure(place, why) if id is None else Failure(str(id), f"{place}: {why}")
     paths = {modality: row[modality] if face(modality).text else join_path(folder, row[modality]) for modality in modalities}

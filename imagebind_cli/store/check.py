@@ -25,10 +25,10 @@ NAMED = 5  # rows that are named for each kind of finding; the others are counte
 
 
 def findings(path: Path, note: Callable[[str], None] = lambda line: None) -> Iterator[str]:
-    """Yield a line for each finding; none for a store that is whole and clean. The `.jsonl` beside a `.npy` means that store.
+    """Yield a line for each finding; none for a store that is complete and undamaged. The `.jsonl` beside a `.npy` means that store.
 
     Args:
-        note: called with what is not a fault: that rows have no checksums.
+        note: called with remarks that are not faults: that rows have no checksums.
     """
     try:
         if path.suffix == ".jsonl" and path.is_file() and (vectors := lacks_vectors(path)) and vectors.exists():

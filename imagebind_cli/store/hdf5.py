@@ -90,7 +90,7 @@ class StoreHDF5Writer:
             except UserError:
                 raise
             except Exception as error:  # h5py raises many kinds on a damaged file
-                raise UserError(f"{path}: not a store of imagebind embed, or not whole: {first_line(error)}") from None
+                raise UserError(f"{path}: not a store of imagebind embed, or incomplete: {first_line(error)}") from None
         except BaseException:
             self.release()
             raise
@@ -261,7 +261,7 @@ def _check_own(file: Any) -> None:
     for name in file:
         link = file.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink) or file[name].is_virtual or file[name].external:
-            raise ValueError(f"its {name} lies in another file")
+            raise ValueError(f"its {name} is in another file")
 
 
 def _others(ids: Sequence[bytes], spans: np.ndarray, metas: Sequence[bytes], clocks: Sequence[str | None]) -> Iterator[tuple[bytes, ...]]:

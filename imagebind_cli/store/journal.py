@@ -26,7 +26,7 @@ HEADER = struct.Struct("<16sQ?QQII")
 
 @dataclass(frozen=True)
 class Undo:
-    """What restores a file to its last commit: its length then, and the old content of pages by their number."""
+    """The data that restore a file to its last commit: its length then, and the old content of pages by their number."""
 
     length: int
     pages: dict[int, bytes]

@@ -120,7 +120,7 @@ class StoreReader:
 
     @property
     def sealed(self) -> bool:
-        """Tell whether the provenance has a checksum."""
+        """Check whether the provenance has a checksum."""
         return self._source.sealed
 
     def items(self) -> Iterator[list[Row]]:
@@ -234,7 +234,7 @@ def open_store(path: Path | str) -> StoreReader:
     """Open a store of any format to read, or those that match a pattern, `photos-*-of-00004.h5`, as one.
 
     Raises:
-        UserError: it does not exist, is not a store of `imagebind embed`, or is not whole; the provenance of several differs.
+        UserError: it does not exist, is not a store of `imagebind embed`, or is incomplete; the provenance of several differs.
     """
     path = Path(path)
     if path.exists() or not glob.has_magic(str(path)):
@@ -293,7 +293,7 @@ def _whole(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # the standard library, numpy and h5py raise many kinds for files that are broken
-        raise UserError(f"{path}: not a whole store: {first_line(error)}") from None
+        raise UserError(f"{path}: not a complete store: {first_line(error)}") from None
 
 
 def _kind(path: Path) -> str | None:

@@ -27,7 +27,7 @@ BLOCK_ROWS = 8192  # most rows of a block, where the format does not say
 
 
 class Source(Protocol):
-    """A store's file, open for reading.
+    """The file of a store, open for reading.
 
     provenance: how its vectors were made. sealed: whether that has a checksum. count: how many rows it has. hidden: numbers of the replaced
     rows, in rising order.
@@ -87,7 +87,7 @@ class Views:
 
 
 def release(rows: np.ndarray) -> None:
-    """Let go of the memory of rows that are mapped from a file; they are read again when they are needed."""
+    """Release the memory of rows that are mapped from a file; they are read again when they are needed."""
     behind: object = rows
     while behind is not None and not isinstance(behind, mmap.mmap):
         behind = behind.obj if isinstance(behind, memoryview) else getattr(behind, "base", None)

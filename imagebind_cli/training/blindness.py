@@ -1,4 +1,4 @@
-"""Make an anchor blind to what the other modality cannot see, by averaging its vectors over such changes (docs/blind-anchor.md).
+"""Make an anchor blind to what the other modality cannot perceive, by averaging its vectors over such changes (docs/blind-anchor.md).
 
 Depth and thermal maps do not show the colour of a thing, but a frozen image encoder puts it into every target. A target averaged over
 colourings keeps what they share. The encoder itself is not changed, and its vectors of other data stay as they are.

@@ -76,7 +76,7 @@ def mean_over_processes(values: Tensor) -> Tensor:
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has reached this point."""
     if world() > 1:
         dist.barrier()
 

@@ -21,7 +21,7 @@ TIMED = tuple(face.name for face in FACES if face.windowed)  # modalities of whi
 
 @dataclass(frozen=True)
 class PairInput:
-    """How to read one modality of a pair.
+    """How one modality of a pair is read.
 
     config: of its encoder. options: of its reader. augment: None to change nothing.
     """

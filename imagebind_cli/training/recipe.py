@@ -30,8 +30,9 @@ class RecipeError(UserError):
 
 @dataclass(frozen=True)
 class LossTraits:
-    """Describe a training loss to other files. `loss.PairLoss` computes it, and has a case for it where it has parameters of its own, where it
-    needs no other pairs, and where it scores rows.
+    """The properties of a training loss that other files need. `loss.PairLoss` computes the loss.
+
+    `PairLoss` has a case for a loss that has parameters of its own or needs no other pairs, and one where it scores rows.
 
     negatives: it compares a pair with the other pairs of its batch. guessing: it is near ln(batch) where nothing is learnt.
     """
@@ -100,7 +101,7 @@ class AugmentRecipe(RecipeTable):
 
 
 class AnchorRecipe(RecipeTable):
-    """The part of a frozen, cached anchor that the other side cannot know (docs/blind-anchor.md).
+    """The part of a frozen, cached anchor that the other modality cannot perceive (docs/blind-anchor.md).
 
     blind: names of `BLIND`; a target is the mean of the anchor's own unit vectors over such changes, made unit again. variants: how many
     vectors are averaged, that of the unchanged sample among them.
@@ -135,7 +136,7 @@ class TeacherRecipe(RecipeTable):
 
     @property
     def weights(self) -> dict[str, float]:
-        """The losses that count, with their weights."""
+        """The losses with a weight above 0, with their weights."""
         return {name: weight for name in ("cosine", "relational", "infonce") if (weight := getattr(self, name))}
 
 

@@ -343,5 +343,5 @@ def _locked(place: Path) -> Iterator[None]:
     if distributed.rank():
         yield
         return
-    with locked(place / ".lock", busy=f"{place}: another run is at work here"):
+    with locked(place / ".lock", busy=f"{place}: another run is using this folder"):
         yield

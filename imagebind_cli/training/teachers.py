@@ -117,7 +117,7 @@ def check_teacher(pair: PairRecipe, data: PairData, number: int, dim: int) -> No
 
 
 def teacher_record(pair: PairRecipe, data: PairData, number: int) -> dict[str, str]:
-    """Return what `run.json` records of a teacher: `model`, and the fingerprint of its weights or the SHA-256 of its vectors."""
+    """Return the record of a teacher in `run.json`: `model`, and the fingerprint of its weights or the SHA-256 of its vectors."""
     assert pair.teacher is not None
     if is_vector_file(pair.teacher.model):
         digest = hashlib.sha256(_stored_vectors(pair.teacher.model, data.ids(number)).tobytes()).hexdigest()

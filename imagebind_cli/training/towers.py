@@ -56,7 +56,7 @@ class Tower:
         return self.recipe.train != "none"
 
     def train(self) -> None:
-        """Put what trains into training mode."""
+        """Put the parts that train into training mode."""
         set_training(self.encoder, self.recipe, True)
 
     def eval(self) -> None:

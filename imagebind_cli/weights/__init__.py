@@ -1,4 +1,4 @@
-"""Model weights: find those that a name means, read them from files, and fetch them to this machine. Imports nothing by itself.
+"""Model weights: find those behind a name, read them from files, and fetch them to this machine. Imports nothing by itself.
 
 find.py            a name, folder, file or address to its checkpoint
 checkpoint.py      the weights behind a model, one encoder read at a time; `convert` writes them as a model folder

@@ -49,7 +49,7 @@ class Checkpoint:
 
     @property
     def untrained(self) -> bool:
-        """Whether the weights are made by rule, so that nearness between modalities means nothing."""
+        """Whether the weights are generated and not trained, so that nearness between modalities means nothing."""
         return self.config.rule_seed is not None
 
     def fingerprint(self, encoder: str) -> str:
@@ -270,7 +270,7 @@ def _shapes(parts: Mapping[str, Shape | None]) -> str:
 
 
 def join(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
-    """Make one model of the encoders of several, which must be of one space: of one family, with equal vectors of text.
+    """Join the encoders of several models into one, which must have one space: be of one family, with equal vectors of text.
 
     An encoder that several have is taken from the first; they may differ in the logit scale alone.
 

@@ -1,4 +1,4 @@
-"""List models, describe one, and check that its files are still what was recorded."""
+"""List models, describe one, and check that its files still match their records."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def describe_model(found: Checkpoint) -> dict[str, Any]:
 
 
 def source_record(found: Checkpoint) -> dict[str, Any]:
-    """Return where a model's weights are from, for the record of what is made of it."""
+    """Return where a model's weights are from, for the records of models made from it."""
     record: dict[str, Any] = {"from": found.place, **read_origin(_folder_of(found))}
     if (path := Path(found.place)).is_file():
         record["sha256"] = file_hash(path)
@@ -104,7 +104,7 @@ def count_recorded_files(found: Checkpoint) -> int:
 
 
 def differing_files(found: Checkpoint) -> Iterator[str]:
-    """Read every recorded file of a model, and yield a line for each that is not what was fetched or converted."""
+    """Read every recorded file of a model, and yield a line for each that differs from its record."""
     folder = _folder_of(found)
     with suppress(FileNotFoundError):
         try:

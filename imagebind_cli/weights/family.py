@@ -1,4 +1,4 @@
-"""What a family of models says of itself: how its files are published, and where its inputs and stems differ from ImageBind's."""
+"""The description of a family of models: how its files are published, and where its inputs and stems differ from ImageBind's."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Fetch one file over HTTP: retried, continued where it broke off, and moved into place once it is complete and checked.
+"""Fetch one file over HTTP: retry, continue where a download broke off, and move the file into place once it is complete and checked.
 
-It grows as `NAME.partial` beside `NAME.partial.json`, which records its address and the SHA-256 of what has come. A part is compared
+It grows as `NAME.partial` beside `NAME.partial.json`, which records its address and the SHA-256 of the part so far. A part is compared
 with that record before it is continued, so that a damaged part never becomes a file.
 """
 
@@ -93,7 +93,7 @@ def fetch_file(file: RemoteFile, folder: Path, headers: Mapping[str, str], progr
     if fault:
         partial.unlink()
         sidecar.unlink()
-        raise UserError(f"{shown}: {fault}; what came was removed")
+        raise UserError(f"{shown}: {fault}; the received data was removed")
     put_in_place(partial, target)
     sidecar.unlink()
     return {"size": file_size(target), "sha256": sha256}
@@ -123,7 +123,7 @@ def _receive(file: RemoteFile, partial: Path, sidecar: Path, headers: Mapping[st
         if total is None:
             total = record["size"] if start else file.size
         if total is None and not file.sha256 and not response.chunked:
-            raise UserError(f"{shown}: the server does not say how long the file is, so a cut could not be noticed")
+            raise UserError(f"{shown}: the server does not say how long the file is, so a truncated download could not be detected")
         check_room(partial.parent, (total or 0) - start)
         with open(partial, "ab" if start else "wb", opener=open_no_link) as grown:
             if not start:
@@ -185,9 +185,9 @@ def _content_fault(path: Path, name: str) -> str:
         head = file.read(512)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if (text.startswith(PAGES) or (text.startswith(b"<!--") and b"<html" in text)) and not name.endswith((".md", ".html")):
-        return "came as an HTML page, such as a login or an error, and not as the file"
+        return "was sent as an HTML page, such as a login or an error, instead of the file"
     if head.startswith(b"\x1f\x8b") and not name.endswith("gz"):
-        return "came compressed with gzip, and not as the file"
+        return "was sent compressed with gzip, not as it is"
     if name.endswith(".json") and not text.startswith((b"{", b"[")):
         return "is not JSON"
     if name.endswith((".pth", ".pt", ".bin")) and not head.startswith((b"PK", b"\x80")):
@@ -279,8 +279,10 @@ def split_address(address: str) -> SplitResult:
 
 
 def public_address(text: str) -> str:
-    """Return an address, or what a server said, as it may be shown and recorded: at most 500 characters on one line, without passwords in
-    addresses, and without the values of tokens and signatures."""
+    """Return an address, or a text from a server, as it may be shown and recorded.
+
+    It has at most 500 characters on one line, without passwords in addresses, and without the values of tokens and signatures.
+    """
     return escaped(SECRET.sub(r"\1…", LOGIN.sub("…@", text))[:500])
 
 
@@ -291,7 +293,7 @@ def is_safe_name(name: str) -> bool:
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Raise a UserError where the disk has fewer bytes free than are needed."""
+    """Raise a UserError if the disk has fewer bytes free than are needed."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(f"{folder}: {needed:,} bytes are needed and {free:,} are free")

@@ -1,4 +1,4 @@
-"""Find the weights that a name, folder, file or address means, and what their encoders take as input; no weights are read."""
+"""Find the weights behind a name, folder, file or address, and the inputs of their encoders; no weights are read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def default_name() -> str:
 
 
 def find_checkpoint(model: ModelLike | None = None, config: ConfigLike | None = None) -> Checkpoint:
-    """Find the checkpoint behind any form of `--model`; nothing is read from it yet.
+    """Find the checkpoint for any form of `--model`; nothing is read from it yet.
 
     Args:
         model: a name (`huge`, `tiny`, one that a family publishes), a folder, a weight file, `hf://owner/repo`, or published-format tensors
@@ -119,7 +119,7 @@ def _folder(folder: Path, config: ModelConfig | ForeignConfig | None) -> Checkpo
 
 
 def shape_of(model: str) -> ModelConfig:
-    """Return what a model consists of, without its weights: a config JSON is enough, and a named model need not be on this machine.
+    """Return the config of a model, without its weights: a config JSON is enough, and a named model need not be on this machine.
 
     Raises:
         UserError: no such model, or no config.
@@ -133,7 +133,7 @@ def shape_of(model: str) -> ModelConfig:
 
 
 def input_configs(model: str | None, modalities: Sequence[str]) -> dict[str, EncoderConfig]:
-    """Return what a model's encoders take as input, by modality; like `shape_of`, without weights."""
+    """Return the inputs that a model's encoders take, by modality; like `shape_of`, without weights."""
     name = model or default_name()
     encoders = shape_of(name).encoders
     faces = [registry.face(modality) for modality in modalities]

@@ -82,7 +82,7 @@ def config_by(layout: WeightLayout, config: ForeignConfig, tensors: Mapping[str,
 
 
 def layout_of(names: Collection[str], values: Mapping[str, Any] | None = None) -> WeightLayout:
-    """Return the layout of a weight file, by the names of its tensors and the values of its config; ImageBind's where nothing tells.
+    """Return the layout of a weight file, by the names of its tensors and the values of its config; ImageBind's if nothing decides.
 
     Two families may publish under the same names: then the values decide.
     """

@@ -62,7 +62,7 @@ def list_files(place: str) -> tuple[str, list[RemoteFile]]:
     except GatedRepoError as problem:
         raise UserError(f"{place}: access is granted on {public_address(hub.endpoint)}/{repository}; then `hf auth login`") from problem
     except RepositoryNotFoundError as problem:
-        raise UserError(f"{place}: no such model, or a private one and no `hf auth login`") from problem
+        raise UserError(f"{place}: no such model, or a private one that needs `hf auth login`") from problem
     except RevisionNotFoundError as problem:
         raise UserError(f"{place}: the model has no revision {revision}") from problem
     except Exception as problem:  # its HTTP client's own errors (the client has changed before), or an answer of another shape

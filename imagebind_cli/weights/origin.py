@@ -18,7 +18,7 @@ ORIGIN = "origin.json"
 
 
 class FileRecord(TypedDict):
-    """Record a file's size and hash. encoder: in a training run's folder, whose weights it holds."""
+    """A file's size and hash. encoder: in a training run's folder, whose weights it holds."""
 
     size: int
     sha256: str
@@ -26,7 +26,7 @@ class FileRecord(TypedDict):
 
 
 class OriginRecord(TypedDict, total=False):
-    """Hold the content of `origin.json`."""
+    """The content of `origin.json`."""
 
     address: str
     mirror: str
@@ -36,7 +36,7 @@ class OriginRecord(TypedDict, total=False):
 
 
 class PartRecord(TypedDict, total=False):
-    """Hold the content of the record beside a partial download."""
+    """The content of the record beside a partial download."""
 
     source: str
     validator: str | None

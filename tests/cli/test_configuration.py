@@ -158,7 +158,7 @@ def test_doctor_says_what_is_in_force(here: Run, monkeypatch: pytest.MonkeyPatch
     assert report["unknown_variables"] == ["IMAGEBIND_EMBED_BATCHSIZE (did you mean IMAGEBIND_EMBED_BATCH_SIZE?)"]
     plain = here("doctor").out.decode()
     assert "imagebind.toml: [embed] batch_size = 3" in plain
-    assert "mean nothing: IMAGEBIND_EMBED_BATCHSIZE" in plain
+    assert "have no effect: IMAGEBIND_EMBED_BATCHSIZE" in plain
     assert "secret" not in plain
     Path("imagebind.toml").write_text("[embed]\nbatch = 3\n")
     done = here("doctor --json")

@@ -839,7 +839,7 @@ def test_a_stdin_with_nothing_in_it_is_said(embed: Run) -> None:
     for arguments in ([], ["-"], ["-0"]):
         run = embed("image", *arguments, stdin=b"")
         assert (run.code, run.out) == (0, b"")
-        assert run.notices == ["imagebind: stdin is empty: there was nothing to read"]
+        assert run.notices == ["imagebind: stdin is empty: there are no inputs"]
 
 
 def test_no_inputs_with_a_closed_stdin_is_a_usage_error(embed: Run) -> None:

@@ -133,11 +133,11 @@ def test_wrong_usage_is_refused(locate: Locate) -> None:
     refused(locate("image", "a.png"), "give a query")
     refused(locate("image", "a.png", "--text", "a", "--fine", "--method", "crops"), "--fine is --method both")
     refused(locate("image", "a.png", "--text", "a", "--queries", "b"), "or --queries FILE")
-    refused(locate("image", "a.png", "--queries", "b", "--weights", "1"), "--weights are of queries")
+    refused(locate("image", "a.png", "--queries", "b", "--weights", "1"), "--weights are for queries")
     refused(locate("image", "a.png", "--text", "a", "--weights", "1,2"), "2 --weights for 1 queries")
     refused(locate("image", "a.png", "--text", "a", "--size", "30"), "a multiple of")
     refused(locate("image", "a.png", "--text", "a", "--clips", "3"), "image has no option 'clips', which is for videos")
-    refused(locate("text", "a.png", "--text", "a"), "text has no places")
+    refused(locate("text", "a.png", "--text", "a"), "text cannot be located")
     refused(locate("audio", "a.wav", "--text", "a", "--fine"), "located by shares")
     refused(locate("smell", "a.png", "--text", "a"), "unknown modality 'smell'")
 

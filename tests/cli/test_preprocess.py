@@ -554,7 +554,7 @@ def test_an_id_prepared_of_another_stretch_is_a_failure(here: Run, tmp_path: Pat
     assert (again.code, "1 there already" in again.err) == (0, True), again.err
     other = here("preprocess", "audio", "--manifest", "other.jsonl", "-o", output)
     assert other.code == 1
-    assert "k: this id is there already, of another stretch; give each its own" in other.err
+    assert "k: this id was already used for another stretch; give each stretch its own id" in other.err
 
 
 def test_seconds_of_a_picture_are_no_stretch(here: Run, tmp_path: Path) -> None:

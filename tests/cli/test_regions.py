@@ -141,7 +141,7 @@ def test_suppression_is_of_regions_alone(imagebind: Run, folder: Path) -> None:
     both = imagebind("retrieve", "whole.h5", "r.h5", "--vector", "q.npy", "--nms", "0.1").rows
     assert [row.get("box") for row in both].count(None) == 2  # rows of whole pictures all stay
     assert len(both) == 3
-    refused(imagebind("retrieve", "whole.h5", "r.h5", "--pairs", "ids", "--nms", "0.5"), "--nms is of a search")
+    refused(imagebind("retrieve", "whole.h5", "r.h5", "--pairs", "ids", "--nms", "0.5"), "--nms is for a search")
 
 
 def test_a_query_of_tiled_pictures_is_a_whole_one_unless_tiles_are_asked_for(imagebind: Run, folder: Path) -> None:

@@ -91,7 +91,7 @@ def test_every_store_format_gives_the_answers_of_a_full_sort(retrieve: Run, fold
     assert [row["rank"] for row in run.rows] == list(range(1, 8))
     assert {(row["query"], row["modality"], row["store"]) for row in run.rows} == {("query.npy", "image", f"a{ending}")}
     (notice,) = run.notices
-    assert "assumed: the vectors in query.npy" in notice
+    assert "assumed: query.npy does not say which model its vectors are from" in notice
     assert "model 'made'" in notice
 
 
@@ -396,7 +396,7 @@ def test_rows_of_a_table_ask_and_one_that_may_be_meant_otherwise_does_not(retrie
     assert "imagebind: none.txt: holds no queries" in retrieve(pictures, "--queries", "none.txt").notices
     run = retrieve(pictures, "--queries", "-", stdin=b"")
     assert (run.code, run.out) == (0, b"")
-    assert "imagebind: stdin is empty: there was nothing to ask" in run.notices
+    assert "imagebind: stdin is empty: there are no queries" in run.notices
 
 
 def test_columns_of_pairs_go_by_other_names(retrieve: Run, folder: Path) -> None:
@@ -507,7 +507,7 @@ def test_what_cannot_be_asked_is_a_usage_error(retrieve: Run, folder: Path) -> N
         ([place, "--like", "item001", "--focal", "500"], ["no query here has an option 'focal'"]),
         ([place, "--like", "item001", "-k", "0"], ["-k"]),
         ([place, "--like", "item001", "--modality", "smell"], ["smell"]),
-        ([place, "--pairs", "ids"], ["--pairs is of two stores; 1 are given"]),
+        ([place, "--pairs", "ids"], ["--pairs takes two stores; 1 are given"]),
     ]:
         told_once(retrieve(*arguments), *words, code=2)
 
@@ -545,7 +545,7 @@ def test_what_cannot_be_done_is_told_in_one_line(retrieve: Run, folder: Path, mo
         ([place, "--text", "a dog"], ["no model 'made'"]),
         (["none.npy", "--like", "a"], ["none.npy: no such store"]),
         (["text.txt", "--like", "a"], ["text.txt: not a store"]),
-        ([torn, "--like", "item001"], ["torn.safetensors", "not a whole store"]),
+        ([torn, "--like", "item001"], ["torn.safetensors", "not a complete store"]),
     ]:
         told_once(retrieve(*arguments), *words)
     run = retrieve(place, "--vector", "zero.npy")
@@ -705,7 +705,7 @@ def test_an_index_of_what_was_is_made_again(retrieve: Run, folder: Path) -> None
     assert run.out == retrieve(place, "--like", "item001").out
     Path("a.npy.flat.faiss").write_bytes(b"torn")
     run = retrieve(place, "--like", "item001", "--index", "flat")
-    assert "imagebind: a.npy.flat.faiss: not whole; building it again" in run.notices
+    assert "imagebind: a.npy.flat.faiss: incomplete; building it again" in run.notices
     assert run.out == retrieve(place, "--like", "item001").out
 
 
@@ -836,7 +836,7 @@ def test_what_is_of_a_search_is_refused_with_pairs(retrieve: Run, folder: Path, 
     store(Path("b.npy"), "audio", names(5))
     run = retrieve("a.npy", "b.npy", "--pairs", "ids", *given)
     assert (run.code, run.out) == (2, b"")
-    assert f"{given[0]} is of a search" in " ".join(run.err.split())
+    assert f"{given[0]} is for a search" in " ".join(run.err.split())
     assert not Path("p.html").exists()
 
 

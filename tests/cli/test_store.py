@@ -382,7 +382,7 @@ def forget_the_model(path: Path) -> None:
         (spoil_ids, ["row 2 ('another.png'): its hash is another id's"]),
         (repeat_an_id, ["'0.png' comes 2 times"]),
         (repeat_a_window, ["row 1 ('0.png'): its window comes 2 times", "row 3 ('0.png'): its window ends before it starts"]),
-        (drop_a_span, ["not a whole store: its spans are float64 (4, 2); float64 (5, 2) is needed"]),
+        (drop_a_span, ["not a complete store: its spans are float64 (4, 2); float64 (5, 2) is needed"]),
         (forget_the_model, ["does not say with what weights it was made"]),
     ],
 )

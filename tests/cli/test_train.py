@@ -451,7 +451,7 @@ def test_a_flipped_bit_of_the_metrics_is_reported_and_stops_nothing(imagebind, f
 
 
 def test_one_run_in_a_folder_at_a_time(flags, tmp_path):
-    with training_run._locked(tmp_path), pytest.raises(UserError, match="another run is at work here"), training_run._locked(tmp_path):
+    with training_run._locked(tmp_path), pytest.raises(UserError, match="another run is using this folder"), training_run._locked(tmp_path):
         pass
 
 

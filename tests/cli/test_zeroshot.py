@@ -93,7 +93,7 @@ def test_class_vectors_kept_in_a_store_give_the_same_rows(zeroshot: Run, embed: 
         "audio", *given, *paths, "--labels", "dog|puppy,a bee,pet=dog|cat", "--templates", "audio", "--save-classes", "names.npy"
     )
     assert direct.code == 0
-    assert any("'dog' stands for more than one class" in line for line in direct.notices)
+    assert any("'dog' is that of more than one class" in line for line in direct.notices)
     assert embed("audio", *paths, "-o", "sounds.h5", "--batch-size", 1).code == 0
     again = zeroshot("audio", "sounds.h5", "--classes", "names.npy")
     assert (again.code, again.notices) == (0, [])
@@ -475,7 +475,7 @@ def test_what_cannot_be_done_is_told_in_one_line(
         (("audio", "items.h5", "--labels", "a,b", "--model", "tiny"), "made with weights '2:aaaaaaaaaaaaaaaa' of 'made'; model 'tiny' has"),
         (("audio", "wrong.h5", "--labels", "a,b", "--device", "cpu"), "made with weights '2:ffffffffffffffff' of 'tiny'; model 'tiny' has"),
         (("audio", "old.h5", "--labels", "a,b", "--device", "cpu"), "old.h5: made by an earlier version of imagebind"),
-        (("audio", "items.h5", "--labels", "a,b,a"), "class 'a' is there twice"),
+        (("audio", "items.h5", "--labels", "a,b,a"), "class 'a' is listed twice"),
         (("audio", "items.h5", "--labels", "a,b", "--templates", "none.txt"), "templates 'none.txt': no such file"),
         ((*with_classes, "--truth", "unknown.csv"), "its true label 'bea' is none of the 3 classes; the nearest is 'bee'"),
         ((*with_classes, "--truth", "unlike.csv"), "they are ant, bee, cow; --labels '001 - XYZ=NAME' gives a class that label"),
@@ -518,8 +518,11 @@ def test_what_cannot_be_done_is_told_in_one_line(
         (("audio", "items.h5", "--labels", "a,b", "--class-by", "id"), "it belongs to --classes"),
         (("audio", "items.h5", "--labels", "a,b", "--root", "."), "only a --suite takes it"),
         (("audio", "items.h5", "--shots", 2), "give --truth"),
-        (("audio", "items.h5", "--shots", 2, "--truth", "folder", "--templates", "clip"), "a probe has no use for it"),
-        (("audio", "items.h5", "--labels", "a,b", "--truth", "folder", "--pool", "none"), "the truth is of whole items; leave it out"),
+        (("audio", "items.h5", "--shots", 2, "--truth", "folder", "--templates", "clip"), "a probe does not use it"),
+        (
+            ("audio", "items.h5", "--labels", "a,b", "--truth", "folder", "--pool", "none"),
+            "the truth is about whole items; leave one of them out",
+        ),
         (("audio", "items.h5", "--labels", "a,b", "--focal", 500), "audio has no option 'focal'"),
         (("--suite", "esc50"), "--suite needs --root"),
         (("--suite", "esc50", "--root", ".", "--labels", "a,b"), "a suite has its own"),

@@ -219,10 +219,10 @@ def test_outputs_say_how_many_shares_there_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("--ray-address", "a:1"), "--ray-address is of a cluster; give --engine ray"),
+        (("--ray-address", "a:1"), "--ray-address is for a cluster; give --engine ray"),
         (("--engine", "ray"), "give -o NAME.store"),
-        (("--engine", "ray", "-o", "a.h5", "--shard", "1/2"), "--engine ray has no use for --shard"),
-        (("--engine", "ray", "-o", "a.h5", "--merge", "2"), "--engine ray has no use for --merge"),
+        (("--engine", "ray", "-o", "a.h5", "--shard", "1/2"), "--engine ray does not take --shard"),
+        (("--engine", "ray", "-o", "a.h5", "--merge", "2"), "--engine ray does not take --merge"),
         (("--engine", "ray", "-o", "a.safetensors"), "choose from .jsonl, .npy, .h5, .store"),
     ],
 )

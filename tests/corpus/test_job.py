@@ -122,7 +122,7 @@ def test_what_cannot_be_prepared_is_a_usage_error(photos: Path) -> None:
         ("image", "a.zip", {}, "must end in .tar or .h5"),
         ("smell", "a.tar", {}, "unknown modality 'smell'"),
         (["image", "audio"], "a.tar", {"audio": {"focal": 3}}, "audio has no option 'focal'"),
-        ("image", "a.tar", {"audio": {"clips": 3}}, "options of audio, which is not asked for"),
+        ("image", "a.tar", {"audio": {"clips": 3}}, "options of audio, which is not among the modalities"),
     ):
         with pytest.raises(UsageError, match=why):
             corpus.preprocess(modalities, ["photos"], output, options=chosen)

@@ -150,12 +150,12 @@ def test_other_options_are_refused_with_words(embed: Run, tiny: Any, folder: Pat
     boxes = table({"image": "a.png", "box": [1, 2, 3, 4]})
     for words, arguments in {
         "tiles divide whole pictures; leave out tiles if boxes are given": ["image", "--boxes", boxes, "--tiles", "1/2"],
-        "region-shape is of boxes; give --boxes FILE": ["image", "a.png", "--region-shape", "square"],
+        "region-shape is for boxes; give --boxes FILE": ["image", "a.png", "--region-shape", "square"],
         "video has no option 'tiles', which is for pictures: name the modality image": ["video", "a.png", "--tiles", "1/2"],
         "audio has no option 'tiles'; it has clips": ["audio", "a.png", "--tiles", "1/2"],
         "audio has no regions; boxes are of image, depth or thermal": ["audio", "a.png", "--boxes", boxes],
-        "--pictures are those of a list of detections": ["image", "a.png", "--pictures", boxes],
-        "a live stream has no use for it": ["video", "-", "--live", "--boxes", boxes],
+        "--pictures goes with a list of detections": ["image", "a.png", "--pictures", boxes],
+        "does not apply to a live stream": ["video", "-", "--live", "--boxes", boxes],
     }.items():
         run = embed(*arguments)
         assert (run.code, run.out) == (2, b"")
@@ -191,9 +191,9 @@ def test_each_fault_is_a_line_and_the_others_are_embedded(embed: Run, folder: Pa
     assert sorted(run.notices) == sorted(
         [
             "imagebind: boxes.jsonl:8: no 'image' in this row; it has box",
-            "imagebind: a.png: cut as a box, for lack of a mask: 2 of 3 boxes",
-            "imagebind: a.png: clipped, as reaching outside the picture: 1 of 3 boxes",
-            "imagebind: a.png: left out, as empty or outside the picture: 1 of 3 boxes",
+            "imagebind: a.png: cut as a box, since they have no mask: 2 of 3 boxes",
+            "imagebind: a.png: clipped, since they reach outside the picture: 1 of 3 boxes",
+            "imagebind: a.png: left out, since they are empty or outside the picture: 1 of 3 boxes",
             "imagebind: b.png: none of its 1 boxes has a pixel of the picture, which is 80 x 60",
             "imagebind: c.png: boxes.jsonl: line 5: box x is not x, y, width and height",
             "imagebind: d.png: a mask of 5 x 5 pixels; the picture has 80 x 60",

@@ -587,4 +587,4 @@ def test_a_store_has_one_input_for_an_id(embed: Run, folder: Path) -> None:
     (folder / "m.csv").write_text("id,audio,start,end\nx,a.wav,0,2\nx,a.wav,2,4\nx,a.wav,0,2\n")
     run = embed("audio", "--manifest", "m.csv", "-o", "s.h5")
     assert (run.code, counts(run)) == (1, "1 embedded, 1 failed, 1 repeated")
-    assert "x: this id came before with another input; give each its own" in run.err
+    assert "x: this id was already used for another input; give each input its own id" in run.err

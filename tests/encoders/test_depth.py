@@ -257,7 +257,7 @@ def test_a_grey_maps_largest_value_changes_no_number(tmp_path: Path) -> None:
     for content, message in (
         (files["a.pgm"][:-3], f"ends after {SIZE * SIZE - 2:,} of {SIZE * SIZE:,} pixels"),
         (b"P5 99999 99999 65535\n", "99999 x 99999 pixels; at most 32,000,000 are unpacked"),
-        (b"P2 2 2 65535\n1 2 3 x", "holds other things than numbers behind its header"),
+        (b"P2 2 2 65535\n1 2 3 x", "holds something other than numbers after its header"),
         (b"P2 2 2 200\n1 2 3 700", "holds numbers from 1 to 700; its header says at most 200"),
         (b"P5 2 2 70000\n" + bytes(9), "a largest value of 70000; 1 to 65535 is needed"),
         (b"P7\nWIDTH 2\nHEIGHT 2\nDEPTH 3\nMAXVAL 255\nENDHDR\n" + bytes(12), "a PAM file of 3 channels; one value per pixel is needed"),

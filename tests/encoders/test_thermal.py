@@ -178,7 +178,7 @@ def test_a_range_in_degrees(tmp_path: Path, text: str) -> None:
     np.testing.assert_allclose(plane(path, thermal_range=text), wanted, atol=2e-3)
     refused(
         ramp(10, 60),
-        f"--thermal-range {text} is of temperatures, and its numbers are not; name their unit with --thermal-unit",
+        f"--thermal-range {text} gives temperatures, and the file holds numbers; name their unit with --thermal-unit",
         thermal_range=text,
     )
 
@@ -204,7 +204,7 @@ def test_grey_levels_are_not_taken_for_temperatures(tmp_path: Path) -> None:
             refused(path, f"values of 8 bits are grey levels and not {unit}; leave --thermal-unit out, or {remedy}", thermal_unit=unit)
         refused(
             path,
-            f"--thermal-range 20C:40C is of temperatures, and its grey levels are not; leave the range out, or {remedy}",
+            f"--thermal-range 20C:40C gives temperatures, and the file holds grey levels; leave the range out, or {remedy}",
             thermal_range="20C:40C",
         )
         refused(
@@ -301,7 +301,7 @@ def test_a_tag_for_no_data_is_honoured(tmp_path: Path) -> None:
         np.testing.assert_allclose(sample.tensor[0, 0], whole, atol=4 / SIZE)
     tags[42113] = "none"
     Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo=tags)
-    assert read(tmp_path / "a.tif").notes[0] == "what it gives as having no value, 'none', is not a number and plays no part"
+    assert read(tmp_path / "a.tif").notes[0] == "its code for pixels without a value, 'none', is not a number and is ignored"
 
 
 @pytest.mark.parametrize("extreme", [(0, 0), (slice(None), 0)])

@@ -50,7 +50,7 @@ def test_every_set_in_the_package_can_be_used(name: str) -> None:
     [
         ("", "no templates"),
         ("a {}\na dog\n", "'a dog' has no {}"),
-        ("a {}\n\na {} \n", "'a {}' is there twice"),
+        ("a {}\n\na {} \n", "'a {}' is listed twice"),
         (None, "not one of audio, clip"),
     ],
 )
@@ -92,7 +92,7 @@ def test_names_in_json_are_taken_as_they_are(folder: Path) -> None:
     ("given", "text", "words"),
     [
         ("none.txt", None, "no such file, and one class alone"),
-        ("dog,cat,dog", None, "class 'dog' is there twice"),
+        ("dog,cat,dog", None, "class 'dog' is listed twice"),
         ("dog=,cat", None, "'dog' has an empty name"),
         ("dog|dog,cat", None, "'dog' has a name twice"),
         ("a.txt", "\n\n", "no classes; at least two"),
@@ -102,7 +102,7 @@ def test_names_in_json_are_taken_as_they_are(folder: Path) -> None:
         ("a.json", '"dog"', "a list of names"),
         ("a.toml", "dog", "a.toml: "),
         ("a.csv", "label\ndog\n", "no column 'class'; it has label"),
-        ("a.csv", "class\ndog\ndog\n", "'dog' is there twice"),
+        ("a.csv", "class\ndog\ndog\n", "'dog' is listed twice"),
     ],
 )
 def test_classes_that_cannot_be_told_apart_are_refused(folder: Path, given: str, text: str | None, words: str) -> None:

@@ -121,7 +121,7 @@ def test_a_suite_runs_from_python(tmp_path: Path, tiny: Any) -> None:
     assert result.report.title == "esc50 zero-shot"
     assert result.report.document["published"] == {"top1": 66.9}
     assert [row.id for row in result.rows] == [item.id for item, _, _ in suite.items()]
-    with pytest.raises(UsageError, match="a probe has no use for class options"):
+    with pytest.raises(UsageError, match="a probe does not use class options"):
         run_suite(suite, classes=plain, probe=ProbeOptions(1), model=tiny)
     trees.clotho(tmp_path / "clotho")
     captions = open_suite("clotho", tmp_path / "clotho")

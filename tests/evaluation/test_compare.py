@@ -186,7 +186,7 @@ def test_what_cannot_be_compared_is_raised(pets: Path, tiny: Any) -> None:
     classes = ClassOptions(labels=["cat", "dog"], templates="plain")
     run = partial(classify, ["pets"], "image", classes, TruthOptions("folder"))
     for error, words, call in [
-        (UsageError, "model tiny is there twice", lambda: compare(run, ["tiny", "tiny"])),
+        (UsageError, "model tiny is given twice", lambda: compare(run, ["tiny", "tiny"])),
         (UsageError, "needs two models", lambda: compare(run, ["tiny"])),
         (UserError, "there is no truth", lambda: compare(partial(classify, ["pets"], "image", classes), {"a": tiny, "b": tiny})),
     ]:

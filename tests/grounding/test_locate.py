@@ -322,8 +322,8 @@ def test_a_failure_raises_without_a_listener(folder: Path, mini: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "words"),
     [
-        ("text", {}, "text has no places"),
-        ("imu", {}, "imu has no places"),
+        ("text", {}, "text cannot be located"),
+        ("imu", {}, "imu cannot be located"),
         ("vision", {}, "name one of them"),
         ("audio", {"method": "both"}, "leave the method and the size out"),
         ("audio", {"size": 64}, "leave the method and the size out"),

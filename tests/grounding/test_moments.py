@@ -190,7 +190,7 @@ def test_like_a_second_asks_for_more_of_it_and_not_for_itself(moments: Run) -> N
     run = moments("a.h5", "--like", "a.wav@99")
     assert (run.code, "no window over 99 s; its 12 are between 0 and 13 s" in run.err) == (1, True)
     run = moments("a.h5", "--like", "a.wav")
-    assert (run.code, run.out, "which is no answer to itself" in run.err) == (1, b"", True)
+    assert (run.code, run.out, "which cannot be its own answer" in run.err) == (1, b"", True)
     assert moments("a.h5", "--like", "b.wav@1").code == 1
 
 
@@ -208,7 +208,7 @@ def test_a_store_without_windows_is_refused(moments: Run) -> None:
         ([], 2, "give a query"),
         (["--text", "a", "--queries", "q.npy"], 2, "give a query"),
         (["--queries", "query.npy", "--plot", "p.png"], 2, "--plot draws the scores of one query"),
-        (["--queries", "query.npy", "--weights", "1"], 2, "--weights are of queries given as options"),
+        (["--queries", "query.npy", "--weights", "1"], 2, "--weights are for queries given as options"),
         (["--vector", "query.npy", "--min-length", "-1"], 2, "min-length"),
         (["--vector", "query.npy", "--cut", "no/such"], 1, "--cut takes a folder"),
         (["gone.wav", "--vector", "query.npy"], 1, "gone.wav: no such store or recording"),

@@ -248,7 +248,7 @@ def test_pairs_are_named_by_id_by_stem_or_by_a_file(folder: Path) -> None:
     assert list(by_file.ids) == [("x", "y"), ("w", "v")]
     assert "1 pairs name an id that is not in the stores" in by_file.notes
     store(Path("c.h5"), "audio", ["p/x.wav", "q/x.wav"], rows[:2])
-    with pytest.raises(UserError, match="'p/x.wav' and 'q/x.wav' have one stem"):
+    with pytest.raises(UserError, match="'p/x.wav' and 'q/x.wav' have the same stem"):
         inspect_pairs(["a.h5", "c.h5"], "stem")
     with pytest.raises(UserError, match="no pair has both its items"):
         inspect_pairs(["a.h5", "c.h5"], "ids")

@@ -286,10 +286,10 @@ def test_ten_thousand_windows_take_no_more_memory_than_a_hundred(tiny: Any) -> N
         (["embed", "audio", "-", "--live", "--format", "s16le", "--rate", 16000, "--clips", 3], "needs the whole recording"),
         (
             ["embed", "audio", "-", "--live", "--format", "s16le", "--rate", 16000, "-o", "a.h5"],
-            "--output: a live stream has no use for it",
+            "--output: does not apply to a live stream",
         ),
         (["embed", "audio", "a", "b", "--live"], "--live reads one stream"),
-        (["embed", "audio", "a.wav", "--memory", "a.h5"], "--memory is of a live stream; give --live"),
+        (["embed", "audio", "a.wav", "--memory", "a.h5"], "--memory is for a live stream; give --live"),
     ],
 )
 def test_wrong_usage_is_refused(imagebind: Run, arguments: list[object], reason: str) -> None:

@@ -562,10 +562,10 @@ def test_a_little_past_full_scale_is_usual(tiny: Any, tmp_path: Path, factor: fl
 @pytest.mark.parametrize(
     ("levels", "channels", "words"),
     [
-        ([0, 0, 1, 0, 0, 0], "first", "channel 1 of 6, which is heard, is silent, and channel 3 is not: --channels mix hears all of them"),
-        ([0, 1], "first", "channel 1 of 2, which is heard, is silent, and channel 2 is not: --channels mix hears all of them"),
-        ([1e-4, 0.1], "first", "channel 1 of 2, which is heard, is silent, and channel 2 is not: --channels mix hears all of them"),
-        ([1, -1], "mix", "its 2 channels cancel each other out when mixed: --channels first hears the first"),
+        ([0, 0, 1, 0, 0, 0], "first", "channel 1 of 6, the one used, is silent, and channel 3 is not: --channels mix uses all of them"),
+        ([0, 1], "first", "channel 1 of 2, the one used, is silent, and channel 2 is not: --channels mix uses all of them"),
+        ([1e-4, 0.1], "first", "channel 1 of 2, the one used, is silent, and channel 2 is not: --channels mix uses all of them"),
+        ([1, -1], "mix", "its 2 channels cancel each other out when mixed: --channels first uses the first"),
         ([1, -1], "first", None),
         ([0, 1], "mix", None),
         ([0, 0], "first", None),

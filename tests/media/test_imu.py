@@ -998,7 +998,7 @@ def test_hapt(read: Read, tmp_path: Path) -> None:
     found = read(acc)
     assert (found.facts["layout"], found.facts["rate"], found.facts["duration"]) == ("hapt", 50, 10)
     np.testing.assert_allclose(found.tensor[0, :, 1000], [GRAVITY] * 3 + [0.5] * 3, rtol=1e-6)
-    assert "goes by its acc_exp" in refusal(read, gyro)
+    assert "give the acc_exp" in refusal(read, gyro)
     table(gyro, np.ones((499, 3)), None, " ")
     assert "two equal ones" in refusal(read, acc)
     gyro.unlink()

@@ -521,7 +521,7 @@ SENTENCES = [
     (b" ", "an empty sentence"),
     (b"<|endoftext|> a dog <|startoftext|>", EMBEDS),
     (b'{"text": ' + b"[" * 100_000, EMBEDS),
-    (b'{"text": 5}', "no string"),
+    (b'{"text": 5}', "not a string"),
     (b'{"text": "\\ud800"}', "not UTF-8"),
     (b'{"id": "\\ud800", "text": "a dog"}', EMBEDS),
     (b'{"image": "a.png"}', "no 'text'"),
@@ -584,10 +584,10 @@ def members(*pairs: tuple[str, bytes]) -> Make:
 # Per archive: how many samples embed, and the lines said: id and pattern.
 SHARDS: list[tuple[str, Make, int, list[tuple[str, str]]]] = [
     ("whole.tar", three_members, 3, []),
-    ("torn.tar", cut(three_members, 0.4), 1, [("torn.tar", "not a whole tar archive")]),
-    ("torn-header.tar", cut(three_members, 512 + 300), 0, [("torn-header.tar", "not a whole tar archive")]),
-    ("checksum.tar", patched(three_members, (b"1.png\0", 148, b"000000")), 0, [("checksum.tar", "not a whole tar archive")]),
-    ("first-checksum.tar", patched(three_members, (b"0.png\0", 148, b"000000")), 0, [("first-checksum.tar", "not a whole tar archive")]),
+    ("torn.tar", cut(three_members, 0.4), 1, [("torn.tar", "not a complete tar archive")]),
+    ("torn-header.tar", cut(three_members, 512 + 300), 0, [("torn-header.tar", "not a complete tar archive")]),
+    ("checksum.tar", patched(three_members, (b"1.png\0", 148, b"000000")), 0, [("checksum.tar", "not a complete tar archive")]),
+    ("first-checksum.tar", patched(three_members, (b"0.png\0", 148, b"000000")), 0, [("first-checksum.tar", "not a complete tar archive")]),
     ("terabyte.tar", terabyte, 0, [("terabyte.tar", "promises 1,099,511,627,776 bytes")]),
     ("above.tar", members(("../../above.png", picture_bytes())), 1, []),
     ("links.tar", link_members, 0, [("links.tar", "no samples")]),
@@ -610,7 +610,7 @@ SHARDS: list[tuple[str, Make, int, list[tuple[str, str]]]] = [
     ("odd-spans.tar", members(*prepared(STILL, {"id": "a", "spans": {"image": [5]}})), 0, [("a", "spans")]),
     ("odd-about.tar", members(*prepared(STILL, {"id": "a", "spans": 5, "notes": 5})), 0, [("a", "spans")]),
     ("odd-made.tar", members(*prepared(STILL, made=[5])), 0, [("odd-made.tar", "__made__")]),
-    ("bad-made.tar", members(("__made__", b"{"), ("a.png", picture_bytes())), 0, [("bad-made.tar", "not a whole tar archive")]),
+    ("bad-made.tar", members(("__made__", b"{"), ("a.png", picture_bytes())), 0, [("bad-made.tar", "not a complete tar archive")]),
     ("huge-array.tar", members(*prepared(STILL)[:1], ("a.image.npy", b""), ("a.json", b'{"id": "a"}')), 0, [("a", ".")]),
 ]
 
@@ -796,7 +796,7 @@ MANIFESTS: list[tuple[str, bytes, int, str]] = [
     ("quote.csv", b'id,image\n1,good.png\n2,"good.png\n', 1, "quote.csv:3: a quotation mark opens here and is never closed"),
     ("nul.csv", b"id,image\n1,good\0.png\n2,good.png\n", 1, r"1: good\\x00\.png: embedded null"),
     ("surrogate.jsonl", b'{"id": 1, "image": "\\ud800.png"}\n{"image": "good.png"}\n', 1, "1: .*surrogates"),
-    ("number.jsonl", b'{"image": 5}\n{"image": "good.png"}\n', 1, "number.jsonl:1: image is 5, no string"),
+    ("number.jsonl", b'{"image": 5}\n{"image": "good.png"}\n', 1, "number.jsonl:1: image is 5, not a string"),
     ("binary.jsonl", bytes(range(128)) * 9, 0, "binary.jsonl:1: not a JSON object"),
 ]
 

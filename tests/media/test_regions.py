@@ -57,8 +57,8 @@ def test_clipped_and_empty_boxes_are_counted_and_none_is_an_error() -> None:
     cuts = cut(Region((70, 0, 20, 10)), Region((1, 1, 0, 5)), Region((5, 5, -2, 5)), Region((90, 5, 5, 5)), Region((0, 0, 8, 8)))
     assert boxes(cuts) == [[70, 0, 10, 10], [0, 0, 8, 8]]
     assert cuts.warnings == (
-        "clipped, as reaching outside the picture: 1 of 5 boxes",
-        "left out, as empty or outside the picture: 3 of 5 boxes",
+        "clipped, since they reach outside the picture: 1 of 5 boxes",
+        "left out, since they are empty or outside the picture: 3 of 5 boxes",
     )
     with pytest.raises(ValueError, match="none of its 2 boxes has a pixel of the picture, which is 80 x 60"):
         cut(Region((0, 0, 0, 0)), Region((80, 0, 5, 5)))
@@ -252,7 +252,7 @@ def test_a_mask_without_a_box_has_the_one_around_it_and_a_box_without_a_mask_is_
     mask = PolygonMask(((10, 5, 40, 5, 40, 25),))
     cuts = cut(Region(None, mask), Region((0, 0, 5, 9)), shape="mask")
     assert boxes(cuts) == [[11, 5, 29, 20], [0, 0, 5, 9]]
-    assert cuts.warnings == ("cut as a box, for lack of a mask: 1 of 2 boxes",)
+    assert cuts.warnings == ("cut as a box, since they have no mask: 1 of 2 boxes",)
     assert cuts.cuts[1].edges == (0, 0, 5, 9)
     assert cut(Region(None, PolygonMask(((90, 90, 95, 90, 95, 95),))), Region((0, 0, 5, 5))).warnings[0].startswith("left out")
 

@@ -274,8 +274,8 @@ def damaged(path: Path, name: str) -> None:
     ("name", "line"),
     [
         ("no table", "audio/clips cannot be read"),
-        ("table", "audio/clips cannot be read: first does not share out the rows"),
-        ("backwards", "audio/clips cannot be read: first does not share out the rows"),
+        ("table", "audio/clips cannot be read: first does not divide the rows among the samples"),
+        ("backwards", "audio/clips cannot be read: first does not divide the rows among the samples"),
         ("compressed", "audio/clips cannot be read: float32, not contiguous"),
         ("external", "audio/clips cannot be read: dataset audio/first lies in other files"),
         ("link", "audio/clips cannot be read: dataset audio/first is a link"),

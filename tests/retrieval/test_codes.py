@@ -85,7 +85,7 @@ def test_codes_are_made_once_and_again_where_they_do_not_fit(notes: list[str]) -
     assert size == 2000 * (DIM + 16)
     Path("a.npy.int8.codes").write_bytes(b"torn")
     CodeSearch(notes.append)(open_store(place), asked, 5)
-    assert notes[1:] == ["a.npy.int8.codes: not whole; making it again"]
+    assert notes[1:] == ["a.npy.int8.codes: incomplete; making it again"]
     for path in ("a.npy", "a.jsonl", "a.made.json"):
         Path(path).unlink()
     reader = open_store(store(place, "image", names(2000), clustered(2000, seed=9)))

@@ -210,8 +210,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "code", "reason"),
         [
-            (("--model", "tiny"), 2, "--model is of a model here"),
-            (("--device", "cpu"), 2, "--device is of a model here"),
+            (("--model", "tiny"), 2, "--model is for a local model"),
+            (("--device", "cpu"), 2, "--device is for a local model"),
             (("--dry-run",), 2, "--dry-run"),
             (("--server", "ftp://x"), 2, "is not the address of a server"),
             (("--server", "localhost:8000"), 2, "is not the address of a server"),

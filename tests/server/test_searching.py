@@ -195,7 +195,7 @@ class TestClassify:
         [
             ({"labels": "/etc/passwd"}, "labels"),
             ({"labels": ["a"]}, "at least two"),
-            ({"labels": ["a", "a"]}, "there twice"),
+            ({"labels": ["a", "a"]}, "listed twice"),
             ({"labels": [f"class {number}" for number in range(300)]}, "at most 256"),
             ({"templates": "/etc/passwd"}, "not one of"),
             ({"input": "AAAA"}, "not a readable picture"),
@@ -235,7 +235,7 @@ class TestLocate:
         ("request_", "reason"),
         [
             ({"input": {"image": "AAAA"}, "query": "x"}, "not a readable picture"),
-            ({"input": {"imu": "AAAA"}, "query": "x"}, "has no places"),
+            ({"input": {"imu": "AAAA"}, "query": "x"}, "cannot be located"),
             ({"input": {"image": "AAAA"}, "query": "x", "size": 5000}, "size"),
             ({"input": {"image": "AAAA"}, "query": {"like": "x"}}, "stores"),
         ],

@@ -61,7 +61,7 @@ def test_the_pictures_of_coco_are_the_inputs_in_their_order_with_their_labels() 
     assert len(found) == 2
     notes: list[str] = []
     assert len(list(Inputs(warn=notes.append).with_boxes(path, "image").items(("image",)))) == 2
-    assert notes == ["coco.json: left out, as without a box: 1 of 3 pictures"]
+    assert notes == ["coco.json: left out, since they have no box: 1 of 3 pictures"]
     assert Inputs().with_boxes(path, "image").count(("image",)) == 2
 
 
@@ -70,7 +70,7 @@ def test_a_list_of_detections_needs_its_pictures() -> None:
     Path("found.json").write_text(json.dumps([
         {"image_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5, "category_id": 7}, {"image_id": 9, "bbox": [0, 0, 1, 1], "score": 0.1},
     ]))  # fmt: skip
-    with pytest.raises(UsageError, match="found.json is a list, of detections, .* name the JSON that has them with --pictures"):
+    with pytest.raises(UsageError, match="found.json is a list of detections, .* name the JSON that lists these with --pictures"):
         read_boxes("found.json", "image")
     found = read_boxes("found.json", "image", "pictures.json")
     assert [regions(item) for item in found.items()] == [[((1, 2, 3, 4), {"label": "dog", "score": 0.5})]]
@@ -108,7 +108,7 @@ def test_inputs_are_known_by_the_end_of_their_path() -> None:
     names = ["elsewhere/a.png", "in/b.png", "other/b.png", "./c.png", "a.jpg", "xa.png"]
     asked = list(found.attach([*(Item(name, name) for name in names), Failure("bad", "is bad")]))
     assert [regions(item)[0][0][0] for item in asked[:4]] == [1, 2, 4, 3]  # the longest name counts
-    assert whys(asked) == {"a.jpg": "coco.json has no box of it", "xa.png": "coco.json has no box of it", "bad": "is bad"}
+    assert whys(asked) == {"a.jpg": "coco.json has no box for it", "xa.png": "coco.json has no box for it", "bad": "is bad"}
 
 
 def test_one_broken_box_costs_its_picture_alone() -> None:
@@ -187,7 +187,7 @@ def test_bad_rows_are_one_line_each_and_the_others_are_read() -> None:
     }
     assert [item.id for item in items if isinstance(item, Item)] == ["b.png"]
     path = lines("boxes.jsonl", {"id": "x", "image": "a.png", "box": [1, 2, 3, 4]}, {"id": "x", "image": "b.png", "box": [1, 2, 3, 4]})
-    assert whys(read_boxes(path, "image").items()) == {"x": "boxes.jsonl: line 2: the id 'x' is of 'a.png' in a row before"}
+    assert whys(read_boxes(path, "image").items()) == {"x": "boxes.jsonl: line 2: the id 'x' belongs to 'a.png' in an earlier row"}
     with pytest.raises(UserError, match="no column 'image'"):
         Path("other.csv").write_text("file,box\na.png,1 2 3 4\n")
         read_boxes("other.csv", "image")

@@ -107,9 +107,9 @@ def test_a_store_reaches_into_no_other_file(tmp_path: Path, kind: str) -> None:
             with h5py.File(tmp_path / "other.h5", "w") as other:
                 other["spans"] = spans
             file["spans"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "spans")
-    with pytest.raises(UserError, match="its spans lies in another file"):
+    with pytest.raises(UserError, match="its spans is in another file"):
         open_store(path).ids  # noqa: B018
-    with pytest.raises(UserError, match="its spans lies in another file"):
+    with pytest.raises(UserError, match="its spans is in another file"):
         write(path, rows(3))
 
 
@@ -199,7 +199,7 @@ def test_every_store_is_told_from_inputs_by_its_content(path: Path, tmp_path: Pa
 
 def test_lines_from_stdout_lack_what_made_them(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": "a", "modality": "audio", "embedding": [1, 0]}\n')
-    with pytest.raises(UserError, match=r"a\.jsonl: not a whole store: there is no a\.made\.json beside it"):
+    with pytest.raises(UserError, match=r"a\.jsonl: not a complete store: there is no a\.made\.json beside it"):
         open_store(tmp_path / "a.jsonl")
 
 

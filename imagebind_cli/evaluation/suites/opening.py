@@ -65,11 +65,11 @@ class Opening:
 
     @property
     def figures(self) -> list[Figures]:
-        """The published figures that hold for the chosen options."""
+        """The published figures that are valid for the chosen options."""
         return [figures for figures in self.protocol.figures if figures.when.items() <= self.options.items()]
 
     def about(self, items: int, classes: int, notes: Sequence[str]) -> dict[str, Any]:
-        """Return what every opened suite says of itself, by the names of the fields of `Suite`. notes: about this copy."""
+        """Return the facts that every opened suite has, by the names of the fields of `Suite`. notes: about this copy."""
         figures = self.figures
         return {
             "name": self.name,

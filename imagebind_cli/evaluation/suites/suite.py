@@ -94,7 +94,7 @@ class DescribedSuite(Protocol):
 
 
 def suite_record(suite: DescribedSuite) -> dict[str, Any]:
-    """Return what a report says of a suite, in JSON's types."""
+    """Return a report's entry on a suite, in JSON's types."""
     return {
         "suite": suite.name,
         "about": suite.about,

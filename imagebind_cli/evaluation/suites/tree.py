@@ -49,7 +49,7 @@ class Tree:
             UserError: it leads out of the folder.
         """
         if leaves_folder(name):
-            raise UserError(f"{self.files[-1]}: names {name!r}, which is outside {folder}; it is refused")
+            raise UserError(f"{self.files[-1]}: names {name!r}, which is outside {folder}, and is refused")
         return folder / name
 
     def text(self, path: Path) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SoundTrack:
-    """PyAV's view: one sound track of any container.
+    """One sound track of any container, as PyAV reads it.
 
     Samples are placed by their time stamps; a gap is silent. In a video the sound starts and ends with the pictures.
     """
@@ -75,7 +75,7 @@ class SoundTrack:
         self.seek(0)
 
     def seek(self, sample: int) -> None:
-        """Go to a sample."""
+        """Move to a sample."""
         self._restart(sample - PREROLL_SECONDS * self.rate)
         self._blocks = self._from(sample)
 

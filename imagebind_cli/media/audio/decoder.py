@@ -1,4 +1,4 @@
-"""What a library that decodes sound gives to `Sound`."""
+"""The interface that a library for decoding sound has to `Sound`."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ class Decoder(Protocol):
 
 
 def check_rate(rate: float) -> None:
-    """Refuse a rate no sound is recorded at."""
+    """Refuse a rate at which no sound is recorded."""
     if not RATES[0] <= rate <= RATES[1] or rate != int(rate):
         raise ValueError(f"sound at {rate:,} Hz; whole numbers from {RATES[0]:,} to {RATES[1]:,} Hz are understood")

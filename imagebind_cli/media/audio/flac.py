@@ -42,7 +42,7 @@ def read_stream_information(source: Source) -> StreamInformation:
         while not kind[0] & 0x80:
             kind = file.read(4)
             if len(kind) < 4:
-                raise ValueError("damaged: its header is not whole")
+                raise ValueError("damaged: its header is incomplete")
             size = int.from_bytes(kind[1:], "big")
             if information is None and not kind[0] & 0x7F and size >= 34:
                 data = file.read(size)
@@ -54,7 +54,7 @@ def read_stream_information(source: Source) -> StreamInformation:
                 file.seek(size, 1)
         frame = file.read(4)
     if information is None or len(frame) < 4:
-        raise ValueError("damaged: its header is not whole")
+        raise ValueError("damaged: its header is incomplete")
     channels = frame[3] >> 4
     said = (
         ("Hz", information.rate, RATES.get(frame[2] & 15)),

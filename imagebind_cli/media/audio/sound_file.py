@@ -38,7 +38,7 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
 
 
 class SoundFile:
-    """libsndfile's view, used only if the sound has its stated length."""
+    """A sound as libsndfile reads it, used only if it has its stated length."""
 
     notes: tuple[str, ...] = ()
     filling, left_out = 0, 0.0
@@ -103,7 +103,7 @@ class SoundFile:
         return abs(seconds - self.length / self.rate) < 0.2
 
     def seek(self, sample: int) -> None:
-        """Go to a sample."""
+        """Move to a sample."""
         self._hash = None
         before = max(sample - PREROLL_SECONDS * self.rate, 0)
         self._file.seek(before)

@@ -1,4 +1,4 @@
-"""Which reader a file with one number per pixel needs, by its first bytes."""
+"""Choose the reader for a file with one number per pixel, by its first bytes."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def read_netpbm(source: Source, most: int) -> tuple[np.ndarray, tuple[str, ...]]
         if plain:
             text = re.sub(rb"#[^\r\n]*", b"", file.read(LONGEST_NUMBER * width * height + 65536)).strip()
             if not re.fullmatch(rb"[\d\s]*", text):
-                raise ValueError("holds other things than numbers behind its header")
+                raise ValueError("holds something other than numbers after its header")
             values = np.fromstring(text, np.int64, sep=" ")[: width * height]
         else:
             data = file.read(width * height * kind.itemsize)

@@ -42,7 +42,7 @@ def scale_values(values: np.ndarray, codes: Any, scale: tuple[float, float], not
         try:
             same = equals_code(values, float(code.strip("\0 ") if isinstance(code, str) else code))
         except ValueError:
-            notes.append(f"what it gives as having no value, {code!r}, is not a number and plays no part")
+            notes.append(f"its code for pixels without a value, {code!r}, is not a number and is ignored")
             continue
         missing = same if missing is None else missing | same
     if scale != (1, 0):

@@ -1,4 +1,4 @@
-"""Which columns of a table are an accelerometer's and a gyroscope's, and in which unit, by their names."""
+"""Find which columns of a table belong to an accelerometer and a gyroscope, and their units, by their names."""
 
 from __future__ import annotations
 

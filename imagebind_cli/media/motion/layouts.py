@@ -1,4 +1,4 @@
-"""Layouts of published recordings (Ego4D, PAMAP2, HAPT, UCI HAR, after their data sets' descriptions) and of phones' zip files."""
+"""Layouts of published recordings (Ego4D, PAMAP2, HAPT, UCI HAR, after their datasets' descriptions) and of phones' zip files."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _read_hapt(source: Source | np.ndarray, name: str) -> Table:
     """Read HAPT's raw data: `acc_expXX_userYY.txt` and the gyroscope's file beside it."""
     match = HAPT_NAME.fullmatch(name)
     if not match or not isinstance(source, str | os.PathLike):
-        raise ValueError("a HAPT recording goes by its acc_expXX_userYY.txt, which takes the gyro_ file beside it along")
+        raise ValueError("of a HAPT recording, give the acc_expXX_userYY.txt; the gyro_ file beside it is read with it")
     parts = [read_table(source), _beside(source, f"gyro{match[1]}")]
     shapes = [part.values.shape for part in parts]
     if shapes[0] != shapes[1] or shapes[0][1] != 3:
@@ -116,7 +116,7 @@ def _read_ucihar(source: Source | np.ndarray, name: str, row: int) -> Table:
     """Read one row of UCI HAR's `Inertial Signals`: 128 readings, 2.56 s, of each of six files in one folder."""
     match = UCIHAR_NAME.fullmatch(name)
     if not match or not isinstance(source, str | os.PathLike):
-        raise ValueError("a UCI HAR recording goes by its total_acc_x_ or body_acc_x_ file, which takes the others along")
+        raise ValueError("of a UCI HAR recording, give the total_acc_x_ or body_acc_x_ file; the others are read with it")
     kind, ending = match.groups()
     files = [f"{sensor}_{axis}{ending}" for sensor in (f"{kind}_acc", "body_gyro") for axis in "xyz"]
     tables = [_beside(source, file) for file in files]

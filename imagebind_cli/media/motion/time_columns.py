@@ -1,4 +1,4 @@
-"""Which columns of a table are timestamps: by their names, or because their numbers rise as a clock's do."""
+"""Find the columns of a table that are timestamps: by their names, or because their numbers rise like a clock's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long each frame of a GIF, WebP or PNG file is shown, from its blocks; Pillow would draw every frame to find out."""
+"""Find how long each frame of a GIF, WebP or PNG file is shown, from its blocks; Pillow would draw every frame to find out."""
 
 from __future__ import annotations
 

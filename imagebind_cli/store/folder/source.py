@@ -133,7 +133,7 @@ class FolderSource:
         try:
             return map_npy(self._names.part(kind, part), rows, dtype, shape)
         except (OSError, ValueError) as error:
-            raise UserError(f"{self._names.folder}: not a whole store: {self._names.part(kind, part).name}: {error}") from None
+            raise UserError(f"{self._names.folder}: not a complete store: {self._names.part(kind, part).name}: {error}") from None
 
     def _check_sizes(self) -> None:
         """Check that everything that was committed exists; a copy may have been interrupted."""
@@ -151,5 +151,5 @@ class FolderSource:
                 size = path.stat().st_size if path.exists() else 0
                 if size < wanted:
                     raise UserError(
-                        f"{self._names.folder}: not a whole store: {path.name} has {size:,} bytes of {wanted:,}; copy the store again"
+                        f"{self._names.folder}: not a complete store: {path.name} has {size:,} bytes of {wanted:,}; copy the store again"
                     )

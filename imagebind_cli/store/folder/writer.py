@@ -135,7 +135,7 @@ class FolderWriter:
             self._restore()
 
     def close(self) -> None:
-        """Do nothing: every commit is whole."""
+        """Do nothing: every commit is complete."""
 
     def release(self) -> None:
         self._close_to(0)

@@ -1,4 +1,4 @@
-"""Which reader a file of readings needs, by its first bytes."""
+"""Choose the reader for a file of readings, by its first bytes."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ def _records(text: io.TextIOWrapper, delimiter: str | None) -> Iterator[tuple[in
             if len(cells) > 1 or (cells and cells[0].strip()):
                 yield last, cells
     except csv.Error:
-        raise ValueError(f"line {last + 1}: a quotation mark opens here and takes in the columns and lines behind it") from None
+        raise ValueError(f"line {last + 1}: a quotation mark opens here and includes the columns and lines after it") from None
 
 
 def _names(heading: list[list[str]], comment: list[str], width: int) -> tuple[str, ...]:
