@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from imagebind_cli.engine.processes import Processes
 
 
-OPEN_BESIDE = 2  # items that wait, begun, for the encoder to take their next samples, beside those that are being read
-
-
 class Engine(Protocol):
     """Reads items in the background.
 
@@ -47,7 +44,7 @@ def open_engine(read: Read, workers: int, processes: Processes | None = None, ti
     if processes is None or workers == 1:
         from imagebind_cli.engine.threads import ThreadEngine
 
-        return ThreadEngine(read, workers, timeout, workers + OPEN_BESIDE)
+        return ThreadEngine(read, workers, timeout)
     from imagebind_cli.engine.processes import ProcessEngine
 
     return ProcessEngine(read, workers, processes, timeout)

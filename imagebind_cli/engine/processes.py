@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from imagebind_cli.engine import OPEN_BESIDE
 from imagebind_cli.engine.decoding_server import ALONE, ForkedServer
 from imagebind_cli.engine.item_timeout import overdue_reason
 from imagebind_cli.prepared import Prepared
@@ -65,7 +64,7 @@ class ProcessEngine:
         self.workers = workers
         self._read, self._processes, self._timeout, self._began = read, processes, timeout, False
         self._first: float | None = None  # when reading began
-        self._threads = ThreadEngine(read, workers, timeout, workers + OPEN_BESIDE)
+        self._threads = ThreadEngine(read, workers, timeout)
 
     def submit(self, payload: Any, name: str = "") -> Iterator[Sample]:
         """Begin to read an item; see `Engine`."""

@@ -20,6 +20,7 @@ from imagebind_cli.engine.item_timeout import overdue_reason
 from imagebind_cli.engine.step_thread import Step, StepThread
 from imagebind_cli.media.isolation import time_limit
 
+OPEN_BESIDE = 2  # items that are begun and wait for the encoder, beside those that are being read
 SAMPLES_AHEAD = 2  # of one item: the second step finds the end of most, and closes the file
 GRACE_SECONDS = 1.0  # by which a file that is read apart outlasts its item: the item's reason is the engine's
 
@@ -30,18 +31,20 @@ class ThreadEngine:
     waited: seconds spent waiting for samples; near 0 where reading is not the bottleneck.
     """
 
-    def __init__(self, read: Read, workers: int, timeout: float = math.inf, most_open: float = math.inf) -> None:
+    def __init__(self, read: Read, workers: int, timeout: float = math.inf, most_open: float | None = None) -> None:
         """Start the threads.
 
         Args:
             timeout: seconds that reading one item may take. A thread that takes longer is abandoned, and another takes its place.
-            most_open: items that are begun and not read to their end; each may hold a file and a decoder's process. Later ones wait their turn.
+            most_open: items that are begun and not read to their end, each of which may hold a file and a decoder's process; by default two more
+                than are read at a time. Later ones wait, so that items must be taken in order.
         """
         self.workers, self.waited = workers, 0.0
         self._read, self._timeout = read, timeout
         self._cores = torch.get_num_threads()
         self._steps: SimpleQueue[Step | None] = SimpleQueue()
-        self._most_open, self._open, self._counting = most_open, 0, threading.Lock()
+        self._most_open = workers + OPEN_BESIDE if most_open is None else most_open
+        self._open, self._counting = 0, threading.Lock()
         self._later: deque[_Reading] = deque()  # items that are not open yet
         for _ in range(workers):
             StepThread(self._steps, "decode").start()  # reading items side by side is faster than splitting each operation among the cores

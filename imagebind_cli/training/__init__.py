@@ -21,6 +21,7 @@
     plan               all that a run will do, before weights are read
     plan_lines         the plan in words, with memory and arithmetic
     loss               InfoNCE and others
+    pruning            a smaller encoder's tensors from those of a larger one
     start              the initial weights, and everything built from them
     optimizer          AdamW or Muon, learning rates, clipping
     step               the gradients of a mini-batch
