@@ -7,6 +7,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
@@ -43,15 +44,16 @@ class ClassifyRequest(Body):
     templates: Annotated[str | None, Field(description="A set of prompts: clip, plain, or a modality's.")] = None
     names: Annotated[Literal["max", "mean"] | None, Field(description="Of several names of a class the best counts, or the mean.")] = None
     scale: Annotated[FiniteFloat | None, Field(gt=0, description="Factor before the softmax, in place of the logit scale.")] = None
-    top: Annotated[int, Field(ge=1, description="Classes shown for each input.")] = 5
+    top: Annotated[int, Field(ge=1, description="Number of classes shown for each input.")] = 5
     stretches: Annotated[bool, Field(description="Join neighbouring windows of one best class; with `pool` none.")] = False
     pool: Pooling = "mean"
     options: Options = Field(default_factory=dict)
 
     @property
     def classes(self) -> ClassOptions:
-        """The classes, as the library takes them."""
-        return ClassOptions(labels=self.labels, templates=self.templates, names=self.names, scale=self.scale)
+        """The classes, as the library takes them: each of its options that a request has."""
+        names = {entry.name for entry in fields(ClassOptions)} & type(self).model_fields.keys()
+        return ClassOptions(**{name: getattr(self, name) for name in names})
 
 
 def class_routes(service: Service) -> APIRouter:
@@ -74,8 +76,9 @@ def class_routes(service: Service) -> APIRouter:
             raise Refusal(422, f"an input of {other.modality}; {request.modality} is classified here")
         outcomes, (classifier, notes) = await asyncio.gather(service.embed(contents, request.pool), classifiers.get(request))
         results = [Failure("", reason(outcome)) if isinstance(outcome, Exception) else outcome for outcome in outcomes]
-        if all(isinstance(result, Failure) for result in results):
-            raise Refusal(422, results[0].reason)
+        failures = [result for result in results if isinstance(result, Failure)]
+        if len(failures) == len(results):
+            raise Refusal(422, failures[0].reason)
         rows = [row for number, result in enumerate(results) for row in _rows(number, contents[number], result, classifier, request)]
         notes = [*notes, *(note for result in results if isinstance(result, Embedded) for note in (*result.notes, *result.warnings))]
         return {"results": rows, "notes": list(dict.fromkeys(notes))}
@@ -116,8 +119,8 @@ class _Classifiers:
 
     async def get(self, request: ClassifyRequest) -> tuple[Classifier, list[str]]:
         """Return the classifier of a request."""
-        wanted = request.model_dump(include={"modality", "labels", "templates", "names", "scale"})
-        made: tuple[Classifier, list[str]] = await self._service.answer("classes", self._make, json.dumps(wanted), request)
+        key = json.dumps([request.modality, asdict(request.classes)])  # all that `open_classifier` is given
+        made: tuple[Classifier, list[str]] = await self._service.answer("classes", self._make, key, request)
         return made
 
     def _make(self, key: str, requests: list[ClassifyRequest]) -> Iterator[tuple[Classifier, list[str]]]:

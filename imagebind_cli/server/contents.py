@@ -105,7 +105,7 @@ def read_content(
 
     Args:
         value: a sentence, for other modalities a `data:` address, base64, or with a root `file:NAME`.
-        options: from `chosen_options`. given: may hold `start` and `end`, seconds; and `name`.
+        options: from `requested_options`. given: may hold `start` and `end`, seconds; and `name`.
     Returns:
         The input; a failure if it is a sentence without words.
     Raises:
@@ -132,7 +132,7 @@ def read_content(
     return Content(modality, content_of(value, root), options, name or modality, start, end)
 
 
-def chosen_options(modality: str, chosen: Any) -> ReadingOptions:
+def requested_options(modality: str, chosen: Any) -> ReadingOptions:
     """Return the reading options of a modality with those that a request chooses.
 
     Raises:

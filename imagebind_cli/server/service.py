@@ -22,7 +22,7 @@ from imagebind_cli.engine.threads import ThreadEngine
 from imagebind_cli.errors import UserError
 from imagebind_cli.options import ReadingOptions
 from imagebind_cli.readers import check_options, read_source, reader_of
-from imagebind_cli.server.contents import Content, Root, chosen_options
+from imagebind_cli.server.contents import Content, Root, requested_options
 from imagebind_cli.server.counts import Counts
 from imagebind_cli.server.lanes import Lanes, Work
 from imagebind_cli.server.limits import Limits, Refusal
@@ -86,7 +86,7 @@ class Service:
         """
         if not chosen and modality in self._defaults:
             return self._defaults[modality]
-        options, face, config = chosen_options(modality, chosen), registry.face(modality), self.model.config(modality)
+        options, face, config = requested_options(modality, chosen), registry.face(modality), self.model.config(modality)
         reader_of(face, config)
         check_options(face, config, options)
         if not chosen:
