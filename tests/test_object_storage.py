@@ -142,7 +142,7 @@ def test_prepared_samples_are_uploaded(bucket: Any, imagebind: Run) -> None:
 def test_clusters_write_to_disks(embed: Run) -> None:
     done = embed("image", "a.png", "--engine", "ray", "-o", "s3://pictures/a.store")
     assert done.code == 1
-    assert "write there, and upload the result" in done.err
+    assert "write to a disk, and upload the result" in done.err
 
 
 def test_a_missing_package_has_its_remedy(embed: Run) -> None:

@@ -119,7 +119,7 @@ def test_a_query_may_be_an_item_of_a_store_or_a_vector(locate: Locate, imagebind
     assert (run.rows[0]["query"], run.rows[0]["peak"]) == ("v.npy", stored["peak"])
     assert run.rows[0]["whole"] == pytest.approx(stored["whole"], abs=1e-6)
     assert run.rows[0]["floor"] is None
-    assert "of model 'tiny'" in run.err
+    assert "model 'tiny' is assumed" in run.err
     mixed = locate("image", "a.png", "--like", "b.png", "--text", "a dog", "--store", "s.h5", "--weights", "1", "-0.5")
     assert (mixed.rows[0]["query"], mixed.code) == ("1 b.png - 0.5 a dog", 0)
     missing = locate("image", "a.png", "--like", "c.png", "--store", "s.h5")
@@ -131,7 +131,7 @@ def test_a_query_may_be_an_item_of_a_store_or_a_vector(locate: Locate, imagebind
 
 def test_wrong_usage_is_refused(locate: Locate) -> None:
     refused(locate("image", "a.png"), "give a query")
-    refused(locate("image", "a.png", "--text", "a", "--fine", "--method", "crops"), "--fine is --method both")
+    refused(locate("image", "a.png", "--text", "a", "--fine", "--method", "crops"), "--fine means --method both")
     refused(locate("image", "a.png", "--text", "a", "--queries", "b"), "or --queries FILE")
     refused(locate("image", "a.png", "--queries", "b", "--weights", "1"), "--weights are for queries")
     refused(locate("image", "a.png", "--text", "a", "--weights", "1,2"), "2 --weights for 1 queries")

@@ -509,9 +509,9 @@ def test_what_cannot_be_done_is_told_in_one_line(
     ("arguments", "words"),
     [
         (("--labels", "a,b"), "give the modality of the inputs"),
-        (("audio", "items.h5"), "say what to tell apart"),
+        (("audio", "items.h5"), "name the classes: "),
         (("audio", "items.h5", "--labels", "a,b", "--classes", "c.h5"), "--labels and --classes exclude each other"),
-        (("audio", "items.h5", "dog.wav", "--labels", "a,b"), "items.h5 is a store and dog.wav is none"),
+        (("audio", "items.h5", "dog.wav", "--labels", "a,b"), "items.h5 is a store and dog.wav is not"),
         (("audio", "items.h5", "--labels", "a,b", "--report", "r.json"), "give --truth"),
         (("audio", "items.h5", "--labels", "a,b", "--epochs", 3), "it belongs to --shots"),
         (("audio", "items.h5", "--labels", "a,b", "--seed", 0), "--seed: it belongs to --shots"),

@@ -102,7 +102,7 @@ def test_what_cannot_be_done_is_raised(pets: Path, tiny: Any) -> None:
     with pytest.raises(UsageError, match="unknown --metric 'f1'"):
         TruthOptions("folder", metric="f1")
     for error, words, call in [
-        (UsageError, "say what to tell apart", lambda: classify(PETS, "image", ClassOptions(), model=tiny)),
+        (UsageError, "name the classes: ", lambda: classify(PETS, "image", ClassOptions(), model=tiny)),
         (UserError, "files have none", lambda: classify(PETS, "image", ClassOptions("a,b"), TruthOptions("kind"), model=tiny)),
         (UserError, "1 class; at least two", lambda: classify(PETS, "image", ClassOptions(["a"]), model=tiny)),
         (UserError, "is not a name or a list", lambda: classify(PETS, "image", ClassOptions([1, 2]), model=tiny)),

@@ -1014,8 +1014,8 @@ def test_ucihar(read: Read, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.tensor[0, :, 512], [2 * GRAVITY] * 3 + [1.0] * 3, rtol=1e-6)
     np.testing.assert_allclose(read(tmp_path / "body_acc_x_test.txt").tensor[0, 0, 512], GRAVITY / 4, rtol=1e-6)
     assert refusal(read, tmp_path / "total_acc_x_test.txt", row=3) == "no row 3; it has 3, counted from 0"
-    assert "takes the others along" in refusal(read, tmp_path / "body_gyro_z_test.txt")
-    assert "takes the others along" in refusal(read, ramp(), imu_layout="ucihar")
+    assert "the others are read with it" in refusal(read, tmp_path / "body_gyro_z_test.txt")
+    assert "the others are read with it" in refusal(read, ramp(), imu_layout="ucihar")
 
 
 def test_a_layout_is_left_alone_when_told_so(read: Read, tmp_path: Path) -> None:

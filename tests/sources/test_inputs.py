@@ -390,7 +390,7 @@ def test_a_row_that_may_be_meant_otherwise_fails_alone_with_its_line(tmp_path: P
             "id,text\n1,a\n".encode("utf-32"),
             "utf32.csv: line 1: not UTF-8 text but UTF-32, and cannot be decoded",
         ),
-        ("same.csv", b"id,text,text\n1,a,b\n", "same.csv: column 'text' is listed twice"),
+        ("same.csv", b"id,text,text\n1,a,b\n", "same.csv: column 'text' occurs twice"),
         ("semicolons.csv", b"id;text\n1;a\n", "no column 'text'; it has id;text: semicolons separate its cells, and commas are needed"),
         ("tabs.csv", b"id\ttext\n1\ta\n", "tabs separate its cells, and commas are needed"),
         ("commas.tsv", b"id,text\n1,a\n", "commas separate its cells, and tabs are needed"),
