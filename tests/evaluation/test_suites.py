@@ -217,7 +217,7 @@ def test_names_that_lead_outside_the_dataset_are_refused(name, outside, miniatur
     shutil.copytree(miniatures / ("esc50" if name == "esc10" else name), root)
     (root / labels).write_text((root / labels).read_text().replace(named, outside, 1))
     (tmp_path / f"secret{ending}").write_bytes(b"of somebody else")
-    with pytest.raises(UserError, match=f"{Path(labels).name}: names .*secret{ending}', which is outside .*; it is refused"):
+    with pytest.raises(UserError, match=f"{Path(labels).name}: names .*secret{ending}', which is outside .*, and is refused"):
         open_suite(name, root, needed(name, root))
 
 
@@ -227,7 +227,7 @@ def test_samples_of_sun_rgbd_outside_the_dataset_are_refused(outside, miniatures
     shutil.copytree(miniatures / "sunrgbd", root)
     trees.matlab.savemat(root / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat", {"alltest": np.array([[outside]], object)})
     trees.write(tmp_path / "secret/scene.txt", "bathroom")
-    with pytest.raises(UserError, match=r"allsplit.mat: names '.*secret', which is outside .*SUNRGBD; it is refused"):
+    with pytest.raises(UserError, match=r"allsplit.mat: names '.*secret', which is outside .*SUNRGBD, and is refused"):
         open_suite("sunrgbd", root)
 
 
