@@ -129,10 +129,10 @@ ablate() { # one setting changed at a time; for the report alone
 
 blind() { # anchors that know no colours, beside the paper's recipe at equal data and steps: the table of docs/blind-anchor.md
     earlier image-text-concepts 3b8c34e # the image encoder before its third round
-    local concepts=$runs/image-text-concepts start=$work/start-bound-concepts set=(--set pairs.0.temperature=0.07 --set run.epochs=20)
+    local concepts=$runs/image-text-concepts start=$work/start-bound-concepts set=(--set pairs.0.temperature=0.07 --set pairs.0.views=3 --set run.epochs=4)
     "$python" start_from_image.py "$concepts" "$start"
     imagebind train --recipe blind-image.toml --distil "$concepts" --init "$concepts" --data furniture="$data/furniture/train.jsonl" \
-        --data drawings="$data/drawings/train.jsonl" --out "$runs/image-blind"
+        --data drawings="$data/drawings/train.jsonl" --set run.steps=250 --out "$runs/image-blind"
     set+=(--set encoders.depth.init="$start")
     for seed in $seeds; do
         local vision=$concepts
