@@ -41,22 +41,11 @@ flips: .venv/developing
 soak: .venv/developing
 	$(BIN)/python -m reliability.soak
 
-# Some of each campaign, as CI runs it: two at a time, since each keeps one core busy.
-SHAKEN := shake-fuzz shake-faults shake-soak shake-flips
-.PHONY: $(SHAKEN)
+# Some of each campaign, three minutes, as CI runs it.
 shake: .venv/developing
-	$(MAKE) --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) $(SHAKEN)
-
-shake-fuzz: .venv/developing
 	$(BIN)/python -m reliability.fuzz --seconds 30
-
-shake-faults: .venv/developing
 	$(BIN)/python -m reliability.faults --seconds 30 --kills 21 --full 21 --errors 21 --writes 21 --limits 21
-
-shake-soak: .venv/developing
 	$(BIN)/python -m reliability.soak --seconds 30
-
-shake-flips: .venv/developing
 	$(BIN)/python -m reliability.flips --seconds 30 --flips 110
 
 # Wheels and sdists, checked; the wheel alone runs the demo in an empty folder. Its environment borrows the installed dependencies.
