@@ -32,7 +32,7 @@ Span = tuple[float, float] | None  # start and end of a clip in seconds; None fo
 
 @dataclass(frozen=True, kw_only=True)
 class InputConfig:
-    """What a reader must make: one clip, as an encoder takes it.
+    """The input that a reader makes: one clip, as an encoder takes it.
 
     shape: of one clip, without batch: (3, 2, 224, 224), (77,), (1, 128, 204), (6, 2000). mean, std: of each channel, to normalise it with.
     vocabulary: number of text tokens; 0 for other modalities. padding: the token that fills a text up to its context.

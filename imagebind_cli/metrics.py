@@ -23,7 +23,7 @@ NDCG = f"nDCG@{DEPTH}"
 
 
 class RetrievalFigure(NamedTuple):
-    """How the values of queries become one figure.
+    """A figure made from the values of queries.
 
     source: the values of `retrieval` it is made from. statistic: of them; one of `evaluation.outcomes.STATISTICS`.
     is_rank: it is a rank, and not a fraction of 1, which is printed in percent.

@@ -40,7 +40,7 @@ class Outcomes:
 
 
 class Difference(NamedTuple):
-    """How much higher one run scores than another on the items of both.
+    """The difference between the scores of two runs, on the items of both.
 
     low, high: the range that holds 95 % of the differences over draws of items; None without draws. items: those of both runs.
     left_out: those of one run alone, as an input that failed in the other.

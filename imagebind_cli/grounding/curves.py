@@ -17,7 +17,7 @@ ROUNDING = 1e-9  # scores this close to the threshold reach it, so that a record
 
 @dataclass(frozen=True)
 class MomentOptions:
-    """What counts as a moment.
+    """The definition of a moment.
 
     threshold: the least score of its seconds; by default (maximum + median) / 2 of the recording. min_length: its least seconds.
     join: seconds between two runs up to which they are one moment. k: moments for each query, of all recordings together.

@@ -16,7 +16,7 @@ LATE = Fraction(1, 10**6)  # of a hop: a last window that lacks less than this i
 
 @dataclass(frozen=True)
 class StreamFormat:
-    """What the bytes of a stream are, since they do not say it themselves.
+    """The format of a stream of bytes, since they do not say it themselves.
 
     samples: number format of a sound (`live.sound.FORMATS`), with the channels behind a colon where there are several, `s16le:2`; or
     `rawvideo`, pictures in RGB of 8 bits. rate: samples, readings or pictures a second. size: width and height of pictures.

@@ -21,7 +21,7 @@ TIMED = tuple(face.name for face in FACES if face.windowed)  # modalities of whi
 
 @dataclass(frozen=True)
 class PairInput:
-    """How one modality of a pair is read.
+    """The reading of one modality of a pair.
 
     config: of its encoder. options: of its reader. augment: None to change nothing.
     """

@@ -44,7 +44,7 @@ class InitialEncoder:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether no tensor is one of another model."""
+        """Check whether no tensor is one of another model."""
         return self.fresh == self.encoder.state_dict().keys()
 
 

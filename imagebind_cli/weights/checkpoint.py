@@ -49,7 +49,7 @@ class Checkpoint:
 
     @property
     def untrained(self) -> bool:
-        """Whether the weights are generated and not trained, so that nearness between modalities means nothing."""
+        """Check whether the weights are generated and not trained, so that nearness between modalities means nothing."""
         return self.config.rule_seed is not None
 
     def fingerprint(self, encoder: str) -> str:

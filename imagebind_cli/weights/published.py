@@ -48,8 +48,9 @@ def is_place(model: str) -> bool:
     path = Path(model)
     if not path.is_dir():
         return path.exists()
-    is_name = model_config.is_bundled(model) or model in model_config.packaged_names() or model in published_models()
-    return not is_name or any(entry.suffix in MODEL_ENDINGS for entry in path.iterdir())
+    if any(entry.suffix in MODEL_ENDINGS for entry in path.iterdir()):
+        return True
+    return not (model_config.is_bundled(model) or model in model_config.packaged_names() or model in published_models())
 
 
 def pull_named(name: str, *, sha256: str | None = None, progress: Progress, offline: bool = False) -> Path:

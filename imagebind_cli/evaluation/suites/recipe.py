@@ -56,7 +56,7 @@ class Figures(_Strict):
 
 
 class Protocol(_Strict):
-    """How a family of models is evaluated on a suite.
+    """The evaluation of a family of models on a suite.
 
     templates: a set by its name, or lines; None for the default set. photo: what they say in place of "photo".
     cleaned: texts are cleaned before they are embedded, see `prompts.cleaned_text`.
